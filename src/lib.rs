@@ -1,0 +1,13 @@
+//! atcomm: the directory beside an atproto host through which people find each other's messaging
+//! keys.
+//!
+//! # Modules by rank
+//!
+//! A module imports only modules of lower rank (`tests/layers.rs` holds us to it). Ranks 0 to 3
+//! do no I/O and know no runtime.
+
+// 0
+pub mod clock;
+pub mod syntax;
+// 1
+pub mod key;

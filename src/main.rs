@@ -1,0 +1,3 @@
+//! The `atcomm` binary; everything is in the library.
+
+fn main() {}
