@@ -13,3 +13,4 @@ pub mod syntax;
 pub mod key;
 // 2
 pub mod did_peer;
+pub mod wire;
