@@ -11,3 +11,5 @@ pub mod clock;
 pub mod syntax;
 // 1
 pub mod key;
+// 2
+pub mod proof;
