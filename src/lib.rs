@@ -13,3 +13,5 @@ pub mod syntax;
 pub mod key;
 // 2
 pub mod proof;
+// 4
+pub mod store;
