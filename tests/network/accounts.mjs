@@ -133,7 +133,8 @@ export function accountOperations({ accounts, records, identity }) {
     },
 
     async 'account.activate'({ account: key }) {
-      await accounts.call(accounts.find(key), 'com.atproto.server.activateAccount', { method: 'POST' })
+      const account = accounts.find(key)
+      await identity.activate(account, accounts.hostOf(account), await accounts.session(account))
       return {}
     },
 

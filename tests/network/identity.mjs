@@ -110,7 +110,18 @@ export class Identity {
   async #settle(host, account, token) {
     const wanted = await xrpc(host.url, 'com.atproto.identity.getRecommendedDidCredentials', { token })
     await this.change(account, (last) => ({ ...last, ...wanted }))
-    await xrpc(host.url, 'com.atproto.server.activateAccount', { token, method: 'POST' })
+    await this.activate(account, host, token)
+  }
+
+  // Before it activates an account the PDS compares keys, and for did:web it
+  // understands only the Multikey shape; so that one is shown meanwhile.
+  async activate(account, host, token) {
+    if (account.web) this.#web.serveDocument(account.web.data, { multikey: true })
+    try {
+      await xrpc(host.url, 'com.atproto.server.activateAccount', { token, method: 'POST' })
+    } finally {
+      if (account.web) this.#web.serveDocument(account.web.data)
+    }
   }
 
   // did:web has no paths in atproto, so every such account has a port of its own.

@@ -3,6 +3,8 @@
 // any number of loopback ports (a did:web in atproto has no path, so each needs
 // a port).
 import http from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { Gate } from './gate.mjs'
 import { freePort, listen } from './loopback.mjs'
 import { didDocument } from './plc.mjs'
@@ -37,8 +39,8 @@ export class Web {
   }
 
   /** Serve the document of a did:web on localhost at its own host. */
-  serveDocument(data) {
-    const body = JSON.stringify(didDocument(data, this.#multikey))
+  serveDocument(data, { multikey = this.#multikey } = {}) {
+    const body = JSON.stringify(didDocument(data, multikey))
     this.#set(didHost(data.did), DID_PATH, { status: 200, contentType: 'application/json', body })
   }
 
@@ -66,10 +68,10 @@ export class Web {
     const { status, contentType, body, delayMs, redirect, headers, repeat } = this.#find(req)
     if (delayMs) await new Promise((done) => setTimeout(done, delayMs))
     res.writeHead(status, { 'content-type': contentType, ...(redirect && { location: redirect }), ...headers })
-    // In pieces and without a length, so that a client has to count for itself.
-    for (let i = 1; i < (repeat ?? 1) && !res.destroyed; i++)
-      if (!res.write(body)) await new Promise((go) => res.once('drain', go).once('close', go))
-    res.end(body)
+    // In pieces and without a length, so that a client has to count for itself;
+    // one that has counted enough goes away, which is no fault here.
+    if (repeat) await pipeline(Readable.from(pieces(body, repeat)), res).catch(() => {})
+    else res.end(body)
   }
 
   operations() {
@@ -98,6 +100,10 @@ export class Web {
       'web.hang': async (how) => (this.gate.hang(how), {}),
     }
   }
+}
+
+function* pieces(body, count) {
+  for (let i = 0; i < count; i++) yield body
 }
 
 const routeKey = (host, path) => JSON.stringify([host, path])
