@@ -63,7 +63,7 @@ pub enum ProofError {
     /// Not a well-formed CAR.
     #[error("the proof is not a well-formed CAR")]
     Malformed,
-    /// No root, or several.
+    /// No root, several, or one that is not in the CAR.
     #[error("the proof does not have exactly one root")]
     Roots,
     /// A block whose bytes do not hash to its CID.
@@ -273,7 +273,7 @@ pub fn verify(
 /// canonical form (so that the signature covers every byte), a revision that is not in the
 /// future.
 fn read_commit(blocks: &Blocks<'_>, did: &Did, now: Timestamp) -> Result<Commit, ProofError> {
-    let bytes = blocks.get(&blocks.root).ok_or(ProofError::Incomplete)?;
+    let bytes = blocks.get(&blocks.root).ok_or(ProofError::Roots)?;
     if blocks.root.codec() != Codec::Drisl || bytes.len() > MAX_NODE_LEN {
         return Err(ProofError::Commit);
     }
@@ -348,6 +348,12 @@ impl<'a> Blocks<'a> {
         let &[root] = reader.roots() else {
             return Err(ProofError::Roots);
         };
+        // One encoding of the header: what is in the CAR beside its blocks is nothing unread.
+        let mut header = Vec::with_capacity(64);
+        Writer::new(&mut header, &[root]).map_err(|_| ProofError::Malformed)?;
+        if !car.starts_with(&header) {
+            return Err(ProofError::Malformed);
+        }
         let mut by_cid = HashMap::new();
         for block in reader {
             let block = block.map_err(|_| ProofError::Malformed)?;

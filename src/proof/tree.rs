@@ -58,10 +58,6 @@ pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofErr
         }
         let child = node.children.get(index).copied().flatten();
         let Some(child) = child else { return Ok(path) };
-        // Each step goes one height down, so the walk ends after at most 128 of them.
-        if height == 0 {
-            return Err(ProofError::Tree);
-        }
         if let Some(key) = index.checked_sub(1).and_then(|i| node.keys.get(i)) {
             gap.above = Some(key.clone());
         }
@@ -142,17 +138,18 @@ impl Node {
 
     /// The node's height above the leaves: what all its keys hash to, one less than its parent's.
     ///
-    /// A node without keys is a step between two heights (it then has a subtree and a parent), or
+    /// Nothing hangs below height 0, so a walk ends after at most 128 steps. A node without keys
+    /// is a step between two heights (it then has a subtree and a parent), or
     /// the root of an empty repository.
     fn height(&self, parent: Option<u8>) -> Result<u8, ProofError> {
         let expected = match parent {
             Some(height) => Some(height.checked_sub(1).ok_or(ProofError::Tree)?),
             None => None,
         };
+        let subtree = self.children.iter().any(Option::is_some);
         let Some(first) = self.keys.first() else {
-            let subtree = self.children.iter().any(Option::is_some);
             return match expected {
-                Some(height) if subtree => Ok(height),
+                Some(height) if subtree && height > 0 => Ok(height),
                 None if !subtree => Ok(0),
                 _ => Err(ProofError::Tree),
             };
@@ -160,6 +157,7 @@ impl Node {
         let height = height_for_key(first);
         if self.keys.iter().any(|key| height_for_key(key) != height)
             || expected.is_some_and(|expected| expected != height)
+            || (height == 0 && subtree)
         {
             return Err(ProofError::Tree);
         }
