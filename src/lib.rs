@@ -13,4 +13,7 @@ pub mod syntax;
 pub mod key;
 // 2
 pub mod did_peer;
+pub mod proof;
 pub mod wire;
+// 4
+pub mod store;
