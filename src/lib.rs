@@ -15,5 +15,7 @@ pub mod key;
 pub mod did_peer;
 pub mod proof;
 pub mod wire;
+// 3
+pub mod keypackage;
 // 4
 pub mod store;

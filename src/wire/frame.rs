@@ -259,11 +259,9 @@ impl<'a> Frame<'a> {
         }
         let mut reader = Reader::new(bytes);
         let (op, t) = read_header(&mut reader)?;
-        let known = match (op, t) {
-            (Op::Message, "#commit" | "#sync" | "#identity" | "#account" | "#info") => true,
-            (Op::Error, _) => true,
-            _ => false,
-        };
+        let known = op == Op::Error
+            || op == Op::Message
+                && matches!(t, "#commit" | "#sync" | "#identity" | "#account" | "#info");
         let fields = Fields::read(&mut reader)?;
         if !reader.is_empty() {
             return Err(CborError::Trailing.into());
