@@ -11,3 +11,5 @@ pub mod clock;
 pub mod syntax;
 // 1
 pub mod key;
+// 4
+pub mod net;
