@@ -20,3 +20,9 @@ pub mod keypackage;
 // 4
 pub mod net;
 pub mod store;
+// 5
+pub mod identity;
+// 6
+pub mod directory;
+// 7
+pub mod resolve;

@@ -225,8 +225,8 @@ pub struct Change {
 pub struct Owed {
     /// The account.
     pub did: Did,
-    /// What led to it, a short word for operators.
-    pub reason: &'static str,
+    /// What led to it, in short words for the worker and for operators.
+    pub reason: String,
     /// Status that the account's own PDS announced, if that is what led to it.
     pub hint: Option<AccountStatus>,
     /// Not before this time.
