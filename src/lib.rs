@@ -13,3 +13,5 @@ pub mod syntax;
 pub mod key;
 // 4
 pub mod net;
+// 5
+pub mod identity;
