@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use shrike::crypto::{K256VerifyingKey, P256VerifyingKey, Signature, VerifyingKey as _};
+use shrike::crypto::{K256VerifyingKey, P256VerifyingKey, Signature, VerifyingKey};
 
 /// Bytes of a raw signature, `r || s`.
 pub const SIGNATURE_LEN: usize = 64;
@@ -122,17 +122,25 @@ impl SigningKey {
         format!("z{}", bs58::encode(bytes).into_string())
     }
 
+    /// The key as the proof library takes it.
+    pub(crate) fn library_key(&self) -> Result<Box<dyn VerifyingKey>, BadSignature> {
+        Ok(match self.curve {
+            Curve::K256 => {
+                Box::new(K256VerifyingKey::from_bytes(&self.point).map_err(|_| BadSignature)?)
+            }
+            Curve::P256 => {
+                Box::new(P256VerifyingKey::from_bytes(&self.point).map_err(|_| BadSignature)?)
+            }
+        })
+    }
+
     /// Whether `signature` (raw `r || s`, 64 bytes, low-S) is this key's over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         let raw: [u8; SIGNATURE_LEN] = signature.try_into().map_err(|_| BadSignature)?;
         let signature = Signature::from_bytes(raw);
-        match self.curve {
-            Curve::K256 => K256VerifyingKey::from_bytes(&self.point)
-                .and_then(|key| key.verify(message, &signature)),
-            Curve::P256 => P256VerifyingKey::from_bytes(&self.point)
-                .and_then(|key| key.verify(message, &signature)),
-        }
-        .map_err(|_| BadSignature)
+        self.library_key()?
+            .verify(message, &signature)
+            .map_err(|_| BadSignature)
     }
 }
 

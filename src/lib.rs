@@ -11,7 +11,14 @@ pub mod clock;
 pub mod syntax;
 // 1
 pub mod key;
+// 2
+pub mod did_peer;
+pub mod proof;
+pub mod wire;
+// 3
+pub mod keypackage;
 // 4
 pub mod net;
+pub mod store;
 // 5
 pub mod identity;

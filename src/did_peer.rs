@@ -1,0 +1,495 @@
+//! `did:peer:2`: an encryption address that carries its own keys.
+//!
+//! A DID is `did:peer:2` followed by elements `.<purpose><value>`: keys as multibase text, services
+//! as base64url JSON. Every spelling in use is read (spec/didcomm.md, section 7), since a sender has
+//! to reach recipients enrolled by any client; nothing is rewritten, so the text that was published
+//! is the text that is shown.
+//!
+//! Source: peer DID method specification, method 2, as clarified in 2023-10.
+
+mod service;
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use self::service::{Endpoint, PeerService};
+
+/// Longest DID read, in bytes: two keys and three services take about 500.
+pub const MAX_LEN: usize = 2048;
+
+/// Most elements (keys and services) of one DID. Each key is a candidate for every message that
+/// arrives, so their number is bounded as well as their length.
+pub const MAX_ELEMENTS: usize = 8;
+
+/// Longest key text that is decoded, in characters; base58 takes quadratic time. The longest key
+/// of a known type, a compressed point, has 49.
+const MAX_KEY_TEXT: usize = 128;
+
+/// Bytes of the shortest known key, without its codec.
+const MIN_KEY_LEN: usize = 32;
+
+/// Characters of the abbreviated key ids that an earlier reading of the method made
+/// (`#6LSbysY2`).
+const SHORT_ID_LEN: usize = 8;
+
+/// Why a text is not a usable `did:peer:2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum PeerDidError {
+    /// Over [`MAX_LEN`].
+    #[error("it is longer than 2048 bytes")]
+    TooLong,
+    /// Not the shape `did:peer:2` and elements behind dots.
+    #[error("it is not written as a DID with elements behind dots")]
+    Syntax,
+    /// Another DID method, or another number of the peer method.
+    #[error("it is not a did:peer:2")]
+    Method,
+    /// Over [`MAX_ELEMENTS`].
+    #[error("it has more than 8 elements")]
+    TooManyElements,
+    /// An element begins with none of the purpose codes A, D, E, I, S, V.
+    #[error("an element has an unknown purpose code")]
+    Purpose,
+    /// A key is not base58btc multibase (`z...`).
+    #[error("a key is not base58btc multibase text")]
+    Multibase,
+    /// Characters outside the base58 alphabet.
+    #[error("a key has characters outside base58")]
+    Base58,
+    /// A key of a type that is not known.
+    #[error("a key is of an unknown type")]
+    Multicodec,
+    /// A key has not the length of its type.
+    #[error("a key has the wrong length")]
+    KeyLength,
+    /// An X25519 key of low order: what is encrypted to it, everyone can read.
+    #[error("an X25519 key is of low order")]
+    WeakKey,
+    /// No X25519 key stands under the key agreement purpose.
+    #[error("it has no X25519 key for key agreement")]
+    NoX25519,
+    /// A service is not strict, unpadded base64url.
+    #[error("a service is not canonical base64url")]
+    Base64Url,
+    /// A service is neither a JSON object nor a list of them.
+    #[error("a service is not a JSON object or a list of objects")]
+    Service,
+}
+
+impl PeerDidError {
+    /// Stable code for metrics and statistics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Syntax => "syntax",
+            Self::Method => "method",
+            Self::TooManyElements => "too_many_elements",
+            Self::Purpose => "purpose",
+            Self::Multibase => "multibase",
+            Self::Base58 => "base58",
+            Self::Multicodec => "multicodec",
+            Self::KeyLength => "key_length",
+            Self::WeakKey => "weak_key",
+            Self::NoX25519 => "no_x25519",
+            Self::Base64Url => "base64url",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// What a key is for (peer DID method, purpose codes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// `A`
+    Assertion,
+    /// `D`
+    CapabilityDelegation,
+    /// `E`
+    KeyAgreement,
+    /// `I`
+    CapabilityInvocation,
+    /// `V`
+    Authentication,
+}
+
+/// The type of a key. Messages use X25519 and Ed25519; the others may stand beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyType {
+    /// X25519, 32 bytes, text `z6LS...`.
+    X25519,
+    /// Ed25519, 32 bytes, text `z6Mk...`.
+    Ed25519,
+    /// P-256, compressed point of 33 bytes.
+    P256,
+    /// secp256k1, compressed point of 33 bytes.
+    K256,
+}
+
+impl KeyType {
+    /// Multicodec of the public key as it is written, and the length of the key behind it.
+    const KNOWN: [(Self, [u8; 2], usize); 4] = [
+        (Self::X25519, [0xec, 0x01], 32),
+        (Self::Ed25519, [0xed, 0x01], 32),
+        (Self::P256, [0x80, 0x24], 33),
+        (Self::K256, [0xe7, 0x01], 33),
+    ];
+}
+
+/// One public key of a DID; serialised as a Multikey verification method
+/// `{id, type, publicKeyMultibase}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerKey {
+    /// Absolute id, `<did>#key-N`, N counting keys from 1 in order of appearance.
+    pub id: String,
+    /// The key as multibase text, exactly as it stands in the DID.
+    pub multibase: String,
+    /// What the DID declares the key for.
+    pub purpose: Purpose,
+    /// Its type.
+    pub key_type: KeyType,
+    /// The bare public key.
+    bytes: Vec<u8>,
+}
+
+impl PeerKey {
+    /// The bare public key: 32 bytes, or a compressed point of 33.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Serialize for PeerKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut method = serializer.serialize_struct("PeerKey", 3)?;
+        method.serialize_field("id", &self.id)?;
+        method.serialize_field("type", "Multikey")?;
+        method.serialize_field("publicKeyMultibase", &self.multibase)?;
+        method.end()
+    }
+}
+
+/// A checked `did:peer:2` with at least one X25519 key to encrypt to. Cloning is cheap; two are
+/// equal when their texts are.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PeerDid(Arc<Parts>);
+
+struct Parts {
+    text: Box<str>,
+    /// All keys, in order of appearance.
+    keys: Vec<PeerKey>,
+    /// The X25519 keys with purpose E, never empty.
+    key_agreement: Vec<PeerKey>,
+    /// The Ed25519 keys with purpose V.
+    authentication: Vec<PeerKey>,
+    services: Vec<PeerService>,
+}
+
+impl PeerDid {
+    /// Reads a DID; its parts are checked as deep as they can be without a key of our own.
+    pub fn parse(s: &str) -> Result<Self, PeerDidError> {
+        if s.len() > MAX_LEN {
+            return Err(PeerDidError::TooLong);
+        }
+        let elements = method_2_elements(s)?;
+        if elements.split('.').any(str::is_empty) {
+            return Err(PeerDidError::Syntax);
+        }
+        if elements.split('.').nth(MAX_ELEMENTS).is_some() {
+            return Err(PeerDidError::TooManyElements);
+        }
+        let mut keys = Vec::new();
+        let mut services = service::Services::default();
+        for element in elements.split('.') {
+            let (purpose, value) = split_purpose(element)?;
+            match purpose {
+                Some(purpose) => {
+                    let id = format!("{s}#key-{}", keys.len() + 1);
+                    keys.push(parse_key(id, purpose, value)?);
+                }
+                None => service::parse(value, &mut services)?,
+            }
+        }
+        let chosen = |purpose, key_type| -> Vec<PeerKey> {
+            keys.iter()
+                .filter(|k| k.purpose == purpose && k.key_type == key_type)
+                .cloned()
+                .collect()
+        };
+        let key_agreement = chosen(Purpose::KeyAgreement, KeyType::X25519);
+        let authentication = chosen(Purpose::Authentication, KeyType::Ed25519);
+        if key_agreement.is_empty() {
+            return Err(PeerDidError::NoX25519);
+        }
+        Ok(Self(Arc::new(Parts {
+            text: s.into(),
+            keys,
+            key_agreement,
+            authentication,
+            services: services.list,
+        })))
+    }
+
+    /// The DID as it was published.
+    pub fn as_str(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The X25519 keys to encrypt to, at least one. Keys of other types under the same purpose
+    /// are left out: the binding's envelope uses X25519 only, and a sender takes the first.
+    pub fn key_agreement(&self) -> &[PeerKey] {
+        &self.0.key_agreement
+    }
+
+    /// The Ed25519 keys that may sign for this DID; may be empty.
+    pub fn authentication(&self) -> &[PeerKey] {
+        &self.0.authentication
+    }
+
+    /// Every key whatever its type and purpose, in order of appearance.
+    pub fn keys(&self) -> &[PeerKey] {
+        &self.0.keys
+    }
+
+    /// The services in order of appearance; may be empty.
+    pub fn services(&self) -> &[PeerService] {
+        &self.0.services
+    }
+
+    /// Finds a key by a fragment or an absolute id of this DID.
+    ///
+    /// Accepts `#key-N`, the key's text with or without its `z`, and that text's first eight
+    /// characters where they fit one key only. An id of another DID finds nothing.
+    pub fn key(&self, fragment_or_kid: &str) -> Option<&PeerKey> {
+        let fragment = match fragment_or_kid.split_once('#') {
+            Some(("", fragment)) => fragment,
+            Some((did, fragment)) if did == self.as_str() => fragment,
+            Some(_) => return None,
+            None => fragment_or_kid,
+        };
+        if let Some(number) = fragment.strip_prefix("key-") {
+            let canonical = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+            let index = number.parse::<usize>().ok().filter(|_| canonical)?;
+            return self.0.keys.get(index.checked_sub(1)?);
+        }
+        let bare = |key: &PeerKey| key.multibase.get(1..).is_some_and(|text| text == fragment);
+        let found = |key: &&PeerKey| key.multibase == fragment || bare(key);
+        if let Some(key) = self.0.keys.iter().find(found) {
+            return Some(key);
+        }
+        if fragment.len() != SHORT_ID_LEN {
+            return None;
+        }
+        let short = |key: &&PeerKey| {
+            key.multibase
+                .get(1..)
+                .is_some_and(|t| t.starts_with(fragment))
+        };
+        let mut matches = self.0.keys.iter().filter(short);
+        let first = matches.next()?;
+        matches
+            .all(|other| other.multibase == first.multibase)
+            .then_some(first)
+    }
+}
+
+/// The elements behind `did:peer:2.`, and the difference between another method and no DID.
+fn method_2_elements(s: &str) -> Result<&str, PeerDidError> {
+    let rest = s.strip_prefix("did:").ok_or(PeerDidError::Syntax)?;
+    let (method, id) = rest.split_once(':').ok_or(PeerDidError::Syntax)?;
+    if method != "peer" {
+        let is_name = !method.is_empty() && method.bytes().all(|b| b.is_ascii_lowercase());
+        return Err(if is_name {
+            PeerDidError::Method
+        } else {
+            PeerDidError::Syntax
+        });
+    }
+    if let Some(elements) = id.strip_prefix("2.") {
+        return Ok(elements);
+    }
+    let digits = id.bytes().take_while(u8::is_ascii_digit).count();
+    match (digits, id.starts_with('2')) {
+        (0, _) | (1, true) => Err(PeerDidError::Syntax),
+        _ => Err(PeerDidError::Method),
+    }
+}
+
+/// Splits an element behind its code; a service (`S`) has no key purpose.
+fn split_purpose(element: &str) -> Result<(Option<Purpose>, &str), PeerDidError> {
+    let mut rest = element.chars();
+    let purpose = match rest.next() {
+        Some('A') => Some(Purpose::Assertion),
+        Some('D') => Some(Purpose::CapabilityDelegation),
+        Some('E') => Some(Purpose::KeyAgreement),
+        Some('I') => Some(Purpose::CapabilityInvocation),
+        Some('V') => Some(Purpose::Authentication),
+        Some('S') => None,
+        _ => return Err(PeerDidError::Purpose),
+    };
+    Ok((purpose, rest.as_str()))
+}
+
+fn parse_key(id: String, purpose: Purpose, text: &str) -> Result<PeerKey, PeerDidError> {
+    let digits = text.strip_prefix('z').ok_or(PeerDidError::Multibase)?;
+    // What ends or joins DIDs in a text is a mistake about where the DID ends, not about the key.
+    let outside = |c: char| matches!(c, '/' | '?' | '#' | ':' | '%' | ',') || c <= ' ';
+    if digits.contains(outside) {
+        return Err(PeerDidError::Syntax);
+    }
+    if text.len() > MAX_KEY_TEXT {
+        return Err(PeerDidError::KeyLength);
+    }
+    let decoded = bs58::decode(digits)
+        .into_vec()
+        .map_err(|_| PeerDidError::Base58)?;
+    // One key has one spelling, whatever the decoder lets through.
+    if bs58::encode(&decoded).into_string() != digits {
+        return Err(PeerDidError::Base58);
+    }
+    let known = KeyType::KNOWN
+        .iter()
+        .find_map(|(key_type, codec, len)| Some((*key_type, decoded.strip_prefix(codec)?, *len)));
+    let Some((key_type, bytes, len)) = known else {
+        // The first bytes of a text that was cut short are not its codec.
+        return Err(if decoded.len() < MIN_KEY_LEN {
+            PeerDidError::KeyLength
+        } else {
+            PeerDidError::Multicodec
+        });
+    };
+    if bytes.len() != len {
+        return Err(PeerDidError::KeyLength);
+    }
+    if key_type == KeyType::X25519 && is_low_order(bytes) {
+        return Err(PeerDidError::WeakKey);
+    }
+    Ok(PeerKey {
+        id,
+        multibase: text.to_owned(),
+        purpose,
+        key_type,
+        bytes: bytes.to_vec(),
+    })
+}
+
+/// Whether an X25519 public key has low order, so that every private key gives the same shared
+/// secret (zero). The bit that the function ignores is ignored here too (RFC 7748, section 5).
+fn is_low_order(key: &[u8]) -> bool {
+    /// The coordinates of order 1, 2, 4 and 8 on the curve and its twist, least byte first, and
+    /// the two of them that have a second spelling (`p`, `p + 1`).
+    const LOW_ORDER: [[u8; 32]; 7] = [
+        [0; 32],
+        {
+            let mut one = [0; 32];
+            one[0] = 1;
+            one
+        },
+        [
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f,
+            0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16,
+            0x5f, 0x49, 0xb8, 0x00,
+        ],
+        [
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83,
+            0xef, 0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd,
+            0xd0, 0x9f, 0x11, 0x57,
+        ],
+        near_prime(0xec),
+        near_prime(0xed),
+        near_prime(0xee),
+    ];
+    let Ok(mut masked) = <[u8; 32]>::try_from(key) else {
+        return false;
+    };
+    masked[31] &= 0x7f;
+    LOW_ORDER.contains(&masked)
+}
+
+/// A number that differs from 2^255 - 1 in its lowest byte only; `0xed` gives the prime itself.
+const fn near_prime(lowest: u8) -> [u8; 32] {
+    let mut bytes = [0xff; 32];
+    bytes[0] = lowest;
+    bytes[31] = 0x7f;
+    bytes
+}
+
+impl PartialEq for PeerDid {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for PeerDid {}
+
+impl PartialOrd for PeerDid {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PeerDid {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for PeerDid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Borrow<str> for PeerDid {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for PeerDid {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for PeerDid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for PeerDid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl FromStr for PeerDid {
+    type Err = PeerDidError;
+    fn from_str(s: &str) -> Result<Self, PeerDidError> {
+        Self::parse(s)
+    }
+}
+
+impl TryFrom<String> for PeerDid {
+    type Error = PeerDidError;
+    fn try_from(s: String) -> Result<Self, PeerDidError> {
+        Self::parse(&s)
+    }
+}
+
+impl From<PeerDid> for String {
+    fn from(v: PeerDid) -> String {
+        v.as_str().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! A record's block as a value, and as atproto JSON.
+//!
+//! Views show records verbatim, and clients feed those views to the standard libraries. A record
+//! whose JSON would be read back as something else, or would make a reader throw, has no JSON: one
+//! hostile account must not spoil an answer about many.
+//!
+//! Source: atproto data model specification.
+
+use data_encoding::BASE64_NOPAD;
+use ipld_core::ipld::Ipld;
+use serde_json::{Map, Value, json};
+
+use crate::wire::cbor::{self, CborError};
+
+/// The largest number whose JSON every reader keeps exact (data model, "integer").
+const MAX_INTEGER: i128 = (1 << 53) - 1;
+
+/// Why a block is not a record of the atproto data model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Not DAG-CBOR in its one encoding.
+    #[error("{0}")]
+    Cbor(#[from] CborError),
+    /// The library reads the block otherwise than we do.
+    #[error("the block is not DAG-CBOR")]
+    Block,
+    /// A number that JSON readers would round.
+    #[error("an integer is outside 53 bits")]
+    Integer,
+    /// A key that stands for something else in JSON (`$link`, `$bytes`) or that readers refuse.
+    #[error("an object has a reserved key")]
+    ReservedKey,
+    /// `$type` in an object is not a name.
+    #[error("a $type is not a string, or empty")]
+    Type,
+    /// An object of `$type` `blob` that is none.
+    #[error("a blob lacks ref, mimeType or size")]
+    Blob,
+}
+
+/// Decodes a record's block. Nothing else may stand for the same value, so what it gives is all
+/// that the account signed.
+pub(super) fn decode(block: &[u8]) -> Result<Ipld, RecordError> {
+    // First the strict check, which also bounds the nesting: the library's decoder recurses.
+    cbor::validate(block)?;
+    let value = serde_ipld_dagcbor::from_slice(block).map_err(|_| RecordError::Block)?;
+    check(&value)?;
+    Ok(value)
+}
+
+/// A record's block as JSON: links as `{"$link"}`, bytes as `{"$bytes"}`, everything else as it
+/// is, whether or not it is a valid key package.
+pub fn record_json(block: &[u8]) -> Result<Value, RecordError> {
+    decode(block).map(to_json)
+}
+
+fn check(value: &Ipld) -> Result<(), RecordError> {
+    match value {
+        Ipld::Integer(n) if n.abs() > MAX_INTEGER => Err(RecordError::Integer),
+        Ipld::List(items) => items.iter().try_for_each(check),
+        Ipld::Map(map) => {
+            if ["$link", "$bytes", "__proto__"]
+                .iter()
+                .any(|key| map.contains_key(*key))
+            {
+                return Err(RecordError::ReservedKey);
+            }
+            match map.get("$type") {
+                None => {}
+                Some(Ipld::String(name)) if name == "blob" => {
+                    let is_blob = matches!(
+                        (map.get("ref"), map.get("mimeType"), map.get("size")),
+                        (Some(Ipld::Link(_)), Some(Ipld::String(_)), Some(Ipld::Integer(size)))
+                            if *size >= 0
+                    );
+                    if !is_blob {
+                        return Err(RecordError::Blob);
+                    }
+                }
+                Some(Ipld::String(name)) if !name.is_empty() => {}
+                Some(_) => return Err(RecordError::Type),
+            }
+            map.values().try_for_each(check)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn to_json(value: Ipld) -> Value {
+    match value {
+        Ipld::Null => Value::Null,
+        Ipld::Bool(value) => Value::Bool(value),
+        // In range since `check`.
+        Ipld::Integer(n) => i64::try_from(n).map_or(Value::Null, Value::from),
+        // None is left since `validate`.
+        Ipld::Float(_) => Value::Null,
+        Ipld::String(text) => Value::String(text),
+        Ipld::Bytes(bytes) => json!({ "$bytes": BASE64_NOPAD.encode(&bytes) }),
+        Ipld::List(items) => Value::Array(items.into_iter().map(to_json).collect()),
+        Ipld::Map(map) => Value::Object(
+            map.into_iter()
+                .map(|(key, value)| (key, to_json(value)))
+                .collect::<Map<_, _>>(),
+        ),
+        Ipld::Link(cid) => json!({ "$link": cid.to_string() }),
+    }
+}

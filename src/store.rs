@@ -1,0 +1,64 @@
+//! Durable state: SQLite files, one writer thread with group commit each, readers beside it.
+//!
+//! This module is the only user of the engine; no engine type leaves it, and nothing in its
+//! interface wakes anybody up, so that a server shared by several processes could stand behind it.
+//!
+//! `directory.db` can be rebuilt from the network: losing it costs a new walk of the sources and
+//! the history of changes, not anybody's mail.
+
+mod database;
+mod directory;
+mod row;
+mod schema;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::{DirectoryStore, Queries, Tx};
+pub use row::{
+    AccountStatus, Change, ChangeKind, Entry, MediatorRow, Owed, PackageState, PendingRow,
+    SourceCursor, WalkRow,
+};
+
+/// Why the store could not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full or the file cannot grow: nothing was written.
+    #[error("no space left for the store")]
+    Full,
+    /// The file is damaged, or holds what this version never writes. Not to be retried.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The file was written by a newer version.
+    #[error("the store has schema version {found}, this version knows up to {known}")]
+    Newer {
+        /// Version in the file.
+        found: i64,
+        /// Newest version that this program knows.
+        known: i64,
+    },
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+    /// Any other failure of the engine or the file system.
+    #[error("the store failed: {0}")]
+    Engine(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt(error.to_string())
+            }
+            _ => match error {
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..) => Self::Corrupt(error.to_string()),
+                other => Self::Engine(other.to_string()),
+            },
+        }
+    }
+}

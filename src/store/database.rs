@@ -1,0 +1,239 @@
+//! One SQLite file: a writer thread that commits what waits in one transaction, and a small pool
+//! of read connections.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::StoreError;
+use super::schema::Migration;
+
+/// Writes waiting for the writer; a full queue makes the asker wait.
+const QUEUE: usize = 4096;
+
+/// Most writes in one commit, so that the first of them does not wait for a whole flood.
+const GROUP: usize = 512;
+
+/// Read connections: more than the machine has cores gains nothing, SQLite reads are CPU-bound
+/// once the pages are in memory.
+const READERS: usize = 4;
+
+/// A write that waits: run inside the open transaction, answered after its commit.
+trait Job: Send {
+    fn run(&mut self, conn: &Connection);
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Write<T, F> {
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Job for Write<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, conn: &Connection) {
+        let Some(work) = self.work.take() else { return };
+        self.result = Some(in_savepoint(conn, work));
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let result = committed.and_then(|()| result.unwrap_or(Err(StoreError::Closed)));
+        // The asker may have gone away; the write stands all the same.
+        drop(reply.send(result));
+    }
+}
+
+/// Runs one write so that its failure undoes only itself, not its companions in the group.
+fn in_savepoint<T>(
+    conn: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    conn.execute_batch("SAVEPOINT job")?;
+    let result = work(conn);
+    conn.execute_batch(if result.is_ok() {
+        "RELEASE job"
+    } else {
+        "ROLLBACK TO job; RELEASE job"
+    })?;
+    result
+}
+
+/// An open database file.
+pub(super) struct Database {
+    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: Arc<Readers>,
+    healthy: Arc<AtomicBool>,
+}
+
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Database {
+    /// Opens or creates the file and brings its schema up to date.
+    pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Self, StoreError> {
+        let conn = Connection::open(path)?;
+        // FULL: a commit that was acknowledged survives loss of power.
+        conn.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA foreign_keys = ON;
+             PRAGMA busy_timeout = 10000;
+             PRAGMA journal_size_limit = 67108864;
+             PRAGMA cache_size = -16384;",
+        )?;
+        conn.set_prepared_statement_cache_capacity(64);
+        super::schema::migrate(&conn, migrations)?;
+        let mut idle = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            idle.push(open_reader(path)?);
+        }
+        let healthy = Arc::new(AtomicBool::new(true));
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let health = Arc::clone(&healthy);
+        let writer = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || write_loop(&conn, queue, &health))
+            .map_err(|e| StoreError::Engine(e.to_string()))?;
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(writer)),
+            readers: Arc::new(Readers {
+                idle: Mutex::new(idle),
+                permits: Semaphore::new(READERS),
+            }),
+            healthy,
+        })
+    }
+
+    /// Runs `work` in the writer. Durable when it returns; all or nothing; writes are done in
+    /// the order in which they were sent.
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let jobs = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Write {
+            work: Some(work),
+            result: None,
+            reply,
+        });
+        jobs.ok_or(StoreError::Closed)?
+            .send(job)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `work` on a read connection, beside the writer.
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        let _permit = self
+            .readers
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        tokio::task::spawn_blocking(move || {
+            let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let conn = idle().pop().ok_or(StoreError::Closed)?;
+            let result = work(&conn);
+            idle().push(conn);
+            result
+        })
+        .await
+        .map_err(|_| StoreError::Closed)?
+    }
+
+    /// Whether the last commit succeeded.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Commits what waits and ends the writer. Later writes fail with [`StoreError::Closed`].
+    pub(super) async fn shutdown(&self) {
+        drop(
+            self.jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer {
+            drop(tokio::task::spawn_blocking(move || writer.join()).await);
+        }
+    }
+}
+
+fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let path: PathBuf = path.to_owned();
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.execute_batch(
+        "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000; PRAGMA mmap_size = 268435456;",
+    )?;
+    conn.set_prepared_statement_cache_capacity(32);
+    Ok(conn)
+}
+
+fn write_loop(conn: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, healthy: &AtomicBool) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP {
+            let Ok(job) = queue.try_recv() else { break };
+            group.push(job);
+        }
+        let committed = commit(conn, &mut group);
+        match &committed {
+            Ok(()) => healthy.store(true, Ordering::Relaxed),
+            Err(error) => {
+                healthy.store(false, Ordering::Relaxed);
+                tracing::error!(%error, "the store cannot commit");
+            }
+        }
+        metrics::counter!("atcomm_store_commits_total").increment(1);
+        for job in group {
+            job.finish(committed.clone());
+        }
+    }
+    // Leave one file behind, not a log beside it.
+    drop(conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+}
+
+fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    for job in group {
+        job.run(conn);
+    }
+    conn.execute_batch("COMMIT").map_err(|error| {
+        // A commit that failed may have left the transaction open.
+        drop(conn.execute_batch("ROLLBACK"));
+        StoreError::from(error)
+    })
+}

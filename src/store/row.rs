@@ -1,0 +1,294 @@
+//! What the tables hold, as values.
+
+use std::fmt;
+
+use ipld_core::cid::Cid;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::key::SigningKey;
+use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+
+/// Status of an account at its PDS. The vocabulary is open (sync specification).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum AccountStatus {
+    /// In normal use.
+    Active,
+    /// Switched off by its owner.
+    Deactivated,
+    /// Taken down by its host.
+    Takendown,
+    /// Suspended by its host.
+    Suspended,
+    /// Deleted, or its DID ended.
+    Deleted,
+    /// Any other word; treated as inactive.
+    Other(String),
+}
+
+impl AccountStatus {
+    /// Longest status word kept, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// Reads any word; one that is too long is cut.
+    pub fn parse(s: &str) -> Self {
+        match s {
+            "active" => Self::Active,
+            "deactivated" => Self::Deactivated,
+            "takendown" => Self::Takendown,
+            "suspended" => Self::Suspended,
+            "deleted" => Self::Deleted,
+            other => Self::Other(other.chars().take(Self::MAX_LEN / 4).collect()),
+        }
+    }
+
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::Takendown => "takendown",
+            Self::Suspended => "suspended",
+            Self::Deleted => "deleted",
+            Self::Other(word) => word,
+        }
+    }
+
+    /// Whether the account may be shown.
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
+}
+
+impl From<String> for AccountStatus {
+    fn from(s: String) -> Self {
+        Self::parse(&s)
+    }
+}
+
+impl From<AccountStatus> for String {
+    fn from(s: AccountStatus) -> Self {
+        s.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for AccountStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant,)* }
+
+        impl $name {
+            /// The word as stored.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+            /// Reads a stored word.
+            pub fn parse(s: &str) -> Option<Self> {
+                match s { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// What is known of an account's key package.
+    PackageState {
+        /// Proven to be there, and valid.
+        Present = "present",
+        /// Proven to be there, and breaking a rule of its lexicon.
+        Invalid = "invalid",
+        /// Proven not to be there any more.
+        Removed = "removed",
+        /// Said not to be there, by a PDS that gives no proof.
+        RemovedUnproven = "removedUnproven",
+        /// Nothing is proven under the account's present key and PDS.
+        Unverifiable = "unverifiable",
+    }
+}
+
+words! {
+    /// What a row of the change log tells.
+    ChangeKind {
+        /// A valid package appeared or replaced another.
+        Package = "package",
+        /// An invalid package appeared or replaced another.
+        Invalid = "invalid",
+        /// The package went away.
+        Removed = "removed",
+        /// The package can no longer be proven.
+        Unverifiable = "unverifiable",
+        /// The account's status changed.
+        Status = "status",
+        /// Handle, PDS or signing key changed.
+        Identity = "identity",
+        /// The PDS showed an older revision.
+        Regressed = "regressed",
+        /// Dropped: nothing proven for too long.
+        Dropped = "dropped",
+    }
+}
+
+/// One row of the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The account.
+    pub did: Did,
+    /// Handle, verified in both directions.
+    pub handle: Option<Handle>,
+    /// The account's PDS.
+    pub pds: Option<Origin>,
+    /// The account's signing key.
+    pub signing_key: Option<SigningKey>,
+    /// The account's status.
+    pub status: AccountStatus,
+    /// The package's state.
+    pub state: PackageState,
+    /// Code of the rule that an invalid or unverifiable package breaks.
+    pub reason: Option<String>,
+    /// That rule as a sentence.
+    pub detail: Option<String>,
+
+    /// Revision of the newest proof.
+    pub rev: Option<Rev>,
+    /// Commit of the newest proof.
+    pub commit: Option<Cid>,
+    /// CID of the record.
+    pub cid: Option<Cid>,
+    /// The record's DAG-CBOR.
+    pub record: Option<Vec<u8>>,
+    /// CAR of the newest proof.
+    pub proof: Option<Vec<u8>>,
+    /// PDS under which `rev` is ordered.
+    pub proof_pds: Option<Origin>,
+    /// Key under which `rev` is ordered.
+    pub proof_key: Option<SigningKey>,
+    /// The did:peer of a present package.
+    pub peer: Option<String>,
+    /// The mediators of a present package, in its order.
+    pub mediators: Vec<MediatorDid>,
+    /// Whether the PDS showed an older revision since.
+    pub regressed: bool,
+
+    /// What led to the last proof.
+    pub source: String,
+    /// When this state was first seen.
+    pub observed_at: Timestamp,
+    /// When it was last proven.
+    pub proved_at: Option<Timestamp>,
+    /// When it was last looked at.
+    pub checked_at: Timestamp,
+    /// When it is to be looked at again.
+    pub next_check_at: Timestamp,
+    /// Looks without success since the last proof.
+    pub failures: u32,
+    /// Sequence number of the change that brought this package.
+    pub change_seq: i64,
+}
+
+/// One row of the change log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Position in the log; set by the store.
+    pub seq: i64,
+    /// The account.
+    pub did: Did,
+    /// What changed.
+    pub kind: ChangeKind,
+    /// Revision of the proof.
+    pub rev: Option<Rev>,
+    /// CID of the record.
+    pub cid: Option<Cid>,
+    /// The package's did:peer.
+    pub peer: Option<String>,
+    /// The package's mediators.
+    pub mediators: Vec<MediatorDid>,
+    /// The key that signed.
+    pub key: Option<SigningKey>,
+    /// More, in words: the new status, handle or rule.
+    pub detail: Option<String>,
+    /// When it was seen here.
+    pub seen_at: Timestamp,
+    /// CAR of the package, kept once it is superseded.
+    pub proof: Option<Vec<u8>>,
+}
+
+/// An account that is owed a look, as it is handed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    /// The account.
+    pub did: Did,
+    /// What led to it, a short word for operators.
+    pub reason: &'static str,
+    /// Status that the account's own PDS announced, if that is what led to it.
+    pub hint: Option<AccountStatus>,
+    /// Not before this time.
+    pub not_before: Timestamp,
+}
+
+/// An account that is owed a look, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRow {
+    /// The account.
+    pub did: Did,
+    /// What led to it last.
+    pub reason: String,
+    /// Status that the account's own PDS announced.
+    pub hint: Option<AccountStatus>,
+    /// Not before this time.
+    pub not_before: Timestamp,
+    /// Looks without success so far.
+    pub attempts: u32,
+    /// Grows with every event that was coalesced into the row.
+    pub generation: i64,
+    /// When it was first owed.
+    pub since: Timestamp,
+}
+
+/// How far a source is durably processed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCursor {
+    /// The source's name: kind and address.
+    pub source: String,
+    /// Sequence number, or microseconds for Jetstream.
+    pub position: i64,
+    /// The source's own time of that event.
+    pub event_time: Option<String>,
+}
+
+/// How far the enumeration of a source has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalkRow {
+    /// The source's name.
+    pub source: String,
+    /// Its paging cursor; `None` at the start.
+    pub position: Option<String>,
+    /// Accounts seen so far.
+    pub seen: i64,
+    /// When the walk began.
+    pub started_at: Timestamp,
+    /// When it came to its end.
+    pub done_at: Option<Timestamp>,
+}
+
+/// What is known of a mediator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediatorRow {
+    /// The mediator.
+    pub did: MediatorDid,
+    /// Its document as JSON, as in the recipient view.
+    pub document: String,
+    /// When it was last looked up.
+    pub checked_at: Timestamp,
+    /// When it is to be looked up again.
+    pub next_check_at: Timestamp,
+    /// Look-ups without success since the last one that had it.
+    pub failures: u32,
+}

@@ -1,0 +1,283 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+
+fn did(n: u64) -> Did {
+    let tail: String = (0..24)
+        .map(|i| char::from(b'a' + ((n >> (i * 2)) & 3) as u8))
+        .collect();
+    Did::parse(&format!("did:plc:{tail}")).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
+}
+
+fn entry(n: u64) -> Entry {
+    Entry {
+        did: did(n),
+        handle: Some(Handle::parse(&format!("user{n}.example.com")).unwrap()),
+        pds: Some(Origin::parse("https://pds.example.com").unwrap()),
+        signing_key: None,
+        status: AccountStatus::Active,
+        state: PackageState::Present,
+        reason: None,
+        detail: None,
+        rev: Some(Rev::parse("3n2wo76pa3k2w").unwrap()),
+        commit: None,
+        cid: None,
+        record: Some(vec![0xa0]),
+        proof: Some(vec![1, 2, 3]),
+        proof_pds: None,
+        proof_key: None,
+        peer: Some(format!("did:peer:2.{n}")),
+        mediators: vec![
+            MediatorDid::parse("did:web:b.example.com").unwrap(),
+            MediatorDid::parse("did:web:a.example.com").unwrap(),
+        ],
+        regressed: false,
+        source: "test".to_owned(),
+        observed_at: at(0),
+        proved_at: Some(at(1)),
+        checked_at: at(1),
+        next_check_at: at(100),
+        failures: 0,
+        change_seq: 0,
+    }
+}
+
+struct Fixture {
+    _dir: tempfile::TempDir,
+    path: std::path::PathBuf,
+    store: Arc<DirectoryStore>,
+}
+
+fn open() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("directory.db");
+    let store = Arc::new(DirectoryStore::open(&path).unwrap());
+    Fixture {
+        _dir: dir,
+        path,
+        store,
+    }
+}
+
+#[tokio::test]
+async fn entries_come_back_as_they_went_in() {
+    let f = open();
+    let written = entry(1);
+    let put = written.clone();
+    f.store
+        .transact(move |tx| tx.put_entry(&put))
+        .await
+        .unwrap();
+    let read = f.store.query(|q| q.entry(&did(1))).await.unwrap();
+    assert_eq!(read.as_ref(), Some(&written));
+    let handle = written.handle.clone().unwrap();
+    assert_eq!(
+        f.store
+            .query(move |q| q.did_by_handle(&handle))
+            .await
+            .unwrap(),
+        Some(did(1))
+    );
+    let peer = f
+        .store
+        .query(|q| q.claimants("did:peer:2.1", 10))
+        .await
+        .unwrap();
+    assert_eq!(peer, vec![did(1)]);
+    // Replacing it replaces its mediators; deleting it removes them.
+    let mut fewer = written;
+    fewer.mediators.truncate(1);
+    let put = fewer.clone();
+    f.store
+        .transact(move |tx| tx.put_entry(&put))
+        .await
+        .unwrap();
+    assert_eq!(
+        f.store.query(|q| q.entry(&did(1))).await.unwrap(),
+        Some(fewer)
+    );
+    f.store
+        .transact(|tx| tx.delete_entry(&did(1)))
+        .await
+        .unwrap();
+    let mediator = MediatorDid::parse("did:web:b.example.com").unwrap();
+    let left = f
+        .store
+        .query(move |q| q.accounts_of_mediator(&mediator, 9))
+        .await
+        .unwrap();
+    assert!(left.is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_write_undoes_itself_and_nothing_else() {
+    let f = open();
+    let mut writes = Vec::new();
+    for n in 0..200_u64 {
+        let store = Arc::clone(&f.store);
+        writes.push(tokio::spawn(async move {
+            store
+                .transact(move |tx| {
+                    tx.put_entry(&entry(n))?;
+                    if n % 3 == 0 {
+                        return Err(StoreError::Engine("on purpose".to_owned()));
+                    }
+                    Ok(())
+                })
+                .await
+        }));
+    }
+    for (n, write) in (0..).zip(writes) {
+        assert_eq!(write.await.unwrap().is_ok(), n % 3 != 0);
+        let there = f
+            .store
+            .query(move |q| q.entry(&did(n)))
+            .await
+            .unwrap()
+            .is_some();
+        assert_eq!(there, n % 3 != 0, "{n}");
+    }
+    assert!(f.store.is_healthy());
+}
+
+#[tokio::test]
+async fn owed_work_is_coalesced_and_settled_by_generation() {
+    let f = open();
+    let owe = |reason, seconds, hint: Option<&str>| {
+        let owed = Owed {
+            did: did(7),
+            reason,
+            hint: hint.map(AccountStatus::parse),
+            not_before: at(seconds),
+        };
+        f.store.transact(move |tx| tx.owe(&owed, at(0)))
+    };
+    owe("commit", 50, None).await.unwrap();
+    owe("account", 20, Some("takendown")).await.unwrap();
+    let row = f
+        .store
+        .query(|q| q.pending(&did(7)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (row.reason.as_str(), row.not_before, row.generation),
+        ("account", at(20), 2)
+    );
+    assert_eq!(row.hint, Some(AccountStatus::Takendown));
+    assert!(
+        f.store
+            .query(|q| q.due_pending(at(19), 9))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        f.store
+            .query(|q| q.due_pending(at(20), 9))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    // What came in while the look was under way is not settled by it.
+    f.store.transact(|tx| tx.settle(&did(7), 1)).await.unwrap();
+    assert_eq!(f.store.query(|q| q.pending_count()).await.unwrap(), 1);
+    f.store
+        .transact(|tx| tx.put_off(&did(7), 2, at(90), true))
+        .await
+        .unwrap();
+    let row = f
+        .store
+        .query(|q| q.pending(&did(7)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((row.not_before, row.attempts), (at(90), 1));
+    f.store.transact(|tx| tx.settle(&did(7), 2)).await.unwrap();
+    assert_eq!(f.store.query(|q| q.pending_count()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_handle_has_one_owner() {
+    let f = open();
+    f.store
+        .transact(|tx| tx.put_entry(&entry(1)))
+        .await
+        .unwrap();
+    let handle = entry(1).handle.unwrap();
+    let lost = f
+        .store
+        .transact(move |tx| tx.claim_handle(&handle, &did(2), at(5)))
+        .await
+        .unwrap();
+    assert_eq!(lost, vec![did(1)]);
+    let left = f.store.query(|q| q.entry(&did(1))).await.unwrap().unwrap();
+    assert_eq!((left.handle, left.next_check_at), (None, at(5)));
+}
+
+#[tokio::test]
+async fn a_store_survives_reopening_and_refuses_a_newer_schema() {
+    let f = open();
+    let cursor = SourceCursor {
+        source: "pds".to_owned(),
+        position: 42,
+        event_time: Some("t".to_owned()),
+    };
+    let put = cursor.clone();
+    f.store
+        .transact(move |tx| tx.set_cursor(&put, at(0)))
+        .await
+        .unwrap();
+    f.store.shutdown().await;
+    assert!(matches!(
+        f.store.transact(|tx| tx.delete_entry(&did(1))).await,
+        Err(StoreError::Closed)
+    ));
+    let again = DirectoryStore::open(&f.path).unwrap();
+    assert_eq!(
+        again.query(|q| q.cursor("pds")).await.unwrap(),
+        Some(cursor)
+    );
+    again.shutdown().await;
+    let conn = rusqlite::Connection::open(&f.path).unwrap();
+    conn.execute_batch("PRAGMA user_version = 99").unwrap();
+    assert!(matches!(
+        DirectoryStore::open(&f.path),
+        Err(StoreError::Newer { found: 99, .. })
+    ));
+}
+
+#[tokio::test]
+async fn evidence_is_bounded_and_not_repeated() {
+    let f = open();
+    let secret = k256_key();
+    for _ in 0..3 {
+        let key = secret.clone();
+        f.store
+            .transact(move |tx| {
+                let rev = Rev::parse("3n2wo76pa3k2w").unwrap();
+                tx.keep_evidence(&did(1), rev, None, &key, &[1], at(0))
+            })
+            .await
+            .unwrap();
+    }
+    let conn = rusqlite::Connection::open(&f.path).unwrap();
+    let count: i64 = conn
+        .query_row("SELECT count(*) FROM evidence", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(count, 1);
+}
+
+fn k256_key() -> crate::key::SigningKey {
+    crate::key::SigningKey::from_did_key(
+        "did:key:zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc",
+    )
+    .unwrap()
+}

@@ -1,0 +1,278 @@
+//! Jetstream events, version 1 of its wire (`GET /subscribe`).
+//!
+//! They carry no signature and no proof, so an event is a reason to look at a DID again and
+//! nothing more: the record in it is never read.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::syntax::MAX_DID_LEN;
+
+/// Longest event read, in bytes. A record of 1 MiB is the most that hosts let in, and no event of
+/// ours comes near it.
+pub const MAX_EVENT: usize = 1024 * 1024;
+
+/// Why a text is not an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum WireError {
+    /// Over [`MAX_EVENT`].
+    #[error("the event is larger than 1 MiB")]
+    TooLarge,
+    /// Not a JSON object with the fields that every event has.
+    #[error("the event is not an object with did, time_us and kind")]
+    Json,
+    /// The DID is empty or longer than any.
+    #[error("the event's DID has no possible length")]
+    Did,
+    /// A time that is not positive; it is what a subscription continues from.
+    #[error("the event's time_us is not positive")]
+    Time,
+    /// The part that its kind promises is missing.
+    #[error("the event lacks what its kind says it carries")]
+    Body,
+}
+
+impl WireError {
+    /// Stable code for metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Json => "json",
+            Self::Did => "did",
+            Self::Time => "time",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JetstreamEvent<'a> {
+    /// The account, unchecked beyond its length.
+    pub did: Cow<'a, str>,
+    /// The host's time of the event in microseconds since 1970; a subscription continues from it.
+    pub time_us: u64,
+    /// What happened.
+    pub kind: JetstreamKind<'a>,
+}
+
+/// What happened to an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JetstreamKind<'a> {
+    /// A record was written or deleted.
+    Commit {
+        /// Its collection.
+        collection: Cow<'a, str>,
+        /// Its key.
+        rkey: Cow<'a, str>,
+        /// `create`, `update`, `delete`, or what is added later.
+        operation: Cow<'a, str>,
+    },
+    /// The DID document or handle may have changed.
+    Identity,
+    /// The account's standing at its host changed.
+    Account {
+        /// Whether its records are served.
+        active: bool,
+        /// Why not, in an open vocabulary.
+        status: Option<Cow<'a, str>>,
+    },
+    /// A kind that is not known: nothing to do, and no error.
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    did: Cow<'a, str>,
+    time_us: u64,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    // Read when the kind asks for them, so that an unknown kind may reuse the names.
+    #[serde(borrow)]
+    commit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    account: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CommitBody<'a> {
+    #[serde(borrow)]
+    collection: Cow<'a, str>,
+    #[serde(borrow)]
+    rkey: Cow<'a, str>,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct AccountBody<'a> {
+    active: bool,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
+}
+
+impl<'a> JetstreamEvent<'a> {
+    /// Reads one message of the stream. Unknown kinds and fields are let through.
+    pub fn parse(text: &'a str) -> Result<Self, WireError> {
+        if text.len() > MAX_EVENT {
+            return Err(WireError::TooLarge);
+        }
+        // Fields that are not named here, the record above all, are passed over without recursion.
+        let event: Event<'a> = serde_json::from_str(text).map_err(|_| WireError::Json)?;
+        if event.did.is_empty() || event.did.len() > MAX_DID_LEN {
+            return Err(WireError::Did);
+        }
+        if event.time_us == 0 {
+            return Err(WireError::Time);
+        }
+        let kind = match &*event.kind {
+            "commit" => {
+                let body: CommitBody<'a> = body(event.commit)?;
+                JetstreamKind::Commit {
+                    collection: body.collection,
+                    rkey: body.rkey,
+                    operation: body.operation,
+                }
+            }
+            "identity" => JetstreamKind::Identity,
+            "account" => {
+                let body: AccountBody<'a> = body(event.account)?;
+                JetstreamKind::Account {
+                    active: body.active,
+                    status: body.status,
+                }
+            }
+            _ => JetstreamKind::Other,
+        };
+        Ok(Self {
+            did: event.did,
+            time_us: event.time_us,
+            kind,
+        })
+    }
+}
+
+fn body<'a, T: Deserialize<'a>>(part: Option<&'a RawValue>) -> Result<T, WireError> {
+    serde_json::from_str(part.ok_or(WireError::Body)?.get()).map_err(|_| WireError::Body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_whatever_else_they_carry() {
+        let commit = r#"{"did":"did:plc:a","time_us":1725911162329308,"kind":"commit","cursor":7,
+            "commit":{"rev":"3l3","operation":"create","collection":"at.didcomm.keyPackage",
+            "rkey":"self","record":{"$type":"at.didcomm.keyPackage","x":[[{"y":1.5}]]},
+            "cid":"bafy"},"future":{}}"#;
+        let event = JetstreamEvent::parse(commit).unwrap();
+        assert_eq!(
+            (&*event.did, event.time_us),
+            ("did:plc:a", 1_725_911_162_329_308)
+        );
+        let JetstreamKind::Commit {
+            collection,
+            rkey,
+            operation,
+        } = event.kind
+        else {
+            panic!("not a commit");
+        };
+        assert_eq!(
+            (&*collection, &*rkey, &*operation),
+            ("at.didcomm.keyPackage", "self", "create")
+        );
+        assert!(matches!(collection, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn accounts_and_unknown_kinds_are_read() {
+        let kind = |text| JetstreamEvent::parse(text).unwrap().kind;
+        assert_eq!(
+            kind(
+                r#"{"did":"did:plc:a","time_us":1,"kind":"account",
+                    "account":{"active":false,"did":"did:plc:a","seq":1,"status":"x"}}"#
+            ),
+            JetstreamKind::Account {
+                active: false,
+                status: Some("x".into())
+            }
+        );
+        assert_eq!(
+            kind(
+                r#"{"did":"did:plc:a","time_us":1,"kind":"account",
+                    "account":{"active":true,"status":null}}"#
+            ),
+            JetstreamKind::Account {
+                active: true,
+                status: None
+            }
+        );
+        assert_eq!(
+            kind(r#"{"did":"did:plc:a","time_us":1,"kind":"identity","identity":5}"#),
+            JetstreamKind::Identity
+        );
+        assert_eq!(
+            kind(r#"{"did":"did:plc:\u0061","time_us":1,"kind":"sync","commit":7}"#),
+            JetstreamKind::Other
+        );
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused() {
+        let long = format!(
+            r#"{{"did":"{}","time_us":1,"kind":"identity"}}"#,
+            "d".repeat(2049)
+        );
+        for (text, error) in [
+            ("", WireError::Json),
+            ("[]", WireError::Json),
+            (r#"{"did":"did:plc:a","kind":"identity"}"#, WireError::Json),
+            (
+                r#"{"did":"d","time_us":-1,"kind":"identity"}"#,
+                WireError::Json,
+            ),
+            (
+                r#"{"did":"d","time_us":0,"kind":"identity"}"#,
+                WireError::Time,
+            ),
+            (
+                r#"{"did":"","time_us":1,"kind":"identity"}"#,
+                WireError::Did,
+            ),
+            (
+                r#"{"did":"d","time_us":1,"kind":"commit"}"#,
+                WireError::Body,
+            ),
+            (
+                r#"{"did":"d","time_us":1,"kind":"commit","commit":{}}"#,
+                WireError::Body,
+            ),
+            (
+                r#"{"did":"d","time_us":1,"kind":"account"}"#,
+                WireError::Body,
+            ),
+            (&long, WireError::Did),
+            (&" ".repeat(MAX_EVENT + 1), WireError::TooLarge),
+        ] {
+            assert_eq!(JetstreamEvent::parse(text), Err(error), "{text:.60}");
+        }
+    }
+
+    #[test]
+    fn a_deep_record_does_not_exhaust_the_stack() {
+        let text = format!(
+            r#"{{"did":"d","time_us":1,"kind":"sync","record":{}{}}}"#,
+            "[".repeat(400_000),
+            "]".repeat(400_000)
+        );
+        assert_eq!(
+            JetstreamEvent::parse(&text).unwrap().kind,
+            JetstreamKind::Other
+        );
+    }
+}

@@ -1,0 +1,113 @@
+// A firehose that cannot be trusted: it relays one real stream and adds to it
+// or loses from it what a test asks for. Other /xrpc paths are passed on to the
+// host that it relays, so that it can stand for a relay or a PDS.
+import http from 'node:http'
+import { WebSocket, WebSocketServer } from 'ws'
+import { Failure } from './failure.mjs'
+import { encodeFrame } from './frames.mjs'
+import { freePort, listen } from './loopback.mjs'
+
+const PATH = '/xrpc/com.atproto.sync.subscribeRepos'
+
+export class Firehose {
+  #subscribers = new Set()
+  #skip = 0
+
+  /** Relay the host at `from`, an http URL. */
+  static async start(from) {
+    const firehose = new Firehose()
+    firehose.from = from
+    firehose.server = http.createServer((req, res) => firehose.#proxy(req, res))
+    firehose.wss = new WebSocketServer({ noServer: true })
+    firehose.server.on('upgrade', (req, socket, head) => {
+      socket.on('error', () => {})
+      if (req.url.split('?')[0] !== PATH) return socket.destroy()
+      firehose.wss.handleUpgrade(req, socket, head, (ws) => firehose.#subscribe(ws, req.url))
+    })
+    const port = await listen(firehose.server, await freePort())
+    firehose.url = `http://localhost:${port}`
+    firehose.ws = `ws://localhost:${port}${PATH}`
+    return firehose
+  }
+
+  #subscribe(ws, path) {
+    const upstream = new WebSocket(new URL(path, this.from.replace(/^http/, 'ws')))
+    this.#subscribers.add(ws)
+    upstream.on('message', (data, binary) => {
+      if (this.#skip > 0) this.#skip -= 1
+      else ws.send(data, { binary })
+    })
+    for (const [side, other] of [
+      [ws, upstream],
+      [upstream, ws],
+    ]) {
+      side.on('error', () => {})
+      side.on('close', () => {
+        this.#subscribers.delete(ws)
+        other.terminate()
+      })
+    }
+  }
+
+  #proxy(req, res) {
+    const { hostname, port } = new URL(this.from)
+    const upstream = http.request(
+      { hostname, port, path: req.url, method: req.method, headers: { ...req.headers, host: `${hostname}:${port}` } },
+      (answer) => {
+        res.writeHead(answer.statusCode, answer.headers)
+        answer.pipe(res)
+      },
+    )
+    upstream.on('error', () => {
+      if (!res.headersSent) res.writeHead(502, { 'content-type': 'text/plain' })
+      res.end()
+    })
+    req.pipe(upstream)
+  }
+
+  /** Send a frame to every subscriber; the number of those. */
+  inject(data, { binary = true } = {}) {
+    for (const ws of this.#subscribers) ws.send(data, { binary })
+    return this.#subscribers.size
+  }
+
+  drop() {
+    const dropped = this.#subscribers.size
+    for (const ws of this.#subscribers) ws.terminate()
+    return dropped
+  }
+
+  skip(count) {
+    this.#skip = count
+  }
+
+  stop() {
+    this.drop()
+    this.server.close()
+    this.server.closeAllConnections()
+  }
+
+  describe() {
+    return { url: this.url, ws: this.ws, from: this.from, subscribers: this.#subscribers.size }
+  }
+}
+
+/**
+ * The bytes that `firehose.inject` asks for: `hex`, `base64`, or `header` and
+ * `body` as JSON ({$bytes: base64} for bytes); `repeat` times over.
+ */
+export function frameBytes({ hex, base64, header, body, repeat = 1 }) {
+  let bytes
+  if (hex !== undefined) bytes = Buffer.from(hex, 'hex')
+  else if (base64 !== undefined) bytes = Buffer.from(base64, 'base64')
+  else if (header !== undefined) bytes = encodeFrame(revive(header), revive(body ?? {}))
+  else throw new Failure(400, 'give hex, base64, text, or header and body')
+  return Buffer.concat(Array(repeat).fill(bytes))
+}
+
+function revive(value) {
+  if (Array.isArray(value)) return value.map(revive)
+  if (value === null || typeof value !== 'object') return value
+  if (typeof value.$bytes === 'string') return Buffer.from(value.$bytes, 'base64')
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revive(item)]))
+}

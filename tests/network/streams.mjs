@@ -1,0 +1,75 @@
+// The control operations of the test servers for streams: any number of
+// Jetstreams and untrustworthy firehoses, each known by the id that its start
+// returned.
+import { Failure } from './failure.mjs'
+import { Firehose, frameBytes } from './firehose.mjs'
+import { Jetstream } from './jetstream.mjs'
+
+class Group {
+  #members = new Map()
+  #next = 0
+
+  add(member) {
+    const id = this.#next++
+    this.#members.set(id, member)
+    return { id, ...member.describe() }
+  }
+
+  // Without an id, the only one or the first of those that run.
+  pick(id = this.#members.keys().next().value) {
+    const member = this.#members.get(id)
+    if (!member) throw new Failure(404, `none runs with id ${id}`)
+    return { id, member }
+  }
+
+  stop(id) {
+    const picked = this.pick(id)
+    picked.member.stop()
+    this.#members.delete(picked.id)
+  }
+
+  close() {
+    for (const member of this.#members.values()) member.stop()
+    this.#members.clear()
+  }
+
+  describe() {
+    return [...this.#members].map(([id, member]) => ({ id, ...member.describe() }))
+  }
+}
+
+export class Streams {
+  jetstreams = new Group()
+  firehoses = new Group()
+
+  close() {
+    this.jetstreams.close()
+    this.firehoses.close()
+  }
+
+  operations({ accounts, hosts }) {
+    const { jetstreams, firehoses } = this
+    return {
+      'jetstream.start': async ({ pds = hosts.map((_, index) => index), history }) =>
+        jetstreams.add(await Jetstream.start(pds.map((index) => accounts.host(index)), { history })),
+      'jetstream.stop': async ({ id }) => (jetstreams.stop(id), {}),
+      'jetstream.inject': async ({ id, json, text }) => ({
+        sent: jetstreams.pick(id).member.inject(text ?? JSON.stringify(json)),
+      }),
+      'jetstream.drop': async ({ id }) => ({ dropped: jetstreams.pick(id).member.drop() }),
+      'jetstream.skip': async ({ id, count }) => (jetstreams.pick(id).member.skip(count), {}),
+
+      // from: the index of a PDS, or the URL of any host (the peer's, say).
+      'firehose.start': async ({ from = 0 }) =>
+        firehoses.add(await Firehose.start(typeof from === 'string' ? from : accounts.host(from).url)),
+      'firehose.stop': async ({ id }) => (firehoses.stop(id), {}),
+      'firehose.inject': async ({ id, text, ...frame }) => {
+        const { member } = firehoses.pick(id)
+        const sent = text === undefined ? member.inject(frameBytes(frame)) : member.inject(text, { binary: false })
+        return { sent }
+      },
+      'firehose.drop': async ({ id }) => ({ dropped: firehoses.pick(id).member.drop() }),
+      'firehose.skip': async ({ id, count }) => (firehoses.pick(id).member.skip(count), {}),
+    }
+  }
+}
