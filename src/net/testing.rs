@@ -87,7 +87,6 @@ impl NameServer {
         self.answers.lock().unwrap().insert(name.to_owned(), answer);
     }
 
-    #[allow(dead_code)]
     pub(crate) fn set_did(&self, handle: &str, did: &str) {
         self.set(
             &format!("_atproto.{handle}"),

@@ -1,0 +1,231 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+
+use super::*;
+
+impl Bytes for String {
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Look-ups that count themselves and land when the test says so.
+struct Source {
+    lookups: Lookups<String, String>,
+    clock: Clock,
+    asked: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+    landed: Arc<Notify>,
+}
+
+impl Source {
+    fn new(bytes: u64) -> Self {
+        let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        Self {
+            lookups: Lookups::new(bytes, clock.clone()),
+            clock,
+            asked: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            landed: Arc::default(),
+        }
+    }
+
+    /// Answers `<n>` for the n-th look-up, or `fail`, once the gate lets it through.
+    fn ask(
+        &self,
+        freshness: Freshness,
+        fail: bool,
+    ) -> impl Future<Output = Option<String>> + use<> {
+        let (lookups, asked) = (self.lookups.clone(), Arc::clone(&self.asked));
+        let (gate, landed) = (Arc::clone(&self.gate), Arc::clone(&self.landed));
+        async move {
+            let fetch = |_known| {
+                let n = asked.fetch_add(1, Ordering::SeqCst) + 1;
+                async move {
+                    gate.acquire().await.unwrap().forget();
+                    landed.notify_one();
+                    Found {
+                        value: if fail {
+                            "fail".to_owned()
+                        } else {
+                            n.to_string()
+                        },
+                        fresh: if fail { HOUR / 30 } else { HOUR },
+                        usable: if fail { HOUR / 30 } else { 24 * HOUR },
+                        transient: fail,
+                    }
+                }
+            };
+            lookups.look_up(&"key".to_owned(), freshness, fetch).await
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Lets one look-up land and its answer be written.
+    async fn land(&self) {
+        self.gate.add_permits(1);
+        self.landed.notified().await;
+        while !self.lookups.inner.lock().by_key.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_who_ask_at_once_share_one_look_up() {
+    let source = Source::new(1 << 20);
+    let askers: Vec<_> = (0..50)
+        .map(|i| {
+            let freshness = if i % 2 == 0 {
+                Freshness::Cached
+            } else {
+                Freshness::Fresh
+            };
+            tokio::spawn(source.ask(freshness, false))
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    source.land().await;
+    for asker in askers {
+        assert_eq!(asker.await.unwrap().unwrap(), "1");
+    }
+    assert_eq!(source.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_nothing_from_the_others() {
+    let source = Source::new(1 << 20);
+    let first = tokio::spawn(source.ask(Freshness::Cached, false));
+    tokio::task::yield_now().await;
+    let second = tokio::spawn(source.ask(Freshness::Cached, false));
+    tokio::task::yield_now().await;
+    first.abort();
+    source.land().await;
+    assert_eq!(second.await.unwrap().unwrap(), "1");
+    assert_eq!(source.asked(), 1);
+}
+
+#[tokio::test]
+async fn stale_answers_are_served_while_one_look_up_runs_behind() {
+    let source = Source::new(1 << 20);
+    source.gate.add_permits(1);
+    assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
+    source.landed.notified().await;
+    source.clock.advance(HOUR - Duration::from_millis(1));
+    assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
+    assert_eq!(source.asked(), 1);
+    source.clock.advance(Duration::from_millis(1));
+    for _ in 0..5 {
+        assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
+    }
+    assert_eq!(source.asked(), 2);
+    source.land().await;
+    assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "2");
+    // Past the hard limit nobody is served the old answer.
+    source.clock.advance(24 * HOUR);
+    assert_eq!(source.lookups.known(&"key".to_owned()), None);
+    source.gate.add_permits(1);
+    assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "3");
+}
+
+#[tokio::test]
+async fn a_failure_behind_keeps_the_older_answer() {
+    let source = Source::new(1 << 20);
+    source.gate.add_permits(1);
+    source.ask(Freshness::Cached, false).await.unwrap();
+    source.landed.notified().await;
+    source.clock.advance(2 * HOUR);
+    assert_eq!(source.ask(Freshness::Cached, true).await.unwrap(), "1");
+    source.land().await;
+    // Not asked again until the failure's own time is over, and whoever wants news is told.
+    assert_eq!(source.ask(Freshness::Cached, true).await.unwrap(), "1");
+    assert_eq!(source.asked(), 2);
+    source.gate.add_permits(1);
+    assert_eq!(source.ask(Freshness::Fresh, true).await.unwrap(), "fail");
+    source.landed.notified().await;
+    source.clock.advance(HOUR / 30);
+    assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
+    source.land().await;
+    assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "4");
+    // The old answer's own hard limit counted on.
+    source.clock.advance(23 * HOUR);
+    source.gate.add_permits(1);
+    assert_eq!(source.ask(Freshness::Fresh, true).await.unwrap(), "fail");
+    source.clock.advance(HOUR);
+    assert_eq!(source.lookups.known(&"key".to_owned()), None);
+}
+
+#[tokio::test]
+async fn a_purge_keeps_the_answer_under_way_out() {
+    let source = Source::new(1 << 20);
+    let before = tokio::spawn(source.ask(Freshness::Cached, false));
+    while source.asked() < 1 {
+        tokio::task::yield_now().await;
+    }
+    source.lookups.purge(&"key".to_owned());
+    let after = tokio::spawn(source.ask(Freshness::Cached, false));
+    while source.asked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The gate is first come, first served: the older look-up lands first, and tells only its own.
+    source.gate.add_permits(1);
+    assert_eq!(before.await.unwrap().unwrap(), "1");
+    assert_eq!(source.lookups.known(&"key".to_owned()), None);
+    source.gate.add_permits(1);
+    assert_eq!(after.await.unwrap().unwrap(), "2");
+    assert_eq!(source.lookups.known(&"key".to_owned()).unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_look_up_that_dies_is_not_waited_for() {
+    let source = Source::new(1 << 20);
+    let dead = source
+        .lookups
+        .look_up(&"key".to_owned(), Freshness::Cached, |_| async {
+            panic!("on purpose")
+        })
+        .await;
+    assert_eq!(dead, None);
+    source.gate.add_permits(1);
+    assert!(source.ask(Freshness::Cached, false).await.is_some());
+}
+
+#[tokio::test]
+async fn inv7_look_ups_and_memory_are_bounded() {
+    let lookups: Lookups<String, String> = Lookups::new(1 << 20, Clock::system());
+    let found = |len: usize| Found {
+        value: "x".repeat(len),
+        fresh: HOUR,
+        usable: HOUR,
+        transient: false,
+    };
+    for i in 0..4000 {
+        let fetch = |_| async move { found(1000) };
+        lookups
+            .look_up(&i.to_string(), Freshness::Cached, fetch)
+            .await
+            .unwrap();
+    }
+    assert!(lookups.inner.cache.weight() <= 1 << 20);
+    for i in 0..MAX_FLIGHTS {
+        let lookups = lookups.clone();
+        tokio::spawn(async move {
+            let fetch = |_| std::future::pending::<Found<String>>();
+            lookups
+                .look_up(&format!("hang{i}"), Freshness::Cached, fetch)
+                .await
+        });
+    }
+    while lookups.inner.lock().by_key.len() < MAX_FLIGHTS {
+        tokio::task::yield_now().await;
+    }
+    let fetch = |_| async move { found(1) };
+    let key = "one more".to_owned();
+    assert_eq!(lookups.look_up(&key, Freshness::Cached, fetch).await, None);
+}

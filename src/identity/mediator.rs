@@ -1,0 +1,308 @@
+//! Mediators: what their documents offer, and whether anybody answers there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::lookups::{Bytes, Found};
+use super::{IdentitySettings, web_url};
+use crate::clock::{Clock, Timestamp};
+use crate::net::{Net, NetError, Reach, Request};
+use crate::syntax::{MediatorDid, WebDid};
+
+mod document;
+
+/// Longest document of a mediator, in bytes.
+const MAX_DOCUMENT_LEN: usize = 64 * 1024;
+
+/// Time for the endpoint to answer at all.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of the endpoint's answer that are read; it only has to come.
+const PROBE_CAP: usize = 4096;
+
+/// For how long keys of an earlier document are shown when a new one cannot be had.
+const KEEP_KEYS: Duration = Duration::from_secs(24 * 3600);
+
+/// What is known of a mediator, as the recipient view shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MediatorDocument {
+    /// The mediator.
+    pub did: MediatorDid,
+    /// Whether it can be used now.
+    pub state: MediatorState,
+    /// When the state was found out; absent while it was not.
+    #[serde(default, with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    pub checked_at: Option<Timestamp>,
+    /// Why it is not reachable, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// X25519 and P-256 keys to encrypt forwards to, in the document's order.
+    #[serde(default)]
+    pub key_agreement: Vec<KeyAgreement>,
+    /// Endpoints of type `DIDCommMessaging`, in the document's order.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// When keys and services were read. Older than `checked_at` when the document could not be
+    /// had again.
+    #[serde(skip)]
+    resolved_at: Option<Timestamp>,
+}
+
+/// Whether a mediator can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediatorState {
+    /// Its document has a usable key and endpoint, and the endpoint answered.
+    Reachable,
+    /// Its document has both, now or within the last day, but nobody answered.
+    Unreachable,
+    /// No document could be had, or it has no usable key or no endpoint.
+    Unresolved,
+    /// Not a `did:web`.
+    Unsupported,
+    /// Not looked at, or its endpoint is not one that can be asked.
+    Unchecked,
+}
+
+/// A key to encrypt to, in the one shape that every kind is brought to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyAgreement {
+    /// Absolute id: the `kid` of envelopes.
+    pub id: String,
+    /// Always `Multikey`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Multicodec and key in base58btc.
+    pub public_key_multibase: String,
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// An `http(s)` or `ws(s)` address, or the DID of a further mediator, which the sender resolves.
+    pub uri: String,
+    /// Profiles, such as `didcomm/v2`; empty when the document names none.
+    #[serde(default)]
+    pub accept: Vec<String>,
+    /// Keys to wrap for, outermost last.
+    #[serde(default)]
+    pub routing_keys: Vec<String>,
+}
+
+impl MediatorDocument {
+    /// A mediator that was not looked at.
+    pub fn unchecked(did: MediatorDid) -> Self {
+        Self::in_state(did, MediatorState::Unchecked, None)
+    }
+
+    pub(super) fn unsupported(did: MediatorDid) -> Self {
+        Self::in_state(did, MediatorState::Unsupported, None)
+    }
+
+    pub(super) fn overloaded(did: MediatorDid) -> Self {
+        Self {
+            reason: Some("too many look-ups are under way".to_owned()),
+            ..Self::unchecked(did)
+        }
+    }
+
+    fn in_state(did: MediatorDid, state: MediatorState, checked_at: Option<Timestamp>) -> Self {
+        Self {
+            did,
+            state,
+            checked_at,
+            reason: None,
+            key_agreement: Vec::new(),
+            services: Vec::new(),
+            resolved_at: None,
+        }
+    }
+}
+
+impl Bytes for Arc<MediatorDocument> {
+    fn bytes(&self) -> usize {
+        let keys = self
+            .key_agreement
+            .iter()
+            .map(|k| k.id.len() + 160)
+            .sum::<usize>();
+        let lists = self
+            .services
+            .iter()
+            .flat_map(|s| [&s.accept, &s.routing_keys].into_iter().flatten())
+            .map(|s| s.len() + 32)
+            .sum::<usize>();
+        let services = self
+            .services
+            .iter()
+            .map(|s| s.uri.len() + 96)
+            .sum::<usize>();
+        256 + keys + services + lists
+    }
+}
+
+/// Looks at a mediator. `known` is what was known of it before.
+pub(super) async fn check(
+    net: &Net,
+    settings: &IdentitySettings,
+    clock: &Clock,
+    did: MediatorDid,
+    web: WebDid,
+    known: Option<Arc<MediatorDocument>>,
+) -> Found<Arc<MediatorDocument>> {
+    let fetched = fetch(net, &did, &web).await;
+    let now = clock.now();
+    let mut document = MediatorDocument::in_state(did, MediatorState::Unresolved, Some(now));
+    let mut busy = false;
+    match fetched {
+        Ok((key_agreement, services)) => {
+            document.resolved_at = Some(now);
+            document.key_agreement = key_agreement;
+            document.services = services;
+            if document.key_agreement.is_empty() {
+                document.reason = Some("the document has no key to encrypt to".to_owned());
+            } else if document.services.is_empty() {
+                document.reason = Some("the document has no DIDComm endpoint".to_owned());
+            } else {
+                busy = probe(net, &mut document, known.as_deref()).await;
+                document.checked_at = Some(clock.now());
+            }
+        }
+        Err(Failure {
+            reason,
+            transient: true,
+        }) if let Some(known) = known.filter(|known| still_counts(known, now)) => {
+            document = MediatorDocument {
+                state: MediatorState::Unreachable,
+                checked_at: Some(now),
+                reason: Some(reason),
+                ..(*known).clone()
+            };
+        }
+        Err(failure) => document.reason = Some(failure.reason),
+    }
+    let good = document.state == MediatorState::Reachable && !busy;
+    let has_keys = document.resolved_at.is_some() && !document.key_agreement.is_empty();
+    Found {
+        value: Arc::new(document),
+        fresh: match good {
+            true => settings.mediator_fresh,
+            false => settings.error_ttl,
+        },
+        // Failures too are shown a while longer with their `checkedAt`, so that mediators that hang
+        // do not make every asker wait for them.
+        usable: match has_keys {
+            true => settings.hard_limit,
+            false => settings.mediator_fresh,
+        },
+        transient: false,
+    }
+}
+
+fn still_counts(known: &MediatorDocument, now: Timestamp) -> bool {
+    !known.key_agreement.is_empty()
+        && !known.services.is_empty()
+        && known
+            .resolved_at
+            .is_some_and(|at| now.since(at) < KEEP_KEYS)
+}
+
+struct Failure {
+    reason: String,
+    transient: bool,
+}
+
+async fn fetch(
+    net: &Net,
+    did: &MediatorDid,
+    web: &WebDid,
+) -> Result<(Vec<KeyAgreement>, Vec<Service>), Failure> {
+    let fail = |reason: String, transient| Failure { reason, transient };
+    let url = web_url(net, web).ok_or_else(|| fail("not an address".to_owned(), false))?;
+    let request = Request {
+        accept: Some("application/did+ld+json, application/did+json, application/json"),
+        ..Request::new(url, Reach::Learnt, MAX_DOCUMENT_LEN)
+    };
+    let answer = net
+        .get(&request)
+        .await
+        .map_err(|e| fail(e.to_string(), e.is_transient()))?;
+    let status = answer.status.as_u16();
+    if status != 200 {
+        let transient = status >= 500 || matches!(status, 408 | 425 | 429);
+        return Err(fail(format!("the host answered {status}"), transient));
+    }
+    document::read(&answer.body, did.as_str()).map_err(|e| fail(e.to_string(), false))
+}
+
+/// Asks the first endpoint that speaks HTTP for any answer at all. True when our own limits kept us
+/// from asking, so that what was known before stands.
+async fn probe(
+    net: &Net,
+    document: &mut MediatorDocument,
+    known: Option<&MediatorDocument>,
+) -> bool {
+    let speaks_http = |uri: &str| {
+        uri.starts_with("https://") || (net.development() && uri.starts_with("http://"))
+    };
+    let endpoint = document.services.iter().find(|s| speaks_http(&s.uri));
+    let Some(url) = endpoint.and_then(|s| Url::parse(&s.uri).ok()) else {
+        document.state = MediatorState::Unchecked;
+        document.reason = Some("no https endpoint to ask".to_owned());
+        return false;
+    };
+    let request = Request {
+        timeout: Some(PROBE_TIMEOUT),
+        ..Request::new(url, Reach::Learnt, PROBE_CAP)
+    };
+    match net.options(&request).await {
+        Ok(_) | Err(NetError::TooLarge { .. }) => document.state = MediatorState::Reachable,
+        Err(e @ NetError::HostBusy { .. }) => {
+            document.state = known.map_or(MediatorState::Unchecked, |known| known.state);
+            document.reason = Some(e.to_string());
+            return true;
+        }
+        Err(e) => {
+            document.state = MediatorState::Unreachable;
+            document.reason = Some(e.to_string());
+        }
+    }
+    false
+}
+
+/// Times as lexicons write them.
+mod rfc3339 {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::clock::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => out.collect_str(at),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(input)? else {
+            return Ok(None);
+        };
+        chrono::DateTime::parse_from_rfc3339(&text)
+            .map(|at| Some(Timestamp::from_millis(at.timestamp_millis())))
+            .map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;
