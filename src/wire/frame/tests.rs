@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
 
 fn text(s: &str) -> Ipld {
     Ipld::String(s.to_owned())
