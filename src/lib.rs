@@ -18,4 +18,5 @@ pub mod wire;
 // 3
 pub mod keypackage;
 // 4
+pub mod net;
 pub mod store;

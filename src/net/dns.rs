@@ -1,0 +1,184 @@
+//! Names: TXT records for handles, and the addresses that connections use.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
+use hickory_resolver::system_conf::read_system_conf;
+use tokio::sync::Semaphore;
+
+use super::address;
+use super::error::{DnsError, NetError, Refusal};
+use super::policy::{self, Reach};
+
+/// Time for one question to one name server; it is asked once more.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time for a whole look-up, all servers and attempts included.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// Questions under way; more wait within [`LOOKUP_TIMEOUT`].
+const MAX_QUESTIONS: usize = 128;
+
+/// TXT records of one name. Judging only some of them could hide that they contradict each other,
+/// so more than this is a failure.
+const MAX_TXT_RECORDS: usize = 64;
+
+/// Longest TXT value kept, in bytes: a DID of full length with room to spare. Longer ones are
+/// something else.
+const MAX_TXT_LEN: usize = 4096;
+
+/// Addresses of one name that are considered.
+const MAX_ADDRESSES: usize = 16;
+
+/// Looks names up. Nothing is cached here: a rename must be seen at once, and the system's name
+/// server caches by time to live already.
+#[derive(Clone)]
+pub(super) struct Names {
+    resolver: TokioResolver,
+    questions: Arc<Semaphore>,
+    development: bool,
+}
+
+impl Names {
+    pub(super) fn bind(
+        name_server: Option<SocketAddr>,
+        development: bool,
+    ) -> Result<Self, NetError> {
+        let (config, mut options) = match name_server {
+            Some(address) => (one_server(address), Default::default()),
+            // Without the file, this machine, as the C library does.
+            None => read_system_conf().unwrap_or_else(|_| {
+                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+                (one_server(local), Default::default())
+            }),
+        };
+        options.timeout = QUESTION_TIMEOUT;
+        options.attempts = 1;
+        options.cache_size = 0;
+        options.max_active_requests = MAX_QUESTIONS;
+        // Otherwise an entry of the machine's hosts file would hide what the named server says.
+        if name_server.is_some() {
+            options.use_hosts_file = ResolveHosts::Never;
+        }
+        let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            .with_options(options)
+            .build()
+            .map_err(|e| NetError::Settings(format!("name server: {e}")))?;
+        Ok(Self {
+            resolver,
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            development,
+        })
+    }
+
+    /// The TXT records of `name`, the character strings of each joined.
+    pub(super) async fn txt(&self, name: &str) -> Result<Vec<String>, DnsError> {
+        let lookup = async {
+            let _place = self.questions.acquire().await.ok();
+            self.resolver.txt_lookup(absolute(name)).await
+        };
+        let answer = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(e)) if e.is_no_records_found() => return Err(DnsError::NoRecords),
+            Ok(Err(_)) | Err(_) => return Err(DnsError::Failed),
+        };
+        let mut records = Vec::new();
+        for record in answer.answers() {
+            let RData::TXT(txt) = &record.data else {
+                continue;
+            };
+            if records.len() == MAX_TXT_RECORDS {
+                return Err(DnsError::Failed);
+            }
+            let joined = txt.txt_data.concat();
+            match String::from_utf8(joined) {
+                Ok(text) if text.len() <= MAX_TXT_LEN => records.push(text),
+                _ => {}
+            }
+        }
+        if records.is_empty() {
+            return Err(DnsError::NoRecords);
+        }
+        Ok(records)
+    }
+
+    /// The addresses of `host` that may be dialled for `reach`, never empty. Connections must use
+    /// exactly these: looking the name up again could give others.
+    pub(super) async fn addresses(
+        &self,
+        host: &str,
+        reach: Reach,
+    ) -> Result<Vec<IpAddr>, NetError> {
+        let host = host.trim_end_matches('.');
+        let found = if policy::is_localhost(host) {
+            // IPv4 first: most servers that are meant for this machine listen there.
+            vec![
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ]
+        } else {
+            match reach {
+                Reach::Operator => system_lookup(host).await?,
+                Reach::Learnt => self.lookup(host).await?,
+            }
+        };
+        if found.is_empty() {
+            return Err(NetError::NoSuchHost);
+        }
+        if reach == Reach::Operator {
+            return Ok(found);
+        }
+        let allowed: Vec<IpAddr> = found
+            .into_iter()
+            .filter(|ip| address::is_allowed(*ip, self.development))
+            .collect();
+        if allowed.is_empty() {
+            return Err(NetError::Refused(Refusal::Address));
+        }
+        Ok(allowed)
+    }
+
+    async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
+        let lookup = async {
+            let _place = self.questions.acquire().await.ok();
+            self.resolver.lookup_ip(absolute(host)).await
+        };
+        match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+            Ok(Ok(answer)) => Ok(answer.iter().take(MAX_ADDRESSES).collect()),
+            Ok(Err(e)) if e.is_no_records_found() => Err(NetError::NoSuchHost),
+            Ok(Err(_)) => Err(NetError::Connect),
+            Err(_) => Err(NetError::Timeout),
+        }
+    }
+}
+
+/// The operator's names may come from a hosts file or a container's own resolver, which only the
+/// system's look-up knows.
+async fn system_lookup(host: &str) -> Result<Vec<IpAddr>, NetError> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    tokio::net::lookup_host((host, 0))
+        .await
+        .map(|found| found.take(MAX_ADDRESSES).map(|a| a.ip()).collect())
+        .map_err(|_| NetError::NoSuchHost)
+}
+
+/// A final dot keeps the machine's search list away from names that others chose.
+fn absolute(name: &str) -> String {
+    format!("{}.", name.trim_end_matches('.'))
+}
+
+fn one_server(address: SocketAddr) -> ResolverConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
+        .into_iter()
+        .map(|mut connection| {
+            connection.port = address.port();
+            connection
+        })
+        .collect();
+    ResolverConfig::from_name_servers(vec![NameServerConfig::new(address.ip(), true, connections)])
+}

@@ -1,0 +1,153 @@
+//! WebSockets under the same policy as HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use url::Url;
+
+use super::error::NetError;
+use super::gate::HostKey;
+use super::policy::{self, Reach};
+use super::{Net, retry};
+
+/// Addresses tried before the host counts as unreachable.
+const MAX_ATTEMPTS: usize = 4;
+
+/// Read buffer of one connection: a firehose sends much, but few of them are open.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// What a WebSocket runs on: TCP, or TLS over it.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// How a WebSocket is opened.
+#[derive(Debug, Clone)]
+pub struct WsOptions {
+    /// Longest message in bytes; a longer one ends the connection with an error.
+    pub max_frame: usize,
+    /// Time until the WebSocket stands: name look-up, connection, TLS and handshake.
+    pub handshake_timeout: Duration,
+    /// Subprotocol asked for (`Sec-WebSocket-Protocol`).
+    pub subprotocol: Option<&'static str>,
+}
+
+impl Default for WsOptions {
+    /// Firehose frames (5 MB, atproto event stream specification), 10 s, no subprotocol.
+    fn default() -> Self {
+        Self {
+            max_frame: 5_000_000,
+            handshake_timeout: Duration::from_secs(10),
+            subprotocol: None,
+        }
+    }
+}
+
+impl Net {
+    /// Opens a WebSocket. Only the handshake counts against the host's limits: connections may
+    /// stand for days.
+    pub async fn connect_ws(
+        &self,
+        url: &Url,
+        reach: Reach,
+        options: &WsOptions,
+    ) -> Result<WebSocketStream<Box<dyn Wire>>, NetError> {
+        let result =
+            tokio::time::timeout(options.handshake_timeout, self.open(url, reach, options))
+                .await
+                .unwrap_or(Err(NetError::Timeout));
+        super::count("ws", result.as_ref().err());
+        result
+    }
+
+    async fn open(
+        &self,
+        url: &Url,
+        reach: Reach,
+        options: &WsOptions,
+    ) -> Result<WebSocketStream<Box<dyn Wire>>, NetError> {
+        let host = policy::check(url, reach, policy::WEBSOCKET, self.development())?;
+        let port = url
+            .port_or_known_default()
+            .ok_or(NetError::Protocol("no port"))?;
+        let key = HostKey::new(&host, port, reach);
+        let _turn = self.inner.gate.enter(&key).await?;
+        let tcp = self.dial(&host, port, reach).await?;
+        let stream: Box<dyn Wire> = if url.scheme() == "wss" {
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+                .map_err(|_| NetError::Tls("not a name that a certificate can hold".to_owned()))?;
+            let tls = TlsConnector::from(Arc::clone(&self.inner.ws_tls))
+                .connect(name, tcp)
+                .await
+                .map_err(|e| super::io_error(&e))?;
+            Box::new(tls)
+        } else {
+            Box::new(tcp)
+        };
+        let mut request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|_| NetError::Protocol("not a WebSocket URL"))?;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, self.inner.user_agent.clone());
+        if let Some(subprotocol) = options.subprotocol {
+            headers.insert(
+                SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(subprotocol),
+            );
+        }
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .max_message_size(Some(options.max_frame))
+            .max_frame_size(Some(options.max_frame));
+        match client_async_with_config(request, stream, Some(config)).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(WsError::Http(answer)) => {
+                let retry_after =
+                    retry::wanted(answer.status(), answer.headers(), self.inner.clock.now());
+                if let Some(wait) = retry_after {
+                    self.inner.gate.close(&key, wait);
+                }
+                Err(NetError::Handshake {
+                    status: answer.status().as_u16(),
+                    retry_after,
+                })
+            }
+            Err(WsError::Io(e)) => Err(super::io_error(&e)),
+            Err(WsError::Capacity(CapacityError::MessageTooLong { max_size, .. })) => {
+                Err(NetError::TooLarge { cap: max_size })
+            }
+            Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Err(NetError::Connect),
+            Err(_) => Err(NetError::Protocol("not a WebSocket handshake")),
+        }
+    }
+
+    async fn dial(&self, host: &str, port: u16, reach: Reach) -> Result<TcpStream, NetError> {
+        let addresses = self.inner.names.addresses(host, reach).await?;
+        let mut last = NetError::Connect;
+        for ip in addresses.into_iter().take(MAX_ATTEMPTS) {
+            let connect = TcpStream::connect(SocketAddr::new(ip, port));
+            match tokio::time::timeout(self.inner.settings.connect_timeout, connect).await {
+                Ok(Ok(stream)) => {
+                    // Acknowledgements and pings are small and must not wait for more.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(_)) => last = NetError::Connect,
+                Err(_) => last = NetError::Timeout,
+            }
+        }
+        Err(last)
+    }
+}
