@@ -90,7 +90,7 @@ pub struct Commit<'a> {
     pub blocks: &'a [u8],
     /// How many operations it has, on any path.
     pub ops: u64,
-    /// What it does to the account's key package; the last operation where there are several.
+    /// What it does to the account's key package.
     pub op: Option<RecordOp<'a>>,
     /// The server left operations and blocks out (obsolete, still sent by some).
     pub too_big: bool,
@@ -237,7 +237,8 @@ pub enum EventFault {
     /// Over [`MAX_OPS`].
     #[error("it has more than 200 operations")]
     TooManyOps,
-    /// The operation on the key package has no known action, or no CID of a record.
+    /// The operation on the key package has no known action or not the CID that goes with it, or
+    /// there are two of them.
     #[error("the operation on the key package is malformed")]
     Operation,
 }

@@ -181,7 +181,7 @@ fn event_error(seq: u64, did: Option<&str>, fault: EventFault) -> FrameError {
 /// The operations of a commit, as far as they concern us.
 struct Ops<'a> {
     count: u64,
-    /// The last one on the key package's path.
+    /// The one on the key package's path.
     ours: Option<Result<RecordOp<'a>, EventFault>>,
 }
 
@@ -205,14 +205,16 @@ impl<'a> Ops<'a> {
                     _ => reader.skip()?,
                 }
             }
-            if path == Some(RECORD_PATH) {
-                ours = Some(match (action, cid) {
-                    (Some("create"), Some(cid)) => Ok(RecordOp::Create { cid }),
-                    (Some("update"), Some(cid)) => Ok(RecordOp::Update { cid }),
-                    (Some("delete"), _) => Ok(RecordOp::Delete),
-                    _ => Err(EventFault::Operation),
-                });
+            if path != Some(RECORD_PATH) {
+                continue;
             }
+            ours = Some(match (&ours, action, cid) {
+                (None, Some("create"), Some(cid)) => Ok(RecordOp::Create { cid }),
+                (None, Some("update"), Some(cid)) => Ok(RecordOp::Update { cid }),
+                (None, Some("delete"), None) => Ok(RecordOp::Delete),
+                // A second operation on one path too: what the commit means is then a guess.
+                _ => Err(EventFault::Operation),
+            });
         }
         Ok(Some(Self { count, ours }))
     }
