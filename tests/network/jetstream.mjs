@@ -50,7 +50,7 @@ export class Jetstream {
 
   // Returns when everything that the PDS has stored so far is in the log.
   async #follow(host, history) {
-    const last = host.up ? ((await host.context.sequencer.curr()) ?? 0) : 0
+    const last = host.up ? await host.lastSeq() : 0
     const fromNow = host.up ? last : undefined
     const subscription = new Subscription(host.ws, {
       cursor: history ? 0 : fromNow,

@@ -72,7 +72,7 @@ const accounts = new Accounts(hosts, nameServer)
 const records = new Records(accounts)
 const identity = new Identity({ accounts, directory, hosts, web })
 const operations = {
-  state: async () => describe(),
+  state: describe,
   ...accountOperations({ accounts, records, identity }),
   ...records.operations(),
   ...identity.operations({ records }),
@@ -87,10 +87,10 @@ const control = new Control(operations)
 let webUrl
 let dataDir
 
-function describe() {
+async function describe() {
   return {
     plc: directory.url,
-    pds: hosts.map((host) => host.describe()),
+    pds: await Promise.all(hosts.map((host) => host.describe())),
     dns: `127.0.0.1:${nameServer.port}`,
     web: webUrl,
     control: control.url,
@@ -126,7 +126,7 @@ async function start() {
   await control.start(Number(option['control-port']))
   for (const account of spec.accounts ?? []) await operations['account.create'](account)
   const startMs = Date.now() - startedAt
-  console.log(JSON.stringify({ ready: true, pid: process.pid, importMs, startMs, ...describe() }))
+  console.log(JSON.stringify({ ready: true, pid: process.pid, importMs, startMs, ...(await describe()) }))
 }
 
 let stopping = false

@@ -9,6 +9,7 @@ import { Gate } from './gate.mjs'
 import { freePort } from './loopback.mjs'
 
 export const ADMIN_PASSWORD = 'test-network-admin'
+const POLL_MS = 20
 
 export class Host {
   gate = new Gate()
@@ -70,6 +71,9 @@ export class Host {
   async start() {
     if (this.#server) return
     const server = await PDS.create(envToCfg(this.#settings), envToSecrets(this.#settings))
+    // A quiet PDS looks for new events ever less often, down to once a second;
+    // that second would be in nearly every test.
+    server.ctx.sequencer.exponentialBackoff = () => new Promise((next) => setTimeout(next, POLL_MS))
     this.gate.attach(await server.start())
     this.#server = server
   }
@@ -81,9 +85,14 @@ export class Host {
     await server?.destroy()
   }
 
-  describe() {
+  /** The last sequence number of its firehose so far; 0 for none yet. */
+  async lastSeq() {
+    return (await this.context.sequencer.curr()) ?? 0
+  }
+
+  async describe() {
     const { url, ws, did, handleDomain, up } = this
-    return { url, ws, did, handleDomain, up }
+    return { url, ws, did, handleDomain, up, seq: up ? await this.lastSeq() : null }
   }
 }
 

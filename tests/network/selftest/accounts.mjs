@@ -10,10 +10,11 @@ export function accountChecks(network, shape) {
     (await network.get(`${ready.pds[pds].url}/xrpc/com.atproto.sync.getRepoStatus?did=${encodeURIComponent(did)}`)).json
   const who = {}
 
-  // What a subscriber of a PDS sees of `did` while `action` runs. An event from
-  // just before may come first: `test` tells it from the one that is meant.
+  // What a subscriber of a PDS sees of `did` while `action` runs. It names its
+  // cursor: a live one may still get the last event, or miss the first new one.
   const seen = async (pds, did, type, action, test = () => true) => {
-    const stream = await listenTo(ready.pds[pds].ws)
+    const { seq } = (await op('state')).pds[pds]
+    const stream = await listenTo(`${ready.pds[pds].ws}?cursor=${seq}`)
     try {
       await action()
       return await until(() =>

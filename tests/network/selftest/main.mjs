@@ -1,5 +1,8 @@
 // Runs every check in both DID document shapes and closes with a count. A
 // check is [name, async function]; they share one network and go in order.
+import fs from 'node:fs/promises'
+import os from 'node:os'
+import path from 'node:path'
 import { accountChecks } from './accounts.mjs'
 import { Network, sleep } from './driver.mjs'
 import { faultChecks } from './faults.mjs'
@@ -61,13 +64,15 @@ await run('death', [
   [
     'a killed network takes its peer along',
     async () => {
-      const network = await Network.start('--pds', '0')
+      const directory = await fs.mkdtemp(path.join(os.tmpdir(), 'atcomm-selftest-'))
+      const network = await Network.start('--pds', '0', '--data-dir', directory)
       const peer = await network.op('peer.start', { handles: ['erin.peer.test'] })
       const alive = () => fetch(`${peer.url}/xrpc/_health`).then(() => true, () => false)
       must(await alive(), 'the peer does not answer')
       process.kill(network.ready.pid, 'SIGKILL')
       for (let i = 0; i < 100 && (await alive()); i++) await sleep(50)
       must(!(await alive()), 'the peer outlived the network')
+      await fs.rm(directory, { recursive: true }) // nobody was left to do it
     },
   ],
 ])
