@@ -35,7 +35,7 @@ use crate::syntax::{Actor, Did, MediatorDid, Origin};
 use limits::MissLimiter;
 use negative::Negatives;
 
-pub use worker::{WALK, Worker};
+pub use worker::Worker;
 
 /// How looks are bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub struct Route {
 /// What led to a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// A short word, kept with the entry and in metrics.
+    /// `pds`, `relay`, `jetstream`, `listing`, `request` or `recheck`; kept with the entry.
     pub source: &'static str,
     /// The identity may have changed: look it up anew.
     pub fresh_identity: bool,
@@ -297,7 +297,7 @@ impl Resolver {
     pub async fn refresh(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
         self.charge(asker)?;
         let _permit = self.permit()?;
-        let cause = Cause { fresh_identity: true, ..Cause::new("refresh") };
+        let cause = Cause { fresh_identity: true, ..Cause::new("request") };
         let looked = self.patiently(self.look(did, cause)).await?;
         self.inner.negatives.forget(did);
         looked.map_err(ask_error)
@@ -347,7 +347,7 @@ impl Resolver {
                     match flights.get(did) {
                         Some(flight) => flight.clone(),
                         None => {
-                            let cause = Cause::new("onDemand");
+                            let cause = Cause::new("request");
                             self.take_off(&mut flights, did, cause, Settle::Nothing)
                         }
                     }
@@ -459,7 +459,7 @@ impl Resolver {
         if known.is_some() {
             // The handle leads here and the entry does not know: the account was renamed, or the
             // handle points at an account that does not claim it.
-            let cause = Cause { fresh_identity: true, ..Cause::new("handle") };
+            let cause = Cause { fresh_identity: true, ..Cause::new("request") };
             let looked = self.patiently(self.look(did, cause)).await?;
             looked.map_err(ask_error)?;
             let again = self.inner.directory.recipient(&Actor::Did(did.clone()), with_proof).await?;

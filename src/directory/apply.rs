@@ -10,7 +10,7 @@ use crate::identity::HandleCheck;
 use crate::key::SigningKey;
 use crate::keypackage::KeyPackage;
 use crate::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
-use crate::store::{AccountStatus, Change, ChangeKind, Entry, PackageState};
+use crate::store::{AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod};
 use crate::syntax::{Did, Handle, Origin};
 
 /// An entry is proven again at the latest this long after its last proof.
@@ -81,7 +81,7 @@ pub struct Observation {
     pub finding: Finding,
     /// Who showed it.
     pub authority: Authority,
-    /// What led to the look, a short word.
+    /// What led to the look: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
     pub source: &'static str,
     /// When the asking began: what was applied since then is newer than this observation.
     pub asked_at: Timestamp,
@@ -124,7 +124,7 @@ impl Outcome {
         match self {
             Self::Package => "package",
             Self::Invalid => "invalid",
-            Self::Proven => "proven",
+            Self::Proven => "unchanged",
             Self::Removed => "removed",
             Self::NotEnrolled => "notEnrolled",
             Self::Inactive => "inactive",
@@ -222,6 +222,7 @@ fn blank(seen: &Observation) -> Entry {
         mediators: Vec::new(),
         regressed: false,
         source: seen.source.to_owned(),
+        method: ProofMethod::GetRecord,
         observed_at: seen.at,
         proved_at: None,
         checked_at: seen.at,
@@ -498,6 +499,10 @@ impl<'o> Draft<'o> {
         entry.regressed = false;
         entry.proved_at = Some(seen.at);
         seen.source.clone_into(&mut entry.source);
+        entry.method = match seen.authority {
+            Authority::Stream => ProofMethod::Commit,
+            Authority::Pds => ProofMethod::GetRecord,
+        };
         self.looked_at(REPROVE);
         // Old events can be replayed after newer ones: only the PDS itself, asked just now, says
         // that an account is active again.

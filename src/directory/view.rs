@@ -2,7 +2,7 @@
 //! (`lexicons/at/didcomm/directory/defs.json`).
 
 use bytes::Bytes;
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::{BASE64_NOPAD, HEXLOWER};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -91,7 +91,14 @@ struct VerificationView<'a> {
 
 #[derive(Serialize)]
 struct ProofView {
-    car: String,
+    car: BytesView,
+}
+
+/// Bytes as the atproto data model writes them in JSON.
+#[derive(Serialize)]
+struct BytesView {
+    #[serde(rename = "$bytes")]
+    base64: String,
 }
 
 /// Why an entry is not shown as a recipient, if it is not.
@@ -159,7 +166,7 @@ pub(super) fn render(
         mediators: around.mediators.clone(),
         verification: VerificationView {
             signing_key: entry.proof_key.as_ref()?.did_key(),
-            method: if entry.did.web().is_some() { "did:web" } else { "did:plc" },
+            method: entry.method.as_str(),
             proved_at: None,
             observed_at: entry.observed_at.to_string(),
             source: &entry.source,
@@ -169,7 +176,7 @@ pub(super) fn render(
         proof: None,
     };
     if with_proof {
-        view.proof = Some(ProofView { car: BASE64.encode(entry.proof.as_deref()?) });
+        view.proof = Some(ProofView { car: BytesView { base64: BASE64_NOPAD.encode(entry.proof.as_deref()?) } });
     }
     // The tag is over what a reader would act on: not over when it was last checked.
     for mediator in &mut view.mediators {

@@ -25,9 +25,6 @@ const MEDIATORS_AT_ONCE: usize = 8;
 /// the directory is looked at again by age all the same.
 const MAX_ATTEMPTS: u32 = 250;
 
-/// How the reason of a look begins that a walk owes; the PDS that was walked follows.
-pub const WALK: &str = "walk ";
-
 /// The background worker.
 pub struct Worker {
     resolver: Resolver,
@@ -211,16 +208,16 @@ fn spread(did: &Did) -> u16 {
 
 /// What an owed look is about.
 fn cause_of(row: &PendingRow) -> Cause {
-    // The words that ingest writes; a word of another version is a plain look.
-    let (source, fresh_identity) = match row.reason.as_str() {
-        "commit" => ("commit", false),
-        "sync" => ("sync", true),
-        "identity" => ("identity", true),
-        "account" => ("account", true),
-        "jetstream" => ("jetstream", false),
-        word if word.starts_with(WALK) => ("walk", false),
-        _ => ("owed", false),
+    // "<source> <event>", or "listing <PDS>"; words of another version are a plain look.
+    let (source, event) = row.reason.split_once(' ').unwrap_or((&row.reason, ""));
+    let source = match source {
+        "pds" => "pds",
+        "relay" => "relay",
+        "jetstream" => "jetstream",
+        "listing" => "listing",
+        _ => "recheck",
     };
-    let sift = row.reason.strip_prefix(WALK).and_then(|origin| Origin::parse(origin).ok());
+    let sift = if source == "listing" { Origin::parse(event).ok() } else { None };
+    let fresh_identity = matches!(event, "sync" | "identity" | "account");
     Cause { source, fresh_identity, hint: row.hint.clone(), sift }
 }

@@ -115,6 +115,16 @@ words! {
 }
 
 words! {
+    /// What was proven.
+    ProofMethod {
+        /// The answer of `com.atproto.sync.getRecord`.
+        GetRecord = "getRecord",
+        /// The commit that wrote or deleted the record.
+        Commit = "commit",
+    }
+}
+
+words! {
     /// What a row of the change log tells.
     ChangeKind {
         /// A valid package appeared or replaced another.
@@ -177,8 +187,10 @@ pub struct Entry {
     /// Whether the PDS showed an older revision since.
     pub regressed: bool,
 
-    /// What led to the last proof.
+    /// What led to the last proof: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
     pub source: String,
+    /// What was proven.
+    pub method: ProofMethod,
     /// When this state was first seen.
     pub observed_at: Timestamp,
     /// When it was last proven.

@@ -39,6 +39,7 @@ fn entry(n: u64) -> Entry {
         ],
         regressed: false,
         source: "test".to_owned(),
+        method: ProofMethod::GetRecord,
         observed_at: at(0),
         proved_at: Some(at(1)),
         checked_at: at(1),

@@ -9,7 +9,7 @@ use crate::identity::document::{DocumentError, entries, is_of_type, parse_object
 use crate::key::{Curve, SigningKey};
 
 /// Keys and services kept of one document; more is no mediator.
-const MAX_KEYS: usize = 16;
+const MAX_KEYS: usize = 8;
 const MAX_SERVICES: usize = 8;
 
 /// Limits of one service: bytes of its address and of each routing key (a did:peer is long), and
