@@ -4,9 +4,10 @@ use ipld_core::cid::Cid;
 use ipld_core::ipld::Ipld;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
-use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
+use crate::syntax::{Did, MAX_DID_LEN, RECORD_PATH, Rev};
 
 fn text(s: &str) -> Ipld {
     Ipld::String(s.to_owned())
@@ -390,5 +391,135 @@ proptest! {
         if let Ok(Frame::Commit(commit)) = Frame::parse(&bytes) {
             prop_assert!(commit.seq > 0 && commit.repo.len() <= MAX_DID_LEN);
         }
+    }
+}
+
+fn vectors() -> Vec<(Value, Vec<u8>)> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/frames");
+    let read = |name: &str| std::fs::read(format!("{dir}/{name}")).unwrap();
+    let list: Vec<Value> = serde_json::from_slice(&read("frames.json")).unwrap();
+    let with_bytes = |v: Value| {
+        let bytes = read(v["file"].as_str().unwrap());
+        (v, bytes)
+    };
+    list.into_iter().map(with_bytes).collect()
+}
+
+fn cid_text(cid: &[u8; CID_LEN]) -> Value {
+    Cid::try_from(&cid[..]).unwrap().to_string().into()
+}
+
+/// What the vector's own decoder saw of the fields that are read here; absent and null are one.
+fn seen(v: &Value, names: &[&str]) -> Vec<Value> {
+    names
+        .iter()
+        .map(|name| v["payload"][*name].clone())
+        .collect()
+}
+
+#[test]
+fn recorded_frames_are_read_as_their_decoders_read_them() {
+    let messages = vectors()
+        .into_iter()
+        .filter(|(v, _)| v["expect"] == "message");
+    for (v, bytes) in messages {
+        let what = format!("{}: {}", v["file"], v["what"]);
+        let (names, got): (&[&str], Vec<Value>) = match Frame::parse(&bytes).expect(&what) {
+            Frame::Commit(c) => {
+                let ops = v["payload"]["ops"].as_array().unwrap();
+                assert_eq!(c.ops, ops.len() as u64, "{what}");
+                assert_eq!(v["blocksLength"], c.blocks.len(), "{what}");
+                let ours = ops.iter().find(|op| op["path"] == RECORD_PATH);
+                let expected = ours.map(|op| (op["action"].clone(), op["cid"].clone()));
+                let read = c.op.map(|op| match op {
+                    RecordOp::Create { cid } => ("create".into(), cid_text(cid)),
+                    RecordOp::Update { cid } => ("update".into(), cid_text(cid)),
+                    RecordOp::Delete => ("delete".into(), Value::Null),
+                });
+                assert_eq!(read, expected, "{what}");
+                (
+                    &[
+                        "seq", "repo", "rev", "since", "time", "commit", "prevData", "tooBig",
+                    ],
+                    vec![
+                        c.seq.into(),
+                        c.repo.into(),
+                        c.rev.into(),
+                        c.since.into(),
+                        c.time.into(),
+                        cid_text(c.commit),
+                        c.prev_data.map_or(Value::Null, cid_text),
+                        c.too_big.into(),
+                    ],
+                )
+            }
+            Frame::Sync(s) => {
+                assert_eq!(v["blocksLength"], s.blocks.len(), "{what}");
+                (
+                    &["seq", "did", "rev", "time"],
+                    vec![s.seq.into(), s.did.into(), s.rev.into(), s.time.into()],
+                )
+            }
+            Frame::Identity(i) => (
+                &["seq", "did", "time"],
+                vec![i.seq.into(), i.did.into(), i.time.into()],
+            ),
+            Frame::Account(a) => (
+                &["seq", "did", "time", "active", "status"],
+                vec![
+                    a.seq.into(),
+                    a.did.into(),
+                    a.time.into(),
+                    a.active.into(),
+                    a.status.into(),
+                ],
+            ),
+            Frame::Info { name, message } => {
+                (&["name", "message"], vec![name.into(), message.into()])
+            }
+            Frame::Error { error, message } => {
+                (&["error", "message"], vec![error.into(), message.into()])
+            }
+            Frame::Unknown { t, .. } => panic!("{what}: unknown type {t}"),
+        };
+        assert_eq!(got, seen(&v, names), "{what}");
+    }
+}
+
+/// Vectors that are read here although something is wrong with them, and why that is right.
+fn is_harmless_here(v: &Value, frame: &Frame<'_>) -> bool {
+    match (v["kind"].as_str().unwrap(), frame) {
+        // Found by the types that the caller makes of the text, or by the proof (a future rev).
+        ("did", Frame::Identity(identity)) => Did::parse(identity.did).is_err(),
+        ("rev", Frame::Commit(commit)) => {
+            Rev::parse(commit.rev).is_err() || v["what"] == "a rev of the year 2100"
+        }
+        // Not our path: a look at the account for every malformed path of others would let anyone
+        // make us fetch.
+        ("path", Frame::Commit(commit)) => commit.op.is_none(),
+        // Envelopes are not signed, and the reference's decoder reads this one too.
+        ("cbor", _) => v["what"] == "the keys in the wrong order" && v["decoder"].is_null(),
+        _ => false,
+    }
+}
+
+#[test]
+fn damaged_frames_are_judged_by_what_has_to_be_done() {
+    for (v, bytes) in vectors() {
+        let what = format!("{}: {}", v["file"], v["what"]);
+        let frame = Frame::parse(&bytes);
+        let judged = match &frame {
+            Ok(Frame::Unknown { .. }) => "ignored",
+            Ok(_) => "message",
+            Err(FrameError::Event { .. }) => "invalid",
+            Err(FrameError::Framing(_)) => "disconnect",
+        };
+        let harmless = frame
+            .as_ref()
+            .is_ok_and(|frame| is_harmless_here(&v, frame));
+        assert!(
+            v["expect"] == judged || v["orElse"] == judged || harmless,
+            "{what}: {frame:?}"
+        );
     }
 }
