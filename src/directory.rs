@@ -26,8 +26,8 @@ use crate::syntax::{Actor, Did, MediatorDid, Origin};
 
 use answers::Answers;
 pub use apply::{
-    Authority, BACKOFF, DROP, Finding, IdentityFacts, Observation, Outcome, REPROVE, STALE, backoff,
-    spread_of,
+    Authority, BACKOFF, DROP, Finding, IdentityFacts, Observation, Outcome, REPROVE, STALE,
+    backoff, spread_of,
 };
 pub use view::{MAX_MEDIATORS, Rendered};
 
@@ -50,7 +50,10 @@ pub struct Refusal {
 impl Refusal {
     /// With a message that names the rule, never a secret.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 }
 
@@ -84,8 +87,10 @@ pub struct Batch {
     pub from: Option<Origin>,
     /// How far the source is processed once this is durable.
     pub cursor: Option<SourceCursor>,
-    /// How far its enumeration is.
+    /// How far the source's enumeration has come.
     pub walk: Option<WalkRow>,
+    /// The source, by name, that has to be enumerated anew because events were missed.
+    pub gap: Option<String>,
 }
 
 /// How an owed look ends.
@@ -145,18 +150,30 @@ impl Directory {
             })
             .await?;
         let answers = Answers::new(cache_bytes);
-        Ok(Self { store, answers, known: RwLock::new(known), hasher, clock })
+        Ok(Self {
+            store,
+            answers,
+            known: RwLock::new(known),
+            hasher,
+            clock,
+        })
     }
 
     /// Whether an account has an entry; may rarely say so of one that has none.
     pub fn knows(&self, did: &str) -> bool {
         let hash = self.hasher.hash_one(did);
-        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&hash)
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&hash)
     }
 
     /// Accounts with an entry.
     pub fn len(&self) -> usize {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Whether no account has an entry.
@@ -208,7 +225,10 @@ impl Directory {
                     tx.owe(&owed, now)?;
                 }
                 if let Some(walk) = &batch.walk {
-                    tx.put_walk(walk)?;
+                    tx.advance_walk(walk)?;
+                }
+                if let Some(source) = &batch.gap {
+                    tx.begin_walk(source, now)?;
                 }
                 if let Some(cursor) = &batch.cursor {
                     tx.set_cursor(cursor, now)?;
@@ -227,16 +247,17 @@ impl Directory {
     /// Settles an owed look that found nothing to apply.
     pub async fn settle(&self, did: &Did, settle: Settle) -> Result<(), StoreError> {
         let did = did.clone();
-        self.store.transact(move |tx| write_settlement(tx, &did, settle)).await
+        self.store
+            .transact(move |tx| write_settlement(tx, &did, settle))
+            .await
     }
 
     /// Looks that are due, and after them entries that are; at most `limit` of each.
-    pub async fn due(
-        &self,
-        limit: usize,
-    ) -> Result<(Vec<PendingRow>, Vec<Did>), StoreError> {
+    pub async fn due(&self, limit: usize) -> Result<(Vec<PendingRow>, Vec<Did>), StoreError> {
         let now = self.clock.now();
-        self.store.query(move |q| Ok((q.due_pending(now, limit)?, q.due_entries(now, limit)?))).await
+        self.store
+            .query(move |q| Ok((q.due_pending(now, limit)?, q.due_entries(now, limit)?)))
+            .await
     }
 
     /// Writes what is known of a mediator, and forgets the answers that show it if it changed.
@@ -250,7 +271,8 @@ impl Directory {
             MediatorState::Unreachable | MediatorState::Unresolved
         );
         let now = self.clock.now();
-        let json = serde_json::to_string(document).map_err(|e| StoreError::Engine(e.to_string()))?;
+        let json =
+            serde_json::to_string(document).map_err(|e| StoreError::Engine(e.to_string()))?;
         let (did, document) = (did.clone(), document.clone());
         let touched = self
             .store
@@ -309,10 +331,15 @@ impl Directory {
         let (did, now) = (did.clone(), self.clock.now());
         self.store
             .query(move |q| {
-                let mediators = q.entry(&did)?.map(|entry| entry.mediators).unwrap_or_default();
+                let mediators = q
+                    .entry(&did)?
+                    .map(|entry| entry.mediators)
+                    .unwrap_or_default();
                 let mut due = Vec::new();
                 for mediator in mediators.into_iter().take(MAX_MEDIATORS) {
-                    if q.mediator(&mediator)?.is_some_and(|row| row.next_check_at <= now) {
+                    if q.mediator(&mediator)?
+                        .is_some_and(|row| row.next_check_at <= now)
+                    {
                         due.push(mediator);
                     }
                 }
@@ -346,7 +373,9 @@ impl Directory {
                         None => return Ok(None),
                     },
                 };
-                let Some(entry) = q.entry(&did)? else { return Ok(None) };
+                let Some(entry) = q.entry(&did)? else {
+                    return Ok(None);
+                };
                 if let Some(refusal) = view::refusal(&entry) {
                     return Ok(Some(Err(refusal)));
                 }
@@ -402,9 +431,11 @@ fn write_settlement(tx: &Tx<'_>, did: &Did, settle: Settle) -> Result<(), StoreE
     match settle {
         Settle::Nothing => Ok(()),
         Settle::Done(generation) => tx.settle(did, generation),
-        Settle::PutOff { generation, not_before, failed } => {
-            tx.put_off(did, generation, not_before, failed)
-        }
+        Settle::PutOff {
+            generation,
+            not_before,
+            failed,
+        } => tx.put_off(did, generation, not_before, failed),
     }
 }
 
@@ -430,7 +461,14 @@ fn apply_one(
     }
     if let Some(shown) = &decision.evidence {
         let pds = seen.identity.as_ref().and_then(|facts| facts.pds.as_ref());
-        tx.keep_evidence(&seen.did, shown.rev(), pds, shown.key(), shown.car(), seen.at)?;
+        tx.keep_evidence(
+            &seen.did,
+            shown.rev(),
+            pds,
+            shown.key(),
+            shown.car(),
+            seen.at,
+        )?;
     }
     let mut peers = vec![old_peer.clone()];
     match decision.write {
@@ -444,7 +482,9 @@ fn apply_one(
                 entry.change_seq = *seq;
             }
             if let Some(handle) = &entry.handle {
-                touched.dids.extend(tx.claim_handle(handle, &entry.did, seen.at)?);
+                touched
+                    .dids
+                    .extend(tx.claim_handle(handle, &entry.did, seen.at)?);
             }
             peers.push(entry.peer.clone());
             tx.put_entry(&entry)?;
@@ -491,10 +531,17 @@ fn surroundings(
 ) -> Result<view::Surroundings, StoreError> {
     let mut mediators = Vec::new();
     for (i, did) in entry.mediators.iter().enumerate() {
-        let row = if i < MAX_MEDIATORS { q.mediator(did)? } else { None };
+        let row = if i < MAX_MEDIATORS {
+            q.mediator(did)?
+        } else {
+            None
+        };
         let document = row.and_then(|row| serde_json::from_str(&row.document).ok());
         mediators.push(document.unwrap_or_else(|| MediatorDocument::unchecked(did.clone())));
     }
     let peer = entry.peer.as_deref().unwrap_or_default();
-    Ok(view::Surroundings { mediators, ambiguous: q.claimants(peer, 2)?.len() > 1 })
+    Ok(view::Surroundings {
+        mediators,
+        ambiguous: q.claimants(peer, 2)?.len() > 1,
+    })
 }

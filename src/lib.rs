@@ -26,3 +26,5 @@ pub mod identity;
 pub mod directory;
 // 7
 pub mod resolve;
+// 8
+pub mod ingest;

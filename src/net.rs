@@ -28,6 +28,7 @@ mod dns;
 mod error;
 mod gate;
 mod policy;
+mod reader;
 mod retry;
 mod settings;
 mod socket;
@@ -35,6 +36,7 @@ mod tls;
 
 pub use error::{DnsError, NetError, Refusal};
 pub use policy::Reach;
+pub use reader::{Received, StreamReader};
 pub use settings::NetSettings;
 pub use socket::{Wire, WsOptions};
 

@@ -93,7 +93,12 @@ pub struct Cause {
 impl Cause {
     /// A cause without further meaning.
     pub fn new(source: &'static str) -> Self {
-        Self { source, fresh_identity: false, hint: None, sift: None }
+        Self {
+            source,
+            fresh_identity: false,
+            hint: None,
+            sift: None,
+        }
     }
 }
 
@@ -195,7 +200,10 @@ impl Resolver {
         settings: ResolveSettings,
         clock: Clock,
     ) -> Self {
-        let routes = routes.into_iter().map(|route| (route.origin, route.connect)).collect();
+        let routes = routes
+            .into_iter()
+            .map(|route| (route.origin, route.connect))
+            .collect();
         Self {
             inner: Arc::new(Inner {
                 net,
@@ -257,7 +265,12 @@ impl Resolver {
             return known;
         }
         let looked = self.ask(&did, asker).await?;
-        match self.inner.directory.recipient(&Actor::Did(did), with_proof).await? {
+        match self
+            .inner
+            .directory
+            .recipient(&Actor::Did(did), with_proof)
+            .await?
+        {
             Some(known) => known.map_err(AskError::Refused),
             None => Err(AskError::Refused(looked.refusal.unwrap_or_else(|| {
                 Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
@@ -269,7 +282,11 @@ impl Resolver {
     pub async fn proof(&self, did: &Did, asker: IpAddr) -> Result<Bytes, AskError> {
         let known = {
             let did = did.clone();
-            self.inner.directory.store().query(move |q| q.entry(&did)).await?
+            self.inner
+                .directory
+                .store()
+                .query(move |q| q.entry(&did))
+                .await?
         };
         if let Some(entry) = known {
             if !entry.status.is_active() {
@@ -297,7 +314,10 @@ impl Resolver {
     pub async fn refresh(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
         self.charge(asker)?;
         let _permit = self.permit()?;
-        let cause = Cause { fresh_identity: true, ..Cause::new("request") };
+        let cause = Cause {
+            fresh_identity: true,
+            ..Cause::new("request")
+        };
         let looked = self.patiently(self.look(did, cause)).await?;
         self.inner.negatives.forget(did);
         looked.map_err(ask_error)
@@ -393,30 +413,43 @@ impl Resolver {
     }
 
     fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<Did, Flight>> {
-        self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn charge(&self, asker: IpAddr) -> Result<(), AskError> {
         self.inner
             .misses
             .charge(asker)
-            .map_err(|retry_after| AskError::OverBudget { own: true, retry_after })
+            .map_err(|retry_after| AskError::OverBudget {
+                own: true,
+                retry_after,
+            })
     }
 
     fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, AskError> {
-        Arc::clone(&self.inner.on_demand).try_acquire_owned().map_err(|_| {
-            metrics::counter!("atcomm_resolve_over_budget_total").increment(1);
-            AskError::OverBudget { own: false, retry_after: Duration::from_secs(2) }
-        })
+        Arc::clone(&self.inner.on_demand)
+            .try_acquire_owned()
+            .map_err(|_| {
+                metrics::counter!("atcomm_resolve_over_budget_total").increment(1);
+                AskError::OverBudget {
+                    own: false,
+                    retry_after: Duration::from_secs(2),
+                }
+            })
     }
 
     async fn patiently<T>(&self, look: impl Future<Output = T>) -> Result<T, AskError> {
-        tokio::time::timeout(self.inner.settings.patience, look).await.map_err(|_| {
-            AskError::Refused(Refusal::new(
-                RefusalKind::Upstream,
-                "the account's servers take too long to answer",
-            ))
-        })
+        tokio::time::timeout(self.inner.settings.patience, look)
+            .await
+            .map_err(|_| {
+                AskError::Refused(Refusal::new(
+                    RefusalKind::Upstream,
+                    "the account's servers take too long to answer",
+                ))
+            })
     }
 
     /// The account behind an actor.
@@ -428,22 +461,28 @@ impl Resolver {
         let refused = |kind, message: &str| Err(AskError::Refused(Refusal::new(kind, message)));
         self.charge(asker)?;
         let permit = self.permit()?;
-        let found = self.patiently(self.inner.identity.resolve_handle(handle)).await?;
+        let found = self
+            .patiently(self.inner.identity.resolve_handle(handle))
+            .await?;
         drop(permit);
         match found {
             Ok(did) => Ok(did),
-            Err(HandleError::NotFound) => {
-                refused(RefusalKind::HandleNotFound, "no DID is found under the handle")
-            }
-            Err(HandleError::Ambiguous) => {
-                refused(RefusalKind::HandleNotFound, "the handle's DNS names several DIDs")
-            }
-            Err(HandleError::NotResolvable) => {
-                refused(RefusalKind::HandleNotFound, "handles under this domain are not resolved")
-            }
-            Err(HandleError::Unreachable) => {
-                refused(RefusalKind::Upstream, "the handle's name servers did not answer")
-            }
+            Err(HandleError::NotFound) => refused(
+                RefusalKind::HandleNotFound,
+                "no DID is found under the handle",
+            ),
+            Err(HandleError::Ambiguous) => refused(
+                RefusalKind::HandleNotFound,
+                "the handle's DNS names several DIDs",
+            ),
+            Err(HandleError::NotResolvable) => refused(
+                RefusalKind::HandleNotFound,
+                "handles under this domain are not resolved",
+            ),
+            Err(HandleError::Unreachable) => refused(
+                RefusalKind::Upstream,
+                "the handle's name servers did not answer",
+            ),
         }
     }
 
@@ -454,15 +493,28 @@ impl Resolver {
         did: &Did,
         with_proof: bool,
     ) -> Result<Option<Result<Arc<Rendered>, AskError>>, AskError> {
-        let Actor::Handle(_) = actor else { return Ok(None) };
-        let known = self.inner.directory.recipient(&Actor::Did(did.clone()), with_proof).await?;
+        let Actor::Handle(_) = actor else {
+            return Ok(None);
+        };
+        let known = self
+            .inner
+            .directory
+            .recipient(&Actor::Did(did.clone()), with_proof)
+            .await?;
         if known.is_some() {
             // The handle leads here and the entry does not know: the account was renamed, or the
             // handle points at an account that does not claim it.
-            let cause = Cause { fresh_identity: true, ..Cause::new("request") };
+            let cause = Cause {
+                fresh_identity: true,
+                ..Cause::new("request")
+            };
             let looked = self.patiently(self.look(did, cause)).await?;
             looked.map_err(ask_error)?;
-            let again = self.inner.directory.recipient(&Actor::Did(did.clone()), with_proof).await?;
+            let again = self
+                .inner
+                .directory
+                .recipient(&Actor::Did(did.clone()), with_proof)
+                .await?;
             return Ok(again.map(|known| known.map_err(AskError::Refused)));
         }
         Ok(None)
@@ -471,7 +523,10 @@ impl Resolver {
 
 fn ask_error(error: LookError) -> AskError {
     match error {
-        LookError::Busy { retry_after } => AskError::OverBudget { own: false, retry_after },
+        LookError::Busy { retry_after } => AskError::OverBudget {
+            own: false,
+            retry_after,
+        },
         LookError::Unreachable { .. } => {
             AskError::Refused(Refusal::new(RefusalKind::Upstream, error.to_string()))
         }

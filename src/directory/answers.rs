@@ -82,7 +82,10 @@ impl Answers {
 
     /// Keeps an answer whose rendering began in `epoch`.
     pub(super) fn keep(&self, answer: &Arc<Rendered>, epoch: Epoch) {
-        let kept = Kept { answer: Arc::clone(answer), epoch };
+        let kept = Kept {
+            answer: Arc::clone(answer),
+            epoch,
+        };
         if let Some(handle) = answer.handle.as_ref().map(Handle::as_str) {
             self.by_name.insert(handle.into(), kept.clone());
         }
@@ -109,7 +112,10 @@ impl Answers {
     }
 
     fn is_current(&self, did: &Did, epoch: Epoch) -> bool {
-        let changed = self.changed.get(self.group(did)).map_or(0, |n| n.load(Ordering::Acquire));
+        let changed = self
+            .changed
+            .get(self.group(did))
+            .map_or(0, |n| n.load(Ordering::Acquire));
         changed.max(self.all_changed.load(Ordering::Acquire)) <= epoch.0
     }
 

@@ -154,7 +154,10 @@ pub(super) struct Decision {
 
 /// What becomes of the row.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives for the length of one transaction")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for the length of one transaction"
+)]
 pub(super) enum Write {
     Nothing,
     Put(Entry),
@@ -163,7 +166,9 @@ pub(super) enum Write {
 
 /// Decides; see [`Outcome`] for what can come of it.
 pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
-    let Some(old) = old else { return first_sight(seen) };
+    let Some(old) = old else {
+        return first_sight(seen);
+    };
     let mut draft = Draft::new(old, seen);
     let outcome = match &seen.finding {
         Finding::Present(record) => draft.present(record),
@@ -273,7 +278,9 @@ impl<'o> Draft<'o> {
 
     /// Takes over what the DID document says.
     fn identity(&mut self) {
-        let Some(facts) = &self.seen.identity else { return };
+        let Some(facts) = &self.seen.identity else {
+            return;
+        };
         let handle = match &facts.handle {
             HandleCheck::Verified(handle) => Some(handle.clone()),
             HandleCheck::Invalid => None,
@@ -281,9 +288,8 @@ impl<'o> Draft<'o> {
             HandleCheck::Inconclusive => self.entry.handle.clone(),
         };
         let entry = &mut self.entry;
-        let changed = entry.handle != handle
-            || entry.pds != facts.pds
-            || entry.signing_key != facts.key;
+        let changed =
+            entry.handle != handle || entry.pds != facts.pds || entry.signing_key != facts.key;
         entry.handle = handle;
         entry.pds.clone_from(&facts.pds);
         entry.signing_key.clone_from(&facts.key);
@@ -301,7 +307,10 @@ impl<'o> Draft<'o> {
             Order::Backwards => return self.regressed(shown),
         }
         let same = self.entry.cid.as_ref() == Some(record.cid())
-            && matches!(self.entry.state, PackageState::Present | PackageState::Invalid);
+            && matches!(
+                self.entry.state,
+                PackageState::Present | PackageState::Invalid
+            );
         if !same {
             self.supersede();
         }
@@ -457,7 +466,9 @@ impl<'o> Draft<'o> {
     /// How `shown` stands to the entry's proof (invariant 4): revisions are ordered only under
     /// one account, PDS and key.
     fn order(&self, shown: &Commitment, cid: Option<&Cid>) -> Order {
-        let Some(rev) = self.entry.rev else { return Order::Newer };
+        let Some(rev) = self.entry.rev else {
+            return Order::Newer;
+        };
         let same_order = self.entry.proof_key.as_ref() == Some(shown.key())
             && self.entry.proof_pds == self.entry.pds;
         if !same_order || shown.rev() > rev {
@@ -477,7 +488,9 @@ impl<'o> Draft<'o> {
 
     /// Whether something was proven after this look began.
     fn overtaken(&self) -> bool {
-        self.entry.proved_at.is_some_and(|proved| proved > self.seen.asked_at)
+        self.entry
+            .proved_at
+            .is_some_and(|proved| proved > self.seen.asked_at)
     }
 
     /// Whether the entry's proof was made under the PDS and key of today.
@@ -526,15 +539,21 @@ impl<'o> Draft<'o> {
         entry.failures = 0;
         let spread = within / 4;
         let part = f64::from(spread_of(&entry.did)) / f64::from(u16::MAX);
-        entry.next_check_at = self.seen.at.plus(within - spread).plus(spread.mul_f64(part));
+        entry.next_check_at = self
+            .seen
+            .at
+            .plus(within - spread)
+            .plus(spread.mul_f64(part));
     }
 
     /// A look without an answer.
     fn failed(&mut self) {
         self.entry.checked_at = self.seen.at;
         self.entry.failures = self.entry.failures.saturating_add(1);
-        self.entry.next_check_at =
-            self.seen.at.plus(backoff(self.entry.failures, spread_of(&self.entry.did)));
+        self.entry.next_check_at = self
+            .seen
+            .at
+            .plus(backoff(self.entry.failures, spread_of(&self.entry.did)));
     }
 
     fn drop_if_old(&mut self) -> Option<Outcome> {
@@ -547,7 +566,10 @@ impl<'o> Draft<'o> {
 
     /// Keeps the proof of the package that is about to be replaced.
     fn supersede(&mut self) {
-        let had = matches!(self.entry.state, PackageState::Present | PackageState::Invalid);
+        let had = matches!(
+            self.entry.state,
+            PackageState::Present | PackageState::Invalid
+        );
         if let (true, Some(proof)) = (had, self.entry.proof.take()) {
             self.supersedes = Some((self.entry.change_seq, proof));
         }
@@ -610,7 +632,8 @@ pub fn spread_of(did: &Did) -> u16 {
 /// step.
 pub fn backoff(failures: u32, spread: u16) -> Duration {
     let (first, longest) = BACKOFF;
-    let step = first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(longest);
+    let step = first
+        .saturating_mul(1 << failures.saturating_sub(1).min(10))
+        .min(longest);
     step / 2 + (step / 2).mul_f64(f64::from(spread) / f64::from(u16::MAX))
 }
-

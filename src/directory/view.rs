@@ -114,7 +114,11 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
         PackageState::Present => None,
         PackageState::Invalid => Some(Refusal::new(
             RefusalKind::InvalidKeyPackage,
-            format!("{} ({})", detail(), entry.reason.as_deref().unwrap_or("invalid")),
+            format!(
+                "{} ({})",
+                detail(),
+                entry.reason.as_deref().unwrap_or("invalid")
+            ),
         )),
         PackageState::Removed => Some(Refusal::new(
             RefusalKind::NotEnrolled,
@@ -148,9 +152,16 @@ pub(super) fn render(
     let age = entry.proved_at.map(|proved| now.since(proved));
     let mut view = RecipientView {
         did: &entry.did,
-        handle: entry.handle.as_ref().map_or("handle.invalid", Handle::as_str),
+        handle: entry
+            .handle
+            .as_ref()
+            .map_or("handle.invalid", Handle::as_str),
         pds: entry.pds.as_ref()?.as_str(),
-        status: if entry.regressed { "regressed" } else { entry.status.as_str() },
+        status: if entry.regressed {
+            "regressed"
+        } else {
+            entry.status.as_str()
+        },
         key_package: KeyPackageView {
             uri: format!("at://{}/{RECORD_PATH}", entry.did),
             cid: entry.cid.as_ref()?.to_string(),
@@ -176,7 +187,11 @@ pub(super) fn render(
         proof: None,
     };
     if with_proof {
-        view.proof = Some(ProofView { car: BytesView { base64: BASE64_NOPAD.encode(entry.proof.as_deref()?) } });
+        view.proof = Some(ProofView {
+            car: BytesView {
+                base64: BASE64_NOPAD.encode(entry.proof.as_deref()?),
+            },
+        });
     }
     // The tag is over what a reader would act on: not over when it was last checked.
     for mediator in &mut view.mediators {

@@ -74,7 +74,11 @@ impl Found {
     fn proven(proven: Proven) -> Self {
         let car = Some(Bytes::copy_from_slice(proven.commitment().car()));
         match proven {
-            Proven::Present(record) => Self { finding: Finding::Present(record), refusal: None, car },
+            Proven::Present(record) => Self {
+                finding: Finding::Present(record),
+                refusal: None,
+                car,
+            },
             Proven::Absent(absence) => Self {
                 finding: Finding::Absent(absence),
                 refusal: Some(Refusal::new(
@@ -101,9 +105,17 @@ impl Inner {
             && self.seems_without_package(did, pds).await?
         {
             self.directory.settle(did, settle).await?;
-            return Ok(Looked { outcome: Outcome::NotEnrolled, refusal: None, car: None });
+            return Ok(Looked {
+                outcome: Outcome::NotEnrolled,
+                refusal: None,
+                car: None,
+            });
         }
-        let freshness = if cause.fresh_identity { Freshness::Fresh } else { Freshness::Cached };
+        let freshness = if cause.fresh_identity {
+            Freshness::Fresh
+        } else {
+            Freshness::Cached
+        };
         let identity = self.identity.resolve(did, freshness).await;
         let (identity, found) = match identity {
             Ok(document) => self.examine(did, document, cause).await,
@@ -113,12 +125,24 @@ impl Inner {
             Ok(found) => (found, None),
             Err(error) => {
                 let unreachable = Finding::Unreachable;
-                (Found { finding: unreachable, refusal: None, car: None }, Some(error))
+                (
+                    Found {
+                        finding: unreachable,
+                        refusal: None,
+                        car: None,
+                    },
+                    Some(error),
+                )
             }
         };
-        if error.as_ref().is_some_and(|e| matches!(e, LookError::Busy { .. })) {
+        if error
+            .as_ref()
+            .is_some_and(|e| matches!(e, LookError::Busy { .. }))
+        {
             // Our own limits say nothing about the account.
-            return Err(error.unwrap_or(LookError::Busy { retry_after: Duration::ZERO }));
+            return Err(error.unwrap_or(LookError::Busy {
+                retry_after: Duration::ZERO,
+            }));
         }
         let facts = match &identity {
             Some(document) => {
@@ -146,7 +170,11 @@ impl Inner {
             at: self.clock.now(),
         };
         // A look that came to nothing leaves what is owed as it is; its owner puts it off.
-        let settle = if error.is_some() { Settle::Nothing } else { settle };
+        let settle = if error.is_some() {
+            Settle::Nothing
+        } else {
+            settle
+        };
         let outcome = self.directory.apply(observation, settle).await?;
         if let Some(error) = error {
             return Err(error);
@@ -160,7 +188,11 @@ impl Inner {
             self.wake_mediators.notify_one();
         }
         self.negatives.forget(did);
-        Ok(Looked { outcome, refusal: found.refusal, car: found.car })
+        Ok(Looked {
+            outcome,
+            refusal: found.refusal,
+            car: found.car,
+        })
     }
 
     /// Asks the account's PDS and proves its answer. When a signature does not hold, the identity
@@ -177,7 +209,13 @@ impl Inner {
                 found,
                 Ok(Found { finding: Finding::Unverifiable { reason, .. }, .. })
                     if *reason == ProofError::Signature.code()
-            ) || matches!(found, Ok(Found { finding: Finding::Inactive(_), .. }))
+            ) || matches!(
+                found,
+                Ok(Found {
+                    finding: Finding::Inactive(_),
+                    ..
+                })
+            )
         };
         if !doubtful(&found) || cause.fresh_identity || self.doubted.contains_key(did) {
             return (Some(document), found);
@@ -185,9 +223,7 @@ impl Inner {
         self.doubted.insert(did.clone(), ());
         self.identity.purge(did);
         match self.identity.resolve(did, Freshness::Fresh).await {
-            Ok(fresh)
-                if fresh.signing_key != document.signing_key || fresh.pds != document.pds =>
-            {
+            Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
                 let found = self.fetch_and_prove(did, &fresh, cause).await;
                 (Some(fresh), found)
             }
@@ -289,11 +325,17 @@ impl Inner {
             }
             Err(NetError::TooLarge { .. }) => {
                 let error = ProofError::Oversize;
-                return Ok(Answer::Useless { reason: error.code(), detail: error.to_string() });
+                return Ok(Answer::Useless {
+                    reason: error.code(),
+                    detail: error.to_string(),
+                });
             }
             Err(error @ NetError::Refused(_)) => {
                 let detail = format!("its PDS address is not allowed ({error})");
-                return Ok(Answer::Useless { reason: "pds_refused", detail });
+                return Ok(Answer::Useless {
+                    reason: "pds_refused",
+                    detail,
+                });
             }
             Err(error) => return Err(unreachable(error.to_string(), error.retry_after())),
         };
@@ -323,7 +365,11 @@ impl Inner {
 /// What it means that an identity cannot be had.
 fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
     let refused = |kind, message: &str, finding| {
-        Ok(Found { finding, refusal: Some(Refusal::new(kind, message)), car: None })
+        Ok(Found {
+            finding,
+            refusal: Some(Refusal::new(kind, message)),
+            car: None,
+        })
     };
     match error {
         IdentityError::NotFound => refused(
@@ -331,12 +377,15 @@ fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
             "the DID is not registered",
             Finding::Inactive(AccountStatus::Deleted),
         ),
-        IdentityError::Tombstoned => {
-            refused(RefusalKind::DidNotFound, "the DID has ended", Finding::Deleted)
-        }
-        IdentityError::Malformed(reason) => {
-            Ok(Found::unverifiable("did_document", format!("its DID document is malformed: {reason}")))
-        }
+        IdentityError::Tombstoned => refused(
+            RefusalKind::DidNotFound,
+            "the DID has ended",
+            Finding::Deleted,
+        ),
+        IdentityError::Malformed(reason) => Ok(Found::unverifiable(
+            "did_document",
+            format!("its DID document is malformed: {reason}"),
+        )),
         IdentityError::Refused(reason) => Ok(Found::unverifiable(
             "did_refused",
             format!("its DID document may not be fetched: {reason}"),

@@ -27,7 +27,10 @@ impl MissLimiter {
         Self {
             quota: Quota::per_minute(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN)),
             clock: DefaultClock::default(),
-            by_address: Cache::builder().max_capacity(MAX_ADDRESSES).time_to_idle(FORGET).build(),
+            by_address: Cache::builder()
+                .max_capacity(MAX_ADDRESSES)
+                .time_to_idle(FORGET)
+                .build(),
         }
     }
 
@@ -67,7 +70,11 @@ mod tests {
         assert!(limiter.charge(address("::ffff:192.0.2.1")).is_err());
         assert!(limiter.charge(address("192.0.2.2")).is_ok());
         for host in 0..3 {
-            assert!(limiter.charge(address(&format!("2001:db8::{host}"))).is_ok());
+            assert!(
+                limiter
+                    .charge(address(&format!("2001:db8::{host}")))
+                    .is_ok()
+            );
         }
         assert!(limiter.charge(address("2001:db8::ffff")).is_err());
         assert!(limiter.charge(address("2001:db8:0:1::1")).is_ok());

@@ -100,9 +100,17 @@ impl Worker {
 
     /// What is due and not under way: owed looks first, then re-proofs.
     async fn next(&self, busy: &HashSet<Did>, places: usize) -> Result<Vec<Task>, StoreError> {
-        let (owed, due) = self.resolver.inner.directory.due(places + busy.len()).await?;
+        let (owed, due) = self
+            .resolver
+            .inner
+            .directory
+            .due(places + busy.len())
+            .await?;
         let free = |did: &Did| !busy.contains(did);
-        let owed = owed.into_iter().filter(|row| free(&row.did)).map(Task::Owed);
+        let owed = owed
+            .into_iter()
+            .filter(|row| free(&row.did))
+            .map(Task::Owed);
         let due = due.into_iter().filter(free).map(Task::Due);
         Ok(owed.chain(due).collect())
     }
@@ -124,7 +132,9 @@ impl Worker {
                 }
                 continue;
             }
-            let checks = due.iter().map(|did: &MediatorDid| inner.check_mediator(did));
+            let checks = due
+                .iter()
+                .map(|did: &MediatorDid| inner.check_mediator(did));
             for checked in futures_util::future::join_all(checks).await {
                 if let Err(error) = checked {
                     tracing::error!(%error, "cannot keep what a mediator says");
@@ -171,7 +181,11 @@ impl Resolver {
                         *retry_after + Duration::from_millis(500 + spread)
                     }
                     LookError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
-                        .max(retry_after.unwrap_or_default().min(Duration::from_secs(3600))),
+                        .max(
+                            retry_after
+                                .unwrap_or_default()
+                                .min(Duration::from_secs(3600)),
+                        ),
                     LookError::Store(_) => Duration::from_secs(5),
                 };
                 let end = row.map(|row| {
@@ -217,7 +231,16 @@ fn cause_of(row: &PendingRow) -> Cause {
         "listing" => "listing",
         _ => "recheck",
     };
-    let sift = if source == "listing" { Origin::parse(event).ok() } else { None };
+    let sift = if source == "listing" {
+        Origin::parse(event).ok()
+    } else {
+        None
+    };
     let fresh_identity = matches!(event, "sync" | "identity" | "account");
-    Cause { source, fresh_identity, hint: row.hint.clone(), sift }
+    Cause {
+        source,
+        fresh_identity,
+        hint: row.hint.clone(),
+        sift,
+    }
 }

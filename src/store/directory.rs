@@ -525,14 +525,25 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Writes how far an enumeration has come.
-    pub fn put_walk(&self, walk: &WalkRow) -> Result<(), StoreError> {
+    /// Begins an enumeration anew, whatever one is under way.
+    pub fn begin_walk(&self, source: &str, now: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
                 "INSERT INTO walk (source, position, seen, started_at, done_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (source) DO UPDATE SET position = ?2, seen = ?3, started_at = ?4,
-                   done_at = ?5",
+                 VALUES (?1, NULL, 0, ?2, NULL)
+                 ON CONFLICT (source) DO UPDATE SET position = NULL, seen = 0,
+                   started_at = max(?2, started_at + 1), done_at = NULL",
+            )?
+            .execute(params![source, now.millis()])?;
+        Ok(())
+    }
+
+    /// Writes how far an enumeration has come; nothing where it was begun anew since.
+    pub fn advance_walk(&self, walk: &WalkRow) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "UPDATE walk SET position = ?2, seen = ?3, done_at = ?5
+                 WHERE source = ?1 AND started_at = ?4",
             )?
             .execute(params![
                 walk.source,

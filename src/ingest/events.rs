@@ -1,0 +1,230 @@
+//! What one event means: nothing, a proof, or a look that is owed.
+
+use crate::clock::{Clock, Timestamp};
+use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
+use crate::identity::HandleCheck;
+use crate::proof::{Container, ProofError, Proven, verify};
+use crate::resolve::Resolver;
+use crate::store::{AccountStatus, Owed};
+use crate::syntax::{COLLECTION, Did};
+use crate::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
+
+use super::{Source, SourceKind};
+
+/// Sorts the events of one source into a batch.
+pub(super) struct Sorter<'a> {
+    pub(super) source: &'a Source,
+    pub(super) resolver: &'a Resolver,
+    pub(super) clock: &'a Clock,
+    pub(super) batch: &'a mut Batch,
+}
+
+impl Sorter<'_> {
+    /// Whether an event of an account matters though it does not touch our collection: on a PDS
+    /// every account is ours, on other streams those in the directory.
+    fn follows(&self, did: &str) -> bool {
+        self.source.kind == SourceKind::Pds || self.knows(did)
+    }
+
+    fn knows(&self, did: &str) -> bool {
+        self.resolver.directory().knows(did)
+    }
+
+    pub(super) fn commit(&mut self, commit: &Commit<'_>) {
+        let Some(op) = commit.op else { return };
+        let Some(did) = self.did(commit.repo) else {
+            return;
+        };
+        count(self.source, "commit");
+        let now = self.clock.now();
+        match self.inline_proof(&did, commit, op, now) {
+            Inline::Proven(proven) => {
+                let first = !self.knows(did.as_str());
+                self.observe(&did, proven, now);
+                // The entry is there at once; handle and mediators take a look.
+                if first {
+                    self.owe(did, "commit", None);
+                }
+            }
+            Inline::Look(reason) => self.owe(did, reason, None),
+        }
+    }
+
+    pub(super) fn sync(&mut self, did: &str) {
+        if self.follows(did) {
+            count(self.source, "sync");
+            self.look(did, "sync", None);
+        }
+    }
+
+    pub(super) fn identity(&mut self, did: &str) {
+        let Some(account) = self.did(did) else { return };
+        self.resolver.identity().purge(&account);
+        if self.knows(did) {
+            count(self.source, "identity");
+            self.owe(account, "identity", None);
+        }
+    }
+
+    pub(super) fn account(&mut self, account: &Account<'_>) {
+        self.status(account.did, account.active, account.status);
+    }
+
+    fn status(&mut self, did: &str, active: bool, status: Option<&str>) {
+        // An account unknown here that goes away changes nothing.
+        if self.knows(did) || (active && self.follows(did)) {
+            count(self.source, "account");
+            let hint = (!active).then(|| AccountStatus::parse(status.unwrap_or("inactive")));
+            self.look(did, "account", hint);
+        }
+    }
+
+    /// An event that is not as it must be: the account may have changed all the same.
+    pub(super) fn faulty(&mut self, error: &FrameError) {
+        metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason()).increment(1);
+        if let FrameError::Event { did: Some(did), .. } = error
+            && self.knows(did)
+        {
+            self.look(did, "commit", None);
+        }
+    }
+
+    pub(super) fn jetstream(&mut self, event: &JetstreamEvent<'_>) {
+        match &event.kind {
+            JetstreamKind::Commit { collection, .. } if collection == COLLECTION => {
+                count(self.source, "commit");
+                self.look(&event.did, "commit", None);
+            }
+            JetstreamKind::Commit { .. } | JetstreamKind::Other => {}
+            JetstreamKind::Identity => self.identity(&event.did),
+            JetstreamKind::Account { active, status } => {
+                self.status(&event.did, *active, status.as_deref());
+            }
+        }
+    }
+
+    /// The proof in the commit's own CAR, where the identity is known and everything fits.
+    fn inline_proof(
+        &self,
+        did: &Did,
+        commit: &Commit<'_>,
+        op: RecordOp<'_>,
+        now: Timestamp,
+    ) -> Inline {
+        let Some(document) = self.resolver.identity().cached(did) else {
+            return Inline::Look("commit");
+        };
+        let Ok(key) = &document.signing_key else {
+            return Inline::Look("sync");
+        };
+        if self.source.kind == SourceKind::Pds && document.pds.as_ref() != Ok(&self.source.origin) {
+            // Either the account has left this PDS, or what we know of it is old.
+            metrics::counter!("atcomm_ingest_drops_total", "reason" => "other_pds").increment(1);
+            return Inline::Look("sync");
+        }
+        if commit.too_big {
+            return Inline::Look("commit");
+        }
+        let dropped = |reason: &'static str, look| {
+            metrics::counter!("atcomm_ingest_drops_total", "reason" => reason).increment(1);
+            Inline::Look(look)
+        };
+        let proven = match verify(commit.blocks, Container::Commit, did, key, now) {
+            Ok(proven) => proven,
+            // Not every commit carries the whole path.
+            Err(ProofError::Incomplete) => return Inline::Look("commit"),
+            // The key may have been rotated.
+            Err(error @ ProofError::Signature) => return dropped(error.code(), "sync"),
+            Err(error) => return dropped(error.code(), "commit"),
+        };
+        let shown = proven.commitment();
+        let same_record = match (&proven, op) {
+            (Proven::Present(record), RecordOp::Create { cid } | RecordOp::Update { cid }) => {
+                record.cid().to_bytes() == cid
+            }
+            (Proven::Absent(_), RecordOp::Delete) => true,
+            _ => false,
+        };
+        if !same_record
+            || shown.commit().to_bytes() != commit.commit
+            || shown.rev().as_str() != commit.rev
+        {
+            return dropped("frame_mismatch", "commit");
+        }
+        Inline::Proven(proven)
+    }
+
+    fn observe(&mut self, did: &Did, proven: Proven, now: Timestamp) {
+        let identity = self
+            .resolver
+            .identity()
+            .cached(did)
+            .map(|document| IdentityFacts {
+                pds: document.pds.clone().ok(),
+                key: document.signing_key.clone().ok(),
+                handle: HandleCheck::Inconclusive,
+            });
+        self.batch.observations.push(Observation {
+            did: did.clone(),
+            identity,
+            finding: match proven {
+                Proven::Present(record) => Finding::Present(record),
+                Proven::Absent(absence) => Finding::Absent(absence),
+            },
+            authority: Authority::Stream,
+            source: self.source.kind.as_str(),
+            asked_at: now,
+            at: now,
+        });
+    }
+
+    fn look(&mut self, did: &str, reason: &'static str, hint: Option<AccountStatus>) {
+        if let Some(did) = self.did(did) {
+            self.owe(did, reason, hint);
+        }
+    }
+
+    fn owe(&mut self, did: Did, event: &'static str, hint: Option<AccountStatus>) {
+        if event != "commit" {
+            // The look has to read the identity anew, whatever comes to be owed after this.
+            self.resolver.identity().purge(&did);
+        }
+        let reason = format!("{} {event}", self.source.kind.as_str());
+        let not_before = self.clock.now();
+        self.batch.owed.push(Owed {
+            did,
+            reason,
+            hint,
+            not_before,
+        });
+    }
+
+    fn did(&self, did: &str) -> Option<Did> {
+        let parsed = Did::parse(did).ok();
+        if parsed.is_none() {
+            metrics::counter!("atcomm_ingest_drops_total", "reason" => "did").increment(1);
+        }
+        parsed
+    }
+}
+
+/// What a commit's own CAR gives.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for the length of one event"
+)]
+enum Inline {
+    /// A proof.
+    Proven(Proven),
+    /// A reason to look.
+    Look(&'static str),
+}
+
+fn count(source: &Source, event: &'static str) {
+    metrics::counter!(
+        "atcomm_ingest_events_total",
+        "kind" => source.kind.as_str(),
+        "event" => event,
+    )
+    .increment(1);
+}

@@ -1,0 +1,273 @@
+//! Enumerating the accounts of a source: at the first start, and whenever its stream had a gap.
+//!
+//! Every page becomes owed looks and a new paging position in one transaction, so that a walk goes
+//! on after a restart where it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Source, SourceKind, WalkProgress};
+use crate::clock::Clock;
+use crate::directory::{Batch, backoff};
+use crate::net::{NetError, Reach, Request};
+use crate::resolve::Resolver;
+use crate::store::{Owed, StoreError, WalkRow};
+use crate::syntax::{COLLECTION, Did};
+
+/// Accounts asked for per page.
+const PAGE: u32 = 500;
+
+/// Largest page, in bytes; 500 accounts of a PDS have about 100 KB.
+const MAX_PAGE_LEN: usize = 4 * 1024 * 1024;
+
+/// A walk waits while this many looks are owed, so that it fills no disk with work to come.
+const MAX_OWED: u64 = 20_000;
+
+/// How often it looks whether that has changed.
+const OWED_CHECK: Duration = Duration::from_secs(1);
+
+/// Time between the stream's standing and the first page: what is written just as a subscription
+/// begins may be in neither.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Relays list what they know; they are asked again this often.
+const RELAY_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// The two listings have the same shape where it matters.
+#[derive(Deserialize)]
+struct Page {
+    cursor: Option<String>,
+    repos: Vec<Repo>,
+}
+
+#[derive(Deserialize)]
+struct Repo {
+    did: String,
+    /// Absent where the listing is by collection.
+    active: Option<bool>,
+}
+
+/// Why a page could not be had.
+#[derive(Debug, thiserror::Error)]
+enum PageError {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("it does not list accounts (HTTP {0})")]
+    NotServed(u16),
+    #[error("HTTP {0}")]
+    Status(u16),
+    #[error("the page is not the JSON of a listing")]
+    Malformed,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Walks one source.
+pub(super) struct Walk {
+    source: Source,
+    resolver: Resolver,
+    clock: Clock,
+    progress: watch::Sender<Vec<WalkProgress>>,
+}
+
+impl Walk {
+    pub(super) fn new(
+        source: Source,
+        resolver: Resolver,
+        clock: Clock,
+        progress: watch::Sender<Vec<WalkProgress>>,
+    ) -> Self {
+        Self {
+            source,
+            resolver,
+            clock,
+            progress,
+        }
+    }
+
+    /// Walks whenever the store says that a walk is due, until `stop`.
+    pub(super) async fn run(self, wake: Arc<Notify>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work(&wake) => {}
+        }
+    }
+
+    async fn work(&self, wake: &Notify) {
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                () = wake.notified() => {}
+                () = self.again() => {}
+            }
+            loop {
+                sleep(SETTLE).await;
+                let error = match self.walk().await {
+                    Ok(()) => break,
+                    Err(PageError::NotServed(status)) => {
+                        tracing::warn!(
+                            source = self.source.name,
+                            status,
+                            "the source does not list its accounts: only its stream is followed"
+                        );
+                        break;
+                    }
+                    Err(error) => error,
+                };
+                failures += 1;
+                let wait = backoff(failures, 0x8000) / 4;
+                tracing::warn!(source = self.source.name, %error, ?wait, "walk interrupted");
+                sleep(wait).await;
+            }
+            failures = 0;
+        }
+    }
+
+    /// Ends when it is time to ask a relay again, and begins that walk.
+    async fn again(&self) {
+        if self.source.kind != SourceKind::Relay {
+            return std::future::pending().await;
+        }
+        sleep(RELAY_AGAIN).await;
+        let batch = Batch {
+            gap: Some(self.source.name.clone()),
+            ..Batch::default()
+        };
+        if let Err(error) = self.resolver.directory().apply_batch(batch).await {
+            tracing::error!(%error, "cannot begin a walk");
+        }
+    }
+
+    /// Goes from the stored position to the end; does nothing where the walk is done and nothing
+    /// was missed since.
+    async fn walk(&self) -> Result<(), PageError> {
+        let directory = self.resolver.directory();
+        loop {
+            self.wait_for_room().await?;
+            // Read anew for every page: a gap begins the walk from the start.
+            let name = self.source.name.clone();
+            let Some(mut row) = directory.store().query(move |q| q.walk(&name)).await? else {
+                let gap = Some(self.source.name.clone());
+                directory
+                    .apply_batch(Batch {
+                        gap,
+                        ..Batch::default()
+                    })
+                    .await?;
+                continue;
+            };
+            if row.done_at.is_some() {
+                return Ok(());
+            }
+            if row.position.is_none() {
+                tracing::info!(source = self.source.name, "enumerating accounts");
+            }
+            let page = self.page(row.position.as_deref()).await?;
+            row.seen += i64::try_from(page.repos.len()).unwrap_or(0);
+            let end = page.repos.is_empty()
+                || page.cursor.is_none()
+                || page.cursor.as_deref() == row.position.as_deref();
+            row.position = page.cursor;
+            if end {
+                row.done_at = Some(self.clock.now());
+                tracing::info!(
+                    source = self.source.name,
+                    seen = row.seen,
+                    "accounts enumerated"
+                );
+            }
+            self.report(&row);
+            let owed = self.owed(&page.repos);
+            directory
+                .apply_batch(Batch {
+                    owed,
+                    walk: Some(row),
+                    ..Batch::default()
+                })
+                .await?;
+            self.resolver.wake();
+        }
+    }
+
+    async fn wait_for_room(&self) -> Result<(), StoreError> {
+        while self
+            .resolver
+            .directory()
+            .store()
+            .query(|q| q.pending_count())
+            .await?
+            > MAX_OWED
+        {
+            sleep(OWED_CHECK).await;
+        }
+        Ok(())
+    }
+
+    async fn page(&self, position: Option<&str>) -> Result<Page, PageError> {
+        let path = match self.source.kind {
+            SourceKind::Relay => "/xrpc/com.atproto.sync.listReposByCollection",
+            _ => "/xrpc/com.atproto.sync.listRepos",
+        };
+        let mut url = self.source.url(path, false);
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("limit", &PAGE.to_string());
+            if self.source.kind == SourceKind::Relay {
+                query.append_pair("collection", COLLECTION);
+            }
+            if let Some(position) = position {
+                query.append_pair("cursor", position);
+            }
+        }
+        let mut request = Request::new(url, Reach::Operator, MAX_PAGE_LEN);
+        request.accept = Some("application/json");
+        let response = self.resolver.net().get(&request).await?;
+        match response.status.as_u16() {
+            200 => serde_json::from_slice(&response.body).map_err(|_| PageError::Malformed),
+            status @ (400 | 401 | 404 | 501) => Err(PageError::NotServed(status)),
+            status => Err(PageError::Status(status)),
+        }
+    }
+
+    /// The looks that a page leads to. Accounts that are not active have nothing to show, unless
+    /// the directory still shows something of them.
+    fn owed(&self, repos: &[Repo]) -> Vec<Owed> {
+        let now = self.clock.now();
+        // What the walk of a PDS meets can be asked there without an identity.
+        let reason = match self.source.kind {
+            SourceKind::Pds => format!("listing {}", self.source.origin),
+            _ => "listing".to_owned(),
+        };
+        repos
+            .iter()
+            .filter(|repo| repo.active != Some(false) || self.resolver.directory().knows(&repo.did))
+            .filter_map(|repo| Did::parse(&repo.did).ok())
+            .map(|did| Owed {
+                did,
+                reason: reason.clone(),
+                hint: None,
+                not_before: now,
+            })
+            .collect()
+    }
+
+    fn report(&self, row: &WalkRow) {
+        let seen = u64::try_from(row.seen).unwrap_or(0);
+        let progress = WalkProgress {
+            source: row.source.clone(),
+            seen,
+            done: row.done_at.is_some(),
+        };
+        self.progress.send_modify(|all| {
+            match all.iter_mut().find(|one| one.source == progress.source) {
+                Some(one) => *one = progress,
+                None => all.push(progress),
+            }
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! A WebSocket that is only read, as streams are.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use url::Url;
+
+use super::Net;
+use super::error::NetError;
+use super::policy::Reach;
+use super::socket::{Wire, WsOptions};
+
+/// Time that a good-bye may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What came over a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A binary message.
+    Binary(Bytes),
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A sign of life without content: ping or pong.
+    Alive,
+}
+
+/// An open stream.
+pub struct StreamReader {
+    socket: WebSocketStream<Box<dyn Wire>>,
+    max_frame: usize,
+}
+
+impl Net {
+    /// Opens a WebSocket to read from, under the policy of [`Net::connect_ws`].
+    pub async fn read_stream(
+        &self,
+        url: &Url,
+        reach: Reach,
+        options: &WsOptions,
+    ) -> Result<StreamReader, NetError> {
+        let socket = self.connect_ws(url, reach, options).await?;
+        Ok(StreamReader {
+            socket,
+            max_frame: options.max_frame,
+        })
+    }
+}
+
+impl StreamReader {
+    /// The next message; `None` once the server has closed the stream. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Result<Received, NetError>> {
+        let message = match self.socket.next().await? {
+            Ok(message) => message,
+            Err(error) => return Some(Err(self.fault(&error))),
+        };
+        Some(Ok(match message {
+            Message::Binary(bytes) => Received::Binary(bytes),
+            Message::Text(text) => Received::Text(text),
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Received::Alive,
+        }))
+    }
+
+    /// Asks the server for a sign of life.
+    pub async fn ping(&mut self) -> Result<(), NetError> {
+        let sent = self.socket.send(Message::Ping(Bytes::new())).await;
+        sent.map_err(|error| self.fault(&error))
+    }
+
+    /// Says good-bye; the stream is over whether or not the server answers.
+    pub async fn close(mut self) {
+        drop(tokio::time::timeout(CLOSE_WITHIN, self.socket.close(None)).await);
+    }
+
+    fn fault(&self, error: &WsError) -> NetError {
+        match error {
+            WsError::Capacity(_) => NetError::TooLarge {
+                cap: self.max_frame,
+            },
+            WsError::Io(_) | WsError::ConnectionClosed | WsError::AlreadyClosed => {
+                NetError::Connect
+            }
+            WsError::Utf8(_) => NetError::Protocol("a text message is not UTF-8"),
+            _ => NetError::Protocol("the WebSocket broke"),
+        }
+    }
+}
