@@ -3,7 +3,7 @@
 //!
 //! # Modules by rank
 //!
-//! A module imports only modules of lower rank (`tests/layers.rs` holds us to it). Ranks 0 to 3
+//! A module imports only modules of lower rank (`tests/it/layers.rs` holds us to it). Ranks 0 to 3
 //! do no I/O and know no runtime.
 
 // 0
@@ -22,3 +22,7 @@ pub mod net;
 pub mod store;
 // 5
 pub mod identity;
+// 6
+pub mod directory;
+// 7
+pub mod resolve;

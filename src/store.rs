@@ -17,7 +17,7 @@ mod tests;
 pub use directory::{DirectoryStore, Queries, Tx};
 pub use row::{
     AccountStatus, Change, ChangeKind, Entry, MediatorRow, Owed, PackageState, PendingRow,
-    SourceCursor, WalkRow,
+    ProofMethod, SourceCursor, WalkRow,
 };
 
 /// Why the store could not do as asked.

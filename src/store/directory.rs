@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use super::database::Database;
 use super::row::{
     AccountStatus, Change, ChangeKind, Entry, MediatorRow, Owed, PackageState, PendingRow,
-    SourceCursor, WalkRow,
+    ProofMethod, SourceCursor, WalkRow,
 };
 use super::{StoreError, schema};
 use crate::clock::Timestamp;
@@ -259,16 +259,16 @@ impl Tx<'_> {
         let mut put = self.conn().prepare_cached(
             "INSERT INTO entry (did, handle, pds, signing_key, status, state, reason, detail, rev,
                commit_cid, cid, record, proof, proof_pds, proof_key, peer, regressed, source,
-               observed_at, proved_at, checked_at, next_check_at, failures, change_seq)
+               method, observed_at, proved_at, checked_at, next_check_at, failures, change_seq)
              VALUES (:did, :handle, :pds, :signing_key, :status, :state, :reason, :detail, :rev,
                :commit_cid, :cid, :record, :proof, :proof_pds, :proof_key, :peer, :regressed,
-               :source, :observed_at, :proved_at, :checked_at, :next_check_at, :failures,
+               :source, :method, :observed_at, :proved_at, :checked_at, :next_check_at, :failures,
                :change_seq)
              ON CONFLICT (did) DO UPDATE SET handle = :handle, pds = :pds,
                signing_key = :signing_key, status = :status, state = :state, reason = :reason,
                detail = :detail, rev = :rev, commit_cid = :commit_cid, cid = :cid,
                record = :record, proof = :proof, proof_pds = :proof_pds, proof_key = :proof_key,
-               peer = :peer, regressed = :regressed, source = :source,
+               peer = :peer, regressed = :regressed, source = :source, method = :method,
                observed_at = :observed_at, proved_at = :proved_at, checked_at = :checked_at,
                next_check_at = :next_check_at, failures = :failures, change_seq = :change_seq",
         )?;
@@ -291,6 +291,7 @@ impl Tx<'_> {
             ":peer": entry.peer,
             ":regressed": entry.regressed,
             ":source": entry.source,
+            ":method": entry.method.as_str(),
             ":observed_at": entry.observed_at.millis(),
             ":proved_at": entry.proved_at.map(Timestamp::millis),
             ":checked_at": entry.checked_at.millis(),
@@ -616,6 +617,9 @@ fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         mediators: Vec::new(),
         regressed: row.get("regressed")?,
         source: row.get("source")?,
+        method: parsed(row, "method", |s| {
+            ProofMethod::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
+        })?,
         observed_at: time(row, "observed_at")?,
         proved_at: row
             .get::<_, Option<i64>>("proved_at")?

@@ -115,6 +115,16 @@ words! {
 }
 
 words! {
+    /// What was proven.
+    ProofMethod {
+        /// The answer of `com.atproto.sync.getRecord`.
+        GetRecord = "getRecord",
+        /// The commit that wrote or deleted the record.
+        Commit = "commit",
+    }
+}
+
+words! {
     /// What a row of the change log tells.
     ChangeKind {
         /// A valid package appeared or replaced another.
@@ -177,8 +187,10 @@ pub struct Entry {
     /// Whether the PDS showed an older revision since.
     pub regressed: bool,
 
-    /// What led to the last proof.
+    /// What led to the last proof: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
     pub source: String,
+    /// What was proven.
+    pub method: ProofMethod,
     /// When this state was first seen.
     pub observed_at: Timestamp,
     /// When it was last proven.
@@ -225,8 +237,8 @@ pub struct Change {
 pub struct Owed {
     /// The account.
     pub did: Did,
-    /// What led to it, a short word for operators.
-    pub reason: &'static str,
+    /// What led to it, in short words for the worker and for operators.
+    pub reason: String,
     /// Status that the account's own PDS announced, if that is what led to it.
     pub hint: Option<AccountStatus>,
     /// Not before this time.

@@ -29,7 +29,8 @@ CREATE TABLE entry (
   proof_key     TEXT,
   peer          TEXT,              -- the did:peer of a present package
   regressed     INTEGER NOT NULL,  -- 1: its PDS showed an older revision
-  source        TEXT NOT NULL,     -- what led to the last proof
+  source        TEXT NOT NULL,     -- what led to the last proof: pds, relay, jetstream, ...
+  method        TEXT NOT NULL,     -- what was proven: getRecord, commit
   observed_at   INTEGER NOT NULL,  -- this state first seen
   proved_at     INTEGER,           -- last proof
   checked_at    INTEGER NOT NULL,  -- last look, with or without success

@@ -39,6 +39,7 @@ fn entry(n: u64) -> Entry {
         ],
         regressed: false,
         source: "test".to_owned(),
+        method: ProofMethod::GetRecord,
         observed_at: at(0),
         proved_at: Some(at(1)),
         checked_at: at(1),
@@ -149,10 +150,10 @@ async fn a_failed_write_undoes_itself_and_nothing_else() {
 #[tokio::test]
 async fn owed_work_is_coalesced_and_settled_by_generation() {
     let f = open();
-    let owe = |reason, seconds, hint: Option<&str>| {
+    let owe = |reason: &str, seconds, hint: Option<&str>| {
         let owed = Owed {
             did: did(7),
-            reason,
+            reason: String::from(reason),
             hint: hint.map(AccountStatus::parse),
             not_before: at(seconds),
         };

@@ -7,8 +7,11 @@
 //!
 //! Source: atproto event stream specification; spec/atproto.md, section 1.
 
+mod fields;
+
 use super::cbor::{CID_LEN, CborError, Item, Reader};
-use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
+
+use self::fields::{Fields, cut, set};
 
 /// Longest frame, in bytes (event stream specification).
 pub const MAX_FRAME: usize = 5_000_000;
@@ -87,7 +90,7 @@ pub struct Commit<'a> {
     pub blocks: &'a [u8],
     /// How many operations it has, on any path.
     pub ops: u64,
-    /// What it does to the account's key package; the last operation where there are several.
+    /// What it does to the account's key package.
     pub op: Option<RecordOp<'a>>,
     /// The server left operations and blocks out (obsolete, still sent by some).
     pub too_big: bool,
@@ -234,7 +237,8 @@ pub enum EventFault {
     /// Over [`MAX_OPS`].
     #[error("it has more than 200 operations")]
     TooManyOps,
-    /// The operation on the key package has no known action, or no CID of a record.
+    /// The operation on the key package has no known action or not the CID that goes with it, or
+    /// there are two of them.
     #[error("the operation on the key package is malformed")]
     Operation,
 }
@@ -329,217 +333,6 @@ fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Op, &'a str), FrameError>
         (Some(Op::Message), None) | (None, _) => Err(header),
         (_, Some(t)) if t.len() > MAX_NAME => Err(header),
         (Some(op), t) => Ok((op, t.unwrap_or_default())),
-    }
-}
-
-fn set<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), FrameError> {
-    if slot.is_some() {
-        return Err(FrameError::Framing(Framing::DuplicateField));
-    }
-    *slot = value;
-    Ok(())
-}
-
-/// `text` without what stands beyond `max` bytes.
-fn cut(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
-}
-
-/// The fields of all payloads. One reader serves every type: their names do not collide.
-#[derive(Default)]
-struct Fields<'a> {
-    seq: Option<u64>,
-    repo: Option<&'a str>,
-    did: Option<&'a str>,
-    rev: Option<&'a str>,
-    since: Option<&'a str>,
-    time: Option<&'a str>,
-    commit: Option<&'a [u8; CID_LEN]>,
-    prev_data: Option<&'a [u8; CID_LEN]>,
-    blocks: Option<&'a [u8]>,
-    ops: Option<Ops<'a>>,
-    too_big: Option<bool>,
-    active: Option<bool>,
-    status: Option<&'a str>,
-    name: Option<&'a str>,
-    error: Option<&'a str>,
-    message: Option<&'a str>,
-}
-
-impl<'a> Fields<'a> {
-    /// Reads a payload; `None` where it is not a map.
-    fn read(reader: &mut Reader<'a>) -> Result<Option<Self>, FrameError> {
-        let Some(pairs) = reader.map()? else {
-            return Ok(None);
-        };
-        let mut f = Self::default();
-        for _ in 0..pairs {
-            match reader.key()? {
-                "seq" => set(&mut f.seq, reader.unsigned()?)?,
-                "repo" => set(&mut f.repo, reader.text()?)?,
-                "did" => set(&mut f.did, reader.text()?)?,
-                "rev" => set(&mut f.rev, reader.text()?)?,
-                "since" => set(&mut f.since, reader.text()?)?,
-                "time" => set(&mut f.time, reader.text()?)?,
-                "commit" => set(&mut f.commit, reader.block_link()?)?,
-                "prevData" => set(&mut f.prev_data, reader.block_link()?)?,
-                "blocks" => set(&mut f.blocks, reader.bytes()?)?,
-                "ops" => set(&mut f.ops, Ops::read(reader)?)?,
-                "tooBig" => set(&mut f.too_big, reader.bool()?)?,
-                "active" => set(&mut f.active, reader.bool()?)?,
-                "status" => set(&mut f.status, reader.text()?)?,
-                "name" => set(&mut f.name, reader.text()?)?,
-                "error" => set(&mut f.error, reader.text()?)?,
-                "message" => set(&mut f.message, reader.text()?)?,
-                _ => reader.skip()?,
-            }
-        }
-        Ok(Some(f))
-    }
-
-    fn commit(self) -> Result<Commit<'a>, FrameError> {
-        let seq = self.seq()?;
-        let read = || {
-            let ops = self.ops.as_ref().ok_or(EventFault::Field("ops"))?;
-            if ops.count > MAX_OPS {
-                return Err(EventFault::TooManyOps);
-            }
-            let since = match self.since {
-                Some(since) => Some(named("since", Some(since), MAX_NAME)?),
-                None => None,
-            };
-            Ok(Commit {
-                seq,
-                repo: named("repo", self.repo, MAX_DID_LEN)?,
-                rev: named("rev", self.rev, MAX_NAME)?,
-                since,
-                time: named("time", self.time, MAX_NAME)?,
-                commit: self.commit.ok_or(EventFault::Field("commit"))?,
-                prev_data: self.prev_data,
-                blocks: self.blocks(MAX_BLOCKS)?,
-                ops: ops.count,
-                op: ops.ours.transpose()?,
-                too_big: self.too_big.unwrap_or(false),
-            })
-        };
-        read().map_err(|fault| event_error(seq, self.repo, fault))
-    }
-
-    fn sync(self) -> Result<Sync<'a>, FrameError> {
-        let seq = self.seq()?;
-        let read = || {
-            Ok(Sync {
-                seq,
-                did: named("did", self.did, MAX_DID_LEN)?,
-                rev: named("rev", self.rev, MAX_NAME)?,
-                time: named("time", self.time, MAX_NAME)?,
-                blocks: self.blocks(MAX_SYNC_BLOCKS)?,
-            })
-        };
-        read().map_err(|fault| event_error(seq, self.did, fault))
-    }
-
-    fn identity(self) -> Result<Identity<'a>, FrameError> {
-        let seq = self.seq()?;
-        let read = || {
-            Ok(Identity {
-                seq,
-                did: named("did", self.did, MAX_DID_LEN)?,
-                time: named("time", self.time, MAX_NAME)?,
-            })
-        };
-        read().map_err(|fault| event_error(seq, self.did, fault))
-    }
-
-    fn account(self) -> Result<Account<'a>, FrameError> {
-        let seq = self.seq()?;
-        let read = || {
-            let status = match self.status {
-                Some(status) => Some(named("status", Some(status), MAX_NAME)?),
-                None => None,
-            };
-            Ok(Account {
-                seq,
-                did: named("did", self.did, MAX_DID_LEN)?,
-                time: named("time", self.time, MAX_NAME)?,
-                active: self.active.ok_or(EventFault::Field("active"))?,
-                status,
-            })
-        };
-        read().map_err(|fault| event_error(seq, self.did, fault))
-    }
-
-    fn seq(&self) -> Result<u64, FrameError> {
-        self.seq
-            .filter(|seq| (1..=MAX_SEQ).contains(seq))
-            .ok_or(FrameError::Framing(Framing::Seq))
-    }
-
-    fn blocks(&self, max: usize) -> Result<&'a [u8], EventFault> {
-        let blocks = self.blocks.ok_or(EventFault::Field("blocks"))?;
-        if blocks.len() > max {
-            return Err(EventFault::BlocksTooLarge);
-        }
-        Ok(blocks)
-    }
-}
-
-fn named<'a>(
-    field: &'static str,
-    text: Option<&'a str>,
-    max: usize,
-) -> Result<&'a str, EventFault> {
-    text.filter(|text| !text.is_empty() && text.len() <= max)
-        .ok_or(EventFault::Field(field))
-}
-
-fn event_error(seq: u64, did: Option<&str>, fault: EventFault) -> FrameError {
-    FrameError::Event {
-        seq,
-        did: did
-            .filter(|did| !did.is_empty() && did.len() <= MAX_DID_LEN)
-            .map(str::to_owned),
-        fault,
-    }
-}
-
-/// The operations of a commit, as far as they concern us.
-struct Ops<'a> {
-    count: u64,
-    /// The last one on the key package's path.
-    ours: Option<Result<RecordOp<'a>, EventFault>>,
-}
-
-impl<'a> Ops<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Option<Self>, FrameError> {
-        let Some(count) = reader.array()? else {
-            return Ok(None);
-        };
-        let mut ours = None;
-        for _ in 0..count {
-            // An operation that is not even a map concerns nobody.
-            let Some(pairs) = reader.map()? else {
-                continue;
-            };
-            let (mut path, mut action, mut cid) = (None, None, None);
-            for _ in 0..pairs {
-                match reader.key()? {
-                    "path" => set(&mut path, reader.text()?)?,
-                    "action" => set(&mut action, reader.text()?)?,
-                    "cid" => set(&mut cid, reader.block_link()?)?,
-                    _ => reader.skip()?,
-                }
-            }
-            if path == Some(RECORD_PATH) {
-                ours = Some(match (action, cid) {
-                    (Some("create"), Some(cid)) => Ok(RecordOp::Create { cid }),
-                    (Some("update"), Some(cid)) => Ok(RecordOp::Update { cid }),
-                    (Some("delete"), _) => Ok(RecordOp::Delete),
-                    _ => Err(EventFault::Operation),
-                });
-            }
-        }
-        Ok(Some(Self { count, ours }))
     }
 }
 

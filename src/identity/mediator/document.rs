@@ -11,7 +11,7 @@ use crate::key::{Curve, SigningKey};
 use crate::syntax::MediatorDid;
 
 /// Keys and services kept of one document; more is no mediator.
-const MAX_KEYS: usize = 16;
+const MAX_KEYS: usize = 8;
 const MAX_SERVICES: usize = 8;
 
 /// Limits of one service: bytes of its address and of each routing key (a did:peer is long), and

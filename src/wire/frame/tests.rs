@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
 
 fn text(s: &str) -> Ipld {
     Ipld::String(s.to_owned())
@@ -124,11 +125,11 @@ fn a_commit_is_read_with_what_it_does_to_the_key_package() {
     let delete = op("delete", RECORD_PATH, Ipld::Null);
     assert_eq!(our_op(vec![other.clone()]), None);
     assert_eq!(
-        our_op(vec![update.clone()]),
+        our_op(vec![update, other.clone()]),
         Some(("update".to_owned(), Some(3)))
     );
     assert_eq!(
-        our_op(vec![update, other, delete]),
+        our_op(vec![other, delete]),
         Some(("delete".to_owned(), None))
     );
 }
@@ -153,7 +154,7 @@ fn operations_that_concern_others_may_be_anything() {
         map(&[]),
         op("burn", "a.b.c/d", Ipld::Integer(4)),
         map(&[("path", link(1)), ("action", Ipld::List(vec![link(1)]))]),
-        op("delete", RECORD_PATH, link(1)),
+        op("delete", RECORD_PATH, Ipld::Null),
     ];
     assert_eq!(our_op(odd), Some(("delete".to_owned(), None)));
 }
@@ -253,9 +254,18 @@ fn a_bad_event_is_told_apart_from_a_bad_stream() {
     let others = vec![op("create", "a.b.c/d", link(1)); 201];
     let bytes = message("#commit", &Ipld::Map(commit(others)));
     assert_eq!(fault(&bytes), EventFault::TooManyOps);
-    let ours = vec![op("create", RECORD_PATH, Ipld::Null)];
-    let bytes = message("#commit", &Ipld::Map(commit(ours)));
-    assert_eq!(fault(&bytes), EventFault::Operation);
+    for ours in [
+        vec![op("create", RECORD_PATH, Ipld::Null)],
+        vec![op("burn", RECORD_PATH, link(1))],
+        vec![op("delete", RECORD_PATH, link(1))],
+        vec![
+            op("update", RECORD_PATH, link(1)),
+            op("delete", RECORD_PATH, Ipld::Null),
+        ],
+    ] {
+        let bytes = message("#commit", &Ipld::Map(commit(ours)));
+        assert_eq!(fault(&bytes), EventFault::Operation);
+    }
     let large = Ipld::Bytes(vec![0; MAX_BLOCKS + 1]);
     assert_eq!(fault(&changed("blocks", large)), EventFault::BlocksTooLarge);
     for (field, value) in [

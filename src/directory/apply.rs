@@ -1,0 +1,616 @@
+//! What a finding does to an entry: a pure function of the entry before, the observation and the
+//! clock, run inside the store's transaction.
+
+use std::time::Duration;
+
+use ipld_core::cid::Cid;
+
+use crate::clock::Timestamp;
+use crate::identity::HandleCheck;
+use crate::key::SigningKey;
+use crate::keypackage::KeyPackage;
+use crate::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
+use crate::store::{AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod};
+use crate::syntax::{Did, Handle, Origin};
+
+/// An entry is proven again at the latest this long after its last proof.
+pub const REPROVE: Duration = Duration::from_secs(24 * 3600);
+
+/// An answer older than this since its last proof says so.
+pub const STALE: Duration = Duration::from_secs(72 * 3600);
+
+/// An entry without a proof for this long is dropped, and so is one whose package was removed
+/// this long ago.
+pub const DROP: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// First and longest wait after a look without success.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// Who showed a proof, which decides what a lower revision means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// A stream, which may replay.
+    Stream,
+    /// The PDS that the account's DID document names, asked just now.
+    Pds,
+}
+
+/// What the account's DID document says, as far as it matters here.
+#[derive(Debug, Clone)]
+pub struct IdentityFacts {
+    /// PDS.
+    pub pds: Option<Origin>,
+    /// Signing key.
+    pub key: Option<SigningKey>,
+    /// Whether the claimed handle leads back to the DID.
+    pub handle: HandleCheck,
+}
+
+/// What a look at an account found.
+#[derive(Debug, Clone)]
+pub enum Finding {
+    /// A proven record.
+    Present(VerifiedRecord),
+    /// A proven absence.
+    Absent(VerifiedAbsence),
+    /// The PDS says that there is none, and proves nothing.
+    AbsentUnproven,
+    /// The account is not active at its PDS, or its DID has ended.
+    Inactive(AccountStatus),
+    /// Its own PDS announced the account's deletion and no longer knows it.
+    Deleted,
+    /// The PDS answered, and the answer proves nothing.
+    Unverifiable {
+        /// Stable code.
+        reason: &'static str,
+        /// The same as a sentence.
+        detail: String,
+    },
+    /// Nothing could be asked. Only an identity that changed makes a difference then.
+    Unreachable,
+}
+
+/// One look at one account.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The account.
+    pub did: Did,
+    /// Its identity; `None` where the DID has ended.
+    pub identity: Option<IdentityFacts>,
+    /// What was found.
+    pub finding: Finding,
+    /// Who showed it.
+    pub authority: Authority,
+    /// What led to the look: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
+    pub source: &'static str,
+    /// When the asking began: what was applied since then is newer than this observation.
+    pub asked_at: Timestamp,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// What became of an observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A new or changed valid package.
+    Package,
+    /// A new or changed invalid package.
+    Invalid,
+    /// The same package, proven again.
+    Proven,
+    /// The package went away.
+    Removed,
+    /// Still, or never, without a package.
+    NotEnrolled,
+    /// The account's status hides it.
+    Inactive,
+    /// Deleted with everything about it.
+    Deleted,
+    /// Nothing is proven under the present identity.
+    Unverifiable,
+    /// The PDS showed an older revision.
+    Regressed,
+    /// Older than what is known.
+    Ignored,
+    /// Could not be asked.
+    Unreachable,
+    /// Dropped: too long without a proof, or without a package.
+    Dropped,
+}
+
+impl Outcome {
+    /// Stable code for metrics and answers.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Package => "package",
+            Self::Invalid => "invalid",
+            Self::Proven => "unchanged",
+            Self::Removed => "removed",
+            Self::NotEnrolled => "notEnrolled",
+            Self::Inactive => "inactive",
+            Self::Deleted => "deleted",
+            Self::Unverifiable => "unverifiable",
+            Self::Regressed => "regressed",
+            Self::Ignored => "ignored",
+            Self::Unreachable => "unreachable",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) outcome: Outcome,
+    pub(super) write: Write,
+    /// Changes, in order. `entry_change` tells which of them brought the entry's package.
+    pub(super) changes: Vec<Change>,
+    pub(super) entry_change: Option<usize>,
+    /// The proof of the package before goes with the change that brought it.
+    pub(super) supersedes: Option<(i64, Vec<u8>)>,
+    /// A revision that went backwards.
+    pub(super) evidence: Option<Commitment>,
+}
+
+/// What becomes of the row.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives for the length of one transaction")]
+pub(super) enum Write {
+    Nothing,
+    Put(Entry),
+    Delete,
+}
+
+/// Decides; see [`Outcome`] for what can come of it.
+pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
+    let Some(old) = old else { return first_sight(seen) };
+    let mut draft = Draft::new(old, seen);
+    let outcome = match &seen.finding {
+        Finding::Present(record) => draft.present(record),
+        Finding::Absent(absence) => draft.absent(absence),
+        Finding::AbsentUnproven => draft.absent_unproven(),
+        Finding::Inactive(status) => draft.inactive(status),
+        Finding::Deleted => draft.deleted(),
+        Finding::Unverifiable { reason, detail } => draft.unverifiable(reason, detail),
+        Finding::Unreachable => draft.unreachable(),
+    };
+    draft.finish(outcome)
+}
+
+/// An account without an entry gets one only by a proven record.
+fn first_sight(seen: &Observation) -> Decision {
+    let outcome = match &seen.finding {
+        Finding::Present(record) => {
+            let mut draft = Draft::new(blank(seen), seen);
+            let outcome = draft.present(record);
+            return draft.finish(outcome);
+        }
+        Finding::Absent(_) | Finding::AbsentUnproven => Outcome::NotEnrolled,
+        Finding::Inactive(_) | Finding::Deleted => Outcome::Inactive,
+        Finding::Unverifiable { .. } => Outcome::Unverifiable,
+        Finding::Unreachable => Outcome::Unreachable,
+    };
+    Decision {
+        outcome,
+        write: Write::Nothing,
+        changes: Vec::new(),
+        entry_change: None,
+        supersedes: None,
+        evidence: None,
+    }
+}
+
+/// An entry of which nothing is known yet.
+fn blank(seen: &Observation) -> Entry {
+    Entry {
+        did: seen.did.clone(),
+        handle: None,
+        pds: None,
+        signing_key: None,
+        status: AccountStatus::Active,
+        state: PackageState::Removed,
+        reason: None,
+        detail: None,
+        rev: None,
+        commit: None,
+        cid: None,
+        record: None,
+        proof: None,
+        proof_pds: None,
+        proof_key: None,
+        peer: None,
+        mediators: Vec::new(),
+        regressed: false,
+        source: seen.source.to_owned(),
+        method: ProofMethod::GetRecord,
+        observed_at: seen.at,
+        proved_at: None,
+        checked_at: seen.at,
+        next_check_at: seen.at,
+        failures: 0,
+        change_seq: 0,
+    }
+}
+
+/// How a proof stands to the one before.
+enum Order {
+    /// The first under this PDS and key, or a later revision.
+    Newer,
+    /// The same commit.
+    Same,
+    /// Older, and only late: something newer was applied while it was fetched, or a replay.
+    Late,
+    /// Older, or another commit of the same revision, shown by the PDS itself.
+    Backwards,
+}
+
+/// The entry in the making.
+struct Draft<'o> {
+    seen: &'o Observation,
+    entry: Entry,
+    changes: Vec<Change>,
+    entry_change: Option<usize>,
+    supersedes: Option<(i64, Vec<u8>)>,
+    evidence: Option<Commitment>,
+    /// Whether the package was proven before this observation under the identity of today.
+    known: bool,
+}
+
+impl<'o> Draft<'o> {
+    fn new(old: Entry, seen: &'o Observation) -> Self {
+        let mut draft = Self {
+            seen,
+            known: old.change_seq != 0,
+            entry: old,
+            changes: Vec::new(),
+            entry_change: None,
+            supersedes: None,
+            evidence: None,
+        };
+        draft.identity();
+        draft
+    }
+
+    /// Takes over what the DID document says.
+    fn identity(&mut self) {
+        let Some(facts) = &self.seen.identity else { return };
+        let handle = match &facts.handle {
+            HandleCheck::Verified(handle) => Some(handle.clone()),
+            HandleCheck::Invalid => None,
+            // A name server that does not answer takes nobody's handle away.
+            HandleCheck::Inconclusive => self.entry.handle.clone(),
+        };
+        let entry = &mut self.entry;
+        let changed = entry.handle != handle
+            || entry.pds != facts.pds
+            || entry.signing_key != facts.key;
+        entry.handle = handle;
+        entry.pds.clone_from(&facts.pds);
+        entry.signing_key.clone_from(&facts.key);
+        if changed && self.known {
+            let detail = self.entry.handle.as_ref().map(Handle::to_string);
+            self.change(ChangeKind::Identity, detail);
+        }
+    }
+
+    fn present(&mut self, record: &VerifiedRecord) -> Outcome {
+        let shown = record.commitment();
+        match self.order(shown, Some(record.cid())) {
+            Order::Newer | Order::Same => {}
+            Order::Late => return Outcome::Ignored,
+            Order::Backwards => return self.regressed(shown),
+        }
+        let same = self.entry.cid.as_ref() == Some(record.cid())
+            && matches!(self.entry.state, PackageState::Present | PackageState::Invalid);
+        if !same {
+            self.supersede();
+        }
+        self.proven(shown);
+        self.entry.cid = Some(*record.cid());
+        self.entry.record = Some(record.record().to_vec());
+        // Parsed anew each time: a newer version of this program may judge otherwise.
+        let before = (self.entry.state, self.entry.reason.clone());
+        match KeyPackage::parse(record.record()) {
+            Ok(package) => {
+                self.entry.state = PackageState::Present;
+                self.entry.reason = None;
+                self.entry.detail = None;
+                self.entry.peer = Some(package.peer.as_str().to_owned());
+                self.entry.mediators = package.mediators;
+            }
+            Err(invalid) => {
+                self.entry.state = PackageState::Invalid;
+                self.entry.reason = Some(invalid.rule.code().to_owned());
+                self.entry.detail = Some(invalid.to_string());
+                self.entry.peer = None;
+                self.entry.mediators = Vec::new();
+            }
+        }
+        if same && before == (self.entry.state, self.entry.reason.clone()) {
+            return Outcome::Proven;
+        }
+        self.entry.observed_at = self.seen.at;
+        self.entry_change = Some(self.changes.len());
+        if self.entry.state == PackageState::Present {
+            self.change(ChangeKind::Package, None);
+            Outcome::Package
+        } else {
+            let detail = self.entry.reason.clone();
+            self.change(ChangeKind::Invalid, detail);
+            Outcome::Invalid
+        }
+    }
+
+    fn absent(&mut self, absence: &VerifiedAbsence) -> Outcome {
+        let shown = absence.commitment();
+        match self.order(shown, None) {
+            Order::Newer | Order::Same => {}
+            Order::Late => return Outcome::Ignored,
+            Order::Backwards => return self.regressed(shown),
+        }
+        let gone = matches!(
+            self.entry.state,
+            PackageState::Removed | PackageState::RemovedUnproven
+        );
+        if !gone {
+            self.supersede();
+            self.change(ChangeKind::Removed, None);
+            self.entry.observed_at = self.seen.at;
+        }
+        self.clear(PackageState::Removed);
+        self.proven(shown);
+        if !gone {
+            Outcome::Removed
+        } else if self.seen.at.since(self.entry.observed_at) > DROP {
+            self.change(ChangeKind::Dropped, None);
+            Outcome::Dropped
+        } else {
+            Outcome::NotEnrolled
+        }
+    }
+
+    fn absent_unproven(&mut self) -> Outcome {
+        if self.overtaken() {
+            return Outcome::Ignored;
+        }
+        self.active();
+        self.looked_at(REPROVE);
+        match self.entry.state {
+            // A proven absence is not replaced by a mere claim of the same.
+            PackageState::Removed | PackageState::RemovedUnproven => {
+                if self.seen.at.since(self.entry.observed_at) > DROP {
+                    self.change(ChangeKind::Dropped, None);
+                    return Outcome::Dropped;
+                }
+                Outcome::NotEnrolled
+            }
+            _ => {
+                self.supersede();
+                self.change(ChangeKind::Removed, Some("unproven".to_owned()));
+                self.clear(PackageState::RemovedUnproven);
+                self.entry.proof = None;
+                self.entry.observed_at = self.seen.at;
+                Outcome::Removed
+            }
+        }
+    }
+
+    fn inactive(&mut self, status: &AccountStatus) -> Outcome {
+        self.looked_at(REPROVE);
+        if self.entry.status != *status {
+            self.entry.status = status.clone();
+            self.change(ChangeKind::Status, Some(status.to_string()));
+        }
+        self.drop_if_old().unwrap_or(Outcome::Inactive)
+    }
+
+    fn deleted(&mut self) -> Outcome {
+        self.change(ChangeKind::Removed, Some("account deleted".to_owned()));
+        Outcome::Deleted
+    }
+
+    fn unverifiable(&mut self, reason: &str, detail: &str) -> Outcome {
+        self.failed();
+        if self.proof_is_current() {
+            // The entry is proven under the present identity: a server that talks nonsense today
+            // does not unsay what the account signed.
+            return self.drop_if_old().unwrap_or(Outcome::Unverifiable);
+        }
+        self.withdraw(reason, detail);
+        self.drop_if_old().unwrap_or(Outcome::Unverifiable)
+    }
+
+    fn unreachable(&mut self) -> Outcome {
+        self.failed();
+        if !self.proof_is_current() {
+            self.withdraw(
+                "pds_unreachable",
+                "the account's key or PDS changed, and its PDS cannot be asked for a new proof",
+            );
+        }
+        self.drop_if_old().unwrap_or(Outcome::Unreachable)
+    }
+
+    /// What was proven under another key or PDS is no longer shown as verified.
+    fn withdraw(&mut self, reason: &str, detail: &str) {
+        if self.entry.state == PackageState::Unverifiable {
+            return;
+        }
+        self.supersede();
+        self.change(ChangeKind::Unverifiable, Some(reason.to_owned()));
+        self.clear(PackageState::Unverifiable);
+        self.entry.reason = Some(reason.to_owned());
+        self.entry.detail = Some(detail.to_owned());
+        self.entry.observed_at = self.seen.at;
+    }
+
+    fn regressed(&mut self, shown: &Commitment) -> Outcome {
+        self.looked_at(REPROVE);
+        self.evidence = Some(shown.clone());
+        if !self.entry.regressed {
+            self.entry.regressed = true;
+            self.change(ChangeKind::Regressed, Some(shown.rev().to_string()));
+        }
+        Outcome::Regressed
+    }
+
+    /// How `shown` stands to the entry's proof (invariant 4): revisions are ordered only under
+    /// one account, PDS and key.
+    fn order(&self, shown: &Commitment, cid: Option<&Cid>) -> Order {
+        let Some(rev) = self.entry.rev else { return Order::Newer };
+        let same_order = self.entry.proof_key.as_ref() == Some(shown.key())
+            && self.entry.proof_pds == self.entry.pds;
+        if !same_order || shown.rev() > rev {
+            return Order::Newer;
+        }
+        if shown.rev() == rev && self.entry.commit.as_ref() == Some(shown.commit()) {
+            // A stream that repeats what is known says nothing about today.
+            let repeated = self.seen.authority == Authority::Stream
+                && (cid.is_some()) == (self.entry.cid.is_some());
+            return if repeated { Order::Late } else { Order::Same };
+        }
+        if self.seen.authority == Authority::Stream || self.overtaken() {
+            return Order::Late;
+        }
+        Order::Backwards
+    }
+
+    /// Whether something was proven after this look began.
+    fn overtaken(&self) -> bool {
+        self.entry.proved_at.is_some_and(|proved| proved > self.seen.asked_at)
+    }
+
+    /// Whether the entry's proof was made under the PDS and key of today.
+    fn proof_is_current(&self) -> bool {
+        self.seen.identity.is_none()
+            || (self.entry.proof_pds == self.entry.pds
+                && self.entry.proof_key == self.entry.signing_key)
+    }
+
+    /// A proof is taken over.
+    fn proven(&mut self, shown: &Commitment) {
+        let seen = self.seen;
+        let entry = &mut self.entry;
+        entry.rev = Some(shown.rev());
+        entry.commit = Some(*shown.commit());
+        entry.proof = Some(shown.car().to_vec());
+        entry.proof_key = Some(shown.key().clone());
+        entry.proof_pds.clone_from(&entry.pds);
+        entry.regressed = false;
+        entry.proved_at = Some(seen.at);
+        seen.source.clone_into(&mut entry.source);
+        entry.method = match seen.authority {
+            Authority::Stream => ProofMethod::Commit,
+            Authority::Pds => ProofMethod::GetRecord,
+        };
+        self.looked_at(REPROVE);
+        // Old events can be replayed after newer ones: only the PDS itself, asked just now, says
+        // that an account is active again.
+        if seen.authority == Authority::Pds {
+            self.active();
+        }
+    }
+
+    fn active(&mut self) {
+        if !self.entry.status.is_active() {
+            self.entry.status = AccountStatus::Active;
+            self.change(ChangeKind::Status, Some(AccountStatus::Active.to_string()));
+        }
+    }
+
+    /// A look that had an answer: the next one comes within `within`, spread over its last
+    /// quarter so that what was learnt together is not asked for together.
+    fn looked_at(&mut self, within: Duration) {
+        let entry = &mut self.entry;
+        entry.checked_at = self.seen.at;
+        entry.failures = 0;
+        let spread = within / 4;
+        let part = f64::from(spread_of(&entry.did)) / f64::from(u16::MAX);
+        entry.next_check_at = self.seen.at.plus(within - spread).plus(spread.mul_f64(part));
+    }
+
+    /// A look without an answer.
+    fn failed(&mut self) {
+        self.entry.checked_at = self.seen.at;
+        self.entry.failures = self.entry.failures.saturating_add(1);
+        self.entry.next_check_at =
+            self.seen.at.plus(backoff(self.entry.failures, spread_of(&self.entry.did)));
+    }
+
+    fn drop_if_old(&mut self) -> Option<Outcome> {
+        let last = self.entry.proved_at.unwrap_or(self.entry.observed_at);
+        (self.seen.at.since(last) > DROP).then(|| {
+            self.change(ChangeKind::Dropped, None);
+            Outcome::Dropped
+        })
+    }
+
+    /// Keeps the proof of the package that is about to be replaced.
+    fn supersede(&mut self) {
+        let had = matches!(self.entry.state, PackageState::Present | PackageState::Invalid);
+        if let (true, Some(proof)) = (had, self.entry.proof.take()) {
+            self.supersedes = Some((self.entry.change_seq, proof));
+        }
+    }
+
+    /// Takes the package out of the entry.
+    fn clear(&mut self, state: PackageState) {
+        let entry = &mut self.entry;
+        entry.state = state;
+        entry.reason = None;
+        entry.detail = None;
+        entry.cid = None;
+        entry.record = None;
+        entry.peer = None;
+        entry.mediators = Vec::new();
+    }
+
+    fn change(&mut self, kind: ChangeKind, detail: Option<String>) {
+        let entry = &self.entry;
+        self.changes.push(Change {
+            seq: 0,
+            did: entry.did.clone(),
+            kind,
+            rev: entry.rev,
+            cid: entry.cid,
+            peer: entry.peer.clone(),
+            mediators: entry.mediators.clone(),
+            key: entry.proof_key.clone(),
+            detail,
+            seen_at: self.seen.at,
+            proof: None,
+        });
+    }
+
+    fn finish(self, outcome: Outcome) -> Decision {
+        let write = match outcome {
+            Outcome::Ignored => Write::Nothing,
+            Outcome::Deleted | Outcome::Dropped => Write::Delete,
+            _ => Write::Put(self.entry),
+        };
+        let ignored = matches!(write, Write::Nothing);
+        Decision {
+            outcome,
+            write,
+            changes: if ignored { Vec::new() } else { self.changes },
+            entry_change: self.entry_change,
+            supersedes: self.supersedes.filter(|_| !ignored),
+            evidence: self.evidence,
+        }
+    }
+}
+
+/// A number that spreads accounts over a span of time, the same for an account each time.
+pub fn spread_of(did: &Did) -> u16 {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(did.as_str());
+    u16::from_be_bytes([digest[0], digest[1]])
+}
+
+/// The wait after `failures` looks without success in a row, between half and all of a doubling
+/// step.
+pub fn backoff(failures: u32, spread: u16) -> Duration {
+    let (first, longest) = BACKOFF;
+    let step = first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(longest);
+    step / 2 + (step / 2).mul_f64(f64::from(spread) / f64::from(u16::MAX))
+}
+

@@ -1,0 +1,197 @@
+//! The recipient view: an entry as `resolveRecipient` answers it
+//! (`lexicons/at/didcomm/directory/defs.json`).
+
+use bytes::Bytes;
+use data_encoding::{BASE64_NOPAD, HEXLOWER};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::apply::STALE;
+use super::{Refusal, RefusalKind};
+use crate::clock::Timestamp;
+use crate::did_peer::{PeerDid, PeerKey};
+use crate::identity::MediatorDocument;
+use crate::keypackage::record_json;
+use crate::store::{Entry, PackageState};
+use crate::syntax::{Did, Handle, RECORD_PATH};
+
+/// Most mediators of one package that are looked up and shown with their documents; a sender
+/// takes the first that answers.
+pub const MAX_MEDIATORS: usize = 8;
+
+/// A rendered answer, ready to be sent.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// The account it is about.
+    pub did: Did,
+    /// Its verified handle, under which the answer is found too.
+    pub handle: Option<Handle>,
+    /// The JSON body.
+    pub body: Bytes,
+    /// Strong entity tag, quoted: over the body without its check times.
+    pub etag: String,
+    /// When it was rendered; ages in it are of then.
+    pub at: Timestamp,
+}
+
+/// What the answer is made of, besides the entry.
+pub(super) struct Surroundings {
+    /// The entry's mediators in its order; those beyond [`MAX_MEDIATORS`] unchecked.
+    pub(super) mediators: Vec<MediatorDocument>,
+    /// Whether another active account names the same did:peer.
+    pub(super) ambiguous: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RecipientView<'a> {
+    did: &'a Did,
+    handle: &'a str,
+    pds: &'a str,
+    status: &'a str,
+    key_package: KeyPackageView<'a>,
+    peer: PeerView<'a>,
+    mediators: Vec<MediatorDocument>,
+    verification: VerificationView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<ProofView>,
+}
+
+#[derive(Serialize)]
+struct KeyPackageView<'a> {
+    uri: String,
+    cid: String,
+    rev: &'a str,
+    value: Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PeerView<'a> {
+    did: &'a str,
+    key_agreement: &'a [PeerKey],
+    authentication: &'a [PeerKey],
+    ambiguous: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VerificationView<'a> {
+    signing_key: String,
+    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proved_at: Option<String>,
+    observed_at: String,
+    source: &'a str,
+    stale: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ProofView {
+    car: BytesView,
+}
+
+/// Bytes as the atproto data model writes them in JSON.
+#[derive(Serialize)]
+struct BytesView {
+    #[serde(rename = "$bytes")]
+    base64: String,
+}
+
+/// Why an entry is not shown as a recipient, if it is not.
+pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
+    if !entry.status.is_active() {
+        return Some(Refusal::new(
+            RefusalKind::AccountInactive,
+            format!("the account is not active: {}", entry.status),
+        ));
+    }
+    let detail = || entry.detail.clone().unwrap_or_default();
+    match entry.state {
+        PackageState::Present => None,
+        PackageState::Invalid => Some(Refusal::new(
+            RefusalKind::InvalidKeyPackage,
+            format!("{} ({})", detail(), entry.reason.as_deref().unwrap_or("invalid")),
+        )),
+        PackageState::Removed => Some(Refusal::new(
+            RefusalKind::NotEnrolled,
+            "the account has removed its key package (proven)",
+        )),
+        PackageState::RemovedUnproven => Some(Refusal::new(
+            RefusalKind::NotEnrolledUnproven,
+            "the account's PDS says that it has no key package, and gives no proof of that",
+        )),
+        PackageState::Unverifiable => Some(Refusal::new(
+            RefusalKind::Upstream,
+            format!(
+                "the account's key package cannot be verified: {} ({})",
+                detail(),
+                entry.reason.as_deref().unwrap_or("unverifiable")
+            ),
+        )),
+    }
+}
+
+/// Renders a present package. `None` when the entry does not hold what its state promises, which
+/// only damage could bring about.
+pub(super) fn render(
+    entry: &Entry,
+    around: &Surroundings,
+    with_proof: bool,
+    now: Timestamp,
+) -> Option<Rendered> {
+    let record = entry.record.as_deref()?;
+    let peer = PeerDid::parse(entry.peer.as_deref()?).ok()?;
+    let age = entry.proved_at.map(|proved| now.since(proved));
+    let mut view = RecipientView {
+        did: &entry.did,
+        handle: entry.handle.as_ref().map_or("handle.invalid", Handle::as_str),
+        pds: entry.pds.as_ref()?.as_str(),
+        status: if entry.regressed { "regressed" } else { entry.status.as_str() },
+        key_package: KeyPackageView {
+            uri: format!("at://{}/{RECORD_PATH}", entry.did),
+            cid: entry.cid.as_ref()?.to_string(),
+            rev: entry.rev.as_ref()?.as_str(),
+            value: record_json(record).ok()?,
+        },
+        peer: PeerView {
+            did: peer.as_str(),
+            key_agreement: peer.key_agreement(),
+            authentication: peer.authentication(),
+            ambiguous: around.ambiguous,
+        },
+        mediators: around.mediators.clone(),
+        verification: VerificationView {
+            signing_key: entry.proof_key.as_ref()?.did_key(),
+            method: entry.method.as_str(),
+            proved_at: None,
+            observed_at: entry.observed_at.to_string(),
+            source: &entry.source,
+            stale: age.is_none_or(|age| age > STALE),
+            age: None,
+        },
+        proof: None,
+    };
+    if with_proof {
+        view.proof = Some(ProofView { car: BytesView { base64: BASE64_NOPAD.encode(entry.proof.as_deref()?) } });
+    }
+    // The tag is over what a reader would act on: not over when it was last checked.
+    for mediator in &mut view.mediators {
+        mediator.checked_at = None;
+        mediator.reason = None;
+    }
+    let digest = Sha256::digest(serde_json::to_vec(&view).ok()?);
+    view.mediators.clone_from(&around.mediators);
+    view.verification.proved_at = entry.proved_at.map(|at| at.to_string());
+    view.verification.age = age.map(|age| age.as_secs());
+    Some(Rendered {
+        did: entry.did.clone(),
+        handle: entry.handle.clone(),
+        body: serde_json::to_vec(&view).ok()?.into(),
+        etag: format!("\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
+        at: now,
+    })
+}

@@ -1,0 +1,497 @@
+//! One account at a time: fetch what its PDS shows, prove it, apply it to the directory.
+//!
+//! A look is made for whoever asks (on demand, within budgets), for events and walks (owed work,
+//! durable in the store, with growing back-off) and by age (every entry is proven again within
+//! 24 hours). There is one look per account at a time; whoever comes while it runs shares it,
+//! unless what brought them is newer than its start.
+
+mod fetch;
+mod limits;
+mod negative;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, join_all};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
+use url::Url;
+
+use crate::clock::Clock;
+use crate::directory::{Directory, Outcome, Refusal, RefusalKind, Rendered, Settle};
+use crate::identity::{Freshness, HandleError, Identity};
+use crate::net::Net;
+use crate::store::{AccountStatus, StoreError};
+use crate::syntax::{Actor, Did, MediatorDid, Origin};
+
+use limits::MissLimiter;
+use negative::Negatives;
+
+pub use worker::Worker;
+
+/// How looks are bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResolveSettings {
+    /// Looks under way for askers; beyond it an asker is told to come back. Absent: 64.
+    pub on_demand: usize,
+    /// Looks under way for events, walks and re-proofs together. Absent: 16.
+    pub maintenance: usize,
+    /// Looks that one asker's address may cause per minute (IPv6: its /64). Absent: 60.
+    pub misses_per_minute: u32,
+    /// How long a look without a package is remembered for askers. Absent: 30 s.
+    #[serde(with = "humantime_serde")]
+    pub negative_ttl: Duration,
+    /// Longest time an asker waits for a look; the look itself goes on. Absent: 15 s.
+    #[serde(with = "humantime_serde")]
+    pub patience: Duration,
+}
+
+impl Default for ResolveSettings {
+    fn default() -> Self {
+        Self {
+            on_demand: 64,
+            maintenance: 16,
+            misses_per_minute: 60,
+            negative_ttl: Duration::from_secs(30),
+            patience: Duration::from_secs(15),
+        }
+    }
+}
+
+/// A PDS that the operator named, with the address under which it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The PDS as DID documents name it.
+    pub origin: Origin,
+    /// Where to connect, such as `http://pds:3000`.
+    pub connect: Url,
+}
+
+/// What led to a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// `pds`, `relay`, `jetstream`, `listing`, `request` or `recheck`; kept with the entry.
+    pub source: &'static str,
+    /// The identity may have changed: look it up anew.
+    pub fresh_identity: bool,
+    /// Status that the account's own PDS announced.
+    pub hint: Option<AccountStatus>,
+    /// The PDS whose walk came by: only accounts that seem to have a package there are worth an
+    /// identity look-up.
+    pub sift: Option<Origin>,
+}
+
+impl Cause {
+    /// A cause without further meaning.
+    pub fn new(source: &'static str) -> Self {
+        Self { source, fresh_identity: false, hint: None, sift: None }
+    }
+}
+
+/// What a look came to.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// What it did to the directory.
+    pub outcome: Outcome,
+    /// Why there is no recipient view, where the directory has no entry to say so.
+    pub refusal: Option<Refusal>,
+    /// The proof, of presence or absence.
+    pub car: Option<Bytes>,
+}
+
+/// Why a look came to nothing; it can be repeated.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LookError {
+    /// A limit of ours is reached, or a host asked us to stay away.
+    #[error("too many look-ups are under way")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// A server that had to be asked did not answer.
+    #[error("{what} did not answer: {why}")]
+    Unreachable {
+        /// Which server: `the DID directory`, `the PDS`.
+        what: &'static str,
+        /// What went wrong.
+        why: String,
+        /// When to try again, where known.
+        retry_after: Option<Duration>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an asker gets no recipient view.
+#[derive(Debug, Clone)]
+pub enum AskError {
+    /// The answer is that there is none.
+    Refused(Refusal),
+    /// Too much is asked at the moment, by this address or by all.
+    OverBudget {
+        /// Whether it is this asker's own limit.
+        own: bool,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for AskError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+type Flight = Shared<BoxFuture<'static, Result<Looked, LookError>>>;
+
+/// Looks at accounts. Cloning is cheap.
+#[derive(Clone)]
+pub struct Resolver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    net: Net,
+    identity: Identity,
+    directory: Arc<Directory>,
+    routes: HashMap<Origin, Url>,
+    settings: ResolveSettings,
+    clock: Clock,
+
+    /// Looks under way, at most one per account; bounded by the budgets below.
+    flights: Mutex<HashMap<Did, Flight>>,
+    on_demand: Arc<Semaphore>,
+    misses: MissLimiter,
+    negatives: Negatives,
+    /// Identities that were looked up anew because a signature did not hold.
+    doubted: moka::sync::Cache<Did, ()>,
+    /// Owed work was written.
+    wake: Notify,
+    wake_mediators: Notify,
+}
+
+/// An identity is looked up anew because of a bad signature at most once in this time.
+const DOUBT: Duration = Duration::from_secs(60);
+
+impl Resolver {
+    /// Prepares looks; starts nothing. See [`Worker`] for the owed ones.
+    pub fn bind(
+        net: Net,
+        identity: Identity,
+        directory: Arc<Directory>,
+        routes: Vec<Route>,
+        settings: ResolveSettings,
+        clock: Clock,
+    ) -> Self {
+        let routes = routes.into_iter().map(|route| (route.origin, route.connect)).collect();
+        Self {
+            inner: Arc::new(Inner {
+                net,
+                identity,
+                directory,
+                routes,
+                flights: Mutex::default(),
+                on_demand: Arc::new(Semaphore::new(settings.on_demand)),
+                misses: MissLimiter::new(settings.misses_per_minute),
+                negatives: Negatives::new(settings.negative_ttl),
+                doubted: moka::sync::Cache::builder()
+                    .max_capacity(10_000)
+                    .time_to_live(DOUBT)
+                    .build(),
+                wake: Notify::new(),
+                wake_mediators: Notify::new(),
+                settings,
+                clock,
+            }),
+        }
+    }
+
+    /// The directory that looks are applied to.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.inner.directory
+    }
+
+    /// Identities, as far as they are known.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// What dials out.
+    pub fn net(&self) -> &Net {
+        &self.inner.net
+    }
+
+    /// Owed work was written: the worker need not wait for its next round.
+    pub fn wake(&self) {
+        self.inner.wake.notify_one();
+        self.inner.wake_mediators.notify_one();
+    }
+
+    /// The recipient view of an account, from the directory or by a look now.
+    ///
+    /// `asker` is the address that pays for a look out of its own allowance.
+    pub async fn recipient(
+        &self,
+        actor: &Actor,
+        with_proof: bool,
+        asker: IpAddr,
+    ) -> Result<Arc<Rendered>, AskError> {
+        if let Some(known) = self.inner.directory.recipient(actor, with_proof).await? {
+            return known.map_err(AskError::Refused);
+        }
+        let did = self.account(actor, asker).await?;
+        // The handle may be known under the DID already, or have just been taken over.
+        if let Some(known) = self.known_under(actor, &did, with_proof).await? {
+            return known;
+        }
+        let looked = self.ask(&did, asker).await?;
+        match self.inner.directory.recipient(&Actor::Did(did), with_proof).await? {
+            Some(known) => known.map_err(AskError::Refused),
+            None => Err(AskError::Refused(looked.refusal.unwrap_or_else(|| {
+                Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
+            }))),
+        }
+    }
+
+    /// The newest proof about an account, of presence or absence, as a CAR.
+    pub async fn proof(&self, did: &Did, asker: IpAddr) -> Result<Bytes, AskError> {
+        let known = {
+            let did = did.clone();
+            self.inner.directory.store().query(move |q| q.entry(&did)).await?
+        };
+        if let Some(entry) = known {
+            if !entry.status.is_active() {
+                return Err(AskError::Refused(Refusal::new(
+                    RefusalKind::AccountInactive,
+                    format!("the account is not active: {}", entry.status),
+                )));
+            }
+            if let Some(proof) = entry.proof {
+                return Ok(proof.into());
+            }
+        }
+        let looked = self.ask(did, asker).await?;
+        match (looked.car, looked.refusal) {
+            (Some(car), _) => Ok(car),
+            (None, Some(refusal)) => Err(AskError::Refused(refusal)),
+            (None, None) => Err(AskError::Refused(Refusal::new(
+                RefusalKind::NotEnrolledUnproven,
+                "the account's PDS gives no proof",
+            ))),
+        }
+    }
+
+    /// Looks at an account now, whatever is known of it, on behalf of an asker.
+    pub async fn refresh(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
+        self.charge(asker)?;
+        let _permit = self.permit()?;
+        let cause = Cause { fresh_identity: true, ..Cause::new("request") };
+        let looked = self.patiently(self.look(did, cause)).await?;
+        self.inner.negatives.forget(did);
+        looked.map_err(ask_error)
+    }
+
+    /// Looks at an account. What is known when this begins is looked at anew; it never shares a
+    /// look that began earlier.
+    pub async fn look(&self, did: &Did, cause: Cause) -> Result<Looked, LookError> {
+        self.look_and_settle(did, cause, Settle::Nothing).await
+    }
+
+    async fn look_and_settle(
+        &self,
+        did: &Did,
+        cause: Cause,
+        settle: Settle,
+    ) -> Result<Looked, LookError> {
+        loop {
+            let mine = {
+                let mut flights = self.flights();
+                match flights.get(did) {
+                    Some(earlier) => Err(earlier.clone()),
+                    None => Ok(self.take_off(&mut flights, did, cause.clone(), settle)),
+                }
+            };
+            match mine {
+                Ok(flight) => return flight.await,
+                Err(earlier) => drop(earlier.await),
+            }
+        }
+    }
+
+    /// A look for an asker: shares one that is under way, remembers for a while that there was
+    /// nothing, and counts against the asker's allowance and everybody's.
+    async fn ask(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
+        if let Some(remembered) = self.inner.negatives.get(did) {
+            return Ok(remembered);
+        }
+        let under_way = self.flights().get(did).cloned();
+        let looked = match under_way {
+            Some(flight) => self.patiently(flight).await?,
+            None => {
+                self.charge(asker)?;
+                let permit = self.permit()?;
+                let flight = {
+                    let mut flights = self.flights();
+                    match flights.get(did) {
+                        Some(flight) => flight.clone(),
+                        None => {
+                            let cause = Cause::new("request");
+                            self.take_off(&mut flights, did, cause, Settle::Nothing)
+                        }
+                    }
+                };
+                let looked = self.patiently(flight).await;
+                drop(permit);
+                looked?
+            }
+        };
+        let looked = looked.map_err(ask_error)?;
+        if looked.refusal.is_some() {
+            self.inner.negatives.remember(did, &looked);
+        }
+        Ok(looked)
+    }
+
+    /// Starts a look in a task of its own, so that an asker who goes away takes nobody else's
+    /// answer along.
+    fn take_off(
+        &self,
+        flights: &mut HashMap<Did, Flight>,
+        did: &Did,
+        cause: Cause,
+        settle: Settle,
+    ) -> Flight {
+        let resolver = self.clone();
+        let account = did.clone();
+        let task = tokio::spawn(async move {
+            let looked = resolver.inner.look_now(&account, &cause, settle).await;
+            resolver.flights().remove(&account);
+            looked
+        });
+        let landed = async move {
+            task.await.unwrap_or_else(|error| {
+                // A panic in a look is a defect of ours; the asker gets an error, others go on.
+                tracing::error!(%error, "a look failed");
+                Err(LookError::Store(StoreError::Closed))
+            })
+        };
+        let flight = landed.boxed().shared();
+        flights.insert(did.clone(), flight.clone());
+        flight
+    }
+
+    fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<Did, Flight>> {
+        self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn charge(&self, asker: IpAddr) -> Result<(), AskError> {
+        self.inner
+            .misses
+            .charge(asker)
+            .map_err(|retry_after| AskError::OverBudget { own: true, retry_after })
+    }
+
+    fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, AskError> {
+        Arc::clone(&self.inner.on_demand).try_acquire_owned().map_err(|_| {
+            metrics::counter!("atcomm_resolve_over_budget_total").increment(1);
+            AskError::OverBudget { own: false, retry_after: Duration::from_secs(2) }
+        })
+    }
+
+    async fn patiently<T>(&self, look: impl Future<Output = T>) -> Result<T, AskError> {
+        tokio::time::timeout(self.inner.settings.patience, look).await.map_err(|_| {
+            AskError::Refused(Refusal::new(
+                RefusalKind::Upstream,
+                "the account's servers take too long to answer",
+            ))
+        })
+    }
+
+    /// The account behind an actor.
+    async fn account(&self, actor: &Actor, asker: IpAddr) -> Result<Did, AskError> {
+        let handle = match actor {
+            Actor::Did(did) => return Ok(did.clone()),
+            Actor::Handle(handle) => handle,
+        };
+        let refused = |kind, message: &str| Err(AskError::Refused(Refusal::new(kind, message)));
+        self.charge(asker)?;
+        let permit = self.permit()?;
+        let found = self.patiently(self.inner.identity.resolve_handle(handle)).await?;
+        drop(permit);
+        match found {
+            Ok(did) => Ok(did),
+            Err(HandleError::NotFound) => {
+                refused(RefusalKind::HandleNotFound, "no DID is found under the handle")
+            }
+            Err(HandleError::Ambiguous) => {
+                refused(RefusalKind::HandleNotFound, "the handle's DNS names several DIDs")
+            }
+            Err(HandleError::NotResolvable) => {
+                refused(RefusalKind::HandleNotFound, "handles under this domain are not resolved")
+            }
+            Err(HandleError::Unreachable) => {
+                refused(RefusalKind::Upstream, "the handle's name servers did not answer")
+            }
+        }
+    }
+
+    /// The answer for a handle whose account is in the directory, perhaps under another handle.
+    async fn known_under(
+        &self,
+        actor: &Actor,
+        did: &Did,
+        with_proof: bool,
+    ) -> Result<Option<Result<Arc<Rendered>, AskError>>, AskError> {
+        let Actor::Handle(_) = actor else { return Ok(None) };
+        let known = self.inner.directory.recipient(&Actor::Did(did.clone()), with_proof).await?;
+        if known.is_some() {
+            // The handle leads here and the entry does not know: the account was renamed, or the
+            // handle points at an account that does not claim it.
+            let cause = Cause { fresh_identity: true, ..Cause::new("request") };
+            let looked = self.patiently(self.look(did, cause)).await?;
+            looked.map_err(ask_error)?;
+            let again = self.inner.directory.recipient(&Actor::Did(did.clone()), with_proof).await?;
+            return Ok(again.map(|known| known.map_err(AskError::Refused)));
+        }
+        Ok(None)
+    }
+}
+
+fn ask_error(error: LookError) -> AskError {
+    match error {
+        LookError::Busy { retry_after } => AskError::OverBudget { own: false, retry_after },
+        LookError::Unreachable { .. } => {
+            AskError::Refused(Refusal::new(RefusalKind::Upstream, error.to_string()))
+        }
+        LookError::Store(error) => AskError::Store(error),
+    }
+}
+
+impl Inner {
+    /// Looks up those of the account's mediators that are due, all at once.
+    async fn check_mediators(&self, did: &Did) -> Result<(), StoreError> {
+        let due = self.directory.due_mediators_of(did).await?;
+        join_all(due.iter().map(|mediator| self.check_mediator(mediator)))
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    /// Looks up one mediator and keeps what it says.
+    async fn check_mediator(&self, did: &MediatorDid) -> Result<(), StoreError> {
+        let document = self.identity.mediator(did, Freshness::Fresh).await;
+        self.directory.put_mediator(did, &document).await
+    }
+}

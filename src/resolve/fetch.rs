@@ -1,0 +1,350 @@
+//! The look itself: identity, `com.atproto.sync.getRecord`, proof, directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use url::Url;
+
+use super::{Cause, Inner, LookError, Looked};
+use crate::directory::{
+    Authority, Finding, IdentityFacts, Observation, Outcome, Refusal, RefusalKind, Settle,
+};
+use crate::identity::{DidDocument, Freshness, HandleCheck, IdentityError};
+use crate::net::{NetError, Reach, Request};
+use crate::proof::{Container, MAX_PROOF_LEN, ProofError, Proven, verify};
+use crate::store::AccountStatus;
+use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
+
+/// Longest time an asker's look waits for mediator documents: with them the answer is whole,
+/// without them it still tells what is proven.
+const MEDIATORS_WITHIN: Duration = Duration::from_secs(4);
+
+/// What a PDS answered.
+enum Answer {
+    /// Something that may be a proof.
+    Car(Bytes),
+    /// It knows the account and says that the record is not there.
+    RecordNotFound,
+    /// It does not know the account.
+    RepoNotFound,
+    /// It knows the account and does not serve it.
+    Inactive(AccountStatus),
+    /// It answered, and the answer is of no use.
+    Useless {
+        reason: &'static str,
+        detail: String,
+    },
+}
+
+/// The error body of an XRPC answer.
+#[derive(Deserialize)]
+struct XrpcError {
+    error: String,
+}
+
+/// A finding, with what an asker is told when the directory keeps no entry.
+struct Found {
+    finding: Finding,
+    refusal: Option<Refusal>,
+    car: Option<Bytes>,
+}
+
+impl Found {
+    fn unverifiable(reason: &'static str, detail: String) -> Self {
+        metrics::counter!("atcomm_resolve_unverifiable_total", "reason" => reason).increment(1);
+        let message = format!("the account's key package cannot be verified: {detail} ({reason})");
+        Self {
+            finding: Finding::Unverifiable { reason, detail },
+            refusal: Some(Refusal::new(RefusalKind::Upstream, message)),
+            car: None,
+        }
+    }
+
+    fn inactive(status: AccountStatus) -> Self {
+        let message = format!("the account is not active: {status}");
+        Self {
+            finding: Finding::Inactive(status),
+            refusal: Some(Refusal::new(RefusalKind::AccountInactive, message)),
+            car: None,
+        }
+    }
+
+    fn proven(proven: Proven) -> Self {
+        let car = Some(Bytes::copy_from_slice(proven.commitment().car()));
+        match proven {
+            Proven::Present(record) => Self { finding: Finding::Present(record), refusal: None, car },
+            Proven::Absent(absence) => Self {
+                finding: Finding::Absent(absence),
+                refusal: Some(Refusal::new(
+                    RefusalKind::NotEnrolled,
+                    "the account has no key package (proven)",
+                )),
+                car,
+            },
+        }
+    }
+}
+
+impl Inner {
+    /// One look, from the identity to the directory. On an error nothing was found out; what the
+    /// entry needs to know of that is written all the same.
+    pub(super) async fn look_now(
+        &self,
+        did: &Did,
+        cause: &Cause,
+        settle: Settle,
+    ) -> Result<Looked, LookError> {
+        let asked_at = self.clock.now();
+        if let Some(pds) = &cause.sift
+            && self.seems_without_package(did, pds).await?
+        {
+            self.directory.settle(did, settle).await?;
+            return Ok(Looked { outcome: Outcome::NotEnrolled, refusal: None, car: None });
+        }
+        let freshness = if cause.fresh_identity { Freshness::Fresh } else { Freshness::Cached };
+        let identity = self.identity.resolve(did, freshness).await;
+        let (identity, found) = match identity {
+            Ok(document) => self.examine(did, document, cause).await,
+            Err(error) => (None, identity_failure(error)),
+        };
+        let (found, error) = match found {
+            Ok(found) => (found, None),
+            Err(error) => {
+                let unreachable = Finding::Unreachable;
+                (Found { finding: unreachable, refusal: None, car: None }, Some(error))
+            }
+        };
+        if error.as_ref().is_some_and(|e| matches!(e, LookError::Busy { .. })) {
+            // Our own limits say nothing about the account.
+            return Err(error.unwrap_or(LookError::Busy { retry_after: Duration::ZERO }));
+        }
+        let facts = match &identity {
+            Some(document) => {
+                // Accounts that leave no trace in the directory need no handle.
+                let kept = matches!(found.finding, Finding::Present(_))
+                    || self.directory.knows(did.as_str());
+                Some(IdentityFacts {
+                    pds: document.pds.clone().ok(),
+                    key: document.signing_key.clone().ok(),
+                    handle: match kept {
+                        true => self.identity.verify_handle(document).await,
+                        false => HandleCheck::Inconclusive,
+                    },
+                })
+            }
+            None => None,
+        };
+        let observation = Observation {
+            did: did.clone(),
+            identity: facts,
+            finding: found.finding,
+            authority: Authority::Pds,
+            source: cause.source,
+            asked_at,
+            at: self.clock.now(),
+        };
+        // A look that came to nothing leaves what is owed as it is; its owner puts it off.
+        let settle = if error.is_some() { Settle::Nothing } else { settle };
+        let outcome = self.directory.apply(observation, settle).await?;
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if matches!(outcome, Outcome::Package | Outcome::Proven) {
+            let check = self.check_mediators(did);
+            if let Ok(checked) = tokio::time::timeout(MEDIATORS_WITHIN, check).await {
+                checked?;
+            }
+            // Those that did not answer in time are still due, and the worker's.
+            self.wake_mediators.notify_one();
+        }
+        self.negatives.forget(did);
+        Ok(Looked { outcome, refusal: found.refusal, car: found.car })
+    }
+
+    /// Asks the account's PDS and proves its answer. When a signature does not hold, the identity
+    /// is looked up once more: the key may just have been rotated.
+    async fn examine(
+        &self,
+        did: &Did,
+        document: Arc<DidDocument>,
+        cause: &Cause,
+    ) -> (Option<Arc<DidDocument>>, Result<Found, LookError>) {
+        let found = self.fetch_and_prove(did, &document, cause).await;
+        let doubtful = |found: &Result<Found, LookError>| {
+            matches!(
+                found,
+                Ok(Found { finding: Finding::Unverifiable { reason, .. }, .. })
+                    if *reason == ProofError::Signature.code()
+            ) || matches!(found, Ok(Found { finding: Finding::Inactive(_), .. }))
+        };
+        if !doubtful(&found) || cause.fresh_identity || self.doubted.contains_key(did) {
+            return (Some(document), found);
+        }
+        self.doubted.insert(did.clone(), ());
+        self.identity.purge(did);
+        match self.identity.resolve(did, Freshness::Fresh).await {
+            Ok(fresh)
+                if fresh.signing_key != document.signing_key || fresh.pds != document.pds =>
+            {
+                let found = self.fetch_and_prove(did, &fresh, cause).await;
+                (Some(fresh), found)
+            }
+            _ => (Some(document), found),
+        }
+    }
+
+    async fn fetch_and_prove(
+        &self,
+        did: &Did,
+        document: &DidDocument,
+        cause: &Cause,
+    ) -> Result<Found, LookError> {
+        let pds = match &document.pds {
+            Ok(pds) => pds,
+            Err(lack) => {
+                let detail = format!("its DID document names no usable PDS: {lack}");
+                return Ok(Found::unverifiable("no_pds", detail));
+            }
+        };
+        let key = match &document.signing_key {
+            Ok(key) => key,
+            Err(lack) => {
+                let detail = format!("its DID document has no usable signing key: {lack}");
+                return Ok(Found::unverifiable("no_signing_key", detail));
+            }
+        };
+        let answer = self.get_record(did, pds).await;
+        let answer = match (answer, &cause.hint) {
+            // Its own PDS announced why it may not answer.
+            (Err(LookError::Unreachable { .. }), Some(status)) if !status.is_active() => {
+                Answer::Inactive(status.clone())
+            }
+            (answer, _) => answer?,
+        };
+        Ok(match answer {
+            Answer::Car(car) => {
+                match verify(&car, Container::GetRecord, did, key, self.clock.now()) {
+                    Ok(proven) => Found::proven(proven),
+                    Err(error) => Found::unverifiable(error.code(), error.to_string()),
+                }
+            }
+            Answer::RecordNotFound => Found {
+                finding: Finding::AbsentUnproven,
+                refusal: Some(Refusal::new(
+                    RefusalKind::NotEnrolledUnproven,
+                    "the account's PDS says that it has no key package, and gives no proof of that",
+                )),
+                car: None,
+            },
+            Answer::RepoNotFound if cause.hint == Some(AccountStatus::Deleted) => {
+                let mut found = Found::inactive(AccountStatus::Deleted);
+                found.finding = Finding::Deleted;
+                found
+            }
+            Answer::RepoNotFound => Found::inactive(AccountStatus::Deleted),
+            Answer::Inactive(status) => Found::inactive(status),
+            Answer::Useless { reason, detail } => Found::unverifiable(reason, detail),
+        })
+    }
+
+    /// Whether the PDS that is being walked shows nothing that looks like a key package. Only a
+    /// hint: it saves an identity look-up for each of the many accounts without one.
+    async fn seems_without_package(&self, did: &Did, pds: &Origin) -> Result<bool, LookError> {
+        if self.directory.knows(did.as_str()) {
+            return Ok(false);
+        }
+        Ok(match self.get_record(did, pds).await? {
+            Answer::Car(car) => memchr::memmem::find(&car, COLLECTION.as_bytes()).is_none(),
+            Answer::RecordNotFound | Answer::RepoNotFound | Answer::Inactive(_) => true,
+            Answer::Useless { .. } => false,
+        })
+    }
+
+    async fn get_record(&self, did: &Did, pds: &Origin) -> Result<Answer, LookError> {
+        let unreachable = |why: String, retry_after| LookError::Unreachable {
+            what: "the account's PDS",
+            why,
+            retry_after,
+        };
+        let (mut url, reach) = match self.routes.get(pds) {
+            Some(connect) => (connect.clone(), Reach::Operator),
+            None => {
+                let url = Url::parse(pds.as_str()).map_err(|e| unreachable(e.to_string(), None))?;
+                (url, Reach::Learnt)
+            }
+        };
+        url.set_path("/xrpc/com.atproto.sync.getRecord");
+        url.query_pairs_mut()
+            .append_pair("did", did.as_str())
+            .append_pair("collection", COLLECTION)
+            .append_pair("rkey", RECORD_KEY);
+        let mut request = Request::new(url, reach, MAX_PROOF_LEN);
+        request.accept = Some("application/vnd.ipld.car");
+        let response = match self.net.get(&request).await {
+            Ok(response) => response,
+            Err(NetError::HostBusy { retry_after }) => {
+                return Err(LookError::Busy { retry_after });
+            }
+            Err(NetError::TooLarge { .. }) => {
+                let error = ProofError::Oversize;
+                return Ok(Answer::Useless { reason: error.code(), detail: error.to_string() });
+            }
+            Err(error @ NetError::Refused(_)) => {
+                let detail = format!("its PDS address is not allowed ({error})");
+                return Ok(Answer::Useless { reason: "pds_refused", detail });
+            }
+            Err(error) => return Err(unreachable(error.to_string(), error.retry_after())),
+        };
+        let status = response.status;
+        if status.is_success() {
+            // Some servers call a CAR text/html: what it is shows in the proof.
+            return Ok(Answer::Car(response.body));
+        }
+        if status.is_server_error() || status.as_u16() == 429 {
+            return Err(unreachable(format!("HTTP {status}"), response.retry_after));
+        }
+        let error = serde_json::from_slice::<XrpcError>(&response.body).map(|e| e.error);
+        Ok(match error.as_deref() {
+            Ok("RecordNotFound") => Answer::RecordNotFound,
+            Ok("RepoNotFound") => Answer::RepoNotFound,
+            Ok("RepoDeactivated") => Answer::Inactive(AccountStatus::Deactivated),
+            Ok("RepoTakendown") => Answer::Inactive(AccountStatus::Takendown),
+            Ok("RepoSuspended") => Answer::Inactive(AccountStatus::Suspended),
+            _ => Answer::Useless {
+                reason: "pds_answer",
+                detail: format!("its PDS answered HTTP {}", status.as_u16()),
+            },
+        })
+    }
+}
+
+/// What it means that an identity cannot be had.
+fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
+    let refused = |kind, message: &str, finding| {
+        Ok(Found { finding, refusal: Some(Refusal::new(kind, message)), car: None })
+    };
+    match error {
+        IdentityError::NotFound => refused(
+            RefusalKind::DidNotFound,
+            "the DID is not registered",
+            Finding::Inactive(AccountStatus::Deleted),
+        ),
+        IdentityError::Tombstoned => {
+            refused(RefusalKind::DidNotFound, "the DID has ended", Finding::Deleted)
+        }
+        IdentityError::Malformed(reason) => {
+            Ok(Found::unverifiable("did_document", format!("its DID document is malformed: {reason}")))
+        }
+        IdentityError::Refused(reason) => Ok(Found::unverifiable(
+            "did_refused",
+            format!("its DID document may not be fetched: {reason}"),
+        )),
+        IdentityError::Unreachable { retry_after } => Err(LookError::Unreachable {
+            what: "the DID's directory or host",
+            why: "no usable answer".to_owned(),
+            retry_after,
+        }),
+    }
+}

@@ -1,0 +1,45 @@
+//! Looks that found no package, remembered for a while for whoever asks again.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::Looked;
+use crate::syntax::Did;
+
+/// Bytes remembered in all, proofs of absence included.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of one memory beside its proof.
+const OVERHEAD: usize = 512;
+
+/// A bounded memory; what does not fit is forgotten, which costs another look.
+pub(super) struct Negatives {
+    by_did: Cache<Did, Looked>,
+}
+
+impl Negatives {
+    pub(super) fn new(ttl: Duration) -> Self {
+        let by_did = Cache::builder()
+            .max_capacity(MAX_BYTES)
+            .weigher(|_, looked: &Looked| {
+                let proof = looked.car.as_ref().map_or(0, bytes::Bytes::len);
+                u32::try_from(proof + OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .time_to_live(ttl)
+            .build();
+        Self { by_did }
+    }
+
+    pub(super) fn get(&self, did: &Did) -> Option<Looked> {
+        self.by_did.get(did)
+    }
+
+    pub(super) fn remember(&self, did: &Did, looked: &Looked) {
+        self.by_did.insert(did.clone(), looked.clone());
+    }
+
+    pub(super) fn forget(&self, did: &Did) {
+        self.by_did.invalidate(did);
+    }
+}

@@ -1,0 +1,223 @@
+//! Owed looks: what events, walks and age ask for, done in the background.
+//!
+//! What is owed stands in the store; the worker only takes what is due, a bounded number at a
+//! time, and puts off what did not work. A host that hangs or is over its limits holds up its own
+//! accounts and nobody else's.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cause, LookError, Resolver};
+use crate::directory::{Settle, backoff};
+use crate::store::{PendingRow, StoreError};
+use crate::syntax::{Did, MediatorDid, Origin};
+
+/// How often the worker asks the store for what is due when nobody wakes it.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Mediators looked up at the same time.
+const MEDIATORS_AT_ONCE: usize = 8;
+
+/// An owed look is given up after this many tries without success, about ten days; an account in
+/// the directory is looked at again by age all the same.
+const MAX_ATTEMPTS: u32 = 250;
+
+/// The background worker.
+pub struct Worker {
+    resolver: Resolver,
+}
+
+/// A look that the worker has begun.
+enum Task {
+    /// Owed by an event or a walk.
+    Owed(PendingRow),
+    /// Due by age.
+    Due(Did),
+}
+
+impl Task {
+    fn did(&self) -> &Did {
+        match self {
+            Self::Owed(row) => &row.did,
+            Self::Due(did) => did,
+        }
+    }
+}
+
+impl Worker {
+    /// A worker for what `resolver`'s directory owes.
+    pub fn new(resolver: Resolver) -> Self {
+        Self { resolver }
+    }
+
+    /// Works until `stop`; looks under way are then left, since they are owed still.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ((), ()) = async { tokio::join!(self.accounts(), self.mediators()) } => {}
+        }
+    }
+
+    async fn accounts(&self) {
+        let inner = &self.resolver.inner;
+        let places = inner.settings.maintenance.max(1);
+        let mut busy: HashSet<Did> = HashSet::new();
+        let mut looks: JoinSet<Did> = JoinSet::new();
+        loop {
+            while let Some(done) = looks.try_join_next() {
+                forget(&mut busy, done);
+            }
+            let mut started = false;
+            if busy.len() < places {
+                match self.next(&busy, places).await {
+                    Ok(tasks) => {
+                        for task in tasks {
+                            if busy.len() == places || !busy.insert(task.did().clone()) {
+                                continue;
+                            }
+                            let resolver = self.resolver.clone();
+                            looks.spawn(async move { resolver.work(task).await });
+                            started = true;
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "cannot read what is owed"),
+                }
+            }
+            metrics::gauge!("atcomm_resolve_looks_under_way").set(busy.len() as f64);
+            if started {
+                continue;
+            }
+            tokio::select! {
+                Some(done) = looks.join_next(), if !looks.is_empty() => forget(&mut busy, done),
+                () = inner.wake.notified() => {}
+                () = tokio::time::sleep(ROUND) => {}
+            }
+        }
+    }
+
+    /// What is due and not under way: owed looks first, then re-proofs.
+    async fn next(&self, busy: &HashSet<Did>, places: usize) -> Result<Vec<Task>, StoreError> {
+        let (owed, due) = self.resolver.inner.directory.due(places + busy.len()).await?;
+        let free = |did: &Did| !busy.contains(did);
+        let owed = owed.into_iter().filter(|row| free(&row.did)).map(Task::Owed);
+        let due = due.into_iter().filter(free).map(Task::Due);
+        Ok(owed.chain(due).collect())
+    }
+
+    async fn mediators(&self) {
+        let inner = &self.resolver.inner;
+        loop {
+            let due = match inner.directory.due_mediators(MEDIATORS_AT_ONCE).await {
+                Ok(due) => due,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read which mediators are due");
+                    Vec::new()
+                }
+            };
+            if due.is_empty() {
+                tokio::select! {
+                    () = inner.wake_mediators.notified() => {}
+                    () = tokio::time::sleep(ROUND) => {}
+                }
+                continue;
+            }
+            let checks = due.iter().map(|did: &MediatorDid| inner.check_mediator(did));
+            for checked in futures_util::future::join_all(checks).await {
+                if let Err(error) = checked {
+                    tracing::error!(%error, "cannot keep what a mediator says");
+                    tokio::time::sleep(ROUND).await;
+                }
+            }
+        }
+    }
+}
+
+fn forget(busy: &mut HashSet<Did>, done: Result<Did, tokio::task::JoinError>) {
+    match done {
+        Ok(did) => {
+            busy.remove(&did);
+        }
+        // Which account it was is not known any more; none may stay busy for ever.
+        Err(error) => {
+            tracing::error!(%error, "a look failed");
+            busy.clear();
+        }
+    }
+}
+
+impl Resolver {
+    /// Does one owed look, and writes how it ended.
+    async fn work(&self, task: Task) -> Did {
+        let (cause, row) = match &task {
+            Task::Owed(row) => (cause_of(row), Some(row)),
+            Task::Due(_) => (Cause::new("recheck"), None),
+        };
+        let did = task.did();
+        let settle = row.map_or(Settle::Nothing, |row| Settle::Done(row.generation));
+        let result = self.look_and_settle(did, cause, settle).await;
+        let (label, end) = match (&result, row) {
+            (Ok(_), _) => ("done", None),
+            (Err(error), row) => {
+                let now = self.inner.clock.now();
+                let busy = matches!(error, LookError::Busy { .. });
+                let attempts = row.map_or(1, |row| row.attempts + 1);
+                let wait = match error {
+                    // Spread what was turned away, so that it does not come back together.
+                    LookError::Busy { retry_after } => {
+                        let spread = u64::from(crate::directory::spread_of(did)) / 16;
+                        *retry_after + Duration::from_millis(500 + spread)
+                    }
+                    LookError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
+                        .max(retry_after.unwrap_or_default().min(Duration::from_secs(3600))),
+                    LookError::Store(_) => Duration::from_secs(5),
+                };
+                let end = row.map(|row| {
+                    if attempts > MAX_ATTEMPTS {
+                        return Settle::Done(row.generation);
+                    }
+                    Settle::PutOff {
+                        generation: row.generation,
+                        not_before: now.plus(wait),
+                        failed: !busy,
+                    }
+                });
+                (if busy { "busy" } else { "failed" }, end)
+            }
+        };
+        metrics::counter!("atcomm_resolve_owed_total", "result" => label).increment(1);
+        if let Some(end) = end {
+            if let Err(error) = self.inner.directory.settle(did, end).await {
+                tracing::error!(%error, "cannot put off an owed look");
+                tokio::time::sleep(ROUND).await;
+            }
+        } else if matches!(result, Err(LookError::Busy { .. } | LookError::Store(_))) {
+            // A re-proof that was turned away is due still; give the host a rest before the
+            // worker takes it again.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        did.clone()
+    }
+}
+
+fn spread(did: &Did) -> u16 {
+    crate::directory::spread_of(did)
+}
+
+/// What an owed look is about.
+fn cause_of(row: &PendingRow) -> Cause {
+    // "<source> <event>", or "listing <PDS>"; words of another version are a plain look.
+    let (source, event) = row.reason.split_once(' ').unwrap_or((&row.reason, ""));
+    let source = match source {
+        "pds" => "pds",
+        "relay" => "relay",
+        "jetstream" => "jetstream",
+        "listing" => "listing",
+        _ => "recheck",
+    };
+    let sift = if source == "listing" { Origin::parse(event).ok() } else { None };
+    let fresh_identity = matches!(event, "sync" | "identity" | "account");
+    Cause { source, fresh_identity, hint: row.hint.clone(), sift }
+}
