@@ -195,6 +195,12 @@ impl Identity {
         }
     }
 
+    /// Forgets what a handle names. For the handle that an account gave up: until then askers may
+    /// be led to the account by it for another minute.
+    pub fn purge_handle(&self, handle: &Handle) {
+        self.inner.handles.purge(handle);
+    }
+
     /// What is known of a mediator, at most a day old; looked at again behind the asker's back after
     /// an hour, and after two minutes while something is wrong. Never an error: the state says it. Takes up to 15 s when nothing is known yet.
     pub async fn mediator(&self, did: &MediatorDid, freshness: Freshness) -> Arc<MediatorDocument> {

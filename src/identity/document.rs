@@ -42,6 +42,10 @@ pub enum Lack {
     /// The value is not a signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The address of the PDS has white space, control characters, backslashes or letters beyond
+    /// ASCII.
+    #[error("the address has characters that do not belong there")]
+    Spelling,
     /// The value is not the address of a PDS.
     #[error(transparent)]
     Address(#[from] SyntaxError),
@@ -133,7 +137,13 @@ fn pds(document: &Value, did: &Did) -> Result<Origin, Lack> {
         return Err(Lack::WrongType);
     }
     let endpoint = service.get("serviceEndpoint").and_then(Value::as_str);
-    Ok(Origin::parse(endpoint.ok_or(Lack::NoValue)?)?)
+    let endpoint = endpoint.ok_or(Lack::NoValue)?;
+    // Browsers' rules for addresses repair white space and backslashes: other readers of the
+    // document would see another host, or none.
+    if !endpoint.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return Err(Lack::Spelling);
+    }
+    Ok(Origin::parse(endpoint)?)
 }
 
 fn signing_key(document: &Value, did: &Did) -> Result<SigningKey, Lack> {

@@ -95,6 +95,15 @@ pub struct Service {
     pub routing_keys: Vec<String>,
 }
 
+impl Service {
+    /// Whether DIDComm v2 can be sent there: it accepts it or does not say what it accepts, and it
+    /// does not lead back to the mediator itself.
+    fn is_usable(&self, did: &MediatorDid) -> bool {
+        let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
+        self.uri != did.as_str() && (self.accept.is_empty() || self.accept.iter().any(v2))
+    }
+}
+
 impl MediatorDocument {
     /// A mediator that was not looked at.
     pub fn unchecked(did: MediatorDid) -> Self {
@@ -167,8 +176,8 @@ pub(super) async fn check(
             document.services = services;
             if document.key_agreement.is_empty() {
                 document.reason = Some("the document has no key to encrypt to".to_owned());
-            } else if document.services.is_empty() {
-                document.reason = Some("the document has no DIDComm endpoint".to_owned());
+            } else if !document.services.iter().any(|s| s.is_usable(&document.did)) {
+                document.reason = Some("the document has no DIDComm v2 endpoint".to_owned());
             } else {
                 busy = probe(net, &mut document, known.as_deref()).await;
                 document.checked_at = Some(clock.now());
@@ -238,7 +247,8 @@ async fn fetch(
         let transient = status >= 500 || matches!(status, 408 | 425 | 429);
         return Err(fail(format!("the host answered {status}"), transient));
     }
-    document::read(&answer.body, did.as_str()).map_err(|e| fail(e.to_string(), false))
+    document::read(&answer.body, did.as_str(), net.development())
+        .map_err(|e| fail(e.to_string(), false))
 }
 
 /// Asks the first endpoint that speaks HTTP for any answer at all. True when our own limits kept us
@@ -251,7 +261,10 @@ async fn probe(
     let speaks_http = |uri: &str| {
         uri.starts_with("https://") || (net.development() && uri.starts_with("http://"))
     };
-    let endpoint = document.services.iter().find(|s| speaks_http(&s.uri));
+    let endpoint = document
+        .services
+        .iter()
+        .find(|s| s.is_usable(&document.did) && speaks_http(&s.uri));
     let Some(url) = endpoint.and_then(|s| Url::parse(&s.uri).ok()) else {
         document.state = MediatorState::Unchecked;
         document.reason = Some("no https endpoint to ask".to_owned());

@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::net::NetError as HickoryError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::Semaphore;
 
@@ -31,6 +33,10 @@ const MAX_TXT_RECORDS: usize = 64;
 /// Longest TXT value kept, in bytes: a DID of full length with room to spare. Longer ones are
 /// something else.
 const MAX_TXT_LEN: usize = 4096;
+
+/// Wait for IPv6 addresses after IPv4 ones came (RFC 8305 section 3, the other way round: most
+/// servers have IPv4).
+const SECOND_KIND_DELAY: Duration = Duration::from_millis(50);
 
 /// Addresses of one name that are considered.
 const MAX_ADDRESSES: usize = 16;
@@ -143,16 +149,45 @@ impl Names {
         Ok(allowed)
     }
 
+    /// Both kinds of address. Only when both say that there are none is that so; one that failed
+    /// leaves it open.
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
-        let lookup = async {
+        let both = async {
             let _place = self.questions.acquire().await.ok();
-            self.resolver.lookup_ip(absolute(host)).await
+            let v4 = self.resolver.lookup(absolute(host), RecordType::A);
+            let v6 = self.resolver.lookup(absolute(host), RecordType::AAAA);
+            match select(Box::pin(v4), Box::pin(v6)).await {
+                // IPv4 is known to lead there: a name server that is slow with the other kind must
+                // not hold up the connection.
+                Either::Left((Ok(v4), v6)) => {
+                    let v6 = tokio::time::timeout(SECOND_KIND_DELAY, v6).await;
+                    (Ok(v4), v6.unwrap_or(Err(HickoryError::Timeout)))
+                }
+                Either::Left((v4, v6)) => (v4, v6.await),
+                Either::Right((v6, v4)) => (v4.await, v6),
+            }
         };
-        match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
-            Ok(Ok(answer)) => Ok(answer.iter().take(MAX_ADDRESSES).collect()),
-            Ok(Err(e)) if e.is_no_records_found() => Err(NetError::NoSuchHost),
-            Ok(Err(_)) => Err(NetError::Connect),
-            Err(_) => Err(NetError::Timeout),
+        let (v4, v6) = tokio::time::timeout(LOOKUP_TIMEOUT, both)
+            .await
+            .map_err(|_| NetError::Timeout)?;
+        let mut found = Vec::new();
+        let mut failed = false;
+        for answer in [v4, v6] {
+            match answer {
+                Ok(answer) => found.extend(
+                    answer
+                        .answers()
+                        .iter()
+                        .filter_map(|record| record.data.ip_addr()),
+                ),
+                Err(e) => failed |= !e.is_no_records_found(),
+            }
+        }
+        found.truncate(MAX_ADDRESSES);
+        match (found.is_empty(), failed) {
+            (false, _) => Ok(found),
+            (true, false) => Err(NetError::NoSuchHost),
+            (true, true) => Err(NetError::Connect),
         }
     }
 }

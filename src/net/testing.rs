@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Addresses(Vec<IpAddr>),
     /// An answer code without records: 2 is SERVFAIL, 3 NXDOMAIN.
     Code(u8),
+    /// An answer code for IPv4 addresses only; of the rest there are no records.
+    CodeForA(u8),
     /// No answer at all.
     Silence,
 }
@@ -127,6 +129,10 @@ impl NameServer {
             }
             Some(Answer::Code(c)) => {
                 code = c;
+                vec![]
+            }
+            Some(Answer::CodeForA(c)) => {
+                code = if kind == A { c } else { 0 };
                 vec![]
             }
             Some(Answer::Silence) => return None,

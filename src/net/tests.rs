@@ -190,6 +190,10 @@ async fn names_that_do_not_exist_are_told_from_servers_that_fail() {
     assert_eq!(ask("absent.test").await, NetError::NoSuchHost);
     dns.set("broken.test", Answer::Code(2));
     assert_eq!(ask("broken.test").await, NetError::Connect);
+    dns.set("half.test", Answer::CodeForA(2));
+    assert_eq!(ask("half.test").await, NetError::Connect);
+    dns.set("empty.test", Answer::Addresses(vec![]));
+    assert_eq!(ask("empty.test").await, NetError::NoSuchHost);
     dns.set_address("closed.test", "127.0.0.1");
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();

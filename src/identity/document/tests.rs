@@ -2,6 +2,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::net::testing::bind;
+use crate::net::{NetError, NetSettings, Reach, Request};
 
 const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const K256: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
@@ -264,4 +266,72 @@ proptest! {
         }));
         prop_assert!(document.signing_key.is_err());
     }
+}
+
+/// The accounts among `fixtures/did-documents`.
+#[tokio::test]
+async fn fixtures_of_accounts() {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Expected {
+        kind: String,
+        did: String,
+        pds: Option<String>,
+        pds_in_development: Option<String>,
+        signing_key: Option<String>,
+        handle: Option<String>,
+        reason: Option<String>,
+        or_else: Option<serde_json::Map<String, Value>>,
+    }
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/did-documents");
+    let expected = std::fs::read_to_string(format!("{dir}/expected.json")).unwrap();
+    let expected: std::collections::BTreeMap<String, Expected> =
+        serde_json::from_str(&expected).unwrap();
+    let public = bind(NetSettings::default());
+    let mut seen = 0;
+    for (name, want) in expected.iter().filter(|(_, want)| want.kind == "account") {
+        seen += 1;
+        let bytes = std::fs::read(format!("{dir}/{name}.json")).unwrap();
+        let found = DidDocument::parse(&bytes, &Did::parse(&want.did).unwrap());
+        if matches!(want.reason.as_deref(), Some("id" | "document")) {
+            assert!(found.is_err(), "{name}");
+            continue;
+        }
+        let found = found.unwrap();
+        let stricter = |part: &str| want.or_else.as_ref().is_some_and(|e| e.contains_key(part));
+        // Whether an address is dialled is the policy's question, not the document's.
+        let mut pds = found.pds.as_ref().ok().map(ToString::to_string);
+        if let Some(address) = &pds
+            && want.pds.is_none()
+        {
+            let url = url::Url::parse(address).unwrap();
+            let answer = public.get(&Request::new(url, Reach::Learnt, 1)).await;
+            assert!(
+                matches!(answer, Err(NetError::Refused(_))),
+                "{name}: {address}"
+            );
+            let development = want.pds_in_development.clone();
+            assert!(development.is_none() || development == pds, "{name}");
+            pds = None;
+        }
+        assert!(
+            pds == want.pds || (pds.is_none() && stricter("pds")),
+            "{name}: {pds:?}"
+        );
+        // A claim under a reserved domain is a claim that never holds.
+        let handle = found.claimed_handle;
+        match &want.handle {
+            Some(want) => assert_eq!(handle.unwrap().as_str(), want, "{name}"),
+            None => assert!(handle.is_none_or(|h| !h.is_resolvable(true)), "{name}"),
+        }
+        let key = found.signing_key.ok().map(|key| key.did_key());
+        // The one shape that we read and the reference does not.
+        if name == "bad-key-modern-key-older-type" {
+            assert!(key.is_some() && want.signing_key.is_none());
+            continue;
+        }
+        let strict = key.is_none() && stricter("signingKey");
+        assert!(key == want.signing_key || strict, "{name}: {key:?}");
+    }
+    assert!(seen >= 100);
 }

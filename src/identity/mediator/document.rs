@@ -3,10 +3,12 @@
 //! Source: DIDComm Messaging 2.1, "Service endpoint"; the key shapes of its many writers.
 
 use serde_json::Value;
+use url::Url;
 
 use super::{KeyAgreement, Service};
 use crate::identity::document::{DocumentError, entries, is_of_type, parse_object};
 use crate::key::{Curve, SigningKey};
+use crate::syntax::MediatorDid;
 
 /// Keys and services kept of one document; more is no mediator.
 const MAX_KEYS: usize = 8;
@@ -23,12 +25,13 @@ const X25519_CODEC: [u8; 2] = [0xec, 0x01];
 pub(super) fn read(
     bytes: &[u8],
     did: &str,
+    development: bool,
 ) -> Result<(Vec<KeyAgreement>, Vec<Service>), DocumentError> {
     let document = parse_object(bytes)?;
     if document.get("id").and_then(Value::as_str) != Some(did) {
         return Err(DocumentError::WrongId);
     }
-    Ok((keys(&document, did), services(&document)))
+    Ok((keys(&document, did), services(&document, development)))
 }
 
 fn keys(document: &Value, did: &str) -> Vec<KeyAgreement> {
@@ -137,7 +140,7 @@ fn p256(key: SigningKey) -> Option<String> {
     (key.curve() == Curve::P256).then(|| key.multikey())
 }
 
-fn services(document: &Value) -> Vec<Service> {
+fn services(document: &Value, development: bool) -> Vec<Service> {
     entries(document, "service")
         .filter(|service| is_of_type(service, "DIDCommMessaging"))
         .flat_map(|service| {
@@ -149,20 +152,19 @@ fn services(document: &Value) -> Vec<Service> {
                 .chain(one)
                 .map(move |endpoint| (service, endpoint))
         })
-        .filter_map(|(service, endpoint)| endpoint_of(service, endpoint))
+        .filter_map(|(service, endpoint)| endpoint_of(service, endpoint, development))
         .take(MAX_SERVICES)
         .collect()
 }
 
-fn endpoint_of(service: &Value, endpoint: &Value) -> Option<Service> {
+fn endpoint_of(service: &Value, endpoint: &Value, development: bool) -> Option<Service> {
     // The old shape: a bare address, its properties beside it in the service.
     let (uri, properties) = match endpoint {
         Value::String(uri) => (uri.as_str(), service),
         Value::Object(_) => (endpoint.get("uri")?.as_str()?, endpoint),
         _ => return None,
     };
-    let known = ["https://", "http://", "wss://", "ws://", "did:"];
-    if uri.len() > MAX_URI_LEN || !known.iter().any(|scheme| uri.starts_with(scheme)) {
+    if uri.len() > MAX_URI_LEN || !is_address(uri, development) {
         return None;
     }
     let accept = strings(properties, "accept")?;
@@ -172,6 +174,23 @@ fn endpoint_of(service: &Value, endpoint: &Value) -> Option<Service> {
         accept,
         routing_keys,
     })
+}
+
+/// Whether mail could be sent there: encrypted connections (plain ones in development), no user in
+/// the address; or a DID, which the sender resolves.
+fn is_address(uri: &str, development: bool) -> bool {
+    if uri.starts_with("did:") {
+        return MediatorDid::parse(uri).is_ok();
+    }
+    let Ok(url) = Url::parse(uri) else {
+        return false;
+    };
+    let scheme = match url.scheme() {
+        "https" | "wss" => true,
+        "http" | "ws" => development,
+        _ => false,
+    };
+    scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
 }
 
 /// A list of texts within the limits. `None` beyond them: to leave out one of several routing keys

@@ -168,6 +168,14 @@ async fn what_cannot_be_used_is_unresolved_or_unsupported() {
         (200, keyless),
         (200, document(did, json!([]))),
         (200, document(&other, json!("http://localhost/"))),
+        (200, document(did, json!(did))),
+        (
+            200,
+            document(
+                did,
+                json!([{"uri": "http://localhost/", "accept": ["didcomm/aip1"]}]),
+            ),
+        ),
         (200, json!({"id": did, "x": "x".repeat(70_000)})),
     ] {
         mediator.serve(status, body);
@@ -189,7 +197,7 @@ async fn what_cannot_be_used_is_unresolved_or_unsupported() {
     );
     let found = public.mediator(did, Freshness::Cached).await;
     assert_eq!(found.state, Unresolved);
-    assert_eq!(mediator.asked(), 6);
+    assert_eq!(mediator.asked(), 8);
 }
 
 #[tokio::test]

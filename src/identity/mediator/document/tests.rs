@@ -10,7 +10,7 @@ const ED25519: &str = "z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK";
 
 fn parse(mut document: Value) -> (Vec<KeyAgreement>, Vec<Service>) {
     document["id"] = json!(DID);
-    read(document.to_string().as_bytes(), DID).unwrap()
+    read(document.to_string().as_bytes(), DID, false).unwrap()
 }
 
 fn raw(multikey: &str) -> Vec<u8> {
@@ -162,6 +162,10 @@ fn inv7_unusable_and_excess_services_are_left_out() {
     for bad in [
         json!({"uri": "file:///etc/passwd"}),
         json!({"uri": "javascript:0"}),
+        json!({"uri": "http://x"}),
+        json!({"uri": "https://user@x"}),
+        json!({"uri": "did:web:x y"}),
+        json!({"uri": "https://"}),
         json!({"uri": 7}),
         json!({"uri": format!("https://{}", "x".repeat(3000))}),
         json!({"uri": "https://x", "routingKeys": vec!["k"; 9]}),
@@ -181,7 +185,7 @@ fn inv7_unusable_and_excess_services_are_left_out() {
 
 #[test]
 fn documents_of_others_are_refused() {
-    let read = |text: &str| read(text.as_bytes(), DID).unwrap_err();
+    let read = |text: &str| read(text.as_bytes(), DID, false).unwrap_err();
     assert_eq!(
         read(r#"{"id":"did:web:other.example.com"}"#),
         DocumentError::WrongId
@@ -200,4 +204,48 @@ proptest! {
         let value = if name == "publicKeyJwk" { jwk } else { json!(&text) };
         let _ = one_key(json!({"id": &text, "type": kind, name: value}));
     }
+}
+
+/// The mediators among `fixtures/did-documents`.
+#[test]
+fn fixtures_of_mediators() {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Expected {
+        kind: String,
+        did: String,
+        #[serde(default)]
+        key_agreement: Vec<ExpectedKey>,
+        #[serde(default)]
+        endpoints: Vec<Service>,
+        #[serde(default)]
+        in_development: bool,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ExpectedKey {
+        id: String,
+        public_key_multibase: String,
+    }
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/did-documents");
+    let expected = std::fs::read_to_string(format!("{dir}/expected.json")).unwrap();
+    let expected: std::collections::BTreeMap<String, Expected> =
+        serde_json::from_str(&expected).unwrap();
+    let mut seen = 0;
+    for (name, want) in expected.iter().filter(|(_, want)| want.kind == "mediator") {
+        seen += 1;
+        let bytes = std::fs::read(format!("{dir}/{name}.json")).unwrap();
+        let (keys, services) = read(&bytes, &want.did, false).unwrap_or_default();
+        let ids = |key: &KeyAgreement| (key.id.clone(), key.public_key_multibase.clone());
+        let wanted = want.key_agreement.iter();
+        let wanted: Vec<_> = wanted
+            .map(|key| (key.id.clone(), key.public_key_multibase.clone()))
+            .collect();
+        assert_eq!(keys.iter().map(ids).collect::<Vec<_>>(), wanted, "{name}");
+        assert_eq!(services, want.endpoints, "{name}");
+        let (_, services) = read(&bytes, &want.did, true).unwrap_or_default();
+        let more = services.len() > want.endpoints.len();
+        assert_eq!(more, want.in_development, "{name}");
+    }
+    assert!(seen >= 30);
 }
