@@ -465,6 +465,34 @@ mod tests {
         }
     }
 
+    fn list(name: &str) -> Vec<String> {
+        let dir = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fixtures/interop/atproto-interop-tests"
+        );
+        let text = std::fs::read_to_string(format!("{dir}/{name}")).unwrap();
+        let lines = text
+            .lines()
+            .filter(|l| !l.starts_with('#') && !l.is_empty());
+        lines.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn interop_identifiers() {
+        for good in list("tid_syntax_valid.txt") {
+            assert!(Rev::parse(&good).is_ok(), "{good}");
+        }
+        for bad in list("tid_syntax_invalid.txt") {
+            assert!(Rev::parse(&bad).is_err(), "{bad}");
+        }
+        for good in list("handle_syntax_valid.txt") {
+            assert!(Handle::parse(&good).is_ok(), "{good}");
+        }
+        for bad in list("handle_syntax_invalid.txt") {
+            assert!(Handle::parse(&bad).is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn mediators_may_use_any_method_but_only_web_has_parts() {
         let web = MediatorDid::parse("did:web:m.example.com%3A8443:a:b")

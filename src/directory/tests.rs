@@ -1,1 +1,526 @@
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::*;
+use crate::identity::HandleCheck;
+use crate::proof::Proven;
+use crate::proof::testing::{TestRepo, package, peer};
+use crate::store::{AccountStatus, PackageState};
+use crate::syntax::Handle;
+
+const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
+const MEDIATOR: &str = "did:web:mediator.example.com";
+
+/// A directory in a temporary folder, with a clock moved by hand.
+struct World {
+    _dir: tempfile::TempDir,
+    directory: Arc<Directory>,
+    clock: Clock,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::open(&dir.path().join("directory.db")).unwrap();
+        let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+        let directory = Directory::bind(store, clock.clone(), 1 << 20)
+            .await
+            .unwrap();
+        Self {
+            _dir: dir,
+            directory: Arc::new(directory),
+            clock,
+        }
+    }
+
+    fn seen(&self, repo: &TestRepo, finding: Finding, authority: Authority) -> Observation {
+        let now = self.clock.now();
+        Observation {
+            did: repo.did.clone(),
+            identity: Some(facts(
+                repo,
+                "https://pds.example.com",
+                HandleCheck::Inconclusive,
+            )),
+            finding,
+            authority,
+            source: "pds",
+            asked_at: now,
+            at: now,
+        }
+    }
+
+    async fn pds(&self, repo: &TestRepo, proven: Proven) -> Outcome {
+        self.apply(self.seen(repo, found(proven), Authority::Pds))
+            .await
+    }
+
+    async fn stream(&self, repo: &TestRepo, proven: Proven) -> Outcome {
+        self.apply(self.seen(repo, found(proven), Authority::Stream))
+            .await
+    }
+
+    async fn finding(&self, repo: &TestRepo, finding: Finding) -> Outcome {
+        self.apply(self.seen(repo, finding, Authority::Pds)).await
+    }
+
+    async fn apply(&self, seen: Observation) -> Outcome {
+        // Time passes between any two looks.
+        let outcome = self.directory.apply(seen, Settle::Nothing).await.unwrap();
+        self.clock.advance(Duration::from_secs(1));
+        outcome
+    }
+
+    async fn view(&self, actor: &str) -> Option<Result<serde_json::Value, RefusalKind>> {
+        let actor = Actor::parse(actor).unwrap();
+        self.directory
+            .recipient(&actor, false)
+            .await
+            .unwrap()
+            .map(|result| {
+                result
+                    .map(|rendered| serde_json::from_slice(&rendered.body).unwrap())
+                    .map_err(|refusal| refusal.kind)
+            })
+    }
+
+    async fn entry(&self, repo: &TestRepo) -> Option<Entry> {
+        let did = repo.did.clone();
+        self.directory
+            .store()
+            .query(move |q| q.entry(&did))
+            .await
+            .unwrap()
+    }
+
+    async fn kinds(&self, repo: &TestRepo) -> Vec<ChangeKind> {
+        let did = repo.did.clone();
+        let changes = self
+            .directory
+            .store()
+            .query(move |q| q.changes(&did, 100))
+            .await
+            .unwrap();
+        changes
+            .into_iter()
+            .rev()
+            .map(|change| change.kind)
+            .collect()
+    }
+}
+
+fn facts(repo: &TestRepo, pds: &str, handle: HandleCheck) -> IdentityFacts {
+    IdentityFacts {
+        pds: Some(Origin::parse(pds).unwrap()),
+        key: Some(repo.key()),
+        handle,
+    }
+}
+
+fn found(proven: Proven) -> Finding {
+    match proven {
+        Proven::Present(record) => Finding::Present(record),
+        Proven::Absent(absence) => Finding::Absent(absence),
+    }
+}
+
+#[tokio::test]
+async fn a_package_is_shown_replaced_and_removed() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    assert!(w.view(ALICE).await.is_none() && !w.directory.knows(ALICE));
+    let first = repo.put(&package(&peer(10), &[MEDIATOR, "did:peer:2.x"]));
+    assert_eq!(w.pds(&repo, first.clone()).await, Outcome::Package);
+    assert!(w.directory.knows(ALICE));
+    let view = w.view(ALICE).await.unwrap().unwrap();
+    assert_eq!(view["did"], ALICE);
+    assert_eq!(view["handle"], "handle.invalid");
+    assert_eq!(view["status"], "active");
+    assert_eq!(view["keyPackage"]["value"]["did"], peer(10));
+    assert_eq!(
+        view["keyPackage"]["uri"],
+        format!("at://{ALICE}/at.didcomm.keyPackage/self")
+    );
+    assert_eq!(
+        view["peer"]["keyAgreement"][0]["id"],
+        format!("{}#key-1", peer(10))
+    );
+    assert_eq!(view["mediators"][0]["state"], "unchecked");
+    assert_eq!(view["verification"]["signingKey"], repo.key().did_key());
+    // The same again changes nothing.
+    assert_eq!(w.pds(&repo, first).await, Outcome::Proven);
+    let second = repo.put(&package(&peer(11), &[MEDIATOR]));
+    assert_eq!(w.stream(&repo, second).await, Outcome::Package);
+    assert_eq!(
+        w.view(ALICE).await.unwrap().unwrap()["peer"]["did"],
+        peer(11)
+    );
+    let gone = repo.delete();
+    assert_eq!(w.stream(&repo, gone.clone()).await, Outcome::Removed);
+    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::NotEnrolled)));
+    assert_eq!(w.pds(&repo, gone).await, Outcome::NotEnrolled);
+    use ChangeKind::{Package, Removed};
+    assert_eq!(w.kinds(&repo).await, vec![Package, Package, Removed]);
+    // Superseded packages keep their proof, and it still verifies.
+    let did = repo.did.clone();
+    let changes = w
+        .directory
+        .store()
+        .query(move |q| q.changes(&did, 9))
+        .await
+        .unwrap();
+    for change in changes.iter().filter(|change| change.kind == Package) {
+        let car = change.proof.as_deref().unwrap();
+        let now = w.clock.now();
+        let container = crate::proof::Container::GetRecord;
+        let proven = crate::proof::verify(car, container, &repo.did, &repo.key(), now).unwrap();
+        let Proven::Present(record) = proven else {
+            panic!("an absence")
+        };
+        assert_eq!(Some(*record.cid()), change.cid);
+    }
+}
+
+#[tokio::test]
+async fn inv4_a_lower_revision_is_ignored_from_a_stream_and_evidence_from_the_pds() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let old = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let new = repo.put(&package(&peer(11), &[MEDIATOR]));
+    w.pds(&repo, new.clone()).await;
+    assert_eq!(w.stream(&repo, old.clone()).await, Outcome::Ignored);
+    assert_eq!(w.view(ALICE).await.unwrap().unwrap()["status"], "active");
+    assert_eq!(w.pds(&repo, old.clone()).await, Outcome::Regressed);
+    let view = w.view(ALICE).await.unwrap().unwrap();
+    assert_eq!(
+        (view["status"].as_str(), &view["peer"]["did"]),
+        (Some("regressed"), &peer(11).into())
+    );
+    // Shown again it is the same evidence, and the same commit as before does not clear it up.
+    assert_eq!(w.pds(&repo, old).await, Outcome::Regressed);
+    assert_eq!(
+        w.kinds(&repo).await,
+        vec![ChangeKind::Package, ChangeKind::Regressed]
+    );
+    let next = repo.touch(1);
+    assert_eq!(w.pds(&repo, next).await, Outcome::Proven);
+    assert_eq!(w.view(ALICE).await.unwrap().unwrap()["status"], "active");
+}
+
+#[tokio::test]
+async fn inv4_a_look_that_was_overtaken_is_late_not_evidence() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let old = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let late = w.seen(&repo, found(old), Authority::Pds);
+    w.clock.advance(Duration::from_secs(1));
+    let new = repo.put(&package(&peer(11), &[MEDIATOR]));
+    assert_eq!(w.stream(&repo, new).await, Outcome::Package);
+    assert_eq!(w.apply(late).await, Outcome::Ignored);
+    assert_eq!(
+        w.view(ALICE).await.unwrap().unwrap()["peer"]["did"],
+        peer(11)
+    );
+}
+
+#[tokio::test]
+async fn inv4_another_pds_or_key_begins_a_new_order() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let old = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let new = repo.put(&package(&peer(11), &[MEDIATOR]));
+    w.pds(&repo, new).await;
+    let mut moved = w.seen(&repo, found(old), Authority::Pds);
+    moved.identity = Some(facts(
+        &repo,
+        "https://other.example.com",
+        HandleCheck::Inconclusive,
+    ));
+    assert_eq!(w.apply(moved).await, Outcome::Package);
+    let view = w.view(ALICE).await.unwrap().unwrap();
+    assert_eq!(
+        (view["pds"].as_str(), view["status"].as_str()),
+        (Some("https://other.example.com"), Some("active"))
+    );
+    assert!(w.kinds(&repo).await.contains(&ChangeKind::Identity));
+}
+
+#[tokio::test]
+async fn inv5_absences_are_told_apart() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    // Nothing is kept of accounts that never had a package.
+    let nothing = repo.touch(1);
+    assert_eq!(w.pds(&repo, nothing).await, Outcome::NotEnrolled);
+    assert_eq!(
+        w.finding(&repo, Finding::AbsentUnproven).await,
+        Outcome::NotEnrolled
+    );
+    assert!(w.view(ALICE).await.is_none());
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, there).await;
+    assert_eq!(
+        w.finding(&repo, Finding::AbsentUnproven).await,
+        Outcome::Removed
+    );
+    assert_eq!(
+        w.view(ALICE).await,
+        Some(Err(RefusalKind::NotEnrolledUnproven))
+    );
+    let gone = repo.delete();
+    w.pds(&repo, gone).await;
+    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::NotEnrolled)));
+    // A mere claim does not take the place of the proof.
+    w.finding(&repo, Finding::AbsentUnproven).await;
+    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::NotEnrolled)));
+}
+
+#[tokio::test]
+async fn an_inactive_account_is_hidden_and_kept() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, there.clone()).await;
+    let takendown = Finding::Inactive(AccountStatus::Takendown);
+    assert_eq!(w.finding(&repo, takendown).await, Outcome::Inactive);
+    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::AccountInactive)));
+    // A stream may replay what was before; only the PDS says that the account is back.
+    w.stream(&repo, there.clone()).await;
+    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::AccountInactive)));
+    assert_eq!(w.pds(&repo, there).await, Outcome::Proven);
+    assert!(w.view(ALICE).await.unwrap().is_ok());
+    assert_eq!(w.finding(&repo, Finding::Deleted).await, Outcome::Deleted);
+    assert!(w.view(ALICE).await.is_none() && !w.directory.knows(ALICE));
+}
+
+#[tokio::test]
+async fn inv1_what_was_proven_under_another_key_is_not_shown() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, there).await;
+    let bad = || Finding::Unverifiable {
+        reason: "proof_signature",
+        detail: "x".to_owned(),
+    };
+    // The identity is as it was: nonsense from a server unsays nothing.
+    assert_eq!(w.finding(&repo, bad()).await, Outcome::Unverifiable);
+    assert!(w.view(ALICE).await.unwrap().is_ok());
+    // The key was rotated in the DID document, and nothing is proven under the new one.
+    repo.rotate(2);
+    assert_eq!(w.finding(&repo, bad()).await, Outcome::Unverifiable);
+    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::Upstream)));
+    let again = repo.touch(1);
+    assert_eq!(w.pds(&repo, again).await, Outcome::Package);
+    assert!(w.view(ALICE).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn an_invalid_package_is_kept_with_its_reason() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let invalid = repo.put(&serde_json::json!({"$type": "at.didcomm.keyPackage", "did": 42}));
+    assert_eq!(w.pds(&repo, invalid.clone()).await, Outcome::Invalid);
+    assert_eq!(
+        w.view(ALICE).await,
+        Some(Err(RefusalKind::InvalidKeyPackage))
+    );
+    let entry = w.entry(&repo).await.unwrap();
+    assert_eq!(
+        (entry.state, entry.reason.as_deref()),
+        (PackageState::Invalid, Some("did"))
+    );
+    assert!(entry.record.is_some() && entry.proof.is_some() && entry.peer.is_none());
+    assert_eq!(w.pds(&repo, invalid).await, Outcome::Proven);
+}
+
+#[tokio::test]
+async fn several_claimants_of_a_did_peer_are_ambiguous_until_one_is_left() {
+    let w = World::new().await;
+    let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
+    let hers = alice.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&alice, hers).await;
+    let ambiguous = |view: Option<Result<serde_json::Value, RefusalKind>>| {
+        view.unwrap().unwrap()["peer"]["ambiguous"]
+            .as_bool()
+            .unwrap()
+    };
+    assert!(!ambiguous(w.view(ALICE).await));
+    assert!(w.directory.ready(ALICE).is_some());
+    let his = bob.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&bob, his).await;
+    // Her answer, though ready, is not what it was.
+    assert!(w.directory.ready(ALICE).is_none());
+    assert!(ambiguous(w.view(ALICE).await) && ambiguous(w.view(BOB).await));
+    let gone = bob.delete();
+    w.pds(&bob, gone).await;
+    assert!(!ambiguous(w.view(ALICE).await));
+}
+
+#[tokio::test]
+async fn a_handle_moves_with_its_proof() {
+    let w = World::new().await;
+    let handle = Handle::parse("alice.example.com").unwrap();
+    let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
+    for (repo, n) in [(&mut alice, 10), (&mut bob, 11)] {
+        let there = repo.put(&package(&peer(n), &[MEDIATOR]));
+        let mut seen = w.seen(repo, found(there), Authority::Pds);
+        let verified = HandleCheck::Verified(handle.clone());
+        seen.identity = Some(facts(repo, "https://pds.example.com", verified));
+        w.apply(seen).await;
+        assert_eq!(
+            w.view("alice.example.com").await.unwrap().unwrap()["did"],
+            repo.did.as_str()
+        );
+    }
+    assert_eq!(
+        w.view(ALICE).await.unwrap().unwrap()["handle"],
+        "handle.invalid"
+    );
+    // A name server that does not answer takes nothing away; an answer that differs does.
+    let again = bob.prove();
+    w.pds(&bob, again.clone()).await;
+    assert!(w.view("alice.example.com").await.is_some());
+    let mut seen = w.seen(&bob, found(again), Authority::Pds);
+    seen.identity = Some(facts(&bob, "https://pds.example.com", HandleCheck::Invalid));
+    w.apply(seen).await;
+    assert!(w.view("alice.example.com").await.is_none());
+}
+
+#[tokio::test]
+async fn age_makes_an_answer_stale_and_at_last_drops_it() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, there).await;
+    let entry = w.entry(&repo).await.unwrap();
+    let wait = entry.next_check_at.since(entry.checked_at);
+    assert!(wait <= REPROVE && wait >= REPROVE.mul_f64(0.75));
+    let first = w
+        .directory
+        .ready(ALICE)
+        .or(w
+            .directory
+            .recipient(&Actor::parse(ALICE).unwrap(), false)
+            .await
+            .unwrap()
+            .unwrap()
+            .ok())
+        .unwrap();
+    w.clock.advance(STALE);
+    assert_eq!(
+        w.finding(&repo, Finding::Unreachable).await,
+        Outcome::Unreachable
+    );
+    let view = w.view(ALICE).await.unwrap().unwrap();
+    assert_eq!(view["verification"]["stale"], true);
+    assert!(view["verification"]["age"].as_u64().unwrap() >= STALE.as_secs());
+    // Being stale is news to a reader; a mere check time is not.
+    let later = w.directory.ready(ALICE).unwrap();
+    assert_ne!(first.etag, later.etag);
+    w.clock.advance(Duration::from_secs(60));
+    w.view(ALICE).await;
+    assert_eq!(w.directory.ready(ALICE).unwrap().etag, later.etag);
+    w.clock.advance(DROP);
+    assert_eq!(
+        w.finding(&repo, Finding::Unreachable).await,
+        Outcome::Dropped
+    );
+    assert!(w.view(ALICE).await.is_none());
+    assert_eq!(
+        w.kinds(&repo).await,
+        vec![ChangeKind::Package, ChangeKind::Dropped]
+    );
+}
+
+#[tokio::test]
+async fn inv2_a_batch_is_written_whole_with_its_cursor() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let owed = |did: &str, hint| Owed {
+        did: Did::parse(did).unwrap(),
+        reason: "pds account".to_owned(),
+        hint,
+        not_before: w.clock.now(),
+    };
+    let hint = Some(AccountStatus::Takendown);
+    let batch = Batch {
+        observations: vec![w.seen(&repo, found(there), Authority::Stream)],
+        owed: vec![owed(ALICE, hint.clone()), owed(BOB, hint)],
+        from: Some(Origin::parse("https://pds.example.com").unwrap()),
+        cursor: Some(SourceCursor {
+            source: "pds x".to_owned(),
+            position: 7,
+            event_time: None,
+        }),
+        ..Batch::default()
+    };
+    let outcomes = w.directory.apply_batch(batch.clone()).await.unwrap();
+    assert_eq!(outcomes, vec![Outcome::Package]);
+    // The same batch again, as after a crash, changes nothing.
+    assert_eq!(
+        w.directory.apply_batch(batch).await.unwrap(),
+        vec![Outcome::Ignored]
+    );
+    assert_eq!(w.kinds(&repo).await, vec![ChangeKind::Package]);
+    let cursor = w
+        .directory
+        .store()
+        .query(|q| q.cursor("pds x"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(cursor.position, 7);
+    let (due, _) = w.directory.due(10).await.unwrap();
+    // Its own PDS may say what became of an account; of another's account it may not.
+    let hint = |did: &str| {
+        due.iter()
+            .find(|row| row.did.as_str() == did)
+            .unwrap()
+            .hint
+            .clone()
+    };
+    assert_eq!(hint(ALICE), Some(AccountStatus::Takendown));
+    assert_eq!(hint(BOB), None);
+}
+
+#[tokio::test]
+async fn a_mediator_is_due_once_named_and_shown_once_known() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR, "did:example:other"]));
+    w.pds(&repo, there).await;
+    let did = MediatorDid::parse(MEDIATOR).unwrap();
+    assert_eq!(
+        w.directory.due_mediators(9).await.unwrap(),
+        vec![did.clone()]
+    );
+    w.view(ALICE).await;
+    let before = w.directory.ready(ALICE).unwrap();
+    let mut document = MediatorDocument::unchecked(did.clone());
+    document.state = MediatorState::Reachable;
+    document.checked_at = Some(w.clock.now());
+    w.directory.put_mediator(&did, &document).await.unwrap();
+    let view = w.view(ALICE).await.unwrap().unwrap();
+    assert_eq!(view["mediators"][0]["state"], "reachable");
+    assert_eq!(view["mediators"][1]["state"], "unchecked");
+    let after = w.directory.ready(ALICE).unwrap();
+    assert_ne!(before.etag, after.etag);
+    // The same document again leaves the answer ready.
+    w.clock.advance(Duration::from_secs(1));
+    document.checked_at = Some(w.clock.now());
+    w.directory.put_mediator(&did, &document).await.unwrap();
+    assert!(w.directory.ready(ALICE).is_some());
+    assert!(w.directory.due_mediators(9).await.unwrap().is_empty());
+    w.clock.advance(MEDIATOR_RECHECK);
+    assert_eq!(
+        w.directory.due_mediators(9).await.unwrap(),
+        vec![did.clone()]
+    );
+    // Once nobody names it, it is forgotten.
+    let gone = repo.delete();
+    w.pds(&repo, gone).await;
+    assert!(w.directory.due_mediators(9).await.unwrap().is_empty());
+}

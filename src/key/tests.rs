@@ -18,7 +18,7 @@ struct SignatureFixture {
 fn interop_signature_fixtures() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/fixtures/interop/crypto/signature-fixtures.json"
+        "/fixtures/interop/atproto-interop-tests/crypto_signature_fixtures.json"
     );
     let text = std::fs::read_to_string(path).unwrap();
     let fixtures: Vec<SignatureFixture> = serde_json::from_str(&text).unwrap();
@@ -34,6 +34,42 @@ fn interop_signature_fixtures() {
             .verify(&decode(&f.message_base64), &decode(&f.signature_base64))
             .is_ok();
         assert_eq!(ok, f.valid_signature, "{}", f.comment);
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Signatures {
+    signatures: Vec<Signed>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Signed {
+    what: String,
+    valid: bool,
+    message: String,
+    did_key: String,
+    signature: String,
+}
+
+/// More of the same, judged by the reference implementation.
+#[test]
+fn reference_signatures() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/interop/crypto/signatures.json"
+    );
+    let text = std::fs::read_to_string(path).unwrap();
+    let all: Signatures = serde_json::from_str(&text).unwrap();
+    assert!(all.signatures.iter().any(|s| s.valid) && all.signatures.iter().any(|s| !s.valid));
+    for s in all.signatures {
+        let decode = |s: &str| data_encoding::BASE64.decode(s.as_bytes()).unwrap();
+        let ok = SigningKey::from_did_key(&s.did_key).is_ok_and(|key| {
+            key.verify(&decode(&s.message), &decode(&s.signature))
+                .is_ok()
+        });
+        assert_eq!(ok, s.valid, "{}", s.what);
     }
 }
 

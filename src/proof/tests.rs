@@ -206,6 +206,34 @@ fn another_account_or_key_is_refused() {
     }
 }
 
+#[derive(serde::Deserialize)]
+struct Heights {
+    heights: Vec<KeyHeight>,
+}
+
+#[derive(serde::Deserialize)]
+struct KeyHeight {
+    key: String,
+    height: u8,
+}
+
+/// The height of a key is what foreign implementations say it is.
+#[test]
+fn heights_of_keys() {
+    let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/interop");
+    let keys = interop.join("atproto-interop-tests/mst_example_keys.txt");
+    for key in std::fs::read_to_string(keys).unwrap().lines() {
+        let height = key.strip_prefix(|c: char| c.is_ascii_uppercase()).unwrap();
+        let (height, _) = height.split_once('/').unwrap();
+        assert_eq!(shrike::mst::height_for_key(key), height.parse::<u8>().unwrap(), "{key}");
+    }
+    let text = std::fs::read_to_string(interop.join("mst/heights.json")).unwrap();
+    let reference: Heights = serde_json::from_str(&text).unwrap();
+    for KeyHeight { key, height } in reference.heights {
+        assert_eq!(shrike::mst::height_for_key(&key), height, "{key}");
+    }
+}
+
 #[test]
 fn sizes_are_checked_before_anything_is_read() {
     let f = sound().next().unwrap();
