@@ -18,11 +18,13 @@ mod document;
 mod handle;
 mod lookups;
 mod mediator;
+mod moved;
 
 pub use document::{DidDocument, DocumentError, Lack, MAX_DOCUMENT_LEN};
 pub use handle::HandleError;
 pub use lookups::Freshness;
 pub use mediator::{KeyAgreement, MediatorDocument, MediatorState, Service};
+pub use moved::KeyBeforeMove;
 
 use lookups::{Bytes, Found, Lookups};
 
@@ -169,6 +171,12 @@ impl Identity {
     /// The document as far as it is known and at most a day old. No I/O.
     pub fn cached(&self, did: &Did) -> Option<Arc<DidDocument>> {
         self.inner.documents.known(did)?.ok()
+    }
+
+    /// The key that signed the account's repository at the PDS it moved away from, where the
+    /// operation that replaced the key was that move. Not cached.
+    pub async fn key_before_move(&self, document: &DidDocument) -> Option<KeyBeforeMove> {
+        moved::key_before_move(&self.inner, document).await
     }
 
     /// Forgets the document: whoever asks next gets an answer that was asked for after this call.

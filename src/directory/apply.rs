@@ -223,6 +223,7 @@ fn blank(seen: &Observation) -> Entry {
         proof: None,
         proof_pds: None,
         proof_key: None,
+        identity_key: None,
         peer: None,
         mediators: Vec::new(),
         regressed: false,
@@ -497,7 +498,7 @@ impl<'o> Draft<'o> {
     fn proof_is_current(&self) -> bool {
         self.seen.identity.is_none()
             || (self.entry.proof_pds == self.entry.pds
-                && self.entry.proof_key == self.entry.signing_key)
+                && self.entry.identity_key == self.entry.signing_key)
     }
 
     /// A proof is taken over.
@@ -508,6 +509,7 @@ impl<'o> Draft<'o> {
         entry.commit = Some(*shown.commit());
         entry.proof = Some(shown.car().to_vec());
         entry.proof_key = Some(shown.key().clone());
+        entry.identity_key.clone_from(&entry.signing_key);
         entry.proof_pds.clone_from(&entry.pds);
         entry.regressed = false;
         entry.proved_at = Some(seen.at);

@@ -79,6 +79,8 @@ struct PeerView<'a> {
 #[serde(rename_all = "camelCase")]
 struct VerificationView<'a> {
     signing_key: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    before_move: bool,
     method: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     proved_at: Option<String>,
@@ -177,6 +179,7 @@ pub(super) fn render(
         mediators: around.mediators.clone(),
         verification: VerificationView {
             signing_key: entry.proof_key.as_ref()?.did_key(),
+            before_move: entry.proof_key != entry.identity_key,
             method: entry.method.as_str(),
             proved_at: None,
             observed_at: entry.observed_at.to_string(),

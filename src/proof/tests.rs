@@ -225,7 +225,11 @@ fn heights_of_keys() {
     for key in std::fs::read_to_string(keys).unwrap().lines() {
         let height = key.strip_prefix(|c: char| c.is_ascii_uppercase()).unwrap();
         let (height, _) = height.split_once('/').unwrap();
-        assert_eq!(shrike::mst::height_for_key(key), height.parse::<u8>().unwrap(), "{key}");
+        assert_eq!(
+            shrike::mst::height_for_key(key),
+            height.parse::<u8>().unwrap(),
+            "{key}"
+        );
     }
     let text = std::fs::read_to_string(interop.join("mst/heights.json")).unwrap();
     let reference: Heights = serde_json::from_str(&text).unwrap();

@@ -13,7 +13,7 @@ use crate::directory::{
 };
 use crate::identity::{DidDocument, Freshness, HandleCheck, IdentityError};
 use crate::net::{NetError, Reach, Request};
-use crate::proof::{Container, MAX_PROOF_LEN, ProofError, Proven, verify};
+use crate::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
 use crate::store::AccountStatus;
 use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 
@@ -261,7 +261,14 @@ impl Inner {
         };
         Ok(match answer {
             Answer::Car(car) => {
-                match verify(&car, Container::GetRecord, did, key, self.clock.now()) {
+                let now = self.clock.now();
+                let mut verdict = verify(&car, Container::GetRecord, did, key, now);
+                if verdict == Err(ProofError::Signature)
+                    && let Some(proven) = self.prove_before_move(&car, document).await
+                {
+                    verdict = Ok(proven);
+                }
+                match verdict {
                     Ok(proven) => Found::proven(proven),
                     Err(error) => Found::unverifiable(error.code(), error.to_string()),
                 }
@@ -283,6 +290,17 @@ impl Inner {
             Answer::Inactive(status) => Found::inactive(status),
             Answer::Useless { reason, detail } => Found::unverifiable(reason, detail),
         })
+    }
+
+    /// The proof under the key of the PDS that the account left, if it has not written since: the
+    /// commit must not be younger than the move.
+    async fn prove_before_move(&self, car: &[u8], document: &DidDocument) -> Option<Proven> {
+        let before = self.identity.key_before_move(document).await?;
+        let now = self.clock.now();
+        let proven = verify(car, Container::GetRecord, &document.did, &before.key, now).ok()?;
+        let latest = before.until.plus(MAX_FUTURE).millis();
+        let rev = i64::try_from(proven.commitment().rev().micros() / 1000).ok()?;
+        (rev <= latest).then_some(proven)
     }
 
     /// Whether the PDS that is being walked shows nothing that looks like a key package. Only a

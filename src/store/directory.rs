@@ -258,16 +258,19 @@ impl Tx<'_> {
     pub fn put_entry(&self, entry: &Entry) -> Result<(), StoreError> {
         let mut put = self.conn().prepare_cached(
             "INSERT INTO entry (did, handle, pds, signing_key, status, state, reason, detail, rev,
-               commit_cid, cid, record, proof, proof_pds, proof_key, peer, regressed, source,
+               commit_cid, cid, record, proof, proof_pds, proof_key, identity_key,
+               peer, regressed, source,
                method, observed_at, proved_at, checked_at, next_check_at, failures, change_seq)
              VALUES (:did, :handle, :pds, :signing_key, :status, :state, :reason, :detail, :rev,
-               :commit_cid, :cid, :record, :proof, :proof_pds, :proof_key, :peer, :regressed,
+               :commit_cid, :cid, :record, :proof, :proof_pds, :proof_key, :identity_key,
+               :peer, :regressed,
                :source, :method, :observed_at, :proved_at, :checked_at, :next_check_at, :failures,
                :change_seq)
              ON CONFLICT (did) DO UPDATE SET handle = :handle, pds = :pds,
                signing_key = :signing_key, status = :status, state = :state, reason = :reason,
                detail = :detail, rev = :rev, commit_cid = :commit_cid, cid = :cid,
                record = :record, proof = :proof, proof_pds = :proof_pds, proof_key = :proof_key,
+               identity_key = :identity_key,
                peer = :peer, regressed = :regressed, source = :source, method = :method,
                observed_at = :observed_at, proved_at = :proved_at, checked_at = :checked_at,
                next_check_at = :next_check_at, failures = :failures, change_seq = :change_seq",
@@ -288,6 +291,7 @@ impl Tx<'_> {
             ":proof": entry.proof,
             ":proof_pds": entry.proof_pds.as_ref().map(Origin::as_str),
             ":proof_key": entry.proof_key.as_ref().map(SigningKey::did_key),
+            ":identity_key": entry.identity_key.as_ref().map(SigningKey::did_key),
             ":peer": entry.peer,
             ":regressed": entry.regressed,
             ":source": entry.source,
@@ -624,6 +628,7 @@ fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         proof: row.get("proof")?,
         proof_pds: maybe(row, "proof_pds", Origin::parse)?,
         proof_key: maybe(row, "proof_key", SigningKey::from_did_key)?,
+        identity_key: maybe(row, "identity_key", SigningKey::from_did_key)?,
         peer: row.get("peer")?,
         mediators: Vec::new(),
         regressed: row.get("regressed")?,

@@ -178,8 +178,11 @@ pub struct Entry {
     pub proof: Option<Vec<u8>>,
     /// PDS under which `rev` is ordered.
     pub proof_pds: Option<Origin>,
-    /// Key under which `rev` is ordered.
+    /// Key that signed the newest proof, under which `rev` is ordered.
     pub proof_key: Option<SigningKey>,
+    /// `signing_key` as it was at that proof. The two keys differ while an account that moved has
+    /// not written again.
+    pub identity_key: Option<SigningKey>,
     /// The did:peer of a present package.
     pub peer: Option<String>,
     /// The mediators of a present package, in its order.

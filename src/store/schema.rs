@@ -25,8 +25,9 @@ CREATE TABLE entry (
   cid           TEXT,              -- of the record
   record        BLOB,              -- DAG-CBOR, verbatim
   proof         BLOB,              -- CAR of the newest proof, of presence or absence
-  proof_pds     TEXT,              -- PDS and key under which rev is ordered
-  proof_key     TEXT,
+  proof_pds     TEXT,              -- PDS under which rev is ordered
+  proof_key     TEXT,              -- did:key that signed the newest proof, likewise
+  identity_key  TEXT,              -- signing_key as it was at that proof
   peer          TEXT,              -- the did:peer of a present package
   regressed     INTEGER NOT NULL,  -- 1: its PDS showed an older revision
   source        TEXT NOT NULL,     -- what led to the last proof: pds, relay, jetstream, ...

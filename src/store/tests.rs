@@ -32,6 +32,7 @@ fn entry(n: u64) -> Entry {
         proof: Some(vec![1, 2, 3]),
         proof_pds: None,
         proof_key: None,
+        identity_key: None,
         peer: Some(format!("did:peer:2.{n}")),
         mediators: vec![
             MediatorDid::parse("did:web:b.example.com").unwrap(),
