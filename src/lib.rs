@@ -28,3 +28,5 @@ pub mod directory;
 pub mod resolve;
 // 8
 pub mod ingest;
+// 9
+pub mod http;

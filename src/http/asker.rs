@@ -1,0 +1,201 @@
+//! Whose request it is: the address that pays for what it causes.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::syntax::SyntaxError;
+
+/// Addresses of a network in CIDR notation, such as `10.0.0.0/8`; without a length, one address.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// One address.
+    pub const fn host(address: IpAddr) -> Self {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, prefix }
+    }
+
+    /// Whether the address lies in it; an IPv4 address in IPv6 clothes is an IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let same = |a: u128, b: u128, length: u8| {
+            // A shift by the whole width is none for the machine: every address is in `/0`.
+            (a ^ b)
+                .checked_shr(u32::from(length - self.prefix.min(length)))
+                .unwrap_or(0)
+                == 0
+        };
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(a)) => same(net.to_bits().into(), a.to_bits().into(), 32),
+            (IpAddr::V6(net), IpAddr::V6(a)) => same(net.to_bits(), a.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = SyntaxError;
+
+    fn from_str(s: &str) -> Result<Self, SyntaxError> {
+        let invalid = |reason| SyntaxError {
+            kind: "network",
+            reason,
+        };
+        let (address, prefix) = match s.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (s, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| invalid("not an IP address"))?;
+        let whole = Self::host(address);
+        let prefix = match prefix {
+            Some(n) => n
+                .parse()
+                .ok()
+                .filter(|n| *n <= whole.prefix)
+                .ok_or(invalid("the length after / is not one of its addresses"))?,
+            None => whole.prefix,
+        };
+        Ok(Self { address, prefix })
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = SyntaxError;
+
+    fn try_from(s: String) -> Result<Self, SyntaxError> {
+        s.parse()
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        network.to_string()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The address of whoever asks. A handler takes it from the request's extensions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asker(pub(super) IpAddr);
+
+impl Asker {
+    /// Goes back along `X-Forwarded-For` as long as trusted proxies vouch for the entry before
+    /// them: everything further left anybody could have written.
+    pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Self {
+        let mut asker = peer.to_canonical();
+        let entries = headers.get_all("x-forwarded-for").iter().rev();
+        let entries = entries.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+        for entry in entries {
+            if !trusted.iter().any(|network| network.contains(asker)) {
+                break;
+            }
+            let Some(address) = read_entry(entry.trim()) else {
+                break;
+            };
+            asker = address;
+        }
+        Self(asker)
+    }
+}
+
+/// An address, as some proxies write it with a port.
+fn read_entry(entry: &str) -> Option<IpAddr> {
+    let address = entry.parse().ok().or_else(|| {
+        let with_port: Option<SocketAddr> = entry.parse().ok();
+        with_port.map(|address| address.ip())
+    });
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn network(s: &str) -> Network {
+        s.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        for (net, address, inside) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.128/25", "192.0.2.127", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+        ] {
+            let found = network(net).contains(address.parse().unwrap());
+            assert_eq!(found, inside, "{address} in {net}");
+        }
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "::/129",
+            "10.0.0.0/x",
+            "host/8",
+        ] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+        assert_eq!(network("::1").to_string(), "::1/128");
+    }
+
+    #[test]
+    fn only_what_trusted_proxies_wrote_is_believed() {
+        let trusted = [network("127.0.0.0/8"), network("10.0.0.0/8")];
+        let asker = |peer: &str, lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::from_static(line));
+            }
+            Asker::of(peer.parse().unwrap(), &headers, &trusted)
+                .0
+                .to_string()
+        };
+        assert_eq!(asker("127.0.0.1", &[]), "127.0.0.1");
+        assert_eq!(asker("127.0.0.1", &["203.0.113.5"]), "203.0.113.5");
+        assert_eq!(asker("198.51.100.1", &["203.0.113.5"]), "198.51.100.1");
+        assert_eq!(
+            asker("127.0.0.1", &["6.6.6.6, 203.0.113.5, 10.0.0.2"]),
+            "203.0.113.5"
+        );
+        assert_eq!(
+            asker("127.0.0.1", &["6.6.6.6", "203.0.113.5,10.0.0.2"]),
+            "203.0.113.5"
+        );
+        assert_eq!(asker("127.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+        assert_eq!(asker("127.0.0.1", &["203.0.113.5, unknown"]), "127.0.0.1");
+        assert_eq!(asker("127.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(
+            asker("::ffff:127.0.0.1", &["203.0.113.5:99"]),
+            "203.0.113.5"
+        );
+    }
+}

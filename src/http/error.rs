@@ -1,0 +1,227 @@
+//! Errors as XRPC answers them: `{"error": "UpperCamel", "message": "..."}`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::directory::{Refusal, RefusalKind};
+use crate::resolve::AskError;
+use crate::store::StoreError;
+
+/// An error as the asker sees it. What only the operator may know is logged where it is made.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    error: &'static str,
+    message: Cow<'static, str>,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    pub(super) fn new(
+        status: StatusCode,
+        error: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            error,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// The request is not as the lexicon wants it.
+    pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidRequest", message)
+    }
+
+    /// More is asked at the moment than there is room for.
+    pub(super) fn overloaded(retry_after: Duration) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Overloaded",
+            "too many requests are under way that need a look at the network or the store",
+        )
+        .after(retry_after)
+    }
+
+    /// Something of ours is broken; it is in the log.
+    pub(super) fn unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            "the directory cannot answer at the moment",
+        )
+    }
+
+    /// A defect; it is in the log.
+    pub(super) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalServerError",
+            "internal server error",
+        )
+    }
+
+    /// The request took longer than it may.
+    pub(super) fn timeout() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            "the request took too long",
+        )
+        .after(Duration::from_secs(5))
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
+        }
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Refused(refusal) => refusal.into(),
+            AskError::OverBudget {
+                own: true,
+                retry_after,
+            } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "RateLimitExceeded",
+                "too many requests from this address need a look at the network",
+            )
+            .after(retry_after),
+            AskError::OverBudget {
+                own: false,
+                retry_after,
+            } => Self::overloaded(retry_after),
+            AskError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed under a request");
+        Self::unavailable()
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let (status, error) = match refusal.kind {
+            RefusalKind::HandleNotFound => (StatusCode::BAD_REQUEST, "HandleNotFound"),
+            RefusalKind::DidNotFound => (StatusCode::BAD_REQUEST, "DidNotFound"),
+            RefusalKind::NotEnrolled => (StatusCode::BAD_REQUEST, "NotEnrolled"),
+            RefusalKind::NotEnrolledUnproven => (StatusCode::BAD_REQUEST, "NotEnrolledUnproven"),
+            RefusalKind::AccountInactive => (StatusCode::BAD_REQUEST, "AccountInactive"),
+            RefusalKind::InvalidKeyPackage => (StatusCode::BAD_REQUEST, "InvalidKeyPackage"),
+            RefusalKind::Upstream => (StatusCode::BAD_GATEWAY, "UpstreamFailure"),
+        };
+        Self::new(status, error, refusal.message)
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'a str,
+    message: &'a str,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = Body {
+            error: self.error,
+            message: &self.message,
+        };
+        // Two strings always have a JSON form.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: who comes back too early is refused again.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, seconds.max(1).into());
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(error: AskError) -> (u16, Option<String>, serde_json::Value) {
+        let response = Failure::from(error).into_response();
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        let retry = response.headers().get(RETRY_AFTER);
+        let retry = retry.map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        let body = futures_util::FutureExt::now_or_never(axum::body::to_bytes(
+            response.into_body(),
+            10_000,
+        ));
+        (
+            status,
+            retry,
+            serde_json::from_slice(&body.unwrap().unwrap()).unwrap(),
+        )
+    }
+
+    #[test]
+    fn every_refusal_has_its_name_and_status() {
+        for (kind, status, name) in [
+            (RefusalKind::HandleNotFound, 400, "HandleNotFound"),
+            (RefusalKind::DidNotFound, 400, "DidNotFound"),
+            (RefusalKind::NotEnrolled, 400, "NotEnrolled"),
+            (RefusalKind::NotEnrolledUnproven, 400, "NotEnrolledUnproven"),
+            (RefusalKind::AccountInactive, 400, "AccountInactive"),
+            (RefusalKind::InvalidKeyPackage, 400, "InvalidKeyPackage"),
+            (RefusalKind::Upstream, 502, "UpstreamFailure"),
+        ] {
+            let (found, retry, body) = shown(AskError::Refused(Refusal::new(kind, "why")));
+            assert_eq!((found, retry), (status, None));
+            assert_eq!(body, serde_json::json!({"error": name, "message": "why"}));
+        }
+    }
+
+    #[test]
+    fn budgets_say_when_to_come_back() {
+        for (own, retry_after, status, name, wait) in [
+            (true, Duration::ZERO, 429, "RateLimitExceeded", "1"),
+            (
+                true,
+                Duration::from_millis(1001),
+                429,
+                "RateLimitExceeded",
+                "2",
+            ),
+            (false, Duration::from_secs(2), 503, "Overloaded", "2"),
+        ] {
+            let (found, retry, body) = shown(AskError::OverBudget { own, retry_after });
+            assert_eq!((found, retry.as_deref()), (status, Some(wait)));
+            assert_eq!(body["error"], name);
+        }
+    }
+
+    #[test]
+    fn what_the_store_says_stays_inside() {
+        let error = StoreError::Corrupt("/var/lib/atcomm/directory.db".to_owned());
+        let (status, _, body) = shown(AskError::Store(error));
+        assert_eq!(
+            (status, body["error"].as_str()),
+            (503, Some("ServiceUnavailable"))
+        );
+        assert!(!body.to_string().contains("directory.db"));
+    }
+}

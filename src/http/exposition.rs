@@ -1,0 +1,54 @@
+//! Metrics for the operator, on a listener of their own that the world does not see.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{HttpError, finish, listen};
+
+/// Text format of Prometheus.
+const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Serves `/metrics`, listening and not yet serving.
+pub struct Exposition {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+}
+
+impl Exposition {
+    /// Listens; `render` writes the metrics of the moment. Must be called inside a tokio runtime.
+    pub fn bind(
+        address: SocketAddr,
+        render: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Result<Self, HttpError> {
+        let (listener, address) = listen(address)?;
+        let render = Arc::new(render);
+        let metrics = get(move || {
+            let text = render();
+            async move { ([(CONTENT_TYPE, MEDIA_TYPE)], text) }
+        });
+        Ok(Self {
+            listener,
+            address,
+            router: Router::new().route("/metrics", metrics),
+        })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let serving = axum::serve(self.listener, self.router)
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        finish(serving, stop).await;
+    }
+}

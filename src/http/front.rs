@@ -1,0 +1,201 @@
+//! The service in front of the router: ready answers at once, and what every request needs.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::serve::IncomingStream;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either};
+use metrics::{Counter, Histogram};
+use tower::Service;
+
+use super::HttpSettings;
+use super::asker::Asker;
+use super::door::{Activity, Door};
+use super::error::Failure;
+use super::params::{MAX_QUERY_LEN, plain_actor};
+use super::xrpc::{self, RESOLVE_RECIPIENT};
+use crate::resolve::Resolver;
+
+/// What a browser may send, for a day.
+const PREFLIGHT: [(axum::http::HeaderName, &str); 3] = [
+    (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
+    (
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        "authorization, content-type, atproto-accept-labelers, atproto-proxy, if-none-match",
+    ),
+    (ACCESS_CONTROL_MAX_AGE, "86400"),
+];
+
+/// Lets any page read any answer: everything here is public and nothing depends on cookies.
+pub(super) fn open_to_pages(headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    let exposed = HeaderValue::from_static("ETag, Retry-After");
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+}
+
+/// What all connections share.
+pub(super) struct Front {
+    settings: HttpSettings,
+    resolver: Resolver,
+    router: Router,
+    /// Handles of the metrics of ready answers, which are too many to look them up each time.
+    ready: Counter,
+    not_modified: Counter,
+    seconds: Histogram,
+}
+
+impl Front {
+    pub(super) fn new(settings: HttpSettings, resolver: Resolver) -> Self {
+        let method = RESOLVE_RECIPIENT.nsid;
+        let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
+        Self {
+            router: xrpc::router(resolver.clone(), settings.max_requests),
+            resolver,
+            ready: requests("200"),
+            not_modified: requests("304"),
+            seconds: metrics::histogram!("atcomm_http_request_seconds", "method" => method),
+            settings,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_router(&mut self, router: Router) {
+        self.router = router;
+    }
+
+    /// The answer to the commonest question, where it stands ready.
+    fn ready(&self, request: &Request) -> Option<Response> {
+        if request.method() != Method::GET || request.uri().path() != RESOLVE_RECIPIENT.path {
+            return None;
+        }
+        let begun = Instant::now();
+        let mut name = [0; 256];
+        let name = plain_actor(request.uri().query()?, &mut name)?;
+        let rendered = self.resolver.directory().ready(name)?;
+        let mut response = xrpc::recipient(&rendered, request.headers());
+        open_to_pages(response.headers_mut());
+        if response.status() == StatusCode::OK {
+            self.ready.increment(1);
+        } else {
+            self.not_modified.increment(1);
+        }
+        self.seconds.record(begun.elapsed());
+        Some(response)
+    }
+
+    /// Every other answer.
+    pub(super) async fn answer(&self, request: Request, peer: IpAddr) -> Response {
+        let begun = Instant::now();
+        let method = xrpc::label(request.uri().path());
+        let mut response = self.route(request, peer).await;
+        open_to_pages(response.headers_mut());
+        let (status, took) = (response.status().as_u16(), begun.elapsed());
+        let requests = metrics::counter!(
+            "atcomm_http_requests_total", "method" => method, "status" => status.to_string(),
+        );
+        requests.increment(1);
+        metrics::histogram!("atcomm_http_request_seconds", "method" => method).record(took);
+        tracing::debug!(method, status, took_us = took.as_micros(), "request");
+        response
+    }
+
+    async fn route(&self, mut request: Request, peer: IpAddr) -> Response {
+        if request.method() == Method::OPTIONS {
+            return (StatusCode::NO_CONTENT, PREFLIGHT).into_response();
+        }
+        if request
+            .uri()
+            .query()
+            .is_some_and(|query| query.len() > MAX_QUERY_LEN)
+        {
+            let message = format!("the query is longer than {MAX_QUERY_LEN} bytes");
+            return Failure::invalid(message).into_response();
+        }
+        let asker = Asker::of(peer, request.headers(), &self.settings.trusted_proxies);
+        request.extensions_mut().insert(asker);
+        let answer = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
+        match tokio::time::timeout(self.settings.timeout, answer).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(never))) => match never {},
+            // The panic hook has written where it was.
+            Ok(Err(_panic)) => Failure::internal().into_response(),
+            Err(_elapsed) => Failure::timeout().into_response(),
+        }
+    }
+}
+
+/// Gives each connection its service.
+pub(super) struct Entrance(Arc<Front>);
+
+impl Entrance {
+    pub(super) fn new(front: Arc<Front>) -> Self {
+        Self(front)
+    }
+}
+
+impl Service<IncomingStream<'_, Door>> for Entrance {
+    type Response = Visit;
+    type Error = Infallible;
+    type Future = Ready<Result<Visit, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, stream: IncomingStream<'_, Door>) -> Self::Future {
+        ready(Ok(Visit {
+            front: Arc::clone(&self.0),
+            activity: Arc::clone(stream.io().activity()),
+            peer: stream.remote_addr().ip(),
+        }))
+    }
+}
+
+/// The service of one connection.
+#[derive(Clone)]
+pub(super) struct Visit {
+    front: Arc<Front>,
+    activity: Arc<Activity>,
+    peer: IpAddr,
+}
+
+impl Service<Request> for Visit {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<
+        Ready<Result<Response, Infallible>>,
+        BoxFuture<'static, Result<Response, Infallible>>,
+    >;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.activity.begin();
+        if let Some(response) = self.front.ready(&request) {
+            return Either::Left(ready(Ok(response)));
+        }
+        let hold = self.activity.hold();
+        let Self { front, peer, .. } = self.clone();
+        Either::Right(Box::pin(async move {
+            let response = front.answer(request, peer).await;
+            drop(hold);
+            Ok(response)
+        }))
+    }
+}

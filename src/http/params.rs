@@ -1,0 +1,169 @@
+//! Parameters of XRPC queries.
+
+use std::borrow::Cow;
+
+use axum::http::Uri;
+use url::form_urlencoded;
+
+use super::error::Failure;
+use crate::syntax::{Actor, Did};
+
+/// Longest query in bytes: a DID of the greatest length with every character escaped, and a
+/// switch beside it.
+pub(super) const MAX_QUERY_LEN: usize = 3 * crate::syntax::MAX_DID_LEN + 256;
+
+/// The parameters of one request. Names that a method does not know are ignored, as the reference
+/// servers do.
+pub(super) struct Params<'a>(&'a str);
+
+impl<'a> Params<'a> {
+    pub(super) fn of(uri: &'a Uri) -> Self {
+        Self(uri.query().unwrap_or_default())
+    }
+
+    /// A handle or a DID.
+    pub(super) fn actor(&self) -> Result<Actor, Failure> {
+        let hint = "a handle or a DID, as in ?actor=alice.example.com";
+        let text = self.required("actor", hint)?;
+        Actor::parse(&text).map_err(|why| invalid("actor", &why, hint))
+    }
+
+    /// An account's DID.
+    pub(super) fn did(&self) -> Result<Did, Failure> {
+        let hint = "an account's DID, as in ?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+        let text = self.required("did", hint)?;
+        Did::parse(&text).map_err(|why| invalid("did", &why, hint))
+    }
+
+    /// A switch; off when absent.
+    pub(super) fn switch(&self, name: &str) -> Result<bool, Failure> {
+        match self.one(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Failure::invalid(format!(
+                "parameter {name} is neither true nor false"
+            ))),
+        }
+    }
+
+    fn required(&self, name: &str, hint: &str) -> Result<Cow<'a, str>, Failure> {
+        self.one(name)?.ok_or_else(|| {
+            Failure::invalid(format!("parameter {name} is missing; it takes {hint}"))
+        })
+    }
+
+    fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, Failure> {
+        let mut values =
+            form_urlencoded::parse(self.0.as_bytes()).filter(|(found, _)| found == name);
+        let value = values.next().map(|(_, value)| value);
+        match values.next() {
+            None => Ok(value),
+            Some(_) => Err(Failure::invalid(format!(
+                "parameter {name} is given more than once; it takes one value"
+            ))),
+        }
+    }
+}
+
+fn invalid(name: &str, why: &impl std::fmt::Display, hint: &str) -> Failure {
+    Failure::invalid(format!("parameter {name}: {why}; it takes {hint}"))
+}
+
+/// Room for the longest name that answers are kept under by handle, and for most DIDs; the few
+/// longer ones take the long way.
+pub(super) type Name = [u8; 256];
+
+/// The name of an account in a query that asks for nothing but its answer, as the directory keeps
+/// it: unescaped, a handle in lower case. `None` is not an error: it means that the query needs a
+/// closer look. Allocates nothing.
+pub(super) fn plain_actor<'n>(query: &str, name: &'n mut Name) -> Option<&'n str> {
+    let value = match query.split_once('&') {
+        None => query.strip_prefix("actor=")?,
+        Some((actor, "proof=false")) => actor.strip_prefix("actor=")?,
+        Some(("proof=false", actor)) => actor.strip_prefix("actor=")?,
+        Some(_) => return None,
+    };
+    let mut len = 0;
+    let mut bytes = value.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => 16 * hex(bytes.next()?)? + hex(bytes.next()?)?,
+            b'+' | b'&' => return None,
+            byte => byte,
+        };
+        *name.get_mut(len)? = byte;
+        len += 1;
+    }
+    let name = name.get_mut(..len)?;
+    // Case is folded in handles only: in a did:web, `%3A` is something else than `%3a`.
+    if !name.starts_with(b"did:") {
+        name.make_ascii_lowercase();
+    }
+    let name = std::str::from_utf8(name).ok()?;
+    Some(name.strip_prefix('@').unwrap_or(name))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plain(query: &str) -> Option<String> {
+        plain_actor(query, &mut [0; 256]).map(str::to_owned)
+    }
+
+    #[test]
+    fn plain_queries_name_an_account() {
+        for (query, name) in [
+            ("actor=Alice.Example.com", Some("alice.example.com")),
+            ("actor=%40alice.example.com", Some("alice.example.com")),
+            (
+                "actor=did%3Aplc%3Aewvi7nxzyoun6zhxrhs64oiz",
+                Some("did:plc:ewvi7nxzyoun6zhxrhs64oiz"),
+            ),
+            (
+                "actor=did:web:localhost%253A2583",
+                Some("did:web:localhost%3A2583"),
+            ),
+            ("actor=a.b&proof=false", Some("a.b")),
+            ("proof=false&actor=a.b", Some("a.b")),
+            ("actor=a.b&proof=true", None),
+            ("actor=a.b&actor=a.b", None),
+            ("actor=a.b&proof=false&proof=false", None),
+            ("actor=a%2", None),
+            ("actor=a%zz", None),
+            ("actor=%ff", None),
+            ("actor=a+b", None),
+            ("did=a.b", None),
+            ("", None),
+        ] {
+            assert_eq!(plain(query).as_deref(), name, "{query}");
+        }
+        assert_eq!(plain(&format!("actor={}", "a".repeat(257))), None);
+    }
+
+    proptest! {
+        /// The short way reads the same account as the long one, whenever it reads any.
+        #[test]
+        fn the_short_way_agrees_with_the_long_one(query in "(actor=)?[a-zA-Z0-9.:%@&=+-]{0,40}") {
+            if let Some(name) = plain(&query) {
+                let uri: Uri = format!("/?{query}").parse().unwrap();
+                let text = Params::of(&uri).one("actor");
+                let text = text.unwrap().unwrap_or_default();
+                match Actor::parse(&text) {
+                    Ok(Actor::Handle(handle)) => prop_assert_eq!(handle.as_str(), name),
+                    Ok(Actor::Did(did)) => prop_assert_eq!(did.as_str(), name),
+                    // No answer is kept under what is no name.
+                    Err(_) => prop_assert!(Actor::parse(&name).is_err() || text.starts_with("@")),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,655 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, Settle};
+use crate::identity::{HandleCheck, Identity, IdentitySettings};
+use crate::key::SigningKey;
+use crate::net::{Net, NetSettings};
+use crate::proof::{Container, Proven, verify};
+use crate::resolve::ResolveSettings;
+use crate::store::DirectoryStore;
+use crate::syntax::{Did, Handle, Origin};
+
+const HANDLE: &str = "alice.example.com";
+const RESOLVE: &str = "/xrpc/at.didcomm.directory.resolveRecipient";
+const PROOF: &str = "/xrpc/at.didcomm.directory.getProof";
+const REFRESH: &str = "/xrpc/at.didcomm.directory.refresh";
+
+/// An account that nobody knows; the DID directory of these tests is a closed port.
+const NOBODY: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// A server with one account in its directory, under the proof that a real PDS gave.
+struct World {
+    _dir: tempfile::TempDir,
+    resolver: Resolver,
+    address: SocketAddr,
+    did: String,
+    car: Vec<u8>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Setup {
+    http: HttpSettings,
+    resolve: ResolveSettings,
+    plc: Option<SocketAddr>,
+}
+
+impl Setup {
+    async fn start(self) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::from_millis(1_798_761_540_000));
+        let store = DirectoryStore::open(&dir.path().join("directory.db")).unwrap();
+        let directory = Directory::bind(store, clock.clone(), 1 << 20)
+            .await
+            .unwrap();
+        let net = NetSettings {
+            development: true,
+            ..NetSettings::default()
+        };
+        let net = Net::bind(net, clock.clone()).unwrap();
+        // Port 9 is closed.
+        let plc = self.plc.map_or("http://127.0.0.1:9".to_owned(), |plc| {
+            format!("http://{plc}")
+        });
+        let identity = IdentitySettings {
+            plc_url: Origin::parse(&plc).unwrap(),
+            ..IdentitySettings::default()
+        };
+        let identity = Identity::bind(net.clone(), identity, clock.clone());
+        let routes = Vec::new();
+        let resolver = Resolver::bind(
+            net,
+            identity,
+            Arc::new(directory),
+            routes,
+            self.resolve,
+            clock.clone(),
+        );
+        let (did, car) = enroll(&resolver, clock.now()).await;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let http = Http::bind(
+            HttpSettings {
+                listen,
+                ..self.http
+            },
+            resolver.clone(),
+        )
+        .unwrap();
+        let (address, stop) = (http.local_addr(), CancellationToken::new());
+        let running = tokio::spawn(http.run(stop.clone()));
+        World {
+            _dir: dir,
+            resolver,
+            address,
+            did,
+            car,
+            stop,
+            running,
+        }
+    }
+}
+
+async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<u8>) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/proof/pds-get-record.car");
+    let car = std::fs::read(&fixture).unwrap();
+    let sidecar = std::fs::read(fixture.with_extension("json")).unwrap();
+    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+    let did = Did::parse(sidecar["did"].as_str().unwrap()).unwrap();
+    let key = SigningKey::from_did_key(sidecar["signingKey"].as_str().unwrap()).unwrap();
+    let Ok(Proven::Present(record)) = verify(&car, Container::GetRecord, &did, &key, now) else {
+        panic!("the fixture does not verify")
+    };
+    let seen = Observation {
+        did: did.clone(),
+        identity: Some(IdentityFacts {
+            pds: Some(Origin::parse("https://pds.example.com").unwrap()),
+            key: Some(key),
+            handle: HandleCheck::Verified(Handle::parse(HANDLE).unwrap()),
+        }),
+        finding: Finding::Present(record),
+        authority: Authority::Pds,
+        source: "onDemand",
+        asked_at: now,
+        at: now,
+    };
+    resolver
+        .directory()
+        .apply(seen, Settle::Nothing)
+        .await
+        .unwrap();
+    (did.to_string(), car)
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Status and name of an error, which must be shaped and marked as every error is.
+    fn error(&self) -> (u16, String) {
+        let body = self.json();
+        assert!(!body["message"].as_str().unwrap().is_empty());
+        assert_eq!(body.as_object().unwrap().len(), 2);
+        assert_eq!(self.headers["cache-control"], "no-store");
+        assert_eq!(self.headers["access-control-allow-origin"], "*");
+        (self.status, body["error"].as_str().unwrap().to_owned())
+    }
+}
+
+/// Sends bytes and reads until the server closes.
+async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may close before it has read everything.
+    drop(stream.write_all(request).await);
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    answer
+}
+
+async fn ask(address: SocketAddr, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
+    let answer = exchange(address, request.as_bytes()).await;
+    let end = memchr::memmem::find(&answer, b"\r\n\r\n").expect("an answer");
+    let head = std::str::from_utf8(&answer[..end]).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let headers = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    Answer {
+        status,
+        headers,
+        body: answer[end + 4..].to_vec(),
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        Setup::default().start().await
+    }
+
+    async fn get(&self, target: &str) -> Answer {
+        ask(self.address, &format!("GET {target}"), &[], "").await
+    }
+
+    async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        ask(self.address, &format!("GET {target}"), headers, "").await
+    }
+
+    async fn refresh(&self, media_type: &str, body: &str) -> Answer {
+        let headers = [("content-type", media_type)];
+        ask(self.address, &format!("POST {REFRESH}"), &headers, body).await
+    }
+}
+
+#[tokio::test]
+async fn a_recipient_is_answered_by_any_of_its_names() {
+    let w = World::new().await;
+    assert!(w.resolver.directory().ready(&w.did).is_none());
+    let first = w.get(&format!("{RESOLVE}?actor={}", w.did)).await;
+    assert!(w.resolver.directory().ready(&w.did).is_some());
+    let view = first.json();
+    assert_eq!(
+        (first.status, view["did"].as_str()),
+        (200, Some(w.did.as_str()))
+    );
+    assert_eq!(view["handle"], HANDLE);
+    assert_eq!(first.headers["cache-control"], "public, max-age=15");
+    assert_eq!(first.headers["access-control-allow-origin"], "*");
+    assert_eq!(
+        first.headers["access-control-expose-headers"],
+        "ETag, Retry-After"
+    );
+    for target in [
+        format!("{RESOLVE}?actor={}", w.did),
+        format!("{RESOLVE}?actor={}", w.did.replace(':', "%3A")),
+        format!("{RESOLVE}?actor={HANDLE}"),
+        format!("{RESOLVE}?actor=%40ALICE.Example.com&proof=false"),
+        format!("{RESOLVE}?unknown=x&actor={HANDLE}"),
+    ] {
+        let again = w.get(&target).await;
+        assert_eq!(again.body, first.body, "{target}");
+        for header in [
+            "etag",
+            "cache-control",
+            "content-type",
+            "access-control-allow-origin",
+        ] {
+            assert_eq!(
+                again.headers[header], first.headers[header],
+                "{target} {header}"
+            );
+        }
+    }
+    let head = ask(
+        w.address,
+        &format!("HEAD {RESOLVE}?actor={HANDLE}"),
+        &[],
+        "",
+    )
+    .await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.headers["etag"], first.headers["etag"]);
+}
+
+#[tokio::test]
+async fn a_proof_comes_with_the_view_or_alone() {
+    let w = World::new().await;
+    let plain = w.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
+    assert_eq!(plain.json().get("proof"), None);
+    let with = w.get(&format!("{RESOLVE}?actor={HANDLE}&proof=true")).await;
+    assert_ne!(with.headers["etag"], plain.headers["etag"]);
+    assert!(with.json()["proof"]["car"].is_string() || with.json()["proof"]["car"].is_object());
+    let target = format!("{PROOF}?did={}", w.did);
+    let alone = w.get(&target).await;
+    assert_eq!(alone.headers["content-type"], "application/vnd.ipld.car");
+    assert_eq!(alone.headers["cache-control"], "public, max-age=15");
+    // What is kept is the part of the PDS's answer that proves, in the same order.
+    assert!(!alone.body.is_empty() && alone.body.len() <= w.car.len());
+    let etag = alone.headers["etag"].clone();
+    let again = w.get_with(&target, &[("if-none-match", &etag)]).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_known_is_not_sent_again() {
+    let w = World::new().await;
+    let target = format!("{RESOLVE}?actor={HANDLE}");
+    let etag = w.get(&target).await.headers["etag"].clone();
+    let weak = format!("\"x\", W/{etag}");
+    // First by way of the store, then from the ready answers.
+    for target in [format!("{target}&x=y"), target] {
+        for tags in [etag.as_str(), &weak, "*"] {
+            let answer = w.get_with(&target, &[("if-none-match", tags)]).await;
+            assert_eq!((answer.status, answer.body.len()), (304, 0), "{tags}");
+            assert_eq!(answer.headers["etag"], etag);
+            assert_eq!(answer.headers["cache-control"], "public, max-age=15");
+            assert_eq!(answer.headers["access-control-allow-origin"], "*");
+        }
+        let answer = w.get_with(&target, &[("if-none-match", "\"x\"")]).await;
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn bad_parameters_are_named() {
+    let w = World::new().await;
+    let long = format!("{RESOLVE}?actor={}", "a".repeat(7000));
+    for (target, names) in [
+        (RESOLVE.to_owned(), "actor is missing"),
+        (format!("{RESOLVE}?actor="), "actor"),
+        (format!("{RESOLVE}?actor=alice"), "actor"),
+        (format!("{RESOLVE}?actor=did:plc:short"), "actor"),
+        (format!("{RESOLVE}?actor=did:key:z6Mk"), "actor"),
+        (
+            format!("{RESOLVE}?actor=a.b&actor=a.b"),
+            "actor is given more than once",
+        ),
+        (format!("{RESOLVE}?actor=a.b&proof=yes"), "proof"),
+        (format!("{RESOLVE}?actor=a.b&proof="), "proof"),
+        (PROOF.to_owned(), "did is missing"),
+        (format!("{PROOF}?did={HANDLE}"), "did"),
+        (long, "query"),
+    ] {
+        let answer = w.get(&target).await;
+        assert_eq!(
+            answer.error(),
+            (400, "InvalidRequest".to_owned()),
+            "{target}"
+        );
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(names), "{target}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_told_apart() {
+    let w = World::new().await;
+    for (line, status, name) in [
+        (
+            "GET /xrpc/app.bsky.actor.getProfile",
+            501,
+            "MethodNotImplemented",
+        ),
+        (
+            "POST /xrpc/at.didcomm.directory.other",
+            501,
+            "MethodNotImplemented",
+        ),
+        ("GET /xrpc/nonsense", 400, "InvalidRequest"),
+        ("GET /xrpc/", 400, "InvalidRequest"),
+        (
+            "GET /xrpc/at.didcomm.directory.resolveRecipient/",
+            400,
+            "InvalidRequest",
+        ),
+        ("GET /other", 404, "NotFound"),
+        ("GET /xrpc", 404, "NotFound"),
+    ] {
+        assert_eq!(
+            ask(w.address, line, &[], "").await.error(),
+            (status, name.to_owned()),
+            "{line}"
+        );
+    }
+    for (line, allow) in [
+        (format!("POST {RESOLVE}?actor={HANDLE}"), "GET,HEAD"),
+        (format!("DELETE {PROOF}"), "GET,HEAD"),
+        (format!("GET {REFRESH}"), "POST"),
+        ("PUT /".to_owned(), "GET,HEAD"),
+    ] {
+        let answer = ask(w.address, &line, &[], "").await;
+        assert_eq!(answer.error(), (405, "InvalidRequest".to_owned()), "{line}");
+        assert_eq!(answer.headers["allow"], allow, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn browsers_may_ask_from_anywhere() {
+    let w = World::new().await;
+    for path in [RESOLVE, REFRESH, "/xrpc/app.bsky.actor.getProfile", "/"] {
+        let headers = [
+            ("origin", "https://app.example"),
+            ("access-control-request-method", "POST"),
+        ];
+        let answer = ask(w.address, &format!("OPTIONS {path}"), &headers, "").await;
+        assert_eq!((answer.status, answer.body.len()), (204, 0));
+        assert_eq!(answer.headers["access-control-allow-origin"], "*");
+        assert_eq!(
+            answer.headers["access-control-allow-methods"],
+            "GET, HEAD, POST"
+        );
+        assert_eq!(answer.headers["access-control-max-age"], "86400");
+        let allowed = &answer.headers["access-control-allow-headers"];
+        for header in [
+            "authorization",
+            "content-type",
+            "atproto-proxy",
+            "if-none-match",
+        ] {
+            assert!(allowed.contains(header), "{header}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn health_and_pages() {
+    let w = World::new().await;
+    let health = w.get("/xrpc/_health").await;
+    assert_eq!(health.json(), json!({"version": env!("CARGO_PKG_VERSION")}));
+    assert_eq!(health.headers["cache-control"], "no-store");
+    let index = w.get("/").await;
+    assert!(index.headers["content-type"].starts_with("text/plain"));
+    let index = String::from_utf8(index.body).unwrap();
+    for path in [RESOLVE, PROOF, REFRESH] {
+        assert!(index.contains(path), "{index}");
+    }
+    assert!(
+        w.get("/robots.txt")
+            .await
+            .body
+            .starts_with(b"User-agent: *\n")
+    );
+}
+
+#[tokio::test]
+async fn a_refresh_checks_what_it_is_given() {
+    let w = World::new().await;
+    let good = json!({"did": NOBODY}).to_string();
+    let long = json!({"did": NOBODY, "more": "x".repeat(4096)}).to_string();
+    for (media_type, body, status, name) in [
+        ("text/plain", good.as_str(), 400, "InvalidRequest"),
+        ("application/json", "{", 400, "InvalidRequest"),
+        ("application/json", "{}", 400, "InvalidRequest"),
+        ("application/json", r#"{"did": 5}"#, 400, "InvalidRequest"),
+        (
+            "application/json",
+            r#"{"did": "alice.example.com"}"#,
+            400,
+            "InvalidRequest",
+        ),
+        ("application/json", &long, 413, "PayloadTooLarge"),
+        (
+            "application/json; charset=utf-8",
+            &good,
+            502,
+            "UpstreamFailure",
+        ),
+    ] {
+        let answer = w.refresh(media_type, body).await;
+        assert_eq!(
+            answer.error(),
+            (status, name.to_owned()),
+            "{media_type} {body}"
+        );
+    }
+    let answer = ask(w.address, &format!("POST {REFRESH}"), &[], &good).await;
+    assert!(
+        answer.json()["message"]
+            .as_str()
+            .unwrap()
+            .contains("Content-Type")
+    );
+}
+
+/// A DID directory that says, when it is let, that there is no such DID.
+struct Plc {
+    address: SocketAddr,
+    asked: Arc<tokio::sync::Semaphore>,
+    let_go: Arc<tokio::sync::Semaphore>,
+}
+
+impl Plc {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(tokio::sync::Semaphore::new(0));
+        let let_go = Arc::new(tokio::sync::Semaphore::new(0));
+        let (ask, wait) = (Arc::clone(&asked), Arc::clone(&let_go));
+        let router = Router::new().fallback(async move || {
+            ask.add_permits(1);
+            wait.acquire().await.unwrap().forget();
+            axum::http::StatusCode::NOT_FOUND
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self {
+            address,
+            asked,
+            let_go,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_of_an_ended_account_says_so() {
+    let plc = Plc::start().await;
+    plc.let_go.add_permits(100);
+    let w = Setup {
+        plc: Some(plc.address),
+        ..Setup::default()
+    }
+    .start()
+    .await;
+    let body = json!({"did": NOBODY}).to_string();
+    let answer = w.refresh("application/json", &body).await;
+    assert_eq!(answer.error(), (400, "DidNotFound".to_owned()));
+    // The account in the directory has ended too: it has no view any more.
+    let body = json!({"did": w.did}).to_string();
+    let answer = w.refresh("application/json", &body).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let answer = w.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
+    assert_eq!(answer.error(), (400, "AccountInactive".to_owned()));
+}
+
+#[tokio::test]
+async fn a_refresh_shows_what_is_served_from_now_on() {
+    // The DID directory is down: what is known stays, and the look is an error.
+    let w = World::new().await;
+    let body = json!({"did": w.did}).to_string();
+    assert_eq!(w.refresh("application/json", &body).await.error().0, 502);
+    assert_eq!(
+        w.get(&format!("{RESOLVE}?actor={HANDLE}")).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn who_asks_too_much_is_told_when_to_come_back() {
+    let resolve = ResolveSettings {
+        misses_per_minute: 1,
+        ..ResolveSettings::default()
+    };
+    let w = Setup {
+        resolve,
+        ..Setup::default()
+    }
+    .start()
+    .await;
+    let did = |n: u8| format!("did:plc:{}", char::from(b'a' + n).to_string().repeat(24));
+    let asked = async |n, from: &str| {
+        let target = format!("{RESOLVE}?actor={}", did(n));
+        w.get_with(&target, &[("x-forwarded-for", from)]).await
+    };
+    assert_eq!(asked(0, "203.0.113.5").await.error().0, 502);
+    let limited = asked(1, "203.0.113.5").await;
+    assert_eq!(limited.error(), (429, "RateLimitExceeded".to_owned()));
+    assert!((1..=60).contains(&limited.headers["retry-after"].parse::<u32>().unwrap()));
+    assert_eq!(asked(2, "203.0.113.6").await.error().0, 502);
+    // What is in the directory costs nothing.
+    let target = format!("{RESOLVE}?actor={HANDLE}");
+    assert_eq!(
+        w.get_with(&target, &[("x-forwarded-for", "203.0.113.5")])
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn requests_under_way_are_finished_and_no_more_taken() {
+    let plc = Plc::start().await;
+    let http = HttpSettings {
+        max_requests: 1,
+        ..HttpSettings::default()
+    };
+    let w = Setup {
+        plc: Some(plc.address),
+        http,
+        ..Setup::default()
+    }
+    .start()
+    .await;
+    let (address, line) = (w.address, format!("GET {RESOLVE}?actor={NOBODY}"));
+    let waiting = tokio::spawn(async move { ask(address, &line, &[], "").await });
+    plc.asked.acquire().await.unwrap().forget();
+    // The only place for requests that wait is taken; health needs none.
+    let overloaded = w.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
+    assert_eq!(overloaded.error().1, "Overloaded");
+    assert_eq!(overloaded.headers["retry-after"], "1");
+    assert_eq!(w.get("/xrpc/_health").await.status, 200);
+    w.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished() && !w.running.is_finished());
+    plc.let_go.add_permits(100);
+    assert_eq!(waiting.await.unwrap().error().1, "DidNotFound");
+    tokio::time::timeout(Duration::from_secs(5), w.running)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_defect_or_a_long_wait_ends_in_an_error() {
+    let w = World::new().await;
+    let settings = HttpSettings {
+        timeout: Duration::from_millis(20),
+        ..HttpSettings::default()
+    };
+    let mut front = Front::new(settings, w.resolver.clone());
+    front.set_router(
+        Router::new()
+            .route("/panic", get(async || panic!("on purpose") as &'static str))
+            .route("/wait", get(std::future::pending::<&'static str>)),
+    );
+    for (path, status, name) in [
+        ("/panic", 500, "InternalServerError"),
+        ("/wait", 503, "ServiceUnavailable"),
+    ] {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = front.answer(request, Ipv4Addr::LOCALHOST.into()).await;
+        assert_eq!(response.status(), status);
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"], name);
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let w = World::new().await;
+    let settings = HttpSettings {
+        listen: w.address,
+        ..HttpSettings::default()
+    };
+    let error = Http::bind(settings, w.resolver.clone())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("cannot listen on {}: ", w.address)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own() {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let exposition = Exposition::bind(any, || "up 1\n".to_owned()).unwrap();
+    let (address, stop) = (exposition.local_addr(), CancellationToken::new());
+    let running = tokio::spawn(exposition.run(stop.clone()));
+    let answer = ask(address, "GET /metrics", &[], "").await;
+    assert_eq!(answer.body, b"up 1\n");
+    assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"));
+    assert_eq!(ask(address, "GET /", &[], "").await.status, 404);
+    stop.cancel();
+    running.await.unwrap();
+}

@@ -1,0 +1,330 @@
+//! The XRPC methods (`lexicons/at/didcomm/directory/*.json`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atrium_api::types::string::Nsid;
+use axum::body::Body;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::asker::Asker;
+use super::error::Failure;
+use super::pages;
+use super::params::Params;
+use super::tag;
+use crate::directory::{RefusalKind, Rendered};
+use crate::resolve::Resolver;
+use crate::store::PackageState;
+use crate::syntax::{Actor, Did};
+
+/// A ready answer is rendered anew after 15 s, so that together with this nobody is shown what is
+/// older than 30 s.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=15");
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const CAR: HeaderValue = HeaderValue::from_static("application/vnd.ipld.car");
+
+/// Longest body of a procedure in bytes: a DID of the greatest length with room around it.
+const MAX_BODY_LEN: usize = 4 * 1024;
+
+/// How soon to come back when all places for requests are taken.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// An XRPC method.
+pub(super) struct Endpoint {
+    pub(super) nsid: &'static str,
+    pub(super) path: &'static str,
+    /// The HTTP method of its kind.
+    verb: &'static str,
+    /// An example for the page at `/`.
+    pub(super) example: &'static str,
+}
+
+macro_rules! endpoint {
+    ($verb:literal, $nsid:literal, $example:literal) => {
+        Endpoint {
+            nsid: $nsid,
+            path: concat!("/xrpc/", $nsid),
+            verb: $verb,
+            example: concat!($verb, " /xrpc/", $nsid, $example),
+        }
+    };
+}
+
+pub(super) const RESOLVE_RECIPIENT: Endpoint = endpoint!(
+    "GET",
+    "at.didcomm.directory.resolveRecipient",
+    "?actor=alice.example.com"
+);
+const GET_PROOF: Endpoint = endpoint!(
+    "GET",
+    "at.didcomm.directory.getProof",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+);
+const REFRESH: Endpoint = endpoint!(
+    "POST",
+    "at.didcomm.directory.refresh",
+    "  {\"did\": \"did:plc:ewvi7nxzyoun6zhxrhs64oiz\"}"
+);
+const HEALTH: Endpoint = endpoint!("GET", "_health", "");
+
+/// All methods.
+pub(super) const ENDPOINTS: [Endpoint; 4] = [RESOLVE_RECIPIENT, GET_PROOF, REFRESH, HEALTH];
+
+/// What a path is called in metrics and logs: never anything that an asker made up.
+pub(super) fn label(path: &str) -> &'static str {
+    ENDPOINTS
+        .iter()
+        .find(|endpoint| endpoint.path == path)
+        .map_or("other", |found| found.nsid)
+}
+
+/// What handlers share.
+struct Shared {
+    resolver: Resolver,
+    places: Semaphore,
+}
+
+impl Shared {
+    /// A place for a request that may wait for the store or the network.
+    fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.places
+            .try_acquire()
+            .map_err(|_| Failure::overloaded(COME_BACK))
+    }
+}
+
+/// The router of everything that is not answered before it.
+pub(super) fn router(resolver: Resolver, max_requests: usize) -> Router {
+    let places = Semaphore::new(max_requests.clamp(1, Semaphore::MAX_PERMITS));
+    Router::new()
+        .route(RESOLVE_RECIPIENT.path, get(resolve_recipient))
+        .route(GET_PROOF.path, get(get_proof))
+        .route(
+            REFRESH.path,
+            post(refresh).layer(DefaultBodyLimit::max(MAX_BODY_LEN)),
+        )
+        .route(HEALTH.path, get(health))
+        .route("/", get(pages::index))
+        .route("/robots.txt", get(pages::robots))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_verb)
+        .with_state(Arc::new(Shared { resolver, places }))
+}
+
+async fn resolve_recipient(
+    State(shared): State<Arc<Shared>>,
+    Extension(Asker(asker)): Extension<Asker>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let params = Params::of(&uri);
+    let (actor, with_proof) = (params.actor()?, params.switch("proof")?);
+    let _place = shared.enter()?;
+    let rendered = shared.resolver.recipient(&actor, with_proof, asker).await?;
+    Ok(recipient(&rendered, &headers))
+}
+
+/// A recipient view, or that the asker has it already.
+pub(super) fn recipient(rendered: &Rendered, asked: &HeaderMap) -> Response {
+    cacheable(&rendered.body, &rendered.etag, JSON, asked)
+}
+
+async fn get_proof(
+    State(shared): State<Arc<Shared>>,
+    Extension(Asker(asker)): Extension<Asker>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let did = Params::of(&uri).did()?;
+    let _place = shared.enter()?;
+    let car = shared.resolver.proof(&did, asker).await?;
+    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&car)));
+    Ok(cacheable(&car, &etag, CAR, &headers))
+}
+
+fn cacheable(body: &Bytes, etag: &str, media_type: HeaderValue, asked: &HeaderMap) -> Response {
+    let known = tag::is_known(asked, etag);
+    let mut response = Response::new(if known {
+        Body::empty()
+    } else {
+        body.clone().into()
+    });
+    let mut headers = HeaderMap::with_capacity(8);
+    if known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        headers.insert(CONTENT_TYPE, media_type);
+    }
+    headers.insert(CACHE_CONTROL, CACHE);
+    // Tags are quoted hexadecimal; one that is not would only cost its use.
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        headers.insert(ETAG, etag);
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+#[derive(Deserialize)]
+struct RefreshInput {
+    did: String,
+}
+
+#[derive(Serialize)]
+struct Refreshed<'a> {
+    did: &'a Did,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipient: Option<&'a RawValue>,
+}
+
+async fn refresh(
+    State(shared): State<Arc<Shared>>,
+    Extension(Asker(asker)): Extension<Asker>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let did = refresh_input(&headers, body)?;
+    let _place = shared.enter()?;
+    let resolver = &shared.resolver;
+    let looked = resolver.refresh(&did, asker).await?;
+    let known = resolver
+        .directory()
+        .recipient(&Actor::Did(did.clone()), false)
+        .await?;
+    let served = known.and_then(Result::ok);
+    if let (None, Some(refusal)) = (&served, looked.refusal)
+        && matches!(
+            refusal.kind,
+            RefusalKind::DidNotFound | RefusalKind::Upstream
+        )
+    {
+        return Err(refusal.into());
+    }
+    let recipient = match &served {
+        Some(rendered) => Some(serde_json::from_slice(&rendered.body).map_err(|error| {
+            tracing::error!(%error, "a rendered answer is no JSON");
+            Failure::internal()
+        })?),
+        None => None,
+    };
+    let reason = match &served {
+        Some(_) => None,
+        None => broken_rule(resolver, &did).await?,
+    };
+    let answer = Refreshed {
+        did: &did,
+        outcome: looked.outcome.code(),
+        reason,
+        recipient,
+    };
+    Ok(([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response())
+}
+
+/// The account that a refresh is about.
+fn refresh_input(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Did, Failure> {
+    let body = body.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let message = format!("the body is longer than {MAX_BODY_LEN} bytes");
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
+        } else {
+            Failure::invalid("the body did not arrive")
+        }
+    })?;
+    let Some(media_type) = headers.get(CONTENT_TYPE) else {
+        return Err(Failure::invalid(
+            "Content-Type is missing; it must be application/json",
+        ));
+    };
+    let media_type = media_type.to_str().unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Failure::invalid("Content-Type must be application/json"));
+    }
+    let input: RefreshInput = serde_json::from_slice(&body)
+        .map_err(|why| Failure::invalid(format!("the body is not {{\"did\": \"...\"}}: {why}")))?;
+    Did::parse(&input.did).map_err(|why| Failure::invalid(format!("input did: {why}")))
+}
+
+/// The code of the rule that an account's package breaks, if it is one that is not valid.
+async fn broken_rule(resolver: &Resolver, did: &Did) -> Result<Option<String>, Failure> {
+    let did = did.clone();
+    let entry = resolver
+        .directory()
+        .store()
+        .query(move |q| q.entry(&did))
+        .await?;
+    Ok(entry
+        .filter(|entry| entry.state == PackageState::Invalid)
+        .and_then(|entry| entry.reason))
+}
+
+#[derive(Serialize)]
+struct Health {
+    version: &'static str,
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
+    if !shared.resolver.directory().is_healthy() {
+        return Err(Failure::unavailable());
+    }
+    let health = Health {
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Ok(([(CACHE_CONTROL, NO_STORE)], Json(health)).into_response())
+}
+
+/// Paths that are none of ours, told apart as the reference server does.
+async fn unknown(uri: Uri) -> Failure {
+    let Some(nsid) = uri.path().strip_prefix("/xrpc/") else {
+        return Failure::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "there is nothing here; see /",
+        );
+    };
+    // The library's check is a regular expression over the whole text: bound it first.
+    if nsid.len() > 317 || Nsid::new(nsid.to_owned()).is_err() {
+        return Failure::invalid("the path below /xrpc/ is not the name of a method");
+    }
+    Failure::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "MethodNotImplemented",
+        "this server does not have that method; see / for those it has",
+    )
+}
+
+/// The router adds the `Allow` header.
+async fn wrong_verb(method: Method, request: Request) -> Failure {
+    let path = request.uri().path();
+    let verb = ENDPOINTS
+        .iter()
+        .find(|endpoint| endpoint.path == path)
+        .map_or("GET", |e| e.verb);
+    // A method name is an asker's text of any length: only usual ones are repeated.
+    let method = if method.as_str().len() <= 10 {
+        method.as_str()
+    } else {
+        "as sent"
+    };
+    Failure::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "InvalidRequest",
+        format!("incorrect HTTP method ({method}), expected {verb}"),
+    )
+}
