@@ -1,0 +1,236 @@
+//! What the directory costs: proofs, frames, answers, start and memory.
+//!
+//! `cargo bench` prints each figure with its target and, where there is one, the limit measured in
+//! the same run. Machines are shared and noisy: figures are medians of rounds, and comparisons are
+//! made round by round. `ATCOMM_BENCH_ENTRIES` sets the size of the directory (default 1,000,000),
+//! an argument picks sections by name.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench may end with a message and prints its figures"
+)]
+
+mod load;
+mod world;
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use atcomm::clock::{Clock, Timestamp};
+use atcomm::key::SigningKey;
+use atcomm::proof::{Container, verify};
+use atcomm::syntax::Did;
+use atcomm::wire::Frame;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+
+use load::{Load, Report};
+use world::World;
+
+/// Rounds whose median is printed.
+const ROUNDS: usize = 9;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    if runs("proof") {
+        proofs();
+    }
+    if runs("frames") {
+        frames();
+    }
+    if runs("resolve") {
+        resolve();
+    }
+}
+
+/// The median of `ROUNDS` rates, each over about 200 ms.
+fn rate(mut work: impl FnMut()) -> f64 {
+    let mut rates: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let began = Instant::now();
+            let mut n = 0_u32;
+            while began.elapsed() < Duration::from_millis(200) {
+                for _ in 0..64 {
+                    work();
+                }
+                n += 64;
+            }
+            f64::from(n) / began.elapsed().as_secs_f64()
+        })
+        .collect();
+    rates.sort_by(f64::total_cmp);
+    rates[ROUNDS / 2]
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures")
+        .join(name)
+}
+
+fn proofs() {
+    let at = Timestamp::from_millis(1_798_761_540_000);
+    for (curve, stem, target) in [
+        ("K-256", "repo-k256-50-present", "at least 15,000/s"),
+        ("P-256", "repo-p256-50-present", "none set"),
+    ] {
+        let car = std::fs::read(fixture(&format!("proof/{stem}.car"))).unwrap();
+        let sidecar = std::fs::read(fixture(&format!("proof/{stem}.json"))).unwrap();
+        let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
+        let did = Did::parse(sidecar["did"].as_str().unwrap()).unwrap();
+        let key = SigningKey::from_did_key(sidecar["signingKey"].as_str().unwrap()).unwrap();
+        let check = || verify(black_box(&car), Container::GetRecord, &did, &key, at);
+        check().expect("a sound fixture");
+        let whole = rate(|| drop(black_box(check())));
+        // The limit: nothing but a signature check of the same curve.
+        let limit = rate(|| {
+            let _ = black_box(key.verify(black_box(b"message"), &[1; 64]));
+        });
+        println!(
+            "proof check, {curve}, {} B: {whole:.0}/s per core (target {target}; \
+             one signature check alone {limit:.0}/s)",
+            car.len()
+        );
+    }
+}
+
+fn frames() {
+    let list = std::fs::read(fixture("frames/frames.json")).unwrap();
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&list).unwrap();
+    let mut others: Vec<Vec<u8>> = list
+        .iter()
+        .filter(|f| f["kind"] == "#commit" && f["expect"] == "message")
+        .map(|f| {
+            std::fs::read(fixture(&format!("frames/{}", f["file"].as_str().unwrap()))).unwrap()
+        })
+        .filter(|bytes| matches!(Frame::parse(bytes), Ok(Frame::Commit(c)) if c.op.is_none()))
+        .collect();
+    others.sort_by_key(Vec::len);
+    let frame = &others[others.len() / 2];
+    let parsed = rate(|| drop(black_box(Frame::parse(black_box(frame)))));
+    println!(
+        "frame that does not concern us, {} B: {parsed:.0}/s per core (target at least 500,000/s)",
+        frame.len()
+    );
+}
+
+fn resolve() {
+    let entries = std::env::var("ATCOMM_BENCH_ENTRIES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1_000_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let empty = World::resident();
+    let began = Instant::now();
+    runtime.block_on(World::fill(dir.path(), entries));
+    println!(
+        "{entries} entries written in {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+
+    let began = Instant::now();
+    let world = runtime.block_on(World::open(dir.path(), Clock::system()));
+    println!(
+        "start with {entries} entries: {:.2} s (target under 3 s)",
+        began.elapsed().as_secs_f64()
+    );
+
+    let hot = World::did(7);
+    let path = format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={hot}");
+    let body = load::fetch(world.address, &path);
+    let bare = bare(&runtime, body.len(), body);
+
+    let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let round = Duration::from_millis(700);
+        let hot = path.clone();
+        let a = Load {
+            connections: 64,
+            time: round,
+        }
+        .run(world.address, move |_| hot.clone());
+        let b = Load {
+            connections: 64,
+            time: round,
+        }
+        .run(bare, |_| "/".to_owned());
+        ratios.push(a.rate / b.rate);
+        ours.push(a);
+        theirs.push(b);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (ours, theirs) = (Report::median(ours), Report::median(theirs));
+    println!(
+        "resolveRecipient, ready, 64 connections: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms; bare handler \
+         {:.0}/s, p99 {:.2} ms; ratio {:.2} (targets: ratio at least 0.90, p99 under 3 ms)",
+        ours.rate,
+        ours.p50,
+        ours.p99,
+        theirs.rate,
+        theirs.p99,
+        ratios[ROUNDS / 2]
+    );
+
+    let cold = |connections: usize| {
+        let load = Load {
+            connections,
+            time: Duration::from_millis(1500),
+        };
+        let reports: Vec<Report> = (0..5)
+            .map(|round: u64| {
+                load.run(world.address, move |n| {
+                    let account = (round * 1_000_003 + n * 7919) % entries;
+                    let did = World::did(account);
+                    format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={did}")
+                })
+            })
+            .collect();
+        Report::median(reports)
+    };
+    for connections in [1, 64] {
+        let report = cold(connections);
+        println!(
+            "resolveRecipient, from the store, {connections} connection(s): {:.0}/s, p50 {:.2} ms, \
+             p99 {:.2} ms (target p99 under 2 ms)",
+            report.rate, report.p50, report.p99
+        );
+    }
+    println!(
+        "memory: {empty:.0} MB before, {:.0} MB with {entries} entries after this load, client \
+         included (target under 600 MB at 1,000,000)",
+        World::resident()
+    );
+    runtime.block_on(world.close());
+}
+
+/// A handler that does nothing but return the same bytes.
+fn bare(runtime: &tokio::runtime::Runtime, len: usize, body: Vec<u8>) -> SocketAddr {
+    assert_eq!(len, body.len());
+    let body = bytes::Bytes::from(body);
+    let handler = move || {
+        let body = body.clone();
+        async move { ([(CONTENT_TYPE, "application/json")], body) }
+    };
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(
+            async move { axum::serve(listener, Router::new().route("/", get(handler))).await },
+        );
+        address
+    })
+}

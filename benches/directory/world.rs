@@ -1,0 +1,170 @@
+//! A directory of many accounts, served as in production but for its network.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use atcomm::clock::{Clock, Timestamp};
+use atcomm::directory::Directory;
+use atcomm::http::{Http, HttpSettings};
+use atcomm::identity::{Identity, IdentitySettings};
+use atcomm::key::SigningKey;
+use atcomm::net::{Net, NetSettings};
+use atcomm::proof::{Container, Proven, verify};
+use atcomm::resolve::{ResolveSettings, Resolver};
+use atcomm::store::{AccountStatus, DirectoryStore, Entry, PackageState, ProofMethod};
+use atcomm::syntax::{Did, Handle, MediatorDid, Origin};
+use tokio_util::sync::CancellationToken;
+
+/// Entries per transaction while the store is filled.
+const CHUNK: u64 = 5_000;
+
+/// Bytes of ready answers, as by default.
+const ANSWERS: u64 = 64 << 20;
+
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    directory: Arc<Directory>,
+    stop: CancellationToken,
+}
+
+impl World {
+    /// The DID of the n-th account.
+    pub(crate) fn did(n: u64) -> Did {
+        let digit = |i: u32| char::from(b'a' + ((n >> (4 * i)) & 15) as u8);
+        let tail: String = (0..16).map(digit).collect();
+        Did::parse(&format!("did:plc:aaaaaaaa{tail}")).unwrap()
+    }
+
+    /// Writes `entries` accounts, each with the record and proof of a fixture: rows of the true
+    /// size, whose contents nobody reads but the renderer.
+    pub(crate) async fn fill(dir: &Path, entries: u64) {
+        let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
+        let template = template();
+        for first in (0..entries).step_by(usize::try_from(CHUNK).unwrap()) {
+            let template = template.clone();
+            store
+                .transact(move |tx| {
+                    for n in first..(first + CHUNK).min(entries) {
+                        let mut entry = template.clone();
+                        entry.did = Self::did(n);
+                        entry.handle = Handle::parse(&format!("user{n}.example.com")).ok();
+                        entry.peer = Some(peer(n));
+                        tx.put_entry(&entry)?;
+                    }
+                    Ok(())
+                })
+                .await
+                .unwrap();
+        }
+        store.shutdown().await;
+    }
+
+    pub(crate) async fn open(dir: &Path, clock: Clock) -> Self {
+        let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
+        let directory = Arc::new(
+            Directory::bind(store, clock.clone(), ANSWERS)
+                .await
+                .unwrap(),
+        );
+        let net = Net::bind(NetSettings::default(), clock.clone()).unwrap();
+        let identity = Identity::bind(net.clone(), IdentitySettings::default(), clock.clone());
+        let resolver = Resolver::bind(
+            net,
+            identity,
+            Arc::clone(&directory),
+            Vec::new(),
+            ResolveSettings::default(),
+            clock,
+        );
+        let settings = HttpSettings {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ..HttpSettings::default()
+        };
+        let http = Http::bind(settings, resolver).unwrap();
+        let address = http.local_addr();
+        let stop = CancellationToken::new();
+        tokio::spawn(http.run(stop.clone()));
+        Self {
+            address,
+            directory,
+            stop,
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        self.stop.cancel();
+        self.directory.shutdown().await;
+    }
+
+    /// Resident memory of this process, in megabytes.
+    pub(crate) fn resident() -> f64 {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: f64 = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0.0);
+        pages * 4096.0 / 1e6
+    }
+}
+
+/// A did:peer:2 of usual length that no other account has.
+fn peer(n: u64) -> String {
+    let key = |codec: [u8; 2]| {
+        let mut bytes = [0x55; 34];
+        bytes[..2].copy_from_slice(&codec);
+        bytes[2..10].copy_from_slice(&n.to_be_bytes());
+        format!("z{}", bs58::encode(bytes).into_string())
+    };
+    let service = "eyJ0IjoiZG0iLCJzIjp7InVyaSI6ImRpZDp3ZWI6bWVkaWF0b3IuZXhhbXBsZSJ9fQ";
+    format!(
+        "did:peer:2.E{}.V{}.S{service}",
+        key([0xec, 1]),
+        key([0xed, 1])
+    )
+}
+
+fn template() -> Entry {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/proof");
+    let car = std::fs::read(fixtures.join("repo-k256-50-present.car")).unwrap();
+    let sidecar = std::fs::read(fixtures.join("repo-k256-50-present.json")).unwrap();
+    let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
+    let did = Did::parse(sidecar["did"].as_str().unwrap()).unwrap();
+    let key = SigningKey::from_did_key(sidecar["signingKey"].as_str().unwrap()).unwrap();
+    let at = Timestamp::from_millis(1_798_761_540_000);
+    let Ok(Proven::Present(record)) = verify(&car, Container::GetRecord, &did, &key, at) else {
+        panic!("the fixture does not verify");
+    };
+    let now = Clock::system().now();
+    let shown = record.commitment();
+    Entry {
+        did,
+        handle: None,
+        pds: Some(Origin::parse("https://pds.example.com").unwrap()),
+        signing_key: Some(key.clone()),
+        status: AccountStatus::Active,
+        state: PackageState::Present,
+        reason: None,
+        detail: None,
+        rev: Some(shown.rev()),
+        commit: Some(*shown.commit()),
+        cid: Some(*record.cid()),
+        record: Some(record.record().to_vec()),
+        proof: Some(shown.car().to_vec()),
+        proof_pds: Some(Origin::parse("https://pds.example.com").unwrap()),
+        proof_key: Some(key.clone()),
+        identity_key: Some(key),
+        peer: None,
+        mediators: vec![MediatorDid::parse("did:web:mediator.example.com").unwrap()],
+        regressed: false,
+        source: "listing".to_owned(),
+        method: ProofMethod::GetRecord,
+        observed_at: now,
+        proved_at: Some(now),
+        checked_at: now,
+        next_check_at: now.plus(atcomm::directory::REPROVE),
+        failures: 0,
+        change_seq: 1,
+    }
+}
