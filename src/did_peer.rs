@@ -1,7 +1,7 @@
 //! `did:peer:2`: an encryption address that carries its own keys.
 //!
 //! A DID is `did:peer:2` followed by elements `.<purpose><value>`: keys as multibase text, services
-//! as base64url JSON. Every spelling in use is read (spec/didcomm.md, section 7), since a sender has
+//! as base64url JSON. Every spelling in use is read, since a sender has
 //! to reach recipients enrolled by any client; nothing is rewritten, so the text that was published
 //! is the text that is shown.
 //!

@@ -8,9 +8,6 @@ mod events;
 mod stream;
 mod walk;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@
 //! wrote: hosts store anything under a lexicon that they do not know. What breaks a rule is kept
 //! and shown with the rule's name, so that its owner can find out.
 //!
-//! Source: spec/atcomm.md, "Record".
+//! Source: the binding published at didcomm.at, lexicon `at.didcomm.keyPackage`.
 
 mod datetime;
 mod record;

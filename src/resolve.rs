@@ -10,9 +10,6 @@ mod limits;
 mod negative;
 mod worker;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -260,21 +257,40 @@ impl Resolver {
             return known.map_err(AskError::Refused);
         }
         let did = self.account(actor, asker).await?;
-        // The handle may be known under the DID already, or have just been taken over.
-        if let Some(known) = self.known_under(actor, &did, with_proof).await? {
-            return known;
-        }
-        let looked = self.ask(&did, asker).await?;
-        match self
-            .inner
-            .directory
-            .recipient(&Actor::Did(did), with_proof)
-            .await?
-        {
-            Some(known) => known.map_err(AskError::Refused),
-            None => Err(AskError::Refused(looked.refusal.unwrap_or_else(|| {
-                Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
-            }))),
+        let by_did = Actor::Did(did.clone());
+        let known = match actor {
+            Actor::Did(_) => None,
+            // The handle leads here and the directory does not know: an account that was renamed,
+            // or one that the handle names and that does not name the handle.
+            Actor::Handle(_) if self.inner.directory.knows(did.as_str()) => {
+                self.charge(asker)?;
+                let cause = Cause { fresh_identity: true, ..Cause::new("request") };
+                self.patiently(self.look(&did, cause)).await?.map_err(ask_error)?;
+                self.inner.directory.recipient(&by_did, with_proof).await?
+            }
+            Actor::Handle(_) => None,
+        };
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let looked = self.ask(&did, asker).await?;
+                match self.inner.directory.recipient(&by_did, with_proof).await? {
+                    Some(known) => known,
+                    None => Err(looked.refusal.unwrap_or_else(|| {
+                        Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
+                    })),
+                }
+            }
+        };
+        let rendered = known.map_err(AskError::Refused)?;
+        match actor {
+            Actor::Handle(handle) if rendered.handle.as_ref() != Some(handle) => {
+                Err(AskError::Refused(Refusal::new(
+                    RefusalKind::HandleNotFound,
+                    "the handle names an account that does not name the handle",
+                )))
+            }
+            _ => Ok(rendered),
         }
     }
 
@@ -484,40 +500,6 @@ impl Resolver {
                 "the handle's name servers did not answer",
             ),
         }
-    }
-
-    /// The answer for a handle whose account is in the directory, perhaps under another handle.
-    async fn known_under(
-        &self,
-        actor: &Actor,
-        did: &Did,
-        with_proof: bool,
-    ) -> Result<Option<Result<Arc<Rendered>, AskError>>, AskError> {
-        let Actor::Handle(_) = actor else {
-            return Ok(None);
-        };
-        let known = self
-            .inner
-            .directory
-            .recipient(&Actor::Did(did.clone()), with_proof)
-            .await?;
-        if known.is_some() {
-            // The handle leads here and the entry does not know: the account was renamed, or the
-            // handle points at an account that does not claim it.
-            let cause = Cause {
-                fresh_identity: true,
-                ..Cause::new("request")
-            };
-            let looked = self.patiently(self.look(did, cause)).await?;
-            looked.map_err(ask_error)?;
-            let again = self
-                .inner
-                .directory
-                .recipient(&Actor::Did(did.clone()), with_proof)
-                .await?;
-            return Ok(again.map(|known| known.map_err(AskError::Refused)));
-        }
-        Ok(None)
     }
 }
 

@@ -6,19 +6,22 @@
 //! `directory.db` can be rebuilt from the network: losing it costs a new walk of the sources and
 //! the history of changes, not anybody's mail.
 
+mod columns;
 mod database;
 mod directory;
 mod row;
 mod schema;
+mod tx;
 
 #[cfg(test)]
 mod tests;
 
-pub use directory::{DirectoryStore, Queries, Tx};
+pub use directory::{DirectoryStore, Queries};
 pub use row::{
     AccountStatus, Change, ChangeKind, Entry, MediatorRow, Owed, PackageState, PendingRow,
     ProofMethod, SourceCursor, WalkRow,
 };
+pub use tx::Tx;
 
 /// Why the store could not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -5,7 +5,7 @@
 //! wrong inside one event is told apart from a stream that cannot be followed, since a connection
 //! dropped for one bad event meets the same event again.
 //!
-//! Source: atproto event stream specification; spec/atproto.md, section 1.
+//! Source: atproto event stream and sync specifications.
 
 mod fields;
 

@@ -1,0 +1,352 @@
+//! Writes to `directory.db`.
+
+use std::ops::Deref;
+
+use ipld_core::cid::Cid;
+use rusqlite::{Connection, named_params, params};
+
+use super::StoreError;
+use super::columns::{collect, parsed};
+use super::directory::Queries;
+use super::row::{AccountStatus, Change, Entry, MediatorRow, Owed, SourceCursor, WalkRow};
+use crate::clock::Timestamp;
+use crate::key::SigningKey;
+use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+
+/// Changes kept of one account, the newest.
+const MAX_CHANGES: i64 = 1000;
+
+/// A transaction: [`Queries`] that see its own writes, and the writes.
+pub struct Tx<'c>(Queries<'c>);
+
+impl<'c> Tx<'c> {
+    pub(super) fn new(conn: &'c Connection) -> Self {
+        Self(Queries(conn))
+    }
+}
+
+impl<'c> Deref for Tx<'c> {
+    type Target = Queries<'c>;
+    fn deref(&self) -> &Queries<'c> {
+        &self.0
+    }
+}
+
+impl Tx<'_> {
+    fn conn(&self) -> &Connection {
+        self.0.0
+    }
+
+    /// Writes an entry whole, replacing the one before.
+    pub fn put_entry(&self, entry: &Entry) -> Result<(), StoreError> {
+        let mut put = self.conn().prepare_cached(
+            "INSERT INTO entry (did, handle, pds, signing_key, status, state, reason, detail, rev,
+               commit_cid, cid, record, proof, proof_pds, proof_key, identity_key,
+               peer, regressed, source,
+               method, observed_at, proved_at, checked_at, next_check_at, failures, change_seq)
+             VALUES (:did, :handle, :pds, :signing_key, :status, :state, :reason, :detail, :rev,
+               :commit_cid, :cid, :record, :proof, :proof_pds, :proof_key, :identity_key,
+               :peer, :regressed,
+               :source, :method, :observed_at, :proved_at, :checked_at, :next_check_at, :failures,
+               :change_seq)
+             ON CONFLICT (did) DO UPDATE SET handle = :handle, pds = :pds,
+               signing_key = :signing_key, status = :status, state = :state, reason = :reason,
+               detail = :detail, rev = :rev, commit_cid = :commit_cid, cid = :cid,
+               record = :record, proof = :proof, proof_pds = :proof_pds, proof_key = :proof_key,
+               identity_key = :identity_key,
+               peer = :peer, regressed = :regressed, source = :source, method = :method,
+               observed_at = :observed_at, proved_at = :proved_at, checked_at = :checked_at,
+               next_check_at = :next_check_at, failures = :failures, change_seq = :change_seq",
+        )?;
+        put.execute(named_params! {
+            ":did": entry.did.as_str(),
+            ":handle": entry.handle.as_ref().map(Handle::as_str),
+            ":pds": entry.pds.as_ref().map(Origin::as_str),
+            ":signing_key": entry.signing_key.as_ref().map(SigningKey::did_key),
+            ":status": entry.status.as_str(),
+            ":state": entry.state.as_str(),
+            ":reason": entry.reason,
+            ":detail": entry.detail,
+            ":rev": entry.rev.as_ref().map(Rev::as_str),
+            ":commit_cid": entry.commit.as_ref().map(Cid::to_string),
+            ":cid": entry.cid.as_ref().map(Cid::to_string),
+            ":record": entry.record,
+            ":proof": entry.proof,
+            ":proof_pds": entry.proof_pds.as_ref().map(Origin::as_str),
+            ":proof_key": entry.proof_key.as_ref().map(SigningKey::did_key),
+            ":identity_key": entry.identity_key.as_ref().map(SigningKey::did_key),
+            ":peer": entry.peer,
+            ":regressed": entry.regressed,
+            ":source": entry.source,
+            ":method": entry.method.as_str(),
+            ":observed_at": entry.observed_at.millis(),
+            ":proved_at": entry.proved_at.map(Timestamp::millis),
+            ":checked_at": entry.checked_at.millis(),
+            ":next_check_at": entry.next_check_at.millis(),
+            ":failures": entry.failures,
+            ":change_seq": entry.change_seq,
+        })?;
+        // Mediators are rewritten only where they differ: a re-proof of an unchanged package is
+        // the usual write.
+        if self.entry_mediators(&entry.did)? != entry.mediators {
+            self.conn()
+                .prepare_cached("DELETE FROM entry_mediator WHERE did = ?1")?
+                .execute([entry.did.as_str()])?;
+            let mut insert = self.conn().prepare_cached(
+                "INSERT INTO entry_mediator (did, position, mediator) VALUES (?1, ?2, ?3)",
+            )?;
+            for (position, mediator) in (0_i64..).zip(&entry.mediators) {
+                insert.execute(params![entry.did.as_str(), position, mediator.as_str()])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry_mediators(&self, did: &Did) -> Result<Vec<MediatorDid>, StoreError> {
+        let mut query = self.conn().prepare_cached(
+            "SELECT mediator FROM entry_mediator WHERE did = ?1 ORDER BY position",
+        )?;
+        collect(query.query_map([did.as_str()], |row| parsed(row, 0, MediatorDid::parse))?)
+    }
+
+    /// Removes an entry and what hangs on it; the change log stays.
+    pub fn delete_entry(&self, did: &Did) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("DELETE FROM entry WHERE did = ?1")?
+            .execute([did.as_str()])?;
+        Ok(())
+    }
+
+    /// Takes `handle` away from every account but `owner`, and has those looked at again now.
+    /// Returns them.
+    pub fn claim_handle(
+        &self,
+        handle: &Handle,
+        owner: &Did,
+        now: Timestamp,
+    ) -> Result<Vec<Did>, StoreError> {
+        let mut update = self.conn().prepare_cached(
+            "UPDATE entry SET handle = NULL, next_check_at = ?3 WHERE handle = ?1 AND did <> ?2
+             RETURNING did",
+        )?;
+        collect(update.query_map(
+            params![handle.as_str(), owner.as_str(), now.millis()],
+            |row| parsed(row, 0, Did::parse),
+        )?)
+    }
+
+    /// Notes a look without success: when it was, when to try again.
+    pub fn note_failure(
+        &self,
+        did: &Did,
+        now: Timestamp,
+        next_check_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "UPDATE entry SET checked_at = ?2, next_check_at = ?3, failures = failures + 1
+                 WHERE did = ?1",
+            )?
+            .execute(params![did.as_str(), now.millis(), next_check_at.millis()])?;
+        Ok(())
+    }
+
+    /// Appends to the change log; the row's own `seq` is not looked at. Returns its position.
+    pub fn append_change(&self, change: &Change) -> Result<i64, StoreError> {
+        let mediators = serde_json::to_string(&change.mediators)
+            .map_err(|e| StoreError::Engine(e.to_string()))?;
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO change (did, kind, rev, cid, peer, mediators, key, detail, seen_at,
+                   proof) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                change.did.as_str(),
+                change.kind.as_str(),
+                change.rev.as_ref().map(Rev::as_str),
+                change.cid.as_ref().map(Cid::to_string),
+                change.peer,
+                mediators,
+                change.key.as_ref().map(SigningKey::did_key),
+                change.detail,
+                change.seen_at.millis(),
+                change.proof,
+            ])?;
+        let seq = self.conn().last_insert_rowid();
+        // An account that writes without end keeps its newest changes only.
+        self.conn()
+            .prepare_cached(
+                "DELETE FROM change WHERE did = ?1 AND seq <= (
+                   SELECT seq FROM change WHERE did = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![change.did.as_str(), MAX_CHANGES])?;
+        Ok(seq)
+    }
+
+    /// Keeps the proof of a package that is superseded with the change that brought it.
+    pub fn keep_proof(&self, seq: i64, proof: &[u8]) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("UPDATE change SET proof = ?2 WHERE seq = ?1")?
+            .execute(params![seq, proof])?;
+        Ok(())
+    }
+
+    /// Keeps the proof of a revision that went backwards.
+    pub fn keep_evidence(
+        &self,
+        did: &Did,
+        rev: Rev,
+        pds: Option<&Origin>,
+        key: &SigningKey,
+        proof: &[u8],
+        seen_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        // Bounded: a server that shows the same old proof every day adds one row in all.
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO evidence (did, rev, pds, key, seen_at, proof)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE
+                   NOT EXISTS (SELECT 1 FROM evidence WHERE did = ?1 AND rev = ?2) AND
+                   (SELECT count(*) FROM evidence WHERE did = ?1) < 16",
+            )?
+            .execute(params![
+                did.as_str(),
+                rev.as_str(),
+                pds.map(Origin::as_str),
+                key.did_key(),
+                seen_at.millis(),
+                proof
+            ])?;
+        Ok(())
+    }
+
+    /// Owes an account a look. An account that is already owed one keeps its place; the earlier
+    /// time and the newer hint stand.
+    pub fn owe(&self, owed: &Owed, now: Timestamp) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO pending (did, reason, hint, not_before, attempts, generation, since)
+                 VALUES (?1, ?2, ?3, ?4, 0, 1, ?5)
+                 ON CONFLICT (did) DO UPDATE SET reason = ?2, hint = ?3,
+                   not_before = min(not_before, ?4), generation = generation + 1",
+            )?
+            .execute(params![
+                owed.did.as_str(),
+                owed.reason,
+                owed.hint.as_ref().map(AccountStatus::as_str),
+                owed.not_before.millis(),
+                now.millis(),
+            ])?;
+        Ok(())
+    }
+
+    /// Ends an owed look, unless something was coalesced into it since `generation`.
+    pub fn settle(&self, did: &Did, generation: i64) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("DELETE FROM pending WHERE did = ?1 AND generation = ?2")?
+            .execute(params![did.as_str(), generation])?;
+        Ok(())
+    }
+
+    /// Puts an owed look off to `not_before`; `failed` counts it as a look without success.
+    pub fn put_off(
+        &self,
+        did: &Did,
+        generation: i64,
+        not_before: Timestamp,
+        failed: bool,
+    ) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "UPDATE pending SET not_before = ?3, attempts = attempts + ?4
+                 WHERE did = ?1 AND generation = ?2",
+            )?
+            .execute(params![
+                did.as_str(),
+                generation,
+                not_before.millis(),
+                i64::from(failed)
+            ])?;
+        Ok(())
+    }
+
+    /// Writes what is known of a mediator.
+    pub fn put_mediator(&self, row: &MediatorRow) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO mediator (did, document, checked_at, next_check_at, failures)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (did) DO UPDATE SET document = ?2, checked_at = ?3,
+                   next_check_at = ?4, failures = ?5",
+            )?
+            .execute(params![
+                row.did.as_str(),
+                row.document,
+                row.checked_at.millis(),
+                row.next_check_at.millis(),
+                row.failures
+            ])?;
+        Ok(())
+    }
+
+    /// Forgets a mediator that no package names any more. Returns whether it did.
+    pub fn forget_mediator(&self, did: &MediatorDid) -> Result<bool, StoreError> {
+        let forgotten = self
+            .conn()
+            .prepare_cached(
+                "DELETE FROM mediator WHERE did = ?1
+                 AND NOT EXISTS (SELECT 1 FROM entry_mediator WHERE mediator = ?1)",
+            )?
+            .execute([did.as_str()])?;
+        Ok(forgotten > 0)
+    }
+
+    /// Moves a source's cursor; the caller has made everything up to it durable in this same
+    /// transaction or before.
+    pub fn set_cursor(&self, cursor: &SourceCursor, now: Timestamp) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO cursor (source, position, event_time, updated_at)
+                 VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (source) DO UPDATE SET position = ?2, event_time = ?3,
+                   updated_at = ?4",
+            )?
+            .execute(params![
+                cursor.source,
+                cursor.position,
+                cursor.event_time,
+                now.millis()
+            ])?;
+        Ok(())
+    }
+
+    /// Begins an enumeration anew, whatever one is under way.
+    pub fn begin_walk(&self, source: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO walk (source, position, seen, started_at, done_at)
+                 VALUES (?1, NULL, 0, ?2, NULL)
+                 ON CONFLICT (source) DO UPDATE SET position = NULL, seen = 0,
+                   started_at = max(?2, started_at + 1), done_at = NULL",
+            )?
+            .execute(params![source, now.millis()])?;
+        Ok(())
+    }
+
+    /// Writes how far an enumeration has come; nothing where it was begun anew since.
+    pub fn advance_walk(&self, walk: &WalkRow) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "UPDATE walk SET position = ?2, seen = ?3, done_at = ?5
+                 WHERE source = ?1 AND started_at = ?4",
+            )?
+            .execute(params![
+                walk.source,
+                walk.position,
+                walk.seen,
+                walk.started_at.millis(),
+                walk.done_at.map(Timestamp::millis)
+            ])?;
+        Ok(())
+    }
+}
