@@ -412,9 +412,8 @@ impl Resolver {
         let resolver = self.clone();
         let account = did.clone();
         let task = tokio::spawn(async move {
-            let looked = resolver.inner.look_now(&account, &cause, settle).await;
-            resolver.flights().remove(&account);
-            looked
+            let landing = Landing { resolver, did: account };
+            landing.resolver.inner.look_now(&landing.did, &cause, settle).await
         });
         let landed = async move {
             task.await.unwrap_or_else(|error| {
@@ -500,6 +499,19 @@ impl Resolver {
                 "the handle's name servers did not answer",
             ),
         }
+    }
+}
+
+/// Takes a look out of the list of those under way, also when it ends in a panic: nobody may wait
+/// for it for ever.
+struct Landing {
+    resolver: Resolver,
+    did: Did,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.resolver.flights().remove(&self.did);
     }
 }
 
