@@ -30,3 +30,5 @@ pub mod resolve;
 pub mod ingest;
 // 9
 pub mod http;
+// 10
+pub mod config;

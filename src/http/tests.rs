@@ -1,222 +1,23 @@
-use std::collections::HashMap;
-use std::path::Path;
+mod world;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::get;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 use super::*;
-use crate::clock::{Clock, Timestamp};
-use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, Settle};
-use crate::identity::{HandleCheck, Identity, IdentitySettings};
-use crate::key::SigningKey;
-use crate::net::{Net, NetSettings};
-use crate::proof::{Container, Proven, verify};
 use crate::resolve::ResolveSettings;
-use crate::store::DirectoryStore;
-use crate::syntax::{Did, Handle, Origin};
 
-const HANDLE: &str = "alice.example.com";
+use world::{HANDLE, Plc, Setup, World, ask};
+
 const RESOLVE: &str = "/xrpc/at.didcomm.directory.resolveRecipient";
 const PROOF: &str = "/xrpc/at.didcomm.directory.getProof";
 const REFRESH: &str = "/xrpc/at.didcomm.directory.refresh";
 
 /// An account that nobody knows; the DID directory of these tests is a closed port.
 const NOBODY: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
-
-/// A server with one account in its directory, under the proof that a real PDS gave.
-struct World {
-    _dir: tempfile::TempDir,
-    resolver: Resolver,
-    address: SocketAddr,
-    did: String,
-    car: Vec<u8>,
-    stop: CancellationToken,
-    running: JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct Setup {
-    http: HttpSettings,
-    resolve: ResolveSettings,
-    plc: Option<SocketAddr>,
-}
-
-impl Setup {
-    async fn start(self) -> World {
-        let dir = tempfile::tempdir().unwrap();
-        let clock = Clock::manual(Timestamp::from_millis(1_798_761_540_000));
-        let store = DirectoryStore::open(&dir.path().join("directory.db")).unwrap();
-        let directory = Directory::bind(store, clock.clone(), 1 << 20)
-            .await
-            .unwrap();
-        let net = NetSettings {
-            development: true,
-            ..NetSettings::default()
-        };
-        let net = Net::bind(net, clock.clone()).unwrap();
-        // Port 9 is closed.
-        let plc = self.plc.map_or("http://127.0.0.1:9".to_owned(), |plc| {
-            format!("http://{plc}")
-        });
-        let identity = IdentitySettings {
-            plc_url: Origin::parse(&plc).unwrap(),
-            ..IdentitySettings::default()
-        };
-        let identity = Identity::bind(net.clone(), identity, clock.clone());
-        let routes = Vec::new();
-        let resolver = Resolver::bind(
-            net,
-            identity,
-            Arc::new(directory),
-            routes,
-            self.resolve,
-            clock.clone(),
-        );
-        let (did, car) = enroll(&resolver, clock.now()).await;
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let http = Http::bind(
-            HttpSettings {
-                listen,
-                ..self.http
-            },
-            resolver.clone(),
-        )
-        .unwrap();
-        let (address, stop) = (http.local_addr(), CancellationToken::new());
-        let running = tokio::spawn(http.run(stop.clone()));
-        World {
-            _dir: dir,
-            resolver,
-            address,
-            did,
-            car,
-            stop,
-            running,
-        }
-    }
-}
-
-async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<u8>) {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/proof/pds-get-record.car");
-    let car = std::fs::read(&fixture).unwrap();
-    let sidecar = std::fs::read(fixture.with_extension("json")).unwrap();
-    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
-    let did = Did::parse(sidecar["did"].as_str().unwrap()).unwrap();
-    let key = SigningKey::from_did_key(sidecar["signingKey"].as_str().unwrap()).unwrap();
-    let Ok(Proven::Present(record)) = verify(&car, Container::GetRecord, &did, &key, now) else {
-        panic!("the fixture does not verify")
-    };
-    let seen = Observation {
-        did: did.clone(),
-        identity: Some(IdentityFacts {
-            pds: Some(Origin::parse("https://pds.example.com").unwrap()),
-            key: Some(key),
-            handle: HandleCheck::Verified(Handle::parse(HANDLE).unwrap()),
-        }),
-        finding: Finding::Present(record),
-        authority: Authority::Pds,
-        source: "onDemand",
-        asked_at: now,
-        at: now,
-    };
-    resolver
-        .directory()
-        .apply(seen, Settle::Nothing)
-        .await
-        .unwrap();
-    (did.to_string(), car)
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// Status and name of an error, which must be shaped and marked as every error is.
-    fn error(&self) -> (u16, String) {
-        let body = self.json();
-        assert!(!body["message"].as_str().unwrap().is_empty());
-        assert_eq!(body.as_object().unwrap().len(), 2);
-        assert_eq!(self.headers["cache-control"], "no-store");
-        assert_eq!(self.headers["access-control-allow-origin"], "*");
-        (self.status, body["error"].as_str().unwrap().to_owned())
-    }
-}
-
-/// Sends bytes and reads until the server closes.
-async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    // The server may close before it has read everything.
-    drop(stream.write_all(request).await);
-    let mut answer = Vec::new();
-    drop(stream.read_to_end(&mut answer).await);
-    answer
-}
-
-async fn ask(address: SocketAddr, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
-    );
-    let answer = exchange(address, request.as_bytes()).await;
-    let end = memchr::memmem::find(&answer, b"\r\n\r\n").expect("an answer");
-    let head = std::str::from_utf8(&answer[..end]).unwrap();
-    let mut lines = head.split("\r\n");
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
-    let headers = lines
-        .map(|line| line.split_once(": ").unwrap())
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-        .collect();
-    Answer {
-        status,
-        headers,
-        body: answer[end + 4..].to_vec(),
-    }
-}
-
-impl World {
-    async fn new() -> Self {
-        Setup::default().start().await
-    }
-
-    async fn get(&self, target: &str) -> Answer {
-        ask(self.address, &format!("GET {target}"), &[], "").await
-    }
-
-    async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
-        ask(self.address, &format!("GET {target}"), headers, "").await
-    }
-
-    async fn refresh(&self, media_type: &str, body: &str) -> Answer {
-        let headers = [("content-type", media_type)];
-        ask(self.address, &format!("POST {REFRESH}"), &headers, body).await
-    }
-}
 
 #[tokio::test]
 async fn a_recipient_is_answered_by_any_of_its_names() {
@@ -466,34 +267,6 @@ async fn a_refresh_checks_what_it_is_given() {
             .unwrap()
             .contains("Content-Type")
     );
-}
-
-/// A DID directory that says, when it is let, that there is no such DID.
-struct Plc {
-    address: SocketAddr,
-    asked: Arc<tokio::sync::Semaphore>,
-    let_go: Arc<tokio::sync::Semaphore>,
-}
-
-impl Plc {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::new(tokio::sync::Semaphore::new(0));
-        let let_go = Arc::new(tokio::sync::Semaphore::new(0));
-        let (ask, wait) = (Arc::clone(&asked), Arc::clone(&let_go));
-        let router = Router::new().fallback(async move || {
-            ask.add_permits(1);
-            wait.acquire().await.unwrap().forget();
-            axum::http::StatusCode::NOT_FOUND
-        });
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self {
-            address,
-            asked,
-            let_go,
-        }
-    }
 }
 
 #[tokio::test]

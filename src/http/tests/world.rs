@@ -1,0 +1,251 @@
+//! A server on loopback, and a client that shows everything.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::REFRESH;
+use crate::clock::{Clock, Timestamp};
+use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, Settle};
+use crate::http::{Http, HttpSettings};
+use crate::identity::{HandleCheck, Identity, IdentitySettings};
+use crate::key::SigningKey;
+use crate::net::{Net, NetSettings};
+use crate::proof::{Container, Proven, verify};
+use crate::resolve::{ResolveSettings, Resolver};
+use crate::store::DirectoryStore;
+use crate::syntax::{Did, Handle, Origin};
+
+/// The handle of the account in the directory.
+pub(super) const HANDLE: &str = "alice.example.com";
+
+/// A server with one account in its directory, under the proof that a real PDS gave.
+pub(super) struct World {
+    pub(super) _dir: tempfile::TempDir,
+    pub(super) resolver: Resolver,
+    pub(super) address: SocketAddr,
+    pub(super) did: String,
+    pub(super) car: Vec<u8>,
+    pub(super) stop: CancellationToken,
+    pub(super) running: JoinHandle<()>,
+}
+
+#[derive(Default)]
+pub(super) struct Setup {
+    pub(super) http: HttpSettings,
+    pub(super) resolve: ResolveSettings,
+    pub(super) plc: Option<SocketAddr>,
+}
+
+impl Setup {
+    pub(super) async fn start(self) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(Timestamp::from_millis(1_798_761_540_000));
+        let store = DirectoryStore::open(&dir.path().join("directory.db")).unwrap();
+        let directory = Directory::bind(store, clock.clone(), 1 << 20)
+            .await
+            .unwrap();
+        let net = NetSettings {
+            development: true,
+            ..NetSettings::default()
+        };
+        let net = Net::bind(net, clock.clone()).unwrap();
+        // Port 9 is closed.
+        let plc = self.plc.map_or("http://127.0.0.1:9".to_owned(), |plc| {
+            format!("http://{plc}")
+        });
+        let identity = IdentitySettings {
+            plc_url: Origin::parse(&plc).unwrap(),
+            ..IdentitySettings::default()
+        };
+        let identity = Identity::bind(net.clone(), identity, clock.clone());
+        let routes = Vec::new();
+        let resolver = Resolver::bind(
+            net,
+            identity,
+            Arc::new(directory),
+            routes,
+            self.resolve,
+            clock.clone(),
+        );
+        let (did, car) = enroll(&resolver, clock.now()).await;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let http = Http::bind(
+            HttpSettings {
+                listen,
+                ..self.http
+            },
+            resolver.clone(),
+        )
+        .unwrap();
+        let (address, stop) = (http.local_addr(), CancellationToken::new());
+        let running = tokio::spawn(http.run(stop.clone()));
+        World {
+            _dir: dir,
+            resolver,
+            address,
+            did,
+            car,
+            stop,
+            running,
+        }
+    }
+}
+
+pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<u8>) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/proof/pds-get-record.car");
+    let car = std::fs::read(&fixture).unwrap();
+    let sidecar = std::fs::read(fixture.with_extension("json")).unwrap();
+    let sidecar: Value = serde_json::from_slice(&sidecar).unwrap();
+    let did = Did::parse(sidecar["did"].as_str().unwrap()).unwrap();
+    let key = SigningKey::from_did_key(sidecar["signingKey"].as_str().unwrap()).unwrap();
+    let Ok(Proven::Present(record)) = verify(&car, Container::GetRecord, &did, &key, now) else {
+        panic!("the fixture does not verify")
+    };
+    let seen = Observation {
+        did: did.clone(),
+        identity: Some(IdentityFacts {
+            pds: Some(Origin::parse("https://pds.example.com").unwrap()),
+            key: Some(key),
+            handle: HandleCheck::Verified(Handle::parse(HANDLE).unwrap()),
+        }),
+        finding: Finding::Present(record),
+        authority: Authority::Pds,
+        source: "onDemand",
+        asked_at: now,
+        at: now,
+    };
+    resolver
+        .directory()
+        .apply(seen, Settle::Nothing)
+        .await
+        .unwrap();
+    (did.to_string(), car)
+}
+
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HashMap<String, String>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Status and name of an error, which must be shaped and marked as every error is.
+    pub(super) fn error(&self) -> (u16, String) {
+        let body = self.json();
+        assert!(!body["message"].as_str().unwrap().is_empty());
+        assert_eq!(body.as_object().unwrap().len(), 2);
+        assert_eq!(self.headers["cache-control"], "no-store");
+        assert_eq!(self.headers["access-control-allow-origin"], "*");
+        (self.status, body["error"].as_str().unwrap().to_owned())
+    }
+}
+
+/// Sends bytes and reads until the server closes.
+pub(super) async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may close before it has read everything.
+    drop(stream.write_all(request).await);
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    answer
+}
+
+pub(super) async fn ask(
+    address: SocketAddr,
+    line: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
+    let answer = exchange(address, request.as_bytes()).await;
+    let end = memchr::memmem::find(&answer, b"\r\n\r\n").expect("an answer");
+    let head = std::str::from_utf8(&answer[..end]).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let headers = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    Answer {
+        status,
+        headers,
+        body: answer[end + 4..].to_vec(),
+    }
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        Setup::default().start().await
+    }
+
+    pub(super) async fn get(&self, target: &str) -> Answer {
+        ask(self.address, &format!("GET {target}"), &[], "").await
+    }
+
+    pub(super) async fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        ask(self.address, &format!("GET {target}"), headers, "").await
+    }
+
+    pub(super) async fn refresh(&self, media_type: &str, body: &str) -> Answer {
+        let headers = [("content-type", media_type)];
+        ask(self.address, &format!("POST {REFRESH}"), &headers, body).await
+    }
+}
+
+/// A DID directory that says, when it is let, that there is no such DID.
+pub(super) struct Plc {
+    pub(super) address: SocketAddr,
+    pub(super) asked: Arc<Semaphore>,
+    pub(super) let_go: Arc<Semaphore>,
+}
+
+impl Plc {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Semaphore::new(0));
+        let let_go = Arc::new(Semaphore::new(0));
+        let (ask, wait) = (Arc::clone(&asked), Arc::clone(&let_go));
+        let router = Router::new().fallback(async move || {
+            ask.add_permits(1);
+            wait.acquire().await.unwrap().forget();
+            axum::http::StatusCode::NOT_FOUND
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self {
+            address,
+            asked,
+            let_go,
+        }
+    }
+}
