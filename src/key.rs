@@ -123,7 +123,7 @@ impl SigningKey {
     }
 
     /// The key as the proof library takes it.
-    pub(crate) fn library_key(&self) -> Result<Box<dyn VerifyingKey>, BadSignature> {
+    fn library_key(&self) -> Result<Box<dyn VerifyingKey>, BadSignature> {
         Ok(match self.curve {
             Curve::K256 => {
                 Box::new(K256VerifyingKey::from_bytes(&self.point).map_err(|_| BadSignature)?)

@@ -5,8 +5,8 @@
 //! signed commit and the nodes of the repository tree on the path to the record. Nothing of who
 //! sent it is trusted. Only this module makes the two `Verified...` types.
 //!
-//! The proof library checks container, hashes, commit and signature; its answer counts only when
-//! our own walk of the tree (`tree`), which adds the rules it leaves open, reaches the same one.
+//! The proof library reads container, commit and signature and walks the tree; its answer counts
+//! only when our own walk (`tree`), which adds the rules it leaves open, reaches the same one.
 //!
 //! Source: atproto repository and sync specifications.
 
@@ -17,19 +17,19 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use ipld_core::cid::Cid;
 use shrike::car::{BlockRef, SliceReader, Writer};
 use shrike::cbor::{Cid as BlockCid, Codec, Value, decode};
-use shrike::mst::MstError;
-use shrike::repo::{Commit, ProofError as LibraryError, RecordProof, verify_record_proof};
-use shrike::syntax as library;
+use shrike::mst::{BlockSource, DetachedTree, MstError};
+use shrike::repo::Commit;
 
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
-use crate::syntax::{COLLECTION, Did, RECORD_KEY, Rev};
+use crate::syntax::{Did, RECORD_PATH, Rev};
 
 /// Largest answer of `getRecord` taken as a proof, in bytes. A typical one has 1 to 6 KB; an
 /// account can inflate its own path with neighbours, and pays for it by not being shown.
@@ -239,14 +239,18 @@ pub fn verify(
         return Err(ProofError::Oversize);
     }
     let blocks = Blocks::read(car)?;
-    let commit = read_commit(&blocks, did, now)?;
-    let found = check_with_library(car, did, key)?;
+    let (commit, rev) = read_commit(&blocks, did, now)?;
+    check_signature(&commit, key)?;
+    let found = ask_library(&blocks, commit.data)?;
     let path = tree::walk(&blocks, commit.data)?;
     // Two readings of the same bytes by two implementations: when they differ, neither counts.
-    if found.commit_cid != blocks.root || found.record.as_ref().map(|(cid, _)| *cid) != path.value {
+    if found != path.value {
         return Err(ProofError::Tree);
     }
-    let rev = Rev::parse(commit.rev.to_string().as_str()).map_err(|_| ProofError::Rev)?;
+    let record = path
+        .value
+        .map(|cid| Ok((cid, read_record(&blocks, cid)?)))
+        .transpose()?;
     let mut needed = path.nodes;
     needed.extend(path.value);
     let commitment = Commitment {
@@ -257,24 +261,27 @@ pub fn verify(
         rev,
         car: blocks.cut(&needed)?,
     };
-    if let Some((_, record)) = &found.record {
-        let value = decode(record).map_err(|_| ProofError::Record)?;
-        check_record(&value, MAX_RECORD_DEPTH)?;
-    }
-    Ok(match found.record {
+    Ok(match record {
         None => Proven::Absent(VerifiedAbsence { commitment }),
-        Some((cid, record)) => Proven::Present(VerifiedRecord {
-            commitment,
-            cid: public_cid(&cid)?,
-            record,
-        }),
+        Some((cid, record)) => {
+            let (cid, record) = (public_cid(&cid)?, record.to_vec());
+            Proven::Present(VerifiedRecord {
+                commitment,
+                cid,
+                record,
+            })
+        }
     })
 }
 
 /// The signed commit at the root, with the rules that the library leaves open: version 3,
 /// canonical form (so that the signature covers every byte), a revision that is not in the
 /// future.
-fn read_commit(blocks: &Blocks<'_>, did: &Did, now: Timestamp) -> Result<Commit, ProofError> {
+fn read_commit(
+    blocks: &Blocks<'_>,
+    did: &Did,
+    now: Timestamp,
+) -> Result<(Commit, Rev), ProofError> {
     let bytes = blocks.get(&blocks.root).ok_or(ProofError::Roots)?;
     if blocks.root.codec() != Codec::Drisl || bytes.len() > MAX_NODE_LEN {
         return Err(ProofError::Commit);
@@ -294,7 +301,7 @@ fn read_commit(blocks: &Blocks<'_>, did: &Did, now: Timestamp) -> Result<Commit,
     if i64::try_from(rev.micros() / 1000).unwrap_or(i64::MAX) > latest {
         return Err(ProofError::Future);
     }
-    Ok(commit)
+    Ok((commit, rev))
 }
 
 /// What the data model forbids and the decoder lets pass: floats, and nesting without end.
@@ -316,25 +323,34 @@ fn check_record(value: &Value<'_>, depth: usize) -> Result<(), ProofError> {
     }
 }
 
-/// The library's own verdict, in our words.
-fn check_with_library(car: &[u8], did: &Did, key: &SigningKey) -> Result<RecordProof, ProofError> {
-    let did = library::Did::try_from(did.as_str()).map_err(|_| ProofError::WrongDid)?;
-    let collection = library::Nsid::try_from(COLLECTION).map_err(|_| ProofError::Tree)?;
-    let rkey = library::RecordKey::try_from(RECORD_KEY).map_err(|_| ProofError::Tree)?;
-    let key = key.library_key().map_err(|_| ProofError::Signature)?;
-    verify_record_proof(car, &did, &*key, &collection, &rkey).map_err(|error| match error {
-        LibraryError::Car(_) => ProofError::Malformed,
-        LibraryError::RootCount(_) => ProofError::Roots,
-        LibraryError::CidMismatch(_) => ProofError::Hash,
-        LibraryError::MissingBlock(_) | LibraryError::Mst(MstError::BlockNotFound(_)) => {
-            ProofError::Incomplete
-        }
-        LibraryError::InvalidCommit(_) | LibraryError::NoCommit => ProofError::Commit,
-        LibraryError::DidMismatch { .. } => ProofError::WrongDid,
-        LibraryError::InvalidSignature(_) => ProofError::Signature,
-        LibraryError::NotDrisl(_) | LibraryError::NotRecord(_) => ProofError::Record,
-        LibraryError::Mst(_) | LibraryError::InvalidPath(_) => ProofError::Tree,
-    })
+fn check_signature(commit: &Commit, key: &SigningKey) -> Result<(), ProofError> {
+    let unsigned = commit.unsigned_bytes().map_err(|_| ProofError::Commit)?;
+    let signature = commit.sig.as_ref().ok_or(ProofError::Commit)?;
+    key.verify(&unsigned, signature.as_bytes())
+        .map_err(|_| ProofError::Signature)
+}
+
+/// Where the library's own walk of the tree ends.
+fn ask_library(blocks: &Blocks<'_>, root: BlockCid) -> Result<Option<BlockCid>, ProofError> {
+    DetachedTree::load(root)
+        .get(blocks, RECORD_PATH)
+        .map_err(|error| match error {
+            MstError::BlockNotFound(_) => ProofError::Incomplete,
+            _ => ProofError::Tree,
+        })
+}
+
+/// The record block: there, and a map in strict DAG-CBOR.
+fn read_record<'a>(blocks: &Blocks<'a>, cid: BlockCid) -> Result<&'a [u8], ProofError> {
+    if cid.codec() != Codec::Drisl {
+        return Err(ProofError::Record);
+    }
+    let bytes = blocks.get(&cid).ok_or(ProofError::Incomplete)?;
+    match decode(bytes) {
+        Ok(value @ Value::Map(_)) => check_record(&value, MAX_RECORD_DEPTH)?,
+        _ => return Err(ProofError::Record),
+    }
+    Ok(bytes)
 }
 
 /// The blocks of a CAR, each checked against its CID, by CID. The order of blocks means nothing:
@@ -385,6 +401,12 @@ impl<'a> Blocks<'a> {
             return Err(ProofError::Oversize);
         }
         Ok(car)
+    }
+}
+
+impl BlockSource for Blocks<'_> {
+    fn read_block(&self, cid: &BlockCid) -> Result<Option<Cow<'_, [u8]>>, MstError> {
+        Ok(self.get(cid).map(Cow::Borrowed))
     }
 }
 

@@ -109,7 +109,7 @@ fn frames() {
     let list: Vec<serde_json::Value> = serde_json::from_slice(&list).unwrap();
     let mut others: Vec<Vec<u8>> = list
         .iter()
-        .filter(|f| f["kind"] == "#commit" && f["expect"] == "message")
+        .filter(|f| f["kind"] == "commit" && f["expect"] == "message")
         .map(|f| {
             std::fs::read(fixture(&format!("frames/{}", f["file"].as_str().unwrap()))).unwrap()
         })

@@ -5,7 +5,7 @@ use shrike::repo::Repo;
 use shrike::syntax as library;
 
 use super::*;
-use crate::syntax::MediatorDid;
+use crate::syntax::{COLLECTION, MediatorDid, RECORD_KEY};
 
 /// An account's repository, with its key.
 pub(crate) struct TestRepo {

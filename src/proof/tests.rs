@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use shrike::car::{Block, read_all, write_all};
 use shrike::crypto::{K256SigningKey, P256SigningKey, SigningKey as _};
 use shrike::repo::Repo;
+use shrike::syntax as library;
 
 use super::*;
+use crate::syntax::{COLLECTION, RECORD_KEY};
 
 /// One proof of `fixtures/proof`, written by a foreign implementation.
 #[derive(serde::Deserialize)]

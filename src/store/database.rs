@@ -195,8 +195,9 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let path: PathBuf = path.to_owned();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
+    // 8 MiB of pages each; the rest is the operating system's cache, which counts once for all.
     conn.execute_batch(
-        "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000; PRAGMA mmap_size = 268435456;",
+        "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -8192;",
     )?;
     conn.set_prepared_statement_cache_capacity(32);
     Ok(conn)
