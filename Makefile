@@ -1,0 +1,51 @@
+# What to type; `make` alone prints it. Everything is built once, in the dev profile, except the
+# benches.
+
+CARGO ?= cargo
+# More for the command behind a target: make test ARGS='inv3 -- --nocapture'
+ARGS ?=
+# Anything but empty, 0 or no lets the demo end by itself.
+ONCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint fmt clippy doc bench build network tools clean distclean
+
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: tools network ## Start a local atproto network and the directory beside it (ONCE=1: ends by itself)
+	@tests/network/demo.sh $(if $(filter-out 0 no,$(ONCE)),--once) $(ARGS)
+
+test: tools network ## Run every test, on a real local network (ARGS=... goes to cargo test)
+	$(CARGO) test --locked --no-fail-fast $(ARGS)
+
+check: tools lint test ## Do what CI does: lint, then test
+
+lint: tools fmt clippy doc ## Formatting, clippy and documentation, all of them without a warning
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+bench: ## Measure; with optimisation, so it builds anew (ARGS=proof: that section only)
+	$(CARGO) bench --locked --bench directory -- $(ARGS)
+
+build: ## Build the optimised binary, target/release/atcomm
+	$(CARGO) build --locked --release
+
+network: tools
+	@tests/network/setup.sh
+
+tools:
+	@.ci/tools $(if $(filter lint check,$(MAKECMDGOALS)),lint)
+
+clean: ## Remove what was built
+	$(CARGO) clean
+
+distclean: clean ## Remove what was installed for the test network, too
+	rm -rf tests/network/node_modules tests/network/.venv tests/network/.setup.lock
