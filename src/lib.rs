@@ -32,3 +32,5 @@ pub mod ingest;
 pub mod http;
 // 10
 pub mod config;
+// 11
+pub mod server;

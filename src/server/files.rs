@@ -1,0 +1,115 @@
+//! What the service takes from the machine: its directory and its file descriptors.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use super::ServerError;
+
+/// File descriptors kept for the store, for what we dial and for the log.
+const RESERVED: usize = 256;
+
+/// A data directory that no other process uses.
+pub(super) struct DataDir {
+    /// The system forgets the lock with the process, however that ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory, for this user only, and locks it.
+    pub(super) fn claim(path: &Path) -> Result<Self, ServerError> {
+        let unusable = |error| ServerError::DataDir {
+            path: path.to_owned(),
+            error,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unusable)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(ServerError::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => Err(unusable(error)),
+        }
+    }
+}
+
+/// Connections that can be had of those wanted: without a descriptor left, the store and every
+/// look would fail too.
+pub(super) fn connections(wanted: usize) -> usize {
+    let Some(limit) = open_files() else {
+        return wanted;
+    };
+    let possible = limit.saturating_sub(RESERVED).max(limit / 2).max(1);
+    if possible < wanted {
+        tracing::warn!(
+            limit,
+            wanted,
+            connections = possible,
+            "the limit of open files is too low for all connections (ulimit -n, LimitNOFILE)"
+        );
+    }
+    wanted.min(possible)
+}
+
+/// The limit of open files; `None` where it is not known or there is none.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Memory that the process takes up, in bytes.
+pub(super) fn resident_memory() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_ours_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep").join("down");
+        let claimed = DataDir::claim(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let second = DataDir::claim(&path).err().unwrap().to_string();
+        assert!(second.ends_with("is in use by another process"), "{second}");
+        drop(claimed);
+        DataDir::claim(&path).unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(
+            DataDir::claim(&file),
+            Err(ServerError::DataDir { .. })
+        ));
+    }
+
+    #[test]
+    fn the_machine_can_be_read() {
+        assert!(resident_memory().unwrap() > 1_000_000);
+        assert_eq!(connections(1), 1);
+        assert!(open_files().is_none_or(|limit| connections(usize::MAX) < limit));
+    }
+}

@@ -1,0 +1,107 @@
+//! Metrics: the recorder of this process, and what nobody counts as it happens.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::files::resident_memory;
+use crate::directory::Directory;
+
+/// How often gauges are set and recorded durations are sorted into their buckets.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// Bounds of latency histograms in seconds: from a ready answer to an asker's longest wait.
+const BUCKETS: [f64; 14] = [
+    0.000_01, 0.000_05, 0.000_2, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
+];
+
+/// The recorder of this process, installed with the first server that shows metrics. `None` where
+/// something else has installed one before.
+pub(super) fn recorder() -> Option<PrometheusHandle> {
+    static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    RECORDER
+        .get_or_init(|| {
+            let seconds = Matcher::Suffix("_seconds".to_owned());
+            let builder = PrometheusBuilder::new()
+                .set_buckets_for_metric(seconds, &BUCKETS)
+                .ok()?;
+            let recorder = builder.build_recorder();
+            let handle = recorder.handle();
+            metrics::set_global_recorder(recorder).ok()?;
+            describe();
+            Some(handle)
+        })
+        .clone()
+}
+
+/// Sets gauges and does the recorder's upkeep until `stop`.
+pub(super) async fn run(
+    handle: PrometheusHandle,
+    directory: Arc<Directory>,
+    stop: CancellationToken,
+) {
+    let mut rounds = tokio::time::interval(ROUND);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        metrics::gauge!("atcomm_directory_entries").set(directory.len() as f64);
+        match directory.store().query(|q| q.pending_count()).await {
+            Ok(pending) => metrics::gauge!("atcomm_directory_pending").set(pending as f64),
+            Err(error) => tracing::warn!(%error, "cannot count what is owed"),
+        }
+        metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
+        // Where the system does not say, the gauge is missing.
+        if let Ok(bytes) = resident_memory() {
+            metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+        }
+        handle.run_upkeep();
+    }
+}
+
+fn describe() {
+    metrics::gauge!("atcomm_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    for (name, text) in [
+        ("atcomm_info", "Version of the running program"),
+        ("atcomm_directory_entries", "Accounts in the directory"),
+        ("atcomm_directory_pending", "Looks that are owed"),
+        (
+            "atcomm_ingest_connected",
+            "Sources that are followed at the moment",
+        ),
+        (
+            "atcomm_resolve_looks_under_way",
+            "Looks of the background worker under way",
+        ),
+        ("atcomm_store_healthy", "Whether the last commit succeeded"),
+        ("process_resident_memory_bytes", "Memory of the process"),
+    ] {
+        metrics::describe_gauge!(name, text);
+    }
+    for (name, text) in [
+        ("atcomm_directory_outcomes_total", "What became of findings"),
+        ("atcomm_http_requests_total", "Requests answered"),
+        (
+            "atcomm_identity_documents_total",
+            "Look-ups of DID documents",
+        ),
+        (
+            "atcomm_ingest_drops_total",
+            "Events of which something was dropped",
+        ),
+        ("atcomm_ingest_events_total", "Events that concern us"),
+        ("atcomm_net_requests_total", "Requests that went out"),
+        ("atcomm_resolve_owed_total", "Owed looks that ended"),
+        ("atcomm_store_commits_total", "Commits of the store"),
+    ] {
+        metrics::describe_counter!(name, text);
+    }
+    metrics::describe_histogram!(
+        "atcomm_http_request_seconds",
+        metrics::Unit::Seconds,
+        "Time from a request's head to its answer"
+    );
+}
