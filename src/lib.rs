@@ -34,3 +34,5 @@ pub mod http;
 pub mod config;
 // 11
 pub mod server;
+// 12
+pub mod cli;

@@ -1,0 +1,138 @@
+//! The command line. Data goes to standard output, talk to standard error.
+
+mod log;
+mod serve;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+/// The end of every `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or ended as it was told to
+  1  failed
+  2  wrong usage or configuration";
+
+/// Directory of messaging keys for atproto accounts.
+#[derive(Debug, Parser)]
+#[command(name = "atcomm", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the directory
+    ///
+    /// Without a configuration it follows public sources and serves this machine only; its log
+    /// says where. deploy/config.example.toml describes every setting. Each can be given in the
+    /// environment too: ATCOMM_HTTP__LISTEN is `listen` under [http].
+    #[command(after_help = EXIT_CODES)]
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address to serve the world at [default: 127.0.0.1:2590]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Directory of the store
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address to show metrics at; none are shown without one
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// What to log: a level, or a filter such as atcomm=debug,warn [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or ended as it was told to.
+    Done,
+    /// Failed.
+    Failed,
+    /// Wrong usage or configuration.
+    Usage,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+        }
+    }
+}
+
+/// Why a command failed: one line, and one of advice.
+#[derive(Debug)]
+struct Complaint {
+    exit: Exit,
+    message: String,
+    hint: String,
+}
+
+/// Runs the command that `args` name, the program's name first.
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Exit {
+    let result = match Cli::try_parse_from(args) {
+        Ok(Cli {
+            command: Command::Serve(args),
+        }) => serve::serve(args),
+        Err(error) => misread(&error, stdout),
+    };
+    match result {
+        Ok(()) => Exit::Done,
+        Err(complaint) => {
+            // Nobody is left to be told where even this fails.
+            let _ = writeln!(stderr, "atcomm: {}", complaint.message)
+                .and_then(|()| writeln!(stderr, "hint: {}", complaint.hint));
+            complaint.exit
+        }
+    }
+}
+
+/// Shows what was asked for instead of a command, or says what is wrong with the arguments.
+fn misread(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let text = error.render();
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        // A reader that closed early has seen enough.
+        let _ = write!(stdout, "{text}");
+        return Ok(());
+    }
+    let text = text.to_string();
+    let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        "no command is given"
+    } else {
+        let first = text.lines().next().unwrap_or_default();
+        first.strip_prefix("error: ").unwrap_or(first)
+    };
+    Err(Complaint {
+        exit: Exit::Usage,
+        message: message.to_owned(),
+        hint: "atcomm --help shows the commands, atcomm serve --help the flags".to_owned(),
+    })
+}

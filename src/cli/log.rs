@@ -1,0 +1,102 @@
+//! The log on standard error, and the progress of walks above its end.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::{Complaint, Exit};
+use crate::config::{LogFormat, LogSettings};
+use crate::ingest::WalkProgress;
+
+/// How often the sign of life of a walk moves.
+const SPIN: Duration = Duration::from_millis(200);
+
+/// Starts the log. Where it goes to a terminal, gives the place for progress bars.
+pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Complaint> {
+    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| Complaint {
+        exit: Exit::Usage,
+        message: format!("log.filter {:?}: {error}", settings.filter),
+        hint: "a filter is a level such as info, or a list such as atcomm=debug,warn".to_owned(),
+    })?;
+    let terminal = io::stderr().is_terminal();
+    let bars = (terminal && settings.format == LogFormat::Text).then(MultiProgress::new);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_writer(Lines(bars.clone()));
+    let started = match settings.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    // Only a test starts a second one; the first goes on.
+    drop(started);
+    Ok(bars)
+}
+
+/// Writes lines to standard error without tearing progress bars.
+struct Lines(Option<MultiProgress>);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self.0.as_ref())
+    }
+}
+
+/// Takes one event, which the subscriber writes in one piece.
+struct Line<'a>(Option<&'a MultiProgress>);
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            Some(bars) => bars.suspend(|| io::stderr().write(line)),
+            None => io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Shows how far walks have come, until the service that walks is gone.
+pub(super) async fn show(bars: MultiProgress, mut progress: watch::Receiver<Vec<WalkProgress>>) {
+    let mut shown: Vec<(String, ProgressBar)> = Vec::new();
+    loop {
+        for walk in progress.borrow_and_update().iter() {
+            let known = shown.iter().find(|(source, _)| *source == walk.source);
+            let bar = match known {
+                Some((_, bar)) => bar.clone(),
+                None if walk.done => continue,
+                None => {
+                    let bar = bars.add(ProgressBar::new_spinner());
+                    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+                        bar.set_style(style);
+                    }
+                    bar.enable_steady_tick(SPIN);
+                    shown.push((walk.source.clone(), bar.clone()));
+                    bar
+                }
+            };
+            bar.set_message(format!(
+                "walking {}: {} accounts seen",
+                walk.source, walk.seen
+            ));
+            if walk.done {
+                bar.finish_and_clear();
+                shown.retain(|(source, _)| *source != walk.source);
+            }
+        }
+        if progress.changed().await.is_err() {
+            for (_, bar) in shown {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+    }
+}
