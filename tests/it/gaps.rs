@@ -1,0 +1,125 @@
+//! Relays, and streams that cannot go on where they were.
+
+use serde_json::json;
+
+use crate::frames::Firehose;
+use crate::network::{Network, in_both_shapes};
+use crate::proxy::Proxy;
+use crate::service::{Service, Setup};
+
+const GAPS: &str = "atcomm_ingest_gaps_total";
+
+in_both_shapes! {
+    fn a_relay_brings_the_accounts_of_many_hosts(network) {
+        // What one PDS says, as a relay passes it on; the accounts' own PDSes are asked for proofs.
+        let hose = Firehose::start(network, &json!(0));
+        let source = json!({"url": hose.url, "kind": "relay"});
+        let service = Setup::new(network).source(source).no_looks_for_askers().start();
+        service.until_following(1);
+        let alice = network.enrolled("alice", 0, json!({}));
+        let view = service.until(&alice.did, "the package", |view| view["handle"] == *alice.handle);
+        assert_eq!(view["verification"]["source"], "relay");
+        assert_eq!(view["pds"], *network.pds_url(0));
+        let put = alice.put(json!({"label": "second"}));
+        let view = service.until_cid(&alice.did, &put["cid"]);
+        assert_eq!(view["verification"]["method"], "commit");
+        alice.op("account.deactivate", json!({}));
+        service.until_refused(&alice.did, "AccountInactive");
+        alice.op("account.activate", json!({}));
+        service.until_cid(&alice.did, &put["cid"]);
+        alice.op("account.rotate", json!({}));
+        let key = network.signing_key(&alice.did).did_key();
+        service.until(&alice.did, "the new key", |view| view["verification"]["signingKey"] == *key);
+        // A broken connection is taken up where it was.
+        hose.cut();
+        alice.delete_record();
+        service.until_refused(&alice.did, "NotEnrolled");
+        // Accounts without a package that say nothing but that they are there leave no trace.
+        let bob = network.account("bob", 0);
+        let carol = network.enrolled("carol", 0, json!({}));
+        service.until(&carol.did, "what comes behind", |_| true);
+        let left = service.stop();
+        assert_eq!(left.entry(&bob.did), None);
+        let did = bob.did();
+        assert_eq!(left.read(move |q| q.pending(&did)), None);
+    }
+
+    fn a_relay_is_walked_by_collection(network) {
+        let alice = network.enrolled("alice", 0, json!({}));
+        let bob = network.account("bob", 0);
+        // A relay answers for the collection; the PDS behind lists all its accounts, which is what
+        // a relay may do with accounts whose record is gone.
+        let relay = Proxy::new(&network.pds_url(0), |bytes| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Some(text.replace("sync.listReposByCollection", "sync.listRepos").into_bytes())
+        });
+        let source = json!({"url": relay.url("http"), "kind": "relay", "stream": false});
+        let service = Setup::new(network).source(source).no_looks_for_askers().start();
+        let view = service.until(&alice.did, "the package", |_| true);
+        assert_eq!(view["verification"]["source"], "listing");
+        assert_eq!(service.stop().entry(&bob.did), None);
+    }
+}
+
+/// The source is another server than before, whose numbers are lower: it says that our place lies
+/// in its future. We say so loudly, go on with what is live, and enumerate its accounts.
+#[test]
+fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
+    let network = Network::own(&["--multikey"]);
+    let long_ago = network.enrolled("longago", 1, json!({}));
+    for name in ["one", "two", "three", "four"] {
+        network.enrolled(name, 0, json!({}));
+    }
+    assert!(network.seq(0) > network.seq(1));
+    let url = network.pds_url(0);
+    let follow = |connect: String| {
+        let source = json!({"url": url, "connect": connect, "kind": "relay"});
+        Setup::new(network).source(source).no_looks_for_askers()
+    };
+    let service = follow(network.pds_url(0)).start();
+    service.until_following(1);
+    let alice = network.enrolled("alice", 0, json!({}));
+    service.until(&alice.did, "the package", |_| true);
+    let listed = Proxy::new(&network.pds_url(1), |bytes| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Some(text.replace("sync.listReposByCollection", "sync.listRepos").into_bytes())
+    });
+    let service = service.stop().start_as(follow(listed.url("http")));
+    service.until_counted(GAPS, &[], 1.0);
+    assert_alarmed(&service, "future");
+    service.until(&long_ago.did, "what the walk found", |_| true);
+    service.recipient(&alice.did).expect("what was known before");
+    let bob = network.enrolled("bob", 1, json!({}));
+    let view = service.until(&bob.did, "what is live", |_| true);
+    assert_eq!(view["verification"]["source"], "relay");
+}
+
+/// The source has forgotten what lies between: it says so and goes on with what it has.
+#[test]
+fn a_place_that_is_too_old_leads_to_a_walk() {
+    let forgetful = json!({"repoBackfillLimitMs": 1}).to_string();
+    let network = Network::own(&["--multikey", "--pds", "1", "--pds-config", &forgetful]);
+    let service = Setup::new(network).pds(network, 0).no_looks_for_askers().start();
+    service.until_following(1);
+    let alice = network.enrolled("alice", 0, json!({}));
+    let bob = network.enrolled("bob", 0, json!({}));
+    for account in [&alice, &bob] {
+        service.until(&account.did, "the package", |_| true);
+    }
+    let left = service.stop();
+    let put = alice.put(json!({"label": "missed"}));
+    bob.delete_record();
+    let carol = network.enrolled("carol", 0, json!({}));
+    let service = left.start();
+    service.until_counted(GAPS, &[], 1.0);
+    service.until_cid(&alice.did, &put["cid"]);
+    service.until_refused(&bob.did, "NotEnrolled");
+    let view = service.until(&carol.did, "the package", |_| true);
+    assert_eq!(view["verification"]["source"], "listing");
+}
+
+fn assert_alarmed(service: &Service, word: &str) {
+    let log = service.log();
+    let alarmed = log.lines().any(|line| line.contains("ERROR") && line.contains(word));
+    assert!(alarmed, "{log}");
+}

@@ -1,0 +1,75 @@
+//! Every answer against its lexicon, by the validator of the reference implementation.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::network::{root, script};
+
+static VALIDATOR: LazyLock<Mutex<Validator>> = LazyLock::new(|| Mutex::new(Validator::start()));
+
+/// `tests/network/lexicon.sh`: one line in, one line out. It ends with its standard input.
+struct Validator {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Validator {
+    fn start() -> Self {
+        let mut child = script("lexicon.sh")
+            .arg(root().join("lexicons"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tests/network/lexicon.sh");
+        Self {
+            input: child.stdin.take().expect("a pipe"),
+            output: BufReader::new(child.stdout.take().expect("a pipe")),
+        }
+    }
+}
+
+/// Fails unless `value` is a valid `kind` of the method `nsid`: `output`, `error` and so on.
+#[track_caller]
+pub(crate) fn assert_valid(nsid: &str, kind: &str, value: &Value) {
+    let question = json!({"nsid": nsid, "kind": kind, "value": value});
+    let answer = {
+        let mut validator = VALIDATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(validator.input, "{question}").expect("the validator reads");
+        let mut line = String::new();
+        validator
+            .output
+            .read_line(&mut line)
+            .expect("the validator answers");
+        line
+    };
+    let answer: Value = serde_json::from_str(&answer).expect("a line of JSON");
+    assert_eq!(
+        answer["ok"], true,
+        "{nsid} {kind}: {} in {value}",
+        answer["error"]
+    );
+}
+
+#[test]
+fn the_validator_refuses_what_is_not_as_the_lexicon_says() {
+    let nsid = "at.didcomm.directory.resolveRecipient";
+    let declared = json!({"status": 400, "body": {"error": "NotEnrolled", "message": "x"}});
+    assert_valid(nsid, "error", &declared);
+    for (kind, value) in [
+        ("output", json!({"did": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"})),
+        (
+            "error",
+            json!({"status": 400, "body": {"error": "Unheard", "message": "x"}}),
+        ),
+        (
+            "error",
+            json!({"status": 400, "body": {"error": "NotEnrolled"}}),
+        ),
+    ] {
+        let refused = std::panic::catch_unwind(|| assert_valid(nsid, kind, &value));
+        assert!(refused.is_err(), "{kind} {value}");
+    }
+}

@@ -1,0 +1,364 @@
+//! The local network of `tests/network/`: a DID directory, real PDSes, a name server, a web host
+//! and a control port. One network per shape of DID documents is shared by all tests.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Once, OnceLock};
+
+use atcomm::key::SigningKey;
+use atcomm::syntax::Did;
+use serde_json::{Value, json};
+
+use crate::http::{request, try_request};
+
+/// The shape that the `@did-plc/server` package serves: an uncompressed key, relative ids.
+static OLDER: LazyLock<Network> = LazyLock::new(|| Network::start(&[]));
+
+/// The shape that the public directory serves.
+static MULTIKEY: LazyLock<Network> = LazyLock::new(|| Network::start(&["--multikey"]));
+
+/// Accounts of the other PDS implementation; they are made when it starts.
+const PEER_ACCOUNTS: usize = 12;
+
+/// A PDS by its index: 0 and 1.
+pub(crate) type Pds = usize;
+
+/// Runs a test in both shapes of DID documents.
+macro_rules! in_both_shapes {
+    ($($(#[$meta:meta])* fn $name:ident($network:ident) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            $(#[$meta])*
+            fn check($network: &'static crate::network::Network) $body
+
+            #[test]
+            fn older_documents() {
+                check(crate::network::Network::older());
+            }
+
+            #[test]
+            fn multikey_documents() {
+                check(crate::network::Network::multikey());
+            }
+        }
+    )*};
+}
+pub(crate) use in_both_shapes;
+
+/// A running network. It ends with its standard input, so also when the tests are killed.
+pub(crate) struct Network {
+    _child: Child,
+    ready: Value,
+    control: String,
+    names: AtomicUsize,
+    peer: OnceLock<Value>,
+    peers_taken: AtomicUsize,
+}
+
+/// An account on one of the PDSes.
+#[derive(Clone)]
+pub(crate) struct Account {
+    pub(crate) network: &'static Network,
+    pub(crate) name: String,
+    pub(crate) did: String,
+    pub(crate) handle: String,
+    /// What the control port answered when it was made.
+    pub(crate) made: Value,
+}
+
+/// An account of the other PDS implementation.
+#[derive(Clone)]
+pub(crate) struct PeerAccount {
+    pub(crate) network: &'static Network,
+    pub(crate) did: String,
+    pub(crate) handle: String,
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A script of the test network, whose packages are installed where they are not.
+pub(crate) fn script(name: &str) -> Command {
+    static SETUP: Once = Once::new();
+    let directory: PathBuf = root().join("tests/network");
+    SETUP.call_once(|| {
+        let status = Command::new(directory.join("setup.sh")).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "tests/network/setup.sh failed"
+        );
+    });
+    Command::new(directory.join(name))
+}
+
+impl Network {
+    pub(crate) fn older() -> &'static Self {
+        &OLDER
+    }
+
+    pub(crate) fn multikey() -> &'static Self {
+        &MULTIKEY
+    }
+
+    /// A network of a test's own, for what would disturb others.
+    pub(crate) fn own(flags: &[&str]) -> &'static Self {
+        Box::leak(Box::new(Self::start(flags)))
+    }
+
+    fn start(flags: &[&str]) -> Self {
+        let mut child = script("run.sh")
+            .arg("--exit-with-stdin")
+            .args(flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("tests/network/run.sh");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("a pipe");
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("the ready line");
+        let ready: Value = serde_json::from_str(&line).expect("the network is ready");
+        Self {
+            control: text(&ready, "/control").to_owned(),
+            ready,
+            _child: child,
+            names: AtomicUsize::new(0),
+            peer: OnceLock::new(),
+            peers_taken: AtomicUsize::new(0),
+        }
+    }
+
+    /// A control operation that has to succeed.
+    #[track_caller]
+    pub(crate) fn op(&self, operation: &str, body: Value) -> Value {
+        self.try_op(operation, &body)
+            .unwrap_or_else(|e| panic!("{operation} {body}: {e}"))
+    }
+
+    fn try_op(&self, operation: &str, body: &Value) -> Result<Value, String> {
+        let url = format!("{}/{operation}", self.control);
+        let body = body.to_string().into_bytes();
+        let answer = try_request("POST", &url, &[], Some(body)).map_err(|e| e.to_string())?;
+        match answer.status {
+            200 => Ok(answer.json()),
+            _ => Err(answer.text()),
+        }
+    }
+
+    pub(crate) fn plc(&self) -> &str {
+        text(&self.ready, "/plc")
+    }
+
+    pub(crate) fn name_server(&self) -> &str {
+        text(&self.ready, "/dns")
+    }
+
+    pub(crate) fn pds_url(&self, pds: Pds) -> String {
+        text(&self.ready, &format!("/pds/{pds}/url")).to_owned()
+    }
+
+    /// Last sequence number of a PDS's firehose.
+    pub(crate) fn seq(&self, pds: Pds) -> i64 {
+        self.op("state", json!({}))["pds"][pds]["seq"]
+            .as_i64()
+            .expect("a PDS that runs")
+    }
+
+    /// A name that nobody has yet, at most 18 characters long.
+    pub(crate) fn name(&self, prefix: &str) -> String {
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{prefix}{number}");
+        assert!(name.len() <= 18, "{name} is too long for a handle");
+        name
+    }
+
+    /// A new account on a PDS, without a key package.
+    pub(crate) fn account(&'static self, prefix: &str, pds: Pds) -> Account {
+        self.make(prefix, pds, "account.create", Value::Null)
+    }
+
+    /// A new account with a key package of the given fields.
+    pub(crate) fn enrolled(&'static self, prefix: &str, pds: Pds, package: Value) -> Account {
+        self.make(prefix, pds, "account.create", package)
+    }
+
+    /// A new account whose DID is a did:web.
+    pub(crate) fn web_account(&'static self, prefix: &str, pds: Pds, package: Value) -> Account {
+        self.make(prefix, pds, "account.createWeb", package)
+    }
+
+    fn make(&'static self, prefix: &str, pds: Pds, operation: &str, key_package: Value) -> Account {
+        let mut body = json!({"name": self.name(prefix), "pds": pds});
+        if !key_package.is_null() {
+            body["keyPackage"] = key_package;
+        }
+        let made = self.op(operation, body);
+        Account {
+            network: self,
+            name: text(&made, "/name").to_owned(),
+            did: text(&made, "/did").to_owned(),
+            handle: text(&made, "/handle").to_owned(),
+            made,
+        }
+    }
+
+    /// The URL of the other PDS implementation, started when first asked for.
+    pub(crate) fn peer_url(&self) -> &str {
+        text(self.peer(), "/url")
+    }
+
+    fn peer(&self) -> &Value {
+        self.peer.get_or_init(|| {
+            let handles: Vec<_> = (0..PEER_ACCOUNTS)
+                .map(|number| format!("peer{number}.arroba.test"))
+                .collect();
+            self.op("peer.start", json!({"handles": handles}))
+        })
+    }
+
+    /// An account of the other PDS implementation that no other test has.
+    pub(crate) fn peer_account(&'static self) -> PeerAccount {
+        let number = self.peers_taken.fetch_add(1, Ordering::Relaxed);
+        let account = &self.peer()["accounts"][number];
+        assert!(account.is_object(), "PEER_ACCOUNTS is too small");
+        PeerAccount {
+            network: self,
+            did: text(account, "/did").to_owned(),
+            handle: text(account, "/handle").to_owned(),
+        }
+    }
+
+    /// One more port of the web host: its URL and its did:web.
+    pub(crate) fn site(&self) -> (String, String) {
+        let site = self.op("web.open", json!({}));
+        (
+            text(&site, "/url").to_owned(),
+            text(&site, "/did").to_owned(),
+        )
+    }
+
+    /// A mediator with a document and an endpoint that answers.
+    pub(crate) fn mediator(&self) -> String {
+        let (url, did) = self.site();
+        self.serve_mediator(&did, &url, &format!("{url}/didcomm"));
+        did
+    }
+
+    /// Serves the document of a mediator at `url`.
+    pub(crate) fn serve_mediator(&self, did: &str, url: &str, endpoint: &str) {
+        let host = url.strip_prefix("http://").expect("a plain URL");
+        let document = mediator_document(did, endpoint);
+        self.op(
+            "web.set",
+            json!({"host": host, "path": "/.well-known/did.json", "body": document}),
+        );
+    }
+
+    /// The account's signing key as the DID directory has it, read independently of the service.
+    pub(crate) fn signing_key(&self, did: &str) -> SigningKey {
+        let url = format!("{}/{did}/data", self.plc());
+        let data = request("GET", &url, &[], None).json();
+        SigningKey::from_did_key(text(&data, "/verificationMethods/atproto")).expect("a key")
+    }
+}
+
+/// The document of a mediator with one key and one endpoint.
+pub(crate) fn mediator_document(did: &str, endpoint: &str) -> Value {
+    json!({
+        "@context": ["https://www.w3.org/ns/did/v1"],
+        "id": did,
+        "verificationMethod": [{
+            "id": format!("{did}#key-1"),
+            "type": "Multikey",
+            "controller": did,
+            "publicKeyMultibase": MEDIATOR_KEY,
+        }],
+        "keyAgreement": [format!("{did}#key-1")],
+        "service": [{
+            "id": format!("{did}#didcomm"),
+            "type": "DIDCommMessaging",
+            "serviceEndpoint": {
+                "uri": endpoint,
+                "accept": ["didcomm/v2"],
+                "routingKeys": [format!("{did}#key-1")],
+            },
+        }],
+    })
+}
+
+/// An X25519 key (the base point, which any decoder takes).
+pub(crate) const MEDIATOR_KEY: &str = "z6LShs9GGnqk85isEBzzshkuVWrVKsRp24GnDuHk8QWkARMW";
+
+impl Account {
+    /// A control operation about this account.
+    #[track_caller]
+    pub(crate) fn op(&self, operation: &str, mut body: Value) -> Value {
+        body["account"] = json!(self.name);
+        self.network.op(operation, body)
+    }
+
+    /// Writes a key package of the given fields; the answer has `cid` and `record`.
+    #[track_caller]
+    pub(crate) fn put(&self, fields: Value) -> Value {
+        self.op("record.put", json!({"keyPackage": fields}))
+    }
+
+    /// Writes any record in the key package's place.
+    #[track_caller]
+    pub(crate) fn put_raw(&self, record: Value) -> Value {
+        self.op("record.put", json!({"record": record}))
+    }
+
+    /// Deletes the key package.
+    #[track_caller]
+    pub(crate) fn delete_record(&self) {
+        self.op("record.delete", json!({}));
+    }
+
+    /// Writes a record that has nothing to do with messaging.
+    #[track_caller]
+    pub(crate) fn write_note(&self, rkey: &str) {
+        let record = json!({"$type": "at.example.note", "text": rkey});
+        self.op(
+            "record.put",
+            json!({"collection": "at.example.note", "rkey": rkey, "record": record}),
+        );
+    }
+
+    pub(crate) fn did(&self) -> Did {
+        Did::parse(&self.did).expect("a DID")
+    }
+}
+
+impl PeerAccount {
+    /// Writes a key package of the given fields; the answer has `cid` and `record`.
+    #[track_caller]
+    pub(crate) fn put(&self, fields: Value) -> Value {
+        self.network.op(
+            "peer.put",
+            json!({"handle": self.handle, "keyPackage": fields}),
+        )
+    }
+
+    /// Deletes the key package.
+    #[track_caller]
+    pub(crate) fn delete_record(&self) {
+        self.network
+            .op("peer.delete", json!({"handle": self.handle}));
+    }
+}
+
+/// The text at a JSON pointer.
+#[track_caller]
+pub(crate) fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("no text at {pointer} in {value}"))
+}

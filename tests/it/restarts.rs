@@ -1,0 +1,228 @@
+//! What was there before the service, what happened while it was down, and what it was doing when
+//! it was killed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use atcomm::store::{ChangeKind, PackageState};
+use serde_json::{Value, json};
+
+use crate::http::eventually;
+use crate::network::{Account, Network, in_both_shapes};
+use crate::proxy::Proxy;
+use crate::service::{Setup, Stopped};
+
+in_both_shapes! {
+    fn accounts_enrolled_before_the_first_start_are_found_by_the_walk(network) {
+        let accounts = [network.enrolled("alice", 0, json!({})), network.enrolled("bob", 1, json!({}))];
+        let erin = network.peer_account();
+        erin.put(json!({"label": "arroba"}));
+        // No stream: nothing but the walk can find them.
+        let walked = |url: &str| json!({"url": url, "kind": "pds", "stream": false});
+        let setup = Setup::new(network)
+            .source(walked(&network.pds_url(0)))
+            .source(walked(&network.pds_url(1)))
+            .source(walked(network.peer_url()));
+        let service = setup.no_looks_for_askers().start();
+        for (did, handle) in accounts
+            .iter()
+            .map(|account| (&account.did, &account.handle))
+            .chain([(&erin.did, &erin.handle)])
+        {
+            let view = service.until(did, "the package with its handle", |view| {
+                view["handle"] == **handle
+            });
+            assert_eq!(view["verification"]["source"], "listing");
+            assert_eq!(view["verification"]["method"], "getRecord");
+        }
+    }
+
+    fn inv2_what_happened_while_the_service_was_down_comes_by_the_cursor(network) {
+        let source = json!({"url": network.pds_url(0), "kind": "pds", "walk": false});
+        let setup = Setup::new(network)
+            .source(source)
+            .no_looks_for_askers()
+            .set("net.contact", json!("cursor.example"));
+        let service = setup.start();
+        let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| network.enrolled(name, 0, json!({})));
+        for account in [&alice, &bob, &carol] {
+            service.until(&account.did, "the package", |_| true);
+        }
+        let left = service.stop();
+        let stored = cursor(&left, &network.pds_url(0));
+        assert!(stored <= network.seq(0));
+        let updated = alice.put(json!({"label": "while it was down"}));
+        bob.delete_record();
+        carol.op("account.deactivate", json!({}));
+        let dave = network.enrolled("dave", 0, json!({}));
+        let service = left.start();
+        service.until_cid(&alice.did, &updated["cid"]);
+        service.until_refused(&bob.did, "NotEnrolled");
+        service.until_refused(&carol.did, "AccountInactive");
+        let view = service.until(&dave.did, "the package", |_| true);
+        assert_eq!(view["verification"]["source"], "pds");
+        // It asked from where it was, not from the beginning.
+        let asked = network.op("pds.requests", json!({
+            "pds": 0, "agent": "cursor.example", "path": "/xrpc/com.atproto.sync.subscribeRepos", "log": true,
+        }));
+        let urls: Vec<_> = asked["log"].as_array().expect("a list").iter().map(|e| e["url"].clone()).collect();
+        assert_eq!(urls.len(), 2, "{urls:?}");
+        assert!(urls[1].to_string().contains(&format!("cursor={stored}")), "{urls:?}");
+    }
+}
+
+/// How far the service has processed the stream of a PDS.
+fn cursor(left: &Stopped, url: &str) -> i64 {
+    let source = format!("pds {url}");
+    let cursor = left.read(move |q| q.cursor(&source));
+    cursor.expect("a cursor").position
+}
+
+/// A walk of many small pages, as a server may give them, is cut short by a kill: it goes on where
+/// it was.
+#[test]
+fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let accounts: Vec<Account> =
+        (0..30).map(|_| network.enrolled("walked", 0, json!({}))).collect();
+    let pages = Arc::new(AtomicUsize::new(0));
+    let open = Arc::new(AtomicBool::new(false));
+    let proxy = {
+        let (pages, open) = (Arc::clone(&pages), Arc::clone(&open));
+        Proxy::new(&network.pds_url(0), move |bytes| {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if !text.contains("sync.listRepos") {
+                return Some(bytes);
+            }
+            if pages.fetch_add(1, Ordering::SeqCst) >= 3 && !open.load(Ordering::SeqCst) {
+                return None;
+            }
+            Some(text.replace("limit=500", "limit=4").into_bytes())
+        })
+    };
+    let setup = Setup::new(network)
+        .source(json!({
+            "url": network.pds_url(0), "connect": proxy.url("http"), "kind": "pds", "stream": false,
+        }))
+        .no_looks_for_askers();
+    let service = setup.start();
+    eventually("the fourth page is asked for", || {
+        (pages.load(Ordering::SeqCst) >= 4).then_some(())
+    });
+    let left = service.kill();
+    let name = format!("pds {}", network.pds_url(0));
+    let walk = left.read(move |q| q.walk(&name)).expect("a walk");
+    assert_eq!((walk.seen, walk.done_at), (12, None));
+    open.store(true, Ordering::SeqCst);
+    let service = left.start();
+    for account in &accounts {
+        let view = service.until(&account.did, "the package", |_| true);
+        assert_eq!(view["keyPackage"]["value"], account.made["keyPackage"]);
+    }
+    let left = service.stop();
+    let name = format!("pds {}", network.pds_url(0));
+    let walk = left.read(move |q| q.walk(&name)).expect("a walk");
+    assert!(walk.seen == 30 && walk.done_at.is_some(), "{walk:?}");
+    // Never on every restart.
+    let before = pages.load(Ordering::SeqCst);
+    let service = left.start();
+    service.until(&accounts[0].did, "the package", |_| true);
+    let later = network.enrolled("later", 0, json!({}));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(pages.load(Ordering::SeqCst), before);
+    assert!(service.recipient(&later.did).is_err());
+}
+
+/// A kill may come at any time between the page, the looks that it led to and their end.
+#[test]
+fn inv10_looks_that_a_walk_owed_are_made_after_a_kill() {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let accounts: Vec<Account> =
+        (0..10).map(|_| network.enrolled("owed", 0, json!({}))).collect();
+    network.op("pds.hang", json!({"pds": 0, "path": "/xrpc/com.atproto.sync.getRecord"}));
+    let source = json!({"url": network.pds_url(0), "kind": "pds", "stream": false});
+    let setup = Setup::new(network)
+        .source(source)
+        .no_looks_for_askers()
+        .set("net.contact", json!("owed.example"));
+    let service = setup.start();
+    eventually("looks are under way", || {
+        let asked = network.op(
+            "pds.requests",
+            json!({"pds": 0, "agent": "owed.example", "path": "/xrpc/com.atproto.sync.getRecord"}),
+        );
+        (asked["total"].as_u64()? >= 10).then_some(())
+    });
+    let left = service.kill();
+    assert_eq!(left.read(|q| q.pending_count()), 10);
+    network.op("pds.hang", json!({"pds": 0, "on": false}));
+    let service = left.start();
+    for account in &accounts {
+        service.until(&account.did, "the package", |_| true);
+    }
+    let left = service.stop();
+    assert_eq!(left.read(|q| q.pending_count()), 0);
+}
+
+/// 200 writes on both PDSes while the service is killed twice: at the end every account shows its
+/// last package, and the log of changes tells of what was written, in order and never twice.
+#[test]
+fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
+    const ACCOUNTS: usize = 8;
+    const WRITES: usize = 25;
+    let network = Network::multikey();
+    let accounts: Vec<Account> =
+        (0..ACCOUNTS).map(|n| network.enrolled("stream", n % 2, json!({}))).collect();
+    let setup = Setup::beside(network).no_looks_for_askers();
+    let mut service = Some(setup.start());
+    let done = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> = (0..2)
+        .map(|half| {
+            let mine: Vec<_> = accounts.iter().filter(|a| a.made["pds"] == half).cloned().collect();
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || {
+                let mut written = vec![Vec::new(); mine.len()];
+                for write in 0..WRITES {
+                    for (account, cids) in mine.iter().zip(&mut written) {
+                        let put = account.put(json!({"label": format!("write {write}")}));
+                        cids.push(put["cid"].clone());
+                        done.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                mine.into_iter().zip(written).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    for at in [60, 130] {
+        eventually("writes go on", || (done.load(Ordering::SeqCst) >= at).then_some(()));
+        let left = service.take().expect("a service").kill();
+        service = Some(left.start());
+    }
+    let service = service.expect("a service");
+    let written: Vec<(Account, Vec<Value>)> =
+        writers.into_iter().flat_map(|writer| writer.join().expect("writes")).collect();
+    assert_eq!(done.load(Ordering::SeqCst), ACCOUNTS * WRITES);
+    for (account, cids) in &written {
+        service.until_cid(&account.did, cids.last().expect("writes"));
+    }
+    let left = service.stop();
+    for (account, cids) in &written {
+        let entry = left.entry(&account.did).expect("an entry");
+        assert_eq!(entry.state, PackageState::Present);
+        assert_eq!(json!(entry.cid.expect("a CID").to_string()), *cids.last().expect("writes"));
+        // What came together is looked at once, so the log may skip some; the first package is
+        // from before.
+        let places: Vec<_> = left
+            .changes(&account.did)
+            .iter()
+            .filter(|change| change.kind == ChangeKind::Package)
+            .map(|change| json!(change.cid.expect("a CID").to_string()))
+            .map(|cid| cids.iter().position(|written| *written == cid))
+            .skip_while(Option::is_none)
+            .collect();
+        assert!(places.iter().all(Option::is_some), "{places:?}");
+        assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
+        assert_eq!(places.last(), Some(&Some(WRITES - 1)));
+    }
+}

@@ -1,0 +1,504 @@
+//! The program itself, as a process: started from a configuration file in a directory of its own,
+//! asked over HTTP, ended by SIGTERM or killed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use atcomm::proof::{Container, Proven, verify};
+use atcomm::store::{Change, DirectoryStore, Entry, Queries, StoreError};
+use atcomm::syntax::Did;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::{Answer, RUNTIME, eventually, request, within};
+use crate::lexicon::assert_valid;
+use crate::network::{Network, Pds};
+
+pub(crate) const RESOLVE: &str = "at.didcomm.directory.resolveRecipient";
+pub(crate) const PROOF: &str = "at.didcomm.directory.getProof";
+pub(crate) const REFRESH: &str = "at.didcomm.directory.refresh";
+
+/// Time for a start or an end, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What to start.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    settings: BTreeMap<String, Value>,
+    sources: Vec<Value>,
+}
+
+impl Setup {
+    /// A service that follows nothing and is at home in `network`.
+    pub(crate) fn new(network: &Network) -> Self {
+        let setup = Self {
+            settings: BTreeMap::new(),
+            sources: Vec::new(),
+        };
+        setup
+            .set("http.listen", json!("127.0.0.1:0"))
+            .set("metrics.listen", json!("127.0.0.1:0"))
+            .set("net.development", json!(true))
+            .set("net.name_server", json!(network.name_server()))
+            .set("identity.plc_url", json!(network.plc()))
+            // All tests ask from one address and for names below few domains.
+            .set("net.host_rate", json!(1000))
+            .set("net.host_burst", json!(1000))
+            .set("resolve.misses_per_minute", json!(100_000))
+    }
+
+    /// A service beside both PDSes of `network`.
+    pub(crate) fn beside(network: &Network) -> Self {
+        Self::new(network).pds(network, 0).pds(network, 1)
+    }
+
+    /// Sets one key, such as `net.development`.
+    pub(crate) fn set(mut self, key: &str, value: Value) -> Self {
+        self.settings.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Adds a source.
+    pub(crate) fn source(mut self, source: Value) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// Adds a PDS as a source.
+    pub(crate) fn pds(self, network: &Network, pds: Pds) -> Self {
+        self.source(json!({"url": network.pds_url(pds), "kind": "pds"}))
+    }
+
+    /// Its sources are followed and never walked.
+    pub(crate) fn streams_only(mut self) -> Self {
+        for source in &mut self.sources {
+            source["walk"] = json!(false);
+        }
+        self
+    }
+
+    /// Nobody who asks causes a look: what is answered came from a source.
+    pub(crate) fn no_looks_for_askers(self) -> Self {
+        self.set("resolve.on_demand", json!(0))
+    }
+
+    fn toml(&self, data_dir: &Path) -> String {
+        let mut toml = format!("data_dir = {:?}\n", data_dir.display().to_string());
+        for (key, value) in &self.settings {
+            // Strings, numbers and lists of JSON are the same in TOML.
+            toml.push_str(&format!("{key} = {value}\n"));
+        }
+        if self.sources.is_empty() {
+            toml.push_str("sources = []\n");
+        }
+        for source in &self.sources {
+            toml.push_str("[[sources]]\n");
+            for (key, value) in source.as_object().expect("an object") {
+                toml.push_str(&format!("{key} = {value}\n"));
+            }
+        }
+        toml
+    }
+
+    /// Starts it on an empty directory.
+    #[track_caller]
+    pub(crate) fn start(self) -> Service {
+        let dir = TempDir::new().expect("a temporary directory");
+        Service::start(self, Arc::new(dir))
+    }
+}
+
+/// A running service. Dropping it ends it as an operator would, and fails where it does not end
+/// well.
+pub(crate) struct Service {
+    child: Option<Child>,
+    dir: Arc<TempDir>,
+    setup: Setup,
+    log: Arc<Mutex<String>>,
+    address: String,
+    metrics: String,
+}
+
+/// What a service left behind.
+pub(crate) struct Stopped {
+    dir: Arc<TempDir>,
+    setup: Setup,
+}
+
+/// An error as XRPC answers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) status: u16,
+    pub(crate) name: String,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<u64>,
+}
+
+impl Service {
+    #[track_caller]
+    fn start(setup: Setup, dir: Arc<TempDir>) -> Self {
+        let config = dir.path().join("config.toml");
+        std::fs::write(&config, setup.toml(&dir.path().join("data"))).expect("a file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_atcomm"))
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program");
+        let log: Arc<Mutex<String>> = Arc::default();
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let copy = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = copy.lock().unwrap_or_else(PoisonError::into_inner);
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut service = Self {
+            child: Some(child),
+            dir,
+            setup,
+            log,
+            address: String::new(),
+            metrics: String::new(),
+        };
+        let (address, metrics) = within(PATIENCE, "the service listens", || {
+            let child = service.child.as_mut()?;
+            let ended = child.try_wait().expect("a child");
+            assert!(ended.is_none(), "the service ended: {}", service.log());
+            Some((
+                service.logged_address("listening")?,
+                service.logged_address("metrics")?,
+            ))
+        });
+        service.address = address;
+        service.metrics = metrics;
+        service
+    }
+
+    /// The address in the line of the log that has `word`.
+    fn logged_address(&self, word: &str) -> Option<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(word))?;
+        let at = line.find("127.0.0.1:")?;
+        let address: String = line[at..]
+            .chars()
+            .take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':'))
+            .collect();
+        Some(address)
+    }
+
+    /// Everything logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A query; parameters are escaped.
+    pub(crate) fn query(&self, nsid: &str, params: &[(&str, &str)]) -> Answer {
+        self.query_with(nsid, params, &[])
+    }
+
+    /// A query with headers.
+    pub(crate) fn query_with(
+        &self,
+        nsid: &str,
+        params: &[(&str, &str)],
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut url = url::Url::parse(&self.url(&format!("/xrpc/{nsid}"))).expect("a URL");
+        url.query_pairs_mut().extend_pairs(params);
+        request("GET", url.as_str(), headers, None)
+    }
+
+    /// `resolveRecipient`, its answer checked against the lexicon.
+    #[track_caller]
+    pub(crate) fn recipient(&self, actor: &str) -> Result<Value, Failure> {
+        checked(RESOLVE, &self.query(RESOLVE, &[("actor", actor)]))
+    }
+
+    /// The same with the proof.
+    #[track_caller]
+    pub(crate) fn recipient_with_proof(&self, actor: &str) -> Result<Value, Failure> {
+        let params = [("actor", actor), ("proof", "true")];
+        checked(RESOLVE, &self.query(RESOLVE, &params))
+    }
+
+    /// `getProof`, not verified.
+    #[track_caller]
+    pub(crate) fn proof(&self, did: &str) -> Result<Vec<u8>, Failure> {
+        let answer = self.query(PROOF, &[("did", did)]);
+        if answer.status == 200 {
+            assert_eq!(answer.header("content-type"), "application/vnd.ipld.car");
+            return Ok(answer.body);
+        }
+        Err(failure(PROOF, &answer))
+    }
+
+    /// `refresh`, its answer checked against the lexicon.
+    #[track_caller]
+    pub(crate) fn refresh(&self, did: &str) -> Result<Value, Failure> {
+        let headers = [("content-type", "application/json")];
+        let body = json!({"did": did}).to_string().into_bytes();
+        let url = self.url(&format!("/xrpc/{REFRESH}"));
+        checked(REFRESH, &request("POST", &url, &headers, Some(body)))
+    }
+
+    /// Waits until the answer about an actor is as wanted, and gives it.
+    #[track_caller]
+    pub(crate) fn until(&self, actor: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = None;
+        let start = Instant::now();
+        loop {
+            let answer = self.recipient(actor);
+            if let Ok(view) = &answer
+                && wanted(view)
+            {
+                return view.clone();
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "not within 30 s: {what}; last {last:?}"
+            );
+            last = Some(answer);
+            std::thread::sleep(Duration::from_millis(25));
+        }
+    }
+
+    /// Waits until the actor's package is the one with this CID.
+    #[track_caller]
+    pub(crate) fn until_cid(&self, actor: &str, cid: &Value) -> Value {
+        let what = format!("{actor} is shown with {cid}");
+        self.until(actor, &what, |view| view["keyPackage"]["cid"] == *cid)
+    }
+
+    /// Waits until the actor is refused with this error, and gives it.
+    #[track_caller]
+    pub(crate) fn until_refused(&self, actor: &str, name: &str) -> Failure {
+        let mut last = None;
+        let start = Instant::now();
+        loop {
+            let answer = self.recipient(actor);
+            if let Err(failure) = &answer
+                && failure.name == name
+            {
+                return failure.clone();
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "{actor} is not refused with {name} within 30 s; last {last:?}"
+            );
+            last = Some(answer);
+            std::thread::sleep(Duration::from_millis(25));
+        }
+    }
+
+    /// What the operator's monitoring reads.
+    pub(crate) fn metrics_page(&self) -> String {
+        let url = format!("http://{}/metrics", self.metrics);
+        request("GET", &url, &[], None).text()
+    }
+
+    /// The sum of a metric over all its labels that include these.
+    pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.metrics_page();
+        page.lines()
+            .filter(|line| {
+                let rest = line.strip_prefix(name).unwrap_or_default();
+                rest.starts_with(['{', ' '])
+                    && labels
+                        .iter()
+                        .all(|(key, value)| rest.contains(&format!("{key}={value:?}")))
+            })
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Waits until a counter is at least `least`.
+    #[track_caller]
+    pub(crate) fn until_counted(&self, name: &str, labels: &[(&str, &str)], least: f64) {
+        eventually(&format!("{name} {labels:?} reaches {least}"), || {
+            (self.metric(name, labels) >= least).then_some(())
+        });
+    }
+
+    /// Waits until every source that is followed is connected.
+    #[track_caller]
+    pub(crate) fn until_following(&self, sources: usize) {
+        self.until_counted("atcomm_ingest_connected", &[], sources as f64);
+    }
+
+    /// Ends it as an operator would.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> Stopped {
+        self.terminate();
+        self.left()
+    }
+
+    /// Ends it as a power cut would.
+    #[track_caller]
+    pub(crate) fn kill(mut self) -> Stopped {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child");
+            child.wait().expect("a child");
+        }
+        self.left()
+    }
+
+    fn left(&self) -> Stopped {
+        Stopped {
+            dir: Arc::clone(&self.dir),
+            setup: self.setup.clone(),
+        }
+    }
+
+    #[track_caller]
+    fn terminate(&mut self) {
+        let Some(child) = self.child.take() else {
+            return;
+        };
+        let status = end(child);
+        let log = self.log();
+        assert!(status.is_some_and(|s| s.success()), "{status:?}: {log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+/// SIGTERM and its end; `None` where it does not come to one.
+fn end(mut child: Child) -> Option<ExitStatus> {
+    let sent = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -TERM");
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(child.kill());
+    None
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return self.terminate();
+        }
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+            let log = self.log();
+            let tail = log.len().saturating_sub(6000);
+            let tail = (tail..=log.len()).find(|at| log.is_char_boundary(*at));
+            println!("log of the service: {}", &log[tail.unwrap_or(0)..]);
+        }
+    }
+}
+
+impl Stopped {
+    /// Starts it again on what it left.
+    #[track_caller]
+    pub(crate) fn start(self) -> Service {
+        Service::start(self.setup, self.dir)
+    }
+
+    /// Starts it again with other settings.
+    #[track_caller]
+    pub(crate) fn start_as(self, setup: Setup) -> Service {
+        Service::start(setup, self.dir)
+    }
+
+    /// Reads the store that it left.
+    pub(crate) fn read<T, F>(&self, question: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&Queries<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let path = self.dir.path().join("data/directory.db");
+        let store = DirectoryStore::open(&path).expect("a store");
+        let answer = RUNTIME.block_on(async {
+            let answer = store.query(question).await;
+            store.shutdown().await;
+            answer
+        });
+        answer.expect("an answer of the store")
+    }
+
+    /// The entry of an account.
+    pub(crate) fn entry(&self, did: &str) -> Option<Entry> {
+        let did = Did::parse(did).expect("a DID");
+        self.read(move |q| q.entry(&did))
+    }
+
+    /// Everything that changed about an account, the oldest first.
+    pub(crate) fn changes(&self, did: &str) -> Vec<Change> {
+        let did = Did::parse(did).expect("a DID");
+        let mut changes = self.read(move |q| q.changes(&did, 100_000));
+        changes.reverse();
+        changes
+    }
+}
+
+/// An answer whose body, of success or failure, is as the lexicon says.
+#[track_caller]
+pub(crate) fn checked(nsid: &str, answer: &Answer) -> Result<Value, Failure> {
+    if answer.status == 200 {
+        let body = answer.json();
+        assert_valid(nsid, "output", &body);
+        return Ok(body);
+    }
+    Err(failure(nsid, answer))
+}
+
+/// An error that is as the lexicon says.
+#[track_caller]
+pub(crate) fn failure(nsid: &str, answer: &Answer) -> Failure {
+    let body = answer.json();
+    assert_valid(
+        nsid,
+        "error",
+        &json!({"status": answer.status, "body": body}),
+    );
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    Failure {
+        status: answer.status,
+        name: field("error"),
+        message: field("message"),
+        retry_after: answer.header("retry-after").parse().ok(),
+    }
+}
+
+/// What a proof shows under the key that the DID directory has now.
+#[track_caller]
+pub(crate) fn proven(network: &Network, did: &str, car: &[u8]) -> Proven {
+    let key = network.signing_key(did);
+    let did = Did::parse(did).expect("a DID");
+    let now = atcomm::clock::Clock::system().now();
+    verify(car, Container::Commit, &did, &key, now).expect("a proof that holds")
+}
+
+/// The CAR in an answer with a proof.
+#[track_caller]
+pub(crate) fn car_of(view: &Value) -> Vec<u8> {
+    let text = crate::network::text(view, "/proof/car/$bytes");
+    data_encoding::BASE64_NOPAD
+        .decode(text.as_bytes())
+        .expect("base64")
+}
