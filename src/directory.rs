@@ -6,6 +6,7 @@
 
 mod answers;
 mod apply;
+mod observation;
 mod view;
 
 #[cfg(test)]
@@ -25,10 +26,8 @@ use crate::store::{
 use crate::syntax::{Actor, Did, MediatorDid, Origin};
 
 use answers::Answers;
-pub use apply::{
-    Authority, BACKOFF, DROP, Finding, IdentityFacts, Observation, Outcome, REPROVE, STALE,
-    backoff, spread_of,
-};
+pub use apply::{BACKOFF, DROP, REPROVE, STALE, backoff, spread_of};
+pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
 pub use view::{MAX_MEDIATORS, Rendered};
 
 /// Mediator documents are looked up again this long after the last time.

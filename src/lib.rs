@@ -1,10 +1,57 @@
 //! atcomm: the directory beside an atproto host through which people find each other's messaging
 //! keys.
 //!
+//! An account enrols by writing one record, `at.didcomm.keyPackage`, into its own repository. This
+//! service learns of such records from event streams, proves each of them under the account's own
+//! signing key, keeps them, and answers in one hop what a client needs to send an encrypted
+//! message, with the proof.
+//!
 //! # Modules by rank
 //!
 //! A module imports only modules of lower rank (`tests/it/layers.rs` holds us to it). Ranks 0 to 3
 //! do no I/O and know no runtime.
+//!
+//! | rank | module | holds |
+//! |---|---|---|
+//! | 0 | [`syntax`], [`clock`] | checked identifiers; injected time |
+//! | 1 | [`key`] | signing keys in every shape, the signature check |
+//! | 2 | [`did_peer`], [`proof`], [`wire`] | did:peer:2; CAR bytes and a key to a verified record or absence; frames and events as values |
+//! | 3 | [`keypackage`] | the rules of the record |
+//! | 4 | [`store`], [`net`] | the only user of SQLite; the only place that dials out |
+//! | 5 | [`identity`] | DID documents, handles and mediators, cached |
+//! | 6 | [`directory`] | verified findings applied, questions answered |
+//! | 7 | [`resolve`] | one account: fetch, prove, apply; owed work |
+//! | 8 | [`ingest`] | streams, walks and their cursors |
+//! | 9 | [`http`] | XRPC, health, metrics page |
+//! | 10 | [`config`] | every module's settings, from file, environment and flags |
+//! | 11 | [`server`] | wiring, start and end |
+//! | 12 | [`cli`] | commands |
+//!
+//! # The flow
+//!
+//! ```text
+//! stream event -> inline proof, or an owed look ---+
+//! walk, age, asker -> look -> identity -> PDS -> proof -> keypackage -> directory -> change log
+//! resolveRecipient -> ready answer, or entry, or a look within budgets
+//! ```
+//!
+//! # Invariants
+//!
+//! The test that guards one carries its number in its name.
+//!
+//! 1. Nothing unverified is served as verified; what a Jetstream says is never indexed.
+//! 2. A cursor passes only work that is durable: applied, or owed in the same transaction.
+//! 3. (Mail, with the mediator.)
+//! 4. Under one account, PDS and key the revision only goes forward: a lower one is ignored from a
+//!    stream, and from the account's own PDS kept as evidence, the entry marked `regressed`.
+//! 5. Absence is only what an exclusion proof shows; unproven, unknown, unreachable and
+//!    inconclusive are told apart.
+//! 6. Names learnt from the network are dialled only at addresses that pass the policy when the
+//!    connection is made; endpoints that the operator names are exempt.
+//! 7. Every queue, cache, channel, body and loop is bounded.
+//! 8. Hostile input ends in a counted drop or a typed error, never a panic.
+//! 9. No log line or metric joins who asked with whom they asked for.
+//! 10. After `kill -9` at any point a restart goes on with nothing acknowledged lost.
 
 // 0
 pub mod clock;

@@ -264,8 +264,13 @@ impl Resolver {
             // or one that the handle names and that does not name the handle.
             Actor::Handle(_) if self.inner.directory.knows(did.as_str()) => {
                 self.charge(asker)?;
-                let cause = Cause { fresh_identity: true, ..Cause::new("request") };
-                self.patiently(self.look(&did, cause)).await?.map_err(ask_error)?;
+                let cause = Cause {
+                    fresh_identity: true,
+                    ..Cause::new("request")
+                };
+                self.patiently(self.look(&did, cause))
+                    .await?
+                    .map_err(ask_error)?;
                 self.inner.directory.recipient(&by_did, with_proof).await?
             }
             Actor::Handle(_) => None,
@@ -412,8 +417,15 @@ impl Resolver {
         let resolver = self.clone();
         let account = did.clone();
         let task = tokio::spawn(async move {
-            let landing = Landing { resolver, did: account };
-            landing.resolver.inner.look_now(&landing.did, &cause, settle).await
+            let landing = Landing {
+                resolver,
+                did: account,
+            };
+            landing
+                .resolver
+                .inner
+                .look_now(&landing.did, &cause, settle)
+                .await
         });
         let landed = async move {
             task.await.unwrap_or_else(|error| {

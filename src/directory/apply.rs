@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use ipld_core::cid::Cid;
 
-use crate::clock::Timestamp;
+use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::identity::HandleCheck;
-use crate::key::SigningKey;
 use crate::keypackage::KeyPackage;
 use crate::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
 use crate::store::{AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod};
-use crate::syntax::{Did, Handle, Origin};
+use crate::syntax::{Did, Handle};
 
 /// An entry is proven again at the latest this long after its last proof.
 pub const REPROVE: Duration = Duration::from_secs(24 * 3600);
@@ -25,118 +24,6 @@ pub const DROP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// First and longest wait after a look without success.
 pub const BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-
-/// Who showed a proof, which decides what a lower revision means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authority {
-    /// A stream, which may replay.
-    Stream,
-    /// The PDS that the account's DID document names, asked just now.
-    Pds,
-}
-
-/// What the account's DID document says, as far as it matters here.
-#[derive(Debug, Clone)]
-pub struct IdentityFacts {
-    /// PDS.
-    pub pds: Option<Origin>,
-    /// Signing key.
-    pub key: Option<SigningKey>,
-    /// Whether the claimed handle leads back to the DID.
-    pub handle: HandleCheck,
-}
-
-/// What a look at an account found.
-#[derive(Debug, Clone)]
-pub enum Finding {
-    /// A proven record.
-    Present(VerifiedRecord),
-    /// A proven absence.
-    Absent(VerifiedAbsence),
-    /// The PDS says that there is none, and proves nothing.
-    AbsentUnproven,
-    /// The account is not active at its PDS, or its DID has ended.
-    Inactive(AccountStatus),
-    /// Its own PDS announced the account's deletion and no longer knows it.
-    Deleted,
-    /// The PDS answered, and the answer proves nothing.
-    Unverifiable {
-        /// Stable code.
-        reason: &'static str,
-        /// The same as a sentence.
-        detail: String,
-    },
-    /// Nothing could be asked. Only an identity that changed makes a difference then.
-    Unreachable,
-}
-
-/// One look at one account.
-#[derive(Debug, Clone)]
-pub struct Observation {
-    /// The account.
-    pub did: Did,
-    /// Its identity; `None` where the DID has ended.
-    pub identity: Option<IdentityFacts>,
-    /// What was found.
-    pub finding: Finding,
-    /// Who showed it.
-    pub authority: Authority,
-    /// What led to the look: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
-    pub source: &'static str,
-    /// When the asking began: what was applied since then is newer than this observation.
-    pub asked_at: Timestamp,
-    /// When it ended.
-    pub at: Timestamp,
-}
-
-/// What became of an observation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// A new or changed valid package.
-    Package,
-    /// A new or changed invalid package.
-    Invalid,
-    /// The same package, proven again.
-    Proven,
-    /// The package went away.
-    Removed,
-    /// Still, or never, without a package.
-    NotEnrolled,
-    /// The account's status hides it.
-    Inactive,
-    /// Deleted with everything about it.
-    Deleted,
-    /// Nothing is proven under the present identity.
-    Unverifiable,
-    /// The PDS showed an older revision.
-    Regressed,
-    /// Older than what is known.
-    Ignored,
-    /// Could not be asked.
-    Unreachable,
-    /// Dropped: too long without a proof, or without a package.
-    Dropped,
-}
-
-impl Outcome {
-    /// Stable code for metrics and answers.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Package => "package",
-            Self::Invalid => "invalid",
-            Self::Proven => "unchanged",
-            Self::Removed => "removed",
-            Self::NotEnrolled => "notEnrolled",
-            Self::Inactive => "inactive",
-            Self::Deleted => "deleted",
-            Self::Unverifiable => "unverifiable",
-            Self::Regressed => "regressed",
-            Self::Ignored => "ignored",
-            Self::Unreachable => "unreachable",
-            Self::Dropped => "dropped",
-        }
-    }
-}
 
 /// What is to be written.
 #[derive(Debug)]
