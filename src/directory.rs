@@ -536,7 +536,13 @@ fn surroundings(
             None
         };
         let document = row.and_then(|row| serde_json::from_str(&row.document).ok());
-        mediators.push(document.unwrap_or_else(|| MediatorDocument::unchecked(did.clone())));
+        mediators.push(document.unwrap_or_else(|| {
+            let mut unknown = MediatorDocument::unchecked(did.clone());
+            if did.web().is_none() {
+                unknown.state = MediatorState::Unsupported;
+            }
+            unknown
+        }));
     }
     let peer = entry.peer.as_deref().unwrap_or_default();
     Ok(view::Surroundings {
