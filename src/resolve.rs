@@ -40,7 +40,9 @@ pub use worker::Worker;
 pub struct ResolveSettings {
     /// Looks under way for askers; beyond it an asker is told to come back. Absent: 64.
     pub on_demand: usize,
-    /// Looks under way for events, walks and re-proofs together. Absent: 16.
+    /// Looks under way for events, walks and re-proofs together. Several times
+    /// `net.operator_concurrency`, so that a host that hangs does not take every place.
+    /// Absent: 64.
     pub maintenance: usize,
     /// Looks that one asker's address may cause per minute (IPv6: its /64). Absent: 60.
     pub misses_per_minute: u32,
@@ -56,7 +58,7 @@ impl Default for ResolveSettings {
     fn default() -> Self {
         Self {
             on_demand: 64,
-            maintenance: 16,
+            maintenance: 64,
             misses_per_minute: 60,
             negative_ttl: Duration::from_secs(30),
             patience: Duration::from_secs(15),
