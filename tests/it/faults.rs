@@ -15,7 +15,9 @@ const NEXT_TRY: Duration = Duration::from_secs(100);
 
 fn cursor(left: &Stopped, url: &str) -> i64 {
     let source = format!("pds {url}");
-    left.read(move |q| q.cursor(&source)).expect("a cursor").position
+    left.read(move |q| q.cursor(&source))
+        .expect("a cursor")
+        .position
 }
 
 #[test]
@@ -30,12 +32,18 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
     }
     // Its stream flows on, its answers do not come.
     network.op("pds.hang", json!({"pds": 0}));
-    let late: Vec<_> = (0..40).map(|_| network.enrolled("late", 0, json!({}))).collect();
+    let late: Vec<_> = (0..40)
+        .map(|_| network.enrolled("late", 0, json!({})))
+        .collect();
     for round in 0..10 {
         let put = other.put(json!({"label": format!("round {round}")}));
         let start = Instant::now();
         service.until_cid(&other.did, &put["cid"]);
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
     }
     // What the stream itself proves needs no answer.
     let put = known.put(json!({"label": "by commit"}));
@@ -44,7 +52,11 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
     let new = network.enrolled("new", 1, json!({}));
     let start = Instant::now();
     service.until(&new.did, "a new account's package", |_| true);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
     let left = service.stop();
     for pds in [0, 1] {
         assert_eq!(cursor(&left, &network.pds_url(pds)), network.seq(pds));
@@ -79,7 +91,10 @@ fn a_pds_that_goes_silent_or_away_is_followed_again() {
     eventually("the stream is lost", || {
         (service.metric("atcomm_ingest_connected", &[]) < 2.0).then_some(())
     });
-    assert_eq!(service.recipient(&alice.did).expect("the package")["keyPackage"]["cid"], put["cid"]);
+    assert_eq!(
+        service.recipient(&alice.did).expect("the package")["keyPackage"]["cid"],
+        put["cid"]
+    );
     network.op("pds.start", json!({"pds": 0}));
     let put = alice.put(json!({"label": "back"}));
     within(NEXT_TRY, "what was written after the return", || {
@@ -92,7 +107,9 @@ fn a_pds_that_goes_silent_or_away_is_followed_again() {
 fn a_pds_that_asks_us_to_stay_away_is_left_alone_for_that_long() {
     let network = Network::multikey();
     let agent = "patient.example";
-    let setup = Setup::new(network).pds(network, 1).set("net.contact", json!(agent));
+    let setup = Setup::new(network)
+        .pds(network, 1)
+        .set("net.contact", json!(agent));
     let service = setup.start();
     service.until_following(1);
     let first = network.account("first", 0);
@@ -108,16 +125,27 @@ fn a_pds_that_asks_us_to_stay_away_is_left_alone_for_that_long() {
     assert_eq!((refused.status, &*refused.name), (502, "UpstreamFailure"));
     let refused = service.recipient(&second.did).expect_err("refused");
     assert_eq!((refused.status, &*refused.name), (503, "Overloaded"));
-    assert!(refused.retry_after.is_some_and(|seconds| seconds <= wait.as_secs()));
+    assert!(
+        refused
+            .retry_after
+            .is_some_and(|seconds| seconds <= wait.as_secs())
+    );
     // Another host's accounts are not concerned.
-    assert_eq!(service.refresh(&beside.did).expect("an outcome")["outcome"], "unchanged");
+    assert_eq!(
+        service.refresh(&beside.did).expect("an outcome")["outcome"],
+        "unchanged"
+    );
     service.until(&second.did, "the package", |_| true);
     let asked = network.op(
         "pds.requests",
         json!({"pds": 0, "agent": agent, "path": GET_RECORD, "log": true}),
     );
-    let at: Vec<i64> =
-        asked["log"].as_array().expect("a list").iter().filter_map(|e| e["at"].as_i64()).collect();
+    let at: Vec<i64> = asked["log"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|e| e["at"].as_i64())
+        .collect();
     let [limited, next, ..] = at[..] else {
         panic!("{asked}");
     };
@@ -204,7 +232,11 @@ fn a_mediator_that_hangs_delays_nobody_for_long() {
     let alice = network.enrolled("alice", 0, json!({"mediators": [slow, good]}));
     let start = Instant::now();
     let view = service.recipient(&alice.did).expect("the package");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(view["mediators"][1]["state"], "reachable");
     service.until(&alice.did, "the slow one is given up", |view| {
         view["mediators"][0]["state"] == "unresolved"

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use atcomm::syntax::RECORD_PATH;
 use data_encoding::HEXLOWER;
 use ipld_core::cid::Cid;
+use ipld_core::cid::multihash::Multihash;
 use ipld_core::ipld::Ipld;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::network::{Network, root};
 
@@ -82,7 +84,11 @@ pub(crate) struct Claim<'c> {
 
 impl Claim<'_> {
     pub(crate) fn frame(&self) -> Vec<u8> {
-        let action = if self.cid.is_some() { "update" } else { "delete" };
+        let action = if self.cid.is_some() {
+            "update"
+        } else {
+            "delete"
+        };
         let op = map([
             ("action", text(action)),
             ("path", text(RECORD_PATH)),
@@ -131,6 +137,75 @@ pub(crate) fn map<const N: usize>(fields: [(&str, Ipld); N]) -> BTreeMap<String,
 
 pub(crate) fn text(text: &str) -> Ipld {
     Ipld::String(text.to_owned())
+}
+
+/// The root of a CAR and its blocks, in their order.
+pub(crate) fn read_car(car: &[u8]) -> (Cid, Vec<(Cid, Vec<u8>)>) {
+    let (header, mut rest) = section(car);
+    let Ok(Ipld::Map(header)) = serde_ipld_dagcbor::from_slice(header) else {
+        panic!("no header");
+    };
+    let Ipld::List(roots) = &header["roots"] else {
+        panic!("no roots");
+    };
+    let &[Ipld::Link(root)] = &roots[..] else {
+        panic!("not one root");
+    };
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        let (mut block, after) = section(rest);
+        let cid = Cid::read_bytes(&mut block).expect("a CID");
+        blocks.push((cid, block.to_vec()));
+        rest = after;
+    }
+    (root, blocks)
+}
+
+/// The first length-prefixed part, and what comes after it.
+fn section(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let digits = bytes.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+    let length = bytes[..digits]
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7f));
+    bytes[digits..].split_at(length)
+}
+
+/// The CAR with one field of its commit changed, whose hashes are right and whose signature is as
+/// it was.
+pub(crate) fn forge_commit(car: &[u8], field: &str, value: Ipld) -> Vec<u8> {
+    let (root, mut blocks) = read_car(car);
+    let commit = blocks.iter_mut().find(|(cid, _)| *cid == root);
+    let (cid, bytes) = commit.expect("a commit");
+    let Ok(Ipld::Map(mut fields)) = serde_ipld_dagcbor::from_slice(bytes) else {
+        panic!("no commit");
+    };
+    fields.insert(field.to_owned(), value);
+    *bytes = serde_ipld_dagcbor::to_vec(&Ipld::Map(fields)).expect("DAG-CBOR");
+    let digest = Multihash::wrap(0x12, &Sha256::digest(&*bytes)).expect("a hash");
+    *cid = Cid::new_v1(0x71, digest);
+    let root = *cid;
+
+    let header = map([
+        ("version", Ipld::Integer(1)),
+        ("roots", Ipld::List(vec![Ipld::Link(root)])),
+    ]);
+    let header = serde_ipld_dagcbor::to_vec(&Ipld::Map(header)).expect("DAG-CBOR");
+    let mut forged = Vec::new();
+    let mut write = |parts: [&[u8]; 2]| {
+        let mut length = parts[0].len() + parts[1].len();
+        while length >= 0x80 {
+            forged.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        forged.push(length as u8);
+        forged.extend(parts.concat());
+    };
+    write([&header, &[]]);
+    for (cid, bytes) in &blocks {
+        write([&cid.to_bytes(), bytes]);
+    }
+    forged
 }
 
 /// A file below `fixtures/`.

@@ -82,13 +82,18 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
     service.until(&alice.did, "the package", |_| true);
     let listed = Proxy::new(&network.pds_url(1), |bytes| {
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Some(text.replace("sync.listReposByCollection", "sync.listRepos").into_bytes())
+        Some(
+            text.replace("sync.listReposByCollection", "sync.listRepos")
+                .into_bytes(),
+        )
     });
     let service = service.stop().start_as(follow(listed.url("http")));
     service.until_counted(GAPS, &[], 1.0);
     assert_alarmed(&service, "future");
     service.until(&long_ago.did, "what the walk found", |_| true);
-    service.recipient(&alice.did).expect("what was known before");
+    service
+        .recipient(&alice.did)
+        .expect("what was known before");
     let bob = network.enrolled("bob", 1, json!({}));
     let view = service.until(&bob.did, "what is live", |_| true);
     assert_eq!(view["verification"]["source"], "relay");
@@ -99,7 +104,10 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
 fn a_place_that_is_too_old_leads_to_a_walk() {
     let forgetful = json!({"repoBackfillLimitMs": 1}).to_string();
     let network = Network::own(&["--multikey", "--pds", "1", "--pds-config", &forgetful]);
-    let service = Setup::new(network).pds(network, 0).no_looks_for_askers().start();
+    let service = Setup::new(network)
+        .pds(network, 0)
+        .no_looks_for_askers()
+        .start();
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));
     let bob = network.enrolled("bob", 0, json!({}));
@@ -120,6 +128,8 @@ fn a_place_that_is_too_old_leads_to_a_walk() {
 
 fn assert_alarmed(service: &Service, word: &str) {
     let log = service.log();
-    let alarmed = log.lines().any(|line| line.contains("ERROR") && line.contains(word));
+    let alarmed = log
+        .lines()
+        .any(|line| line.contains("ERROR") && line.contains(word));
     assert!(alarmed, "{log}");
 }

@@ -17,7 +17,9 @@ fn following(network: &Network) -> Service {
 /// Waits until the account is shown under this handle.
 #[track_caller]
 fn until_handle(service: &Service, did: &str, handle: &str) -> Value {
-    service.until(did, &format!("the handle {handle}"), |view| view["handle"] == handle)
+    service.until(did, &format!("the handle {handle}"), |view| {
+        view["handle"] == handle
+    })
 }
 
 in_both_shapes! {
@@ -99,7 +101,7 @@ in_both_shapes! {
         let refusal = service.until_refused(&alice.did, "UpstreamFailure");
         assert!(refusal.message.contains("signature"), "{}", refusal.message);
         alice.put(json!({"label": "signed by nobody's key"}));
-        service.until_counted("atcomm_ingest_drops_total", &[("reason", "signature")], 1.0);
+        service.until_counted("atcomm_ingest_drops_total", &[("reason", "proof_signature")], 1.0);
         throughout(Duration::from_millis(500), "it is not shown", || {
             service.recipient(&alice.did).is_err()
         });
@@ -116,7 +118,7 @@ in_both_shapes! {
         let cid = service.until(&alice.did, "the package", |_| true)["keyPackage"]["cid"].clone();
         alice.op("account.rotate", json!({"mode": "pds-only"}));
         alice.put(json!({"label": "unproven"}));
-        service.until_counted("atcomm_ingest_drops_total", &[("reason", "signature")], 1.0);
+        service.until_counted("atcomm_ingest_drops_total", &[("reason", "proof_signature")], 1.0);
         // What was proven under the key of the directory stands.
         throughout(Duration::from_millis(500), "the proven package", || {
             service.recipient(&alice.did).is_ok_and(|view| view["keyPackage"]["cid"] == cid)

@@ -21,7 +21,11 @@ impl Jetstream {
     fn start(network: &'static Network) -> Self {
         let made = network.op("jetstream.start", json!({"history": false}));
         let url = made["url"].as_str().expect("a URL").to_owned();
-        Self { network, id: made["id"].clone(), url }
+        Self {
+            network,
+            id: made["id"].clone(),
+            url,
+        }
     }
 
     fn op(&self, operation: &str, mut body: Value) {
@@ -125,7 +129,10 @@ fn inv1_nothing_is_indexed_from_the_json_of_a_jetstream() {
     service.until_counted(looks, &[("outcome", "unchanged")], 1.0);
     let after = service.recipient(&alice.did).expect("the package");
     assert_eq!(after["keyPackage"], before["keyPackage"]);
-    assert_eq!(service.recipient(&bob.did).expect_err("nothing").name, "Overloaded");
+    assert_eq!(
+        service.recipient(&bob.did).expect_err("nothing").name,
+        "Overloaded"
+    );
     let left = service.stop();
     assert_eq!(left.entry(&bob.did), None);
     let source = format!("jetstream {}", jetstream.url);
@@ -138,14 +145,25 @@ fn inv8_malformed_jetstream_messages_are_counted_and_passed_over() {
     let network = Network::multikey();
     let jetstream = Jetstream::start(network);
     let service = jetstream.follower();
-    let long = format!("{{\"did\":\"{}\",\"time_us\":1,\"kind\":\"identity\"}}", "d".repeat(3000));
+    let long = format!(
+        "{{\"did\":\"{}\",\"time_us\":1,\"kind\":\"identity\"}}",
+        "d".repeat(3000)
+    );
     let deep = format!(
         "{{\"did\":\"did:plc:a\",\"time_us\":1,\"kind\":\"commit\",\"x\":{}{}}}",
         "[".repeat(100_000),
         "]".repeat(100_000)
     );
     let bad = [
-        "", "nothing", "[]", "{}", "null", "{\"did\":", &long, &deep, "\u{0}",
+        "",
+        "nothing",
+        "[]",
+        "{}",
+        "null",
+        "{\"did\":",
+        &long,
+        &deep,
+        "\u{0}",
         "{\"did\":\"did:plc:a\",\"time_us\":\"now\",\"kind\":\"commit\"}",
         "{\"did\":\"did:plc:a\",\"time_us\":1,\"kind\":\"commit\"}",
         "{\"did\":\"did:plc:a\",\"time_us\":0,\"kind\":\"identity\"}",
@@ -160,7 +178,11 @@ fn inv8_malformed_jetstream_messages_are_counted_and_passed_over() {
     }
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    assert!(service.metric(DROPS, &[]) >= 14.0, "{}", service.metrics_page());
+    assert!(
+        service.metric(DROPS, &[]) >= 14.0,
+        "{}",
+        service.metrics_page()
+    );
     assert!(!service.log().contains("stream lost"), "{}", service.log());
 }
 
@@ -174,9 +196,11 @@ fn events_that_a_jetstream_lost_are_healed_by_a_refresh() {
     let before = service.until(&alice.did, "the package", |_| true);
     jetstream.op("skip", json!({"count": 1_000_000}));
     let put = alice.put(json!({"label": "lost"}));
-    throughout(Duration::from_millis(500), "the write is lost on the way", || {
-        service.recipient(&alice.did).expect("the first")["keyPackage"] == before["keyPackage"]
-    });
+    throughout(
+        Duration::from_millis(500),
+        "the write is lost on the way",
+        || service.recipient(&alice.did).expect("the first")["keyPackage"] == before["keyPackage"],
+    );
     jetstream.op("skip", json!({"count": 0}));
     let later = network.enrolled("later", 0, json!({}));
     service.until(&later.did, "what comes behind it", |_| true);

@@ -17,13 +17,22 @@ fn assert_followed(service: &Service, account: &Account, to: Pds) {
     assert_eq!(moved["keyPackage"]["cid"], before["keyPackage"]["cid"]);
     assert_eq!(moved["status"], "active");
     let verification = &moved["verification"];
-    assert_eq!(verification["signingKey"], before["verification"]["signingKey"]);
+    assert_eq!(
+        verification["signingKey"],
+        before["verification"]["signingKey"]
+    );
     assert_eq!(verification["beforeMove"], true);
     let key = network.signing_key(&account.did).did_key();
     assert_ne!(verification["signingKey"], *key);
     // The proof holds under the key that the answer names.
-    let car = car_of(&service.recipient_with_proof(&account.did).expect("the package"));
-    let old = before["verification"]["signingKey"].as_str().expect("a key");
+    let car = car_of(
+        &service
+            .recipient_with_proof(&account.did)
+            .expect("the package"),
+    );
+    let old = before["verification"]["signingKey"]
+        .as_str()
+        .expect("a key");
     let old = atcomm::key::SigningKey::from_did_key(old).expect("a key");
     let now = atcomm::clock::Clock::system().now();
     let container = atcomm::proof::Container::GetRecord;
@@ -97,7 +106,10 @@ in_both_shapes! {
 #[test]
 fn a_did_web_account_moves_too() {
     let network = crate::network::Network::multikey();
-    let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+    let service = Setup::beside(network)
+        .streams_only()
+        .no_looks_for_askers()
+        .start();
     service.until_following(2);
     let dave = network.web_account("dave", 0, json!({}));
     service.until(&dave.did, "the package", |_| true);

@@ -36,7 +36,9 @@ impl Proxy {
     }
 
     fn start(to: &str, acceptor: Option<TlsAcceptor>, rule: Arc<Rule>) -> Self {
-        let to = to.trim_start_matches("http://").replace("localhost", "127.0.0.1");
+        let to = to
+            .trim_start_matches("http://")
+            .replace("localhost", "127.0.0.1");
         let to: SocketAddr = to.parse().expect("an address");
         let listener = RUNTIME.block_on(TcpListener::bind("127.0.0.1:0"));
         let listener = listener.expect("a port");

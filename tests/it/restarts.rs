@@ -84,8 +84,9 @@ fn cursor(left: &Stopped, url: &str) -> i64 {
 #[test]
 fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
-    let accounts: Vec<Account> =
-        (0..30).map(|_| network.enrolled("walked", 0, json!({}))).collect();
+    let accounts: Vec<Account> = (0..30)
+        .map(|_| network.enrolled("walked", 0, json!({})))
+        .collect();
     let pages = Arc::new(AtomicUsize::new(0));
     let open = Arc::new(AtomicBool::new(false));
     let proxy = {
@@ -138,9 +139,13 @@ fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
 #[test]
 fn inv10_looks_that_a_walk_owed_are_made_after_a_kill() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
-    let accounts: Vec<Account> =
-        (0..10).map(|_| network.enrolled("owed", 0, json!({}))).collect();
-    network.op("pds.hang", json!({"pds": 0, "path": "/xrpc/com.atproto.sync.getRecord"}));
+    let accounts: Vec<Account> = (0..10)
+        .map(|_| network.enrolled("owed", 0, json!({})))
+        .collect();
+    network.op(
+        "pds.hang",
+        json!({"pds": 0, "path": "/xrpc/com.atproto.sync.getRecord"}),
+    );
     let source = json!({"url": network.pds_url(0), "kind": "pds", "stream": false});
     let setup = Setup::new(network)
         .source(source)
@@ -172,14 +177,19 @@ fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
     const ACCOUNTS: usize = 8;
     const WRITES: usize = 25;
     let network = Network::multikey();
-    let accounts: Vec<Account> =
-        (0..ACCOUNTS).map(|n| network.enrolled("stream", n % 2, json!({}))).collect();
+    let accounts: Vec<Account> = (0..ACCOUNTS)
+        .map(|n| network.enrolled("stream", n % 2, json!({})))
+        .collect();
     let setup = Setup::beside(network).no_looks_for_askers();
     let mut service = Some(setup.start());
     let done = Arc::new(AtomicUsize::new(0));
     let writers: Vec<_> = (0..2)
         .map(|half| {
-            let mine: Vec<_> = accounts.iter().filter(|a| a.made["pds"] == half).cloned().collect();
+            let mine: Vec<_> = accounts
+                .iter()
+                .filter(|a| a.made["pds"] == half)
+                .cloned()
+                .collect();
             let done = Arc::clone(&done);
             std::thread::spawn(move || {
                 let mut written = vec![Vec::new(); mine.len()];
@@ -195,13 +205,17 @@ fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
         })
         .collect();
     for at in [60, 130] {
-        eventually("writes go on", || (done.load(Ordering::SeqCst) >= at).then_some(()));
+        eventually("writes go on", || {
+            (done.load(Ordering::SeqCst) >= at).then_some(())
+        });
         let left = service.take().expect("a service").kill();
         service = Some(left.start());
     }
     let service = service.expect("a service");
-    let written: Vec<(Account, Vec<Value>)> =
-        writers.into_iter().flat_map(|writer| writer.join().expect("writes")).collect();
+    let written: Vec<(Account, Vec<Value>)> = writers
+        .into_iter()
+        .flat_map(|writer| writer.join().expect("writes"))
+        .collect();
     assert_eq!(done.load(Ordering::SeqCst), ACCOUNTS * WRITES);
     for (account, cids) in &written {
         service.until_cid(&account.did, cids.last().expect("writes"));
@@ -210,7 +224,10 @@ fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
     for (account, cids) in &written {
         let entry = left.entry(&account.did).expect("an entry");
         assert_eq!(entry.state, PackageState::Present);
-        assert_eq!(json!(entry.cid.expect("a CID").to_string()), *cids.last().expect("writes"));
+        assert_eq!(
+            json!(entry.cid.expect("a CID").to_string()),
+            *cids.last().expect("writes")
+        );
         // What came together is looked at once, so the log may skip some; the first package is
         // from before.
         let places: Vec<_> = left

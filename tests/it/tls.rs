@@ -33,7 +33,7 @@ in_both_shapes! {
         serve("mediator.test", "/.well-known/did.json", document);
         move_services(&alice, &pds.url("https"));
 
-        let service = setup.clone().start();
+        let service = setup.clone().streams_only().no_looks_for_askers().start();
         service.until_following(1);
         let put = alice.put(json!({"mediators": ["did:web:mediator.test"]}));
         let view = service.until_cid(&alice.did, &put["cid"]);
