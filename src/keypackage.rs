@@ -149,7 +149,7 @@ impl Rule {
 
 /// A record that is not a key package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {detail}", rule.code())]
+#[error("{} ({}: {detail})", rule.message(), rule.code())]
 pub struct InvalidKeyPackage {
     /// The first rule that it breaks.
     pub rule: Rule,

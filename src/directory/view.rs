@@ -114,14 +114,7 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
     let detail = || entry.detail.clone().unwrap_or_default();
     match entry.state {
         PackageState::Present => None,
-        PackageState::Invalid => Some(Refusal::new(
-            RefusalKind::InvalidKeyPackage,
-            format!(
-                "{} ({})",
-                detail(),
-                entry.reason.as_deref().unwrap_or("invalid")
-            ),
-        )),
+        PackageState::Invalid => Some(Refusal::new(RefusalKind::InvalidKeyPackage, detail())),
         PackageState::Removed => Some(Refusal::new(
             RefusalKind::NotEnrolled,
             "the account has removed its key package (proven)",
