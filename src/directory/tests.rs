@@ -505,7 +505,7 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
     w.directory.put_mediator(&did, &document).await.unwrap();
     let view = w.view(ALICE).await.unwrap().unwrap();
     assert_eq!(view["mediators"][0]["state"], "reachable");
-    assert_eq!(view["mediators"][1]["state"], "unchecked");
+    assert_eq!(view["mediators"][1]["state"], "unsupported");
     let after = w.directory.ready(ALICE).unwrap();
     assert_ne!(before.etag, after.etag);
     // The same document again leaves the answer ready.
