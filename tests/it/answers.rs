@@ -1,5 +1,7 @@
 //! What askers get: everything that sending needs, its proof, and errors that say why not.
 
+use std::time::{Duration, Instant};
+
 use atcomm::proof::Proven;
 use serde_json::{Value, json};
 
@@ -17,11 +19,14 @@ in_both_shapes! {
     fn a_published_package_is_answered_by_handle_and_did(network) {
         let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
         let mediator = network.mediator();
+        service.until_following(2);
         let alice = network.enrolled("alice", 0, json!({"label": "phone", "mediators": [mediator]}));
+        let published = Instant::now();
         let what = "the package with its handle and its mediator";
         let view = service.until(&alice.did, what, |view| {
             view["handle"] == *alice.handle && view["mediators"][0]["state"] == "reachable"
         });
+        assert!(published.elapsed() < Duration::from_secs(10), "{:?}", published.elapsed());
         assert_eq!(view["did"], *alice.did);
         assert_eq!(view["pds"], *network.pds_url(0));
         assert_eq!(view["status"], "active");

@@ -45,9 +45,11 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
             start.elapsed()
         );
     }
-    // What the stream itself proves needs no answer.
+    // What the stream itself proves needs no answer, not even from the DID directory.
+    network.op("plc.hang", json!({}));
     let put = known.put(json!({"label": "by commit"}));
     service.until_cid(&known.did, &put["cid"]);
+    network.op("plc.hang", json!({"on": false}));
     // A new account beside the PDS that answers.
     let new = network.enrolled("new", 1, json!({}));
     let start = Instant::now();

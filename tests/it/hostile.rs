@@ -14,7 +14,7 @@ use crate::frames::{
     Claim, Firehose, account, fixture, forge_commit, map, message, read_car, stems, text,
 };
 use crate::http::{eventually, throughout};
-use crate::network::{Account, Network, in_both_shapes};
+use crate::network::{Account, Network, in_both_shapes, mediator_document};
 use crate::service::{Service, Setup, proven};
 
 const DROPS: &str = "atcomm_ingest_drops_total";
@@ -469,4 +469,96 @@ fn a_stream_cannot_hide_an_account_of_another_pds() {
     hose.inject(&account(1, &alice.did, false, Some("deleted")));
     assert_serves(&service, network);
     service.until(&alice.did, "the package", |_| true);
+}
+
+/// A PDS that answers anything but a proof, at an address of the account's own choosing.
+#[test]
+fn inv8_what_a_pds_may_answer_is_a_proof_or_a_typed_error() {
+    let network = Network::multikey();
+    let service = Setup::new(network).set("net.timeout", json!("2s")).start();
+    let mallory = network.account("mallory", 0);
+    let (url, _) = network.site();
+    move_services(&mallory, &url);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a listener");
+    let inside = format!("http://{}/", listener.local_addr().expect("a port"));
+    let answer = |mut answer: Value, wanted: &str| {
+        answer["host"] = json!(url.trim_start_matches("http://"));
+        answer["path"] = json!("/xrpc/com.atproto.sync.getRecord");
+        network.op("web.set", answer.clone());
+        drop(service.refresh(&mallory.did));
+        let refusal = service.recipient(&mallory.did).expect_err(wanted);
+        assert_eq!(refusal.name, wanted, "{answer:.200} {}", refusal.message);
+    };
+    let error = |name: &str| json!({"status": 400, "body": {"error": name, "message": "x"}});
+    answer(error("RecordNotFound"), "NotEnrolledUnproven");
+    answer(error("RepoNotFound"), "AccountInactive");
+    answer(error("RepoTakendown"), "AccountInactive");
+    answer(error("RepoDeactivated"), "AccountInactive");
+    answer(error("SomethingElse"), "UpstreamFailure");
+    for useless in [
+        json!({"body": ""}),
+        json!({"body": "nothing"}),
+        json!({"body": {"record": mallory.did}}),
+        json!({"status": 204, "body": ""}),
+        json!({"status": 401, "body": ""}),
+        json!({"status": 404, "body": "<html>"}),
+        json!({"status": 500, "body": ""}),
+        json!({"redirect": inside}),
+        json!({"redirect": network.pds_url(0)}),
+        json!({"body": "x".repeat(1000), "repeat": 100_000}),
+        json!({"body": "x", "delayMs": 5000}),
+        json!({"body": "x", "headers": {"content-encoding": "gzip"}}),
+        json!({"body": "x", "headers": {"content-length": "99999999999"}}),
+        json!({"body": "x", "headers": {"x-long": "y".repeat(10_000)}}),
+    ] {
+        answer(useless, "UpstreamFailure");
+    }
+    let nobody = listener.accept().expect_err("nobody came");
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+    // At home again, the account is what it is.
+    move_services(&mallory, &network.pds_url(0));
+    let put = mallory.put(json!({}));
+    let answer = service.refresh(&mallory.did).expect("an outcome");
+    assert_eq!(answer["recipient"]["keyPackage"]["cid"], put["cid"]);
+}
+
+#[test]
+fn inv8_hostile_mediator_documents_spoil_nothing_but_themselves() {
+    let network = Network::multikey();
+    let service = Setup::new(network).start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a listener");
+    let inside = format!("http://{}/", listener.local_addr().expect("a port"));
+    let good = network.mediator();
+    let mediator = |answer: &dyn Fn(&str, &str) -> Value| {
+        let (url, did) = network.site();
+        let mut answer = answer(&did, &url);
+        answer["host"] = json!(url.trim_start_matches("http://"));
+        answer["path"] = json!("/.well-known/did.json");
+        network.op("web.set", answer);
+        did
+    };
+    let mediators = [
+        mediator(&|_, _| json!({"body": "x".repeat(1000), "repeat": 100_000})),
+        mediator(&|_, _| json!({"body": "[".repeat(60_000)})),
+        mediator(&|_, _| json!({"redirect": inside})),
+        mediator(&|_, url| json!({"body": mediator_document(&good, url)})),
+        mediator(&|did, _| json!({"body": mediator_document(did, &inside)})),
+        mediator(&|did, _| json!({"body": mediator_document(did, "javascript:alert(1)")})),
+        mediator(&|did, _| json!({"body": mediator_document(did, did)})),
+        good.clone(),
+    ];
+    let alice = network.enrolled("alice", 0, json!({}));
+    let mut record = alice.made["keyPackage"].clone();
+    record["mediators"] = json!(mediators);
+    alice.put_raw(record);
+    let view = service.recipient(&alice.did).expect("the package");
+    for shown in &view["mediators"].as_array().expect("a list")[..7] {
+        assert_ne!(shown["state"], "reachable", "{shown}");
+    }
+    assert_eq!(view["mediators"][7]["state"], "reachable");
+    assert_eq!(view["mediators"][7]["did"], *good);
+    let nobody = listener.accept().expect_err("nobody came");
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
 }

@@ -146,6 +146,6 @@ in_both_shapes! {
         dave.op("account.activate", json!({}));
         service.until_cid(&dave.did, &put["cid"]);
         dave.op("account.delete", json!({"tombstone": true}));
-        service.until_refused(&dave.did, "DidNotFound");
+        service.until_refused(&dave.did, "AccountInactive");
     }
 }
