@@ -312,16 +312,38 @@ impl Directory {
     /// Mediators whose documents are due; forgets those that no package names any more.
     pub async fn due_mediators(&self, limit: usize) -> Result<Vec<MediatorDid>, StoreError> {
         let now = self.clock.now();
-        self.store
-            .transact(move |tx| {
-                let mut due = Vec::new();
-                for row in tx.due_mediators(now, limit)? {
-                    if !tx.forget_mediator(&row.did)? {
-                        due.push(row.did);
-                    }
+        let (due, unnamed) = self
+            .store
+            .query(move |q| {
+                let (mut due, mut unnamed) = (Vec::new(), Vec::new());
+                for row in q.due_mediators(now, limit)? {
+                    let list = if q.is_named(&row.did)? {
+                        &mut due
+                    } else {
+                        &mut unnamed
+                    };
+                    list.push(row.did);
                 }
-                Ok(due)
+                Ok((due, unnamed))
             })
+            .await?;
+        if !unnamed.is_empty() {
+            self.store
+                .transact(move |tx| {
+                    unnamed
+                        .iter()
+                        .try_for_each(|did| tx.forget_mediator(did).map(drop))
+                })
+                .await?;
+        }
+        Ok(due)
+    }
+
+    /// Puts the next look at an entry off, where it could not be made now.
+    pub async fn postpone(&self, did: &Did, until: Timestamp) -> Result<(), StoreError> {
+        let did = did.clone();
+        self.store
+            .transact(move |tx| tx.postpone(&did, until))
             .await
     }
 

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use crate::clock::Clock;
@@ -27,7 +27,7 @@ use crate::directory::{Directory, Outcome, Refusal, RefusalKind, Rendered, Settl
 use crate::identity::{Freshness, HandleError, Identity};
 use crate::net::Net;
 use crate::store::{AccountStatus, StoreError};
-use crate::syntax::{Actor, Did, MediatorDid, Origin};
+use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 use limits::MissLimiter;
 use negative::Negatives;
@@ -181,6 +181,8 @@ struct Inner {
     negatives: Negatives,
     /// Identities that were looked up anew because a signature did not hold.
     doubted: moka::sync::Cache<Did, ()>,
+    /// Handles that name accounts which do not name them.
+    misnamed: moka::sync::Cache<Handle, ()>,
     /// Owed work was written.
     wake: Notify,
     wake_mediators: Notify,
@@ -216,6 +218,10 @@ impl Resolver {
                 doubted: moka::sync::Cache::builder()
                     .max_capacity(10_000)
                     .time_to_live(DOUBT)
+                    .build(),
+                misnamed: moka::sync::Cache::builder()
+                    .max_capacity(10_000)
+                    .time_to_live(settings.negative_ttl)
                     .build(),
                 wake: Notify::new(),
                 wake_mediators: Notify::new(),
@@ -258,6 +264,11 @@ impl Resolver {
         if let Some(known) = self.inner.directory.recipient(actor, with_proof).await? {
             return known.map_err(AskError::Refused);
         }
+        if let Actor::Handle(handle) = actor
+            && self.inner.misnamed.contains_key(handle)
+        {
+            return Err(misnamed());
+        }
         let did = self.account(actor, asker).await?;
         let by_did = Actor::Did(did.clone());
         let known = match actor {
@@ -265,14 +276,7 @@ impl Resolver {
             // The handle leads here and the directory does not know: an account that was renamed,
             // or one that the handle names and that does not name the handle.
             Actor::Handle(_) if self.inner.directory.knows(did.as_str()) => {
-                self.charge(asker)?;
-                let cause = Cause {
-                    fresh_identity: true,
-                    ..Cause::new("request")
-                };
-                self.patiently(self.look(&did, cause))
-                    .await?
-                    .map_err(ask_error)?;
+                self.look_for_asker(&did, asker).await?;
                 self.inner.directory.recipient(&by_did, with_proof).await?
             }
             Actor::Handle(_) => None,
@@ -292,10 +296,8 @@ impl Resolver {
         let rendered = known.map_err(AskError::Refused)?;
         match actor {
             Actor::Handle(handle) if rendered.handle.as_ref() != Some(handle) => {
-                Err(AskError::Refused(Refusal::new(
-                    RefusalKind::HandleNotFound,
-                    "the handle names an account that does not name the handle",
-                )))
+                self.inner.misnamed.insert(handle.clone(), ());
+                Err(misnamed())
             }
             _ => Ok(rendered),
         }
@@ -335,21 +337,28 @@ impl Resolver {
 
     /// Looks at an account now, whatever is known of it, on behalf of an asker.
     pub async fn refresh(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
+        let looked = self.look_for_asker(did, asker).await;
+        self.inner.negatives.forget(did);
+        looked
+    }
+
+    /// A look that begins now, out of the asker's allowance and everybody's budget.
+    async fn look_for_asker(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
         self.charge(asker)?;
-        let _permit = self.permit()?;
+        let permit = self.permit()?;
         let cause = Cause {
             fresh_identity: true,
             ..Cause::new("request")
         };
-        let looked = self.patiently(self.look(did, cause)).await?;
-        self.inner.negatives.forget(did);
-        looked.map_err(ask_error)
+        let look = self.look_and_settle(did, cause, Settle::Nothing, Some(permit));
+        self.patiently(look).await?.map_err(ask_error)
     }
 
     /// Looks at an account. What is known when this begins is looked at anew; it never shares a
     /// look that began earlier.
     pub async fn look(&self, did: &Did, cause: Cause) -> Result<Looked, LookError> {
-        self.look_and_settle(did, cause, Settle::Nothing).await
+        self.look_and_settle(did, cause, Settle::Nothing, None)
+            .await
     }
 
     async fn look_and_settle(
@@ -357,13 +366,17 @@ impl Resolver {
         did: &Did,
         cause: Cause,
         settle: Settle,
+        mut permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Looked, LookError> {
         loop {
             let mine = {
                 let mut flights = self.flights();
                 match flights.get(did) {
                     Some(earlier) => Err(earlier.clone()),
-                    None => Ok(self.take_off(&mut flights, did, cause.clone(), settle)),
+                    None => {
+                        let permit = permit.take();
+                        Ok(self.take_off(&mut flights, did, cause.clone(), settle, permit))
+                    }
                 }
             };
             match mine {
@@ -384,20 +397,18 @@ impl Resolver {
             Some(flight) => self.patiently(flight).await?,
             None => {
                 self.charge(asker)?;
-                let permit = self.permit()?;
+                let permit = Some(self.permit()?);
                 let flight = {
                     let mut flights = self.flights();
                     match flights.get(did) {
                         Some(flight) => flight.clone(),
                         None => {
                             let cause = Cause::new("request");
-                            self.take_off(&mut flights, did, cause, Settle::Nothing)
+                            self.take_off(&mut flights, did, cause, Settle::Nothing, permit)
                         }
                     }
                 };
-                let looked = self.patiently(flight).await;
-                drop(permit);
-                looked?
+                self.patiently(flight).await?
             }
         };
         let looked = looked.map_err(ask_error)?;
@@ -408,17 +419,19 @@ impl Resolver {
     }
 
     /// Starts a look in a task of its own, so that an asker who goes away takes nobody else's
-    /// answer along.
+    /// answer along. The place in the budget is free when the look has ended.
     fn take_off(
         &self,
         flights: &mut HashMap<Did, Flight>,
         did: &Did,
         cause: Cause,
         settle: Settle,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Flight {
         let resolver = self.clone();
         let account = did.clone();
         let task = tokio::spawn(async move {
+            let _permit = permit;
             let landing = Landing {
                 resolver,
                 did: account,
@@ -458,7 +471,7 @@ impl Resolver {
             })
     }
 
-    fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, AskError> {
+    fn permit(&self) -> Result<OwnedSemaphorePermit, AskError> {
         Arc::clone(&self.inner.on_demand)
             .try_acquire_owned()
             .map_err(|_| {
@@ -516,6 +529,13 @@ impl Resolver {
     }
 }
 
+fn misnamed() -> AskError {
+    AskError::Refused(Refusal::new(
+        RefusalKind::HandleNotFound,
+        "the handle names an account that does not name the handle",
+    ))
+}
+
 /// Takes a look out of the list of those under way, also when it ends in a panic: nobody may wait
 /// for it for ever.
 struct Landing {
@@ -531,10 +551,14 @@ impl Drop for Landing {
 
 fn ask_error(error: LookError) -> AskError {
     match error {
-        LookError::Busy { retry_after } => AskError::OverBudget {
-            own: false,
-            retry_after,
-        },
+        // The account's own servers are at their limit, not this directory.
+        LookError::Busy { retry_after } => AskError::Refused(Refusal::new(
+            RefusalKind::Upstream,
+            format!(
+                "the account's servers must not be asked again for {} s",
+                retry_after.as_secs().max(1)
+            ),
+        )),
         LookError::Unreachable { .. } => {
             AskError::Refused(Refusal::new(RefusalKind::Upstream, error.to_string()))
         }

@@ -22,6 +22,10 @@ pub const STALE: Duration = Duration::from_secs(72 * 3600);
 /// this long ago.
 pub const DROP: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// A handle that could not be verified is tried again after this many times the wait of a look
+/// without success: within minutes at first, every six hours in the end.
+const HANDLE_BACKOFF: u32 = 6;
+
 /// First and longest wait after a look without success.
 pub const BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
@@ -147,6 +151,8 @@ struct Draft<'o> {
     evidence: Option<Commitment>,
     /// Whether the package was proven before this observation under the identity of today.
     known: bool,
+    /// Whether a handle may be there that could not be verified yet.
+    handle_open: bool,
 }
 
 impl<'o> Draft<'o> {
@@ -159,6 +165,7 @@ impl<'o> Draft<'o> {
             entry_change: None,
             supersedes: None,
             evidence: None,
+            handle_open: false,
         };
         draft.identity();
         draft
@@ -175,6 +182,7 @@ impl<'o> Draft<'o> {
             // A name server that does not answer takes nobody's handle away.
             HandleCheck::Inconclusive => self.entry.handle.clone(),
         };
+        self.handle_open = facts.handle == HandleCheck::Inconclusive && handle.is_none();
         let entry = &mut self.entry;
         let changed =
             entry.handle != handle || entry.pds != facts.pds || entry.signing_key != facts.key;
@@ -425,6 +433,13 @@ impl<'o> Draft<'o> {
     fn looked_at(&mut self, within: Duration) {
         let entry = &mut self.entry;
         entry.checked_at = self.seen.at;
+        if self.handle_open {
+            // Proven, but people look for it by a handle that nobody could confirm yet.
+            entry.failures = entry.failures.saturating_add(1);
+            let wait = backoff(entry.failures, spread_of(&entry.did)) * HANDLE_BACKOFF;
+            entry.next_check_at = self.seen.at.plus(wait.min(within));
+            return;
+        }
         entry.failures = 0;
         let spread = within / 4;
         let part = f64::from(spread_of(&entry.did)) / f64::from(u16::MAX);

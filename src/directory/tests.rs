@@ -394,9 +394,6 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
     let mut repo = TestRepo::new(ALICE, 1);
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
     w.pds(&repo, there).await;
-    let entry = w.entry(&repo).await.unwrap();
-    let wait = entry.next_check_at.since(entry.checked_at);
-    assert!(wait <= REPROVE && wait >= REPROVE.mul_f64(0.75));
     let first = w
         .directory
         .ready(ALICE)
@@ -523,4 +520,42 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
     let gone = repo.delete();
     w.pds(&repo, gone).await;
     assert!(w.directory.due_mediators(9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_handle_that_nobody_could_confirm_is_tried_again_soon() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, there.clone()).await;
+    let soon = |entry: &Entry| entry.next_check_at.since(entry.checked_at);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        w.pds(&repo, there.clone()).await;
+        waits.push(soon(&w.entry(&repo).await.unwrap()));
+    }
+    assert!(waits[0] <= Duration::from_secs(20 * 60));
+    assert!(waits.is_sorted() && waits[11] >= Duration::from_secs(3 * 3600));
+    let mut seen = w.seen(&repo, found(there), Authority::Pds);
+    let verified = HandleCheck::Verified(Handle::parse("alice.example.com").unwrap());
+    seen.identity = Some(facts(&repo, "https://pds.example.com", verified));
+    w.apply(seen).await;
+    assert!(soon(&w.entry(&repo).await.unwrap()) >= REPROVE.mul_f64(0.75));
+}
+
+#[tokio::test]
+async fn a_look_that_was_turned_away_makes_room_for_the_next() {
+    let w = World::new().await;
+    let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
+    for (repo, n) in [(&mut alice, 10), (&mut bob, 11)] {
+        let there = repo.put(&package(&peer(n), &[MEDIATOR]));
+        w.pds(repo, there).await;
+    }
+    w.clock.advance(REPROVE);
+    let (_, due) = w.directory.due(1).await.unwrap();
+    let until = w.clock.now().plus(Duration::from_secs(60));
+    w.directory.postpone(&due[0], until).await.unwrap();
+    let (_, next) = w.directory.due(1).await.unwrap();
+    assert_eq!(next.len(), 1);
+    assert_ne!(next, due);
 }

@@ -29,7 +29,7 @@ pub struct Rendered {
     pub handle: Option<Handle>,
     /// The JSON body.
     pub body: Bytes,
-    /// Strong entity tag, quoted: over the body without its check times.
+    /// Weak entity tag: over the body without its check times.
     pub etag: String,
     /// When it was rendered; ages in it are of then.
     pub at: Timestamp,
@@ -202,7 +202,7 @@ pub(super) fn render(
         did: entry.did.clone(),
         handle: entry.handle.clone(),
         body: serde_json::to_vec(&view).ok()?.into(),
-        etag: format!("\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
+        etag: format!("W/\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
         at: now,
     })
 }

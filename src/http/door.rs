@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(10);
 /// usual reverse proxy keeps its own end open, so that it never sends into a closing connection.
 const SILENT_TICKS: u32 = 12;
 
-/// Longest HTTP/1 request head in bytes. Ours take a few hundred; HTTP/2 has its own limit.
+/// Longest request head in bytes. Ours take a few hundred.
 const MAX_HEAD: usize = 32 * 1024;
 
 /// Pause after an error that the next attempt would meet again, such as no free file descriptor.

@@ -5,13 +5,19 @@ use axum::http::header::IF_NONE_MATCH;
 
 /// Whether the asker already has what `etag` stands for: a list of tags, compared weakly, or `*`.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let etag = opaque(etag);
     headers.get_all(IF_NONE_MATCH).iter().any(|list| {
         list.to_str().is_ok_and(|list| {
             list.split(',')
                 .map(str::trim)
-                .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+                .any(|tag| tag == "*" || opaque(tag) == etag)
         })
     })
+}
+
+/// The tag without its mark of weakness.
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
 #[cfg(test)]

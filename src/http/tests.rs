@@ -93,10 +93,12 @@ async fn an_answer_that_is_known_is_not_sent_again() {
     let w = World::new().await;
     let target = format!("{RESOLVE}?actor={HANDLE}");
     let etag = w.get(&target).await.headers["etag"].clone();
-    let weak = format!("\"x\", W/{etag}");
+    // Weak, because ages in the body move on under it; compared without the mark.
+    let bare = etag.strip_prefix("W/").unwrap().to_owned();
+    let listed = format!("\"x\", {etag}");
     // First by way of the store, then from the ready answers.
     for target in [format!("{target}&x=y"), target] {
-        for tags in [etag.as_str(), &weak, "*"] {
+        for tags in [etag.as_str(), &bare, &listed, "*"] {
             let answer = w.get_with(&target, &[("if-none-match", tags)]).await;
             assert_eq!((answer.status, answer.body.len()), (304, 0), "{tags}");
             assert_eq!(answer.headers["etag"], etag);

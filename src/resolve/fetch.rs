@@ -227,6 +227,19 @@ impl Inner {
                 let found = self.fetch_and_prove(did, &fresh, cause).await;
                 (Some(fresh), found)
             }
+            // An old document that names the PDS which the account left would hide it.
+            Err(IdentityError::Unreachable { retry_after })
+                if matches!(
+                    found,
+                    Ok(Found {
+                        finding: Finding::Inactive(_),
+                        ..
+                    })
+                ) =>
+            {
+                let error = identity_failure(IdentityError::Unreachable { retry_after });
+                (None, error)
+            }
             _ => (Some(document), found),
         }
     }

@@ -167,7 +167,7 @@ impl Resolver {
         };
         let did = task.did();
         let settle = row.map_or(Settle::Nothing, |row| Settle::Done(row.generation));
-        let result = self.look_and_settle(did, cause, settle).await;
+        let result = self.look_and_settle(did, cause, settle, None).await;
         let (label, end) = match (&result, row) {
             (Ok(_), _) => ("done", None),
             (Err(error), row) => {
@@ -175,11 +175,7 @@ impl Resolver {
                 let busy = matches!(error, LookError::Busy { .. });
                 let attempts = row.map_or(1, |row| row.attempts + 1);
                 let wait = match error {
-                    // Spread what was turned away, so that it does not come back together.
-                    LookError::Busy { retry_after } => {
-                        let spread = u64::from(crate::directory::spread_of(did)) / 16;
-                        *retry_after + Duration::from_millis(500 + spread)
-                    }
+                    LookError::Busy { retry_after } => spread_out(*retry_after, did),
                     LookError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
                         .max(
                             retry_after
@@ -207,13 +203,23 @@ impl Resolver {
                 tracing::error!(%error, "cannot put off an owed look");
                 tokio::time::sleep(ROUND).await;
             }
-        } else if matches!(result, Err(LookError::Busy { .. } | LookError::Store(_))) {
-            // A re-proof that was turned away is due still; give the host a rest before the
-            // worker takes it again.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+        } else if let Err(LookError::Busy { retry_after }) = &result {
+            // A re-proof that was turned away makes room for those that were not.
+            let until = self.inner.clock.now().plus(spread_out(*retry_after, did));
+            if let Err(error) = self.inner.directory.postpone(did, until).await {
+                tracing::error!(%error, "cannot put off a re-proof");
+                tokio::time::sleep(ROUND).await;
+            }
+        } else if matches!(result, Err(LookError::Store(_))) {
+            tokio::time::sleep(ROUND).await;
         }
         did.clone()
     }
+}
+
+/// The wait of a look that was turned away, spread so that such looks do not come back together.
+fn spread_out(retry_after: Duration, did: &Did) -> Duration {
+    retry_after + Duration::from_millis(500 + u64::from(spread(did)) / 16)
 }
 
 fn spread(did: &Did) -> u16 {

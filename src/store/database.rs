@@ -25,7 +25,8 @@ const READERS: usize = 4;
 
 /// A write that waits: run inside the open transaction, answered after its commit.
 trait Job: Send {
-    fn run(&mut self, conn: &Connection);
+    /// Whether the file took it; a refusal by the write's own logic is not the file's.
+    fn run(&mut self, conn: &Connection) -> bool;
     fn finish(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -40,9 +41,14 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
 {
-    fn run(&mut self, conn: &Connection) {
-        let Some(work) = self.work.take() else { return };
-        self.result = Some(in_savepoint(conn, work));
+    fn run(&mut self, conn: &Connection) -> bool {
+        let Some(work) = self.work.take() else {
+            return true;
+        };
+        let result = in_savepoint(conn, work);
+        let taken = !matches!(result, Err(StoreError::Full | StoreError::Corrupt(_)));
+        self.result = Some(result);
+        taken
     }
 
     fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
@@ -78,7 +84,7 @@ pub(super) struct Database {
 
 struct Readers {
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Database {
@@ -112,7 +118,7 @@ impl Database {
             writer: Mutex::new(Some(writer)),
             readers: Arc::new(Readers {
                 idle: Mutex::new(idle),
-                permits: Semaphore::new(READERS),
+                permits: Arc::new(Semaphore::new(READERS)),
             }),
             healthy,
         })
@@ -150,13 +156,14 @@ impl Database {
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let readers = Arc::clone(&self.readers);
-        let _permit = self
-            .readers
-            .permits
-            .acquire()
+        let permits = Arc::clone(&readers.permits);
+        let permit = permits
+            .acquire_owned()
             .await
             .map_err(|_| StoreError::Closed)?;
         tokio::task::spawn_blocking(move || {
+            // The place is free when the connection is, whether or not the asker still waits.
+            let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let conn = idle().pop().ok_or(StoreError::Closed)?;
             let result = work(&conn);
@@ -212,12 +219,16 @@ fn write_loop(conn: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, health
         }
         let committed = commit(conn, &mut group);
         match &committed {
-            Ok(()) => healthy.store(true, Ordering::Relaxed),
+            // A commit without a change says nothing about a disk that is full.
+            Ok(Commit::Written) => healthy.store(true, Ordering::Relaxed),
+            Ok(Commit::Nothing) => {}
+            Ok(Commit::Refused) => healthy.store(false, Ordering::Relaxed),
             Err(error) => {
                 healthy.store(false, Ordering::Relaxed);
                 tracing::error!(%error, "the store cannot commit");
             }
         }
+        let committed = committed.map(drop);
         metrics::counter!("atcomm_store_commits_total").increment(1);
         for job in group {
             job.finish(committed.clone());
@@ -227,14 +238,37 @@ fn write_loop(conn: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, health
     drop(conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
 }
 
-fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+/// What a commit did.
+enum Commit {
+    /// Rows were written.
+    Written,
+    /// No row was changed.
+    Nothing,
+    /// The file did not take some of the group.
+    Refused,
+}
+
+fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<Commit, StoreError> {
+    let before = total_changes(conn)?;
     conn.execute_batch("BEGIN IMMEDIATE")?;
+    let mut taken = true;
     for job in group {
-        job.run(conn);
+        taken &= job.run(conn);
     }
     conn.execute_batch("COMMIT").map_err(|error| {
         // A commit that failed may have left the transaction open.
         drop(conn.execute_batch("ROLLBACK"));
         StoreError::from(error)
+    })?;
+    Ok(match total_changes(conn)? > before {
+        _ if !taken => Commit::Refused,
+        true => Commit::Written,
+        false => Commit::Nothing,
     })
+}
+
+/// Rows changed since the connection was opened.
+fn total_changes(conn: &Connection) -> Result<i64, StoreError> {
+    let mut query = conn.prepare_cached("SELECT total_changes()")?;
+    Ok(query.query_row([], |row| row.get(0))?)
 }

@@ -168,6 +168,14 @@ impl Queries<'_> {
         collect(query.query_map(params![now.millis(), to_i64(limit)], read_mediator)?)
     }
 
+    /// Whether any package names this mediator.
+    pub fn is_named(&self, did: &MediatorDid) -> Result<bool, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT 1 FROM entry_mediator WHERE mediator = ?1 LIMIT 1")?;
+        Ok(query.exists([did.as_str()])?)
+    }
+
     /// Accounts whose package names this mediator, at most `limit`.
     pub fn accounts_of_mediator(
         &self,

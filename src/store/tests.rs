@@ -283,3 +283,43 @@ fn k256_key() -> crate::key::SigningKey {
     )
     .unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asker_who_goes_away_takes_no_read_connection_along() {
+    let f = open();
+    for _ in 0..4 {
+        let store = Arc::clone(&f.store);
+        let read = tokio::spawn(async move {
+            let slow = |_: &Queries<'_>| {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                Ok(())
+            };
+            store.query(slow).await
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        read.abort();
+    }
+    for _ in 0..20 {
+        f.store.query(|q| q.entry_count()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_ill_health_until_something_is_written_again() {
+    let f = open();
+    assert!(f.store.is_healthy());
+    let full = f.store.transact(|_| Err::<(), _>(StoreError::Full)).await;
+    assert!(matches!(full, Err(StoreError::Full)));
+    assert!(!f.store.is_healthy());
+    // A commit without a change says nothing about the disk.
+    f.store
+        .transact(|tx| tx.entry_count().map(drop))
+        .await
+        .unwrap();
+    assert!(!f.store.is_healthy());
+    f.store
+        .transact(|tx| tx.put_entry(&entry(1)))
+        .await
+        .unwrap();
+    assert!(f.store.is_healthy());
+}

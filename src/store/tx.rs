@@ -135,19 +135,11 @@ impl Tx<'_> {
         )?)
     }
 
-    /// Notes a look without success: when it was, when to try again.
-    pub fn note_failure(
-        &self,
-        did: &Did,
-        now: Timestamp,
-        next_check_at: Timestamp,
-    ) -> Result<(), StoreError> {
+    /// Puts the next look at an entry off; it does not count as one without success.
+    pub fn postpone(&self, did: &Did, next_check_at: Timestamp) -> Result<(), StoreError> {
         self.conn()
-            .prepare_cached(
-                "UPDATE entry SET checked_at = ?2, next_check_at = ?3, failures = failures + 1
-                 WHERE did = ?1",
-            )?
-            .execute(params![did.as_str(), now.millis(), next_check_at.millis()])?;
+            .prepare_cached("UPDATE entry SET next_check_at = ?2 WHERE did = ?1")?
+            .execute(params![did.as_str(), next_check_at.millis()])?;
         Ok(())
     }
 
