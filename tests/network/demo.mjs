@@ -102,7 +102,8 @@ async function story() {
     'getProof gives the same bytes as a CAR file. The reference implementation checks it here, under the key that',
     'the did:plc directory names; whether atcomm has checked it does not matter to that.',
   )
-  await showProof(alice, 'alice.car', view.body.keyPackage.cid)
+  const car = await showProof(alice, 'alice.car', view.body.keyPackage.cid)
+  expect(Buffer.from(proven.body.proof.car.$bytes, 'base64').equals(car), 'both ways give the same proof')
 
   chapter('bob changes his keys')
   const before = await ask(resolve(bob.handle), ['did', 'keyPackage'])
@@ -290,7 +291,7 @@ async function refused(request, error) {
   return answer
 }
 
-/** Fetch an account's proof, and let the reference implementation verify it. `cid`: of the record, or null. */
+/** Fetch an account's proof, and let the reference implementation verify it; the proof. `cid`: of the record, or null. */
 async function showProof(account, file, cid) {
   const request = { nsid: PROOF, query: `did=${account.did}` }
   print(`\n${cyan(`$ ${curl(request, `-o ${file} `)}`)}`)
@@ -308,6 +309,7 @@ async function showProof(account, file, cid) {
   print(`${green(status)} ${body.length} bytes, root ${root}`)
   print(`    @atproto/repo: verified ${cid ? `record ${cid}` : 'that there is no record'}`)
   print(`    under ${key}`)
+  return body
 }
 
 /** Do something at a PDS and ask the directory until its answer has changed; how long that took, in words. */
@@ -319,7 +321,7 @@ async function measure(act, request, changed) {
   const seen = until(request, changed).then(() => performance.now())
   await acting
   const ms = (await seen) - begun
-  return `${Math.round(ms)} ms after the host was asked, whose own answer took ${Math.round(acknowledged - begun)} ms.`
+  return `${Math.round(ms)} ms after the host was asked; the host itself answered after ${Math.round(acknowledged - begun)} ms.`
 }
 
 /** Ask until the answer is as wanted. */
