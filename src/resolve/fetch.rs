@@ -421,10 +421,14 @@ fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
             "did_refused",
             format!("its DID document may not be fetched: {reason}"),
         )),
-        IdentityError::Unreachable { retry_after } => Err(LookError::Unreachable {
+        // A limit of ours, or of the directory: nothing went wrong, and the wait is known.
+        IdentityError::Unreachable {
+            retry_after: Some(retry_after),
+        } => Err(LookError::Busy { retry_after }),
+        IdentityError::Unreachable { retry_after: None } => Err(LookError::Unreachable {
             what: "the DID's directory or host",
             why: "no usable answer".to_owned(),
-            retry_after,
+            retry_after: None,
         }),
     }
 }
