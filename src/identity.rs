@@ -23,7 +23,7 @@ mod moved;
 pub use document::{DidDocument, DocumentError, Lack, MAX_DOCUMENT_LEN};
 pub use handle::HandleError;
 pub use lookups::Freshness;
-pub use mediator::{KeyAgreement, MediatorDocument, MediatorState, Service};
+pub use mediator::{Busy, KeyAgreement, MediatorDocument, MediatorState, Service};
 pub use moved::KeyBeforeMove;
 
 use lookups::{Bytes, Found, Lookups};
@@ -128,7 +128,7 @@ struct Inner {
     clock: Clock,
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
     handles: Lookups<Handle, Result<Did, HandleError>>,
-    mediators: Lookups<MediatorDid, Arc<MediatorDocument>>,
+    mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
 }
 
 impl Identity {
@@ -210,31 +210,45 @@ impl Identity {
     }
 
     /// What is known of a mediator, at most a day old; looked at again behind the asker's back after
-    /// an hour, and after two minutes while something is wrong. Never an error: the state says it. Takes up to 15 s when nothing is known yet.
-    pub async fn mediator(&self, did: &MediatorDid, freshness: Freshness) -> Arc<MediatorDocument> {
+    /// an hour, and after two minutes while something is wrong. Takes up to 15 s when nothing is
+    /// known yet.
+    ///
+    /// What is wrong with the mediator stands in the document's state. [`Busy`] says nothing about
+    /// it: whatever the caller keeps must stay as it is. `known` is what the caller kept, as by
+    /// [`MediatorDocument::to_stored`]; its keys are shown on when the mediator fails for a while
+    /// and the memory holds nothing newer, as after a restart.
+    pub async fn mediator(
+        &self,
+        did: &MediatorDid,
+        freshness: Freshness,
+        known: Option<MediatorDocument>,
+    ) -> Result<Arc<MediatorDocument>, Busy> {
         let Some(web) = did.web() else {
-            return Arc::new(MediatorDocument::unsupported(did.clone()));
+            return Ok(Arc::new(MediatorDocument::unsupported(did.clone())));
         };
         let inner = Arc::clone(&self.inner);
         let wanted = did.clone();
         self.inner
             .mediators
-            .look_up(did, freshness, move |known| async move {
+            .look_up(did, freshness, move |memory| async move {
                 let Inner {
                     net,
                     settings,
                     clock,
                     ..
                 } = &*inner;
+                let known = mediator::later(memory.and_then(Result::ok), known);
                 mediator::check(net, settings, clock, wanted, web, known).await
             })
             .await
-            .unwrap_or_else(|| Arc::new(MediatorDocument::overloaded(did.clone())))
+            .unwrap_or(Err(Busy {
+                retry_after: Duration::from_secs(1),
+            }))
     }
 
     /// The mediator as far as it is known. No I/O.
     pub fn cached_mediator(&self, did: &MediatorDid) -> Option<Arc<MediatorDocument>> {
-        self.inner.mediators.known(did)
+        self.inner.mediators.known(did)?.ok()
     }
 
     async fn look_up_handle(

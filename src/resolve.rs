@@ -578,7 +578,13 @@ impl Inner {
 
     /// Looks up one mediator and keeps what it says.
     async fn check_mediator(&self, did: &MediatorDid) -> Result<(), StoreError> {
-        let document = self.identity.mediator(did, Freshness::Fresh).await;
-        self.directory.put_mediator(did, &document).await
+        match self.identity.mediator(did, Freshness::Fresh, None).await {
+            Ok(document) => self.directory.put_mediator(did, &document).await,
+            Err(busy) => {
+                // It is due still; a rest keeps the worker from asking for it without end.
+                tokio::time::sleep(busy.retry_after.min(Duration::from_secs(2))).await;
+                Ok(())
+            }
+        }
     }
 }

@@ -47,9 +47,28 @@ pub struct MediatorDocument {
     #[serde(default)]
     pub services: Vec<Service>,
     /// When keys and services were read. Older than `checked_at` when the document could not be
-    /// had again.
+    /// had again. Not shown, but kept in [`MediatorDocument::to_stored`].
     #[serde(skip)]
     resolved_at: Option<Timestamp>,
+}
+
+/// The form in which a document outlives a restart: what the view shows, and how old the keys are.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored<D> {
+    #[serde(flatten)]
+    document: D,
+    #[serde(default, with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    resolved_at: Option<Timestamp>,
+}
+
+/// Limits of ours, or a `Retry-After` of the host, kept us from looking: nothing was found out
+/// about the mediator, and what was known of it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the mediator must not be looked at for another {retry_after:?}")]
+pub struct Busy {
+    /// When a new attempt makes sense.
+    pub retry_after: Duration,
 }
 
 /// Whether a mediator can be used.
@@ -114,11 +133,30 @@ impl MediatorDocument {
         Self::in_state(did, MediatorState::Unsupported, None)
     }
 
-    pub(super) fn overloaded(did: MediatorDid) -> Self {
-        Self {
-            reason: Some("too many look-ups are under way".to_owned()),
-            ..Self::unchecked(did)
-        }
+    /// JSON to be kept: the view's form with `resolvedAt` beside it, so that keys are still known
+    /// to be good after a restart.
+    pub fn to_stored(&self) -> String {
+        let stored = Stored {
+            document: self,
+            resolved_at: self.resolved_at,
+        };
+        #[expect(clippy::expect_used, reason = "texts and lists under constant names")]
+        serde_json::to_string(&stored).expect("a document is JSON")
+    }
+
+    /// Reads what [`MediatorDocument::to_stored`] wrote. `None` for anything else. The view's own
+    /// form is read too, as a document whose keys are of unknown age.
+    pub fn from_stored(json: &str) -> Option<Self> {
+        let stored: Stored<Self> = serde_json::from_str(json).ok()?;
+        Some(Self {
+            resolved_at: stored.resolved_at,
+            ..stored.document
+        })
+    }
+
+    /// When anything in it was found out last.
+    fn as_of(&self) -> Option<Timestamp> {
+        self.checked_at.max(self.resolved_at)
     }
 
     fn in_state(did: MediatorDid, state: MediatorState, checked_at: Option<Timestamp>) -> Self {
@@ -134,7 +172,13 @@ impl MediatorDocument {
     }
 }
 
-impl Bytes for Arc<MediatorDocument> {
+impl Bytes for Result<Arc<MediatorDocument>, Busy> {
+    fn bytes(&self) -> usize {
+        self.as_ref().map_or(0, |document| document.bytes())
+    }
+}
+
+impl MediatorDocument {
     fn bytes(&self) -> usize {
         let keys = self
             .key_agreement
@@ -156,6 +200,18 @@ impl Bytes for Arc<MediatorDocument> {
     }
 }
 
+/// The later of two states of knowledge: the memory's, and what the caller kept over a restart.
+pub(super) fn later(
+    memory: Option<Arc<MediatorDocument>>,
+    kept: Option<MediatorDocument>,
+) -> Option<Arc<MediatorDocument>> {
+    match (memory, kept) {
+        (Some(memory), Some(kept)) if kept.as_of() > memory.as_of() => Some(Arc::new(kept)),
+        (Some(memory), _) => Some(memory),
+        (None, kept) => kept.map(Arc::new),
+    }
+}
+
 /// Looks at a mediator. `known` is what was known of it before.
 pub(super) async fn check(
     net: &Net,
@@ -164,11 +220,11 @@ pub(super) async fn check(
     did: MediatorDid,
     web: WebDid,
     known: Option<Arc<MediatorDocument>>,
-) -> Found<Arc<MediatorDocument>> {
+) -> Found<Result<Arc<MediatorDocument>, Busy>> {
     let fetched = fetch(net, &did, &web).await;
     let now = clock.now();
     let mut document = MediatorDocument::in_state(did, MediatorState::Unresolved, Some(now));
-    let mut busy = false;
+    let mut asked = true;
     match fetched {
         Ok((key_agreement, services)) => {
             document.resolved_at = Some(now);
@@ -179,14 +235,21 @@ pub(super) async fn check(
             } else if !document.services.iter().any(|s| s.is_usable(&document.did)) {
                 document.reason = Some("the document has no DIDComm v2 endpoint".to_owned());
             } else {
-                busy = probe(net, &mut document, known.as_deref()).await;
-                document.checked_at = Some(clock.now());
+                asked = probe(net, &mut document, clock, known.as_deref()).await;
             }
         }
-        Err(Failure {
-            reason,
-            transient: true,
-        }) if let Some(known) = known.filter(|known| still_counts(known, now)) => {
+        Err(Failure::Busy(busy)) => {
+            let wait = busy.retry_after.min(settings.error_ttl);
+            return Found {
+                value: Err(busy),
+                fresh: wait,
+                usable: wait,
+                transient: true,
+            };
+        }
+        Err(Failure::Transient(reason))
+            if let Some(known) = known.filter(|known| still_counts(known, now)) =>
+        {
             document = MediatorDocument {
                 state: MediatorState::Unreachable,
                 checked_at: Some(now),
@@ -194,12 +257,14 @@ pub(super) async fn check(
                 ..(*known).clone()
             };
         }
-        Err(failure) => document.reason = Some(failure.reason),
+        Err(Failure::Transient(reason) | Failure::Definite(reason)) => {
+            document.reason = Some(reason);
+        }
     }
-    let good = document.state == MediatorState::Reachable && !busy;
+    let good = document.state == MediatorState::Reachable && asked;
     let has_keys = document.resolved_at.is_some() && !document.key_agreement.is_empty();
     Found {
-        value: Arc::new(document),
+        value: Ok(Arc::new(document)),
         fresh: match good {
             true => settings.mediator_fresh,
             false => settings.error_ttl,
@@ -222,9 +287,14 @@ fn still_counts(known: &MediatorDocument, now: Timestamp) -> bool {
             .is_some_and(|at| now.since(at) < KEEP_KEYS)
 }
 
-struct Failure {
-    reason: String,
-    transient: bool,
+/// Why there is no document.
+enum Failure {
+    /// The mediator was not asked.
+    Busy(Busy),
+    /// It may have one, so keys of an earlier one are still good.
+    Transient(String),
+    /// It has none that can be used.
+    Definite(String),
 }
 
 async fn fetch(
@@ -232,16 +302,19 @@ async fn fetch(
     did: &MediatorDid,
     web: &WebDid,
 ) -> Result<(Vec<KeyAgreement>, Vec<Service>), Failure> {
-    let fail = |reason: String, transient| Failure { reason, transient };
+    let fail = |reason: String, transient| match transient {
+        true => Failure::Transient(reason),
+        false => Failure::Definite(reason),
+    };
     let url = web_url(net, web).ok_or_else(|| fail("not an address".to_owned(), false))?;
     let request = Request {
         accept: Some("application/did+ld+json, application/did+json, application/json"),
         ..Request::new(url, Reach::Learnt, MAX_DOCUMENT_LEN)
     };
-    let answer = net
-        .get(&request)
-        .await
-        .map_err(|e| fail(e.to_string(), e.is_transient()))?;
+    let answer = net.get(&request).await.map_err(|e| match e {
+        NetError::HostBusy { retry_after } => Failure::Busy(Busy { retry_after }),
+        e => fail(e.to_string(), e.is_transient()),
+    })?;
     let status = answer.status.as_u16();
     if status != 200 {
         let transient = status >= 500 || matches!(status, 408 | 425 | 429);
@@ -251,11 +324,12 @@ async fn fetch(
         .map_err(|e| fail(e.to_string(), false))
 }
 
-/// Asks the first endpoint that speaks HTTP for any answer at all. True when our own limits kept us
-/// from asking, so that what was known before stands.
+/// Asks the first endpoint that speaks HTTP for any answer at all. False when limits kept us from
+/// asking, so that the state that was known before stands.
 async fn probe(
     net: &Net,
     document: &mut MediatorDocument,
+    clock: &Clock,
     known: Option<&MediatorDocument>,
 ) -> bool {
     let speaks_http = |uri: &str| {
@@ -268,25 +342,38 @@ async fn probe(
     let Some(url) = endpoint.and_then(|s| Url::parse(&s.uri).ok()) else {
         document.state = MediatorState::Unchecked;
         document.reason = Some("no https endpoint to ask".to_owned());
-        return false;
+        return true;
     };
     let request = Request {
         timeout: Some(PROBE_TIMEOUT),
         ..Request::new(url, Reach::Learnt, PROBE_CAP)
     };
-    match net.options(&request).await {
+    let answer = net.options(&request).await;
+    document.checked_at = Some(clock.now());
+    match answer {
         Ok(_) | Err(NetError::TooLarge { .. }) => document.state = MediatorState::Reachable,
         Err(e @ NetError::HostBusy { .. }) => {
+            // Only states of an endpoint: of a document that was missing nothing is left to say.
+            let known = known.filter(|known| {
+                matches!(
+                    known.state,
+                    MediatorState::Reachable | MediatorState::Unreachable
+                )
+            });
             document.state = known.map_or(MediatorState::Unchecked, |known| known.state);
-            document.reason = Some(e.to_string());
-            return true;
+            document.checked_at = known.and_then(|known| known.checked_at);
+            document.reason = match known {
+                Some(known) => known.reason.clone(),
+                None => Some(e.to_string()),
+            };
+            return false;
         }
         Err(e) => {
             document.state = MediatorState::Unreachable;
             document.reason = Some(e.to_string());
         }
     }
-    false
+    true
 }
 
 /// Times as lexicons write them.
