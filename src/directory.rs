@@ -6,15 +6,14 @@
 
 mod answers;
 mod apply;
+mod known;
 mod observation;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
@@ -23,10 +22,11 @@ use crate::store::{
     ChangeKind, DirectoryStore, Entry, MediatorRow, Owed, PendingRow, SourceCursor, StoreError, Tx,
     WalkRow,
 };
-use crate::syntax::{Actor, Did, MediatorDid, Origin};
+use crate::syntax::{Actor, Did, MediatorDid};
 
 use answers::Answers;
 pub use apply::{BACKOFF, DROP, REPROVE, STALE, backoff, spread_of};
+use known::Known;
 pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
 pub use view::{MAX_MEDIATORS, Rendered};
 
@@ -82,14 +82,12 @@ pub struct Batch {
     pub observations: Vec<Observation>,
     /// Accounts owed a look.
     pub owed: Vec<Owed>,
-    /// The PDS whose own stream this is; only its word about an account's status is a hint.
-    pub from: Option<Origin>,
     /// How far the source is processed once this is durable.
     pub cursor: Option<SourceCursor>,
     /// How far the source's enumeration has come.
     pub walk: Option<WalkRow>,
-    /// The source, by name, that has to be enumerated anew because events were missed.
-    pub gap: Option<String>,
+    /// Sources, by name, that have to be enumerated anew because events were missed.
+    pub gaps: Vec<String>,
 }
 
 /// How an owed look ends.
@@ -114,10 +112,7 @@ pub enum Settle {
 pub struct Directory {
     store: DirectoryStore,
     answers: Answers,
-    /// Hashes of the accounts that have an entry, so that events of all others cost no question
-    /// to the store. 64-bit hashes under a random key: a collision costs one look too many.
-    known: RwLock<HashSet<u64>>,
-    hasher: RandomState,
+    known: Arc<Known>,
     clock: Clock,
 }
 
@@ -127,7 +122,6 @@ struct Touched {
     dids: Vec<Did>,
     /// More than could be listed.
     all: bool,
-    known: Vec<(Did, bool)>,
 }
 
 impl Directory {
@@ -137,42 +131,28 @@ impl Directory {
         clock: Clock,
         cache_bytes: u64,
     ) -> Result<Self, StoreError> {
-        let hasher = RandomState::new();
-        let hash = hasher.clone();
-        let known = store
-            .query(move |q| {
-                let mut known = HashSet::new();
-                q.each_did(|did| {
-                    known.insert(hash.hash_one(did));
-                })?;
-                Ok(known)
-            })
+        let known = Arc::new(Known::default());
+        let noted = Arc::clone(&known);
+        store
+            .query(move |q| q.each_did(|did| noted.insert(did)))
             .await?;
         let answers = Answers::new(cache_bytes);
         Ok(Self {
             store,
             answers,
-            known: RwLock::new(known),
-            hasher,
+            known,
             clock,
         })
     }
 
     /// Whether an account has an entry; may rarely say so of one that has none.
     pub fn knows(&self, did: &str) -> bool {
-        let hash = self.hasher.hash_one(did);
-        self.known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&hash)
+        self.known.contains(did)
     }
 
     /// Accounts with an entry.
     pub fn len(&self) -> usize {
-        self.known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.known.len()
     }
 
     /// Whether no account has an entry.
@@ -188,15 +168,25 @@ impl Directory {
     /// Applies one finding and settles the look that led to it. Durable when it returns;
     /// idempotent: the same proof again changes nothing but its time.
     pub async fn apply(&self, seen: Observation, settle: Settle) -> Result<Outcome, StoreError> {
-        let (outcome, touched) = self
+        let known = Arc::clone(&self.known);
+        let did = seen.did.clone();
+        let result = self
             .store
             .transact(move |tx| {
                 let mut touched = Touched::default();
-                let outcome = apply_one(tx, &seen, &mut touched)?;
-                write_settlement(tx, &seen.did, settle)?;
+                let outcome = apply_one(tx, &seen, &known, &mut touched)?;
+                // What was overtaken has seen neither the newest status nor the newest handle: it
+                // is owed still. So is the look that proved nothing and left nothing behind.
+                let unsettled = outcome == Outcome::Ignored
+                    || (outcome == Outcome::Unverifiable && tx.entry(&seen.did)?.is_none());
+                if !unsettled {
+                    write_settlement(tx, &seen.did, settle)?;
+                }
                 Ok((outcome, touched))
             })
-            .await?;
+            .await;
+        // What was noted as gone may not have been committed.
+        let (outcome, touched) = result.inspect_err(|_| self.known.insert(did.as_str()))?;
         self.forget(&touched);
         metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
             .increment(1);
@@ -207,26 +197,27 @@ impl Directory {
     /// (invariant 2). Safe to repeat.
     pub async fn apply_batch(&self, batch: Batch) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
-        let (outcomes, touched) = self
+        let known = Arc::clone(&self.known);
+        let dids: Vec<Did> = batch
+            .observations
+            .iter()
+            .map(|seen| seen.did.clone())
+            .collect();
+        let result = self
             .store
             .transact(move |tx| {
                 let mut touched = Touched::default();
                 let mut outcomes = Vec::with_capacity(batch.observations.len());
                 for seen in &batch.observations {
-                    outcomes.push(apply_one(tx, seen, &mut touched)?);
+                    outcomes.push(apply_one(tx, seen, &known, &mut touched)?);
                 }
-                for mut owed in batch.owed {
-                    if owed.hint.is_some() {
-                        // A PDS that the account has left may still announce its old status.
-                        let pds = tx.entry(&owed.did)?.and_then(|entry| entry.pds);
-                        owed.hint = owed.hint.filter(|_| pds.is_some() && pds == batch.from);
-                    }
-                    tx.owe(&owed, now)?;
+                for owed in &batch.owed {
+                    tx.owe(owed, now)?;
                 }
                 if let Some(walk) = &batch.walk {
                     tx.advance_walk(walk)?;
                 }
-                if let Some(source) = &batch.gap {
+                for source in &batch.gaps {
                     tx.begin_walk(source, now)?;
                 }
                 if let Some(cursor) = &batch.cursor {
@@ -234,7 +225,9 @@ impl Directory {
                 }
                 Ok((outcomes, touched))
             })
-            .await?;
+            .await;
+        let (outcomes, touched) =
+            result.inspect_err(|_| dids.iter().for_each(|did| self.known.insert(did.as_str())))?;
         self.forget(&touched);
         for outcome in &outcomes {
             metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
@@ -270,8 +263,7 @@ impl Directory {
             MediatorState::Unreachable | MediatorState::Unresolved
         );
         let now = self.clock.now();
-        let json =
-            serde_json::to_string(document).map_err(|e| StoreError::Engine(e.to_string()))?;
+        let json = document.to_stored();
         let (did, document) = (did.clone(), document.clone());
         let touched = self
             .store
@@ -295,7 +287,7 @@ impl Directory {
                     failures,
                 })?;
                 let same = before
-                    .and_then(|row| serde_json::from_str::<MediatorDocument>(&row.document).ok())
+                    .and_then(|row| MediatorDocument::from_stored(&row.document))
                     .is_some_and(|old| same_for_senders(&old, &document));
                 let mut touched = Touched::default();
                 if !same {
@@ -347,6 +339,28 @@ impl Directory {
             .await
     }
 
+    /// What is stored of a mediator.
+    pub async fn mediator(
+        &self,
+        did: &MediatorDid,
+    ) -> Result<Option<MediatorDocument>, StoreError> {
+        let did = did.clone();
+        let row = self.store.query(move |q| q.mediator(&did)).await?;
+        Ok(row.and_then(|row| MediatorDocument::from_stored(&row.document)))
+    }
+
+    /// Puts the next look-up of a mediator off, where it could not be made now.
+    pub async fn postpone_mediator(
+        &self,
+        did: &MediatorDid,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        let did = did.clone();
+        self.store
+            .transact(move |tx| tx.postpone_mediator(&did, until))
+            .await
+    }
+
     /// The mediators of an account whose look-up is due, never looked up or not lately.
     pub async fn due_mediators_of(&self, did: &Did) -> Result<Vec<MediatorDid>, StoreError> {
         let (did, now) = (did.clone(), self.clock.now());
@@ -370,7 +384,7 @@ impl Directory {
     }
 
     /// The answer that is ready under this text, a DID or a handle in lower case.
-    pub fn ready(&self, actor: &str) -> Option<std::sync::Arc<Rendered>> {
+    pub fn ready(&self, actor: &str) -> Option<Arc<Rendered>> {
         self.answers.ready(actor, self.clock.now())
     }
 
@@ -379,7 +393,7 @@ impl Directory {
         &self,
         actor: &Actor,
         with_proof: bool,
-    ) -> Result<Option<Result<std::sync::Arc<Rendered>, Refusal>>, StoreError> {
+    ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
         let now = self.clock.now();
         // What changes after this point makes the rendering below unfit to be kept.
         let epoch = self.answers.epoch();
@@ -408,7 +422,7 @@ impl Directory {
             .await?;
         Ok(rendered.map(|result| {
             result.map(|rendered| {
-                let rendered = std::sync::Arc::new(rendered);
+                let rendered = Arc::new(rendered);
                 if !with_proof {
                     self.answers.keep(&rendered, epoch);
                 }
@@ -428,17 +442,6 @@ impl Directory {
     }
 
     fn forget(&self, touched: &Touched) {
-        if !touched.known.is_empty() {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            for (did, there) in &touched.known {
-                let hash = self.hasher.hash_one(did.as_str());
-                if *there {
-                    known.insert(hash);
-                } else {
-                    known.remove(&hash);
-                }
-            }
-        }
         if touched.all {
             self.answers.forget_all();
         } else {
@@ -464,11 +467,11 @@ fn write_settlement(tx: &Tx<'_>, did: &Did, settle: Settle) -> Result<(), StoreE
 fn apply_one(
     tx: &Tx<'_>,
     seen: &Observation,
+    known: &Known,
     touched: &mut Touched,
 ) -> Result<Outcome, StoreError> {
     let old = tx.entry(&seen.did)?;
     let old_peer = old.as_ref().and_then(|entry| entry.peer.clone());
-    let had = old.is_some();
     let decision = apply::decide(old, seen);
     if let Some((seq, proof)) = &decision.supersedes {
         tx.keep_proof(*seq, proof)?;
@@ -496,7 +499,7 @@ fn apply_one(
         apply::Write::Nothing => return Ok(decision.outcome),
         apply::Write::Delete => {
             tx.delete_entry(&seen.did)?;
-            touched.known.push((seen.did.clone(), false));
+            known.remove(seen.did.as_str());
         }
         apply::Write::Put(mut entry) => {
             if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
@@ -512,9 +515,7 @@ fn apply_one(
             // Mediators nobody looked up yet are due at once; the row is what is owed.
             for did in entry.mediators.iter().take(MAX_MEDIATORS) {
                 if did.web().is_some() && tx.mediator(did)?.is_none() {
-                    let unchecked = MediatorDocument::unchecked(did.clone());
-                    let document = serde_json::to_string(&unchecked)
-                        .map_err(|e| StoreError::Engine(e.to_string()))?;
+                    let document = MediatorDocument::unchecked(did.clone()).to_stored();
                     tx.put_mediator(&MediatorRow {
                         did: did.clone(),
                         document,
@@ -524,9 +525,7 @@ fn apply_one(
                     })?;
                 }
             }
-            if !had {
-                touched.known.push((seen.did.clone(), true));
-            }
+            known.insert(seen.did.as_str());
         }
     }
     touched.dids.push(seen.did.clone());
@@ -557,7 +556,7 @@ fn surroundings(
         } else {
             None
         };
-        let document = row.and_then(|row| serde_json::from_str(&row.document).ok());
+        let document = row.and_then(|row| MediatorDocument::from_stored(&row.document));
         mediators.push(document.unwrap_or_else(|| {
             let mut unknown = MediatorDocument::unchecked(did.clone());
             if did.web().is_none() {

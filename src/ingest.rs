@@ -143,6 +143,14 @@ impl Source {
     }
 }
 
+/// A source whose accounts can be enumerated, and what wakes that walk: its own stream stands, or
+/// events were missed. What is to be walked is in the store.
+#[derive(Debug, Clone)]
+struct Walkable {
+    source: String,
+    wake: Arc<Notify>,
+}
+
 /// The PDSes among the sources, with the addresses under which looks ask them too.
 pub fn routes(settings: &[SourceSettings]) -> Result<Vec<Route>, IngestError> {
     settings
@@ -207,29 +215,41 @@ impl Ingest {
     /// Follows and walks until `stop`; what was read is written before this returns.
     pub async fn run(self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
+        let walks: Vec<Walkable> = self
+            .sources
+            .iter()
+            .filter(|source| source.walk)
+            .map(|source| Walkable {
+                source: source.name.clone(),
+                wake: Arc::new(Notify::new()),
+            })
+            .collect();
         for source in self.sources {
-            // A stream tells the walk of the same source that it stands, or that events are
-            // missing; what is to be walked is in the store.
-            let wake = Arc::new(Notify::new());
+            let own = walks.iter().find(|walk| walk.source == source.name);
             if source.stream {
+                let covers = match source.kind {
+                    SourceKind::Jetstream => walks.clone(),
+                    SourceKind::Pds | SourceKind::Relay => own.cloned().into_iter().collect(),
+                };
                 let reader = stream::Reader::new(
                     source.clone(),
                     self.resolver.clone(),
                     self.clock.clone(),
-                    Arc::clone(&wake),
+                    covers,
                 );
                 tasks.spawn(reader.run(stop.clone()));
-            } else {
-                wake.notify_one();
+            } else if let Some(own) = own {
+                // No stream will say that it stands.
+                own.wake.notify_one();
             }
-            if source.walk {
+            if let Some(own) = own {
                 let walk = walk::Walk::new(
                     source,
                     self.resolver.clone(),
                     self.clock.clone(),
                     self.progress.clone(),
                 );
-                tasks.spawn(walk.run(wake, stop.clone()));
+                tasks.spawn(walk.run(Arc::clone(&own.wake), stop.clone()));
             }
         }
         while tasks.join_next().await.is_some() {}

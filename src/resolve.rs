@@ -5,6 +5,7 @@
 //! 24 hours). There is one look per account at a time; whoever comes while it runs shares it,
 //! unless what brought them is newer than its start.
 
+mod cause;
 mod fetch;
 mod limits;
 mod negative;
@@ -23,15 +24,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use crate::clock::Clock;
-use crate::directory::{Directory, Outcome, Refusal, RefusalKind, Rendered, Settle};
+use crate::directory::{Directory, Refusal, RefusalKind, Rendered, Settle};
 use crate::identity::{Freshness, HandleError, Identity};
 use crate::net::Net;
-use crate::store::{AccountStatus, StoreError};
+use crate::store::StoreError;
 use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 use limits::MissLimiter;
 use negative::Negatives;
 
+pub use cause::{AskError, Cause, IdentityNeed, LookError, Looked};
 pub use worker::Worker;
 
 /// How looks are bounded.
@@ -75,89 +77,6 @@ pub struct Route {
     pub connect: Url,
 }
 
-/// What led to a look.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
-    /// `pds`, `relay`, `jetstream`, `listing`, `request` or `recheck`; kept with the entry.
-    pub source: &'static str,
-    /// The identity may have changed: look it up anew.
-    pub fresh_identity: bool,
-    /// Status that the account's own PDS announced.
-    pub hint: Option<AccountStatus>,
-    /// The PDS whose walk came by: only accounts that seem to have a package there are worth an
-    /// identity look-up.
-    pub sift: Option<Origin>,
-}
-
-impl Cause {
-    /// A cause without further meaning.
-    pub fn new(source: &'static str) -> Self {
-        Self {
-            source,
-            fresh_identity: false,
-            hint: None,
-            sift: None,
-        }
-    }
-}
-
-/// What a look came to.
-#[derive(Debug, Clone)]
-pub struct Looked {
-    /// What it did to the directory.
-    pub outcome: Outcome,
-    /// Why there is no recipient view, where the directory has no entry to say so.
-    pub refusal: Option<Refusal>,
-    /// The proof, of presence or absence.
-    pub car: Option<Bytes>,
-}
-
-/// Why a look came to nothing; it can be repeated.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LookError {
-    /// A limit of ours is reached, or a host asked us to stay away.
-    #[error("too many look-ups are under way")]
-    Busy {
-        /// When to try again.
-        retry_after: Duration,
-    },
-    /// A server that had to be asked did not answer.
-    #[error("{what} did not answer: {why}")]
-    Unreachable {
-        /// Which server: `the DID directory`, `the PDS`.
-        what: &'static str,
-        /// What went wrong.
-        why: String,
-        /// When to try again, where known.
-        retry_after: Option<Duration>,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why an asker gets no recipient view.
-#[derive(Debug, Clone)]
-pub enum AskError {
-    /// The answer is that there is none.
-    Refused(Refusal),
-    /// Too much is asked at the moment, by this address or by all.
-    OverBudget {
-        /// Whether it is this asker's own limit.
-        own: bool,
-        /// When to try again.
-        retry_after: Duration,
-    },
-    /// The store failed.
-    Store(StoreError),
-}
-
-impl From<StoreError> for AskError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 type Flight = Shared<BoxFuture<'static, Result<Looked, LookError>>>;
 
 /// Looks at accounts. Cloning is cheap.
@@ -187,6 +106,9 @@ struct Inner {
     wake: Notify,
     wake_mediators: Notify,
 }
+
+/// A mediator that could not be asked under our own limits rests this much longer than told.
+const BUSY_REST: Duration = Duration::from_secs(2);
 
 /// An identity is looked up anew because of a bad signature at most once in this time.
 const DOUBT: Duration = Duration::from_secs(60);
@@ -244,6 +166,11 @@ impl Resolver {
     /// What dials out.
     pub fn net(&self) -> &Net {
         &self.inner.net
+    }
+
+    /// Whether a look at the account is under way.
+    pub fn is_looking(&self, did: &str) -> bool {
+        self.flights().contains_key(did)
     }
 
     /// Owed work was written: the worker need not wait for its next round.
@@ -347,7 +274,7 @@ impl Resolver {
         self.charge(asker)?;
         let permit = self.permit()?;
         let cause = Cause {
-            fresh_identity: true,
+            identity: IdentityNeed::Anew,
             ..Cause::new("request")
         };
         let look = self.look_and_settle(did, cause, Settle::Nothing, Some(permit));
@@ -393,9 +320,14 @@ impl Resolver {
             return Ok(remembered);
         }
         let under_way = self.flights().get(did).cloned();
-        let looked = match under_way {
-            Some(flight) => self.patiently(flight).await?,
-            None => {
+        let shared = match under_way {
+            Some(flight) => Some(self.patiently(flight).await?),
+            None => None,
+        };
+        let looked = match shared {
+            // What satisfies a walk is no answer.
+            Some(looked) if !looked.as_ref().is_ok_and(|looked| looked.sifted) => looked,
+            _ => {
                 self.charge(asker)?;
                 let permit = Some(self.permit()?);
                 let flight = {
@@ -578,12 +510,13 @@ impl Inner {
 
     /// Looks up one mediator and keeps what it says.
     async fn check_mediator(&self, did: &MediatorDid) -> Result<(), StoreError> {
-        match self.identity.mediator(did, Freshness::Fresh, None).await {
+        let known = self.directory.mediator(did).await?;
+        match self.identity.mediator(did, Freshness::Fresh, known).await {
             Ok(document) => self.directory.put_mediator(did, &document).await,
+            // Our own limits say nothing about the mediator.
             Err(busy) => {
-                // It is due still; a rest keeps the worker from asking for it without end.
-                tokio::time::sleep(busy.retry_after.min(Duration::from_secs(2))).await;
-                Ok(())
+                let until = self.clock.now().plus(busy.retry_after + BUSY_REST);
+                self.directory.postpone_mediator(did, until).await
             }
         }
     }

@@ -18,8 +18,8 @@ mod tests;
 
 pub use directory::{DirectoryStore, Queries};
 pub use row::{
-    AccountStatus, Change, ChangeKind, Entry, MediatorRow, Owed, PackageState, PendingRow,
-    ProofMethod, SourceCursor, WalkRow,
+    AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, MediatorRow, Owed, PackageState,
+    PendingRow, ProofMethod, SourceCursor, WalkRow,
 };
 pub use tx::Tx;
 

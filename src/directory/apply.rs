@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use ipld_core::cid::Cid;
-
 use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::identity::HandleCheck;
 use crate::keypackage::KeyPackage;
@@ -197,8 +195,9 @@ impl<'o> Draft<'o> {
 
     fn present(&mut self, record: &VerifiedRecord) -> Outcome {
         let shown = record.commitment();
-        match self.order(shown, Some(record.cid())) {
-            Order::Newer | Order::Same => {}
+        match self.order(shown) {
+            Order::Newer => self.entry.regressed = false,
+            Order::Same => {}
             Order::Late => return Outcome::Ignored,
             Order::Backwards => return self.regressed(shown),
         }
@@ -248,8 +247,9 @@ impl<'o> Draft<'o> {
 
     fn absent(&mut self, absence: &VerifiedAbsence) -> Outcome {
         let shown = absence.commitment();
-        match self.order(shown, None) {
-            Order::Newer | Order::Same => {}
+        match self.order(shown) {
+            Order::Newer => self.entry.regressed = false,
+            Order::Same => {}
             Order::Late => return Outcome::Ignored,
             Order::Backwards => return self.regressed(shown),
         }
@@ -351,30 +351,36 @@ impl<'o> Draft<'o> {
 
     fn regressed(&mut self, shown: &Commitment) -> Outcome {
         self.looked_at(REPROVE);
+        self.active();
         self.evidence = Some(shown.clone());
         if !self.entry.regressed {
             self.entry.regressed = true;
             self.change(ChangeKind::Regressed, Some(shown.rev().to_string()));
         }
-        Outcome::Regressed
+        self.drop_if_old().unwrap_or(Outcome::Regressed)
     }
 
     /// How `shown` stands to the entry's proof (invariant 4): revisions are ordered only under
     /// one account, PDS and key.
-    fn order(&self, shown: &Commitment, cid: Option<&Cid>) -> Order {
+    fn order(&self, shown: &Commitment) -> Order {
         let Some(rev) = self.entry.rev else {
             return Order::Newer;
         };
-        let same_order = self.entry.proof_key.as_ref() == Some(shown.key())
-            && self.entry.proof_pds == self.entry.pds;
-        if !same_order || shown.rev() > rev {
+        let same_pds = self.entry.proof_pds == self.entry.pds;
+        // Once the present key has signed, a commit by the key before it is history.
+        let outdated = same_pds
+            && self.entry.proof_key == self.entry.signing_key
+            && self.entry.signing_key.as_ref() != Some(shown.key());
+        let same_order = same_pds && self.entry.proof_key.as_ref() == Some(shown.key());
+        if !outdated && (!same_order || shown.rev() > rev) {
             return Order::Newer;
         }
-        if shown.rev() == rev && self.entry.commit.as_ref() == Some(shown.commit()) {
+        if !outdated && shown.rev() == rev && self.entry.commit.as_ref() == Some(shown.commit()) {
             // A stream that repeats what is known says nothing about today.
-            let repeated = self.seen.authority == Authority::Stream
-                && (cid.is_some()) == (self.entry.cid.is_some());
-            return if repeated { Order::Late } else { Order::Same };
+            return match self.seen.authority {
+                Authority::Stream => Order::Late,
+                Authority::Pds => Order::Same,
+            };
         }
         if self.seen.authority == Authority::Stream || self.overtaken() {
             return Order::Late;
@@ -406,7 +412,6 @@ impl<'o> Draft<'o> {
         entry.proof_key = Some(shown.key().clone());
         entry.identity_key.clone_from(&entry.signing_key);
         entry.proof_pds.clone_from(&entry.pds);
-        entry.regressed = false;
         entry.proved_at = Some(seen.at);
         seen.source.clone_into(&mut entry.source);
         entry.method = match seen.authority {

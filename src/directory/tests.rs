@@ -5,8 +5,10 @@ use super::*;
 use crate::identity::HandleCheck;
 use crate::proof::Proven;
 use crate::proof::testing::{TestRepo, package, peer};
-use crate::store::{AccountStatus, PackageState};
-use crate::syntax::Handle;
+use crate::store::{AccountStatus, Hint, HintChange, PackageState};
+use crate::syntax::{Handle, Origin};
+
+mod order;
 
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
@@ -180,70 +182,6 @@ async fn a_package_is_shown_replaced_and_removed() {
         };
         assert_eq!(Some(*record.cid()), change.cid);
     }
-}
-
-#[tokio::test]
-async fn inv4_a_lower_revision_is_ignored_from_a_stream_and_evidence_from_the_pds() {
-    let w = World::new().await;
-    let mut repo = TestRepo::new(ALICE, 1);
-    let old = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let new = repo.put(&package(&peer(11), &[MEDIATOR]));
-    w.pds(&repo, new.clone()).await;
-    assert_eq!(w.stream(&repo, old.clone()).await, Outcome::Ignored);
-    assert_eq!(w.view(ALICE).await.unwrap().unwrap()["status"], "active");
-    assert_eq!(w.pds(&repo, old.clone()).await, Outcome::Regressed);
-    let view = w.view(ALICE).await.unwrap().unwrap();
-    assert_eq!(
-        (view["status"].as_str(), &view["peer"]["did"]),
-        (Some("regressed"), &peer(11).into())
-    );
-    // Shown again it is the same evidence, and the same commit as before does not clear it up.
-    assert_eq!(w.pds(&repo, old).await, Outcome::Regressed);
-    assert_eq!(
-        w.kinds(&repo).await,
-        vec![ChangeKind::Package, ChangeKind::Regressed]
-    );
-    let next = repo.touch(1);
-    assert_eq!(w.pds(&repo, next).await, Outcome::Proven);
-    assert_eq!(w.view(ALICE).await.unwrap().unwrap()["status"], "active");
-}
-
-#[tokio::test]
-async fn inv4_a_look_that_was_overtaken_is_late_not_evidence() {
-    let w = World::new().await;
-    let mut repo = TestRepo::new(ALICE, 1);
-    let old = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let late = w.seen(&repo, found(old), Authority::Pds);
-    w.clock.advance(Duration::from_secs(1));
-    let new = repo.put(&package(&peer(11), &[MEDIATOR]));
-    assert_eq!(w.stream(&repo, new).await, Outcome::Package);
-    assert_eq!(w.apply(late).await, Outcome::Ignored);
-    assert_eq!(
-        w.view(ALICE).await.unwrap().unwrap()["peer"]["did"],
-        peer(11)
-    );
-}
-
-#[tokio::test]
-async fn inv4_another_pds_or_key_begins_a_new_order() {
-    let w = World::new().await;
-    let mut repo = TestRepo::new(ALICE, 1);
-    let old = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let new = repo.put(&package(&peer(11), &[MEDIATOR]));
-    w.pds(&repo, new).await;
-    let mut moved = w.seen(&repo, found(old), Authority::Pds);
-    moved.identity = Some(facts(
-        &repo,
-        "https://other.example.com",
-        HandleCheck::Inconclusive,
-    ));
-    assert_eq!(w.apply(moved).await, Outcome::Package);
-    let view = w.view(ALICE).await.unwrap().unwrap();
-    assert_eq!(
-        (view["pds"].as_str(), view["status"].as_str()),
-        (Some("https://other.example.com"), Some("active"))
-    );
-    assert!(w.kinds(&repo).await.contains(&ChangeKind::Identity));
 }
 
 #[tokio::test]
@@ -436,17 +374,21 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let owed = |did: &str, hint| Owed {
+    let owed = |did: &str, hint: HintChange| Owed {
         did: Did::parse(did).unwrap(),
         reason: "pds account".to_owned(),
         hint,
+        listed: false,
         not_before: w.clock.now(),
     };
-    let hint = Some(AccountStatus::Takendown);
+    let takendown = Hint {
+        status: AccountStatus::Takendown,
+        pds: Origin::parse("https://pds.example.com").unwrap(),
+    };
+    let hint = HintChange::Set(takendown.clone());
     let batch = Batch {
         observations: vec![w.seen(&repo, found(there), Authority::Stream)],
-        owed: vec![owed(ALICE, hint.clone()), owed(BOB, hint)],
-        from: Some(Origin::parse("https://pds.example.com").unwrap()),
+        owed: vec![owed(ALICE, hint), owed(BOB, HintChange::Keep)],
         cursor: Some(SourceCursor {
             source: "pds x".to_owned(),
             position: 7,
@@ -471,16 +413,25 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
         .unwrap();
     assert_eq!(cursor.position, 7);
     let (due, _) = w.directory.due(10).await.unwrap();
-    // Its own PDS may say what became of an account; of another's account it may not.
+    // What a PDS announced stays with the look, whatever else comes by, until it takes it back.
     let hint = |did: &str| {
-        due.iter()
-            .find(|row| row.did.as_str() == did)
-            .unwrap()
-            .hint
-            .clone()
+        let row = due.iter().find(|row| row.did.as_str() == did).unwrap();
+        row.hint.clone()
     };
-    assert_eq!(hint(ALICE), Some(AccountStatus::Takendown));
-    assert_eq!(hint(BOB), None);
+    assert_eq!((hint(ALICE), hint(BOB)), (Some(takendown.clone()), None));
+    for (change, expected) in [
+        (HintChange::Keep, Some(takendown)),
+        (HintChange::Clear, None),
+    ] {
+        let batch = Batch {
+            owed: vec![owed(ALICE, change)],
+            ..Batch::default()
+        };
+        w.directory.apply_batch(batch).await.unwrap();
+        let (due, _) = w.directory.due(10).await.unwrap();
+        let row = due.iter().find(|row| row.did.as_str() == ALICE).unwrap();
+        assert_eq!(row.hint, expected);
+    }
 }
 
 #[tokio::test]
@@ -558,4 +509,18 @@ async fn a_look_that_was_turned_away_makes_room_for_the_next() {
     let (_, next) = w.directory.due(1).await.unwrap();
     assert_eq!(next.len(), 1);
     assert_ne!(next, due);
+}
+
+#[tokio::test]
+async fn inv5_a_replayed_commit_does_not_bring_back_what_the_pds_says_is_gone() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.stream(&repo, there.clone()).await;
+    w.finding(&repo, Finding::AbsentUnproven).await;
+    assert_eq!(w.stream(&repo, there).await, Outcome::Ignored);
+    assert_eq!(
+        w.view(ALICE).await,
+        Some(Err(RefusalKind::NotEnrolledUnproven))
+    );
 }

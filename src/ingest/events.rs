@@ -5,7 +5,7 @@ use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
 use crate::identity::HandleCheck;
 use crate::proof::{Container, ProofError, Proven, verify};
 use crate::resolve::Resolver;
-use crate::store::{AccountStatus, Owed};
+use crate::store::{AccountStatus, Hint, HintChange, Owed};
 use crate::syntax::{COLLECTION, Did};
 use crate::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
 
@@ -23,7 +23,13 @@ impl Sorter<'_> {
     /// Whether an event of an account matters though it does not touch our collection: on a PDS
     /// every account is ours, on other streams those in the directory.
     fn follows(&self, did: &str) -> bool {
-        self.source.kind == SourceKind::Pds || self.knows(did)
+        self.source.kind == SourceKind::Pds || self.concerns(did)
+    }
+
+    /// Whether an account is in the directory, or on its way into it: a look that is under way
+    /// may have asked before what this event tells.
+    fn concerns(&self, did: &str) -> bool {
+        self.knows(did) || self.resolver.is_looking(did)
     }
 
     fn knows(&self, did: &str) -> bool {
@@ -31,38 +37,44 @@ impl Sorter<'_> {
     }
 
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
-        let Some(op) = commit.op else { return };
+        let Some(op) = commit.op else {
+            // A server that left the operations out does not say what it left out.
+            if commit.too_big && self.follows(commit.repo) {
+                self.look(commit.repo, "commit", HintChange::Keep);
+            }
+            return;
+        };
         let Some(did) = self.did(commit.repo) else {
             return;
         };
         count(self.source, "commit");
         let now = self.clock.now();
         match self.inline_proof(&did, commit, op, now) {
-            Inline::Proven(proven) => {
+            Inline::Proven(proven, identity) => {
                 let first = !self.knows(did.as_str());
-                self.observe(&did, proven, now);
+                self.observe(&did, proven, identity, now);
                 // The entry is there at once; handle and mediators take a look.
                 if first {
-                    self.owe(did, "commit", None);
+                    self.owe(did, "commit", HintChange::Keep);
                 }
             }
-            Inline::Look(reason) => self.owe(did, reason, None),
+            Inline::Look(reason) => self.owe(did, reason, HintChange::Keep),
         }
     }
 
     pub(super) fn sync(&mut self, did: &str) {
         if self.follows(did) {
             count(self.source, "sync");
-            self.look(did, "sync", None);
+            self.look(did, "sync", HintChange::Keep);
         }
     }
 
     pub(super) fn identity(&mut self, did: &str) {
         let Some(account) = self.did(did) else { return };
         self.resolver.identity().purge(&account);
-        if self.knows(did) {
+        if self.concerns(did) {
             count(self.source, "identity");
-            self.owe(account, "identity", None);
+            self.owe(account, "identity", HintChange::Keep);
         }
     }
 
@@ -72,20 +84,30 @@ impl Sorter<'_> {
 
     fn status(&mut self, did: &str, active: bool, status: Option<&str>) {
         // An account unknown here that goes away changes nothing.
-        if self.knows(did) || (active && self.follows(did)) {
-            count(self.source, "account");
-            let hint = (!active).then(|| AccountStatus::parse(status.unwrap_or("inactive")));
-            self.look(did, "account", hint);
+        let relevant = self.concerns(did) || (active && self.follows(did));
+        if !relevant {
+            return;
         }
+        count(self.source, "account");
+        // Only a PDS speaks for its accounts; what others pass on leads to a look.
+        let hint = match (self.source.kind, active) {
+            (SourceKind::Pds, true) => HintChange::Clear,
+            (SourceKind::Pds, false) => HintChange::Set(Hint {
+                status: AccountStatus::parse(status.unwrap_or("inactive")),
+                pds: self.source.origin.clone(),
+            }),
+            _ => HintChange::Keep,
+        };
+        self.look(did, "account", hint);
     }
 
     /// An event that is not as it must be: the account may have changed all the same.
     pub(super) fn faulty(&mut self, error: &FrameError) {
         metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason()).increment(1);
         if let FrameError::Event { did: Some(did), .. } = error
-            && self.knows(did)
+            && self.follows(did)
         {
-            self.look(did, "commit", None);
+            self.look(did, "commit", HintChange::Keep);
         }
     }
 
@@ -93,7 +115,7 @@ impl Sorter<'_> {
         match &event.kind {
             JetstreamKind::Commit { collection, .. } if collection == COLLECTION => {
                 count(self.source, "commit");
-                self.look(&event.did, "commit", None);
+                self.look(&event.did, "commit", HintChange::Keep);
             }
             JetstreamKind::Commit { .. } | JetstreamKind::Other => {}
             JetstreamKind::Identity => self.identity(&event.did),
@@ -114,10 +136,16 @@ impl Sorter<'_> {
         let Some(document) = self.resolver.identity().cached(did) else {
             return Inline::Look("commit");
         };
-        let Ok(key) = &document.signing_key else {
+        // One document for the proof and for what is kept of it.
+        let (Ok(key), Ok(pds)) = (&document.signing_key, &document.pds) else {
             return Inline::Look("sync");
         };
-        if self.source.kind == SourceKind::Pds && document.pds.as_ref() != Ok(&self.source.origin) {
+        let identity = IdentityFacts {
+            pds: Some(pds.clone()),
+            key: Some(key.clone()),
+            handle: HandleCheck::Inconclusive,
+        };
+        if self.source.kind == SourceKind::Pds && *pds != self.source.origin {
             // Either the account has left this PDS, or what we know of it is old.
             metrics::counter!("atcomm_ingest_drops_total", "reason" => "other_pds").increment(1);
             return Inline::Look("sync");
@@ -151,22 +179,13 @@ impl Sorter<'_> {
         {
             return dropped("frame_mismatch", "commit");
         }
-        Inline::Proven(proven)
+        Inline::Proven(proven, identity)
     }
 
-    fn observe(&mut self, did: &Did, proven: Proven, now: Timestamp) {
-        let identity = self
-            .resolver
-            .identity()
-            .cached(did)
-            .map(|document| IdentityFacts {
-                pds: document.pds.clone().ok(),
-                key: document.signing_key.clone().ok(),
-                handle: HandleCheck::Inconclusive,
-            });
+    fn observe(&mut self, did: &Did, proven: Proven, identity: IdentityFacts, now: Timestamp) {
         self.batch.observations.push(Observation {
             did: did.clone(),
-            identity,
+            identity: Some(identity),
             finding: match proven {
                 Proven::Present(record) => Finding::Present(record),
                 Proven::Absent(absence) => Finding::Absent(absence),
@@ -178,13 +197,13 @@ impl Sorter<'_> {
         });
     }
 
-    fn look(&mut self, did: &str, reason: &'static str, hint: Option<AccountStatus>) {
+    fn look(&mut self, did: &str, reason: &'static str, hint: HintChange) {
         if let Some(did) = self.did(did) {
             self.owe(did, reason, hint);
         }
     }
 
-    fn owe(&mut self, did: Did, event: &'static str, hint: Option<AccountStatus>) {
+    fn owe(&mut self, did: Did, event: &'static str, hint: HintChange) {
         if event != "commit" {
             // The look has to read the identity anew, whatever comes to be owed after this.
             self.resolver.identity().purge(&did);
@@ -196,6 +215,7 @@ impl Sorter<'_> {
             reason,
             hint,
             not_before,
+            listed: false,
         });
     }
 
@@ -214,8 +234,8 @@ impl Sorter<'_> {
     reason = "lives for the length of one event"
 )]
 enum Inline {
-    /// A proof.
-    Proven(Proven),
+    /// A proof, and the identity under which it holds.
+    Proven(Proven, IdentityFacts),
     /// A reason to look.
     Look(&'static str),
 }

@@ -1,14 +1,12 @@
 //! Following one stream: connect, read, sort, write, and connect again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Sorter;
-use super::{Source, SourceKind};
+use super::{Source, SourceKind, Walkable};
 use crate::clock::Clock;
 use crate::directory::{Batch, Outcome};
 use crate::net::{NetError, Reach, Received, StreamReader, WsOptions};
@@ -43,6 +41,9 @@ const POISONED: u32 = 3;
 /// switch from replay to live.
 const OVERLAP_US: i64 = 5_000_000;
 
+/// How far back a Jetstream can be asked for, as its users see it.
+const JETSTREAM_KEEPS_US: i64 = 24 * 3600 * 1_000_000;
+
 /// A stream that continues this much later than the cursor, and not at the next number, has a
 /// hole, whether or not it says so.
 const SILENT_GAP: Duration = Duration::from_secs(3600);
@@ -64,8 +65,9 @@ pub(super) struct Reader {
     source: Source,
     resolver: Resolver,
     clock: Clock,
-    /// Wakes the walk of the same source.
-    walk: Arc<Notify>,
+    /// Walks that find what this stream misses: the source's own, or for a Jetstream, which
+    /// enumerates nothing, those of all others.
+    walks: Vec<Walkable>,
     /// Place reached and its time, as far as it was read.
     place: Option<(i64, Option<String>)>,
     batch: Batch,
@@ -73,28 +75,27 @@ pub(super) struct Reader {
     moved: bool,
     /// Nothing was read yet on this connection.
     fresh: bool,
+    /// The next connection begins with what is live: what can be replayed cannot be read.
+    live: bool,
 }
 
 impl Reader {
-    pub(super) fn new(source: Source, resolver: Resolver, clock: Clock, walk: Arc<Notify>) -> Self {
-        let batch = Self::empty_batch(&source);
+    pub(super) fn new(
+        source: Source,
+        resolver: Resolver,
+        clock: Clock,
+        walks: Vec<Walkable>,
+    ) -> Self {
         Self {
             source,
             resolver,
             clock,
-            walk,
+            walks,
             place: None,
-            batch,
+            batch: Batch::default(),
             moved: false,
             fresh: true,
-        }
-    }
-
-    fn empty_batch(source: &Source) -> Batch {
-        let from = (source.kind == SourceKind::Pds).then(|| source.origin.clone());
-        Batch {
-            from,
-            ..Batch::default()
+            live: false,
         }
     }
 
@@ -132,6 +133,7 @@ impl Reader {
                     };
                     if poison.1 >= POISONED {
                         self.skip_ahead("the stream cannot be read past this place");
+                        self.live = true;
                         poison = (None, 0);
                     }
                 }
@@ -189,8 +191,14 @@ impl Reader {
     fn gap(&mut self) {
         metrics::counter!("atcomm_ingest_gaps_total", "source" => self.source.name.clone())
             .increment(1);
-        self.batch.gap = Some(self.source.name.clone());
+        self.batch.gaps = self.walks.iter().map(|walk| walk.source.clone()).collect();
         self.moved = true;
+    }
+
+    fn wake_walks(&self) {
+        for walk in &self.walks {
+            walk.wake.notify_one();
+        }
     }
 
     /// One connection, from its opening to its end.
@@ -234,12 +242,26 @@ impl Reader {
         tracing::info!(source = self.source.name, "following");
         metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone()).set(1.0);
         self.fresh = true;
+        let now_us = self.clock.now().millis().saturating_mul(1000);
+        if self.source.kind == SourceKind::Jetstream
+            && self
+                .place
+                .as_ref()
+                .is_some_and(|(at, _)| now_us - at > JETSTREAM_KEEPS_US)
+        {
+            // The host begins with the oldest it has, and does not say so.
+            tracing::warn!(
+                source = self.source.name,
+                "the cursor is older than what is kept"
+            );
+            self.gap();
+        }
         if self.source.kind == SourceKind::Jetstream && self.place.is_none() {
             // A place in time even where nothing happens, so that a restart misses nothing.
-            self.place = Some((self.clock.now().millis().saturating_mul(1000), None));
+            self.place = Some((now_us, None));
             self.moved = true;
         }
-        self.walk.notify_one();
+        self.wake_walks();
         let end = self.read(&mut socket, stop).await;
         socket.close().await;
         end
@@ -252,7 +274,7 @@ impl Reader {
         match (&self.place, self.source.kind) {
             (Some((position, _)), SourceKind::Jetstream) => Some(position - OVERLAP_US),
             (Some((position, _)), _) => Some(*position),
-            (None, SourceKind::Pds) => Some(0),
+            (None, SourceKind::Pds) if !self.live => Some(0),
             (None, _) => None,
         }
     }
@@ -430,6 +452,7 @@ impl Reader {
             let time = time.map(str::to_owned);
             self.place = Some((seq, time));
             self.moved = true;
+            self.live = false;
         }
     }
 
@@ -466,7 +489,7 @@ impl Reader {
         if self.work() == 0 && !self.moved {
             return;
         }
-        let mut batch = std::mem::replace(&mut self.batch, Self::empty_batch(&self.source));
+        let mut batch = std::mem::take(&mut self.batch);
         batch.cursor = self
             .place
             .clone()
@@ -476,7 +499,7 @@ impl Reader {
                 event_time,
             });
         self.moved = false;
-        let (owed, gap) = (!batch.owed.is_empty(), batch.gap.is_some());
+        let (owed, gap) = (!batch.owed.is_empty(), !batch.gaps.is_empty());
         let directory = self.resolver.directory();
         let mut wait = Duration::from_millis(100);
         loop {
@@ -486,7 +509,7 @@ impl Reader {
                         self.resolver.wake();
                     }
                     if gap {
-                        self.walk.notify_one();
+                        self.wake_walks();
                     }
                     return;
                 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::directory::{Batch, backoff};
 use crate::net::{NetError, Reach, Request};
 use crate::resolve::Resolver;
-use crate::store::{Owed, StoreError, WalkRow};
+use crate::store::{HintChange, Owed, StoreError, WalkRow};
 use crate::syntax::{COLLECTION, Did};
 
 /// Accounts asked for per page.
@@ -37,6 +37,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Relays list what they know; they are asked again this often.
 const RELAY_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How often it is looked up whether that time has come.
+const AGAIN_CHECK: Duration = Duration::from_secs(600);
 
 /// The two listings have the same shape where it matters.
 #[derive(Deserialize)]
@@ -128,18 +131,31 @@ impl Walk {
         }
     }
 
-    /// Ends when it is time to ask a relay again, and begins that walk.
+    /// Ends when it is time to ask a relay again, and begins that walk. The time is the store's,
+    /// so that neither a restart nor a reconnect puts it off.
     async fn again(&self) {
         if self.source.kind != SourceKind::Relay {
             return std::future::pending().await;
         }
-        sleep(RELAY_AGAIN).await;
-        let batch = Batch {
-            gap: Some(self.source.name.clone()),
-            ..Batch::default()
-        };
-        if let Err(error) = self.resolver.directory().apply_batch(batch).await {
-            tracing::error!(%error, "cannot begin a walk");
+        loop {
+            sleep(AGAIN_CHECK).await;
+            let name = self.source.name.clone();
+            let directory = self.resolver.directory();
+            let row = directory.store().query(move |q| q.walk(&name)).await;
+            let done = row.ok().flatten().and_then(|row| row.done_at);
+            if done.is_some_and(|done| self.clock.now().since(done) >= RELAY_AGAIN) {
+                let gaps = vec![self.source.name.clone()];
+                match directory
+                    .apply_batch(Batch {
+                        gaps,
+                        ..Batch::default()
+                    })
+                    .await
+                {
+                    Ok(_) => return,
+                    Err(error) => tracing::error!(%error, "cannot begin a walk"),
+                }
+            }
         }
     }
 
@@ -152,10 +168,10 @@ impl Walk {
             // Read anew for every page: a gap begins the walk from the start.
             let name = self.source.name.clone();
             let Some(mut row) = directory.store().query(move |q| q.walk(&name)).await? else {
-                let gap = Some(self.source.name.clone());
+                let gaps = vec![self.source.name.clone()];
                 directory
                     .apply_batch(Batch {
-                        gap,
+                        gaps,
                         ..Batch::default()
                     })
                     .await?;
@@ -194,18 +210,21 @@ impl Walk {
         }
     }
 
+    /// Waits while too much of what was listed is still due; what was put off does not count.
     async fn wait_for_room(&self) -> Result<(), StoreError> {
-        while self
-            .resolver
-            .directory()
-            .store()
-            .query(|q| q.pending_count())
-            .await?
-            > MAX_OWED
-        {
+        let directory = self.resolver.directory();
+        loop {
+            let now = self.clock.now();
+            if directory
+                .store()
+                .query(move |q| q.listed_count(now))
+                .await?
+                <= MAX_OWED
+            {
+                return Ok(());
+            }
             sleep(OWED_CHECK).await;
         }
-        Ok(())
     }
 
     async fn page(&self, position: Option<&str>) -> Result<Page, PageError> {
@@ -250,7 +269,8 @@ impl Walk {
             .map(|did| Owed {
                 did,
                 reason: reason.clone(),
-                hint: None,
+                hint: HintChange::Keep,
+                listed: true,
                 not_before: now,
             })
             .collect()

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Cause, Inner, LookError, Looked};
+use super::{Cause, IdentityNeed, Inner, LookError, Looked};
 use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, Refusal, RefusalKind, Settle,
 };
@@ -109,41 +109,30 @@ impl Inner {
                 outcome: Outcome::NotEnrolled,
                 refusal: None,
                 car: None,
+                sifted: true,
             });
         }
-        let freshness = if cause.fresh_identity {
-            Freshness::Fresh
-        } else {
-            Freshness::Cached
-        };
-        let identity = self.identity.resolve(did, freshness).await;
-        let (identity, found) = match identity {
+        let (identity, found) = match self.identify(did, cause.identity).await {
             Ok(document) => self.examine(did, document, cause).await,
             Err(error) => (None, identity_failure(error)),
         };
         let (found, error) = match found {
             Ok(found) => (found, None),
             Err(error) => {
-                let unreachable = Finding::Unreachable;
-                (
-                    Found {
-                        finding: unreachable,
-                        refusal: None,
-                        car: None,
-                    },
-                    Some(error),
-                )
+                let finding = match self.announced(did, identity.as_deref(), cause).await? {
+                    Some(status) => Finding::Inactive(status),
+                    // Our own limits say nothing about the account.
+                    None if matches!(error, LookError::Busy { .. }) => return Err(error),
+                    None => Finding::Unreachable,
+                };
+                let found = Found {
+                    finding,
+                    refusal: None,
+                    car: None,
+                };
+                (found, Some(error))
             }
         };
-        if error
-            .as_ref()
-            .is_some_and(|e| matches!(e, LookError::Busy { .. }))
-        {
-            // Our own limits say nothing about the account.
-            return Err(error.unwrap_or(LookError::Busy {
-                retry_after: Duration::ZERO,
-            }));
-        }
         let facts = match &identity {
             Some(document) => {
                 // Accounts that leave no trace in the directory need no handle.
@@ -192,7 +181,51 @@ impl Inner {
             outcome,
             refusal: found.refusal,
             car: found.car,
+            sifted: false,
         })
+    }
+
+    async fn identify(
+        &self,
+        did: &Did,
+        need: IdentityNeed,
+    ) -> Result<Arc<DidDocument>, IdentityError> {
+        match need {
+            IdentityNeed::Cached => self.identity.resolve(did, Freshness::Cached).await,
+            IdentityNeed::Renewed => match self.identity.resolve(did, Freshness::Fresh).await {
+                Err(IdentityError::Unreachable { .. }) => {
+                    self.identity.resolve(did, Freshness::Cached).await
+                }
+                answer => answer,
+            },
+            IdentityNeed::Anew => {
+                // A look-up that began before this look may carry the old answer.
+                self.identity.purge(did);
+                self.identity.resolve(did, Freshness::Fresh).await
+            }
+        }
+    }
+
+    /// The status that the account's own PDS announced, for a look that cannot ask: hiding an
+    /// account must not wait for a directory or a host that is down.
+    async fn announced(
+        &self,
+        did: &Did,
+        document: Option<&DidDocument>,
+        cause: &Cause,
+    ) -> Result<Option<AccountStatus>, LookError> {
+        let Some(hint) = cause.hint.as_ref().filter(|hint| !hint.status.is_active()) else {
+            return Ok(None);
+        };
+        let own = match document {
+            Some(document) => document.pds.as_ref().ok() == Some(&hint.pds),
+            None => {
+                let did = did.clone();
+                let entry = self.directory.store().query(move |q| q.entry(&did)).await?;
+                entry.is_some_and(|entry| entry.pds.as_ref() == Some(&hint.pds))
+            }
+        };
+        Ok(own.then(|| hint.status.clone()))
     }
 
     /// Asks the account's PDS and proves its answer. When a signature does not hold, the identity
@@ -217,7 +250,10 @@ impl Inner {
                 })
             )
         };
-        if !doubtful(&found) || cause.fresh_identity || self.doubted.contains_key(did) {
+        if !doubtful(&found)
+            || cause.identity == IdentityNeed::Anew
+            || self.doubted.contains_key(did)
+        {
             return (Some(document), found);
         }
         self.doubted.insert(did.clone(), ());
@@ -227,15 +263,17 @@ impl Inner {
                 let found = self.fetch_and_prove(did, &fresh, cause).await;
                 (Some(fresh), found)
             }
-            // An old document that names the PDS which the account left would hide it.
+            // An old document that names the PDS which the account left would hide it, unless
+            // that PDS announced the same.
             Err(IdentityError::Unreachable { retry_after })
-                if matches!(
-                    found,
-                    Ok(Found {
-                        finding: Finding::Inactive(_),
-                        ..
-                    })
-                ) =>
+                if cause.hint.is_none()
+                    && matches!(
+                        found,
+                        Ok(Found {
+                            finding: Finding::Inactive(_),
+                            ..
+                        })
+                    ) =>
             {
                 let error = identity_failure(IdentityError::Unreachable { retry_after });
                 (None, error)
@@ -265,13 +303,11 @@ impl Inner {
             }
         };
         let answer = self.get_record(did, pds).await;
-        let answer = match (answer, &cause.hint) {
-            // Its own PDS announced why it may not answer.
-            (Err(LookError::Unreachable { .. }), Some(status)) if !status.is_active() => {
-                Answer::Inactive(status.clone())
-            }
-            (answer, _) => answer?,
-        };
+        let announced_deleted = cause
+            .hint
+            .as_ref()
+            .is_some_and(|hint| hint.pds == *pds && hint.status == AccountStatus::Deleted);
+        let answer = answer?;
         Ok(match answer {
             Answer::Car(car) => {
                 let now = self.clock.now();
@@ -294,7 +330,7 @@ impl Inner {
                 )),
                 car: None,
             },
-            Answer::RepoNotFound if cause.hint == Some(AccountStatus::Deleted) => {
+            Answer::RepoNotFound if announced_deleted => {
                 let mut found = Found::inactive(AccountStatus::Deleted);
                 found.finding = Finding::Deleted;
                 found

@@ -5,13 +5,14 @@
 //! accounts and nobody else's.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cause, LookError, Resolver};
-use crate::directory::{Settle, backoff};
+use super::{Cause, IdentityNeed, LookError, Looked, Resolver};
+use crate::directory::{Outcome, Settle, backoff};
 use crate::store::{PendingRow, StoreError};
 use crate::syntax::{Did, MediatorDid, Origin};
 
@@ -19,11 +20,18 @@ use crate::syntax::{Did, MediatorDid, Origin};
 const ROUND: Duration = Duration::from_millis(500);
 
 /// Mediators looked up at the same time.
-const MEDIATORS_AT_ONCE: usize = 8;
+const MEDIATORS_AT_ONCE: usize = 16;
 
 /// An owed look is given up after this many tries without success, about ten days; an account in
 /// the directory is looked at again by age all the same.
 const MAX_ATTEMPTS: u32 = 250;
+
+/// An account that is not in the directory and shows nothing that can be proven is tried this
+/// often, over about four hours.
+const MAX_UNPROVEN: u32 = 8;
+
+/// Most that a look which was turned away waits beyond what it was told.
+const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
 /// The background worker.
 pub struct Worker {
@@ -116,41 +124,48 @@ impl Worker {
     }
 
     async fn mediators(&self) {
-        let inner = &self.resolver.inner;
+        let mut busy: HashSet<MediatorDid> = HashSet::new();
+        let mut checks: JoinSet<MediatorDid> = JoinSet::new();
         loop {
-            let due = match inner.directory.due_mediators(MEDIATORS_AT_ONCE).await {
-                Ok(due) => due,
-                Err(error) => {
-                    tracing::error!(%error, "cannot read which mediators are due");
-                    Vec::new()
+            while let Some(done) = checks.try_join_next() {
+                forget(&mut busy, done);
+            }
+            let mut started = false;
+            if busy.len() < MEDIATORS_AT_ONCE {
+                // One that hangs holds up a place, and nobody else.
+                let limit = MEDIATORS_AT_ONCE + busy.len();
+                match self.resolver.inner.directory.due_mediators(limit).await {
+                    Ok(due) => {
+                        for did in due {
+                            if busy.len() == MEDIATORS_AT_ONCE || !busy.insert(did.clone()) {
+                                continue;
+                            }
+                            let resolver = self.resolver.clone();
+                            checks.spawn(async move { resolver.check(did).await });
+                            started = true;
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "cannot read which mediators are due"),
                 }
-            };
-            if due.is_empty() {
-                tokio::select! {
-                    () = inner.wake_mediators.notified() => {}
-                    () = tokio::time::sleep(ROUND) => {}
-                }
+            }
+            if started {
                 continue;
             }
-            let checks = due
-                .iter()
-                .map(|did: &MediatorDid| inner.check_mediator(did));
-            for checked in futures_util::future::join_all(checks).await {
-                if let Err(error) = checked {
-                    tracing::error!(%error, "cannot keep what a mediator says");
-                    tokio::time::sleep(ROUND).await;
-                }
+            tokio::select! {
+                Some(done) = checks.join_next(), if !checks.is_empty() => forget(&mut busy, done),
+                () = self.resolver.inner.wake_mediators.notified() => {}
+                () = tokio::time::sleep(ROUND) => {}
             }
         }
     }
 }
 
-fn forget(busy: &mut HashSet<Did>, done: Result<Did, tokio::task::JoinError>) {
+fn forget<T: Eq + Hash>(busy: &mut HashSet<T>, done: Result<T, tokio::task::JoinError>) {
     match done {
-        Ok(did) => {
-            busy.remove(&did);
+        Ok(one) => {
+            busy.remove(&one);
         }
-        // Which account it was is not known any more; none may stay busy for ever.
+        // Which one it was is not known any more; none may stay busy for ever.
         Err(error) => {
             tracing::error!(%error, "a look failed");
             busy.clear();
@@ -159,23 +174,56 @@ fn forget(busy: &mut HashSet<Did>, done: Result<Did, tokio::task::JoinError>) {
 }
 
 impl Resolver {
+    /// Looks one mediator up.
+    async fn check(&self, did: MediatorDid) -> MediatorDid {
+        if let Err(error) = self.inner.check_mediator(&did).await {
+            tracing::error!(%error, "cannot keep what a mediator says");
+            tokio::time::sleep(ROUND).await;
+        }
+        did
+    }
+
     /// Does one owed look, and writes how it ended.
     async fn work(&self, task: Task) -> Did {
         let (cause, row) = match &task {
             Task::Owed(row) => (cause_of(row), Some(row)),
-            Task::Due(_) => (Cause::new("recheck"), None),
+            Task::Due(_) => {
+                let cause = Cause {
+                    identity: IdentityNeed::Renewed,
+                    ..Cause::new("recheck")
+                };
+                (cause, None)
+            }
         };
         let did = task.did();
         let settle = row.map_or(Settle::Nothing, |row| Settle::Done(row.generation));
         let result = self.look_and_settle(did, cause, settle, None).await;
+        let now = self.inner.clock.now();
+        let put_off = |row: &PendingRow, wait: Duration, failed: bool| Settle::PutOff {
+            generation: row.generation,
+            not_before: now.plus(wait),
+            failed,
+        };
         let (label, end) = match (&result, row) {
-            (Ok(_), _) => ("done", None),
+            (Ok(looked), Some(row)) => match self.left_over(looked, row) {
+                Some(LeftOver::Overtaken) => ("again", Some(put_off(row, ROUND, false))),
+                Some(LeftOver::Unproven) => {
+                    let wait = backoff(row.attempts + 1, spread(did));
+                    ("unproven", Some(put_off(row, wait, true)))
+                }
+                Some(LeftOver::GivenUp) => ("given_up", Some(Settle::Done(row.generation))),
+                None => ("done", None),
+            },
+            (Ok(_), None) => ("done", None),
             (Err(error), row) => {
-                let now = self.inner.clock.now();
                 let busy = matches!(error, LookError::Busy { .. });
                 let attempts = row.map_or(1, |row| row.attempts + 1);
                 let wait = match error {
-                    LookError::Busy { retry_after } => spread_out(*retry_after, did),
+                    LookError::Busy { retry_after } => {
+                        // The longer a look waits already, the less a moment more matters.
+                        let age = row.map_or(Duration::ZERO, |row| now.since(row.since));
+                        spread_out(*retry_after, did) + (age / 8).min(MAX_BUSY_WAIT)
+                    }
                     LookError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
                         .max(
                             retry_after
@@ -184,15 +232,9 @@ impl Resolver {
                         ),
                     LookError::Store(_) => Duration::from_secs(5),
                 };
-                let end = row.map(|row| {
-                    if attempts > MAX_ATTEMPTS {
-                        return Settle::Done(row.generation);
-                    }
-                    Settle::PutOff {
-                        generation: row.generation,
-                        not_before: now.plus(wait),
-                        failed: !busy,
-                    }
+                let end = row.map(|row| match attempts > MAX_ATTEMPTS {
+                    true => Settle::Done(row.generation),
+                    false => put_off(row, wait, !busy),
                 });
                 (if busy { "busy" } else { "failed" }, end)
             }
@@ -214,6 +256,31 @@ impl Resolver {
             tokio::time::sleep(ROUND).await;
         }
         did.clone()
+    }
+}
+
+/// Why an owed look is not done though it ended without an error.
+enum LeftOver {
+    /// Something newer was applied meanwhile; status and handle were not looked at since.
+    Overtaken,
+    /// Nothing could be proven, and nothing in the directory will lead to another look.
+    Unproven,
+    /// As before, too often.
+    GivenUp,
+}
+
+impl Resolver {
+    fn left_over(&self, looked: &Looked, row: &PendingRow) -> Option<LeftOver> {
+        match looked.outcome {
+            Outcome::Ignored => Some(LeftOver::Overtaken),
+            Outcome::Unverifiable if !self.inner.directory.knows(row.did.as_str()) => {
+                Some(match row.attempts < MAX_UNPROVEN {
+                    true => LeftOver::Unproven,
+                    false => LeftOver::GivenUp,
+                })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -242,10 +309,14 @@ fn cause_of(row: &PendingRow) -> Cause {
     } else {
         None
     };
-    let fresh_identity = matches!(event, "sync" | "identity" | "account");
+    let identity = match event {
+        "sync" | "identity" | "account" => IdentityNeed::Anew,
+        _ if source == "listing" => IdentityNeed::Renewed,
+        _ => IdentityNeed::Cached,
+    };
     Cause {
         source,
-        fresh_identity,
+        identity,
         hint: row.hint.clone(),
         sift,
     }

@@ -5,7 +5,8 @@ use rusqlite::Row;
 
 use super::StoreError;
 use super::row::{
-    AccountStatus, Change, ChangeKind, Entry, MediatorRow, PackageState, PendingRow, ProofMethod,
+    AccountStatus, Change, ChangeKind, Entry, Hint, MediatorRow, PackageState, PendingRow,
+    ProofMethod,
 };
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
@@ -120,10 +121,16 @@ pub(super) fn read_pending(row: &Row<'_>) -> Result<PendingRow, rusqlite::Error>
     Ok(PendingRow {
         did: parsed(row, "did", Did::parse)?,
         reason: row.get("reason")?,
-        hint: row
-            .get::<_, Option<String>>("hint")?
-            .as_deref()
-            .map(AccountStatus::parse),
+        hint: match (
+            row.get::<_, Option<String>>("hint")?,
+            maybe(row, "hint_pds", Origin::parse)?,
+        ) {
+            (Some(status), Some(pds)) => Some(Hint {
+                status: AccountStatus::parse(&status),
+                pds,
+            }),
+            _ => None,
+        },
         not_before: time(row, "not_before")?,
         attempts: row.get("attempts")?,
         generation: row.get("generation")?,

@@ -125,12 +125,30 @@ impl Queries<'_> {
         )
     }
 
-    /// Owed looks that are due by `now`, the longest due first.
+    /// Owed looks that are due by `now`: what is news first, then what was only listed, each the
+    /// longest due first.
     pub fn due_pending(&self, now: Timestamp, limit: usize) -> Result<Vec<PendingRow>, StoreError> {
         let mut query = self.0.prepare_cached(
-            "SELECT * FROM pending WHERE not_before <= ?1 ORDER BY not_before LIMIT ?2",
+            "SELECT * FROM pending WHERE listed = ?1 AND not_before <= ?2
+             ORDER BY not_before LIMIT ?3",
         )?;
-        collect(query.query_map(params![now.millis(), to_i64(limit)], read_pending)?)
+        let mut due = Vec::new();
+        for listed in [false, true] {
+            let rest = to_i64(limit - due.len());
+            due.extend(collect(
+                query.query_map(params![listed, now.millis(), rest], read_pending)?,
+            )?);
+        }
+        Ok(due)
+    }
+
+    /// Owed looks that are due by `now` because an enumeration came by.
+    pub fn listed_count(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT count(*) FROM pending WHERE listed = 1 AND not_before <= ?1")?;
+        let count: i64 = query.query_row([now.millis()], |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// The look owed to one account.

@@ -235,6 +235,26 @@ pub struct Change {
     pub proof: Option<Vec<u8>>,
 }
 
+/// A status that a PDS announced of an account. It counts only while that PDS is the account's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The status.
+    pub status: AccountStatus,
+    /// Who announced it.
+    pub pds: Origin,
+}
+
+/// What an event means for the hint that is owed with a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HintChange {
+    /// Nothing.
+    Keep,
+    /// The account is active again.
+    Clear,
+    /// A newer one.
+    Set(Hint),
+}
+
 /// An account that is owed a look, as it is handed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owed {
@@ -242,8 +262,11 @@ pub struct Owed {
     pub did: Did,
     /// What led to it, in short words for the worker and for operators.
     pub reason: String,
-    /// Status that the account's own PDS announced, if that is what led to it.
-    pub hint: Option<AccountStatus>,
+    /// What it means for the status that a PDS announced.
+    pub hint: HintChange,
+    /// Whether only an enumeration came by: such looks wait for those that are news, and their
+    /// reason replaces no other.
+    pub listed: bool,
     /// Not before this time.
     pub not_before: Timestamp,
 }
@@ -255,8 +278,8 @@ pub struct PendingRow {
     pub did: Did,
     /// What led to it last.
     pub reason: String,
-    /// Status that the account's own PDS announced.
-    pub hint: Option<AccountStatus>,
+    /// Status that a PDS announced of the account.
+    pub hint: Option<Hint>,
     /// Not before this time.
     pub not_before: Timestamp,
     /// Looks without success so far.

@@ -83,13 +83,15 @@ CREATE INDEX change_did ON change (did, seq);
 CREATE TABLE pending (
   did        TEXT PRIMARY KEY,
   reason     TEXT NOT NULL,
-  hint       TEXT,                 -- account status that its own PDS announced
+  hint       TEXT,                 -- account status that a PDS announced of its account
+  hint_pds   TEXT,                 -- that PDS
   not_before INTEGER NOT NULL,
   attempts   INTEGER NOT NULL,
   generation INTEGER NOT NULL,     -- counts what was coalesced
-  since      INTEGER NOT NULL
+  since      INTEGER NOT NULL,
+  listed     INTEGER NOT NULL      -- 1: only an enumeration came by; done after what is news
 ) STRICT;
-CREATE INDEX pending_due ON pending (not_before);
+CREATE INDEX pending_due ON pending (listed, not_before);
 
 -- How far each source is durably processed.
 CREATE TABLE cursor (

@@ -155,7 +155,13 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
         let owed = Owed {
             did: did(7),
             reason: String::from(reason),
-            hint: hint.map(AccountStatus::parse),
+            hint: hint.map_or(HintChange::Keep, |status| {
+                HintChange::Set(Hint {
+                    status: AccountStatus::parse(status),
+                    pds: Origin::parse("https://pds.example.com").unwrap(),
+                })
+            }),
+            listed: reason == "listing",
             not_before: at(seconds),
         };
         f.store.transact(move |tx| tx.owe(&owed, at(0)))
@@ -172,7 +178,8 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
         (row.reason.as_str(), row.not_before, row.generation),
         ("account", at(20), 2)
     );
-    assert_eq!(row.hint, Some(AccountStatus::Takendown));
+    let hinted = row.hint.clone().map(|hint| hint.status);
+    assert_eq!(hinted, Some(AccountStatus::Takendown));
     assert!(
         f.store
             .query(|q| q.due_pending(at(19), 9))
@@ -322,4 +329,45 @@ async fn a_full_disk_is_ill_health_until_something_is_written_again() {
         .await
         .unwrap();
     assert!(f.store.is_healthy());
+}
+
+#[tokio::test]
+async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
+    let f = open();
+    let owe = |n: u64, reason: &str, seconds: i64| {
+        let owed = Owed {
+            did: did(n),
+            reason: reason.to_owned(),
+            hint: HintChange::Keep,
+            listed: reason.starts_with("listing"),
+            not_before: at(seconds),
+        };
+        f.store.transact(move |tx| tx.owe(&owed, at(0)))
+    };
+    owe(1, "listing https://a.example.com", 0).await.unwrap();
+    owe(2, "relay commit", 5).await.unwrap();
+    owe(2, "listing https://a.example.com", 0).await.unwrap();
+    let due = f.store.query(|q| q.due_pending(at(9), 9)).await.unwrap();
+    let order: Vec<_> = due
+        .iter()
+        .map(|row| (row.did.clone(), row.reason.as_str()))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            (did(2), "relay commit"),
+            (did(1), "listing https://a.example.com")
+        ]
+    );
+    assert_eq!(f.store.query(|q| q.listed_count(at(9))).await.unwrap(), 1);
+    // What was listed becomes news.
+    owe(1, "pds sync", 9).await.unwrap();
+    let row = f
+        .store
+        .query(|q| q.pending(&did(1)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((row.reason.as_str(), row.not_before), ("pds sync", at(0)));
+    assert_eq!(f.store.query(|q| q.listed_count(at(9))).await.unwrap(), 0);
 }

@@ -8,13 +8,17 @@ use rusqlite::{Connection, named_params, params};
 use super::StoreError;
 use super::columns::{collect, parsed};
 use super::directory::Queries;
-use super::row::{AccountStatus, Change, Entry, MediatorRow, Owed, SourceCursor, WalkRow};
+use super::row::{Change, Entry, HintChange, MediatorRow, Owed, SourceCursor, WalkRow};
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
 use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 /// Changes kept of one account, the newest.
-const MAX_CHANGES: i64 = 1000;
+const MAX_CHANGES: i64 = 256;
+
+/// Largest proof kept of what is superseded or went backwards, in bytes: larger ones come from
+/// paths inflated on purpose.
+const MAX_KEPT_PROOF: usize = 16 * 1024;
 
 /// A transaction: [`Queries`] that see its own writes, and the writes.
 pub struct Tx<'c>(Queries<'c>);
@@ -177,6 +181,9 @@ impl Tx<'_> {
 
     /// Keeps the proof of a package that is superseded with the change that brought it.
     pub fn keep_proof(&self, seq: i64, proof: &[u8]) -> Result<(), StoreError> {
+        if proof.len() > MAX_KEPT_PROOF {
+            return Ok(());
+        }
         self.conn()
             .prepare_cached("UPDATE change SET proof = ?2 WHERE seq = ?1")?
             .execute(params![seq, proof])?;
@@ -212,23 +219,36 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Owes an account a look. An account that is already owed one keeps its place; the earlier
-    /// time and the newer hint stand.
+    /// Owes an account a look. An account that is already owed one keeps its place: the earlier
+    /// time stands, and what is news prevails over what was only listed.
     pub fn owe(&self, owed: &Owed, now: Timestamp) -> Result<(), StoreError> {
+        let (status, pds) = match &owed.hint {
+            HintChange::Set(hint) => (Some(hint.status.as_str()), Some(hint.pds.as_str())),
+            HintChange::Keep | HintChange::Clear => (None, None),
+        };
         self.conn()
             .prepare_cached(
-                "INSERT INTO pending (did, reason, hint, not_before, attempts, generation, since)
-                 VALUES (?1, ?2, ?3, ?4, 0, 1, ?5)
-                 ON CONFLICT (did) DO UPDATE SET reason = ?2, hint = ?3,
-                   not_before = min(not_before, ?4), generation = generation + 1",
+                "INSERT INTO pending (did, reason, hint, hint_pds, not_before, attempts,
+                   generation, since, listed)
+                 VALUES (:did, :reason, :hint, :hint_pds, :not_before, 0, 1, :now, :listed)
+                 ON CONFLICT (did) DO UPDATE SET
+                   reason = iif(:listed, reason, :reason),
+                   hint = iif(:keep, hint, :hint),
+                   hint_pds = iif(:keep, hint_pds, :hint_pds),
+                   not_before = min(not_before, :not_before),
+                   generation = generation + 1,
+                   listed = min(listed, :listed)",
             )?
-            .execute(params![
-                owed.did.as_str(),
-                owed.reason,
-                owed.hint.as_ref().map(AccountStatus::as_str),
-                owed.not_before.millis(),
-                now.millis(),
-            ])?;
+            .execute(named_params! {
+                ":did": owed.did.as_str(),
+                ":reason": owed.reason,
+                ":hint": status,
+                ":hint_pds": pds,
+                ":not_before": owed.not_before.millis(),
+                ":now": now.millis(),
+                ":listed": owed.listed,
+                ":keep": owed.hint == HintChange::Keep,
+            })?;
         Ok(())
     }
 
@@ -278,6 +298,18 @@ impl Tx<'_> {
                 row.next_check_at.millis(),
                 row.failures
             ])?;
+        Ok(())
+    }
+
+    /// Puts the next look-up of a mediator off.
+    pub fn postpone_mediator(
+        &self,
+        did: &MediatorDid,
+        next_check_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("UPDATE mediator SET next_check_at = ?2 WHERE did = ?1")?
+            .execute(params![did.as_str(), next_check_at.millis()])?;
         Ok(())
     }
 
