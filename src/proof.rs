@@ -5,8 +5,9 @@
 //! signed commit and the nodes of the repository tree on the path to the record. Nothing of who
 //! sent it is trusted. Only this module makes the two `Verified...` types.
 //!
-//! The proof library reads container, commit and signature and walks the tree; its answer counts
-//! only when our own walk (`tree`), which adds the rules it leaves open, reaches the same one.
+//! The proof library reads container and blocks, checks the signature and walks the tree; its
+//! answer counts only when our own walk (`tree`), which adds the rules it leaves open, reaches the
+//! same one.
 //!
 //! Source: atproto repository and sync specifications.
 
@@ -23,12 +24,11 @@ use std::time::Duration;
 
 use ipld_core::cid::Cid;
 use shrike::car::{BlockRef, SliceReader, Writer};
-use shrike::cbor::{Cid as BlockCid, Codec, Value, decode};
+use shrike::cbor::{Cid as BlockCid, Codec, Value, decode, encode_value};
 use shrike::mst::{BlockSource, DetachedTree, MstError};
-use shrike::repo::Commit;
 
 use crate::clock::Timestamp;
-use crate::key::SigningKey;
+use crate::key::{SIGNATURE_LEN, SigningKey};
 use crate::syntax::{Did, RECORD_PATH, Rev};
 
 /// Largest answer of `getRecord` taken as a proof, in bytes. A typical one has 1 to 6 KB; an
@@ -239,8 +239,9 @@ pub fn verify(
         return Err(ProofError::Oversize);
     }
     let blocks = Blocks::read(car)?;
-    let (commit, rev) = read_commit(&blocks, did, now)?;
-    check_signature(&commit, key)?;
+    let commit = read_commit(&blocks, did, now)?;
+    key.verify(&commit.unsigned, commit.signature)
+        .map_err(|_| ProofError::Signature)?;
     let found = ask_library(&blocks, commit.data)?;
     let path = tree::walk(&blocks, commit.data)?;
     // Two readings of the same bytes by two implementations: when they differ, neither counts.
@@ -258,7 +259,7 @@ pub fn verify(
         key: key.clone(),
         commit: public_cid(&blocks.root)?,
         data: public_cid(&commit.data)?,
-        rev,
+        rev: commit.rev,
         car: blocks.cut(&needed)?,
     };
     Ok(match record {
@@ -274,34 +275,63 @@ pub fn verify(
     })
 }
 
-/// The signed commit at the root, with the rules that the library leaves open: version 3,
-/// canonical form (so that the signature covers every byte), a revision that is not in the
-/// future.
-fn read_commit(
-    blocks: &Blocks<'_>,
+/// What is needed of a signed commit.
+struct Commit<'a> {
+    rev: Rev,
+    data: BlockCid,
+    signature: &'a [u8],
+    /// What was signed: the commit without its signature, in canonical form.
+    unsigned: Vec<u8>,
+}
+
+/// Reads the commit at the root: version 3, its six fields and no other, in canonical form, so
+/// that the signature covers every byte; of the account asked for, and not from the future.
+///
+/// The library's own reader knows neither every DID of an account nor refuses other fields.
+fn read_commit<'a>(
+    blocks: &Blocks<'a>,
     did: &Did,
     now: Timestamp,
-) -> Result<(Commit, Rev), ProofError> {
+) -> Result<Commit<'a>, ProofError> {
     let bytes = blocks.get(&blocks.root).ok_or(ProofError::Roots)?;
     if blocks.root.codec() != Codec::Drisl || bytes.len() > MAX_NODE_LEN {
         return Err(ProofError::Commit);
     }
-    let commit = Commit::from_cbor(bytes).map_err(|_| ProofError::Commit)?;
-    if commit.version != 3 || commit.sig.is_none() {
+    let Ok(Value::Map(mut fields)) = decode(bytes) else {
         return Err(ProofError::Commit);
-    }
-    if commit.to_cbor().map_err(|_| ProofError::Commit)? != bytes {
+    };
+    let [
+        ("did", Value::Text(owner)),
+        ("rev", Value::Text(rev)),
+        ("sig", Value::Bytes(signature)),
+        ("data", Value::Cid(data)),
+        // Some servers link the commit before.
+        ("prev", Value::Null | Value::Cid(_)),
+        ("version", Value::Unsigned(3)),
+    ] = fields.as_slice()
+    else {
         return Err(ProofError::Commit);
+    };
+    let (owner, rev, signature, data) = (*owner, *rev, *signature, *data);
+    if signature.len() != SIGNATURE_LEN {
+        return Err(ProofError::Signature);
     }
-    if commit.did.as_str() != did.as_str() {
+    if owner != did.as_str() {
         return Err(ProofError::WrongDid);
     }
-    let rev = Rev::parse(commit.rev.to_string().as_str()).map_err(|_| ProofError::Rev)?;
+    let rev = Rev::parse(rev).map_err(|_| ProofError::Rev)?;
     let latest = now.plus(MAX_FUTURE).millis();
     if i64::try_from(rev.micros() / 1000).unwrap_or(i64::MAX) > latest {
         return Err(ProofError::Future);
     }
-    Ok((commit, rev))
+    fields.retain(|(name, _)| *name != "sig");
+    let unsigned = encode_value(&Value::Map(fields)).map_err(|_| ProofError::Commit)?;
+    Ok(Commit {
+        rev,
+        data,
+        signature,
+        unsigned,
+    })
 }
 
 /// What the data model forbids and the decoder lets pass: floats, and nesting without end.
@@ -321,13 +351,6 @@ fn check_record(value: &Value<'_>, depth: usize) -> Result<(), ProofError> {
         }
         _ => Ok(()),
     }
-}
-
-fn check_signature(commit: &Commit, key: &SigningKey) -> Result<(), ProofError> {
-    let unsigned = commit.unsigned_bytes().map_err(|_| ProofError::Commit)?;
-    let signature = commit.sig.as_ref().ok_or(ProofError::Commit)?;
-    key.verify(&unsigned, signature.as_bytes())
-        .map_err(|_| ProofError::Signature)
 }
 
 /// Where the library's own walk of the tree ends.
