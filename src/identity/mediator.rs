@@ -26,6 +26,9 @@ const PROBE_CAP: usize = 4096;
 /// For how long keys of an earlier document are shown when a new one cannot be had.
 const KEEP_KEYS: Duration = Duration::from_secs(24 * 3600);
 
+/// Longest reason that is kept, in bytes: what a certificate says of itself may be long.
+const MAX_REASON_LEN: usize = 256;
+
 /// What is known of a mediator, as the recipient view shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -196,7 +199,7 @@ impl MediatorDocument {
             .iter()
             .map(|s| s.uri.len() + 96)
             .sum::<usize>();
-        256 + keys + services + lists
+        512 + self.did.as_str().len() + keys + services + lists
     }
 }
 
@@ -313,7 +316,7 @@ async fn fetch(
     };
     let answer = net.get(&request).await.map_err(|e| match e {
         NetError::HostBusy { retry_after } => Failure::Busy(Busy { retry_after }),
-        e => fail(e.to_string(), e.is_transient()),
+        e => fail(short(e.to_string()), e.is_transient()),
     })?;
     let status = answer.status.as_u16();
     if status != 200 {
@@ -370,10 +373,15 @@ async fn probe(
         }
         Err(e) => {
             document.state = MediatorState::Unreachable;
-            document.reason = Some(e.to_string());
+            document.reason = Some(short(e.to_string()));
         }
     }
     true
+}
+
+fn short(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_LEN));
+    reason
 }
 
 /// Times as lexicons write them.

@@ -10,14 +10,18 @@ use crate::identity::document::{DocumentError, entries, is_of_type, parse_object
 use crate::key::{Curve, SigningKey};
 use crate::syntax::MediatorDid;
 
-/// Keys and services kept of one document; more is no mediator.
+/// Keys and services kept of one document; more is no mediator. These limits and the ones below
+/// are those of `at.didcomm.directory.defs`, which promises them to readers of the view.
 const MAX_KEYS: usize = 8;
 const MAX_SERVICES: usize = 8;
 
-/// Limits of one service: bytes of its address and of each routing key (a did:peer is long), and
-/// elements of its lists.
+/// Limits of one service, lengths in bytes: its address, its profiles, its routing keys (a
+/// did:peer is long).
 const MAX_URI_LEN: usize = 2048;
-const MAX_LIST: usize = 8;
+const MAX_PROFILES: usize = 16;
+const MAX_PROFILE_LEN: usize = 64;
+const MAX_ROUTING_KEYS: usize = 8;
+const MAX_ROUTING_KEY_LEN: usize = 4096;
 
 const X25519_CODEC: [u8; 2] = [0xec, 0x01];
 
@@ -167,12 +171,10 @@ fn endpoint_of(service: &Value, endpoint: &Value, development: bool) -> Option<S
     if uri.len() > MAX_URI_LEN || !is_address(uri, development) {
         return None;
     }
-    let accept = strings(properties, "accept")?;
-    let routing_keys = strings(properties, "routingKeys")?;
     Some(Service {
         uri: uri.to_owned(),
-        accept,
-        routing_keys,
+        accept: accept(properties)?,
+        routing_keys: routing_keys(properties)?,
     })
 }
 
@@ -193,17 +195,30 @@ fn is_address(uri: &str, development: bool) -> bool {
     scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
 }
 
-/// A list of texts within the limits. `None` beyond them: to leave out one of several routing keys
-/// would send mail astray.
-fn strings(properties: &Value, name: &str) -> Option<Vec<String>> {
-    let list: Vec<String> = entries(properties, name)
-        .map(|v| {
-            v.as_str()
-                .filter(|s| s.len() <= MAX_URI_LEN)
+/// The profiles, without those beyond the limits. `None` where none of several is left: an empty
+/// list would say that anything is accepted.
+fn accept(properties: &Value) -> Option<Vec<String>> {
+    let mut named = entries(properties, "accept").peekable();
+    let names_any = named.peek().is_some();
+    let profiles: Vec<String> = named
+        .filter_map(Value::as_str)
+        .filter(|profile| profile.len() <= MAX_PROFILE_LEN)
+        .take(MAX_PROFILES)
+        .map(str::to_owned)
+        .collect();
+    (!names_any || !profiles.is_empty()).then_some(profiles)
+}
+
+/// The routing keys. `None` beyond the limits: to leave out one of several would send mail astray.
+fn routing_keys(properties: &Value) -> Option<Vec<String>> {
+    let keys: Vec<String> = entries(properties, "routingKeys")
+        .map(|key| {
+            key.as_str()
+                .filter(|key| key.len() <= MAX_ROUTING_KEY_LEN)
                 .map(str::to_owned)
         })
         .collect::<Option<_>>()?;
-    (list.len() <= MAX_LIST).then_some(list)
+    (keys.len() <= MAX_ROUTING_KEYS).then_some(keys)
 }
 
 #[cfg(test)]

@@ -183,6 +183,60 @@ fn inv7_unusable_and_excess_services_are_left_out() {
     assert_eq!(parse(json!({"keyAgreement": many})).0.len(), MAX_KEYS);
 }
 
+/// Every bound that the lexicon of the view names holds for the longest document, and what fits it
+/// is kept.
+#[test]
+fn inv7_the_views_lexicon_bounds_what_is_read() {
+    let lexicon = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/lexicons/at/didcomm/directory/defs.json"
+    ));
+    let lexicon: Value = serde_json::from_str(&lexicon.unwrap()).unwrap();
+    let bound = |path: &str| -> usize {
+        let bound = lexicon.pointer(&format!("/defs/{path}/maxLength"));
+        bound.unwrap().as_u64().unwrap().try_into().unwrap()
+    };
+    let of_service = |name: &str| bound(&format!("serviceView/properties/{name}"));
+    assert_eq!(of_service("uri"), MAX_URI_LEN);
+    assert_eq!(of_service("accept"), MAX_PROFILES);
+    assert_eq!(of_service("accept/items"), MAX_PROFILE_LEN);
+    assert_eq!(of_service("routingKeys"), MAX_ROUTING_KEYS);
+    assert_eq!(of_service("routingKeys/items"), MAX_ROUTING_KEY_LEN);
+    assert_eq!(bound("mediatorView/properties/keyAgreement"), MAX_KEYS);
+    assert_eq!(bound("mediatorView/properties/services"), MAX_SERVICES);
+
+    let service = |uri: &str, accept: Value, routing_keys: Value| {
+        let endpoint = json!({"uri": uri, "accept": accept, "routingKeys": routing_keys});
+        services_of(json!([{"type": "DIDCommMessaging", "serviceEndpoint": endpoint}])).pop()
+    };
+    let uri = format!("https://x/{}", "x".repeat(MAX_URI_LEN - 10));
+    let accept = vec!["a".repeat(MAX_PROFILE_LEN); MAX_PROFILES];
+    let keys = vec!["k".repeat(MAX_ROUTING_KEY_LEN); MAX_ROUTING_KEYS];
+    let longest = service(&uri, json!(accept), json!(keys)).unwrap();
+    assert_eq!((longest.uri.len(), longest.accept), (MAX_URI_LEN, accept));
+    assert_eq!(longest.routing_keys, keys);
+    assert_eq!(service(&format!("{uri}x"), json!([]), json!([])), None);
+    let key = "k".repeat(MAX_ROUTING_KEY_LEN + 1);
+    assert_eq!(service("https://x", json!([]), json!([key])), None);
+    // Profiles that do not fit are left out; a service of which none is left would seem to take all.
+    let long = "a".repeat(MAX_PROFILE_LEN + 1);
+    let some = service("https://x", json!([&long, 7, "didcomm/v2"]), json!([])).unwrap();
+    assert_eq!(some.accept, ["didcomm/v2"]);
+    let many: Vec<_> = (0..100).map(|i| i.to_string()).collect();
+    let some = service("https://x", json!(many), json!([])).unwrap();
+    assert_eq!(some.accept, many[..MAX_PROFILES]);
+    assert_eq!(service("https://x", json!([long]), json!([])), None);
+
+    let id = format!("#{}", "k".repeat(256));
+    let key = json!({"id": id, "type": "Multikey", "publicKeyMultibase": P256});
+    let (keys, _) = parse(json!({"keyAgreement": [key]}));
+    let of_key = |name: &str| bound(&format!("verificationMethod/properties/{name}"));
+    let longest_did = crate::syntax::MAX_DID_LEN;
+    assert!(keys[0].id.len() - DID.len() + longest_did <= of_key("id"));
+    assert!(keys[0].kind.len() <= of_key("type"));
+    assert!(keys[0].public_key_multibase.len() <= of_key("publicKeyMultibase"));
+}
+
 #[test]
 fn documents_of_others_are_refused() {
     let read = |text: &str| read(text.as_bytes(), DID, false).unwrap_err();
