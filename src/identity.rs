@@ -366,7 +366,7 @@ fn read_answer(answer: &Response, did: &Did) -> Result<DidDocument, IdentityErro
     match answer.status.as_u16() {
         200 => Ok(DidDocument::parse(&answer.body, did)?),
         // The PLC directory tells the two apart only by its message.
-        404 if contains(&answer.body, b"not available") && did.web().is_none() => {
+        404 if did.web().is_none() && says_tombstoned(&answer.body, did) => {
             Err(IdentityError::Tombstoned)
         }
         404 => Err(IdentityError::NotFound),
@@ -377,8 +377,12 @@ fn read_answer(answer: &Response, did: &Did) -> Result<DidDocument, IdentityErro
     }
 }
 
-fn contains(body: &[u8], text: &[u8]) -> bool {
-    memchr::memmem::find(body, text).is_some()
+/// Whether this is what the PLC directory's server (`@did-plc/server`) says of a tombstoned DID.
+/// Nothing less will do, since what is known of the account is deleted then.
+fn says_tombstoned(body: &[u8], did: &Did) -> bool {
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
+    message.and_then(|message| message.strip_prefix("DID not available: ")) == Some(did.as_str())
 }
 
 /// Where an account's `did:web` document lies. Ports are for development (atproto DID

@@ -184,6 +184,16 @@ async fn failures_are_told_apart_and_remembered_for_two_minutes() {
             json!({"message": format!("DID not available: {ALICE}")}),
             Err(IdentityError::Tombstoned),
         ),
+        (
+            404,
+            json!({"message": format!("DID not available: {BOB}")}),
+            Err(IdentityError::NotFound),
+        ),
+        (
+            404,
+            json!(format!("<p>DID not available: {ALICE}</p>")),
+            Err(IdentityError::NotFound),
+        ),
         (410, json!({}), Err(IdentityError::Tombstoned)),
         (
             200,
