@@ -117,8 +117,7 @@ where
     /// The known answer, if it is still usable. No I/O.
     pub(super) fn known(&self, key: &K) -> Option<V> {
         let now = self.inner.clock.now();
-        let entry = self.inner.cache.get(key)?;
-        (now < entry.usable_until).then_some(entry.value)
+        self.inner.usable(key, now).map(|entry| entry.value)
     }
 
     /// Answers from what is known, or by `fetch`, which is handed the answer known so far. The
@@ -134,15 +133,14 @@ where
         F: Future<Output = Found<V>> + Send + 'static,
     {
         let now = self.inner.clock.now();
-        let entry = self.inner.cache.get(key);
-        let known = entry.filter(|entry| now < entry.usable_until);
-        if let Some(entry) = known.as_ref().filter(|_| freshness == Freshness::Cached) {
+        let known = self.inner.usable(key, now);
+        if let Some(entry) = known.filter(|_| freshness == Freshness::Cached) {
             if now >= entry.fresh_until {
-                self.join(key, known.clone(), fetch);
+                self.join(key, fetch);
             }
-            return Some(entry.value.clone());
+            return Some(entry.value);
         }
-        self.join(key, known, fetch)?.await
+        self.join(key, fetch)?.await
     }
 
     /// Forgets the answer, and lets no look-up under way bring it back: it still answers those who
@@ -157,7 +155,6 @@ where
     fn join<F>(
         &self,
         key: &K,
-        known: Option<Entry<V>>,
         fetch: impl FnOnce(Option<V>) -> F,
     ) -> Option<Shared<BoxFuture<'static, Option<V>>>>
     where
@@ -177,6 +174,9 @@ where
             key: key.clone(),
             id,
         };
+        // Read under the lock: what the caller saw may have been purged since, and a failure must
+        // not bring it back.
+        let known = self.inner.usable(key, self.inner.clock.now());
         let (tell, told) = oneshot::channel();
         let fetch = fetch(known.as_ref().map(|entry| entry.value.clone()));
         tokio::spawn(async move {
@@ -195,6 +195,17 @@ where
             },
         );
         Some(answer)
+    }
+}
+
+impl<K, V> Inner<K, V>
+where
+    K: AsRef<str> + Hash + Eq + Clone,
+    V: Bytes + Clone,
+{
+    fn usable(&self, key: &K, now: Timestamp) -> Option<Entry<V>> {
+        let entry = self.cache.get(key)?;
+        (now < entry.usable_until).then_some(entry)
     }
 }
 

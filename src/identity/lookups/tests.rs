@@ -182,6 +182,36 @@ async fn a_purge_keeps_the_answer_under_way_out() {
     assert_eq!(source.lookups.known(&"key".to_owned()).unwrap(), "2");
 }
 
+/// A purge between an asker's look into the cache and the start of the look-up: when that fails,
+/// the older answer must not come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_is_not_undone_by_a_failure() {
+    let source = Source::new(1 << 20);
+    let key = "key".to_owned();
+    source.gate.add_permits(2);
+    source.ask(Freshness::Cached, false).await.unwrap();
+    for freshness in [Freshness::Fresh, Freshness::Cached] {
+        source.clock.advance(2 * HOUR);
+        let asker = {
+            let purge = source.lookups.inner.lock();
+            let asker = tokio::spawn(source.ask(freshness, true));
+            // Time for the asker to read the cache and to come to the lock.
+            std::thread::sleep(Duration::from_millis(100));
+            source.lookups.inner.cache.remove(&key);
+            drop(purge);
+            asker
+        };
+        asker.await.unwrap().unwrap();
+        while !source.lookups.inner.lock().by_key.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_ne!(source.lookups.known(&key).as_deref(), Some("1"));
+        source.lookups.purge(&key);
+        source.gate.add_permits(2);
+        source.ask(Freshness::Cached, false).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_look_up_that_dies_is_not_waited_for() {
     let source = Source::new(1 << 20);
