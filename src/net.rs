@@ -46,10 +46,25 @@ use gate::{Gate, HostKey};
 /// Most redirects that are followed, whatever a request asks for.
 const MAX_REDIRECTS: u8 = 3;
 
-/// Idle connections kept per host, and for how long: long enough for a walk through a repository
-/// list, short enough that a host's move to another address is noticed.
-const IDLE_CONNECTIONS: usize = 4;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections kept per host name, and for how long.
+struct Idle {
+    connections: usize,
+    timeout: Duration,
+}
+
+/// Endpoints of the operator are few: long enough for a walk through a repository list, short
+/// enough that a host's move to another address is noticed.
+const IDLE_OPERATOR: Idle = Idle {
+    connections: 4,
+    timeout: Duration::from_secs(30),
+};
+
+/// Anybody has as many names as he likes under one domain, and nothing bounds the idle connections
+/// of all names together: just long enough for the look that is under way.
+const IDLE_LEARNT: Idle = Idle {
+    connections: 1,
+    timeout: Duration::from_secs(2),
+};
 
 /// Response headers accepted by HTTP/2, in bytes.
 const MAX_HEADER_LIST: u32 = 16 * 1024;
@@ -155,7 +170,7 @@ impl Net {
         let mut http_tls = ws_tls.clone();
         ws_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         http_tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = |reach| {
+        let client = |reach, idle: Idle| {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(http_tls.clone())
                 .dns_resolver(Arc::new(Filter {
@@ -169,8 +184,8 @@ impl Net {
                 .gzip(true)
                 .user_agent(user_agent.clone())
                 .connect_timeout(settings.connect_timeout)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(idle.connections)
+                .pool_idle_timeout(idle.timeout)
                 .http2_max_header_list_size(MAX_HEADER_LIST)
                 .build()
                 .map_err(|e| NetError::Settings(e.to_string()))
@@ -178,8 +193,8 @@ impl Net {
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(&settings, clock.clone()),
-                operator: client(Reach::Operator)?,
-                learnt: client(Reach::Learnt)?,
+                operator: client(Reach::Operator, IDLE_OPERATOR)?,
+                learnt: client(Reach::Learnt, IDLE_LEARNT)?,
                 names,
                 ws_tls: Arc::new(ws_tls),
                 user_agent,

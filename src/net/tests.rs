@@ -16,6 +16,7 @@ use super::testing::{
 use super::*;
 use crate::clock::Timestamp;
 
+mod limits;
 mod sockets;
 
 fn refused<T>(result: Result<T, NetError>) -> Refusal {
