@@ -95,8 +95,9 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
         .recipient(&alice.did)
         .expect("what was known before");
     let bob = network.enrolled("bob", 1, json!({}));
-    let view = service.until(&bob.did, "what is live", |_| true);
-    assert_eq!(view["verification"]["source"], "relay");
+    service.until(&bob.did, "what is live", |_| true);
+    let put = bob.put(json!({"label": "second"}));
+    service.until_cid(&bob.did, &put["cid"]);
 }
 
 /// The source has forgotten what lies between: it says so and goes on with what it has.
