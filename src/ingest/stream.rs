@@ -31,7 +31,7 @@ const PONG_WITHIN: Duration = Duration::from_secs(90);
 /// First and longest wait before connecting again, and the time after which a connection that
 /// stood counts as good.
 const RECONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-const STABLE: Duration = Duration::from_secs(60);
+const STABLE: Duration = Duration::from_secs(10);
 
 /// Times that a stream may break at the same place before that place is skipped and what was
 /// skipped is walked for.
