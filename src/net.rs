@@ -35,6 +35,7 @@ mod socket;
 mod tls;
 
 pub use error::{DnsError, NetError, Refusal};
+pub use gate::Priority;
 pub use policy::Reach;
 pub use reader::{Received, StreamReader};
 pub use settings::NetSettings;
@@ -76,6 +77,8 @@ pub struct Request {
     pub url: Url,
     /// Who named the URL.
     pub reach: Reach,
+    /// Whose work it is; also that of its redirects.
+    pub priority: Priority,
     /// Longest body in bytes after decompression.
     pub cap: usize,
     /// The `Accept` header.
@@ -90,11 +93,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of the given cap, in bytes; no redirects, the default time limit.
+    /// A request of the given cap, in bytes; for the background; no redirects, the default time limit.
     pub fn new(url: Url, reach: Reach, cap: usize) -> Self {
         Self {
             url,
             reach,
+            priority: Priority::default(),
             cap,
             accept: None,
             headers: HeaderMap::new(),
@@ -282,7 +286,7 @@ impl Net {
             let host = policy::check(&url, reach, policy::HTTP, self.development())?;
             let port = url.port_or_known_default().unwrap_or_default();
             let key = HostKey::new(&host, port, reach);
-            let turn = self.inner.gate.enter(&key).await?;
+            let turn = self.inner.gate.enter(&key, request.priority).await?;
             let client = match reach {
                 Reach::Operator => &self.inner.operator,
                 Reach::Learnt => &self.inner.learnt,

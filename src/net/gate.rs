@@ -22,6 +22,18 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// What a caller is told who found every place taken.
 const NO_PLACE: Duration = Duration::from_secs(1);
 
+/// Whose work a request is. Neither takes the last third of the places for learnt hosts
+/// ([`NetSettings::in_flight`], from 3 up), so that hosts that hang under one class of work leave
+/// room for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Priority {
+    /// Somebody waits for it, and chose the host.
+    Asker,
+    /// Events, walks, re-proofs.
+    #[default]
+    Background,
+}
+
 /// The key of a host's limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct HostKey {
@@ -47,7 +59,7 @@ impl HostKey {
 #[derive(Debug)]
 pub(super) struct Turn {
     _host: OwnedSemaphorePermit,
-    _all: Option<OwnedSemaphorePermit>,
+    _learnt: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 struct Host {
@@ -77,12 +89,17 @@ pub(super) struct Gate {
     /// Places for learnt hosts together. The operator's endpoints are few and do without: hosts
     /// that hang must not keep us from the PLC directory.
     all: Arc<Semaphore>,
+    /// Of those, places that one class of work may hold.
+    askers: Arc<Semaphore>,
+    background: Arc<Semaphore>,
     table: Mutex<Table>,
 }
 
 impl Gate {
     pub(super) fn new(settings: &NetSettings, clock: Clock) -> Self {
         let places = |n: u32| (n.max(1) as usize).min(Semaphore::MAX_PERMITS);
+        let all = places(settings.in_flight);
+        let of_class = || Arc::new(Semaphore::new(all - all / 3));
         Self {
             clock,
             rate: f64::from(settings.host_rate.max(1)),
@@ -90,26 +107,37 @@ impl Gate {
             learnt_places: places(settings.host_concurrency),
             operator_places: places(settings.operator_concurrency),
             wait: settings.busy_wait,
-            all: Arc::new(Semaphore::new(places(settings.in_flight))),
+            all: Arc::new(Semaphore::new(all)),
+            askers: of_class(),
+            background: of_class(),
             table: Mutex::default(),
         }
     }
 
     /// Takes a turn, waiting for it no longer than the settings allow.
-    pub(super) async fn enter(&self, key: &HostKey) -> Result<Turn, NetError> {
+    pub(super) async fn enter(&self, key: &HostKey, priority: Priority) -> Result<Turn, NetError> {
         let (places, delay) = self.book(key)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let turn = async {
             let host = places.acquire_owned().await.ok()?;
-            let all = match key.reach {
-                Reach::Learnt => Some(Arc::clone(&self.all).acquire_owned().await.ok()?),
+            let learnt = match key.reach {
+                Reach::Learnt => {
+                    let class = match priority {
+                        Priority::Asker => &self.askers,
+                        Priority::Background => &self.background,
+                    };
+                    // The class first: a place of all must not be held while waiting for it.
+                    let class = Arc::clone(class).acquire_owned().await.ok()?;
+                    let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+                    Some([class, all])
+                }
                 Reach::Operator => None,
             };
             Some(Turn {
                 _host: host,
-                _all: all,
+                _learnt: learnt,
             })
         };
         let turn = tokio::time::timeout(self.wait.saturating_sub(delay), turn)
@@ -212,6 +240,7 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use super::Priority::{Asker, Background};
     use super::*;
 
     fn gate(settings: NetSettings) -> (Gate, Clock) {
@@ -251,14 +280,17 @@ mod tests {
         });
         let key = learnt("a.example.com");
         for _ in 0..3 {
-            gate.enter(&key).await.unwrap();
+            gate.enter(&key, Background).await.unwrap();
         }
-        let busy = gate.enter(&learnt("b.example.com")).await.unwrap_err();
+        let busy = gate
+            .enter(&learnt("b.example.com"), Background)
+            .await
+            .unwrap_err();
         assert_eq!(busy.retry_after(), Some(Duration::from_millis(500)));
-        gate.enter(&learnt("other.org")).await.unwrap();
+        gate.enter(&learnt("other.org"), Background).await.unwrap();
         clock.advance(Duration::from_millis(500));
-        gate.enter(&key).await.unwrap();
-        assert!(gate.enter(&key).await.is_err());
+        gate.enter(&key, Background).await.unwrap();
+        assert!(gate.enter(&key, Background).await.is_err());
     }
 
     #[tokio::test]
@@ -272,14 +304,14 @@ mod tests {
         });
         let key = HostKey::new("pds", 3000, Reach::Operator);
         for _ in 0..100 {
-            gate.enter(&key).await.unwrap();
+            gate.enter(&key, Background).await.unwrap();
         }
         let _held = (
-            gate.enter(&key).await.unwrap(),
-            gate.enter(&key).await.unwrap(),
+            gate.enter(&key, Background).await.unwrap(),
+            gate.enter(&key, Background).await.unwrap(),
         );
         assert!(matches!(
-            gate.enter(&key).await,
+            gate.enter(&key, Background).await,
             Err(NetError::HostBusy { .. })
         ));
     }
@@ -289,12 +321,15 @@ mod tests {
         let (gate, clock) = gate(NetSettings::default());
         let key = learnt("a.example.com");
         gate.close(&key, Duration::from_secs(86_400));
-        let busy = gate.enter(&learnt("b.example.com")).await.unwrap_err();
+        let busy = gate
+            .enter(&learnt("b.example.com"), Background)
+            .await
+            .unwrap_err();
         assert_eq!(busy.retry_after(), Some(Duration::from_secs(3600)));
         clock.advance(Duration::from_secs(3599));
-        assert!(gate.enter(&key).await.is_err());
+        assert!(gate.enter(&key, Background).await.is_err());
         clock.advance(Duration::from_secs(1));
-        gate.enter(&key).await.unwrap();
+        gate.enter(&key, Background).await.unwrap();
     }
 
     #[tokio::test]
@@ -303,9 +338,35 @@ mod tests {
         let closed = learnt("closed.example");
         gate.close(&closed, Duration::from_secs(60));
         for i in 0..MAX_HOSTS + 10 {
-            gate.enter(&learnt(&format!("host{i}.com"))).await.unwrap();
+            gate.enter(&learnt(&format!("host{i}.com")), Background)
+                .await
+                .unwrap();
         }
         assert_eq!(gate.lock().hosts.len(), MAX_HOSTS);
-        assert!(gate.enter(&closed).await.is_err());
+        assert!(gate.enter(&closed, Background).await.is_err());
+    }
+    /// Hosts that hang under one class of work leave a third of the places to the other.
+    #[tokio::test]
+    async fn no_class_of_work_takes_the_last_third() {
+        let (gate, _) = gate(NetSettings {
+            in_flight: 9,
+            busy_wait: Duration::from_millis(10),
+            ..NetSettings::default()
+        });
+        for (first, second) in [(Asker, Background), (Background, Asker)] {
+            let enter = async |i: u32, priority| {
+                let host = learnt(&format!("host{i}.com"));
+                gate.enter(&host, priority).await
+            };
+            let mut held = Vec::new();
+            for i in 0..6 {
+                held.push(enter(i, first).await.unwrap());
+            }
+            assert!(enter(6, first).await.is_err());
+            for i in 7..10 {
+                held.push(enter(i, second).await.unwrap());
+            }
+            assert!(enter(10, second).await.is_err());
+        }
     }
 }

@@ -40,7 +40,8 @@ pub struct NetSettings {
     /// Requests under way to one endpoint that the operator named, which has no rate limit.
     /// Absent: 16.
     pub operator_concurrency: u32,
-    /// Requests under way to all hosts learnt from the network together. Absent: 64.
+    /// Requests under way to all hosts learnt from the network together. Askers' work and the
+    /// background's take at most two thirds each. Absent: 64.
     pub in_flight: u32,
     /// Longest wait for a turn under the limits above; then the request fails as busy.
     /// Absent: 500 ms.

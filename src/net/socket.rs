@@ -17,7 +17,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use super::error::NetError;
-use super::gate::HostKey;
+use super::gate::{HostKey, Priority};
 use super::policy::{self, Reach};
 use super::{Net, retry};
 
@@ -82,7 +82,7 @@ impl Net {
             .port_or_known_default()
             .ok_or(NetError::Protocol("no port"))?;
         let key = HostKey::new(&host, port, reach);
-        let _turn = self.inner.gate.enter(&key).await?;
+        let _turn = self.inner.gate.enter(&key, Priority::Background).await?;
         let tcp = self.dial(&host, port, reach).await?;
         let stream: Box<dyn Wire> = if url.scheme() == "wss" {
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
