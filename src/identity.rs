@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::Clock;
-use crate::net::{Net, NetError, Reach, Refusal, Request, Response};
+use crate::net::{Net, NetError, Priority, Reach, Refusal, Request, Response};
 use crate::syntax::{Did, Handle, MediatorDid, Origin, WebDid};
 
+mod allowance;
 mod document;
 mod handle;
 mod lookups;
@@ -26,6 +27,7 @@ pub use lookups::Freshness;
 pub use mediator::{Busy, KeyAgreement, MediatorDocument, MediatorState, Service};
 pub use moved::KeyBeforeMove;
 
+use allowance::Allowance;
 use lookups::{Bytes, Found, Lookups};
 
 /// How identities are looked up. The default is right for the public network.
@@ -34,6 +36,10 @@ use lookups::{Bytes, Found, Lookups};
 pub struct IdentitySettings {
     /// The PLC directory, an origin without a path. Absent: `https://plc.directory`.
     pub plc_url: Origin,
+    /// Look-ups per minute at the PLC directory that askers may cause together, and how many of
+    /// them at once after a silence; what events and re-proofs need is not counted. The public
+    /// directory bears about 100. At least 1. Absent: 60.
+    pub plc_rate: u32,
     /// Age up to which an account's document is served without a look-up. Absent: 1 h.
     #[serde(with = "humantime_serde")]
     pub document_fresh: Duration,
@@ -69,6 +75,7 @@ impl Default for IdentitySettings {
         let plc_url = Origin::parse("https://plc.directory").expect("an origin");
         Self {
             plc_url,
+            plc_rate: 60,
             document_fresh: HOUR,
             hard_limit: 24 * HOUR,
             error_ttl: 2 * MINUTE,
@@ -116,16 +123,19 @@ pub enum HandleCheck {
     Inconclusive,
 }
 
-/// Looks identities up. Cloning is cheap, and clones share all caches.
+/// Looks identities up, for the background unless it is [`Identity::for_asker`]. Cloning is cheap,
+/// and clones share all caches.
 #[derive(Clone)]
 pub struct Identity {
     inner: Arc<Inner>,
+    priority: Priority,
 }
 
 struct Inner {
     net: Net,
     settings: IdentitySettings,
     clock: Clock,
+    plc: Allowance,
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
     handles: Lookups<Handle, Result<Did, HandleError>>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
@@ -139,10 +149,22 @@ impl Identity {
                 documents: Lookups::new(settings.document_cache, clock.clone()),
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
+                plc: Allowance::new(settings.plc_rate, clock.clone()),
                 net,
                 settings,
                 clock,
             }),
+            priority: Priority::Background,
+        }
+    }
+
+    /// The same for what askers cause: its look-ups take the askers' places ([`Priority::Asker`])
+    /// and count against the setting `plc_rate`. Over it a document is served from memory or is
+    /// [`IdentityError::Unreachable`] until the time that it names.
+    pub fn for_asker(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            priority: Priority::Asker,
         }
     }
 
@@ -154,13 +176,28 @@ impl Identity {
         did: &Did,
         freshness: Freshness,
     ) -> Result<Arc<DidDocument>, IdentityError> {
+        let documents = &self.inner.documents;
+        // Not within the look-up, which the background may join and whose failure is remembered.
+        if self.priority == Priority::Asker
+            && did.web().is_none()
+            && documents.would_start(did, freshness)
+            && let Err(wait) = self.inner.plc.take()
+        {
+            let known = match freshness {
+                Freshness::Cached => documents.known(did),
+                Freshness::Fresh => None,
+            };
+            return known.unwrap_or(Err(IdentityError::Unreachable {
+                retry_after: Some(wait),
+            }));
+        }
         let inner = Arc::clone(&self.inner);
         let wanted = did.clone();
-        self.inner
-            .documents
+        let priority = self.priority;
+        documents
             .look_up(did, freshness, move |_| async move {
-                let result = fetch_document(&inner, &wanted).await.map(Arc::new);
-                inner.settings.documents_age(result)
+                let result = fetch_document(&inner, &wanted, priority).await;
+                inner.settings.documents_age(result.map(Arc::new))
             })
             .await
             .unwrap_or(Err(IdentityError::Unreachable {
@@ -176,6 +213,11 @@ impl Identity {
     /// The key that signed the account's repository at the PDS it moved away from, where the
     /// operation that replaced the key was that move. Not cached.
     pub async fn key_before_move(&self, document: &DidDocument) -> Option<KeyBeforeMove> {
+        if self.priority == Priority::Asker && document.did.web().is_none() {
+            // Without an answer a good proof would count as a bad one, so it is asked for in any
+            // case.
+            self.inner.plc.owe();
+        }
         moved::key_before_move(&self.inner, document).await
     }
 
@@ -184,9 +226,11 @@ impl Identity {
         self.inner.documents.purge(did);
     }
 
-    /// The DID that a handle names: one direction only, so a claim of the handle's owner.
+    /// The DID that a handle names: one direction only, so a claim of the handle's owner. Always the
+    /// work of an asker, since events and re-proofs begin with DIDs.
     pub async fn resolve_handle(&self, handle: &Handle) -> Result<Did, HandleError> {
-        self.look_up_handle(handle, Freshness::Cached).await
+        self.look_up_handle(handle, Freshness::Cached, Priority::Asker)
+            .await
     }
 
     /// Whether the handle that the document claims leads back to its DID. Always looks anew.
@@ -196,7 +240,8 @@ impl Identity {
         };
         // A look-up that began before the event that brings us here may carry the old answer.
         self.inner.handles.purge(handle);
-        match self.look_up_handle(handle, Freshness::Fresh).await {
+        let found = self.look_up_handle(handle, Freshness::Fresh, self.priority);
+        match found.await {
             Ok(did) if did == document.did => HandleCheck::Verified(handle.clone()),
             Err(HandleError::Unreachable) => HandleCheck::Inconclusive,
             Ok(_) | Err(_) => HandleCheck::Invalid,
@@ -228,6 +273,7 @@ impl Identity {
         };
         let inner = Arc::clone(&self.inner);
         let wanted = did.clone();
+        let priority = self.priority;
         self.inner
             .mediators
             .look_up(did, freshness, move |memory| async move {
@@ -238,7 +284,7 @@ impl Identity {
                     ..
                 } = &*inner;
                 let known = mediator::later(memory.and_then(Result::ok), known);
-                mediator::check(net, settings, clock, wanted, web, known).await
+                mediator::check(net, settings, clock, priority, wanted, web, known).await
             })
             .await
             .unwrap_or(Err(Busy {
@@ -255,6 +301,7 @@ impl Identity {
         &self,
         handle: &Handle,
         freshness: Freshness,
+        priority: Priority,
     ) -> Result<Did, HandleError> {
         if !handle.is_resolvable(self.inner.net.development()) {
             return Err(HandleError::NotResolvable);
@@ -264,7 +311,7 @@ impl Identity {
         self.inner
             .handles
             .look_up(handle, freshness, move |_| async move {
-                let result = handle::resolve(&inner.net, &wanted).await;
+                let result = handle::resolve(&inner.net, &wanted, priority).await;
                 inner.settings.handles_age(result)
             })
             .await
@@ -329,7 +376,11 @@ impl Bytes for Result<Did, HandleError> {
     }
 }
 
-async fn fetch_document(inner: &Inner, did: &Did) -> Result<DidDocument, IdentityError> {
+async fn fetch_document(
+    inner: &Inner,
+    did: &Did,
+    priority: Priority,
+) -> Result<DidDocument, IdentityError> {
     let (url, reach) = match did.web() {
         Some(web) => (account_web_url(&inner.net, &web)?, Reach::Learnt),
         None => (
@@ -339,6 +390,7 @@ async fn fetch_document(inner: &Inner, did: &Did) -> Result<DidDocument, Identit
     };
     let url = url.ok_or(IdentityError::NotFound)?;
     let request = Request {
+        priority,
         accept: Some("application/did+ld+json, application/json"),
         ..Request::new(url, reach, MAX_DOCUMENT_LEN)
     };

@@ -7,7 +7,7 @@ use std::pin::pin;
 use futures_util::future::{Either, select};
 use url::Url;
 
-use crate::net::{DnsError, Net, NetError, Reach, Request};
+use crate::net::{DnsError, Net, NetError, Priority, Reach, Request};
 use crate::syntax::{Did, Handle};
 
 /// Longest answer of the well-known page, in bytes: a DID of full length.
@@ -35,9 +35,13 @@ pub enum HandleError {
 
 /// Asks both ways at the same time; what DNS says wins, and an answer of DNS ends the wait for the
 /// other.
-pub(super) async fn resolve(net: &Net, handle: &Handle) -> Result<Did, HandleError> {
+pub(super) async fn resolve(
+    net: &Net,
+    handle: &Handle,
+    priority: Priority,
+) -> Result<Did, HandleError> {
     let dns = pin!(by_dns(net, handle));
-    let https = pin!(by_https(net, handle));
+    let https = pin!(by_https(net, handle, priority));
     match select(dns, https).await {
         Either::Left((dns @ (Ok(_) | Err(HandleError::Ambiguous)), _)) => dns,
         Either::Left((dns, https)) => combine(dns, https.await),
@@ -76,11 +80,12 @@ fn read_txt(records: &[String]) -> Result<Did, HandleError> {
     Did::parse(first.trim_ascii()).map_err(|_| HandleError::NotFound)
 }
 
-async fn by_https(net: &Net, handle: &Handle) -> Result<Did, HandleError> {
+async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did, HandleError> {
     let port = net.https_port();
     let url = format!("https://{handle}:{port}/.well-known/atproto-did");
     let url = Url::parse(&url).map_err(|_| HandleError::NotFound)?;
     let request = Request {
+        priority,
         accept: Some("text/plain"),
         redirects: MAX_REDIRECTS,
         ..Request::new(url, Reach::Learnt, MAX_WELL_KNOWN_LEN)

@@ -120,6 +120,15 @@ where
         self.inner.usable(key, now).map(|entry| entry.value)
     }
 
+    /// Whether such a look-up would ask the source, and is not under way.
+    pub(super) fn would_start(&self, key: &K, freshness: Freshness) -> bool {
+        let now = self.inner.clock.now();
+        let is_fresh = |entry: &Entry<V>| now < entry.fresh_until;
+        let flights = self.inner.lock();
+        let known = self.inner.usable(key, now).filter(is_fresh);
+        !flights.by_key.contains_key(key) && (freshness == Freshness::Fresh || known.is_none())
+    }
+
     /// Answers from what is known, or by `fetch`, which is handed the answer known so far. The
     /// look-up runs in a task of its own: a caller that goes away takes nothing from the others.
     /// `None` when too many look-ups are under way.

@@ -9,7 +9,7 @@ use url::Url;
 use super::lookups::{Bytes, Found};
 use super::{IdentitySettings, web_url};
 use crate::clock::{Clock, Timestamp};
-use crate::net::{Net, NetError, Reach, Request};
+use crate::net::{Net, NetError, Priority, Reach, Request};
 use crate::syntax::{MediatorDid, WebDid};
 
 mod document;
@@ -220,11 +220,12 @@ pub(super) async fn check(
     net: &Net,
     settings: &IdentitySettings,
     clock: &Clock,
+    priority: Priority,
     did: MediatorDid,
     web: WebDid,
     known: Option<Arc<MediatorDocument>>,
 ) -> Found<Result<Arc<MediatorDocument>, Busy>> {
-    let fetched = fetch(net, &did, &web).await;
+    let fetched = fetch(net, priority, &did, &web).await;
     let now = clock.now();
     let mut document = MediatorDocument::in_state(did, MediatorState::Unresolved, Some(now));
     let mut asked = true;
@@ -238,7 +239,7 @@ pub(super) async fn check(
             } else if !document.services.iter().any(|s| s.is_usable(&document.did)) {
                 document.reason = Some("the document has no DIDComm v2 endpoint".to_owned());
             } else {
-                asked = probe(net, &mut document, clock, known.as_deref()).await;
+                asked = probe(net, priority, &mut document, clock, known.as_deref()).await;
             }
         }
         Err(Failure::Busy(busy)) => {
@@ -302,6 +303,7 @@ enum Failure {
 
 async fn fetch(
     net: &Net,
+    priority: Priority,
     did: &MediatorDid,
     web: &WebDid,
 ) -> Result<(Vec<KeyAgreement>, Vec<Service>), Failure> {
@@ -311,6 +313,7 @@ async fn fetch(
     };
     let url = web_url(net, web).ok_or_else(|| fail("not an address".to_owned(), false))?;
     let request = Request {
+        priority,
         accept: Some("application/did+ld+json, application/did+json, application/json"),
         ..Request::new(url, Reach::Learnt, MAX_DOCUMENT_LEN)
     };
@@ -331,6 +334,7 @@ async fn fetch(
 /// asking, so that the state that was known before stands.
 async fn probe(
     net: &Net,
+    priority: Priority,
     document: &mut MediatorDocument,
     clock: &Clock,
     known: Option<&MediatorDocument>,
@@ -348,6 +352,7 @@ async fn probe(
         return true;
     };
     let request = Request {
+        priority,
         timeout: Some(PROBE_TIMEOUT),
         ..Request::new(url, Reach::Learnt, PROBE_CAP)
     };

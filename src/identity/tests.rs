@@ -14,6 +14,8 @@ use crate::clock::Timestamp;
 use crate::net::NetSettings;
 use crate::net::testing::{Answer, Authority, NameServer, bind, development, serve};
 
+mod askers;
+
 const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const BOB: &str = "did:plc:z72i7hdynmk6r22z27h6tvur";
 const KEY: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
