@@ -77,6 +77,8 @@ pub(super) struct Reader {
     fresh: bool,
     /// The next connection begins with what is live: what can be replayed cannot be read.
     live: bool,
+    /// What comes before the next connection is missed, unless that begins at a place.
+    adrift: bool,
 }
 
 impl Reader {
@@ -96,6 +98,7 @@ impl Reader {
             moved: false,
             fresh: true,
             live: false,
+            adrift: false,
         }
     }
 
@@ -184,6 +187,7 @@ impl Reader {
             "{why}: continuing with what is live, and enumerating the accounts again"
         );
         self.place = None;
+        self.adrift = true;
         self.gap();
     }
 
@@ -242,6 +246,10 @@ impl Reader {
         tracing::info!(source = self.source.name, "following");
         metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone()).set(1.0);
         self.fresh = true;
+        // A walk that ended before this moment has not seen what came since.
+        if self.start_cursor().is_none() && std::mem::replace(&mut self.adrift, true) {
+            self.gap();
+        }
         let now_us = self.clock.now().millis().saturating_mul(1000);
         if self.source.kind == SourceKind::Jetstream
             && self
