@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::frames::{Firehose, account};
 use crate::http::{eventually, throughout, within};
 use crate::network::{Network, in_both_shapes};
 use crate::service::{Setup, Stopped};
@@ -149,6 +150,34 @@ fn a_pds_that_asks_us_to_stay_away_is_left_alone_for_that_long() {
     };
     // Its clock and ours are the same, but a timer may be some milliseconds early.
     assert!(next - limited >= 3900, "{asked}");
+}
+
+/// What a PDS says about an account's standing counts while it does not answer for its records,
+/// and counts only for its own accounts.
+#[test]
+fn a_hanging_pds_is_believed_about_its_own_accounts_only() {
+    let network = Network::own(&["--multikey"]);
+    let hose = Firehose::start(network, &json!(0));
+    let setup = Setup::new(network)
+        .source(json!({"url": network.pds_url(0), "connect": hose.url, "kind": "pds"}))
+        .pds(network, 1)
+        .set("net.timeout", json!("1s"));
+    let service = setup.streams_only().no_looks_for_askers().start();
+    service.until_following(2);
+    let own = network.enrolled("own", 0, json!({}));
+    let other = network.enrolled("other", 1, json!({}));
+    for account in [&own, &other] {
+        service.until(&account.did, "the package", |_| true);
+    }
+    for pds in [0, 1] {
+        network.op("pds.hang", json!({"pds": pds, "path": GET_RECORD}));
+    }
+    hose.inject(&account(1, &other.did, false, Some("deleted")));
+    service.until_counted("atcomm_resolve_owed_total", &[("result", "failed")], 1.0);
+    service.recipient(&other.did).expect("it is served");
+    own.op("account.deactivate", json!({}));
+    service.until_refused(&own.did, "AccountInactive");
+    service.recipient(&other.did).expect("it is served");
 }
 
 /// A look that finds no turn at a host is made again as soon as there may be one; the wait after a

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::frames::Firehose;
-use crate::network::{Network, in_both_shapes};
+use crate::network::{Network, Pds, in_both_shapes};
 use crate::proxy::Proxy;
 use crate::service::{Service, Setup};
 
@@ -47,18 +47,23 @@ in_both_shapes! {
     fn a_relay_is_walked_by_collection(network) {
         let alice = network.enrolled("alice", 0, json!({}));
         let bob = network.account("bob", 0);
-        // A relay answers for the collection; the PDS behind lists all its accounts, which is what
-        // a relay may do with accounts whose record is gone.
-        let relay = Proxy::new(&network.pds_url(0), |bytes| {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            Some(text.replace("sync.listReposByCollection", "sync.listRepos").into_bytes())
-        });
+        let relay = listed(network, 0);
         let source = json!({"url": relay.url("http"), "kind": "relay", "stream": false});
         let service = Setup::new(network).source(source).no_looks_for_askers().start();
         let view = service.until(&alice.did, "the package", |_| true);
         assert_eq!(view["verification"]["source"], "listing");
         assert_eq!(service.stop().entry(&bob.did), None);
     }
+}
+
+/// A PDS as a relay: it answers for the collection by listing all accounts of the PDS, which is
+/// what a relay may do with accounts whose record is gone.
+fn listed(network: &Network, pds: Pds) -> Proxy {
+    Proxy::new(&network.pds_url(pds), |bytes| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let listing = text.replace("sync.listReposByCollection", "sync.listRepos");
+        Some(listing.into_bytes())
+    })
 }
 
 /// The source is another server than before, whose numbers are lower: it says that our place lies
@@ -80,13 +85,7 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    let listed = Proxy::new(&network.pds_url(1), |bytes| {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Some(
-            text.replace("sync.listReposByCollection", "sync.listRepos")
-                .into_bytes(),
-        )
-    });
+    let listed = listed(network, 1);
     let service = service.stop().start_as(follow(listed.url("http")));
     service.until_counted(GAPS, &[], 1.0);
     assert_alarmed(&service, "future");
@@ -98,6 +97,26 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
     service.until(&bob.did, "what is live", |_| true);
     let put = bob.put(json!({"label": "second"}));
     service.until_cid(&bob.did, &put["cid"]);
+}
+
+/// A relay is followed from what is live. Where nothing has come yet there is no place to go on
+/// from, and what comes while the connection is broken comes to nobody.
+#[test]
+fn a_stream_that_breaks_before_it_has_a_place_leads_to_a_walk() {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let alice = network.enrolled("alice", 0, json!({}));
+    let hose = Firehose::start(network, &json!(listed(network, 0).url("http")));
+    let source = json!({"url": hose.url, "kind": "relay"});
+    let service = Setup::new(network)
+        .source(source)
+        .no_looks_for_askers()
+        .start();
+    service.until_following(1);
+    service.until(&alice.did, "what the first walk found", |_| true);
+    hose.cut();
+    let bob = network.enrolled("bob", 0, json!({}));
+    service.until(&bob.did, "the package", |_| true);
+    service.until_counted(GAPS, &[], 1.0);
 }
 
 /// The source has forgotten what lies between: it says so and goes on with what it has.
