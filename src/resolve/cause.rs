@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::directory::{Outcome, Refusal};
+use crate::net::Priority;
 use crate::store::{Hint, StoreError};
 use crate::syntax::Origin;
 
@@ -41,6 +42,14 @@ impl Cause {
             identity: IdentityNeed::Cached,
             hint: None,
             sift: None,
+        }
+    }
+
+    /// Whose places in the limits of what dials out the look takes.
+    pub fn priority(&self) -> Priority {
+        match self.source {
+            "request" => Priority::Asker,
+            _ => Priority::Background,
         }
     }
 }

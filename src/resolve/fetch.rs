@@ -11,8 +11,8 @@ use super::{Cause, IdentityNeed, Inner, LookError, Looked};
 use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, Refusal, RefusalKind, Settle,
 };
-use crate::identity::{DidDocument, Freshness, HandleCheck, IdentityError};
-use crate::net::{NetError, Reach, Request};
+use crate::identity::{DidDocument, Freshness, HandleCheck, Identity, IdentityError};
+use crate::net::{NetError, Priority, Reach, Request};
 use crate::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
 use crate::store::AccountStatus;
 use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
@@ -112,7 +112,7 @@ impl Inner {
                 sifted: true,
             });
         }
-        let (identity, found) = match self.identify(did, cause.identity).await {
+        let (identity, found) = match self.identify(did, cause).await {
             Ok(document) => self.examine(did, document, cause).await,
             Err(error) => (None, identity_failure(error)),
         };
@@ -142,7 +142,7 @@ impl Inner {
                     pds: document.pds.clone().ok(),
                     key: document.signing_key.clone().ok(),
                     handle: match kept {
-                        true => self.identity.verify_handle(document).await,
+                        true => self.identity_for(cause).verify_handle(document).await,
                         false => HandleCheck::Inconclusive,
                     },
                 })
@@ -185,24 +185,29 @@ impl Inner {
         })
     }
 
-    async fn identify(
-        &self,
-        did: &Did,
-        need: IdentityNeed,
-    ) -> Result<Arc<DidDocument>, IdentityError> {
-        match need {
-            IdentityNeed::Cached => self.identity.resolve(did, Freshness::Cached).await,
-            IdentityNeed::Renewed => match self.identity.resolve(did, Freshness::Fresh).await {
+    async fn identify(&self, did: &Did, cause: &Cause) -> Result<Arc<DidDocument>, IdentityError> {
+        let identity = self.identity_for(cause);
+        match cause.identity {
+            IdentityNeed::Cached => identity.resolve(did, Freshness::Cached).await,
+            IdentityNeed::Renewed => match identity.resolve(did, Freshness::Fresh).await {
                 Err(IdentityError::Unreachable { .. }) => {
-                    self.identity.resolve(did, Freshness::Cached).await
+                    identity.resolve(did, Freshness::Cached).await
                 }
                 answer => answer,
             },
             IdentityNeed::Anew => {
                 // A look-up that began before this look may carry the old answer.
-                self.identity.purge(did);
-                self.identity.resolve(did, Freshness::Fresh).await
+                identity.purge(did);
+                identity.resolve(did, Freshness::Fresh).await
             }
+        }
+    }
+
+    /// Identities, under the limits of whoever causes the look.
+    fn identity_for(&self, cause: &Cause) -> Identity {
+        match cause.priority() {
+            Priority::Asker => self.identity.for_asker(),
+            Priority::Background => self.identity.clone(),
         }
     }
 
@@ -302,7 +307,7 @@ impl Inner {
                 return Ok(Found::unverifiable("no_signing_key", detail));
             }
         };
-        let answer = self.get_record(did, pds).await;
+        let answer = self.get_record(did, pds, cause.priority()).await;
         let announced_deleted = cause
             .hint
             .as_ref()
@@ -358,14 +363,21 @@ impl Inner {
         if self.directory.knows(did.as_str()) {
             return Ok(false);
         }
-        Ok(match self.get_record(did, pds).await? {
-            Answer::Car(car) => memchr::memmem::find(&car, COLLECTION.as_bytes()).is_none(),
-            Answer::RecordNotFound | Answer::RepoNotFound | Answer::Inactive(_) => true,
-            Answer::Useless { .. } => false,
-        })
+        Ok(
+            match self.get_record(did, pds, Priority::Background).await? {
+                Answer::Car(car) => memchr::memmem::find(&car, COLLECTION.as_bytes()).is_none(),
+                Answer::RecordNotFound | Answer::RepoNotFound | Answer::Inactive(_) => true,
+                Answer::Useless { .. } => false,
+            },
+        )
     }
 
-    async fn get_record(&self, did: &Did, pds: &Origin) -> Result<Answer, LookError> {
+    async fn get_record(
+        &self,
+        did: &Did,
+        pds: &Origin,
+        priority: Priority,
+    ) -> Result<Answer, LookError> {
         let unreachable = |why: String, retry_after| LookError::Unreachable {
             what: "the account's PDS",
             why,
@@ -385,6 +397,7 @@ impl Inner {
             .append_pair("rkey", RECORD_KEY);
         let mut request = Request::new(url, reach, MAX_PROOF_LEN);
         request.accept = Some("application/vnd.ipld.car");
+        request.priority = priority;
         let response = match self.net.get(&request).await {
             Ok(response) => response,
             Err(NetError::HostBusy { retry_after }) => {

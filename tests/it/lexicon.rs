@@ -1,7 +1,7 @@
 //! Every answer against its lexicon, by the validator of the reference implementation.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -12,6 +12,8 @@ static VALIDATOR: LazyLock<Mutex<Validator>> = LazyLock::new(|| Mutex::new(Valid
 
 /// `tests/network/lexicon.sh`: one line in, one line out. It ends with its standard input.
 struct Validator {
+    /// Lives as long as the tests do; nobody waits for it before.
+    _child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
@@ -27,6 +29,7 @@ impl Validator {
         Self {
             input: child.stdin.take().expect("a pipe"),
             output: BufReader::new(child.stdout.take().expect("a pipe")),
+            _child: child,
         }
     }
 }
