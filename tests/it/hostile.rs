@@ -345,24 +345,35 @@ fn inv1_forged_commits_change_nothing() {
         turned[at] ^= 0x01;
         claim(&turned);
     }
-    // Somebody else's repository under this account's name, and a commit that says more than its
-    // signature covers.
+    // Somebody else's repository under this account's name, this account's under a later revision,
+    // and somebody else's proof of absence: everything holds but the signature.
     let mallory = network.enrolled("mallory", 1, json!({}));
-    let foreign = service_proof(&service, &mallory);
-    for (name, value) in [
-        ("did", Ipld::String(alice.did.clone())),
-        ("rev", Ipld::String("3zzzzzzzzzzz2".to_owned())),
-        ("prev", Ipld::Link(*record.cid())),
+    let theirs = service_proof(&service, &mallory);
+    let Proven::Present(foreign) = proven(network, &mallory.did, &theirs) else {
+        panic!("no record");
+    };
+    mallory.delete_record();
+    service.until_refused(&mallory.did, "NotEnrolled");
+    let gone = service.proof(&mallory.did).expect("a proof");
+    let absence = proven(network, &mallory.did, &gone);
+    let (name, later) = (text(&alice.did), foreign.commitment().rev());
+    for (origin, field, value, rev, cid) in [
+        (&theirs, "did", name.clone(), later, Some(*foreign.cid())),
+        (
+            &car,
+            "rev",
+            text(later.as_str()),
+            later,
+            Some(*record.cid()),
+        ),
+        (&gone, "did", name, absence.commitment().rev(), None),
     ] {
-        let origin = if name == "did" { &foreign } else { &car };
-        let forged = forge_commit(origin, name, value);
-        let (root, blocks) = read_car(&forged);
-        let cid = blocks.last().map(|(cid, _)| *cid);
+        let forged = forge_commit(origin, field, value);
         let claim = Claim {
             seq: 1,
             did: &alice.did,
-            rev: record.commitment().rev().to_string(),
-            commit: root,
+            rev: rev.to_string(),
+            commit: read_car(&forged).0,
             cid,
             blocks: &forged,
         };
