@@ -20,7 +20,8 @@ in_both_shapes! {
         let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
         let mediator = network.mediator();
         service.until_following(2);
-        let alice = network.enrolled("alice", 0, json!({"label": "phone", "mediators": [mediator]}));
+        let package = json!({"label": "phone", "mediators": [mediator]});
+        let alice = network.enrolled("alice", 0, package);
         let published = Instant::now();
         let what = "the package with its handle and its mediator";
         let view = service.until(&alice.did, what, |view| {
@@ -75,7 +76,8 @@ in_both_shapes! {
 
     fn getproof_gives_proofs_of_presence_and_of_absence(network) {
         let service = Setup::beside(network).start();
-        let (with, without) = (network.enrolled("with", 0, json!({})), network.account("without", 1));
+        let with = network.enrolled("with", 0, json!({}));
+        let without = network.account("without", 1);
         let shows = |did: &str| proven(network, did, &service.proof(did).expect("a proof"));
         assert!(matches!(shows(&with.did), Proven::Present(_)));
         assert!(matches!(shows(&without.did), Proven::Absent(_)));
@@ -84,7 +86,8 @@ in_both_shapes! {
             matches!(shows(&with.did), Proven::Absent(_)).then_some(())
         });
         // What another account's key signed is no proof about this one.
-        let (car, key) = (service.proof(&with.did).expect("a proof"), network.signing_key(&without.did));
+        let car = service.proof(&with.did).expect("a proof");
+        let key = network.signing_key(&without.did);
         let now = atcomm::clock::Clock::system().now();
         let container = atcomm::proof::Container::Commit;
         assert!(atcomm::proof::verify(&car, container, &with.did(), &key, now).is_err());
@@ -112,6 +115,7 @@ in_both_shapes! {
         alice.put_raw(json!({"$type": "at.didcomm.keyPackage", "did": 42}));
         let answer = outcome(&alice.did);
         assert_eq!(answer["outcome"], "invalid");
+        assert_eq!(answer["reason"], "did");
         assert_eq!(answer.get("recipient"), None);
         alice.delete_record();
         assert_eq!(outcome(&alice.did)["outcome"], "removed");
@@ -166,7 +170,7 @@ in_both_shapes! {
         let mut seen = String::new();
         for (field, value, rule) in [
             ("did", json!(42), "did"),
-            ("did", json!("did:peer:0z6MkpTHR8VNsBxYAAWHut2Geadd9jSwuBV8xRoAnwWsdvktH"), "did_method"),
+            ("did", json!("did:peer:0z6MkpTHR8VNsBxYAAWHut2Geadd9jSwuBV8xRoAnw"), "did_method"),
             ("did", Value::Null, "did"),
             ("mediators", json!([]), "mediators_empty"),
             ("mediators", json!(["nothing"]), "mediator_did"),
@@ -345,7 +349,9 @@ fn an_answer_that_the_asker_has_already_is_not_sent_again() {
             etag.trim_start_matches("W/").starts_with('"') && etag.ends_with('"'),
             "{etag}"
         );
-        assert!(answer.header("cache-control").contains("max-age="));
+        let age = answer.header("cache-control").rsplit_once("max-age=");
+        let age: u32 = age.and_then(|(_, age)| age.parse().ok()).expect("an age");
+        assert!((1..=30).contains(&age), "{age}");
         let again = |tags: &str| service.query_with(nsid, &params, &[("if-none-match", tags)]);
         let unchanged = again(&format!("\"other\", {etag}"));
         assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));

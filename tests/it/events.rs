@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use atcomm::proof::Proven;
 use serde_json::{Value, json};
 
 use crate::frames::Firehose;
 use crate::http::{eventually, throughout};
 use crate::network::{Network, PeerAccount, in_both_shapes};
-use crate::service::{Service, Setup};
+use crate::service::{Service, Setup, proven};
 
 /// A service that follows both PDSes and stands in their streams.
 fn following(network: &Network) -> Service {
@@ -77,7 +78,9 @@ in_both_shapes! {
         };
         let note = |rkey: String| {
             let value = json!({"$type": "at.example.note", "text": rkey});
-            json!({"action": "create", "collection": "at.example.note", "rkey": rkey, "value": value})
+            json!({
+                "action": "create", "collection": "at.example.note", "rkey": rkey, "value": value,
+            })
         };
         let package = |action: &str, label: &str| {
             let mut write = json!({
@@ -134,7 +137,8 @@ in_both_shapes! {
 
     fn a_deleted_account_leaves_the_directory(network) {
         let service = following(network);
-        let (alice, bob) = (network.enrolled("alice", 0, json!({})), network.enrolled("bob", 1, json!({})));
+        let alice = network.enrolled("alice", 0, json!({}));
+        let bob = network.enrolled("bob", 1, json!({}));
         for account in [&alice, &bob] {
             service.until(&account.did, "the package", |_| true);
         }
@@ -164,7 +168,10 @@ in_both_shapes! {
             if left.read(move |q| q.pending(&did)).is_none() {
                 return Some(left);
             }
-            service = Some(left.start());
+            let again = service.insert(left.start());
+            throughout(Duration::from_millis(500), "looks have their time", || {
+                again.recipient(&alice.did).is_ok()
+            });
             None
         });
         hose.lose(1_000_000);
@@ -196,9 +203,16 @@ in_both_shapes! {
     }
 }
 
+/// Its proofs hold as well as any other's, those of absence too.
 fn assert_removed_and_back(service: &Service, erin: &PeerAccount) {
+    let shows = || {
+        let car = service.proof(&erin.did).expect("a proof");
+        proven(erin.network, &erin.did, &car)
+    };
+    assert!(matches!(shows(), Proven::Present(_)));
     erin.delete_record();
     service.until_refused(&erin.did, "NotEnrolled");
+    assert!(matches!(shows(), Proven::Absent(_)));
     let third = erin.put(json!({"label": "third"}));
     service.until_cid(&erin.did, &third["cid"]);
 }

@@ -185,14 +185,14 @@ fn a_hanging_pds_is_believed_about_its_own_accounts_only() {
 #[test]
 fn looks_that_wait_for_our_own_limits_are_no_failures() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
-    let accounts: Vec<_> = (0..12)
+    let accounts: Vec<_> = (0..8)
         .map(|_| network.enrolled("queue", 0, json!({})))
         .collect();
     let service = Setup::new(network)
         .pds(network, 0)
         .no_looks_for_askers()
         .set("net.operator_concurrency", json!(1))
-        .set("net.busy_wait", json!("1ms"))
+        .set("net.busy_wait", json!("10ms"))
         .start();
     for account in &accounts {
         service.until(&account.did, "the package", |_| true);

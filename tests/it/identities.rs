@@ -37,7 +37,7 @@ in_both_shapes! {
 
     fn a_handle_that_does_not_lead_back_is_not_shown(network) {
         let service = following(network);
-        let (alice, bob) = (network.enrolled("alice", 0, json!({})), network.enrolled("bob", 0, json!({})));
+        let [alice, bob] = ["alice", "bob"].map(|name| network.enrolled(name, 0, json!({})));
         until_handle(&service, &alice.did, &alice.handle);
         until_handle(&service, &bob.did, &bob.handle);
         // Bob's document claims the handle of Alice.
@@ -51,7 +51,7 @@ in_both_shapes! {
 
     fn what_the_name_server_says_decides_about_a_handle(network) {
         let service = following(network);
-        let (alice, bob) = (network.enrolled("alice", 0, json!({})), network.enrolled("bob", 0, json!({})));
+        let [alice, bob] = ["alice", "bob"].map(|name| network.enrolled(name, 0, json!({})));
         until_handle(&service, &alice.did, &alice.handle);
         let name = format!("_atproto.{}", alice.handle);
         let told = |txt: Value| {

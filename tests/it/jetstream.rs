@@ -168,9 +168,9 @@ fn inv8_malformed_jetstream_messages_are_counted_and_passed_over() {
         "{\"did\":\"did:plc:a\",\"time_us\":1,\"kind\":\"commit\"}",
         "{\"did\":\"did:plc:a\",\"time_us\":0,\"kind\":\"identity\"}",
         "{\"did\":\"did:plc:a\",\"time_us\":-5,\"kind\":\"identity\"}",
-        "{\"did\":\"did:plc:a\",\"time_us\":1,\"kind\":\"account\",\"account\":{\"active\":\"no\"}}",
-        "{\"did\":\"no did\",\"time_us\":1,\"kind\":\"commit\",\"commit\":{\"operation\":\"create\",\
-         \"collection\":\"at.didcomm.keyPackage\",\"rkey\":\"self\"}}",
+        "{\"did\":\"did:plc:a\",\"time_us\":1,\"kind\":\"account\",\"account\":{\"active\":1}}",
+        "{\"did\":\"no did\",\"time_us\":1,\"kind\":\"commit\",\"commit\":{\
+         \"operation\":\"create\",\"collection\":\"at.didcomm.keyPackage\",\"rkey\":\"self\"}}",
         "{\"did\":\"did:plc:a\",\"time_us\":1,\"kind\":\"unheard\"}",
     ];
     for text in bad {

@@ -7,6 +7,8 @@ mod events;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod forged;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 mod gaps;

@@ -57,7 +57,8 @@ in_both_shapes! {
     }
 
     fn an_account_that_moves_in_from_elsewhere_is_found(network) {
-        let service = Setup::new(network).pds(network, 0).streams_only().no_looks_for_askers().start();
+        let setup = Setup::new(network).pds(network, 0).streams_only();
+        let service = setup.no_looks_for_askers().start();
         service.until_following(1);
         let carol = network.enrolled("carol", 1, json!({}));
         service.until_refused(&carol.did, "Overloaded");
