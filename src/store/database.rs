@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::StoreError;
-use super::schema::Migration;
+use super::schema::Schema;
 
 /// Writes waiting for the writer; a full queue makes the asker wait.
 const QUEUE: usize = 4096;
@@ -89,8 +89,12 @@ struct Readers {
 
 impl Database {
     /// Opens or creates the file and brings its schema up to date.
-    pub(super) fn open(path: &Path, migrations: &[Migration]) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, schema: &Schema) -> Result<Self, StoreError> {
         let conn = Connection::open(path)?;
+        if schema.reclaims {
+            // Only a file that has no page yet takes this: before the log is set up.
+            conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+        }
         // FULL: a commit that was acknowledged survives loss of power.
         conn.execute_batch(
             "PRAGMA journal_mode = WAL;
@@ -101,7 +105,7 @@ impl Database {
              PRAGMA cache_size = -16384;",
         )?;
         conn.set_prepared_statement_cache_capacity(64);
-        super::schema::migrate(&conn, migrations)?;
+        super::schema::migrate(&conn, schema.migrations)?;
         let mut idle = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             idle.push(open_reader(path)?);

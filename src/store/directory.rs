@@ -23,7 +23,7 @@ impl DirectoryStore {
     /// Opens or creates `path`.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self {
-            db: Database::open(path, schema::DIRECTORY)?,
+            db: Database::open(path, &schema::DIRECTORY)?,
         })
     }
 

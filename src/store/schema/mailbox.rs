@@ -1,0 +1,144 @@
+//! Tables of `mailbox.db`.
+
+use super::Schema;
+
+/// `mailbox.db`. Identifiers of accounts, recipients and messages are never used twice: sockets
+/// and workers hold them over the end of their rows.
+pub(in crate::store) const MAILBOX: Schema = Schema {
+    reclaims: true,
+    migrations: &["
+-- Whom the mediator serves: a DID that asked for mediation and was granted it.
+CREATE TABLE account (
+  id                INTEGER PRIMARY KEY AUTOINCREMENT,
+  did               TEXT NOT NULL UNIQUE,  -- canonical: did:peer:4 in short form
+  long              TEXT NOT NULL,         -- the DID from which its keys are read
+  granted_at        INTEGER NOT NULL,
+  provisional_until INTEGER,               -- null: granted for good
+  address_group     BLOB,                  -- whence it was asked for; kept while provisional
+  seen_at           INTEGER NOT NULL       -- last request, to the minute
+) STRICT;
+CREATE INDEX account_provisional ON account (provisional_until)
+  WHERE provisional_until IS NOT NULL;
+CREATE INDEX account_group ON account (address_group, provisional_until)
+  WHERE provisional_until IS NOT NULL;
+CREATE INDEX account_seen ON account (seen_at);
+
+-- A DID that mail is addressed to, with the counters of its queue.
+CREATE TABLE recipient (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  did      TEXT NOT NULL UNIQUE,
+  account  INTEGER REFERENCES account (id) ON DELETE SET NULL,  -- who reads; null: nobody yet
+  messages INTEGER NOT NULL DEFAULT 0,
+  bytes    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX recipient_account ON recipient (account);
+CREATE INDEX recipient_idle ON recipient (id) WHERE account IS NULL AND messages = 0;
+
+-- What key packages say: this account of atproto names, or named, this DID with this mediator.
+CREATE TABLE claim (
+  account TEXT NOT NULL,
+  peer    TEXT NOT NULL,
+  state   TEXT NOT NULL,                   -- current, replaced, dropped, inactive
+  since   INTEGER NOT NULL,
+  PRIMARY KEY (account, peer)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX claim_peer ON claim (peer, state);
+CREATE INDEX claim_age ON claim (state, since);
+
+-- Mail that waits. The body stands last, so that nothing else is read through it.
+CREATE TABLE message (
+  id           INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of arrival
+  recipient    INTEGER NOT NULL REFERENCES recipient (id),
+  hash         BLOB NOT NULL,              -- sha-256 of the body
+  size         INTEGER NOT NULL,           -- bytes of the body
+  stored_at    INTEGER NOT NULL,
+  available_at INTEGER NOT NULL,           -- later than stored_at: the sender wants it delayed
+  expires_at   INTEGER NOT NULL,
+  body         BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX message_hash ON message (recipient, hash);
+-- Holds all that a status and the choice of a delivery ask for.
+CREATE INDEX message_queue
+  ON message (recipient, id, available_at, expires_at, size, stored_at);
+CREATE INDEX message_expiry ON message (expires_at);
+CREATE INDEX message_delayed ON message (available_at) WHERE available_at > stored_at;
+
+-- What waits in all: one row for mail, one for relay.
+CREATE TABLE total (
+  name     TEXT PRIMARY KEY,
+  messages INTEGER NOT NULL,
+  bytes    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO total VALUES ('mail', 0, 0), ('relay', 0, 0);
+
+-- Counters are kept here and nowhere else, so that no statement can forget them.
+CREATE TRIGGER message_added AFTER INSERT ON message BEGIN
+  UPDATE recipient SET messages = messages + 1, bytes = bytes + new.size
+    WHERE id = new.recipient;
+  UPDATE total SET messages = messages + 1, bytes = bytes + new.size WHERE name = 'mail';
+END;
+CREATE TRIGGER message_removed AFTER DELETE ON message BEGIN
+  UPDATE recipient SET messages = messages - 1, bytes = bytes - old.size
+    WHERE id = old.recipient;
+  UPDATE total SET messages = messages - 1, bytes = bytes - old.size WHERE name = 'mail';
+END;
+
+-- Mail for elsewhere, until its destination took it or it is given up.
+CREATE TABLE outbound (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  destination TEXT NOT NULL,               -- DID of the mediator
+  route       TEXT NOT NULL,               -- JSON of the relay worker
+  hash        BLOB NOT NULL,               -- sha-256 of the body
+  size        INTEGER NOT NULL,            -- bytes of the body
+  sender      TEXT,                        -- who is told when it is given up
+  thread      TEXT,                        -- in which thread
+  attempts    INTEGER NOT NULL DEFAULT 0,
+  next_at     INTEGER NOT NULL,
+  created_at  INTEGER NOT NULL,
+  expires_at  INTEGER NOT NULL,
+  body        BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX outbound_hash ON outbound (destination, hash);
+CREATE INDEX outbound_due ON outbound (destination, next_at, id, size);
+
+-- What waits for a destination, and how it went there.
+CREATE TABLE destination (
+  did           TEXT PRIMARY KEY,
+  waiting       INTEGER NOT NULL DEFAULT 0,
+  waiting_bytes INTEGER NOT NULL DEFAULT 0,
+  delivered     INTEGER NOT NULL DEFAULT 0,  -- messages taken
+  failed        INTEGER NOT NULL DEFAULT 0,  -- attempts that are repeated
+  refused       INTEGER NOT NULL DEFAULT 0,  -- messages not taken, for good
+  given_up      INTEGER NOT NULL DEFAULT 0,  -- messages whose time ended
+  last_error    TEXT,
+  last_at       INTEGER                      -- last attempt; null: none yet
+) STRICT, WITHOUT ROWID;
+CREATE INDEX destination_waiting ON destination (did) WHERE waiting > 0;
+CREATE INDEX destination_last ON destination (last_at);
+
+CREATE TRIGGER outbound_added AFTER INSERT ON outbound BEGIN
+  INSERT INTO destination (did, waiting, waiting_bytes) VALUES (new.destination, 1, new.size)
+    ON CONFLICT (did) DO UPDATE SET waiting = waiting + 1,
+      waiting_bytes = waiting_bytes + excluded.waiting_bytes;
+  UPDATE total SET messages = messages + 1, bytes = bytes + new.size WHERE name = 'relay';
+END;
+CREATE TRIGGER outbound_removed AFTER DELETE ON outbound BEGIN
+  UPDATE destination SET waiting = waiting - 1, waiting_bytes = waiting_bytes - old.size
+    WHERE did = old.destination;
+  UPDATE total SET messages = messages - 1, bytes = bytes - old.size WHERE name = 'relay';
+END;
+
+-- Requests seen lately, so that a repeated envelope is told from a new one.
+CREATE TABLE replay (
+  id      INTEGER PRIMARY KEY,             -- order of arrival
+  hash    BLOB NOT NULL UNIQUE,            -- first 16 bytes of the envelope's sha-256
+  seen_at INTEGER NOT NULL
+) STRICT;
+
+-- The mediator's own small facts.
+CREATE TABLE meta (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"],
+};
