@@ -4,11 +4,14 @@
 //! interface wakes anybody up, so that a server shared by several processes could stand behind it.
 //!
 //! `directory.db` can be rebuilt from the network: losing it costs a new walk of the sources and
-//! the history of changes, not anybody's mail.
+//! the history of changes, not anybody's mail. `mailbox.db` is the only place where mail that waits
+//! is: losing it loses that mail, and every recipient has to register anew.
 
 mod columns;
 mod database;
 mod directory;
+mod mail_row;
+mod mailbox;
 mod row;
 mod schema;
 mod tx;
@@ -17,6 +20,11 @@ mod tx;
 mod tests;
 
 pub use directory::{DirectoryStore, Queries};
+pub use mail_row::{
+    Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
+    Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome,
+};
+pub use mailbox::{MailQueries, MailTx, MailboxStore};
 pub use row::{
     AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, MediatorRow, Owed, PackageState,
     PendingRow, ProofMethod, SourceCursor, WalkRow,

@@ -16,6 +16,15 @@ pub(super) fn to_i64(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+pub(super) fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// A count from the file; none is ever below zero.
+pub(super) fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
 pub(super) fn collect<T>(
     rows: impl Iterator<Item = Result<T, rusqlite::Error>>,
 ) -> Result<Vec<T>, StoreError> {
@@ -59,7 +68,7 @@ pub(super) fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, rusqlite::E
 /// A word that this program never writes.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown word in the store: {0}")]
-struct UnknownWord(String);
+pub(super) struct UnknownWord(pub(super) String);
 
 pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
     Ok(Entry {

@@ -98,6 +98,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// What is known of an account's key package.
     PackageState {

@@ -1,0 +1,153 @@
+//! `mailbox.db`: accounts, recipients and their queues, the outbox, and what the mediator
+//! remembers.
+//!
+//! The file is the only place where mail is: losing it loses what waited. Bodies are envelopes
+//! that the mediator cannot open. What is acknowledged or expires is deleted, not overwritten: its
+//! bytes can stay in the file and its log until their pages are used again or given back.
+//!
+//! Pages that fall free are used again before the file grows; [`MailTx::shrink`] gives them back
+//! to the file system in slices, so that a flood does not leave a large file for ever.
+
+mod accounts;
+mod outbox;
+mod queue;
+mod replay;
+
+use std::ops::Deref;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::columns::{signed, unsigned};
+use super::database::Database;
+use super::{StoreError, schema};
+
+/// The mediator's file.
+pub struct MailboxStore {
+    db: Database,
+}
+
+impl MailboxStore {
+    /// Opens or creates `path`.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self {
+            db: Database::open(path, &schema::MAILBOX)?,
+        })
+    }
+
+    /// Runs `work` in one transaction: all of it or nothing, durable when this returns. Safe to
+    /// call concurrently; transactions are done one after the other in the order of the calls, and
+    /// share their commits. [`StoreError::Full`] when the disk takes no more: nothing was written.
+    pub async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&MailTx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.db
+            .write(move |conn| work(&MailTx(MailQueries(conn))))
+            .await
+    }
+
+    /// Runs `work` on a consistent view beside the writer.
+    pub async fn query<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&MailQueries<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.db.read(move |conn| work(&MailQueries(conn))).await
+    }
+
+    /// Whether the last write succeeded.
+    pub fn is_healthy(&self) -> bool {
+        self.db.is_healthy()
+    }
+
+    /// Writes what waits and closes the file for writing.
+    pub async fn shutdown(&self) {
+        self.db.shutdown().await;
+    }
+}
+
+/// Questions to the file.
+pub struct MailQueries<'c>(&'c Connection);
+
+/// A transaction: [`MailQueries`] that see its own writes, and the writes.
+pub struct MailTx<'c>(MailQueries<'c>);
+
+impl<'c> Deref for MailTx<'c> {
+    type Target = MailQueries<'c>;
+    fn deref(&self) -> &MailQueries<'c> {
+        &self.0
+    }
+}
+
+impl MailQueries<'_> {
+    /// A small fact that was set before.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+        Ok(query.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    /// Bytes of the file, and of those the bytes in free pages.
+    pub fn file_bytes(&self) -> Result<(u64, u64), StoreError> {
+        let pragma = |name: &str| -> Result<u64, StoreError> {
+            let value = self.0.pragma_query_value(None, name, |row| row.get(0))?;
+            Ok(unsigned(value))
+        };
+        let page = pragma("page_size")?;
+        Ok((
+            pragma("page_count")? * page,
+            pragma("freelist_count")? * page,
+        ))
+    }
+
+    fn total(&self, name: &str) -> Result<(u64, u64), StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT messages, bytes FROM total WHERE name = ?1")?;
+        let (messages, bytes) = query.query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((unsigned(messages), unsigned(bytes)))
+    }
+}
+
+impl MailTx<'_> {
+    fn conn(&self) -> &Connection {
+        self.0.0
+    }
+
+    /// Sets a small fact, replacing the one before.
+    pub fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO meta (key, value) VALUES (?1, ?2)
+                 ON CONFLICT (key) DO UPDATE SET value = ?2",
+            )?
+            .execute([key, value])?;
+        Ok(())
+    }
+
+    /// Gives free pages back to the file system, at most `pages`, while more than `spare` are
+    /// free: what is free is soon used again under load, and moving pages costs writes. Returns
+    /// how many went.
+    pub fn shrink(&self, spare: u64, pages: u64) -> Result<u64, StoreError> {
+        let free = |conn: &Connection| -> Result<u64, StoreError> {
+            let count = conn.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+            Ok(unsigned(count))
+        };
+        let before = free(self.conn())?;
+        let slice = before.saturating_sub(spare).min(pages);
+        if slice == 0 {
+            return Ok(0);
+        }
+        // Each step of the statement frees one page.
+        let mut vacuum = self
+            .conn()
+            .prepare(&format!("PRAGMA incremental_vacuum({})", signed(slice)))?;
+        let mut rows = vacuum.query([])?;
+        while rows.next()?.is_some() {}
+        drop(rows);
+        Ok(before.saturating_sub(free(self.conn())?))
+    }
+}

@@ -1,0 +1,318 @@
+//! Accounts, the recipients bound to them, and the claims of key packages.
+
+use rusqlite::{OptionalExtension as _, Row, named_params, params};
+
+use super::super::StoreError;
+use super::super::columns::{UnknownWord, collect, parsed, time, to_i64, unsigned};
+use super::super::mail_row::{Account, Bound, Claim, ClaimState, Recipient};
+use super::{MailQueries, MailTx};
+use crate::clock::Timestamp;
+use crate::syntax::Did;
+
+/// How exactly it is known when an account was last seen: a write per request would buy nothing.
+const SEEN_GRAIN_MS: i64 = 60_000;
+
+/// Claims read of one DID: any number of accounts can name the same one.
+const MAX_CLAIMS: usize = 256;
+
+impl MailQueries<'_> {
+    /// The account of a DID.
+    pub fn account(&self, did: &str) -> Result<Option<Account>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM account WHERE did = ?1")?;
+        Ok(query.query_row([did], read_account).optional()?)
+    }
+
+    /// The account with this id.
+    pub fn account_by_id(&self, id: i64) -> Result<Option<Account>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM account WHERE id = ?1")?;
+        Ok(query.query_row([id], read_account).optional()?)
+    }
+
+    /// Accounts in all.
+    pub fn account_count(&self) -> Result<u64, StoreError> {
+        let mut query = self.0.prepare_cached("SELECT count(*) FROM account")?;
+        Ok(unsigned(query.query_row([], |row| row.get(0))?))
+    }
+
+    /// Provisional grants that stand: of one group of addresses, or of all.
+    pub fn provisional_count(
+        &self,
+        group: Option<&[u8; 16]>,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let count = match group {
+            Some(group) => self
+                .0
+                .prepare_cached(
+                    "SELECT count(*) FROM account
+                     WHERE address_group = ?1 AND provisional_until > ?2",
+                )?
+                .query_row(params![group, now.millis()], |row| row.get(0))?,
+            None => self
+                .0
+                .prepare_cached("SELECT count(*) FROM account WHERE provisional_until > ?1")?
+                .query_row([now.millis()], |row| row.get(0))?,
+        };
+        Ok(unsigned(count))
+    }
+
+    /// Accounts whose provisional grant has ended by `now`, at most `limit`.
+    pub fn lapsed_accounts(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let mut query = self.0.prepare_cached(
+            "SELECT * FROM account WHERE provisional_until <= ?1
+             ORDER BY provisional_until LIMIT ?2",
+        )?;
+        collect(query.query_map(params![now.millis(), to_i64(limit)], read_account)?)
+    }
+
+    /// Accounts that asked for nothing since `before`, the longest idle first, at most `limit`.
+    pub fn idle_accounts(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM account WHERE seen_at < ?1 ORDER BY seen_at LIMIT ?2")?;
+        collect(query.query_map(params![before.millis(), to_i64(limit)], read_account)?)
+    }
+
+    /// The recipient of a DID.
+    pub fn recipient(&self, did: &str) -> Result<Option<Recipient>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM recipient WHERE did = ?1")?;
+        Ok(query.query_row([did], read_recipient).optional()?)
+    }
+
+    /// The recipients bound to an account, in the order in which they were first known here.
+    pub fn recipients_of(
+        &self,
+        account: i64,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<Recipient>, StoreError> {
+        let mut query = self.0.prepare_cached(
+            "SELECT * FROM recipient WHERE account = ?1 ORDER BY id LIMIT ?2 OFFSET ?3",
+        )?;
+        collect(query.query_map(
+            params![account, to_i64(limit), to_i64(offset)],
+            read_recipient,
+        )?)
+    }
+
+    /// How many recipients are bound to an account.
+    pub fn recipient_count(&self, account: i64) -> Result<u64, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT count(*) FROM recipient WHERE account = ?1")?;
+        Ok(unsigned(query.query_row([account], |row| row.get(0))?))
+    }
+
+    /// What key packages say of a DID: those that stand first, and of very many not all.
+    pub fn claims(&self, peer: &str) -> Result<Vec<Claim>, StoreError> {
+        // The word of those that stand comes first in the alphabet.
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM claim WHERE peer = ?1 ORDER BY state LIMIT ?2")?;
+        collect(query.query_map(params![peer, to_i64(MAX_CLAIMS)], read_claim)?)
+    }
+
+    /// What the key packages of an account of atproto say and said.
+    pub fn claims_of(&self, account: &Did) -> Result<Vec<Claim>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM claim WHERE account = ?1 ORDER BY peer")?;
+        collect(query.query_map([account.as_str()], read_claim)?)
+    }
+
+    /// Claims in a state since before a time, the oldest first, at most `limit`.
+    pub fn claims_before(
+        &self,
+        state: ClaimState,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut query = self.0.prepare_cached(
+            "SELECT * FROM claim WHERE state = ?1 AND since < ?2 ORDER BY since LIMIT ?3",
+        )?;
+        collect(query.query_map(
+            params![state.as_str(), before.millis(), to_i64(limit)],
+            read_claim,
+        )?)
+    }
+}
+
+impl MailTx<'_> {
+    /// Writes an account whole, found by its DID; the row's own `id` is not looked at. Returns its
+    /// id, which stays over all updates. Idempotent.
+    pub fn put_account(&self, account: &Account) -> Result<i64, StoreError> {
+        let mut put = self.conn().prepare_cached(
+            "INSERT INTO account (did, long, granted_at, provisional_until, address_group, seen_at)
+             VALUES (:did, :long, :granted_at, :provisional_until, :address_group, :seen_at)
+             ON CONFLICT (did) DO UPDATE SET long = :long, granted_at = :granted_at,
+               provisional_until = :provisional_until, address_group = :address_group,
+               seen_at = :seen_at
+             RETURNING id",
+        )?;
+        Ok(put.query_row(
+            named_params! {
+                ":did": account.did,
+                ":long": account.long,
+                ":granted_at": account.granted_at.millis(),
+                ":provisional_until": account.provisional_until.map(Timestamp::millis),
+                ":address_group": account.address_group,
+                ":seen_at": account.seen_at.millis(),
+            },
+            |row| row.get(0),
+        )?)
+    }
+
+    /// Removes an account. Its recipients belong to nobody then; their mail waits for its end.
+    /// Returns whether there was one.
+    pub fn delete_account(&self, id: i64) -> Result<bool, StoreError> {
+        let deleted = self
+            .conn()
+            .prepare_cached("DELETE FROM account WHERE id = ?1")?
+            .execute([id])?;
+        Ok(deleted > 0)
+    }
+
+    /// Notes that an account asked for something. Writes at most once a minute.
+    pub fn touch_account(&self, id: i64, now: Timestamp) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("UPDATE account SET seen_at = ?2 WHERE id = ?1 AND seen_at <= ?3")?
+            .execute(params![id, now.millis(), now.millis() - SEEN_GRAIN_MS])?;
+        Ok(())
+    }
+
+    /// Binds a recipient to an account, unless another has it. Idempotent. An account that is not
+    /// there is an error.
+    pub fn bind(&self, recipient: &str, account: i64) -> Result<Bound, StoreError> {
+        let holder = self.recipient(recipient)?.and_then(|row| row.account);
+        match holder {
+            Some(holder) if holder == account => Ok(Bound::Already),
+            Some(holder) => Ok(Bound::Taken(holder)),
+            None => self.rebind(recipient, account).map(|_previous| Bound::New),
+        }
+    }
+
+    /// Binds a recipient to an account, whoever had it before, with the mail that waits. For the
+    /// DID's own account, which always wins. Returns the account that lost it. Idempotent.
+    pub fn rebind(&self, recipient: &str, account: i64) -> Result<Option<i64>, StoreError> {
+        let holder = self.recipient(recipient)?.and_then(|row| row.account);
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO recipient (did, account) VALUES (?1, ?2)
+                 ON CONFLICT (did) DO UPDATE SET account = ?2",
+            )?
+            .execute(params![recipient, account])?;
+        Ok(holder.filter(|holder| *holder != account))
+    }
+
+    /// Takes a recipient from an account; its mail waits for its end or for another binding.
+    /// Returns whether it was bound to it.
+    pub fn unbind(&self, recipient: &str, account: i64) -> Result<bool, StoreError> {
+        let unbound = self
+            .conn()
+            .prepare_cached("UPDATE recipient SET account = NULL WHERE did = ?1 AND account = ?2")?
+            .execute(params![recipient, account])?;
+        Ok(unbound > 0)
+    }
+
+    /// The id of a recipient, which is made, bound to nobody, when it is not there. Idempotent.
+    /// Push in the same transaction: a recipient that is empty and belongs to nobody may go any
+    /// time.
+    pub fn open_queue(&self, recipient: &str) -> Result<i64, StoreError> {
+        let mut find = self
+            .conn()
+            .prepare_cached("SELECT id FROM recipient WHERE did = ?1")?;
+        if let Some(id) = find.query_row([recipient], |row| row.get(0)).optional()? {
+            return Ok(id);
+        }
+        self.conn()
+            .prepare_cached("INSERT INTO recipient (did) VALUES (?1)")?
+            .execute([recipient])?;
+        Ok(self.conn().last_insert_rowid())
+    }
+
+    /// Removes recipients that are empty and belong to nobody, at most `limit`. Returns how many.
+    pub fn drop_idle_recipients(&self, limit: usize) -> Result<u64, StoreError> {
+        let dropped = self
+            .conn()
+            .prepare_cached(
+                "DELETE FROM recipient WHERE id IN (
+                   SELECT id FROM recipient WHERE account IS NULL AND messages = 0 LIMIT ?1)",
+            )?
+            .execute([to_i64(limit)])?;
+        Ok(dropped as u64)
+    }
+
+    /// Writes a claim, replacing what the account's packages said of this DID before. Idempotent.
+    pub fn put_claim(&self, claim: &Claim) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO claim (account, peer, state, since) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (account, peer) DO UPDATE SET state = ?3, since = ?4",
+            )?
+            .execute(params![
+                claim.account.as_str(),
+                claim.peer,
+                claim.state.as_str(),
+                claim.since.millis()
+            ])?;
+        Ok(())
+    }
+
+    /// Removes a claim. Returns whether there was one.
+    pub fn delete_claim(&self, account: &Did, peer: &str) -> Result<bool, StoreError> {
+        let deleted = self
+            .conn()
+            .prepare_cached("DELETE FROM claim WHERE account = ?1 AND peer = ?2")?
+            .execute([account.as_str(), peer])?;
+        Ok(deleted > 0)
+    }
+}
+
+fn read_account(row: &Row<'_>) -> Result<Account, rusqlite::Error> {
+    Ok(Account {
+        id: row.get("id")?,
+        did: row.get("did")?,
+        long: row.get("long")?,
+        granted_at: time(row, "granted_at")?,
+        provisional_until: row
+            .get::<_, Option<i64>>("provisional_until")?
+            .map(Timestamp::from_millis),
+        address_group: row.get("address_group")?,
+        seen_at: time(row, "seen_at")?,
+    })
+}
+
+fn read_recipient(row: &Row<'_>) -> Result<Recipient, rusqlite::Error> {
+    Ok(Recipient {
+        id: row.get("id")?,
+        did: row.get("did")?,
+        account: row.get("account")?,
+        messages: unsigned(row.get("messages")?),
+        bytes: unsigned(row.get("bytes")?),
+    })
+}
+
+fn read_claim(row: &Row<'_>) -> Result<Claim, rusqlite::Error> {
+    Ok(Claim {
+        account: parsed(row, "account", Did::parse)?,
+        peer: row.get("peer")?,
+        state: parsed(row, "state", |s| {
+            ClaimState::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
+        })?,
+        since: time(row, "since")?,
+    })
+}

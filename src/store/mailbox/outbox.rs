@@ -1,0 +1,275 @@
+//! The outbox: mail for other mediators, and how it went.
+
+use rusqlite::{OptionalExtension as _, Row, named_params, params};
+
+use super::super::StoreError;
+use super::super::columns::{collect, signed, time, to_i64, unsigned};
+use super::super::mail_row::{
+    NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome,
+};
+use super::{MailQueries, MailTx};
+use crate::clock::Timestamp;
+
+/// Bytes of bodies in one answer of [`MailQueries::outbox_due`], one message at least.
+const MAX_DUE_BYTES: u64 = 8 << 20;
+
+/// Longest reason kept of a failure, in characters.
+const MAX_ERROR_CHARS: usize = 300;
+
+/// A message that is due, its body not yet read.
+struct Due {
+    /// How many messages of the same destination come before it.
+    rank: usize,
+    next_at: i64,
+    id: i64,
+    size: u64,
+}
+
+const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
+ WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
+
+const WAITING: &str = "SELECT did FROM destination WHERE waiting > 0";
+
+impl MailQueries<'_> {
+    /// Messages to be tried by `now`, at most `limit`, none for the destinations in `except`.
+    /// First the longest due of each destination, then the second of each, and so on: no
+    /// destination with many messages holds up another. Can hold fewer than `limit` although more
+    /// are due: ask again.
+    pub fn outbox_due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        except: &[String],
+    ) -> Result<Vec<Outbound>, StoreError> {
+        let mut query = self.0.prepare_cached(WAITING)?;
+        let mut destinations: Vec<String> = collect(query.query_map([], |row| row.get(0))?)?;
+        destinations.retain(|destination| !except.contains(destination));
+        let mut heads = Vec::new();
+        let mut busy = Vec::new();
+        for destination in destinations {
+            let head = self.due(&destination, now, 1)?;
+            if !head.is_empty() {
+                heads.extend(head);
+                busy.push(destination);
+            }
+        }
+        let share = limit.div_ceil(busy.len().max(1));
+        let mut due = heads;
+        if share > 1 {
+            due.clear();
+            for destination in &busy {
+                due.extend(self.due(destination, now, share)?);
+            }
+        }
+        due.sort_unstable_by_key(|due| (due.rank, due.next_at, due.id));
+        due.truncate(limit);
+        let mut read = self
+            .0
+            .prepare_cached("SELECT * FROM outbound WHERE id = ?1")?;
+        let mut messages = Vec::new();
+        let mut bytes = 0_u64;
+        for Due { id, size, .. } in due {
+            bytes = bytes.saturating_add(size);
+            if bytes > MAX_DUE_BYTES && !messages.is_empty() {
+                break;
+            }
+            messages.push(read.query_row([id], read_outbound)?);
+        }
+        Ok(messages)
+    }
+
+    /// The longest due messages of one destination.
+    fn due(&self, destination: &str, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let mut query = self.0.prepare_cached(DUE)?;
+        let rows = query.query_map(params![destination, now.millis(), to_i64(limit)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+        let due = rows.enumerate().map(|(rank, row)| {
+            row.map(|(next_at, id, size)| Due {
+                rank,
+                next_at,
+                id,
+                size: unsigned(size),
+            })
+        });
+        collect(due)
+    }
+
+    /// Messages that wait for elsewhere, and the bytes of their bodies.
+    pub fn outbox_totals(&self) -> Result<(u64, u64), StoreError> {
+        self.total("relay")
+    }
+
+    /// Messages that wait for a destination, and the bytes of their bodies.
+    pub fn outbox_of(&self, destination: &str) -> Result<(u64, u64), StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT waiting, waiting_bytes FROM destination WHERE did = ?1")?;
+        let held: Option<(i64, i64)> = query
+            .query_row([destination], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(held.map_or((0, 0), |(waiting, bytes)| {
+            (unsigned(waiting), unsigned(bytes))
+        }))
+    }
+
+    /// How it went with the destinations, those that were tried last first, at most `limit`.
+    pub fn relay_outcomes(&self, limit: usize) -> Result<Vec<RelayOutcome>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT * FROM destination ORDER BY last_at DESC LIMIT ?1")?;
+        collect(query.query_map([to_i64(limit)], read_outcome)?)
+    }
+}
+
+impl MailTx<'_> {
+    /// Stores a message for elsewhere, once: the same bytes for the same destination are a
+    /// duplicate while they wait. Its end is the relay worker's affair: nothing here removes a
+    /// message because its time has come.
+    pub fn outbox_push(
+        &self,
+        new: &NewOutbound<'_>,
+        quota: &OutboxQuota,
+    ) -> Result<OutPushed, StoreError> {
+        let mut waits = self
+            .conn()
+            .prepare_cached("SELECT 1 FROM outbound WHERE destination = ?1 AND hash = ?2")?;
+        if waits.exists(params![new.destination, new.hash])? {
+            return Ok(OutPushed::Duplicate);
+        }
+        let size = new.body.len() as u64;
+        let (messages, bytes) = self.outbox_of(new.destination)?;
+        if messages >= quota.per_destination_messages
+            || bytes.saturating_add(size) > quota.per_destination_bytes
+        {
+            return Ok(OutPushed::DestinationFull);
+        }
+        let (_, total) = self.outbox_totals()?;
+        if total.saturating_add(size) > quota.total_bytes {
+            return Ok(OutPushed::StoreFull);
+        }
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO outbound (destination, route, hash, size, sender, thread, next_at,
+                   created_at, expires_at, body)
+                 VALUES (:destination, :route, :hash, :size, :sender, :thread, :next_at,
+                   :created_at, :expires_at, :body)",
+            )?
+            .execute(named_params! {
+                ":destination": new.destination,
+                ":route": new.route,
+                ":hash": new.hash,
+                ":size": signed(size),
+                ":sender": new.sender,
+                ":thread": new.thread,
+                ":next_at": new.next_at.millis(),
+                ":created_at": new.now.millis(),
+                ":expires_at": new.expires_at.millis(),
+                ":body": new.body,
+            })?;
+        Ok(OutPushed::Stored(self.conn().last_insert_rowid()))
+    }
+
+    /// Counts an attempt that failed and puts the message off to `next_at`; nothing when it is
+    /// gone.
+    pub fn outbox_retry(
+        &self,
+        id: i64,
+        next_at: Timestamp,
+        error: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut put_off = self.conn().prepare_cached(
+            "UPDATE outbound SET attempts = attempts + 1, next_at = ?2 WHERE id = ?1
+             RETURNING destination",
+        )?;
+        let destination: Option<String> = put_off
+            .query_row(params![id, next_at.millis()], |row| row.get(0))
+            .optional()?;
+        let Some(destination) = destination else {
+            return Ok(());
+        };
+        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        self.conn()
+            .prepare_cached(
+                "UPDATE destination SET failed = failed + 1, last_error = ?2, last_at = ?3
+                 WHERE did = ?1",
+            )?
+            .execute(params![destination, error, now.millis()])?;
+        Ok(())
+    }
+
+    /// Ends a message and counts how. Returns whether it was still there. Idempotent.
+    pub fn outbox_done(
+        &self,
+        id: i64,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut remove = self
+            .conn()
+            .prepare_cached("DELETE FROM outbound WHERE id = ?1 RETURNING destination")?;
+        let destination: Option<String> = remove.query_row([id], |row| row.get(0)).optional()?;
+        let Some(destination) = destination else {
+            return Ok(false);
+        };
+        self.conn()
+            .prepare_cached(
+                "UPDATE destination SET delivered = delivered + ?2, refused = refused + ?3,
+                   given_up = given_up + ?4, last_at = ?5 WHERE did = ?1",
+            )?
+            .execute(params![
+                destination,
+                outcome == Outcome::Delivered,
+                outcome == Outcome::Refused,
+                outcome == Outcome::GivenUp,
+                now.millis()
+            ])?;
+        Ok(true)
+    }
+
+    /// Forgets how it went with destinations for which nothing waits and that were last tried
+    /// before a time, at most `limit`. Returns how many.
+    pub fn prune_outcomes(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        let pruned = self
+            .conn()
+            .prepare_cached(
+                "DELETE FROM destination WHERE did IN (
+                   SELECT did FROM destination WHERE last_at < ?1 AND waiting = 0 LIMIT ?2)",
+            )?
+            .execute(params![before.millis(), to_i64(limit)])?;
+        Ok(pruned as u64)
+    }
+}
+
+fn read_outbound(row: &Row<'_>) -> Result<Outbound, rusqlite::Error> {
+    Ok(Outbound {
+        id: row.get("id")?,
+        destination: row.get("destination")?,
+        route: row.get("route")?,
+        hash: row.get("hash")?,
+        body: row.get("body")?,
+        sender: row.get("sender")?,
+        thread: row.get("thread")?,
+        attempts: row.get("attempts")?,
+        next_at: time(row, "next_at")?,
+        created_at: time(row, "created_at")?,
+        expires_at: time(row, "expires_at")?,
+    })
+}
+
+fn read_outcome(row: &Row<'_>) -> Result<RelayOutcome, rusqlite::Error> {
+    Ok(RelayOutcome {
+        destination: row.get("did")?,
+        waiting: unsigned(row.get("waiting")?),
+        waiting_bytes: unsigned(row.get("waiting_bytes")?),
+        delivered: unsigned(row.get("delivered")?),
+        failed: unsigned(row.get("failed")?),
+        refused: unsigned(row.get("refused")?),
+        given_up: unsigned(row.get("given_up")?),
+        last_error: row.get("last_error")?,
+        last_at: row
+            .get::<_, Option<i64>>("last_at")?
+            .map(Timestamp::from_millis),
+    })
+}

@@ -1,0 +1,256 @@
+//! The queues of mail: push, peek, acknowledge, expire.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::super::StoreError;
+use super::super::columns::{collect, signed, time, to_i64, unsigned};
+use super::super::mail_row::{Message, Push, Pushed, Queue, QueueStatus, Quota};
+use super::{MailQueries, MailTx};
+use crate::clock::Timestamp;
+
+/// A message chosen for delivery, its body not yet read.
+struct Chosen {
+    id: i64,
+    size: u64,
+    /// Position of its recipient.
+    source: usize,
+}
+
+impl MailQueries<'_> {
+    /// What can be delivered of a queue at `now`: neither what waits for its time nor what is past
+    /// it. Costs a walk over the queue's index, not over its bodies.
+    pub fn queue(&self, queue: Queue, now: Timestamp) -> Result<QueueStatus, StoreError> {
+        let mut query = self.0.prepare_cached(STATUS)?;
+        let mut status = QueueStatus::default();
+        for (recipient, _) in self.sources(queue)? {
+            let (messages, bytes, oldest, newest): (_, _, Option<i64>, Option<i64>) = query
+                .query_row(params![recipient, now.millis()], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?;
+            status.messages += unsigned(messages);
+            status.bytes += unsigned(bytes);
+            let oldest = oldest.map(Timestamp::from_millis);
+            let newest = newest.map(Timestamp::from_millis);
+            status.oldest = status.oldest.into_iter().chain(oldest).min();
+            status.newest = status.newest.into_iter().chain(newest).max();
+        }
+        Ok(status)
+    }
+
+    /// Messages of a queue with an id greater than `after`, the oldest first: at most `limit` of
+    /// them, and at most `max_bytes` of bodies, but one at least when there is any. Those that wait
+    /// for their time or are past it are left out. Reads no body that it does not return, and
+    /// removes nothing.
+    ///
+    /// A message that was delayed comes to the end of the queue by [`MailTx::release`], so that
+    /// who reads on from the last id does not miss it.
+    pub fn peek(
+        &self,
+        queue: Queue,
+        after: i64,
+        limit: usize,
+        max_bytes: u64,
+        now: Timestamp,
+    ) -> Result<Vec<Message>, StoreError> {
+        let sources = self.sources(queue)?;
+        let mut choose = self.0.prepare_cached(CHOOSE)?;
+        let mut chosen = Vec::new();
+        for (source, (recipient, _)) in sources.iter().enumerate() {
+            let rows = choose.query_map(
+                params![recipient, after, now.millis(), to_i64(limit)],
+                |row| {
+                    Ok(Chosen {
+                        id: row.get(0)?,
+                        size: unsigned(row.get(1)?),
+                        source,
+                    })
+                },
+            )?;
+            for row in rows {
+                chosen.push(row?);
+            }
+        }
+        chosen.sort_unstable_by_key(|message| message.id);
+        chosen.truncate(limit);
+        let mut read = self.0.prepare_cached(
+            "SELECT hash, stored_at, expires_at, body FROM message WHERE id = ?1",
+        )?;
+        let mut messages = Vec::new();
+        let mut bytes = 0_u64;
+        for Chosen { id, size, source } in chosen {
+            bytes = bytes.saturating_add(size);
+            if bytes > max_bytes && !messages.is_empty() {
+                break;
+            }
+            let Some((_, recipient)) = sources.get(source) else {
+                break;
+            };
+            messages.push(read.query_row([id], |row| {
+                Ok(Message {
+                    id,
+                    recipient: recipient.clone(),
+                    hash: row.get("hash")?,
+                    body: row.get("body")?,
+                    stored_at: time(row, "stored_at")?,
+                    expires_at: time(row, "expires_at")?,
+                })
+            })?);
+        }
+        Ok(messages)
+    }
+
+    /// Messages that wait for all recipients, and the bytes of their bodies.
+    pub fn totals(&self) -> Result<(u64, u64), StoreError> {
+        self.total("mail")
+    }
+
+    /// The recipients of a queue that have mail: ids and DIDs.
+    fn sources(&self, queue: Queue) -> Result<Vec<(i64, String)>, StoreError> {
+        let (sql, id) = match queue {
+            Queue::Account(id) => (
+                "SELECT id, did FROM recipient WHERE account = ?1 AND messages > 0",
+                id,
+            ),
+            Queue::Recipient(id) => (
+                "SELECT id, did FROM recipient WHERE id = ?1 AND messages > 0",
+                id,
+            ),
+        };
+        let mut query = self.0.prepare_cached(sql)?;
+        collect(query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+}
+
+const STATUS: &str = "SELECT count(*), coalesce(sum(size), 0), min(stored_at), max(stored_at)
+ FROM message INDEXED BY message_queue
+ WHERE recipient = ?1 AND available_at <= ?2 AND expires_at > ?2";
+
+const CHOOSE: &str = "SELECT id, size FROM message INDEXED BY message_queue
+ WHERE recipient = ?1 AND id > ?2 AND available_at <= ?3 AND expires_at > ?3
+ ORDER BY id LIMIT ?4";
+
+/// The quotas are looked at in the statement that stores, so that the common push is one.
+const PUSH: &str = "INSERT INTO message
+   (recipient, hash, size, stored_at, available_at, expires_at, body)
+ SELECT r.id, ?2, ?3, ?4, ?5, ?6, ?7 FROM recipient r, total t
+ WHERE r.id = ?1 AND t.name = 'mail'
+   AND r.messages < ?8 AND r.bytes + ?3 <= ?9 AND t.bytes + ?3 <= ?10
+ ON CONFLICT (recipient, hash) DO NOTHING";
+
+impl MailTx<'_> {
+    /// Stores a message for a recipient, once: the same bytes are a duplicate while they wait, and
+    /// a new message after they were acknowledged. Counters of the recipient and of the whole file
+    /// change with it.
+    pub fn push(&self, push: &Push<'_>, quota: &Quota) -> Result<Pushed, StoreError> {
+        let size = to_i64(push.body.len());
+        let stored = self.conn().prepare_cached(PUSH)?.execute(params![
+            push.recipient,
+            push.hash,
+            size,
+            push.now.millis(),
+            push.available_at.max(push.now).millis(),
+            push.expires_at.millis(),
+            push.body,
+            signed(quota.messages),
+            signed(quota.bytes),
+            signed(quota.total_bytes),
+        ])?;
+        if stored > 0 {
+            return Ok(Pushed::Stored(self.conn().last_insert_rowid()));
+        }
+        // A repeated message is no news to a full queue either.
+        let mut waits = self
+            .conn()
+            .prepare_cached("SELECT 1 FROM message WHERE recipient = ?1 AND hash = ?2")?;
+        if waits.exists(params![push.recipient, push.hash])? {
+            return Ok(Pushed::Duplicate);
+        }
+        let mut counters = self
+            .conn()
+            .prepare_cached("SELECT messages, bytes FROM recipient WHERE id = ?1")?;
+        let held: Option<(i64, i64)> = counters
+            .query_row([push.recipient], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(match held {
+            None => Pushed::Gone,
+            Some((messages, bytes))
+                if messages >= signed(quota.messages)
+                    || bytes.saturating_add(size) > signed(quota.bytes) =>
+            {
+                Pushed::RecipientFull
+            }
+            Some(_) => Pushed::StoreFull,
+        })
+    }
+
+    /// Removes the messages with these hashes from all recipients bound to an account. Hashes that
+    /// do not wait there are passed over. Returns how many messages went. Idempotent.
+    pub fn ack(&self, account: i64, hashes: &[[u8; 32]]) -> Result<u64, StoreError> {
+        let mut remove = self
+            .conn()
+            .prepare_cached("DELETE FROM message WHERE recipient = ?1 AND hash = ?2")?;
+        let mut removed = 0;
+        for (recipient, _) in self.sources(Queue::Account(account))? {
+            for hash in hashes {
+                removed += remove.execute(params![recipient, hash])?;
+            }
+        }
+        Ok(removed as u64)
+    }
+
+    /// Brings delayed messages whose time has come to the ends of their queues, under new ids, at
+    /// most `limit` of them. Returns the ids of their recipients, each once.
+    pub fn release(&self, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
+        let due: Vec<i64> = {
+            let mut query = self.conn().prepare_cached(
+                "SELECT id FROM message WHERE available_at > stored_at AND available_at <= ?1
+                 ORDER BY available_at, id LIMIT ?2",
+            )?;
+            collect(query.query_map(params![now.millis(), to_i64(limit)], |row| row.get(0))?)?
+        };
+        let mut take = self.conn().prepare_cached(
+            "DELETE FROM message WHERE id = ?1
+             RETURNING recipient, hash, size, available_at, expires_at, body",
+        )?;
+        let mut put = self.conn().prepare_cached(
+            "INSERT INTO message (recipient, hash, size, stored_at, available_at, expires_at, body)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)",
+        )?;
+        let mut recipients = Vec::new();
+        for id in due {
+            let (recipient, hash, size, available_at, expires_at, body): (
+                i64,
+                [u8; 32],
+                i64,
+                i64,
+                i64,
+                Vec<u8>,
+            ) = take.query_row([id], |row| row.try_into())?;
+            put.execute(params![
+                recipient,
+                hash,
+                size,
+                available_at,
+                expires_at,
+                body
+            ])?;
+            recipients.push(recipient);
+        }
+        recipients.sort_unstable();
+        recipients.dedup();
+        Ok(recipients)
+    }
+
+    /// Removes messages whose time has ended, the longest past first, at most `limit`. Returns how
+    /// many went.
+    pub fn expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        let expired = self
+            .conn()
+            .prepare_cached(
+                "DELETE FROM message WHERE id IN (
+                   SELECT id FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+            )?
+            .execute(params![now.millis(), to_i64(limit)])?;
+        Ok(expired as u64)
+    }
+}

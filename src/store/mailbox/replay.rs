@@ -1,0 +1,51 @@
+//! Requests seen lately.
+
+use rusqlite::params;
+
+use super::super::StoreError;
+use super::super::columns::{collect, signed, to_i64};
+use super::{MailQueries, MailTx};
+use crate::clock::Timestamp;
+
+/// Rows that one call of [`MailTx::prune_replays`] looks at, so that it does not hold up the
+/// writes behind it.
+const PRUNE_SLICE: i64 = 10_000;
+
+impl MailQueries<'_> {
+    /// Requests seen lately, the newest first, at most `limit`.
+    pub fn replays(&self, limit: usize) -> Result<Vec<[u8; 16]>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT hash FROM replay ORDER BY id DESC LIMIT ?1")?;
+        collect(query.query_map([to_i64(limit)], |row| row.get(0))?)
+    }
+}
+
+impl MailTx<'_> {
+    /// Notes a request by the first 16 bytes of its hash. Returns whether it is new; one that was
+    /// seen before keeps its time.
+    pub fn note_replay(&self, hash: [u8; 16], now: Timestamp) -> Result<bool, StoreError> {
+        let noted = self
+            .conn()
+            .prepare_cached(
+                "INSERT INTO replay (hash, seen_at) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING",
+            )?
+            .execute(params![hash, now.millis()])?;
+        Ok(noted > 0)
+    }
+
+    /// Forgets requests seen before a time, and all but the newest `keep`; of very many those in
+    /// the first slice. Returns how many.
+    pub fn prune_replays(&self, before: Timestamp, keep: u64) -> Result<u64, StoreError> {
+        // Rows leave only from the old end, so that ids count them.
+        let pruned = self
+            .conn()
+            .prepare_cached(
+                "DELETE FROM replay WHERE id <= (
+                   SELECT max(id) FROM (SELECT id, seen_at FROM replay ORDER BY id LIMIT ?3)
+                   WHERE seen_at < ?1 OR id <= (SELECT max(id) FROM replay) - ?2)",
+            )?
+            .execute(params![before.millis(), signed(keep), PRUNE_SLICE])?;
+        Ok(pruned as u64)
+    }
+}
