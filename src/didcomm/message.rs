@@ -1,0 +1,361 @@
+//! Plaintext messages: headers, body, attachments.
+//!
+//! A message arrives from inside an envelope, so its bytes are bounded by the transport; whatever
+//! they say, reading ends in a value or in an error that names the header. Bodies and attachments
+//! stay the text that was sent until a protocol asks for them.
+//!
+//! Source: DIDComm Messaging v2.1, "Plaintext Message Structure", "Attachments", "Transports".
+
+mod attachment;
+mod object;
+mod type_uri;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::protocol::Body;
+
+pub use self::attachment::{Attachment, AttachmentData};
+pub(in crate::didcomm) use self::object::Object;
+pub use self::object::{FieldError, Why};
+pub(in crate::didcomm) use self::type_uri::DOC;
+pub use self::type_uri::{TypeUri, TypeUriError};
+
+/// Media type of a plaintext message, the header `typ`.
+pub const MEDIA_TYPE: &str = "application/didcomm-plain+json";
+
+/// Longest id of a message, thread or attachment, in bytes: they are kept, compared and echoed.
+pub const MAX_ID: usize = 256;
+
+/// Longest message type, in bytes.
+pub const MAX_TYPE: usize = 512;
+
+/// Longest DID in a header or body, in bytes; a did:peer:4 in its long form is among the longest.
+pub const MAX_DID: usize = 4096;
+
+/// Most recipients of one message.
+pub const MAX_TO: usize = 32;
+
+/// Most messages that one acknowledges in its header.
+pub const MAX_ACK: usize = 100;
+
+/// Most attachments of one message.
+pub const MAX_ATTACHMENTS: usize = 1000;
+
+/// Why bytes are no message, or an attachment gives no bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// Not a JSON object in UTF-8.
+    #[error("the message is not a JSON object")]
+    NotJson,
+    /// `typ` names another format than the plaintext of DIDComm v2.
+    #[error("the header `typ` names another media type than application/didcomm-plain+json")]
+    MediaType,
+    /// A header, or a field of an attachment.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// An attachment says only where its content lies: nothing is fetched here.
+    #[error("the attachment has links where its content is needed")]
+    Links,
+    /// An attachment without content.
+    #[error("the attachment has neither json nor base64")]
+    NoContent,
+    /// An attachment in broken base64.
+    #[error("the attachment is not base64")]
+    Base64,
+}
+
+/// Why a message does not give the body that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is of another type.
+    #[error("the message is of another type than {0}")]
+    Type(&'static str),
+    /// A field of its body.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+/// What a sender wants to come back on the connection that it opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReturnRoute {
+    /// Nothing; also what a word that is not known means.
+    None,
+    /// Every message for the sender.
+    All,
+    /// Messages of the same thread.
+    Thread,
+}
+
+/// A plaintext message.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Unique to its sender.
+    pub id: String,
+    /// The header `type`; [`TypeUri`] splits it.
+    pub kind: String,
+    /// Who says that it sent it: the envelope proves it or not.
+    pub from: Option<String>,
+    /// Whom it is for.
+    pub to: Vec<String>,
+    /// The thread that it goes on with; [`Message::thread`] where it begins one.
+    pub thid: Option<String>,
+    /// The thread that its own came out of.
+    pub pthid: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub created_time: Option<i64>,
+    /// When it loses its meaning, in seconds since 1970.
+    pub expires_time: Option<i64>,
+    /// What may come back on the same connection.
+    pub return_route: Option<ReturnRoute>,
+    /// How long to hold it up, in milliseconds; below zero a random time up to the amount.
+    pub delay_milli: Option<i64>,
+    /// Messages that it acknowledges, oldest first.
+    pub ack: Vec<String>,
+    /// The body's text, an object; `{}` where it was left out.
+    pub body: Box<RawValue>,
+    /// What it carries besides.
+    pub attachments: Vec<Attachment>,
+}
+
+impl PartialEq for Message {
+    /// Equal when all is equal as it was written: bodies are compared as texts.
+    fn eq(&self, other: &Self) -> bool {
+        let wire = |message: &Self| message.to_vec();
+        wire(self) == wire(other)
+    }
+}
+
+/// The message on its way out, in the order that people read.
+#[derive(Serialize)]
+struct Wire<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    typ: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    to: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pthid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_time: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_route: Option<ReturnRoute>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_milli: Option<i64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    ack: &'a [String],
+    body: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments: Option<&'a [Attachment]>,
+}
+
+impl Message {
+    /// A message with a body and no more headers than its type.
+    pub fn new<B: Body>(id: impl Into<String>, body: &B) -> Self {
+        Self::with_body(id, B::TYPE, body.write())
+    }
+
+    pub(in crate::didcomm) fn with_body(
+        id: impl Into<String>,
+        kind: &str,
+        body: Box<RawValue>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            kind: kind.to_owned(),
+            from: None,
+            to: Vec::new(),
+            thid: None,
+            pthid: None,
+            created_time: None,
+            expires_time: None,
+            return_route: None,
+            delay_milli: None,
+            ack: Vec::new(),
+            body,
+            attachments: Vec::new(),
+        }
+    }
+
+    /// Reads a message. Headers that are not known are passed over.
+    pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
+        let headers = Object::top(text).map_err(|err| match err.field.is_empty() {
+            true => MessageError::NotJson,
+            false => MessageError::Field(err),
+        })?;
+        if let Some(typ) = headers.prose("typ", MAX_TYPE)? {
+            check_media_type(&typ)?;
+        }
+        let body = match headers.raw("body") {
+            None => empty_object(),
+            Some(raw) if raw.get().starts_with('{') => raw.to_owned(),
+            Some(_) => return Err(headers.wrong("body", Why::NotObject).into()),
+        };
+        let attachments = match headers.objects("attachments", MAX_ATTACHMENTS)? {
+            None => Vec::new(),
+            Some(list) => list
+                .iter()
+                .map(Attachment::read)
+                .collect::<Result<_, _>>()?,
+        };
+        let return_route = headers.prose("return_route", MAX_TYPE)?;
+        Ok(Self {
+            id: headers.required("id", headers.text("id", MAX_ID)?)?,
+            kind: headers.required("type", headers.text("type", MAX_TYPE)?)?,
+            from: headers.text("from", MAX_DID)?,
+            to: headers
+                .one_or_more("to", MAX_TO, MAX_DID)?
+                .unwrap_or_default(),
+            thid: headers.text("thid", MAX_ID)?,
+            pthid: headers.text("pthid", MAX_ID)?,
+            created_time: headers.integer("created_time")?,
+            expires_time: headers.integer("expires_time")?,
+            return_route: return_route.map(|word| match word.as_str() {
+                "all" => ReturnRoute::All,
+                "thread" => ReturnRoute::Thread,
+                _ => ReturnRoute::None,
+            }),
+            delay_milli: headers.integer("delay_milli")?,
+            ack: headers
+                .one_or_more("ack", MAX_ACK, MAX_ID)?
+                .unwrap_or_default(),
+            body,
+            attachments,
+        })
+    }
+
+    /// The message's bytes, to be put into an envelope.
+    pub fn to_vec(&self) -> Vec<u8> {
+        // A delivery says by an empty list that nothing waits (message-pickup 4.0); elsewhere the
+        // list is left out.
+        let attachments = !self.attachments.is_empty() || self.kind.ends_with("/delivery");
+        let wire = Wire {
+            id: &self.id,
+            kind: &self.kind,
+            typ: MEDIA_TYPE,
+            from: self.from.as_deref(),
+            to: &self.to,
+            thid: self.thid.as_deref(),
+            pthid: self.pthid.as_deref(),
+            created_time: self.created_time,
+            expires_time: self.expires_time,
+            return_route: self.return_route,
+            delay_milli: self.delay_milli,
+            ack: &self.ack,
+            body: &self.body,
+            attachments: attachments.then_some(&self.attachments),
+        };
+        String::from(Box::<str>::from(raw(&wire))).into_bytes()
+    }
+
+    /// The thread that this message belongs to: its `thid`, or its own id where it begins one.
+    pub fn thread(&self) -> &str {
+        self.thid.as_deref().unwrap_or(&self.id)
+    }
+
+    /// The body as that of one message type; a newer minor version is read as the one known.
+    pub fn body_of<B: Body>(&self) -> Result<B, BodyError> {
+        let known = TypeUri::parse(B::TYPE).map_err(|_| BodyError::Type(B::TYPE))?;
+        match TypeUri::parse(&self.kind) {
+            Ok(kind) if kind.reads_as(&known) => Ok(B::read(&self.body)?),
+            _ => Err(BodyError::Type(B::TYPE)),
+        }
+    }
+
+    /// Sets who sends it.
+    #[must_use]
+    pub fn from(mut self, did: impl Into<String>) -> Self {
+        self.from = Some(did.into());
+        self
+    }
+
+    /// Adds one whom it is for.
+    #[must_use]
+    pub fn to(mut self, did: impl Into<String>) -> Self {
+        self.to.push(did.into());
+        self
+    }
+
+    /// Sets the thread that it goes on with.
+    #[must_use]
+    pub fn thid(mut self, thread: impl Into<String>) -> Self {
+        self.thid = Some(thread.into());
+        self
+    }
+
+    /// Sets the thread that its own comes out of.
+    #[must_use]
+    pub fn pthid(mut self, thread: impl Into<String>) -> Self {
+        self.pthid = Some(thread.into());
+        self
+    }
+
+    /// Sets when it was made, in seconds since 1970.
+    #[must_use]
+    pub fn created_time(mut self, seconds: i64) -> Self {
+        self.created_time = Some(seconds);
+        self
+    }
+
+    /// Sets when it loses its meaning, in seconds since 1970.
+    #[must_use]
+    pub fn expires_time(mut self, seconds: i64) -> Self {
+        self.expires_time = Some(seconds);
+        self
+    }
+
+    /// Sets what may come back on the same connection.
+    #[must_use]
+    pub fn return_route(mut self, route: ReturnRoute) -> Self {
+        self.return_route = Some(route);
+        self
+    }
+
+    /// Adds a message that it acknowledges.
+    #[must_use]
+    pub fn ack(mut self, id: impl Into<String>) -> Self {
+        self.ack.push(id.into());
+        self
+    }
+
+    /// Sets what it carries besides its body.
+    #[must_use]
+    pub fn attachments(mut self, attachments: Vec<Attachment>) -> Self {
+        self.attachments = attachments;
+        self
+    }
+}
+
+fn check_media_type(typ: &str) -> Result<(), MessageError> {
+    // The prefix may be left out (DIDComm v2.1, "IANA Media Types").
+    let known = [MEDIA_TYPE, "didcomm-plain+json"];
+    if known.iter().any(|name| typ.eq_ignore_ascii_case(name)) {
+        return Ok(());
+    }
+    Err(MessageError::MediaType)
+}
+
+/// JSON of a value of ours.
+#[expect(
+    clippy::expect_used,
+    reason = "only maps whose keys are no strings fail, and none is written here"
+)]
+pub(in crate::didcomm) fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("structs of strings and numbers are JSON")
+}
+
+fn empty_object() -> Box<RawValue> {
+    raw(&serde_json::Map::new())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! What a message carries besides its body.
+
+use std::borrow::Cow;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::object::{FieldError, Object};
+use super::{MAX_ID, MessageError};
+
+/// Longest media type, file name, format or description, in bytes.
+const MAX_LABEL: usize = 1024;
+
+/// Most links of one attachment.
+const MAX_LINKS: usize = 16;
+
+/// Longest link, in bytes.
+const MAX_LINK: usize = 2048;
+
+/// One attachment. What it holds is not decoded before [`Attachment::bytes`] asks for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Attachment {
+    /// Its name within the message; a mailbox gives one that acknowledges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What it is, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// A hint for the name of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+    /// Media type of the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// Closer than the media type: the format in the protocol's own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// The content.
+    pub data: AttachmentData,
+}
+
+/// The content of an attachment in the forms that it is given in, usually one.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AttachmentData {
+    /// Bytes, in base64 of either alphabet as it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// A JSON value, its text as it was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json: Option<Box<RawValue>>,
+    /// Where it could be fetched; nobody does here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+}
+
+impl PartialEq for AttachmentData {
+    fn eq(&self, other: &Self) -> bool {
+        let json = |data: &Self| data.json.as_deref().map(RawValue::get).map(str::to_owned);
+        self.base64 == other.base64 && self.links == other.links && json(self) == json(other)
+    }
+}
+
+impl Attachment {
+    /// The attachment that hands over a message, named by `id`.
+    ///
+    /// Some clients read `base64` only and others `json` only, so it is given in both; bytes that
+    /// are not a JSON object in `base64` alone.
+    pub fn message(id: impl Into<String>, bytes: &[u8]) -> Self {
+        let json = bytes.trim_ascii_start().starts_with(b"{");
+        let json = json.then(|| serde_json::from_slice(bytes).ok()).flatten();
+        Self {
+            id: Some(id.into()),
+            data: AttachmentData {
+                base64: Some(BASE64URL_NOPAD.encode(bytes)),
+                json,
+                links: Vec::new(),
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The attachment that holds a JSON value, such as an envelope to be forwarded.
+    pub fn json(json: Box<RawValue>) -> Self {
+        Self {
+            data: AttachmentData {
+                json: Some(json),
+                ..AttachmentData::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The bytes of the content: base64 decoded, or else the JSON value's text as it was sent.
+    ///
+    /// Base64 comes first because it still says what was sent when something on the way has
+    /// written the JSON anew.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>, MessageError> {
+        if let Some(text) = &self.data.base64 {
+            return decode(text).map(Cow::Owned);
+        }
+        match (&self.data.json, self.data.links.is_empty()) {
+            (Some(json), _) => Ok(Cow::Borrowed(json.get().as_bytes())),
+            (None, false) => Err(MessageError::Links),
+            (None, true) => Err(MessageError::NoContent),
+        }
+    }
+
+    pub(super) fn read(object: &Object<'_>) -> Result<Self, FieldError> {
+        let data = object.required("data", object.object("data")?)?;
+        let base64 = match data.raw("base64") {
+            None => None,
+            Some(raw) => Some(
+                serde_json::from_str(raw.get())
+                    .map_err(|_| data.wrong("base64", super::Why::NotText))?,
+            ),
+        };
+        Ok(Self {
+            id: object.text("id", MAX_ID)?,
+            description: object.prose("description", MAX_LABEL)?,
+            filename: object.prose("filename", MAX_LABEL)?,
+            media_type: object.prose("media_type", MAX_LABEL)?,
+            format: object.prose("format", MAX_LABEL)?,
+            data: AttachmentData {
+                base64,
+                json: data.raw("json").map(ToOwned::to_owned),
+                links: data
+                    .texts("links", MAX_LINKS, MAX_LINK)?
+                    .unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// Decodes base64 of either alphabet, padded or not, broken into lines or not.
+fn decode(text: &str) -> Result<Vec<u8>, MessageError> {
+    let text = text.trim_ascii().trim_end_matches('=').as_bytes();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let decoded = if text.iter().all(plain) {
+        BASE64URL_NOPAD.decode(text)
+    } else {
+        let one = |b: &u8| match b {
+            b'+' => b'-',
+            b'/' => b'_',
+            other => *other,
+        };
+        let lines = text.iter().filter(|b| !b.is_ascii_whitespace());
+        BASE64URL_NOPAD.decode(&lines.map(one).collect::<Vec<u8>>())
+    };
+    decoded.map_err(|_| MessageError::Base64)
+}

@@ -1,0 +1,387 @@
+//! A JSON object read field by field, so that what is wrong with one can be said by name.
+//!
+//! No tree is built: a field that nobody asks for is passed over without recursion, and one that
+//! is asked for stays the text that was sent.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Most fields of one object: no message or body comes near it, and names are compared one with
+/// another.
+const MAX_FIELDS: usize = 64;
+
+/// Largest whole number that a JSON number surely keeps (2^53).
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// What is wrong with a field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// It has to be there.
+    #[error("is missing")]
+    Missing,
+    /// Two fields of one name: two readers could see two messages.
+    #[error("stands there twice")]
+    Twice,
+    /// Another type than a string.
+    #[error("is not a string")]
+    NotText,
+    /// An empty string or list where that says nothing.
+    #[error("is empty")]
+    Empty,
+    /// A string longer than this many bytes.
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
+    /// Not a whole number.
+    #[error("is not a whole number")]
+    NotInteger,
+    /// A number below zero that counts something.
+    #[error("is below zero")]
+    Negative,
+    /// Neither true nor false.
+    #[error("is neither true nor false")]
+    NotFlag,
+    /// Another type than an array.
+    #[error("is not an array")]
+    NotList,
+    /// A list or object of more than this many entries.
+    #[error("has more than {0} entries")]
+    TooMany(usize),
+    /// Another type than an object.
+    #[error("is not an object")]
+    NotObject,
+    /// A string outside the vocabulary, which is named.
+    #[error("is not one of {0}")]
+    Word(&'static str),
+    /// It breaks another rule, which is named.
+    #[error("is unusable: {0}")]
+    Rule(Cow<'static, str>),
+}
+
+/// A field that cannot be used, as a sentence: "the field `updates[3].action` is missing".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the field `{field}` {why}")]
+pub struct FieldError {
+    /// Its place, such as `updates[3].action`.
+    pub field: String,
+    /// What is wrong with it.
+    pub why: Why,
+}
+
+impl FieldError {
+    pub(in crate::didcomm) fn new(field: impl Into<String>, why: Why) -> Self {
+        Self {
+            field: field.into(),
+            why,
+        }
+    }
+}
+
+/// A JSON object, its fields still text.
+pub(in crate::didcomm) struct Object<'a> {
+    /// Where it stands, such as `updates[3]`; empty at the top.
+    place: String,
+    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'a> Object<'a> {
+    /// Reads the object at the top of a text.
+    pub(in crate::didcomm) fn top(text: &'a str) -> Result<Self, FieldError> {
+        Self::read(text, String::new())
+    }
+
+    fn read(text: &'a str, place: String) -> Result<Self, FieldError> {
+        let Ok(Pairs { found, rest }) = serde_json::from_str(text) else {
+            return Err(FieldError::new(place, Why::NotObject));
+        };
+        if rest {
+            return Err(FieldError::new(place, Why::TooMany(MAX_FIELDS)));
+        }
+        let object = Self {
+            place,
+            fields: found,
+        };
+        for (index, (name, _)) in object.fields.iter().enumerate() {
+            if object.fields.iter().take(index).any(|(n, _)| n == name) {
+                // The name is the sender's: only its beginning goes into a sentence.
+                let name: String = name.chars().take(64).collect();
+                return Err(object.wrong(&name, Why::Twice));
+            }
+        }
+        Ok(object)
+    }
+
+    /// The error about a field of this object.
+    pub(in crate::didcomm) fn wrong(&self, name: &str, why: Why) -> FieldError {
+        FieldError::new(self.place_of(name), why)
+    }
+
+    fn place_of(&self, name: &str) -> String {
+        if self.place.is_empty() {
+            return name.to_owned();
+        }
+        format!("{}.{name}", self.place)
+    }
+
+    /// A field's text; one that is null is not there.
+    pub(in crate::didcomm) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, raw) = self.fields.iter().find(|(n, _)| n == name)?;
+        (raw.get() != "null").then_some(*raw)
+    }
+
+    /// Turns a field that is not there into an error.
+    pub(in crate::didcomm) fn required<T>(
+        &self,
+        name: &str,
+        value: Option<T>,
+    ) -> Result<T, FieldError> {
+        value.ok_or_else(|| self.wrong(name, Why::Missing))
+    }
+
+    /// A string of at most `max` bytes, not empty.
+    pub(in crate::didcomm) fn text(
+        &self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<String>, FieldError> {
+        let Some(raw) = self.raw(name) else {
+            return Ok(None);
+        };
+        let text = text_of(raw, max).map_err(|why| self.wrong(name, why))?;
+        if text.is_empty() {
+            return Err(self.wrong(name, Why::Empty));
+        }
+        Ok(Some(text))
+    }
+
+    /// A string of at most `max` bytes for people, which may be empty.
+    pub(in crate::didcomm) fn prose(
+        &self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<String>, FieldError> {
+        let raw = self.raw(name).map(|raw| text_of(raw, max));
+        raw.transpose().map_err(|why| self.wrong(name, why))
+    }
+
+    /// A whole number, also where it is written as `1.0` or as a string.
+    pub(in crate::didcomm) fn integer(&self, name: &str) -> Result<Option<i64>, FieldError> {
+        let Some(raw) = self.raw(name) else {
+            return Ok(None);
+        };
+        let number = integer_of(raw).ok_or_else(|| self.wrong(name, Why::NotInteger))?;
+        Ok(Some(number))
+    }
+
+    /// A whole number from zero up, written like [`Object::integer`].
+    pub(in crate::didcomm) fn count(&self, name: &str) -> Result<Option<u64>, FieldError> {
+        let Some(number) = self.integer(name)? else {
+            return Ok(None);
+        };
+        let number = u64::try_from(number).map_err(|_| self.wrong(name, Why::Negative))?;
+        Ok(Some(number))
+    }
+
+    /// A truth value, also where it is written as a string.
+    pub(in crate::didcomm) fn flag(&self, name: &str) -> Result<Option<bool>, FieldError> {
+        match self.raw(name).map(RawValue::get) {
+            None => Ok(None),
+            Some("true" | "\"true\"") => Ok(Some(true)),
+            Some("false" | "\"false\"") => Ok(Some(false)),
+            Some(_) => Err(self.wrong(name, Why::NotFlag)),
+        }
+    }
+
+    /// The entries of an array, at most `max`, with the place of each.
+    pub(in crate::didcomm) fn list(
+        &self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<Vec<&'a RawValue>>, FieldError> {
+        let Some(raw) = self.raw(name) else {
+            return Ok(None);
+        };
+        let list: Entries<'a> =
+            serde_json::from_str(raw.get()).map_err(|_| self.wrong(name, Why::NotList))?;
+        if list.found.len() > max || list.rest {
+            return Err(self.wrong(name, Why::TooMany(max)));
+        }
+        Ok(Some(list.found))
+    }
+
+    /// An array of objects, at most `max`.
+    pub(in crate::didcomm) fn objects(
+        &self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<Vec<Object<'a>>>, FieldError> {
+        let Some(list) = self.list(name, max)? else {
+            return Ok(None);
+        };
+        let read = |(index, raw): (usize, &'a RawValue)| {
+            Object::read(raw.get(), format!("{}[{index}]", self.place_of(name)))
+        };
+        list.into_iter()
+            .enumerate()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// An object below this one.
+    pub(in crate::didcomm) fn object(&self, name: &str) -> Result<Option<Object<'a>>, FieldError> {
+        let raw = self.raw(name);
+        raw.map(|raw| Object::read(raw.get(), self.place_of(name)))
+            .transpose()
+    }
+
+    /// An array of at most `max` strings of at most `len` bytes, none of them empty.
+    pub(in crate::didcomm) fn texts(
+        &self,
+        name: &str,
+        max: usize,
+        len: usize,
+    ) -> Result<Option<Vec<String>>, FieldError> {
+        let Some(list) = self.list(name, max)? else {
+            return Ok(None);
+        };
+        let read = |(index, raw): (usize, &'a RawValue)| {
+            let text = match text_of(raw, len) {
+                Ok(text) if text.is_empty() => Err(Why::Empty),
+                read => read,
+            };
+            text.map_err(|why| self.wrong(&format!("{name}[{index}]"), why))
+        };
+        list.into_iter()
+            .enumerate()
+            .map(read)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Like [`Object::texts`]; a string alone is a list of one.
+    pub(in crate::didcomm) fn one_or_more(
+        &self,
+        name: &str,
+        max: usize,
+        len: usize,
+    ) -> Result<Option<Vec<String>>, FieldError> {
+        if self.raw(name).is_some_and(|raw| raw.get().starts_with('"')) {
+            return Ok(self.text(name, len)?.map(|text| vec![text]));
+        }
+        self.texts(name, max, len)
+    }
+}
+
+fn text_of(raw: &RawValue, max: usize) -> Result<String, Why> {
+    // The text as sent is never shorter than what it says: quotes come on top, and an escape takes
+    // at most six bytes for one.
+    if raw.get().len() > max.saturating_mul(6).saturating_add(2) && raw.get().starts_with('"') {
+        return Err(Why::TooLong(max));
+    }
+    let text: String = serde_json::from_str(raw.get()).map_err(|_| Why::NotText)?;
+    if text.len() > max {
+        return Err(Why::TooLong(max));
+    }
+    Ok(text)
+}
+
+fn integer_of(raw: &RawValue) -> Option<i64> {
+    let text = raw.get();
+    let text = match text.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?,
+        None => text,
+    };
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let number: f64 = serde_json::from_str(text).ok()?;
+    // Beyond 2^53 a float names no whole number, so the cast below is exact.
+    let exact = number.fract() == 0.0 && number.abs() <= MAX_EXACT;
+    exact.then_some(number as i64)
+}
+
+/// The fields of an object up to [`MAX_FIELDS`], and whether there were more.
+struct Pairs<'a> {
+    found: Vec<(Cow<'a, str>, &'a RawValue)>,
+    rest: bool,
+}
+
+/// A name, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<'a>(PhantomData<&'a ()>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for Read<'a> {
+            type Value = Pairs<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'a>, A::Error> {
+                let mut found = Vec::with_capacity(16);
+                while found.len() < MAX_FIELDS {
+                    let Some((Name(name), value)) = map.next_entry()? else {
+                        return Ok(Pairs { found, rest: false });
+                    };
+                    found.push((name, value));
+                }
+                let mut rest = false;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    rest = true;
+                }
+                Ok(Pairs { found, rest })
+            }
+        }
+
+        deserializer.deserialize_map(Read(PhantomData))
+    }
+}
+
+/// The entries of an array up to [`MAX_ENTRIES`], and whether there were more.
+struct Entries<'a> {
+    found: Vec<&'a RawValue>,
+    rest: bool,
+}
+
+/// Most entries held of any array; each list has a limit of its own below this one.
+const MAX_ENTRIES: usize = 1000;
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<'a>(PhantomData<&'a ()>);
+
+        impl<'de: 'a, 'a> Visitor<'de> for Read<'a> {
+            type Value = Entries<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries<'a>, A::Error> {
+                let mut found = Vec::new();
+                while found.len() < MAX_ENTRIES {
+                    let Some(value) = seq.next_element()? else {
+                        return Ok(Entries { found, rest: false });
+                    };
+                    found.push(value);
+                }
+                let mut rest = false;
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    rest = true;
+                }
+                Ok(Entries { found, rest })
+            }
+        }
+
+        deserializer.deserialize_seq(Read(PhantomData))
+    }
+}

@@ -1,0 +1,166 @@
+//! discover-features 2.0: which protocols, headers and limits the other end knows.
+//!
+//! Source: DIDComm Messaging v2.1, "Discover Features Protocol 2.0" and "Agent Constraint
+//! Disclosure".
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::didcomm::message::{FieldError, Object, raw};
+
+use super::Body;
+
+/// Most questions of one message: each is held against everything that is offered.
+pub const MAX_QUERIES: usize = 32;
+
+/// Most answers of one message.
+const MAX_DISCLOSURES: usize = 256;
+
+/// Most roles of one answer.
+const MAX_ROLES: usize = 16;
+
+/// Longest feature type, pattern, id or role, in bytes.
+const MAX_NAME: usize = 512;
+
+/// Questions about features.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Queries {
+    /// The questions; what any of them asks for is answered.
+    pub queries: Vec<Query>,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Query {
+    /// `protocol`, `goal-code`, `header`, `constraint`, or what nobody here knows.
+    #[serde(rename = "feature-type")]
+    pub feature_type: String,
+    /// The feature's id, or its beginning and a star.
+    #[serde(rename = "match")]
+    pub pattern: String,
+}
+
+impl Query {
+    /// Whether it asks for this feature. A star counts at the end only.
+    pub fn matches(&self, feature_type: &str, id: &str) -> bool {
+        self.feature_type == feature_type
+            && match self.pattern.strip_suffix('*') {
+                Some(beginning) => id.starts_with(beginning),
+                None => self.pattern == id,
+            }
+    }
+}
+
+impl Body for Queries {
+    const TYPE: &'static str = "https://didcomm.org/discover-features/2.0/queries";
+    const PROTOCOL: &'static str = "https://didcomm.org/discover-features/2.0";
+
+    fn read(body: &RawValue) -> Result<Self, FieldError> {
+        let body = Object::top(body.get())?;
+        let queries = body.required("queries", body.objects("queries", MAX_QUERIES)?)?;
+        let read = |query: &Object<'_>| {
+            Ok(Query {
+                feature_type: required(query, "feature-type")?,
+                pattern: required(query, "match")?,
+            })
+        };
+        Ok(Self {
+            queries: queries.iter().map(read).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn write(&self) -> Box<RawValue> {
+        raw(self)
+    }
+}
+
+/// The features that were asked for and are there to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Disclose {
+    /// The features; none says nothing, not even that there is none.
+    pub disclosures: Vec<Disclosure>,
+}
+
+/// One feature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Disclosure {
+    /// As in [`Query::feature_type`].
+    #[serde(rename = "feature-type")]
+    pub feature_type: String,
+    /// The feature's id, such as a protocol without the name of a message.
+    pub id: String,
+    /// Roles that are played in a protocol.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Largest message taken, in bytes, of the constraint by that name. Written as a string, as
+    /// the specification does.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub max_receive_bytes: Option<u64>,
+}
+
+fn as_text<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => serializer.collect_str(number),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl Disclosure {
+    /// A protocol and the roles played in it.
+    pub fn protocol(id: &str, roles: &[&str]) -> Self {
+        Self {
+            roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            ..Self::new("protocol", id)
+        }
+    }
+
+    /// The constraint on the size of messages, in bytes.
+    pub fn max_receive_bytes(bytes: u64) -> Self {
+        Self {
+            max_receive_bytes: Some(bytes),
+            ..Self::new("constraint", "max_receive_bytes")
+        }
+    }
+
+    /// A feature without further words: a header, a goal code.
+    pub fn new(feature_type: &str, id: &str) -> Self {
+        Self {
+            feature_type: feature_type.to_owned(),
+            id: id.to_owned(),
+            roles: Vec::new(),
+            max_receive_bytes: None,
+        }
+    }
+}
+
+impl Body for Disclose {
+    const TYPE: &'static str = "https://didcomm.org/discover-features/2.0/disclose";
+    const PROTOCOL: &'static str = Queries::PROTOCOL;
+
+    fn read(body: &RawValue) -> Result<Self, FieldError> {
+        let body = Object::top(body.get())?;
+        let list = body.objects("disclosures", MAX_DISCLOSURES)?;
+        let read = |entry: &Object<'_>| {
+            Ok(Disclosure {
+                feature_type: required(entry, "feature-type")?,
+                id: required(entry, "id")?,
+                roles: entry
+                    .texts("roles", MAX_ROLES, MAX_NAME)?
+                    .unwrap_or_default(),
+                max_receive_bytes: entry.count("max_receive_bytes")?,
+            })
+        };
+        let list = body.required("disclosures", list)?;
+        Ok(Self {
+            disclosures: list.iter().map(read).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn write(&self) -> Box<RawValue> {
+        raw(self)
+    }
+}
+
+fn required(object: &Object<'_>, name: &str) -> Result<String, FieldError> {
+    object.required(name, object.text(name, MAX_NAME)?)
+}

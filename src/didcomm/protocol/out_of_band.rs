@@ -1,0 +1,119 @@
+//! out-of-band 2.0: the invitation, and its form as a link or QR code.
+//!
+//! Source: DIDComm Messaging v2.1, "Out Of Band Messages".
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use crate::didcomm::message::{BodyError, FieldError, Message, MessageError, Object, raw};
+
+use super::Body;
+
+/// The goal of a mediator's invitation.
+pub const REQUEST_MEDIATE: &str = "request-mediate";
+
+/// The query parameter that holds an invitation.
+pub const PARAMETER: &str = "_oob";
+
+/// Longest `_oob` read, in bytes: a QR code holds under 3000, a link may carry a long DID.
+pub const MAX_PARAMETER: usize = 64 * 1024;
+
+/// Longest goal, in bytes.
+const MAX_GOAL: usize = 1024;
+
+/// Most message profiles accepted.
+const MAX_ACCEPT: usize = 16;
+
+/// Why a link holds no invitation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvitationError {
+    /// Not an address.
+    #[error("the text is not a URL")]
+    Url,
+    /// Without the parameter `_oob`.
+    #[error("the URL has no parameter `_oob`")]
+    NoParameter,
+    /// The parameter is longer than [`MAX_PARAMETER`].
+    #[error("the parameter `_oob` is longer than 65536 bytes")]
+    TooLong,
+    /// The parameter is not base64url.
+    #[error("the parameter `_oob` is not base64url")]
+    Base64,
+    /// The parameter holds no message.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// The parameter holds another message, or a broken body.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// An invitation by nobody: whom to answer is its header `from`.
+    #[error("the invitation names no sender")]
+    NoSender,
+}
+
+/// Begins a conversation: who it is with is the message's `from`, and what answers it names the
+/// invitation's id as `pthid`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Invitation {
+    /// What for, for machines: [`REQUEST_MEDIATE`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal_code: Option<String>,
+    /// What for, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<String>,
+    /// Message profiles such as `didcomm/v2`, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accept: Vec<String>,
+}
+
+impl Body for Invitation {
+    const TYPE: &'static str = "https://didcomm.org/out-of-band/2.0/invitation";
+    const PROTOCOL: &'static str = "https://didcomm.org/out-of-band/2.0";
+
+    fn read(body: &RawValue) -> Result<Self, FieldError> {
+        let body = Object::top(body.get())?;
+        let accept = body.texts("accept", MAX_ACCEPT, MAX_GOAL)?;
+        Ok(Self {
+            goal_code: body.prose("goal_code", MAX_GOAL)?,
+            goal: body.prose("goal", MAX_GOAL)?,
+            accept: accept.unwrap_or_default(),
+        })
+    }
+
+    fn write(&self) -> Box<RawValue> {
+        raw(self)
+    }
+}
+
+/// `base` with the invitation as its parameter `_oob`.
+pub fn to_url(base: &Url, invitation: &Message) -> Url {
+    let mut url = base.clone();
+    let text = BASE64URL_NOPAD.encode(&invitation.to_vec());
+    url.query_pairs_mut().append_pair(PARAMETER, &text);
+    url
+}
+
+/// The invitation that a link holds, as a message and as its body.
+pub fn from_url(text: &str) -> Result<(Message, Invitation), InvitationError> {
+    let url = Url::parse(text).map_err(|_| InvitationError::Url)?;
+    let found = url.query_pairs().find(|(name, _)| name == PARAMETER);
+    let (_, text) = found.ok_or(InvitationError::NoParameter)?;
+    read_parameter(&text)
+}
+
+/// The invitation that the parameter `_oob` holds, with or without padding.
+pub fn read_parameter(text: &str) -> Result<(Message, Invitation), InvitationError> {
+    if text.len() > MAX_PARAMETER {
+        return Err(InvitationError::TooLong);
+    }
+    let bytes = BASE64URL_NOPAD
+        .decode(text.trim_end_matches('=').as_bytes())
+        .map_err(|_| InvitationError::Base64)?;
+    let message = Message::parse(&bytes)?;
+    let invitation = message.body_of()?;
+    if message.from.is_none() {
+        return Err(InvitationError::NoSender);
+    }
+    Ok((message, invitation))
+}

@@ -1,0 +1,221 @@
+//! report-problem 2.0: telling the other end what went wrong.
+//!
+//! Source: DIDComm Messaging v2.1, "Problem Reports".
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::didcomm::message::{FieldError, MAX_DID, MAX_TYPE, Message, Object, Why, raw};
+
+use super::Body;
+
+/// Longest code, in bytes: a message type may be part of one.
+const MAX_CODE: usize = MAX_TYPE + 64;
+
+/// Longest comment, in bytes.
+const MAX_COMMENT: usize = 4096;
+
+/// Most arguments of a comment.
+const MAX_ARGS: usize = 32;
+
+/// Longest address for help, in bytes.
+const MAX_ADDRESS: usize = 2048;
+
+/// Longest comment with its arguments filled in, in bytes: each may stand there many times.
+const MAX_TEXT: usize = 16 * 1024;
+
+/// What a mediator reports. The text of a code is its [`fmt::Display`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Code {
+    /// An unknown message type, or another major version of one.
+    Unsupported,
+    /// A body that breaks the rules of its type, which is named in full.
+    Malformed(String),
+    /// The sender has no mediation here, or the recipient is not known.
+    NotEnrolled,
+    /// The same envelope came before.
+    Replayed,
+    /// A DID that cannot be read or used.
+    DidMalformed,
+    /// No room for the message.
+    Storage,
+    /// The message is larger than any that is taken.
+    MessageTooBig,
+    /// The message came after its time.
+    Expired,
+    /// Live delivery was asked for on a connection that ends with its answer.
+    LiveModeNotSupported,
+}
+
+impl Code {
+    /// What happened, in a sentence for people.
+    pub fn comment(&self) -> &'static str {
+        match self {
+            Self::Unsupported => "messages of this type are not understood here",
+            Self::Malformed(_) => "the body of the message breaks the rules of its type",
+            Self::NotEnrolled => "the DID is not enrolled at this mediator",
+            Self::Replayed => "the same envelope was received before",
+            Self::DidMalformed => "a DID of the message cannot be used",
+            Self::Storage => "there is no room for the message",
+            Self::MessageTooBig => "the message is larger than this mediator takes",
+            Self::Expired => "the message arrived after its time",
+            Self::LiveModeNotSupported => "live delivery needs a connection that stays open",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsupported => "e.p.msg.unsupported",
+            Self::Malformed(kind) => return write!(f, "e.p.msg.{kind}"),
+            Self::NotEnrolled => "e.p.req.not_enroll",
+            Self::Replayed => "e.p.crypto.message.dejavu",
+            Self::DidMalformed => "e.p.did.malformed",
+            Self::Storage => "e.p.me.res.storage",
+            Self::MessageTooBig => "e.p.me.res.storage.message_too_big",
+            Self::Expired => "e.p.req.time",
+            Self::LiveModeNotSupported => "e.m.live-mode-not-supported",
+        })
+    }
+}
+
+impl From<Code> for String {
+    fn from(code: Code) -> String {
+        code.to_string()
+    }
+}
+
+/// A problem, for machines by its code and for people by its comment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Sorter, scope and descriptors between dots, the widest first.
+    pub code: String,
+    /// A sentence, in which `{1}` stands for the first argument.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// What the numbers in the comment stand for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Where people turn to for help, as a URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalate_to: Option<String>,
+}
+
+impl Report {
+    /// A report without arguments.
+    pub fn new(code: impl Into<String>, comment: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            comment: Some(comment.into()),
+            args: Vec::new(),
+            escalate_to: None,
+        }
+    }
+
+    /// The message that reports about `failed`: in the thread that came out of its own, with its
+    /// id acknowledged. To whom it goes and by whom is left to the caller.
+    pub fn about(&self, id: impl Into<String>, failed: &Message) -> Message {
+        Message::new(id, self)
+            .pthid(failed.thread())
+            .ack(failed.id.as_str())
+    }
+
+    /// The comment with its arguments filled in: a question mark where one is missing, those that
+    /// are not named at the end. The code where there is no comment.
+    pub fn text(&self) -> String {
+        let Some(comment) = &self.comment else {
+            return self.code.clone();
+        };
+        let mut text = String::with_capacity(comment.len());
+        let mut used = [false; MAX_ARGS];
+        let mut rest = comment.as_str();
+        while let Some(at) = rest.find('{') {
+            let (before, behind) = rest.split_at(at);
+            text.push_str(before);
+            rest = behind;
+            match number(rest) {
+                Some((number, length)) => {
+                    let index = number.checked_sub(1);
+                    text.push_str(index.and_then(|i| self.args.get(i)).map_or("?", |arg| arg));
+                    if let Some(used) = index.and_then(|i| used.get_mut(i)) {
+                        *used = true;
+                    }
+                    rest = rest.get(length..).unwrap_or_default();
+                }
+                None => {
+                    text.push('{');
+                    rest = rest.get(1..).unwrap_or_default();
+                }
+            }
+            if text.len() > MAX_TEXT {
+                break;
+            }
+        }
+        text.push_str(rest);
+        let unused = self.args.iter().zip(used).filter(|(_, used)| !used);
+        for (arg, _) in unused {
+            text.push_str(", ");
+            text.push_str(arg);
+        }
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text
+    }
+}
+
+impl From<Code> for Report {
+    fn from(code: Code) -> Self {
+        let comment = code.comment();
+        Self::new(code, comment)
+    }
+}
+
+/// The number of a text that begins with `{12}`, and the length of that.
+fn number(text: &str) -> Option<(usize, usize)> {
+    let end = text.find('}')?;
+    let digits = text.get(1..end)?;
+    if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Some((digits.parse().ok()?, end + 1))
+}
+
+impl Body for Report {
+    const TYPE: &'static str = "https://didcomm.org/report-problem/2.0/problem-report";
+    const PROTOCOL: &'static str = "https://didcomm.org/report-problem/2.0";
+
+    fn read(body: &RawValue) -> Result<Self, FieldError> {
+        let body = Object::top(body.get())?;
+        let args = body.list("args", MAX_ARGS)?.unwrap_or_default();
+        let read = |(index, arg): (usize, &RawValue)| {
+            // Numbers and the like stand for their own text, null for nothing known.
+            let text = match arg.get() {
+                "null" => "?".to_owned(),
+                text if text.starts_with(['{', '[']) => {
+                    return Err(body.wrong(&format!("args[{index}]"), Why::NotText));
+                }
+                text => serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()),
+            };
+            if text.len() > MAX_DID {
+                return Err(body.wrong(&format!("args[{index}]"), Why::TooLong(MAX_DID)));
+            }
+            Ok(text)
+        };
+        Ok(Self {
+            code: body.required("code", body.text("code", MAX_CODE)?)?,
+            comment: body.prose("comment", MAX_COMMENT)?,
+            args: args
+                .into_iter()
+                .enumerate()
+                .map(read)
+                .collect::<Result<_, _>>()?,
+            escalate_to: body.text("escalate_to", MAX_ADDRESS)?,
+        })
+    }
+
+    fn write(&self) -> Box<RawValue> {
+        raw(self)
+    }
+}

@@ -1,0 +1,50 @@
+//! trust-ping 2.0: is anybody there, and do we understand each other.
+//!
+//! Source: DIDComm Messaging v2.1, "Trust Ping Protocol 2.0".
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::didcomm::message::{FieldError, Object, raw};
+
+use super::Body;
+
+/// Asks for a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Ping {
+    /// Whether an answer is wanted; so it is where the field is left out.
+    pub response_requested: bool,
+}
+
+impl Body for Ping {
+    const TYPE: &'static str = "https://didcomm.org/trust-ping/2.0/ping";
+    const PROTOCOL: &'static str = "https://didcomm.org/trust-ping/2.0";
+
+    fn read(body: &RawValue) -> Result<Self, FieldError> {
+        let body = Object::top(body.get())?;
+        Ok(Self {
+            response_requested: body.flag("response_requested")?.unwrap_or(true),
+        })
+    }
+
+    fn write(&self) -> Box<RawValue> {
+        raw(self)
+    }
+}
+
+/// The sign of life; its `thid` names the ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PingResponse;
+
+impl Body for PingResponse {
+    const TYPE: &'static str = "https://didcomm.org/trust-ping/2.0/ping-response";
+    const PROTOCOL: &'static str = Ping::PROTOCOL;
+
+    fn read(_: &RawValue) -> Result<Self, FieldError> {
+        Ok(Self)
+    }
+
+    fn write(&self) -> Box<RawValue> {
+        raw(&serde_json::Map::new())
+    }
+}
