@@ -1,4 +1,4 @@
-//! `did:peer:2`: an encryption address that carries its own keys.
+//! `did:peer`: encryption addresses that carry their own keys.
 //!
 //! A DID is `did:peer:2` followed by elements `.<purpose><value>`: keys as multibase text, services
 //! as base64url JSON. Every spelling in use is read, since a sender has
@@ -7,6 +7,8 @@
 //!
 //! Source: peer DID method specification, method 2, as clarified in 2023-10.
 
+mod build;
+mod four;
 mod key;
 mod service;
 
@@ -19,6 +21,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::four::forms as forms_of_4;
+pub use self::four::{MAX_LEN_4, PeerDid4, PeerDid4Error};
+pub(crate) use self::key::is_low_order;
 pub use self::key::{KeyType, PeerKey, Purpose};
 pub use self::service::{Endpoint, PeerService};
 

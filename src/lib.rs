@@ -15,8 +15,8 @@
 //! |---|---|---|
 //! | 0 | [`syntax`], [`clock`] | checked identifiers; injected time |
 //! | 1 | [`key`] | signing keys in every shape, the signature check |
-//! | 2 | [`did_peer`], [`proof`], [`wire`] | did:peer:2; CAR bytes and a key to a verified record or absence; frames and events as values |
-//! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages and protocols as values |
+//! | 2 | [`did_peer`], [`proof`], [`wire`] | did:peer:2 and 4; CAR bytes and a key to a verified record or absence; frames and events as values |
+//! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages in both directions |
 //! | 4 | [`store`], [`net`] | the only user of SQLite; the only place that dials out |
 //! | 5 | [`identity`] | DID documents, handles and mediators, cached |
 //! | 6 | [`directory`] | verified findings applied, questions answered |

@@ -27,6 +27,19 @@ pub enum Purpose {
     Authentication,
 }
 
+impl Purpose {
+    /// Its code in a DID.
+    pub(super) fn code(self) -> char {
+        match self {
+            Self::Assertion => 'A',
+            Self::CapabilityDelegation => 'D',
+            Self::KeyAgreement => 'E',
+            Self::CapabilityInvocation => 'I',
+            Self::Authentication => 'V',
+        }
+    }
+}
+
 /// The type of a key. Messages use X25519 and Ed25519; the others may stand beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyType {
@@ -48,6 +61,22 @@ impl KeyType {
         (Self::P256, [0x80, 0x24], 33),
         (Self::K256, [0xe7, 0x01], 33),
     ];
+
+    /// Splits bytes behind their multicodec, where it is one of a key of known type.
+    pub(crate) fn split(coded: &[u8]) -> Option<(Self, &[u8])> {
+        Self::KNOWN
+            .iter()
+            .find_map(|(key_type, codec, _)| Some((*key_type, coded.strip_prefix(codec)?)))
+    }
+
+    /// A key of this type as multibase text: `z` + base58btc of multicodec and key.
+    pub(crate) fn multibase(self, bytes: &[u8]) -> String {
+        let codec = Self::KNOWN.iter().find(|known| known.0 == self);
+        let mut coded = Vec::with_capacity(2 + bytes.len());
+        coded.extend(codec.into_iter().flat_map(|(_, codec, _)| codec));
+        coded.extend_from_slice(bytes);
+        format!("z{}", bs58::encode(coded).into_string())
+    }
 }
 
 /// One public key of a DID; serialised as a Multikey verification method
@@ -129,7 +158,7 @@ pub(super) fn parse(id: String, purpose: Purpose, text: &str) -> Result<PeerKey,
 
 /// Whether an X25519 public key has low order, so that every private key gives the same shared
 /// secret (zero). The bit that the function ignores is ignored here too (RFC 7748, section 5).
-fn is_low_order(key: &[u8]) -> bool {
+pub(crate) fn is_low_order(key: &[u8]) -> bool {
     /// The coordinates of order 1, 2, 4 and 8 on the curve and its twist, least byte first, and
     /// the two of them that have a second spelling (`p`, `p + 1`).
     const LOW_ORDER: [[u8; 32]; 7] = [

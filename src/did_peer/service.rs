@@ -62,20 +62,26 @@ pub(super) fn parse(text: &str, services: &mut Services) -> Result<(), PeerDidEr
         _ => return Err(PeerDidError::Service),
     };
     for object in objects {
-        let object = expand(object);
+        services.push(expand(object));
+    }
+    Ok(())
+}
+
+impl Services {
+    /// Appends a service whose names are written out.
+    pub(super) fn push(&mut self, object: Map<String, Value>) {
         let id = match object.get("id") {
             Some(Value::String(own)) => own.clone(),
             _ => {
-                services.numbered += 1;
-                match services.numbered - 1 {
+                self.numbered += 1;
+                match self.numbered - 1 {
                     0 => "#service".to_owned(),
                     n => format!("#service-{n}"),
                 }
             }
         };
-        services.list.push(read(id, &object));
+        self.list.push(read(id, &object));
     }
-    Ok(())
 }
 
 /// Replaces the method's abbreviations by the names that they stand for.

@@ -15,7 +15,7 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("rusqlite", &["store"]),
     ("axum", &["http"]),
     ("tower", &["http"]),
@@ -27,6 +27,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("rustls", &["net"]),
     ("hickory_resolver", &["net"]),
     ("shrike", &["key", "proof"]),
+    ("askar_crypto", &["didcomm"]),
     ("figment", &["config"]),
     ("metrics_exporter_prometheus", &["server"]),
     ("tracing_subscriber", &["cli"]),

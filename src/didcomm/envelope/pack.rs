@@ -1,0 +1,192 @@
+//! Making envelopes.
+
+use askar_crypto::alg::p256::P256KeyPair;
+use askar_crypto::jwk::ToJwk as _;
+use askar_crypto::random::fill_random;
+use data_encoding::BASE64URL_NOPAD;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::agreement::{Context, Method, WrappingKey, apv};
+use super::key::Pair;
+use super::wire::{NewEncrypted, NewHeader, NewJwk, NewKid, NewRecipient, NewSignature, NewSigned};
+use super::{
+    ContentEncryption, Curve, EnvelopeError, MAX_RECIPIENTS, PublicKey, SecretKey, did_of,
+};
+
+/// Encrypts a plaintext in the sender's name. The keys are those of one party, all of the curve of
+/// the sender's key; the plaintext has `from` and `to` to match, since a reader insists on it.
+pub fn authcrypt(
+    plaintext: &[u8],
+    from: &SecretKey,
+    to: &[PublicKey],
+) -> Result<Vec<u8>, EnvelopeError> {
+    did_of(from.kid())?;
+    encrypt(plaintext, Some(from), to, ContentEncryption::A256CbcHs512)
+}
+
+/// Encrypts a plaintext or another envelope without saying by whom. The keys are those of one
+/// party and of one curve.
+pub fn anoncrypt(
+    plaintext: &[u8],
+    to: &[PublicKey],
+    enc: ContentEncryption,
+) -> Result<Vec<u8>, EnvelopeError> {
+    encrypt(plaintext, None, to, enc)
+}
+
+fn encrypt(
+    plaintext: &[u8],
+    from: Option<&SecretKey>,
+    to: &[PublicKey],
+    enc: ContentEncryption,
+) -> Result<Vec<u8>, EnvelopeError> {
+    let first = to.first().ok_or(EnvelopeError::NoRecipients)?;
+    if to.len() > MAX_RECIPIENTS {
+        return Err(EnvelopeError::Limit("recipients"));
+    }
+    let did = did_of(first.kid())?;
+    let curve = from.map_or(first.curve(), SecretKey::curve);
+    for key in to {
+        if did_of(key.kid())? != did {
+            return Err(EnvelopeError::SeveralRecipients);
+        }
+        if key.curve() != curve {
+            return Err(EnvelopeError::Curve);
+        }
+    }
+    // Some readers hash the ids in the order of the recipients: sorted, both orders are the same.
+    let mut to: Vec<&PublicKey> = to.iter().collect();
+    to.sort_unstable_by_key(|key| key.kid());
+
+    let method = match from {
+        Some(_) => Method::OnePu,
+        None => Method::Es,
+    };
+    let ephemeral = match curve {
+        Curve::Ed25519 => return Err(EnvelopeError::Curve),
+        _ => Pair::random(curve),
+    };
+    let apu = from.map(SecretKey::kid).unwrap_or_default();
+    let apv = apv(to.iter().map(|key| key.kid()));
+    let protected = encoded(&NewHeader {
+        typ: "application/didcomm-encrypted+json",
+        alg: method.name(),
+        enc: Some(enc.name()),
+        skid: from.map(SecretKey::kid),
+        apu: from.map(|_| BASE64URL_NOPAD.encode(apu.as_bytes())),
+        apv: Some(BASE64URL_NOPAD.encode(&apv)),
+        epk: Some(jwk(&ephemeral)?),
+    })?;
+
+    let mut key = Zeroizing::new(vec![0; enc.key_len()]);
+    fill_random(&mut key);
+    let mut nonce = vec![0; enc.nonce_len()];
+    fill_random(&mut nonce);
+    let mut buffer = Vec::with_capacity(plaintext.len() + 64);
+    buffer.extend_from_slice(plaintext);
+    let end = enc.seal(&key, &nonce, protected.as_bytes(), &mut buffer)?;
+    let (ciphertext, tag) = buffer.split_at(end);
+
+    let context = Context {
+        method,
+        apu: apu.as_bytes(),
+        apv: &apv,
+        tag,
+    };
+    let recipients = to.iter().map(|recipient| {
+        let ephemeral = (&ephemeral, recipient.pair());
+        let agreements = match from {
+            Some(from) => &[ephemeral, (from.pair(), recipient.pair())][..],
+            None => &[ephemeral][..],
+        };
+        let wrapped = WrappingKey::derive(agreements, &context)?.wrap(&key)?;
+        Ok(NewRecipient {
+            header: NewKid {
+                kid: recipient.kid(),
+            },
+            encrypted_key: BASE64URL_NOPAD.encode(&wrapped),
+        })
+    });
+    json(&NewEncrypted {
+        protected: &protected,
+        recipients: recipients.collect::<Result<_, EnvelopeError>>()?,
+        iv: BASE64URL_NOPAD.encode(&nonce),
+        ciphertext: BASE64URL_NOPAD.encode(ciphertext),
+        tag: BASE64URL_NOPAD.encode(tag),
+    })
+}
+
+/// Signs a plaintext: EdDSA with an Ed25519 key, ES256 with a P-256 one.
+pub fn sign(plaintext: &[u8], by: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
+    did_of(by.kid())?;
+    let alg = match by.curve() {
+        Curve::Ed25519 => "EdDSA",
+        Curve::P256 => "ES256",
+        Curve::X25519 => return Err(EnvelopeError::Curve),
+    };
+    let protected = encoded(&NewHeader {
+        typ: "application/didcomm-signed+json",
+        alg,
+        enc: None,
+        skid: None,
+        apu: None,
+        apv: None,
+        epk: None,
+    })?;
+    let payload = BASE64URL_NOPAD.encode(plaintext);
+    let input = format!("{protected}.{payload}");
+    let signature = match by.pair() {
+        Pair::Ed25519(pair) => pair.sign(input.as_bytes()),
+        Pair::P256(pair) => pair.sign(input.as_bytes()),
+        Pair::X25519(_) => None,
+    };
+    json(&NewSigned {
+        payload: &payload,
+        signatures: [NewSignature {
+            protected: &protected,
+            signature: BASE64URL_NOPAD.encode(&signature.ok_or(EnvelopeError::Curve)?),
+            header: NewKid { kid: by.kid() },
+        }],
+    })
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, EnvelopeError> {
+    serde_json::to_vec(value).map_err(|_| EnvelopeError::Json)
+}
+
+fn encoded(value: &impl Serialize) -> Result<String, EnvelopeError> {
+    Ok(BASE64URL_NOPAD.encode(&json(value)?))
+}
+
+fn jwk(pair: &Pair) -> Result<NewJwk, EnvelopeError> {
+    match pair {
+        Pair::X25519(_) => Ok(NewJwk::Okp {
+            kty: "OKP",
+            crv: "X25519",
+            x: BASE64URL_NOPAD.encode(&pair.public_bytes()),
+        }),
+        Pair::P256(pair) => {
+            let (x, y) = coordinates(pair)?;
+            Ok(NewJwk::Ec {
+                kty: "EC",
+                crv: "P-256",
+                x,
+                y,
+            })
+        }
+        Pair::Ed25519(_) => Err(EnvelopeError::Curve),
+    }
+}
+
+/// Both coordinates, which the library gives only within a whole JSON Web Key.
+fn coordinates(pair: &P256KeyPair) -> Result<(String, String), EnvelopeError> {
+    #[derive(serde::Deserialize)]
+    struct Point {
+        x: String,
+        y: String,
+    }
+    let jwk = pair.to_jwk_public(None).map_err(|_| EnvelopeError::Curve)?;
+    let point: Point = serde_json::from_str(&jwk).map_err(|_| EnvelopeError::Json)?;
+    Ok((point.x, point.y))
+}

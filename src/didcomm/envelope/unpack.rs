@@ -1,0 +1,346 @@
+//! Opening envelopes.
+
+use super::agreement::{Context, Method, WrappingKey, apv};
+use super::key::{Pair, jwk_pair};
+use super::wire::{Encrypted, Envelope, Header, Inner, Jwk, Signature, Signed};
+use super::{
+    Authenticated, ContentEncryption, Curve, EnvelopeError, KeyError, Keyring, Layer, Resolve,
+    Unpacked, did_of,
+};
+use crate::didcomm::party::{Party, is_same_did};
+
+/// Opens an envelope with all its layers and checks what it says about its ends.
+///
+/// `ring` holds our keys; `parties` is asked for the sender's and the signer's. Where it does not
+/// know one, the error names the DID, and the caller may resolve it and come again: nothing was
+/// changed. The caller bounds the size of `bytes`.
+pub fn unpack(
+    bytes: &[u8],
+    ring: &dyn Keyring,
+    parties: &dyn Resolve,
+) -> Result<Unpacked, EnvelopeError> {
+    let mut opening = Opening {
+        ring,
+        parties,
+        layers: Vec::with_capacity(2),
+        sender: None,
+        signer: None,
+        recipients: Vec::with_capacity(2),
+    };
+    let mut content = opening.open(bytes)?;
+    loop {
+        let inner = Inner::read(&content)?;
+        if !inner.is_envelope() {
+            opening.check(&inner)?;
+            break;
+        }
+        // Ends: no stack of layers goes on for ever.
+        content = opening.open(&content)?;
+    }
+    Ok(Unpacked {
+        plaintext: content,
+        sender: opening.sender,
+        signer: opening.signer,
+        recipient: opening.recipients.into_iter().next(),
+        layers: opening.layers,
+    })
+}
+
+/// The DID whose keys are needed to open an authcrypted message, read without any key. None for
+/// the rest, and for whatever cannot be read.
+pub fn sender_did(bytes: &[u8]) -> Option<String> {
+    let Ok(Envelope::Encrypted(envelope)) = Envelope::read(bytes) else {
+        return None;
+    };
+    let decoded = envelope.protected.decode().ok()?;
+    let protected = Protected::read(&decoded).ok()?;
+    let skid = protected.skid?;
+    Some(did_of(&skid).ok()?.to_owned())
+}
+
+/// The ids of the keys that a message is encrypted to, as they are written and in their order; none
+/// for whatever is not encrypted.
+pub fn recipient_kids(bytes: &[u8]) -> Vec<String> {
+    let Ok(Envelope::Encrypted(envelope)) = Envelope::read(bytes) else {
+        return Vec::new();
+    };
+    let kids = envelope.recipients.iter();
+    kids.filter_map(|one| Some(one.header.kid.as_ref()?.as_str().to_owned()))
+        .collect()
+}
+
+/// What is known while layer by layer is opened.
+struct Opening<'a> {
+    ring: &'a dyn Keyring,
+    parties: &'a dyn Resolve,
+    layers: Vec<Layer>,
+    sender: Option<Authenticated>,
+    signer: Option<Authenticated>,
+    /// The ids of our keys that opened a layer.
+    recipients: Vec<String>,
+}
+
+impl Opening<'_> {
+    /// Opens one layer.
+    fn open(&mut self, bytes: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+        match Envelope::read(bytes)? {
+            Envelope::Encrypted(envelope) => self.decrypt(&envelope),
+            Envelope::Signed(envelope) => self.verify(&envelope),
+        }
+    }
+
+    /// Takes note of a layer, if it may stand inside of those before it: only an anoncrypt holds
+    /// others, and not one of its kind.
+    fn push(&mut self, layer: Layer) -> Result<(), EnvelopeError> {
+        let fits = match (self.layers.as_slice(), layer) {
+            ([], _) => true,
+            ([Layer::Anoncrypt(_)], Layer::Authcrypt | Layer::Signed) => true,
+            _ => false,
+        };
+        if !fits {
+            return Err(EnvelopeError::Stacking);
+        }
+        self.layers.push(layer);
+        Ok(())
+    }
+
+    fn party(&self, did: &str) -> Result<Party, EnvelopeError> {
+        self.parties
+            .party(did)
+            .ok_or_else(|| EnvelopeError::Unresolved {
+                did: did.to_owned(),
+            })
+    }
+
+    fn decrypt(&mut self, envelope: &Encrypted<'_>) -> Result<Vec<u8>, EnvelopeError> {
+        let decoded = envelope.protected.decode()?;
+        let protected = Protected::read(&decoded)?;
+        self.push(match protected.method {
+            Method::OnePu => Layer::Authcrypt,
+            Method::Es => Layer::Anoncrypt(protected.enc),
+        })?;
+        let kids = recipients(envelope)?;
+        if protected.apv != apv(kids.iter().copied()) {
+            return Err(EnvelopeError::Apv);
+        }
+
+        let ours = kids.iter().zip(&envelope.recipients);
+        let mut ours = ours.filter_map(|(kid, one)| Some((*kid, one, self.ring.secret(kid)?)));
+        let (kid, recipient, secret) = ours.next().ok_or(EnvelopeError::NotForUs)?;
+        let ephemeral = match (&protected.epk, &recipient.header.epk) {
+            (Some(epk), None) => ephemeral(epk)?,
+            // One library gives each recipient of an anoncrypt a key of its own. That it is
+            // unprotected changes nothing: another key gives another secret.
+            (None, Some(epk)) if protected.method == Method::Es => ephemeral(epk)?,
+            _ => return Err(EnvelopeError::EphemeralKey),
+        };
+
+        let sender = match &protected.skid {
+            Some(skid) => {
+                let party = self.party(did_of(skid)?)?;
+                let kid = skid.clone();
+                Some(Authenticated { party, kid })
+            }
+            None => None,
+        };
+        let sender_key = match &sender {
+            Some(sender) => {
+                let key = sender.party.agreement_key(&sender.kid);
+                Some(key.ok_or(EnvelopeError::SenderKey)?.pair())
+            }
+            None => None,
+        };
+
+        let tag = envelope.tag.decode()?;
+        let nonce = envelope.iv.decode()?;
+        let enc = protected.enc;
+        if tag.len() != enc.tag_len() || nonce.len() != enc.nonce_len() {
+            return Err(EnvelopeError::Decrypt);
+        }
+        let context = Context {
+            method: protected.method,
+            apu: &protected.apu,
+            apv: &protected.apv,
+            tag: &tag,
+        };
+        let own = secret.pair();
+        let wrapping = match sender_key {
+            Some(sender) => WrappingKey::derive(&[(own, &ephemeral), (own, sender)], &context),
+            None => WrappingKey::derive(&[(own, &ephemeral)], &context),
+        }?;
+        let key = wrapping.unwrap(recipient.encrypted_key.decode()?)?;
+        let mut buffer = envelope.ciphertext.decode_with_room(tag.len())?;
+        buffer.extend_from_slice(&tag);
+        let aad = envelope.protected.as_str().as_bytes();
+        enc.open(&key, &nonce, aad, &mut buffer)?;
+
+        self.recipients.push(kid.to_owned());
+        if sender.is_some() {
+            self.sender = sender;
+        }
+        Ok(buffer)
+    }
+
+    fn verify(&mut self, envelope: &Signed<'_>) -> Result<Vec<u8>, EnvelopeError> {
+        self.push(Layer::Signed)?;
+        let mut signer: Option<Authenticated> = None;
+        for signature in &envelope.signatures {
+            let decoded = signature.protected.decode()?;
+            let protected = Header::read(&decoded)?;
+            let kid = signer_kid(&protected, signature)?;
+            let did = did_of(kid)?;
+            let party = match &signer {
+                None => self.party(did)?,
+                // All are of one party: its `from` can be true of one only.
+                Some(first) if first.party.is(did) => first.party.clone(),
+                Some(_) => return Err(EnvelopeError::From),
+            };
+            let curve = match protected.alg.as_ref().map(|alg| alg.as_str()) {
+                Some("EdDSA") => Curve::Ed25519,
+                Some("ES256") => Curve::P256,
+                _ => return Err(EnvelopeError::Algorithm),
+            };
+            let key = party
+                .authentication_key(kid)
+                .ok_or(EnvelopeError::SenderKey)?;
+            if key.curve() != curve {
+                return Err(EnvelopeError::Curve);
+            }
+            let input = [signature.protected.as_str(), envelope.payload.as_str()].join(".");
+            let raw = signature.signature.decode()?;
+            let holds = match key.pair() {
+                Pair::Ed25519(pair) => pair.verify_signature(input.as_bytes(), &raw),
+                Pair::P256(pair) => pair.verify_signature(input.as_bytes(), &raw),
+                Pair::X25519(_) => false,
+            };
+            if !holds {
+                return Err(EnvelopeError::Signature);
+            }
+            if signer.is_none() {
+                let kid = kid.to_owned();
+                signer = Some(Authenticated { party, kid });
+            }
+        }
+        self.signer = signer;
+        envelope.payload.decode()
+    }
+
+    /// Holds what the plaintext says of its ends against the keys that were used.
+    fn check(&self, inner: &Inner<'_>) -> Result<(), EnvelopeError> {
+        let from = inner.from.as_ref().map(|from| from.as_str());
+        for proven in [&self.sender, &self.signer].into_iter().flatten() {
+            if !from.is_some_and(|from| proven.party.is(from)) {
+                return Err(EnvelopeError::From);
+            }
+        }
+        // Without `to` a recipient could hand a signed message on to somebody else as if it had
+        // been meant for them.
+        let is_proven = self.sender.is_some() || self.signer.is_some();
+        for kid in &self.recipients {
+            let did = did_of(kid)?;
+            match &inner.to {
+                Some(to) if to.0.iter().any(|to| is_same_did(to.as_str(), did)) => {}
+                None if !is_proven => {}
+                _ => return Err(EnvelopeError::To),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The protected header of an encrypted message, checked as far as it can be alone.
+struct Protected<'a> {
+    method: Method,
+    enc: ContentEncryption,
+    /// The sender's key id of an authcrypt.
+    skid: Option<String>,
+    apu: Vec<u8>,
+    apv: Vec<u8>,
+    epk: Option<Jwk<'a>>,
+}
+
+impl<'a> Protected<'a> {
+    fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let header = Header::read(json)?;
+        let name = header.alg.as_ref().ok_or(EnvelopeError::Algorithm)?;
+        let method = Method::from_name(name.as_str()).ok_or(EnvelopeError::Algorithm)?;
+        let enc = match header.enc.as_ref() {
+            Some(name) => ContentEncryption::from_name(name.as_str()),
+            None => None,
+        };
+        let enc = match (method, enc) {
+            (Method::Es, Some(enc)) => enc,
+            // The others are not committed to their key, which authcrypt relies on.
+            (Method::OnePu, Some(ContentEncryption::A256CbcHs512)) => {
+                ContentEncryption::A256CbcHs512
+            }
+            _ => return Err(EnvelopeError::ContentEncryption),
+        };
+        let apu = match &header.apu {
+            Some(apu) => apu.decode()?,
+            None => Vec::new(),
+        };
+        let apv = header.apv.as_ref().ok_or(EnvelopeError::Apv)?.decode()?;
+        let skid = match (method, &header.skid) {
+            (Method::OnePu, Some(skid)) if skid.as_str().as_bytes() == apu => {
+                Some(skid.as_str().to_owned())
+            }
+            // The specification lets a sender leave out `skid`, since `apu` says the same.
+            (Method::OnePu, None) if !apu.is_empty() => {
+                Some(String::from_utf8(apu.clone()).map_err(|_| EnvelopeError::Apu)?)
+            }
+            (Method::OnePu, _) => return Err(EnvelopeError::Apu),
+            (Method::Es, None) => None,
+            (Method::Es, Some(_)) => {
+                return Err(EnvelopeError::Header(
+                    "an anonymous message names its sender",
+                ));
+            }
+        };
+        Ok(Self {
+            method,
+            enc,
+            skid,
+            apu,
+            apv,
+            epk: header.epk,
+        })
+    }
+}
+
+/// The recipients' key ids, all of one DID.
+fn recipients<'e>(envelope: &'e Encrypted<'_>) -> Result<Vec<&'e str>, EnvelopeError> {
+    let mut kids = Vec::with_capacity(envelope.recipients.len());
+    let mut first = None;
+    for recipient in &envelope.recipients {
+        let kid = recipient.header.kid.as_ref().ok_or(EnvelopeError::KeyId)?;
+        let did = did_of(kid.as_str())?;
+        if *first.get_or_insert(did) != did {
+            return Err(EnvelopeError::SeveralRecipients);
+        }
+        kids.push(kid.as_str());
+    }
+    Ok(kids)
+}
+
+fn ephemeral(jwk: &Jwk<'_>) -> Result<Pair, EnvelopeError> {
+    let y = jwk.y.as_ref().map(|y| y.as_str());
+    match jwk_pair(jwk.kty.as_str(), jwk.crv.as_str(), jwk.x.as_str(), y) {
+        Ok(pair) => Ok(pair),
+        Err(KeyError::Unsupported) => Err(EnvelopeError::Curve),
+        Err(_) => Err(EnvelopeError::EphemeralKey),
+    }
+}
+
+/// The id of the key that signed: beside the signature, or under it.
+fn signer_kid<'h>(
+    protected: &'h Header<'_>,
+    signature: &'h Signature<'_>,
+) -> Result<&'h str, EnvelopeError> {
+    match (&protected.kid, &signature.header.kid) {
+        (Some(kid), None) | (None, Some(kid)) => Ok(kid.as_str()),
+        (Some(one), Some(other)) if one.as_str() == other.as_str() => Ok(one.as_str()),
+        (Some(_), Some(_)) => Err(EnvelopeError::Header("a signature names two keys")),
+        (None, None) => Err(EnvelopeError::KeyId),
+    }
+}

@@ -1,0 +1,471 @@
+//! Envelopes as JSON.
+//!
+//! Every structure is read by derived code, which refuses a known member that stands there twice;
+//! an unknown one is ignored however often it comes. Texts are borrowed from the input.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{EnvelopeError, MAX_PROTECTED, MAX_RECIPIENTS, MAX_SIGNATURES};
+
+/// A text, borrowed unless it was written with escapes.
+#[derive(Debug, Clone)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The bytes that stand here as base64url: no padding, no stray bits, one spelling only.
+    pub(super) fn decode(&self) -> Result<Vec<u8>, EnvelopeError> {
+        BASE64URL_NOPAD
+            .decode(self.0.as_bytes())
+            .map_err(|_| EnvelopeError::Base64)
+    }
+
+    /// The same, with room for more bytes behind them.
+    pub(super) fn decode_with_room(&self, room: usize) -> Result<Vec<u8>, EnvelopeError> {
+        let len = BASE64URL_NOPAD
+            .decode_len(self.0.len())
+            .map_err(|_| EnvelopeError::Base64)?;
+        let mut bytes = Vec::with_capacity(len + room);
+        bytes.resize(len, 0);
+        BASE64URL_NOPAD
+            .decode_mut(self.0.as_bytes(), &mut bytes)
+            .map_err(|_| EnvelopeError::Base64)?;
+        Ok(bytes)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Reader)
+    }
+}
+
+/// A list that is refused while it is read when it grows over its limit.
+#[derive(Debug)]
+pub(super) struct List<T, const MAX: usize>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T, const MAX: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Reader<T, MAX> {
+            type Value = List<T, MAX>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    // One over the limit is kept, so that the list is seen to be too long.
+                    if list.len() <= MAX {
+                        list.push(item);
+                    }
+                }
+                Ok(List(list))
+            }
+        }
+        deserializer.deserialize_seq(Reader(std::marker::PhantomData))
+    }
+}
+
+impl<T, const MAX: usize> List<T, MAX> {
+    fn is_over(&self) -> bool {
+        self.0.len() > MAX
+    }
+}
+
+/// The headers that decide how an envelope is opened, wherever they stand.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Header<'a> {
+    #[serde(borrow)]
+    pub(super) alg: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) enc: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) kid: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) skid: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) apu: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) apv: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) epk: Option<Jwk<'a>>,
+    /// Headers that change what the bytes mean and that are not understood here.
+    pub(super) zip: Option<IgnoredAny>,
+    pub(super) crit: Option<IgnoredAny>,
+    pub(super) b64: Option<IgnoredAny>,
+}
+
+impl<'a> Header<'a> {
+    /// Reads a protected header that has been decoded.
+    pub(super) fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let header: Self = object(json)?;
+        if header.zip.is_some() || header.crit.is_some() || header.b64.is_some() {
+            return Err(EnvelopeError::Header("zip, crit and b64 are not supported"));
+        }
+        Ok(header)
+    }
+
+    /// Whether it is without all headers that have to be protected. The key id of a recipient and
+    /// an ephemeral key of its own are bound by the key agreement itself.
+    fn is_harmless(&self) -> bool {
+        self.alg.is_none()
+            && self.enc.is_none()
+            && self.skid.is_none()
+            && self.apu.is_none()
+            && self.apv.is_none()
+            && self.zip.is_none()
+            && self.crit.is_none()
+            && self.b64.is_none()
+    }
+}
+
+/// A public key as JSON Web Key.
+#[derive(Debug, Deserialize)]
+pub(super) struct Jwk<'a> {
+    #[serde(borrow)]
+    pub(super) kty: Text<'a>,
+    #[serde(borrow)]
+    pub(super) crv: Text<'a>,
+    #[serde(borrow)]
+    pub(super) x: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) y: Option<Text<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Recipient<'a> {
+    #[serde(borrow, default)]
+    pub(super) header: Header<'a>,
+    #[serde(borrow)]
+    pub(super) encrypted_key: Text<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Signature<'a> {
+    #[serde(borrow)]
+    pub(super) protected: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) header: Header<'a>,
+    #[serde(borrow)]
+    pub(super) signature: Text<'a>,
+}
+
+/// Every member of an encrypted or a signed message, general or flattened (RFC 7516 section 7.2,
+/// RFC 7515 section 7.2).
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Members<'a> {
+    #[serde(borrow)]
+    protected: Option<Text<'a>>,
+    #[serde(borrow)]
+    unprotected: Option<Header<'a>>,
+    #[serde(borrow)]
+    header: Option<Header<'a>>,
+    #[serde(borrow)]
+    recipients: Option<List<Recipient<'a>, MAX_RECIPIENTS>>,
+    #[serde(borrow)]
+    encrypted_key: Option<Text<'a>>,
+    #[serde(borrow)]
+    iv: Option<Text<'a>>,
+    #[serde(borrow)]
+    ciphertext: Option<Text<'a>>,
+    #[serde(borrow)]
+    tag: Option<Text<'a>>,
+    aad: Option<IgnoredAny>,
+    #[serde(borrow)]
+    payload: Option<Text<'a>>,
+    #[serde(borrow)]
+    signatures: Option<List<Signature<'a>, MAX_SIGNATURES>>,
+    #[serde(borrow)]
+    signature: Option<Text<'a>>,
+}
+
+/// An encrypted message whose members are complete and within their limits.
+#[derive(Debug)]
+pub(super) struct Encrypted<'a> {
+    pub(super) protected: Text<'a>,
+    pub(super) recipients: Vec<Recipient<'a>>,
+    pub(super) iv: Text<'a>,
+    pub(super) ciphertext: Text<'a>,
+    pub(super) tag: Text<'a>,
+}
+
+/// A signed message, likewise.
+#[derive(Debug)]
+pub(super) struct Signed<'a> {
+    pub(super) payload: Text<'a>,
+    pub(super) signatures: Vec<Signature<'a>>,
+}
+
+/// An envelope of either kind.
+#[derive(Debug)]
+pub(super) enum Envelope<'a> {
+    Encrypted(Encrypted<'a>),
+    Signed(Signed<'a>),
+}
+
+impl<'a> Envelope<'a> {
+    pub(super) fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let members: Members<'a> = object(json)?;
+        match (members.ciphertext.is_some(), members.payload.is_some()) {
+            (true, false) => members.encrypted().map(Self::Encrypted),
+            (false, true) => members.signed().map(Self::Signed),
+            (true, true) => Err(EnvelopeError::Header("it is encrypted and signed at once")),
+            (false, false) => Err(EnvelopeError::NotAnEnvelope),
+        }
+    }
+}
+
+impl<'a> Members<'a> {
+    fn encrypted(self) -> Result<Encrypted<'a>, EnvelopeError> {
+        let missing = || EnvelopeError::Header("a member of an encrypted message is missing");
+        if self.signatures.is_some() || self.signature.is_some() {
+            return Err(EnvelopeError::Header("it is encrypted and signed at once"));
+        }
+        if self.aad.is_some() {
+            return Err(EnvelopeError::Header("aad is not supported"));
+        }
+        let is_open = |header: &Header<'_>| {
+            header.is_harmless() && header.kid.is_none() && header.epk.is_none()
+        };
+        if !self.unprotected.as_ref().is_none_or(is_open) {
+            return Err(UNPROTECTED);
+        }
+        let recipients = match (self.recipients, self.encrypted_key) {
+            (Some(list), None) if self.header.is_none() => {
+                if list.is_over() {
+                    return Err(EnvelopeError::Limit("recipients"));
+                }
+                list.0
+            }
+            (None, Some(encrypted_key)) => vec![Recipient {
+                header: self.header.unwrap_or_default(),
+                encrypted_key,
+            }],
+            (None, None) => return Err(missing()),
+            _ => return Err(EnvelopeError::Header("recipients are given in two ways")),
+        };
+        if recipients.is_empty() {
+            return Err(missing());
+        }
+        if !recipients.iter().all(|one| one.header.is_harmless()) {
+            return Err(UNPROTECTED);
+        }
+        Ok(Encrypted {
+            protected: limited(self.protected.ok_or_else(missing)?)?,
+            recipients,
+            iv: self.iv.ok_or_else(missing)?,
+            ciphertext: self.ciphertext.ok_or_else(missing)?,
+            tag: self.tag.ok_or_else(missing)?,
+        })
+    }
+
+    fn signed(self) -> Result<Signed<'a>, EnvelopeError> {
+        let missing = || EnvelopeError::Header("a member of a signed message is missing");
+        let (signatures, payload) = match (self.signatures, self.signature) {
+            (Some(list), None) if self.protected.is_none() && self.header.is_none() => {
+                if list.is_over() {
+                    return Err(EnvelopeError::Limit("signatures"));
+                }
+                (list.0, self.payload)
+            }
+            (None, Some(signature)) => {
+                let one = Signature {
+                    protected: self.protected.ok_or_else(missing)?,
+                    header: self.header.unwrap_or_default(),
+                    signature,
+                };
+                (vec![one], self.payload)
+            }
+            (None, None) => return Err(missing()),
+            _ => return Err(EnvelopeError::Header("signatures are given in two ways")),
+        };
+        if signatures.is_empty() {
+            return Err(missing());
+        }
+        for one in &signatures {
+            if one.protected.as_str().len() > MAX_PROTECTED {
+                return Err(EnvelopeError::Limit("a protected header"));
+            }
+            if !one.header.is_harmless() {
+                return Err(UNPROTECTED);
+            }
+        }
+        Ok(Signed {
+            payload: payload.ok_or_else(missing)?,
+            signatures,
+        })
+    }
+}
+
+const UNPROTECTED: EnvelopeError =
+    EnvelopeError::Header("a header stands where it is not protected");
+
+fn limited(protected: Text<'_>) -> Result<Text<'_>, EnvelopeError> {
+    if protected.as_str().len() > MAX_PROTECTED {
+        return Err(EnvelopeError::Limit("a protected header"));
+    }
+    Ok(protected)
+}
+
+/// Reads a structure from an object. The reader behind it would take a list of the values in
+/// order as well.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, EnvelopeError> {
+    let first = json.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'{') {
+        return Err(EnvelopeError::Json);
+    }
+    serde_json::from_slice(json).map_err(|_| EnvelopeError::Json)
+}
+
+/// What a layer holds, seen far enough to tell a plaintext from another layer.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Inner<'a> {
+    #[serde(borrow)]
+    pub(super) from: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) to: Option<To<'a>>,
+    ciphertext: Option<IgnoredAny>,
+    payload: Option<IgnoredAny>,
+    signatures: Option<IgnoredAny>,
+    signature: Option<IgnoredAny>,
+}
+
+impl<'a> Inner<'a> {
+    pub(super) fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
+        // The parser does not look into texts that it skips.
+        let json = std::str::from_utf8(json).map_err(|_| EnvelopeError::Plaintext)?;
+        if !json.trim_start().starts_with('{') {
+            return Err(EnvelopeError::Plaintext);
+        }
+        serde_json::from_str(json).map_err(|_| EnvelopeError::Plaintext)
+    }
+
+    /// Whether it is another layer and no plaintext.
+    pub(super) fn is_envelope(&self) -> bool {
+        let is_signed = self.signatures.is_some() || self.signature.is_some();
+        self.ciphertext.is_some() || (self.payload.is_some() && is_signed)
+    }
+}
+
+/// The header `to`: a list, or in some clients one text.
+#[derive(Debug)]
+pub(super) struct To<'a>(pub(super) Vec<Text<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for To<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = To<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<To<'de>, E> {
+                Ok(To(vec![Text(Cow::Borrowed(text))]))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<To<'de>, E> {
+                Ok(To(vec![Text(Cow::Owned(text.to_owned()))]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<To<'de>, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(To(list))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+/// An ephemeral key as it is written.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum NewJwk {
+    Okp {
+        kty: &'static str,
+        crv: &'static str,
+        x: String,
+    },
+    Ec {
+        kty: &'static str,
+        crv: &'static str,
+        x: String,
+        y: String,
+    },
+}
+
+/// The protected header of an encrypted message as it is written.
+#[derive(Serialize)]
+pub(super) struct NewHeader<'a> {
+    pub(super) typ: &'static str,
+    pub(super) alg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) enc: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) skid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) apu: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) apv: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) epk: Option<NewJwk>,
+}
+
+#[derive(Serialize)]
+pub(super) struct NewKid<'a> {
+    pub(super) kid: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct NewRecipient<'a> {
+    pub(super) header: NewKid<'a>,
+    pub(super) encrypted_key: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct NewEncrypted<'a> {
+    pub(super) protected: &'a str,
+    pub(super) recipients: Vec<NewRecipient<'a>>,
+    pub(super) iv: String,
+    pub(super) ciphertext: String,
+    pub(super) tag: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct NewSignature<'a> {
+    pub(super) protected: &'a str,
+    pub(super) signature: String,
+    pub(super) header: NewKid<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct NewSigned<'a> {
+    pub(super) payload: &'a str,
+    pub(super) signatures: [NewSignature<'a>; 1],
+}
