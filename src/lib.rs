@@ -21,8 +21,8 @@
 //! | 5 | [`identity`] | DID documents, handles and mediators, cached |
 //! | 6 | [`directory`] | verified findings applied, questions answered |
 //! | 7 | [`resolve`] | one account: fetch, prove, apply; owed work |
-//! | 8 | [`ingest`] | streams, walks and their cursors |
-//! | 9 | [`http`] | XRPC, health, metrics page |
+//! | 8 | [`ingest`], [`mediator`] | streams, walks and their cursors; mail: admission, sessions, queues, relay |
+//! | 9 | [`http`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page |
 //! | 10 | [`config`] | every module's settings, from file, environment and flags |
 //! | 11 | [`server`] | wiring, start and end |
 //! | 12 | [`cli`] | commands |
@@ -76,6 +76,7 @@ pub mod directory;
 pub mod resolve;
 // 8
 pub mod ingest;
+pub mod mediator;
 // 9
 pub mod http;
 // 10

@@ -24,6 +24,7 @@ use url::Url;
 use crate::clock::Clock;
 
 mod address;
+mod askers;
 mod dns;
 mod error;
 mod gate;
@@ -34,6 +35,7 @@ mod settings;
 mod socket;
 mod tls;
 
+pub use askers::{AddressLimiter, group_of};
 pub use error::{DnsError, NetError, Refusal};
 pub use gate::Priority;
 pub use policy::Reach;

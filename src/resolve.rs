@@ -7,7 +7,6 @@
 
 mod cause;
 mod fetch;
-mod limits;
 mod negative;
 mod worker;
 
@@ -26,11 +25,10 @@ use url::Url;
 use crate::clock::Clock;
 use crate::directory::{Directory, Refusal, RefusalKind, Rendered, Settle};
 use crate::identity::{Freshness, HandleError, Identity};
-use crate::net::Net;
+use crate::net::{AddressLimiter, Net};
 use crate::store::StoreError;
 use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
-use limits::MissLimiter;
 use negative::Negatives;
 
 pub use cause::{AskError, Cause, IdentityNeed, LookError, Looked};
@@ -96,7 +94,7 @@ struct Inner {
     /// Looks under way, at most one per account; bounded by the budgets below.
     flights: Mutex<HashMap<Did, Flight>>,
     on_demand: Arc<Semaphore>,
-    misses: MissLimiter,
+    misses: AddressLimiter,
     negatives: Negatives,
     /// Identities that were looked up anew because a signature did not hold.
     doubted: moka::sync::Cache<Did, ()>,
@@ -135,7 +133,7 @@ impl Resolver {
                 routes,
                 flights: Mutex::default(),
                 on_demand: Arc::new(Semaphore::new(settings.on_demand)),
-                misses: MissLimiter::new(settings.misses_per_minute),
+                misses: AddressLimiter::new(settings.misses_per_minute),
                 negatives: Negatives::new(settings.negative_ttl),
                 doubted: moka::sync::Cache::builder()
                     .max_capacity(10_000)
@@ -397,9 +395,12 @@ impl Resolver {
         self.inner
             .misses
             .charge(asker)
-            .map_err(|retry_after| AskError::OverBudget {
-                own: true,
-                retry_after,
+            .map_err(|retry_after| {
+                metrics::counter!("atcomm_resolve_address_limited_total").increment(1);
+                AskError::OverBudget {
+                    own: true,
+                    retry_after,
+                }
             })
     }
 

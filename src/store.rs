@@ -48,6 +48,9 @@ pub enum StoreError {
         /// Newest version that this program knows.
         known: i64,
     },
+    /// The work itself gave up; nothing of it was written.
+    #[error("the work was undone")]
+    Undone,
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,

@@ -78,7 +78,7 @@ impl Failure {
         .after(Duration::from_secs(5))
     }
 
-    fn after(self, wait: Duration) -> Self {
+    pub(super) fn after(self, wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
             ..self

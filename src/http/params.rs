@@ -52,7 +52,8 @@ impl<'a> Params<'a> {
         })
     }
 
-    fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, Failure> {
+    /// A parameter that may be given once.
+    pub(super) fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, Failure> {
         let mut values =
             form_urlencoded::parse(self.0.as_bytes()).filter(|(found, _)| found == name);
         let value = values.next().map(|(_, value)| value);

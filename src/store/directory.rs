@@ -218,6 +218,25 @@ impl Queries<'_> {
         collect(query.query_map(params![did.as_str(), to_i64(limit)], read_change)?)
     }
 
+    /// Changes later than `seq`, the oldest first, at most `limit`: their places and accounts. An
+    /// account that changes without end keeps its newest changes only.
+    pub fn changes_after(&self, seq: i64, limit: usize) -> Result<Vec<(i64, Did)>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT seq, did FROM change WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+        collect(query.query_map(params![seq, to_i64(limit)], |row| {
+            Ok((row.get(0)?, parsed(row, 1, Did::parse)?))
+        })?)
+    }
+
+    /// The place of the newest change; 0 where there never was one.
+    pub fn newest_change(&self) -> Result<i64, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT coalesce(max(seq), 0) FROM change")?;
+        Ok(query.query_row([], |row| row.get(0))?)
+    }
+
     /// How far a source is processed.
     pub fn cursor(&self, source: &str) -> Result<Option<SourceCursor>, StoreError> {
         let mut query = self

@@ -134,6 +134,24 @@ impl MailQueries<'_> {
         collect(query.query_map([account.as_str()], read_claim)?)
     }
 
+    /// Every account of atproto with a claim.
+    pub fn claiming_accounts(&self) -> Result<Vec<Did>, StoreError> {
+        let mut query = self
+            .0
+            .prepare("SELECT DISTINCT account FROM claim ORDER BY account")?;
+        collect(query.query_map([], |row| parsed(row, 0, Did::parse))?)
+    }
+
+    /// The account that reads the mail of the recipient with this id.
+    pub fn reader_of(&self, recipient: i64) -> Result<Option<i64>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT account FROM recipient WHERE id = ?1")?;
+        let account: Option<Option<i64>> =
+            query.query_row([recipient], |row| row.get(0)).optional()?;
+        Ok(account.flatten())
+    }
+
     /// Claims in a state since before a time, the oldest first, at most `limit`.
     pub fn claims_before(
         &self,

@@ -99,6 +99,14 @@ impl MailQueries<'_> {
         Ok(messages)
     }
 
+    /// The greatest id that a message waits under; 0 where none does. Later ones have greater ids.
+    pub fn newest_message(&self) -> Result<i64, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT coalesce(max(id), 0) FROM message")?;
+        Ok(query.query_row([], |row| row.get(0))?)
+    }
+
     /// Messages that wait for all recipients, and the bytes of their bodies.
     pub fn totals(&self) -> Result<(u64, u64), StoreError> {
         self.total("mail")

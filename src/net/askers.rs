@@ -1,4 +1,4 @@
-//! What one asker's address may cause.
+//! What one asker's address may cause: rates of what comes in, for everything above.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -15,15 +15,16 @@ const MAX_ADDRESSES: u64 = 100_000;
 /// An address that asked for nothing this long is forgotten: its allowance is full again by then.
 const FORGET: Duration = Duration::from_secs(120);
 
-/// Counts looks per address. An IPv6 asker is its /64: one household has that many addresses.
-pub(super) struct MissLimiter {
+/// A rate per address. An IPv6 asker is its /64: one household has that many addresses.
+pub struct AddressLimiter {
     quota: Quota,
     clock: DefaultClock,
     by_address: Cache<u128, Arc<DefaultDirectRateLimiter>>,
 }
 
-impl MissLimiter {
-    pub(super) fn new(per_minute: u32) -> Self {
+impl AddressLimiter {
+    /// So many a minute, at least one, all of which may come at once.
+    pub fn new(per_minute: u32) -> Self {
         Self {
             quota: Quota::per_minute(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN)),
             clock: DefaultClock::default(),
@@ -34,20 +35,19 @@ impl MissLimiter {
         }
     }
 
-    /// Takes one look from the address's allowance, or says how long to wait.
-    pub(super) fn charge(&self, address: IpAddr) -> Result<(), Duration> {
+    /// Takes one from the address's allowance, or says how long to wait.
+    pub fn charge(&self, address: IpAddr) -> Result<(), Duration> {
         let limiter = self
             .by_address
-            .get_with(group(address), || Arc::new(RateLimiter::direct(self.quota)));
-        limiter.check().map_err(|not_yet| {
-            metrics::counter!("atcomm_resolve_address_limited_total").increment(1);
-            not_yet.wait_time_from(self.clock.now())
-        })
+            .get_with(group_of(address), || Arc::new(RateLimiter::direct(self.quota)));
+        limiter
+            .check()
+            .map_err(|not_yet| not_yet.wait_time_from(self.clock.now()))
     }
 }
 
 /// The group of addresses that shares one allowance.
-fn group(address: IpAddr) -> u128 {
+pub fn group_of(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
         IpAddr::V6(v6) => v6.to_bits() & !u128::from(u64::MAX),
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_own_allowance_and_ipv6_one_per_64() {
-        let limiter = MissLimiter::new(3);
+        let limiter = AddressLimiter::new(3);
         let address = |s: &str| s.parse::<IpAddr>().unwrap();
         for _ in 0..3 {
             assert!(limiter.charge(address("192.0.2.1")).is_ok());

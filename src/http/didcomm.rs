@@ -1,0 +1,259 @@
+//! The mediator's paths: `/didcomm`, its DID document and its invitation.
+//!
+//! Source: DIDComm Messaging 2.1, "Transports"; what clients in use send besides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::HttpBody as _;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest as _, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::asker::Asker;
+use super::door::Activity;
+use super::error::Failure;
+use super::params::Params;
+use super::socket::{self, Sockets};
+use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
+
+/// What metrics call these paths.
+pub(super) const PATHS: [&str; 3] = [ENDPOINT, DOCUMENT, INVITATION];
+
+const DOCUMENT: &str = "/.well-known/did.json";
+const INVITATION: &str = "/invitation";
+
+const ENCRYPTED: HeaderValue = HeaderValue::from_static("application/didcomm-encrypted+json");
+const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed+json");
+const DID_DOCUMENT: HeaderValue = HeaderValue::from_static("application/did+json");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Documents change with the keys only, and the ones before are good for weeks.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Memory for messages is counted in pieces of this many bytes.
+const PIECE: usize = 1024;
+
+/// How long a message waits for memory; then its sender is told to come back.
+const MEMORY_WAIT: Duration = Duration::from_secs(2);
+
+/// What the handlers share.
+struct Shared {
+    mediator: Mediator,
+    sockets: Sockets,
+    /// Pieces of memory for messages that are being received.
+    memory: Arc<Semaphore>,
+}
+
+/// The paths, to be merged into the router.
+pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
+    let settings = mediator.settings();
+    let pieces = (settings.receive_memory / PIECE).max(pieces(settings.max_message));
+    let memory = Arc::new(Semaphore::new(pieces.min(Semaphore::MAX_PERMITS)));
+    Router::new()
+        .route(ENDPOINT, get(open_socket).post(receive))
+        .layer(DefaultBodyLimit::max(settings.max_message))
+        .route(DOCUMENT, get(document))
+        .route(INVITATION, get(invitation))
+        .with_state(Arc::new(Shared {
+            mediator,
+            sockets,
+            memory,
+        }))
+}
+
+async fn document(State(shared): State<Arc<Shared>>) -> Response {
+    cacheable(DID_DOCUMENT, shared.mediator.did_document())
+}
+
+/// The invitation as JSON, or what an URL that carries it says.
+async fn invitation(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Failure> {
+    let carried = Params::of(&uri).one("_oob")?;
+    let body = match carried {
+        None => shared.mediator.invitation(),
+        Some(text) => shared
+            .mediator
+            .read_invitation(&text)
+            .ok_or_else(|| Failure::invalid("_oob is not an invitation of this mediator"))?,
+    };
+    Ok(cacheable(JSON, body))
+}
+
+fn cacheable(media_type: HeaderValue, body: Bytes) -> Response {
+    ([(CONTENT_TYPE, media_type), (CACHE_CONTROL, CACHE)], body).into_response()
+}
+
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    Extension(Asker(asker)): Extension<Asker>,
+    request: Request,
+) -> Result<Response, Failure> {
+    check_type(request.headers())?;
+    shared.mediator.charge(asker)?;
+    let max = shared.mediator.settings().max_message;
+    let announced = request.body().size_hint().exact().map(usize::try_from);
+    let announced = match announced {
+        Some(Ok(len)) if len <= max => len,
+        Some(_) => return Err(too_large(max)),
+        None => max,
+    };
+    let _memory = shared.take_memory(announced).await?;
+    let message = Bytes::from_request(request, &())
+        .await
+        .map_err(|why| match why {
+            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+                too_large(max)
+            }
+            _ => Failure::invalid("the body ended before it was complete"),
+        })?;
+    let answer = shared.mediator.receive(&message, asker).await?;
+    Ok(match answer {
+        Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
+        Answer::Reply(form, message) => {
+            let media_type = match form {
+                Form::Encrypted => ENCRYPTED,
+                Form::Signed => SIGNED,
+            };
+            let headers = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, NO_STORE)];
+            (headers, message).into_response()
+        }
+    })
+}
+
+impl Shared {
+    async fn take_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let pieces = u32::try_from(pieces(bytes)).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.memory).acquire_many_owned(pieces);
+        match tokio::time::timeout(MEMORY_WAIT, memory).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Refused::Busy(MEMORY_WAIT).into()),
+        }
+    }
+}
+
+fn pieces(bytes: usize) -> usize {
+    bytes.div_ceil(PIECE).max(1)
+}
+
+fn too_large(max: usize) -> Failure {
+    Failure::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "MessageTooLarge",
+        format!("the message is longer than {max} bytes"),
+    )
+}
+
+/// Whether the body may be an encrypted message. Clients in use send no type, or one that says
+/// nothing; whether it is one is seen when it is opened.
+fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = value.to_str().unwrap_or("?").split(';').next();
+    let essence = essence.unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/didcomm-encrypted+json"
+        | "application/json"
+        | "application/octet-stream"
+        | "application/x-www-form-urlencoded"
+        | "text/plain"
+        | "" => Ok(()),
+        _ => Err(Failure::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            "only application/didcomm-encrypted+json is received here",
+        )),
+    }
+}
+
+async fn open_socket(
+    State(shared): State<Arc<Shared>>,
+    Extension(Asker(asker)): Extension<Asker>,
+    Extension(activity): Extension<Arc<Activity>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Failure> {
+    let upgrade = upgrade.map_err(|_| {
+        Failure::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "UpgradeRequired",
+            "POST an encrypted DIDComm message here, or open a WebSocket",
+        )
+    })?;
+    shared.mediator.charge(asker)?;
+    let place = shared.sockets.enter(asker)?;
+    let session = shared.mediator.socket(asker);
+    let max = shared.mediator.settings().max_message;
+    let sockets = shared.sockets.clone();
+    Ok(upgrade
+        .max_message_size(max)
+        .max_frame_size(max)
+        .on_upgrade(move |stream| async move {
+            // Without it the bytes of the socket would be taken for the head of a request.
+            let _hold = activity.hold();
+            sockets.run(socket::serve(stream, session, sockets.stop())).await;
+            drop(place);
+        }))
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        let (status, error) = match refused {
+            Refused::Unreadable(_) => (StatusCode::BAD_REQUEST, "NotUnpackable"),
+            Refused::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"),
+            Refused::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "QueueFull"),
+            Refused::RelayFull => (StatusCode::SERVICE_UNAVAILABLE, "RelayFull"),
+            Refused::RelayRefused => (StatusCode::FORBIDDEN, "RelayRefused"),
+            Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
+            Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        };
+        let failure = Self::new(status, error, refused.to_string());
+        match refused.retry_after() {
+            Some(wait) => failure.after(wait),
+            None => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_that_say_nothing_are_let_through() {
+        let check = |value: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            check_type(&headers).is_ok()
+        };
+        for good in [
+            "application/didcomm-encrypted+json",
+            "Application/DIDComm-Encrypted+JSON; charset=utf-8",
+            "application/octet-stream",
+            "text/plain; charset=utf-8",
+            "application/json",
+        ] {
+            assert!(check(Some(good)), "{good}");
+        }
+        assert!(check(None));
+        for bad in [
+            "application/didcomm-plain+json",
+            "application/didcomm-signed+json",
+            "application/didcomm-envelope-enc",
+            "text/html",
+            "image/png",
+        ] {
+            assert!(!check(Some(bad)), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The mediator: takes encrypted messages, keeps them for who has published that they are kept
+//! here, hands them out, and carries others on.
+//!
+//! A message goes one way: [`Mediator::receive`] opens the envelope, a [`session`] decides by what
+//! is known of the sender and returns what is to be said, the store commits, and only then is
+//! anything acknowledged (invariant 3). Nothing here owns a socket: answers are returned, live
+//! mail is fetched by whoever holds the connection ([`SocketSession`]), and what is carried on
+//! goes out through [`crate::net`].
+//!
+//! Sources: DIDComm Messaging 2.1; the pages of its protocols at didcomm.org; the binding at
+//! didcomm.at, "Mediators".
+
+mod address;
+mod admission;
+mod deliver;
+mod document;
+mod forward;
+mod keeping;
+mod keys;
+mod live;
+mod peers;
+mod relay;
+mod replay;
+mod session;
+mod settings;
+mod socket;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Clock;
+use crate::didcomm::protocol::out_of_band;
+use crate::net::AddressLimiter;
+use crate::resolve::Resolver;
+use crate::store::{MailboxStore, StoreError};
+use crate::syntax::{MediatorDid, Origin, SyntaxError};
+
+pub use address::{ENDPOINT, PublicAddress};
+pub use admission::{INACTIVE_MAIL, READING, REPLACED_MAIL};
+pub use keeping::Keeper;
+pub use keys::{FILE as KEYS_FILE, GRACE as KEYS_GRACE, Keys, KeysError};
+pub use relay::Relay;
+pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
+pub use socket::SocketSession;
+
+use admission::{Admission, Policy};
+use live::Live;
+use relay::Destinations;
+use replay::Replays;
+
+/// How long who was told that a queue is full should wait before the next attempt.
+const FULL_RETRY: Duration = Duration::from_secs(300);
+
+/// Why the mediator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum MediatorError {
+    /// The public address cannot be one.
+    #[error("mediator.public_url: {0}")]
+    Address(#[from] SyntaxError),
+    /// There are no keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The store failed.
+    #[error("the mailbox cannot be read: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// What becomes of a message, as its sender sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Taken; there is nothing to say.
+    Accepted,
+    /// One message in return.
+    Reply(Form, Bytes),
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Encrypted to the sender.
+    Encrypted,
+    /// Signed, for a sender who is not known.
+    Signed,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is not a message for this mediator. Says what kind of fault it was, never more than the
+    /// sender knows.
+    #[error("the message cannot be opened: {0}")]
+    Unreadable(Cow<'static, str>),
+    /// The sender's address, or its recipient, has used up its rate.
+    #[error("too many messages")]
+    RateLimited(Duration),
+    /// The recipient's queue, or the whole store, is full.
+    #[error("the recipient's queue is full")]
+    QueueFull,
+    /// Too much waits for the mediator that it was to be carried to.
+    #[error("too many messages wait for that mediator")]
+    RelayFull,
+    /// It was to be carried to a mediator that nothing is carried to.
+    #[error("messages are not carried to that mediator")]
+    RelayRefused,
+    /// There is no room to receive it now.
+    #[error("too many messages are being received")]
+    Busy(Duration),
+    /// Something of ours is broken; it is in the log.
+    #[error("the mediator cannot take messages at the moment")]
+    Unavailable,
+}
+
+impl Refused {
+    /// When another attempt makes sense, where it does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited(wait) | Self::Busy(wait) => Some(*wait),
+            Self::QueueFull | Self::RelayFull => Some(FULL_RETRY),
+            Self::Unavailable => Some(Duration::from_secs(5)),
+            Self::Unreadable(_) | Self::RelayRefused => None,
+        }
+    }
+
+    /// Stable code for metrics.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::RateLimited(_) => "rate_limited",
+            Self::QueueFull => "queue_full",
+            Self::RelayFull => "relay_full",
+            Self::RelayRefused => "relay_refused",
+            Self::Busy(_) => "busy",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        // A full disk is a full queue; both are told as one.
+        if matches!(error, StoreError::Full | StoreError::Undone) {
+            return Self::QueueFull;
+        }
+        tracing::error!(%error, "the mailbox failed under a message");
+        Self::Unavailable
+    }
+}
+
+/// The mediator. Cloning is cheap.
+#[derive(Clone)]
+pub struct Mediator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: MediatorSettings,
+    address: PublicAddress,
+    keys: RwLock<Arc<Keys>>,
+    mailbox: Arc<MailboxStore>,
+    resolver: Resolver,
+    clock: Clock,
+    policy: Arc<Policy>,
+    admission: Admission,
+    live: Arc<Live>,
+    replays: Replays,
+    destinations: Destinations,
+    /// Messages by the address they come from.
+    by_address: AddressLimiter,
+    /// Messages by the did:peer they are for.
+    by_recipient: deliver::RecipientLimiter,
+}
+
+impl Mediator {
+    /// Reads the keys, restores what outlives a restart and follows the directory up to now.
+    /// `local` are the PDSes beside this service.
+    pub async fn bind(
+        settings: MediatorSettings,
+        address: PublicAddress,
+        local: BTreeSet<Origin>,
+        keys: Keys,
+        mailbox: MailboxStore,
+        resolver: Resolver,
+        clock: Clock,
+    ) -> Result<Self, MediatorError> {
+        let policy = Arc::new(Policy::new(&settings, local, address.did().clone()));
+        let mailbox = Arc::new(mailbox);
+        let admission = Admission::new(
+            Arc::clone(&policy),
+            Arc::clone(resolver.directory()),
+            Arc::clone(&mailbox),
+            clock.clone(),
+        );
+        admission.catch_up().await?;
+        let replays = Replays::default();
+        let known = mailbox.query(|q| q.replays(replay::MAX_REQUESTS)).await?;
+        replays.restore(&known, clock.now());
+        tracing::info!(
+            did = %address.did(),
+            admission = policy.mode().as_str(),
+            "the mediator keeps mail"
+        );
+        Ok(Self {
+            inner: Arc::new(Inner {
+                by_address: AddressLimiter::new(settings.address_rate),
+                by_recipient: deliver::RecipientLimiter::new(settings.queue_rate),
+                destinations: Destinations::new(&settings.relay, address.did().clone()),
+                live: Arc::default(),
+                keys: RwLock::new(Arc::new(keys)),
+                settings,
+                address,
+                mailbox,
+                resolver,
+                clock,
+                policy,
+                admission,
+                replays,
+            }),
+        })
+    }
+
+    /// The settings it was bound with.
+    pub fn settings(&self) -> &MediatorSettings {
+        &self.inner.settings
+    }
+
+    /// Its DID.
+    pub fn did(&self) -> &MediatorDid {
+        self.inner.address.did()
+    }
+
+    /// Its DID document, as JSON.
+    pub fn did_document(&self) -> Bytes {
+        let document = document::did_document(&self.inner.address, &self.inner.keys());
+        document.to_string().into()
+    }
+
+    /// Its invitation, as JSON.
+    pub fn invitation(&self) -> Bytes {
+        document::invitation(&self.inner.keys()).to_vec().into()
+    }
+
+    /// What a text behind `_oob=` carries, as JSON, if it is an invitation of this mediator.
+    pub fn read_invitation(&self, oob: &str) -> Option<Bytes> {
+        let (message, _) = out_of_band::read_parameter(oob).ok()?;
+        let ours = self.inner.keys().identity(message.from.as_deref()?).is_some();
+        ours.then(|| message.to_vec().into())
+    }
+
+    /// Takes one message from the address's allowance.
+    pub fn charge(&self, address: IpAddr) -> Result<(), Refused> {
+        self.inner.by_address.charge(address).map_err(|wait| {
+            let refused = Refused::RateLimited(wait);
+            count_refused(&refused);
+            refused
+        })
+    }
+
+    /// Takes one message that came over HTTP.
+    pub async fn receive(&self, message: &[u8], address: IpAddr) -> Result<Answer, Refused> {
+        let answer = session::receive(&self.inner, message, session::Via::Http(address)).await;
+        answer.map(|said| said.answer).inspect_err(count_refused)
+    }
+
+    /// A conversation over one WebSocket.
+    pub fn socket(&self, address: IpAddr) -> SocketSession {
+        SocketSession::new(Arc::clone(&self.inner), address)
+    }
+
+    /// Uses the keys that are in the file now.
+    pub fn reload_keys(&self, path: &Path) -> Result<(), KeysError> {
+        let keys = Keys::open(path, true, &self.inner.address, self.inner.clock.now())?;
+        let mut current = self
+            .inner
+            .keys
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *current = Arc::new(keys);
+        Ok(())
+    }
+
+    /// Questions to the mailbox, for whoever runs the service.
+    pub fn mailbox(&self) -> &Arc<MailboxStore> {
+        &self.inner.mailbox
+    }
+
+    /// Whether mail can be taken.
+    pub fn is_healthy(&self) -> bool {
+        self.inner.mailbox.is_healthy()
+    }
+
+    /// Writes what waits and closes the store.
+    pub async fn shutdown(&self) {
+        self.inner.mailbox.shutdown().await;
+    }
+}
+
+impl Inner {
+    fn keys(&self) -> Arc<Keys> {
+        let keys = self.keys.read();
+        Arc::clone(&keys.unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+fn count_refused(refused: &Refused) {
+    metrics::counter!("atcomm_mediator_refused_total", "reason" => refused.code()).increment(1);
+}
+
+/// A text of 32 characters that nobody has used before, for message ids: random, and no secret.
+fn fresh_id() -> String {
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// A random number for ids and pauses; not for keys.
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
+}

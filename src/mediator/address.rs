@@ -1,0 +1,114 @@
+//! Where the mediator is reached, and what its documents say about that.
+
+use serde_json::{Value, json};
+use url::{Host, Url};
+
+use crate::syntax::{MediatorDid, SyntaxError};
+
+/// Path of the DIDComm endpoint, for HTTP and WebSockets.
+pub const ENDPOINT: &str = "/didcomm";
+
+/// Profile that we speak (DIDComm Messaging 2.1, "Service endpoint").
+pub(super) const PROFILE: &str = "didcomm/v2";
+
+/// The public address of the service and the `did:web` that follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicAddress {
+    origin: String,
+    did: MediatorDid,
+}
+
+impl PublicAddress {
+    /// Reads an origin such as `https://mail.example.com`. Plain `http`, and `localhost`, in
+    /// development only: a `did:web` is looked up by `https`.
+    pub fn parse(text: &str, development: bool) -> Result<Self, SyntaxError> {
+        let invalid = |reason| SyntaxError {
+            kind: "public address",
+            reason,
+        };
+        let url = Url::parse(text).map_err(|_| invalid("not an URL"))?;
+        let plain = url.scheme() == "http" && development;
+        if url.scheme() != "https" && !plain {
+            return Err(invalid("it does not begin with https://"));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(invalid("it has a path, query or fragment"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid("it names a user"));
+        }
+        let Some(Host::Domain(host)) = url.host() else {
+            return Err(invalid("its host is not a domain name"));
+        };
+        let did = match url.port() {
+            Some(port) => format!("did:web:{host}%3A{port}"),
+            None => format!("did:web:{host}"),
+        };
+        let did = MediatorDid::parse(&did)?;
+        if did.web().is_none() {
+            return Err(invalid("its host is not a domain name"));
+        }
+        Ok(Self {
+            origin: url.origin().ascii_serialization(),
+            did,
+        })
+    }
+
+    /// The mediator's DID.
+    pub fn did(&self) -> &MediatorDid {
+        &self.did
+    }
+
+    /// Scheme, host and port.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Where messages are posted.
+    pub fn http_endpoint(&self) -> String {
+        format!("{}{ENDPOINT}", self.origin)
+    }
+
+    /// Where WebSockets are opened.
+    pub fn ws_endpoint(&self) -> String {
+        // `https` becomes `wss`, `http` becomes `ws`.
+        format!("ws{}{ENDPOINT}", self.origin.trim_start_matches("http"))
+    }
+
+    /// The services of the did:peer:2, which many readers take the first of.
+    pub(super) fn peer_services(&self) -> [Value; 2] {
+        [self.http_endpoint(), self.ws_endpoint()].map(|uri| {
+            json!({
+                "type": "DIDCommMessaging",
+                "serviceEndpoint": {"uri": uri, "accept": [PROFILE], "routingKeys": []},
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_give_dids_and_endpoints() {
+        let address = PublicAddress::parse("https://Mail.Example.com/", false).unwrap();
+        assert_eq!(address.did().as_str(), "did:web:mail.example.com");
+        assert_eq!(address.http_endpoint(), "https://mail.example.com/didcomm");
+        assert_eq!(address.ws_endpoint(), "wss://mail.example.com/didcomm");
+        let local = PublicAddress::parse("http://localhost:2590", true).unwrap();
+        assert_eq!(local.did().as_str(), "did:web:localhost%3A2590");
+        assert_eq!(local.ws_endpoint(), "ws://localhost:2590/didcomm");
+        for bad in [
+            "mail.example.com",
+            "http://mail.example.com",
+            "https://mail.example.com/x",
+            "https://u@mail.example.com",
+            "https://192.0.2.1",
+            "https://[::1]",
+            "wss://mail.example.com",
+        ] {
+            assert!(PublicAddress::parse(bad, false).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! Whose mail is kept: decided by what accounts have published, never by who asks first.
+//!
+//! A claim says that an account's verified key package names a did:peer and this mediator, or did
+//! so lately. Claims follow the directory's change log; what may be done for a did:peer is a pure
+//! function of all claims on it ([`Standing::of`]). A claim opens a queue and lets the owner of
+//! the did:peer in; it never lets the claiming account in, so that publishing somebody else's
+//! did:peer gains nothing and takes nothing away.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::settings::{AdmissionMode, MediatorSettings};
+use crate::clock::{Clock, Timestamp};
+use crate::directory::Directory;
+use crate::store::{Claim, ClaimState, Entry, MailTx, MailboxStore, PackageState, StoreError};
+use crate::syntax::{Did, MediatorDid, Origin};
+
+/// How long new mail is taken for a did:peer that its account has replaced: senders hold its old
+/// key package for a while.
+pub const REPLACED_MAIL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long mail that is there already can be read after the account has replaced the did:peer or
+/// left this mediator.
+pub const READING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long new mail is held for an account that is switched off, at its own wish or its host's.
+pub const INACTIVE_MAIL: Duration = Duration::from_secs(72 * 3600);
+
+/// Changes of the directory that are followed in one transaction.
+const STEP: usize = 500;
+
+/// Where the change log has been followed to, in the mailbox's store.
+const POSITION: &str = "directory_position";
+
+/// What claims were made by; they are made anew when this changes.
+const BASIS: &str = "admission_basis";
+
+/// Which accounts count.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    mode: AdmissionMode,
+    allow: BTreeSet<Did>,
+    deny: BTreeSet<Did>,
+    /// PDSes of ours.
+    local: BTreeSet<Origin>,
+    mediator: MediatorDid,
+}
+
+impl Policy {
+    pub(super) fn new(
+        settings: &MediatorSettings,
+        local: BTreeSet<Origin>,
+        mediator: MediatorDid,
+    ) -> Self {
+        Self {
+            mode: settings.admission,
+            allow: settings.allow.clone(),
+            deny: settings.deny.clone(),
+            local,
+            mediator,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.mode == AdmissionMode::Open
+    }
+
+    pub(super) fn mode(&self) -> AdmissionMode {
+        self.mode
+    }
+
+    /// Whether an account is one whose record counts, whatever stands in it.
+    fn counts(&self, entry: &Entry) -> bool {
+        let local = || entry.pds.as_ref().is_some_and(|pds| self.local.contains(pds));
+        !self.deny.contains(&entry.did)
+            && (self.mode != AdmissionMode::Local || self.allow.contains(&entry.did) || local())
+    }
+
+    /// Everything that claims depend on besides the directory.
+    fn basis(&self) -> String {
+        let list = |items: Vec<&str>| items.join(" ");
+        format!(
+            "1 {} {} allow {} deny {} local {}",
+            self.mediator,
+            self.mode.as_str(),
+            list(self.allow.iter().map(Did::as_str).collect()),
+            list(self.deny.iter().map(Did::as_str).collect()),
+            list(self.local.iter().map(Origin::as_str).collect()),
+        )
+    }
+}
+
+/// What all claims on a did:peer together allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Standing {
+    /// New mail is taken.
+    pub(super) mail: bool,
+    /// Its owner may register and read.
+    pub(super) reading: bool,
+}
+
+impl Standing {
+    /// The table of key states: the best of what each claim allows.
+    pub(super) fn of(claims: &[Claim], now: Timestamp) -> Self {
+        claims.iter().fold(Self::default(), |best, claim| {
+            let age = now.since(claim.since);
+            let (mail, reading) = match claim.state {
+                ClaimState::Current => (true, true),
+                ClaimState::Replaced => (age < REPLACED_MAIL, age < READING),
+                ClaimState::Dropped => (false, age < READING),
+                ClaimState::Inactive => (age < INACTIVE_MAIL, true),
+            };
+            Self {
+                mail: best.mail || mail,
+                reading: best.reading || reading,
+            }
+        })
+    }
+}
+
+/// What an account's entry says about this mediator.
+enum Says {
+    /// Mail for this did:peer is to be kept here.
+    Here(String),
+    /// The account is switched off, or cannot be proven at the moment.
+    Paused,
+    /// A package that names this mediator no more, or no package.
+    Gone,
+    /// The account does not count here, and its claims end at once.
+    Excluded,
+}
+
+fn says(entry: Option<&Entry>, policy: &Policy) -> Says {
+    let Some(entry) = entry else {
+        return Says::Gone;
+    };
+    if !policy.counts(entry) {
+        return Says::Excluded;
+    }
+    match (entry.state, &entry.peer) {
+        (PackageState::Unverifiable, _) => Says::Paused,
+        (PackageState::Present, _) if !entry.status.is_active() => Says::Paused,
+        (PackageState::Present, Some(peer)) if entry.mediators.contains(&policy.mediator) => {
+            Says::Here(peer.clone())
+        }
+        _ => Says::Gone,
+    }
+}
+
+/// The claims of one account as they should be, given what they were: pure, so that every path
+/// through the table can be tried.
+fn next_claims(account: &Did, old: &[Claim], says: &Says, now: Timestamp) -> Vec<Claim> {
+    let turned = |claim: &Claim, state: ClaimState| Claim {
+        state,
+        since: now,
+        ..claim.clone()
+    };
+    let live = |claim: &&Claim| matches!(claim.state, ClaimState::Current | ClaimState::Inactive);
+    match says {
+        Says::Excluded => Vec::new(),
+        Says::Paused => old
+            .iter()
+            .map(|claim| match claim.state {
+                ClaimState::Current => turned(claim, ClaimState::Inactive),
+                _ => claim.clone(),
+            })
+            .collect(),
+        Says::Gone => old
+            .iter()
+            .map(|claim| match live(&claim) {
+                true => turned(claim, ClaimState::Dropped),
+                false => claim.clone(),
+            })
+            .collect(),
+        Says::Here(peer) => {
+            let mut next: Vec<Claim> = old
+                .iter()
+                .filter(|claim| claim.peer != *peer)
+                .map(|claim| match live(&claim) {
+                    true => turned(claim, ClaimState::Replaced),
+                    false => claim.clone(),
+                })
+                .collect();
+            let same = old
+                .iter()
+                .find(|claim| claim.peer == *peer && claim.state == ClaimState::Current);
+            next.push(same.cloned().unwrap_or_else(|| Claim {
+                account: account.clone(),
+                peer: peer.clone(),
+                state: ClaimState::Current,
+                since: now,
+            }));
+            next
+        }
+    }
+}
+
+/// Whether a claim allows nothing any more.
+fn is_over(claim: &Claim, now: Timestamp) -> bool {
+    Standing::of(std::slice::from_ref(claim), now) == Standing::default()
+}
+
+/// Writes the claims of one account. Safe to repeat: nothing is written where nothing changes.
+fn settle(
+    tx: &MailTx<'_>,
+    account: &Did,
+    entry: Option<&Entry>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let old = tx.claims_of(account)?;
+    let next = next_claims(account, &old, &says(entry, policy), now);
+    for claim in &next {
+        if is_over(claim, now) {
+            tx.delete_claim(&claim.account, &claim.peer)?;
+        } else if !old.contains(claim) {
+            tx.put_claim(claim)?;
+        }
+    }
+    for gone in &old {
+        if !next.iter().any(|claim| claim.peer == gone.peer) {
+            tx.delete_claim(&gone.account, &gone.peer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Follows the directory.
+pub(super) struct Admission {
+    policy: Arc<Policy>,
+    directory: Arc<Directory>,
+    mailbox: Arc<MailboxStore>,
+    clock: Clock,
+    /// One at a time: positions only go forward.
+    following: Mutex<()>,
+}
+
+impl Admission {
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        directory: Arc<Directory>,
+        mailbox: Arc<MailboxStore>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            policy,
+            directory,
+            mailbox,
+            clock,
+            following: Mutex::new(()),
+        }
+    }
+
+    /// Brings claims up to date with everything that the directory has committed. Returns whether
+    /// anything was looked at.
+    pub(super) async fn catch_up(&self) -> Result<bool, StoreError> {
+        let _turn = self.following.lock().await;
+        let basis = self.policy.basis();
+        let (position, known) = self
+            .mailbox
+            .query(|q| Ok((q.meta(POSITION)?, q.meta(BASIS)?)))
+            .await?;
+        let mut position = match position.map(|text| text.parse::<i64>()) {
+            Some(Ok(position)) if known.as_ref() == Some(&basis) => position,
+            Some(Err(_)) => return Err(StoreError::Corrupt("a position is no number".to_owned())),
+            _ => self.begin(basis).await?,
+        };
+        let mut any = false;
+        loop {
+            let (changes, newest) = self
+                .directory
+                .store()
+                .query(move |q| Ok((q.changes_after(position, STEP)?, q.newest_change()?)))
+                .await?;
+            if newest < position {
+                // The directory was lost and made anew; its log begins again.
+                position = self.begin(self.policy.basis()).await?;
+                continue;
+            }
+            let Some(last) = changes.last().map(|(seq, _)| *seq) else {
+                return Ok(any);
+            };
+            any = true;
+            let accounts: BTreeSet<Did> = changes.into_iter().map(|(_, did)| did).collect();
+            self.settle(accounts.into_iter().collect(), Some(last)).await?;
+            position = last;
+        }
+    }
+
+    /// Makes all claims anew: those of accounts that name us now, and those we know of.
+    async fn begin(&self, basis: String) -> Result<i64, StoreError> {
+        let mediator = self.policy.mediator.clone();
+        let (newest, mut accounts) = self
+            .directory
+            .store()
+            .query(move |q| {
+                let all = usize::try_from(i64::MAX).unwrap_or(usize::MAX);
+                Ok((q.newest_change()?, q.accounts_of_mediator(&mediator, all)?))
+            })
+            .await?;
+        let claimed = self.mailbox.query(|q| q.claiming_accounts()).await?;
+        accounts.extend(claimed);
+        accounts.sort();
+        accounts.dedup();
+        tracing::info!(accounts = accounts.len(), "admission is worked out anew");
+        for chunk in accounts.chunks(STEP) {
+            self.settle(chunk.to_vec(), None).await?;
+        }
+        self.mailbox
+            .transact(move |tx| {
+                tx.set_meta(BASIS, &basis)?;
+                tx.set_meta(POSITION, &newest.to_string())
+            })
+            .await?;
+        Ok(newest)
+    }
+
+    /// Settles accounts by their entries as they stand now, whatever the log says of the past: a
+    /// change that came meanwhile is in the log, too, and settles them again.
+    async fn settle(&self, accounts: Vec<Did>, position: Option<i64>) -> Result<(), StoreError> {
+        let entries = self
+            .directory
+            .store()
+            .query(move |q| {
+                let with_entry = |did: Did| Ok((q.entry(&did)?, did));
+                accounts.into_iter().map(with_entry).collect::<Result<Vec<_>, StoreError>>()
+            })
+            .await?;
+        let (policy, now) = (Arc::clone(&self.policy), self.clock.now());
+        self.mailbox
+            .transact(move |tx| {
+                for (entry, did) in &entries {
+                    settle(tx, did, entry.as_ref(), &policy, now)?;
+                }
+                match position {
+                    Some(position) => tx.set_meta(POSITION, &position.to_string()),
+                    None => Ok(()),
+                }
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000).plus(Duration::from_secs(seconds))
+    }
+
+    fn alice() -> Did {
+        Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap()
+    }
+
+    fn here(peer: &str) -> Says {
+        Says::Here(peer.to_owned())
+    }
+
+    fn step(old: &[Claim], says: &Says, seconds: u64) -> Vec<Claim> {
+        next_claims(&alice(), old, says, at(seconds))
+    }
+
+    /// What is allowed for `peer` at a time: (new mail, reading).
+    fn allowed(claims: &[Claim], peer: &str, seconds: u64) -> (bool, bool) {
+        let of_peer: Vec<Claim> = claims.iter().filter(|c| c.peer == peer).cloned().collect();
+        let standing = Standing::of(&of_peer, at(seconds));
+        (standing.mail, standing.reading)
+    }
+
+    #[test]
+    fn the_table_of_key_states() {
+        let current = step(&[], &here("a"), 0);
+        assert_eq!(allowed(&current, "a", 1000 * DAY), (true, true));
+        // Replaced by its account.
+        let replaced = step(&current, &here("b"), 0);
+        assert_eq!(allowed(&replaced, "b", 0), (true, true));
+        for (seconds, expected) in [
+            (7 * DAY - 1, (true, true)),
+            (7 * DAY, (false, true)),
+            (14 * DAY - 1, (false, true)),
+            (14 * DAY, (false, false)),
+        ] {
+            assert_eq!(allowed(&replaced, "a", seconds), expected, "{seconds}");
+        }
+        // Record removed, mediator dropped from it, or made invalid.
+        let dropped = step(&current, &Says::Gone, 0);
+        for (seconds, expected) in [
+            (0, (false, true)),
+            (14 * DAY - 1, (false, true)),
+            (14 * DAY, (false, false)),
+        ] {
+            assert_eq!(allowed(&dropped, "a", seconds), expected, "{seconds}");
+        }
+        // Account switched off.
+        let paused = step(&current, &Says::Paused, 0);
+        for (seconds, expected) in [
+            (72 * HOUR - 1, (true, true)),
+            (72 * HOUR, (false, true)),
+            (365 * DAY, (false, true)),
+        ] {
+            assert_eq!(allowed(&paused, "a", seconds), expected, "{seconds}");
+        }
+        assert_eq!(step(&current, &Says::Excluded, 0), []);
+    }
+
+    #[test]
+    fn states_follow_each_other() {
+        let current = step(&[], &here("a"), 0);
+        // Hearing the same again starts nothing anew.
+        assert_eq!(step(&current, &here("a"), 5), current);
+        let paused = step(&current, &Says::Paused, 10);
+        assert_eq!(step(&paused, &Says::Paused, 20), paused);
+        // Back again: as if nothing had been.
+        assert_eq!(allowed(&step(&paused, &here("a"), 30), "a", 365 * DAY), (true, true));
+        // Gone while switched off: the clock of the new state runs from then on.
+        let gone = step(&paused, &Says::Gone, 100);
+        assert_eq!(allowed(&gone, "a", 100), (false, true));
+        assert_eq!(step(&gone, &Says::Gone, 200), gone);
+        // Pausing does not revive what was dropped or replaced.
+        assert_eq!(step(&gone, &Says::Paused, 300), gone);
+        // Naming us again does.
+        assert_eq!(allowed(&step(&gone, &here("a"), 400), "a", 400), (true, true));
+        let twice = step(&step(&current, &here("b"), 10), &here("c"), 20);
+        assert_eq!(
+            twice.iter().map(|c| (c.peer.as_str(), c.state)).collect::<Vec<_>>(),
+            [
+                ("a", ClaimState::Replaced),
+                ("b", ClaimState::Replaced),
+                ("c", ClaimState::Current)
+            ]
+        );
+        assert_eq!(twice[0].since, at(10));
+    }
+
+    #[test]
+    fn claims_of_others_take_nothing_away() {
+        let claim = |state, since| Claim {
+            account: alice(),
+            peer: "a".to_owned(),
+            state,
+            since: at(since),
+        };
+        let own = claim(ClaimState::Current, 0);
+        for other in [ClaimState::Dropped, ClaimState::Replaced, ClaimState::Inactive] {
+            let both = [own.clone(), claim(other, 0)];
+            assert_eq!(
+                Standing::of(&both, at(100 * DAY)),
+                Standing { mail: true, reading: true }
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever happens, at most one claim of an account is current, none is doubled, and
+        /// nothing but the account naming us opens a queue.
+        #[test]
+        fn an_account_has_one_current_claim(events in proptest::collection::vec(0..6_u8, 0..30)) {
+            let mut claims = Vec::new();
+            for (second, event) in (0_u64..).zip(events) {
+                let says = match event {
+                    0..=2 => here(["a", "b", "c"][usize::from(event)]),
+                    3 => Says::Paused,
+                    4 => Says::Gone,
+                    _ => Says::Excluded,
+                };
+                let before = claims.clone();
+                claims = step(&before, &says, second);
+                let current = claims.iter().filter(|c| c.state == ClaimState::Current);
+                prop_assert!(current.count() <= 1);
+                let peers: BTreeSet<&str> = claims.iter().map(|c| c.peer.as_str()).collect();
+                prop_assert_eq!(peers.len(), claims.len());
+                if !matches!(says, Says::Here(_)) {
+                    for peer in ["a", "b", "c"] {
+                        let (after, earlier) =
+                            (allowed(&claims, peer, second), allowed(&before, peer, second));
+                        prop_assert!(earlier.0 || !after.0, "{} was opened", peer);
+                    }
+                }
+            }
+        }
+    }
+}

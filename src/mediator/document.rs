@@ -1,0 +1,67 @@
+//! The mediator's DID document and its invitation.
+//!
+//! Sources: W3C DID core; DIDComm Messaging 2.1, "Service endpoint": endpoints are objects, since
+//! readers in use fail on lists; the one for HTTP comes first, since many take no other.
+
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::address::{PROFILE, PublicAddress};
+use super::keys::{Identity, Keys};
+use crate::didcomm::message::Message;
+use crate::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
+
+/// The document of the `did:web`.
+pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
+    let did = address.did().as_str();
+    let Identity {
+        agreement, signing, ..
+    } = keys.current();
+    let method = |key: &crate::didcomm::envelope::PublicKey| {
+        json!({
+            "id": key.kid(),
+            "type": "Multikey",
+            "controller": did,
+            "publicKeyMultibase": key.multikey(),
+        })
+    };
+    let endpoint = |uri: String| json!({"uri": uri, "accept": [PROFILE], "routingKeys": []});
+    json!({
+        "@context": ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"],
+        "id": did,
+        "verificationMethod": [method(&agreement.public()), method(&signing.public())],
+        "authentication": [signing.kid()],
+        "keyAgreement": [agreement.kid()],
+        "service": [
+            {
+                "id": format!("{did}#didcomm"),
+                "type": "DIDCommMessaging",
+                "serviceEndpoint": endpoint(address.http_endpoint()),
+            },
+            {
+                "id": format!("{did}#didcomm-ws"),
+                "type": "DIDCommMessaging",
+                "serviceEndpoint": endpoint(address.ws_endpoint()),
+            },
+            {
+                "id": format!("{did}#atcomm_directory"),
+                "type": "AtcommDirectory",
+                "serviceEndpoint": address.origin(),
+            },
+        ],
+    })
+}
+
+/// The invitation of clients that know no `did:web`: it comes from the did:peer:2 twin.
+pub(super) fn invitation(keys: &Keys) -> Message {
+    let twin = keys.twin().party.did();
+    let body = Invitation {
+        goal_code: Some(REQUEST_MEDIATE.to_owned()),
+        goal: Some("have mail kept by this mediator".to_owned()),
+        accept: vec![PROFILE.to_owned()],
+    };
+    // The same as long as the keys are: whoever answers it names it.
+    let id = HEXLOWER.encode(&Sha256::digest(twin)[..16]);
+    Message::new(id, &body).from(twin)
+}

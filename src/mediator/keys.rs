@@ -1,0 +1,483 @@
+//! The mediator's own keys: one file, made once, and the identities that they stand for.
+//!
+//! The file is trusted and cannot be made again: whoever loses it cannot be written to any more
+//! under the DID that accounts have published, and mail on its way is lost. Each generation of keys
+//! stands for two identities: the `did:web` that key packages name, and a `did:peer:2` with the
+//! same keys for clients that cannot look up the former.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::clock::Timestamp;
+use crate::did_peer::{KeyType, PeerDid, Purpose};
+use crate::didcomm::envelope::{Curve, Keyring, PublicKey, SecretKey};
+use crate::didcomm::party::Party;
+
+use super::address::PublicAddress;
+
+/// Name of the file in the data directory.
+pub const FILE: &str = "mediator-keys.json";
+
+/// How long messages to keys that were replaced are still opened: clients remember the keys of
+/// mediators, and relays try for a day.
+pub const GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Generations kept, so that rotating without end does not make opening a message slow.
+const MAX_GENERATIONS: usize = 16;
+
+/// Longest file that is read.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The file cannot be read or written.
+    #[error("cannot use the mediator's keys in {}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{} does not hold the mediator's keys: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Others may read the file.
+    #[error("{} may be read by others than its owner", .0.display())]
+    Exposed(PathBuf),
+    /// The keys are gone, but mail that was received under them is not.
+    #[error("the mediator's keys in {} are gone, but its store is not", .0.display())]
+    Vanished(PathBuf),
+    /// No keys could be made.
+    #[error("cannot make keys: {0}")]
+    Making(String),
+}
+
+impl KeysError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "the data directory must be writable by the user of the service",
+            Self::Damaged { .. } | Self::Vanished(_) => {
+                "put the file back from a backup; without it mail under way cannot be opened. To \
+                 start anew all the same, move mailbox.db away too"
+            }
+            Self::Exposed(_) => "chmod 600 the file; if others could read it, run `atcomm keys rotate`",
+            Self::Making(_) => "this is a defect; please report it",
+        }
+    }
+}
+
+/// The file, as it is written.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    generations: Vec<StoredGeneration>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredGeneration {
+    number: u32,
+    created_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired_at: Option<i64>,
+    x25519: SecretText,
+    ed25519: SecretText,
+}
+
+/// A secret key in base64url, wiped when it is dropped.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+struct SecretText(String);
+
+/// One generation of keys, as it is used.
+struct Generation {
+    number: u32,
+    created_at: Timestamp,
+    retired_at: Option<Timestamp>,
+    x25519: Zeroizing<Vec<u8>>,
+    ed25519: Zeroizing<Vec<u8>>,
+}
+
+/// One of the mediator's own DIDs under one generation of its keys.
+pub(super) struct Identity {
+    /// Its DID and public keys.
+    pub(super) party: Party,
+    /// What it agrees on keys with.
+    pub(super) agreement: SecretKey,
+    /// What it signs with.
+    pub(super) signing: SecretKey,
+}
+
+/// All identities of the mediator; those of the newest keys first, the `did:web` before its twin.
+pub struct Keys {
+    identities: Vec<Identity>,
+    created_at: Timestamp,
+}
+
+impl Keys {
+    /// Reads the file, or makes it where there is none and nothing was received yet.
+    pub fn open(
+        path: &Path,
+        store_exists: bool,
+        address: &PublicAddress,
+        now: Timestamp,
+    ) -> Result<Self, KeysError> {
+        let generations = match read(path)? {
+            Some(generations) => generations,
+            None if store_exists => return Err(KeysError::Vanished(path.to_owned())),
+            None => {
+                let first = vec![Generation::make(1, now)];
+                write(path, &first)?;
+                first
+            }
+        };
+        Self::of(&generations, address, now)
+    }
+
+    /// Makes new keys; the ones before are still opened for [`GRACE`]. On disk when it returns.
+    pub fn rotate(path: &Path, now: Timestamp) -> Result<u32, KeysError> {
+        let Some(mut generations) = read(path)? else {
+            return Err(KeysError::Vanished(path.to_owned()));
+        };
+        for old in &mut generations {
+            old.retired_at.get_or_insert(now);
+        }
+        generations.retain(|old| old.is_usable(now));
+        if generations.len() >= MAX_GENERATIONS {
+            generations.drain(..=generations.len() - MAX_GENERATIONS);
+        }
+        let number = generations.last().map_or(1, |last| last.number + 1);
+        generations.push(Generation::make(number, now));
+        write(path, &generations)?;
+        Ok(number)
+    }
+
+    fn of(
+        generations: &[Generation],
+        address: &PublicAddress,
+        now: Timestamp,
+    ) -> Result<Self, KeysError> {
+        let mut identities = Vec::new();
+        let mut created_at = now;
+        for generation in generations.iter().rev().filter(|g| g.is_usable(now)) {
+            if identities.is_empty() {
+                created_at = generation.created_at;
+            }
+            identities.push(generation.web(address)?);
+            identities.push(generation.twin(address)?);
+        }
+        if identities.is_empty() {
+            return Err(KeysError::Making("every generation is retired".to_owned()));
+        }
+        Ok(Self {
+            identities,
+            created_at,
+        })
+    }
+
+    /// The identity that senders find.
+    pub(super) fn current(&self) -> &Identity {
+        // `of` makes none without.
+        &self.identities[0]
+    }
+
+    /// The same keys as a did:peer:2.
+    pub(super) fn twin(&self) -> &Identity {
+        &self.identities[1]
+    }
+
+    /// When the present keys were made.
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// The identity under a DID of ours, the newest where several generations share it.
+    pub(super) fn identity(&self, did: &str) -> Option<&Identity> {
+        self.identities.iter().find(|own| own.party.is(did))
+    }
+
+    /// The identity that a `kid` of ours belongs to.
+    pub(super) fn by_kid(&self, kid: &str) -> Option<&Identity> {
+        self.identities
+            .iter()
+            .find(|own| own.party.key(kid).is_some())
+    }
+}
+
+impl Keyring for Keys {
+    fn secret(&self, kid: &str) -> Option<&SecretKey> {
+        self.identities.iter().find_map(|own| {
+            let key = own.party.key(kid)?;
+            (key.kid() == own.agreement.kid()).then_some(&own.agreement)
+        })
+    }
+}
+
+impl Generation {
+    fn make(number: u32, now: Timestamp) -> Self {
+        let secret = |curve| SecretKey::generate(curve, "").to_bytes();
+        Self {
+            number,
+            created_at: now,
+            retired_at: None,
+            x25519: secret(Curve::X25519),
+            ed25519: secret(Curve::Ed25519),
+        }
+    }
+
+    fn is_usable(&self, now: Timestamp) -> bool {
+        self.retired_at.is_none_or(|at| now.since(at) < GRACE)
+    }
+
+    fn pair(&self, agreement: String, signing: String) -> Result<[SecretKey; 2], KeysError> {
+        let key = |curve, kid, bytes: &[u8]| {
+            SecretKey::from_bytes(curve, kid, bytes)
+                .map_err(|error| KeysError::Making(error.to_string()))
+        };
+        Ok([
+            key(Curve::X25519, agreement, &self.x25519)?,
+            key(Curve::Ed25519, signing, &self.ed25519)?,
+        ])
+    }
+
+    /// Under the `did:web`, keys are numbered through all generations: a `kid` means one key.
+    fn web(&self, address: &PublicAddress) -> Result<Identity, KeysError> {
+        let did = address.did().as_str();
+        let first = 2 * self.number - 1;
+        let [agreement, signing] = self.pair(
+            format!("{did}#key-{first}"),
+            format!("{did}#key-{}", first + 1),
+        )?;
+        Ok(Identity {
+            party: Party::from_document(did, vec![agreement.public()], vec![signing.public()]),
+            agreement,
+            signing,
+        })
+    }
+
+    fn twin(&self, address: &PublicAddress) -> Result<Identity, KeysError> {
+        let [x25519, ed25519] = self.pair(String::new(), String::new())?;
+        let (x25519, ed25519) = (x25519.public(), ed25519.public());
+        let keys = [
+            (
+                Purpose::KeyAgreement,
+                KeyType::X25519,
+                PublicKey::as_bytes(&x25519),
+            ),
+            (
+                Purpose::Authentication,
+                KeyType::Ed25519,
+                PublicKey::as_bytes(&ed25519),
+            ),
+        ];
+        let did = PeerDid::build(&keys, &address.peer_services())
+            .map_err(|error| KeysError::Making(error.to_string()))?;
+        let party = Party::resolve(did.as_str())
+            .map_err(|error| KeysError::Making(error.to_string()))?;
+        let [agreement, signing] = self.pair(format!("{did}#key-1"), format!("{did}#key-2"))?;
+        Ok(Identity {
+            party,
+            agreement,
+            signing,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let unusable = |error| KeysError::File {
+        path: path.to_owned(),
+        error,
+    };
+    let damaged = |reason: String| KeysError::Damaged {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(error)),
+    };
+    if file.metadata().map_err(unusable)?.mode() & 0o077 != 0 {
+        return Err(KeysError::Exposed(path.to_owned()));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(unusable)?;
+    let stored: Stored =
+        serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    if stored.version != 1 {
+        return Err(damaged(format!("version {} is not known", stored.version)));
+    }
+    let secret = |text: &str| {
+        BASE64URL_NOPAD
+            .decode(text.as_bytes())
+            .ok()
+            .map(Zeroizing::new)
+            .filter(|bytes| bytes.len() == 32)
+            .ok_or_else(|| damaged("a key is not 32 bytes of base64url".to_owned()))
+    };
+    let generations = stored.generations.iter().map(|one| {
+        if one.number == 0 {
+            return Err(damaged("generations are counted from 1".to_owned()));
+        }
+        Ok(Generation {
+            number: one.number,
+            created_at: Timestamp::from_millis(one.created_at),
+            retired_at: one.retired_at.map(Timestamp::from_millis),
+            x25519: secret(&one.x25519.0)?,
+            ed25519: secret(&one.ed25519.0)?,
+        })
+    });
+    let generations: Vec<Generation> = generations.collect::<Result<_, _>>()?;
+    let current = generations.iter().filter(|one| one.retired_at.is_none());
+    if current.count() != 1 || generations.last().is_none_or(|one| one.retired_at.is_some()) {
+        return Err(damaged("there is no present generation".to_owned()));
+    }
+    Ok(Some(generations))
+}
+
+/// Writes the file in one step: the old one or the new one is there, whenever power is lost.
+fn write(path: &Path, generations: &[Generation]) -> Result<(), KeysError> {
+    let encode = |bytes: &[u8]| SecretText(BASE64URL_NOPAD.encode(bytes));
+    let stored = Stored {
+        version: 1,
+        generations: generations
+            .iter()
+            .map(|one| StoredGeneration {
+                number: one.number,
+                created_at: one.created_at.millis(),
+                retired_at: one.retired_at.map(Timestamp::millis),
+                x25519: encode(&one.x25519),
+                ed25519: encode(&one.ed25519),
+            })
+            .collect(),
+    };
+    let text = serde_json::to_vec_pretty(&stored)
+        .map(Zeroizing::new)
+        .map_err(|error| KeysError::Making(error.to_string()))?;
+    let replace = || {
+        let fresh = path.with_extension("json.new");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    replace().map_err(|error| KeysError::File {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn address() -> PublicAddress {
+        PublicAddress::parse("https://mail.example.com", false).unwrap()
+    }
+
+    fn at(days: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000).plus(Duration::from_secs(days * 24 * 3600))
+    }
+
+    fn open(path: &Path, store_exists: bool, days: u64) -> Result<Keys, KeysError> {
+        Keys::open(path, store_exists, &address(), at(days))
+    }
+
+    #[test]
+    fn keys_are_made_once_and_for_their_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        assert!(matches!(open(&path, true, 0), Err(KeysError::Vanished(_))));
+        assert!(!path.exists());
+        let made = open(&path, false, 0).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let again = open(&path, true, 1).unwrap();
+        assert_eq!(again.created_at(), at(0));
+        for (a, b) in made.identities.iter().zip(&again.identities) {
+            assert_eq!(a.party.did(), b.party.did());
+            assert_eq!(a.agreement.public(), b.agreement.public());
+        }
+        assert_eq!(made.current().party.did(), "did:web:mail.example.com");
+        assert!(made.twin().party.did().starts_with("did:peer:2.Ez6LS"));
+        assert_eq!(
+            made.current().agreement.public().as_bytes(),
+            made.twin().agreement.public().as_bytes()
+        );
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(open(&path, true, 0), Err(KeysError::Exposed(_))));
+    }
+
+    #[test]
+    fn replaced_keys_open_what_is_under_way_for_a_month() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let first = open(&path, false, 0).unwrap();
+        let old_kid = first.current().agreement.kid().to_owned();
+        let old_twin = first.twin().party.did().to_owned();
+        assert_eq!(Keys::rotate(&path, at(10)).unwrap(), 2);
+        let second = open(&path, true, 10).unwrap();
+        let kid = second.current().agreement.kid();
+        assert_eq!(kid, "did:web:mail.example.com#key-3");
+        assert!(second.secret(kid).is_some() && second.secret(&old_kid).is_some());
+        assert_ne!(second.twin().party.did(), old_twin);
+        assert!(second.identity(&old_twin).is_some());
+        assert!(open(&path, true, 39).unwrap().secret(&old_kid).is_some());
+        let later = open(&path, true, 41).unwrap();
+        assert!(later.secret(&old_kid).is_none() && later.identity(&old_twin).is_none());
+        // Rotating without end keeps a bounded number.
+        for _ in 0..40 {
+            Keys::rotate(&path, at(41)).unwrap();
+        }
+        let many = open(&path, true, 41).unwrap();
+        assert_eq!(many.identities.len(), 2 * MAX_GENERATIONS);
+        assert_eq!(many.current().agreement.kid(), "did:web:mail.example.com#key-83");
+    }
+
+    #[test]
+    fn damage_is_told_and_nothing_is_made_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        open(&path, false, 0).unwrap();
+        let sound = std::fs::read_to_string(&path).unwrap();
+        for bad in [
+            String::new(),
+            "{}".to_owned(),
+            sound.replace("\"version\": 1", "\"version\": 2"),
+            sound.replace("\"number\": 1", "\"number\": 0"),
+            sound.replace("\"x25519\": \"", "\"x25519\": \"AA"),
+            sound.replace("\"number\": 1", "\"retiredAt\": 1, \"number\": 1"),
+        ] {
+            std::fs::write(&path, &bad).unwrap();
+            assert!(matches!(open(&path, true, 0), Err(KeysError::Damaged { .. })), "{bad}");
+            assert!(matches!(Keys::rotate(&path, at(0)), Err(KeysError::Damaged { .. })));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
+        }
+    }
+}

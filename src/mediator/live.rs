@@ -1,0 +1,102 @@
+//! Who waits on an open socket: an account's new mail wakes all its sockets.
+//!
+//! A wake-up carries nothing. The socket asks the store what has come since it last did, so that a
+//! lost or doubled wake-up changes nothing, and one that came from another process could be made up
+//! for by asking every now and then.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Sockets in live mode, by account.
+#[derive(Default)]
+pub(super) struct Live {
+    listeners: Mutex<HashMap<i64, Vec<Arc<Notify>>>>,
+}
+
+/// A socket's place among the listeners, until it is dropped.
+pub(super) struct Listening {
+    live: Arc<Live>,
+    account: i64,
+    bell: Arc<Notify>,
+}
+
+impl Live {
+    /// Lets `bell` be rung for the account.
+    pub(super) fn listen(self: &Arc<Self>, account: i64, bell: &Arc<Notify>) -> Listening {
+        let mut listeners = self.lock();
+        listeners.entry(account).or_default().push(Arc::clone(bell));
+        Listening {
+            live: Arc::clone(self),
+            account,
+            bell: Arc::clone(bell),
+        }
+    }
+
+    /// Something has come for the account. A bell that nobody waits at rings when somebody does.
+    pub(super) fn wake(&self, account: i64) {
+        if let Some(bells) = self.lock().get(&account) {
+            bells.iter().for_each(|bell| bell.notify_one());
+        }
+    }
+
+    /// Accounts with a socket in live mode.
+    pub(super) fn accounts(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether the account has a socket in live mode.
+    pub(super) fn is_live(&self, account: i64) -> bool {
+        self.lock().contains_key(&account)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Vec<Arc<Notify>>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut listeners = self.live.lock();
+        if let Some(bells) = listeners.get_mut(&self.account) {
+            // One place of this bell: a socket may listen for several accounts.
+            if let Some(at) = bells.iter().position(|bell| Arc::ptr_eq(bell, &self.bell)) {
+                bells.swap_remove(at);
+            }
+            if bells.is_empty() {
+                listeners.remove(&self.account);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_socket_of_an_account_is_woken_and_forgotten_when_it_ends() {
+        let live = Arc::new(Live::default());
+        let (first, second) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let one = live.listen(1, &first);
+        let two = live.listen(1, &second);
+        let other = live.listen(2, &second);
+        live.wake(1);
+        live.wake(1);
+        assert!(first.notified().now_or_never().is_some());
+        assert!(second.notified().now_or_never().is_some());
+        // Two wake-ups that nobody waited for are one.
+        assert!(first.notified().now_or_never().is_none());
+        drop(one);
+        live.wake(1);
+        assert!(first.notified().now_or_never().is_none());
+        assert!(second.notified().now_or_never().is_some());
+        drop(two);
+        assert!(!live.is_live(1) && live.is_live(2));
+        drop(other);
+        assert_eq!(live.accounts(), 0);
+    }
+}

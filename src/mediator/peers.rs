@@ -1,0 +1,48 @@
+//! Who senders and recipients are: DIDs that carry their own keys.
+//!
+//! The short form of a did:peer:4 carries none; its keys are known from the long form that its
+//! account was registered under.
+
+use super::{Inner, Refused};
+use crate::didcomm::envelope::{Resolve, sender_did};
+use crate::didcomm::party::{Party, PartyError};
+
+/// The party that a message says it is from, looked up before it is opened.
+pub(super) struct Sender(Option<Party>);
+
+impl Resolve for Sender {
+    fn party(&self, did: &str) -> Option<Party> {
+        match &self.0 {
+            Some(party) if party.is(did) => Some(party.clone()),
+            _ => Party::resolve(did).ok(),
+        }
+    }
+}
+
+/// Looks up whom a message says it is from, where the DID itself does not tell.
+pub(super) async fn of_sender(mediator: &Inner, message: &[u8]) -> Result<Sender, Refused> {
+    let Some(did) = sender_did(message) else {
+        return Ok(Sender(None));
+    };
+    match Party::resolve(&did) {
+        Ok(party) => Ok(Sender(Some(party))),
+        Err(PartyError::ShortForm) => {
+            let account = mediator.mailbox.query(move |q| q.account(&did)).await?;
+            Ok(Sender(
+                account.and_then(|account| Party::resolve(&account.long).ok()),
+            ))
+        }
+        Err(_) => Ok(Sender(None)),
+    }
+}
+
+/// The name of a recipient's queue, from whatever a forward or an update names it by: a DID, or
+/// the id of one of its keys. `None` for what cannot have a queue here.
+pub(super) fn canonical(text: &str) -> Option<String> {
+    let did = text.split_once('#').map_or(text, |(did, _)| did);
+    match Party::resolve(did) {
+        Ok(party) => Some(party.canonical().to_owned()),
+        Err(PartyError::ShortForm) => Some(did.to_owned()),
+        Err(_) => None,
+    }
+}

@@ -1,0 +1,209 @@
+//! Messages for other mediators: where they may go, and the durable outbox that they wait in.
+//!
+//! A forward to another mediator's DID holds a message that is encrypted to that mediator already,
+//! and is passed on as it is. A single forward to a did:peer that lives elsewhere is wrapped anew
+//! for one of the mediators that its accounts have published. One destination per message; what
+//! cannot be delivered ends in a report to its sender where the sender is known.
+
+mod route;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::{Inner, Refused, RelaySettings};
+use crate::clock::Timestamp;
+use crate::didcomm::party::Party;
+use crate::store::{NewOutbound, OutPushed, OutboxQuota, StoreError};
+use crate::syntax::MediatorDid;
+
+pub use worker::Relay;
+
+/// Where mail may be carried.
+pub(super) struct Destinations {
+    allow: BTreeSet<MediatorDid>,
+    /// The budget for everywhere else; `None`: nothing.
+    strangers: Option<DefaultDirectRateLimiter>,
+    /// Never carried anywhere: it would come back.
+    ours: MediatorDid,
+    /// Rung when there is something to carry.
+    pub(super) bell: Arc<Notify>,
+}
+
+impl Destinations {
+    pub(super) fn new(settings: &RelaySettings, ours: MediatorDid) -> Self {
+        let strangers = NonZeroU32::new(settings.strangers_per_hour);
+        Self {
+            allow: settings.allow.clone(),
+            strangers: strangers.map(|n| RateLimiter::direct(Quota::per_hour(n))),
+            ours,
+            bell: Arc::default(),
+        }
+    }
+}
+
+/// The next hop of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Next {
+    /// Mediators, each tried in turn until one takes the message; one at least.
+    mediators: Vec<MediatorDid>,
+    /// For whom the message is wrapped anew; `None`: it is passed on as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+}
+
+impl Next {
+    /// A mediator that the message is encrypted to.
+    fn mediator(did: MediatorDid) -> Self {
+        Self {
+            mediators: vec![did],
+            peer: None,
+        }
+    }
+
+    /// A did:peer behind any of several mediators.
+    pub(super) fn peer(did: String, mediators: Vec<MediatorDid>) -> Self {
+        Self {
+            mediators,
+            peer: Some(did),
+        }
+    }
+}
+
+/// Messages to be carried on.
+pub(super) struct NewRelay {
+    pub(super) messages: Vec<Vec<u8>>,
+    /// Who is told when it fails.
+    pub(super) sender: Option<Party>,
+    /// In which thread.
+    pub(super) thread: String,
+    pub(super) not_before: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl Inner {
+    /// The mediator that a forward names, if anything may be carried there. `None` for what is no
+    /// mediator's DID.
+    pub(super) async fn mediator_named(&self, next: &str) -> Result<Option<Next>, Refused> {
+        let did = next.split_once('#').map_or(next, |(did, _)| did);
+        let Ok(did) = MediatorDid::parse(did) else {
+            return Ok(None);
+        };
+        if did.web().is_none() || did == self.destinations.ours {
+            return Ok(None);
+        }
+        if !self.destinations.allow.contains(&did) {
+            let named = did.clone();
+            let directory = self.resolver.directory().store();
+            if !directory.query(move |q| q.is_named(&named)).await? {
+                let strangers = self.destinations.strangers.as_ref();
+                if !strangers.is_some_and(|budget| budget.check().is_ok()) {
+                    return Err(Refused::RelayRefused);
+                }
+            }
+        }
+        Ok(Some(Next::mediator(did)))
+    }
+
+    /// Puts messages into the outbox: all of them, or none and a reason. On disk when it returns.
+    pub(super) async fn send_on(&self, next: Next, new: NewRelay) -> Result<(), Refused> {
+        let Some(destination) = next.mediators.first().cloned() else {
+            return Ok(());
+        };
+        let settings = &self.settings.relay;
+        let now = self.clock.now();
+        let quota = OutboxQuota {
+            per_destination_messages: settings.destination_messages,
+            per_destination_bytes: settings.destination_bytes,
+            total_bytes: settings.total_bytes,
+        };
+        // From when it may go, so that a message that waits has its time, too.
+        let longest = now.max(new.not_before).plus(settings.give_up);
+        let expires_at = new.expires_at.unwrap_or(longest).min(longest);
+        let route = serde_json::to_string(&next).map_err(|error| {
+            tracing::error!(%error, "a route cannot be written");
+            Refused::Unavailable
+        })?;
+        let pushed = self
+            .mailbox
+            .transact(move |tx| {
+                for body in &new.messages {
+                    let outbound = NewOutbound {
+                        destination: destination.as_str(),
+                        route: &route,
+                        hash: Sha256::digest(body).into(),
+                        body,
+                        sender: new.sender.as_ref().map(Party::did),
+                        thread: Some(&new.thread),
+                        now,
+                        next_at: new.not_before,
+                        expires_at,
+                    };
+                    match tx.outbox_push(&outbound, &quota)? {
+                        OutPushed::Stored(_) | OutPushed::Duplicate => {}
+                        // Nothing of the envelope is kept then.
+                        OutPushed::DestinationFull | OutPushed::StoreFull => {
+                            return Err(StoreError::Undone);
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        match pushed {
+            Ok(()) => {
+                self.destinations.bell.notify_one();
+                Ok(())
+            }
+            Err(StoreError::Full | StoreError::Undone) => Err(Refused::RelayFull),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The pause before an attempt: a second, doubled each time, up to `longest`, and anything from
+/// half to one and a half of that, so that what failed together is not tried together.
+fn pause(attempts: u32, longest: Duration, random: u64) -> Duration {
+    let whole = Duration::from_secs(1)
+        .saturating_mul(1 << attempts.min(20))
+        .min(longest);
+    // 0 to 1023 parts of 1024.
+    let part = u32::try_from(random % 1024).unwrap_or(0);
+    whole / 2 + whole.saturating_mul(part) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_vary() {
+        let longest = Duration::from_secs(1800);
+        assert_eq!(pause(0, longest, 512), Duration::from_secs(1));
+        assert_eq!(pause(3, longest, 512), Duration::from_secs(8));
+        assert_eq!(pause(3, longest, 0), Duration::from_secs(4));
+        assert!(pause(3, longest, 1023) < Duration::from_secs(12));
+        for attempts in [11, 32, u32::MAX] {
+            assert_eq!(pause(attempts, longest, 512), longest);
+        }
+    }
+
+    #[test]
+    fn routes_outlive_a_restart() {
+        let mediator = MediatorDid::parse("did:web:m.example.com").unwrap();
+        for next in [
+            Next::mediator(mediator.clone()),
+            Next::peer("did:peer:2.Ez6LS".to_owned(), vec![mediator]),
+        ] {
+            let text = serde_json::to_string(&next).unwrap();
+            assert_eq!(serde_json::from_str::<Next>(&text).unwrap(), next);
+        }
+    }
+}

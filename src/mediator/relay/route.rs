@@ -1,0 +1,181 @@
+//! How a mediator is reached: its endpoint, and who else has to be wrapped for on the way.
+//!
+//! Source: DIDComm Messaging 2.1, "Service Endpoint" and "Using a DID as an endpoint".
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::super::{Inner, fresh_id};
+use crate::didcomm::envelope::{self, ContentEncryption, PublicKey};
+use crate::didcomm::party::Party;
+use crate::didcomm::protocol::routing::Forward;
+use crate::identity::{Freshness, MediatorDocument, Service};
+use crate::syntax::MediatorDid;
+
+/// Why a mediator cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RouteError {
+    /// No document could be had now.
+    #[error("its DID document cannot be had: {0}")]
+    NoDocument(String),
+    /// The document names nothing that can be posted to.
+    #[error("its DID document names no endpoint that can be used")]
+    NoEndpoint,
+    /// Somebody to wrap for has no key.
+    #[error("a key to wrap for cannot be found")]
+    NoKey,
+    /// A message cannot be wrapped.
+    #[error("the message cannot be wrapped")]
+    Wrapping,
+}
+
+/// The way to one mediator.
+pub(super) struct Route {
+    pub(super) endpoint: Url,
+    /// Layers to put around the message, the innermost first: the key, and what follows behind it.
+    layers: Vec<(PublicKey, String)>,
+}
+
+impl Route {
+    /// The message as it is sent.
+    pub(super) fn wrap(&self, message: Vec<u8>) -> Result<Vec<u8>, RouteError> {
+        self.layers
+            .iter()
+            .try_fold(message, |inner, (key, next)| wrap(&inner, key, next))
+    }
+}
+
+/// A forward to `next`, encrypted to one key.
+fn wrap(message: &[u8], key: &PublicKey, next: &str) -> Result<Vec<u8>, RouteError> {
+    let text = String::from_utf8(message.to_vec()).map_err(|_| RouteError::Wrapping)?;
+    let raw = RawValue::from_string(text).map_err(|_| RouteError::Wrapping)?;
+    let did = key.kid().split_once('#').map_or("", |(did, _)| did);
+    let forward = Forward::of(fresh_id(), next, raw).to(did);
+    envelope::anoncrypt(
+        &forward.to_vec(),
+        std::slice::from_ref(key),
+        ContentEncryption::A256CbcHs512,
+    )
+    .map_err(|_| RouteError::Wrapping)
+}
+
+impl Inner {
+    /// The way to a mediator, and behind it to `peer` where the message is wrapped anew.
+    pub(super) async fn route(
+        &self,
+        mediator: &MediatorDid,
+        peer: Option<&str>,
+    ) -> Result<Route, RouteError> {
+        let document = self.document(mediator).await?;
+        let mut layers = Vec::new();
+        if let Some(peer) = peer {
+            layers.push((first_key(&document)?, peer.to_owned()));
+        }
+        // The first endpoint that can be posted to; one behind another DID only where there is
+        // none.
+        let direct = document.services.iter().find_map(|s| Some((s, post_to(s)?)));
+        let (service, endpoint, behind) = match direct {
+            Some((service, endpoint)) => (service.clone(), endpoint, None),
+            None => {
+                let (service, other, endpoint) = self.behind(&document).await?;
+                (service, endpoint, Some(other))
+            }
+        };
+        let own = format!("{}#", mediator.as_str());
+        // The last key to pass comes last in the list, and is the first to be wrapped for. One of
+        // the mediator's own would wrap for it what is encrypted to it.
+        let mut next = mediator.as_str().to_owned();
+        let keys = service.routing_keys.iter().rev();
+        for text in keys.filter(|key| !key.starts_with(&own) && *key != mediator.as_str()) {
+            let behind = std::mem::replace(&mut next, text.clone());
+            layers.push((self.routing_key(text).await?, behind));
+        }
+        if let Some(other) = behind {
+            layers.push((first_key(&other)?, next));
+        }
+        Ok(Route { endpoint, layers })
+    }
+
+    /// A service whose endpoint is the DID of another mediator, and where that one is posted to.
+    async fn behind(
+        &self,
+        document: &MediatorDocument,
+    ) -> Result<(Service, Arc<MediatorDocument>, Url), RouteError> {
+        for service in &document.services {
+            let Ok(did) = MediatorDid::parse(&service.uri) else {
+                continue;
+            };
+            if did.web().is_none() || did == document.did || did == self.destinations.ours {
+                continue;
+            }
+            let other = self.document(&did).await?;
+            if let Some(endpoint) = other.services.iter().find_map(post_to) {
+                return Ok((service.clone(), other, endpoint));
+            }
+        }
+        Err(RouteError::NoEndpoint)
+    }
+
+    async fn document(&self, did: &MediatorDid) -> Result<Arc<MediatorDocument>, RouteError> {
+        let failed = |reason: String| RouteError::NoDocument(reason);
+        let directory = self.resolver.directory();
+        let known = directory
+            .mediator(did)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let identity = self.resolver.identity();
+        let document = identity
+            .mediator(did, Freshness::Cached, known)
+            .await
+            .map_err(|busy| failed(busy.to_string()))?;
+        if document.services.is_empty() {
+            let reason = document.reason.clone();
+            return Err(failed(reason.unwrap_or_else(|| "it has no service".to_owned())));
+        }
+        Ok(document)
+    }
+
+    async fn routing_key(&self, text: &str) -> Result<PublicKey, RouteError> {
+        let (did, fragment) = match text.split_once('#') {
+            Some((did, _)) => (did, true),
+            None => (text, false),
+        };
+        if let Ok(party) = Party::resolve(did) {
+            let key = match fragment {
+                true => party.key(text),
+                false => party.key_agreement().first(),
+            };
+            return key.cloned().ok_or(RouteError::NoKey);
+        }
+        let did = MediatorDid::parse(did).map_err(|_| RouteError::NoKey)?;
+        let document = self.document(&did).await?;
+        match fragment {
+            false => first_key(&document),
+            true => document
+                .key_agreement
+                .iter()
+                .find(|key| key.id == text)
+                .and_then(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
+                .ok_or(RouteError::NoKey),
+        }
+    }
+}
+
+/// The first key of a document that can be encrypted to.
+fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteError> {
+    document
+        .key_agreement
+        .iter()
+        .find_map(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
+        .ok_or(RouteError::NoKey)
+}
+
+/// The address of a service, if messages can be posted there.
+fn post_to(service: &Service) -> Option<Url> {
+    let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
+    let accepts = service.accept.is_empty() || service.accept.iter().any(v2);
+    let url = Url::parse(&service.uri).ok()?;
+    (accepts && matches!(url.scheme(), "https" | "http")).then_some(url)
+}

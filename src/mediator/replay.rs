@@ -1,0 +1,99 @@
+//! Requests that were received already.
+//!
+//! Somebody who has recorded an envelope can send it again without being able to read it. What
+//! changes state is refused the second time, across restarts: hashes are kept in the store, the
+//! newest of them in memory. Forwards need none of this, since a queue takes the same message once.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How long a request is remembered.
+pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Requests remembered, 16 bytes each; beyond it the oldest are forgotten before their time.
+pub(super) const MAX_REQUESTS: usize = 200_000;
+
+/// The first half of the SHA-256 of a request's envelope.
+pub(super) type Fingerprint = [u8; 16];
+
+/// The requests received lately.
+#[derive(Default)]
+pub(super) struct Replays(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    known: HashSet<Fingerprint>,
+    order: VecDeque<(Timestamp, Fingerprint)>,
+}
+
+impl Replays {
+    /// What was remembered before a restart, the newest first. Their window begins anew.
+    pub(super) fn restore(&self, fingerprints: &[Fingerprint], now: Timestamp) {
+        for fingerprint in fingerprints.iter().rev() {
+            self.is_new(*fingerprint, now);
+        }
+    }
+
+    /// Notes a request; false if it was noted before.
+    pub(super) fn is_new(&self, fingerprint: Fingerprint, now: Timestamp) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((at, oldest)) = seen.order.front().copied() {
+            if now.since(at) <= WINDOW && seen.order.len() < MAX_REQUESTS {
+                break;
+            }
+            seen.order.pop_front();
+            seen.known.remove(&oldest);
+        }
+        if !seen.known.insert(fingerprint) {
+            return false;
+        }
+        seen.order.push_back((now, fingerprint));
+        true
+    }
+
+    /// Forgets a request whose effect was not made durable, so that it can be sent again.
+    pub(super) fn forget(&self, fingerprint: &Fingerprint) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.known.remove(fingerprint);
+        seen.order.retain(|(_, noted)| noted != fingerprint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn print(n: usize) -> Fingerprint {
+        (n as u128).to_be_bytes()
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000).plus(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_request_is_new_once_in_a_day() {
+        let replays = Replays::default();
+        assert!(replays.is_new(print(1), at(0)));
+        assert!(!replays.is_new(print(1), at(24 * 3600)));
+        assert!(replays.is_new(print(1), at(24 * 3600 + 1)));
+        replays.forget(&print(1));
+        assert!(replays.is_new(print(1), at(24 * 3600 + 2)));
+    }
+
+    #[test]
+    fn inv7_the_oldest_are_forgotten_when_there_are_too_many() {
+        let replays = Replays::default();
+        replays.restore(&[print(2), print(1)], at(2));
+        for n in 3..=MAX_REQUESTS + 1 {
+            assert!(replays.is_new(print(n), at(3)));
+        }
+        assert!(replays.is_new(print(1), at(3)));
+        assert!(!replays.is_new(print(3), at(3)) && replays.is_new(print(2), at(3)));
+        let seen = replays.0.lock().unwrap();
+        assert!(seen.order.len() <= MAX_REQUESTS && seen.known.len() == seen.order.len());
+    }
+}

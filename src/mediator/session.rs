@@ -1,0 +1,497 @@
+//! One message and what may be done with it.
+//!
+//! What is known of the sender is in the type: a session of a stranger can forward and nothing
+//! else; one whose envelope names its sender can ask to be registered; only one with a registered
+//! account can read or change anything. Each step returns what is to be said, and says nothing.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::keys::{Identity, Keys};
+use super::peers;
+use super::replay::Fingerprint;
+use super::{Answer, Form, Inner, Refused, fresh_id};
+use crate::clock::Timestamp;
+use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError};
+use crate::didcomm::message::{Message, ReturnRoute};
+use crate::didcomm::protocol::problem::{Code, Report};
+use crate::didcomm::protocol::{ReadError, Request};
+use crate::store::{Account, StoreError};
+
+mod basics;
+mod coordination;
+mod pickup;
+
+pub(super) use coordination::confirm;
+pub(super) use pickup::live_delivery;
+
+/// How a message came.
+#[derive(Clone, Copy)]
+pub(super) enum Via {
+    /// As a request of its own, answered with at most one message.
+    Http(IpAddr),
+    /// Over a socket, which may be sent more later.
+    Socket {
+        /// Whose.
+        address: IpAddr,
+        /// Whether the socket may be answered on: asked for once, it holds.
+        answers: bool,
+    },
+}
+
+/// What came of a message.
+pub(super) struct Said {
+    pub(super) answer: Answer,
+    /// A change of live mode, for the socket that it came over.
+    pub(super) live: Option<LiveChange>,
+    /// Whether the sender wants answers on this connection.
+    pub(super) wants_answers: bool,
+}
+
+/// What a socket is to do about live mode.
+#[derive(Clone)]
+pub(super) struct LiveChange {
+    pub(super) account: i64,
+    /// `None`: off.
+    pub(super) on: Option<LiveMode>,
+}
+
+/// How new mail is pushed.
+#[derive(Clone)]
+pub(super) struct LiveMode {
+    /// The last message that was there before.
+    pub(super) after: i64,
+    /// Where deliveries are wrapped ones: who they are for, and as which of our DIDs they are sent.
+    pub(super) wrapped: Option<Wrapped>,
+}
+
+/// The two ends of a wrapped delivery.
+#[derive(Clone)]
+pub(super) struct Wrapped {
+    pub(super) sender: Authenticated,
+    pub(super) own: String,
+}
+
+/// Nothing vouches for the sender.
+pub(super) struct Anonymous;
+
+/// The envelope proves who sent it.
+pub(super) struct Known {
+    sender: Authenticated,
+}
+
+/// The sender has an account here.
+pub(super) struct Registered {
+    sender: Authenticated,
+    account: Account,
+}
+
+/// A message that was opened.
+pub(super) struct Session<'m, S> {
+    mediator: &'m Inner,
+    keys: &'m Keys,
+    /// As whom we were addressed, and so answer.
+    own: &'m Identity,
+    message: Message,
+    via: Via,
+    now: Timestamp,
+    fingerprint: Fingerprint,
+    state: S,
+}
+
+/// What is to be said to the sender.
+pub(super) struct Reply {
+    message: Option<Message>,
+    live: Option<LiveChange>,
+}
+
+impl Reply {
+    fn nothing() -> Self {
+        Self {
+            message: None,
+            live: None,
+        }
+    }
+
+    fn say(message: Message) -> Self {
+        Self {
+            message: Some(message),
+            live: None,
+        }
+    }
+}
+
+/// Opens a message, does what it asks for and makes the answer.
+pub(super) async fn receive(
+    mediator: &Inner,
+    bytes: &[u8],
+    via: Via,
+) -> Result<Said, Refused> {
+    let keys = mediator.keys();
+    let sender = peers::of_sender(mediator, bytes).await?;
+    let opened = envelope::unpack(bytes, &*keys, &sender).map_err(|error| unreadable(&error))?;
+    let message = Message::parse(&opened.plaintext)
+        .map_err(|_| Refused::Unreadable("its content is not a DIDComm message".into()))?;
+    // Signed messages can be shown to others by whoever has received them: not enough to act for
+    // somebody, and nothing here asks for a signature.
+    let own = opened.recipient.as_deref().and_then(|kid| keys.by_kid(kid));
+    let own = own.ok_or(Refused::Unreadable("it is not encrypted to this mediator".into()))?;
+    let session = Session {
+        mediator,
+        keys: &keys,
+        own,
+        via,
+        now: mediator.clock.now(),
+        fingerprint: fingerprint(bytes),
+        state: Anonymous,
+        message,
+    };
+    match opened.sender {
+        None => session.answer_stranger().await,
+        Some(sender) => session.known(sender).answer().await,
+    }
+}
+
+/// Which fault it was, as far as the sender may know.
+fn unreadable(error: &EnvelopeError) -> Refused {
+    metrics::counter!("atcomm_mediator_unreadable_total", "reason" => error.code()).increment(1);
+    Refused::Unreadable(error.to_string().into())
+}
+
+fn fingerprint(bytes: &[u8]) -> Fingerprint {
+    let hash = Sha256::digest(bytes);
+    let mut half = Fingerprint::default();
+    half.copy_from_slice(&hash[..16]);
+    half
+}
+
+/// What a message of this kind is called in metrics: never a word of the sender's.
+fn label(request: &Result<Request, ReadError>) -> &'static str {
+    match request {
+        Ok(Request::Forward(_)) => "routing",
+        Ok(Request::Coordination(..)) => "coordinate-mediation",
+        Ok(Request::Pickup(..)) => "messagepickup",
+        Ok(Request::Ping(_)) => "trust-ping",
+        Ok(Request::Queries(_)) => "discover-features",
+        Ok(Request::Problem(_)) => "report-problem",
+        Ok(Request::Empty) => "empty",
+        Err(_) => "unknown",
+    }
+}
+
+fn count(label: &'static str, outcome: &'static str) {
+    metrics::counter!("atcomm_mediator_messages_total", "protocol" => label, "outcome" => outcome)
+        .increment(1);
+}
+
+impl<'m, S> Session<'m, S> {
+    fn with<T>(self, state: T) -> Session<'m, T> {
+        let Self {
+            mediator,
+            keys,
+            own,
+            message,
+            via,
+            now,
+            fingerprint,
+            state: _,
+        } = self;
+        Session {
+            mediator,
+            keys,
+            own,
+            message,
+            via,
+            now,
+            fingerprint,
+            state,
+        }
+    }
+
+    fn is_expired(&self) -> bool {
+        let expires = self.message.expires_time;
+        expires.is_some_and(|at| at.saturating_mul(1000) <= self.now.millis())
+    }
+
+    fn address(&self) -> IpAddr {
+        match self.via {
+            Via::Http(address) | Via::Socket { address, .. } => address,
+        }
+    }
+
+    /// Whether an answer is wanted on this connection.
+    fn wants_answers(&self) -> bool {
+        let asked = matches!(
+            self.message.return_route,
+            Some(ReturnRoute::All | ReturnRoute::Thread)
+        );
+        asked || matches!(self.via, Via::Socket { answers: true, .. })
+    }
+
+    /// Puts a message into the thread of this one.
+    fn reply(&self, message: Message) -> Message {
+        message
+            .thid(self.message.thread())
+            .created_time(self.now.millis() / 1000)
+    }
+
+    /// A problem with this message.
+    fn problem(&self, code: Code) -> Message {
+        let comment = code.comment();
+        self.report(&Report::new(code, comment))
+    }
+
+    fn report(&self, report: &Report) -> Message {
+        report
+            .about(fresh_id(), &self.message)
+            .created_time(self.now.millis() / 1000)
+    }
+
+    pub(super) fn message(&self) -> &Message {
+        &self.message
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(super) fn mediator(&self) -> &'m Inner {
+        self.mediator
+    }
+
+    pub(super) fn keys(&self) -> &'m Keys {
+        self.keys
+    }
+}
+
+impl<'m> Session<'m, Anonymous> {
+    fn known(self, sender: Authenticated) -> Session<'m, Known> {
+        self.with(Known { sender })
+    }
+
+    /// A stranger can have something forwarded; to anything else there is only silence.
+    async fn answer_stranger(self) -> Result<Said, Refused> {
+        let request = Request::read(&self.message);
+        let label = label(&request);
+        let answer = match request {
+            _ if self.is_expired() => {
+                count(label, "expired");
+                Answer::Accepted
+            }
+            Ok(Request::Forward(forward)) => {
+                let unknown = self.forward(&forward, None).await?;
+                count(label, "done");
+                match unknown && self.wants_answers() {
+                    true => self.signed(self.unknown_recipient())?,
+                    false => Answer::Accepted,
+                }
+            }
+            _ => {
+                count(label, "anonymous");
+                Answer::Accepted
+            }
+        };
+        Ok(Said {
+            answer,
+            live: None,
+            wants_answers: self.wants_answers(),
+        })
+    }
+
+    /// An answer to somebody whose keys are not known: signed, so that it is believed.
+    fn signed(&self, message: Message) -> Result<Answer, Refused> {
+        let message = message.from(self.own.party.did());
+        let signed = envelope::sign(&message.to_vec(), &self.own.signing);
+        match signed {
+            Ok(bytes) => Ok(Answer::Reply(Form::Signed, bytes.into())),
+            Err(error) => {
+                tracing::error!(%error, "cannot sign");
+                Err(Refused::Unavailable)
+            }
+        }
+    }
+}
+
+impl<S> Session<'_, S> {
+    /// The report about a recipient that is not known here.
+    fn unknown_recipient(&self) -> Message {
+        let comment = "the recipient of the forward is not known to this mediator";
+        self.report(&Report::new(Code::NotEnrolled, comment))
+    }
+}
+
+impl<'m> Session<'m, Known> {
+    async fn answer(self) -> Result<Said, Refused> {
+        let request = Request::read(&self.message);
+        let label = label(&request);
+        let wants_answers = self.wants_answers();
+        let (sender, own) = (self.state.sender.clone(), self.own);
+        let is_forward = matches!(request, Ok(Request::Forward(_)));
+        let mut noted = None;
+        let reply = if self.is_expired() {
+            count(label, "expired");
+            Reply::say(self.problem(Code::Expired))
+        } else if !is_forward && !self.mediator.replays.is_new(self.fingerprint, self.now) {
+            count(label, "replay");
+            Reply::say(self.problem(Code::Replayed))
+        } else {
+            noted = (!is_forward).then_some(self.fingerprint);
+            match self.carry_out(request).await {
+                Ok((reply, outcome)) => {
+                    count(label, outcome);
+                    reply
+                }
+                Err(refused) => {
+                    if let Some(fingerprint) = noted {
+                        self.mediator.replays.forget(&fingerprint);
+                    }
+                    // Told by the status of the answer over HTTP; a socket has no other way.
+                    match (wants_answers, problem_code(&refused)) {
+                        (true, Some(code)) => {
+                            super::count_refused(&refused);
+                            Reply::say(self.report(&Report::new(code, refused.to_string())))
+                        }
+                        _ => return Err(refused),
+                    }
+                }
+            }
+        };
+        if let Some(fingerprint) = noted {
+            self.remember(fingerprint).await?;
+        }
+        let answer = match reply.message.filter(|_| wants_answers) {
+            Some(message) => Answer::Reply(Form::Encrypted, encrypt(message, own, &sender)?),
+            None => Answer::Accepted,
+        };
+        Ok(Said {
+            answer,
+            live: reply.live,
+            wants_answers,
+        })
+    }
+
+    async fn remember(&self, fingerprint: Fingerprint) -> Result<(), Refused> {
+        let now = self.now;
+        let written = self
+            .mediator
+            .mailbox
+            .transact(move |tx| tx.note_replay(fingerprint, now));
+        written.await.map(drop).map_err(Refused::from)
+    }
+
+    /// Does what is asked for; the word is for metrics.
+    async fn carry_out(
+        &self,
+        request: Result<Request, ReadError>,
+    ) -> Result<(Reply, &'static str), Refused> {
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                let outcome = match error {
+                    ReadError::UnknownType { .. } => "unsupported",
+                    ReadError::Malformed { .. } => "malformed",
+                };
+                return Ok((Reply::say(self.report(&error.report())), outcome));
+            }
+        };
+        let reply = match request {
+            Request::Forward(forward) => {
+                let unknown = self.forward(&forward, Some(&self.state.sender)).await?;
+                match unknown {
+                    true => Reply::say(self.unknown_recipient()),
+                    false => Reply::nothing(),
+                }
+            }
+            Request::Ping(ping) => self.ping(&ping),
+            Request::Queries(queries) => self.disclose(&queries),
+            // A problem is never answered with another.
+            Request::Problem(_) | Request::Empty => Reply::nothing(),
+            Request::Coordination(version, request) => {
+                return self.coordinate(version, request).await;
+            }
+            Request::Pickup(version, request) => {
+                let Some(session) = self.registered().await? else {
+                    return Ok((Reply::say(self.not_registered()), "not_registered"));
+                };
+                session.pick_up(version, request).await?
+            }
+        };
+        Ok((reply, "done"))
+    }
+
+    fn not_registered(&self) -> Message {
+        let comment = "the sender has no account at this mediator; send a mediate-request";
+        self.report(&Report::new(Code::NotEnrolled, comment))
+    }
+
+    /// The session of the sender's account, if it has one and may still read.
+    async fn registered(&self) -> Result<Option<Session<'m, Registered>>, StoreError> {
+        let did = self.state.sender.party.canonical().to_owned();
+        let (open, now) = (self.mediator.policy.is_open(), self.now);
+        let account = self
+            .mediator
+            .mailbox
+            .query(move |q| {
+                let Some(account) = q.account(&did)? else {
+                    return Ok(None);
+                };
+                let provisional = account.provisional_until.is_some_and(|until| now < until);
+                let reading = || Ok::<_, StoreError>(
+                    super::admission::Standing::of(&q.claims(&did)?, now).reading,
+                );
+                Ok((open || provisional || reading()?).then_some(account))
+            })
+            .await?;
+        Ok(account.map(|account| self.with_account(account)))
+    }
+
+    fn with_account(&self, account: Account) -> Session<'m, Registered> {
+        Session {
+            mediator: self.mediator,
+            keys: self.keys,
+            own: self.own,
+            message: self.message.clone(),
+            via: self.via,
+            now: self.now,
+            fingerprint: self.fingerprint,
+            state: Registered {
+                sender: self.state.sender.clone(),
+                account,
+            },
+        }
+    }
+}
+
+/// The problem report for a refusal, where the sender can do something about it.
+fn problem_code(refused: &Refused) -> Option<Code> {
+    match refused {
+        Refused::QueueFull | Refused::RelayFull => Some(Code::Storage),
+        Refused::RelayRefused => Some(Code::NotEnrolled),
+        Refused::RateLimited(_)
+        | Refused::Busy(_)
+        | Refused::Unavailable
+        | Refused::Unreadable(_) => None,
+    }
+}
+
+/// Encrypts an answer to the key that the sender has used: that one it has at hand.
+pub(super) fn encrypt(
+    message: Message,
+    own: &Identity,
+    to: &Authenticated,
+) -> Result<Bytes, Refused> {
+    let message = message.from(own.party.did()).to(to.party.did());
+    let key = to.party.key(&to.kid).filter(|key| key.curve() == Curve::X25519);
+    let Some(key) = key else {
+        return Err(Refused::Unreadable("its sender has no X25519 key to answer to".into()));
+    };
+    match envelope::authcrypt(&message.to_vec(), &own.agreement, std::slice::from_ref(key)) {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) => {
+            tracing::error!(%error, "cannot encrypt an answer");
+            Err(Refused::Unavailable)
+        }
+    }
+}

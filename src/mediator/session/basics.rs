@@ -1,0 +1,58 @@
+//! Pings and what we can do: `trust-ping/2.0`, `discover-features/2.0`.
+
+use super::{Known, Reply, Session};
+use crate::didcomm::message::Message;
+use crate::didcomm::protocol::discover::{Disclose, Disclosure, Queries};
+use crate::didcomm::protocol::empty::Empty;
+use crate::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
+use crate::didcomm::protocol::problem::Report;
+use crate::didcomm::protocol::routing::Forward;
+use crate::didcomm::protocol::trust_ping::{Ping, PingResponse};
+use crate::didcomm::protocol::{Body as _, coordination, pickup};
+use crate::mediator::fresh_id;
+
+/// Everything that is disclosed, in the order in which it is listed.
+fn features(max_message: usize) -> Vec<Disclosure> {
+    let protocols = [
+        (Forward::PROTOCOL, "mediator"),
+        (coordination::Version::V2.protocol(), "mediator"),
+        (coordination::Version::V3.protocol(), "mediator"),
+        (pickup::Version::V3.protocol(), "mediator"),
+        (pickup::Version::V4.protocol(), "mediator"),
+        (Ping::PROTOCOL, "receiver"),
+        (Queries::PROTOCOL, "responder"),
+        (Invitation::PROTOCOL, "sender"),
+        (Report::PROTOCOL, "notifier"),
+        (Empty::PROTOCOL, "receiver"),
+    ];
+    let mut features: Vec<Disclosure> = protocols
+        .iter()
+        .map(|(id, role)| Disclosure::protocol(id, &[role]))
+        .collect();
+    features.push(Disclosure::new("goal-code", REQUEST_MEDIATE));
+    features.push(Disclosure::new("header", "return_route"));
+    features.push(Disclosure::new("header", "delay_milli"));
+    features.push(Disclosure::new("header", "expires_time"));
+    features.push(Disclosure::max_receive_bytes(max_message as u64));
+    features
+}
+
+impl Session<'_, Known> {
+    pub(super) fn ping(&self, ping: &Ping) -> Reply {
+        match ping.response_requested {
+            true => Reply::say(self.reply(Message::new(fresh_id(), &PingResponse))),
+            false => Reply::nothing(),
+        }
+    }
+
+    pub(super) fn disclose(&self, queries: &Queries) -> Reply {
+        let mut disclosures = features(self.mediator.settings.max_message);
+        disclosures.retain(|feature| {
+            let asked = |query: &crate::didcomm::protocol::discover::Query| {
+                query.matches(&feature.feature_type, &feature.id)
+            };
+            queries.queries.iter().any(asked)
+        });
+        Reply::say(self.reply(Message::new(fresh_id(), &Disclose { disclosures })))
+    }
+}

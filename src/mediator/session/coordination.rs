@@ -1,0 +1,315 @@
+//! `coordinate-mediation` 2.0 and 3.0: who has an account, and for which DIDs.
+//!
+//! Nobody but its owner registers a DID. Where mail is kept by record, an account is for its own
+//! DID and no other: a package that names a DID proves nothing about who has its keys. Where
+//! admission is open, an account may name others that belong to nobody yet, and loses them to
+//! their owners.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Known, Registered, Reply, Session};
+use crate::clock::Timestamp;
+use crate::didcomm::protocol::coordination::{
+    Action, Outcome, Page, Pagination, Reply as Answer, Request, Update, Updated, Version,
+};
+use crate::mediator::admission::Standing;
+use crate::mediator::{Inner, Refused, fresh_id, peers};
+use crate::net::group_of;
+use crate::store::{Account, Bound, MailTx, StoreError};
+use crate::syntax::Did;
+
+/// How long a grant stands that no key package has confirmed yet.
+const PROVISIONAL: Duration = Duration::from_secs(15 * 60);
+
+/// Such grants of one address, and in all, at the same time.
+const PROVISIONAL_PER_ADDRESS: u64 = 10;
+const PROVISIONAL_IN_ALL: u64 = 10_000;
+
+/// Recipients of one account.
+const MAX_RECIPIENTS: u64 = 1000;
+
+/// Recipients shown in one answer.
+const MAX_PAGE: usize = 1000;
+
+/// How a request for mediation ends.
+enum Verdict {
+    Granted,
+    /// Granted until a key package confirms it.
+    Provisional,
+    Denied,
+}
+
+impl Session<'_, Known> {
+    /// Answers, and says for metrics how it went.
+    pub(super) async fn coordinate(
+        &self,
+        version: Version,
+        request: Request,
+    ) -> Result<(Reply, &'static str), Refused> {
+        let session = match request {
+            Request::Mediate { account } => return self.mediate(version, account.as_ref()).await,
+            _ => self.registered().await?,
+        };
+        let Some(session) = session else {
+            return Ok((Reply::say(self.not_registered()), "not_registered"));
+        };
+        let answer = match request {
+            Request::Update(updates) => session.update(updates).await?,
+            Request::Query(page) => session.query(page).await?,
+            Request::Mediate { .. } => Answer::Deny,
+        };
+        Ok((
+            Reply::say(self.reply(answer.write(version, fresh_id()))),
+            "done",
+        ))
+    }
+
+    async fn mediate(
+        &self,
+        version: Version,
+        hint: Option<&Did>,
+    ) -> Result<(Reply, &'static str), Refused> {
+        let verdict = self.register(hint).await?;
+        let (answer, outcome) = match verdict {
+            Verdict::Granted => (self.grant(), "granted"),
+            Verdict::Provisional => (self.grant(), "provisional"),
+            Verdict::Denied => (Answer::Deny, "denied"),
+        };
+        let reply = self.reply(answer.write(version, fresh_id()));
+        Ok((Reply::say(reply), outcome))
+    }
+
+    /// Where senders are to send to: as whom we were asked.
+    fn grant(&self) -> Answer {
+        Answer::Grant {
+            routing_did: vec![self.own.party.did().to_owned()],
+        }
+    }
+
+    async fn register(&self, hint: Option<&Did>) -> Result<Verdict, Refused> {
+        let party = &self.state.sender.party;
+        let account = Account {
+            id: 0,
+            did: party.canonical().to_owned(),
+            long: party.did().to_owned(),
+            granted_at: self.now,
+            provisional_until: None,
+            address_group: None,
+            seen_at: self.now,
+        };
+        let open = self.mediator.policy.is_open();
+        let first = self.mediator.try_register(account.clone(), open).await?;
+        if let Some(verdict) = first {
+            return Ok(verdict);
+        }
+        // What the directory has not heard of yet, it looks for now, as it does for any asker.
+        if let Some(did) = hint {
+            let resolver = &self.mediator.resolver;
+            if let Err(error) = resolver.refresh(did, self.address()).await {
+                tracing::debug!(?error, "no look for a mediate-request");
+            }
+        }
+        self.mediator.admission.catch_up().await?;
+        if let Some(verdict) = self.mediator.try_register(account.clone(), open).await? {
+            return Ok(verdict);
+        }
+        Ok(self
+            .mediator
+            .register_provisionally(account, self.address())
+            .await?)
+    }
+}
+
+impl Inner {
+    /// Registers an account that may be registered for good.
+    async fn try_register(
+        &self,
+        account: Account,
+        open: bool,
+    ) -> Result<Option<Verdict>, StoreError> {
+        let now = self.clock.now();
+        self.mailbox
+            .transact(move |tx| {
+                let standing = Standing::of(&tx.claims(&account.did)?, now);
+                if !open && !standing.reading {
+                    return Ok(None);
+                }
+                enter(tx, &account)?;
+                Ok(Some(Verdict::Granted))
+            })
+            .await
+    }
+
+    async fn register_provisionally(
+        &self,
+        account: Account,
+        address: IpAddr,
+    ) -> Result<Verdict, StoreError> {
+        let now = self.clock.now();
+        let group = group_of(address).to_be_bytes();
+        self.mailbox
+            .transact(move |tx| {
+                let known = tx.account(&account.did)?;
+                let stands = |known: &Account| known.provisional_until.is_some_and(|u| now < u);
+                // One that stands keeps its time: asking again does not prolong it.
+                if known.as_ref().is_some_and(stands) {
+                    return Ok(Verdict::Provisional);
+                }
+                let own = tx.provisional_count(Some(&group), now)?;
+                let all = tx.provisional_count(None, now)?;
+                if own >= PROVISIONAL_PER_ADDRESS || all >= PROVISIONAL_IN_ALL {
+                    return Ok(Verdict::Denied);
+                }
+                enter(
+                    tx,
+                    &Account {
+                        provisional_until: Some(now.plus(PROVISIONAL)),
+                        address_group: Some(group),
+                        ..account
+                    },
+                )?;
+                Ok(Verdict::Provisional)
+            })
+            .await
+    }
+}
+
+/// Writes an account and gives it its own DID, whoever had that before.
+fn enter(tx: &MailTx<'_>, account: &Account) -> Result<(), StoreError> {
+    let granted_at = match tx.account(&account.did)? {
+        Some(known) if known.provisional_until.is_none() => known.granted_at,
+        _ => account.granted_at,
+    };
+    let id = tx.put_account(&Account {
+        granted_at,
+        ..account.clone()
+    })?;
+    // After a grant the list is empty, says the protocol: the DID is listed when it is added. Its
+    // mail is taken by record before that, so the queue has to be its own from now on.
+    if let Some(recipient) = tx.recipient(&account.did)?
+        && recipient.account != Some(id)
+    {
+        tx.rebind(&account.did, id)?;
+    }
+    Ok(())
+}
+
+impl Session<'_, Registered> {
+    async fn update(&self, updates: Vec<Update>) -> Result<Answer, Refused> {
+        let (account, own) = (self.state.account.id, self.state.account.did.clone());
+        let open = self.mediator.policy.is_open();
+        let ours = |did: &str| self.keys.identity(did).is_some();
+        // What cannot be a recipient is settled before the store is asked.
+        let named: Vec<(Update, Option<String>)> = updates
+            .into_iter()
+            .map(|update| {
+                let did = peers::canonical(&update.recipient_did);
+                let usable = did.filter(|did| !ours(did) && (open || *did == own));
+                (update, usable)
+            })
+            .collect();
+        let updated = self
+            .mediator
+            .mailbox
+            .transact(move |tx| {
+                let mut updated = Vec::with_capacity(named.len());
+                for (update, did) in named {
+                    let result = match did {
+                        None => Outcome::ClientError,
+                        Some(did) => change(tx, &did, update.action, account, &own)?,
+                    };
+                    updated.push(Updated {
+                        recipient_did: update.recipient_did,
+                        action: update.action,
+                        result,
+                    });
+                }
+                Ok(updated)
+            })
+            .await?;
+        Ok(Answer::Updated(updated))
+    }
+
+    async fn query(&self, page: Option<Page>) -> Result<Answer, Refused> {
+        let account = self.state.account.id;
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let (limit, offset) = match page {
+            Some(page) => (number(page.limit).min(MAX_PAGE), number(page.offset)),
+            None => (MAX_PAGE, 0),
+        };
+        let (total, recipients) = self
+            .mediator
+            .mailbox
+            .query(move |q| {
+                Ok((
+                    q.recipient_count(account)?,
+                    q.recipients_of(account, limit, offset)?,
+                ))
+            })
+            .await?;
+        let count = recipients.len() as u64;
+        let offset = offset as u64;
+        Ok(Answer::Recipients {
+            dids: recipients.into_iter().map(|one| one.did).collect(),
+            pagination: page.map(|_| Pagination {
+                count,
+                offset,
+                remaining: total.saturating_sub(offset.saturating_add(count)),
+            }),
+        })
+    }
+}
+
+/// Adds or removes one recipient.
+fn change(
+    tx: &MailTx<'_>,
+    did: &str,
+    action: Action,
+    account: i64,
+    own: &str,
+) -> Result<Outcome, StoreError> {
+    match action {
+        Action::Remove => Ok(match tx.unbind(did, account)? {
+            true => Outcome::Success,
+            false => Outcome::NoChange,
+        }),
+        Action::Add if did == own => Ok(match tx.bind(did, account)? {
+            Bound::Already => Outcome::NoChange,
+            Bound::New => Outcome::Success,
+            Bound::Taken(_) => {
+                tx.rebind(did, account)?;
+                Outcome::Success
+            }
+        }),
+        Action::Add => {
+            // Somebody else's, or about to be: a key package names it, so its owner will come.
+            let owned = tx.account(did)?.is_some() || !tx.claims(did)?.is_empty();
+            if owned || tx.recipient_count(account)? >= MAX_RECIPIENTS {
+                return Ok(Outcome::ClientError);
+            }
+            Ok(match tx.bind(did, account)? {
+                Bound::Already => Outcome::NoChange,
+                Bound::New => Outcome::Success,
+                Bound::Taken(_) => Outcome::ClientError,
+            })
+        }
+    }
+}
+
+/// Lets mail be taken for a DID whose account was registered before a record named it.
+pub(in crate::mediator) fn confirm(
+    tx: &MailTx<'_>,
+    account: &Account,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let standing = Standing::of(&tx.claims(&account.did)?, now);
+    if standing.reading {
+        tx.put_account(&Account {
+            provisional_until: None,
+            address_group: None,
+            ..account.clone()
+        })?;
+    }
+    Ok(standing.reading)
+}

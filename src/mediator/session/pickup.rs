@@ -1,0 +1,241 @@
+//! `messagepickup` 3.0 and `message-pickup` 4.0: what waits, handed out and acknowledged.
+//!
+//! The id of a message is the SHA-256 of its bytes in hexadecimal, so that a recipient to whom
+//! version 3.0 pushes the bare message knows what to acknowledge.
+
+use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+
+use super::{LiveChange, LiveMode, Registered, Reply, Session, Via, Wrapped};
+use crate::clock::Timestamp;
+use crate::didcomm::message::Attachment;
+use crate::didcomm::protocol::pickup::{Reply as Answer, Request, Status, Version};
+use crate::didcomm::protocol::problem::{Code, Report};
+use crate::mediator::{Inner, Refused, fresh_id, peers};
+use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
+
+/// Messages in one delivery, whatever limit is asked for.
+const MAX_DELIVERY: usize = 100;
+
+/// Bytes of bodies in one delivery; one message at least is delivered.
+const MAX_DELIVERY_BYTES: u64 = 2 << 20;
+
+impl<'m> Session<'m, Registered> {
+    pub(super) async fn pick_up(
+        self,
+        version: Version,
+        request: Request,
+    ) -> Result<Reply, Refused> {
+        self.touch().await?;
+        match request {
+            Request::Status { recipient_did } => self.status(version, recipient_did).await,
+            Request::Delivery {
+                limit,
+                recipient_did,
+            } => self.deliver(version, limit, recipient_did).await,
+            Request::Received(ids) => self.acknowledge(version, &ids).await,
+            Request::Live(on) => self.change_live(version, on).await,
+        }
+    }
+
+    /// Notes that the account is in use; once a minute is enough.
+    async fn touch(&self) -> Result<(), StoreError> {
+        let (account, now) = (self.state.account.clone(), self.now);
+        if now.since(account.seen_at) < TOUCH {
+            return Ok(());
+        }
+        let mailbox = &self.mediator.mailbox;
+        mailbox
+            .transact(move |tx| tx.touch_account(account.id, now))
+            .await
+    }
+
+    /// The queue that a request is about: one recipient's of the account, or all of them.
+    async fn queue(&self, recipient: Option<&str>) -> Result<Option<Queue>, StoreError> {
+        let account = self.state.account.id;
+        let Some(named) = recipient else {
+            return Ok(Some(Queue::Account(account)));
+        };
+        let Some(did) = peers::canonical(named) else {
+            return Ok(None);
+        };
+        let own = did == self.state.account.did;
+        let found = self
+            .mediator
+            .mailbox
+            .query(move |q| q.recipient(&did))
+            .await?;
+        Ok(match found {
+            Some(one) if one.account == Some(account) => Some(Queue::Recipient(one.id)),
+            // Its own DID, without mail so far.
+            None if own => Some(Queue::Account(account)),
+            _ => None,
+        })
+    }
+
+    fn not_yours(&self) -> Reply {
+        let comment = "recipient_did is not registered to the sender's account";
+        Reply::say(self.report(&Report::new(Code::NotEnrolled, comment)))
+    }
+
+    fn say(&self, version: Version, answer: Answer) -> Reply {
+        Reply::say(self.reply(answer.write(version, fresh_id())))
+    }
+
+    async fn status(&self, version: Version, recipient: Option<String>) -> Result<Reply, Refused> {
+        let Some(queue) = self.queue(recipient.as_deref()).await? else {
+            return Ok(self.not_yours());
+        };
+        let now = self.now;
+        let status = self
+            .mediator
+            .mailbox
+            .query(move |q| q.queue(queue, now))
+            .await?;
+        Ok(self.say(version, self.state_of(&status, recipient)))
+    }
+
+    fn state_of(&self, status: &QueueStatus, recipient_did: Option<String>) -> Answer {
+        Answer::Status(Status {
+            message_count: status.messages,
+            recipient_did,
+            longest_waited: status.oldest.map(|oldest| self.now.since(oldest)),
+            newest_received: status.newest,
+            oldest_received: status.oldest,
+            total_bytes: Some(status.bytes),
+            live_delivery: matches!(self.via, Via::Socket { .. })
+                && self.mediator.live.is_live(self.state.account.id),
+        })
+    }
+
+    async fn deliver(
+        &self,
+        version: Version,
+        limit: u64,
+        recipient: Option<String>,
+    ) -> Result<Reply, Refused> {
+        let Some(queue) = self.queue(recipient.as_deref()).await? else {
+            return Ok(self.not_yours());
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = limit.min(MAX_DELIVERY);
+        let now = self.now;
+        let (status, mail) = self
+            .mediator
+            .mailbox
+            .query(move |q| {
+                let mail = q.peek(queue, 0, limit, MAX_DELIVERY_BYTES, now)?;
+                let status = match mail.is_empty() {
+                    true => q.queue(queue, now)?,
+                    false => QueueStatus::default(),
+                };
+                Ok((status, mail))
+            })
+            .await?;
+        if mail.is_empty() && version == Version::V3 {
+            return Ok(self.say(version, self.state_of(&status, recipient)));
+        }
+        metrics::counter!("atcomm_mediator_handed_out_total", "how" => "delivery")
+            .increment(mail.len() as u64);
+        let messages = mail.iter().map(attachment).collect();
+        let answer = Answer::Delivery {
+            recipient_did: recipient,
+            messages,
+        };
+        Ok(self.say(version, answer))
+    }
+
+    async fn acknowledge(&self, version: Version, ids: &[String]) -> Result<Reply, Refused> {
+        let (account, now) = (self.state.account.id, self.now);
+        // Ids that cannot be ours are no messages that wait: there is nothing to remove.
+        let hashes: Vec<[u8; 32]> = ids
+            .iter()
+            .filter_map(|id| HEX.decode(id.as_bytes()).ok()?.try_into().ok())
+            .collect();
+        let (removed, status) = self
+            .mediator
+            .mailbox
+            .transact(move |tx| {
+                let removed = tx.ack(account, &hashes)?;
+                Ok((removed, tx.queue(Queue::Account(account), now)?))
+            })
+            .await?;
+        metrics::counter!("atcomm_mediator_acknowledged_total").increment(removed);
+        Ok(self.say(version, self.state_of(&status, None)))
+    }
+
+    async fn change_live(&self, version: Version, on: bool) -> Result<Reply, Refused> {
+        if on && !matches!(self.via, Via::Socket { .. }) {
+            return Ok(Reply::say(self.problem(Code::LiveModeNotSupported)));
+        }
+        let (account, now) = (self.state.account.id, self.now);
+        let (after, status) = self
+            .mediator
+            .mailbox
+            .query(move |q| {
+                let status = q.queue(Queue::Account(account), now)?;
+                Ok((q.newest_message()?, status))
+            })
+            .await?;
+        let mut answer = self.state_of(&status, None);
+        if let Answer::Status(status) = &mut answer {
+            status.live_delivery = on;
+        }
+        let mode = LiveMode {
+            after,
+            wrapped: (version == Version::V4).then(|| Wrapped {
+                sender: self.state.sender.clone(),
+                own: self.own.party.did().to_owned(),
+            }),
+        };
+        Ok(Reply {
+            live: Some(LiveChange {
+                account,
+                on: on.then_some(mode),
+            }),
+            ..self.say(version, answer)
+        })
+    }
+}
+
+/// An account's last request is noted this exactly.
+const TOUCH: std::time::Duration = std::time::Duration::from_secs(60);
+
+fn attachment(mail: &Mail) -> Attachment {
+    Attachment::message(HEX.encode(&mail.hash), &mail.body)
+}
+
+/// A wrapped delivery of messages that came while a socket was in live mode (4.0).
+pub(in crate::mediator) fn live_delivery(mail: &[Mail], now: Timestamp) -> crate::didcomm::message::Message {
+    let answer = Answer::Delivery {
+        recipient_did: None,
+        messages: mail.iter().map(attachment).collect(),
+    };
+    answer
+        .write(Version::V4, fresh_id())
+        .created_time(now.millis() / 1000)
+}
+
+/// Messages pushed at once.
+const MAX_PUSH: usize = 32;
+
+impl Inner {
+    /// Mail of an account that came after `after`, to be pushed.
+    pub(in crate::mediator) async fn news(
+        &self,
+        account: i64,
+        after: i64,
+    ) -> Result<Vec<Mail>, StoreError> {
+        let now = self.clock.now();
+        self.mailbox
+            .query(move |q| {
+                q.peek(
+                    Queue::Account(account),
+                    after,
+                    MAX_PUSH,
+                    MAX_DELIVERY_BYTES,
+                    now,
+                )
+            })
+            .await
+    }
+}

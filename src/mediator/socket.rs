@@ -1,0 +1,169 @@
+//! A conversation over one WebSocket: requests and their answers, and mail as it comes.
+//!
+//! Trust comes from each envelope, never from the socket: several DIDs may use one. What the
+//! socket itself has is whether it may be answered on, and who is in live mode on it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::live::Listening;
+use super::session::{self, LiveChange, LiveMode, Via, Wrapped};
+use super::{Answer, Inner, count_refused};
+use crate::store::{Message as Mail, StoreError};
+
+/// Accounts in live mode on one socket.
+const MAX_ACCOUNTS: usize = 16;
+
+/// One WebSocket's side of the mediator.
+pub struct SocketSession {
+    mediator: Arc<Inner>,
+    address: IpAddr,
+    /// Whether answers are wanted on it: said once, it holds.
+    answers: bool,
+    live: BTreeMap<i64, LiveAccount>,
+    /// Rung when mail comes for one of the accounts.
+    bell: Arc<Notify>,
+    /// Whether there may be mail that was not looked for yet.
+    look: bool,
+}
+
+struct LiveAccount {
+    mode: LiveMode,
+    _listening: Listening,
+}
+
+impl SocketSession {
+    pub(super) fn new(mediator: Arc<Inner>, address: IpAddr) -> Self {
+        Self {
+            mediator,
+            address,
+            answers: false,
+            live: BTreeMap::new(),
+            bell: Arc::new(Notify::new()),
+            look: false,
+        }
+    }
+
+    /// Takes one message. Returns what is to be sent now.
+    pub async fn receive(&mut self, message: &[u8]) -> Vec<Bytes> {
+        let mediator = Arc::clone(&self.mediator);
+        if let Err(refused) = mediator.by_address.charge(self.address) {
+            count_refused(&super::Refused::RateLimited(refused));
+            // A socket is slowed down where a request would be refused.
+            tokio::time::sleep(refused).await;
+        }
+        let via = Via::Socket {
+            address: self.address,
+            answers: self.answers,
+        };
+        let said = match session::receive(&mediator, message, via).await {
+            Ok(said) => said,
+            Err(refused) => {
+                // Nobody is known to answer to; what was not acknowledged will be sent again.
+                count_refused(&refused);
+                return Vec::new();
+            }
+        };
+        self.answers |= said.wants_answers;
+        if let Some(change) = said.live {
+            self.change(change);
+        }
+        match said.answer {
+            Answer::Reply(_, message) => vec![message],
+            Answer::Accepted => Vec::new(),
+        }
+    }
+
+    fn change(&mut self, change: LiveChange) {
+        let LiveChange { account, on } = change;
+        let Some(mode) = on else {
+            self.live.remove(&account);
+            return;
+        };
+        if let Some(known) = self.live.get_mut(&account) {
+            // On already: what was not pushed yet still is.
+            known.mode.wrapped = mode.wrapped;
+            return;
+        }
+        if self.live.len() >= MAX_ACCOUNTS {
+            return;
+        }
+        let listening = self.mediator.live.listen(account, &self.bell);
+        self.live.insert(
+            account,
+            LiveAccount {
+                mode,
+                _listening: listening,
+            },
+        );
+        // Mail may have come between the answer's count and the listening.
+        self.look = true;
+    }
+
+    /// Looks for mail at the next turn, whether or not anybody rang.
+    pub fn look(&mut self) {
+        self.look = !self.live.is_empty();
+    }
+
+    /// Waits for mail of those in live mode. Returns what is to be sent. Can be dropped while it
+    /// waits: nothing is passed over by that, because only what is returned moves on.
+    pub async fn live(&mut self) -> Vec<Bytes> {
+        loop {
+            if !self.look {
+                self.bell.notified().await;
+                self.look = true;
+            }
+            match self.news().await {
+                Ok(messages) if messages.is_empty() => self.look = false,
+                // There may be more than fits at once: look again after these.
+                Ok(messages) => return messages,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read mail for a socket");
+                    self.look = false;
+                }
+            }
+        }
+    }
+
+    async fn news(&mut self) -> Result<Vec<Bytes>, StoreError> {
+        let accounts: Vec<i64> = self.live.keys().copied().collect();
+        for account in accounts {
+            let Some(known) = self.live.get(&account) else {
+                continue;
+            };
+            let mail = self.mediator.news(account, known.mode.after).await?;
+            let Some(last) = mail.last().map(|last| last.id) else {
+                continue;
+            };
+            let pushed = mail.len() as u64;
+            let wrapped = known.mode.wrapped.clone();
+            let messages = match wrapped {
+                None => mail.into_iter().map(|one| one.body.into()).collect(),
+                Some(wrapped) => self.wrap(&mail, &wrapped),
+            };
+            // Nothing waits between this and the return.
+            if let Some(known) = self.live.get_mut(&account) {
+                known.mode.after = last;
+            }
+            metrics::counter!("atcomm_mediator_handed_out_total", "how" => "live")
+                .increment(pushed);
+            return Ok(messages);
+        }
+        Ok(Vec::new())
+    }
+
+    fn wrap(&self, mail: &[Mail], ends: &Wrapped) -> Vec<Bytes> {
+        let keys = self.mediator.keys();
+        // Keys that were forgotten meanwhile are answered by those of today.
+        let own = keys.identity(&ends.own).unwrap_or(keys.current());
+        let delivery = session::live_delivery(mail, self.mediator.clock.now());
+        match session::encrypt(delivery, own, &ends.sender) {
+            Ok(message) => vec![message],
+            Err(_) => Vec::new(),
+        }
+    }
+}
