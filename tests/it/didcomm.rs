@@ -81,6 +81,11 @@ impl Script {
         Self::start(library, "envelopes.py", &[])
     }
 
+    /// `client.py`: a client of a mediator, with the operations of `envelopes.py` besides.
+    pub(crate) fn client() -> Self {
+        Self::start(Library::Messaging, "client.py", &[])
+    }
+
     /// An operation that has to succeed.
     #[track_caller]
     pub(crate) fn op(&self, operation: &str, fields: Value) -> Value {
@@ -184,4 +189,76 @@ fn an_identity_made_elsewhere_opens_with_the_imported_secret() {
         script.op("import", json!({"keys": [key]}));
         assert_eq!(script.op("unpack", packed)["recipient"], kid);
     }
+}
+
+#[test]
+fn a_forward_of_the_client_is_peeled_by_the_other_library() {
+    let (client, others) = (Script::client(), Script::envelopes(Library::Sicpa));
+    let (near, far) = (others.generate(), others.generate());
+    let (alice, bob) = (client.generate(), others.generate());
+    let inner = client.op(
+        "pack",
+        json!({"message": greeting(json!({"from": alice, "to": [bob]})), "to": bob, "from": alice}),
+    );
+    let inner = text(&inner, "/packed");
+    for form in ["json", "base64"] {
+        let sent = client.op(
+            "forward",
+            json!({"next": bob, "packed": [inner, inner], "form": form, "through": [near, far],
+                "extra": {"expires_time": 2_000_000_000, "delay_milli": -5}, "post": false}),
+        );
+        let outer = peel(&others, text(&sent, "/packed"));
+        assert_eq!(outer["body"]["next"], far);
+        assert_eq!(outer["to"], json!([near]));
+        assert_eq!(outer["expires_time"], 2_000_000_000);
+        assert_eq!(outer["delay_milli"], -5);
+        let forward = peel(&others, &attached(&outer["attachments"][0]));
+        assert_eq!(forward["body"]["next"], bob);
+        assert_eq!(forward["attachments"].as_array().map(Vec::len), Some(2));
+        for attachment in forward["attachments"].as_array().expect("a list") {
+            let envelope = attached(attachment);
+            let opened = others.op("unpack", json!({"packed": envelope}));
+            assert_eq!(opened["sender"], format!("{alice}#key-2"));
+        }
+    }
+}
+
+/// The plaintext of an anonymous envelope.
+fn peel(script: &Script, packed: &str) -> Value {
+    let opened = script.op("unpack", json!({"packed": packed}));
+    assert_eq!(opened["sender"], Value::Null);
+    opened["message"].clone()
+}
+
+/// The attached envelope in either form.
+fn attached(attachment: &Value) -> String {
+    match attachment["data"]["base64"].as_str() {
+        Some(base64) => {
+            let bytes = data_encoding::BASE64URL_NOPAD.decode(base64.as_bytes());
+            String::from_utf8(bytes.expect("base64url")).expect("text")
+        }
+        None => attachment["data"]["json"].to_string(),
+    }
+}
+
+#[test]
+fn the_validator_refuses_what_does_not_fit_the_schema() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let schema = json!({"type": "object", "properties": {"limit": {"$ref": "limit.json"}}});
+    let limit = json!({"type": "integer", "minimum": 1});
+    for (name, schema) in [("request.json", schema), ("limit.json", limit)] {
+        std::fs::write(directory.path().join(name), schema.to_string()).expect("a file");
+    }
+    let arguments = [directory.path().to_str().expect("text")];
+    let validator = Script::start(Library::Messaging, "schemas.py", &arguments);
+    let check = |schema, instance| {
+        validator.try_op("check", json!({"schema": schema, "instance": instance}))
+    };
+    assert!(check("request.json", json!({"limit": 1})).is_ok());
+    let refused = check("request.json", json!({"limit": 0})).expect_err("not that few");
+    assert!(
+        text(&refused, "/error").ends_with("at $.limit"),
+        "{refused}"
+    );
+    assert!(check("absent.json", json!({})).is_err());
 }

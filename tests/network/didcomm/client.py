@@ -163,9 +163,12 @@ class Client(Envelopes):
         if message is not None:
             message = present(**{**message, **present(return_route=return_route), **extra})
             text = json.dumps(message)
-        if packed is None:
-            packed = text if plain else await self.library.pack(
-                text=text, to=to or self._mediator, sender=sender, protect=protect
+        if plain:
+            packed = text
+        elif packed is None:
+            recipient = to or self._mediator
+            packed = await self.library.pack(
+                text=text, to=recipient, sender=sender, protect=protect
             )
         sent = {"packed": packed, **present(sent=message)}
         return {**sent, **await self._carry(packed, **transport)} if post else sent
@@ -201,11 +204,12 @@ class Client(Envelopes):
         """What is in an envelope, or why it does not open, and what is attached to a delivery."""
         try:
             opened = await self.library.unpack(packed)
+            message = opened["message"]
+            if message["type"].endswith("/delivery"):
+                attachments = message.get("attachments", [])
+                opened["attached"] = [await self._attached(one) for one in attachments]
         except Exception as error:  # whatever the library raises is an answer here
             return {"refused": failure(error)}
-        if opened["message"].get("type", "").endswith("/delivery"):
-            attachments = opened["message"].get("attachments", [])
-            opened["attached"] = [await self._attached(attachment) for attachment in attachments]
         return opened
 
     async def _attached(self, attachment: Message) -> dict[str, Any]:
@@ -214,8 +218,8 @@ class Client(Envelopes):
             packed = urlsafe_b64decode(data["base64"] + "==").decode()
         else:
             packed = json.dumps(data["json"])
-        forms = sorted(data)
-        return {"id": attachment["id"], "forms": forms, "packed": packed, **await self._opened(packed)}
+        found = {"id": attachment["id"], "forms": sorted(data), "packed": packed}
+        return {**found, **await self._opened(packed)}
 
     # WebSockets.
 
@@ -227,7 +231,7 @@ class Client(Envelopes):
         return {"socket": len(self._sockets) - 1}
 
     async def frames(self, socket: int, count: int = 1, seconds: float = 10) -> dict[str, Any]:
-        """What arrived and was not yet taken, opened; fewer than `count` where no more come in time."""
+        """What arrived and was not yet taken, opened: less than `count` if no more came."""
         taken = await self._sockets[socket].take(count, seconds)
         frames = [{**frame, **await self._opened(frame["packed"])} for frame in taken]
         return {"frames": frames, "closed": self._sockets[socket].closed}

@@ -38,22 +38,26 @@ def peer_did(keys: list[tuple[str, bytes]], services: list[Document], method: in
     Ed25519 keys are for authentication, the others for key agreement.
     """
     if method == 2:
-        specs = [
-            (did_peer_2.KeySpec.authentication if curve == "Ed25519" else did_peer_2.KeySpec.key_agreement)(
-                to_multikey(curve, public)
-            )
-            for curve, public in keys
-        ]
-        return did_peer_2.generate(specs, services)
+        return did_peer_2.generate([key_spec(curve, public) for curve, public in keys], services)
     document: Document = {"verificationMethod": [], "authentication": [], "keyAgreement": []}
     for number, (curve, public) in enumerate(keys, start=1):
         kid = f"#key-{number}"
-        method_entry = {"id": kid, "type": "Multikey", "publicKeyMultibase": to_multikey(curve, public)}
-        document["verificationMethod"].append(method_entry)
+        multikey = {"id": kid, "type": "Multikey", "publicKeyMultibase": to_multikey(curve, public)}
+        document["verificationMethod"].append(multikey)
         document["authentication" if curve == "Ed25519" else "keyAgreement"].append(kid)
     if services:
-        document["service"] = [{"id": f"#service-{n}", **service} for n, service in enumerate(services)]
+        document["service"] = [
+            {"id": f"#service-{number}", **service} for number, service in enumerate(services)
+        ]
     return did_peer_4.encode(document)
+
+
+def key_spec(curve: str, public: bytes) -> did_peer_2.KeySpec:
+    """An element of a did:peer:2."""
+    material = to_multikey(curve, public)
+    if curve == "Ed25519":
+        return did_peer_2.KeySpec.authentication(material)
+    return did_peer_2.KeySpec.key_agreement(material)
 
 
 class Documents:

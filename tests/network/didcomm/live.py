@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -68,10 +69,8 @@ class Socket:
     async def take(self, count: int, seconds: float) -> list[Frame]:
         """The oldest frames, as soon as there are `count`, the time is up or the socket ended."""
         self.read()
-        try:
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._enough(count), seconds)
-        except asyncio.TimeoutError:
-            pass
         taken, self._frames = self._frames[:count], self._frames[count:]
         return taken
 

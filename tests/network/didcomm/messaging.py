@@ -1,4 +1,4 @@
-"""Envelopes by the library didcomm-messaging: authcrypt and anoncrypt over X25519, no signatures."""
+"""Envelopes by the library didcomm-messaging: authcrypt and anoncrypt, no signatures."""
 
 import json
 from importlib.metadata import version

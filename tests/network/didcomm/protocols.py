@@ -56,7 +56,7 @@ def query(version: str) -> str:
 
 
 def attachment(packed: str, form: str) -> Message:
-    """An attached envelope: `json`, `base64` (url, unpadded) or `links`, which nobody should take."""
+    """An attached envelope: as `json`, `base64` (url, unpadded) or `links`, which are no good."""
     if form == "json":
         data: Message = {"json": json.loads(packed)}
     elif form == "base64":
@@ -65,4 +65,8 @@ def attachment(packed: str, form: str) -> Message:
         data = {"links": ["http://127.0.0.1:9/"], "hash": ""}
     else:
         raise ValueError(f"no form of an attachment: {form}")
-    return {"id": str(uuid.uuid4()), "media_type": "application/didcomm-encrypted+json", "data": data}
+    return {
+        "id": str(uuid.uuid4()),
+        "media_type": "application/didcomm-encrypted+json",
+        "data": data,
+    }

@@ -74,11 +74,13 @@ async def send(dmp: DIDCommMessaging, sender: str, to: str, content: str, base: 
     endpoint = packed.get_endpoint("http")
     expect(endpoint.startswith(base), f"{endpoint} is not at {base}")
     headers = {"Content-Type": "application/didcomm-encrypted+json"}
-    async with ClientSession() as session:
-        async with session.post(endpoint, data=packed.message, headers=headers) as response:
-            expect(response.status == 202, f"a forward answers {response.status}")
-            expect(await response.read() == b"", "the answer to a forward has a body")
-            return response.status
+    async with (
+        ClientSession() as session,
+        session.post(endpoint, data=packed.message, headers=headers) as response,
+    ):
+        expect(response.status == 202, f"a forward answers {response.status}")
+        expect(await response.read() == b"", "the answer to a forward has a body")
+        return response.status
 
 
 async def run(base: str, mediator: str) -> None:

@@ -1,4 +1,4 @@
-"""Envelopes by the library didcomm: authcrypt, anoncrypt in three content encryptions, signatures."""
+"""Envelopes by the library didcomm: authcrypt, anoncrypt with three ciphers, signatures."""
 
 import json
 import warnings
@@ -140,7 +140,9 @@ class Library:
         # This library's own default content encryption of an anoncrypt is XC20P.
         enc = enc or "XC20P"
         config = PackEncryptedConfig(
-            enc_alg_anon=next(algorithm for algorithm in AnonCryptAlg if algorithm.value.enc == enc),
+            enc_alg_anon=next(
+                algorithm for algorithm in AnonCryptAlg if algorithm.value.enc == enc
+            ),
             protect_sender_id=protect,
             forward=False,
         )
