@@ -48,6 +48,7 @@ class Client(Envelopes):
             "discover": self.discover,
             "forward": self.forward,
             "open": self.open,
+            "freeze": self.freeze,
             "frames": self.frames,
             "close": self.close,
         }
@@ -223,12 +224,15 @@ class Client(Envelopes):
 
     # WebSockets.
 
-    async def open(
-        self, url: str | None = None, headers: dict[str, str] = {}, read: bool = True
-    ) -> dict[str, Any]:
-        """A new WebSocket; one that does not read leaves what comes in the buffers."""
-        self._sockets.append(await Socket.connect(url or self._ws, headers, read))
+    async def open(self, url: str | None = None, headers: dict[str, str] = {}) -> dict[str, Any]:
+        """A new WebSocket."""
+        self._sockets.append(await Socket.connect(url or self._ws, headers))
         return {"socket": len(self._sockets) - 1}
+
+    async def freeze(self, socket: int, on: bool = True) -> dict[str, Any]:
+        """Reads no more from a WebSocket, or goes on; what is sent meanwhile fills the buffers."""
+        self._sockets[socket].freeze(on)
+        return {}
 
     async def frames(self, socket: int, count: int = 1, seconds: float = 10) -> dict[str, Any]:
         """What arrived and was not yet taken, opened: less than `count` if no more came."""

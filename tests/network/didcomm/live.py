@@ -12,18 +12,18 @@ Frame = dict[str, Any]
 
 
 class Socket:
-    """One connection. What comes in is read at once, or only from the first `take` on."""
+    """One connection. What comes in is read at once, unless the connection is frozen."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._frames: list[Frame] = []
         self._news = asyncio.Condition()
-        self._reader: asyncio.Task[None] | None = None
         self._ended = False
+        self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def connect(cls, url: str, headers: dict[str, str], read: bool) -> "Socket":
-        # No pings of our own: a socket that is not read has to stay as it is.
+    async def connect(cls, url: str, headers: dict[str, str]) -> "Socket":
+        # No pings of our own: a frozen connection has to stay as it is.
         connection = await connect(
             url,
             additional_headers=headers,
@@ -31,22 +31,15 @@ class Socket:
             ping_interval=None,
             close_timeout=5,
             max_size=None,
+            max_queue=None,
             proxy=None,
         )
-        socket = cls(connection)
-        if read:
-            socket.read()
-        return socket
+        return cls(connection)
 
     @property
     def closed(self) -> int | None:
         """The code it was closed with, 1006 where nobody said one; None while it is open."""
         return self._connection.close_code
-
-    def read(self) -> None:
-        """Begins to read, unless that began before."""
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         try:
@@ -68,7 +61,6 @@ class Socket:
 
     async def take(self, count: int, seconds: float) -> list[Frame]:
         """The oldest frames, as soon as there are `count`, the time is up or the socket ended."""
-        self.read()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._enough(count), seconds)
         taken, self._frames = self._frames[:count], self._frames[count:]
@@ -77,6 +69,13 @@ class Socket:
     async def _enough(self, count: int) -> None:
         async with self._news:
             await self._news.wait_for(lambda: len(self._frames) >= count or self._ended)
+
+    def freeze(self, frozen: bool) -> None:
+        """Reads no more, pings included, as a phone without a network; or goes on."""
+        if frozen:
+            self._connection.transport.pause_reading()
+        else:
+            self._connection.transport.resume_reading()
 
     async def close(self, abort: bool) -> None:
         """Says goodbye, or lets the connection fall without a word."""
