@@ -48,4 +48,4 @@ clean: ## Remove what was built
 	$(CARGO) clean
 
 distclean: clean ## Remove what was installed for the test network, too
-	rm -rf tests/network/node_modules tests/network/.venv tests/network/.setup.lock
+	rm -rf tests/network/node_modules tests/network/.venv tests/network/.setup.lock tests/network/didcomm/.venv-*

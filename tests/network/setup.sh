@@ -2,6 +2,7 @@
 # Install what the test network needs, into this directory only:
 #   node_modules   the packages of package-lock.json (and node 22 where the machine's is older)
 #   .venv          the Python packages of requirements.txt
+#   didcomm/.venv-messaging and .venv-sicpa, the two DIDComm libraries, which cannot share one
 # Safe to run again, and safe to run twice at once. Talks on stderr.
 set -eu
 cd "$(dirname "$0")"
@@ -14,12 +15,23 @@ key() { cat "$@" setup.sh | cksum | tr ' ' '-'; }
 
 machine=$(uname -sm)
 node_key="$(key package.json package-lock.json) $machine node $(node -v 2>/dev/null || echo none)"
-venv_key="$(key requirements.txt) $machine $(python3 -V 2>/dev/null || echo none)"
+venv_key() { printf '%s %s %s' "$(key "$1")" "$machine" "$(python3 -V 2>/dev/null || echo none)"; }
 node_stamp=node_modules/.setup-stamp
-venv_stamp=.venv/.setup-stamp
 fresh() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+fresh_venv() { fresh "$1/.setup-stamp" "$(venv_key "$2")"; } # fresh_venv <directory> <list>
 
-if fresh "$node_stamp" "$node_key" && fresh "$venv_stamp" "$venv_key"; then exit 0; fi
+venv() { # venv <directory> <list> [option of pip]
+  if fresh_venv "$1" "$2"; then return; fi
+  say "installing python packages of $2 (half a minute)"
+  rm -rf "$1"
+  python3 -m venv "$1" >&2
+  nice -n 10 "$1/bin/pip" install -q --disable-pip-version-check ${3:-} -r "$2" >&2
+  printf '%s\n' "$(venv_key "$2")" >"$1/.setup-stamp"
+}
+
+if fresh "$node_stamp" "$node_key" && fresh_venv .venv requirements.txt &&
+  fresh_venv didcomm/.venv-messaging didcomm/messaging.txt &&
+  fresh_venv didcomm/.venv-sicpa didcomm/sicpa.txt; then exit 0; fi
 
 # All of them are asked for before anything is touched: a compiler that turns
 # out to be absent after a minute of downloads is the worse surprise.
@@ -71,11 +83,7 @@ if ! fresh "$node_stamp" "$node_key"; then
   printf '%s\n' "$node_key" >"$node_stamp"
 fi
 
-if ! fresh "$venv_stamp" "$venv_key"; then
-  say "installing python packages (half a minute)"
-  rm -rf .venv
-  python3 -m venv .venv >&2
-  nice -n 10 .venv/bin/pip install -q --disable-pip-version-check -r requirements.txt >&2
-  printf '%s\n' "$venv_key" >"$venv_stamp"
-fi
+venv .venv requirements.txt
+venv didcomm/.venv-messaging didcomm/messaging.txt
+venv didcomm/.venv-sicpa didcomm/sicpa.txt --no-deps # why: see the list
 say "ready"
