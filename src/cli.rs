@@ -1,6 +1,7 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
 mod log;
+mod operate;
 mod serve;
 
 #[cfg(test)]
@@ -21,7 +22,7 @@ Exit codes:
   1  failed
   2  wrong usage or configuration";
 
-/// Directory of messaging keys for atproto accounts.
+/// Directory of messaging keys and mediator of encrypted messages for atproto accounts.
 #[derive(Debug, Parser)]
 #[command(name = "atcomm", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -31,13 +32,62 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the directory
+    /// Run the directory, and the mediator where mediator.public_url is set
     ///
     /// Without a configuration it follows public sources and serves this machine only; its log
     /// says where. deploy/config.example.toml describes every setting. Each can be given in the
     /// environment too: ATCOMM_HTTP__LISTEN is `listen` under [http].
     #[command(after_help = EXIT_CODES)]
     Serve(Serve),
+    /// What waits for other mediators
+    #[command(after_help = EXIT_CODES)]
+    Relay {
+        #[command(subcommand)]
+        command: Status,
+    },
+    /// What waits to be picked up
+    #[command(after_help = EXIT_CODES)]
+    Mailbox {
+        #[command(subcommand)]
+        command: Status,
+    },
+    /// The keys of the mediator
+    #[command(after_help = EXIT_CODES)]
+    Keys {
+        #[command(subcommand)]
+        command: Keys,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Status {
+    /// Ask the service that runs on the data directory
+    #[command(after_help = EXIT_CODES)]
+    Status(Place),
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Make new keys; messages to the old ones are still opened for 30 days
+    ///
+    /// Works with the service running or not. Its DID stays the same; the did:peer in its
+    /// invitation becomes a new one.
+    #[command(after_help = EXIT_CODES)]
+    Rotate(Place),
+}
+
+/// Which service, and how its answer is shown.
+#[derive(Debug, Args)]
+struct Place {
+    /// Configuration file of the service (TOML)
+    #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
+    config: Option<PathBuf>,
+    /// Directory of the store
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Show JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -96,9 +146,18 @@ pub fn run(
     stderr: &mut dyn Write,
 ) -> Exit {
     let result = match Cli::try_parse_from(args) {
-        Ok(Cli {
-            command: Command::Serve(args),
-        }) => serve::serve(args),
+        Ok(Cli { command }) => match command {
+            Command::Serve(args) => serve::serve(args),
+            Command::Relay {
+                command: Status::Status(place),
+            } => operate::relay_status(&place, stdout),
+            Command::Mailbox {
+                command: Status::Status(place),
+            } => operate::mailbox_status(&place, stdout),
+            Command::Keys {
+                command: Keys::Rotate(place),
+            } => operate::rotate(&place, stdout),
+        },
         Err(error) => misread(&error, stdout),
     };
     match result {

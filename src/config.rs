@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::HttpSettings;
 use crate::identity::IdentitySettings;
 use crate::ingest::{SourceKind, SourceSettings};
+use crate::mediator::MediatorSettings;
 use crate::net::NetSettings;
 use crate::resolve::ResolveSettings;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub resolve: ResolveSettings,
     /// The directory.
     pub directory: DirectorySettings,
+    /// The mediator.
+    pub mediator: MediatorSettings,
     /// What is followed and walked. Absent: two public Jetstream hosts to follow and a public
     /// relay to walk. Empty: nothing, and accounts are looked at when somebody asks for them.
     pub sources: Vec<SourceSettings>,
@@ -62,6 +65,7 @@ impl Default for Config {
             identity: IdentitySettings::default(),
             resolve: ResolveSettings::default(),
             directory: DirectorySettings::default(),
+            mediator: MediatorSettings::default(),
             sources: public_sources(),
         }
     }

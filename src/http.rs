@@ -6,12 +6,14 @@
 //! with what was asked for (invariant 9).
 
 mod asker;
+mod didcomm;
 mod door;
 mod error;
 mod exposition;
 mod front;
 mod pages;
 mod params;
+mod socket;
 mod tag;
 mod xrpc;
 
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
+use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 
 pub use asker::Network;
@@ -34,6 +37,7 @@ pub use exposition::Exposition;
 
 use door::Door;
 use front::{Entrance, Front};
+use socket::Sockets;
 
 /// How long requests under way may go on after the server was told to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -90,16 +94,27 @@ pub struct HttpError {
 pub struct Http {
     door: Door,
     front: Arc<Front>,
+    sockets: Option<Sockets>,
     address: SocketAddr,
 }
 
 impl Http {
     /// Listens; connections wait until [`Http::run`]. Must be called inside a tokio runtime.
-    pub fn bind(settings: HttpSettings, resolver: Resolver) -> Result<Self, HttpError> {
+    /// Without a mediator its paths are unknown.
+    pub fn bind(
+        settings: HttpSettings,
+        resolver: Resolver,
+        mediator: Option<Mediator>,
+    ) -> Result<Self, HttpError> {
         let (listener, address) = listen(settings.listen)?;
+        let sockets = mediator
+            .as_ref()
+            .map(|mediator| Sockets::new(mediator.settings()));
+        let mediator = mediator.zip(sockets.clone());
         Ok(Self {
             door: Door::new(listener, settings.max_connections),
-            front: Arc::new(Front::new(settings, resolver)),
+            front: Arc::new(Front::new(settings, resolver, mediator)),
+            sockets,
             address,
         })
     }
@@ -109,11 +124,18 @@ impl Http {
         self.address
     }
 
-    /// Serves until `stop`; then accepts nothing more and gives requests under way [`GRACE`].
+    /// Serves until `stop`; then accepts nothing more and gives requests and sockets under way
+    /// [`GRACE`].
     pub async fn run(self, stop: CancellationToken) {
         let serving = axum::serve(self.door, Entrance::new(self.front))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
-        finish(serving, stop).await;
+        let sockets = async {
+            stop.cancelled().await;
+            if let Some(sockets) = &self.sockets {
+                sockets.end().await;
+            }
+        };
+        tokio::join!(finish(serving, stop.clone()), sockets);
     }
 }
 

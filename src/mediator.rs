@@ -252,7 +252,11 @@ impl Mediator {
     /// What a text behind `_oob=` carries, as JSON, if it is an invitation of this mediator.
     pub fn read_invitation(&self, oob: &str) -> Option<Bytes> {
         let (message, _) = out_of_band::read_parameter(oob).ok()?;
-        let ours = self.inner.keys().identity(message.from.as_deref()?).is_some();
+        let ours = self
+            .inner
+            .keys()
+            .identity(message.from.as_deref()?)
+            .is_some();
         ours.then(|| message.to_vec().into())
     }
 

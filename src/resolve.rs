@@ -392,16 +392,13 @@ impl Resolver {
     }
 
     fn charge(&self, asker: IpAddr) -> Result<(), AskError> {
-        self.inner
-            .misses
-            .charge(asker)
-            .map_err(|retry_after| {
-                metrics::counter!("atcomm_resolve_address_limited_total").increment(1);
-                AskError::OverBudget {
-                    own: true,
-                    retry_after,
-                }
-            })
+        self.inner.misses.charge(asker).map_err(|retry_after| {
+            metrics::counter!("atcomm_resolve_address_limited_total").increment(1);
+            AskError::OverBudget {
+                own: true,
+                retry_after,
+            }
+        })
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, AskError> {

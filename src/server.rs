@@ -1,5 +1,6 @@
 //! The running service: every part bound to the next, until it is told to stop.
 
+mod admin;
 mod files;
 mod measure;
 
@@ -8,7 +9,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +22,25 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::http::{Exposition, GRACE, Http, HttpError};
 use crate::identity::Identity;
-use crate::ingest::{self, Ingest, IngestError, WalkProgress};
+use crate::ingest::{self, Ingest, IngestError, SourceKind, SourceSettings, WalkProgress};
+use crate::mediator::{
+    KEYS_FILE, Keeper, Keys, Mediator, MediatorError, MediatorSettings, PublicAddress, Relay,
+};
 use crate::net::{Net, NetError};
 use crate::resolve::{Resolver, Worker};
-use crate::store::{DirectoryStore, StoreError};
+use crate::store::{DirectoryStore, MailboxStore, StoreError};
+use crate::syntax::Origin;
 
+pub use admin::{
+    AdminError, DestinationStatus, MailboxStatus, RelayStatus, Rotated, ask_mailbox_status,
+    ask_relay_status, rotate_keys,
+};
+
+use admin::Admin;
 use files::DataDir;
+
+/// The mediator's store in the data directory.
+const MAILBOX: &str = "mailbox.db";
 
 /// Longest time for everything to end: requests have [`GRACE`], and sources write what they read.
 const END: Duration = GRACE.saturating_add(Duration::from_secs(5));
@@ -62,6 +76,12 @@ pub enum ServerError {
     /// A listener that cannot be had.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A mediator that cannot run.
+    #[error(transparent)]
+    Mediator(#[from] MediatorError),
+    /// The operator's socket cannot be had.
+    #[error("cannot listen on admin.sock in the data directory: {0}")]
+    Admin(io::Error),
     /// Something else in this process records metrics already.
     #[error("metrics are recorded elsewhere in this process")]
     Recorder,
@@ -73,7 +93,10 @@ pub enum ServerError {
 impl ServerError {
     /// Whether the configuration has to be changed.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Net(_) | Self::Sources(_))
+        matches!(
+            self,
+            Self::Net(_) | Self::Sources(_) | Self::Mediator(MediatorError::Address(_))
+        )
     }
 
     /// What to do about it.
@@ -87,9 +110,15 @@ impl ServerError {
                 error: StoreError::Newer { .. },
                 ..
             } => "the file was written by a newer version of atcomm; use that one",
+            Self::Store { path, .. } if path.ends_with(MAILBOX) => {
+                "mail is nowhere else: put the file back from a backup before you give it up"
+            }
             Self::Store { .. } => {
                 "what the file holds can be fetched again: move it away and start anew"
             }
+            Self::Mediator(MediatorError::Keys(error)) => error.hint(),
+            Self::Mediator(_) => "see [mediator] in the configuration",
+            Self::Admin(_) => "the path of the data directory may be too long for a socket",
             Self::Net(_) => "see [net] in the configuration",
             Self::Sources(_) => "see [[sources]] in the configuration",
             Self::Http(_) => "choose another address with http.listen, --listen or --metrics",
@@ -107,6 +136,7 @@ pub struct Server {
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
     directory: Arc<Directory>,
+    mediator: Option<Mediator>,
     /// Locked as long as it lives; after the store, which is in it.
     _data_dir: DataDir,
 }
@@ -152,7 +182,17 @@ impl Server {
         );
         let mut http = config.http;
         http.max_connections = files::connections(http.max_connections);
-        let http = Http::bind(http, resolver.clone())?;
+        let mediator = open_mediator(
+            config.mediator,
+            &config.data_dir,
+            &config.sources,
+            &resolver,
+            clock.clone(),
+        )
+        .await?;
+        let admin = Admin::bind(&config.data_dir, mediator.clone(), clock.clone())
+            .map_err(ServerError::Admin)?;
+        let http = Http::bind(http, resolver.clone(), mediator.clone())?;
         let exposition = match &recorder {
             Some((address, handle)) => {
                 let handle = handle.clone();
@@ -171,6 +211,7 @@ impl Server {
             stop: stop.clone(),
             tasks: JoinSet::new(),
             directory: Arc::clone(&directory),
+            mediator: mediator.clone(),
             _data_dir: data_dir,
         };
         server.start("the worker", Worker::new(resolver).run(stop.clone()));
@@ -183,6 +224,11 @@ impl Server {
         if let Some((_, handle)) = recorder {
             server.start("measuring", measure::run(handle, directory, stop.clone()));
         }
+        if let Some(mediator) = mediator {
+            server.start("keeping", Keeper::new(mediator.clone()).run(stop.clone()));
+            server.start("the relay", Relay::new(mediator).run(stop.clone()));
+        }
+        server.start("the admin socket", admin.run(stop.clone()));
         server.start("http", http.run(stop.clone()));
         tracing::info!(address = %server.http, "listening");
         if let Some(exposition) = exposition {
@@ -245,13 +291,45 @@ impl Server {
             tracing::warn!("some parts did not end in time");
             self.tasks.shutdown().await;
         }
+        if let Some(mediator) = &self.mediator {
+            mediator.shutdown().await;
+        }
         self.directory.shutdown().await;
         tracing::info!("the store is closed");
         result
     }
 }
 
-fn log_sources(sources: &[ingest::SourceSettings]) {
+/// The mediator with its keys and its store, if there is to be one.
+async fn open_mediator(
+    settings: MediatorSettings,
+    data_dir: &Path,
+    sources: &[SourceSettings],
+    resolver: &Resolver,
+    clock: Clock,
+) -> Result<Option<Mediator>, ServerError> {
+    let Some(public_url) = &settings.public_url else {
+        return Ok(None);
+    };
+    let address = PublicAddress::parse(public_url, resolver.net().development())
+        .map_err(MediatorError::Address)?;
+    let path = data_dir.join(MAILBOX);
+    let (mailbox_exists, keys) = (path.exists(), data_dir.join(KEYS_FILE));
+    // Before the store, so that one is never there without the keys that it was filled under.
+    let keys =
+        Keys::open(&keys, mailbox_exists, &address, clock.now()).map_err(MediatorError::Keys)?;
+    let mailbox = MailboxStore::open(&path).map_err(|error| ServerError::Store { path, error })?;
+    let local = sources
+        .iter()
+        .filter(|source| source.kind == SourceKind::Pds)
+        .filter_map(|source| Origin::parse(&source.url).ok())
+        .collect();
+    let resolver = resolver.clone();
+    let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
+    Ok(Some(mediator))
+}
+
+fn log_sources(sources: &[SourceSettings]) {
     for source in sources {
         let connect = source.connect.as_deref().unwrap_or(&source.url);
         tracing::info!(

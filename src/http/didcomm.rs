@@ -199,7 +199,9 @@ async fn open_socket(
         .on_upgrade(move |stream| async move {
             // Without it the bytes of the socket would be taken for the head of a request.
             let _hold = activity.hold();
-            sockets.run(socket::serve(stream, session, sockets.stop())).await;
+            sockets
+                .run(socket::serve(stream, session, sockets.stop()))
+                .await;
             drop(place);
         }))
 }

@@ -24,10 +24,13 @@ use tower::Service;
 
 use super::HttpSettings;
 use super::asker::Asker;
+use super::didcomm;
 use super::door::{Activity, Door};
 use super::error::Failure;
 use super::params::{MAX_QUERY_LEN, plain_actor};
+use super::socket::Sockets;
 use super::xrpc::{self, RESOLVE_RECIPIENT};
+use crate::mediator::{ENDPOINT, Mediator};
 use crate::resolve::Resolver;
 
 /// What a browser may send, for a day.
@@ -59,11 +62,19 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn new(settings: HttpSettings, resolver: Resolver) -> Self {
+    pub(super) fn new(
+        settings: HttpSettings,
+        resolver: Resolver,
+        mediator: Option<(Mediator, Sockets)>,
+    ) -> Self {
         let method = RESOLVE_RECIPIENT.nsid;
         let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
+        let mut router = xrpc::router(resolver.clone(), settings.max_requests);
+        if let Some((mediator, sockets)) = mediator {
+            router = router.merge(didcomm::router(mediator, sockets));
+        }
         Self {
-            router: xrpc::router(resolver.clone(), settings.max_requests),
+            router,
             resolver,
             ready: requests("200"),
             not_modified: requests("304"),
@@ -185,13 +196,18 @@ impl Service<Request> for Visit {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         self.activity.begin();
         if let Some(response) = self.front.ready(&request) {
             return Either::Left(ready(Ok(response)));
         }
         let hold = self.activity.hold();
         let Self { front, peer, .. } = self.clone();
+        if request.uri().path() == ENDPOINT {
+            // For the socket that the connection may become.
+            let activity = Arc::clone(&self.activity);
+            request.extensions_mut().insert(activity);
+        }
         Either::Right(Box::pin(async move {
             let response = front.answer(request, peer).await;
             drop(hold);

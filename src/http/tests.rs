@@ -377,7 +377,7 @@ async fn a_defect_or_a_long_wait_ends_in_an_error() {
         timeout: Duration::from_millis(20),
         ..HttpSettings::default()
     };
-    let mut front = Front::new(settings, w.resolver.clone());
+    let mut front = Front::new(settings, w.resolver.clone(), None);
     front.set_router(
         Router::new()
             .route("/panic", get(async || panic!("on purpose") as &'static str))
@@ -405,7 +405,7 @@ async fn an_address_that_is_taken_is_named() {
         listen: w.address,
         ..HttpSettings::default()
     };
-    let error = Http::bind(settings, w.resolver.clone())
+    let error = Http::bind(settings, w.resolver.clone(), None)
         .err()
         .unwrap()
         .to_string();

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::asker::Asker;
+use super::didcomm;
 use super::error::Failure;
 use super::pages;
 use super::params::Params;
@@ -89,7 +90,9 @@ pub(super) fn label(path: &str) -> &'static str {
     ENDPOINTS
         .iter()
         .find(|endpoint| endpoint.path == path)
-        .map_or("other", |found| found.nsid)
+        .map(|found| found.nsid)
+        .or_else(|| didcomm::PATHS.into_iter().find(|known| *known == path))
+        .unwrap_or("other")
 }
 
 /// What handlers share.

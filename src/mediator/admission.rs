@@ -74,7 +74,12 @@ impl Policy {
 
     /// Whether an account is one whose record counts, whatever stands in it.
     fn counts(&self, entry: &Entry) -> bool {
-        let local = || entry.pds.as_ref().is_some_and(|pds| self.local.contains(pds));
+        let local = || {
+            entry
+                .pds
+                .as_ref()
+                .is_some_and(|pds| self.local.contains(pds))
+        };
         !self.deny.contains(&entry.did)
             && (self.mode != AdmissionMode::Local || self.allow.contains(&entry.did) || local())
     }
@@ -285,7 +290,8 @@ impl Admission {
             };
             any = true;
             let accounts: BTreeSet<Did> = changes.into_iter().map(|(_, did)| did).collect();
-            self.settle(accounts.into_iter().collect(), Some(last)).await?;
+            self.settle(accounts.into_iter().collect(), Some(last))
+                .await?;
             position = last;
         }
     }
@@ -326,7 +332,10 @@ impl Admission {
             .store()
             .query(move |q| {
                 let with_entry = |did: Did| Ok((q.entry(&did)?, did));
-                accounts.into_iter().map(with_entry).collect::<Result<Vec<_>, StoreError>>()
+                accounts
+                    .into_iter()
+                    .map(with_entry)
+                    .collect::<Result<Vec<_>, StoreError>>()
             })
             .await?;
         let (policy, now) = (Arc::clone(&self.policy), self.clock.now());
@@ -420,7 +429,10 @@ mod tests {
         let paused = step(&current, &Says::Paused, 10);
         assert_eq!(step(&paused, &Says::Paused, 20), paused);
         // Back again: as if nothing had been.
-        assert_eq!(allowed(&step(&paused, &here("a"), 30), "a", 365 * DAY), (true, true));
+        assert_eq!(
+            allowed(&step(&paused, &here("a"), 30), "a", 365 * DAY),
+            (true, true)
+        );
         // Gone while switched off: the clock of the new state runs from then on.
         let gone = step(&paused, &Says::Gone, 100);
         assert_eq!(allowed(&gone, "a", 100), (false, true));
@@ -428,10 +440,16 @@ mod tests {
         // Pausing does not revive what was dropped or replaced.
         assert_eq!(step(&gone, &Says::Paused, 300), gone);
         // Naming us again does.
-        assert_eq!(allowed(&step(&gone, &here("a"), 400), "a", 400), (true, true));
+        assert_eq!(
+            allowed(&step(&gone, &here("a"), 400), "a", 400),
+            (true, true)
+        );
         let twice = step(&step(&current, &here("b"), 10), &here("c"), 20);
         assert_eq!(
-            twice.iter().map(|c| (c.peer.as_str(), c.state)).collect::<Vec<_>>(),
+            twice
+                .iter()
+                .map(|c| (c.peer.as_str(), c.state))
+                .collect::<Vec<_>>(),
             [
                 ("a", ClaimState::Replaced),
                 ("b", ClaimState::Replaced),
@@ -450,11 +468,18 @@ mod tests {
             since: at(since),
         };
         let own = claim(ClaimState::Current, 0);
-        for other in [ClaimState::Dropped, ClaimState::Replaced, ClaimState::Inactive] {
+        for other in [
+            ClaimState::Dropped,
+            ClaimState::Replaced,
+            ClaimState::Inactive,
+        ] {
             let both = [own.clone(), claim(other, 0)];
             assert_eq!(
                 Standing::of(&both, at(100 * DAY)),
-                Standing { mail: true, reading: true }
+                Standing {
+                    mail: true,
+                    reading: true
+                }
             );
         }
     }

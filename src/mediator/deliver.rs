@@ -93,7 +93,9 @@ impl Inner {
             .mailbox
             .transact(move |tx| {
                 let push = |message| push(tx, message, &quota, open, now);
-                mail.iter().map(push).collect::<Result<Vec<_>, StoreError>>()
+                mail.iter()
+                    .map(push)
+                    .collect::<Result<Vec<_>, StoreError>>()
             })
             .await?;
         for outcome in &delivered {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::deliver::{Delivered, Mail};
 use super::peers;
-use super::relay::{Next, NewRelay};
+use super::relay::{NewRelay, Next};
 use super::session::Session;
 use super::{Inner, Refused, random};
 use crate::clock::Timestamp;
@@ -49,7 +49,9 @@ impl Parcel {
             })?;
             // Only encrypted messages are carried: what is not one, nobody could have sent.
             if envelope::recipient_kids(&bytes).is_empty() {
-                return Err(unreadable("an attachment of the forward is not an encrypted message"));
+                return Err(unreadable(
+                    "an attachment of the forward is not an encrypted message",
+                ));
             }
             Ok(bytes.into_owned())
         });

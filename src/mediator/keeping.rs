@@ -78,14 +78,19 @@ impl Inner {
                 Ok(accounts)
             })
             .await?;
-        accounts.into_iter().for_each(|account| self.live.wake(account));
+        accounts
+            .into_iter()
+            .for_each(|account| self.live.wake(account));
         Ok(())
     }
 
     async fn tidy(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         for _ in 0..SLICES {
-            let expired = self.mailbox.transact(move |tx| tx.expire(now, SLICE)).await?;
+            let expired = self
+                .mailbox
+                .transact(move |tx| tx.expire(now, SLICE))
+                .await?;
             metrics::counter!("atcomm_mediator_expired_total").increment(expired);
             if expired < SLICE as u64 {
                 break;

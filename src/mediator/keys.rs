@@ -74,7 +74,9 @@ impl KeysError {
                 "put the file back from a backup; without it mail under way cannot be opened. To \
                  start anew all the same, move mailbox.db away too"
             }
-            Self::Exposed(_) => "chmod 600 the file; if others could read it, run `atcomm keys rotate`",
+            Self::Exposed(_) => {
+                "chmod 600 the file; if others could read it, run `atcomm keys rotate`"
+            }
             Self::Making(_) => "this is a defect; please report it",
         }
     }
@@ -286,8 +288,8 @@ impl Generation {
         ];
         let did = PeerDid::build(&keys, &address.peer_services())
             .map_err(|error| KeysError::Making(error.to_string()))?;
-        let party = Party::resolve(did.as_str())
-            .map_err(|error| KeysError::Making(error.to_string()))?;
+        let party =
+            Party::resolve(did.as_str()).map_err(|error| KeysError::Making(error.to_string()))?;
         let [agreement, signing] = self.pair(format!("{did}#key-1"), format!("{did}#key-2"))?;
         Ok(Identity {
             party,
@@ -320,8 +322,7 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
     file.take(MAX_FILE)
         .read_to_string(&mut text)
         .map_err(unusable)?;
-    let stored: Stored =
-        serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    let stored: Stored = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
     if stored.version != 1 {
         return Err(damaged(format!("version {} is not known", stored.version)));
     }
@@ -347,7 +348,11 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
     });
     let generations: Vec<Generation> = generations.collect::<Result<_, _>>()?;
     let current = generations.iter().filter(|one| one.retired_at.is_none());
-    if current.count() != 1 || generations.last().is_none_or(|one| one.retired_at.is_some()) {
+    if current.count() != 1
+        || generations
+            .last()
+            .is_none_or(|one| one.retired_at.is_some())
+    {
         return Err(damaged("there is no present generation".to_owned()));
     }
     Ok(Some(generations))
@@ -383,7 +388,9 @@ fn write(path: &Path, generations: &[Generation]) -> Result<(), KeysError> {
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     };
     replace().map_err(|error| KeysError::File {
@@ -457,7 +464,10 @@ mod tests {
         }
         let many = open(&path, true, 41).unwrap();
         assert_eq!(many.identities.len(), 2 * MAX_GENERATIONS);
-        assert_eq!(many.current().agreement.kid(), "did:web:mail.example.com#key-83");
+        assert_eq!(
+            many.current().agreement.kid(),
+            "did:web:mail.example.com#key-83"
+        );
     }
 
     #[test]
@@ -475,8 +485,14 @@ mod tests {
             sound.replace("\"number\": 1", "\"retiredAt\": 1, \"number\": 1"),
         ] {
             std::fs::write(&path, &bad).unwrap();
-            assert!(matches!(open(&path, true, 0), Err(KeysError::Damaged { .. })), "{bad}");
-            assert!(matches!(Keys::rotate(&path, at(0)), Err(KeysError::Damaged { .. })));
+            assert!(
+                matches!(open(&path, true, 0), Err(KeysError::Damaged { .. })),
+                "{bad}"
+            );
+            assert!(matches!(
+                Keys::rotate(&path, at(0)),
+                Err(KeysError::Damaged { .. })
+            ));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
         }
     }

@@ -40,16 +40,18 @@ impl Replays {
     /// Notes a request; false if it was noted before.
     pub(super) fn is_new(&self, fingerprint: Fingerprint, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((at, oldest)) = seen.order.front().copied() {
-            if now.since(at) <= WINDOW && seen.order.len() < MAX_REQUESTS {
-                break;
-            }
-            seen.order.pop_front();
-            seen.known.remove(&oldest);
+        while let Some((at, _)) = seen.order.front()
+            && now.since(*at) > WINDOW
+        {
+            seen.forget_oldest();
         }
-        if !seen.known.insert(fingerprint) {
+        if seen.known.contains(&fingerprint) {
             return false;
         }
+        if seen.order.len() >= MAX_REQUESTS {
+            seen.forget_oldest();
+        }
+        seen.known.insert(fingerprint);
         seen.order.push_back((now, fingerprint));
         true
     }
@@ -59,6 +61,14 @@ impl Replays {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.known.remove(fingerprint);
         seen.order.retain(|(_, noted)| noted != fingerprint);
+    }
+}
+
+impl Seen {
+    fn forget_oldest(&mut self) {
+        if let Some((_, oldest)) = self.order.pop_front() {
+            self.known.remove(&oldest);
+        }
     }
 }
 

@@ -124,11 +124,7 @@ impl Reply {
 }
 
 /// Opens a message, does what it asks for and makes the answer.
-pub(super) async fn receive(
-    mediator: &Inner,
-    bytes: &[u8],
-    via: Via,
-) -> Result<Said, Refused> {
+pub(super) async fn receive(mediator: &Inner, bytes: &[u8], via: Via) -> Result<Said, Refused> {
     let keys = mediator.keys();
     let sender = peers::of_sender(mediator, bytes).await?;
     let opened = envelope::unpack(bytes, &*keys, &sender).map_err(|error| unreadable(&error))?;
@@ -137,7 +133,9 @@ pub(super) async fn receive(
     // Signed messages can be shown to others by whoever has received them: not enough to act for
     // somebody, and nothing here asks for a signature.
     let own = opened.recipient.as_deref().and_then(|kid| keys.by_kid(kid));
-    let own = own.ok_or(Refused::Unreadable("it is not encrypted to this mediator".into()))?;
+    let own = own.ok_or(Refused::Unreadable(
+        "it is not encrypted to this mediator".into(),
+    ))?;
     let session = Session {
         mediator,
         keys: &keys,
@@ -438,9 +436,11 @@ impl<'m> Session<'m, Known> {
                     return Ok(None);
                 };
                 let provisional = account.provisional_until.is_some_and(|until| now < until);
-                let reading = || Ok::<_, StoreError>(
-                    super::admission::Standing::of(&q.claims(&did)?, now).reading,
-                );
+                let reading = || {
+                    Ok::<_, StoreError>(
+                        super::admission::Standing::of(&q.claims(&did)?, now).reading,
+                    )
+                };
                 Ok((open || provisional || reading()?).then_some(account))
             })
             .await?;
@@ -483,9 +483,14 @@ pub(super) fn encrypt(
     to: &Authenticated,
 ) -> Result<Bytes, Refused> {
     let message = message.from(own.party.did()).to(to.party.did());
-    let key = to.party.key(&to.kid).filter(|key| key.curve() == Curve::X25519);
+    let key = to
+        .party
+        .key(&to.kid)
+        .filter(|key| key.curve() == Curve::X25519);
     let Some(key) = key else {
-        return Err(Refused::Unreadable("its sender has no X25519 key to answer to".into()));
+        return Err(Refused::Unreadable(
+            "its sender has no X25519 key to answer to".into(),
+        ));
     };
     match envelope::authcrypt(&message.to_vec(), &own.agreement, std::slice::from_ref(key)) {
         Ok(bytes) => Ok(bytes.into()),

@@ -37,9 +37,9 @@ impl AddressLimiter {
 
     /// Takes one from the address's allowance, or says how long to wait.
     pub fn charge(&self, address: IpAddr) -> Result<(), Duration> {
-        let limiter = self
-            .by_address
-            .get_with(group_of(address), || Arc::new(RateLimiter::direct(self.quota)));
+        let limiter = self.by_address.get_with(group_of(address), || {
+            Arc::new(RateLimiter::direct(self.quota))
+        });
         limiter
             .check()
             .map_err(|not_yet| not_yet.wait_time_from(self.clock.now()))

@@ -85,6 +85,7 @@ impl Setup {
                 ..self.http
             },
             resolver.clone(),
+            None,
         )
         .unwrap();
         let (address, stop) = (http.local_addr(), CancellationToken::new());

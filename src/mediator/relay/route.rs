@@ -75,7 +75,10 @@ impl Inner {
         }
         // The first endpoint that can be posted to; one behind another DID only where there is
         // none.
-        let direct = document.services.iter().find_map(|s| Some((s, post_to(s)?)));
+        let direct = document
+            .services
+            .iter()
+            .find_map(|s| Some((s, post_to(s)?)));
         let (service, endpoint, behind) = match direct {
             Some((service, endpoint)) => (service.clone(), endpoint, None),
             None => {
@@ -132,7 +135,9 @@ impl Inner {
             .map_err(|busy| failed(busy.to_string()))?;
         if document.services.is_empty() {
             let reason = document.reason.clone();
-            return Err(failed(reason.unwrap_or_else(|| "it has no service".to_owned())));
+            return Err(failed(
+                reason.unwrap_or_else(|| "it has no service".to_owned()),
+            ));
         }
         Ok(document)
     }

@@ -129,7 +129,10 @@ impl UnderWay {
         if count.unwrap_or(0) >= PER_DESTINATION || !self.ids.insert(row.id) {
             return false;
         }
-        *self.by_destination.entry(row.destination.clone()).or_default() += 1;
+        *self
+            .by_destination
+            .entry(row.destination.clone())
+            .or_default() += 1;
         true
     }
 
@@ -280,7 +283,11 @@ impl Inner {
 
     /// Tells the sender of a message that it was not delivered. Reports never lead to reports.
     async fn tell(&self, row: &Outbound, next: &Next, why: &str) -> Result<(), StoreError> {
-        let Some(sender) = row.sender.as_deref().and_then(|did| Party::resolve(did).ok()) else {
+        let Some(sender) = row
+            .sender
+            .as_deref()
+            .and_then(|did| Party::resolve(did).ok())
+        else {
             return Ok(());
         };
         let thread = row.thread.clone().unwrap_or_default();

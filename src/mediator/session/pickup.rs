@@ -205,7 +205,10 @@ fn attachment(mail: &Mail) -> Attachment {
 }
 
 /// A wrapped delivery of messages that came while a socket was in live mode (4.0).
-pub(in crate::mediator) fn live_delivery(mail: &[Mail], now: Timestamp) -> crate::didcomm::message::Message {
+pub(in crate::mediator) fn live_delivery(
+    mail: &[Mail],
+    now: Timestamp,
+) -> crate::didcomm::message::Message {
     let answer = Answer::Delivery {
         recipient_did: None,
         messages: mail.iter().map(attachment).collect(),

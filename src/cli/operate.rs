@@ -1,0 +1,130 @@
+//! `atcomm relay status`, `atcomm mailbox status`, `atcomm keys rotate`: talking to the service
+//! that runs on a data directory.
+
+use std::io::{self, Write};
+
+use super::{Complaint, Exit, Place};
+use crate::config::{Config, Overrides};
+use crate::server::{
+    AdminError, MailboxStatus, RelayStatus, ask_mailbox_status, ask_relay_status, rotate_keys,
+};
+
+impl From<AdminError> for Complaint {
+    fn from(error: AdminError) -> Self {
+        Self {
+            exit: Exit::Failed,
+            message: error.to_string(),
+            hint: error.hint().to_owned(),
+        }
+    }
+}
+
+/// What cannot be written has nobody who reads it, unless the disk behind it is full.
+fn unwritten(error: io::Error) -> Result<(), Complaint> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Complaint {
+        exit: Exit::Failed,
+        message: format!("cannot write the answer: {error}"),
+        hint: "look at where standard output goes".to_owned(),
+    })
+}
+
+impl Place {
+    fn data_dir(&self) -> Result<std::path::PathBuf, Complaint> {
+        let overrides = Overrides {
+            data_dir: self.data_dir.clone(),
+            ..Overrides::default()
+        };
+        Ok(Config::load(self.config.as_deref(), &overrides)?.data_dir)
+    }
+
+    fn show<T: serde::Serialize>(
+        &self,
+        answer: &T,
+        stdout: &mut dyn Write,
+        people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Complaint> {
+        let shown = match self.json {
+            true => serde_json::to_writer_pretty(&mut *stdout, answer)
+                .map_err(io::Error::from)
+                .and_then(|()| writeln!(stdout)),
+            false => people(stdout),
+        };
+        shown.or_else(unwritten)
+    }
+}
+
+/// What waits for other mediators.
+pub(super) fn relay_status(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let status = ask_relay_status(&place.data_dir()?)?;
+    place.show(&status, stdout, |out| relay_for_people(&status, out))
+}
+
+fn relay_for_people(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{} messages wait for other mediators ({} bytes)",
+        status.waiting, status.waiting_bytes
+    )?;
+    if status.destinations.is_empty() {
+        return writeln!(out, "nothing was carried anywhere yet");
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{:>8} {:>10} {:>8} {:>8} {:>8}  mediator",
+        "waiting", "delivered", "failed", "refused", "given up"
+    )?;
+    for one in &status.destinations {
+        writeln!(
+            out,
+            "{:>8} {:>10} {:>8} {:>8} {:>8}  {}",
+            one.waiting, one.delivered, one.failed, one.refused, one.given_up, one.did
+        )?;
+        if let (Some(error), true) = (&one.last_error, one.waiting > 0 || one.given_up > 0) {
+            let at = one.last_at.as_deref().unwrap_or("");
+            writeln!(out, "{:>46}  {at} {error}", "last failure:")?;
+        }
+    }
+    Ok(())
+}
+
+/// What waits here.
+pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let status = ask_mailbox_status(&place.data_dir()?)?;
+    place.show(&status, stdout, |out| {
+        let MailboxStatus {
+            did,
+            accounts,
+            messages,
+            bytes,
+            file_bytes,
+        } = &status;
+        writeln!(out, "{did}")?;
+        writeln!(out, "{accounts} accounts are registered")?;
+        writeln!(
+            out,
+            "{messages} messages wait to be picked up ({bytes} bytes)"
+        )?;
+        writeln!(out, "mailbox.db takes {file_bytes} bytes")
+    })
+}
+
+/// New keys.
+pub(super) fn rotate(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let rotated = rotate_keys(&place.data_dir()?)?;
+    place.show(&rotated, stdout, |out| {
+        writeln!(
+            out,
+            "the mediator has new keys, generation {}; messages to the old ones are opened for \
+             another 30 days",
+            rotated.generation
+        )?;
+        if !rotated.in_use {
+            writeln!(out, "no service runs; they are used when it is started")?;
+        }
+        writeln!(out, "take a new backup of mediator-keys.json")
+    })
+}
