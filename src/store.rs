@@ -10,6 +10,7 @@
 mod columns;
 mod database;
 mod directory;
+mod log;
 mod mail_row;
 mod mailbox;
 mod row;

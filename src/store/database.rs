@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::StoreError;
+use super::log::{self, Gate, Log};
 use super::schema::Schema;
 
 /// Writes waiting for the writer; a full queue makes the asker wait.
@@ -19,14 +21,17 @@ const QUEUE: usize = 4096;
 /// Most writes in one commit, so that the first of them does not wait for a whole flood.
 const GROUP: usize = 512;
 
+/// How long a connection waits for a lock that another program holds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Read connections: more than the machine has cores gains nothing, SQLite reads are CPU-bound
 /// once the pages are in memory.
 const READERS: usize = 4;
 
 /// A write that waits: run inside the open transaction, answered after its commit.
 trait Job: Send {
-    /// Whether the file took it; a refusal by the write's own logic is not the file's.
-    fn run(&mut self, conn: &Connection) -> bool;
+    /// Why it failed, if it did.
+    fn run(&mut self, conn: &Connection) -> Option<StoreError>;
     fn finish(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -41,14 +46,11 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
 {
-    fn run(&mut self, conn: &Connection) -> bool {
-        let Some(work) = self.work.take() else {
-            return true;
-        };
-        let result = in_savepoint(conn, work);
-        let taken = !matches!(result, Err(StoreError::Full | StoreError::Corrupt(_)));
+    fn run(&mut self, conn: &Connection) -> Option<StoreError> {
+        let result = in_savepoint(conn, self.work.take()?);
+        let failure = result.as_ref().err().cloned();
         self.result = Some(result);
-        taken
+        failure
     }
 
     fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
@@ -64,14 +66,23 @@ fn in_savepoint<T>(
     conn: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    conn.execute_batch("SAVEPOINT job")?;
+    run(conn, "SAVEPOINT job")?;
     let result = work(conn);
-    conn.execute_batch(if result.is_ok() {
-        "RELEASE job"
-    } else {
-        "ROLLBACK TO job; RELEASE job"
-    })?;
+    // Where the disk is full the engine may have undone the whole group: nothing is left to undo.
+    if conn.is_autocommit() {
+        return result;
+    }
+    if result.is_err() {
+        run(conn, "ROLLBACK TO job")?;
+    }
+    run(conn, "RELEASE job")?;
     result
+}
+
+/// Runs a statement that is the same each time.
+fn run(conn: &Connection, sql: &str) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute([])?;
+    Ok(())
 }
 
 /// An open database file.
@@ -85,6 +96,7 @@ pub(super) struct Database {
 struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    gate: Arc<Gate>,
 }
 
 impl Database {
@@ -96,14 +108,15 @@ impl Database {
             conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
         }
         // FULL: a commit that was acknowledged survives loss of power.
-        conn.execute_batch(
+        conn.busy_timeout(LOCK_PATIENCE)?;
+        conn.execute_batch(&format!(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = ON;
-             PRAGMA busy_timeout = 10000;
-             PRAGMA journal_size_limit = 67108864;
+             PRAGMA journal_size_limit = {};
              PRAGMA cache_size = -16384;",
-        )?;
+            log::LIMIT
+        ))?;
         conn.set_prepared_statement_cache_capacity(64);
         super::schema::migrate(&conn, schema.migrations)?;
         let mut idle = Vec::with_capacity(READERS);
@@ -113,9 +126,11 @@ impl Database {
         let healthy = Arc::new(AtomicBool::new(true));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let health = Arc::clone(&healthy);
+        let gate = Arc::new(Gate::default());
+        let log = Log::of(path, Arc::clone(&gate));
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write_loop(&conn, queue, &health))
+            .spawn(move || write_loop(&conn, queue, &health, log))
             .map_err(|e| StoreError::Engine(e.to_string()))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
@@ -123,6 +138,7 @@ impl Database {
             readers: Arc::new(Readers {
                 idle: Mutex::new(idle),
                 permits: Arc::new(Semaphore::new(READERS)),
+                gate,
             }),
             healthy,
         })
@@ -153,7 +169,7 @@ impl Database {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Runs `work` on a read connection, beside the writer.
+    /// Runs `work` on a read connection, beside the writer, on one state of the file.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -170,7 +186,9 @@ impl Database {
             let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let conn = idle().pop().ok_or(StoreError::Closed)?;
-            let result = work(&conn);
+            let inside = readers.gate.enter();
+            let result = in_view(&conn, work);
+            drop(inside);
             idle().push(conn);
             result
         })
@@ -206,15 +224,32 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let path: PathBuf = path.to_owned();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(LOCK_PATIENCE)?;
     // 8 MiB of pages each; the rest is the operating system's cache, which counts once for all.
-    conn.execute_batch(
-        "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -8192;",
-    )?;
+    conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
     conn.set_prepared_statement_cache_capacity(32);
     Ok(conn)
 }
 
-fn write_loop(conn: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, healthy: &AtomicBool) {
+/// Runs `work` so that all its statements see the same state.
+fn in_view<T>(
+    conn: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    run(conn, "BEGIN")?;
+    let result = work(conn);
+    if !conn.is_autocommit() {
+        run(conn, "COMMIT")?;
+    }
+    result
+}
+
+fn write_loop(
+    conn: &Connection,
+    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    healthy: &AtomicBool,
+    mut log: Log,
+) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP {
@@ -237,9 +272,10 @@ fn write_loop(conn: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, health
         for job in group {
             job.finish(committed.clone());
         }
+        log.tend(conn);
     }
     // Leave one file behind, not a log beside it.
-    drop(conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+    drop(log::empty(conn));
 }
 
 /// What a commit did.
@@ -254,15 +290,19 @@ enum Commit {
 
 fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<Commit, StoreError> {
     let before = total_changes(conn)?;
-    conn.execute_batch("BEGIN IMMEDIATE")?;
+    run(conn, "BEGIN IMMEDIATE")?;
     let mut taken = true;
     for job in group {
-        taken &= job.run(conn);
+        let failure = job.run(conn);
+        // A refusal by the write's own logic is not the file's.
+        taken &= !matches!(failure, Some(StoreError::Full | StoreError::Corrupt(_)));
+        if conn.is_autocommit() {
+            return Err(failure.unwrap_or(StoreError::Full));
+        }
     }
-    conn.execute_batch("COMMIT").map_err(|error| {
+    run(conn, "COMMIT").inspect_err(|_| {
         // A commit that failed may have left the transaction open.
         drop(conn.execute_batch("ROLLBACK"));
-        StoreError::from(error)
     })?;
     Ok(match total_changes(conn)? > before {
         _ if !taken => Commit::Refused,

@@ -13,6 +13,9 @@ mod outbox;
 mod queue;
 mod replay;
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Deref;
 use std::path::Path;
 
@@ -43,9 +46,7 @@ impl MailboxStore {
         T: Send + 'static,
         F: FnOnce(&MailTx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.db
-            .write(move |conn| work(&MailTx(MailQueries(conn))))
-            .await
+        self.db.write(move |conn| work(&MailTx::new(conn))).await
     }
 
     /// Runs `work` on a consistent view beside the writer.
@@ -73,6 +74,12 @@ pub struct MailQueries<'c>(&'c Connection);
 
 /// A transaction: [`MailQueries`] that see its own writes, and the writes.
 pub struct MailTx<'c>(MailQueries<'c>);
+
+impl<'c> MailTx<'c> {
+    fn new(conn: &'c Connection) -> Self {
+        Self(MailQueries(conn))
+    }
+}
 
 impl<'c> Deref for MailTx<'c> {
     type Target = MailQueries<'c>;

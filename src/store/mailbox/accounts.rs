@@ -15,6 +15,28 @@ const SEEN_GRAIN_MS: i64 = 60_000;
 /// Claims read of one DID: any number of accounts can name the same one.
 const MAX_CLAIMS: usize = 256;
 
+pub(super) const PROVISIONAL_OF_GROUP: &str = "SELECT count(*) FROM account
+ WHERE address_group = ?1 AND provisional_until > ?2";
+
+pub(super) const PROVISIONAL: &str = "SELECT count(*) FROM account WHERE provisional_until > ?1";
+
+pub(super) const LAPSED: &str = "SELECT * FROM account WHERE provisional_until <= ?1
+ ORDER BY provisional_until LIMIT ?2";
+
+pub(super) const IDLE: &str = "SELECT * FROM account WHERE seen_at < ?1 ORDER BY seen_at LIMIT ?2";
+
+pub(super) const RECIPIENTS: &str =
+    "SELECT * FROM recipient WHERE account = ?1 ORDER BY id LIMIT ?2 OFFSET ?3";
+
+pub(super) const CLAIMS: &str = "SELECT * FROM claim WHERE peer = ?1 ORDER BY state LIMIT ?2";
+
+pub(super) const CLAIMS_BEFORE: &str =
+    "SELECT * FROM claim WHERE state = ?1 AND since < ?2 ORDER BY since LIMIT ?3";
+
+pub(super) const DROP_IDLE: &str = "DELETE FROM recipient WHERE id IN (
+ SELECT id FROM recipient INDEXED BY recipient_idle
+ WHERE account IS NULL AND messages = 0 LIMIT ?1)";
+
 impl MailQueries<'_> {
     /// The account of a DID.
     pub fn account(&self, did: &str) -> Result<Option<Account>, StoreError> {
@@ -47,14 +69,11 @@ impl MailQueries<'_> {
         let count = match group {
             Some(group) => self
                 .0
-                .prepare_cached(
-                    "SELECT count(*) FROM account
-                     WHERE address_group = ?1 AND provisional_until > ?2",
-                )?
+                .prepare_cached(PROVISIONAL_OF_GROUP)?
                 .query_row(params![group, now.millis()], |row| row.get(0))?,
             None => self
                 .0
-                .prepare_cached("SELECT count(*) FROM account WHERE provisional_until > ?1")?
+                .prepare_cached(PROVISIONAL)?
                 .query_row([now.millis()], |row| row.get(0))?,
         };
         Ok(unsigned(count))
@@ -66,10 +85,7 @@ impl MailQueries<'_> {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Account>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT * FROM account WHERE provisional_until <= ?1
-             ORDER BY provisional_until LIMIT ?2",
-        )?;
+        let mut query = self.0.prepare_cached(LAPSED)?;
         collect(query.query_map(params![now.millis(), to_i64(limit)], read_account)?)
     }
 
@@ -79,9 +95,7 @@ impl MailQueries<'_> {
         before: Timestamp,
         limit: usize,
     ) -> Result<Vec<Account>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM account WHERE seen_at < ?1 ORDER BY seen_at LIMIT ?2")?;
+        let mut query = self.0.prepare_cached(IDLE)?;
         collect(query.query_map(params![before.millis(), to_i64(limit)], read_account)?)
     }
 
@@ -100,9 +114,7 @@ impl MailQueries<'_> {
         limit: usize,
         offset: usize,
     ) -> Result<Vec<Recipient>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT * FROM recipient WHERE account = ?1 ORDER BY id LIMIT ?2 OFFSET ?3",
-        )?;
+        let mut query = self.0.prepare_cached(RECIPIENTS)?;
         collect(query.query_map(
             params![account, to_i64(limit), to_i64(offset)],
             read_recipient,
@@ -120,9 +132,7 @@ impl MailQueries<'_> {
     /// What key packages say of a DID: those that stand first, and of very many not all.
     pub fn claims(&self, peer: &str) -> Result<Vec<Claim>, StoreError> {
         // The word of those that stand comes first in the alphabet.
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM claim WHERE peer = ?1 ORDER BY state LIMIT ?2")?;
+        let mut query = self.0.prepare_cached(CLAIMS)?;
         collect(query.query_map(params![peer, to_i64(MAX_CLAIMS)], read_claim)?)
     }
 
@@ -159,9 +169,7 @@ impl MailQueries<'_> {
         before: Timestamp,
         limit: usize,
     ) -> Result<Vec<Claim>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT * FROM claim WHERE state = ?1 AND since < ?2 ORDER BY since LIMIT ?3",
-        )?;
+        let mut query = self.0.prepare_cached(CLAIMS_BEFORE)?;
         collect(query.query_map(
             params![state.as_str(), before.millis(), to_i64(limit)],
             read_claim,
@@ -266,10 +274,7 @@ impl MailTx<'_> {
     pub fn drop_idle_recipients(&self, limit: usize) -> Result<u64, StoreError> {
         let dropped = self
             .conn()
-            .prepare_cached(
-                "DELETE FROM recipient WHERE id IN (
-                   SELECT id FROM recipient WHERE account IS NULL AND messages = 0 LIMIT ?1)",
-            )?
+            .prepare_cached(DROP_IDLE)?
             .execute([to_i64(limit)])?;
         Ok(dropped as u64)
     }

@@ -16,6 +16,16 @@ const MAX_DUE_BYTES: u64 = 8 << 20;
 /// Longest reason kept of a failure, in characters.
 const MAX_ERROR_CHARS: usize = 300;
 
+pub(super) const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
+ WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
+
+pub(super) const WAITING: &str = "SELECT did FROM destination WHERE waiting > 0";
+
+pub(super) const OUTCOMES: &str = "SELECT * FROM destination ORDER BY last_at DESC LIMIT ?1";
+
+pub(super) const PRUNE: &str = "DELETE FROM destination WHERE did IN (
+   SELECT did FROM destination WHERE last_at < ?1 AND waiting = 0 LIMIT ?2)";
+
 /// A message that is due, its body not yet read.
 struct Due {
     /// How many messages of the same destination come before it.
@@ -24,11 +34,6 @@ struct Due {
     id: i64,
     size: u64,
 }
-
-const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
- WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
-
-const WAITING: &str = "SELECT did FROM destination WHERE waiting > 0";
 
 impl MailQueries<'_> {
     /// Messages to be tried by `now`, at most `limit`, none for the destinations in `except`.
@@ -115,9 +120,7 @@ impl MailQueries<'_> {
 
     /// How it went with the destinations, those that were tried last first, at most `limit`.
     pub fn relay_outcomes(&self, limit: usize) -> Result<Vec<RelayOutcome>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM destination ORDER BY last_at DESC LIMIT ?1")?;
+        let mut query = self.0.prepare_cached(OUTCOMES)?;
         collect(query.query_map([to_i64(limit)], read_outcome)?)
     }
 }
@@ -233,10 +236,7 @@ impl MailTx<'_> {
     pub fn prune_outcomes(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let pruned = self
             .conn()
-            .prepare_cached(
-                "DELETE FROM destination WHERE did IN (
-                   SELECT did FROM destination WHERE last_at < ?1 AND waiting = 0 LIMIT ?2)",
-            )?
+            .prepare_cached(PRUNE)?
             .execute(params![before.millis(), to_i64(limit)])?;
         Ok(pruned as u64)
     }

@@ -8,6 +8,41 @@ use super::super::mail_row::{Message, Push, Pushed, Queue, QueueStatus, Quota};
 use super::{MailQueries, MailTx};
 use crate::clock::Timestamp;
 
+pub(super) const OF_ACCOUNT: &str =
+    "SELECT id, did FROM recipient WHERE account = ?1 AND messages > 0";
+
+pub(super) const OF_RECIPIENT: &str =
+    "SELECT id, did FROM recipient WHERE id = ?1 AND messages > 0";
+
+pub(super) const STATUS: &str =
+    "SELECT count(*), coalesce(sum(size), 0), min(stored_at), max(stored_at)
+ FROM message INDEXED BY message_queue
+ WHERE recipient = ?1 AND available_at <= ?2 AND expires_at > ?2";
+
+pub(super) const CHOOSE: &str = "SELECT id, size FROM message INDEXED BY message_queue
+ WHERE recipient = ?1 AND id > ?2 AND available_at <= ?3 AND expires_at > ?3
+ ORDER BY id LIMIT ?4";
+
+/// The quotas are looked at in the statement that stores, so that the common push is one.
+pub(super) const PUSH: &str = "INSERT INTO message
+   (recipient, hash, size, stored_at, available_at, expires_at, body)
+ SELECT r.id, ?2, ?3, ?4, ?5, ?6, ?7 FROM recipient r, total t
+ WHERE r.id = ?1 AND t.name = 'mail'
+   AND r.messages < ?8 AND r.bytes + ?3 <= ?9 AND t.bytes + ?3 <= ?10
+ ON CONFLICT (recipient, hash) DO NOTHING";
+
+pub(super) const READ: &str = "SELECT hash, stored_at, expires_at, body FROM message WHERE id = ?1";
+
+pub(super) const WAITS: &str = "SELECT 1 FROM message WHERE recipient = ?1 AND hash = ?2";
+
+pub(super) const ACK: &str = "DELETE FROM message WHERE recipient = ?1 AND hash = ?2";
+
+pub(super) const DELAYED: &str = "SELECT id FROM message
+ WHERE available_at > stored_at AND available_at <= ?1 ORDER BY available_at, id LIMIT ?2";
+
+pub(super) const EXPIRE: &str = "DELETE FROM message WHERE id IN (
+   SELECT id FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+
 /// A message chosen for delivery, its body not yet read.
 struct Chosen {
     id: i64,
@@ -72,9 +107,7 @@ impl MailQueries<'_> {
         }
         chosen.sort_unstable_by_key(|message| message.id);
         chosen.truncate(limit);
-        let mut read = self.0.prepare_cached(
-            "SELECT hash, stored_at, expires_at, body FROM message WHERE id = ?1",
-        )?;
+        let mut read = self.0.prepare_cached(READ)?;
         let mut messages = Vec::new();
         let mut bytes = 0_u64;
         for Chosen { id, size, source } in chosen {
@@ -115,35 +148,13 @@ impl MailQueries<'_> {
     /// The recipients of a queue that have mail: ids and DIDs.
     fn sources(&self, queue: Queue) -> Result<Vec<(i64, String)>, StoreError> {
         let (sql, id) = match queue {
-            Queue::Account(id) => (
-                "SELECT id, did FROM recipient WHERE account = ?1 AND messages > 0",
-                id,
-            ),
-            Queue::Recipient(id) => (
-                "SELECT id, did FROM recipient WHERE id = ?1 AND messages > 0",
-                id,
-            ),
+            Queue::Account(id) => (OF_ACCOUNT, id),
+            Queue::Recipient(id) => (OF_RECIPIENT, id),
         };
         let mut query = self.0.prepare_cached(sql)?;
         collect(query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 }
-
-const STATUS: &str = "SELECT count(*), coalesce(sum(size), 0), min(stored_at), max(stored_at)
- FROM message INDEXED BY message_queue
- WHERE recipient = ?1 AND available_at <= ?2 AND expires_at > ?2";
-
-const CHOOSE: &str = "SELECT id, size FROM message INDEXED BY message_queue
- WHERE recipient = ?1 AND id > ?2 AND available_at <= ?3 AND expires_at > ?3
- ORDER BY id LIMIT ?4";
-
-/// The quotas are looked at in the statement that stores, so that the common push is one.
-const PUSH: &str = "INSERT INTO message
-   (recipient, hash, size, stored_at, available_at, expires_at, body)
- SELECT r.id, ?2, ?3, ?4, ?5, ?6, ?7 FROM recipient r, total t
- WHERE r.id = ?1 AND t.name = 'mail'
-   AND r.messages < ?8 AND r.bytes + ?3 <= ?9 AND t.bytes + ?3 <= ?10
- ON CONFLICT (recipient, hash) DO NOTHING";
 
 impl MailTx<'_> {
     /// Stores a message for a recipient, once: the same bytes are a duplicate while they wait, and
@@ -167,9 +178,7 @@ impl MailTx<'_> {
             return Ok(Pushed::Stored(self.conn().last_insert_rowid()));
         }
         // A repeated message is no news to a full queue either.
-        let mut waits = self
-            .conn()
-            .prepare_cached("SELECT 1 FROM message WHERE recipient = ?1 AND hash = ?2")?;
+        let mut waits = self.conn().prepare_cached(WAITS)?;
         if waits.exists(params![push.recipient, push.hash])? {
             return Ok(Pushed::Duplicate);
         }
@@ -194,9 +203,7 @@ impl MailTx<'_> {
     /// Removes the messages with these hashes from all recipients bound to an account. Hashes that
     /// do not wait there are passed over. Returns how many messages went. Idempotent.
     pub fn ack(&self, account: i64, hashes: &[[u8; 32]]) -> Result<u64, StoreError> {
-        let mut remove = self
-            .conn()
-            .prepare_cached("DELETE FROM message WHERE recipient = ?1 AND hash = ?2")?;
+        let mut remove = self.conn().prepare_cached(ACK)?;
         let mut removed = 0;
         for (recipient, _) in self.sources(Queue::Account(account))? {
             for hash in hashes {
@@ -210,10 +217,7 @@ impl MailTx<'_> {
     /// most `limit` of them. Returns the ids of their recipients, each once.
     pub fn release(&self, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
         let due: Vec<i64> = {
-            let mut query = self.conn().prepare_cached(
-                "SELECT id FROM message WHERE available_at > stored_at AND available_at <= ?1
-                 ORDER BY available_at, id LIMIT ?2",
-            )?;
+            let mut query = self.conn().prepare_cached(DELAYED)?;
             collect(query.query_map(params![now.millis(), to_i64(limit)], |row| row.get(0))?)?
         };
         let mut take = self.conn().prepare_cached(
@@ -254,10 +258,7 @@ impl MailTx<'_> {
     pub fn expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let expired = self
             .conn()
-            .prepare_cached(
-                "DELETE FROM message WHERE id IN (
-                   SELECT id FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-            )?
+            .prepare_cached(EXPIRE)?
             .execute(params![now.millis(), to_i64(limit)])?;
         Ok(expired as u64)
     }

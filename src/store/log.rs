@@ -1,0 +1,136 @@
+//! The log beside a file, kept from growing.
+//!
+//! The engine moves what is committed from the log into the file as it goes, but only up to the
+//! oldest state that somebody reads, and starts the log anew only when nobody reads in it. Readers
+//! that follow each other without a gap would have it grow for ever: once it is too long, new ones
+//! wait at the gate until those inside have left.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+/// Bytes of the log from which on it is emptied.
+pub(super) const LIMIT: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
+
+/// How long readers at the gate, and the writer, wait for the readers inside.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Where readers are held up for a moment.
+#[derive(Default)]
+pub(super) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    inside: usize,
+    closed: bool,
+}
+
+/// A reader who is inside.
+pub(super) struct Inside<'g>(&'g Gate);
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a reader in, once the gate is open.
+    pub(super) fn enter(&self) -> Inside<'_> {
+        let state = self.changed.wait_while(self.state(), |state| state.closed);
+        state.unwrap_or_else(PoisonError::into_inner).inside += 1;
+        Inside(self)
+    }
+
+    /// Runs `work` while nobody is inside; `None` when somebody does not leave in time.
+    fn alone<T>(&self, patience: Duration, work: impl FnOnce() -> T) -> Option<T> {
+        let mut state = self.state();
+        state.closed = true;
+        let (state, late) = self
+            .changed
+            .wait_timeout_while(state, patience, |state| state.inside > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        let done = (!late.timed_out()).then(work);
+        self.state().closed = false;
+        self.changed.notify_all();
+        done
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.state().inside -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// The log, as its writer sees it.
+pub(super) struct Log {
+    path: PathBuf,
+    gate: Arc<Gate>,
+    limit: u64,
+}
+
+impl Log {
+    /// The log of a file, all of whose readers in this program pass `gate`.
+    pub(super) fn of(file: &Path, gate: Arc<Gate>) -> Self {
+        let mut path = file.to_owned().into_os_string();
+        path.push("-wal");
+        Self {
+            path: path.into(),
+            gate,
+            limit: LIMIT,
+        }
+    }
+
+    /// Empties the log once it is too long. While somebody reads for long it goes on growing, and
+    /// is tried again when it has grown by as much.
+    pub(super) fn tend(&mut self, conn: &Connection) {
+        let len = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        if len <= self.limit {
+            return;
+        }
+        let emptied = self.gate.alone(PATIENCE, || empty(conn));
+        self.limit = match emptied {
+            Some(Ok(true)) => LIMIT,
+            _ => len.saturating_add(LIMIT),
+        };
+    }
+}
+
+/// Moves all of the log into the file. Returns whether nobody was in the way; other programs may
+/// read, too.
+pub(super) fn empty(conn: &Connection) -> Result<bool, rusqlite::Error> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        row.get::<_, bool>(0).map(|busy| !busy)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_waits_for_who_is_inside_and_opens_again() {
+        let gate = Arc::new(Gate::default());
+        let inside = gate.enter();
+        assert_eq!(gate.alone(Duration::from_millis(10), || ()), None);
+        drop(gate.enter());
+        let leaver = {
+            let gate = Arc::clone(&gate);
+            std::thread::spawn(move || {
+                let inside = gate.enter();
+                std::thread::sleep(Duration::from_millis(50));
+                drop(inside);
+            })
+        };
+        drop(inside);
+        let done = gate.alone(Duration::from_secs(60), || gate.state().inside);
+        assert_eq!(done, Some(0));
+        leaver.join().unwrap();
+    }
+}

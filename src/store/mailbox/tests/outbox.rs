@@ -1,0 +1,211 @@
+use super::*;
+
+const AMPLE_OUT: OutboxQuota = OutboxQuota {
+    per_destination_messages: 1 << 40,
+    per_destination_bytes: 1 << 40,
+    total_bytes: 1 << 40,
+};
+
+fn outbound<'a>(destination: &'a str, text: &'a str) -> NewOutbound<'a> {
+    NewOutbound {
+        destination,
+        route: "{}",
+        hash: hash(text.as_bytes()),
+        body: text.as_bytes(),
+        sender: Some("did:peer:sender"),
+        thread: None,
+        now: at(0),
+        next_at: at(0),
+        expires_at: at(100),
+    }
+}
+
+async fn push(f: &Fixture, destination: &str, text: &str, next_at: i64) -> OutPushed {
+    let (destination, text) = (destination.to_owned(), text.to_owned());
+    f.write(move |tx| {
+        let new = NewOutbound {
+            next_at: at(next_at),
+            ..outbound(&destination, &text)
+        };
+        tx.outbox_push(&new, &AMPLE_OUT)
+    })
+    .await
+}
+
+async fn due(f: &Fixture, now: i64, limit: usize, except: &[&str]) -> Vec<String> {
+    let except: Vec<_> = except.iter().map(|&did| did.to_owned()).collect();
+    f.read(move |q| q.outbox_due(at(now), limit, &except))
+        .await
+        .into_iter()
+        .map(|row| String::from_utf8(row.body).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_message_is_tried_put_off_and_ended() {
+    let f = open();
+    let OutPushed::Stored(id) = push(&f, "did:web:m", "one", 5).await else {
+        panic!("not stored");
+    };
+    assert_eq!(push(&f, "did:web:m", "one", 5).await, OutPushed::Duplicate);
+    assert!(due(&f, 4, 9, &[]).await.is_empty());
+    let rows = f.read(|q| q.outbox_due(at(5), 9, &[])).await;
+    let expected = Outbound {
+        id,
+        destination: "did:web:m".to_owned(),
+        route: "{}".to_owned(),
+        hash: hash(b"one"),
+        body: b"one".to_vec(),
+        sender: Some("did:peer:sender".to_owned()),
+        thread: None,
+        attempts: 0,
+        next_at: at(5),
+        created_at: at(0),
+        expires_at: at(100),
+    };
+    assert_eq!(rows, [expected]);
+
+    let long = "é".repeat(1000);
+    f.write(move |tx| tx.outbox_retry(id, at(50), &long, at(6)))
+        .await;
+    assert!(due(&f, 49, 9, &[]).await.is_empty());
+    let rows = f.read(|q| q.outbox_due(at(50), 9, &[])).await;
+    assert_eq!(rows[0].attempts, 1);
+    let outcome = f.read(|q| q.relay_outcomes(9)).await.remove(0);
+    assert_eq!((outcome.waiting, outcome.failed), (1, 1));
+    assert_eq!(outcome.last_error.unwrap().chars().count(), 300);
+    assert_eq!(outcome.last_at, Some(at(6)));
+
+    assert!(
+        f.write(move |tx| tx.outbox_done(id, Outcome::Delivered, at(51)))
+            .await
+    );
+    assert!(
+        !f.write(move |tx| tx.outbox_done(id, Outcome::GivenUp, at(52)))
+            .await
+    );
+    // What is gone is not counted any more.
+    f.write(move |tx| tx.outbox_retry(id, at(50), "late", at(53)))
+        .await;
+    let outcome = f.read(|q| q.relay_outcomes(9)).await.remove(0);
+    assert_eq!((outcome.waiting, outcome.waiting_bytes), (0, 0));
+    assert_eq!(
+        (outcome.delivered, outcome.given_up, outcome.failed),
+        (1, 0, 1)
+    );
+    assert_eq!(outcome.last_at, Some(at(51)));
+    assert_eq!(f.read(|q| q.outbox_totals()).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_busy_destination_holds_up_no_other() {
+    let f = open();
+    for n in 0..50 {
+        push(&f, "did:web:busy", &format!("busy{n}"), n).await;
+    }
+    push(&f, "did:web:a", "a0", 60).await;
+    push(&f, "did:web:a", "a1", 61).await;
+    push(&f, "did:web:b", "b0", 62).await;
+    push(&f, "did:web:later", "later", 99).await;
+    assert_eq!(due(&f, 70, 3, &[]).await, ["busy0", "a0", "b0"]);
+    assert_eq!(due(&f, 70, 2, &[]).await, ["busy0", "a0"]);
+    assert_eq!(
+        due(&f, 70, 6, &[]).await,
+        ["busy0", "a0", "b0", "busy1", "a1"]
+    );
+    assert_eq!(due(&f, 70, 3, &["did:web:busy"]).await, ["a0", "b0", "a1"]);
+    assert_eq!(due(&f, 70, 100, &[]).await.len(), 37);
+    assert!(due(&f, 70, 0, &[]).await.is_empty());
+    let except = ["did:web:busy", "did:web:a", "did:web:b"];
+    assert!(due(&f, 70, 9, &except).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_answer_of_what_is_due_is_bounded_in_bytes() {
+    let f = open();
+    f.write(|tx| {
+        for n in 0..12_u8 {
+            let body = vec![n; 1 << 20];
+            let new = NewOutbound {
+                hash: hash(&body),
+                body: &body,
+                ..outbound("did:web:m", "")
+            };
+            tx.outbox_push(&new, &AMPLE_OUT)?;
+        }
+        Ok(())
+    })
+    .await;
+    assert_eq!(f.read(|q| q.outbox_due(at(0), 99, &[])).await.len(), 8);
+}
+
+#[tokio::test]
+async fn quotas_of_the_outbox_may_be_reached_and_not_passed() {
+    let f = open();
+    let push = |destination: &'static str, text: &'static str, quota: (u64, u64, u64)| {
+        f.store.transact(move |tx| {
+            let quota = OutboxQuota {
+                per_destination_messages: quota.0,
+                per_destination_bytes: quota.1,
+                total_bytes: quota.2,
+            };
+            tx.outbox_push(&outbound(destination, text), &quota)
+        })
+    };
+    let full = OutPushed::DestinationFull;
+    assert_eq!(push("did:web:a", "aa", (0, 9, 9)).await.unwrap(), full);
+    assert_eq!(push("did:web:a", "aa", (9, 1, 9)).await.unwrap(), full);
+    let refused = push("did:web:a", "aa", (9, 9, 1)).await.unwrap();
+    assert_eq!(refused, OutPushed::StoreFull);
+    let stored = push("did:web:a", "aa", (1, 2, 2)).await.unwrap();
+    assert!(matches!(stored, OutPushed::Stored(_)));
+    assert_eq!(push("did:web:a", "b", (1, 9, 9)).await.unwrap(), full);
+    let again = push("did:web:a", "aa", (1, 2, 2)).await.unwrap();
+    assert_eq!(again, OutPushed::Duplicate);
+    let other = push("did:web:b", "b", (1, 1, 3)).await.unwrap();
+    assert!(matches!(other, OutPushed::Stored(_)));
+    assert_eq!(f.read(|q| q.outbox_of("did:web:a")).await, (1, 2));
+    assert_eq!(f.read(|q| q.outbox_of("did:web:none")).await, (0, 0));
+    assert_eq!(f.read(|q| q.outbox_totals()).await, (2, 3));
+}
+
+#[tokio::test]
+async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
+    let f = open();
+    let mut ids = Vec::new();
+    for (destination, text) in [
+        ("did:web:a", "1"),
+        ("did:web:a", "2"),
+        ("did:web:b", "3"),
+        ("did:web:c", "4"),
+    ] {
+        let OutPushed::Stored(id) = push(&f, destination, text, 0).await else {
+            panic!("not stored");
+        };
+        ids.push(id);
+    }
+    for (id, outcome, now) in [
+        (ids[0], Outcome::Refused, 10),
+        (ids[2], Outcome::GivenUp, 20),
+    ] {
+        f.write(move |tx| tx.outbox_done(id, outcome, at(now)))
+            .await;
+    }
+    let outcomes = f.read(|q| q.relay_outcomes(9)).await;
+    let outcomes: Vec<_> = outcomes
+        .iter()
+        .map(|o| (o.destination.as_str(), o.waiting, o.refused, o.given_up))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("did:web:b", 0, 0, 1),
+            ("did:web:a", 1, 1, 0),
+            ("did:web:c", 1, 0, 0)
+        ]
+    );
+    // Something waits for a; nothing was tried with c.
+    assert_eq!(f.write(|tx| tx.prune_outcomes(at(20), 9)).await, 0);
+    assert_eq!(f.write(|tx| tx.prune_outcomes(at(21), 9)).await, 1);
+    assert_eq!(f.read(|q| q.relay_outcomes(9)).await.len(), 2);
+}

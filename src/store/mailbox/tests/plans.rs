@@ -1,0 +1,82 @@
+//! The queries that are asked often, or of large tables, walk indexes and sort nothing.
+
+use rusqlite::Connection;
+
+use super::super::super::schema;
+use super::super::{accounts, outbox, queue};
+
+/// The plan of a query, one line for each step.
+fn plan(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut query = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    for n in 1..=query.parameter_count() {
+        query.raw_bind_parameter(n, 1).unwrap();
+    }
+    let mut rows = query.raw_query();
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().unwrap() {
+        lines.push(row.get::<_, String>("detail").unwrap());
+    }
+    lines
+}
+
+#[test]
+fn queries_use_their_indexes() {
+    let conn = Connection::open_in_memory().unwrap();
+    schema::migrate(&conn, schema::MAILBOX.migrations).unwrap();
+    for (sql, index) in [
+        (queue::OF_ACCOUNT, "INDEX recipient_account"),
+        (queue::OF_RECIPIENT, "INTEGER PRIMARY KEY"),
+        (queue::STATUS, "COVERING INDEX message_queue (recipient=?)"),
+        (
+            queue::CHOOSE,
+            "COVERING INDEX message_queue (recipient=? AND id>?)",
+        ),
+        (queue::PUSH, "SEARCH r USING INTEGER PRIMARY KEY"),
+        (queue::READ, "INTEGER PRIMARY KEY"),
+        (queue::WAITS, "INDEX message_hash (recipient=? AND hash=?)"),
+        (queue::ACK, "INDEX message_hash (recipient=? AND hash=?)"),
+        (queue::DELAYED, "INDEX message_delayed"),
+        (queue::EXPIRE, "INDEX message_expiry"),
+        (outbox::WAITING, "INDEX destination_waiting"),
+        (
+            outbox::DUE,
+            "COVERING INDEX outbound_due (destination=? AND next_at<?)",
+        ),
+        (outbox::OUTCOMES, "INDEX destination_last"),
+        (outbox::PRUNE, "INDEX destination_last"),
+        (
+            accounts::PROVISIONAL_OF_GROUP,
+            "COVERING INDEX account_group",
+        ),
+        (accounts::PROVISIONAL, "COVERING INDEX account_provisional"),
+        (accounts::LAPSED, "INDEX account_provisional"),
+        (accounts::IDLE, "INDEX account_seen"),
+        (accounts::RECIPIENTS, "INDEX recipient_account (account=?)"),
+        (accounts::CLAIMS, "INDEX claim_peer (peer=?)"),
+        (
+            accounts::CLAIMS_BEFORE,
+            "INDEX claim_age (state=? AND since<?)",
+        ),
+        (accounts::DROP_IDLE, "INDEX recipient_idle"),
+    ] {
+        let plan = plan(&conn, sql);
+        assert!(
+            plan.iter().any(|line| line.contains(index)),
+            "{sql}: {plan:?}"
+        );
+        for line in &plan {
+            // Only an index in the wished order, or a partial one, may be walked from its end.
+            let walk = line.starts_with("SCAN") && !line.contains("INDEX");
+            assert!(!walk && !line.contains("TEMP B-TREE"), "{sql}: {plan:?}");
+        }
+    }
+}
+
+#[test]
+fn the_check_of_plans_sees_what_it_forbids() {
+    let conn = Connection::open_in_memory().unwrap();
+    schema::migrate(&conn, schema::MAILBOX.migrations).unwrap();
+    let sorted = plan(&conn, "SELECT * FROM message ORDER BY size");
+    assert!(sorted.contains(&"SCAN message".to_owned()));
+    assert!(sorted.iter().any(|line| line.contains("TEMP B-TREE")));
+}

@@ -1,0 +1,198 @@
+use super::*;
+
+#[tokio::test]
+async fn mail_comes_oldest_first_of_one_recipient_or_of_all() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x", "did:peer:y"]).await;
+    let (_, others) = f.account("did:peer:b", &["did:peer:z"]).await;
+    let (x, y) = (ids[0], ids[1]);
+    for (to, text) in [(x, "1"), (y, "2"), (others[0], "other"), (x, "3"), (y, "4")] {
+        assert!(matches!(f.push(to, text).await, Pushed::Stored(_)));
+    }
+    let all = Queue::Account(a);
+    assert_eq!(f.texts(all, 0, 9, 99).await, ["1", "2", "3", "4"]);
+    assert_eq!(f.texts(Queue::Recipient(y), 0, 9, 99).await, ["2", "4"]);
+    assert_eq!(f.texts(all, 0, 3, 99).await, ["1", "2", "3"]);
+    assert!(f.texts(all, 0, 0, 99).await.is_empty());
+    // Whoever reads on from the last id gets the rest.
+    let first = f.read(move |q| q.peek(all, 0, 3, 99, at(1))).await;
+    assert_eq!(first[1].recipient, "did:peer:y");
+    assert_eq!((first[1].stored_at, first[1].expires_at), (at(0), at(100)));
+    assert_eq!(f.texts(all, first[2].id, 9, 99).await, ["4"]);
+    // Nothing leaves by being read.
+    assert_eq!(f.read(|q| q.totals()).await, (5, 9));
+}
+
+#[tokio::test]
+async fn a_delivery_is_bounded_in_bytes_and_never_empty_for_it() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x", "did:peer:y"]).await;
+    for (n, text) in ["aaaaa", "bbb", "cc", "dddddd"].into_iter().enumerate() {
+        f.push(ids[n % 2], text).await;
+    }
+    let all = Queue::Account(a);
+    assert_eq!(f.texts(all, 0, 9, 0).await, ["aaaaa"]);
+    assert_eq!(f.texts(all, 0, 9, 7).await, ["aaaaa"]);
+    assert_eq!(f.texts(all, 0, 9, 8).await, ["aaaaa", "bbb"]);
+    assert_eq!(f.texts(all, 0, 9, 15).await, ["aaaaa", "bbb", "cc"]);
+    assert_eq!(f.texts(all, 0, 9, 16).await.len(), 4);
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_one_message_while_they_wait() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x", "did:peer:y"]).await;
+    let Pushed::Stored(first) = f.push(ids[0], "same").await else {
+        panic!("not stored");
+    };
+    assert_eq!(f.push(ids[0], "same").await, Pushed::Duplicate);
+    // A duplicate says so although the queue is full.
+    let full = Quota {
+        messages: 1,
+        ..AMPLE
+    };
+    let recipient = ids[0];
+    let pushed = f
+        .write(move |tx| tx.push(&message(recipient, "same"), &full))
+        .await;
+    assert_eq!(pushed, Pushed::Duplicate);
+    // For another recipient it is another message.
+    assert!(matches!(f.push(ids[1], "same").await, Pushed::Stored(_)));
+    assert_eq!(f.read(|q| q.totals()).await, (2, 8));
+    // One acknowledgement is for all that the account reads.
+    assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"same")])).await, 2);
+    assert_eq!(f.read(|q| q.totals()).await, (0, 0));
+    // Afterwards it is new, and comes later.
+    let again = f.push(ids[0], "same").await;
+    assert!(matches!(again, Pushed::Stored(id) if id > first));
+}
+
+#[tokio::test]
+async fn inv3_only_the_reading_account_can_acknowledge() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let (b, _) = f.account("did:peer:b", &["did:peer:y"]).await;
+    for text in ["1", "2", "3"] {
+        f.push(ids[0], text).await;
+    }
+    let hashes = [hash(b"1"), hash(b"3"), hash(b"unknown"), hash(b"1")];
+    assert_eq!(f.write(move |tx| tx.ack(b, &hashes)).await, 0);
+    assert_eq!(f.write(move |tx| tx.ack(a, &hashes)).await, 2);
+    assert_eq!(f.write(move |tx| tx.ack(a, &hashes)).await, 0);
+    assert_eq!(f.texts(Queue::Account(a), 0, 9, 99).await, ["2"]);
+    // Who lost the recipient lost its mail.
+    f.write(move |tx| tx.rebind("did:peer:x", b)).await;
+    assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"2")])).await, 0);
+    assert!(f.texts(Queue::Account(a), 0, 9, 99).await.is_empty());
+    assert_eq!(f.write(move |tx| tx.ack(b, &[hash(b"2")])).await, 1);
+}
+
+#[tokio::test]
+async fn quotas_may_be_reached_and_not_passed() {
+    let f = open();
+    let (_, ids) = f.account("did:peer:a", &["did:peer:x", "did:peer:y"]).await;
+    let (x, y) = (ids[0], ids[1]);
+    let push = |recipient, text: &'static str, messages, bytes, total_bytes| {
+        f.store.transact(move |tx| {
+            let quota = Quota {
+                messages,
+                bytes,
+                total_bytes,
+            };
+            tx.push(&message(recipient, text), &quota)
+        })
+    };
+    let stored = |pushed: Result<Pushed, StoreError>| matches!(pushed, Ok(Pushed::Stored(_)));
+    assert_eq!(push(x, "a", 0, 9, 9).await.unwrap(), Pushed::RecipientFull);
+    assert_eq!(push(x, "aa", 9, 1, 9).await.unwrap(), Pushed::RecipientFull);
+    assert_eq!(push(x, "aa", 9, 9, 1).await.unwrap(), Pushed::StoreFull);
+    assert!(stored(push(x, "aa", 1, 2, 2).await));
+    assert_eq!(push(x, "b", 1, 9, 9).await.unwrap(), Pushed::RecipientFull);
+    assert_eq!(push(x, "b", 2, 2, 9).await.unwrap(), Pushed::RecipientFull);
+    assert_eq!(push(y, "b", 1, 9, 2).await.unwrap(), Pushed::StoreFull);
+    assert!(stored(push(y, "b", 1, 1, 3).await));
+    // Quotas so large that a sum would overflow.
+    assert!(stored(push(y, "c", u64::MAX, u64::MAX, u64::MAX).await));
+    assert_eq!(f.read(|q| q.totals()).await, (3, 4));
+}
+
+#[tokio::test]
+async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let x = ids[0];
+    let late = move |text: &'static str, at_second| {
+        move |tx: &MailTx<'_>| {
+            let push = Push {
+                available_at: at(at_second),
+                ..message(x, text)
+            };
+            tx.push(&push, &AMPLE)
+        }
+    };
+    f.write(late("later", 50)).await;
+    f.write(late("early", 20)).await;
+    f.push(x, "now").await;
+    let all = Queue::Account(a);
+    assert_eq!(f.texts(all, 0, 9, 99).await, ["now"]);
+    let status = f.read(move |q| q.queue(all, at(1))).await;
+    assert_eq!((status.messages, status.bytes), (1, 3));
+    assert_eq!(f.push(x, "later").await, Pushed::Duplicate);
+    let last = f.read(move |q| q.peek(all, 0, 9, 99, at(1))).await[0].id;
+
+    let release = |now, limit| f.store.transact(move |tx| tx.release(at(now), limit));
+    assert!(release(19, 9).await.unwrap().is_empty());
+    assert_eq!(release(20, 9).await.unwrap(), [x]);
+    assert!(release(20, 9).await.unwrap().is_empty());
+    let early = f.read(move |q| q.peek(all, last, 9, 99, at(20))).await;
+    assert_eq!(early.len(), 1, "found by who reads on from the last id");
+    assert_eq!(
+        (&*early[0].body, early[0].stored_at),
+        (&b"early"[..], at(20))
+    );
+    assert_eq!(f.read(|q| q.totals()).await, (3, 13));
+    // Its time counts although nobody released it.
+    let due = f.read(move |q| q.peek(all, 0, 9, 99, at(50))).await;
+    assert_eq!(due.len(), 3);
+    assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"later")])).await, 1);
+    assert!(release(99, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn mail_past_its_time_is_not_delivered_and_goes_in_slices() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let x = ids[0];
+    f.write(move |tx| {
+        for n in 0..10 {
+            let text = n.to_string();
+            let push = Push {
+                now: at(n),
+                expires_at: at(100 - n),
+                ..message(x, &text)
+            };
+            tx.push(&push, &AMPLE)?;
+        }
+        Ok(())
+    })
+    .await;
+    let all = Queue::Account(a);
+    let status = f.read(move |q| q.queue(all, at(95))).await;
+    let expected = QueueStatus {
+        messages: 5,
+        bytes: 5,
+        oldest: Some(at(0)),
+        newest: Some(at(4)),
+    };
+    assert_eq!(status, expected);
+    let left = f.read(move |q| q.peek(all, 0, 99, 99, at(95))).await;
+    assert_eq!(left.len(), 5);
+    let expire = |now, limit| f.store.transact(move |tx| tx.expire(at(now), limit));
+    assert_eq!(expire(90, 9).await.unwrap(), 0);
+    assert_eq!(expire(95, 3).await.unwrap(), 3);
+    assert_eq!(expire(95, 3).await.unwrap(), 2);
+    assert_eq!(expire(95, 3).await.unwrap(), 0);
+    assert_eq!(f.read(|q| q.totals()).await, (5, 5));
+    let nothing = f.read(move |q| q.queue(all, at(200))).await;
+    assert_eq!(nothing, QueueStatus::default());
+}
