@@ -56,7 +56,7 @@ impl Body for Queries {
     const PROTOCOL: &'static str = "https://didcomm.org/discover-features/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let queries = body.required("queries", body.objects("queries", MAX_QUERIES)?)?;
         let read = |query: &Object<'_>| {
             Ok(Query {
@@ -138,7 +138,7 @@ impl Body for Disclose {
     const PROTOCOL: &'static str = Queries::PROTOCOL;
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let list = body.objects("disclosures", MAX_DISCLOSURES)?;
         let read = |entry: &Object<'_>| {
             Ok(Disclosure {

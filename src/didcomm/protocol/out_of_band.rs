@@ -72,7 +72,7 @@ impl Body for Invitation {
     const PROTOCOL: &'static str = "https://didcomm.org/out-of-band/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let accept = body.texts("accept", MAX_ACCEPT, MAX_GOAL)?;
         Ok(Self {
             goal_code: body.prose("goal_code", MAX_GOAL)?,

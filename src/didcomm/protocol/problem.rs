@@ -187,7 +187,7 @@ impl Body for Report {
     const PROTOCOL: &'static str = "https://didcomm.org/report-problem/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let args = body.list("args", MAX_ARGS)?.unwrap_or_default();
         let read = |(index, arg): (usize, &RawValue)| {
             // Numbers and the like stand for their own text, null for nothing known.
@@ -211,7 +211,7 @@ impl Body for Report {
                 .enumerate()
                 .map(read)
                 .collect::<Result<_, _>>()?,
-            escalate_to: body.text("escalate_to", MAX_ADDRESS)?,
+            escalate_to: body.prose("escalate_to", MAX_ADDRESS)?,
         })
     }
 

@@ -21,7 +21,7 @@ impl Body for Ping {
     const PROTOCOL: &'static str = "https://didcomm.org/trust-ping/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         Ok(Self {
             response_requested: body.flag("response_requested")?.unwrap_or(true),
         })
