@@ -16,6 +16,14 @@ pub struct Ping {
     pub response_requested: bool,
 }
 
+impl Default for Ping {
+    fn default() -> Self {
+        Self {
+            response_requested: true,
+        }
+    }
+}
+
 impl Body for Ping {
     const TYPE: &'static str = "https://didcomm.org/trust-ping/2.0/ping";
     const PROTOCOL: &'static str = "https://didcomm.org/trust-ping/2.0";
