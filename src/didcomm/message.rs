@@ -13,8 +13,6 @@ mod type_uri;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::protocol::Body;
-
 pub use self::attachment::{Attachment, AttachmentData};
 pub(in crate::didcomm) use self::object::Object;
 pub use self::object::{FieldError, Why};
@@ -48,6 +46,9 @@ pub enum MessageError {
     /// Not a JSON object in UTF-8.
     #[error("the message is not a JSON object")]
     NotJson,
+    /// More headers than any message has.
+    #[error("the message has more than {0} headers")]
+    TooManyHeaders(usize),
     /// `typ` names another format than the plaintext of DIDComm v2.
     #[error("the header `typ` names another media type than application/didcomm-plain+json")]
     MediaType,
@@ -74,6 +75,21 @@ pub enum BodyError {
     /// A field of its body.
     #[error(transparent)]
     Field(#[from] FieldError),
+}
+
+/// The body of a message type that has one version only.
+pub trait Body: Sized {
+    /// Its type in full, `https://didcomm.org/trust-ping/2.0/ping`.
+    const TYPE: &'static str;
+
+    /// The protocol that it belongs to, as it is disclosed: the type without the message's name.
+    const PROTOCOL: &'static str;
+
+    /// Reads the body's text. Fields that are not known are passed over.
+    fn read(body: &RawValue) -> Result<Self, FieldError>;
+
+    /// The body's text.
+    fn write(&self) -> Box<RawValue>;
 }
 
 /// What a sender wants to come back on the connection that it opened.
@@ -188,10 +204,7 @@ impl Message {
     /// Reads a message. Headers that are not known are passed over.
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
-        let headers = Object::top(text).map_err(|err| match err.field.is_empty() {
-            true => MessageError::NotJson,
-            false => MessageError::Field(err),
-        })?;
+        let headers = Object::headers(text)?;
         if let Some(typ) = headers.prose("typ", MAX_TYPE)? {
             check_media_type(&typ)?;
         }

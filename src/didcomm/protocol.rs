@@ -14,26 +14,11 @@ pub mod problem;
 pub mod routing;
 pub mod trust_ping;
 
-use serde_json::value::RawValue;
-
 use super::message::{FieldError, Message, TypeUri};
 
+pub use super::message::Body;
+
 use self::problem::{Code, Report};
-
-/// The body of a message type that has one version only.
-pub trait Body: Sized {
-    /// Its type in full, `https://didcomm.org/trust-ping/2.0/ping`.
-    const TYPE: &'static str;
-
-    /// The protocol that it belongs to, as it is disclosed: the type without the message's name.
-    const PROTOCOL: &'static str;
-
-    /// Reads the body's text. Fields that are not known are passed over.
-    fn read(body: &RawValue) -> Result<Self, FieldError>;
-
-    /// The body's text.
-    fn write(&self) -> Box<RawValue>;
-}
 
 /// Why a message is no request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

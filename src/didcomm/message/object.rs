@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::MessageError;
+
 /// Most fields of one object: no message or body comes near it, and names are compared one with
 /// another.
 const MAX_FIELDS: usize = 64;
@@ -89,9 +91,23 @@ pub(in crate::didcomm) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Reads the object at the top of a text.
-    pub(in crate::didcomm) fn top(text: &'a str) -> Result<Self, FieldError> {
-        Self::read(text, String::new())
+    /// Reads the headers of a message.
+    pub(super) fn headers(text: &'a str) -> Result<Self, MessageError> {
+        Self::read(text, String::new()).map_err(|err| match err.why {
+            Why::NotObject => MessageError::NotJson,
+            Why::TooMany(most) => MessageError::TooManyHeaders(most),
+            _ => MessageError::Field(err),
+        })
+    }
+
+    /// Reads a body.
+    pub(in crate::didcomm) fn body(body: &'a RawValue) -> Result<Self, FieldError> {
+        Self::read(body.get(), String::new()).map_err(|mut err| {
+            if err.field.is_empty() {
+                err.field.push_str("body");
+            }
+            err
+        })
     }
 
     fn read(text: &'a str, place: String) -> Result<Self, FieldError> {

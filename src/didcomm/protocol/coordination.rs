@@ -163,7 +163,7 @@ impl Request {
         let Some((version, name)) = split(message) else {
             return Ok(None);
         };
-        let body = || Object::top(message.body.get());
+        let body = || Object::body(&message.body);
         let request = match (version, name) {
             (_, "mediate-request") => Self::read_mediate(&body()?)?,
             (Version::V2, "keylist-update") | (Version::V3, "recipient-update") => {
@@ -233,7 +233,7 @@ impl Reply {
         let Some((version, name)) = split(message) else {
             return Ok(None);
         };
-        let body = || Object::top(message.body.get());
+        let body = || Object::body(&message.body);
         let reply = match (version, name) {
             (_, "mediate-grant") => Self::read_grant(&body()?)?,
             (_, "mediate-deny") => Self::Deny,

@@ -56,7 +56,7 @@ impl Body for Queries {
     const PROTOCOL: &'static str = "https://didcomm.org/discover-features/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let queries = body.required("queries", body.objects("queries", MAX_QUERIES)?)?;
         let read = |query: &Object<'_>| {
             Ok(Query {
@@ -138,7 +138,7 @@ impl Body for Disclose {
     const PROTOCOL: &'static str = Queries::PROTOCOL;
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let list = body.objects("disclosures", MAX_DISCLOSURES)?;
         let read = |entry: &Object<'_>| {
             Ok(Disclosure {
@@ -163,4 +163,54 @@ impl Body for Disclose {
 
 fn required(object: &Object<'_>, name: &str) -> Result<String, FieldError> {
     object.required(name, object.text(name, MAX_NAME)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::didcomm::message::Message;
+
+    use super::*;
+
+    #[test]
+    fn queries_match_literally_or_by_beginning() {
+        let query = |pattern: &str| Query {
+            feature_type: "protocol".to_owned(),
+            pattern: pattern.to_owned(),
+        };
+        let id = "https://didcomm.org/messagepickup/3.0";
+        for pattern in [
+            id,
+            "*",
+            "https://didcomm.org/*",
+            "https://didcomm.org/messagepickup/3.*",
+        ] {
+            assert!(query(pattern).matches("protocol", id), "{pattern}");
+            assert!(!query(pattern).matches("goal-code", id), "{pattern}");
+        }
+        for pattern in [
+            "",
+            "https://didcomm.org",
+            "https://*/3.0",
+            "*3.0",
+            "**",
+            "https://didcomm.org/messagepickup/4.*",
+        ] {
+            assert!(!query(pattern).matches("protocol", id), "{pattern}");
+        }
+        let disclose = Disclose {
+            disclosures: vec![
+                Disclosure::protocol(id, &["mediator"]),
+                Disclosure::max_receive_bytes(65536),
+                Disclosure::new("header", "return_route"),
+            ],
+        };
+        let message = Message::new("1", &disclose);
+        assert!(
+            message
+                .body
+                .get()
+                .contains(r#""max_receive_bytes":"65536""#)
+        );
+        assert_eq!(message.body_of(), Ok(disclose));
+    }
 }

@@ -72,7 +72,7 @@ impl Body for Invitation {
     const PROTOCOL: &'static str = "https://didcomm.org/out-of-band/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let accept = body.texts("accept", MAX_ACCEPT, MAX_GOAL)?;
         Ok(Self {
             goal_code: body.prose("goal_code", MAX_GOAL)?,
@@ -116,4 +116,60 @@ pub fn read_parameter(text: &str) -> Result<(Message, Invitation), InvitationErr
         return Err(InvitationError::NoSender);
     }
     Ok((message, invitation))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::didcomm::protocol::empty::Empty;
+
+    use super::*;
+
+    #[test]
+    fn invitations_in_links() {
+        let body = Invitation {
+            goal_code: Some(REQUEST_MEDIATE.to_owned()),
+            goal: Some("Request mediation".to_owned()),
+            accept: vec!["didcomm/v2".to_owned()],
+        };
+        let invitation = Message::new("1", &body).from("did:web:mediator.example");
+        let base = Url::parse("https://mediator.example/invitation?lang=en").unwrap();
+        let url = to_url(&base, &invitation);
+        let text = url.as_str();
+        assert!(text.starts_with("https://mediator.example/invitation?lang=en&_oob=ey"));
+        assert!(!text.contains(['%', '+']) && !text.ends_with('='));
+        let expected = Ok((invitation.clone(), body));
+        assert_eq!(from_url(text), expected);
+        let (_, parameter) = text.split_once("_oob=").unwrap();
+        let padding = "=".repeat((4 - parameter.len() % 4) % 4);
+        assert_eq!(read_parameter(&format!("{parameter}{padding}")), expected);
+
+        let link = |message: &Message| to_url(&base, message).to_string();
+        let refusal = |text: &str| from_url(text).unwrap_err();
+        assert_eq!(refusal("invitation"), InvitationError::Url);
+        assert_eq!(refusal(base.as_str()), InvitationError::NoParameter);
+        assert_eq!(
+            refusal("https://a.example/?_oob=%2F%2F"),
+            InvitationError::Base64
+        );
+        let message = InvitationError::Message(MessageError::NotJson);
+        assert_eq!(refusal("https://a.example/?_oob="), message);
+        let long = format!("https://a.example/?_oob={}", "A".repeat(65_537));
+        assert_eq!(refusal(&long), InvitationError::TooLong);
+        let other = InvitationError::Body(BodyError::Type(Invitation::TYPE));
+        assert_eq!(refusal(&link(&Message::new("1", &Empty))), other);
+        let nobody = Message {
+            from: None,
+            ..invitation
+        };
+        assert_eq!(refusal(&link(&nobody)), InvitationError::NoSender);
+    }
+
+    proptest! {
+        #[test]
+        fn inv8_no_link_makes_it_panic(text in "(https://a\\.example/\\?_oob=)?[A-Za-z0-9%=&_-]{0,60}") {
+            let _ = from_url(&text);
+        }
+    }
 }

@@ -132,7 +132,7 @@ impl Request {
         let Some((version, name)) = split(message) else {
             return Ok(None);
         };
-        let body = Object::top(message.body.get())?;
+        let body = Object::body(&message.body)?;
         let request = match name {
             "status-request" => Self::Status {
                 recipient_did: body.text("recipient_did", MAX_DID)?,
@@ -211,7 +211,7 @@ impl Reply {
         let Some((version, name)) = split(message) else {
             return Ok(None);
         };
-        let body = Object::top(message.body.get())?;
+        let body = Object::body(&message.body)?;
         let reply = match name {
             "status" => Self::Status(Status::read(version, &body)?),
             "delivery" => Self::Delivery {

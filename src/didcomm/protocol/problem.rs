@@ -187,7 +187,7 @@ impl Body for Report {
     const PROTOCOL: &'static str = "https://didcomm.org/report-problem/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         let args = body.list("args", MAX_ARGS)?.unwrap_or_default();
         let read = |(index, arg): (usize, &RawValue)| {
             // Numbers and the like stand for their own text, null for nothing known.
@@ -211,11 +211,86 @@ impl Body for Report {
                 .enumerate()
                 .map(read)
                 .collect::<Result<_, _>>()?,
-            escalate_to: body.text("escalate_to", MAX_ADDRESS)?,
+            escalate_to: body.prose("escalate_to", MAX_ADDRESS)?,
         })
     }
 
     fn write(&self) -> Box<RawValue> {
         raw(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use crate::didcomm::protocol::trust_ping::Ping;
+
+    use super::*;
+
+    const ALICE: &str = "did:example:alice";
+
+    #[test]
+    fn codes_and_their_texts() {
+        for (code, text) in [
+            (Code::Unsupported, "e.p.msg.unsupported"),
+            (
+                Code::Malformed(Ping::TYPE.to_owned()),
+                "e.p.msg.https://didcomm.org/trust-ping/2.0/ping",
+            ),
+            (Code::NotEnrolled, "e.p.req.not_enroll"),
+            (Code::Replayed, "e.p.crypto.message.dejavu"),
+            (Code::DidMalformed, "e.p.did.malformed"),
+            (Code::Storage, "e.p.me.res.storage"),
+            (Code::MessageTooBig, "e.p.me.res.storage.message_too_big"),
+            (Code::Expired, "e.p.req.time"),
+            (Code::LiveModeNotSupported, "e.m.live-mode-not-supported"),
+        ] {
+            let report = Report::from(code.clone());
+            assert_eq!(report.code, text);
+            assert_eq!(report.text(), code.comment());
+        }
+    }
+
+    #[test]
+    fn arguments_stand_where_their_numbers_do() {
+        let mut report = Report::new(Code::NotEnrolled, "{2} is not {1}: {3}, {0}, {}, {x}, {");
+        report.args = vec!["enrolled".to_owned(), ALICE.to_owned()];
+        let text = format!("{ALICE} is not enrolled: ?, ?, {{}}, {{x}}, {{");
+        assert_eq!(report.text(), text);
+        report.comment = Some("no".to_owned());
+        assert_eq!(report.text(), format!("no, enrolled, {ALICE}"));
+        // An argument is not read for numbers of its own.
+        report.comment = Some("{1}".to_owned());
+        report.args = vec!["{1}{2}".to_owned()];
+        assert_eq!(report.text(), "{1}{2}");
+        report.comment = None;
+        assert_eq!(report.text(), "e.p.req.not_enroll");
+    }
+
+    #[test]
+    fn a_report_is_about_a_message_and_its_thread() {
+        let failed = Message::new("1", &Ping::default()).thid("thread");
+        let about = Report::from(Code::Expired).about("2", &failed);
+        assert_eq!(about.pthid.as_deref(), Some("thread"));
+        assert_eq!(about.thid, None);
+        assert_eq!(about.ack, ["1"]);
+        // A message that begins its thread names it by its id.
+        let failed = Message::new("1", &Ping::default());
+        let about = Report::from(Code::Expired).about("2", &failed);
+        assert_eq!(about.pthid.as_deref(), Some("1"));
+    }
+
+    proptest! {
+        #[test]
+        fn inv7_texts_are_bounded(
+            comment in "[{}0-9a\u{e4}]{0,200}",
+            args in vec("[{}1\u{e4}]{0,3000}", 0..6),
+        ) {
+            let comment = Some(comment);
+            let report = Report { comment, args, ..Report::from(Code::Expired) };
+            prop_assert!(report.text().len() <= MAX_TEXT);
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Body for Forward {
     const PROTOCOL: &'static str = "https://didcomm.org/routing/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         Ok(Self {
             next: body.required("next", body.text("next", MAX_DID)?)?,
         })

@@ -16,12 +16,20 @@ pub struct Ping {
     pub response_requested: bool,
 }
 
+impl Default for Ping {
+    fn default() -> Self {
+        Self {
+            response_requested: true,
+        }
+    }
+}
+
 impl Body for Ping {
     const TYPE: &'static str = "https://didcomm.org/trust-ping/2.0/ping";
     const PROTOCOL: &'static str = "https://didcomm.org/trust-ping/2.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        let body = Object::top(body.get())?;
+        let body = Object::body(body)?;
         Ok(Self {
             response_requested: body.flag("response_requested")?.unwrap_or(true),
         })
