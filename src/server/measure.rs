@@ -76,6 +76,26 @@ fn describe() {
             "atcomm_resolve_looks_under_way",
             "Looks of the background worker under way",
         ),
+        ("atcomm_mediator_accounts", "Accounts registered for mail"),
+        ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
+        ("atcomm_mediator_live_accounts", "Accounts in live mode"),
+        (
+            "atcomm_mediator_outbox_bytes",
+            "Bytes that wait for other mediators",
+        ),
+        (
+            "atcomm_mediator_outbox_messages",
+            "Messages that wait for other mediators",
+        ),
+        (
+            "atcomm_mediator_queued_bytes",
+            "Bytes that wait to be picked up",
+        ),
+        (
+            "atcomm_mediator_queued_messages",
+            "Messages that wait to be picked up",
+        ),
+        ("atcomm_mediator_sockets", "WebSockets that are open"),
         ("atcomm_store_healthy", "Whether the last commit succeeded"),
         ("process_resident_memory_bytes", "Memory of the process"),
     ] {
@@ -93,6 +113,32 @@ fn describe() {
             "Events of which something was dropped",
         ),
         ("atcomm_ingest_events_total", "Events that concern us"),
+        (
+            "atcomm_mediator_acknowledged_total",
+            "Messages that their recipients acknowledged",
+        ),
+        ("atcomm_mediator_expired_total", "Messages whose time ended"),
+        ("atcomm_mediator_forwards_total", "What became of forwards"),
+        (
+            "atcomm_mediator_handed_out_total",
+            "Messages handed out, whether or not acknowledged",
+        ),
+        (
+            "atcomm_mediator_messages_total",
+            "Messages received, by protocol",
+        ),
+        (
+            "atcomm_mediator_refused_total",
+            "Messages that were not taken",
+        ),
+        (
+            "atcomm_mediator_relay_total",
+            "What became of messages for other mediators",
+        ),
+        (
+            "atcomm_mediator_unreadable_total",
+            "Messages that could not be opened",
+        ),
         ("atcomm_net_requests_total", "Requests that went out"),
         ("atcomm_resolve_owed_total", "Owed looks that ended"),
         ("atcomm_store_commits_total", "Commits of the store"),
