@@ -37,7 +37,8 @@ fn queries_use_their_indexes() {
         (queue::ACK, "INDEX message_hash (recipient=? AND hash=?)"),
         (queue::DELAYED, "INDEX message_delayed"),
         (queue::EXPIRE, "INDEX message_expiry"),
-        (outbox::WAITING, "INDEX destination_waiting"),
+        (outbox::HEADS, "INDEX destination_waiting"),
+        (outbox::HEADS, "COVERING INDEX outbound_due (destination=?)"),
         (
             outbox::DUE,
             "COVERING INDEX outbound_due (destination=? AND next_at<?)",
