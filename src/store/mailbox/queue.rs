@@ -230,7 +230,8 @@ impl MailTx<'_> {
     }
 
     /// Brings delayed messages whose time has come to the ends of their queues, under new ids, at
-    /// most `limit` of them. Returns the ids of their recipients, each once.
+    /// most `limit` of them: they count as stored when their time came. Returns the ids of their
+    /// recipients, each once, so that whoever reads can be told.
     pub fn release(&self, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
         let due: Vec<i64> = {
             let mut query = self.conn().prepare_cached(DELAYED)?;
@@ -270,7 +271,7 @@ impl MailTx<'_> {
     }
 
     /// Removes messages whose time has ended, the longest past first, at most `limit`. Returns how
-    /// many went.
+    /// many went. Other writes wait meanwhile, some 20 ms for a thousand: a few hundred a call.
     pub fn expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let expired = self
             .conn()
