@@ -136,7 +136,8 @@ fn examples_of_the_specification_are_opened() {
                 .any(|kid| kid == key.kid())
             {
                 let resolve = |_: &str| Some(alice.clone());
-                let opened = unpack(packed.as_bytes(), &[key.clone()], &resolve).unwrap();
+                let opened =
+                    unpack(packed.as_bytes(), &std::slice::from_ref(&key), &resolve).unwrap();
                 assert_eq!(opened.recipient.as_deref(), Some(key.kid()));
                 used += 1;
             }
