@@ -82,19 +82,13 @@ fn describe() {
             "atcomm_resolve_looks_under_way",
             "Looks of the background worker under way",
         ),
-        (
-            "atcomm_mediator_accounts",
-            "Accounts registered at the mediator",
-        ),
-        ("atcomm_mediator_file_bytes", "Size of mailbox.db"),
+        ("atcomm_mediator_accounts", "Accounts registered for mail"),
+        ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
         (
             "atcomm_mediator_healthy",
             "Whether the last commit of mail succeeded",
         ),
-        (
-            "atcomm_mediator_live_accounts",
-            "Accounts that mail is pushed to at the moment",
-        ),
+        ("atcomm_mediator_live_accounts", "Accounts in live mode"),
         (
             "atcomm_mediator_outbox_bytes",
             "Bytes that wait for other mediators",
@@ -111,7 +105,7 @@ fn describe() {
             "atcomm_mediator_queued_messages",
             "Messages that wait to be picked up",
         ),
-        ("atcomm_mediator_sockets", "Open WebSockets"),
+        ("atcomm_mediator_sockets", "WebSockets that are open"),
         ("atcomm_store_healthy", "Whether the last commit succeeded"),
         ("process_resident_memory_bytes", "Memory of the process"),
     ] {
@@ -133,33 +127,27 @@ fn describe() {
             "atcomm_mediator_acknowledged_total",
             "Messages that their recipients acknowledged",
         ),
-        (
-            "atcomm_mediator_expired_total",
-            "Messages that nobody picked up in time",
-        ),
-        (
-            "atcomm_mediator_forwards_total",
-            "Forwards, by what became of them",
-        ),
+        ("atcomm_mediator_expired_total", "Messages whose time ended"),
+        ("atcomm_mediator_forwards_total", "What became of forwards"),
         (
             "atcomm_mediator_handed_out_total",
-            "Messages handed out, by how",
+            "Messages handed out, whether or not acknowledged",
         ),
         (
             "atcomm_mediator_messages_total",
-            "Messages opened, by protocol and outcome",
+            "Messages received, by protocol",
         ),
         (
             "atcomm_mediator_refused_total",
-            "Messages refused, by reason",
+            "Messages that were not taken",
         ),
         (
             "atcomm_mediator_relay_total",
-            "Messages for other mediators, by outcome",
+            "What became of messages for other mediators",
         ),
         (
             "atcomm_mediator_unreadable_total",
-            "Messages that could not be opened, by reason",
+            "Messages that could not be opened",
         ),
         ("atcomm_net_requests_total", "Requests that went out"),
         ("atcomm_resolve_owed_total", "Owed looks that ended"),
