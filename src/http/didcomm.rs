@@ -10,7 +10,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -23,13 +23,14 @@ use super::door::Activity;
 use super::error::Failure;
 use super::params::Params;
 use super::socket::{self, Sockets};
+use super::xrpc::wrong_verb;
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
 /// What metrics call these paths.
 pub(super) const PATHS: [&str; 3] = [ENDPOINT, DOCUMENT, INVITATION];
 
-const DOCUMENT: &str = "/.well-known/did.json";
-const INVITATION: &str = "/invitation";
+pub(super) const DOCUMENT: &str = "/.well-known/did.json";
+pub(super) const INVITATION: &str = "/invitation";
 
 const ENCRYPTED: HeaderValue = HeaderValue::from_static("application/didcomm-encrypted+json");
 const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed+json");
@@ -64,6 +65,7 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         .route(ENDPOINT, get(open_socket).post(receive))
         .route(DOCUMENT, get(document))
         .route(INVITATION, get(invitation))
+        .method_not_allowed_fallback(wrong_verb)
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
@@ -193,13 +195,15 @@ async fn open_socket(
     Extension(activity): Extension<Arc<Activity>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
-    let upgrade = upgrade.map_err(|_| {
-        Failure::new(
+    let Ok(upgrade) = upgrade else {
+        let failure = Failure::new(
             StatusCode::UPGRADE_REQUIRED,
             "UpgradeRequired",
             "POST an encrypted DIDComm message here, or open a WebSocket",
-        )
-    })?;
+        );
+        // RFC 9110, section 15.5.22: it has to say to what.
+        return Ok(([(UPGRADE, "websocket")], failure).into_response());
+    };
     shared.mediator.charge(asker)?;
     let place = shared.sockets.enter(asker)?;
     let session = shared.mediator.socket(asker);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::resident_memory;
 use crate::directory::Directory;
+use crate::mediator::Mediator;
 
 /// How often gauges are set and recorded durations are sorted into their buckets.
 const ROUND: Duration = Duration::from_secs(5);
@@ -40,6 +41,7 @@ pub(super) fn recorder() -> Option<PrometheusHandle> {
 pub(super) async fn run(
     handle: PrometheusHandle,
     directory: Arc<Directory>,
+    mediator: Option<Mediator>,
     stop: CancellationToken,
 ) {
     let mut rounds = tokio::time::interval(ROUND);
@@ -54,6 +56,10 @@ pub(super) async fn run(
             Err(error) => tracing::warn!(%error, "cannot count what is owed"),
         }
         metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
+        if let Some(mediator) = &mediator {
+            let healthy = f64::from(u8::from(mediator.is_healthy()));
+            metrics::gauge!("atcomm_mediator_healthy").set(healthy);
+        }
         // Where the system does not say, the gauge is missing.
         if let Ok(bytes) = resident_memory() {
             metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
@@ -78,6 +84,10 @@ fn describe() {
         ),
         ("atcomm_mediator_accounts", "Accounts registered for mail"),
         ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
+        (
+            "atcomm_mediator_healthy",
+            "Whether the last commit of mail succeeded",
+        ),
         ("atcomm_mediator_live_accounts", "Accounts in live mode"),
         (
             "atcomm_mediator_outbox_bytes",
