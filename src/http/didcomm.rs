@@ -64,11 +64,20 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         .layer(DefaultBodyLimit::max(settings.max_message))
         .route(DOCUMENT, get(document))
         .route(INVITATION, get(invitation))
+        .method_not_allowed_fallback(wrong_verb)
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
             memory,
         }))
+}
+
+async fn wrong_verb(uri: Uri) -> Failure {
+    let verbs = match uri.path() {
+        ENDPOINT => "this path takes POST, and GET for a WebSocket",
+        _ => "this path takes GET",
+    };
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", verbs)
 }
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
