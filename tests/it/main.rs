@@ -31,6 +31,8 @@ mod moves;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod post;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod restarts;
