@@ -93,12 +93,12 @@ impl Opening<'_> {
     /// other that is none, and an authcrypt may hold a signed message, which the specification
     /// discourages and the examples of its appendix do.
     fn push(&mut self, layer: Layer) -> Result<(), EnvelopeError> {
-        let fits = match (self.layers.as_slice(), layer) {
-            ([], _) => true,
-            ([Layer::Anoncrypt(_)], Layer::Authcrypt | Layer::Signed) => true,
-            ([Layer::Authcrypt], Layer::Signed) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (self.layers.as_slice(), layer),
+            ([], _)
+                | ([Layer::Anoncrypt(_)], Layer::Authcrypt | Layer::Signed)
+                | ([Layer::Authcrypt], Layer::Signed)
+        );
         if !fits {
             return Err(EnvelopeError::Stacking);
         }
