@@ -27,9 +27,13 @@ mod layers;
 #[cfg(test)]
 mod lexicon;
 #[cfg(test)]
+mod mediator;
+#[cfg(test)]
 mod moves;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod post;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]

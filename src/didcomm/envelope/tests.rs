@@ -2,8 +2,10 @@
 
 mod damage;
 mod forge;
+mod headers;
 mod oracle;
 mod refusals;
+mod scene;
 mod signatures;
 mod vectors;
 
