@@ -23,7 +23,6 @@ use super::door::Activity;
 use super::error::Failure;
 use super::params::Params;
 use super::socket::{self, Sockets};
-use super::xrpc::wrong_verb;
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
 /// What metrics call these paths.
