@@ -1,7 +1,7 @@
 //! The mediator: takes encrypted messages, keeps them for who has published that they are kept
 //! here, hands them out, and carries others on.
 //!
-//! A message goes one way: [`Mediator::receive`] opens the envelope, a [`session`] decides by what
+//! A message goes one way: [`Mediator::receive`] opens the envelope, a `session` decides by what
 //! is known of the sender and returns what is to be said, the store commits, and only then is
 //! anything acknowledged (invariant 3). Nothing here owns a socket: answers are returned, live
 //! mail is fetched by whoever holds the connection ([`SocketSession`]), and what is carried on

@@ -178,12 +178,21 @@ async fn a_repeated_message_has_the_longer_of_both_lives() {
         all.await.len()
     };
     assert!(matches!(f.write(push(50, 60)).await, Pushed::Stored(_)));
-    assert_eq!((waiting(40).await, waiting(55).await, waiting(60).await), (0, 1, 0));
+    assert_eq!(
+        (waiting(40).await, waiting(55).await, waiting(60).await),
+        (0, 1, 0)
+    );
     assert_eq!(f.write(push(80, 90)).await, Pushed::Duplicate);
-    assert_eq!((waiting(40).await, waiting(55).await, waiting(89).await), (0, 1, 1));
+    assert_eq!(
+        (waiting(40).await, waiting(55).await, waiting(89).await),
+        (0, 1, 1)
+    );
     // Sooner, too; who reads on from the last id is led to it by its release.
     assert_eq!(f.write(push(10, 20)).await, Pushed::Duplicate);
-    assert_eq!((waiting(9).await, waiting(10).await, waiting(89).await), (0, 1, 1));
+    assert_eq!(
+        (waiting(9).await, waiting(10).await, waiting(89).await),
+        (0, 1, 1)
+    );
     assert_eq!(f.write(move |tx| tx.release(at(10), 9)).await, [x]);
     assert_eq!(waiting(10).await, 1);
 }
