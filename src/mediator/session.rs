@@ -14,7 +14,7 @@ use super::peers;
 use super::replay::Fingerprint;
 use super::{Answer, Form, Inner, Refused, fresh_id};
 use crate::clock::Timestamp;
-use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError};
+use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError, PublicKey};
 use crate::didcomm::message::{Message, ReturnRoute};
 use crate::didcomm::protocol::problem::{Code, Report};
 use crate::didcomm::protocol::{ReadError, Request};
@@ -476,23 +476,31 @@ fn problem_code(refused: &Refused) -> Option<Code> {
     }
 }
 
-/// Encrypts an answer to the key that the sender has used: that one it has at hand.
+/// Encrypts an answer to the key that the sender has used: that one it has at hand. Key and DID are
+/// called as the sender calls them, whose secrets may lie under an older spelling, or under the
+/// short form of its DID.
 pub(super) fn encrypt(
     message: Message,
     own: &Identity,
     to: &Authenticated,
 ) -> Result<Bytes, Refused> {
-    let message = message.from(own.party.did()).to(to.party.did());
+    let named = to.kid.split_once('#').map_or(&*to.kid, |(did, _)| did);
+    let message = message.from(own.party.did()).to(named);
     let key = to
         .party
         .key(&to.kid)
-        .filter(|key| key.curve() == Curve::X25519);
+        .filter(|key| key.curve() == Curve::X25519)
+        .and_then(|key| PublicKey::new(&*to.kid, key.curve(), key.as_bytes()).ok());
     let Some(key) = key else {
         return Err(Refused::Unreadable(
             "its sender has no X25519 key to answer to".into(),
         ));
     };
-    match envelope::authcrypt(&message.to_vec(), &own.agreement, std::slice::from_ref(key)) {
+    match envelope::authcrypt(
+        &message.to_vec(),
+        &own.agreement,
+        std::slice::from_ref(&key),
+    ) {
         Ok(bytes) => Ok(bytes.into()),
         Err(error) => {
             tracing::error!(%error, "cannot encrypt an answer");
