@@ -15,7 +15,7 @@ use super::replay::Fingerprint;
 use super::{Answer, Form, Inner, Refused, fresh_id};
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError, PublicKey};
-use crate::didcomm::message::{Message, ReturnRoute};
+use crate::didcomm::message::{Message, ReturnRoute, TypeUri};
 use crate::didcomm::protocol::problem::{Code, Report};
 use crate::didcomm::protocol::{ReadError, Request};
 use crate::store::{Account, StoreError};
@@ -165,6 +165,16 @@ fn fingerprint(bytes: &[u8]) -> Fingerprint {
     half
 }
 
+/// The refusal of a forward that breaks its rules: its sender, who asks for no answer, would take it
+/// for delivered.
+fn lost(error: &ReadError) -> Option<Refused> {
+    let ReadError::Malformed { piuri, why } = error else {
+        return None;
+    };
+    let kind = TypeUri::parse(piuri).ok()?;
+    (kind.protocol == "routing").then(|| Refused::Unreadable(why.to_string().into()))
+}
+
 /// What a message of this kind is called in metrics: never a word of the sender's.
 fn label(request: &Result<Request, ReadError>) -> &'static str {
     match request {
@@ -286,6 +296,10 @@ impl<'m> Session<'m, Anonymous> {
                     false => Answer::Accepted,
                 }
             }
+            Err(error) => {
+                count(label, "anonymous");
+                lost(&error).map_or(Ok(Answer::Accepted), Err)?
+            }
             _ => {
                 count(label, "anonymous");
                 Answer::Accepted
@@ -387,6 +401,9 @@ impl<'m> Session<'m, Known> {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
+                if let Some(refused) = lost(&error).filter(|_| !self.wants_answers()) {
+                    return Err(refused);
+                }
                 let outcome = match error {
                     ReadError::UnknownType { .. } => "unsupported",
                     ReadError::Malformed { .. } => "malformed",
