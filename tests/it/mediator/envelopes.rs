@@ -151,13 +151,18 @@ fn a_did_peer_4_is_known_by_its_short_form_once_the_long_one_came() {
 }
 
 #[test]
-fn keys_of_a_did_peer_2_may_be_spelled_as_they_used_to_be() {
+fn who_spells_its_key_in_its_own_way_is_answered_so() {
     let mediator = Mediator::open();
     // RFC 7748, section 6.1: the second key pair.
     let secret = "XasIfmJKikt54X-Lg4AO5m87sSkmGLb9HC-LJ_-I4Os";
     let key = "6LSrfCAhzvNQfJmHrw9Ho2Z2J8K2z2XmChTsD5W5W3MNZyQ";
-    let did = format!("did:peer:2.Ez{key}");
-    for fragment in ["key-1".to_owned(), key.to_owned(), format!("z{key}")] {
+    let peer = format!("did:peer:2.Ez{key}");
+    for (did, fragment) in [
+        (&peer, "key-1"),
+        (&peer, key),
+        (&peer, &format!("z{key}")),
+        (&format!("did:key:z{key}"), &format!("z{key}")),
+    ] {
         let client = mediator.client();
         let kid = format!("{did}#{fragment}");
         let method = json!({
@@ -171,9 +176,25 @@ fn keys_of_a_did_peer_2_may_be_spelled_as_they_used_to_be() {
         script.op("know", json!({"did": did, "document": document}));
         let key = json!({"kid": kid, "curve": "X25519", "secret": secret});
         script.op("import", json!({"keys": [key]}));
-        // Who spells its key so finds its secret so: it is answered in the same words.
+        // Its secret lies under this name and no other.
         let answer = assert_answered(&client, json!({"from": did}));
         assert_eq!(answer["recipient"], kid);
+        client.ask("request", json!({"from": did}));
+        let socket = client.socket();
+        client.tell(
+            "live",
+            json!({"from": did, "socket": socket, "pickup": "4.0"}),
+        );
+        assert_eq!(client.frame(&socket)["recipient"], kid);
+        let add = json!([{"recipient_did": did, "action": "add"}]);
+        client.ask("update", json!({"from": did, "updates": add}));
+        let letter = client.letter_of(did, fragment);
+        client.forward(did, &letter);
+        let pushed = client.frame(&socket);
+        assert_eq!(pushed["recipient"], kid);
+        assert_eq!(pushed["attached"][0]["message"], letter.plain, "{pushed}");
+        let ids = json!([letter.id(), pushed["attached"][0]["id"]]);
+        client.ask("received", json!({"from": did, "ids": ids}));
     }
 }
 
