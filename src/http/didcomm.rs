@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody as _;
-use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::body::{Body, HttpBody as _};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, Extension, FromRequest as _, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::extract::{Extension, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::asker::Asker;
@@ -23,13 +23,14 @@ use super::door::Activity;
 use super::error::Failure;
 use super::params::Params;
 use super::socket::{self, Sockets};
+use super::xrpc::wrong_verb;
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
 /// What metrics call these paths.
 pub(super) const PATHS: [&str; 3] = [ENDPOINT, DOCUMENT, INVITATION];
 
-const DOCUMENT: &str = "/.well-known/did.json";
-const INVITATION: &str = "/invitation";
+pub(super) const DOCUMENT: &str = "/.well-known/did.json";
+pub(super) const INVITATION: &str = "/invitation";
 
 const ENCRYPTED: HeaderValue = HeaderValue::from_static("application/didcomm-encrypted+json");
 const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed+json");
@@ -40,8 +41,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Memory for messages is counted in pieces of this many bytes.
-const PIECE: usize = 1024;
+/// Memory for messages is counted in parts of this many bytes.
+const PART: usize = 16 * 1024;
 
 /// How long a message waits for memory; then its sender is told to come back.
 const MEMORY_WAIT: Duration = Duration::from_secs(2);
@@ -50,25 +51,25 @@ const MEMORY_WAIT: Duration = Duration::from_secs(2);
 struct Shared {
     mediator: Mediator,
     sockets: Sockets,
-    /// Pieces of memory for messages that are being received.
+    /// Parts of memory for messages that are being received.
     memory: Arc<Semaphore>,
 }
 
 /// The paths, to be merged into the router.
 pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
     let settings = mediator.settings();
-    let pieces = (settings.receive_memory / PIECE).max(pieces(settings.max_message));
-    let memory = Arc::new(Semaphore::new(pieces.min(Semaphore::MAX_PERMITS)));
+    // At least one message of the greatest length.
+    let memory = settings.receive_memory.max(settings.max_message);
+    let parts = memory.div_ceil(PART).clamp(1, Semaphore::MAX_PERMITS);
     Router::new()
         .route(ENDPOINT, get(open_socket).post(receive))
-        .layer(DefaultBodyLimit::max(settings.max_message))
         .route(DOCUMENT, get(document))
         .route(INVITATION, get(invitation))
         .method_not_allowed_fallback(wrong_verb)
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
-            memory,
+            memory: Arc::new(Semaphore::new(parts)),
         }))
 }
 
@@ -109,21 +110,11 @@ async fn receive(
     check_type(request.headers())?;
     shared.mediator.charge(asker)?;
     let max = shared.mediator.settings().max_message;
-    let announced = request.body().size_hint().exact().map(usize::try_from);
-    let announced = match announced {
-        Some(Ok(len)) if len <= max => len,
-        Some(_) => return Err(too_large(max)),
-        None => max,
-    };
-    let _memory = shared.take_memory(announced).await?;
-    let message = Bytes::from_request(request, &())
-        .await
-        .map_err(|why| match why {
-            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-                too_large(max)
-            }
-            _ => Failure::invalid("the body ended before it was complete"),
-        })?;
+    let body = request.into_body();
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > max {
+        return Err(too_large(max));
+    }
+    let (message, _memory) = shared.read(body, max).await?;
     let answer = shared.mediator.receive(&message, asker).await?;
     Ok(match answer {
         Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
@@ -139,18 +130,40 @@ async fn receive(
 }
 
 impl Shared {
-    async fn take_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
-        let pieces = u32::try_from(pieces(bytes)).unwrap_or(u32::MAX);
-        let memory = Arc::clone(&self.memory).acquire_many_owned(pieces);
+    /// Reads a message. Memory is taken as its parts come, so that one that is announced and not
+    /// sent holds none.
+    async fn read(
+        &self,
+        body: Body,
+        max: usize,
+    ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), Failure> {
+        let (mut message, mut memory) = (Vec::new(), Vec::new());
+        let mut parts = body.into_data_stream();
+        while let Some(part) = parts.next().await {
+            let part =
+                part.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
+            if part.len() > max - message.len() {
+                return Err(too_large(max));
+            }
+            let held = memory.len() * PART;
+            if message.len() + part.len() > held {
+                let missing = message.len() + part.len() - held;
+                for _ in 0..missing.div_ceil(PART) {
+                    memory.push(self.take_memory().await?);
+                }
+            }
+            message.extend_from_slice(&part);
+        }
+        Ok((message, memory))
+    }
+
+    async fn take_memory(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let memory = Arc::clone(&self.memory).acquire_owned();
         match tokio::time::timeout(MEMORY_WAIT, memory).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Refused::Busy(MEMORY_WAIT).into()),
         }
     }
-}
-
-fn pieces(bytes: usize) -> usize {
-    bytes.div_ceil(PIECE).max(1)
 }
 
 fn too_large(max: usize) -> Failure {
@@ -190,13 +203,15 @@ async fn open_socket(
     Extension(activity): Extension<Arc<Activity>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
-    let upgrade = upgrade.map_err(|_| {
-        Failure::new(
+    let Ok(upgrade) = upgrade else {
+        let failure = Failure::new(
             StatusCode::UPGRADE_REQUIRED,
             "UpgradeRequired",
             "POST an encrypted DIDComm message here, or open a WebSocket",
-        )
-    })?;
+        );
+        // RFC 9110, section 15.5.22: it has to say to what.
+        return Ok(([(UPGRADE, "websocket")], failure).into_response());
+    };
     shared.mediator.charge(asker)?;
     let place = shared.sockets.enter(asker)?;
     let session = shared.mediator.socket(asker);

@@ -33,6 +33,8 @@ mod moves;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod post;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod restarts;

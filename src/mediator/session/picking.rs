@@ -105,8 +105,10 @@ impl<'m> Session<'m, Registered> {
             newest_received: status.newest,
             oldest_received: status.oldest,
             total_bytes: Some(status.bytes),
-            live_delivery: matches!(self.via, Via::Socket { .. })
-                && self.mediator.live.is_live(self.state.account.id),
+            live_delivery: match &self.via {
+                Via::Socket { live, .. } => live.contains(&self.state.account.id),
+                Via::Http(_) => false,
+            },
         })
     }
 

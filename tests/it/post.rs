@@ -1,0 +1,458 @@
+//! Mail in quantity and under stress: a mediator's promises where processes are killed, sockets are
+//! cut, other mediators are away and senders mean harm.
+//!
+//! The clients here are built on the crate's own envelope and protocols, because they have to be
+//! many and fast; that others understand the same is shown elsewhere.
+
+mod durable;
+mod enrolled;
+mod flood;
+mod hostile;
+mod relay;
+mod silence;
+mod strangers;
+
+use std::net::TcpListener;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use atcomm::did_peer::{KeyType, PeerDid, Purpose};
+use atcomm::didcomm::envelope::{
+    ContentEncryption, Curve, PublicKey, SecretKey, Unpacked, anoncrypt, authcrypt, unpack,
+};
+use atcomm::didcomm::message::{Message, ReturnRoute};
+use atcomm::didcomm::party::Party;
+use atcomm::didcomm::protocol::coordination::{self, Action, Outcome, Update};
+use atcomm::didcomm::protocol::pickup::{self, Status};
+use atcomm::didcomm::protocol::problem::Report;
+use atcomm::didcomm::protocol::routing::Forward;
+use atcomm::syntax::Did;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::http::{Answer, RUNTIME, eventually, request};
+use crate::network::{Network, text};
+use crate::service::{Service, Setup};
+
+const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
+
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    let _runtime = RUNTIME.enter();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(30))
+        .build()
+        .expect("a client")
+});
+
+/// A number that no other message, port or name of this run has.
+fn number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A port that nobody listens on, below the range of outgoing connections: it stays free while a
+/// mediator that has it is down.
+fn free_port() -> u16 {
+    let start = std::process::id() as usize * 61;
+    loop {
+        let port = u16::try_from(12_000 + (start + number()) % 8000).expect("a port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// What clients know of a mediator.
+#[derive(Clone, Debug)]
+struct Known {
+    port: u16,
+    did: String,
+    key: PublicKey,
+    party: Party,
+}
+
+/// A mediator at home in `network`, with rates that only tests of rates meet. `change` says what
+/// else it is to be.
+#[track_caller]
+fn mediator(network: &Network, change: impl FnOnce(Setup) -> Setup) -> (Service, Known) {
+    let port = free_port();
+    let setup = Setup::new(network)
+        .set("http.listen", json!(format!("127.0.0.1:{port}")))
+        .set(
+            "mediator.public_url",
+            json!(format!("http://localhost:{port}")),
+        )
+        .set("mediator.queue_rate", json!(1_000_000))
+        .set("mediator.address_rate", json!(1_000_000));
+    let service = change(setup).start();
+    (service, Known::at(port))
+}
+
+/// One that keeps mail for whoever asks.
+fn open(setup: Setup) -> Setup {
+    setup.set("mediator.admission", json!("open"))
+}
+
+impl Known {
+    /// Reads a mediator's document.
+    fn at(port: u16) -> Self {
+        let url = format!("http://127.0.0.1:{port}/.well-known/did.json");
+        let document = request("GET", &url, &[], None).json();
+        let did = text(&document, "/id").to_owned();
+        let kid = text(&document, "/keyAgreement/0");
+        let methods = document["verificationMethod"].as_array().expect("a list");
+        let method = methods.iter().find(|method| method["id"] == kid);
+        let multikey = text(method.expect("the key"), "/publicKeyMultibase");
+        let key = PublicKey::from_multikey(kid, multikey).expect("a key");
+        let party = Party::from_document(&did, vec![key.clone()], Vec::new());
+        Self {
+            port,
+            did,
+            key,
+            party,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/didcomm", self.port)
+    }
+
+    /// A forward to `next`, sealed by nobody.
+    fn forward(&self, next: &str, letter: &[u8]) -> Vec<u8> {
+        self.seal(&forward(next, letter))
+    }
+
+    /// Any message, sealed by nobody.
+    fn seal(&self, message: &Message) -> Vec<u8> {
+        let to = std::slice::from_ref(&self.key);
+        anoncrypt(&message.to_vec(), to, ContentEncryption::A256CbcHs512).expect("an envelope")
+    }
+
+    /// Sends an envelope.
+    #[track_caller]
+    fn post(&self, envelope: &[u8]) -> Answer {
+        RUNTIME
+            .block_on(post(self.url(), envelope.to_vec()))
+            .expect("an answer")
+    }
+
+    /// Sends an envelope that has to be taken without a word.
+    #[track_caller]
+    fn take(&self, envelope: &[u8]) {
+        let answer = self.post(envelope);
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        assert!(answer.body.is_empty(), "{}", answer.text());
+    }
+
+    /// Sends an envelope that has to be refused, and gives the error's name.
+    #[track_caller]
+    fn refuse(&self, envelope: &[u8], status: u16) -> String {
+        let answer = self.post(envelope);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        text(&answer.json(), "/error").to_owned()
+    }
+}
+
+/// A forward to `next`, for whoever passes it on.
+fn forward(next: &str, letter: &[u8]) -> Message {
+    let raw = RawValue::from_string(String::from_utf8(letter.to_vec()).expect("text"));
+    Forward::of(format!("forward-{}", number()), next, raw.expect("JSON"))
+}
+
+/// Sends an envelope, as many at once as there are callers.
+async fn post(url: String, envelope: Vec<u8>) -> Result<Answer, reqwest::Error> {
+    let request = CLIENT.post(url).header("content-type", MEDIA_TYPE);
+    let response = request.body(envelope).send().await?;
+    Ok(Answer {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.bytes().await?.to_vec(),
+    })
+}
+
+/// Somebody with a did:peer:2.
+#[derive(Clone, Debug)]
+struct Peer {
+    did: String,
+    keys: [SecretKey; 1],
+}
+
+impl Peer {
+    fn new() -> Self {
+        let agreement = SecretKey::generate(Curve::X25519, "new");
+        let signing = SecretKey::generate(Curve::Ed25519, "new");
+        let (public, verifying) = (agreement.public(), signing.public());
+        let keys = [
+            (Purpose::KeyAgreement, KeyType::X25519, public.as_bytes()),
+            (
+                Purpose::Authentication,
+                KeyType::Ed25519,
+                verifying.as_bytes(),
+            ),
+        ];
+        let did = PeerDid::build(&keys, &[])
+            .expect("a DID")
+            .as_str()
+            .to_owned();
+        let kid = format!("{did}#key-1");
+        let key = SecretKey::from_bytes(Curve::X25519, kid, &agreement.to_bytes());
+        Self {
+            did,
+            keys: [key.expect("a key")],
+        }
+    }
+
+    /// Words for this peer, sealed by nobody.
+    fn letter(&self, words: &str) -> Vec<u8> {
+        let message = json!({
+            "id": format!("letter-{}", number()),
+            "typ": "application/didcomm-plain+json",
+            "type": "https://example.org/letter/1.0/words",
+            "body": {"words": words},
+        });
+        let to = [self.keys[0].public()];
+        let sealed = anoncrypt(
+            message.to_string().as_bytes(),
+            &to,
+            ContentEncryption::A256CbcHs512,
+        );
+        sealed.expect("an envelope")
+    }
+
+    /// The words of a letter to this peer.
+    #[track_caller]
+    fn words(&self, letter: &[u8]) -> String {
+        let opened = unpack(letter, &self.keys, &|_: &str| None).expect("a letter to this peer");
+        let message: Value = serde_json::from_slice(&opened.plaintext).expect("JSON");
+        text(&message, "/body/words").to_owned()
+    }
+
+    /// A message of this peer to a mediator.
+    fn seal(&self, to: &Known, message: Message) -> Vec<u8> {
+        let message = message.from(&self.did).to(&to.did);
+        let key = std::slice::from_ref(&to.key);
+        authcrypt(&message.to_vec(), &self.keys[0], key).expect("an envelope")
+    }
+
+    /// Opens a message of a mediator.
+    #[track_caller]
+    fn open(&self, from: &Known, envelope: &[u8]) -> Message {
+        let party = |did: &str| from.party.is(did).then(|| from.party.clone());
+        let opened = unpack(envelope, &self.keys, &party);
+        let Unpacked {
+            plaintext, sender, ..
+        } = opened.unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(envelope)));
+        assert!(sender.is_some(), "an answer without a sender");
+        Message::parse(&plaintext).expect("a message")
+    }
+
+    /// Asks and is answered.
+    #[track_caller]
+    fn ask(&self, mediator: &Known, message: Message) -> Message {
+        let answer = mediator.post(&self.seal(mediator, message.return_route(ReturnRoute::All)));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        self.open(mediator, &answer.body)
+    }
+
+    /// Asks for mediation; whether it was granted.
+    #[track_caller]
+    fn request(&self, mediator: &Known, account: Option<&str>) -> bool {
+        let account = account.map(|did| Did::parse(did).expect("a DID"));
+        let ask = coordination::Request::Mediate { account };
+        let answer = self.ask(mediator, ask.write(coordination::Version::V3, id()));
+        match coordination::Reply::of(&answer).expect("an answer") {
+            Some((_, coordination::Reply::Grant { routing_did })) => {
+                assert_eq!(routing_did, [mediator.did.clone()]);
+                true
+            }
+            Some((_, coordination::Reply::Deny)) => false,
+            other => panic!("{other:?} to a mediate-request"),
+        }
+    }
+
+    /// Has its own DID listed, or another.
+    #[track_caller]
+    fn add(&self, mediator: &Known, did: &str) -> Outcome {
+        let update = coordination::Request::Update(vec![Update {
+            recipient_did: did.to_owned(),
+            action: Action::Add,
+        }]);
+        let answer = self.ask(mediator, update.write(coordination::Version::V3, id()));
+        match coordination::Reply::of(&answer).expect("an answer") {
+            Some((_, coordination::Reply::Updated(updated))) => updated[0].result,
+            other => panic!("{other:?} to an update"),
+        }
+    }
+
+    /// Registers for good.
+    #[track_caller]
+    fn enter(&self, mediator: &Known) {
+        assert!(self.request(mediator, None), "denied");
+        assert_eq!(self.add(mediator, &self.did), Outcome::Success);
+    }
+
+    #[track_caller]
+    fn pick_up(&self, mediator: &Known, ask: &pickup::Request) -> pickup::Reply {
+        let answer = self.ask(mediator, ask.write(pickup::Version::V3, id()));
+        match pickup::Reply::of(&answer).expect("an answer") {
+            Some((_, reply)) => reply,
+            None => panic!("{} to a pickup: {}", answer.kind, answer.body),
+        }
+    }
+
+    /// How its queue stands.
+    #[track_caller]
+    fn status(&self, mediator: &Known) -> Status {
+        let ask = pickup::Request::Status {
+            recipient_did: None,
+        };
+        match self.pick_up(mediator, &ask) {
+            pickup::Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What waits, up to a hundred: ids and letters.
+    #[track_caller]
+    fn fetch(&self, mediator: &Known) -> Vec<(String, Vec<u8>)> {
+        let ask = pickup::Request::Delivery {
+            limit: 100,
+            recipient_did: None,
+        };
+        match self.pick_up(mediator, &ask) {
+            pickup::Reply::Status(status) => {
+                assert_eq!(status.message_count, 0);
+                Vec::new()
+            }
+            pickup::Reply::Delivery { messages, .. } => messages
+                .iter()
+                .map(|one| {
+                    let bytes = one.bytes().expect("an attachment").into_owned();
+                    (one.id.clone().expect("an id"), bytes)
+                })
+                .collect(),
+        }
+    }
+
+    /// Acknowledges; what waits then.
+    #[track_caller]
+    fn acknowledge(&self, mediator: &Known, ids: Vec<String>) -> u64 {
+        match self.pick_up(mediator, &pickup::Request::Received(ids)) {
+            pickup::Reply::Status(status) => status.message_count,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes everything that waits out of the queue.
+    #[track_caller]
+    fn empty(&self, mediator: &Known) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let mail = self.fetch(mediator);
+            if mail.is_empty() {
+                return all;
+            }
+            let (ids, letters): (Vec<_>, Vec<_>) = mail.into_iter().unzip();
+            self.acknowledge(mediator, ids);
+            all.extend(letters);
+        }
+    }
+
+    /// Waits for as much mail and takes it; the words, in order of arrival.
+    #[track_caller]
+    fn collect(&self, mediator: &Known, count: usize) -> Vec<String> {
+        let mut words = Vec::new();
+        eventually(&format!("{count} letters come"), || {
+            let letters = self.empty(mediator);
+            words.extend(letters.iter().map(|letter| self.words(letter)));
+            (words.len() >= count).then_some(())
+        });
+        words
+    }
+
+    /// Waits for a problem report of a mediator, and gives it with the thread that it is about.
+    #[track_caller]
+    fn report(&self, mediator: &Known) -> (Report, String) {
+        let letter = eventually("a report comes", || self.empty(mediator).pop());
+        let message = self.open(mediator, &letter);
+        let report = message.body_of::<Report>().expect("a report");
+        (report, message.pthid.expect("the thread that failed"))
+    }
+}
+
+fn id() -> String {
+    format!("ask-{}", number())
+}
+
+/// A WebSocket to a mediator.
+struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    #[track_caller]
+    fn open(mediator: &Known) -> Self {
+        Self::try_open(mediator).expect("a socket")
+    }
+
+    /// Opens one, or says with which status it was refused.
+    fn try_open(mediator: &Known) -> Result<Self, u16> {
+        let url = format!("ws://127.0.0.1:{}/didcomm", mediator.port);
+        match RUNTIME.block_on(connect_async(url)) {
+            Ok((stream, _)) => Ok(Self(stream)),
+            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+                Err(answer.status().as_u16())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// One in live mode for a peer, which was told so.
+    #[track_caller]
+    fn live(mediator: &Known, peer: &Peer) -> Self {
+        let mut socket = Self::open(mediator);
+        let ask = pickup::Request::Live(true).write(pickup::Version::V3, id());
+        socket.send(peer.seal(mediator, ask.return_route(ReturnRoute::All)));
+        let answer = peer.open(mediator, &socket.next().expect("an answer"));
+        match pickup::Reply::of(&answer) {
+            Ok(Some((_, pickup::Reply::Status(status)))) => assert!(status.live_delivery),
+            other => panic!("{other:?} to a live-delivery-change"),
+        }
+        socket
+    }
+
+    #[track_caller]
+    fn send(&mut self, envelope: Vec<u8>) {
+        let text = String::from_utf8(envelope).expect("text");
+        RUNTIME
+            .block_on(self.0.send(Frame::Text(text.into())))
+            .expect("it is open");
+    }
+
+    /// The next message within a while; none where it was closed or nothing came.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        self.next_within(Duration::from_secs(10))
+    }
+
+    fn next_within(&mut self, wait: Duration) -> Option<Vec<u8>> {
+        let next = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(frame @ (Frame::Text(_) | Frame::Binary(_)))) => {
+                        return Some(frame.into_data().to_vec());
+                    }
+                    Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
+                    _ => return None,
+                }
+            }
+        };
+        RUNTIME
+            .block_on(async { tokio::time::timeout(wait, next).await })
+            .unwrap_or(None)
+    }
+}

@@ -1,0 +1,276 @@
+//! Two mediators, and mail from one to the other: while both run, while one is away, for ever.
+
+use std::time::Duration;
+
+use atcomm::didcomm::message::Message;
+use serde_json::json;
+
+use super::strangers::{Fake, relay_status};
+use super::{Known, Peer, forward, mediator, open};
+use crate::didcomm::Script;
+use crate::http::{eventually, request, within};
+use crate::network::{Network, text};
+use crate::service::{Service, Setup, Stopped};
+
+/// Retries so often that a test can wait for them.
+fn eager(setup: Setup) -> Setup {
+    open(setup)
+        .set("mediator.relay.longest_pause", json!("500ms"))
+        // For how long a document that could not be had is not asked for again.
+        .set("identity.error_ttl", json!("500ms"))
+}
+
+/// The sender's mediator and the recipient's.
+fn two() -> ((Service, Known), (Service, Known)) {
+    let network = Network::multikey();
+    (mediator(network, eager), mediator(network, open))
+}
+
+/// A letter by way of two mediators.
+fn by_way_of(near: &Known, far: &Known, to: &Peer, words: &str) -> Vec<u8> {
+    near.forward(&far.did, &far.forward(&to.did, &to.letter(words)))
+}
+
+/// Waits until nothing waits for other mediators.
+fn until_carried(service: &Service) {
+    eventually("the outbox is empty", || {
+        (relay_status(service)["waiting"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_letter_reaches_its_recipient_by_way_of_two_mediators() {
+    let ((near_service, near), (_far_service, far)) = two();
+    let bob = Peer::new();
+    bob.enter(&far);
+    near.take(&by_way_of(&near, &far, &bob, "over the hills"));
+    assert_eq!(bob.collect(&far, 1), ["over the hills"]);
+    until_carried(&near_service);
+    let status = relay_status(&near_service);
+    assert_eq!(status["destinations"][0]["did"], *far.did);
+    assert_eq!(status["destinations"][0]["delivered"], 1);
+}
+
+#[test]
+fn a_client_of_others_sends_by_way_of_two_mediators() {
+    let ((_near_service, near), (_far_service, far)) = two();
+    let bob = Peer::new();
+    bob.enter(&far);
+    let client = Script::client();
+    for known in [&near, &far] {
+        let url = format!("http://127.0.0.1:{}/.well-known/did.json", known.port);
+        let document = request("GET", &url, &[], None).json();
+        client.op("know", json!({"did": known.did, "document": document}));
+    }
+    client.op("mediator", json!({"did": near.did, "http": near.url()}));
+    for form in ["json", "base64"] {
+        let letter = String::from_utf8(bob.letter(form)).expect("text");
+        let sent = client.op(
+            "forward",
+            json!({
+                "next": bob.did, "packed": letter, "form": form, "through": [near.did, far.did],
+            }),
+        );
+        assert_eq!(sent["status"], 202, "{sent}");
+        assert_eq!(bob.collect(&far, 1), [form]);
+    }
+}
+
+/// One destination that was never heard of before it went away, and one that was.
+#[test]
+fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
+    for known_before in [true, false] {
+        let ((near_service, near), (far_service, far)) = two();
+        let bob = Peer::new();
+        bob.enter(&far);
+        if known_before {
+            near.take(&by_way_of(&near, &far, &bob, "before"));
+            assert_eq!(bob.collect(&far, 1), ["before"]);
+        }
+        let left = far_service.kill();
+        for n in 0..5 {
+            near.take(&by_way_of(&near, &far, &bob, &format!("letter {n}")));
+        }
+        eventually("it was tried in vain", || {
+            let status = relay_status(&near_service);
+            (status["destinations"][0]["failed"].as_u64()? >= 5).then_some(())
+        });
+        assert_eq!(relay_status(&near_service)["waiting"], 5);
+        assert_all_come(&near_service, left, &far, &bob);
+    }
+}
+
+/// Starts a mediator again; five letters come, each once.
+fn assert_all_come(near: &Service, left: Stopped, far: &Known, bob: &Peer) {
+    let _far_service = left.start();
+    let mut words = bob.collect(far, 5);
+    words.sort();
+    let expected: Vec<_> = (0..5).map(|n| format!("letter {n}")).collect();
+    assert_eq!(words, expected);
+    until_carried(near);
+    assert_eq!(bob.status(far).message_count, 0);
+}
+
+#[test]
+fn inv10_the_outbox_outlives_a_kill() {
+    let ((near_service, near), (far_service, far)) = two();
+    let bob = Peer::new();
+    bob.enter(&far);
+    let left = far_service.kill();
+    for n in 0..5 {
+        near.take(&by_way_of(&near, &far, &bob, &format!("letter {n}")));
+    }
+    let near_service = near_service.kill().start();
+    assert_eq!(relay_status(&near_service)["waiting"], 5);
+    assert_all_come(&near_service, left, &far, &bob);
+}
+
+#[test]
+fn the_sender_is_told_when_a_mediator_is_away_for_good() {
+    let network = Network::multikey();
+    let (near_service, near) = mediator(network, |setup| {
+        eager(setup).set("mediator.relay.give_up", json!("2s"))
+    });
+    let (far_service, far) = mediator(network, open);
+    let (alice, bob) = (Peer::new(), Peer::new());
+    alice.enter(&near);
+    far_service.kill();
+    let inner = far.forward(&bob.did, &bob.letter("in vain"));
+    let outer = forward(&far.did, &inner).thid("the thread");
+    near.take(&alice.seal(&near, outer));
+    // Nobody is told about what was sent without a name.
+    near.take(&by_way_of(&near, &far, &bob, "without a name"));
+    let (report, thread) = alice.report(&near);
+    assert_eq!(thread, "the thread");
+    assert_eq!(report.code, "e.p.xfer.undeliverable");
+    assert_eq!(report.args[0], far.did);
+    assert!(!report.text().contains(&bob.did), "{}", report.text());
+    until_carried(&near_service);
+    let status = relay_status(&near_service);
+    assert_eq!(status["destinations"][0]["givenUp"], 2, "{status}");
+    assert_eq!(alice.status(&near).message_count, 0);
+}
+
+#[test]
+fn what_a_mediator_refuses_is_reported_at_once() {
+    let (near_service, near) = mediator(Network::multikey(), open);
+    let fake = Fake::start(|_, _| (400, None));
+    let (alice, bob) = (Peer::new(), Peer::new());
+    alice.enter(&near);
+    let inner = fake.known.forward(&bob.did, &bob.letter("unwelcome"));
+    let outer: Message = forward(&fake.known.did, &inner);
+    let thread = outer.id.clone();
+    near.take(&alice.seal(&near, outer));
+    let (report, about) = alice.report(&near);
+    assert_eq!(
+        (report.code.as_str(), about),
+        ("e.p.xfer.undeliverable", thread)
+    );
+    assert!(report.text().contains("400"), "{}", report.text());
+    // As it was, and once.
+    assert_eq!(fake.received(), [inner]);
+    let status = relay_status(&near_service);
+    assert_eq!(status["destinations"][0]["refused"], 1, "{status}");
+    assert_eq!(status["waiting"], 0);
+}
+
+/// A sender whose own mediator is another than the one that gives up: the report finds it by its
+/// key package.
+#[test]
+fn a_report_goes_to_where_the_senders_key_package_says() {
+    let network = Network::multikey();
+    let (near_service, near) = mediator(network, eager);
+    let (home_service, home) = mediator(network, |setup| setup);
+    let alice = Peer::new();
+    let package = json!({"did": alice.did, "mediators": [home.did]});
+    let account = network.enrolled("alice", 0, package);
+    for service in [&near_service, &home_service] {
+        service.refresh(&account.did).expect("the package");
+    }
+    assert!(alice.request(&home, Some(&account.did)));
+    let fake = Fake::start(|_, _| (400, None));
+    let inner = fake
+        .known
+        .forward("did:peer:2.nobody", &alice.letter("unwelcome"));
+    near.take(&alice.seal(&near, forward(&fake.known.did, &inner).thid("the thread")));
+    // It is sealed by the mediator that reports.
+    let letter = eventually("a report comes", || alice.empty(&home).pop());
+    let report = alice.open(&near, &letter);
+    assert_eq!(report.pthid.as_deref(), Some("the thread"));
+}
+
+#[test]
+fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
+    let network = Network::multikey();
+    let (near_service, near) = mediator(network, eager);
+    let (_far_service, far) = mediator(network, |setup| setup);
+    let bob = Peer::new();
+    // Nobody answers at the first of them.
+    let package = json!({"did": bob.did, "mediators": ["did:web:localhost%3A1", far.did]});
+    let account = network.enrolled("bob", 0, package);
+    assert!(bob.request(&far, Some(&account.did)));
+    let letter = bob.letter("over the hills");
+    // Not known to the first mediator's directory: like anybody unknown.
+    near.take(&near.forward(&bob.did, &letter));
+    near_service.refresh(&account.did).expect("the package");
+    near.take(&near.forward(&bob.did, &letter));
+    assert_eq!(bob.collect(&far, 1), ["over the hills"]);
+    until_carried(&near_service);
+    assert_eq!(
+        near_service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")]),
+        1.0
+    );
+}
+
+#[test]
+fn a_forward_to_the_mediator_itself_is_peeled_once() {
+    let (service, near) = mediator(Network::multikey(), open);
+    let bob = Peer::new();
+    bob.enter(&near);
+    let looped = || service.metric("atcomm_mediator_forwards_total", &[("outcome", "looped")]);
+    let once = near.forward(&bob.did, &bob.letter("once"));
+    let twice = near.forward(&near.did, &once);
+    near.take(&twice);
+    assert_eq!(bob.collect(&near, 1), ["once"]);
+    assert_eq!(looped(), 0.0);
+    near.take(&near.forward(&near.did, &twice));
+    assert_eq!(looped(), 1.0);
+    assert_eq!(bob.status(&near).message_count, 0);
+}
+
+#[test]
+fn two_mediators_do_not_send_a_forward_round_in_circles() {
+    let ((near_service, near), (far_service, far)) = two();
+    // Each layer is for the other: it takes as many hops as there are layers, and then it ends.
+    let bob = Peer::new();
+    bob.enter(&near);
+    let mut letter = near.forward(&bob.did, &bob.letter("well travelled"));
+    for _ in 0..3 {
+        letter = far.forward(&near.did, &letter);
+        letter = near.forward(&far.did, &letter);
+    }
+    near.take(&letter);
+    assert_eq!(bob.collect(&near, 1), ["well travelled"]);
+    let carried = |service: &Service| {
+        service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")])
+    };
+    within(Duration::from_secs(5), "three hops each way", || {
+        (carried(&near_service) == 3.0 && carried(&far_service) == 3.0).then_some(())
+    });
+}
+
+#[test]
+fn answers_of_a_mediator_know_no_account_by_its_relay() {
+    // The status is for the operator: it names mediators and no one else.
+    let ((near_service, near), (_far_service, far)) = two();
+    let bob = Peer::new();
+    bob.enter(&far);
+    near.take(&by_way_of(&near, &far, &bob, "words"));
+    bob.collect(&far, 1);
+    let status = relay_status(&near_service).to_string();
+    assert!(!status.contains("did:peer"), "{status}");
+    assert_eq!(
+        text(&relay_status(&near_service), "/destinations/0/did"),
+        far.did
+    );
+}
