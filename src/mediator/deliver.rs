@@ -147,7 +147,8 @@ fn queue_of(
 ) -> Result<Option<(i64, Option<i64>)>, StoreError> {
     let known = tx.recipient(did)?.map(|one| (one.id, one.account));
     let bound = known.is_some_and(|(_, account)| account.is_some());
-    if !(open && bound) && !takes_mail(tx, did, now)? {
+    let welcome = open && bound;
+    if !welcome && !takes_mail(tx, did, now)? {
         return Ok(None);
     }
     if bound {

@@ -104,7 +104,7 @@ impl Inner {
             let directory = self.resolver.directory().store();
             if !directory.query(move |q| q.is_named(&named)).await? {
                 let strangers = self.destinations.strangers.as_ref();
-                if !strangers.is_some_and(|budget| budget.check().is_ok()) {
+                if strangers.is_none_or(|budget| budget.check().is_err()) {
                     return Err(Refused::RelayRefused);
                 }
             }
