@@ -166,7 +166,7 @@ fn who_spells_its_key_in_its_own_way_is_answered_so() {
         (&peer, &format!("z{key}")),
         (&format!("did:key:z{key}"), &format!("z{key}")),
     ] {
-        let client = mediator.client();
+        let client = mediator.new_client();
         let kid = format!("{did}#{fragment}");
         let method = json!({
             "id": kid, "type": "Multikey", "controller": did,

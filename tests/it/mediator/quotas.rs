@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::Mediator;
+use super::{Mediator, assert_schema};
+use crate::didcomm::{Library, Script};
 use crate::http::eventually;
 use crate::network::text;
 
@@ -47,6 +48,23 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
             client.assert_problem(&answer, "e.p.me.res.storage");
         }
     }
+    // A socket has no status: there the report is all, signed for who is not known.
+    let socket = client.socket();
+    let mut by_socket = fields.clone();
+    by_socket["socket"] = socket.clone();
+    by_socket["return_route"] = json!("all");
+    client.try_forward(by_socket.clone());
+    let signed = client.frame(&socket);
+    let reader = Script::envelopes(Library::Sicpa);
+    let opened = reader.op("unpack", json!({"packed": signed["packed"]}));
+    assert!(text(&opened, "/signer").starts_with(&mediator.did));
+    assert_schema(&opened["message"]);
+    assert_eq!(opened["message"]["body"]["code"], "e.p.me.res.storage");
+    by_socket["from"] = json!(client.did);
+    client.try_forward(by_socket);
+    let report = client.frame(&socket);
+    assert_eq!(report["message"]["body"]["code"], "e.p.me.res.storage");
+
     // Of several in one forward none is kept where not all can be.
     let other = client.letter_of(&alias, "five");
     let many: Vec<_> = (0..4)
