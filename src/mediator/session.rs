@@ -13,8 +13,8 @@ use super::peers;
 use super::replay::{self, Seal};
 use super::{Answer, Form, Inner, Refused, fresh_id};
 use crate::clock::Timestamp;
-use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError};
-use crate::didcomm::message::{Message, ReturnRoute};
+use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError, PublicKey};
+use crate::didcomm::message::{Message, ReturnRoute, TypeUri};
 use crate::didcomm::protocol::problem::{Code, Report};
 use crate::didcomm::protocol::routing::Forward;
 use crate::didcomm::protocol::{Body as _, ReadError, Request, coordination, pickup};
@@ -167,6 +167,16 @@ fn half(seal: [u8; 32]) -> Seal {
     half
 }
 
+/// The refusal of a forward that breaks its rules: its sender, who asks for no answer, would take it
+/// for delivered.
+fn lost(error: &ReadError) -> Option<Refused> {
+    let ReadError::Malformed { piuri, why } = error else {
+        return None;
+    };
+    let kind = TypeUri::parse(piuri).ok()?;
+    (kind.protocol == "routing").then(|| Refused::Unreadable(why.to_string().into()))
+}
+
 /// What a message of this kind is called in metrics: never a word of the sender's.
 fn label(request: &Result<Request, ReadError>) -> &'static str {
     match request {
@@ -306,6 +316,10 @@ impl<'m> Session<'m, Anonymous> {
                     _ => return Err(refused),
                 },
             },
+            Err(error) => {
+                count(label, "anonymous");
+                lost(&error).map_or(Ok(Answer::Accepted), Err)?
+            }
             _ => {
                 count(label, "anonymous");
                 Answer::Accepted
@@ -433,6 +447,9 @@ impl<'m> Session<'m, Known> {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
+                if let Some(refused) = lost(&error).filter(|_| !self.wants_answers()) {
+                    return Err(refused);
+                }
                 let outcome = match error {
                     ReadError::UnknownType { .. } => "unsupported",
                     ReadError::Malformed { .. } => "malformed",
@@ -542,23 +559,31 @@ fn problem_code(refused: &Refused) -> Option<Code> {
     }
 }
 
-/// Encrypts an answer to the key that the sender has used: that one it has at hand.
+/// Encrypts an answer to the key that the sender has used: that one it has at hand. Key and DID are
+/// called as the sender calls them, whose secrets may lie under an older spelling, or under the
+/// short form of its DID.
 pub(super) fn encrypt(
     message: Message,
     own: &Identity,
     to: &Authenticated,
 ) -> Result<Bytes, Refused> {
-    let message = message.from(own.party.did()).to(to.party.did());
+    let named = to.kid.split_once('#').map_or(&*to.kid, |(did, _)| did);
+    let message = message.from(own.party.did()).to(named);
     let key = to
         .party
         .key(&to.kid)
-        .filter(|key| key.curve() == Curve::X25519);
+        .filter(|key| key.curve() == Curve::X25519)
+        .and_then(|key| PublicKey::new(&*to.kid, key.curve(), key.as_bytes()).ok());
     let Some(key) = key else {
         return Err(Refused::Unreadable(
             "its sender has no X25519 key to answer to".into(),
         ));
     };
-    match envelope::authcrypt(&message.to_vec(), &own.agreement, std::slice::from_ref(key)) {
+    match envelope::authcrypt(
+        &message.to_vec(),
+        &own.agreement,
+        std::slice::from_ref(&key),
+    ) {
         Ok(bytes) => Ok(bytes.into()),
         Err(error) => {
             tracing::error!(%error, "cannot encrypt an answer");

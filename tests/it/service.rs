@@ -349,11 +349,6 @@ impl Service {
         self.until_counted("atcomm_ingest_connected", &[], sources as f64);
     }
 
-    /// What it keeps its files in.
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
-
     /// Ends it as an operator would.
     #[track_caller]
     pub(crate) fn stop(mut self) -> Stopped {

@@ -88,16 +88,19 @@ fn authcrypts_of_both_libraries_are_answered_so_that_they_can_read_it() {
         assert!(text(&opened, "/sender").starts_with(&format!("{}#", mediator.did)));
     }
     // Signed within, and addressed by a key in place of the DID.
-    let message = ping(&did, &mediator.did);
     let kid = format!("{}#key-1", mediator.did);
-    let fields = json!({"message": message, "to": kid, "from": did, "signer": did});
-    let answer = post(&mediator, &others.op("pack", fields));
-    assert_eq!(
-        answer.status, 400,
-        "authcrypt(sign) is no stacking that is allowed"
-    );
-    let fields = json!({"message": ping(&did, &mediator.did), "to": kid, "from": did});
-    assert_eq!(post(&mediator, &others.op("pack", fields)).status, 200);
+    let signed = |fields: Value| {
+        let mut pack = json!({"message": ping(&did, &mediator.did), "signer": did});
+        for (name, value) in fields.as_object().expect("an object") {
+            pack[name] = value.clone();
+        }
+        post(&mediator, &others.op("pack", pack)).status
+    };
+    assert_eq!(signed(json!({"to": kid, "from": did})), 200);
+    // Whoever was sent something signed can show it to others: that is not enough to act for its
+    // signer, and without encryption it is no message for this mediator at all.
+    assert_eq!(signed(json!({"to": kid})), 202);
+    assert_eq!(signed(json!({})), 400);
 }
 
 #[test]
@@ -151,14 +154,19 @@ fn a_did_peer_4_is_known_by_its_short_form_once_the_long_one_came() {
 }
 
 #[test]
-fn keys_of_a_did_peer_2_may_be_spelled_as_they_used_to_be() {
+fn who_spells_its_key_in_its_own_way_is_answered_so() {
     let mediator = Mediator::open();
     // RFC 7748, section 6.1: the second key pair.
     let secret = "XasIfmJKikt54X-Lg4AO5m87sSkmGLb9HC-LJ_-I4Os";
     let key = "6LSrfCAhzvNQfJmHrw9Ho2Z2J8K2z2XmChTsD5W5W3MNZyQ";
-    let did = format!("did:peer:2.Ez{key}");
-    for fragment in ["key-1".to_owned(), key.to_owned(), format!("z{key}")] {
-        let client = mediator.client();
+    let peer = format!("did:peer:2.Ez{key}");
+    for (did, fragment) in [
+        (&peer, "key-1"),
+        (&peer, key),
+        (&peer, &format!("z{key}")),
+        (&format!("did:key:z{key}"), &format!("z{key}")),
+    ] {
+        let client = mediator.new_client();
         let kid = format!("{did}#{fragment}");
         let method = json!({
             "id": kid, "type": "Multikey", "controller": did,
@@ -171,9 +179,25 @@ fn keys_of_a_did_peer_2_may_be_spelled_as_they_used_to_be() {
         script.op("know", json!({"did": did, "document": document}));
         let key = json!({"kid": kid, "curve": "X25519", "secret": secret});
         script.op("import", json!({"keys": [key]}));
-        // Who spells its key so finds its secret so: it is answered in the same words.
+        // Its secret lies under this name and no other.
         let answer = assert_answered(&client, json!({"from": did}));
         assert_eq!(answer["recipient"], kid);
+        client.ask("request", json!({"from": did}));
+        let socket = client.socket();
+        client.tell(
+            "live",
+            json!({"from": did, "socket": socket, "pickup": "4.0"}),
+        );
+        assert_eq!(client.frame(&socket)["recipient"], kid);
+        let add = json!([{"recipient_did": did, "action": "add"}]);
+        client.ask("update", json!({"from": did, "updates": add}));
+        let letter = client.letter_of(did, fragment);
+        client.forward(did, &letter);
+        let pushed = client.frame(&socket);
+        assert_eq!(pushed["recipient"], kid);
+        assert_eq!(pushed["attached"][0]["message"], letter.plain, "{pushed}");
+        let ids = json!([letter.id(), pushed["attached"][0]["id"]]);
+        client.ask("received", json!({"from": did, "ids": ids}));
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Mediator, get};
+use crate::http::eventually;
 use crate::network::text;
 
 const KEYS: &str = "mediator-keys.json";
@@ -131,7 +132,10 @@ fn without_its_keys_it_does_not_start_on_mail_that_is_there() {
 
 #[test]
 fn the_operator_sees_queues() {
-    let mediator = Mediator::start(Mediator::setup());
+    // Nobody is at home there.
+    let elsewhere = "did:web:localhost%3A9";
+    let setup = Mediator::setup().set("mediator.relay.allow", json!([elsewhere]));
+    let mediator = Mediator::start(setup);
     assert_private(&mediator.service().data_dir().join("admin.sock"));
     let client = mediator.member();
     let letter = client.letter(&client.did);
@@ -154,6 +158,19 @@ fn the_operator_sees_queues() {
     let status = mediator.operate(&["relay", "status"]);
     let nothing = json!({"waiting": 0, "waitingBytes": 0, "destinations": []});
     assert_eq!(status, nothing);
+    client.forward(elsewhere, &letter);
+    let status = eventually("an attempt failed", || {
+        let status = mediator.operate(&["relay", "status"]);
+        (status["destinations"][0]["failed"].as_u64() > Some(0)).then_some(status)
+    });
+    assert_eq!(status["waiting"], 1);
+    assert_eq!(status["waitingBytes"], letter.packed.len());
+    let destination = &status["destinations"][0];
+    assert_eq!(destination["did"], elsewhere);
+    assert_eq!(destination["waiting"], 1);
+    assert_eq!(destination["delivered"], 0);
+    assert!(destination["lastError"].is_string(), "{destination}");
+    assert!(destination["lastAt"].is_string(), "{destination}");
 
     // The socket goes with the service, and who asks then is told what to do.
     let stopped = mediator.stop();

@@ -113,8 +113,26 @@ fn several_messages_of_one_forward_are_several() {
     let more = client.letter_of(&client.did, "three");
     client.forward(&format!("{}#key-2", client.did), &more);
     assert_eq!(client.waiting(Some(&client.did)), 3);
-    // What is only linked to is not carried.
-    let linked = json!({"next": client.did, "packed": more.packed, "form": "links"});
-    let answer = client.try_forward(linked);
-    assert_eq!(answer["status"], 400, "{answer}");
+}
+
+#[test]
+fn a_forward_that_cannot_be_carried_is_never_taken_for_delivered() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let letter = client.letter(&client.did);
+    let plain = letter.plain.to_string();
+    for (packed, form) in [
+        (json!(letter.packed), "links"),
+        (json!([]), "json"),
+        (json!(plain), "json"),
+        (json!([letter.packed, plain]), "base64"),
+        (json!(vec![&letter.packed; 17]), "json"),
+    ] {
+        for from in [Value::Null, json!(client.did)] {
+            let fields = json!({"next": client.did, "packed": packed, "form": form, "from": from});
+            let answer = client.try_forward(fields);
+            assert_eq!(answer["status"], 400, "{form} {packed}: {answer}");
+        }
+    }
+    assert_eq!(client.waiting(None), 0);
 }

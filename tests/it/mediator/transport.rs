@@ -147,7 +147,7 @@ fn other_verbs_and_paths_are_refused() {
         ("POST", "/invitation", 405),
         ("POST", "/.well-known/did.json", 405),
         ("GET", "/didcomm/", 404),
-        ("POST", "/", 404),
+        ("POST", "/", 405),
         ("GET", "/didcomm", 426),
     ] {
         let body = (method == "POST").then(|| b"{}".to_vec());
