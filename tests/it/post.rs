@@ -190,18 +190,17 @@ impl Peer {
         let signing = SecretKey::generate(Curve::Ed25519, "new");
         let (public, verifying) = (agreement.public(), signing.public());
         let keys = [
-            (
-                Purpose::KeyAgreement,
-                KeyType::X25519,
-                public.as_bytes(),
-            ),
+            (Purpose::KeyAgreement, KeyType::X25519, public.as_bytes()),
             (
                 Purpose::Authentication,
                 KeyType::Ed25519,
                 verifying.as_bytes(),
             ),
         ];
-        let did = PeerDid::build(&keys, &[]).expect("a DID").as_str().to_owned();
+        let did = PeerDid::build(&keys, &[])
+            .expect("a DID")
+            .as_str()
+            .to_owned();
         let kid = format!("{did}#key-1");
         let key = SecretKey::from_bytes(Curve::X25519, kid, &agreement.to_bytes());
         Self {

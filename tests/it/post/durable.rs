@@ -118,7 +118,10 @@ fn inv3_a_socket_that_is_cut_in_the_middle_of_a_push_loses_nothing() {
     assert_eq!(bob.status(&home).message_count, LETTERS as u64);
     let words = bob.empty(&home);
     drop(frozen);
-    assert_each_once(words.iter().map(|letter| bob.words(letter)).collect(), LETTERS);
+    assert_each_once(
+        words.iter().map(|letter| bob.words(letter)).collect(),
+        LETTERS,
+    );
 }
 
 #[test]

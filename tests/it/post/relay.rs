@@ -162,7 +162,10 @@ fn what_a_mediator_refuses_is_reported_at_once() {
     let thread = outer.id.clone();
     near.take(&alice.seal(&near, outer));
     let (report, about) = alice.report(&near);
-    assert_eq!((report.code.as_str(), about), ("e.p.xfer.undeliverable", thread));
+    assert_eq!(
+        (report.code.as_str(), about),
+        ("e.p.xfer.undeliverable", thread)
+    );
     assert!(report.text().contains("400"), "{}", report.text());
     // As it was, and once.
     assert_eq!(fake.received(), [inner]);
@@ -186,7 +189,9 @@ fn a_report_goes_to_where_the_senders_key_package_says() {
     }
     assert!(alice.request(&home, Some(&account.did)));
     let fake = Fake::start(|_, _| (400, None));
-    let inner = fake.known.forward("did:peer:2.nobody", &alice.letter("unwelcome"));
+    let inner = fake
+        .known
+        .forward("did:peer:2.nobody", &alice.letter("unwelcome"));
     near.take(&alice.seal(&near, forward(&fake.known.did, &inner).thid("the thread")));
     // It is sealed by the mediator that reports.
     let letter = eventually("a report comes", || alice.empty(&home).pop());
@@ -211,7 +216,10 @@ fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
     near.take(&near.forward(&bob.did, &letter));
     assert_eq!(bob.collect(&far, 1), ["over the hills"]);
     until_carried(&near_service);
-    assert_eq!(near_service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")]), 1.0);
+    assert_eq!(
+        near_service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")]),
+        1.0
+    );
 }
 
 #[test]
@@ -261,5 +269,8 @@ fn answers_of_a_mediator_know_no_account_by_its_relay() {
     bob.collect(&far, 1);
     let status = relay_status(&near_service).to_string();
     assert!(!status.contains("did:peer"), "{status}");
-    assert_eq!(text(&relay_status(&near_service), "/destinations/0/did"), far.did);
+    assert_eq!(
+        text(&relay_status(&near_service), "/destinations/0/did"),
+        far.did
+    );
 }

@@ -69,7 +69,10 @@ impl Fake {
     /// The messages that came, wherever.
     pub(super) fn received(&self) -> Vec<Vec<u8>> {
         let received = self.received.lock().expect("a list");
-        received.iter().map(|(_, message)| message.clone()).collect()
+        received
+            .iter()
+            .map(|(_, message)| message.clone())
+            .collect()
     }
 
     /// Where messages came.
@@ -150,7 +153,9 @@ fn without_a_budget_only_the_operators_choice_is_carried_to() {
     let send = |to: &Known| near.forward(&to.did, &parcel(to));
     assert_eq!(near.refuse(&send(&stranger.known), 403), "RelayRefused");
     near.take(&send(&chosen.known));
-    eventually("it is delivered", || (chosen.received().len() == 1).then_some(()));
+    eventually("it is delivered", || {
+        (chosen.received().len() == 1).then_some(())
+    });
     // Who asks for answers has one.
     let alice = Peer::new();
     let outer = forward(&stranger.known.did, &parcel(&stranger.known));
@@ -179,7 +184,11 @@ fn inv6_addresses_and_names_from_inside_are_not_dialled() {
         format!("did:web:user@localhost%3A{port}"),
     ] {
         let answer = near.post(&near.forward(&did, &alice.letter("inside")));
-        assert!([202, 403].contains(&answer.status), "{did}: {}", answer.text());
+        assert!(
+            [202, 403].contains(&answer.status),
+            "{did}: {}",
+            answer.text()
+        );
     }
     throughout(Duration::from_millis(1500), "nobody comes", || {
         listener.accept().is_err()
@@ -224,12 +233,19 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
         (service.metric("atcomm_mediator_relay_total", &outcome) == 5.0).then_some(())
     });
     for fake in &others {
-        assert!(fake.paths().iter().all(|path| path == "/didcomm"), "{:?}", fake.paths());
+        assert!(
+            fake.paths().iter().all(|path| path == "/didcomm"),
+            "{:?}",
+            fake.paths()
+        );
     }
     // Two steps an attempt, and not one more.
     let paths = circle.paths();
     assert_eq!(paths.len() % 2, 0, "{paths:?}");
-    assert!(paths.chunks(2).all(|pair| pair[0] == "/didcomm"), "{paths:?}");
+    assert!(
+        paths.chunks(2).all(|pair| pair[0] == "/didcomm"),
+        "{paths:?}"
+    );
 }
 
 /// Reached through a redirect, too, only what may be reached at all.
@@ -259,15 +275,24 @@ fn inv7_no_mediator_takes_more_than_its_share_of_the_outbox() {
     let well = Fake::start(|_, _| (202, None));
     let parcels: Vec<_> = (0..4).map(|_| parcel(&away.known)).collect();
     let send = |parcel: &[u8]| near.forward(&away.known.did, parcel);
-    parcels[..3].iter().for_each(|parcel| near.take(&send(parcel)));
+    parcels[..3]
+        .iter()
+        .for_each(|parcel| near.take(&send(parcel)));
     let answer = near.post(&send(&parcels[3]));
     assert_eq!(answer.status, 503);
     assert_eq!(text(&answer.json(), "/error"), "RelayFull");
-    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|wait| wait > 0));
+    assert!(
+        answer
+            .header("retry-after")
+            .parse::<u64>()
+            .is_ok_and(|wait| wait > 0)
+    );
     // What waits already is taken again, and takes no place.
     near.take(&send(&parcels[0]));
     near.take(&near.forward(&well.known.did, &parcel(&well.known)));
-    eventually("another is not held up", || (well.received().len() == 1).then_some(()));
+    eventually("another is not held up", || {
+        (well.received().len() == 1).then_some(())
+    });
     eventually("the status lists both", || {
         let status = relay_status(&service);
         let of = |did: &str| {
