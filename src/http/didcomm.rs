@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::HttpBody as _;
-use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::body::{Body, HttpBody as _};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, Extension, FromRequest as _, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::asker::Asker;
@@ -61,7 +61,6 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
     let memory = Arc::new(Semaphore::new(pieces.min(Semaphore::MAX_PERMITS)));
     Router::new()
         .route(ENDPOINT, get(open_socket).post(receive))
-        .layer(DefaultBodyLimit::max(settings.max_message))
         .route(DOCUMENT, get(document))
         .route(INVITATION, get(invitation))
         .with_state(Arc::new(Shared {
@@ -100,21 +99,7 @@ async fn receive(
     check_type(request.headers())?;
     shared.mediator.charge(asker)?;
     let max = shared.mediator.settings().max_message;
-    let announced = request.body().size_hint().exact().map(usize::try_from);
-    let announced = match announced {
-        Some(Ok(len)) if len <= max => len,
-        Some(_) => return Err(too_large(max)),
-        None => max,
-    };
-    let _memory = shared.take_memory(announced).await?;
-    let message = Bytes::from_request(request, &())
-        .await
-        .map_err(|why| match why {
-            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-                too_large(max)
-            }
-            _ => Failure::invalid("the body ended before it was complete"),
-        })?;
+    let (message, _memory) = shared.read(request.into_body(), max).await?;
     let answer = shared.mediator.receive(&message, asker).await?;
     Ok(match answer {
         Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
@@ -130,8 +115,41 @@ async fn receive(
 }
 
 impl Shared {
-    async fn take_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
-        let pieces = u32::try_from(pieces(bytes)).unwrap_or(u32::MAX);
+    /// Reads a body, and keeps its memory counted until the second value is dropped. Memory is taken
+    /// as bytes come and never for what is only announced: who promises a long message and sends
+    /// none holds up nobody.
+    async fn read(
+        &self,
+        body: Body,
+        max: usize,
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Failure> {
+        if body.size_hint().lower() > max as u64 {
+            return Err(too_large(max));
+        }
+        let mut chunks = body.into_data_stream();
+        let (mut message, mut memory) = (Vec::new(), None::<OwnedSemaphorePermit>);
+        while let Some(chunk) = chunks.next().await {
+            let chunk =
+                chunk.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
+            if chunk.len() > max - message.len() {
+                return Err(too_large(max));
+            }
+            let held = memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let more = pieces(message.len() + chunk.len()) - held;
+            if more > 0 {
+                let more = self.take_memory(more).await?;
+                match &mut memory {
+                    Some(memory) => memory.merge(more),
+                    None => memory = Some(more),
+                }
+            }
+            message.extend_from_slice(&chunk);
+        }
+        Ok((message, memory))
+    }
+
+    async fn take_memory(&self, pieces: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory).acquire_many_owned(pieces);
         match tokio::time::timeout(MEMORY_WAIT, memory).await {
             Ok(Ok(permit)) => Ok(permit),
