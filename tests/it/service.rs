@@ -201,6 +201,11 @@ impl Service {
         self.dir.path().join("data")
     }
 
+    /// Its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Everything logged so far.
     pub(crate) fn log(&self) -> String {
         self.log
