@@ -184,7 +184,9 @@ fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
         open(setup).set("mediator.queue_messages", json!(5))
     });
     let [alice, bob, carol] = [(); 3].map(|()| Peer::new());
-    [&alice, &bob, &carol].map(|peer| peer.enter(&home));
+    for peer in [&alice, &bob, &carol] {
+        peer.enter(&home);
+    }
     let letters: Vec<_> = (0..6).map(|n| bob.letter(&format!("letter {n}"))).collect();
     for letter in &letters[..5] {
         home.take(&home.forward(&bob.did, letter));
