@@ -13,6 +13,7 @@ mod exposition;
 mod front;
 mod pages;
 mod params;
+mod receiving;
 mod socket;
 mod tag;
 mod xrpc;

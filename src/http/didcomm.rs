@@ -3,10 +3,8 @@
 //! Source: DIDComm Messaging 2.1, "Transports"; what clients in use send besides.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
@@ -15,13 +13,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::asker::Asker;
 use super::door::Activity;
 use super::error::Failure;
 use super::params::Params;
+use super::receiving::Receiving;
 use super::socket::{self, Sockets};
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
@@ -40,25 +37,16 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Memory for messages is counted in pieces of this many bytes.
-const PIECE: usize = 1024;
-
-/// How long a message waits for memory; then its sender is told to come back.
-const MEMORY_WAIT: Duration = Duration::from_secs(2);
-
 /// What the handlers share.
 struct Shared {
     mediator: Mediator,
     sockets: Sockets,
-    /// Pieces of memory for messages that are being received.
-    memory: Arc<Semaphore>,
+    receiving: Receiving,
 }
 
 /// The paths, to be merged into the router.
 pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
-    let settings = mediator.settings();
-    let pieces = (settings.receive_memory / PIECE).max(pieces(settings.max_message));
-    let memory = Arc::new(Semaphore::new(pieces.min(Semaphore::MAX_PERMITS)));
+    let receiving = Receiving::new(mediator.settings());
     Router::new()
         .route(ENDPOINT, get(open_socket).post(receive))
         .route(DOCUMENT, get(document))
@@ -66,7 +54,7 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
-            memory,
+            receiving,
         }))
 }
 
@@ -98,9 +86,8 @@ async fn receive(
 ) -> Result<Response, Failure> {
     check_type(request.headers())?;
     shared.mediator.charge(asker)?;
-    let max = shared.mediator.settings().max_message;
-    let (message, _memory) = shared.read(request.into_body(), max).await?;
-    let answer = shared.mediator.receive(&message, asker).await?;
+    let received = shared.receiving.read(request.into_body(), asker).await?;
+    let answer = shared.mediator.receive(&received.message, asker).await?;
     Ok(match answer {
         Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
         Answer::Reply(form, message) => {
@@ -112,62 +99,6 @@ async fn receive(
             (headers, message).into_response()
         }
     })
-}
-
-impl Shared {
-    /// Reads a body, and keeps its memory counted until the second value is dropped. Memory is taken
-    /// as bytes come and never for what is only announced: who promises a long message and sends
-    /// none holds up nobody.
-    async fn read(
-        &self,
-        body: Body,
-        max: usize,
-    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Failure> {
-        if body.size_hint().lower() > max as u64 {
-            return Err(too_large(max));
-        }
-        let mut chunks = body.into_data_stream();
-        let (mut message, mut memory) = (Vec::new(), None::<OwnedSemaphorePermit>);
-        while let Some(chunk) = chunks.next().await {
-            let chunk =
-                chunk.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
-            if chunk.len() > max - message.len() {
-                return Err(too_large(max));
-            }
-            let held = memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-            let more = pieces(message.len() + chunk.len()) - held;
-            if more > 0 {
-                let more = self.take_memory(more).await?;
-                match &mut memory {
-                    Some(memory) => memory.merge(more),
-                    None => memory = Some(more),
-                }
-            }
-            message.extend_from_slice(&chunk);
-        }
-        Ok((message, memory))
-    }
-
-    async fn take_memory(&self, pieces: usize) -> Result<OwnedSemaphorePermit, Failure> {
-        let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
-        let memory = Arc::clone(&self.memory).acquire_many_owned(pieces);
-        match tokio::time::timeout(MEMORY_WAIT, memory).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Refused::Busy(MEMORY_WAIT).into()),
-        }
-    }
-}
-
-fn pieces(bytes: usize) -> usize {
-    bytes.div_ceil(PIECE).max(1)
-}
-
-fn too_large(max: usize) -> Failure {
-    Failure::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "MessageTooLarge",
-        format!("the message is longer than {max} bytes"),
-    )
 }
 
 /// Whether the body may be an encrypted message. Clients in use send no type, or one that says

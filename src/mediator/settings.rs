@@ -26,8 +26,8 @@ pub struct MediatorSettings {
     pub report_unknown: bool,
     /// Longest message that is received, in bytes. Absent: 1 MiB.
     pub max_message: usize,
-    /// Messages that are being received at once may take up this much memory, in bytes.
-    /// Absent: 64 MiB.
+    /// Messages that are being received at once may take up this much memory, in bytes, and those
+    /// of one address (a /64 of IPv6) a quarter of it. Absent: 64 MiB.
     pub receive_memory: usize,
     /// How long a message waits to be picked up. Absent: 30 days.
     #[serde(with = "humantime_serde")]
