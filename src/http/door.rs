@@ -29,6 +29,10 @@ const SILENT_TICKS: u32 = 12;
 /// Longest request head in bytes. Ours take a few hundred.
 const MAX_HEAD: usize = 32 * 1024;
 
+/// Bytes read at a time. The server's buffer grows with what it gets at once, to hundreds of KiB for
+/// each connection that sends much; with this it stays small.
+const MAX_READ: usize = 16 * 1024;
+
 /// Pause after an error that the next attempt would meet again, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -253,19 +257,22 @@ impl AsyncRead for Connection {
         if this.head.len > MAX_HEAD && this.http1 == Some(true) {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let room = buf.remaining().min(MAX_READ);
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
         if read.is_pending() {
             this.pass_time(cx)?;
             return read;
         }
-        let new = buf.filled().get(before..).unwrap_or_default();
+        let new = part.filled();
         if this.http1.is_none() && !new.is_empty() {
             this.http1 = Some(!new.starts_with(b"PRI"));
         }
         if !this.is_busy() {
             this.head.read(new);
         }
+        let len = new.len();
+        buf.advance(len);
         read
     }
 }

@@ -268,7 +268,7 @@ fn inv7_memory_for_bodies_is_bounded() {
     let mut large: Vec<_> = (0..40).map(|_| slow(&home, 1 << 20, "x")).collect();
     let part = vec![b'x'; (1 << 20) - 2];
     for stream in &mut large {
-        let patience = Some(Duration::from_millis(100));
+        let patience = Some(Duration::from_millis(30));
         stream.set_write_timeout(patience).expect("a socket");
         // What is not read does not go.
         drop(stream.write_all(&part));
@@ -300,7 +300,7 @@ fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
         .map(|_| slow(&home, 1 << 20, "203.0.113.7"))
         .collect();
     for stream in &mut large {
-        let patience = Some(Duration::from_millis(100));
+        let patience = Some(Duration::from_millis(30));
         stream.set_write_timeout(patience).expect("a socket");
         drop(stream.write_all(&part));
     }
