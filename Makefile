@@ -33,7 +33,7 @@ doc:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 bench: ## Measure; with optimisation, so it builds anew (ARGS=proof: that section only)
-	$(CARGO) bench --locked --bench directory -- $(ARGS)
+	$(CARGO) bench --locked --bench directory --bench mediator -- $(ARGS)
 
 build: ## Build the optimised binary, target/release/atcomm
 	$(CARGO) build --locked --release

@@ -1,10 +1,12 @@
 //! atcomm: the directory beside an atproto host through which people find each other's messaging
-//! keys.
+//! keys, and the mediator that keeps their mail.
 //!
 //! An account enrols by writing one record, `at.didcomm.keyPackage`, into its own repository. This
 //! service learns of such records from event streams, proves each of them under the account's own
 //! signing key, keeps them, and answers in one hop what a client needs to send an encrypted
-//! message, with the proof.
+//! message, with the proof. Where a record names this service as the mediator, it takes DIDComm
+//! messages for the did:peer in the record, keeps them until they are picked up, and carries
+//! others on; it cannot read any of them.
 //!
 //! # Modules by rank
 //!
@@ -27,12 +29,23 @@
 //! | 11 | [`server`] | wiring, start and end |
 //! | 12 | [`cli`] | commands |
 //!
-//! # The flow
+//! # The flows
+//!
+//! Of records:
 //!
 //! ```text
 //! stream event -> inline proof, or an owed look ---+
 //! walk, age, asker -> look -> identity -> PDS -> proof -> keypackage -> directory -> change log
 //! resolveRecipient -> ready answer, or entry, or a look within budgets
+//! ```
+//!
+//! Of mail:
+//!
+//! ```text
+//! change log -> admission: whose mail is kept, and how long still
+//! envelope by POST or WebSocket -> unpack -> session by what is known of the sender
+//! forward -> queue or outbox -> commit -> 202 -> sockets in live mode, or the relay's next hop
+//! pickup -> delivery -> messages-received -> gone from the queue
 //! ```
 //!
 //! # Invariants
@@ -41,7 +54,8 @@
 //!
 //! 1. Nothing unverified is served as verified; what a Jetstream says is never indexed.
 //! 2. A cursor passes only work that is durable: applied, or owed in the same transaction.
-//! 3. (Mail, with the mediator.)
+//! 3. No 2xx for mail to a known recipient before it is on disk; nothing leaves a queue before its
+//!    recipient acknowledged it or its time to live ended.
 //! 4. Under one account, PDS and key the revision only goes forward: a lower one is ignored from a
 //!    stream, and from the account's own PDS kept as evidence, the entry marked `regressed`.
 //! 5. Absence is only what an exclusion proof shows; unproven, unknown, unreachable and
@@ -50,7 +64,8 @@
 //!    connection is made; endpoints that the operator names are exempt.
 //! 7. Every queue, cache, channel, body and loop is bounded.
 //! 8. Hostile input ends in a counted drop or a typed error, never a panic.
-//! 9. No log line or metric joins who asked with whom they asked for.
+//! 9. No log line or metric joins who asked with whom they asked for, or a sender with a
+//!    recipient.
 //! 10. After `kill -9` at any point a restart goes on with nothing acknowledged lost.
 
 // 0

@@ -222,7 +222,8 @@ impl Server {
             idle.cancelled().await;
         });
         if let Some((_, handle)) = recorder {
-            server.start("measuring", measure::run(handle, directory, stop.clone()));
+            let measuring = measure::run(handle, directory, mediator.clone(), stop.clone());
+            server.start("measuring", measuring);
         }
         if let Some(mediator) = mediator {
             server.start("keeping", Keeper::new(mediator.clone()).run(stop.clone()));

@@ -1,4 +1,9 @@
+use std::fs::File;
+use std::path::Path;
+
 use clap::CommandFactory as _;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::*;
 use crate::clock::Clock;
@@ -45,13 +50,24 @@ fn help_and_version_are_data() {
     let (exit, stdout, stderr) = atcomm(&["--version"]);
     assert_eq!((exit, stderr.as_str()), (Exit::Done, ""));
     assert_eq!(stdout, format!("atcomm {}\n", env!("CARGO_PKG_VERSION")));
-    for args in [&["--help"][..], &["serve", "--help"]] {
+    for (args, wanted) in [
+        (&["--help"][..], &["serve", "relay", "mailbox", "keys"][..]),
+        (&["serve", "--help"], &["serve", "--listen"]),
+        (&["relay", "--help"], &["status"]),
+        (&["relay", "status", "--help"], &["--data-dir", "--json"]),
+        (&["mailbox", "--help"], &["status"]),
+        (&["mailbox", "status", "--help"], &["--data-dir", "--json"]),
+        (&["keys", "--help"], &["rotate", "30 days"]),
+        (
+            &["keys", "rotate", "--help"],
+            &["--data-dir", "--json", "did:peer"],
+        ),
+    ] {
         let (exit, stdout, stderr) = atcomm(args);
         assert_eq!((exit, stderr.as_str()), (Exit::Done, ""));
-        assert!(
-            stdout.contains("Exit codes:") && stdout.contains("serve"),
-            "{stdout}"
-        );
+        for wanted in wanted.iter().chain(&["Exit codes:"]) {
+            assert!(stdout.contains(wanted), "{wanted} in {stdout}");
+        }
     }
 }
 
@@ -59,6 +75,13 @@ fn help_and_version_are_data() {
 fn wrong_usage_is_one_line_and_a_hint() {
     for (args, expected) in [
         (&[][..], "no command is given"),
+        (&["relay"], "no command is given"),
+        (&["keys"], "no command is given"),
+        (&["keys", "show"], "unrecognized subcommand 'show'"),
+        (
+            &["mailbox", "status", "--follow"],
+            "unexpected argument '--follow' found",
+        ),
         (&["sing"], "unrecognized subcommand 'sing'"),
         (
             &["serve", "--lisen", "x"],
@@ -107,19 +130,169 @@ fn wrong_configuration_is_named() {
     assert!(hint.contains("info"), "{hint}");
 }
 
-#[test]
-fn a_data_directory_in_use_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
+/// A service on a data directory, with a mediator if it has an address.
+fn service(dir: &Path, public_url: Option<&str>) -> (Runtime, Server) {
     let mut config = Config {
-        data_dir: dir.path().to_owned(),
+        data_dir: dir.to_owned(),
         ..Config::default()
     };
     config.http.listen.set_port(0);
     config.sources.clear();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    config.mediator.public_url = public_url.map(str::to_owned);
+    let runtime = Runtime::new().unwrap();
     let server = runtime
         .block_on(Server::bind(config, Clock::system()))
         .unwrap();
+    (runtime, server)
+}
+
+fn end((runtime, server): (Runtime, Server)) {
+    server.shutdown();
+    runtime.block_on(server.join()).unwrap();
+}
+
+const MAIL: &str = "https://mail.example.com";
+
+/// What a command answers with `--json`.
+fn answer(command: [&str; 2], dir: &str) -> Value {
+    let args = [command[0], command[1], "--data-dir", dir, "--json"];
+    let (exit, stdout, stderr) = atcomm(&args);
+    assert_eq!((exit, stderr.as_str()), (Exit::Done, ""), "{stdout}");
+    assert!(stdout.ends_with("}\n"), "{stdout}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+/// What it answers people.
+fn told(command: [&str; 2], dir: &str) -> String {
+    let (exit, stdout, stderr) = atcomm(&[command[0], command[1], "--data-dir", dir]);
+    assert_eq!((exit, stderr.as_str()), (Exit::Done, ""), "{stdout}");
+    stdout
+}
+
+const RELAY: [&str; 2] = ["relay", "status"];
+const MAILBOX: [&str; 2] = ["mailbox", "status"];
+const ROTATE: [&str; 2] = ["keys", "rotate"];
+
+#[test]
+fn without_a_service_there_is_nobody_to_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    for command in [RELAY, MAILBOX] {
+        for more in [&[][..], &["--json"]] {
+            let args = [&command[..], &["--data-dir", path], more].concat();
+            let (exit, message, hint) = complaint(&args);
+            assert_eq!(
+                (exit.code(), message),
+                (1, format!("no service runs on {path}"))
+            );
+            assert!(
+                hint.contains("atcomm serve") && hint.contains("--data-dir"),
+                "{hint}"
+            );
+        }
+    }
+    let (exit, message, hint) = complaint(&["keys", "rotate", "--data-dir", path]);
+    assert_eq!(exit.code(), 1);
+    assert_eq!(
+        message,
+        format!("there are no keys of a mediator in {path}")
+    );
+    assert!(hint.contains("--data-dir"), "{hint}");
+    // Nothing is left behind where nothing was.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_alone_is_no_mediator() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let running = service(dir.path(), None);
+    for command in [RELAY, MAILBOX, ROTATE] {
+        let (exit, message, hint) = complaint(&[command[0], command[1], "--data-dir", path]);
+        assert_eq!(exit.code(), 1);
+        assert!(message.starts_with("this service is no mediator"));
+        assert!(hint.contains("[mediator]"), "{hint}");
+    }
+    end(running);
+}
+
+#[test]
+fn a_service_tells_of_its_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let running = service(dir.path(), Some(MAIL));
+    let mut status = answer(MAILBOX, path);
+    let size = status["fileBytes"].take().as_u64().unwrap();
+    assert!(size > 0);
+    assert_eq!(
+        status,
+        json!({
+            "did": "did:web:mail.example.com",
+            "accounts": 0,
+            "messages": 0,
+            "bytes": 0,
+            "fileBytes": null,
+        })
+    );
+    let text = told(MAILBOX, path);
+    assert!(text.starts_with("did:web:mail.example.com\n"), "{text}");
+    assert!(text.contains("0 messages wait to be picked up"), "{text}");
+    assert_eq!(
+        answer(RELAY, path),
+        json!({"waiting": 0, "waitingBytes": 0, "destinations": []})
+    );
+    let text = told(RELAY, path);
+    assert!(text.contains("nothing was carried anywhere yet"), "{text}");
+    end(running);
+}
+
+#[test]
+fn keys_are_rotated_with_the_service_running_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let running = service(dir.path(), Some(MAIL));
+    assert_eq!(
+        answer(ROTATE, path),
+        json!({"generation": 2, "inUse": true})
+    );
+    let text = told(ROTATE, path);
+    assert!(text.contains("generation 3") && text.contains("backup"));
+    assert!(!text.contains("no service runs"), "{text}");
+    end(running);
+    assert_eq!(
+        answer(ROTATE, path),
+        json!({"generation": 4, "inUse": false})
+    );
+    let text = told(ROTATE, path);
+    assert!(
+        text.contains("generation 5") && text.contains("no service runs"),
+        "{text}"
+    );
+    // A service that starts up or ends has the directory without answering yet, or any more.
+    let lock = File::create(dir.path().join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let (exit, message, hint) = complaint(&["keys", "rotate", "--data-dir", path]);
+    assert_eq!(exit.code(), 1);
+    assert!(message.ends_with("is in use by another process"));
+    assert!(hint.contains("stop the other process"), "{hint}");
+    drop(lock);
+    // A service that is started takes the keys that were made without it.
+    end(service(dir.path(), Some(MAIL)));
+    let keys = std::fs::read_to_string(dir.path().join("mediator-keys.json")).unwrap();
+    let keys: Value = serde_json::from_str(&keys).unwrap();
+    let numbers: Vec<_> = keys["generations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_data_directory_in_use_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = service(dir.path(), None);
     let path = dir.path().to_str().unwrap();
     let args = [
         "serve",
@@ -137,6 +310,5 @@ fn a_data_directory_in_use_is_left_alone() {
         format!("the data directory {path} is in use by another process")
     );
     assert!(hint.contains("--data-dir"), "{hint}");
-    server.shutdown();
-    runtime.block_on(server.join()).unwrap();
+    end(running);
 }

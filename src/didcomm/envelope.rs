@@ -11,6 +11,7 @@
 //! | anoncrypt: ECDH-ES+A256KW, three content encryptions | yes | yes |
 //! | signed: EdDSA, ES256 | yes | yes |
 //! | anoncrypt around authcrypt or signed | in two steps | yes |
+//! | authcrypt around signed, by one and the same party | no | yes |
 //!
 //! Keys are X25519 and P-256 for encryption, Ed25519 and P-256 for signatures. P-384, P-521 and
 //! secp256k1 are refused as unsupported.

@@ -204,7 +204,10 @@ impl Message {
     /// Reads a message. Headers that are not known are passed over.
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
-        let headers = Object::headers(text)?;
+        Self::read(Object::headers(text)?)
+    }
+
+    fn read(mut headers: Object<'_>) -> Result<Self, MessageError> {
         if let Some(typ) = headers.prose("typ", MAX_TYPE)? {
             check_media_type(&typ)?;
         }
@@ -213,10 +216,10 @@ impl Message {
             Some(raw) if raw.get().starts_with('{') => raw.to_owned(),
             Some(_) => return Err(headers.wrong("body", Why::NotObject).into()),
         };
-        let attachments = match headers.objects("attachments", MAX_ATTACHMENTS)? {
+        let attachments = match headers.take_objects("attachments", MAX_ATTACHMENTS)? {
             None => Vec::new(),
             Some(list) => list
-                .iter()
+                .into_iter()
                 .map(Attachment::read)
                 .collect::<Result<_, _>>()?,
         };

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -25,8 +25,8 @@ use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 /// What metrics call these paths.
 pub(super) const PATHS: [&str; 3] = [ENDPOINT, DOCUMENT, INVITATION];
 
-const DOCUMENT: &str = "/.well-known/did.json";
-const INVITATION: &str = "/invitation";
+pub(super) const DOCUMENT: &str = "/.well-known/did.json";
+pub(super) const INVITATION: &str = "/invitation";
 
 const ENCRYPTED: HeaderValue = HeaderValue::from_static("application/didcomm-encrypted+json");
 const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed+json");
@@ -51,11 +51,20 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         .route(ENDPOINT, get(open_socket).post(receive))
         .route(DOCUMENT, get(document))
         .route(INVITATION, get(invitation))
+        .method_not_allowed_fallback(wrong_verb)
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
             receiving,
         }))
+}
+
+async fn wrong_verb(uri: Uri) -> Failure {
+    let verbs = match uri.path() {
+        ENDPOINT => "this path takes POST, and GET for a WebSocket",
+        _ => "this path takes GET",
+    };
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", verbs)
 }
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
@@ -130,13 +139,15 @@ async fn open_socket(
     Extension(activity): Extension<Arc<Activity>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
-    let upgrade = upgrade.map_err(|_| {
-        Failure::new(
+    let Ok(upgrade) = upgrade else {
+        let failure = Failure::new(
             StatusCode::UPGRADE_REQUIRED,
             "UpgradeRequired",
             "POST an encrypted DIDComm message here, or open a WebSocket",
-        )
-    })?;
+        );
+        // RFC 9110, section 15.5.22: it has to say to what.
+        return Ok(([(UPGRADE, "websocket")], failure).into_response());
+    };
     shared.mediator.charge(asker)?;
     let place = shared.sockets.enter(asker)?;
     let session = shared.mediator.socket(asker);

@@ -69,7 +69,8 @@ impl Front {
     ) -> Self {
         let method = RESOLVE_RECIPIENT.nsid;
         let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
-        let mut router = xrpc::router(resolver.clone(), settings.max_requests);
+        let known = mediator.as_ref().map(|(mediator, _)| mediator.clone());
+        let mut router = xrpc::router(resolver.clone(), known, settings.max_requests);
         if let Some((mediator, sockets)) = mediator {
             router = router.merge(didcomm::router(mediator, sockets));
         }

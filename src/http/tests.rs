@@ -1,3 +1,4 @@
+mod mediator;
 mod world;
 
 use axum::Router;

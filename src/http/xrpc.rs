@@ -26,6 +26,7 @@ use super::pages;
 use super::params::Params;
 use super::tag;
 use crate::directory::{RefusalKind, Rendered};
+use crate::mediator::{ENDPOINT, Mediator};
 use crate::resolve::Resolver;
 use crate::store::PackageState;
 use crate::syntax::{Actor, Did};
@@ -98,6 +99,7 @@ pub(super) fn label(path: &str) -> &'static str {
 /// What handlers share.
 struct Shared {
     resolver: Resolver,
+    mediator: Option<Mediator>,
     places: Semaphore,
 }
 
@@ -111,7 +113,12 @@ impl Shared {
 }
 
 /// The router of everything that is not answered before it.
-pub(super) fn router(resolver: Resolver, max_requests: usize) -> Router {
+pub(super) fn router(
+    resolver: Resolver,
+    mediator: Option<Mediator>,
+    max_requests: usize,
+) -> Router {
+    let index = pages::index(mediator.as_ref().map(Mediator::did));
     let places = Semaphore::new(max_requests.clamp(1, Semaphore::MAX_PERMITS));
     Router::new()
         .route(RESOLVE_RECIPIENT.path, get(resolve_recipient))
@@ -121,11 +128,15 @@ pub(super) fn router(resolver: Resolver, max_requests: usize) -> Router {
             post(refresh).layer(DefaultBodyLimit::max(MAX_BODY_LEN)),
         )
         .route(HEALTH.path, get(health))
-        .route("/", get(pages::index))
+        .route("/", get(async || index))
         .route("/robots.txt", get(pages::robots))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_verb)
-        .with_state(Arc::new(Shared { resolver, places }))
+        .with_state(Arc::new(Shared {
+            resolver,
+            mediator,
+            places,
+        }))
 }
 
 async fn resolve_recipient(
@@ -283,7 +294,8 @@ struct Health {
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
-    if !shared.resolver.directory().is_healthy() {
+    let mail = shared.mediator.as_ref().is_none_or(Mediator::is_healthy);
+    if !mail || !shared.resolver.directory().is_healthy() {
         return Err(Failure::unavailable());
     }
     let health = Health {
@@ -313,12 +325,13 @@ async fn unknown(uri: Uri) -> Failure {
 }
 
 /// The router adds the `Allow` header.
-async fn wrong_verb(method: Method, request: Request) -> Failure {
+pub(super) async fn wrong_verb(method: Method, request: Request) -> Failure {
     let path = request.uri().path();
     let verb = ENDPOINTS
         .iter()
         .find(|endpoint| endpoint.path == path)
-        .map_or("GET", |e| e.verb);
+        .map(|endpoint| endpoint.verb)
+        .unwrap_or(if path == ENDPOINT { "POST" } else { "GET" });
     // A method name is an asker's text of any length: only usual ones are repeated.
     let method = if method.as_str().len() <= 10 {
         method.as_str()

@@ -40,6 +40,9 @@ impl PublicAddress {
         let Some(Host::Domain(host)) = url.host() else {
             return Err(invalid("its host is not a domain name"));
         };
+        if !development && (host == "localhost" || host.ends_with(".localhost")) {
+            return Err(invalid("its host is this machine to whoever reads it"));
+        }
         let did = match url.port() {
             Some(port) => format!("did:web:{host}%3A{port}"),
             None => format!("did:web:{host}"),
@@ -106,6 +109,8 @@ mod tests {
             "https://u@mail.example.com",
             "https://192.0.2.1",
             "https://[::1]",
+            "https://localhost",
+            "https://mail.localhost:2590",
             "wss://mail.example.com",
         ] {
             assert!(PublicAddress::parse(bad, false).is_err(), "{bad}");

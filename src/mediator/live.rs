@@ -46,11 +46,6 @@ impl Live {
         self.lock().len()
     }
 
-    /// Whether the account has a socket in live mode.
-    pub(super) fn is_live(&self, account: i64) -> bool {
-        self.lock().contains_key(&account)
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Vec<Arc<Notify>>>> {
         self.listeners
             .lock()
@@ -97,7 +92,7 @@ mod tests {
         assert!(first.notified().now_or_never().is_none());
         assert!(second.notified().now_or_never().is_some());
         drop(two);
-        assert!(!live.is_live(1) && live.is_live(2));
+        assert_eq!(live.accounts(), 1);
         drop(other);
         assert_eq!(live.accounts(), 0);
     }

@@ -17,18 +17,18 @@ use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError};
 use crate::didcomm::message::{Message, ReturnRoute};
 use crate::didcomm::protocol::problem::{Code, Report};
-use crate::didcomm::protocol::{ReadError, Request};
+use crate::didcomm::protocol::{ReadError, Request, coordination, pickup};
 use crate::store::{Account, StoreError};
 
 mod basics;
-mod coordination;
-mod pickup;
+mod mediation;
+mod picking;
 
-pub(super) use coordination::confirm;
-pub(super) use pickup::live_delivery;
+pub(super) use mediation::confirm;
+pub(super) use picking::live_delivery;
 
 /// How a message came.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Via {
     /// As a request of its own, answered with at most one message.
     Http(IpAddr),
@@ -38,6 +38,8 @@ pub(super) enum Via {
         address: IpAddr,
         /// Whether the socket may be answered on: asked for once, it holds.
         answers: bool,
+        /// Accounts in live mode on it.
+        live: Vec<i64>,
     },
 }
 
@@ -214,8 +216,8 @@ impl<'m, S> Session<'m, S> {
     }
 
     fn address(&self) -> IpAddr {
-        match self.via {
-            Via::Http(address) | Via::Socket { address, .. } => address,
+        match &self.via {
+            Via::Http(address) | Via::Socket { address, .. } => *address,
         }
     }
 
@@ -278,14 +280,23 @@ impl<'m> Session<'m, Anonymous> {
                 count(label, "expired");
                 Answer::Accepted
             }
-            Ok(Request::Forward(forward)) => {
-                let unknown = self.forward(&forward, None).await?;
-                count(label, "done");
-                match unknown && self.wants_answers() {
-                    true => self.signed(self.unknown_recipient())?,
-                    false => Answer::Accepted,
+            Ok(Request::Forward(forward)) => match self.forward(&forward, None).await {
+                Ok(unknown) => {
+                    count(label, "done");
+                    match unknown && self.wants_answers() {
+                        true => self.signed(self.unknown_recipient())?,
+                        false => Answer::Accepted,
+                    }
                 }
-            }
+                // A request is refused by its status; a socket has nothing but messages.
+                Err(refused) => match (&self.via, problem_code(&refused)) {
+                    (Via::Socket { .. }, Some(code)) if self.wants_answers() => {
+                        super::count_refused(&refused);
+                        self.signed(self.report(&Report::new(code, refused.to_string())))?
+                    }
+                    _ => return Err(refused),
+                },
+            },
             _ => {
                 count(label, "anonymous");
                 Answer::Accepted
@@ -327,7 +338,6 @@ impl<'m> Session<'m, Known> {
         let wants_answers = self.wants_answers();
         let (sender, own) = (self.state.sender.clone(), self.own);
         let is_forward = matches!(request, Ok(Request::Forward(_)));
-        let mut noted = None;
         let reply = if self.is_expired() {
             count(label, "expired");
             Reply::say(self.problem(Code::Expired))
@@ -335,30 +345,21 @@ impl<'m> Session<'m, Known> {
             count(label, "replay");
             Reply::say(self.problem(Code::Replayed))
         } else {
-            noted = (!is_forward).then_some(self.fingerprint);
-            match self.carry_out(request).await {
+            match self.carry_out_once(request).await {
                 Ok((reply, outcome)) => {
                     count(label, outcome);
                     reply
                 }
-                Err(refused) => {
-                    if let Some(fingerprint) = noted {
-                        self.mediator.replays.forget(&fingerprint);
+                // Told by the status of the answer over HTTP; a socket has no other way.
+                Err(refused) => match (wants_answers, problem_code(&refused)) {
+                    (true, Some(code)) => {
+                        super::count_refused(&refused);
+                        Reply::say(self.report(&Report::new(code, refused.to_string())))
                     }
-                    // Told by the status of the answer over HTTP; a socket has no other way.
-                    match (wants_answers, problem_code(&refused)) {
-                        (true, Some(code)) => {
-                            super::count_refused(&refused);
-                            Reply::say(self.report(&Report::new(code, refused.to_string())))
-                        }
-                        _ => return Err(refused),
-                    }
-                }
+                    _ => return Err(refused),
+                },
             }
         };
-        if let Some(fingerprint) = noted {
-            self.remember(fingerprint).await?;
-        }
         let answer = match reply.message.filter(|_| wants_answers) {
             Some(message) => Answer::Reply(Form::Encrypted, encrypt(message, own, &sender)?),
             None => Answer::Accepted,
@@ -370,13 +371,34 @@ impl<'m> Session<'m, Known> {
         })
     }
 
-    async fn remember(&self, fingerprint: Fingerprint) -> Result<(), Refused> {
-        let now = self.now;
-        let written = self
-            .mediator
-            .mailbox
-            .transact(move |tx| tx.note_replay(fingerprint, now));
-        written.await.map(drop).map_err(Refused::from)
+    /// Does what is asked for and remembers that it was, so that it is not done again.
+    async fn carry_out_once(
+        &self,
+        request: Result<Request, ReadError>,
+    ) -> Result<(Reply, &'static str), Refused> {
+        let (mailbox, fingerprint, now) = (&self.mediator.mailbox, self.fingerprint, self.now);
+        match &request {
+            // A queue takes the same message once.
+            Ok(Request::Forward(_)) => self.carry_out(request).await,
+            Ok(request) if changes_something(request) => {
+                // At the same time, and so in one commit.
+                let noted = mailbox.transact(move |tx| tx.note_replay(fingerprint, now));
+                let (done, noted) = tokio::join!(self.carry_out(Ok(request.clone())), noted);
+                noted?;
+                done.inspect_err(|_| self.mediator.replays.forget(&fingerprint))
+            }
+            _ => {
+                // To have been told again what one is told gains nothing over waiting for the disk.
+                let mailbox = std::sync::Arc::clone(mailbox);
+                tokio::spawn(async move {
+                    let noted = mailbox.transact(move |tx| tx.note_replay(fingerprint, now));
+                    if let Err(error) = noted.await {
+                        tracing::warn!(%error, "a request is not remembered");
+                    }
+                });
+                self.carry_out(request).await
+            }
+        }
     }
 
     /// Does what is asked for; the word is for metrics.
@@ -453,7 +475,7 @@ impl<'m> Session<'m, Known> {
             keys: self.keys,
             own: self.own,
             message: self.message.clone(),
-            via: self.via,
+            via: self.via.clone(),
             now: self.now,
             fingerprint: self.fingerprint,
             state: Registered {
@@ -461,6 +483,24 @@ impl<'m> Session<'m, Known> {
                 account,
             },
         }
+    }
+}
+
+/// Whether doing it twice could differ from doing it once.
+fn changes_something(request: &Request) -> bool {
+    match request {
+        Request::Coordination(_, coordination) => {
+            !matches!(coordination, coordination::Request::Query(_))
+        }
+        Request::Pickup(_, pickup) => matches!(
+            pickup,
+            pickup::Request::Received(_) | pickup::Request::Live(_)
+        ),
+        Request::Forward(_)
+        | Request::Ping(_)
+        | Request::Queries(_)
+        | Request::Problem(_)
+        | Request::Empty => false,
     }
 }
 

@@ -59,6 +59,7 @@ impl SocketSession {
         let via = Via::Socket {
             address: self.address,
             answers: self.answers,
+            live: self.live.keys().copied().collect(),
         };
         let said = match session::receive(&mediator, message, via).await {
             Ok(said) => said,

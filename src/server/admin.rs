@@ -15,6 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::ServerError;
 use super::files::DataDir;
 use crate::clock::Clock;
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
@@ -129,9 +130,12 @@ pub enum AdminError {
     /// The data directory or the keys in it cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// Another process has the data directory.
-    #[error("{0}")]
-    DataDir(String),
+    /// No mediator has ever run on this data directory.
+    #[error("there are no keys of a mediator in {}", .0.display())]
+    NoKeys(PathBuf),
+    /// The data directory cannot be had.
+    #[error(transparent)]
+    DataDir(Box<ServerError>),
 }
 
 impl AdminError {
@@ -140,9 +144,10 @@ impl AdminError {
         match self {
             Self::NotRunning(_) => "start it with `atcomm serve`, or name its --data-dir",
             Self::Conversation(_) => "run this as the user of the service",
-            Self::Refused(_) => "the service's log may say more",
+            Self::Refused(_) => "see [mediator] in the configuration, and the service's log",
             Self::Keys(error) => error.hint(),
-            Self::DataDir(_) => "name the data directory of a mediator with --data-dir",
+            Self::NoKeys(_) => "name the data directory of a mediator with --data-dir",
+            Self::DataDir(error) => error.hint(),
         }
     }
 }
@@ -357,11 +362,10 @@ pub fn rotate_keys(data_dir: &Path) -> Result<Rotated, AdminError> {
         Err(AdminError::NotRunning(_)) => {
             let path = data_dir.join(KEYS_FILE);
             if !path.exists() {
-                let what = format!("there are no keys of a mediator in {}", data_dir.display());
-                return Err(AdminError::DataDir(what));
+                return Err(AdminError::NoKeys(data_dir.to_owned()));
             }
             let _claimed =
-                DataDir::claim(data_dir).map_err(|error| AdminError::DataDir(error.to_string()))?;
+                DataDir::claim(data_dir).map_err(|error| AdminError::DataDir(Box::new(error)))?;
             let generation = Keys::rotate(&path, Clock::system().now())?;
             Ok(Rotated {
                 generation,

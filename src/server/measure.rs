@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::resident_memory;
 use crate::directory::Directory;
+use crate::mediator::Mediator;
 
 /// How often gauges are set and recorded durations are sorted into their buckets.
 const ROUND: Duration = Duration::from_secs(5);
@@ -40,6 +41,7 @@ pub(super) fn recorder() -> Option<PrometheusHandle> {
 pub(super) async fn run(
     handle: PrometheusHandle,
     directory: Arc<Directory>,
+    mediator: Option<Mediator>,
     stop: CancellationToken,
 ) {
     let mut rounds = tokio::time::interval(ROUND);
@@ -54,6 +56,10 @@ pub(super) async fn run(
             Err(error) => tracing::warn!(%error, "cannot count what is owed"),
         }
         metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
+        if let Some(mediator) = &mediator {
+            let healthy = f64::from(u8::from(mediator.is_healthy()));
+            metrics::gauge!("atcomm_mediator_healthy").set(healthy);
+        }
         // Where the system does not say, the gauge is missing.
         if let Ok(bytes) = resident_memory() {
             metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
@@ -76,6 +82,30 @@ fn describe() {
             "atcomm_resolve_looks_under_way",
             "Looks of the background worker under way",
         ),
+        ("atcomm_mediator_accounts", "Accounts registered for mail"),
+        ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
+        (
+            "atcomm_mediator_healthy",
+            "Whether the last commit of mail succeeded",
+        ),
+        ("atcomm_mediator_live_accounts", "Accounts in live mode"),
+        (
+            "atcomm_mediator_outbox_bytes",
+            "Bytes that wait for other mediators",
+        ),
+        (
+            "atcomm_mediator_outbox_messages",
+            "Messages that wait for other mediators",
+        ),
+        (
+            "atcomm_mediator_queued_bytes",
+            "Bytes that wait to be picked up",
+        ),
+        (
+            "atcomm_mediator_queued_messages",
+            "Messages that wait to be picked up",
+        ),
+        ("atcomm_mediator_sockets", "WebSockets that are open"),
         ("atcomm_store_healthy", "Whether the last commit succeeded"),
         ("process_resident_memory_bytes", "Memory of the process"),
     ] {
@@ -93,6 +123,32 @@ fn describe() {
             "Events of which something was dropped",
         ),
         ("atcomm_ingest_events_total", "Events that concern us"),
+        (
+            "atcomm_mediator_acknowledged_total",
+            "Messages that their recipients acknowledged",
+        ),
+        ("atcomm_mediator_expired_total", "Messages whose time ended"),
+        ("atcomm_mediator_forwards_total", "What became of forwards"),
+        (
+            "atcomm_mediator_handed_out_total",
+            "Messages handed out, whether or not acknowledged",
+        ),
+        (
+            "atcomm_mediator_messages_total",
+            "Messages received, by protocol",
+        ),
+        (
+            "atcomm_mediator_refused_total",
+            "Messages that were not taken",
+        ),
+        (
+            "atcomm_mediator_relay_total",
+            "What became of messages for other mediators",
+        ),
+        (
+            "atcomm_mediator_unreadable_total",
+            "Messages that could not be opened",
+        ),
         ("atcomm_net_requests_total", "Requests that went out"),
         ("atcomm_resolve_owed_total", "Owed looks that ended"),
         ("atcomm_store_commits_total", "Commits of the store"),

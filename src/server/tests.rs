@@ -1,4 +1,6 @@
+use std::fs::Permissions;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,7 +34,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 #[tokio::test]
 async fn it_serves_until_it_is_told_to_stop() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::bind(config(dir.path()), Clock::system())
+    let server = Server::bind(with_mediator(dir.path()), Clock::system())
         .await
         .unwrap();
     let (http, metrics) = (server.http_addr(), server.metrics_addr().unwrap());
@@ -50,6 +52,9 @@ async fn it_serves_until_it_is_told_to_stop() {
         "process_resident_memory_bytes ",
         "atcomm_http_requests_total{method=\"_health\",status=\"200\"}",
         "atcomm_http_request_seconds_bucket{method=\"_health\",le=\"0.001\"}",
+        "# HELP atcomm_mediator_queued_messages ",
+        "atcomm_mediator_queued_messages 0",
+        "atcomm_mediator_healthy 1",
     ];
     let begun = std::time::Instant::now();
     loop {
@@ -148,4 +153,146 @@ async fn a_part_that_ends_takes_the_rest_along() {
     server.start("a test", std::future::ready(()));
     let error = server.join().await.unwrap_err();
     assert_eq!(error.to_string(), "a test ended unexpectedly");
+}
+
+/// The same with a mediator.
+fn with_mediator(data_dir: &Path) -> Config {
+    let mut config = config(data_dir);
+    config.mediator.public_url = Some("https://mail.example.com".to_owned());
+    config
+}
+
+async fn ended(server: Server) {
+    server.shutdown();
+    server.join().await.unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+async fn json(address: SocketAddr, path: &str) -> serde_json::Value {
+    let answer = get(address, path).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn a_mediator_is_there_where_it_has_an_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::bind(with_mediator(dir.path()), Clock::system())
+        .await
+        .unwrap();
+    let http = server.http_addr();
+    let document = json(http, "/.well-known/did.json").await;
+    assert_eq!(document["id"], "did:web:mail.example.com");
+    let keys = &document["verificationMethod"];
+    assert_eq!(keys[0]["id"], "did:web:mail.example.com#key-1");
+    let invitation = json(http, "/invitation").await;
+    assert!(
+        get(http, "/")
+            .await
+            .contains("\ndid:web:mail.example.com\n")
+    );
+    // Secrets, and the way to have them changed, are for the user of the service only.
+    for file in [KEYS_FILE, "admin.sock"] {
+        assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
+    }
+    let second = Server::bind(with_mediator(dir.path()), Clock::system()).await;
+    assert!(matches!(second.err(), Some(ServerError::Locked(_))));
+    // It has not taken the first one's socket away.
+    let data_dir = dir.path().to_owned();
+    let status = tokio::task::spawn_blocking(move || ask_mailbox_status(&data_dir));
+    let status = status.await.unwrap().unwrap();
+    assert_eq!(
+        (status.did.as_str(), status.accounts, status.messages),
+        ("did:web:mail.example.com", 0, 0)
+    );
+    ended(server).await;
+    assert!(!dir.path().join("admin.sock").exists());
+    // Its DIDs and keys outlive it, and so do what a crash leaves of the socket.
+    drop(std::os::unix::net::UnixListener::bind(dir.path().join("admin.sock")).unwrap());
+    let again = Server::bind(with_mediator(dir.path()), Clock::system())
+        .await
+        .unwrap();
+    let http = again.http_addr();
+    assert_eq!(json(http, "/.well-known/did.json").await, document);
+    assert_eq!(json(http, "/invitation").await, invitation);
+    ended(again).await;
+}
+
+#[tokio::test]
+async fn without_an_address_there_is_no_mediator() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::bind(config(dir.path()), Clock::system())
+        .await
+        .unwrap();
+    let answer = get(server.http_addr(), "/.well-known/did.json").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    for file in [KEYS_FILE, MAILBOX] {
+        assert!(!dir.path().join(file).exists(), "{file}");
+    }
+    let data_dir = dir.path().to_owned();
+    let rotated = tokio::task::spawn_blocking(move || rotate_keys(&data_dir));
+    let refused = rotated.await.unwrap().unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "this service is no mediator: mediator.public_url is not set"
+    );
+    assert!(refused.hint().contains("[mediator]"), "{}", refused.hint());
+    ended(server).await;
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_a_mediators_is_the_operators_to_change() {
+    let dir = tempfile::tempdir().unwrap();
+    for wrong in [
+        "mail.example.com",
+        "http://mail.example.com",
+        "https://mail.example.com/didcomm",
+        "https://192.0.2.1",
+        "https://localhost",
+    ] {
+        let mut config = config(dir.path());
+        config.mediator.public_url = Some(wrong.to_owned());
+        let error = Server::bind(config, Clock::system()).await.err().unwrap();
+        assert!(error.is_configuration(), "{wrong}: {error}");
+        let message = error.to_string();
+        assert!(message.starts_with("mediator.public_url: "), "{message}");
+        assert!(error.hint().contains("[mediator]"), "{}", error.hint());
+        assert!(!dir.path().join(KEYS_FILE).exists());
+    }
+}
+
+#[tokio::test]
+async fn mail_without_its_keys_is_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join(KEYS_FILE);
+    let server = Server::bind(with_mediator(dir.path()), Clock::system())
+        .await
+        .unwrap();
+    ended(server).await;
+    let refused = async || {
+        Server::bind(with_mediator(dir.path()), Clock::system())
+            .await
+            .err()
+            .unwrap()
+    };
+    std::fs::set_permissions(&keys, Permissions::from_mode(0o640)).unwrap();
+    let error = refused().await;
+    assert!(error.hint().contains("chmod 600"), "{}", error.hint());
+    std::fs::rename(&keys, dir.path().join("moved")).unwrap();
+    let error = refused().await;
+    assert!(!error.is_configuration() && error.to_string().contains("are gone"));
+    assert!(error.hint().contains("backup"), "{}", error.hint());
+    // New ones would make the loss final.
+    assert!(!keys.exists());
+    // Without the mail there is nothing to lose.
+    std::fs::remove_file(dir.path().join(MAILBOX)).unwrap();
+    let server = Server::bind(with_mediator(dir.path()), Clock::system())
+        .await
+        .unwrap();
+    ended(server).await;
+    assert_eq!(mode(&keys), 0o600);
 }

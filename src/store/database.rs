@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -114,9 +115,12 @@ impl Database {
              PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = ON;
              PRAGMA journal_size_limit = {};
+             PRAGMA wal_autocheckpoint = {};
              PRAGMA cache_size = -16384;",
-            log::LIMIT
+            log::LIMIT,
+            log::PAGES
         ))?;
+        keep_plans(&conn)?;
         conn.set_prepared_statement_cache_capacity(64);
         super::schema::migrate(&conn, schema.migrations)?;
         let mut idle = Vec::with_capacity(READERS);
@@ -220,6 +224,14 @@ impl Database {
     }
 }
 
+/// Has a statement planned once, whatever is bound to it. Without this the engine plans a statement
+/// over a table with a partial index anew each time its parameters change, which costs more than
+/// to run it.
+fn keep_plans(conn: &Connection) -> Result<(), StoreError> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let path: PathBuf = path.to_owned();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -227,6 +239,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     conn.busy_timeout(LOCK_PATIENCE)?;
     // 8 MiB of pages each; the rest is the operating system's cache, which counts once for all.
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
+    keep_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(32);
     Ok(conn)
 }

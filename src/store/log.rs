@@ -14,6 +14,10 @@ use rusqlite::Connection;
 /// Bytes of the log from which on it is emptied.
 pub(super) const LIMIT: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
+/// Pages in the log from which on the engine moves them into the file, 32 MiB: pages written over
+/// and over, as those of an index by hash are, are moved once.
+pub(super) const PAGES: u32 = 8000;
+
 /// How long readers at the gate, and the writer, wait for the readers inside.
 const PATIENCE: Duration = Duration::from_millis(200);
 

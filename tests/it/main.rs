@@ -27,6 +27,8 @@ mod layers;
 #[cfg(test)]
 mod lexicon;
 #[cfg(test)]
+mod mediator;
+#[cfg(test)]
 mod moves;
 #[cfg(test)]
 mod network;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A service that follows nothing and is at home in `network`.
-    pub(crate) fn new(network: &Network) -> Self {
+    /// A service that follows nothing and can ask nobody.
+    pub(crate) fn offline() -> Self {
         let setup = Self {
             settings: BTreeMap::new(),
             sources: Vec::new(),
@@ -43,6 +43,13 @@ impl Setup {
             .set("http.listen", json!("127.0.0.1:0"))
             .set("metrics.listen", json!("127.0.0.1:0"))
             .set("net.development", json!(true))
+            .set("net.name_server", json!("127.0.0.1:9"))
+            .set("identity.plc_url", json!("http://localhost:9"))
+    }
+
+    /// A service that follows nothing and is at home in `network`.
+    pub(crate) fn new(network: &Network) -> Self {
+        Self::offline()
             .set("net.name_server", json!(network.name_server()))
             .set("identity.plc_url", json!(network.plc()))
             // All tests ask from one address and for names below few domains.
@@ -196,11 +203,6 @@ impl Service {
         Some(address)
     }
 
-    /// Where it keeps its data.
-    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
-        self.dir.path().join("data")
-    }
-
     /// Its process.
     pub(crate) fn process_id(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
@@ -352,6 +354,11 @@ impl Service {
         self.until_counted("atcomm_ingest_connected", &[], sources as f64);
     }
 
+    /// What it keeps its files in.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Ends it as an operator would.
     #[track_caller]
     pub(crate) fn stop(mut self) -> Stopped {
@@ -432,6 +439,24 @@ impl Stopped {
     #[track_caller]
     pub(crate) fn start_as(self, setup: Setup) -> Service {
         Service::start(setup, self.dir)
+    }
+
+    /// What it keeps its files in.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Starts it where it is not going to run: what it says about that, and how it ends.
+    #[track_caller]
+    pub(crate) fn refuses_to_start(&self) -> (Option<i32>, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_atcomm"))
+            .arg("serve")
+            .arg("--config")
+            .arg(self.dir.path().join("config.toml"))
+            .output()
+            .expect("the program");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
     }
 
     /// Reads the store that it left.

@@ -53,6 +53,11 @@ const SHARED: usize = 32;
 pub(super) struct WrappingKey(AesKey<A256Kw>);
 
 impl WrappingKey {
+    #[cfg(test)]
+    pub(super) fn new(key: AesKey<A256Kw>) -> Self {
+        Self(key)
+    }
+
     /// Derives it from the agreements in their order: ephemeral, then static.
     ///
     /// Source: RFC 7518, section 4.6.2; ECDH-1PU draft 04, section 2.3.
@@ -108,7 +113,10 @@ impl WrappingKey {
 
 /// The shared secret of two keys of one curve; never zero, which a key of low order would force
 /// (RFC 7748, section 6.1).
-fn shared(secret: &Pair, public: &Pair) -> Result<Zeroizing<[u8; SHARED]>, EnvelopeError> {
+pub(super) fn shared(
+    secret: &Pair,
+    public: &Pair,
+) -> Result<Zeroizing<[u8; SHARED]>, EnvelopeError> {
     let mut bytes = Zeroizing::new([0; SHARED]);
     let mut writer = Writer::from_slice(&mut bytes[..]);
     match (secret, public) {

@@ -159,7 +159,7 @@ fn encoded(value: &impl Serialize) -> Result<String, EnvelopeError> {
     Ok(BASE64URL_NOPAD.encode(&json(value)?))
 }
 
-fn jwk(pair: &Pair) -> Result<NewJwk, EnvelopeError> {
+pub(super) fn jwk(pair: &Pair) -> Result<NewJwk, EnvelopeError> {
     match pair {
         Pair::X25519(_) => Ok(NewJwk::Okp {
             kty: "OKP",

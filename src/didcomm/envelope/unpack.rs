@@ -89,14 +89,16 @@ impl Opening<'_> {
         }
     }
 
-    /// Takes note of a layer, if it may stand inside of those before it: only an anoncrypt holds
-    /// others, and not one of its kind.
+    /// Takes note of a layer, if it may stand inside of those before it: an anoncrypt holds one
+    /// other that is none, and an authcrypt may hold a signed message, which the specification
+    /// discourages and the examples of its appendix do.
     fn push(&mut self, layer: Layer) -> Result<(), EnvelopeError> {
-        let fits = match (self.layers.as_slice(), layer) {
-            ([], _) => true,
-            ([Layer::Anoncrypt(_)], Layer::Authcrypt | Layer::Signed) => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (self.layers.as_slice(), layer),
+            ([], _)
+                | ([Layer::Anoncrypt(_)], Layer::Authcrypt | Layer::Signed)
+                | ([Layer::Authcrypt], Layer::Signed)
+        );
         if !fits {
             return Err(EnvelopeError::Stacking);
         }
@@ -124,11 +126,12 @@ impl Opening<'_> {
             return Err(EnvelopeError::Apv);
         }
 
+        let common = protected.epk.as_ref().map(ephemeral).transpose()?;
         let ours = kids.iter().zip(&envelope.recipients);
         let mut ours = ours.filter_map(|(kid, one)| Some((*kid, one, self.ring.secret(kid)?)));
         let (kid, recipient, secret) = ours.next().ok_or(EnvelopeError::NotForUs)?;
-        let ephemeral = match (&protected.epk, &recipient.header.epk) {
-            (Some(epk), None) => ephemeral(epk)?,
+        let ephemeral = match (common, &recipient.header.epk) {
+            (Some(epk), None) => epk,
             // One library gives each recipient of an anoncrypt a key of its own. That it is
             // unprotected changes nothing: another key gives another secret.
             (None, Some(epk)) if protected.method == Method::Es => ephemeral(epk)?,

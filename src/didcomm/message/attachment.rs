@@ -106,8 +106,9 @@ impl Attachment {
         }
     }
 
-    pub(super) fn read(object: &Object<'_>) -> Result<Self, FieldError> {
-        let data = object.required("data", object.object("data")?)?;
+    pub(super) fn read(mut object: Object<'_>) -> Result<Self, FieldError> {
+        let data = object.take_object("data")?;
+        let data = object.required("data", data)?;
         let base64 = match data.raw("base64") {
             None => None,
             Some(raw) => Some(

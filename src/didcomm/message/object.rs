@@ -3,15 +3,16 @@
 //! No tree is built: a field that nobody asks for is passed over without recursion, and one that
 //! is asked for stays the text that was sent.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
+mod pass;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+
+use serde::de::DeserializeSeed as _;
 use serde_json::value::RawValue;
 
 use super::MessageError;
+
+use self::pass::{Entries, Layer, Pairs};
 
 /// Most fields of one object: no message or body comes near it, and names are compared one with
 /// another.
@@ -87,12 +88,40 @@ impl FieldError {
 pub(in crate::didcomm) struct Object<'a> {
     /// Where it stands, such as `updates[3]`; empty at the top.
     place: String,
-    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    fields: Vec<(Cow<'a, str>, Field<'a>)>,
+}
+
+/// A field's value.
+enum Field<'a> {
+    /// Its text.
+    Raw(&'a RawValue),
+    /// An object that was read on the way.
+    Object(Object<'a>),
+    /// A list of objects that was read on the way.
+    Objects(Vec<Object<'a>>),
 }
 
 impl<'a> Object<'a> {
     /// Reads the headers of a message.
     pub(super) fn headers(text: &'a str) -> Result<Self, MessageError> {
+        // One pass for a message that is as it should be: attachments are nearly all of its bytes,
+        // and reading each layer by itself goes over them four times. What that pass does not take
+        // is read again layer by layer, which finds the name of what is wrong.
+        if let Some(headers) = Self::at_once(text) {
+            return Ok(headers);
+        }
+        Self::layered(text)
+    }
+
+    fn at_once(text: &'a str) -> Option<Self> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let layer = Layer::Message.at(String::new());
+        let headers = layer.deserialize(&mut json).ok()?;
+        json.end().ok()?;
+        Some(headers)
+    }
+
+    pub(super) fn layered(text: &'a str) -> Result<Self, MessageError> {
         Self::read(text, String::new()).map_err(|err| match err.why {
             Why::NotObject => MessageError::NotJson,
             Why::TooMany(most) => MessageError::TooManyHeaders(most),
@@ -117,18 +146,26 @@ impl<'a> Object<'a> {
         if rest {
             return Err(FieldError::new(place, Why::TooMany(MAX_FIELDS)));
         }
+        let fields = found.into_iter();
         let object = Self {
             place,
-            fields: found,
+            fields: fields.map(|(name, raw)| (name, Field::Raw(raw))).collect(),
         };
-        for (index, (name, _)) in object.fields.iter().enumerate() {
-            if object.fields.iter().take(index).any(|(n, _)| n == name) {
-                // The name is the sender's: only its beginning goes into a sentence.
-                let name: String = name.chars().take(64).collect();
-                return Err(object.wrong(&name, Why::Twice));
-            }
+        match object.twice() {
+            // The name is the sender's: only its beginning goes into a sentence.
+            Some(name) => Err(object.wrong(&name.chars().take(64).collect::<String>(), Why::Twice)),
+            None => Ok(object),
         }
-        Ok(object)
+    }
+
+    /// A name that two fields have.
+    fn twice(&self) -> Option<&str> {
+        let repeated = |(index, (name, _)): (usize, &(Cow<'a, str>, Field<'a>))| {
+            let before = self.fields.iter().take(index);
+            before.map(|(n, _)| n).any(|n| n == name).then_some(index)
+        };
+        let index = self.fields.iter().enumerate().find_map(repeated)?;
+        self.fields.get(index).map(|(name, _)| name.as_ref())
     }
 
     /// The error about a field of this object.
@@ -145,8 +182,11 @@ impl<'a> Object<'a> {
 
     /// A field's text; one that is null is not there.
     pub(in crate::didcomm) fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let (_, raw) = self.fields.iter().find(|(n, _)| n == name)?;
-        (raw.get() != "null").then_some(*raw)
+        let (_, field) = self.fields.iter().find(|(n, _)| n == name)?;
+        match field {
+            Field::Raw(raw) if raw.get() != "null" => Some(raw),
+            _ => None,
+        }
     }
 
     /// Turns a field that is not there into an error.
@@ -248,6 +288,35 @@ impl<'a> Object<'a> {
             .map(Some)
     }
 
+    /// Like [`Object::objects`], and the field is gone; for those that headers read on the way.
+    pub(super) fn take_objects(
+        &mut self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<Vec<Object<'a>>>, FieldError> {
+        let found = self.fields.iter_mut().find(|(n, _)| n == name);
+        if let Some((_, Field::Objects(objects))) = found {
+            let objects = std::mem::take(objects);
+            if objects.len() > max {
+                return Err(self.wrong(name, Why::TooMany(max)));
+            }
+            return Ok(Some(objects));
+        }
+        self.objects(name, max)
+    }
+
+    /// Like [`Object::object`] for one that headers read on the way.
+    pub(super) fn take_object(&mut self, name: &str) -> Result<Option<Object<'a>>, FieldError> {
+        let found = self.fields.iter().position(|(n, _)| n == name);
+        if let Some(index) = found
+            && matches!(self.fields.get(index), Some((_, Field::Object(_))))
+            && let (_, Field::Object(object)) = self.fields.swap_remove(index)
+        {
+            return Ok(Some(object));
+        }
+        self.object(name)
+    }
+
     /// An object below this one.
     pub(in crate::didcomm) fn object(&self, name: &str) -> Result<Option<Object<'a>>, FieldError> {
         let raw = self.raw(name);
@@ -319,85 +388,4 @@ fn integer_of(raw: &RawValue) -> Option<i64> {
     // Beyond 2^53 a float names no whole number, so the cast below is exact.
     let exact = number.fract() == 0.0 && number.abs() <= MAX_EXACT;
     exact.then_some(number as i64)
-}
-
-/// The fields of an object up to [`MAX_FIELDS`], and whether there were more.
-struct Pairs<'a> {
-    found: Vec<(Cow<'a, str>, &'a RawValue)>,
-    rest: bool,
-}
-
-/// A name, borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read<'a>(PhantomData<&'a ()>);
-
-        impl<'de: 'a, 'a> Visitor<'de> for Read<'a> {
-            type Value = Pairs<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'a>, A::Error> {
-                let mut found = Vec::with_capacity(16);
-                while found.len() < MAX_FIELDS {
-                    let Some((Name(name), value)) = map.next_entry()? else {
-                        return Ok(Pairs { found, rest: false });
-                    };
-                    found.push((name, value));
-                }
-                let mut rest = false;
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    rest = true;
-                }
-                Ok(Pairs { found, rest })
-            }
-        }
-
-        deserializer.deserialize_map(Read(PhantomData))
-    }
-}
-
-/// The entries of an array up to [`MAX_ENTRIES`], and whether there were more.
-struct Entries<'a> {
-    found: Vec<&'a RawValue>,
-    rest: bool,
-}
-
-/// Most entries held of any array; each list has a limit of its own below this one.
-const MAX_ENTRIES: usize = 1000;
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read<'a>(PhantomData<&'a ()>);
-
-        impl<'de: 'a, 'a> Visitor<'de> for Read<'a> {
-            type Value = Entries<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries<'a>, A::Error> {
-                let mut found = Vec::new();
-                while found.len() < MAX_ENTRIES {
-                    let Some(value) = seq.next_element()? else {
-                        return Ok(Entries { found, rest: false });
-                    };
-                    found.push(value);
-                }
-                let mut rest = false;
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    rest = true;
-                }
-                Ok(Entries { found, rest })
-            }
-        }
-
-        deserializer.deserialize_seq(Read(PhantomData))
-    }
 }

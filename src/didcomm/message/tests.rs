@@ -222,6 +222,11 @@ fn inv7_headers_are_counted_and_stand_once() {
     let sentence = Message::parse(escaped).unwrap_err().to_string();
     assert_eq!(sentence, "the field `id` stands there twice");
 
+    let content = br#"{"id":"1","type":"t","attachments":[{"data":{"json":{},"json":1}}]}"#;
+    let sentence = Message::parse(content).unwrap_err().to_string();
+    let expected = "the field `attachments[0].data.json` stands there twice";
+    assert_eq!(sentence, expected);
+
     let many = |count: usize| {
         let fields = (0..count).map(|n| (format!("x{n}"), json!(n)));
         parse(&with(Value::Object(fields.collect())))
@@ -452,6 +457,12 @@ fn any_message() -> impl Strategy<Value = Message> {
     )
 }
 
+/// Reading layer by layer, which the one pass has to agree with.
+fn layered(bytes: &[u8]) -> Result<Message, MessageError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
+    Message::read(Object::layered(text)?)
+}
+
 /// Everything that may be asked of a message that somebody sent.
 fn use_all(message: &Message) {
     let _ = message.attachments.iter().map(Attachment::bytes).count();
@@ -485,7 +496,9 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok(message) = Message::parse(&bytes) {
+        let read = Message::parse(&bytes);
+        prop_assert_eq!(&read, &layered(&bytes));
+        if let Ok(message) = read {
             use_all(&message);
             prop_assert_eq!(Message::parse(&message.to_vec()).unwrap(), message);
         }
@@ -493,7 +506,10 @@ proptest! {
 
     #[test]
     fn inv8_no_headers_make_it_panic(headers in vec((header(), any_json()), 0..8)) {
-        if let Ok(message) = parse(&with(Value::Object(headers.into_iter().collect()))) {
+        let message = with(Value::Object(headers.into_iter().collect()));
+        let read = parse(&message);
+        prop_assert_eq!(&read, &layered(message.to_string().as_bytes()));
+        if let Ok(message) = read {
             use_all(&message);
         }
     }

@@ -1,6 +1,6 @@
 //! A server on loopback, and a client that shows everything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation
 use crate::http::{Http, HttpSettings};
 use crate::identity::{HandleCheck, Identity, IdentitySettings};
 use crate::key::SigningKey;
+use crate::mediator::{KEYS_FILE, Keys, Mediator, MediatorSettings, PublicAddress};
 use crate::net::{Net, NetSettings};
 use crate::proof::{Container, Proven, verify};
 use crate::resolve::{ResolveSettings, Resolver};
-use crate::store::DirectoryStore;
+use crate::store::{DirectoryStore, MailboxStore};
 use crate::syntax::{Did, Handle, Origin};
 
 /// The handle of the account in the directory.
@@ -32,6 +33,8 @@ pub(super) const HANDLE: &str = "alice.example.com";
 pub(super) struct World {
     pub(super) _dir: tempfile::TempDir,
     pub(super) resolver: Resolver,
+    /// There if the setup asks for one.
+    pub(super) mediator: Option<Mediator>,
     pub(super) address: SocketAddr,
     pub(super) did: String,
     pub(super) car: Vec<u8>,
@@ -44,6 +47,8 @@ pub(super) struct Setup {
     pub(super) http: HttpSettings,
     pub(super) resolve: ResolveSettings,
     pub(super) plc: Option<SocketAddr>,
+    /// `https://mail.example.com`, on an empty mailbox.
+    pub(super) mediator: Option<MediatorSettings>,
 }
 
 impl Setup {
@@ -78,6 +83,10 @@ impl Setup {
             clock.clone(),
         );
         let (did, car) = enroll(&resolver, clock.now()).await;
+        let mediator = match self.mediator {
+            Some(settings) => Some(mediator(settings, dir.path(), &resolver, clock).await),
+            None => None,
+        };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let http = Http::bind(
             HttpSettings {
@@ -85,7 +94,7 @@ impl Setup {
                 ..self.http
             },
             resolver.clone(),
-            None,
+            mediator.clone(),
         )
         .unwrap();
         let (address, stop) = (http.local_addr(), CancellationToken::new());
@@ -93,6 +102,7 @@ impl Setup {
         World {
             _dir: dir,
             resolver,
+            mediator,
             address,
             did,
             car,
@@ -100,6 +110,21 @@ impl Setup {
             running,
         }
     }
+}
+
+async fn mediator(
+    settings: MediatorSettings,
+    dir: &Path,
+    resolver: &Resolver,
+    clock: Clock,
+) -> Mediator {
+    let address = PublicAddress::parse("https://mail.example.com", false).unwrap();
+    let keys = Keys::open(&dir.join(KEYS_FILE), false, &address, clock.now()).unwrap();
+    let mailbox = MailboxStore::open(&dir.join("mailbox.db")).unwrap();
+    let (resolver, local) = (resolver.clone(), BTreeSet::new());
+    Mediator::bind(settings, address, local, keys, mailbox, resolver, clock)
+        .await
+        .unwrap()
 }
 
 pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<u8>) {

@@ -184,3 +184,76 @@ fn post_to(service: &Service) -> Option<Url> {
     let url = Url::parse(&service.uri).ok()?;
     (accepts && matches!(url.scheme(), "https" | "http")).then_some(url)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
+    use crate::didcomm::message::Message;
+    use crate::didcomm::protocol::Body as _;
+
+    #[test]
+    fn layers_are_opened_from_the_outermost_in() {
+        let secret = |name: &str| {
+            let kid = format!("did:web:{name}.example.com#key-1");
+            SecretKey::generate(Curve::X25519, kid)
+        };
+        let (near, far) = (secret("near"), secret("far"));
+        let route = Route {
+            endpoint: Url::parse("https://near.example.com/didcomm").unwrap(),
+            layers: vec![
+                (far.public(), "did:peer:2.Ez6LS".to_owned()),
+                (near.public(), "did:web:far.example.com".to_owned()),
+            ],
+        };
+        // White space inside shows that nothing is written anew on the way.
+        let message = br#"{ "protected": "x",  "recipients": [] }"#.to_vec();
+        let mut wrapped = route.wrap(message.clone()).unwrap();
+        for (key, next) in [
+            (&near, "did:web:far.example.com"),
+            (&far, "did:peer:2.Ez6LS"),
+        ] {
+            let ring =
+                vec![SecretKey::from_bytes(Curve::X25519, key.kid(), &key.to_bytes()).unwrap()];
+            let opened = unpack(&wrapped, &ring, &SelfCertified).unwrap();
+            let forward = Message::parse(&opened.plaintext).unwrap();
+            assert_eq!(forward.kind, Forward::TYPE);
+            assert_eq!(forward.body_of::<Forward>().unwrap().next, next);
+            wrapped = forward.attachments[0].bytes().unwrap().into_owned();
+        }
+        assert_eq!(wrapped, message);
+        assert_eq!(route.wrap(b"no JSON".to_vec()), Err(RouteError::Wrapping));
+    }
+
+    #[test]
+    fn endpoints_that_can_be_posted_to() {
+        let service = |uri: &str, accept: &[&str]| Service {
+            uri: uri.to_owned(),
+            accept: accept.iter().map(|&s| s.to_owned()).collect(),
+            routing_keys: Vec::new(),
+        };
+        for (uri, accept, good) in [
+            ("https://m.example.com/x", &[][..], true),
+            (
+                "https://m.example.com/x",
+                &["didcomm/aip1", "didcomm/v2"],
+                true,
+            ),
+            ("https://m.example.com/x", &["didcomm/v2;env=x"], true),
+            (
+                "https://m.example.com/x",
+                &["didcomm/aip2;env=rfc19"],
+                false,
+            ),
+            ("wss://m.example.com/x", &["didcomm/v2"], false),
+            ("did:web:m.example.com", &["didcomm/v2"], false),
+            ("didcomm:transport/queue", &["didcomm/v2"], false),
+        ] {
+            assert_eq!(
+                post_to(&service(uri, accept)).is_some(),
+                good,
+                "{uri} {accept:?}"
+            );
+        }
+    }
+}

@@ -381,3 +381,93 @@ fn redirect(url: &Url, answer: &Response) -> Option<Url> {
     let location = answer.headers.get(LOCATION)?.to_str().ok()?;
     url.join(location).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    fn answer(status: u16, location: Option<&'static str>) -> Response {
+        let mut headers = HeaderMap::new();
+        if let Some(location) = location {
+            headers.insert(LOCATION, HeaderValue::from_static(location));
+        }
+        Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: bytes::Bytes::new(),
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn only_a_fault_of_the_message_ends_its_attempts() {
+        for status in [200, 202, 204] {
+            assert!(matches!(judge(&answer(status, None)), Attempt::Delivered));
+        }
+        for status in [400, 403, 410, 413, 415, 422] {
+            assert!(
+                matches!(judge(&answer(status, None)), Attempt::Refused(_)),
+                "{status}"
+            );
+        }
+        for status in [302, 308, 401, 404, 408, 429, 500, 502, 503, 507] {
+            assert!(
+                matches!(judge(&answer(status, None)), Attempt::Failed(..)),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_kind_of_redirect_keeps_the_message() {
+        let url = Url::parse("https://m.example.com/didcomm").unwrap();
+        let target = |status, location| redirect(&url, &answer(status, location));
+        let moved = target(307, Some("/other")).unwrap();
+        assert_eq!(moved.as_str(), "https://m.example.com/other");
+        for (status, location) in [
+            (301, Some("/other")),
+            (302, Some("/other")),
+            (303, Some("/other")),
+            (308, Some("/other")),
+            (307, None),
+            (202, Some("/other")),
+        ] {
+            assert!(target(status, location).is_none(), "{status}");
+        }
+    }
+
+    #[test]
+    fn inv7_one_mediator_takes_a_bounded_number_of_places() {
+        let row = |id: i64, destination: &str| Outbound {
+            id,
+            destination: destination.to_owned(),
+            route: String::new(),
+            hash: [0; 32],
+            body: Vec::new(),
+            sender: None,
+            thread: None,
+            attempts: 0,
+            next_at: Timestamp::default(),
+            created_at: Timestamp::default(),
+            expires_at: Timestamp::default(),
+        };
+        let mut under_way = UnderWay::default();
+        for id in 0..4 {
+            assert!(under_way.insert(&row(id, "did:web:a.example")));
+        }
+        assert!(!under_way.insert(&row(4, "did:web:a.example")));
+        assert!(under_way.insert(&row(5, "did:web:b.example")));
+        assert!(
+            !under_way.insert(&row(5, "did:web:b.example")),
+            "twice at once"
+        );
+        assert_eq!(under_way.busy(), ["did:web:a.example"]);
+        under_way.remove(&Done {
+            id: 0,
+            destination: "did:web:a.example".to_owned(),
+        });
+        assert!(under_way.busy().is_empty() && under_way.insert(&row(4, "did:web:a.example")));
+    }
+}

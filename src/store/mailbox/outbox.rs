@@ -19,7 +19,11 @@ const MAX_ERROR_CHARS: usize = 300;
 pub(super) const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
  WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
 
-pub(super) const WAITING: &str = "SELECT did FROM destination WHERE waiting > 0";
+/// The destinations for which something is due, each with the time of the longest due.
+pub(super) const HEADS: &str = "SELECT did, head FROM (
+   SELECT did, (SELECT min(next_at) FROM outbound WHERE destination = did) AS head
+   FROM destination INDEXED BY destination_waiting WHERE waiting > 0)
+ WHERE head <= ?1";
 
 pub(super) const OUTCOMES: &str = "SELECT * FROM destination ORDER BY last_at DESC LIMIT ?1";
 
@@ -46,25 +50,21 @@ impl MailQueries<'_> {
         limit: usize,
         except: &[String],
     ) -> Result<Vec<Outbound>, StoreError> {
-        let mut query = self.0.prepare_cached(WAITING)?;
-        let mut destinations: Vec<String> = collect(query.query_map([], |row| row.get(0))?)?;
-        destinations.retain(|destination| !except.contains(destination));
+        let mut query = self.0.prepare_cached(HEADS)?;
+        let mut rows = query.query([now.millis()])?;
         let mut heads = Vec::new();
-        let mut busy = Vec::new();
-        for destination in destinations {
-            let head = self.due(&destination, now, 1)?;
-            if !head.is_empty() {
-                heads.extend(head);
-                busy.push(destination);
+        while let Some(row) = rows.next()? {
+            let destination: String = row.get(0)?;
+            if !except.contains(&destination) {
+                heads.push((row.get::<_, i64>(1)?, destination));
             }
         }
-        let share = limit.div_ceil(busy.len().max(1));
-        let mut due = heads;
-        if share > 1 {
-            due.clear();
-            for destination in &busy {
-                due.extend(self.due(destination, now, share)?);
-            }
+        heads.sort_unstable();
+        heads.truncate(limit);
+        let share = limit.div_ceil(heads.len().max(1));
+        let mut due = Vec::new();
+        for (_, destination) in &heads {
+            due.extend(self.due(destination, now, share)?);
         }
         due.sort_unstable_by_key(|due| (due.rank, due.next_at, due.id));
         due.truncate(limit);

@@ -1,5 +1,7 @@
 //! The queues of mail: push, peek, acknowledge, expire.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension as _, params};
 
 use super::super::StoreError;
@@ -36,6 +38,11 @@ pub(super) const READ: &str = "SELECT hash, stored_at, expires_at, body FROM mes
 pub(super) const WAITS: &str = "SELECT 1 FROM message WHERE recipient = ?1 AND hash = ?2";
 
 pub(super) const ACK: &str = "DELETE FROM message WHERE recipient = ?1 AND hash = ?2";
+
+pub(super) const COUNTS: &str =
+    "SELECT id, messages FROM recipient WHERE account = ?1 AND messages > 0";
+
+pub(super) const HASHES: &str = "SELECT hash FROM message WHERE recipient = ?1 ORDER BY hash";
 
 pub(super) const DELAYED: &str = "SELECT id FROM message
  WHERE available_at > stored_at AND available_at <= ?1 ORDER BY available_at, id LIMIT ?2";
@@ -204,17 +211,35 @@ impl MailTx<'_> {
     /// do not wait there are passed over. Returns how many messages went. Idempotent.
     pub fn ack(&self, account: i64, hashes: &[[u8; 32]]) -> Result<u64, StoreError> {
         let mut remove = self.conn().prepare_cached(ACK)?;
+        let mut hashes_of = self.conn().prepare_cached(HASHES)?;
+        let asked: HashSet<_> = hashes.iter().collect();
         let mut removed = 0;
-        for (recipient, _) in self.sources(Queue::Account(account))? {
-            for hash in hashes {
-                removed += remove.execute(params![recipient, hash])?;
+        for (recipient, messages) in self.counts(account)? {
+            // The smaller side is walked: neither many hashes nor many recipients multiply.
+            if unsigned(messages) < asked.len() as u64 {
+                let waiting: Vec<[u8; 32]> =
+                    collect(hashes_of.query_map([recipient], |row| row.get(0))?)?;
+                for hash in waiting.iter().filter(|hash| asked.contains(hash)) {
+                    removed += remove.execute(params![recipient, hash])?;
+                }
+            } else {
+                for hash in &asked {
+                    removed += remove.execute(params![recipient, hash])?;
+                }
             }
         }
         Ok(removed as u64)
     }
 
+    /// The recipients of an account that have mail, and how much.
+    fn counts(&self, account: i64) -> Result<Vec<(i64, i64)>, StoreError> {
+        let mut query = self.conn().prepare_cached(COUNTS)?;
+        collect(query.query_map([account], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
     /// Brings delayed messages whose time has come to the ends of their queues, under new ids, at
-    /// most `limit` of them. Returns the ids of their recipients, each once.
+    /// most `limit` of them: they count as stored when their time came. Returns the ids of their
+    /// recipients, each once, so that whoever reads can be told.
     pub fn release(&self, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
         let due: Vec<i64> = {
             let mut query = self.conn().prepare_cached(DELAYED)?;
@@ -254,7 +279,7 @@ impl MailTx<'_> {
     }
 
     /// Removes messages whose time has ended, the longest past first, at most `limit`. Returns how
-    /// many went.
+    /// many went. Other writes wait meanwhile, some 20 ms for a thousand: a few hundred a call.
     pub fn expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let expired = self
             .conn()

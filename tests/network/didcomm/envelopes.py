@@ -7,6 +7,7 @@ stay in this process. Operations and fields are listed in ../README.md.
 import asyncio
 from typing import Any
 
+import did_peer_4
 from identity import Document, Documents, from_base64url, peer_did
 from lines import Operation, serve
 
@@ -55,7 +56,14 @@ class Envelopes:
         for number, (curve, _, pair) in enumerate(pairs, start=1):
             kids.append(f"{did}#key-{number}")
             await self.library.hold(kids[-1], curve, pair)
-        return {"did": did, "kids": kids}
+        found = {"did": did, "kids": kids}
+        if method == 4:
+            # Both forms are the same identity, and either can be written from.
+            found["short"] = short = did_peer_4.long_to_short(did)
+            self._documents.know(short, did_peer_4.resolve_short(did))
+            for number, (curve, _, pair) in enumerate(pairs, start=1):
+                await self.library.hold(f"{short}#key-{number}", curve, pair)
+        return found
 
     async def hold(self, keys: list[dict[str, str]]) -> dict[str, Any]:
         """Secrets of an identity made elsewhere: `{kid, curve, secret}`, raw bytes in base64url."""

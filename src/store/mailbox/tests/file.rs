@@ -109,21 +109,23 @@ fn flood(tx: &MailTx<'_>, recipient: i64, numbers: std::ops::Range<u32>) -> Resu
     Ok(())
 }
 
+/// Lets the file grow by so many pages and no more.
+fn leave_pages(tx: &MailTx<'_>, more: i64) -> Result<(), StoreError> {
+    let pages: i64 = tx
+        .conn()
+        .pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let sql = format!("PRAGMA max_page_count = {}", pages + more);
+    tx.conn().query_row(&sql, [], |row| row.get::<_, i64>(0))?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_full_file_says_so_loses_nothing_and_recovers() {
     let f = open();
     let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
     let recipient = ids[0];
     f.push(recipient, "before").await;
-    f.write(|tx| {
-        let pages: i64 = tx
-            .conn()
-            .pragma_query_value(None, "page_count", |row| row.get(0))?;
-        let sql = format!("PRAGMA max_page_count = {}", pages + 10);
-        tx.conn().query_row(&sql, [], |row| row.get::<_, i64>(0))?;
-        Ok(())
-    })
-    .await;
+    f.write(|tx| leave_pages(tx, 10)).await;
     // Several in one group: those that were told that they are stored are.
     let mut writes = Vec::new();
     for n in 0..20 {
@@ -157,6 +159,39 @@ async fn a_full_file_says_so_loses_nothing_and_recovers() {
     assert_eq!(f.write(move |tx| tx.ack(a, &hashes)).await, stored);
     assert!(f.store.is_healthy());
     f.write(move |tx| flood(tx, recipient, 100..101)).await;
+}
+
+#[tokio::test]
+async fn a_group_that_the_engine_undoes_is_told_so() {
+    let f = open();
+    f.write(|tx| leave_pages(tx, 40)).await;
+    // A statement of one row has the engine undo the whole transaction where the file is full.
+    let mut writes = Vec::new();
+    for n in 0..20 {
+        let store = Arc::clone(&f.store);
+        writes.push(tokio::spawn(async move {
+            store
+                .transact(move |tx| tx.set_meta(&n.to_string(), &"x".repeat(20_000)))
+                .await
+        }));
+    }
+    let mut told = Vec::new();
+    for write in writes {
+        told.push(match write.await.unwrap() {
+            Ok(()) => true,
+            Err(StoreError::Full) => false,
+            Err(other) => panic!("{other}"),
+        });
+    }
+    assert!(told.contains(&false));
+    for (n, told) in told.into_iter().enumerate() {
+        let there = f.read(move |q| q.meta(&n.to_string())).await.is_some();
+        assert_eq!(there, told, "{n}");
+    }
+    assert!(!f.store.is_healthy());
+    f.write(|tx| leave_pages(tx, 40)).await;
+    f.write(|tx| tx.set_meta("again", "x")).await;
+    assert!(f.store.is_healthy());
 }
 
 #[tokio::test]

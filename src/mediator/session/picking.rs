@@ -19,6 +19,9 @@ const MAX_DELIVERY: usize = 100;
 /// Bytes of bodies in one delivery; one message at least is delivered.
 const MAX_DELIVERY_BYTES: u64 = 2 << 20;
 
+/// A queue without mail: ids of recipients begin at 1.
+const NO_QUEUE: Queue = Queue::Recipient(0);
+
 impl<'m> Session<'m, Registered> {
     pub(super) async fn pick_up(
         self,
@@ -66,8 +69,8 @@ impl<'m> Session<'m, Registered> {
             .await?;
         Ok(match found {
             Some(one) if one.account == Some(account) => Some(Queue::Recipient(one.id)),
-            // Its own DID, without mail so far.
-            None if own => Some(Queue::Account(account)),
+            // Its own DID, without mail so far; that of its aliases is not meant.
+            None if own => Some(NO_QUEUE),
             _ => None,
         })
     }
@@ -102,8 +105,10 @@ impl<'m> Session<'m, Registered> {
             newest_received: status.newest,
             oldest_received: status.oldest,
             total_bytes: Some(status.bytes),
-            live_delivery: matches!(self.via, Via::Socket { .. })
-                && self.mediator.live.is_live(self.state.account.id),
+            live_delivery: match &self.via {
+                Via::Socket { live, .. } => live.contains(&self.state.account.id),
+                Via::Http(_) => false,
+            },
         })
     }
 

@@ -1,0 +1,257 @@
+//! What the mediator costs: opening envelopes, taking mail durably, handing it out, live delivery.
+//!
+//! `cargo bench --bench mediator` prints each figure with its target and the limit measured in the
+//! same run. The service is the whole one, on loopback, in this process with its clients: figures
+//! are medians of rounds, and comparisons are made round by round. An argument picks sections by
+//! name: unpack, forward, pickup, live.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench may end with a message and prints its figures"
+)]
+
+mod client;
+mod world;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use atcomm::clock::Timestamp;
+use atcomm::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
+use atcomm::store::{MailboxStore, Push, Pushed, Quota};
+use sha2::{Digest as _, Sha256};
+
+use client::{Post, drive};
+use world::World;
+
+/// Rounds whose median is printed.
+const ROUNDS: usize = 7;
+
+/// Connections that send at once.
+const CONNECTIONS: usize = 64;
+
+/// Messages of one round.
+const MESSAGES: usize = 6000;
+
+/// Bytes of the message for the recipient inside a forward.
+const BODY: usize = 600;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let world = runtime.block_on(World::start());
+    if runs("unpack") {
+        unpacking(&world);
+    }
+    if runs("forward") {
+        forwards(&runtime, &world);
+    }
+    if runs("pickup") {
+        pickups(&runtime, &world);
+    }
+    if runs("live") {
+        live(&runtime, &world);
+    }
+    runtime.block_on(world.stop());
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// The median of `ROUNDS` rates, each over about 200 ms.
+fn rate(mut work: impl FnMut()) -> f64 {
+    median(
+        (0..ROUNDS)
+            .map(|_| {
+                let began = Instant::now();
+                let mut n = 0_u32;
+                while began.elapsed() < Duration::from_millis(200) {
+                    for _ in 0..32 {
+                        work();
+                    }
+                    n += 32;
+                }
+                f64::from(n) / began.elapsed().as_secs_f64()
+            })
+            .collect(),
+    )
+}
+
+/// Opening a forward, beside the key agreement that it cannot do without.
+fn unpacking(world: &World) {
+    let ring = [SecretKey::generate(
+        Curve::X25519,
+        "did:web:bench.example.com#key-1",
+    )];
+    let key = ring[0].public();
+    let forward = world.forward_to(&key, 0, 0, None);
+    let ours = rate(|| {
+        black_box(unpack(&forward, &ring.as_slice(), &SelfCertified).unwrap());
+    });
+    let bytes = ring[0].to_bytes();
+    let secret = x25519::StaticSecret::from(<[u8; 32]>::try_from(&bytes[..]).unwrap());
+    let public = x25519::PublicKey::from(<[u8; 32]>::try_from(key.as_bytes()).unwrap());
+    let bare = rate(|| {
+        black_box(secret.diffie_hellman(black_box(&public)));
+    });
+    println!(
+        "unpack, anoncrypt forward of {} bytes, one core: {ours:.0}/s; the key agreement alone \
+         {bare:.0}/s, share of it {:.2}",
+        forward.len(),
+        ours / bare
+    );
+}
+
+/// Forwards by 64 clients, each accepted when it is on disk, beside the same ones opened and not
+/// kept, and beside the store alone.
+fn forwards(runtime: &tokio::runtime::Runtime, world: &World) {
+    let (mut ours, mut opened, mut stored, mut ratios) = (vec![], vec![], vec![], vec![]);
+    let mut latencies = Vec::new();
+    for round in 0..ROUNDS {
+        // The same message with a time that is over is opened, read and not kept.
+        let over = world.forwards(MESSAGES, 2 * round, Some(1));
+        let kept = world.forwards(MESSAGES, 2 * round + 1, None);
+        let a = runtime.block_on(drive(world.address, CONNECTIONS, over));
+        let b = runtime.block_on(drive(world.address, CONNECTIONS, kept));
+        assert_eq!(
+            (a.refused, b.refused),
+            (0, 0),
+            "a valid message was refused"
+        );
+        ratios.push(b.rate / a.rate);
+        opened.push(a.rate);
+        latencies.push((b.p50, b.p99));
+        ours.push(b.rate);
+        stored.push(runtime.block_on(store_alone()));
+    }
+    latencies.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (p50, p99) = latencies[ROUNDS / 2];
+    println!(
+        "forward accepted durably, {CONNECTIONS} clients, these included: {:.0}/s, p50 {p50:.1} \
+         ms, p99 {p99:.1} ms, none refused; opened and not kept {:.0}/s, ratio {:.2} (target at \
+         least 0.70); the store alone {:.0}/s (an established mediator: 1,800-2,800/s)",
+        median(ours),
+        median(opened),
+        median(ratios),
+        median(stored)
+    );
+}
+
+/// Messages of the same size pushed by as many tasks, without HTTP and envelopes.
+async fn store_alone() -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(MailboxStore::open(&dir.path().join("mailbox.db")).unwrap());
+    let queues: Vec<i64> = store
+        .transact(|tx| {
+            (0..world::RECIPIENTS)
+                .map(|n| tx.open_queue(&format!("did:peer:{n}")))
+                .collect()
+        })
+        .await
+        .unwrap();
+    let began = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..CONNECTIONS {
+        let (store, queues) = (std::sync::Arc::clone(&store), queues.clone());
+        tasks.spawn(async move {
+            for n in 0..MESSAGES / CONNECTIONS {
+                let mut body = vec![b'x'; BODY + 700];
+                body[..16].copy_from_slice(&((task * MESSAGES + n) as u128).to_be_bytes());
+                let recipient = queues[n % queues.len()];
+                let pushed = store.transact(move |tx| {
+                    let now = Timestamp::from_millis(1_800_000_000_000);
+                    let push = Push {
+                        recipient,
+                        hash: Sha256::digest(&body).into(),
+                        body: &body,
+                        now,
+                        available_at: now,
+                        expires_at: now.plus(Duration::from_secs(3600)),
+                    };
+                    let quota = Quota {
+                        messages: u64::MAX >> 1,
+                        bytes: u64::MAX >> 1,
+                        total_bytes: u64::MAX >> 1,
+                    };
+                    tx.push(&push, &quota)
+                });
+                assert!(matches!(pushed.await.unwrap(), Pushed::Stored(_)));
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let rate = (MESSAGES / CONNECTIONS * CONNECTIONS) as f64 / began.elapsed().as_secs_f64();
+    store.shutdown().await;
+    rate
+}
+
+/// One client that picks up one message, and 100 in one round trip.
+fn pickups(runtime: &tokio::runtime::Runtime, world: &World) {
+    for (limit, target) in [(1, "0.8"), (100, "5")] {
+        let mut figures = Vec::new();
+        let reader = world.reader(limit);
+        let sent = runtime.block_on(drive(
+            world.address,
+            8,
+            world.forwards_for(&reader, limit, limit),
+        ));
+        assert_eq!(sent.refused, 0);
+        runtime.block_on(async {
+            let mut post = Post::connect(world.address).await;
+            for n in 0..200 {
+                let request = reader.delivery_request(limit);
+                let began = Instant::now();
+                let answer = post.send(&request).await;
+                figures.push(began.elapsed().as_secs_f64() * 1000.0);
+                assert_eq!(answer.status, 200);
+                if n == 0 {
+                    assert_eq!(reader.count(&answer.body), limit);
+                }
+            }
+        });
+        println!(
+            "pickup of {limit} in one round trip, its request not timed: median {:.2} ms (target \
+             under {target} ms)",
+            median(figures)
+        );
+    }
+}
+
+/// From a forward's first byte to the message on the recipient's socket.
+fn live(runtime: &tokio::runtime::Runtime, world: &World) {
+    let reader = world.reader(7);
+    let figures = runtime.block_on(async {
+        let mut socket = world.live_socket(&reader).await;
+        let mut post = Post::connect(world.address).await;
+        let mut figures = Vec::new();
+        for forward in world.forwards_for(&reader, 200, 77) {
+            let began = Instant::now();
+            let answer = post.send(&forward).await;
+            let accepted = began.elapsed().as_secs_f64() * 1000.0;
+            assert_eq!(answer.status, 202);
+            world::next_text(&mut socket).await;
+            figures.push((began.elapsed().as_secs_f64() * 1000.0, accepted));
+        }
+        figures
+    });
+    println!(
+        "live delivery, from sending the forward to the recipient's socket: median {:.2} ms, of \
+         which until it is accepted durably {:.2} ms",
+        median(figures.iter().map(|f| f.0).collect()),
+        median(figures.iter().map(|f| f.1).collect())
+    );
+}

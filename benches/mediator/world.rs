@@ -1,0 +1,272 @@
+//! The whole service on loopback, and the people who write through it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use atcomm::clock::Clock;
+use atcomm::config::Config;
+use atcomm::did_peer::{KeyType, PeerDid, Purpose};
+use atcomm::didcomm::envelope::{
+    ContentEncryption, Curve, PublicKey, SecretKey, SelfCertified, anoncrypt, authcrypt, unpack,
+};
+use atcomm::didcomm::message::{Message, ReturnRoute};
+use atcomm::didcomm::party::Party;
+use atcomm::didcomm::protocol::routing::Forward;
+use atcomm::didcomm::protocol::{coordination, pickup};
+use atcomm::mediator::AdmissionMode;
+use atcomm::server::Server;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::value::RawValue;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::client::Post;
+
+/// Recipients that forwards are spread over.
+pub(crate) const RECIPIENTS: usize = 16;
+
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Somebody whose mail is kept.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    did: PeerDid,
+    key: std::sync::Arc<SecretKey>,
+    mediator: Party,
+}
+
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    server: Server,
+    mediator: Party,
+    readers: Vec<Reader>,
+    extra: Vec<Reader>,
+    _dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Free when it was looked for; nothing else of this machine should want it meanwhile.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut config = Config {
+            data_dir: dir.path().join("data"),
+            sources: Vec::new(),
+            ..Config::default()
+        };
+        config.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        config.net.development = true;
+        config.mediator.public_url = Some(format!("http://localhost:{port}"));
+        config.mediator.admission = AdmissionMode::Open;
+        // What is measured is the work, not the limits.
+        config.mediator.queue_rate = u32::MAX;
+        config.mediator.address_rate = u32::MAX;
+        config.mediator.queue_messages = 1_000_000;
+        config.mediator.queue_bytes = 8 << 30;
+        let server = Server::bind(config, Clock::system()).await.unwrap();
+        let address = server.http_addr();
+        let mediator = twin(address);
+        let mut world = Self {
+            address,
+            server,
+            mediator,
+            readers: Vec::new(),
+            extra: Vec::new(),
+            _dir: dir,
+        };
+        let mut post = Post::connect(address).await;
+        for n in 0..RECIPIENTS + 3 {
+            let reader = Reader::new(world.mediator.clone());
+            reader.register(&mut post).await;
+            match n < RECIPIENTS {
+                true => world.readers.push(reader),
+                false => world.extra.push(reader),
+            }
+        }
+        world
+    }
+
+    pub(crate) async fn stop(self) {
+        self.server.shutdown();
+        self.server.join().await.unwrap();
+    }
+
+    /// A recipient of its own for a section.
+    pub(crate) fn reader(&self, section: usize) -> Reader {
+        self.extra[match section {
+            1 => 0,
+            100 => 1,
+            _ => 2,
+        }]
+        .clone()
+    }
+
+    /// A forward that nobody has sent before.
+    pub(crate) fn forward_to(
+        &self,
+        mediator: &PublicKey,
+        round: usize,
+        n: usize,
+        expires_time: Option<i64>,
+    ) -> Vec<u8> {
+        let reader = &self.readers[n % RECIPIENTS];
+        wrap(mediator, reader, round, n, expires_time)
+    }
+
+    pub(crate) fn forwards(
+        &self,
+        count: usize,
+        round: usize,
+        expires_time: Option<i64>,
+    ) -> Vec<Vec<u8>> {
+        let key = &self.mediator.key_agreement()[0];
+        (0..count)
+            .map(|n| self.forward_to(key, round, n, expires_time))
+            .collect()
+    }
+
+    pub(crate) fn forwards_for(&self, reader: &Reader, count: usize, round: usize) -> Vec<Vec<u8>> {
+        let key = &self.mediator.key_agreement()[0];
+        (0..count)
+            .map(|n| wrap(key, reader, 1_000_000 + round, n, None))
+            .collect()
+    }
+
+    pub(crate) async fn live_socket(&self, reader: &Reader) -> Socket {
+        let url = format!("ws://{}/didcomm", self.address);
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let change = pickup::Request::Live(true).write(pickup::Version::V3, unique());
+        let change = reader.pack(change);
+        socket
+            .send(Frame::Text(String::from_utf8(change).unwrap().into()))
+            .await
+            .unwrap();
+        next_text(&mut socket).await;
+        socket
+    }
+}
+
+/// The next message on a socket.
+pub(crate) async fn next_text(socket: &mut Socket) -> String {
+    loop {
+        if let Frame::Text(text) = socket.next().await.unwrap().unwrap() {
+            return text.to_string();
+        }
+    }
+}
+
+/// The mediator's did:peer:2, from its invitation.
+fn twin(address: SocketAddr) -> Party {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        socket,
+        "GET /invitation HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let invitation = Message::parse(body.as_bytes()).unwrap();
+    Party::resolve(&invitation.from.unwrap()).unwrap()
+}
+
+fn wrap(
+    mediator: &PublicKey,
+    reader: &Reader,
+    round: usize,
+    n: usize,
+    expires_time: Option<i64>,
+) -> Vec<u8> {
+    // The mediator cannot open it, so that its content does not matter, only that it differs.
+    let kid = format!("{}#key-1", reader.did);
+    let text = format!(
+        "{{\"protected\":\"eyJhbGciOiJFQ0RILTFQVStBMjU2S1cifQ\",\"recipients\":[{{\"header\":\
+         {{\"kid\":\"{kid}\"}},\"encrypted_key\":\"{}\"}}],\"iv\":\"AAAAAAAAAAAAAAAAAAAAAA\",\
+         \"ciphertext\":\"{}{round:08x}{n:08x}\",\"tag\":\"AAAAAAAAAAAAAAAAAAAAAA\"}}",
+        "A".repeat(96),
+        "A".repeat(super::BODY * 4 / 3),
+    );
+    let raw = RawValue::from_string(text).unwrap();
+    let mut forward = Forward::of(unique(), reader.did.as_str(), raw);
+    if let Some(at) = expires_time {
+        forward = forward.expires_time(at);
+    }
+    anoncrypt(
+        &forward.to_vec(),
+        std::slice::from_ref(mediator),
+        ContentEncryption::A256CbcHs512,
+    )
+    .unwrap()
+}
+
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Reader {
+    fn new(mediator: Party) -> Self {
+        let agreement = SecretKey::generate(Curve::X25519, "");
+        let did = PeerDid::build(
+            &[(
+                Purpose::KeyAgreement,
+                KeyType::X25519,
+                agreement.public().as_bytes(),
+            )],
+            &[],
+        )
+        .unwrap();
+        let key =
+            SecretKey::from_bytes(Curve::X25519, format!("{did}#key-1"), &agreement.to_bytes())
+                .unwrap();
+        Self {
+            did,
+            key: std::sync::Arc::new(key),
+            mediator,
+        }
+    }
+
+    async fn register(&self, post: &mut Post) {
+        let request = coordination::Request::Mediate { account: None };
+        let add = coordination::Request::Update(vec![coordination::Update {
+            recipient_did: self.did.to_string(),
+            action: coordination::Action::Add,
+        }]);
+        for request in [request, add] {
+            let message = request.write(coordination::Version::V3, unique());
+            let answer = post.send(&self.pack(message)).await;
+            assert_eq!(answer.status, 200);
+        }
+    }
+
+    fn pack(&self, message: Message) -> Vec<u8> {
+        let message = message
+            .from(self.did.as_str())
+            .to(self.mediator.did())
+            .return_route(ReturnRoute::All);
+        let key = &self.mediator.key_agreement()[..1];
+        authcrypt(&message.to_vec(), &self.key, key).unwrap()
+    }
+
+    pub(crate) fn delivery_request(&self, limit: usize) -> Vec<u8> {
+        let request = pickup::Request::Delivery {
+            limit: limit as u64,
+            recipient_did: None,
+        };
+        self.pack(request.write(pickup::Version::V3, unique()))
+    }
+
+    /// Messages in a delivery.
+    pub(crate) fn count(&self, answer: &[u8]) -> usize {
+        let ring = std::slice::from_ref(&*self.key);
+        let opened = unpack(answer, &ring, &SelfCertified).unwrap();
+        Message::parse(&opened.plaintext).unwrap().attachments.len()
+    }
+}

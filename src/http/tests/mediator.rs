@@ -1,0 +1,198 @@
+//! The mediator's paths, and what else changes where there is one.
+
+use serde_json::json;
+
+use super::world::{Setup, World, ask};
+use crate::mediator::MediatorSettings;
+use crate::store::StoreError;
+
+async fn world() -> World {
+    Setup {
+        mediator: Some(MediatorSettings::default()),
+        ..Setup::default()
+    }
+    .start()
+    .await
+}
+
+#[tokio::test]
+async fn documents_are_public_and_cached_for_a_while() {
+    let w = world().await;
+    let document = w.get("/.well-known/did.json").await;
+    assert_eq!(
+        (document.status, document.headers["content-type"].as_str()),
+        (200, "application/did+json")
+    );
+    assert_eq!(document.headers["cache-control"], "public, max-age=300");
+    assert_eq!(document.headers["access-control-allow-origin"], "*");
+    let document: serde_json::Value = serde_json::from_slice(&document.body).unwrap();
+    assert_eq!(document["id"], "did:web:mail.example.com");
+    let uris: Vec<_> = document["service"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|service| (&service["id"], &service["serviceEndpoint"]))
+        .collect();
+    let endpoint = |uri| json!({"uri": uri, "accept": ["didcomm/v2"], "routingKeys": []});
+    assert_eq!(
+        uris,
+        [
+            (
+                &json!("did:web:mail.example.com#didcomm"),
+                &endpoint("https://mail.example.com/didcomm")
+            ),
+            (
+                &json!("did:web:mail.example.com#didcomm-ws"),
+                &endpoint("wss://mail.example.com/didcomm")
+            ),
+            (
+                &json!("did:web:mail.example.com#atcomm_directory"),
+                &json!("https://mail.example.com")
+            ),
+        ]
+    );
+    let invitation = w.get("/invitation").await.json();
+    assert_eq!(
+        invitation["type"],
+        "https://didcomm.org/out-of-band/2.0/invitation"
+    );
+    assert_eq!(invitation["body"]["goal_code"], "request-mediate");
+    assert!(
+        invitation["from"]
+            .as_str()
+            .unwrap()
+            .starts_with("did:peer:2.")
+    );
+    // What an URL carries is shown only if it is of this mediator.
+    let text = data_encoding::BASE64URL_NOPAD.encode(invitation.to_string().as_bytes());
+    let carried = w.get(&format!("/invitation?_oob={text}")).await;
+    assert_eq!(carried.json(), invitation);
+    let other = invitation.to_string().replace(".Vz6Mk", ".Vz6Mm");
+    let text = data_encoding::BASE64URL_NOPAD.encode(other.as_bytes());
+    for text in [text.as_str(), "e30", "%20"] {
+        let refused = w.get(&format!("/invitation?_oob={text}")).await;
+        assert_eq!(refused.error(), (400, "InvalidRequest".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn wrong_verbs_are_told_the_right_one() {
+    let w = world().await;
+    for (line, allow, expected) in [
+        ("PUT /didcomm", "GET,HEAD,POST", "expected POST"),
+        ("DELETE /didcomm", "GET,HEAD,POST", "expected POST"),
+        ("POST /invitation", "GET,HEAD", "expected GET"),
+        ("PUT /.well-known/did.json", "GET,HEAD", "expected GET"),
+    ] {
+        let answer = ask(w.address, line, &[], "").await;
+        assert_eq!(answer.error(), (405, "InvalidRequest".to_owned()), "{line}");
+        assert_eq!(answer.headers["allow"], allow, "{line}");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.ends_with(expected), "{line}: {message}");
+    }
+    // A browser that opens the endpoint, and a check whether it is there.
+    let opened = w.get("/didcomm").await;
+    assert_eq!(opened.error(), (426, "UpgradeRequired".to_owned()));
+    assert_eq!(opened.headers["upgrade"], "websocket");
+    for (line, status) in [
+        ("HEAD /didcomm", 426),
+        ("HEAD /invitation", 200),
+        ("HEAD /.well-known/did.json", 200),
+    ] {
+        let head = ask(w.address, line, &[], "").await;
+        assert_eq!((head.status, head.body.len()), (status, 0), "{line}");
+    }
+    let preflight = ask(w.address, "OPTIONS /didcomm", &[], "").await;
+    assert_eq!(preflight.status, 204);
+    assert_eq!(w.get("/didcomm/").await.error().0, 404);
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_refused_by_name() {
+    let settings = MediatorSettings {
+        max_message: 5000,
+        ..MediatorSettings::default()
+    };
+    let w = Setup {
+        mediator: Some(settings),
+        ..Setup::default()
+    }
+    .start()
+    .await;
+    let long = "x".repeat(5001);
+    for (media_type, body, status, name) in [
+        ("application/json", "{}", 400, "NotUnpackable"),
+        (
+            "application/didcomm-encrypted+json",
+            "",
+            400,
+            "NotUnpackable",
+        ),
+        ("image/png", "{}", 415, "UnsupportedMediaType"),
+        ("application/json", &long, 413, "MessageTooLarge"),
+    ] {
+        let headers = [("content-type", media_type)];
+        let answer = ask(w.address, "POST /didcomm", &headers, body).await;
+        assert_eq!(answer.error(), (status, name.to_owned()), "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_mediator_nothing_of_it_is_there() {
+    let w = World::new().await;
+    for line in [
+        "POST /didcomm",
+        "GET /didcomm",
+        "GET /.well-known/did.json",
+        "GET /invitation",
+    ] {
+        let answer = ask(w.address, line, &[], "").await;
+        assert_eq!(answer.error(), (404, "NotFound".to_owned()), "{line}");
+    }
+    let index = String::from_utf8(w.get("/").await.body).unwrap();
+    assert!(!index.contains("/didcomm"), "{index}");
+}
+
+#[tokio::test]
+async fn pages_tell_of_it() {
+    let w = world().await;
+    let index = w.get("/").await;
+    assert_eq!(index.headers["cache-control"], "public, max-age=300");
+    let index = String::from_utf8(index.body).unwrap();
+    for wanted in [
+        "\ndid:web:mail.example.com\n",
+        "POST /didcomm",
+        "GET /.well-known/did.json",
+        "GET /invitation",
+    ] {
+        assert!(index.contains(wanted), "{wanted} in {index}");
+    }
+    let robots = String::from_utf8(w.get("/robots.txt").await.body).unwrap();
+    let disallowed: Vec<_> = robots
+        .lines()
+        .filter_map(|line| line.strip_prefix("Disallow: "))
+        .collect();
+    assert_eq!(disallowed, ["/xrpc/", "/didcomm", "/invitation"]);
+}
+
+#[tokio::test]
+async fn health_is_that_of_both_stores() {
+    let w = world().await;
+    let health = async || w.get("/xrpc/_health").await;
+    assert_eq!(health().await.status, 200);
+    // A write that finds the disk full, and one that succeeds afterwards.
+    let mailbox = w.mediator.as_ref().unwrap().mailbox();
+    let full = mailbox.transact(|_| Err::<(), _>(StoreError::Full)).await;
+    assert!(matches!(full, Err(StoreError::Full)));
+    assert_eq!(
+        health().await.error(),
+        (503, "ServiceUnavailable".to_owned())
+    );
+    let written = mailbox.transact(|tx| tx.set_meta("a", "test")).await;
+    written.unwrap();
+    assert_eq!(health().await.status, 200);
+    let store = w.resolver.directory().store();
+    let full = store.transact(|_| Err::<(), _>(StoreError::Full)).await;
+    assert!(matches!(full, Err(StoreError::Full)));
+    assert_eq!(health().await.error().0, 503);
+}

@@ -1,0 +1,172 @@
+//! What an operator does: new keys, looking at queues, and losing a file.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Mediator, get};
+use crate::network::text;
+
+const KEYS: &str = "mediator-keys.json";
+const DOCUMENT: &str = "/.well-known/did.json";
+
+#[track_caller]
+fn assert_private(path: &Path) {
+    let mode = path.metadata().expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+}
+
+#[test]
+fn keys_change_under_running_clients() {
+    let mediator = Mediator::start(Mediator::setup());
+    let keys = mediator.service().data_dir().join(KEYS);
+    assert_private(&keys);
+    let (twin, web) = (mediator.did.clone(), mediator.web.clone());
+    let before = get(&mediator, DOCUMENT).json();
+    let client = mediator.member();
+    let know = |document| {
+        client
+            .script()
+            .op("know", json!({"did": web, "document": document}))
+    };
+    know(&before);
+    let by_web = json!({"to": web});
+    assert_eq!(client.tell("ping", by_web.clone())["status"], 200);
+
+    let rotated = mediator.operate(&["keys", "rotate"]);
+    assert_eq!(rotated, json!({"generation": 2, "inUse": true}));
+    assert_private(&keys);
+    let after = get(&mediator, DOCUMENT).json();
+    assert_eq!(before["id"], after["id"]);
+    for relationship in ["keyAgreement", "authentication"] {
+        assert_ne!(before[relationship], after[relationship]);
+        assert_eq!(after[relationship].as_array().map(Vec::len), Some(1));
+    }
+    let invitation = get(&mediator, "/invitation").json();
+    let new_twin = text(&invitation, "/from").to_owned();
+    assert_ne!(new_twin, twin);
+
+    // Who knows the old keys is answered by them, since it could not read others.
+    let old = client.tell("ping", by_web.clone());
+    assert_eq!(old["status"], 200, "{old}");
+    assert_eq!(old["sender"], before["keyAgreement"][0]);
+    let old = client.tell("ping", json!({}));
+    assert_eq!(old["message"]["from"], twin);
+    client.forward(&client.did, &client.letter(&client.did));
+    assert_eq!(client.waiting(None), 1);
+
+    // Who looks anew finds the new ones and is answered by them.
+    know(&after);
+    let new = client.tell("ping", by_web);
+    assert_eq!(new["status"], 200, "{new}");
+    assert_eq!(new["sender"], after["keyAgreement"][0]);
+    let mut newcomer = mediator.client();
+    newcomer.mediators = vec![new_twin.clone()];
+    newcomer.turn_to(&new_twin, &mediator);
+    newcomer.enter(&newcomer.did);
+    newcomer.forward(&newcomer.did, &newcomer.letter(&newcomer.did));
+    assert_eq!(newcomer.waiting(None), 1);
+    // The account is the same under either name of the mediator.
+    client.turn_to(&new_twin, &mediator);
+    let status = client.script().op("status", json!({"from": client.did}));
+    assert_eq!(status["message"]["body"]["message_count"], 1, "{status}");
+    client.turn_to(&twin, &mediator);
+
+    let mediator = Mediator::restart(mediator.stop());
+    assert_eq!(get(&mediator, DOCUMENT).json(), after);
+    assert_eq!(mediator.did, new_twin);
+    assert_eq!(client.waiting(None), 1);
+}
+
+#[test]
+fn keys_are_changed_while_nothing_runs() {
+    let mediator = Mediator::start(Mediator::setup());
+    let client = mediator.member();
+    let before = get(&mediator, DOCUMENT).json();
+    let stopped = mediator.stop();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_atcomm"))
+        .args(["keys", "rotate", "--json", "--data-dir"])
+        .arg(stopped.data_dir())
+        .output()
+        .expect("the program");
+    let rotated: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(rotated, json!({"generation": 2, "inUse": false}));
+    let mediator = Mediator::restart(stopped);
+    assert_ne!(get(&mediator, DOCUMENT).json(), before);
+    assert_eq!(client.waiting(None), 0);
+}
+
+#[test]
+fn without_its_keys_it_does_not_start_on_mail_that_is_there() {
+    let mediator = Mediator::start(Mediator::setup());
+    let stopped = mediator.stop();
+    let (keys, mailbox) = (
+        stopped.data_dir().join(KEYS),
+        stopped.data_dir().join("mailbox.db"),
+    );
+    let kept = std::fs::read(&keys).expect("the keys");
+    std::fs::remove_file(&keys).expect("a file");
+    let (code, said) = stopped.refuses_to_start();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("hint: "), "{said}");
+    assert!(
+        said.contains("backup") && said.contains("mailbox.db"),
+        "{said}"
+    );
+    assert!(
+        !keys.exists() && mailbox.exists(),
+        "nothing is made in their place"
+    );
+
+    // Nor on keys that others may have read.
+    std::fs::write(&keys, kept).expect("a file");
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).expect("a file");
+    let (code, said) = stopped.refuses_to_start();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("hint: chmod 600"), "{said}");
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).expect("a file");
+    drop(Mediator::restart(stopped));
+}
+
+#[test]
+fn the_operator_sees_queues() {
+    let mediator = Mediator::start(Mediator::setup());
+    assert_private(&mediator.service().data_dir().join("admin.sock"));
+    let client = mediator.member();
+    let letter = client.letter(&client.did);
+    client.forward(&client.did, &letter);
+    let status = mediator.operate(&["mailbox", "status"]);
+    assert_eq!(status["did"], mediator.web);
+    assert_eq!(status["accounts"], 1);
+    assert_eq!(status["messages"], 1);
+    assert_eq!(status["bytes"], letter.packed.len());
+    assert!(
+        status["fileBytes"].as_u64().is_some_and(|bytes| bytes > 0),
+        "{status}"
+    );
+    client.ask("received", json!({"ids": [letter.id()]}));
+    let status = mediator.operate(&["mailbox", "status"]);
+    assert_eq!(
+        (&status["messages"], &status["bytes"]),
+        (&json!(0), &json!(0))
+    );
+    let status = mediator.operate(&["relay", "status"]);
+    let nothing = json!({"waiting": 0, "waitingBytes": 0, "destinations": []});
+    assert_eq!(status, nothing);
+
+    // The socket goes with the service, and who asks then is told what to do.
+    let stopped = mediator.stop();
+    assert!(!stopped.data_dir().join("admin.sock").exists());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_atcomm"))
+        .args(["mailbox", "status", "--data-dir"])
+        .arg(stopped.data_dir())
+        .output()
+        .expect("the program");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("no service runs") && said.contains("hint: "),
+        "{said}"
+    );
+}

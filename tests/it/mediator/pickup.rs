@@ -1,0 +1,120 @@
+//! message-pickup 4.0: where it differs from the version before, and what both share.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::Mediator;
+use crate::http::eventually;
+
+const PROTOCOL: &str = "https://didcomm.org/message-pickup/4.0";
+
+#[test]
+fn version_4_has_its_own_words() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let empty = client.tell("delivery", json!({"pickup": "4.0"}));
+    assert_eq!(empty["message"]["type"], format!("{PROTOCOL}/delivery"));
+    assert_eq!(empty["attached"], json!([]));
+
+    let letters = ["one", "two", "three"].map(|words| {
+        let letter = client.letter_of(&client.did, words);
+        client.forward(&client.did, &letter);
+        letter
+    });
+    let status = client.ask("status", json!({"pickup": "4.0"}));
+    assert_eq!(status["type"], format!("{PROTOCOL}/status"));
+    assert_eq!(status["body"]["message_count"], 3);
+    assert_eq!(status["body"]["longest_waited_seconds"], Value::Null);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time");
+    let now = i64::try_from(now.as_millis()).expect("milliseconds");
+    for time in ["oldest_received_time", "newest_received_time"] {
+        let time = status["body"][time].as_i64().expect("milliseconds");
+        assert!((now - 60_000..=now).contains(&time), "{status}");
+    }
+
+    // The client says `message_count_limit` in this version.
+    let attached = client.fetch(json!({"pickup": "4.0", "limit": 2}));
+    assert_eq!(attached.len(), 2);
+    for (attached, letter) in attached.iter().zip(&letters) {
+        assert_eq!(attached["message"], letter.plain);
+    }
+    let id = attached[0]["id"].clone();
+    let status = client.ask("received", json!({"pickup": "4.0", "ids": [id]}));
+    assert_eq!(status["type"], format!("{PROTOCOL}/status"));
+    assert_eq!(status["body"]["message_count"], 2);
+    // Both versions read the same queue.
+    let left = client.fetch(json!({}));
+    assert_eq!(left.len(), 2);
+    assert_eq!(left[0]["message"], letters[1].plain);
+}
+
+#[test]
+fn version_4_pushes_deliveries() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let answer = client.tell("live", json!({"pickup": "4.0"}));
+    client.assert_problem(&answer, "e.m.live-mode-not-supported");
+    let socket = client.socket();
+    client.tell("live", json!({"pickup": "4.0", "socket": socket}));
+    let status = client.frame(&socket);
+    assert_eq!(status["message"]["type"], format!("{PROTOCOL}/status"));
+    assert_eq!(status["message"]["body"]["live_delivery"], true);
+
+    let letter = client.letter(&client.did);
+    client.forward(&client.did, &letter);
+    let delivery = client.frame(&socket);
+    assert_eq!(delivery["message"]["type"], format!("{PROTOCOL}/delivery"));
+    assert_eq!(delivery["message"]["to"], json!([client.did]));
+    let attached = &delivery["attached"][0];
+    assert_eq!(attached["message"], letter.plain);
+    assert_eq!(client.waiting(None), 1);
+    let ids = json!([attached["id"]]);
+    client.tell(
+        "received",
+        json!({"pickup": "4.0", "socket": socket, "ids": ids}),
+    );
+    let status = client.frame(&socket);
+    assert_eq!(status["message"]["body"]["message_count"], 0);
+}
+
+#[test]
+fn mail_comes_when_its_time_has_come() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let (late, soon) = (
+        client.letter_of(&client.did, "late"),
+        client.letter(&client.did),
+    );
+    let fields = |letter: &super::Letter, delay| json!({"next": client.did, "packed": letter.packed, "extra": {"delay_milli": delay}});
+    assert_eq!(client.try_forward(fields(&late, 3_600_000))["status"], 202);
+    assert_eq!(client.try_forward(fields(&soon, 200))["status"], 202);
+    let attached = eventually("what was delayed is handed out", || {
+        let answer = client.tell("delivery", json!({}));
+        answer["attached"].as_array().cloned()
+    });
+    assert_eq!(attached.len(), 1);
+    assert_eq!(attached[0]["message"], soon.plain);
+}
+
+#[test]
+fn several_messages_of_one_forward_are_several() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let letters = ["one", "two"].map(|words| client.letter_of(&client.did, words));
+    let packed: Vec<_> = letters.iter().map(|letter| &letter.packed).collect();
+    let answer = client.try_forward(json!({"next": client.did, "packed": packed}));
+    assert_eq!(answer["status"], 202);
+    let attached = client.fetch(json!({}));
+    assert_eq!(attached.len(), 2);
+    // A key of the recipient names it as well.
+    let more = client.letter_of(&client.did, "three");
+    client.forward(&format!("{}#key-2", client.did), &more);
+    assert_eq!(client.waiting(Some(&client.did)), 3);
+    // What is only linked to is not carried.
+    let linked = json!({"next": client.did, "packed": more.packed, "form": "links"});
+    let answer = client.try_forward(linked);
+    assert_eq!(answer["status"], 400, "{answer}");
+}

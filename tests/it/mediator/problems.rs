@@ -1,0 +1,230 @@
+//! What the mediator says about requests that it does not carry out.
+
+use serde_json::{Value, json};
+
+use super::{Client, GREETING, Mediator, VERSIONS, assert_schema};
+use crate::didcomm::{Library, Script};
+use crate::network::text;
+
+const REPLAYED: &str = "e.p.crypto.message.dejavu";
+const NOT_ENROLLED: &str = "e.p.req.not_enroll";
+
+#[test]
+fn the_same_request_twice_is_a_problem_also_after_a_crash() {
+    let mediator = Mediator::start(Mediator::setup());
+    let client = mediator.member();
+    let first = client.tell("ping", json!({}));
+    assert_eq!(first["status"], 200);
+    let again = |client: &Client| client.tell("send", json!({"packed": first["packed"]}));
+    for _ in 0..2 {
+        let answer = again(&client);
+        client.assert_problem(&answer, REPLAYED);
+        assert_eq!(answer["message"]["pthid"], first["sent"]["id"]);
+        assert_eq!(answer["message"]["ack"], json!([first["sent"]["id"]]));
+    }
+    // A request that nobody wants an answer to is remembered, too.
+    let silent = client.tell("ping", json!({"return_route": null}));
+    assert_eq!(silent["status"], 202);
+    // A forward may come again: it is kept once.
+    let letter = client.letter(&client.did);
+    for from in [Value::Null, json!(client.did)] {
+        let forward = json!({"next": client.did, "packed": letter.packed, "from": from});
+        let sent = client.try_forward(forward);
+        let repeated = client.tell("send", json!({"packed": sent["packed"]}));
+        assert_eq!(repeated["status"], 202, "{repeated}");
+    }
+    assert_eq!(client.waiting(None), 1);
+
+    let mediator = Mediator::restart(mediator.kill());
+    client.turn_to(&mediator.did, &mediator);
+    client.assert_problem(&again(&client), REPLAYED);
+    let silent = client.tell("send", json!({"packed": silent["packed"]}));
+    assert_eq!(silent["status"], 202);
+    assert_eq!(client.waiting(None), 1);
+}
+
+#[test]
+fn unknown_protocols_and_versions_are_unsupported() {
+    let mediator = Mediator::open();
+    let client = mediator.client();
+    for kind in [
+        "https://didcomm.org/unknown-protocol/1.0/request",
+        "https://didcomm.org/basicmessage/100.0/message",
+        "https://didcomm.org/messagepickup/100.0/status-request",
+        "https://didcomm.org/coordinate-mediation/4.0/mediate-request",
+        "https://didcomm.org/trust-ping/2.0/pong",
+        "https://example.org/trust-ping/2.0/ping",
+        GREETING,
+        "no type at all",
+    ] {
+        let answer = client.say(kind, json!({"content": "hello"}));
+        client.assert_problem(&answer, "e.p.msg.unsupported");
+    }
+    // A report is never answered by a report, an empty message by nothing.
+    for (kind, body) in [
+        (
+            "https://didcomm.org/report-problem/2.0/problem-report",
+            json!({"code": "e.p.msg"}),
+        ),
+        (
+            "https://didcomm.org/report-problem/2.0/problem-report",
+            json!({}),
+        ),
+        ("https://didcomm.org/empty/1.0/empty", json!({})),
+    ] {
+        let answer = client.say(kind, body);
+        assert_eq!(answer["status"], 202, "{answer}");
+    }
+}
+
+#[test]
+fn malformed_bodies_are_named_by_their_type() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let site = "https://didcomm.org";
+    for (kind, body) in [
+        ("messagepickup/3.0/delivery-request", json!({})),
+        (
+            "messagepickup/3.0/delivery-request",
+            json!({"limit": "many"}),
+        ),
+        ("messagepickup/3.0/delivery-request", json!({"limit": -1})),
+        (
+            "messagepickup/3.0/status-request",
+            json!({"recipient_did": 7}),
+        ),
+        (
+            "messagepickup/3.0/messages-received",
+            json!({"message_id_list": "one"}),
+        ),
+        (
+            "messagepickup/3.0/live-delivery-change",
+            json!({"live_delivery": "maybe"}),
+        ),
+        ("message-pickup/4.0/delivery-request", json!({"limit": 1})),
+        (
+            "coordinate-mediation/2.0/keylist-update",
+            json!({"updates": {}}),
+        ),
+        (
+            "coordinate-mediation/2.0/keylist-query",
+            json!({"paginate": {"limit": 1}}),
+        ),
+        (
+            "coordinate-mediation/3.0/recipient-update",
+            json!({"updates": [{"action": "add"}]}),
+        ),
+        (
+            "coordinate-mediation/3.0/recipient-query",
+            json!({"paginate": 3}),
+        ),
+        ("trust-ping/2.0/ping", json!({"response_requested": 1})),
+        (
+            "discover-features/2.0/queries",
+            json!({"queries": [{"match": "*"}]}),
+        ),
+        ("routing/2.0/forward", json!({})),
+    ] {
+        let kind = format!("{site}/{kind}");
+        let answer = client.say(&kind, body);
+        client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
+    }
+    let mut update = json!({"updates": []});
+    for _ in 0..101 {
+        let one = json!({"recipient_did": client.did, "action": "add"});
+        update["updates"].as_array_mut().expect("a list").push(one);
+    }
+    for (version, name) in VERSIONS.iter().zip(["keylist-update", "recipient-update"]) {
+        let kind = format!("{site}/coordinate-mediation/{version}/{name}");
+        let answer = client.say(&kind, update.clone());
+        client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
+    }
+}
+
+#[test]
+fn nothing_is_told_to_who_is_not_enrolled() {
+    let mediator = Mediator::open();
+    let client = mediator.client();
+    for pickup in ["3.0", "4.0"] {
+        for operation in ["status", "delivery", "live"] {
+            let answer = client.tell(operation, json!({"pickup": pickup}));
+            client.assert_problem(&answer, NOT_ENROLLED);
+        }
+        let answer = client.tell("received", json!({"pickup": pickup, "ids": ["00"]}));
+        client.assert_problem(&answer, NOT_ENROLLED);
+    }
+    for version in VERSIONS {
+        let update = json!({"recipient_did": client.did, "action": "add"});
+        let answer = client.tell("update", json!({"version": version, "updates": [update]}));
+        client.assert_problem(&answer, NOT_ENROLLED);
+        let answer = client.tell("query", json!({"version": version}));
+        client.assert_problem(&answer, NOT_ENROLLED);
+    }
+    // A stranger gets no answer at all.
+    for operation in ["ping", "status", "request"] {
+        let answer = client.tell(operation, json!({"from": null}));
+        assert_eq!(answer["status"], 202, "{answer}");
+    }
+}
+
+#[test]
+fn an_unknown_recipient_is_told_only_where_the_operator_wants_it() {
+    let quiet = Mediator::open();
+    let client = quiet.client();
+    let nobody = client.generate();
+    let letter = client.letter(&nobody);
+    let forward = |client: &Client, from: Value, return_route: Value| {
+        client.try_forward(json!({
+            "next": nobody, "packed": letter.packed, "from": from, "return_route": return_route,
+        }))
+    };
+    for from in [Value::Null, json!(client.did)] {
+        let answer = forward(&client, from, json!("all"));
+        assert_eq!(answer["status"], 202, "{answer}");
+    }
+    drop(quiet);
+
+    let telling = Mediator::start(Mediator::setup().set("mediator.report_unknown", json!(true)));
+    let client = telling.client();
+    for from in [Value::Null, json!(client.did)] {
+        let answer = forward(&client, from, Value::Null);
+        assert_eq!(answer["status"], 202, "{answer}");
+    }
+    let answer = forward(&client, json!(client.did), json!("all"));
+    client.assert_problem(&answer, NOT_ENROLLED);
+
+    let answer = forward(&client, Value::Null, json!("all"));
+    assert_eq!(answer["status"], 200, "{answer}");
+    assert_eq!(
+        answer["headers"]["content-type"],
+        "application/didcomm-signed+json"
+    );
+    let reader = Script::envelopes(Library::Sicpa);
+    let opened = reader.op("unpack", json!({"packed": answer["body"]}));
+    assert_eq!(opened["layers"], json!(["signed EdDSA"]));
+    assert!(text(&opened, "/signer").starts_with(&format!("{}#", telling.did)));
+    let report = &opened["message"];
+    assert_schema(report);
+    assert_eq!(report["from"], telling.did);
+    assert_eq!(report["body"]["code"], NOT_ENROLLED);
+    assert_eq!(report["pthid"], answer["sent"]["id"]);
+
+    // Somebody known is no news in any case.
+    let member = telling.member();
+    let fields = json!({"next": member.did, "packed": letter.packed, "return_route": "all"});
+    let answer = client.try_forward(fields);
+    assert_eq!(answer["status"], 202, "{answer}");
+}
+
+#[test]
+fn a_request_that_came_too_late_is_not_carried_out() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let late = json!({"expires_time": 1_700_000_000});
+    let answer = client.tell("ping", json!({"extra": late}));
+    client.assert_problem(&answer, "e.p.req.time");
+    let letter = client.letter(&client.did);
+    let fields = json!({"next": client.did, "packed": letter.packed, "extra": late});
+    assert_eq!(client.try_forward(fields)["status"], 202);
+    assert_eq!(client.waiting(None), 0);
+}

@@ -1,0 +1,131 @@
+//! Full queues and rates: told, and nothing that was taken is lost by it.
+
+use serde_json::json;
+
+use super::Mediator;
+use crate::network::text;
+
+#[test]
+fn a_full_queue_refuses_and_keeps_what_it_has() {
+    let mediator = Mediator::start(Mediator::setup().set("mediator.queue_messages", json!(3)));
+    let client = mediator.member();
+    let alias = client.generate();
+    assert_eq!(client.update("3.0", "add", &alias), "success");
+    let letters = ["one", "two", "three", "four"].map(|words| client.letter_of(&client.did, words));
+    let (more, taken) = letters.split_last().expect("some");
+    for letter in taken {
+        client.forward(&client.did, letter);
+    }
+    // What waits already is no more for coming again, also where there is no room.
+    for letter in taken {
+        client.forward(&client.did, letter);
+    }
+    assert_eq!(client.waiting(None), 3);
+
+    let fields = json!({"next": client.did, "packed": more.packed});
+    let refused = client.try_forward(fields.clone());
+    assert_eq!(refused["status"], 503, "{refused}");
+    assert!(
+        text(&refused, "/body").contains("\"QueueFull\""),
+        "{refused}"
+    );
+    let retry = text(&refused, "/headers/retry-after").parse::<u32>();
+    assert!(retry.is_ok_and(|seconds| seconds > 0), "{refused}");
+    for (from, return_route, status) in [(false, true, 503), (true, false, 503), (true, true, 200)]
+    {
+        let mut fields = fields.clone();
+        if from {
+            fields["from"] = json!(client.did);
+        }
+        if return_route {
+            fields["return_route"] = json!("all");
+        }
+        let answer = client.try_forward(fields);
+        assert_eq!(answer["status"], status, "{answer}");
+        if status == 200 {
+            client.assert_problem(&answer, "e.p.me.res.storage");
+        }
+    }
+    // Of several in one forward none is kept where not all can be.
+    let other = client.letter_of(&alias, "five");
+    let many: Vec<_> = (0..4)
+        .map(|number| client.letter_of(&alias, &number.to_string()).packed)
+        .collect();
+    let answer = client.try_forward(json!({"next": alias, "packed": many}));
+    assert_eq!(answer["status"], 503, "{answer}");
+    assert_eq!(client.waiting(Some(&alias)), 0);
+    // Another's queue, even of the same account, has room of its own.
+    client.forward(&alias, &other);
+
+    let attached = client.fetch(json!({"recipient_did": client.did}));
+    assert_eq!(attached.len(), 3);
+    for (attached, letter) in attached.iter().zip(taken) {
+        assert_eq!(attached["message"], letter.plain);
+    }
+    client.ask("received", json!({"ids": [attached[0]["id"]]}));
+    client.forward(&client.did, more);
+    let attached = client.fetch(json!({"recipient_did": client.did}));
+    assert_eq!(attached.len(), 3);
+    assert_eq!(attached[2]["message"], more.plain);
+}
+
+#[test]
+fn a_queue_of_too_many_bytes_is_full_as_well() {
+    let mediator = Mediator::start(Mediator::setup().set("mediator.queue_bytes", json!(10_000)));
+    let client = mediator.member();
+    let long = client.letter_of(&client.did, &"long ".repeat(1500));
+    let short = client.letter(&client.did);
+    let fields = json!({"next": client.did, "packed": long.packed});
+    let refused = client.try_forward(fields);
+    assert_eq!(refused["status"], 503, "{refused}");
+    client.forward(&client.did, &short);
+    let status = client.ask("status", json!({}));
+    assert_eq!(status["body"]["total_bytes"], short.packed.len());
+}
+
+#[test]
+fn rates_of_recipients_and_addresses_are_kept() {
+    let mediator = Mediator::start(
+        Mediator::setup()
+            .set("mediator.queue_rate", json!(2))
+            .set("mediator.address_rate", json!(12)),
+    );
+    let client = mediator.client();
+    let nobody = client.generate();
+    let letter = client.letter(&nobody);
+    let fields = json!({"next": nobody, "packed": letter.packed});
+    let limited = |answer: &serde_json::Value| {
+        assert_eq!(answer["status"], 429, "{answer}");
+        assert!(
+            text(answer, "/body").contains("\"RateLimitExceeded\""),
+            "{answer}"
+        );
+        let retry = text(answer, "/headers/retry-after").parse::<u32>();
+        assert!(
+            retry.is_ok_and(|seconds| (1..=60).contains(&seconds)),
+            "{answer}"
+        );
+    };
+    // Somebody unknown has a rate, too, or it would tell who is known.
+    for _ in 0..2 {
+        assert_eq!(client.try_forward(fields.clone())["status"], 202);
+    }
+    limited(&client.try_forward(fields));
+    let other = client.generate();
+    client.forward(&other, &client.letter(&other));
+
+    // Four messages were sent; within the time of this the address regains one or two.
+    let mut answered = 0;
+    let refused = loop {
+        let answer = client.tell("ping", json!({}));
+        if answer["status"] != 200 {
+            break answer;
+        }
+        answered += 1;
+        assert!(answered < 30, "no rate is kept");
+    };
+    assert!(answered >= 8, "only {answered} of 8 were answered");
+    limited(&refused);
+    // Documents are not messages.
+    assert_eq!(super::get(&mediator, "/invitation").status, 200);
+}
