@@ -13,7 +13,7 @@ mod exposition;
 mod front;
 mod pages;
 mod params;
-mod receiving;
+mod shares;
 mod socket;
 mod tag;
 mod xrpc;

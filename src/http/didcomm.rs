@@ -2,9 +2,12 @@
 //!
 //! Source: DIDComm Messaging 2.1, "Transports"; what clients in use send besides.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
@@ -13,12 +16,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::asker::Asker;
 use super::door::Activity;
 use super::error::Failure;
 use super::params::Params;
-use super::receiving::Receiving;
+use super::shares::{Share, Shares};
 use super::socket::{self, Sockets};
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
@@ -37,16 +43,32 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// Memory for messages is counted in parts of this many bytes.
+const PART: usize = 16 * 1024;
+
+/// Time for a message to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// How long a message waits for memory; then its sender is told to come back.
+const MEMORY_WAIT: Duration = Duration::from_secs(2);
+
 /// What the handlers share.
 struct Shared {
     mediator: Mediator,
     sockets: Sockets,
-    receiving: Receiving,
+    /// Parts of memory for messages that are being received.
+    memory: Arc<Semaphore>,
+    /// What one address may hold of it, so that one that sends slowly holds up only itself.
+    shares: Shares,
 }
 
 /// The paths, to be merged into the router.
 pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
-    let receiving = Receiving::new(mediator.settings());
+    let settings = mediator.settings();
+    // At least one message of the greatest length.
+    let memory = settings.receive_memory.max(settings.max_message);
+    let parts = memory.div_ceil(PART).clamp(1, Semaphore::MAX_PERMITS);
+    let share = parts / 4 + settings.max_message.div_ceil(PART);
     Router::new()
         .route(ENDPOINT, get(open_socket).post(receive))
         .route(DOCUMENT, get(document))
@@ -55,7 +77,8 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
-            receiving,
+            memory: Arc::new(Semaphore::new(parts)),
+            shares: Shares::new(share),
         }))
 }
 
@@ -95,8 +118,13 @@ async fn receive(
 ) -> Result<Response, Failure> {
     check_type(request.headers())?;
     shared.mediator.charge(asker)?;
-    let received = shared.receiving.read(request.into_body(), asker).await?;
-    let answer = shared.mediator.receive(&received.message, asker).await?;
+    let max = shared.mediator.settings().max_message;
+    let body = request.into_body();
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > max {
+        return Err(too_large(max));
+    }
+    let (message, _memory) = shared.read(body, max, asker).await?;
+    let answer = shared.mediator.receive(&message, asker).await?;
     Ok(match answer {
         Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
         Answer::Reply(form, message) => {
@@ -108,6 +136,65 @@ async fn receive(
             (headers, message).into_response()
         }
     })
+}
+
+/// A part of memory, until it is dropped.
+struct Held {
+    _share: Share,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Shared {
+    /// Reads a message. Memory is taken as its parts come, so that one that is announced and not
+    /// sent holds none.
+    async fn read(
+        &self,
+        body: Body,
+        max: usize,
+        asker: IpAddr,
+    ) -> Result<(Vec<u8>, Vec<Held>), Failure> {
+        let (mut message, mut memory) = (Vec::new(), Vec::new());
+        let mut parts = body.into_data_stream();
+        let deadline = Instant::now() + BODY_TIME;
+        let slow = |_| Failure::timeout();
+        while let Some(part) = timeout_at(deadline, parts.next()).await.map_err(slow)? {
+            let part =
+                part.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
+            if part.len() > max - message.len() {
+                return Err(too_large(max));
+            }
+            let held = memory.len() * PART;
+            if message.len() + part.len() > held {
+                let missing = message.len() + part.len() - held;
+                for _ in 0..missing.div_ceil(PART) {
+                    memory.push(self.take_memory(asker).await?);
+                }
+            }
+            message.extend_from_slice(&part);
+        }
+        Ok((message, memory))
+    }
+
+    async fn take_memory(&self, asker: IpAddr) -> Result<Held, Failure> {
+        let share = self.shares.take(asker);
+        let share = share.ok_or(Refused::RateLimited(MEMORY_WAIT))?;
+        let memory = Arc::clone(&self.memory).acquire_owned();
+        match tokio::time::timeout(MEMORY_WAIT, memory).await {
+            Ok(Ok(permit)) => Ok(Held {
+                _share: share,
+                _memory: permit,
+            }),
+            _ => Err(Refused::Busy(MEMORY_WAIT).into()),
+        }
+    }
+}
+
+fn too_large(max: usize) -> Failure {
+    Failure::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "MessageTooLarge",
+        format!("the message is longer than {max} bytes"),
+    )
 }
 
 /// Whether the body may be an encrypted message. Clients in use send no type, or one that says

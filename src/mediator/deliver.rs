@@ -14,6 +14,9 @@ use super::{Inner, Refused};
 use crate::clock::Timestamp;
 use crate::store::{MailQueries, MailTx, Push, Pushed, Quota, StoreError};
 
+/// When something came for nobody, in the mailbox's store.
+const UNKNOWN: &str = "unknown_at";
+
 /// Recipients whose rates are remembered; the ones unseen for longest are forgotten first.
 const MAX_RECIPIENTS: u64 = 100_000;
 
@@ -93,9 +96,16 @@ impl Inner {
             .mailbox
             .transact(move |tx| {
                 let push = |message| push(tx, message, &quota, open, now);
-                mail.iter()
-                    .map(push)
-                    .collect::<Result<Vec<_>, StoreError>>()
+                let delivered = mail.iter().map(push).collect::<Result<Vec<_>, _>>()?;
+                if !delivered
+                    .iter()
+                    .any(|one| matches!(one, Delivered::Kept(_)))
+                {
+                    // A commit that writes nothing does not wait for the disk, and would tell who
+                    // is unknown by its haste.
+                    tx.set_meta(UNKNOWN, &now.millis().to_string())?;
+                }
+                Ok(delivered)
             })
             .await?;
         for outcome in &delivered {

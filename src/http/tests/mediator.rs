@@ -79,13 +79,25 @@ async fn documents_are_public_and_cached_for_a_while() {
 async fn wrong_verbs_are_told_the_right_one() {
     let w = world().await;
     for (line, allow, expected) in [
-        ("PUT /didcomm", "GET,HEAD,POST", "expected POST"),
-        ("DELETE /didcomm", "GET,HEAD,POST", "expected POST"),
-        ("POST /invitation", "GET,HEAD", "expected GET"),
-        ("PUT /.well-known/did.json", "GET,HEAD", "expected GET"),
+        (
+            "PUT /didcomm",
+            "GET,HEAD,POST",
+            "takes POST, and GET for a WebSocket",
+        ),
+        (
+            "DELETE /didcomm",
+            "GET,HEAD,POST",
+            "takes POST, and GET for a WebSocket",
+        ),
+        ("POST /invitation", "GET,HEAD", "takes GET"),
+        ("PUT /.well-known/did.json", "GET,HEAD", "takes GET"),
     ] {
         let answer = ask(w.address, line, &[], "").await;
-        assert_eq!(answer.error(), (405, "InvalidRequest".to_owned()), "{line}");
+        assert_eq!(
+            answer.error(),
+            (405, "MethodNotAllowed".to_owned()),
+            "{line}"
+        );
         assert_eq!(answer.headers["allow"], allow, "{line}");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.ends_with(expected), "{line}: {message}");
