@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use atcomm::didcomm::message::ReturnRoute;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -125,8 +126,11 @@ fn strangers_have_a_budget_and_those_named_in_key_packages_have_none() {
     let send = |to: &Known| near.forward(&to.did, &parcel(to));
     near.take(&send(&stranger.known));
     near.take(&send(&stranger.known));
-    assert_eq!(near.refuse(&send(&stranger.known), 403), "RelayRefused");
-    assert_eq!(near.refuse(&send(&named.known), 403), "RelayRefused");
+    assert_eq!(
+        near.refuse(&send(&stranger.known), 429),
+        "RateLimitExceeded"
+    );
+    assert_eq!(near.refuse(&send(&named.known), 429), "RateLimitExceeded");
     // A key package is what makes a mediator known.
     let package = json!({"mediators": [named.known.did]});
     let account = network.enrolled("named", 0, package);
@@ -140,7 +144,7 @@ fn strangers_have_a_budget_and_those_named_in_key_packages_have_none() {
     // With the record goes the favour.
     account.put(json!({}));
     service.refresh(&account.did).expect("another package");
-    assert_eq!(near.refuse(&send(&named.known), 403), "RelayRefused");
+    assert_eq!(near.refuse(&send(&named.known), 429), "RateLimitExceeded");
 }
 
 #[test]
@@ -156,13 +160,10 @@ fn without_a_budget_only_the_operators_choice_is_carried_to() {
     eventually("it is delivered", || {
         (chosen.received().len() == 1).then_some(())
     });
-    // Who asks for answers has one.
-    let alice = Peer::new();
+    // Also who asks for answers, and has a name.
     let outer = forward(&stranger.known.did, &parcel(&stranger.known));
-    let id = outer.id.clone();
-    let told = alice.ask(&near, outer);
-    assert!(told.kind.ends_with("/problem-report"), "{}", told.kind);
-    assert_eq!(told.pthid, Some(id));
+    let asked = Peer::new().seal(&near, outer.return_route(ReturnRoute::All));
+    assert_eq!(near.refuse(&asked, 403), "RelayRefused");
     assert!(stranger.received().is_empty());
 }
 
