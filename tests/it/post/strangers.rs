@@ -34,17 +34,20 @@ pub(super) fn relay_status(service: &Service) -> Value {
 /// How a false mediator answers: by path and by how many it has answered before.
 type Rule = dyn Fn(&str, usize) -> (u16, Option<String>) + Send + Sync;
 
+/// Messages, and at which path they came.
+type Messages = Mutex<Vec<(String, Vec<u8>)>>;
+
 /// A mediator that takes messages and opens none.
 pub(super) struct Fake {
     pub(super) known: Known,
-    received: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    received: Arc<Messages>,
 }
 
 impl Fake {
     pub(super) fn start(
         rule: impl Fn(&str, usize) -> (u16, Option<String>) + Send + Sync + 'static,
     ) -> Self {
-        let received: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+        let received: Arc<Messages> = Arc::default();
         let copy = Arc::clone(&received);
         let rule: Arc<Rule> = Arc::new(rule);
         let listener = RUNTIME.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
@@ -82,13 +85,7 @@ impl Fake {
     }
 }
 
-fn answer(
-    document: &str,
-    received: &Mutex<Vec<(String, Vec<u8>)>>,
-    rule: &Rule,
-    path: &str,
-    body: &[u8],
-) -> Response {
+fn answer(document: &str, received: &Messages, rule: &Rule, path: &str, body: &[u8]) -> Response {
     if path == "/.well-known/did.json" {
         let headers = [(CONTENT_TYPE, "application/did+json")];
         return (headers, document.to_owned()).into_response();
