@@ -16,6 +16,7 @@ use crate::service::{Service, Setup, Stopped};
 fn eager(setup: Setup) -> Setup {
     open(setup)
         .set("mediator.relay.longest_pause", json!("500ms"))
+        .set("mediator.relay.strangers_per_hour", json!(1_000_000))
         // For how long a document that could not be had is not asked for again.
         .set("identity.error_ttl", json!("500ms"))
 }
@@ -123,6 +124,44 @@ fn inv10_the_outbox_outlives_a_kill() {
     let near_service = near_service.kill().start();
     assert_eq!(relay_status(&near_service)["waiting"], 5);
     assert_all_come(&near_service, left, &far, &bob);
+}
+
+/// Either may be killed between a delivery and the note of it.
+#[test]
+fn inv10_kills_on_either_side_of_a_relay_lose_nothing_and_double_nothing() {
+    const LETTERS: usize = 400;
+    let ((near_service, near), (far_service, far)) = two();
+    let bob = Peer::new();
+    bob.enter(&far);
+    let left = far_service.kill();
+    let mut expected: Vec<_> = (0..LETTERS).map(|n| format!("letter {n:03}")).collect();
+    for words in &expected {
+        near.take(&by_way_of(&near, &far, &bob, words));
+    }
+    let far_service = left.start();
+    let arrived = || bob.status(&far).message_count;
+    let until = |count: u64| {
+        within(Duration::from_secs(30), "some arrive", || {
+            (arrived() >= count).then_some(())
+        });
+    };
+    until(10);
+    let left = near_service.kill();
+    assert!(
+        arrived() < LETTERS as u64,
+        "all had arrived before the kill"
+    );
+    let near_service = left.start();
+    until(100);
+    let _far_service = far_service.kill().start();
+    until(150);
+    let near_service = near_service.kill().start();
+    until_carried(&near_service);
+    assert_eq!(arrived(), LETTERS as u64);
+    let mut words = bob.collect(&far, LETTERS);
+    words.sort();
+    expected.sort();
+    assert_eq!(words, expected);
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atcomm::didcomm::message::ReturnRoute;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -14,7 +13,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
-use super::{Known, Peer, forward, mediator, open};
+use super::{Known, Peer, ReturnRoute, Socket, forward, mediator, open};
 use crate::http::{RUNTIME, eventually, throughout};
 use crate::network::{Network, mediator_document, text};
 use crate::service::{Service, Setup};
@@ -35,17 +34,20 @@ pub(super) fn relay_status(service: &Service) -> Value {
 /// How a false mediator answers: by path and by how many it has answered before.
 type Rule = dyn Fn(&str, usize) -> (u16, Option<String>) + Send + Sync;
 
+/// Messages, and at which path they came.
+type Messages = Mutex<Vec<(String, Vec<u8>)>>;
+
 /// A mediator that takes messages and opens none.
 pub(super) struct Fake {
     pub(super) known: Known,
-    received: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    received: Arc<Messages>,
 }
 
 impl Fake {
     pub(super) fn start(
         rule: impl Fn(&str, usize) -> (u16, Option<String>) + Send + Sync + 'static,
     ) -> Self {
-        let received: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+        let received: Arc<Messages> = Arc::default();
         let copy = Arc::clone(&received);
         let rule: Arc<Rule> = Arc::new(rule);
         let listener = RUNTIME.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
@@ -83,13 +85,7 @@ impl Fake {
     }
 }
 
-fn answer(
-    document: &str,
-    received: &Mutex<Vec<(String, Vec<u8>)>>,
-    rule: &Rule,
-    path: &str,
-    body: &[u8],
-) -> Response {
+fn answer(document: &str, received: &Messages, rule: &Rule, path: &str, body: &[u8]) -> Response {
     if path == "/.well-known/did.json" {
         let headers = [(CONTENT_TYPE, "application/did+json")];
         return (headers, document.to_owned()).into_response();
@@ -160,10 +156,15 @@ fn without_a_budget_only_the_operators_choice_is_carried_to() {
     eventually("it is delivered", || {
         (chosen.received().len() == 1).then_some(())
     });
-    // Also who asks for answers, and has a name.
+    // By a socket, which has no status, who asks for answers has one.
+    let alice = Peer::new();
     let outer = forward(&stranger.known.did, &parcel(&stranger.known));
-    let asked = Peer::new().seal(&near, outer.return_route(ReturnRoute::All));
-    assert_eq!(near.refuse(&asked, 403), "RelayRefused");
+    let id = outer.id.clone();
+    let mut socket = Socket::open(&near);
+    socket.send(alice.seal(&near, outer.return_route(ReturnRoute::All)));
+    let told = alice.open(&near, &socket.next().expect("an answer"));
+    assert!(told.kind.ends_with("/problem-report"), "{}", told.kind);
+    assert_eq!(told.pthid, Some(id));
     assert!(stranger.received().is_empty());
 }
 
