@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Client, GREETING, Mediator, VERSIONS, assert_schema};
 use crate::didcomm::{Library, Script};
+use crate::http::request;
 use crate::network::text;
 
 const REPLAYED: &str = "e.p.crypto.message.dejavu";
@@ -41,6 +42,37 @@ fn the_same_request_twice_is_a_problem_also_after_a_crash() {
     let silent = client.tell("send", json!({"packed": silent["packed"]}));
     assert_eq!(silent["status"], 202);
     assert_eq!(client.waiting(None), 1);
+}
+
+#[test]
+fn of_the_same_request_at_the_same_time_one_is_carried_out() {
+    let mediator = Mediator::open();
+    let client = mediator.client();
+    for round in 0..5 {
+        let packed = client.tell("request", json!({"post": false}));
+        let body = text(&packed, "/packed").as_bytes();
+        let post = || {
+            let url = mediator.url("/didcomm");
+            request("POST", &url, &[], Some(body.to_vec()))
+        };
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(post)).collect();
+            let ended = running.into_iter().map(|one| one.join());
+            ended.map(|answer| answer.expect("an answer")).collect()
+        });
+        let granted = answers.iter().filter(|answer| {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let opened = client
+                .script()
+                .op("unpack", json!({"packed": answer.text()}));
+            let message = &opened["message"];
+            assert_schema(message);
+            let granted = text(message, "/type").ends_with("/mediate-grant");
+            assert!(granted || message["body"]["code"] == REPLAYED, "{message}");
+            granted
+        });
+        assert_eq!(granted.count(), 1, "in round {round}");
+    }
 }
 
 #[test]
