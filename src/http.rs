@@ -13,6 +13,7 @@ mod exposition;
 mod front;
 mod pages;
 mod params;
+mod shares;
 mod socket;
 mod tag;
 mod xrpc;

@@ -1,7 +1,7 @@
 //! The mediator: takes encrypted messages, keeps them for who has published that they are kept
 //! here, hands them out, and carries others on.
 //!
-//! A message goes one way: [`Mediator::receive`] opens the envelope, a [`session`] decides by what
+//! A message goes one way: [`Mediator::receive`] opens the envelope, a `session` decides by what
 //! is known of the sender and returns what is to be said, the store commits, and only then is
 //! anything acknowledged (invariant 3). Nothing here owns a socket: answers are returned, live
 //! mail is fetched by whoever holds the connection ([`SocketSession`]), and what is carried on
@@ -32,13 +32,13 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::RwLock;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::didcomm::protocol::out_of_band;
 use crate::net::AddressLimiter;
 use crate::resolve::Resolver;
@@ -60,6 +60,12 @@ use replay::Replays;
 
 /// How long who was told that a queue is full should wait before the next attempt.
 const FULL_RETRY: Duration = Duration::from_secs(300);
+
+/// Signed reports a minute to one address, each of which may tell whether somebody is known here.
+const REPORTS: u32 = 60;
+
+/// Notes of requests on their way to the disk.
+const MAX_REMEMBERING: usize = 256;
 
 /// Why the mediator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -173,9 +179,13 @@ struct Inner {
     admission: Admission,
     live: Arc<Live>,
     replays: Replays,
+    /// Places for notes of requests that nobody waits for.
+    remembering: Arc<Semaphore>,
     destinations: Destinations,
     /// Messages by the address they come from.
     by_address: AddressLimiter,
+    /// Signed reports by the address that they go to.
+    reports: AddressLimiter,
     /// Messages by the did:peer they are for.
     by_recipient: deliver::RecipientLimiter,
 }
@@ -203,7 +213,9 @@ impl Mediator {
         admission.catch_up().await?;
         let replays = Replays::default();
         let known = mailbox.query(|q| q.replays(replay::MAX_REQUESTS)).await?;
-        replays.restore(&known, clock.now());
+        // Which of them were questions is not told; as either they are refused.
+        replays.changes.restore(&known, clock.now());
+        replays.questions.restore(&known, clock.now());
         tracing::info!(
             did = %address.did(),
             admission = policy.mode().as_str(),
@@ -212,6 +224,7 @@ impl Mediator {
         Ok(Self {
             inner: Arc::new(Inner {
                 by_address: AddressLimiter::new(settings.address_rate),
+                reports: AddressLimiter::new(REPORTS),
                 by_recipient: deliver::RecipientLimiter::new(settings.queue_rate),
                 destinations: Destinations::new(&settings.relay, address.did().clone()),
                 live: Arc::default(),
@@ -224,6 +237,7 @@ impl Mediator {
                 policy,
                 admission,
                 replays,
+                remembering: Arc::new(Semaphore::new(MAX_REMEMBERING)),
             }),
         })
     }
@@ -283,12 +297,7 @@ impl Mediator {
     /// Uses the keys that are in the file now.
     pub fn reload_keys(&self, path: &Path) -> Result<(), KeysError> {
         let keys = Keys::open(path, true, &self.inner.address, self.inner.clock.now())?;
-        let mut current = self
-            .inner
-            .keys
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *current = Arc::new(keys);
+        self.inner.set_keys(keys);
         Ok(())
     }
 
@@ -309,9 +318,28 @@ impl Mediator {
 }
 
 impl Inner {
+    /// Notes a request on disk, without anybody waiting for that. Where the disk is behind, it is
+    /// remembered in memory only.
+    fn remember(&self, seal: replay::Seal, now: Timestamp) {
+        let Ok(place) = Arc::clone(&self.remembering).try_acquire_owned() else {
+            return;
+        };
+        let mailbox = Arc::clone(&self.mailbox);
+        tokio::spawn(async move {
+            let noted = mailbox.transact(move |tx| tx.note_replay(seal, now));
+            if let Err(error) = noted.await {
+                tracing::warn!(%error, "a request is not remembered");
+            }
+            drop(place);
+        });
+    }
+
     fn keys(&self) -> Arc<Keys> {
-        let keys = self.keys.read();
-        Arc::clone(&keys.unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_keys(&self, keys: Keys) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Time for the whole exchange; `None` = the setting `timeout`.
     pub timeout: Option<Duration>,
+    /// Whether the body is wanted. Without it the answer has none, however long it is.
+    pub body: bool,
     /// Redirects followed (`GET` only, at most 3). Where one leads was learnt from the network,
     /// whoever named the first URL. With 0 a redirect is the answer.
     pub redirects: u8,
@@ -105,6 +107,7 @@ impl Request {
             accept: None,
             headers: HeaderMap::new(),
             timeout: None,
+            body: true,
             redirects: 0,
         }
     }
@@ -321,6 +324,14 @@ impl Net {
                 reach = Reach::Learnt;
                 drop(turn);
                 continue;
+            }
+            if !request.body {
+                return Ok(Response {
+                    status: answer.status(),
+                    headers: answer.headers().clone(),
+                    body: Bytes::new(),
+                    retry_after,
+                });
             }
             return read(answer, request.cap, retry_after).await;
         }

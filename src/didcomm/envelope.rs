@@ -241,6 +241,10 @@ pub struct Unpacked {
     /// Which of our keys opened it, as the envelope names it; of several layers the outermost. None
     /// where it was signed only: then `to` has been compared with nothing.
     pub recipient: Option<String>,
+    /// Tells one authcrypted message from every other, and stays the same whatever is done to the
+    /// message on its way: of what its sender has authenticated, nothing outside of it. None
+    /// without a sender.
+    pub seal: Option<[u8; 32]>,
     /// The layers, outermost first.
     pub layers: Vec<Layer>,
 }

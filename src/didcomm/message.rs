@@ -127,6 +127,9 @@ pub struct Message {
     pub return_route: Option<ReturnRoute>,
     /// How long to hold it up, in milliseconds; below zero a random time up to the amount.
     pub delay_milli: Option<i64>,
+    /// A header of ours, `atcomm_relayed`, on a forward that a mediator has made anew: it is to be
+    /// delivered where it arrives, and not passed on by what another directory says.
+    pub relayed: bool,
     /// Messages that it acknowledges, oldest first.
     pub ack: Vec<String>,
     /// The body's text, an object; `{}` where it was left out.
@@ -166,6 +169,8 @@ struct Wire<'a> {
     return_route: Option<ReturnRoute>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delay_milli: Option<i64>,
+    #[serde(rename = "atcomm_relayed", skip_serializing_if = "Option::is_none")]
+    relayed: Option<bool>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     ack: &'a [String],
     body: &'a RawValue,
@@ -195,6 +200,7 @@ impl Message {
             expires_time: None,
             return_route: None,
             delay_milli: None,
+            relayed: false,
             ack: Vec::new(),
             body,
             attachments: Vec::new(),
@@ -241,6 +247,9 @@ impl Message {
                 _ => ReturnRoute::None,
             }),
             delay_milli: headers.integer("delay_milli")?,
+            relayed: headers
+                .flag("atcomm_relayed")
+                .is_ok_and(|flag| flag == Some(true)),
             ack: headers
                 .one_or_more("ack", MAX_ACK, MAX_ID)?
                 .unwrap_or_default(),
@@ -266,6 +275,7 @@ impl Message {
             expires_time: self.expires_time,
             return_route: self.return_route,
             delay_milli: self.delay_milli,
+            relayed: self.relayed.then_some(true),
             ack: &self.ack,
             body: &self.body,
             attachments: attachments.then_some(&self.attachments),

@@ -2,6 +2,7 @@
 //!
 //! Source: DIDComm Messaging 2.1, "Transports"; what clients in use send besides.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,14 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::asker::Asker;
 use super::door::Activity;
 use super::error::Failure;
 use super::params::Params;
+use super::shares::{Share, Shares};
 use super::socket::{self, Sockets};
-use super::xrpc::wrong_verb;
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
 /// What metrics call these paths.
@@ -44,6 +46,9 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Memory for messages is counted in parts of this many bytes.
 const PART: usize = 16 * 1024;
 
+/// Time for a message to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
 /// How long a message waits for memory; then its sender is told to come back.
 const MEMORY_WAIT: Duration = Duration::from_secs(2);
 
@@ -53,6 +58,8 @@ struct Shared {
     sockets: Sockets,
     /// Parts of memory for messages that are being received.
     memory: Arc<Semaphore>,
+    /// What one address may hold of it, so that one that sends slowly holds up only itself.
+    shares: Shares,
 }
 
 /// The paths, to be merged into the router.
@@ -61,6 +68,7 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
     // At least one message of the greatest length.
     let memory = settings.receive_memory.max(settings.max_message);
     let parts = memory.div_ceil(PART).clamp(1, Semaphore::MAX_PERMITS);
+    let share = parts / 4 + settings.max_message.div_ceil(PART);
     Router::new()
         .route(ENDPOINT, get(open_socket).post(receive))
         .route(DOCUMENT, get(document))
@@ -70,6 +78,7 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
             mediator,
             sockets,
             memory: Arc::new(Semaphore::new(parts)),
+            shares: Shares::new(share),
         }))
 }
 
@@ -106,7 +115,7 @@ async fn receive(
     if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > max {
         return Err(too_large(max));
     }
-    let (message, _memory) = shared.read(body, max).await?;
+    let (message, _memory) = shared.read(body, max, asker).await?;
     let answer = shared.mediator.receive(&message, asker).await?;
     Ok(match answer {
         Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
@@ -121,6 +130,12 @@ async fn receive(
     })
 }
 
+/// A part of memory, until it is dropped.
+struct Held {
+    _share: Share,
+    _memory: OwnedSemaphorePermit,
+}
+
 impl Shared {
     /// Reads a message. Memory is taken as its parts come, so that one that is announced and not
     /// sent holds none.
@@ -128,10 +143,13 @@ impl Shared {
         &self,
         body: Body,
         max: usize,
-    ) -> Result<(Vec<u8>, Vec<OwnedSemaphorePermit>), Failure> {
+        asker: IpAddr,
+    ) -> Result<(Vec<u8>, Vec<Held>), Failure> {
         let (mut message, mut memory) = (Vec::new(), Vec::new());
         let mut parts = body.into_data_stream();
-        while let Some(part) = parts.next().await {
+        let deadline = Instant::now() + BODY_TIME;
+        let slow = |_| Failure::timeout();
+        while let Some(part) = timeout_at(deadline, parts.next()).await.map_err(slow)? {
             let part =
                 part.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
             if part.len() > max - message.len() {
@@ -141,7 +159,7 @@ impl Shared {
             if message.len() + part.len() > held {
                 let missing = message.len() + part.len() - held;
                 for _ in 0..missing.div_ceil(PART) {
-                    memory.push(self.take_memory().await?);
+                    memory.push(self.take_memory(asker).await?);
                 }
             }
             message.extend_from_slice(&part);
@@ -149,10 +167,15 @@ impl Shared {
         Ok((message, memory))
     }
 
-    async fn take_memory(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn take_memory(&self, asker: IpAddr) -> Result<Held, Failure> {
+        let share = self.shares.take(asker);
+        let share = share.ok_or(Refused::RateLimited(MEMORY_WAIT))?;
         let memory = Arc::clone(&self.memory).acquire_owned();
         match tokio::time::timeout(MEMORY_WAIT, memory).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => Ok(Held {
+                _share: share,
+                _memory: permit,
+            }),
             _ => Err(Refused::Busy(MEMORY_WAIT).into()),
         }
     }

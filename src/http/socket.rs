@@ -3,11 +3,10 @@
 //! A socket does one thing at a time, so a peer that does not read is not read from either. Nothing
 //! is lost with a socket: what it was sent stays queued until it is acknowledged.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
@@ -20,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::GRACE;
+use super::shares::{Share, Shares};
 use crate::mediator::{MediatorSettings, Refused, SocketSession};
-use crate::net::group_of;
 
 /// How often a silent peer is asked whether it is still there. Proxies in between close what is
 /// silent for a minute.
@@ -39,15 +38,13 @@ pub(super) struct Sockets {
     stop: CancellationToken,
     tracker: TaskTracker,
     places: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<u128, usize>>>,
-    per_address: usize,
+    shares: Shares,
 }
 
 /// A socket's place, until it is dropped.
 pub(super) struct Place {
     _all: OwnedSemaphorePermit,
-    by_address: Arc<Mutex<HashMap<u128, usize>>>,
-    group: u128,
+    _share: Share,
 }
 
 impl Sockets {
@@ -57,8 +54,7 @@ impl Sockets {
             stop: CancellationToken::new(),
             tracker: TaskTracker::new(),
             places: Arc::new(Semaphore::new(places)),
-            by_address: Arc::default(),
-            per_address: settings.address_sockets.max(1),
+            shares: Shares::new(settings.address_sockets),
         }
     }
 
@@ -66,18 +62,12 @@ impl Sockets {
     pub(super) fn enter(&self, asker: IpAddr) -> Result<Place, Refused> {
         let all = Arc::clone(&self.places);
         let all = all.try_acquire_owned().map_err(|_| Refused::Busy(PING))?;
-        let group = group_of(asker);
-        let mut open = lock(&self.by_address);
-        let own = open.entry(group).or_default();
-        if *own >= self.per_address {
-            return Err(Refused::RateLimited(PING));
-        }
-        *own += 1;
+        let share = self.shares.take(asker);
+        let share = share.ok_or(Refused::RateLimited(PING))?;
         metrics::gauge!("atcomm_mediator_sockets").increment(1.0);
         Ok(Place {
             _all: all,
-            by_address: Arc::clone(&self.by_address),
-            group,
+            _share: share,
         })
     }
 
@@ -106,19 +96,8 @@ impl Sockets {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = lock(&self.by_address);
-        if let Some(own) = open.get_mut(&self.group) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.group);
-            }
-        }
         metrics::gauge!("atcomm_mediator_sockets").decrement(1.0);
     }
-}
-
-fn lock(open: &Mutex<HashMap<u128, usize>>) -> MutexGuard<'_, HashMap<u128, usize>> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves one socket until either side ends it.

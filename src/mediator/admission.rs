@@ -35,6 +35,9 @@ const STEP: usize = 500;
 /// Where the change log has been followed to, in the mailbox's store.
 const POSITION: &str = "directory_position";
 
+/// What the change at that place was, so that another log is noticed.
+const MARK: &str = "directory_mark";
+
 /// What claims were made by; they are made anew when this changes.
 const BASIS: &str = "admission_basis";
 
@@ -146,13 +149,37 @@ fn says(entry: Option<&Entry>, policy: &Policy) -> Says {
         return Says::Excluded;
     }
     match (entry.state, &entry.peer) {
-        (PackageState::Unverifiable, _) => Says::Paused,
+        // Neither of them proves that the account is gone.
+        (PackageState::Unverifiable | PackageState::RemovedUnproven, _) => Says::Paused,
         (PackageState::Present, _) if !entry.status.is_active() => Says::Paused,
         (PackageState::Present, Some(peer)) if entry.mediators.contains(&policy.mediator) => {
             Says::Here(peer.clone())
         }
         _ => Says::Gone,
     }
+}
+
+/// Claims of one account that ended and are kept: each of them is a queue that takes mail.
+const MAX_ENDED: usize = 4;
+
+/// Keeps the youngest of the claims that have ended.
+fn bounded(mut claims: Vec<Claim>) -> Vec<Claim> {
+    let ended = |claim: &Claim| matches!(claim.state, ClaimState::Replaced | ClaimState::Dropped);
+    let mut ends: Vec<Timestamp> = claims
+        .iter()
+        .filter(|c| ended(c))
+        .map(|c| c.since)
+        .collect();
+    ends.sort_unstable_by(|a, b| b.cmp(a));
+    if let Some(last) = ends.get(MAX_ENDED.saturating_sub(1)).copied() {
+        let mut room = MAX_ENDED;
+        claims.retain(|claim| {
+            let kept = !ended(claim) || (claim.since >= last && room > 0);
+            room -= usize::from(kept && ended(claim));
+            kept
+        });
+    }
+    claims
 }
 
 /// The claims of one account as they should be, given what they were: pure, so that every path
@@ -198,7 +225,7 @@ fn next_claims(account: &Did, old: &[Claim], says: &Says, now: Timestamp) -> Vec
                 state: ClaimState::Current,
                 since: now,
             }));
-            next
+            bounded(next)
         }
     }
 }
@@ -264,27 +291,27 @@ impl Admission {
     pub(super) async fn catch_up(&self) -> Result<bool, StoreError> {
         let _turn = self.following.lock().await;
         let basis = self.policy.basis();
-        let (position, known) = self
+        let (position, mark, known) = self
             .mailbox
-            .query(|q| Ok((q.meta(POSITION)?, q.meta(BASIS)?)))
+            .query(|q| Ok((q.meta(POSITION)?, q.meta(MARK)?, q.meta(BASIS)?)))
             .await?;
-        let mut position = match position.map(|text| text.parse::<i64>()) {
-            Some(Ok(position)) if known.as_ref() == Some(&basis) => position,
+        let position = match position.map(|text| text.parse::<i64>()) {
+            Some(Ok(position)) => Some(position),
             Some(Err(_)) => return Err(StoreError::Corrupt("a position is no number".to_owned())),
+            None => None,
+        };
+        let mut position = match position.filter(|_| known.as_ref() == Some(&basis)) {
+            Some(position) if self.is_same_log(position, mark.as_deref()).await? => position,
+            // The first time, after other settings, or beside a directory that was made anew.
             _ => self.begin(basis).await?,
         };
         let mut any = false;
         loop {
-            let (changes, newest) = self
+            let changes = self
                 .directory
                 .store()
-                .query(move |q| Ok((q.changes_after(position, STEP)?, q.newest_change()?)))
+                .query(move |q| q.changes_after(position, STEP))
                 .await?;
-            if newest < position {
-                // The directory was lost and made anew; its log begins again.
-                position = self.begin(self.policy.basis()).await?;
-                continue;
-            }
             let Some(last) = changes.last().map(|(seq, _)| *seq) else {
                 return Ok(any);
             };
@@ -296,15 +323,29 @@ impl Admission {
         }
     }
 
-    /// Makes all claims anew: those of accounts that name us now, and those we know of.
+    /// Whether the directory's log is the one that was followed so far.
+    async fn is_same_log(&self, position: i64, mark: Option<&str>) -> Result<bool, StoreError> {
+        let found = self
+            .directory
+            .store()
+            .query(move |q| q.change_mark(position))
+            .await?;
+        Ok(found.as_deref() == mark)
+    }
+
+    /// Makes all claims anew: those of accounts that name us now, and those we know of. An account
+    /// that the directory does not know has said nothing, and keeps its claims: the directory may
+    /// have been lost, and will find it again.
     async fn begin(&self, basis: String) -> Result<i64, StoreError> {
         let mediator = self.policy.mediator.clone();
-        let (newest, mut accounts) = self
+        let (newest, mark, mut accounts) = self
             .directory
             .store()
             .query(move |q| {
                 let all = usize::try_from(i64::MAX).unwrap_or(usize::MAX);
-                Ok((q.newest_change()?, q.accounts_of_mediator(&mediator, all)?))
+                let newest = q.newest_change()?;
+                let accounts = q.accounts_of_mediator(&mediator, all)?;
+                Ok((newest, q.change_mark(newest)?, accounts))
             })
             .await?;
         let claimed = self.mailbox.query(|q| q.claiming_accounts()).await?;
@@ -318,7 +359,7 @@ impl Admission {
         self.mailbox
             .transact(move |tx| {
                 tx.set_meta(BASIS, &basis)?;
-                tx.set_meta(POSITION, &newest.to_string())
+                set_position(tx, newest, mark.as_deref())
             })
             .await?;
         Ok(newest)
@@ -327,29 +368,40 @@ impl Admission {
     /// Settles accounts by their entries as they stand now, whatever the log says of the past: a
     /// change that came meanwhile is in the log, too, and settles them again.
     async fn settle(&self, accounts: Vec<Did>, position: Option<i64>) -> Result<(), StoreError> {
-        let entries = self
+        let (entries, mark) = self
             .directory
             .store()
             .query(move |q| {
                 let with_entry = |did: Did| Ok((q.entry(&did)?, did));
-                accounts
-                    .into_iter()
-                    .map(with_entry)
-                    .collect::<Result<Vec<_>, StoreError>>()
+                let entries = accounts.into_iter().map(with_entry);
+                let entries = entries.collect::<Result<Vec<_>, StoreError>>()?;
+                let mark = position.map(|at| q.change_mark(at)).transpose()?;
+                Ok((entries, mark.flatten()))
             })
             .await?;
         let (policy, now) = (Arc::clone(&self.policy), self.clock.now());
         self.mailbox
             .transact(move |tx| {
                 for (entry, did) in &entries {
-                    settle(tx, did, entry.as_ref(), &policy, now)?;
+                    // Only a change that is in the log says that an account is gone.
+                    if entry.is_some() || position.is_some() {
+                        settle(tx, did, entry.as_ref(), &policy, now)?;
+                    }
                 }
                 match position {
-                    Some(position) => tx.set_meta(POSITION, &position.to_string()),
+                    Some(position) => set_position(tx, position, mark.as_deref()),
                     None => Ok(()),
                 }
             })
             .await
+    }
+}
+
+fn set_position(tx: &MailTx<'_>, position: i64, mark: Option<&str>) -> Result<(), StoreError> {
+    tx.set_meta(POSITION, &position.to_string())?;
+    match mark {
+        Some(mark) => tx.set_meta(MARK, mark),
+        None => tx.delete_meta(MARK),
     }
 }
 
@@ -457,6 +509,17 @@ mod tests {
             ]
         );
         assert_eq!(twice[0].since, at(10));
+    }
+
+    #[test]
+    fn inv7_an_account_has_few_queues() {
+        let mut claims = Vec::new();
+        for second in 0..20 {
+            claims = step(&claims, &here(&format!("peer{second}")), second);
+        }
+        let peers: BTreeSet<&str> = claims.iter().map(|c| c.peer.as_str()).collect();
+        let newest = ["peer15", "peer16", "peer17", "peer18", "peer19"];
+        assert_eq!(peers, BTreeSet::from(newest));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use super::{Inner, Refused};
 use crate::clock::Timestamp;
 use crate::store::{MailQueries, MailTx, Push, Pushed, Quota, StoreError};
 
+/// When something came for nobody, in the mailbox's store.
+const UNKNOWN: &str = "unknown_at";
+
 /// Recipients whose rates are remembered; the ones unseen for longest are forgotten first.
 const MAX_RECIPIENTS: u64 = 100_000;
 
@@ -93,9 +96,16 @@ impl Inner {
             .mailbox
             .transact(move |tx| {
                 let push = |message| push(tx, message, &quota, open, now);
-                mail.iter()
-                    .map(push)
-                    .collect::<Result<Vec<_>, StoreError>>()
+                let delivered = mail.iter().map(push).collect::<Result<Vec<_>, _>>()?;
+                if !delivered
+                    .iter()
+                    .any(|one| matches!(one, Delivered::Kept(_)))
+                {
+                    // A commit that writes nothing does not wait for the disk, and would tell who
+                    // is unknown by its haste.
+                    tx.set_meta(UNKNOWN, &now.millis().to_string())?;
+                }
+                Ok(delivered)
             })
             .await?;
         for outcome in &delivered {
@@ -147,8 +157,7 @@ fn queue_of(
 ) -> Result<Option<(i64, Option<i64>)>, StoreError> {
     let known = tx.recipient(did)?.map(|one| (one.id, one.account));
     let bound = known.is_some_and(|(_, account)| account.is_some());
-    let welcome = open && bound;
-    if !welcome && !takes_mail(tx, did, now)? {
+    if !(open && bound || takes_mail(tx, did, now)?) {
         return Ok(None);
     }
     if bound {

@@ -30,8 +30,11 @@ struct Parcel {
     /// When it may be handed out, and when it is worth nothing any more.
     available_at: Timestamp,
     expires_at: Option<Timestamp>,
-    /// Whom to tell if it cannot be delivered.
+    /// What to name if it cannot be delivered.
     thread: String,
+    id: String,
+    /// Made by another mediator, which has looked into its own directory.
+    relayed: bool,
 }
 
 impl Parcel {
@@ -63,7 +66,21 @@ impl Parcel {
                 .expires_time
                 .map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000))),
             thread: message.thread().to_owned(),
+            id: message.id.clone(),
+            relayed: message.relayed,
         })
+    }
+
+    /// The same for the outbox.
+    fn relay(&self, sender: Option<&Authenticated>) -> NewRelay {
+        NewRelay {
+            messages: self.messages.clone(),
+            sender: sender.map(|sender| sender.party.clone()),
+            thread: self.thread.clone(),
+            id: self.id.clone(),
+            not_before: self.available_at,
+            expires_at: self.expires_at,
+        }
     }
 }
 
@@ -90,48 +107,53 @@ impl<S> Session<'_, S> {
         forward: &Forward,
         sender: Option<&Authenticated>,
     ) -> Result<bool, Refused> {
-        let (message, now, mediator) = (self.message(), self.now(), self.mediator());
-        let mut parcel = Parcel::read(message, &forward.next, now)?;
-        if self.keys().identity(&parcel.next).is_some() {
+        let (mediator, now) = (self.mediator(), self.now());
+        let parcel = Parcel::read(self.message(), &forward.next, now)?;
+        let mut parcels = Vec::with_capacity(1);
+        if self.is_ours(&parcel.next) {
             // Addressed to us inside an envelope that was for us already: one more layer at most,
             // so that nothing goes round in circles.
-            let Some(inner) = self.peel(&parcel).await? else {
-                metrics::counter!("atcomm_mediator_forwards_total", "outcome" => "looped")
-                    .increment(1);
-                return Ok(false);
-            };
-            parcel = inner;
+            for message in &parcel.messages {
+                parcels.push(self.peel(&parcel, message).await?);
+            }
+        } else {
+            parcels.push(parcel);
         }
-        let unknown = mediator.carry(parcel, sender, now).await?;
+        let mut unknown = false;
+        for parcel in parcels {
+            unknown |= mediator.carry(parcel, sender, now).await?;
+        }
         Ok(unknown && mediator.settings.report_unknown)
     }
 
+    /// Whether a DID, or the id of a key, is this mediator's own.
+    fn is_ours(&self, next: &str) -> bool {
+        let did = next.split_once('#').map_or(next, |(did, _)| did);
+        self.keys().identity(did).is_some()
+    }
+
     /// The forward inside a forward to ourselves.
-    async fn peel(&self, parcel: &Parcel) -> Result<Option<Parcel>, Refused> {
-        let [message] = parcel.messages.as_slice() else {
-            return Ok(None);
-        };
+    async fn peel(&self, outer: &Parcel, message: &[u8]) -> Result<Parcel, Refused> {
+        let no_forward = || unreadable("what is forwarded to this mediator itself is no forward");
         let sender = peers::of_sender(self.mediator(), message).await?;
-        let Ok(opened) = envelope::unpack(message, self.keys(), &sender) else {
-            return Ok(None);
-        };
-        let Ok(inner) = Message::parse(&opened.plaintext) else {
-            return Ok(None);
-        };
+        let opened = envelope::unpack(message, self.keys(), &sender).map_err(|_| no_forward())?;
+        let inner = Message::parse(&opened.plaintext).map_err(|_| no_forward())?;
         let Ok(Request::Forward(forward)) = Request::read(&inner) else {
-            return Ok(None);
+            return Err(no_forward());
         };
-        if self.keys().identity(&forward.next).is_some() {
-            return Ok(None);
+        if self.is_ours(&forward.next) {
+            metrics::counter!("atcomm_mediator_forwards_total", "outcome" => "looped").increment(1);
+            return Err(unreadable(
+                "it is forwarded to this mediator again and again",
+            ));
         }
-        let mut inner = Parcel::read(&inner, &forward.next, self.now())?;
-        inner.available_at = inner.available_at.max(parcel.available_at);
-        inner.expires_at = match (inner.expires_at, parcel.expires_at) {
+        let mut parcel = Parcel::read(&inner, &forward.next, self.now())?;
+        parcel.available_at = parcel.available_at.max(outer.available_at);
+        parcel.expires_at = match (parcel.expires_at, outer.expires_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let over = inner.expires_at.is_some_and(|at| at <= self.now());
-        Ok((!over).then_some(inner))
+        Ok(parcel)
     }
 }
 
@@ -146,74 +168,84 @@ impl Inner {
         let count = |outcome: &'static str| {
             metrics::counter!("atcomm_mediator_forwards_total", "outcome" => outcome).increment(1);
         };
-        let next = match peers::canonical(&parcel.next) {
-            Some(recipient) => {
-                let longest = now.plus(self.settings.time_to_live);
-                let mail = |body: &Vec<u8>| Mail {
-                    recipient: recipient.clone(),
-                    hash: Sha256::digest(body).into(),
-                    body: body.clone(),
-                    available_at: parcel.available_at,
-                    expires_at: parcel.expires_at.unwrap_or(longest).min(longest),
-                };
-                let mail = parcel.messages.iter().map(mail).collect();
-                let delivered = self.deliver(mail).await?;
-                if delivered.iter().any(|one| *one != Delivered::Unknown) {
-                    count("kept");
-                    return Ok(false);
-                }
-                self.elsewhere(&recipient).await?
-            }
-            None => self.mediator_named(&parcel.next).await?,
-        };
-        let Some(next) = next else {
-            if peers::canonical(&parcel.next).is_none() {
+        if parcel.expires_at.is_some_and(|at| at <= now) {
+            count("expired");
+            return Ok(false);
+        }
+        let Some(recipient) = peers::canonical(&parcel.next) else {
+            let Some(next) = self.mediator_named(&parcel.next).await? else {
                 // The same commit that mail to somebody known waits for.
                 self.deliver(Vec::new()).await?;
-            }
-            count("unknown");
-            return Ok(true);
+                count("unknown");
+                return Ok(true);
+            };
+            self.send_on(next, parcel.relay(sender)).await?;
+            count("relayed");
+            return Ok(false);
         };
-        self.send_on(
-            next,
-            NewRelay {
-                messages: parcel.messages,
-                sender: sender.map(|sender| sender.party.clone()),
-                thread: parcel.thread,
-                not_before: parcel.available_at,
-                expires_at: parcel.expires_at,
-            },
-        )
-        .await?;
-        count("relayed");
+        let longest = now.plus(self.settings.time_to_live);
+        let mail = |body: &Vec<u8>| Mail {
+            recipient: recipient.clone(),
+            hash: Sha256::digest(body).into(),
+            body: body.clone(),
+            available_at: parcel.available_at,
+            expires_at: parcel.expires_at.unwrap_or(longest).min(longest),
+        };
+        let mail = parcel.messages.iter().map(mail).collect();
+        let delivered = self.deliver(mail).await?;
+        if matches!(delivered.first(), Some(Delivered::Kept(Some(_)))) {
+            count("kept");
+            return Ok(false);
+        }
+        // Nobody reads that queue yet: the package that opened it may be somebody else's, who has
+        // published this did:peer as his own, while its owner lives at another mediator.
+        let kept = matches!(delivered.first(), Some(Delivered::Kept(None)));
+        // What a mediator has sent here by its directory is not sent on by ours.
+        let elsewhere = match parcel.relayed {
+            true => Vec::new(),
+            false => self.elsewhere(&recipient).await?,
+        };
+        if elsewhere.is_empty() {
+            count(if kept { "kept" } else { "unknown" });
+            return Ok(!kept);
+        }
+        for next in elsewhere {
+            match self.send_on(next, parcel.relay(sender)).await {
+                Ok(()) => count("relayed"),
+                // It is kept here at least.
+                Err(_) if kept => count("kept"),
+                Err(refused) => return Err(refused),
+            }
+        }
         Ok(false)
     }
 
-    /// Where a did:peer lives that no mail is kept for here, as its accounts have published.
-    pub(super) async fn elsewhere(&self, recipient: &str) -> Result<Option<Next>, Refused> {
+    /// Where a did:peer lives besides here, as its accounts have published: for each account that
+    /// names it and not this mediator, that account's mediators. Each account has its own copy, so
+    /// that none of them takes another's mail away.
+    pub(super) async fn elsewhere(&self, recipient: &str) -> Result<Vec<Next>, Refused> {
         let peer = recipient.to_owned();
         let ours = self.address.did().clone();
         let directory = self.resolver.directory();
-        let mediators = directory
+        Ok(directory
             .store()
             .query(move |q| {
-                let mut mediators = Vec::new();
+                let mut homes = Vec::new();
                 for account in q.claimants(&peer, MAX_CLAIMANTS)? {
                     let named = q.entry(&account)?.map(|entry| entry.mediators);
-                    for mediator in named.unwrap_or_default() {
-                        if mediator.web().is_some() && !mediators.contains(&mediator) {
-                            mediators.push(mediator);
-                        }
+                    let mut mediators = named.unwrap_or_default();
+                    if mediators.contains(&ours) {
+                        continue;
+                    }
+                    mediators.retain(|mediator| mediator.web().is_some());
+                    mediators.truncate(MAX_MEDIATORS);
+                    if !mediators.is_empty() {
+                        homes.push(Next::peer(peer.clone(), mediators));
                     }
                 }
-                Ok(mediators)
+                Ok(homes)
             })
-            .await?;
-        // Where one of its packages names us, it is our own rules that keep its mail out.
-        let named_here = mediators.contains(&ours);
-        let mediators: Vec<_> = mediators.into_iter().take(MAX_MEDIATORS).collect();
-        Ok((!named_here && !mediators.is_empty())
-            .then(|| Next::peer(recipient.to_owned(), mediators)))
+            .await?)
     }
 }
 

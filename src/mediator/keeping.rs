@@ -86,6 +86,9 @@ impl Inner {
 
     async fn tidy(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
+        if let Some(rest) = self.keys().without_ended(now) {
+            self.set_keys(rest);
+        }
         for _ in 0..SLICES {
             let expired = self
                 .mailbox

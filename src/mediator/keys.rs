@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
@@ -114,8 +115,19 @@ struct Generation {
     ed25519: Zeroizing<Vec<u8>>,
 }
 
+/// Which of the two DIDs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The `did:web` that key packages name.
+    Web,
+    /// The `did:peer:2` with the same keys.
+    Twin,
+}
+
 /// One of the mediator's own DIDs under one generation of its keys.
 pub(super) struct Identity {
+    pub(super) kind: Kind,
+    retired_at: Option<Timestamp>,
     /// Its DID and public keys.
     pub(super) party: Party,
     /// What it agrees on keys with.
@@ -126,7 +138,7 @@ pub(super) struct Identity {
 
 /// All identities of the mediator; those of the newest keys first, the `did:web` before its twin.
 pub struct Keys {
-    identities: Vec<Identity>,
+    identities: Vec<Arc<Identity>>,
     created_at: Timestamp,
 }
 
@@ -179,8 +191,8 @@ impl Keys {
             if identities.is_empty() {
                 created_at = generation.created_at;
             }
-            identities.push(generation.web(address)?);
-            identities.push(generation.twin(address)?);
+            identities.push(Arc::new(generation.web(address)?));
+            identities.push(Arc::new(generation.twin(address)?));
         }
         if identities.is_empty() {
             return Err(KeysError::Making("every generation is retired".to_owned()));
@@ -202,6 +214,24 @@ impl Keys {
         &self.identities[1]
     }
 
+    /// The present identity of the same kind: what is to be published, whoever was addressed.
+    pub(super) fn present(&self, kind: Kind) -> &Identity {
+        match kind {
+            Kind::Web => self.current(),
+            Kind::Twin => self.twin(),
+        }
+    }
+
+    /// The keys without those whose time has ended; `None` where none has.
+    pub(super) fn without_ended(&self, now: Timestamp) -> Option<Self> {
+        let lasts = |own: &&Arc<Identity>| lasts(own.retired_at, now);
+        let identities: Vec<_> = self.identities.iter().filter(lasts).cloned().collect();
+        (identities.len() < self.identities.len()).then_some(Self {
+            identities,
+            created_at: self.created_at,
+        })
+    }
+
     /// When the present keys were made.
     pub fn created_at(&self) -> Timestamp {
         self.created_at
@@ -209,14 +239,14 @@ impl Keys {
 
     /// The identity under a DID of ours, the newest where several generations share it.
     pub(super) fn identity(&self, did: &str) -> Option<&Identity> {
-        self.identities.iter().find(|own| own.party.is(did))
+        let found = self.identities.iter().find(|own| own.party.is(did));
+        found.map(|own| &**own)
     }
 
     /// The identity that a `kid` of ours belongs to.
     pub(super) fn by_kid(&self, kid: &str) -> Option<&Identity> {
-        self.identities
-            .iter()
-            .find(|own| own.party.key(kid).is_some())
+        let is_its = |own: &&Arc<Identity>| own.party.key(kid).is_some();
+        self.identities.iter().find(is_its).map(|own| &**own)
     }
 }
 
@@ -227,6 +257,11 @@ impl Keyring for Keys {
             (key.kid() == own.agreement.kid()).then_some(&own.agreement)
         })
     }
+}
+
+/// Whether keys still open messages.
+fn lasts(retired_at: Option<Timestamp>, now: Timestamp) -> bool {
+    retired_at.is_none_or(|at| now.since(at) < GRACE)
 }
 
 impl Generation {
@@ -242,7 +277,7 @@ impl Generation {
     }
 
     fn is_usable(&self, now: Timestamp) -> bool {
-        self.retired_at.is_none_or(|at| now.since(at) < GRACE)
+        lasts(self.retired_at, now)
     }
 
     fn pair(&self, agreement: String, signing: String) -> Result<[SecretKey; 2], KeysError> {
@@ -265,6 +300,8 @@ impl Generation {
             format!("{did}#key-{}", first + 1),
         )?;
         Ok(Identity {
+            kind: Kind::Web,
+            retired_at: self.retired_at,
             party: Party::from_document(did, vec![agreement.public()], vec![signing.public()]),
             agreement,
             signing,
@@ -292,6 +329,8 @@ impl Generation {
             Party::resolve(did.as_str()).map_err(|error| KeysError::Making(error.to_string()))?;
         let [agreement, signing] = self.pair(format!("{did}#key-1"), format!("{did}#key-2"))?;
         Ok(Identity {
+            kind: Kind::Twin,
+            retired_at: self.retired_at,
             party,
             agreement,
             signing,
@@ -456,6 +495,9 @@ mod tests {
         assert_ne!(second.twin().party.did(), old_twin);
         assert!(second.identity(&old_twin).is_some());
         assert!(open(&path, true, 39).unwrap().secret(&old_kid).is_some());
+        let month = second.without_ended(at(41)).unwrap();
+        assert!(second.without_ended(at(39)).is_none());
+        assert!(month.secret(&old_kid).is_none() && month.secret(kid).is_some());
         let later = open(&path, true, 41).unwrap();
         assert!(later.secret(&old_kid).is_none() && later.identity(&old_twin).is_none());
         // Rotating without end keeps a bounded number.

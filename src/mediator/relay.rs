@@ -13,6 +13,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use governor::clock::Clock as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -57,6 +58,9 @@ pub(super) struct Next {
     /// For whom the message is wrapped anew; `None`: it is passed on as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
+    /// Id of the forward that it came by, for a report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forward: Option<String>,
 }
 
 impl Next {
@@ -65,6 +69,7 @@ impl Next {
         Self {
             mediators: vec![did],
             peer: None,
+            forward: None,
         }
     }
 
@@ -73,6 +78,7 @@ impl Next {
         Self {
             mediators,
             peer: Some(did),
+            forward: None,
         }
     }
 }
@@ -82,8 +88,9 @@ pub(super) struct NewRelay {
     pub(super) messages: Vec<Vec<u8>>,
     /// Who is told when it fails.
     pub(super) sender: Option<Party>,
-    /// In which thread.
+    /// In which thread, about which message.
     pub(super) thread: String,
+    pub(super) id: String,
     pub(super) not_before: Timestamp,
     pub(super) expires_at: Option<Timestamp>,
 }
@@ -103,9 +110,12 @@ impl Inner {
             let named = did.clone();
             let directory = self.resolver.directory().store();
             if !directory.query(move |q| q.is_named(&named)).await? {
-                let strangers = self.destinations.strangers.as_ref();
-                if strangers.is_none_or(|budget| budget.check().is_err()) {
+                let Some(budget) = &self.destinations.strangers else {
                     return Err(Refused::RelayRefused);
+                };
+                if let Err(wait) = budget.check() {
+                    let clock = governor::clock::DefaultClock::default();
+                    return Err(Refused::RateLimited(wait.wait_time_from(clock.now())));
                 }
             }
         }
@@ -113,7 +123,7 @@ impl Inner {
     }
 
     /// Puts messages into the outbox: all of them, or none and a reason. On disk when it returns.
-    pub(super) async fn send_on(&self, next: Next, new: NewRelay) -> Result<(), Refused> {
+    pub(super) async fn send_on(&self, mut next: Next, new: NewRelay) -> Result<(), Refused> {
         let Some(destination) = next.mediators.first().cloned() else {
             return Ok(());
         };
@@ -127,6 +137,9 @@ impl Inner {
         // From when it may go, so that a message that waits has its time, too.
         let longest = now.max(new.not_before).plus(settings.give_up);
         let expires_at = new.expires_at.unwrap_or(longest).min(longest);
+        // The same message on the same way waits once, by whichever forward it came.
+        let way = Sha256::new_with_prefix(format!("{:?} {:?} ", next.mediators, next.peer));
+        next.forward = Some(new.id);
         let route = serde_json::to_string(&next).map_err(|error| {
             tracing::error!(%error, "a route cannot be written");
             Refused::Unavailable
@@ -138,7 +151,7 @@ impl Inner {
                     let outbound = NewOutbound {
                         destination: destination.as_str(),
                         route: &route,
-                        hash: Sha256::digest(body).into(),
+                        hash: way.clone().chain_update(body).finalize().into(),
                         body,
                         sender: new.sender.as_ref().map(Party::did),
                         thread: Some(&new.thread),

@@ -16,51 +16,60 @@ pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Requests remembered, 16 bytes each; beyond it the oldest are forgotten before their time.
 pub(super) const MAX_REQUESTS: usize = 200_000;
 
-/// The first half of the SHA-256 of a request's envelope.
-pub(super) type Fingerprint = [u8; 16];
+/// The first half of what tells one authenticated message from every other
+/// ([`crate::didcomm::envelope::Unpacked::seal`]).
+pub(super) type Seal = [u8; 16];
 
-/// The requests received lately.
+/// The requests received lately. Those that change something have room of their own, so that
+/// questions, which anybody may ask, do not make room for them to be repeated.
 #[derive(Default)]
-pub(super) struct Replays(Mutex<Seen>);
+pub(super) struct Replays {
+    pub(super) changes: Window,
+    pub(super) questions: Window,
+}
+
+/// Requests of one kind.
+#[derive(Default)]
+pub(super) struct Window(Mutex<Seen>);
 
 #[derive(Default)]
 struct Seen {
-    known: HashSet<Fingerprint>,
-    order: VecDeque<(Timestamp, Fingerprint)>,
+    known: HashSet<Seal>,
+    order: VecDeque<(Timestamp, Seal)>,
 }
 
-impl Replays {
+impl Window {
     /// What was remembered before a restart, the newest first. Their window begins anew.
-    pub(super) fn restore(&self, fingerprints: &[Fingerprint], now: Timestamp) {
-        for fingerprint in fingerprints.iter().rev() {
-            self.is_new(*fingerprint, now);
+    pub(super) fn restore(&self, seals: &[Seal], now: Timestamp) {
+        for seal in seals.iter().rev() {
+            self.is_new(*seal, now);
         }
     }
 
     /// Notes a request; false if it was noted before.
-    pub(super) fn is_new(&self, fingerprint: Fingerprint, now: Timestamp) -> bool {
+    pub(super) fn is_new(&self, seal: Seal, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((at, _)) = seen.order.front()
             && now.since(*at) > WINDOW
         {
             seen.forget_oldest();
         }
-        if seen.known.contains(&fingerprint) {
+        if seen.known.contains(&seal) {
             return false;
         }
         if seen.order.len() >= MAX_REQUESTS {
             seen.forget_oldest();
         }
-        seen.known.insert(fingerprint);
-        seen.order.push_back((now, fingerprint));
+        seen.known.insert(seal);
+        seen.order.push_back((now, seal));
         true
     }
 
     /// Forgets a request whose effect was not made durable, so that it can be sent again.
-    pub(super) fn forget(&self, fingerprint: &Fingerprint) {
+    pub(super) fn forget(&self, seal: &Seal) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.known.remove(fingerprint);
-        seen.order.retain(|(_, noted)| noted != fingerprint);
+        seen.known.remove(seal);
+        seen.order.retain(|(_, noted)| noted != seal);
     }
 }
 
@@ -76,7 +85,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn print(n: usize) -> Fingerprint {
+    fn print(n: usize) -> Seal {
         (n as u128).to_be_bytes()
     }
 
@@ -86,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_request_is_new_once_in_a_day() {
-        let replays = Replays::default();
+        let replays = Window::default();
         assert!(replays.is_new(print(1), at(0)));
         assert!(!replays.is_new(print(1), at(24 * 3600)));
         assert!(replays.is_new(print(1), at(24 * 3600 + 1)));
@@ -96,7 +105,7 @@ mod tests {
 
     #[test]
     fn inv7_the_oldest_are_forgotten_when_there_are_too_many() {
-        let replays = Replays::default();
+        let replays = Window::default();
         replays.restore(&[print(2), print(1)], at(2));
         for n in 3..=MAX_REQUESTS + 1 {
             assert!(replays.is_new(print(n), at(3)));

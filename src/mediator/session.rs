@@ -7,17 +7,17 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::keys::{Identity, Keys};
 use super::peers;
-use super::replay::Fingerprint;
+use super::replay::{self, Seal};
 use super::{Answer, Form, Inner, Refused, fresh_id};
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError, PublicKey};
 use crate::didcomm::message::{Message, ReturnRoute, TypeUri};
 use crate::didcomm::protocol::problem::{Code, Report};
-use crate::didcomm::protocol::{ReadError, Request, coordination, pickup};
+use crate::didcomm::protocol::routing::Forward;
+use crate::didcomm::protocol::{Body as _, ReadError, Request, coordination, pickup};
 use crate::store::{Account, StoreError};
 
 mod basics;
@@ -48,8 +48,8 @@ pub(super) struct Said {
     pub(super) answer: Answer,
     /// A change of live mode, for the socket that it came over.
     pub(super) live: Option<LiveChange>,
-    /// Whether the sender wants answers on this connection.
-    pub(super) wants_answers: bool,
+    /// Whether the connection may be answered on from now on; `None`: as before.
+    pub(super) answers: Option<bool>,
 }
 
 /// What a socket is to do about live mode.
@@ -99,7 +99,8 @@ pub(super) struct Session<'m, S> {
     message: Message,
     via: Via,
     now: Timestamp,
-    fingerprint: Fingerprint,
+    /// Of what the sender has authenticated, whatever stands around it.
+    seal: Seal,
     state: S,
 }
 
@@ -144,7 +145,7 @@ pub(super) async fn receive(mediator: &Inner, bytes: &[u8], via: Via) -> Result<
         own,
         via,
         now: mediator.clock.now(),
-        fingerprint: fingerprint(bytes),
+        seal: half(opened.seal.unwrap_or_default()),
         state: Anonymous,
         message,
     };
@@ -160,10 +161,9 @@ fn unreadable(error: &EnvelopeError) -> Refused {
     Refused::Unreadable(error.to_string().into())
 }
 
-fn fingerprint(bytes: &[u8]) -> Fingerprint {
-    let hash = Sha256::digest(bytes);
-    let mut half = Fingerprint::default();
-    half.copy_from_slice(&hash[..16]);
+fn half(seal: [u8; 32]) -> Seal {
+    let mut half = Seal::default();
+    half.copy_from_slice(&seal[..16]);
     half
 }
 
@@ -205,7 +205,7 @@ impl<'m, S> Session<'m, S> {
             message,
             via,
             now,
-            fingerprint,
+            seal,
             state: _,
         } = self;
         Session {
@@ -215,7 +215,7 @@ impl<'m, S> Session<'m, S> {
             message,
             via,
             now,
-            fingerprint,
+            seal,
             state,
         }
     }
@@ -233,11 +233,20 @@ impl<'m, S> Session<'m, S> {
 
     /// Whether an answer is wanted on this connection.
     fn wants_answers(&self) -> bool {
-        let asked = matches!(
-            self.message.return_route,
-            Some(ReturnRoute::All | ReturnRoute::Thread)
-        );
-        asked || matches!(self.via, Via::Socket { answers: true, .. })
+        match self.message.return_route {
+            Some(ReturnRoute::All | ReturnRoute::Thread) => true,
+            Some(ReturnRoute::None) => false,
+            None => matches!(self.via, Via::Socket { answers: true, .. }),
+        }
+    }
+
+    /// What the message says about answers on this connection from now on.
+    fn answers(&self) -> Option<bool> {
+        match self.message.return_route {
+            Some(ReturnRoute::All) => Some(true),
+            Some(ReturnRoute::None) => Some(false),
+            Some(ReturnRoute::Thread) | None => None,
+        }
     }
 
     /// Puts a message into the thread of this one.
@@ -319,12 +328,15 @@ impl<'m> Session<'m, Anonymous> {
         Ok(Said {
             answer,
             live: None,
-            wants_answers: self.wants_answers(),
+            answers: self.answers(),
         })
     }
 
     /// An answer to somebody whose keys are not known: signed, so that it is believed.
     fn signed(&self, message: Message) -> Result<Answer, Refused> {
+        if self.mediator.reports.charge(self.address()).is_err() {
+            return Ok(Answer::Accepted);
+        }
         let message = message.from(self.own.party.did());
         let signed = envelope::sign(&message.to_vec(), &self.own.signing);
         match signed {
@@ -351,22 +363,23 @@ impl<'m> Session<'m, Known> {
         let label = label(&request);
         let wants_answers = self.wants_answers();
         let (sender, own) = (self.state.sender.clone(), self.own);
-        let is_forward = matches!(request, Ok(Request::Forward(_)));
-        let reply = if self.is_expired() {
+        let reply = if matches!(request, Ok(Request::Problem(_))) {
+            // A problem is never answered with another, whatever is wrong with it.
+            count(label, "done");
+            Reply::nothing()
+        } else if self.is_expired() {
             count(label, "expired");
             Reply::say(self.problem(Code::Expired))
-        } else if !is_forward && !self.mediator.replays.is_new(self.fingerprint, self.now) {
-            count(label, "replay");
-            Reply::say(self.problem(Code::Replayed))
         } else {
             match self.carry_out_once(request).await {
                 Ok((reply, outcome)) => {
                     count(label, outcome);
                     reply
                 }
-                // Told by the status of the answer over HTTP; a socket has no other way.
-                Err(refused) => match (wants_answers, problem_code(&refused)) {
-                    (true, Some(code)) => {
+                // A request is refused by its status, which also the relays in between understand;
+                // a socket has nothing but messages.
+                Err(refused) => match (&self.via, problem_code(&refused)) {
+                    (Via::Socket { .. }, Some(code)) if wants_answers => {
                         super::count_refused(&refused);
                         Reply::say(self.report(&Report::new(code, refused.to_string())))
                     }
@@ -381,37 +394,48 @@ impl<'m> Session<'m, Known> {
         Ok(Said {
             answer,
             live: reply.live,
-            wants_answers,
+            answers: self.answers(),
         })
     }
 
-    /// Does what is asked for and remembers that it was, so that it is not done again.
+    /// Does what is asked for, if it was not done before.
     async fn carry_out_once(
         &self,
         request: Result<Request, ReadError>,
     ) -> Result<(Reply, &'static str), Refused> {
-        let (mailbox, fingerprint, now) = (&self.mediator.mailbox, self.fingerprint, self.now);
+        let replayed = || (Reply::say(self.problem(Code::Replayed)), "replay");
+        let (mediator, now) = (self.mediator, self.now);
         match &request {
             // A queue takes the same message once.
             Ok(Request::Forward(_)) => self.carry_out(request).await,
             Ok(request) if changes_something(request) => {
+                // Only accounts take room among what is remembered.
+                if self.registered().await?.is_none() {
+                    return Ok((Reply::say(self.not_registered()), "not_registered"));
+                }
+                let created = self.message.created_time.unwrap_or(i64::MAX);
+                let oldest = now.minus(replay::WINDOW).millis() / 1000;
+                if created < oldest {
+                    return Ok((Reply::say(self.problem(Code::Expired)), "expired"));
+                }
+                let seal = self.seal;
+                if !mediator.replays.changes.is_new(seal, now) {
+                    return Ok(replayed());
+                }
                 // At the same time, and so in one commit.
-                let noted = mailbox.transact(move |tx| tx.note_replay(fingerprint, now));
+                let noted = mediator
+                    .mailbox
+                    .transact(move |tx| tx.note_replay(seal, now));
                 let (done, noted) = tokio::join!(self.carry_out(Ok(request.clone())), noted);
                 noted?;
-                done.inspect_err(|_| self.mediator.replays.forget(&fingerprint))
+                done.inspect_err(|_| mediator.replays.changes.forget(&seal))
             }
-            _ => {
-                // To have been told again what one is told gains nothing over waiting for the disk.
-                let mailbox = std::sync::Arc::clone(mailbox);
-                tokio::spawn(async move {
-                    let noted = mailbox.transact(move |tx| tx.note_replay(fingerprint, now));
-                    if let Err(error) = noted.await {
-                        tracing::warn!(%error, "a request is not remembered");
-                    }
-                });
+            // To be told again what one was told gains nothing over waiting for the disk.
+            _ if mediator.replays.questions.is_new(self.seal, now) => {
+                mediator.remember(self.seal, now);
                 self.carry_out(request).await
             }
+            _ => Ok(replayed()),
         }
     }
 
@@ -494,7 +518,7 @@ impl<'m> Session<'m, Known> {
             message: self.message.clone(),
             via: self.via.clone(),
             now: self.now,
-            fingerprint: self.fingerprint,
+            seal: self.seal,
             state: Registered {
                 sender: self.state.sender.clone(),
                 account,
@@ -503,11 +527,12 @@ impl<'m> Session<'m, Known> {
     }
 }
 
-/// Whether doing it twice could differ from doing it once.
+/// Whether doing it twice could differ from doing it once. To be granted again what one was granted
+/// does not.
 fn changes_something(request: &Request) -> bool {
     match request {
         Request::Coordination(_, coordination) => {
-            !matches!(coordination, coordination::Request::Query(_))
+            matches!(coordination, coordination::Request::Update(_))
         }
         Request::Pickup(_, pickup) => matches!(
             pickup,
@@ -521,15 +546,16 @@ fn changes_something(request: &Request) -> bool {
     }
 }
 
-/// The problem report for a refusal, where the sender can do something about it.
+/// What a refusal of a forward is as a problem.
 fn problem_code(refused: &Refused) -> Option<Code> {
     match refused {
-        Refused::QueueFull | Refused::RelayFull => Some(Code::Storage),
-        Refused::RelayRefused => Some(Code::NotEnrolled),
-        Refused::RateLimited(_)
+        Refused::QueueFull
+        | Refused::RelayFull
+        | Refused::RateLimited(_)
         | Refused::Busy(_)
-        | Refused::Unavailable
-        | Refused::Unreadable(_) => None,
+        | Refused::Unavailable => Some(Code::Storage),
+        Refused::RelayRefused => Some(Code::NotEnrolled),
+        Refused::Unreadable(_) => Some(Code::Malformed(Forward::TYPE.to_owned())),
     }
 }
 

@@ -43,7 +43,7 @@ pub struct MediatorSettings {
     /// Messages a minute that are taken from one address (a /64 of IPv6). Mediators that relay
     /// for many are one address each. Absent: 6000.
     pub address_rate: u32,
-    /// WebSockets at the same time. Absent: 2048.
+    /// WebSockets at the same time; each may hold one message in memory. Absent: 1024.
     pub max_sockets: usize,
     /// WebSockets of one address at the same time. Absent: 64.
     pub address_sockets: usize,
@@ -67,7 +67,7 @@ impl Default for MediatorSettings {
             total_bytes: 8 << 30,
             queue_rate: 600,
             address_rate: 6000,
-            max_sockets: 2048,
+            max_sockets: 1024,
             address_sockets: 64,
             relay: RelaySettings::default(),
         }

@@ -12,11 +12,8 @@ use tokio::sync::Notify;
 
 use super::live::Listening;
 use super::session::{self, LiveChange, LiveMode, Via, Wrapped};
-use super::{Answer, Inner, count_refused};
+use super::{Answer, Inner, Refused, count_refused};
 use crate::store::{Message as Mail, StoreError};
-
-/// Accounts in live mode on one socket.
-const MAX_ACCOUNTS: usize = 16;
 
 /// One WebSocket's side of the mediator.
 pub struct SocketSession {
@@ -51,10 +48,10 @@ impl SocketSession {
     /// Takes one message. Returns what is to be sent now.
     pub async fn receive(&mut self, message: &[u8]) -> Vec<Bytes> {
         let mediator = Arc::clone(&self.mediator);
-        if let Err(refused) = mediator.by_address.charge(self.address) {
-            count_refused(&super::Refused::RateLimited(refused));
-            // A socket is slowed down where a request would be refused.
-            tokio::time::sleep(refused).await;
+        // A socket is slowed down where a request would be refused.
+        while let Err(wait) = mediator.by_address.charge(self.address) {
+            count_refused(&Refused::RateLimited(wait));
+            tokio::time::sleep(wait).await;
         }
         let via = Via::Socket {
             address: self.address,
@@ -69,7 +66,7 @@ impl SocketSession {
                 return Vec::new();
             }
         };
-        self.answers |= said.wants_answers;
+        self.answers = said.answers.unwrap_or(self.answers);
         if let Some(change) = said.live {
             self.change(change);
         }
@@ -88,9 +85,6 @@ impl SocketSession {
         if let Some(known) = self.live.get_mut(&account) {
             // On already: what was not pushed yet still is.
             known.mode.wrapped = mode.wrapped;
-            return;
-        }
-        if self.live.len() >= MAX_ACCOUNTS {
             return;
         }
         let listening = self.mediator.live.listen(account, &self.bell);

@@ -22,9 +22,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// What a caller is told who found every place taken.
 const NO_PLACE: Duration = Duration::from_secs(1);
 
-/// Whose work a request is. Neither takes the last third of the places for learnt hosts
-/// ([`NetSettings::in_flight`], from 3 up), so that hosts that hang under one class of work leave
-/// room for the other.
+/// Whose work a request is. Neither askers nor the background take the last third of the places
+/// for learnt hosts ([`NetSettings::in_flight`], from 3 up), so that hosts that hang under one class
+/// of work leave room for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Priority {
     /// Somebody waits for it, and chose the host.
@@ -32,6 +32,9 @@ pub enum Priority {
     /// Events, walks, re-proofs.
     #[default]
     Background,
+    /// Mail for other mediators. It takes none of those places: its own are counted where it is
+    /// sent from, and mediators that hang must not keep us from looking at accounts.
+    Mail,
 }
 
 /// The key of a host's limits.
@@ -123,10 +126,11 @@ impl Gate {
         let turn = async {
             let host = places.acquire_owned().await.ok()?;
             let learnt = match key.reach {
+                Reach::Learnt if priority == Priority::Mail => None,
                 Reach::Learnt => {
                     let class = match priority {
                         Priority::Asker => &self.askers,
-                        Priority::Background => &self.background,
+                        Priority::Background | Priority::Mail => &self.background,
                     };
                     // The class first: a place of all must not be held while waiting for it.
                     let class = Arc::clone(class).acquire_owned().await.ok()?;

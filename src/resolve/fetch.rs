@@ -207,7 +207,7 @@ impl Inner {
     fn identity_for(&self, cause: &Cause) -> Identity {
         match cause.priority() {
             Priority::Asker => self.identity.for_asker(),
-            Priority::Background => self.identity.clone(),
+            Priority::Background | Priority::Mail => self.identity.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,7 @@ pub(super) struct Admin {
     data_dir: PathBuf,
     mediator: Option<Mediator>,
     clock: Clock,
+    rotating: Mutex<()>,
 }
 
 impl Admin {
@@ -189,6 +190,7 @@ impl Admin {
             data_dir: data_dir.to_owned(),
             mediator,
             clock,
+            rotating: Mutex::new(()),
         })
     }
 
@@ -248,6 +250,8 @@ impl Admin {
     }
 
     fn rotate(&self, mediator: &Mediator) -> Answer {
+        // Two at once would give two keys one number.
+        let _turn = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.data_dir.join(KEYS_FILE);
         let rotated = Keys::rotate(&path, self.clock.now()).and_then(|generation| {
             mediator.reload_keys(&path)?;

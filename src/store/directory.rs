@@ -237,6 +237,14 @@ impl Queries<'_> {
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
+    /// What tells a change from one at the same place in another log; `None` where none is there.
+    pub fn change_mark(&self, seq: i64) -> Result<Option<String>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT did || ' ' || seen_at FROM change WHERE seq = ?1")?;
+        Ok(query.query_row([seq], |row| row.get(0)).optional()?)
+    }
+
     /// How far a source is processed.
     pub fn cursor(&self, source: &str) -> Result<Option<SourceCursor>, StoreError> {
         let mut query = self

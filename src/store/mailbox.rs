@@ -135,6 +135,14 @@ impl MailTx<'_> {
         Ok(())
     }
 
+    /// Forgets a small fact.
+    pub fn delete_meta(&self, key: &str) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("DELETE FROM meta WHERE key = ?1")?
+            .execute([key])?;
+        Ok(())
+    }
+
     /// Gives free pages back to the file system, at most `pages`, while more than `spare` are
     /// free: what is free is soon used again under load, and moving pages costs writes. Returns
     /// how many went.

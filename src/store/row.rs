@@ -86,6 +86,9 @@ macro_rules! words {
         pub enum $name { $($(#[$vmeta])* $variant,)* }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// The word as stored.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }

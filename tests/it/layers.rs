@@ -22,7 +22,8 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("tower_http", &["http"]),
     ("reqwest", &["net"]),
     ("tungstenite", &["net"]),
-    ("tokio_tungstenite", &["net"]),
+    // `http` asks it only why a socket of axum ended: axum does not say.
+    ("tokio_tungstenite", &["net", "http"]),
     ("tokio_rustls", &["net"]),
     ("rustls", &["net"]),
     ("hickory_resolver", &["net"]),

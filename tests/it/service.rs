@@ -203,11 +203,6 @@ impl Service {
         Some(address)
     }
 
-    /// Where it keeps its data.
-    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
-        self.dir.path().join("data")
-    }
-
     /// Everything logged so far.
     pub(crate) fn log(&self) -> String {
         self.log

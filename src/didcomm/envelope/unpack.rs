@@ -1,5 +1,7 @@
 //! Opening envelopes.
 
+use sha2::{Digest as _, Sha256};
+
 use super::agreement::{Context, Method, WrappingKey, apv};
 use super::key::{Pair, jwk_pair};
 use super::wire::{Encrypted, Envelope, Header, Inner, Jwk, Signature, Signed};
@@ -24,6 +26,7 @@ pub fn unpack(
         parties,
         layers: Vec::with_capacity(2),
         sender: None,
+        seal: None,
         signer: None,
         recipients: Vec::with_capacity(2),
     };
@@ -40,6 +43,7 @@ pub fn unpack(
     Ok(Unpacked {
         plaintext: content,
         sender: opening.sender,
+        seal: opening.seal,
         signer: opening.signer,
         recipient: opening.recipients.into_iter().next(),
         layers: opening.layers,
@@ -75,6 +79,7 @@ struct Opening<'a> {
     parties: &'a dyn Resolve,
     layers: Vec<Layer>,
     sender: Option<Authenticated>,
+    seal: Option<[u8; 32]>,
     signer: Option<Authenticated>,
     /// The ids of our keys that opened a layer.
     recipients: Vec<String>,
@@ -180,6 +185,10 @@ impl Opening<'_> {
         self.recipients.push(kid.to_owned());
         if sender.is_some() {
             self.sender = sender;
+            // The tag covers header, vector and ciphertext; white space and other members of the
+            // JSON around them, or one more layer around all of it, anybody can change.
+            let sealed = Sha256::new_with_prefix(aad).chain_update(&tag);
+            self.seal = Some(sealed.finalize().into());
         }
         Ok(buffer)
     }

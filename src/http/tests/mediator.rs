@@ -78,17 +78,20 @@ async fn documents_are_public_and_cached_for_a_while() {
 #[tokio::test]
 async fn wrong_verbs_are_told_the_right_one() {
     let w = world().await;
-    for (line, allow, expected) in [
-        ("PUT /didcomm", "GET,HEAD,POST", "expected POST"),
-        ("DELETE /didcomm", "GET,HEAD,POST", "expected POST"),
-        ("POST /invitation", "GET,HEAD", "expected GET"),
-        ("PUT /.well-known/did.json", "GET,HEAD", "expected GET"),
+    for (line, allow) in [
+        ("PUT /didcomm", "GET,HEAD,POST"),
+        ("DELETE /didcomm", "GET,HEAD,POST"),
+        ("POST /invitation", "GET,HEAD"),
+        ("PUT /.well-known/did.json", "GET,HEAD"),
+        ("POST /", "GET,HEAD"),
     ] {
         let answer = ask(w.address, line, &[], "").await;
-        assert_eq!(answer.error(), (405, "InvalidRequest".to_owned()), "{line}");
+        assert_eq!(answer.error().0, 405, "{line}");
         assert_eq!(answer.headers["allow"], allow, "{line}");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
-        assert!(message.ends_with(expected), "{line}: {message}");
+        for verb in allow.split(',').filter(|verb| *verb != "HEAD") {
+            assert!(message.contains(verb), "{line}: {message}");
+        }
     }
     // A browser that opens the endpoint, and a check whether it is there.
     let opened = w.get("/didcomm").await;

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::super::{Inner, fresh_id};
+use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, ContentEncryption, PublicKey};
 use crate::didcomm::party::Party;
 use crate::didcomm::protocol::routing::Forward;
@@ -39,20 +40,33 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The message as it is sent.
-    pub(super) fn wrap(&self, message: Vec<u8>) -> Result<Vec<u8>, RouteError> {
-        self.layers
-            .iter()
-            .try_fold(message, |inner, (key, next)| wrap(&inner, key, next))
+    /// The message as it is sent; worth nothing after `expires_at`.
+    pub(super) fn wrap(
+        &self,
+        message: Vec<u8>,
+        expires_at: Timestamp,
+    ) -> Result<Vec<u8>, RouteError> {
+        self.layers.iter().try_fold(message, |inner, (key, next)| {
+            wrap(&inner, key, next, expires_at)
+        })
     }
 }
 
-/// A forward to `next`, encrypted to one key.
-fn wrap(message: &[u8], key: &PublicKey, next: &str) -> Result<Vec<u8>, RouteError> {
+/// A forward to `next`, encrypted to one key. It says that a mediator has made it, so that two
+/// directories that contradict each other do not send it to and fro.
+fn wrap(
+    message: &[u8],
+    key: &PublicKey,
+    next: &str,
+    expires_at: Timestamp,
+) -> Result<Vec<u8>, RouteError> {
     let text = String::from_utf8(message.to_vec()).map_err(|_| RouteError::Wrapping)?;
     let raw = RawValue::from_string(text).map_err(|_| RouteError::Wrapping)?;
     let did = key.kid().split_once('#').map_or("", |(did, _)| did);
-    let forward = Forward::of(fresh_id(), next, raw).to(did);
+    let mut forward = Forward::of(fresh_id(), next, raw)
+        .to(did)
+        .expires_time(expires_at.millis() / 1000);
+    forward.relayed = true;
     envelope::anoncrypt(
         &forward.to_vec(),
         std::slice::from_ref(key),
@@ -207,8 +221,9 @@ mod tests {
             ],
         };
         // White space inside shows that nothing is written anew on the way.
+        let at = Timestamp::from_millis(1_800_000_000_000);
         let message = br#"{ "protected": "x",  "recipients": [] }"#.to_vec();
-        let mut wrapped = route.wrap(message.clone()).unwrap();
+        let mut wrapped = route.wrap(message.clone(), at).unwrap();
         for (key, next) in [
             (&near, "did:web:far.example.com"),
             (&far, "did:peer:2.Ez6LS"),
@@ -218,11 +233,15 @@ mod tests {
             let opened = unpack(&wrapped, &ring, &SelfCertified).unwrap();
             let forward = Message::parse(&opened.plaintext).unwrap();
             assert_eq!(forward.kind, Forward::TYPE);
+            assert!(forward.relayed && forward.expires_time == Some(1_800_000_000));
             assert_eq!(forward.body_of::<Forward>().unwrap().next, next);
             wrapped = forward.attachments[0].bytes().unwrap().into_owned();
         }
         assert_eq!(wrapped, message);
-        assert_eq!(route.wrap(b"no JSON".to_vec()), Err(RouteError::Wrapping));
+        assert_eq!(
+            route.wrap(b"no JSON".to_vec(), at),
+            Err(RouteError::Wrapping)
+        );
     }
 
     #[test]

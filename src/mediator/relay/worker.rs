@@ -1,10 +1,11 @@
 //! Empties the outbox.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::LOCATION;
+use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,8 @@ use crate::didcomm::envelope;
 use crate::didcomm::message::Message;
 use crate::didcomm::party::Party;
 use crate::didcomm::protocol::problem::Report;
-use crate::net::{NetError, Reach, Request, Response};
-use crate::store::{Outbound, Outcome, StoreError};
+use crate::net::{NetError, Priority, Reach, Request, Response};
+use crate::store::{MailTx, Outbound, Outcome, StoreError};
 use crate::syntax::MediatorDid;
 
 /// How long nothing happens without a bell: for what was put off, and what another process left.
@@ -29,11 +30,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Deliveries under way to one mediator.
 const PER_DESTINATION: usize = 4;
 
-/// Bytes of an answer that are read; only its status counts.
-const ANSWER_CAP: usize = 64 * 1024;
+/// How soon is looked again after a delivery has ended.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// Longest time for one delivery.
 const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest time for all mediators of one message together.
+const ATTEMPT: Duration = Duration::from_secs(60);
+
+/// For how long a message that was taken is nobody else's. A crash delays it by that.
+const LEASE: Duration = Duration::from_secs(90);
+
+/// Time for what is under way when the service ends.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Mediators remembered as failing.
+const MAX_FAILING: usize = 10_000;
 
 const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 
@@ -64,151 +77,202 @@ impl Relay {
     /// Works until `stop`. What is under way then is finished or tried again after a restart.
     pub async fn run(self, stop: CancellationToken) {
         let inner = &self.mediator.inner;
-        let mut under_way = UnderWay::default();
-        let mut tasks: JoinSet<Done> = JoinSet::new();
+        let places = inner.settings.relay.concurrency.max(1);
+        let now = inner.clock.now();
+        match inner
+            .mailbox
+            .transact(move |tx| tx.outbox_recover(now))
+            .await
+        {
+            Ok(0) => {}
+            Ok(messages) => tracing::info!(messages, "the relay takes up what was under way"),
+            // They are due when their leases have ended.
+            Err(error) => tracing::error!(%error, "the outbox cannot be recovered"),
+        }
+        let mut under_way = UnderWay::new(places);
+        let mut tasks: JoinSet<bool> = JoinSet::new();
         let mut next_look = Instant::now();
         loop {
-            let room = inner.settings.relay.concurrency.max(1) > tasks.len();
+            let room = tasks.len() < places;
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(done) = tasks.join_next() => {
-                    if let Ok(done) = done {
-                        under_way.remove(&done);
+                Some(ended) = tasks.join_next_with_id() => {
+                    match ended {
+                        Ok((id, went_well)) => under_way.remove(id, went_well),
+                        // The panic hook has written where it was.
+                        Err(error) => under_way.remove(error.id(), false),
                     }
-                    next_look = Instant::now();
+                    // The next one may have waited for this place.
+                    next_look = next_look.min(Instant::now() + BREATH);
                     continue;
                 }
                 () = inner.destinations.bell.notified(), if room => {}
                 () = sleep_until(next_look), if room => {}
             }
             next_look = Instant::now() + PATIENCE;
-            let free = inner.settings.relay.concurrency.max(1) - tasks.len();
-            match inner.due(free, under_way.busy()).await {
-                Ok(due) => {
-                    for row in due {
-                        if !under_way.insert(&row) {
-                            continue;
-                        }
+            match inner.take(places - tasks.len(), under_way.busy()).await {
+                Ok(taken) => {
+                    for row in taken {
+                        let destination = row.destination.clone();
                         let mediator = self.mediator.clone();
-                        tasks.spawn(async move {
-                            let done = Done {
-                                id: row.id,
-                                destination: row.destination.clone(),
-                            };
-                            if let Err(error) = mediator.inner.try_row(row).await {
-                                tracing::error!(%error, "the outbox cannot be written");
-                            }
-                            done
-                        });
+                        let task = tasks.spawn(async move { mediator.inner.try_row(row).await });
+                        under_way.insert(task.id(), destination);
                     }
                 }
-                Err(error) => tracing::error!(%error, "the outbox cannot be read"),
+                Err(error) => tracing::error!(%error, "nothing can be taken from the outbox"),
             }
         }
         // A message that is on its way is better known to have arrived.
         let rest = async { while tasks.join_next().await.is_some() {} };
-        drop(tokio::time::timeout(Duration::from_secs(5), rest).await);
+        drop(tokio::time::timeout(LAST_WORDS, rest).await);
     }
 }
 
-struct Done {
-    id: i64,
-    destination: String,
-}
-
-/// What is being delivered.
-#[derive(Default)]
+/// What is being delivered. A mediator that failed last time has one place until it takes
+/// something, and all such mediators together have half of them: those that hang do not hold up
+/// those that answer.
 struct UnderWay {
-    ids: HashSet<i64>,
-    by_destination: BTreeMap<String, usize>,
+    places: usize,
+    destinations: HashMap<tokio::task::Id, String>,
+    failing: BTreeSet<String>,
 }
 
 impl UnderWay {
-    fn insert(&mut self, row: &Outbound) -> bool {
-        let count = self.by_destination.get(&row.destination).copied();
-        if count.unwrap_or(0) >= PER_DESTINATION || !self.ids.insert(row.id) {
-            return false;
+    fn new(places: usize) -> Self {
+        Self {
+            places,
+            destinations: HashMap::new(),
+            failing: BTreeSet::new(),
         }
-        *self
-            .by_destination
-            .entry(row.destination.clone())
-            .or_default() += 1;
-        true
     }
 
-    fn remove(&mut self, done: &Done) {
-        self.ids.remove(&done.id);
-        if let Some(count) = self.by_destination.get_mut(&done.destination) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_destination.remove(&done.destination);
+    fn insert(&mut self, id: tokio::task::Id, destination: String) {
+        self.destinations.insert(id, destination);
+    }
+
+    fn remove(&mut self, id: tokio::task::Id, went_well: bool) {
+        let Some(destination) = self.destinations.remove(&id) else {
+            return;
+        };
+        if went_well {
+            self.failing.remove(&destination);
+        } else {
+            // Only a few at a time are tried, so that forgetting all of them costs little.
+            if self.failing.len() >= MAX_FAILING {
+                self.failing.clear();
             }
+            self.failing.insert(destination);
         }
     }
 
-    /// Destinations with no place left.
+    /// Mediators that get no more places now.
     fn busy(&self) -> Vec<String> {
-        let full = |(_, count): &(&String, &usize)| **count >= PER_DESTINATION;
-        let busy = self.by_destination.iter().filter(full);
-        busy.map(|(destination, _)| destination.clone()).collect()
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for destination in self.destinations.values() {
+            *counts.entry(destination).or_default() += 1;
+        }
+        let failing = |destination: &str| self.failing.contains(destination);
+        let held: usize = counts
+            .iter()
+            .filter(|(destination, _)| failing(destination))
+            .map(|(_, count)| count)
+            .sum();
+        let full = |(destination, count): &(&&str, &usize)| {
+            **count >= PER_DESTINATION || failing(destination)
+        };
+        let mut busy: BTreeSet<String> = counts
+            .iter()
+            .filter(full)
+            .map(|(destination, _)| (*destination).to_owned())
+            .collect();
+        if held >= self.places.div_ceil(2) {
+            busy.extend(self.failing.iter().cloned());
+        }
+        busy.into_iter().collect()
     }
 }
 
 impl Inner {
-    async fn due(&self, free: usize, busy: Vec<String>) -> Result<Vec<Outbound>, StoreError> {
+    /// Takes messages that are due, so that nobody takes them again for a while.
+    async fn take(&self, free: usize, busy: Vec<String>) -> Result<Vec<Outbound>, StoreError> {
         let now = self.clock.now();
-        // Some of them are under way already.
-        let limit = free + PER_DESTINATION * 16;
-        let mut due = self
+        // Most of the time there is nothing, and looking is not worth a write.
+        let excepted = busy.clone();
+        let due = self
             .mailbox
-            .query(move |q| q.outbox_due(now, limit, &busy))
+            .query(move |q| Ok(!q.outbox_due(now, 1, &excepted)?.is_empty()))
             .await?;
-        due.truncate(limit);
-        Ok(due)
+        if !due {
+            return Ok(Vec::new());
+        }
+        self.mailbox
+            .transact(move |tx| tx.outbox_take(now, now.plus(LEASE), free, &busy))
+            .await
     }
 
-    /// Tries one message and writes what came of it.
-    async fn try_row(&self, row: Outbound) -> Result<(), StoreError> {
-        let now = self.clock.now();
+    /// Tries one message and writes what came of it. Says whether its mediator took it.
+    async fn try_row(&self, row: Outbound) -> bool {
+        let (id, started) = (row.id, self.clock.now());
         let Ok(next) = serde_json::from_str::<Next>(&row.route) else {
-            return Err(StoreError::Corrupt("a route in the outbox".to_owned()));
+            tracing::error!("a route in the outbox cannot be read; its message is given up");
+            self.written(self.end(id, Outcome::Refused, started).await);
+            return false;
         };
-        let attempt = match row.expires_at <= now {
+        let attempt = match row.expires_at <= started {
             true => Attempt::Failed("its time has ended".to_owned(), None),
-            false => self.attempt(&next, &row.body).await,
+            false => tokio::time::timeout(ATTEMPT, self.attempt(&next, &row))
+                .await
+                .unwrap_or_else(|_| Attempt::Failed("it takes too long".to_owned(), None)),
         };
         let now = self.clock.now();
-        let (id, settings) = (row.id, &self.settings.relay);
         match attempt {
-            Attempt::Delivered => self.end(id, Outcome::Delivered, now).await,
+            Attempt::Delivered => {
+                self.written(self.end(id, Outcome::Delivered, now).await);
+                return true;
+            }
             Attempt::Refused(why) => {
-                self.tell(&row, &next, &why).await?;
-                self.end(id, Outcome::Refused, now).await
+                self.tell(&row, &next, &why).await;
+                self.written(self.end(id, Outcome::Refused, now).await);
             }
-            Attempt::Failed(why, wait) => {
-                let pause = pause(row.attempts, settings.longest_pause, random());
-                let next_at = now.plus(pause.max(wait.unwrap_or_default().min(settings.give_up)));
-                if next_at < row.expires_at {
+            Attempt::Failed(why, wait) => match self.next_attempt(&row, wait, now) {
+                Some(next_at) => {
                     count("failed");
-                    return self
-                        .mailbox
-                        .transact(move |tx| tx.outbox_retry(id, next_at, &why, now))
-                        .await;
+                    let put_off = move |tx: &MailTx<'_>| tx.outbox_retry(id, next_at, &why, now);
+                    self.written(self.mailbox.transact(put_off).await);
                 }
-                // The last attempt is not put off beyond the message's time.
-                if row.expires_at > now && wait.is_none() && row.attempts > 0 {
-                    let last = row.expires_at.minus(Duration::from_millis(1)).max(now);
-                    if last > now.plus(Duration::from_secs(1)) {
-                        count("failed");
-                        return self
-                            .mailbox
-                            .transact(move |tx| tx.outbox_retry(id, last, &why, now))
-                            .await;
-                    }
+                None => {
+                    self.tell(&row, &next, &why).await;
+                    self.written(self.end(id, Outcome::GivenUp, now).await);
                 }
-                self.tell(&row, &next, &why).await?;
-                self.end(id, Outcome::GivenUp, now).await
-            }
+            },
+        }
+        false
+    }
+
+    /// When a message is tried again; `None`: its time is too short for that. The last attempt
+    /// comes shortly before its end, however long the pause would be.
+    fn next_attempt(
+        &self,
+        row: &Outbound,
+        wait: Option<Duration>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let longest = self.settings.relay.longest_pause;
+        let pause = pause(row.attempts, longest, random());
+        // What a mediator asks for is heard, but does not end the message's time.
+        let pause = pause.max(wait.unwrap_or_default().min(longest));
+        let last = row.expires_at.minus(2 * PATIENCE);
+        match now.plus(pause) {
+            next_at if next_at < row.expires_at => Some(next_at),
+            _ if last > now.plus(PATIENCE) => Some(last),
+            _ => None,
+        }
+    }
+
+    /// What cannot be written leaves the message to be tried again when its lease has ended.
+    fn written(&self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::error!(%error, "the outbox cannot be written");
         }
     }
 
@@ -225,10 +289,10 @@ impl Inner {
     }
 
     /// Tries the mediators of a message in turn; the first that takes it ends the attempt.
-    async fn attempt(&self, next: &Next, message: &[u8]) -> Attempt {
+    async fn attempt(&self, next: &Next, row: &Outbound) -> Attempt {
         let mut worst = Attempt::Refused("no mediator is named".to_owned());
         for mediator in &next.mediators {
-            match self.post(mediator, next.peer.as_deref(), message).await {
+            match self.post(mediator, next.peer.as_deref(), row).await {
                 Attempt::Delivered => return Attempt::Delivered,
                 // As long as one of them may take it later, there is hope.
                 Attempt::Refused(why) => {
@@ -242,13 +306,13 @@ impl Inner {
         worst
     }
 
-    async fn post(&self, mediator: &MediatorDid, peer: Option<&str>, message: &[u8]) -> Attempt {
+    async fn post(&self, mediator: &MediatorDid, peer: Option<&str>, row: &Outbound) -> Attempt {
         let route = match self.route(mediator, peer).await {
             Ok(route) => route,
             Err(error @ RouteError::Wrapping) => return Attempt::Refused(error.to_string()),
             Err(error) => return Attempt::Failed(error.to_string(), None),
         };
-        let wrapped = match route.wrap(message.to_vec()) {
+        let wrapped = match route.wrap(row.body.clone(), row.expires_at) {
             Ok(wrapped) => bytes::Bytes::from(wrapped),
             Err(error) => return Attempt::Refused(error.to_string()),
         };
@@ -256,8 +320,11 @@ impl Inner {
         // Where one redirect of the kind that keeps the method leads is tried, too.
         for hop in 0..2 {
             let request = Request {
+                priority: Priority::Mail,
                 timeout: Some(TIMEOUT),
-                ..Request::new(url.clone(), Reach::Learnt, ANSWER_CAP)
+                // Only the status counts.
+                body: false,
+                ..Request::new(url.clone(), Reach::Learnt, 0)
             };
             let answer = self
                 .resolver
@@ -269,8 +336,6 @@ impl Inner {
                     Some(target) => url = target,
                     None => return judge(&answer),
                 },
-                // It was taken, and somebody talks too much.
-                Err(NetError::TooLarge { .. }) => return Attempt::Delivered,
                 Err(error @ NetError::Refused(_)) => return Attempt::Refused(error.to_string()),
                 Err(error) => {
                     let wait = error.retry_after();
@@ -281,47 +346,50 @@ impl Inner {
         Attempt::Failed("it redirects without end".to_owned(), None)
     }
 
-    /// Tells the sender of a message that it was not delivered. Reports never lead to reports.
-    async fn tell(&self, row: &Outbound, next: &Next, why: &str) -> Result<(), StoreError> {
-        let Some(sender) = row
-            .sender
-            .as_deref()
-            .and_then(|did| Party::resolve(did).ok())
-        else {
-            return Ok(());
+    /// Tells the sender of a message that it was not delivered, as far as that can be done now.
+    /// Reports never lead to reports.
+    async fn tell(&self, row: &Outbound, next: &Next, why: &str) {
+        let sender = row.sender.as_deref().map(Party::resolve);
+        let Some(Ok(sender)) = sender else {
+            return;
         };
-        let thread = row.thread.clone().unwrap_or_default();
         let mut report = Report::new(UNDELIVERABLE, "{1} did not take the message: {2}");
         let tried: Vec<&str> = next.mediators.iter().map(MediatorDid::as_str).collect();
         report.args = vec![tried.join(", "), why.to_owned()];
-        let message = Message::new(fresh_id(), &report)
-            .pthid(thread)
+        let mut message = Message::new(fresh_id(), &report)
+            .pthid(row.thread.clone().unwrap_or_default())
             .created_time(self.clock.now().millis() / 1000);
+        if let Some(forward) = &next.forward {
+            message = message.ack(forward);
+        }
         let Some(sealed) = self.seal(message, &sender) else {
-            return Ok(());
+            return;
         };
         let now = self.clock.now();
         let mail = Mail {
             recipient: sender.canonical().to_owned(),
-            hash: sha256(&sealed),
+            hash: Sha256::digest(&sealed).into(),
             body: sealed.clone(),
             available_at: now,
             expires_at: now.plus(self.settings.time_to_live),
         };
         let kept = match self.deliver(vec![mail]).await {
             Ok(outcomes) => outcomes.iter().any(|one| *one != Delivered::Unknown),
-            // Told or not, the message has ended.
-            Err(_) => return Ok(()),
+            Err(refused) => {
+                tracing::warn!(%refused, "a report cannot be delivered");
+                return;
+            }
         };
         if kept {
             count("reported");
-            return Ok(());
+            return;
         }
-        if let Ok(Some(home)) = self.elsewhere(sender.canonical()).await {
+        for home in self.elsewhere(sender.canonical()).await.unwrap_or_default() {
             let relay = NewRelay {
-                messages: vec![sealed],
+                messages: vec![sealed.clone()],
                 sender: None,
                 thread: String::new(),
+                id: String::new(),
                 not_before: now,
                 expires_at: None,
             };
@@ -329,7 +397,6 @@ impl Inner {
                 count("reported");
             }
         }
-        Ok(())
     }
 
     /// Encrypts a message of ours to a sender's first key.
@@ -343,11 +410,6 @@ impl Inner {
         let message = message.from(own.party.did()).to(to.did());
         envelope::authcrypt(&message.to_vec(), &own.agreement, std::slice::from_ref(key)).ok()
     }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).into()
 }
 
 fn count(outcome: &'static str) {
@@ -438,36 +500,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn inv7_one_mediator_takes_a_bounded_number_of_places() {
-        let row = |id: i64, destination: &str| Outbound {
-            id,
-            destination: destination.to_owned(),
-            route: String::new(),
-            hash: [0; 32],
-            body: Vec::new(),
-            sender: None,
-            thread: None,
-            attempts: 0,
-            next_at: Timestamp::default(),
-            created_at: Timestamp::default(),
-            expires_at: Timestamp::default(),
-        };
-        let mut under_way = UnderWay::default();
-        for id in 0..4 {
-            assert!(under_way.insert(&row(id, "did:web:a.example")));
+    #[tokio::test]
+    async fn inv7_a_mediator_takes_few_places_and_a_failing_one_fewer() {
+        let id = || tokio::spawn(std::future::ready(())).id();
+        let (a, b) = ("did:web:a.example", "did:web:b.example");
+        let mut under_way = UnderWay::new(4);
+        let ids: Vec<_> = (0..4).map(|_| id()).collect();
+        for id in &ids {
+            assert!(under_way.busy().is_empty());
+            under_way.insert(*id, a.to_owned());
         }
-        assert!(!under_way.insert(&row(4, "did:web:a.example")));
-        assert!(under_way.insert(&row(5, "did:web:b.example")));
-        assert!(
-            !under_way.insert(&row(5, "did:web:b.example")),
-            "twice at once"
-        );
-        assert_eq!(under_way.busy(), ["did:web:a.example"]);
-        under_way.remove(&Done {
-            id: 0,
-            destination: "did:web:a.example".to_owned(),
-        });
-        assert!(under_way.busy().is_empty() && under_way.insert(&row(4, "did:web:a.example")));
+        assert_eq!(under_way.busy(), [a]);
+        // One that has failed gets one place at a time.
+        under_way.remove(ids[0], false);
+        assert_eq!(under_way.busy(), [a]);
+        for id in &ids[1..] {
+            under_way.remove(*id, false);
+        }
+        assert!(under_way.busy().is_empty());
+        let retried = id();
+        under_way.insert(retried, a.to_owned());
+        assert_eq!(under_way.busy(), [a]);
+        // All that fail together have half of the places.
+        under_way.failing.insert(b.to_owned());
+        under_way.insert(id(), b.to_owned());
+        under_way.failing.insert("did:web:c.example".to_owned());
+        assert_eq!(under_way.busy(), [a, b, "did:web:c.example"]);
+        under_way.remove(retried, true);
+        assert!(!under_way.failing.contains(a));
+        assert_eq!(under_way.busy(), [b]);
     }
 }

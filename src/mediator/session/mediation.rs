@@ -80,10 +80,11 @@ impl Session<'_, Known> {
         Ok((Reply::say(reply), outcome))
     }
 
-    /// Where senders are to send to: as whom we were asked.
+    /// Where senders are to send to: as whom we were asked, by its newest name.
     fn grant(&self) -> Answer {
+        let own = self.keys.present(self.own.kind);
         Answer::Grant {
-            routing_did: vec![self.own.party.did().to_owned()],
+            routing_did: vec![own.party.did().to_owned()],
         }
     }
 
@@ -158,8 +159,14 @@ impl Inner {
                 }
                 let own = tx.provisional_count(Some(&group), now)?;
                 let all = tx.provisional_count(None, now)?;
-                if own >= PROVISIONAL_PER_ADDRESS || all >= PROVISIONAL_IN_ALL {
+                if own >= PROVISIONAL_PER_ADDRESS {
                     return Ok(Verdict::Denied);
+                }
+                if all >= PROVISIONAL_IN_ALL {
+                    // The oldest makes room: whoever meant it has published by now, or asks again.
+                    for oldest in tx.lapsed_accounts(now.plus(PROVISIONAL), 1)? {
+                        tx.delete_account(oldest.id)?;
+                    }
                 }
                 enter(
                     tx,

@@ -13,6 +13,9 @@ use crate::didcomm::protocol::problem::{Code, Report};
 use crate::mediator::{Inner, Refused, fresh_id, peers};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
 
+/// Accounts in live mode on one socket.
+const MAX_LIVE: usize = 16;
+
 /// Messages in one delivery, whatever limit is asked for.
 const MAX_DELIVERY: usize = 100;
 
@@ -169,7 +172,13 @@ impl<'m> Session<'m, Registered> {
     }
 
     async fn change_live(&self, version: Version, on: bool) -> Result<Reply, Refused> {
-        if on && !matches!(self.via, Via::Socket { .. }) {
+        let room = match &self.via {
+            Via::Http(_) => false,
+            Via::Socket { live, .. } => {
+                live.len() < MAX_LIVE || live.contains(&self.state.account.id)
+            }
+        };
+        if on && !room {
             return Ok(Reply::say(self.problem(Code::LiveModeNotSupported)));
         }
         let (account, now) = (self.state.account.id, self.now);

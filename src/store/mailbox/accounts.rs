@@ -12,9 +12,6 @@ use crate::syntax::Did;
 /// How exactly it is known when an account was last seen: a write per request would buy nothing.
 const SEEN_GRAIN_MS: i64 = 60_000;
 
-/// Claims read of one DID: any number of accounts can name the same one.
-const MAX_CLAIMS: usize = 256;
-
 pub(super) const PROVISIONAL_OF_GROUP: &str = "SELECT count(*) FROM account
  WHERE address_group = ?1 AND provisional_until > ?2";
 
@@ -28,7 +25,9 @@ pub(super) const IDLE: &str = "SELECT * FROM account WHERE seen_at < ?1 ORDER BY
 pub(super) const RECIPIENTS: &str =
     "SELECT * FROM recipient WHERE account = ?1 ORDER BY id LIMIT ?2 OFFSET ?3";
 
-pub(super) const CLAIMS: &str = "SELECT * FROM claim WHERE peer = ?1 ORDER BY state LIMIT ?2";
+/// The youngest claim on a DID in one state.
+pub(super) const CLAIM: &str = "SELECT * FROM claim INDEXED BY claim_peer
+ WHERE peer = ?1 AND state = ?2 ORDER BY since DESC LIMIT 1";
 
 pub(super) const CLAIMS_BEFORE: &str =
     "SELECT * FROM claim WHERE state = ?1 AND since < ?2 ORDER BY since LIMIT ?3";
@@ -129,11 +128,16 @@ impl MailQueries<'_> {
         Ok(unsigned(query.query_row([account], |row| row.get(0))?))
     }
 
-    /// What key packages say of a DID: those that stand first, and of very many not all.
+    /// What key packages say of a DID: of each state the claim that came into it last, so that any
+    /// number of accounts that name a DID hide nothing that another says of it.
     pub fn claims(&self, peer: &str) -> Result<Vec<Claim>, StoreError> {
-        // The word of those that stand comes first in the alphabet.
-        let mut query = self.0.prepare_cached(CLAIMS)?;
-        collect(query.query_map(params![peer, to_i64(MAX_CLAIMS)], read_claim)?)
+        let mut query = self.0.prepare_cached(CLAIM)?;
+        let mut claims = Vec::new();
+        for state in ClaimState::ALL {
+            let found = query.query_row(params![peer, state.as_str()], read_claim);
+            claims.extend(found.optional()?);
+        }
+        Ok(claims)
     }
 
     /// What the key packages of an account of atproto say and said.

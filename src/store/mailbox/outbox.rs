@@ -126,6 +126,36 @@ impl MailQueries<'_> {
 }
 
 impl MailTx<'_> {
+    /// Takes messages to be tried: those of [`MailQueries::outbox_due`], none of which is due again
+    /// before `until`, so that what is under way is not taken twice and what a crash has left is
+    /// taken up again.
+    pub fn outbox_take(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+        except: &[String],
+    ) -> Result<Vec<Outbound>, StoreError> {
+        let taken = self.outbox_due(now, limit, except)?;
+        let mut put_off = self
+            .conn()
+            .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 1 WHERE id = ?1")?;
+        for message in &taken {
+            put_off.execute(params![message.id, until.millis()])?;
+        }
+        Ok(taken)
+    }
+
+    /// Makes due what was taken and neither put off nor done: for a start, when nothing is under
+    /// way. Returns how many messages that were.
+    pub fn outbox_recover(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let recovered = self
+            .conn()
+            .prepare_cached("UPDATE outbound SET next_at = ?1, taken = 0 WHERE taken = 1")?
+            .execute([now.millis()])?;
+        Ok(recovered as u64)
+    }
+
     /// Stores a message for elsewhere, once: the same bytes for the same destination are a
     /// duplicate while they wait. Its end is the relay worker's affair: nothing here removes a
     /// message because its time has come.
@@ -183,7 +213,7 @@ impl MailTx<'_> {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut put_off = self.conn().prepare_cached(
-            "UPDATE outbound SET attempts = attempts + 1, next_at = ?2 WHERE id = ?1
+            "UPDATE outbound SET attempts = attempts + 1, next_at = ?2, taken = 0 WHERE id = ?1
              RETURNING destination",
         )?;
         let destination: Option<String> = put_off

@@ -35,7 +35,9 @@ pub(super) const PUSH: &str = "INSERT INTO message
 
 pub(super) const READ: &str = "SELECT hash, stored_at, expires_at, body FROM message WHERE id = ?1";
 
-pub(super) const WAITS: &str = "SELECT 1 FROM message WHERE recipient = ?1 AND hash = ?2";
+pub(super) const PROLONG: &str = "UPDATE message SET expires_at = max(expires_at, ?3),
+   available_at = min(available_at, max(stored_at + 1, ?4))
+ WHERE recipient = ?1 AND hash = ?2";
 
 pub(super) const ACK: &str = "DELETE FROM message WHERE recipient = ?1 AND hash = ?2";
 
@@ -165,7 +167,8 @@ impl MailQueries<'_> {
 
 impl MailTx<'_> {
     /// Stores a message for a recipient, once: the same bytes are a duplicate while they wait, and
-    /// a new message after they were acknowledged. Counters of the recipient and of the whole file
+    /// a new message after they were acknowledged. Of a duplicate's times the later end and the
+    /// earlier beginning count. Counters of the recipient and of the whole file
     /// change with it.
     pub fn push(&self, push: &Push<'_>, quota: &Quota) -> Result<Pushed, StoreError> {
         let size = to_i64(push.body.len());
@@ -185,8 +188,13 @@ impl MailTx<'_> {
             return Ok(Pushed::Stored(self.conn().last_insert_rowid()));
         }
         // A repeated message is no news to a full queue either.
-        let mut waits = self.conn().prepare_cached(WAITS)?;
-        if waits.exists(params![push.recipient, push.hash])? {
+        let prolonged = self.conn().prepare_cached(PROLONG)?.execute(params![
+            push.recipient,
+            push.hash,
+            push.expires_at.millis(),
+            push.available_at.millis(),
+        ])?;
+        if prolonged > 0 {
             return Ok(Pushed::Duplicate);
         }
         let mut counters = self

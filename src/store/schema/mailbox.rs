@@ -42,7 +42,7 @@ CREATE TABLE claim (
   since   INTEGER NOT NULL,
   PRIMARY KEY (account, peer)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX claim_peer ON claim (peer, state);
+CREATE INDEX claim_peer ON claim (peer, state, since);
 CREATE INDEX claim_age ON claim (state, since);
 
 -- Mail that waits. The body stands last, so that nothing else is read through it.
@@ -94,6 +94,7 @@ CREATE TABLE outbound (
   thread      TEXT,                        -- in which thread
   attempts    INTEGER NOT NULL DEFAULT 0,
   next_at     INTEGER NOT NULL,
+  taken       INTEGER NOT NULL DEFAULT 0,  -- 1: under way, and next_at the end of its lease
   created_at  INTEGER NOT NULL,
   expires_at  INTEGER NOT NULL,
   body        BLOB NOT NULL

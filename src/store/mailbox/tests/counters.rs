@@ -102,7 +102,8 @@ impl Model {
         let size = body(text).len() as u64;
         let (messages, bytes) = self.bytes(Some(did));
         let key = (did.to_owned(), text);
-        if self.mail.contains_key(&key) {
+        if let Some(known) = self.mail.get_mut(&key) {
+            *known = ends.max(*known);
             "duplicate"
         } else if messages >= QUOTA.messages || bytes + size > QUOTA.bytes {
             "recipient full"

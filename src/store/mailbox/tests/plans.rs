@@ -34,7 +34,10 @@ fn queries_use_their_indexes() {
         ),
         (queue::PUSH, "SEARCH r USING INTEGER PRIMARY KEY"),
         (queue::READ, "INTEGER PRIMARY KEY"),
-        (queue::WAITS, "INDEX message_hash (recipient=? AND hash=?)"),
+        (
+            queue::PROLONG,
+            "INDEX message_hash (recipient=? AND hash=?)",
+        ),
         (queue::ACK, "INDEX message_hash (recipient=? AND hash=?)"),
         (queue::COUNTS, "INDEX recipient_account (account=?)"),
         (queue::HASHES, "COVERING INDEX message_hash (recipient=?)"),
@@ -56,7 +59,7 @@ fn queries_use_their_indexes() {
         (accounts::LAPSED, "INDEX account_provisional"),
         (accounts::IDLE, "INDEX account_seen"),
         (accounts::RECIPIENTS, "INDEX recipient_account (account=?)"),
-        (accounts::CLAIMS, "INDEX claim_peer (peer=?)"),
+        (accounts::CLAIM, "INDEX claim_peer (peer=? AND state=?)"),
         (
             accounts::CLAIMS_BEFORE,
             "INDEX claim_age (state=? AND since<?)",
@@ -96,7 +99,7 @@ async fn a_statement_is_planned_once() {
     }
     f.write(move |tx| {
         let mut again = Vec::new();
-        for sql in [queue::PUSH, queue::WAITS, queue::ACK, queue::EXPIRE] {
+        for sql in [queue::PUSH, queue::PROLONG, queue::ACK, queue::EXPIRE] {
             // What is bound changes what a partial index could be good for.
             for n in 0..3_i64 {
                 let mut statement = tx.conn().prepare_cached(sql)?;

@@ -137,7 +137,7 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
     assert_eq!(f.texts(all, 0, 9, 99).await, ["now"]);
     let status = f.read(move |q| q.queue(all, at(1))).await;
     assert_eq!((status.messages, status.bytes), (1, 3));
-    assert_eq!(f.push(x, "later").await, Pushed::Duplicate);
+    assert_eq!(f.write(late("later", 60)).await, Pushed::Duplicate);
     let last = f.read(move |q| q.peek(all, 0, 9, 99, at(1))).await[0].id;
 
     let release = |now, limit| f.store.transact(move |tx| tx.release(at(now), limit));
@@ -156,6 +156,45 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
     assert_eq!(due.len(), 3);
     assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"later")])).await, 1);
     assert!(release(99, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_repeated_message_has_the_longer_of_both_lives() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let x = ids[0];
+    let push = move |available, expires| {
+        move |tx: &MailTx<'_>| {
+            let push = Push {
+                available_at: at(available),
+                expires_at: at(expires),
+                ..message(x, "one")
+            };
+            tx.push(&push, &AMPLE)
+        }
+    };
+    let waiting = async |second| {
+        let all = f.read(move |q| q.peek(Queue::Account(a), 0, 9, 99, at(second)));
+        all.await.len()
+    };
+    assert!(matches!(f.write(push(50, 60)).await, Pushed::Stored(_)));
+    assert_eq!(
+        (waiting(40).await, waiting(55).await, waiting(60).await),
+        (0, 1, 0)
+    );
+    assert_eq!(f.write(push(80, 90)).await, Pushed::Duplicate);
+    assert_eq!(
+        (waiting(40).await, waiting(55).await, waiting(89).await),
+        (0, 1, 1)
+    );
+    // Sooner, too; who reads on from the last id is led to it by its release.
+    assert_eq!(f.write(push(10, 20)).await, Pushed::Duplicate);
+    assert_eq!(
+        (waiting(9).await, waiting(10).await, waiting(89).await),
+        (0, 1, 1)
+    );
+    assert_eq!(f.write(move |tx| tx.release(at(10), 9)).await, [x]);
+    assert_eq!(waiting(10).await, 1);
 }
 
 #[tokio::test]
