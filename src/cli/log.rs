@@ -15,6 +15,9 @@ use crate::ingest::WalkProgress;
 /// How often the sign of life of a walk moves.
 const SPIN: Duration = Duration::from_millis(200);
 
+/// What is not logged whatever the filter says.
+const SILENT: &str = "tungstenite=info";
+
 /// Starts the log. Where it goes to a terminal, gives the place for progress bars.
 pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Complaint> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| Complaint {
@@ -22,6 +25,11 @@ pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Com
         message: format!("log.filter {:?}: {error}", settings.filter),
         hint: "a filter is a level such as info, or a list such as atcomm=debug,warn".to_owned(),
     })?;
+    // It logs whole frames, and those of the mediator name who is written to.
+    let filter = match SILENT.parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    };
     let terminal = io::stderr().is_terminal();
     let bars = (terminal && settings.format == LogFormat::Text).then(MultiProgress::new);
     let subscriber = tracing_subscriber::fmt()

@@ -26,6 +26,7 @@ use super::error::Failure;
 use super::params::Params;
 use super::shares::{Share, Shares};
 use super::socket::{self, Sockets};
+use super::xrpc::wrong_verb;
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
 
 /// What metrics call these paths.

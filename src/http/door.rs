@@ -29,6 +29,10 @@ const SILENT_TICKS: u32 = 12;
 /// Longest request head in bytes. Ours take a few hundred.
 const MAX_HEAD: usize = 32 * 1024;
 
+/// Bytes read at a time. The server's buffer grows with what it gets at once, to hundreds of KiB for
+/// each connection that sends much; with this it stays small.
+const MAX_READ: usize = 16 * 1024;
+
 /// Pause after an error that the next attempt would meet again, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -119,13 +123,48 @@ impl Drop for Hold {
     }
 }
 
+/// How far a request head has come. What is read in one piece with its end is not counted: the
+/// server reads as much at once as there is, which may be all of a body.
+#[derive(Default)]
+struct Head {
+    /// Bytes of it.
+    len: usize,
+    /// Whether more than empty lines has come, which may stand before a request.
+    begun: bool,
+    /// Whether its current line is empty so far.
+    empty_line: bool,
+    complete: bool,
+}
+
+impl Head {
+    fn read(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.complete {
+                return;
+            }
+            self.len += 1;
+            match byte {
+                b'\r' => {}
+                b'\n' => {
+                    self.complete = self.begun && self.empty_line;
+                    self.empty_line = true;
+                }
+                _ => {
+                    self.begun = true;
+                    self.empty_line = false;
+                }
+            }
+        }
+    }
+}
+
 /// One connection.
 pub(super) struct Connection {
     stream: TcpStream,
     activity: Arc<Activity>,
 
-    /// Bytes read since the request numbered `head_after` began, and so of the next head.
-    head: usize,
+    /// What was read since the request numbered `head_after` began, and so of the next head.
+    head: Head,
     head_after: u64,
     /// Whether it speaks HTTP/1; not known before its first bytes.
     http1: Option<bool>,
@@ -144,7 +183,7 @@ impl Connection {
         Self {
             stream,
             activity: Arc::default(),
-            head: 0,
+            head: Head::default(),
             head_after: 0,
             http1: None,
             tick,
@@ -178,7 +217,7 @@ impl Connection {
                 continue;
             }
             // A new connection owes its first head; an old one the rest of what it has begun.
-            let in_head = self.head_after == begun && self.head > 0;
+            let in_head = self.head_after == begun && self.head.len > 0;
             let owes = begun == 0 || (in_head && self.http1 == Some(true));
             self.waiting = if owes { self.waiting + 1 } else { 0 };
             self.silent += 1;
@@ -213,24 +252,27 @@ impl AsyncRead for Connection {
         let begun = this.activity.begun.load(Ordering::Relaxed);
         if begun != this.head_after {
             this.head_after = begun;
-            this.head = 0;
+            this.head = Head::default();
         }
-        if this.head > MAX_HEAD && this.http1 == Some(true) {
+        if this.head.len > MAX_HEAD && this.http1 == Some(true) {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let room = buf.remaining().min(MAX_READ);
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
         if read.is_pending() {
             this.pass_time(cx)?;
             return read;
         }
-        let new = buf.filled().get(before..).unwrap_or_default();
+        let new = part.filled();
         if this.http1.is_none() && !new.is_empty() {
             this.http1 = Some(!new.starts_with(b"PRI"));
         }
         if !this.is_busy() {
-            this.head += new.len();
+            this.head.read(new);
         }
+        let len = new.len();
+        buf.advance(len);
         read
     }
 }
@@ -405,6 +447,22 @@ mod tests {
         let mut answer = Vec::new();
         let (_, read) = tokio::join!(pour, reader.read_to_end(&mut answer));
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{read:?}");
+    }
+
+    #[test]
+    fn a_head_ends_with_an_empty_line() {
+        let counted = |pieces: &[&str]| {
+            let mut head = Head::default();
+            pieces.iter().for_each(|piece| head.read(piece.as_bytes()));
+            (head.len, head.complete)
+        };
+        assert_eq!(counted(&["GET / HTTP/1.1\r\nx: y\r\n"]), (22, false));
+        assert_eq!(counted(&["GET /\r\n\r\nbody\n\n"]), (9, true));
+        assert_eq!(counted(&["GET /\r\n", "\r", "\nbody", "more"]), (9, true));
+        assert_eq!(counted(&["GET /\n\nbody"]), (7, true));
+        // Empty lines before a request are no end of it.
+        assert_eq!(counted(&["\r\n\r\n\r\n", "G"]), (7, false));
+        assert_eq!(counted(&["\r\n\r\nG\r\n\r\nbody"]), (9, true));
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use super::pages;
 use super::params::Params;
 use super::tag;
 use crate::directory::{RefusalKind, Rendered};
-use crate::mediator::Mediator;
+use crate::mediator::{ENDPOINT, Mediator};
 use crate::resolve::Resolver;
 use crate::store::PackageState;
 use crate::syntax::{Actor, Did};
@@ -325,13 +325,16 @@ async fn unknown(uri: Uri) -> Failure {
 }
 
 /// The router adds the `Allow` header.
-async fn wrong_verb(method: Method, request: Request) -> Failure {
+pub(super) async fn wrong_verb(method: Method, request: Request) -> Failure {
     let path = request.uri().path();
     let verb = ENDPOINTS
         .iter()
         .find(|endpoint| endpoint.path == path)
         .map(|endpoint| endpoint.verb)
-        .unwrap_or("GET");
+        .unwrap_or(match path {
+            ENDPOINT => "POST, or GET for a WebSocket",
+            _ => "GET",
+        });
     // A method name is an asker's text of any length: only usual ones are repeated.
     let method = if method.as_str().len() <= 10 {
         method.as_str()

@@ -447,7 +447,8 @@ impl<'m> Session<'m, Known> {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
-                if let Some(refused) = lost(&error).filter(|_| !self.wants_answers()) {
+                // Also for relays in between, which understand nothing but the status.
+                if let (Some(refused), Via::Http(_)) = (lost(&error), &self.via) {
                     return Err(refused);
                 }
                 let outcome = match error {

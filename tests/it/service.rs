@@ -203,6 +203,16 @@ impl Service {
         Some(address)
     }
 
+    /// Where its data lies.
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Everything logged so far.
     pub(crate) fn log(&self) -> String {
         self.log

@@ -1,1 +1,351 @@
-//! todo
+//! More of everything than there is room for: each is refused by name, others are served as
+//! before, and memory stays bounded (invariant 7).
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use atcomm::did_peer::{KeyType, PeerDid, Purpose};
+use serde_json::json;
+
+use super::hostile::assert_well;
+use super::{Known, Peer, Socket, forward, mediator, open, post};
+use crate::http::{Answer, RUNTIME, eventually, request, throughout};
+use crate::network::{Network, text};
+use crate::service::Service;
+
+/// Sends to all of `next` at once, by as many tasks as `tasks`.
+fn send_to_each(home: &Known, next: Vec<String>, letter: &[u8], tasks: usize) -> Vec<Answer> {
+    let (next, letter) = (Arc::new(next), Arc::new(letter.to_vec()));
+    let at = Arc::new(AtomicUsize::new(0));
+    let task = || {
+        let (home, next) = (home.clone(), Arc::clone(&next));
+        let (letter, at) = (Arc::clone(&letter), Arc::clone(&at));
+        async move {
+            let mut answers = Vec::new();
+            while let Some(did) = next.get(at.fetch_add(1, Ordering::SeqCst)) {
+                let envelope = home.forward(did, &letter);
+                answers.push(post(home.url(), envelope).await.expect("an answer"));
+            }
+            answers
+        }
+    };
+    RUNTIME.block_on(async {
+        let tasks: Vec<_> = (0..tasks).map(|_| tokio::spawn(task())).collect();
+        let mut answers = Vec::new();
+        for task in tasks {
+            answers.extend(task.await.expect("a sender"));
+        }
+        answers
+    })
+}
+
+/// Somebody of whom nobody has the keys.
+fn nobody(n: usize) -> String {
+    let mut key = [0x5a; 32];
+    key[..8].copy_from_slice(&n.to_be_bytes());
+    let keys = [(Purpose::KeyAgreement, KeyType::X25519, &key[..])];
+    PeerDid::build(&keys, &[])
+        .expect("a DID")
+        .as_str()
+        .to_owned()
+}
+
+/// All that a sender sees of an answer, but for the time.
+fn shape(answer: &Answer) -> String {
+    let headers: Vec<_> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "date")
+        .collect();
+    format!("{} {headers:?} {:?}", answer.status, answer.body)
+}
+
+/// Memory that a service takes up at the moment, in bytes; its own gauge is set now and then.
+fn memory(service: &Service) -> f64 {
+    let path = format!("/proc/{}/status", service.process_id());
+    let status = std::fs::read_to_string(path).expect("the status of a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.expect("its memory").trim().trim_end_matches(" kB");
+    kib.parse::<f64>().expect("a number") * 1024.0
+}
+
+#[test]
+fn inv7_ten_thousand_unknown_recipients_look_like_known_ones_and_leave_nothing() {
+    const STRANGERS: usize = 10_000;
+    let (service, home) = mediator(Network::multikey(), open);
+    let bob = Peer::new();
+    bob.enter(&home);
+    let letter = bob.letter("for whom it may concern");
+    let known = send_to_each(&home, vec![bob.did.clone(); 200], &letter, 16);
+    let before = memory(&service);
+    let strangers = (0..STRANGERS).map(nobody).collect();
+    let unknown = send_to_each(&home, strangers, &letter, 32);
+    let grown = memory(&service) - before;
+    assert_eq!(unknown.len(), STRANGERS);
+    let shapes: BTreeSet<_> = known.iter().chain(&unknown).map(shape).collect();
+    assert_eq!(shapes.len(), 1, "{shapes:?}");
+    assert_eq!(known[0].status, 202);
+    // What is left of each is its allowance, of a few hundred bytes.
+    assert!(grown < 24e6, "{grown} bytes for {STRANGERS} strangers");
+    println!("{STRANGERS} strangers: {grown} bytes");
+    let outcomes =
+        |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
+    assert_eq!((outcomes("unknown"), outcomes("kept")), (10_000.0, 200.0));
+    bob.empty(&home);
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv7_a_flood_to_one_recipient_is_slowed_down_and_holds_up_nobody_else() {
+    let (service, home) = mediator(Network::multikey(), |setup| {
+        open(setup).set("mediator.queue_rate", json!(50))
+    });
+    let victim = Peer::new();
+    let others: Vec<Peer> = (0..10).map(|_| Peer::new()).collect();
+    for peer in others.iter().chain([&victim]) {
+        peer.enter(&home);
+    }
+    let letter = victim.letter("again and again");
+    let flood = {
+        let (home, did, letter) = (home.clone(), victim.did.clone(), letter);
+        std::thread::spawn(move || send_to_each(&home, vec![did; 600], &letter, 16))
+    };
+    for n in 0..10 {
+        for peer in &others {
+            home.take(&home.forward(&peer.did, &peer.letter(&format!("letter {n}"))));
+        }
+    }
+    let answers = flood.join().expect("a flood");
+    let refused: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status != 202)
+        .collect();
+    // Fifty at once, and a few more for each second that it took.
+    assert!(
+        (500..=550).contains(&refused.len()),
+        "{} refused",
+        refused.len()
+    );
+    for answer in refused {
+        assert_eq!(answer.status, 429);
+        assert_eq!(text(&answer.json(), "/error"), "RateLimitExceeded");
+        assert!(
+            answer
+                .header("retry-after")
+                .parse::<u64>()
+                .is_ok_and(|wait| wait > 0)
+        );
+    }
+    for peer in &others {
+        assert_eq!(peer.empty(&home).len(), 10);
+    }
+    // Nobody can find out by it who is known here.
+    let stranger = send_to_each(&home, vec![nobody(1); 60], &others[0].letter("x"), 1);
+    assert_eq!(
+        stranger
+            .iter()
+            .filter(|answer| answer.status == 202)
+            .count(),
+        50
+    );
+    assert_well(&service, &home, &others[0]);
+}
+
+#[test]
+fn inv7_one_address_has_one_allowance() {
+    let (service, home) = mediator(Network::multikey(), |setup| {
+        open(setup).set("mediator.address_rate", json!(100))
+    });
+    let answers = send_to_each(&home, (0..150).map(nobody).collect(), b"{}", 4);
+    let of = |status: u16| {
+        answers
+            .iter()
+            .filter(|answer| answer.status == status)
+            .count()
+    };
+    // What cannot be read costs as much as what can.
+    assert_eq!(of(400) + of(429), 150);
+    assert!((100..=112).contains(&of(400)), "{} were looked at", of(400));
+    assert_eq!(Socket::try_open(&home).err(), Some(429));
+    let limited = service.metric(
+        "atcomm_mediator_refused_total",
+        &[("reason", "rate_limited")],
+    );
+    assert!(limited >= 38.0);
+}
+
+#[test]
+fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
+    let (service, home) = mediator(Network::multikey(), |setup| {
+        open(setup).set("mediator.queue_messages", json!(5))
+    });
+    let [alice, bob, carol] = [(); 3].map(|()| Peer::new());
+    for peer in [&alice, &bob, &carol] {
+        peer.enter(&home);
+    }
+    let letters: Vec<_> = (0..6).map(|n| bob.letter(&format!("letter {n}"))).collect();
+    for letter in &letters[..5] {
+        home.take(&home.forward(&bob.did, letter));
+    }
+    let answer = home.post(&home.forward(&bob.did, &letters[5]));
+    assert_eq!(answer.status, 503);
+    assert_eq!(text(&answer.json(), "/error"), "QueueFull");
+    assert!(
+        answer
+            .header("retry-after")
+            .parse::<u64>()
+            .is_ok_and(|wait| wait > 0)
+    );
+    // Who has a name and wants to know is told in a message.
+    let told = alice.ask(&home, forward(&bob.did, &letters[5]));
+    let report = told.body_of::<super::Report>().expect("a report");
+    assert_eq!(report.code, "e.p.me.res.storage");
+    // What is there already takes no second place, and others have their own.
+    home.take(&home.forward(&bob.did, &letters[0]));
+    home.take(&home.forward(&carol.did, &carol.letter("beside")));
+    let mail = bob.fetch(&home);
+    assert_eq!(mail.len(), 5);
+    assert_eq!(bob.acknowledge(&home, vec![mail[0].0.clone()]), 4);
+    home.take(&home.forward(&bob.did, &letters[5]));
+    assert_eq!(bob.collect(&home, 5).len(), 5);
+    assert_eq!(carol.collect(&home, 1), ["beside"]);
+    assert_well(&service, &home, &carol);
+}
+
+/// The head of a request for an address that promises a body, and its first byte.
+fn slow(home: &Known, len: usize, address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", home.port)).expect("a connection");
+    let head = format!(
+        "POST /didcomm HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\n\
+         content-length: {len}\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).expect("it is read");
+    stream
+}
+
+#[test]
+fn inv7_bodies_that_never_come_hold_up_nobody_and_end() {
+    let (service, home) = mediator(Network::multikey(), |setup| {
+        open(setup)
+            .set("mediator.receive_memory", json!(8 << 20))
+            .set("http.timeout", json!("4s"))
+    });
+    let bob = Peer::new();
+    bob.enter(&home);
+    // Ten times as much as may be received at once.
+    let mut slow: Vec<_> = (0..80).map(|_| slow(&home, 1 << 20, "x")).collect();
+    for n in 0..20 {
+        home.take(&home.forward(&bob.did, &bob.letter(&format!("letter {n}"))));
+    }
+    assert_eq!(bob.collect(&home, 20).len(), 20);
+    for stream in &mut slow {
+        let wait = Some(Duration::from_secs(15));
+        stream.set_read_timeout(wait).expect("a socket");
+        let mut answer = [0; 12];
+        // It is told, or cut.
+        match stream.read(&mut answer) {
+            Ok(0) => {}
+            Ok(_) => assert!(answer.starts_with(b"HTTP/1.1 "), "{answer:?}"),
+            Err(error) => panic!("it is still open: {error}"),
+        }
+    }
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv7_memory_for_bodies_is_bounded() {
+    let (service, home) = mediator(Network::multikey(), |setup| {
+        open(setup).set("mediator.receive_memory", json!(4 << 20))
+    });
+    let bob = Peer::new();
+    bob.enter(&home);
+    let before = memory(&service);
+    // Forty bodies that come but for their last byte.
+    let mut large: Vec<_> = (0..40).map(|_| slow(&home, 1 << 20, "x")).collect();
+    let part = vec![b'x'; (1 << 20) - 2];
+    for stream in &mut large {
+        let patience = Some(Duration::from_millis(30));
+        stream.set_write_timeout(patience).expect("a socket");
+        // What is not read does not go.
+        drop(stream.write_all(&part));
+    }
+    let grown = memory(&service) - before;
+    assert!(
+        grown < 20e6,
+        "{grown} bytes for bodies that are not complete"
+    );
+    println!("40 incomplete bodies of 1 MiB: {grown} bytes");
+    drop(large);
+    eventually("there is room again for the longest of messages", || {
+        (home.post(&vec![b'x'; 1 << 20]).status == 400).then_some(())
+    });
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
+    let (service, home) = mediator(Network::multikey(), |setup| {
+        open(setup)
+            .set("mediator.receive_memory", json!(8 << 20))
+            .set("http.trusted_proxies", json!(["127.0.0.0/8"]))
+    });
+    let bob = Peer::new();
+    bob.enter(&home);
+    let part = vec![b'x'; (1 << 20) - 2];
+    let mut large: Vec<_> = (0..12)
+        .map(|_| slow(&home, 1 << 20, "203.0.113.7"))
+        .collect();
+    for stream in &mut large {
+        let patience = Some(Duration::from_millis(30));
+        stream.set_write_timeout(patience).expect("a socket");
+        drop(stream.write_all(&part));
+    }
+    let post_as = |address: &'static str, envelope: Vec<u8>| {
+        let headers = [("x-forwarded-for", address)];
+        request("POST", &home.url(), &headers, Some(envelope)).status
+    };
+    for n in 0..20 {
+        let letter = home.forward(&bob.did, &bob.letter(&format!("letter {n}")));
+        assert_eq!(post_as("203.0.113.8", letter), 202);
+    }
+    // Its own messages have to wait, and are told to come again.
+    assert_eq!(post_as("203.0.113.7", part), 503);
+    drop(large);
+    assert_eq!(bob.collect(&home, 20).len(), 20);
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv7_sockets_over_the_cap_are_refused_until_one_ends() {
+    for (key, status) in [("address_sockets", 429), ("max_sockets", 503)] {
+        let (service, home) = mediator(Network::multikey(), |setup| {
+            open(setup).set(&format!("mediator.{key}"), json!(3))
+        });
+        let bob = Peer::new();
+        bob.enter(&home);
+        let mut sockets: Vec<_> = (0..2).map(|_| Socket::open(&home)).collect();
+        sockets.push(Socket::live(&home, &bob));
+        for _ in 0..20 {
+            assert_eq!(Socket::try_open(&home).err(), Some(status), "{key}");
+        }
+        // The rest goes on: requests, and the sockets that are open.
+        home.take(&home.forward(&bob.did, &bob.letter("for the socket")));
+        let live = sockets.last_mut().expect("a socket").next();
+        assert_eq!(bob.words(&live.expect("a letter")), "for the socket");
+        sockets.remove(0);
+        eventually("a place is free", || Socket::try_open(&home).ok());
+        drop(sockets);
+        eventually("all places are free", || {
+            (service.metric("atcomm_mediator_sockets", &[]) == 0.0).then_some(())
+        });
+        throughout(Duration::from_millis(100), "they stay so", || {
+            service.metric("atcomm_mediator_sockets", &[]) == 0.0
+        });
+        bob.empty(&home);
+        assert_well(&service, &home, &bob);
+    }
+}

@@ -1,1 +1,380 @@
-//! todo
+//! Messages that are meant to harm: each ends in a refusal or in silence, and mail goes on
+//! (invariant 8).
+
+use atcomm::didcomm::message::ReturnRoute;
+use futures_util::SinkExt as _;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+use super::{Known, Peer, Socket, mediator, open};
+use crate::http::{RUNTIME, eventually, request};
+use crate::network::Network;
+use crate::service::{Service, Setup};
+
+/// A mediator with one recipient.
+fn with_bob(change: impl FnOnce(Setup) -> Setup) -> (Service, Known, Peer) {
+    let (service, home) = mediator(Network::multikey(), |setup| change(open(setup)));
+    let bob = Peer::new();
+    bob.enter(&home);
+    (service, home, bob)
+}
+
+/// Mail is still taken and handed out, and nothing panicked on the way.
+#[track_caller]
+pub(super) fn assert_well(service: &Service, home: &Known, bob: &Peer) {
+    let health = request("GET", &service.url("/xrpc/_health"), &[], None);
+    assert_eq!(health.status, 200, "{}", health.text());
+    home.take(&home.forward(&bob.did, &bob.letter("well")));
+    assert_eq!(bob.collect(home, 1), ["well"]);
+    let log = service.log();
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+/// Anonymous plaintext of any shape.
+fn sealed(home: &Known, plaintext: &str) -> Vec<u8> {
+    super::anoncrypt(
+        plaintext.as_bytes(),
+        std::slice::from_ref(&home.key),
+        super::ContentEncryption::Xc20p,
+    )
+    .expect("an envelope")
+}
+
+#[test]
+fn inv7_bodies_and_frames_over_the_limit_are_refused() {
+    const LIMIT: usize = 32 * 1024;
+    let (service, home, bob) = with_bob(|setup| setup.set("mediator.max_message", json!(LIMIT)));
+    let garbage = |len: usize| vec![b'x'; len];
+    assert_eq!(home.refuse(&garbage(LIMIT), 400), "NotUnpackable");
+    assert_eq!(home.refuse(&garbage(LIMIT + 1), 413), "MessageTooLarge");
+    // Without a length in the head.
+    let status = |len: usize| {
+        let chunks = (0..len / 1024).map(move |_| Ok::<_, std::io::Error>(garbage(1024)));
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+        let request = super::CLIENT.post(home.url()).body(body);
+        let answer = RUNTIME.block_on(async { request.send().await });
+        answer.expect("an answer").status().as_u16()
+    };
+    assert_eq!(status(LIMIT), 400);
+    assert_eq!(status(LIMIT + 1024), 413);
+    // A letter that just fits, and one that does not.
+    let forward = |len: usize| home.forward(&bob.did, &bob.letter(&"x".repeat(len)));
+    let room = (0..LIMIT / 2).rev().step_by(64);
+    let longest = room.map(forward).find(|sealed| sealed.len() <= LIMIT);
+    home.take(&longest.expect("one fits"));
+    assert_eq!(bob.empty(&home).len(), 1);
+    home.refuse(&forward(LIMIT), 413);
+
+    let mut socket = Socket::live(&home, &bob);
+    let long = Frame::Binary(garbage(LIMIT + 1).into());
+    // The service may have closed it before everything was written.
+    drop(RUNTIME.block_on(socket.0.send(long)));
+    assert_eq!(socket.next(), None);
+    assert_well(&service, &home, &bob);
+}
+
+/// A connection that is used again, as mediators do, and a server that reads ahead.
+#[test]
+fn bodies_of_any_length_follow_each_other_on_one_connection() {
+    let (service, home, bob) = with_bob(|setup| setup);
+    let mut chance = Chance(0x5eed);
+    let lengths = [1000, 20_000, 45_000, 150_000, 700_000];
+    let letters = lengths.map(|len| home.forward(&bob.did, &bob.letter(&"x".repeat(len / 3))));
+    for n in 0..150 {
+        let letter = &letters[chance.below(letters.len())];
+        let answer = RUNTIME.block_on(super::post(home.url(), letter.clone()));
+        let answer = answer.unwrap_or_else(|e| panic!("{n}: {} bytes: {e:?}", letter.len()));
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    assert_eq!(bob.empty(&home).len(), letters.len());
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv8_forwards_inside_forwards_end_after_one_layer() {
+    let (service, home, bob) = with_bob(|setup| setup);
+    let mut layers = home.forward(&bob.did, &bob.letter("at the core"));
+    let mut count = 0;
+    // As deep as the limit on messages allows: each layer is a third longer.
+    loop {
+        let next = home.forward(&home.did, &layers);
+        if next.len() > 1 << 20 {
+            break;
+        }
+        (layers, count) = (next, count + 1);
+    }
+    assert!(count > 12, "{count} layers");
+    home.take(&layers);
+    let outcome =
+        |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
+    assert_eq!((outcome("looped"), outcome("kept")), (1.0, 0.0));
+    assert_eq!(bob.status(&home).message_count, 0);
+    // A hundred messages in one forward.
+    let letter: Value = serde_json::from_slice(&bob.letter("one of many")).expect("JSON");
+    let many = |count: usize| {
+        let forward = json!({
+            "id": "many", "type": "https://didcomm.org/routing/2.0/forward",
+            "body": {"next": bob.did},
+            "attachments": vec![json!({"data": {"json": letter}}); count],
+        });
+        sealed(&home, &forward.to_string())
+    };
+    home.refuse(&many(100), 400);
+    home.refuse(&many(17), 400);
+    home.take(&many(16));
+    assert_eq!(bob.collect(&home, 1), ["one of many"]);
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
+    let (service, home, bob) = with_bob(|setup| setup);
+    let letter: Value = serde_json::from_slice(&bob.letter("hidden")).expect("JSON");
+    let good = json!({
+        "id": "f", "type": "https://didcomm.org/routing/2.0/forward", "typ": "application/didcomm-plain+json",
+        "body": {"next": bob.did}, "attachments": [{"data": {"json": letter}}],
+    });
+    let with = |field: &str, value: Value| {
+        let mut message = good.clone();
+        message[field] = value;
+        message.to_string()
+    };
+    let data = |data: Value| with("attachments", json!([{ "data": data }]));
+    let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
+    for plaintext in [
+        with("body", json!({})),
+        with("body", json!([])),
+        with("body", json!("next")),
+        with("body", json!({"next": 42})),
+        with("body", json!({"next": [bob.did]})),
+        with("body", json!({"next": null})),
+        with("body", json!({"next": ""})),
+        with("body", json!({"next": "x".repeat(5000)})),
+        with(
+            "body",
+            json!({"next": format!("did:peer:2.E{}", "z".repeat(3000))}),
+        ),
+        with("body", json!({"next": "did:peer:4zQm:z"})),
+        with("body", json!({"next": "did:web:"})),
+        with("attachments", json!({})),
+        with("attachments", json!([])),
+        with("attachments", json!([42])),
+        with("attachments", json!([[]])),
+        data(json!({})),
+        data(json!({"json": 42})),
+        data(json!({"json": []})),
+        data(json!({"json": {}})),
+        data(
+            json!({"json": {"protected": "x", "recipients": [], "iv": "", "tag": "", "ciphertext": ""}}),
+        ),
+        data(json!({"base64": "***"})),
+        data(json!({"base64": ""})),
+        data(json!({"base64": 42})),
+        data(json!({"links": ["http://localhost/x"], "hash": "y"})),
+        with("id", json!(42)),
+        with("id", json!("x".repeat(100_000))),
+        with("type", json!(42)),
+        with("type", json!("https://didcomm.org/routing/99.0/forward")),
+        with("type", json!("https://didcomm.org//")),
+        with("type", json!("x".repeat(100_000))),
+        with("to", json!(42)),
+        with("to", json!(["did:peer:2.Ez6LSnobody"])),
+        with("from", json!(bob.did)),
+        with("expires_time", json!("soon")),
+        with("expires_time", json!(1)),
+        with("expires_time", json!(i64::MIN)),
+        with("created_time", json!(1e300)),
+        with("return_route", json!({"all": true})),
+        with("ack", json!([1, 2, 3])),
+        with("thid", json!([])),
+        "{}".to_owned(),
+        "[]".to_owned(),
+        "null".to_owned(),
+        String::new(),
+        "{".to_owned(),
+        good.to_string()
+            .replace("\"id\":\"f\"", "\"id\":\"f\",\"id\":\"g\""),
+        good.to_string()
+            .replacen("{\"next\"", &format!("{{\"deep\":{deep},\"next\""), 1),
+    ] {
+        let answer = home.post(&sealed(&home, &plaintext));
+        let about = &plaintext[..plaintext.len().min(300)];
+        assert!(
+            [202, 400].contains(&answer.status),
+            "{}: {about}",
+            answer.text()
+        );
+        if answer.status == 202 {
+            assert!(answer.body.is_empty(), "{about}");
+        } else {
+            assert_eq!(answer.json()["error"], "NotUnpackable");
+        }
+    }
+    // Not one of them was taken for a letter, except where what is wrong says nothing.
+    let letters = bob.empty(&home);
+    assert!(letters.len() <= 1, "{} letters", letters.len());
+    // The same from somebody who has an account gets reports, and never an error of ours.
+    for (kind, body) in [
+        ("messagepickup/3.0/delivery-request", json!({"limit": -1})),
+        (
+            "messagepickup/3.0/delivery-request",
+            json!({"limit": "many"}),
+        ),
+        (
+            "messagepickup/3.0/messages-received",
+            json!({"message_id_list": {}}),
+        ),
+        (
+            "messagepickup/3.0/messages-received",
+            json!({"message_id_list": vec!["x"; 2000]}),
+        ),
+        (
+            "messagepickup/3.0/status-request",
+            json!({"recipient_did": 42}),
+        ),
+        (
+            "messagepickup/3.0/live-delivery-change",
+            json!({"live_delivery": "perhaps"}),
+        ),
+        (
+            "coordinate-mediation/3.0/recipient-update",
+            json!({"updates": 42}),
+        ),
+        (
+            "coordinate-mediation/3.0/recipient-update",
+            json!({"updates": vec![json!({}); 500]}),
+        ),
+        (
+            "coordinate-mediation/3.0/recipient-query",
+            json!({"paginate": {"limit": -5}}),
+        ),
+        (
+            "discover-features/2.0/queries",
+            json!({"queries": vec![json!({}); 500]}),
+        ),
+        ("trust-ping/99.0/ping", json!({})),
+    ] {
+        let message = json!({
+            "id": super::id(), "type": format!("https://didcomm.org/{kind}"), "body": body,
+        });
+        let message = super::Message::parse(message.to_string().as_bytes()).expect("a message");
+        let told = bob.ask(&home, message.return_route(ReturnRoute::All));
+        assert!(
+            told.kind.ends_with("/problem-report"),
+            "{kind} {body}: {}",
+            told.kind
+        );
+    }
+    assert_well(&service, &home, &bob);
+}
+
+/// Numbers that look like chance and are the same in every run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).expect("a number below the limit")
+    }
+}
+
+#[test]
+fn inv8_500_mutilated_envelopes_do_nothing() {
+    let (service, home, bob) = with_bob(|setup| setup);
+    let sound = home.forward(&bob.did, &bob.letter("sound"));
+    let mut chance = Chance(0x5eed);
+    let mut mutilated = Vec::new();
+    for n in 0..500 {
+        let mut bytes = sound.clone();
+        let at = chance.below(bytes.len());
+        match n % 5 {
+            0 => bytes[at] ^= 1 << chance.below(8),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..(at + chance.below(40) + 1).min(bytes.len()))),
+            3 => {
+                let piece = bytes[chance.below(at + 1)..=at].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => {
+                bytes[at] = u8::try_from(chance.below(256)).expect("a byte");
+            }
+        }
+        mutilated.push(bytes);
+    }
+    let deep = |open: &str, close: &str| {
+        format!("{}{}", open.repeat(100_000), close.repeat(100_000)).into_bytes()
+    };
+    mutilated.extend([
+        Vec::new(),
+        vec![0; 1000],
+        vec![0xff; 1000],
+        b"{}".to_vec(),
+        b"{\"protected\":\"e30\",\"recipients\":[],\"iv\":\"\",\"ciphertext\":\"\",\"tag\":\"\"}"
+            .to_vec(),
+        deep("[", "]"),
+        deep("{\"a\":", "}"),
+        "🦜".repeat(1000).into_bytes(),
+    ]);
+    let mut taken = 0;
+    for bytes in mutilated {
+        let answer = home.post(&bytes);
+        match answer.status {
+            400 => assert_eq!(answer.json()["error"], "NotUnpackable"),
+            // What was changed is no part of the message; it says what it said before.
+            202 => taken += 1,
+            _ => panic!("{}: {}", answer.text(), String::from_utf8_lossy(&bytes)),
+        }
+    }
+    // A byte that replaces itself, and what JSON does not care about.
+    assert!(taken < 10, "{taken} of 508 were taken");
+    let letters = bob.empty(&home);
+    assert!(letters.len() <= 1, "{} letters", letters.len());
+    assert!(letters.iter().all(|letter| bob.words(letter) == "sound"));
+    assert_well(&service, &home, &bob);
+}
+
+#[test]
+fn inv7_a_flood_by_socket_harms_neither_others_nor_what_is_sound_in_it() {
+    let (service, home, bob) = with_bob(|setup| setup);
+    let mut flood = Socket::open(&home);
+    let sound: Vec<_> = (0..200)
+        .map(|n| home.forward(&bob.did, &bob.letter(&format!("letter {n:03}"))))
+        .collect();
+    let sending = std::thread::spawn(move || {
+        RUNTIME.block_on(async {
+            for (n, envelope) in sound.into_iter().enumerate() {
+                for size in 0..9 {
+                    let garbage = Frame::Binary(vec![b'{'; 100 * size + n].into());
+                    flood.0.feed(garbage).await.expect("an open socket");
+                }
+                flood
+                    .0
+                    .feed(Frame::Binary(envelope.into()))
+                    .await
+                    .expect("an open socket");
+            }
+            flood.0.flush().await.expect("an open socket");
+        });
+        flood
+    });
+    let alice = Peer::new();
+    alice.enter(&home);
+    for n in 0..20 {
+        let words = format!("beside {n}");
+        home.take(&home.forward(&alice.did, &alice.letter(&words)));
+    }
+    assert_eq!(alice.collect(&home, 20).len(), 20);
+    let _flood = sending.join().expect("a sender");
+    let mut words = bob.collect(&home, 200);
+    words.sort();
+    words.dedup();
+    assert_eq!(words.len(), 200);
+    eventually("the garbage is counted", || {
+        let reason = [("reason", "unreadable")];
+        (service.metric("atcomm_mediator_refused_total", &reason) >= 1800.0).then_some(())
+    });
+    assert_well(&service, &home, &bob);
+}

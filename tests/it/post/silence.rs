@@ -1,1 +1,105 @@
-//! todo
+//! Invariant 9: neither the log nor a metric tells who writes to whom, or what.
+
+use serde_json::json;
+
+use super::strangers::{Fake, relay_status};
+use super::{Peer, Socket, forward, mediator};
+use crate::http::eventually;
+use crate::network::Network;
+
+/// Everything that a mediator does, as loudly as it can say it.
+#[test]
+fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
+    let network = Network::multikey();
+    let (service, home) = mediator(network, |setup| {
+        setup
+            .set("log.filter", json!("trace"))
+            .set("mediator.report_unknown", json!(true))
+            .set("mediator.queue_messages", json!(3))
+            .set("mediator.relay.give_up", json!("1s"))
+    });
+    let [alice, bob, nobody] = [(); 3].map(|()| Peer::new());
+    let package = |peer: &Peer| json!({"did": peer.did, "mediators": [home.did]});
+    let accounts = [
+        network.enrolled("alice", 0, package(&alice)),
+        network.enrolled("bob", 1, package(&bob)),
+    ];
+    for (account, peer) in accounts.iter().zip([&alice, &bob]) {
+        service.refresh(&account.did).expect("the package");
+        assert!(peer.request(&home, Some(&account.did)));
+        peer.add(&home, &peer.did);
+    }
+    // Named and nameless, by request and by socket, kept, full, unknown, replayed, garbage.
+    let mut live = Socket::live(&home, &bob);
+    let words = "the very words";
+    let named = alice.seal(&home, forward(&bob.did, &bob.letter(words)));
+    home.take(&named);
+    let mut socket = Socket::open(&home);
+    socket.send(home.forward(&bob.did, &bob.letter(words)));
+    for _ in 0..2 {
+        assert_eq!(bob.words(&live.next().expect("a letter")), words);
+    }
+    home.take(&home.forward(&bob.did, &bob.letter(words)));
+    assert_eq!(
+        home.refuse(&home.forward(&bob.did, &bob.letter(words)), 503),
+        "QueueFull"
+    );
+    assert_eq!(bob.empty(&home).len(), 3);
+    home.take(&home.forward(&nobody.did, &nobody.letter(words)));
+    home.post(&nobody.seal(&home, forward(&nobody.did, &nobody.letter(words))));
+    nobody.request(&home, None);
+    let status = super::pickup::Request::Status {
+        recipient_did: Some(bob.did.clone()),
+    };
+    let status = alice.seal(&home, status.write(super::pickup::Version::V3, super::id()));
+    assert_eq!(
+        [home.post(&status).status, home.post(&status).status],
+        [202, 202]
+    );
+    home.refuse(&alice.letter(words), 400);
+    // On to another mediator, which refuses it, and a report about that.
+    let refusing = Fake::start(|_, _| (400, None));
+    let parcel = refusing.known.forward(&nobody.did, &nobody.letter(words));
+    home.take(&alice.seal(
+        &home,
+        forward(&refusing.known.did, &parcel).thid("the thread"),
+    ));
+    alice.report(&home);
+    let away = Fake::start(|_, _| (503, None));
+    home.take(&alice.seal(&home, forward(&away.known.did, &parcel).thid("the thread")));
+    alice.report(&home);
+    eventually("all is carried out", || {
+        (relay_status(&service)["waiting"] == 0).then_some(())
+    });
+
+    let (log, metrics) = (service.log(), service.metrics_page());
+    // It is loud indeed.
+    assert!(
+        log.contains("DEBUG atcomm") && log.contains(" TRACE "),
+        "{log}"
+    );
+    assert!(
+        metrics.contains("atcomm_mediator_forwards_total"),
+        "{metrics}"
+    );
+    let mut secrets = vec![words.to_owned(), "the thread".to_owned()];
+    for peer in [&alice, &bob, &nobody] {
+        let key = peer.did.split(".E").nth(1).expect("a key");
+        secrets.push(key[..40].to_owned());
+    }
+    for secret in &secrets {
+        for (name, text) in [("log", &log), ("metrics", &metrics)] {
+            let line = text.lines().find(|line| line.contains(secret.as_str()));
+            assert_eq!(line, None, "{secret} in the {name}");
+        }
+    }
+    // An account's DID may stand in the log, where it was looked at; never beside another.
+    for line in log.lines().chain(metrics.lines()) {
+        let both = accounts.iter().all(|account| line.contains(&account.did));
+        assert!(!both, "{line}");
+    }
+    for account in &accounts {
+        assert!(!metrics.contains(&account.did), "{metrics}");
+        assert!(!relay_status(&service).to_string().contains(&account.did));
+    }
+}
