@@ -83,14 +83,6 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         }))
 }
 
-async fn wrong_verb(uri: Uri) -> Failure {
-    let verbs = match uri.path() {
-        ENDPOINT => "this path takes POST, and GET for a WebSocket",
-        _ => "this path takes GET",
-    };
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", verbs)
-}
-
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
     cacheable(DID_DOCUMENT, shared.mediator.did_document())
 }
