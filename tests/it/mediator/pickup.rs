@@ -157,7 +157,9 @@ fn a_forward_to_the_mediator_itself_is_opened_once_more() {
             let fields = json!({
                 "next": client.did, "packed": letter.packed, "form": form, "through": through,
             });
-            assert_eq!(client.try_forward(fields)["status"], 202);
+            // Round and round it does not go, and is not taken for delivered, either.
+            let status = if kept == 1 { 202 } else { 400 };
+            assert_eq!(client.try_forward(fields)["status"], status, "{through:?}");
             waiting += kept;
             assert_eq!(client.waiting(None), waiting, "{through:?}");
         }

@@ -155,12 +155,21 @@ fn malformed_bodies_are_named_by_their_type() {
             "discover-features/2.0/queries",
             json!({"queries": [{"match": "*"}]}),
         ),
-        ("routing/2.0/forward", json!({})),
     ] {
         let kind = format!("{site}/{kind}");
         let answer = client.say(&kind, body);
         client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
     }
+    // A forward over HTTP is refused by its status, which relays in between understand, too.
+    let kind = format!("{site}/routing/2.0/forward");
+    assert_eq!(client.say(&kind, json!({}))["status"], 400);
+    let (socket, forward) = (client.socket(), client.message(&kind, json!({})));
+    let by_socket = json!({"message": forward, "socket": socket, "return_route": "all"});
+    client.tell("send", by_socket);
+    let report = client.frame(&socket);
+    assert_eq!(report["message"]["body"]["code"], format!("e.p.msg.{kind}"));
+    assert_eq!(report["message"]["pthid"], forward["id"]);
+
     let mut update = json!({"updates": []});
     for _ in 0..101 {
         let one = json!({"recipient_did": client.did, "action": "add"});
