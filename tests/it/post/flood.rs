@@ -200,8 +200,11 @@ fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
             .parse::<u64>()
             .is_ok_and(|wait| wait > 0)
     );
-    // Who has a name and wants to know is told in a message.
-    let told = alice.ask(&home, forward(&bob.did, &letters[5]));
+    // A socket has no status: who has a name and wants answers is told in a message.
+    let mut socket = Socket::open(&home);
+    let named = forward(&bob.did, &letters[5]).return_route(super::ReturnRoute::All);
+    socket.send(alice.seal(&home, named));
+    let told = alice.open(&home, &socket.next().expect("an answer"));
     let report = told.body_of::<super::Report>().expect("a report");
     assert_eq!(report.code, "e.p.me.res.storage");
     // What is there already takes no second place, and others have their own.
@@ -312,8 +315,8 @@ fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
         let letter = home.forward(&bob.did, &bob.letter(&format!("letter {n}")));
         assert_eq!(post_as("203.0.113.8", letter), 202);
     }
-    // Its own messages have to wait, and are told to come again.
-    assert_eq!(post_as("203.0.113.7", part), 503);
+    // Its own messages have to wait.
+    assert_eq!(post_as("203.0.113.7", part), 429);
     drop(large);
     assert_eq!(bob.collect(&home, 20).len(), 20);
     assert_well(&service, &home, &bob);

@@ -105,7 +105,7 @@ fn inv8_forwards_inside_forwards_end_after_one_layer() {
         (layers, count) = (next, count + 1);
     }
     assert!(count > 12, "{count} layers");
-    home.take(&layers);
+    home.refuse(&layers, 400);
     let outcome =
         |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
     assert_eq!((outcome("looped"), outcome("kept")), (1.0, 0.0));

@@ -233,7 +233,7 @@ fn a_forward_to_the_mediator_itself_is_peeled_once() {
     near.take(&twice);
     assert_eq!(bob.collect(&near, 1), ["once"]);
     assert_eq!(looped(), 0.0);
-    near.take(&near.forward(&near.did, &twice));
+    near.refuse(&near.forward(&near.did, &twice), 400);
     assert_eq!(looped(), 1.0);
     assert_eq!(bob.status(&near).message_count, 0);
 }

@@ -13,7 +13,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
-use super::{Known, Peer, forward, mediator, open};
+use super::{Known, Peer, ReturnRoute, Socket, forward, mediator, open};
 use crate::http::{RUNTIME, eventually, throughout};
 use crate::network::{Network, mediator_document, text};
 use crate::service::{Service, Setup};
@@ -125,8 +125,11 @@ fn strangers_have_a_budget_and_those_named_in_key_packages_have_none() {
     let send = |to: &Known| near.forward(&to.did, &parcel(to));
     near.take(&send(&stranger.known));
     near.take(&send(&stranger.known));
-    assert_eq!(near.refuse(&send(&stranger.known), 403), "RelayRefused");
-    assert_eq!(near.refuse(&send(&named.known), 403), "RelayRefused");
+    assert_eq!(
+        near.refuse(&send(&stranger.known), 429),
+        "RateLimitExceeded"
+    );
+    assert_eq!(near.refuse(&send(&named.known), 429), "RateLimitExceeded");
     // A key package is what makes a mediator known.
     let package = json!({"mediators": [named.known.did]});
     let account = network.enrolled("named", 0, package);
@@ -140,7 +143,7 @@ fn strangers_have_a_budget_and_those_named_in_key_packages_have_none() {
     // With the record goes the favour.
     account.put(json!({}));
     service.refresh(&account.did).expect("another package");
-    assert_eq!(near.refuse(&send(&named.known), 403), "RelayRefused");
+    assert_eq!(near.refuse(&send(&named.known), 429), "RateLimitExceeded");
 }
 
 #[test]
@@ -156,11 +159,13 @@ fn without_a_budget_only_the_operators_choice_is_carried_to() {
     eventually("it is delivered", || {
         (chosen.received().len() == 1).then_some(())
     });
-    // Who asks for answers has one.
+    // By a socket, which has no status, who asks for answers has one.
     let alice = Peer::new();
     let outer = forward(&stranger.known.did, &parcel(&stranger.known));
     let id = outer.id.clone();
-    let told = alice.ask(&near, outer);
+    let mut socket = Socket::open(&near);
+    socket.send(alice.seal(&near, outer.return_route(ReturnRoute::All)));
+    let told = alice.open(&near, &socket.next().expect("an answer"));
     assert!(told.kind.ends_with("/problem-report"), "{}", told.kind);
     assert_eq!(told.pthid, Some(id));
     assert!(stranger.received().is_empty());
