@@ -447,8 +447,7 @@ impl<'m> Session<'m, Known> {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
-                // Also for relays in between, which understand nothing but the status.
-                if let (Some(refused), Via::Http(_)) = (lost(&error), &self.via) {
+                if let Some(refused) = lost(&error).filter(|_| !self.wants_answers()) {
                     return Err(refused);
                 }
                 let outcome = match error {

@@ -269,7 +269,7 @@ impl Peer {
         let answer = self.ask(mediator, ask.write(coordination::Version::V3, id()));
         match coordination::Reply::of(&answer).expect("an answer") {
             Some((_, coordination::Reply::Grant { routing_did })) => {
-                assert_eq!(routing_did, [mediator.did.as_str()]);
+                assert_eq!(routing_did, std::slice::from_ref(&mediator.did));
                 true
             }
             Some((_, coordination::Reply::Deny)) => false,

@@ -92,6 +92,7 @@ fn the_invitation_is_read_as_json_and_out_of_a_link() {
         BASE64URL_NOPAD.encode(other.to_string().as_bytes()),
         BASE64URL_NOPAD.encode(b"{}"),
         "%25".to_owned(),
+        format!("{carried}&_oob={carried}"),
         String::new(),
     ] {
         let refused = get(&mediator, &format!("/invitation?_oob={oob}"));

@@ -136,3 +136,32 @@ fn a_forward_that_cannot_be_carried_is_never_taken_for_delivered() {
     }
     assert_eq!(client.waiting(None), 0);
 }
+
+#[test]
+fn a_forward_to_the_mediator_itself_is_opened_once_more() {
+    let mediator = Mediator::open();
+    let client = mediator.member();
+    let document = super::get(&mediator, "/.well-known/did.json").json();
+    let know = json!({"did": mediator.web, "document": document});
+    client.script().op("know", know);
+    let (twin, web) = (&mediator.did, &mediator.web);
+    let mut waiting = 0;
+    for (through, kept) in [
+        (vec![twin, twin], 1),
+        (vec![twin, web], 1),
+        (vec![web, twin], 1),
+        (vec![twin, twin, web], 0),
+    ] {
+        for form in ["json", "base64"] {
+            let letter = client.letter_of(&client.did, form);
+            let fields = json!({
+                "next": client.did, "packed": letter.packed, "form": form, "through": through,
+            });
+            // Round and round it does not go, and is not taken for delivered, either.
+            let status = if kept == 1 { 202 } else { 400 };
+            assert_eq!(client.try_forward(fields)["status"], status, "{through:?}");
+            waiting += kept;
+            assert_eq!(client.waiting(None), waiting, "{through:?}");
+        }
+    }
+}

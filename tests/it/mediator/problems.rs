@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Client, GREETING, Mediator, VERSIONS, assert_schema};
 use crate::didcomm::{Library, Script};
+use crate::http::request;
 use crate::network::text;
 
 const REPLAYED: &str = "e.p.crypto.message.dejavu";
@@ -41,6 +42,37 @@ fn the_same_request_twice_is_a_problem_also_after_a_crash() {
     let silent = client.tell("send", json!({"packed": silent["packed"]}));
     assert_eq!(silent["status"], 202);
     assert_eq!(client.waiting(None), 1);
+}
+
+#[test]
+fn of_the_same_request_at_the_same_time_one_is_carried_out() {
+    let mediator = Mediator::open();
+    let client = mediator.client();
+    for round in 0..5 {
+        let packed = client.tell("request", json!({"post": false}));
+        let body = text(&packed, "/packed").as_bytes();
+        let post = || {
+            let url = mediator.url("/didcomm");
+            request("POST", &url, &[], Some(body.to_vec()))
+        };
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..8).map(|_| scope.spawn(post)).collect();
+            let ended = running.into_iter().map(|one| one.join());
+            ended.map(|answer| answer.expect("an answer")).collect()
+        });
+        let granted = answers.iter().filter(|answer| {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let opened = client
+                .script()
+                .op("unpack", json!({"packed": answer.text()}));
+            let message = &opened["message"];
+            assert_schema(message);
+            let granted = text(message, "/type").ends_with("/mediate-grant");
+            assert!(granted || message["body"]["code"] == REPLAYED, "{message}");
+            granted
+        });
+        assert_eq!(granted.count(), 1, "in round {round}");
+    }
 }
 
 #[test]
@@ -123,12 +155,22 @@ fn malformed_bodies_are_named_by_their_type() {
             "discover-features/2.0/queries",
             json!({"queries": [{"match": "*"}]}),
         ),
-        ("routing/2.0/forward", json!({})),
     ] {
         let kind = format!("{site}/{kind}");
         let answer = client.say(&kind, body);
         client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
     }
+    // A forward that is none cannot be carried on by anybody: whoever made it is told.
+    let kind = format!("{site}/routing/2.0/forward");
+    let answer = client.say(&kind, json!({}));
+    client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
+    let (socket, forward) = (client.socket(), client.message(&kind, json!({})));
+    let by_socket = json!({"message": forward, "socket": socket, "return_route": "all"});
+    client.tell("send", by_socket);
+    let report = client.frame(&socket);
+    assert_eq!(report["message"]["body"]["code"], format!("e.p.msg.{kind}"));
+    assert_eq!(report["message"]["pthid"], forward["id"]);
+
     let mut update = json!({"updates": []});
     for _ in 0..101 {
         let one = json!({"recipient_did": client.did, "action": "add"});

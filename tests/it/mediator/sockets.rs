@@ -40,6 +40,11 @@ fn text_and_binary_frames_are_messages() {
         let id = ping(&client, &socket, json!({"binary": binary}));
         assert_pong(&client, &socket, &id);
     }
+    // Browsers say which page it is, and are let in.
+    let page = json!({"headers": {"Origin": "https://app.example.com"}});
+    let browser = client.script().op("open", page)["socket"].clone();
+    let id = ping(&client, &browser, json!({}));
+    assert_pong(&client, &browser, &id);
     // What cannot be opened ends nothing, and is not answered.
     for garbage in ["", "hello", "{}"] {
         client.tell("send", json!({"packed": garbage, "socket": socket}));

@@ -34,20 +34,23 @@ pub(super) fn relay_status(service: &Service) -> Value {
 /// How a false mediator answers: by path and by how many it has answered before.
 type Rule = dyn Fn(&str, usize) -> (u16, Option<String>) + Send + Sync;
 
-/// Messages, and at which path they came.
-type Messages = Mutex<Vec<(String, Vec<u8>)>>;
+/// A message that was taken, and by which path it came.
+struct Taken {
+    path: String,
+    message: Vec<u8>,
+}
 
 /// A mediator that takes messages and opens none.
 pub(super) struct Fake {
     pub(super) known: Known,
-    received: Arc<Messages>,
+    received: Arc<Mutex<Vec<Taken>>>,
 }
 
 impl Fake {
     pub(super) fn start(
         rule: impl Fn(&str, usize) -> (u16, Option<String>) + Send + Sync + 'static,
     ) -> Self {
-        let received: Arc<Messages> = Arc::default();
+        let received: Arc<Mutex<Vec<Taken>>> = Arc::default();
         let copy = Arc::clone(&received);
         let rule: Arc<Rule> = Arc::new(rule);
         let listener = RUNTIME.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
@@ -72,20 +75,23 @@ impl Fake {
     /// The messages that came, wherever.
     pub(super) fn received(&self) -> Vec<Vec<u8>> {
         let received = self.received.lock().expect("a list");
-        received
-            .iter()
-            .map(|(_, message)| message.clone())
-            .collect()
+        received.iter().map(|taken| taken.message.clone()).collect()
     }
 
     /// Where messages came.
     fn paths(&self) -> Vec<String> {
         let received = self.received.lock().expect("a list");
-        received.iter().map(|(path, _)| path.clone()).collect()
+        received.iter().map(|taken| taken.path.clone()).collect()
     }
 }
 
-fn answer(document: &str, received: &Messages, rule: &Rule, path: &str, body: &[u8]) -> Response {
+fn answer(
+    document: &str,
+    received: &Mutex<Vec<Taken>>,
+    rule: &Rule,
+    path: &str,
+    body: &[u8],
+) -> Response {
     if path == "/.well-known/did.json" {
         let headers = [(CONTENT_TYPE, "application/did+json")];
         return (headers, document.to_owned()).into_response();
@@ -96,7 +102,10 @@ fn answer(document: &str, received: &Messages, rule: &Rule, path: &str, body: &[
     }
     let mut received = received.lock().expect("a list");
     let (status, location) = rule(path, received.len());
-    received.push((path.to_owned(), body.to_vec()));
+    received.push(Taken {
+        path: path.to_owned(),
+        message: body.to_vec(),
+    });
     let status = StatusCode::from_u16(status).expect("a status");
     match location {
         Some(location) => (status, [(LOCATION, location)]).into_response(),
