@@ -278,7 +278,7 @@ fn inv7_memory_for_bodies_is_bounded() {
     }
     let grown = memory(&service) - before;
     assert!(
-        grown < 20e6,
+        grown < 9e6,
         "{grown} bytes for bodies that are not complete"
     );
     println!("40 incomplete bodies of 1 MiB: {grown} bytes");
@@ -287,6 +287,28 @@ fn inv7_memory_for_bodies_is_bounded() {
         (home.post(&vec![b'x'; 1 << 20]).status == 400).then_some(())
     });
     assert_well(&service, &home, &bob);
+}
+
+/// Connections that stay open, as those of mediators do, after long messages.
+#[test]
+fn inv7_a_connection_that_has_sent_much_keeps_little_memory() {
+    const CONNECTIONS: u32 = 100;
+    let (service, home) = mediator(Network::multikey(), open);
+    let body = vec![b'x'; (1 << 20) - 1];
+    let before = memory(&service);
+    let _idle: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = slow(&home, 1 << 20, "x");
+            stream.write_all(&body).expect("it is read");
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 400");
+            stream
+        })
+        .collect();
+    let each = (memory(&service) - before) / f64::from(CONNECTIONS);
+    assert!(each < 200e3, "{each} bytes for each idle connection");
+    println!("{each} bytes for each idle connection that sent 1 MiB");
 }
 
 #[test]
