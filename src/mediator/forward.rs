@@ -2,6 +2,7 @@
 //!
 //! Source: DIDComm Messaging 2.1, "Routing Protocol 2.0".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -26,7 +27,7 @@ const MAX_DELAY: Duration = Duration::from_secs(3600);
 /// What a forward holds, once it was looked at.
 struct Parcel {
     next: String,
-    messages: Vec<Vec<u8>>,
+    messages: Vec<Arc<[u8]>>,
     /// When it may be handed out, and when it is worth nothing any more.
     available_at: Timestamp,
     expires_at: Option<Timestamp>,
@@ -56,7 +57,7 @@ impl Parcel {
                     "an attachment of the forward is not an encrypted message",
                 ));
             }
-            Ok(bytes.into_owned())
+            Ok(Arc::from(bytes))
         });
         Ok(Self {
             next: next.to_owned(),
@@ -172,7 +173,7 @@ impl Inner {
             count("expired");
             return Ok(false);
         }
-        let Some(recipient) = peers::canonical(&parcel.next) else {
+        let Some(recipient) = peers::queue_name(&parcel.next) else {
             let Some(next) = self.mediator_named(&parcel.next).await? else {
                 // The same commit that mail to somebody known waits for.
                 self.deliver(Vec::new()).await?;
@@ -184,10 +185,10 @@ impl Inner {
             return Ok(false);
         };
         let longest = now.plus(self.settings.time_to_live);
-        let mail = |body: &Vec<u8>| Mail {
+        let mail = |body: &Arc<[u8]>| Mail {
             recipient: recipient.clone(),
             hash: Sha256::digest(body).into(),
-            body: body.clone(),
+            body: Arc::clone(body),
             available_at: parcel.available_at,
             expires_at: parcel.expires_at.unwrap_or(longest).min(longest),
         };

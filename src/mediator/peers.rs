@@ -36,6 +36,21 @@ pub(super) async fn of_sender(mediator: &Inner, message: &[u8]) -> Result<Sender
     }
 }
 
+/// The name of a recipient's queue, as a forward names it. Only the shape is looked at: a queue is
+/// found by its name, and nobody opens one by sending to it, so that reading the keys of every
+/// recipient would gain nothing.
+pub(super) fn queue_name(next: &str) -> Option<String> {
+    let did = next.split_once('#').map_or(next, |(did, _)| did);
+    let plain = did.starts_with("did:peer:2") || did.starts_with("did:key:");
+    if plain && did.len() <= MAX_DID {
+        return Some(did.to_owned());
+    }
+    canonical(did)
+}
+
+/// Longest DID of a recipient, in bytes.
+const MAX_DID: usize = 4096;
+
 /// The name of a recipient's queue, from whatever a forward or an update names it by: a DID, or
 /// the id of one of its keys. `None` for what cannot have a queue here.
 pub(super) fn canonical(text: &str) -> Option<String> {

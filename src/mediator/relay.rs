@@ -85,7 +85,7 @@ impl Next {
 
 /// Messages to be carried on.
 pub(super) struct NewRelay {
-    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) messages: Vec<Arc<[u8]>>,
     /// Who is told when it fails.
     pub(super) sender: Option<Party>,
     /// In which thread, about which message.

@@ -1,6 +1,7 @@
 //! Empties the outbox.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -365,11 +366,12 @@ impl Inner {
         let Some(sealed) = self.seal(message, &sender) else {
             return;
         };
+        let sealed: Arc<[u8]> = sealed.into();
         let now = self.clock.now();
         let mail = Mail {
             recipient: sender.canonical().to_owned(),
             hash: Sha256::digest(&sealed).into(),
-            body: sealed.clone(),
+            body: Arc::clone(&sealed),
             available_at: now,
             expires_at: now.plus(self.settings.time_to_live),
         };
@@ -386,7 +388,7 @@ impl Inner {
         }
         for home in self.elsewhere(sender.canonical()).await.unwrap_or_default() {
             let relay = NewRelay {
-                messages: vec![sealed.clone()],
+                messages: vec![Arc::clone(&sealed)],
                 sender: None,
                 thread: String::new(),
                 id: String::new(),

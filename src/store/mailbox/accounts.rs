@@ -131,13 +131,18 @@ impl MailQueries<'_> {
     /// What key packages say of a DID: of each state the claim that came into it last, so that any
     /// number of accounts that name a DID hide nothing that another says of it.
     pub fn claims(&self, peer: &str) -> Result<Vec<Claim>, StoreError> {
-        let mut query = self.0.prepare_cached(CLAIM)?;
         let mut claims = Vec::new();
         for state in ClaimState::ALL {
-            let found = query.query_row(params![peer, state.as_str()], read_claim);
-            claims.extend(found.optional()?);
+            claims.extend(self.claim_in(peer, *state)?);
         }
         Ok(claims)
+    }
+
+    /// Of the claims on a DID in one state the one that came into it last.
+    pub fn claim_in(&self, peer: &str, state: ClaimState) -> Result<Option<Claim>, StoreError> {
+        let mut query = self.0.prepare_cached(CLAIM)?;
+        let found = query.query_row(params![peer, state.as_str()], read_claim);
+        Ok(found.optional()?)
     }
 
     /// What the key packages of an account of atproto say and said.
