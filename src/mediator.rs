@@ -42,8 +42,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::didcomm::protocol::out_of_band;
 use crate::net::AddressLimiter;
 use crate::resolve::Resolver;
-use crate::store::{MailboxStore, StoreError};
-use crate::syntax::{MediatorDid, Origin, SyntaxError};
+use crate::store::{MailboxStore, ReplayKind, StoreError};
+use crate::syntax::{MediatorDid, Origin, SyntaxError, WebDid};
 
 pub use address::{ENDPOINT, PublicAddress};
 pub use admission::{INACTIVE_MAIL, READING, REPLACED_MAIL};
@@ -212,10 +212,15 @@ impl Mediator {
         );
         admission.catch_up().await?;
         let replays = Replays::default();
-        let known = mailbox.query(|q| q.replays(replay::MAX_REQUESTS)).await?;
-        // Which of them were questions is not told; as either they are refused.
-        replays.changes.restore(&known, clock.now());
-        replays.questions.restore(&known, clock.now());
+        let (changes, questions) = mailbox
+            .query(|q| {
+                let changes = q.replays(ReplayKind::Change, replay::MAX_REQUESTS)?;
+                let questions = q.replays(ReplayKind::Question, replay::MAX_REQUESTS)?;
+                Ok((changes, questions))
+            })
+            .await?;
+        replays.changes.restore(&changes, clock.now());
+        replays.questions.restore(&questions, clock.now());
         tracing::info!(
             did = %address.did(),
             admission = policy.mode().as_str(),
@@ -326,7 +331,7 @@ impl Inner {
         };
         let mailbox = Arc::clone(&self.mailbox);
         tokio::spawn(async move {
-            let noted = mailbox.transact(move |tx| tx.note_replay(seal, now));
+            let noted = mailbox.transact(move |tx| tx.note_replay(ReplayKind::Question, seal, now));
             if let Err(error) = noted.await {
                 tracing::warn!(%error, "a request is not remembered");
             }
@@ -336,6 +341,21 @@ impl Inner {
 
     fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn forget_ended_keys(&self, now: Timestamp) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rest) = keys.without_ended(now) {
+            *keys = Arc::new(rest);
+        }
+    }
+
+    /// Whether a DID, or the id of one of its keys, is this mediator's own, however it is spelt.
+    fn is_own_name(&self, keys: &Keys, name: &str) -> bool {
+        let did = name.split_once('#').map_or(name, |(did, _)| did);
+        let web = || WebDid::parse(did).ok();
+        keys.identity(did).is_some()
+            || web().is_some_and(|web| self.address.did().web() == Some(web))
     }
 
     fn set_keys(&self, keys: Keys) {

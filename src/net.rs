@@ -311,7 +311,8 @@ impl Net {
             let answer = builder.send().await.map_err(|e| request_error(&e))?;
             let retry_after =
                 retry::wanted(answer.status(), answer.headers(), self.inner.clock.now());
-            if let Some(wait) = retry_after {
+            // One recipient's full queue, which anybody can fill, is no word about the host.
+            if let Some(wait) = retry_after.filter(|_| request.priority != Priority::Mail) {
                 self.inner.gate.close(&key, wait);
             }
             let target = redirect_target(&url, &answer).filter(|_| allowed > 0);

@@ -25,7 +25,7 @@ pub use mail_row::{
     Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
     Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome,
 };
-pub use mailbox::{MailQueries, MailTx, MailboxStore};
+pub use mailbox::{MailQueries, MailTx, MailboxStore, ReplayKind};
 pub use row::{
     AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, MediatorRow, Owed, PackageState,
     PendingRow, ProofMethod, SourceCursor, WalkRow,

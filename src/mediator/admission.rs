@@ -159,25 +159,26 @@ fn says(entry: Option<&Entry>, policy: &Policy) -> Says {
     }
 }
 
-/// Claims of one account that ended and are kept: each of them is a queue that takes mail.
-const MAX_ENDED: usize = 4;
+/// Replaced did:peers of one account that still take mail: each is a queue of its own.
+const MAX_TAKING: usize = 4;
 
-/// Keeps the youngest of the claims that have ended.
+/// Claims of one account in all.
+const MAX_CLAIMS: usize = 32;
+
+/// Bounds what an account that rotates without end takes up: of those that were replaced the
+/// youngest take mail, the others can be read as long as they were promised to be.
 fn bounded(mut claims: Vec<Claim>) -> Vec<Claim> {
-    let ended = |claim: &Claim| matches!(claim.state, ClaimState::Replaced | ClaimState::Dropped);
-    let mut ends: Vec<Timestamp> = claims
-        .iter()
-        .filter(|c| ended(c))
-        .map(|c| c.since)
-        .collect();
-    ends.sort_unstable_by(|a, b| b.cmp(a));
-    if let Some(last) = ends.get(MAX_ENDED.saturating_sub(1)).copied() {
-        let mut room = MAX_ENDED;
-        claims.retain(|claim| {
-            let kept = !ended(claim) || (claim.since >= last && room > 0);
-            room -= usize::from(kept && ended(claim));
-            kept
-        });
+    // Those that stand first, then the youngest.
+    claims.sort_by_key(|claim| {
+        let ended = matches!(claim.state, ClaimState::Replaced | ClaimState::Dropped);
+        (ended, std::cmp::Reverse(claim.since))
+    });
+    claims.truncate(MAX_CLAIMS);
+    let replaced = claims
+        .iter_mut()
+        .filter(|c| c.state == ClaimState::Replaced);
+    for claim in replaced.skip(MAX_TAKING) {
+        claim.state = ClaimState::Dropped;
     }
     claims
 }
@@ -236,15 +237,9 @@ fn is_over(claim: &Claim, now: Timestamp) -> bool {
 }
 
 /// Writes the claims of one account. Safe to repeat: nothing is written where nothing changes.
-fn settle(
-    tx: &MailTx<'_>,
-    account: &Did,
-    entry: Option<&Entry>,
-    policy: &Policy,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+fn settle(tx: &MailTx<'_>, account: &Did, says: &Says, now: Timestamp) -> Result<(), StoreError> {
     let old = tx.claims_of(account)?;
-    let next = next_claims(account, &old, &says(entry, policy), now);
+    let next = next_claims(account, &old, says, now);
     for claim in &next {
         if is_over(claim, now) {
             tx.delete_claim(&claim.account, &claim.peer)?;
@@ -334,8 +329,8 @@ impl Admission {
     }
 
     /// Makes all claims anew: those of accounts that name us now, and those we know of. An account
-    /// that the directory does not know has said nothing, and keeps its claims: the directory may
-    /// have been lost, and will find it again.
+    /// that the directory does not know has not said that it is gone: the directory may have been
+    /// lost, and will find it again.
     async fn begin(&self, basis: String) -> Result<i64, StoreError> {
         let mediator = self.policy.mediator.clone();
         let (newest, mark, mut accounts) = self
@@ -383,10 +378,13 @@ impl Admission {
         self.mailbox
             .transact(move |tx| {
                 for (entry, did) in &entries {
-                    // Only a change that is in the log says that an account is gone.
-                    if entry.is_some() || position.is_some() {
-                        settle(tx, did, entry.as_ref(), &policy, now)?;
-                    }
+                    let says = match entry {
+                        // Only a change that is in the log says that an account is gone.
+                        None if position.is_none() && !policy.deny.contains(did) => Says::Paused,
+                        None if position.is_none() => Says::Excluded,
+                        entry => says(entry.as_ref(), &policy),
+                    };
+                    settle(tx, did, &says, now)?;
                 }
                 match position {
                     Some(position) => set_position(tx, position, mark.as_deref()),
@@ -497,6 +495,8 @@ mod tests {
             (true, true)
         );
         let twice = step(&step(&current, &here("b"), 10), &here("c"), 20);
+        let mut twice = twice;
+        twice.sort_by(|a, b| a.peer.cmp(&b.peer));
         assert_eq!(
             twice
                 .iter()
@@ -514,12 +514,21 @@ mod tests {
     #[test]
     fn inv7_an_account_has_few_queues() {
         let mut claims = Vec::new();
-        for second in 0..20 {
+        for second in 0..50 {
             claims = step(&claims, &here(&format!("peer{second}")), second);
         }
-        let peers: BTreeSet<&str> = claims.iter().map(|c| c.peer.as_str()).collect();
-        let newest = ["peer15", "peer16", "peer17", "peer18", "peer19"];
-        assert_eq!(peers, BTreeSet::from(newest));
+        let taking = |peer: u64| allowed(&claims, &format!("peer{peer}"), 50);
+        assert_eq!(taking(49), (true, true));
+        for peer in 45..49 {
+            assert_eq!(taking(peer), (true, true), "{peer}");
+        }
+        for peer in 18..45 {
+            assert_eq!(taking(peer), (false, true), "{peer}");
+        }
+        assert_eq!(taking(17), (false, false));
+        assert_eq!(claims.len(), MAX_CLAIMS);
+        // Long enough after it was replaced, not after it was pushed aside.
+        assert_eq!(allowed(&claims, "peer18", 19 + 14 * DAY), (false, false));
     }
 
     #[test]

@@ -111,38 +111,37 @@ impl<S> Session<'_, S> {
         let (mediator, now) = (self.mediator(), self.now());
         let parcel = Parcel::read(self.message(), &forward.next, now)?;
         let mut parcels = Vec::with_capacity(1);
-        if self.is_ours(&parcel.next) {
+        if mediator.is_own_name(self.keys(), &parcel.next) {
             // Addressed to us inside an envelope that was for us already: one more layer at most,
             // so that nothing goes round in circles.
             for message in &parcel.messages {
                 parcels.push(self.peel(&parcel, message).await?);
             }
         } else {
-            parcels.push(parcel);
+            parcels.push((parcel, sender.cloned()));
         }
         let mut unknown = false;
-        for parcel in parcels {
-            unknown |= mediator.carry(parcel, sender, now).await?;
+        for (parcel, sender) in parcels {
+            unknown |= mediator.carry(parcel, sender.as_ref(), now).await?;
         }
         Ok(unknown && mediator.settings.report_unknown)
     }
 
-    /// Whether a DID, or the id of a key, is this mediator's own.
-    fn is_ours(&self, next: &str) -> bool {
-        let did = next.split_once('#').map_or(next, |(did, _)| did);
-        self.keys().identity(did).is_some()
-    }
-
-    /// The forward inside a forward to ourselves.
-    async fn peel(&self, outer: &Parcel, message: &[u8]) -> Result<Parcel, Refused> {
+    /// The forward inside a forward to ourselves, and its own sender: whoever has put one layer
+    /// more around it has nothing to do with what becomes of it.
+    async fn peel(
+        &self,
+        outer: &Parcel,
+        message: &[u8],
+    ) -> Result<(Parcel, Option<Authenticated>), Refused> {
         let no_forward = || unreadable("what is forwarded to this mediator itself is no forward");
-        let sender = peers::of_sender(self.mediator(), message).await?;
-        let opened = envelope::unpack(message, self.keys(), &sender).map_err(|_| no_forward())?;
+        let opened = peers::open(self.mediator(), self.keys(), message).await?;
+        let opened = opened.map_err(|_| no_forward())?;
         let inner = Message::parse(&opened.plaintext).map_err(|_| no_forward())?;
         let Ok(Request::Forward(forward)) = Request::read(&inner) else {
             return Err(no_forward());
         };
-        if self.is_ours(&forward.next) {
+        if self.mediator().is_own_name(self.keys(), &forward.next) {
             metrics::counter!("atcomm_mediator_forwards_total", "outcome" => "looped").increment(1);
             return Err(unreadable(
                 "it is forwarded to this mediator again and again",
@@ -154,7 +153,7 @@ impl<S> Session<'_, S> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        Ok(parcel)
+        Ok((parcel, opened.sender))
     }
 }
 
@@ -193,32 +192,59 @@ impl Inner {
             expires_at: parcel.expires_at.unwrap_or(longest).min(longest),
         };
         let mail = parcel.messages.iter().map(mail).collect();
-        let delivered = self.deliver(mail).await?;
-        if matches!(delivered.first(), Some(Delivered::Kept(Some(_)))) {
-            count("kept");
-            return Ok(false);
-        }
-        // Nobody reads that queue yet: the package that opened it may be somebody else's, who has
-        // published this did:peer as his own, while its owner lives at another mediator.
-        let kept = matches!(delivered.first(), Some(Delivered::Kept(None)));
+        let (kept, refused) = match self.deliver(mail).await {
+            Ok(delivered) => match delivered.first() {
+                Some(Delivered::Kept(Some(_))) => {
+                    count("kept");
+                    return Ok(false);
+                }
+                // Nobody reads that queue yet: the package that opened it may be somebody else's,
+                // who has published this did:peer as his own, while its owner lives at another
+                // mediator.
+                Some(Delivered::Kept(None)) => (true, None),
+                Some(Delivered::Unknown) | None => (false, None),
+            },
+            // So may be the one that is full, if nobody reads it.
+            Err(Refused::QueueFull) if !self.has_reader(&recipient).await? => {
+                (false, Some(Refused::QueueFull))
+            }
+            Err(refused) => return Err(refused),
+        };
         // What a mediator has sent here by its directory is not sent on by ours.
         let elsewhere = match parcel.relayed {
             true => Vec::new(),
             false => self.elsewhere(&recipient).await?,
         };
-        if elsewhere.is_empty() {
-            count(if kept { "kept" } else { "unknown" });
-            return Ok(!kept);
-        }
+        let (mut relayed, mut refused) = (false, refused);
         for next in elsewhere {
             match self.send_on(next, parcel.relay(sender)).await {
-                Ok(()) => count("relayed"),
-                // It is kept here at least.
-                Err(_) if kept => count("kept"),
-                Err(refused) => return Err(refused),
+                Ok(()) => relayed = true,
+                Err(why) => refused = Some(why),
             }
         }
-        Ok(false)
+        // One copy that is kept is enough: whoever claims this did:peer, too, cannot spoil it.
+        match refused {
+            _ if relayed => {
+                count("relayed");
+                Ok(false)
+            }
+            _ if kept => {
+                count("kept");
+                Ok(false)
+            }
+            Some(refused) => Err(refused),
+            None => {
+                count("unknown");
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether an account reads the queue of a recipient.
+    async fn has_reader(&self, recipient: &str) -> Result<bool, Refused> {
+        let did = recipient.to_owned();
+        let found = self.mailbox.query(move |q| q.recipient(&did)).await?;
+        Ok(found.is_some_and(|one| one.account.is_some()))
     }
 
     /// Where a did:peer lives besides here, as its accounts have published: for each account that
@@ -240,8 +266,9 @@ impl Inner {
                     }
                     mediators.retain(|mediator| mediator.web().is_some());
                     mediators.truncate(MAX_MEDIATORS);
-                    if !mediators.is_empty() {
-                        homes.push(Next::peer(peer.clone(), mediators));
+                    let home = Next::peer(peer.clone(), mediators);
+                    if home.is_somewhere() && !homes.contains(&home) {
+                        homes.push(home);
                     }
                 }
                 Ok(homes)
@@ -250,8 +277,8 @@ impl Inner {
     }
 }
 
-/// Accounts that claim one did:peer whose mediators are tried, and mediators tried in all.
-const MAX_CLAIMANTS: usize = 4;
+/// Accounts that claim one did:peer whose mediators are tried, and mediators of each.
+const MAX_CLAIMANTS: usize = 16;
 const MAX_MEDIATORS: usize = 8;
 
 #[cfg(test)]

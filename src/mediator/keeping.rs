@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::admission::READING;
 use super::session::confirm;
 use super::{Inner, Mediator, replay};
-use crate::store::{ClaimState, StoreError};
+use crate::directory::DROP;
+use crate::store::{ClaimState, ReplayKind, StoreError};
 
 /// How soon a change of the directory counts here.
 const FOLLOW: Duration = Duration::from_secs(1);
@@ -25,6 +26,10 @@ const SLICES: usize = 50;
 /// An account that asked for nothing this long is forgotten; it can register again. Longer than
 /// any message waits, so that nothing is lost by it.
 const IDLE_ACCOUNT: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// A claim whose account was switched off, or is not known to a new directory, ends after the time
+/// after which the directory drops such an account, and the time for reading after that.
+const PAUSED: Duration = READING.saturating_add(DROP);
 
 /// How long it is remembered how it went with a mediator that nothing is carried to any more.
 const IDLE_DESTINATION: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -86,9 +91,7 @@ impl Inner {
 
     async fn tidy(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        if let Some(rest) = self.keys().without_ended(now) {
-            self.set_keys(rest);
-        }
+        self.forget_ended_keys(now);
         for _ in 0..SLICES {
             let expired = self
                 .mailbox
@@ -110,8 +113,12 @@ impl Inner {
                         }
                     }
                     let mut ended = 0;
-                    for state in [ClaimState::Replaced, ClaimState::Dropped] {
-                        let over = tx.claims_before(state, now.minus(READING), SLICE)?;
+                    for (state, time) in [
+                        (ClaimState::Replaced, READING),
+                        (ClaimState::Dropped, READING),
+                        (ClaimState::Inactive, PAUSED),
+                    ] {
+                        let over = tx.claims_before(state, now.minus(time), SLICE)?;
                         ended += over.len();
                         for claim in over {
                             tx.delete_claim(&claim.account, &claim.peer)?;
@@ -132,7 +139,10 @@ impl Inner {
         }
         self.mailbox
             .transact(move |tx| {
-                tx.prune_replays(now.minus(replay::WINDOW), replay::MAX_REQUESTS as u64)?;
+                for kind in [ReplayKind::Change, ReplayKind::Question] {
+                    let keep = replay::MAX_REQUESTS as u64;
+                    tx.prune_replays(kind, now.minus(replay::WINDOW), keep)?;
+                }
                 tx.prune_outcomes(now.minus(IDLE_DESTINATION), SLICE)?;
                 tx.shrink(SPARE_PAGES, SHRINK_PAGES)
             })

@@ -3,11 +3,13 @@
 //! The short form of a did:peer:4 carries none; its keys are known from the long form that its
 //! account was registered under.
 
-use super::{Inner, Refused};
-use crate::didcomm::envelope::{Resolve, sender_did};
+use super::Inner;
+use super::keys::Keys;
+use crate::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
 use crate::didcomm::party::{Party, PartyError};
+use crate::store::StoreError;
 
-/// The party that a message says it is from, looked up before it is opened.
+/// The party that a message says it is from, where it was looked up.
 pub(super) struct Sender(Option<Party>);
 
 impl Resolve for Sender {
@@ -19,20 +21,20 @@ impl Resolve for Sender {
     }
 }
 
-/// Looks up whom a message says it is from, where the DID itself does not tell.
-pub(super) async fn of_sender(mediator: &Inner, message: &[u8]) -> Result<Sender, Refused> {
-    let Some(did) = sender_did(message) else {
-        return Ok(Sender(None));
-    };
-    match Party::resolve(&did) {
-        Ok(party) => Ok(Sender(Some(party))),
-        Err(PartyError::ShortForm) => {
+/// Opens an envelope. Where the DID of its sender does not tell its keys, they are those that its
+/// account was registered under.
+pub(super) async fn open(
+    mediator: &Inner,
+    keys: &Keys,
+    message: &[u8],
+) -> Result<Result<Unpacked, EnvelopeError>, StoreError> {
+    match unpack(message, keys, &Sender(None)) {
+        Err(EnvelopeError::Unresolved { did }) => {
             let account = mediator.mailbox.query(move |q| q.account(&did)).await?;
-            Ok(Sender(
-                account.and_then(|account| Party::resolve(&account.long).ok()),
-            ))
+            let party = account.and_then(|account| Party::resolve(&account.long).ok());
+            Ok(unpack(message, keys, &Sender(party)))
         }
-        Err(_) => Ok(Sender(None)),
+        opened => Ok(opened),
     }
 }
 

@@ -58,6 +58,9 @@ pub(super) struct Next {
     /// For whom the message is wrapped anew; `None`: it is passed on as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
+    /// When the sender wants it to be worth nothing any more, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<i64>,
     /// Id of the forward that it came by, for a report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forward: Option<String>,
@@ -69,6 +72,7 @@ impl Next {
         Self {
             mediators: vec![did],
             peer: None,
+            expires: None,
             forward: None,
         }
     }
@@ -78,8 +82,14 @@ impl Next {
         Self {
             mediators,
             peer: Some(did),
+            expires: None,
             forward: None,
         }
+    }
+
+    /// Whether a mediator is named.
+    pub(super) fn is_somewhere(&self) -> bool {
+        !self.mediators.is_empty()
     }
 }
 
@@ -103,7 +113,7 @@ impl Inner {
         let Ok(did) = MediatorDid::parse(did) else {
             return Ok(None);
         };
-        if did.web().is_none() || did == self.destinations.ours {
+        if did.web().is_none() || did.web() == self.destinations.ours.web() {
             return Ok(None);
         }
         if !self.destinations.allow.contains(&did) {
@@ -139,6 +149,7 @@ impl Inner {
         let expires_at = new.expires_at.unwrap_or(longest).min(longest);
         // The same message on the same way waits once, by whichever forward it came.
         let way = Sha256::new_with_prefix(format!("{:?} {:?} ", next.mediators, next.peer));
+        next.expires = new.expires_at.map(|at| at.millis() / 1000);
         next.forward = Some(new.id);
         let route = serde_json::to_string(&next).map_err(|error| {
             tracing::error!(%error, "a route cannot be written");

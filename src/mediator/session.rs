@@ -18,7 +18,7 @@ use crate::didcomm::message::{Message, ReturnRoute, TypeUri};
 use crate::didcomm::protocol::problem::{Code, Report};
 use crate::didcomm::protocol::routing::Forward;
 use crate::didcomm::protocol::{Body as _, ReadError, Request, coordination, pickup};
-use crate::store::{Account, StoreError};
+use crate::store::{Account, ReplayKind, StoreError};
 
 mod basics;
 mod mediation;
@@ -129,8 +129,8 @@ impl Reply {
 /// Opens a message, does what it asks for and makes the answer.
 pub(super) async fn receive(mediator: &Inner, bytes: &[u8], via: Via) -> Result<Said, Refused> {
     let keys = mediator.keys();
-    let sender = peers::of_sender(mediator, bytes).await?;
-    let opened = envelope::unpack(bytes, &*keys, &sender).map_err(|error| unreadable(&error))?;
+    let opened = peers::open(mediator, &keys, bytes).await?;
+    let opened = opened.map_err(|error| unreadable(&error))?;
     let message = Message::parse(&opened.plaintext)
         .map_err(|_| Refused::Unreadable("its content is not a DIDComm message".into()))?;
     // Signed messages can be shown to others by whoever has received them: not enough to act for
@@ -425,15 +425,19 @@ impl<'m> Session<'m, Known> {
                 // At the same time, and so in one commit.
                 let noted = mediator
                     .mailbox
-                    .transact(move |tx| tx.note_replay(seal, now));
+                    .transact(move |tx| tx.note_replay(ReplayKind::Change, seal, now));
                 let (done, noted) = tokio::join!(self.carry_out(Ok(request.clone())), noted);
-                noted?;
-                done.inspect_err(|_| mediator.replays.changes.forget(&seal))
+                // What was not done, or not noted, may be asked for again.
+                noted
+                    .map_err(Refused::from)
+                    .and(done)
+                    .inspect_err(|_| mediator.replays.changes.forget(&seal))
             }
             // To be told again what one was told gains nothing over waiting for the disk.
             _ if mediator.replays.questions.is_new(self.seal, now) => {
                 mediator.remember(self.seal, now);
-                self.carry_out(request).await
+                let done = self.carry_out(request).await;
+                done.inspect_err(|_| mediator.replays.questions.forget(&self.seal))
             }
             _ => Ok(replayed()),
         }

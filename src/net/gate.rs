@@ -32,8 +32,8 @@ pub enum Priority {
     /// Events, walks, re-proofs.
     #[default]
     Background,
-    /// Mail for other mediators. It takes none of those places: its own are counted where it is
-    /// sent from, and mediators that hang must not keep us from looking at accounts.
+    /// Mail for other mediators. It takes none of those places and has no rate: its own are counted
+    /// where it is sent from, and mediators that hang must not keep us from looking at accounts.
     Mail,
 }
 
@@ -119,7 +119,7 @@ impl Gate {
 
     /// Takes a turn, waiting for it no longer than the settings allow.
     pub(super) async fn enter(&self, key: &HostKey, priority: Priority) -> Result<Turn, NetError> {
-        let (places, delay) = self.book(key)?;
+        let (places, delay) = self.book(key, priority)?;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -167,7 +167,11 @@ impl Gate {
     }
 
     /// Takes a token, now or on credit; the delay is the wait until the credit is paid.
-    fn book(&self, key: &HostKey) -> Result<(Arc<Semaphore>, Duration), NetError> {
+    fn book(
+        &self,
+        key: &HostKey,
+        priority: Priority,
+    ) -> Result<(Arc<Semaphore>, Duration), NetError> {
         let now = self.clock.now();
         let mut table = self.lock();
         let host = self.host(&mut table, key, now);
@@ -176,7 +180,7 @@ impl Gate {
                 retry_after: host.closed_until.since(now),
             });
         }
-        if key.reach == Reach::Operator {
+        if key.reach == Reach::Operator || priority == Priority::Mail {
             return Ok((Arc::clone(&host.places), Duration::ZERO));
         }
         let earned = now.since(host.refilled).as_secs_f64() * self.rate;

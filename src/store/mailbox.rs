@@ -13,6 +13,8 @@ mod outbox;
 mod queue;
 mod replay;
 
+pub use replay::ReplayKind;
+
 #[cfg(test)]
 mod tests;
 

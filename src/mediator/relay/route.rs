@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::super::{Inner, fresh_id};
-use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, ContentEncryption, PublicKey};
 use crate::didcomm::party::Party;
 use crate::didcomm::protocol::routing::Forward;
@@ -40,14 +39,14 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The message as it is sent; worth nothing after `expires_at`.
+    /// The message as it is sent; `expires` is what its sender says, in seconds since 1970.
     pub(super) fn wrap(
         &self,
         message: Vec<u8>,
-        expires_at: Timestamp,
+        expires: Option<i64>,
     ) -> Result<Vec<u8>, RouteError> {
         self.layers.iter().try_fold(message, |inner, (key, next)| {
-            wrap(&inner, key, next, expires_at)
+            wrap(&inner, key, next, expires)
         })
     }
 }
@@ -58,14 +57,13 @@ fn wrap(
     message: &[u8],
     key: &PublicKey,
     next: &str,
-    expires_at: Timestamp,
+    expires: Option<i64>,
 ) -> Result<Vec<u8>, RouteError> {
     let text = String::from_utf8(message.to_vec()).map_err(|_| RouteError::Wrapping)?;
     let raw = RawValue::from_string(text).map_err(|_| RouteError::Wrapping)?;
     let did = key.kid().split_once('#').map_or("", |(did, _)| did);
-    let mut forward = Forward::of(fresh_id(), next, raw)
-        .to(did)
-        .expires_time(expires_at.millis() / 1000);
+    let mut forward = Forward::of(fresh_id(), next, raw).to(did);
+    forward.expires_time = expires;
     forward.relayed = true;
     envelope::anoncrypt(
         &forward.to_vec(),
@@ -124,7 +122,8 @@ impl Inner {
             let Ok(did) = MediatorDid::parse(&service.uri) else {
                 continue;
             };
-            if did.web().is_none() || did == document.did || did == self.destinations.ours {
+            let ours = self.destinations.ours.web();
+            if did.web().is_none() || did == document.did || did.web() == ours {
                 continue;
             }
             let other = self.document(&did).await?;
@@ -221,7 +220,7 @@ mod tests {
             ],
         };
         // White space inside shows that nothing is written anew on the way.
-        let at = Timestamp::from_millis(1_800_000_000_000);
+        let at = Some(1_800_000_000);
         let message = br#"{ "protected": "x",  "recipients": [] }"#.to_vec();
         let mut wrapped = route.wrap(message.clone(), at).unwrap();
         for (key, next) in [

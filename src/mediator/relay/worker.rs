@@ -40,6 +40,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time for all mediators of one message together.
 const ATTEMPT: Duration = Duration::from_secs(60);
 
+/// What is said of a mediator that uses up its time.
+const TOO_LONG: &str = "it takes too long";
+
 /// For how long a message that was taken is nobody else's. A crash delays it by that.
 const LEASE: Duration = Duration::from_secs(90);
 
@@ -62,6 +65,18 @@ enum Attempt {
     Refused(String),
     /// It may go better later, not before the time given.
     Failed(String, Option<Duration>),
+    /// It answers, and does not take this message now.
+    Declined(String, Option<Duration>),
+    /// Limits of ours kept us from trying.
+    NotNow(Duration),
+}
+
+/// What an attempt says about its mediator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Well,
+    Failing,
+    Nothing,
 }
 
 /// Carries what waits in the outbox, until it is told to stop.
@@ -91,7 +106,7 @@ impl Relay {
             Err(error) => tracing::error!(%error, "the outbox cannot be recovered"),
         }
         let mut under_way = UnderWay::new(places);
-        let mut tasks: JoinSet<bool> = JoinSet::new();
+        let mut tasks: JoinSet<Seen> = JoinSet::new();
         let mut next_look = Instant::now();
         loop {
             let room = tasks.len() < places;
@@ -99,9 +114,9 @@ impl Relay {
                 () = stop.cancelled() => break,
                 Some(ended) = tasks.join_next_with_id() => {
                     match ended {
-                        Ok((id, went_well)) => under_way.remove(id, went_well),
+                        Ok((id, seen)) => under_way.remove(id, seen),
                         // The panic hook has written where it was.
-                        Err(error) => under_way.remove(error.id(), false),
+                        Err(error) => under_way.remove(error.id(), Seen::Failing),
                     }
                     // The next one may have waited for this place.
                     next_look = next_look.min(Instant::now() + BREATH);
@@ -111,7 +126,7 @@ impl Relay {
                 () = sleep_until(next_look), if room => {}
             }
             next_look = Instant::now() + PATIENCE;
-            match inner.take(places - tasks.len(), under_way.busy()).await {
+            match inner.take(places - tasks.len(), under_way.rooms()).await {
                 Ok(taken) => {
                     for row in taken {
                         let destination = row.destination.clone();
@@ -129,13 +144,20 @@ impl Relay {
     }
 }
 
-/// What is being delivered. A mediator that failed last time has one place until it takes
-/// something, and all such mediators together have half of them: those that hang do not hold up
-/// those that answer.
+/// What is being delivered. A mediator that failed last time has one place until it answers, and all
+/// such mediators together have half of them: those that hang do not hold up those that answer.
 struct UnderWay {
     places: usize,
     destinations: HashMap<tokio::task::Id, String>,
-    failing: BTreeSet<String>,
+    failing: Arc<BTreeSet<String>>,
+}
+
+/// How many more deliveries each mediator may have.
+struct Rooms {
+    held: BTreeMap<String, usize>,
+    failing: Arc<BTreeSet<String>>,
+    /// What is left for failing ones.
+    left: usize,
 }
 
 impl UnderWay {
@@ -143,7 +165,7 @@ impl UnderWay {
         Self {
             places,
             destinations: HashMap::new(),
-            failing: BTreeSet::new(),
+            failing: Arc::default(),
         }
     }
 
@@ -151,103 +173,120 @@ impl UnderWay {
         self.destinations.insert(id, destination);
     }
 
-    fn remove(&mut self, id: tokio::task::Id, went_well: bool) {
+    fn remove(&mut self, id: tokio::task::Id, seen: Seen) {
         let Some(destination) = self.destinations.remove(&id) else {
             return;
         };
-        if went_well {
-            self.failing.remove(&destination);
-        } else {
-            // Only a few at a time are tried, so that forgetting all of them costs little.
-            if self.failing.len() >= MAX_FAILING {
-                self.failing.clear();
+        match seen {
+            Seen::Nothing => {}
+            Seen::Well if self.failing.contains(&destination) => {
+                Arc::make_mut(&mut self.failing).remove(&destination);
             }
-            self.failing.insert(destination);
+            Seen::Well => {}
+            Seen::Failing => {
+                let failing = Arc::make_mut(&mut self.failing);
+                // They are tried few at a time, so that forgetting all of them costs little.
+                if failing.len() >= MAX_FAILING {
+                    failing.clear();
+                }
+                failing.insert(destination);
+            }
         }
     }
 
-    /// Mediators that get no more places now.
-    fn busy(&self) -> Vec<String> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    fn rooms(&self) -> Rooms {
+        let mut held: BTreeMap<String, usize> = BTreeMap::new();
         for destination in self.destinations.values() {
-            *counts.entry(destination).or_default() += 1;
+            *held.entry(destination.clone()).or_default() += 1;
         }
-        let failing = |destination: &str| self.failing.contains(destination);
-        let held: usize = counts
+        let failing = |destination: &String| self.failing.contains(destination);
+        let hanging: usize = held
             .iter()
-            .filter(|(destination, _)| failing(destination))
-            .map(|(_, count)| count)
+            .filter(|(d, _)| failing(d))
+            .map(|(_, n)| n)
             .sum();
-        let full = |(destination, count): &(&&str, &usize)| {
-            **count >= PER_DESTINATION || failing(destination)
-        };
-        let mut busy: BTreeSet<String> = counts
-            .iter()
-            .filter(full)
-            .map(|(destination, _)| (*destination).to_owned())
-            .collect();
-        if held >= self.places.div_ceil(2) {
-            busy.extend(self.failing.iter().cloned());
+        Rooms {
+            held,
+            failing: Arc::clone(&self.failing),
+            left: self.places.div_ceil(2).saturating_sub(hanging),
         }
-        busy.into_iter().collect()
+    }
+}
+
+impl Rooms {
+    /// Room for one mediator; what a failing one is given is taken from what is left for them.
+    fn of(&mut self, destination: &str) -> usize {
+        let held = self.held.get(destination).copied().unwrap_or(0);
+        if !self.failing.contains(destination) {
+            return PER_DESTINATION.saturating_sub(held);
+        }
+        let room = 1_usize.saturating_sub(held).min(self.left);
+        self.left -= room;
+        room
     }
 }
 
 impl Inner {
     /// Takes messages that are due, so that nobody takes them again for a while.
-    async fn take(&self, free: usize, busy: Vec<String>) -> Result<Vec<Outbound>, StoreError> {
+    async fn take(&self, free: usize, mut rooms: Rooms) -> Result<Vec<Outbound>, StoreError> {
         let now = self.clock.now();
         // Most of the time there is nothing, and looking is not worth a write.
-        let excepted = busy.clone();
-        let due = self
-            .mailbox
-            .query(move |q| Ok(!q.outbox_due(now, 1, &excepted)?.is_empty()))
-            .await?;
-        if !due {
+        if !self.mailbox.query(move |q| q.outbox_is_due(now)).await? {
             return Ok(Vec::new());
         }
         self.mailbox
-            .transact(move |tx| tx.outbox_take(now, now.plus(LEASE), free, &busy))
+            .transact(move |tx| {
+                let room = |destination: &str| rooms.of(destination);
+                tx.outbox_take(now, now.plus(LEASE), free, room)
+            })
             .await
     }
 
-    /// Tries one message and writes what came of it. Says whether its mediator took it.
-    async fn try_row(&self, row: Outbound) -> bool {
+    /// Tries one message and writes what came of it. Says what was seen of its mediator.
+    async fn try_row(&self, row: Outbound) -> Seen {
         let (id, started) = (row.id, self.clock.now());
         let Ok(next) = serde_json::from_str::<Next>(&row.route) else {
             tracing::error!("a route in the outbox cannot be read; its message is given up");
             self.written(self.end(id, Outcome::Refused, started).await);
-            return false;
+            return Seen::Nothing;
         };
         let attempt = match row.expires_at <= started {
             true => Attempt::Failed("its time has ended".to_owned(), None),
-            false => tokio::time::timeout(ATTEMPT, self.attempt(&next, &row))
-                .await
-                .unwrap_or_else(|_| Attempt::Failed("it takes too long".to_owned(), None)),
+            false => self.attempt(&next, &row).await,
         };
         let now = self.clock.now();
-        match attempt {
+        let (why, wait, seen) = match attempt {
             Attempt::Delivered => {
                 self.written(self.end(id, Outcome::Delivered, now).await);
-                return true;
+                return Seen::Well;
             }
             Attempt::Refused(why) => {
                 self.tell(&row, &next, &why).await;
                 self.written(self.end(id, Outcome::Refused, now).await);
+                return Seen::Well;
             }
-            Attempt::Failed(why, wait) => match self.next_attempt(&row, wait, now) {
-                Some(next_at) => {
-                    count("failed");
-                    let put_off = move |tx: &MailTx<'_>| tx.outbox_retry(id, next_at, &why, now);
-                    self.written(self.mailbox.transact(put_off).await);
-                }
-                None => {
-                    self.tell(&row, &next, &why).await;
-                    self.written(self.end(id, Outcome::GivenUp, now).await);
-                }
-            },
+            Attempt::NotNow(wait) if now.plus(wait) < row.expires_at => {
+                let next_at = now.plus(wait.max(PATIENCE));
+                let put_off = move |tx: &MailTx<'_>| tx.outbox_put_off(id, next_at);
+                self.written(self.mailbox.transact(put_off).await);
+                return Seen::Nothing;
+            }
+            Attempt::NotNow(_) => ("there was no time to try".to_owned(), None, Seen::Nothing),
+            Attempt::Declined(why, wait) => (why, wait, Seen::Nothing),
+            Attempt::Failed(why, wait) => (why, wait, Seen::Failing),
+        };
+        match self.next_attempt(&row, wait, now) {
+            Some(next_at) => {
+                count("failed");
+                let put_off = move |tx: &MailTx<'_>| tx.outbox_retry(id, next_at, &why, now);
+                self.written(self.mailbox.transact(put_off).await);
+            }
+            None => {
+                self.tell(&row, &next, &why).await;
+                self.written(self.end(id, Outcome::GivenUp, now).await);
+            }
         }
-        false
+        seen
     }
 
     /// When a message is tried again; `None`: its time is too short for that. The last attempt
@@ -292,8 +331,12 @@ impl Inner {
     /// Tries the mediators of a message in turn; the first that takes it ends the attempt.
     async fn attempt(&self, next: &Next, row: &Outbound) -> Attempt {
         let mut worst = Attempt::Refused("no mediator is named".to_owned());
+        // Each has its part of the time, so that the last is reached although the first ones hang.
+        let share = ATTEMPT / u32::try_from(next.mediators.len().max(1)).unwrap_or(u32::MAX);
         for mediator in &next.mediators {
-            match self.post(mediator, next.peer.as_deref(), row).await {
+            let post = self.post(mediator, next, &row.body);
+            let attempt = tokio::time::timeout(share, post).await;
+            match attempt.unwrap_or_else(|_| Attempt::Failed(TOO_LONG.to_owned(), None)) {
                 Attempt::Delivered => return Attempt::Delivered,
                 // As long as one of them may take it later, there is hope.
                 Attempt::Refused(why) => {
@@ -301,19 +344,19 @@ impl Inner {
                         worst = Attempt::Refused(why);
                     }
                 }
-                failed @ Attempt::Failed(..) => worst = failed,
+                later => worst = later,
             }
         }
         worst
     }
 
-    async fn post(&self, mediator: &MediatorDid, peer: Option<&str>, row: &Outbound) -> Attempt {
-        let route = match self.route(mediator, peer).await {
+    async fn post(&self, mediator: &MediatorDid, next: &Next, message: &[u8]) -> Attempt {
+        let route = match self.route(mediator, next.peer.as_deref()).await {
             Ok(route) => route,
             Err(error @ RouteError::Wrapping) => return Attempt::Refused(error.to_string()),
             Err(error) => return Attempt::Failed(error.to_string(), None),
         };
-        let wrapped = match route.wrap(row.body.clone(), row.expires_at) {
+        let wrapped = match route.wrap(message.to_vec(), next.expires) {
             Ok(wrapped) => bytes::Bytes::from(wrapped),
             Err(error) => return Attempt::Refused(error.to_string()),
         };
@@ -338,10 +381,8 @@ impl Inner {
                     None => return judge(&answer),
                 },
                 Err(error @ NetError::Refused(_)) => return Attempt::Refused(error.to_string()),
-                Err(error) => {
-                    let wait = error.retry_after();
-                    return Attempt::Failed(error.to_string(), wait);
-                }
+                Err(NetError::HostBusy { retry_after }) => return Attempt::NotNow(retry_after),
+                Err(error) => return Attempt::Failed(error.to_string(), None),
             }
         }
         Attempt::Failed("it redirects without end".to_owned(), None)
@@ -433,6 +474,10 @@ fn judge(answer: &Response) -> Attempt {
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNSUPPORTED_MEDIA_TYPE
         | StatusCode::UNPROCESSABLE_ENTITY => Attempt::Refused(why),
+        // A recipient's queue that is full, or a rate that somebody has used up.
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Attempt::Declined(why, answer.retry_after)
+        }
         _ => Attempt::Failed(why, answer.retry_after),
     }
 }
@@ -476,7 +521,13 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [302, 308, 401, 404, 408, 429, 500, 502, 503, 507] {
+        for status in [429, 503] {
+            assert!(
+                matches!(judge(&answer(status, None)), Attempt::Declined(..)),
+                "{status}"
+            );
+        }
+        for status in [302, 308, 401, 404, 408, 500, 502, 507] {
             assert!(
                 matches!(judge(&answer(status, None)), Attempt::Failed(..)),
                 "{status}"
@@ -505,31 +556,38 @@ mod tests {
     #[tokio::test]
     async fn inv7_a_mediator_takes_few_places_and_a_failing_one_fewer() {
         let id = || tokio::spawn(std::future::ready(())).id();
-        let (a, b) = ("did:web:a.example", "did:web:b.example");
+        let (a, b, c) = (
+            "did:web:a.example",
+            "did:web:b.example",
+            "did:web:c.example",
+        );
         let mut under_way = UnderWay::new(4);
         let ids: Vec<_> = (0..4).map(|_| id()).collect();
-        for id in &ids {
-            assert!(under_way.busy().is_empty());
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(under_way.rooms().of(a), PER_DESTINATION - n);
             under_way.insert(*id, a.to_owned());
         }
-        assert_eq!(under_way.busy(), [a]);
+        assert_eq!((under_way.rooms().of(a), under_way.rooms().of(b)), (0, 4));
         // One that has failed gets one place at a time.
-        under_way.remove(ids[0], false);
-        assert_eq!(under_way.busy(), [a]);
-        for id in &ids[1..] {
-            under_way.remove(*id, false);
+        under_way.remove(ids[0], Seen::Nothing);
+        assert_eq!(under_way.rooms().of(a), 1);
+        under_way.remove(ids[1], Seen::Failing);
+        assert_eq!(under_way.rooms().of(a), 0);
+        under_way.remove(ids[2], Seen::Failing);
+        under_way.remove(ids[3], Seen::Failing);
+        assert_eq!(under_way.rooms().of(a), 1);
+        // All that fail together have half of the places, also within one look.
+        for destination in [b, c] {
+            let failed = id();
+            under_way.insert(failed, destination.to_owned());
+            under_way.remove(failed, Seen::Failing);
         }
-        assert!(under_way.busy().is_empty());
-        let retried = id();
-        under_way.insert(retried, a.to_owned());
-        assert_eq!(under_way.busy(), [a]);
-        // All that fail together have half of the places.
-        under_way.failing.insert(b.to_owned());
-        under_way.insert(id(), b.to_owned());
-        under_way.failing.insert("did:web:c.example".to_owned());
-        assert_eq!(under_way.busy(), [a, b, "did:web:c.example"]);
-        under_way.remove(retried, true);
-        assert!(!under_way.failing.contains(a));
-        assert_eq!(under_way.busy(), [b]);
+        let mut rooms = under_way.rooms();
+        assert_eq!([a, b, c].map(|one| rooms.of(one)), [1, 1, 0]);
+        assert_eq!(rooms.of("did:web:d.example"), 4);
+        let answered = id();
+        under_way.insert(answered, a.to_owned());
+        under_way.remove(answered, Seen::Well);
+        assert_eq!(under_way.rooms().of(a), 4);
     }
 }

@@ -165,7 +165,9 @@ impl Inner {
                 if all >= PROVISIONAL_IN_ALL {
                     // The oldest makes room: whoever meant it has published by now, or asks again.
                     for oldest in tx.lapsed_accounts(now.plus(PROVISIONAL), 1)? {
-                        tx.delete_account(oldest.id)?;
+                        if !confirm(tx, &oldest, now)? {
+                            tx.delete_account(oldest.id)?;
+                        }
                     }
                 }
                 enter(

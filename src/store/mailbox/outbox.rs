@@ -40,6 +40,12 @@ struct Due {
 }
 
 impl MailQueries<'_> {
+    /// Whether anything is to be tried by `now`.
+    pub fn outbox_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let mut query = self.0.prepare_cached(HEADS)?;
+        Ok(query.exists([now.millis()])?)
+    }
+
     /// Messages to be tried by `now`, at most `limit`, none for the destinations in `except`.
     /// First the longest due of each destination, then the second of each, and so on: no
     /// destination with many messages holds up another. Can hold fewer than `limit` although more
@@ -50,21 +56,43 @@ impl MailQueries<'_> {
         limit: usize,
         except: &[String],
     ) -> Result<Vec<Outbound>, StoreError> {
+        self.outbox_due_within(now, limit, |destination| {
+            match except.iter().any(|one| one == destination) {
+                true => 0,
+                false => limit,
+            }
+        })
+    }
+
+    /// The same, at most `room` of each destination, which is asked about once, in the order in
+    /// which they are due.
+    pub fn outbox_due_within(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        mut room: impl FnMut(&str) -> usize,
+    ) -> Result<Vec<Outbound>, StoreError> {
         let mut query = self.0.prepare_cached(HEADS)?;
         let mut rows = query.query([now.millis()])?;
         let mut heads = Vec::new();
         while let Some(row) = rows.next()? {
-            let destination: String = row.get(0)?;
-            if !except.contains(&destination) {
-                heads.push((row.get::<_, i64>(1)?, destination));
-            }
+            heads.push((row.get::<_, i64>(1)?, row.get::<_, String>(0)?));
         }
         heads.sort_unstable();
-        heads.truncate(limit);
-        let share = limit.div_ceil(heads.len().max(1));
+        let mut open: Vec<(usize, String)> = Vec::new();
+        for (_, destination) in heads {
+            if open.len() == limit {
+                break;
+            }
+            match room(&destination) {
+                0 => {}
+                room => open.push((room, destination)),
+            }
+        }
+        let share = limit.div_ceil(open.len().max(1));
         let mut due = Vec::new();
-        for (_, destination) in &heads {
-            due.extend(self.due(destination, now, share)?);
+        for (room, destination) in &open {
+            due.extend(self.due(destination, now, share.min(*room))?);
         }
         due.sort_unstable_by_key(|due| (due.rank, due.next_at, due.id));
         due.truncate(limit);
@@ -126,7 +154,7 @@ impl MailQueries<'_> {
 }
 
 impl MailTx<'_> {
-    /// Takes messages to be tried: those of [`MailQueries::outbox_due`], none of which is due again
+    /// Takes messages to be tried: those of [`MailQueries::outbox_due_within`], none of which is due again
     /// before `until`, so that what is under way is not taken twice and what a crash has left is
     /// taken up again.
     pub fn outbox_take(
@@ -134,9 +162,9 @@ impl MailTx<'_> {
         now: Timestamp,
         until: Timestamp,
         limit: usize,
-        except: &[String],
+        room: impl FnMut(&str) -> usize,
     ) -> Result<Vec<Outbound>, StoreError> {
-        let taken = self.outbox_due(now, limit, except)?;
+        let taken = self.outbox_due_within(now, limit, room)?;
         let mut put_off = self
             .conn()
             .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 1 WHERE id = ?1")?;
@@ -157,17 +185,31 @@ impl MailTx<'_> {
     }
 
     /// Stores a message for elsewhere, once: the same bytes for the same destination are a
-    /// duplicate while they wait. Its end is the relay worker's affair: nothing here removes a
+    /// duplicate while they wait, of whose times the later end and the earlier beginning count. Its
+    /// end is the relay worker's affair: nothing here removes a
     /// message because its time has come.
     pub fn outbox_push(
         &self,
         new: &NewOutbound<'_>,
         quota: &OutboxQuota,
     ) -> Result<OutPushed, StoreError> {
-        let mut waits = self
+        let prolonged = self
             .conn()
-            .prepare_cached("SELECT 1 FROM outbound WHERE destination = ?1 AND hash = ?2")?;
-        if waits.exists(params![new.destination, new.hash])? {
+            .prepare_cached(
+                "UPDATE outbound SET expires_at = max(expires_at, ?3),
+                   next_at = iif(taken OR attempts > 0, next_at, min(next_at, ?4)),
+                   sender = coalesce(sender, ?5), thread = iif(sender IS NULL, ?6, thread)
+                 WHERE destination = ?1 AND hash = ?2",
+            )?
+            .execute(params![
+                new.destination,
+                new.hash,
+                new.expires_at.millis(),
+                new.next_at.millis(),
+                new.sender,
+                new.thread,
+            ])?;
+        if prolonged > 0 {
             return Ok(OutPushed::Duplicate);
         }
         let size = new.body.len() as u64;
@@ -201,6 +243,15 @@ impl MailTx<'_> {
                 ":body": new.body,
             })?;
         Ok(OutPushed::Stored(self.conn().last_insert_rowid()))
+    }
+
+    /// Puts a message that was taken off to `next_at`, for reasons that are not its destination's;
+    /// nothing when it is gone.
+    pub fn outbox_put_off(&self, id: i64, next_at: Timestamp) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 0 WHERE id = ?1")?
+            .execute(params![id, next_at.millis()])?;
+        Ok(())
     }
 
     /// Counts an attempt that failed and puts the message off to `next_at`; nothing when it is

@@ -11,12 +11,32 @@ use crate::clock::Timestamp;
 /// writes behind it.
 const PRUNE_SLICE: i64 = 10_000;
 
+/// What a request is about. Each kind is remembered by itself, so that one makes no room for
+/// another to be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayKind {
+    /// It changes something.
+    Change,
+    /// It only asks.
+    Question,
+}
+
+impl ReplayKind {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Change => "replay_change",
+            Self::Question => "replay_question",
+        }
+    }
+}
+
 impl MailQueries<'_> {
-    /// Requests seen lately, the newest first, at most `limit`.
-    pub fn replays(&self, limit: usize) -> Result<Vec<[u8; 16]>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT hash FROM replay ORDER BY id DESC LIMIT ?1")?;
+    /// Requests of a kind seen lately, the newest first, at most `limit`.
+    pub fn replays(&self, kind: ReplayKind, limit: usize) -> Result<Vec<[u8; 16]>, StoreError> {
+        let table = kind.table();
+        let mut query = self.0.prepare_cached(&format!(
+            "SELECT hash FROM {table} ORDER BY id DESC LIMIT ?1"
+        ))?;
         collect(query.query_map([to_i64(limit)], |row| row.get(0))?)
     }
 }
@@ -24,27 +44,39 @@ impl MailQueries<'_> {
 impl MailTx<'_> {
     /// Notes a request by the first 16 bytes of its hash. Returns whether it is new; one that was
     /// seen before keeps its time.
-    pub fn note_replay(&self, hash: [u8; 16], now: Timestamp) -> Result<bool, StoreError> {
+    pub fn note_replay(
+        &self,
+        kind: ReplayKind,
+        hash: [u8; 16],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let table = kind.table();
         let noted = self
             .conn()
-            .prepare_cached(
-                "INSERT INTO replay (hash, seen_at) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING",
-            )?
+            .prepare_cached(&format!(
+                "INSERT INTO {table} (hash, seen_at) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING"
+            ))?
             .execute(params![hash, now.millis()])?;
         Ok(noted > 0)
     }
 
-    /// Forgets requests seen before a time, and all but the newest `keep`; of very many those in
-    /// the first slice. Returns how many.
-    pub fn prune_replays(&self, before: Timestamp, keep: u64) -> Result<u64, StoreError> {
+    /// Forgets requests of a kind seen before a time, and all but the newest `keep`; of very many
+    /// those in the first slice. Returns how many.
+    pub fn prune_replays(
+        &self,
+        kind: ReplayKind,
+        before: Timestamp,
+        keep: u64,
+    ) -> Result<u64, StoreError> {
+        let table = kind.table();
         // Rows leave only from the old end, so that ids count them.
         let pruned = self
             .conn()
-            .prepare_cached(
-                "DELETE FROM replay WHERE id <= (
-                   SELECT max(id) FROM (SELECT id, seen_at FROM replay ORDER BY id LIMIT ?3)
-                   WHERE seen_at < ?1 OR id <= (SELECT max(id) FROM replay) - ?2)",
-            )?
+            .prepare_cached(&format!(
+                "DELETE FROM {table} WHERE id <= (
+                   SELECT max(id) FROM (SELECT id, seen_at FROM {table} ORDER BY id LIMIT ?3)
+                   WHERE seen_at < ?1 OR id <= (SELECT max(id) FROM {table}) - ?2)"
+            ))?
             .execute(params![before.millis(), signed(keep), PRUNE_SLICE])?;
         Ok(pruned as u64)
     }

@@ -130,9 +130,14 @@ CREATE TRIGGER outbound_removed AFTER DELETE ON outbound BEGIN
 END;
 
 -- Requests seen lately, so that a repeated envelope is told from a new one.
-CREATE TABLE replay (
+CREATE TABLE replay_change (
   id      INTEGER PRIMARY KEY,             -- order of arrival
-  hash    BLOB NOT NULL UNIQUE,            -- first 16 bytes of the envelope's sha-256
+  hash    BLOB NOT NULL UNIQUE,            -- 16 bytes of what its sender sealed
+  seen_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE replay_question (
+  id      INTEGER PRIMARY KEY,
+  hash    BLOB NOT NULL UNIQUE,      
   seen_at INTEGER NOT NULL
 ) STRICT;
 
