@@ -83,7 +83,10 @@ fn relay_for_people(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()>
             "{:>8} {:>10} {:>8} {:>8} {:>8}  {}",
             one.waiting, one.delivered, one.failed, one.refused, one.given_up, one.did
         )?;
-        if let (Some(error), true) = (&one.last_error, one.waiting > 0 || one.given_up > 0) {
+        if let (Some(error), true) = (
+            &one.last_error,
+            one.waiting + one.given_up + one.refused > 0,
+        ) {
             let at = one.last_at.as_deref().unwrap_or("");
             writeln!(out, "{:>46}  {at} {error}", "last failure:")?;
         }

@@ -75,16 +75,15 @@ impl Policy {
         self.mode
     }
 
-    /// Whether an account is one whose record counts, whatever stands in it.
-    fn counts(&self, entry: &Entry) -> bool {
+    /// Whether an account lives where it has to.
+    fn is_near(&self, entry: &Entry) -> bool {
         let local = || {
             entry
                 .pds
                 .as_ref()
                 .is_some_and(|pds| self.local.contains(pds))
         };
-        !self.deny.contains(&entry.did)
-            && (self.mode != AdmissionMode::Local || self.allow.contains(&entry.did) || local())
+        self.mode != AdmissionMode::Local || self.allow.contains(&entry.did) || local()
     }
 
     /// Everything that claims depend on besides the directory.
@@ -137,7 +136,7 @@ enum Says {
     Paused,
     /// A package that names this mediator no more, or no package.
     Gone,
-    /// The account does not count here, and its claims end at once.
+    /// The operator does not want the account, and its claims end at once.
     Excluded,
 }
 
@@ -145,8 +144,12 @@ fn says(entry: Option<&Entry>, policy: &Policy) -> Says {
     let Some(entry) = entry else {
         return Says::Gone;
     };
-    if !policy.counts(entry) {
+    if policy.deny.contains(&entry.did) {
         return Says::Excluded;
+    }
+    // One that has moved away takes along what waits.
+    if !policy.is_near(entry) {
+        return Says::Gone;
     }
     match (entry.state, &entry.peer) {
         // Neither of them proves that the account is gone.

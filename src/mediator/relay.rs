@@ -5,6 +5,7 @@
 //! for one of the mediators that its accounts have published. One destination per message; what
 //! cannot be delivered ends in a report to its sender where the sender is known.
 
+mod rooms;
 mod route;
 mod worker;
 

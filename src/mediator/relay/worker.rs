@@ -1,6 +1,5 @@
 //! Empties the outbox.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use url::Url;
 
 use super::super::deliver::{Delivered, Mail};
 use super::super::{Inner, Mediator, fresh_id, random};
+use super::rooms::{Rooms, Seen, UnderWay};
 use super::route::RouteError;
 use super::{NewRelay, Next, pause};
 use crate::clock::Timestamp;
@@ -28,9 +28,6 @@ use crate::syntax::MediatorDid;
 /// How long nothing happens without a bell: for what was put off, and what another process left.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Deliveries under way to one mediator.
-const PER_DESTINATION: usize = 4;
-
 /// How soon is looked again after a delivery has ended.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -40,6 +37,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time for all mediators of one message together.
 const ATTEMPT: Duration = Duration::from_secs(60);
 
+/// What is said of a route that cannot be read.
+const UNREADABLE: &str = "its route cannot be read";
+
 /// What is said of a mediator that uses up its time.
 const TOO_LONG: &str = "it takes too long";
 
@@ -48,9 +48,6 @@ const LEASE: Duration = Duration::from_secs(90);
 
 /// Time for what is under way when the service ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// Mediators remembered as failing.
-const MAX_FAILING: usize = 10_000;
 
 const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 
@@ -69,14 +66,6 @@ enum Attempt {
     Declined(String, Option<Duration>),
     /// Limits of ours kept us from trying.
     NotNow(Duration),
-}
-
-/// What an attempt says about its mediator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    Well,
-    Failing,
-    Nothing,
 }
 
 /// Carries what waits in the outbox, until it is told to stop.
@@ -144,88 +133,6 @@ impl Relay {
     }
 }
 
-/// What is being delivered. A mediator that failed last time has one place until it answers, and all
-/// such mediators together have half of them: those that hang do not hold up those that answer.
-struct UnderWay {
-    places: usize,
-    destinations: HashMap<tokio::task::Id, String>,
-    failing: Arc<BTreeSet<String>>,
-}
-
-/// How many more deliveries each mediator may have.
-struct Rooms {
-    held: BTreeMap<String, usize>,
-    failing: Arc<BTreeSet<String>>,
-    /// What is left for failing ones.
-    left: usize,
-}
-
-impl UnderWay {
-    fn new(places: usize) -> Self {
-        Self {
-            places,
-            destinations: HashMap::new(),
-            failing: Arc::default(),
-        }
-    }
-
-    fn insert(&mut self, id: tokio::task::Id, destination: String) {
-        self.destinations.insert(id, destination);
-    }
-
-    fn remove(&mut self, id: tokio::task::Id, seen: Seen) {
-        let Some(destination) = self.destinations.remove(&id) else {
-            return;
-        };
-        match seen {
-            Seen::Nothing => {}
-            Seen::Well if self.failing.contains(&destination) => {
-                Arc::make_mut(&mut self.failing).remove(&destination);
-            }
-            Seen::Well => {}
-            Seen::Failing => {
-                let failing = Arc::make_mut(&mut self.failing);
-                // They are tried few at a time, so that forgetting all of them costs little.
-                if failing.len() >= MAX_FAILING {
-                    failing.clear();
-                }
-                failing.insert(destination);
-            }
-        }
-    }
-
-    fn rooms(&self) -> Rooms {
-        let mut held: BTreeMap<String, usize> = BTreeMap::new();
-        for destination in self.destinations.values() {
-            *held.entry(destination.clone()).or_default() += 1;
-        }
-        let failing = |destination: &String| self.failing.contains(destination);
-        let hanging: usize = held
-            .iter()
-            .filter(|(d, _)| failing(d))
-            .map(|(_, n)| n)
-            .sum();
-        Rooms {
-            held,
-            failing: Arc::clone(&self.failing),
-            left: self.places.div_ceil(2).saturating_sub(hanging),
-        }
-    }
-}
-
-impl Rooms {
-    /// Room for one mediator; what a failing one is given is taken from what is left for them.
-    fn of(&mut self, destination: &str) -> usize {
-        let held = self.held.get(destination).copied().unwrap_or(0);
-        if !self.failing.contains(destination) {
-            return PER_DESTINATION.saturating_sub(held);
-        }
-        let room = 1_usize.saturating_sub(held).min(self.left);
-        self.left -= room;
-        room
-    }
-}
-
 impl Inner {
     /// Takes messages that are due, so that nobody takes them again for a while.
     async fn take(&self, free: usize, mut rooms: Rooms) -> Result<Vec<Outbound>, StoreError> {
@@ -247,7 +154,10 @@ impl Inner {
         let (id, started) = (row.id, self.clock.now());
         let Ok(next) = serde_json::from_str::<Next>(&row.route) else {
             tracing::error!("a route in the outbox cannot be read; its message is given up");
-            self.written(self.end(id, Outcome::Refused, started).await);
+            self.written(
+                self.end(id, Outcome::Refused, Some(UNREADABLE), started)
+                    .await,
+            );
             return Seen::Nothing;
         };
         let attempt = match row.expires_at <= started {
@@ -257,12 +167,12 @@ impl Inner {
         let now = self.clock.now();
         let (why, wait, seen) = match attempt {
             Attempt::Delivered => {
-                self.written(self.end(id, Outcome::Delivered, now).await);
+                self.written(self.end(id, Outcome::Delivered, None, now).await);
                 return Seen::Well;
             }
             Attempt::Refused(why) => {
                 self.tell(&row, &next, &why).await;
-                self.written(self.end(id, Outcome::Refused, now).await);
+                self.written(self.end(id, Outcome::Refused, Some(&why), now).await);
                 return Seen::Well;
             }
             Attempt::NotNow(wait) if now.plus(wait) < row.expires_at => {
@@ -283,7 +193,7 @@ impl Inner {
             }
             None => {
                 self.tell(&row, &next, &why).await;
-                self.written(self.end(id, Outcome::GivenUp, now).await);
+                self.written(self.end(id, Outcome::GivenUp, Some(&why), now).await);
             }
         }
         seen
@@ -316,14 +226,21 @@ impl Inner {
         }
     }
 
-    async fn end(&self, id: i64, outcome: Outcome, now: Timestamp) -> Result<(), StoreError> {
+    async fn end(
+        &self,
+        id: i64,
+        outcome: Outcome,
+        why: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let why = why.map(str::to_owned);
         count(match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Refused => "refused",
             Outcome::GivenUp => "given_up",
         });
         self.mailbox
-            .transact(move |tx| tx.outbox_done(id, outcome, now))
+            .transact(move |tx| tx.outbox_done(id, outcome, why.as_deref(), now))
             .await?;
         Ok(())
     }
@@ -551,43 +468,5 @@ mod tests {
         ] {
             assert!(target(status, location).is_none(), "{status}");
         }
-    }
-
-    #[tokio::test]
-    async fn inv7_a_mediator_takes_few_places_and_a_failing_one_fewer() {
-        let id = || tokio::spawn(std::future::ready(())).id();
-        let (a, b, c) = (
-            "did:web:a.example",
-            "did:web:b.example",
-            "did:web:c.example",
-        );
-        let mut under_way = UnderWay::new(4);
-        let ids: Vec<_> = (0..4).map(|_| id()).collect();
-        for (n, id) in ids.iter().enumerate() {
-            assert_eq!(under_way.rooms().of(a), PER_DESTINATION - n);
-            under_way.insert(*id, a.to_owned());
-        }
-        assert_eq!((under_way.rooms().of(a), under_way.rooms().of(b)), (0, 4));
-        // One that has failed gets one place at a time.
-        under_way.remove(ids[0], Seen::Nothing);
-        assert_eq!(under_way.rooms().of(a), 1);
-        under_way.remove(ids[1], Seen::Failing);
-        assert_eq!(under_way.rooms().of(a), 0);
-        under_way.remove(ids[2], Seen::Failing);
-        under_way.remove(ids[3], Seen::Failing);
-        assert_eq!(under_way.rooms().of(a), 1);
-        // All that fail together have half of the places, also within one look.
-        for destination in [b, c] {
-            let failed = id();
-            under_way.insert(failed, destination.to_owned());
-            under_way.remove(failed, Seen::Failing);
-        }
-        let mut rooms = under_way.rooms();
-        assert_eq!([a, b, c].map(|one| rooms.of(one)), [1, 1, 0]);
-        assert_eq!(rooms.of("did:web:d.example"), 4);
-        let answered = id();
-        under_way.insert(answered, a.to_owned());
-        under_way.remove(answered, Seen::Well);
-        assert_eq!(under_way.rooms().of(a), 4);
     }
 }

@@ -273,7 +273,7 @@ impl MailTx<'_> {
         let Some(destination) = destination else {
             return Ok(());
         };
-        let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+        let error = short(error);
         self.conn()
             .prepare_cached(
                 "UPDATE destination SET failed = failed + 1, last_error = ?2, last_at = ?3
@@ -283,11 +283,13 @@ impl MailTx<'_> {
         Ok(())
     }
 
-    /// Ends a message and counts how. Returns whether it was still there. Idempotent.
+    /// Ends a message and counts how; why it was not delivered is kept as the destination's last
+    /// error. Returns whether it was still there. Idempotent.
     pub fn outbox_done(
         &self,
         id: i64,
         outcome: Outcome,
+        why: Option<&str>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut remove = self
@@ -300,13 +302,15 @@ impl MailTx<'_> {
         self.conn()
             .prepare_cached(
                 "UPDATE destination SET delivered = delivered + ?2, refused = refused + ?3,
-                   given_up = given_up + ?4, last_at = ?5 WHERE did = ?1",
+                   given_up = given_up + ?4, last_error = coalesce(?5, last_error), last_at = ?6
+                 WHERE did = ?1",
             )?
             .execute(params![
                 destination,
                 outcome == Outcome::Delivered,
                 outcome == Outcome::Refused,
                 outcome == Outcome::GivenUp,
+                why.map(short),
                 now.millis()
             ])?;
         Ok(true)
@@ -321,6 +325,11 @@ impl MailTx<'_> {
             .execute(params![before.millis(), to_i64(limit)])?;
         Ok(pruned as u64)
     }
+}
+
+/// A reason in the length that is kept.
+fn short(error: &str) -> String {
+    error.chars().take(MAX_ERROR_CHARS).collect()
 }
 
 fn read_outbound(row: &Row<'_>) -> Result<Outbound, rusqlite::Error> {

@@ -255,7 +255,8 @@ fn apply(tx: &MailTx<'_>, model: &mut Model, step: &Step, now: i64) {
             let others: Vec<_> = (0..3).map(|n| format!("did:web:d{n}")).collect();
             let others: Vec<_> = others.into_iter().filter(|d| *d != destination).collect();
             for due in tx.outbox_due(at(now), 9, &others).unwrap() {
-                tx.outbox_done(due.id, Outcome::Delivered, at(now)).unwrap();
+                tx.outbox_done(due.id, Outcome::Delivered, None, at(now))
+                    .unwrap();
             }
             assert_eq!(tx.outbox_of(&destination).unwrap(), (0, 0));
         }

@@ -188,6 +188,11 @@ async fn a_group_that_the_engine_undoes_is_told_so() {
         let there = f.read(move |q| q.meta(&n.to_string())).await.is_some();
         assert_eq!(there, told, "{n}");
     }
+    // What came last may have fitted; this cannot.
+    let huge = f
+        .store
+        .transact(|tx| tx.set_meta("huge", &"x".repeat(2_000_000)));
+    assert!(matches!(huge.await, Err(StoreError::Full)));
     assert!(!f.store.is_healthy());
     f.write(|tx| leave_pages(tx, 40)).await;
     f.write(|tx| tx.set_meta("again", "x")).await;

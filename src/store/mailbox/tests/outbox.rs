@@ -77,11 +77,11 @@ async fn a_message_is_tried_put_off_and_ended() {
     assert_eq!(outcome.last_at, Some(at(6)));
 
     assert!(
-        f.write(move |tx| tx.outbox_done(id, Outcome::Delivered, at(51)))
+        f.write(move |tx| tx.outbox_done(id, Outcome::Delivered, None, at(51)))
             .await
     );
     assert!(
-        !f.write(move |tx| tx.outbox_done(id, Outcome::GivenUp, at(52)))
+        !f.write(move |tx| tx.outbox_done(id, Outcome::GivenUp, None, at(52)))
             .await
     );
     // What is gone is not counted any more.
@@ -188,7 +188,7 @@ async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
         (ids[0], Outcome::Refused, 10),
         (ids[2], Outcome::GivenUp, 20),
     ] {
-        f.write(move |tx| tx.outbox_done(id, outcome, at(now)))
+        f.write(move |tx| tx.outbox_done(id, outcome, Some("it says no"), at(now)))
             .await;
     }
     let outcomes = f.read(|q| q.relay_outcomes(9)).await;
@@ -204,8 +204,75 @@ async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
             ("did:web:c", 1, 0, 0)
         ]
     );
+    let why = f.read(|q| q.relay_outcomes(9)).await;
+    let why: Vec<_> = why.iter().map(|o| o.last_error.as_deref()).collect();
+    assert_eq!(why, [Some("it says no"), Some("it says no"), None]);
     // Something waits for a; nothing was tried with c.
     assert_eq!(f.write(|tx| tx.prune_outcomes(at(20), 9)).await, 0);
     assert_eq!(f.write(|tx| tx.prune_outcomes(at(21), 9)).await, 1);
     assert_eq!(f.read(|q| q.relay_outcomes(9)).await.len(), 2);
+}
+
+#[tokio::test]
+async fn inv10_what_was_taken_is_nobody_elses_until_its_lease_ends_or_a_restart() {
+    let f = open();
+    for (destination, text) in [("did:web:a", "1"), ("did:web:a", "2"), ("did:web:b", "3")] {
+        push(&f, destination, text, 0).await;
+    }
+    // Each destination is asked about once, and has no more than its room.
+    let take = |now| {
+        f.store.transact(move |tx| {
+            let mut asked = Vec::new();
+            let taken = tx.outbox_take(at(now), at(now + 90), 9, |destination| {
+                asked.push(destination.to_owned());
+                usize::from(destination == "did:web:a")
+            })?;
+            Ok((asked, taken))
+        })
+    };
+    let (asked, taken) = take(1).await.unwrap();
+    assert_eq!(asked, ["did:web:a", "did:web:b"]);
+    let first = taken[0].id;
+    assert_eq!((taken.len(), &*taken[0].body), (1, &b"1"[..]));
+    assert_eq!(due(&f, 1, 9, &[]).await, ["2", "3"]);
+    assert_eq!(due(&f, 91, 9, &[]).await.len(), 3);
+    // Put off by ourselves: no attempt is counted, and it is due when it was put off to.
+    f.write(move |tx| tx.outbox_put_off(first, at(5))).await;
+    assert_eq!(f.read(|q| q.relay_outcomes(9)).await[0].failed, 0);
+    assert_eq!(due(&f, 5, 9, &["did:web:b"]).await, ["2", "1"]);
+    take(5).await.unwrap();
+    assert_eq!(due(&f, 5, 9, &["did:web:b"]).await.len(), 1);
+    assert_eq!(f.write(|tx| tx.outbox_recover(at(6))).await, 1);
+    assert_eq!(due(&f, 6, 9, &["did:web:b"]).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_has_the_longer_of_both_lives() {
+    let f = open();
+    let push = |next_at, expires_at, sender: Option<&'static str>| {
+        f.store.transact(move |tx| {
+            let new = NewOutbound {
+                next_at: at(next_at),
+                expires_at: at(expires_at),
+                sender,
+                ..outbound("did:web:a", "one")
+            };
+            tx.outbox_push(&new, &AMPLE_OUT)
+        })
+    };
+    assert!(matches!(
+        push(50, 60, None).await.unwrap(),
+        OutPushed::Stored(_)
+    ));
+    assert_eq!(
+        push(10, 90, Some("did:peer:b")).await.unwrap(),
+        OutPushed::Duplicate
+    );
+    assert_eq!(
+        push(70, 20, Some("did:peer:c")).await.unwrap(),
+        OutPushed::Duplicate
+    );
+    let row = f.read(|q| q.outbox_due(at(10), 9, &[])).await.remove(0);
+    assert_eq!((row.next_at, row.expires_at), (at(10), at(90)));
+    assert_eq!(row.sender.as_deref(), Some("did:peer:b"));
 }

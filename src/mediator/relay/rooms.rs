@@ -1,0 +1,143 @@
+//! Who gets how many of the places for deliveries.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Deliveries under way to one mediator.
+const PER_DESTINATION: usize = 4;
+
+/// Mediators remembered as failing.
+const MAX_FAILING: usize = 10_000;
+
+/// What an attempt says about its mediator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Well,
+    Failing,
+    Nothing,
+}
+
+/// What is being delivered. A mediator that failed last time has one place until it answers, and all
+/// such mediators together have half of them: those that hang do not hold up those that answer.
+pub(super) struct UnderWay {
+    places: usize,
+    destinations: HashMap<tokio::task::Id, String>,
+    failing: Arc<BTreeSet<String>>,
+}
+
+/// How many more deliveries each mediator may have.
+pub(super) struct Rooms {
+    held: BTreeMap<String, usize>,
+    failing: Arc<BTreeSet<String>>,
+    /// What is left for failing ones.
+    left: usize,
+}
+
+impl UnderWay {
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places,
+            destinations: HashMap::new(),
+            failing: Arc::default(),
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: tokio::task::Id, destination: String) {
+        self.destinations.insert(id, destination);
+    }
+
+    pub(super) fn remove(&mut self, id: tokio::task::Id, seen: Seen) {
+        let Some(destination) = self.destinations.remove(&id) else {
+            return;
+        };
+        match seen {
+            Seen::Nothing => {}
+            Seen::Well if self.failing.contains(&destination) => {
+                Arc::make_mut(&mut self.failing).remove(&destination);
+            }
+            Seen::Well => {}
+            Seen::Failing => {
+                let failing = Arc::make_mut(&mut self.failing);
+                // They are tried few at a time, so that forgetting all of them costs little.
+                if failing.len() >= MAX_FAILING {
+                    failing.clear();
+                }
+                failing.insert(destination);
+            }
+        }
+    }
+
+    pub(super) fn rooms(&self) -> Rooms {
+        let mut held: BTreeMap<String, usize> = BTreeMap::new();
+        for destination in self.destinations.values() {
+            *held.entry(destination.clone()).or_default() += 1;
+        }
+        let failing = |destination: &String| self.failing.contains(destination);
+        let hanging: usize = held
+            .iter()
+            .filter(|(d, _)| failing(d))
+            .map(|(_, n)| n)
+            .sum();
+        Rooms {
+            held,
+            failing: Arc::clone(&self.failing),
+            left: self.places.div_ceil(2).saturating_sub(hanging),
+        }
+    }
+}
+
+impl Rooms {
+    /// Room for one mediator; what a failing one is given is taken from what is left for them.
+    pub(super) fn of(&mut self, destination: &str) -> usize {
+        let held = self.held.get(destination).copied().unwrap_or(0);
+        if !self.failing.contains(destination) {
+            return PER_DESTINATION.saturating_sub(held);
+        }
+        let room = 1_usize.saturating_sub(held).min(self.left);
+        self.left -= room;
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn inv7_a_mediator_takes_few_places_and_a_failing_one_fewer() {
+        let id = || tokio::spawn(std::future::ready(())).id();
+        let (a, b, c) = (
+            "did:web:a.example",
+            "did:web:b.example",
+            "did:web:c.example",
+        );
+        let mut under_way = UnderWay::new(4);
+        let ids: Vec<_> = (0..4).map(|_| id()).collect();
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(under_way.rooms().of(a), PER_DESTINATION - n);
+            under_way.insert(*id, a.to_owned());
+        }
+        assert_eq!((under_way.rooms().of(a), under_way.rooms().of(b)), (0, 4));
+        // One that has failed gets one place at a time.
+        under_way.remove(ids[0], Seen::Nothing);
+        assert_eq!(under_way.rooms().of(a), 1);
+        under_way.remove(ids[1], Seen::Failing);
+        assert_eq!(under_way.rooms().of(a), 0);
+        under_way.remove(ids[2], Seen::Failing);
+        under_way.remove(ids[3], Seen::Failing);
+        assert_eq!(under_way.rooms().of(a), 1);
+        // All that fail together have half of the places, also within one look.
+        for destination in [b, c] {
+            let failed = id();
+            under_way.insert(failed, destination.to_owned());
+            under_way.remove(failed, Seen::Failing);
+        }
+        let mut rooms = under_way.rooms();
+        assert_eq!([a, b, c].map(|one| rooms.of(one)), [1, 1, 0]);
+        assert_eq!(rooms.of("did:web:d.example"), 4);
+        let answered = id();
+        under_way.insert(answered, a.to_owned());
+        under_way.remove(answered, Seen::Well);
+        assert_eq!(under_way.rooms().of(a), 4);
+    }
+}
