@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
@@ -49,6 +49,9 @@ const PART: usize = 16 * 1024;
 
 /// Time for a message to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Time for what is passed over of a body that is too long.
+const PASS_OVER_TIME: Duration = Duration::from_secs(2);
 
 /// How long a message waits for memory; then its sender is told to come back.
 const MEMORY_WAIT: Duration = Duration::from_secs(2);
@@ -114,6 +117,7 @@ async fn receive(
     let max = shared.mediator.settings().max_message;
     let body = request.into_body();
     if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > max {
+        pass_over(body.into_data_stream(), max).await;
         return Err(too_large(max));
     }
     let (message, _memory) = shared.read(body, max, asker).await?;
@@ -154,6 +158,7 @@ impl Shared {
             let part =
                 part.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
             if part.len() > max - message.len() {
+                pass_over(parts, max).await;
                 return Err(too_large(max));
             }
             let held = memory.len() * PART;
@@ -178,6 +183,19 @@ impl Shared {
                 _memory: permit,
             }),
             _ => Err(Refused::Busy(MEMORY_WAIT).into()),
+        }
+    }
+}
+
+/// Takes a little more of a body that is too long, and keeps none of it: a connection that is closed
+/// on who still writes loses the answer.
+async fn pass_over(mut parts: BodyDataStream, max: usize) {
+    let deadline = Instant::now() + PASS_OVER_TIME;
+    let mut len = 0;
+    while let Ok(Some(Ok(part))) = timeout_at(deadline, parts.next()).await {
+        len += part.len();
+        if len > max {
+            return;
         }
     }
 }

@@ -194,6 +194,10 @@ fn events_that_a_jetstream_lost_are_healed_by_a_refresh() {
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));
     let before = service.until(&alice.did, "the package", |_| true);
+    // An enrolment is several events, each of which leads to a look: those of this one are over
+    // when one that began after it is known.
+    let behind = network.enrolled("behind", 0, json!({}));
+    service.until(&behind.did, "the package behind it", |_| true);
     jetstream.op("skip", json!({"count": 1_000_000}));
     let put = alice.put(json!({"label": "lost"}));
     throughout(
