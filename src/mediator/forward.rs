@@ -222,22 +222,18 @@ impl Inner {
                 Err(why) => refused = Some(why),
             }
         }
-        // One copy that is kept is enough: whoever claims this did:peer, too, cannot spoil it.
-        match refused {
-            _ if relayed => {
-                count("relayed");
-                Ok(false)
-            }
-            _ if kept => {
-                count("kept");
-                Ok(false)
-            }
-            Some(refused) => Err(refused),
-            None => {
-                count("unknown");
-                Ok(true)
-            }
+        // Which of several claims is its owner's is not known here, so the copy that was not taken
+        // may be the one that counts. Those that were taken stay, and are the same when the sender
+        // comes again.
+        if let Some(refused) = refused {
+            return Err(refused);
         }
+        count(match (relayed, kept) {
+            (true, _) => "relayed",
+            (false, true) => "kept",
+            (false, false) => "unknown",
+        });
+        Ok(!relayed && !kept)
     }
 
     /// Whether an account reads the queue of a recipient.

@@ -177,6 +177,34 @@ fn without_a_budget_only_the_operators_choice_is_carried_to() {
     assert!(stranger.received().is_empty());
 }
 
+/// Somebody publishes another's did:peer with mediators of his own: they get a copy, and a copy that
+/// they take is not what makes a forward taken.
+#[test]
+fn inv3_a_copy_for_who_claims_the_same_did_does_not_stand_for_the_owners() {
+    let network = Network::multikey();
+    let (service, near) = mediator(network, |setup| {
+        setup.set("mediator.relay.destination_messages", json!(1))
+    });
+    let bob = Peer::new();
+    // The owner's mediator is down, the other one takes everything.
+    let [home, other] = [500, 202].map(|status| Fake::start(move |_, _| (status, None)));
+    for (name, fake) in [("bob", &home), ("carol", &other)] {
+        let package = json!({"did": bob.did, "mediators": [fake.known.did]});
+        let account = network.enrolled(name, 0, package);
+        service.refresh(&account.did).expect("the package");
+    }
+    near.take(&near.forward(&bob.did, &bob.letter("one")));
+    eventually("a copy goes to either", || {
+        let tried = !home.received().is_empty();
+        (tried && other.received().len() == 1).then_some(())
+    });
+    let second = near.forward(&bob.did, &bob.letter("two"));
+    assert_eq!(near.refuse(&second, 503), "RelayFull");
+    // Nothing that was taken before is lost by that.
+    let waiting = relay_status(&service)["waiting"].as_u64();
+    assert!(waiting.is_some_and(|waiting| waiting >= 1), "{waiting:?}");
+}
+
 #[test]
 fn inv6_addresses_and_names_from_inside_are_not_dialled() {
     let (service, near) = mediator(Network::multikey(), open);
