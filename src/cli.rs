@@ -1,7 +1,10 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
+mod desk;
 mod log;
 mod operate;
+mod output;
+mod secret;
 mod serve;
 
 #[cfg(test)]

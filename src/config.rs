@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
+use crate::client::ClientSettings;
 use crate::http::HttpSettings;
 use crate::identity::IdentitySettings;
 use crate::ingest::{SourceKind, SourceSettings};
@@ -49,6 +50,8 @@ pub struct Config {
     pub directory: DirectorySettings,
     /// The mediator.
     pub mediator: MediatorSettings,
+    /// The client; nothing that `serve` reads.
+    pub client: ClientSettings,
     /// What is followed and walked. Absent: two public Jetstream hosts to follow and a public
     /// relay to walk. Empty: nothing, and accounts are looked at when somebody asks for them.
     pub sources: Vec<SourceSettings>,
@@ -66,6 +69,7 @@ impl Default for Config {
             resolve: ResolveSettings::default(),
             directory: DirectorySettings::default(),
             mediator: MediatorSettings::default(),
+            client: ClientSettings::default(),
             sources: public_sources(),
         }
     }
@@ -136,6 +140,10 @@ pub struct Overrides {
     pub metrics: Option<SocketAddr>,
     /// `log.filter`.
     pub log: Option<String>,
+    /// `client.home`.
+    pub home: Option<PathBuf>,
+    /// `client.directory`.
+    pub directory: Option<String>,
 }
 
 /// Why there is no configuration.
@@ -190,6 +198,12 @@ impl ConfigError {
 }
 
 impl Config {
+    /// The directory of the wallet.
+    pub fn home(&self) -> PathBuf {
+        let default = || default_data_dir(|name| std::env::var_os(name)).join("wallet");
+        self.client.home.clone().unwrap_or_else(default)
+    }
+
     /// Reads the file, if one is named, and the process's environment.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
@@ -226,15 +240,14 @@ impl Config {
 impl Overrides {
     fn layers(&self) -> impl Iterator<Item = Layer> {
         let address = |address: SocketAddr| address.to_string();
-        let data_dir = self
-            .data_dir
-            .as_ref()
-            .map(|dir| dir.to_string_lossy().into_owned());
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
         [
             ("--listen", "http.listen", self.listen.map(address)),
-            ("--data-dir", "data_dir", data_dir),
+            ("--data-dir", "data_dir", self.data_dir.as_ref().map(path)),
             ("--metrics", "metrics.listen", self.metrics.map(address)),
             ("--log", "log.filter", self.log.clone()),
+            ("--home", "client.home", self.home.as_ref().map(path)),
+            ("--directory", "client.directory", self.directory.clone()),
         ]
         .into_iter()
         .filter_map(|(flag, key, value)| Some(Layer::flag(flag, key, value?)))

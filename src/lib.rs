@@ -23,7 +23,7 @@
 //! | 5 | [`identity`] | DID documents, handles and mediators, cached |
 //! | 6 | [`directory`] | verified findings applied, questions answered |
 //! | 7 | [`resolve`] | one account: fetch, prove, apply; owed work |
-//! | 8 | [`ingest`], [`mediator`] | streams, walks and their cursors; mail: admission, sessions, queues, relay |
+//! | 8 | [`ingest`], [`mediator`], [`client`] | streams, walks and their cursors; mail: admission, sessions, queues, relay; wallet, recipients and writers verified |
 //! | 9 | [`http`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page |
 //! | 10 | [`config`] | every module's settings, from file, environment and flags |
 //! | 11 | [`server`] | wiring, start and end |
@@ -90,6 +90,7 @@ pub mod directory;
 // 7
 pub mod resolve;
 // 8
+pub mod client;
 pub mod ingest;
 pub mod mediator;
 // 9

@@ -268,8 +268,22 @@ impl Actor {
 }
 
 /// A repository revision: a TID, ordered as text (atproto TID specification).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Rev([u8; 13]);
+
+impl TryFrom<String> for Rev {
+    type Error = SyntaxError;
+    fn try_from(s: String) -> Result<Self, SyntaxError> {
+        Self::parse(&s)
+    }
+}
+
+impl From<Rev> for String {
+    fn from(rev: Rev) -> Self {
+        rev.as_str().to_owned()
+    }
+}
 
 impl Rev {
     /// Checks the 13 characters of base32-sortable.

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::output::show;
 use super::{Complaint, Exit, Place};
 use crate::config::{Config, Overrides};
 use crate::server::{
@@ -19,18 +20,6 @@ impl From<AdminError> for Complaint {
     }
 }
 
-/// What cannot be written has nobody who reads it, unless the disk behind it is full.
-fn unwritten(error: io::Error) -> Result<(), Complaint> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(());
-    }
-    Err(Complaint {
-        exit: Exit::Failed,
-        message: format!("cannot write the answer: {error}"),
-        hint: "look at where standard output goes".to_owned(),
-    })
-}
-
 impl Place {
     fn data_dir(&self) -> Result<std::path::PathBuf, Complaint> {
         let overrides = Overrides {
@@ -39,27 +28,14 @@ impl Place {
         };
         Ok(Config::load(self.config.as_deref(), &overrides)?.data_dir)
     }
-
-    fn show<T: serde::Serialize>(
-        &self,
-        answer: &T,
-        stdout: &mut dyn Write,
-        people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), Complaint> {
-        let shown = match self.json {
-            true => serde_json::to_writer_pretty(&mut *stdout, answer)
-                .map_err(io::Error::from)
-                .and_then(|()| writeln!(stdout)),
-            false => people(stdout),
-        };
-        shown.or_else(unwritten)
-    }
 }
 
 /// What waits for other mediators.
 pub(super) fn relay_status(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
     let status = ask_relay_status(&place.data_dir()?)?;
-    place.show(&status, stdout, |out| relay_for_people(&status, out))
+    show(place.json, stdout, &status, |out| {
+        relay_for_people(&status, out)
+    })
 }
 
 fn relay_for_people(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
@@ -97,7 +73,7 @@ fn relay_for_people(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()>
 /// What waits here.
 pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
     let status = ask_mailbox_status(&place.data_dir()?)?;
-    place.show(&status, stdout, |out| {
+    show(place.json, stdout, &status, |out| {
         let MailboxStatus {
             did,
             accounts,
@@ -118,7 +94,7 @@ pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<()
 /// New keys.
 pub(super) fn rotate(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
     let rotated = rotate_keys(&place.data_dir()?)?;
-    place.show(&rotated, stdout, |out| {
+    show(place.json, stdout, &rotated, |out| {
         writeln!(
             out,
             "the mediator has new keys, generation {}; messages to the old ones are opened for \

@@ -55,6 +55,7 @@ pub(super) fn serve(args: Serve) -> Result<(), Complaint> {
         data_dir: args.data_dir,
         metrics: args.metrics,
         log: args.log,
+        ..Overrides::default()
     };
     let config = Config::load(args.config.as_deref(), &overrides)?;
     let bars = log::start(&config.log)?;

@@ -60,10 +60,20 @@ impl Layer {
     }
 }
 
-/// Variables that begin like ours and are none: the one of `--config`, and those that Kubernetes
+/// Variables of flags, which are no settings.
+const OF_FLAGS: [&str; 6] = [
+    "CONFIG",
+    "HOME",
+    "ACCOUNT",
+    "DIRECTORY",
+    "PASSWORD",
+    "PASSPHRASE",
+];
+
+/// Variables that begin like ours and are no settings: those of flags, and those that Kubernetes
 /// and Docker set for every container beside a service called atcomm.
 fn is_foreign(key: &str) -> bool {
-    key == "CONFIG"
+    OF_FLAGS.contains(&key)
         || key == "PORT"
         || key == "NAME"
         || key.starts_with("PORT_")

@@ -1,0 +1,93 @@
+//! What every command of the client works with: settings, wallet, network.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Complaint, Exit};
+use crate::clock::Clock;
+use crate::config::{Config, Overrides};
+use crate::identity::Identity;
+use crate::net::Net;
+use crate::syntax::Origin;
+
+/// Flags of every command of the client.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Configuration file (TOML); its sections client, net and identity are read
+    #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
+    config: Option<PathBuf>,
+    /// Directory of the wallet [default: ~/.local/share/atcomm/wallet]
+    #[arg(long, value_name = "DIR", env = "ATCOMM_HOME")]
+    home: Option<PathBuf>,
+    /// The directory to ask, such as https://mail.example.com [default: the one that your
+    /// mediator names]
+    #[arg(long, value_name = "URL", env = "ATCOMM_DIRECTORY")]
+    directory: Option<String>,
+    /// Show JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which account of the wallet.
+#[derive(Debug, Args)]
+pub(super) struct Own {
+    /// Your account, by handle or DID; needed where the wallet has several
+    #[arg(long, value_name = "ACTOR", env = "ATCOMM_ACCOUNT")]
+    pub(super) account: Option<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Settings and network of one run.
+pub(super) struct Desk {
+    pub(super) clock: Clock,
+    pub(super) net: Net,
+    pub(super) identity: Identity,
+    /// Directory of the wallet.
+    pub(super) home: PathBuf,
+    /// The directory that a flag or the configuration names.
+    pub(super) directory: Option<Origin>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Desk {
+    /// Reads the settings and prepares the network; dials nothing and writes nothing.
+    pub(super) fn open(common: &Common) -> Result<Self, Complaint> {
+        let overrides = Overrides {
+            home: common.home.clone(),
+            directory: common.directory.clone(),
+            ..Overrides::default()
+        };
+        let config = Config::load(common.config.as_deref(), &overrides)?;
+        let home = config.home();
+        let clock = Clock::system();
+        let net = Net::bind(config.net, clock.clone()).map_err(|error| Complaint {
+            exit: Exit::Usage,
+            message: error.to_string(),
+            hint: "look at the section net of the configuration".to_owned(),
+        })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Complaint {
+                exit: Exit::Failed,
+                message: format!("cannot start: {error}"),
+                hint: "the limits of this user or container may be too low".to_owned(),
+            })?;
+        Ok(Self {
+            identity: Identity::bind(net.clone(), config.identity, clock.clone()),
+            directory: config.client.directory,
+            clock,
+            net,
+            home,
+            runtime,
+        })
+    }
+
+    /// Runs what waits for the network.
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+}

@@ -1,0 +1,105 @@
+//! Passwords and passphrases: from a file, the environment or the terminal, never from an
+//! argument, which every process of the machine can read.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{Complaint, Exit};
+
+/// Longest secret that is read, in bytes.
+const MAX_LEN: usize = 1024;
+
+/// Where a secret comes from.
+pub(super) struct Source<'a> {
+    /// What it is called: `app password`.
+    pub(super) name: &'a str,
+    /// The file of the flag; `-` is standard input.
+    pub(super) file: Option<&'a Path>,
+    /// The flag.
+    pub(super) flag: &'a str,
+    /// The variable.
+    pub(super) variable: &'a str,
+}
+
+impl Source<'_> {
+    /// Reads the secret: the file's first line, else the variable, else what is typed. `twice`
+    /// asks for it again, for secrets that are new.
+    pub(super) fn read(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, Complaint> {
+        let secret = if let Some(file) = self.file {
+            self.from_file(file)?
+        } else if let Ok(value) = std::env::var(self.variable) {
+            Zeroizing::new(value)
+        } else if std::io::stdin().is_terminal() {
+            self.typed(prompt, twice)?
+        } else {
+            return Err(self.complaint(
+                format!("no {} is given", self.name),
+                format!(
+                    "set {}, name a file with {}, or run it in a terminal",
+                    self.variable, self.flag
+                ),
+            ));
+        };
+        let secret = Zeroizing::new(secret.trim_end_matches(['\n', '\r']).to_owned());
+        match secret.len() {
+            0 => Err(self.complaint(
+                format!("the {} is empty", self.name),
+                "nothing was done".to_owned(),
+            )),
+            MAX_LEN.. => Err(self.complaint(
+                format!("the {} is longer than {MAX_LEN} bytes", self.name),
+                "it is the first line of the file that counts".to_owned(),
+            )),
+            _ => Ok(secret),
+        }
+    }
+
+    fn from_file(&self, file: &Path) -> Result<Zeroizing<String>, Complaint> {
+        let text = if file == Path::new("-") {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).map(|_| line)
+        } else {
+            std::fs::read_to_string(file)
+        };
+        let text = Zeroizing::new(text.map_err(|error| {
+            self.complaint(
+                format!("cannot read {}: {error}", file.display()),
+                format!("its first line has to be the {}", self.name),
+            )
+        })?);
+        Ok(Zeroizing::new(
+            text.lines().next().unwrap_or_default().to_owned(),
+        ))
+    }
+
+    fn typed(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, Complaint> {
+        let ask = |prompt: &str| {
+            rpassword::prompt_password(prompt)
+                .map(Zeroizing::new)
+                .map_err(|error| {
+                    self.complaint(
+                        format!("cannot read the {}: {error}", self.name),
+                        format!("set {} instead", self.variable),
+                    )
+                })
+        };
+        let secret = ask(prompt)?;
+        if twice && *ask("Once more: ")? != *secret {
+            return Err(self.complaint(
+                "the two are not the same".to_owned(),
+                "nothing was done".to_owned(),
+            ));
+        }
+        Ok(secret)
+    }
+
+    fn complaint(&self, message: String, hint: String) -> Complaint {
+        Complaint {
+            exit: Exit::Usage,
+            message,
+            hint,
+        }
+    }
+}

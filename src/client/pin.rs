@@ -1,0 +1,81 @@
+//! What is remembered of the people one writes with, so that a directory or a host cannot swap
+//! their keys unnoticed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::identity::KeyAgreement;
+use crate::syntax::{Did, Handle, MediatorDid, Rev};
+
+/// What is remembered of one account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// The account.
+    pub account: Did,
+    /// Its handle as this client has verified it itself.
+    pub handle: Option<Handle>,
+    /// The did:peer that mail is encrypted to.
+    pub peer: String,
+    /// Revision of the newest proof seen under `signing_key`.
+    pub rev: Rev,
+    /// did:key that signed it.
+    pub signing_key: String,
+    /// The mediators' keys as this client has read them itself.
+    pub mediators: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
+    /// The did:peer before, and when it was replaced: mail from it counts for
+    /// [`GRACE`](super::GRACE).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+    /// Another did:peer that the account publishes now, without the word of the pinned key: nothing
+    /// is sent until it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Changed>,
+    /// When the account was first met.
+    #[serde(with = "millis")]
+    pub first_seen: Timestamp,
+    /// When what is pinned was last verified.
+    #[serde(with = "millis")]
+    pub last_seen: Timestamp,
+}
+
+/// A did:peer that was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Previous {
+    /// The did:peer.
+    pub peer: String,
+    /// When it was replaced.
+    #[serde(with = "millis")]
+    pub replaced_at: Timestamp,
+}
+
+/// A did:peer that waits to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changed {
+    /// The did:peer.
+    pub peer: String,
+    /// Revision of the proof that shows it.
+    pub rev: Rev,
+    /// When it was first seen.
+    #[serde(with = "millis")]
+    pub seen_at: Timestamp,
+}
+
+/// Times in files: milliseconds since 1970.
+mod millis {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::clock::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_i64(time.millis())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Timestamp, D::Error> {
+        Ok(Timestamp::from_millis(i64::deserialize(d)?))
+    }
+}
