@@ -4,6 +4,7 @@
 mod enrolment;
 mod pin;
 mod settings;
+pub mod succession;
 
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use pin::{Changed, Pin, Previous};
