@@ -3,8 +3,12 @@
 
 mod enrolment;
 mod pin;
+mod session;
 mod settings;
+pub mod wallet;
 
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use pin::{Changed, Pin, Previous};
+pub use session::Session;
 pub use settings::ClientSettings;
+pub use wallet::{Drawer, Kept, Wallet, WalletError};
