@@ -1,14 +1,21 @@
 //! The client: a wallet of messaging keys, and what it takes to publish them, to find others, to
 //! write and to read, believing nobody in between.
 
+pub mod delivery;
+pub mod dm;
 mod enrolment;
 mod mail;
+pub mod opening;
 mod pin;
 mod route;
+mod sending;
+mod sent;
 mod settings;
 
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
 pub use pin::{Changed, Pin, Previous};
 pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
+pub use sending::{Courier, Failure, Handed, Way, ways};
+pub use sent::{Attempt, AttemptState, KEPT, Reported, Sent, Verdict};
 pub use settings::ClientSettings;

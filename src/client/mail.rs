@@ -231,6 +231,11 @@ impl MediatorClient {
         &self.0.document
     }
 
+    /// It as one that may have written: what became of a relay it tells of its own accord.
+    pub fn party(&self) -> &Party {
+        &self.0.party
+    }
+
     /// The key that speaks.
     pub fn key(&self) -> &MessagingKey {
         &self.0.key

@@ -89,7 +89,7 @@ impl Route {
     /// A message to the mediator as it is posted.
     pub fn wrap(&self, message: Vec<u8>, now: i64) -> Result<Vec<u8>, RouteError> {
         self.layers.iter().try_fold(message, |inner, (key, next)| {
-            forward(&inner, key, next, now)
+            forward(fresh_id(), &inner, key, next, now)
         })
     }
 }
@@ -97,13 +97,14 @@ impl Route {
 /// A forward to `next` without a sender, encrypted to whoever passes it on; `now` in seconds since
 /// 1970.
 pub(super) fn forward(
+    id: String,
     envelope: &[u8],
     key: &PublicKey,
     next: &str,
     now: i64,
 ) -> Result<Vec<u8>, RouteError> {
     let did = key.kid().split_once('#').map_or("", |(did, _)| did);
-    let forward = Forward::of(fresh_id(), next, json(envelope)?)
+    let forward = Forward::of(id, next, json(envelope)?)
         .to(did)
         .created_time(now);
     envelope::anoncrypt(
