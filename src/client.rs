@@ -10,7 +10,9 @@ mod pin;
 mod route;
 mod sending;
 mod sent;
+mod session;
 mod settings;
+pub mod wallet;
 
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
@@ -18,4 +20,6 @@ pub use pin::{Changed, Pin, Previous};
 pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use sending::{Courier, Failure, Handed, Way, ways};
 pub use sent::{Attempt, AttemptState, KEPT, Reported, Sent, Verdict};
+pub use session::Session;
 pub use settings::ClientSettings;
+pub use wallet::{Drawer, Kept, Wallet, WalletError};
