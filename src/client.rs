@@ -1,6 +1,8 @@
 //! The client: a wallet of messaging keys, and what it takes to publish them, to find others, to
 //! write and to read, believing nobody in between.
 
+mod attribution;
+mod datetime;
 pub mod delivery;
 pub mod dm;
 mod enrolment;
@@ -12,8 +14,10 @@ mod sending;
 mod sent;
 mod session;
 mod settings;
+pub mod succession;
 pub mod wallet;
 
+pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
 pub use pin::{Changed, Pin, Previous};
