@@ -15,6 +15,8 @@ mod sent;
 mod session;
 mod settings;
 pub mod succession;
+#[cfg(test)]
+mod testing;
 pub mod wallet;
 
 pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
