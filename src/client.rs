@@ -1,6 +1,7 @@
 //! The client: a wallet of messaging keys, and what it takes to publish them, to find others, to
 //! write and to read, believing nobody in between.
 
+pub mod account;
 mod attribution;
 mod datetime;
 pub mod delivery;
@@ -19,6 +20,7 @@ pub mod succession;
 mod testing;
 pub mod wallet;
 
+pub use account::{AccountClient, AccountError, Published};
 pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
