@@ -3,6 +3,7 @@
 
 pub mod account;
 mod attribution;
+mod continuity;
 mod datetime;
 pub mod delivery;
 pub mod dm;
@@ -16,6 +17,12 @@ mod route;
 mod sending;
 mod sent;
 mod session;
+mod directory;
+mod enrolment;
+pub mod evidence;
+mod firsthand;
+mod pin;
+mod recipient;
 mod settings;
 pub mod succession;
 #[cfg(test)]
@@ -24,6 +31,8 @@ pub mod wallet;
 
 pub use account::{AccountClient, AccountError, Published};
 pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
+pub use continuity::KeyChange;
+pub use directory::{Change, Denial, DirectoryClient, DirectoryError, Refreshed, View};
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
 pub use pin::{Changed, Pin, Previous};
@@ -32,5 +41,6 @@ pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use sending::{Courier, Failure, Handed, Way, ways};
 pub use sent::{Attempt, AttemptState, KEPT, Reported, Sent, Verdict};
 pub use session::Session;
+pub use recipient::{Attributed, Hold, RecipientError, Recipients, Resolved, Shower, Warning};
 pub use settings::ClientSettings;
 pub use wallet::{Drawer, Kept, Wallet, WalletError};
