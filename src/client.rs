@@ -4,6 +4,7 @@
 pub mod account;
 mod attribution;
 mod continuity;
+pub mod backup;
 mod datetime;
 pub mod delivery;
 pub mod dm;
