@@ -157,7 +157,10 @@ impl Receiver {
             Err(BodyError::Type(_)) => Received::Other {
                 kept,
                 attribution,
-                why: format!("it is of a type that is not shown here: {}", opened.message.kind),
+                why: format!(
+                    "it is of a type that is not shown here: {}",
+                    opened.message.kind
+                ),
             },
         })
     }
@@ -233,11 +236,7 @@ impl Receiver {
         Ok(Received::Nothing)
     }
 
-    async fn try_next(
-        &self,
-        sent: &mut Sent,
-        left: &[MediatorDid],
-    ) -> Result<Next, WalletError> {
+    async fn try_next(&self, sent: &mut Sent, left: &[MediatorDid]) -> Result<Next, WalletError> {
         let mut keys = self.enrolment.keys.iter();
         let Some(key) = keys.find(|key| key.peer.as_str() == sent.from) else {
             return Ok(Next::GivenUp(Vec::new()));

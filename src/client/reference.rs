@@ -82,7 +82,13 @@ pub async fn look_up(
     };
     let answer = net.get(&request).await;
     let answer = answer.map_err(|error| ReferenceError::Unreachable(error.to_string()))?;
-    read(&did, &collection, &key, answer.status.as_u16(), &answer.body)
+    read(
+        &did,
+        &collection,
+        &key,
+        answer.status.as_u16(),
+        &answer.body,
+    )
 }
 
 fn read(
@@ -170,7 +176,10 @@ mod tests {
         let did = Did::parse("did:web:alice.example.com").unwrap();
         let read = |status, body: &str| read(&did, "a.b.c", "1", status, body.as_bytes());
         let cid = "bafyreigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
-        let found = read(200, &format!(r#"{{"uri":"at://x","cid":"{cid}","value":{{}}}}"#));
+        let found = read(
+            200,
+            &format!(r#"{{"uri":"at://x","cid":"{cid}","value":{{}}}}"#),
+        );
         let found = found.unwrap();
         assert_eq!(found.uri, "at://did:web:alice.example.com/a.b.c/1");
         assert_eq!(found.cid, cid);
