@@ -15,7 +15,9 @@ mod firsthand;
 mod mail;
 pub mod opening;
 mod pin;
+mod receiving;
 mod recipient;
+pub mod reference;
 mod route;
 mod sending;
 mod sent;
@@ -33,6 +35,7 @@ pub use directory::{Change, Denial, DirectoryClient, DirectoryError, Refreshed, 
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
 pub use pin::{Changed, Pin, Previous};
+pub use receiving::{Next, Received, Receiver, mediators_of};
 pub use recipient::{Attributed, Hold, RecipientError, Recipients, Resolved, Shower, Warning};
 pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use sending::{Courier, Failure, Handed, Way, ways};
