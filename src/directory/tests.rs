@@ -77,7 +77,7 @@ impl World {
     async fn view(&self, actor: &str) -> Option<Result<serde_json::Value, RefusalKind>> {
         let actor = Actor::parse(actor).unwrap();
         self.directory
-            .recipient(&actor, false)
+            .recipient(&actor)
             .await
             .unwrap()
             .map(|result| {
@@ -337,7 +337,7 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
         .ready(ALICE)
         .or(w
             .directory
-            .recipient(&Actor::parse(ALICE).unwrap(), false)
+            .recipient(&Actor::parse(ALICE).unwrap())
             .await
             .unwrap()
             .unwrap()
