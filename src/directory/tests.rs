@@ -8,6 +8,7 @@ use crate::proof::testing::{TestRepo, package, peer};
 use crate::store::{AccountStatus, Hint, HintChange, PackageState};
 use crate::syntax::{Handle, Origin};
 
+mod history;
 mod order;
 
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
