@@ -15,6 +15,8 @@ mod frames;
 #[cfg(test)]
 mod gaps;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod http;
