@@ -1,11 +1,16 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
+mod check;
 mod desk;
 mod log;
+mod mailing;
 mod operate;
 mod output;
+mod receive;
 mod secret;
+mod send;
 mod serve;
+mod terminal;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +69,12 @@ enum Command {
         #[command(subcommand)]
         command: Keys,
     },
+    #[command(after_help = EXIT_CODES)]
+    Send(send::Send),
+    #[command(after_help = EXIT_CODES)]
+    Receive(receive::Receive),
+    #[command(after_help = EXIT_CODES)]
+    Check(check::Check),
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,6 +196,9 @@ pub fn run(
             Command::Keys {
                 command: Keys::Rotate(place),
             } => operate::rotate(&place, stdout),
+            Command::Send(args) => send::run(&args, stdout, stderr),
+            Command::Receive(args) => receive::run(&args, stdout, stderr),
+            Command::Check(args) => check::run(&args, stdout, stderr),
         },
         Err(error) => misread(&error, stdout),
     };

@@ -80,6 +80,7 @@ pub fn ways(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<Way> {
         )
     };
     let (first, last): (Vec<_>, Vec<_>) = theirs.iter().partition(answers);
+    let mut seen = BTreeSet::new();
     let to = |one: &Arc<MediatorDocument>| {
         let way = |via| Way {
             mediator: one.did.clone(),
@@ -90,7 +91,8 @@ pub fn ways(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<Way> {
             false => own.iter().cloned().map(Some).map(way).collect(),
         }
     };
-    first.into_iter().chain(last).flat_map(to).collect()
+    let all = first.into_iter().chain(last);
+    all.filter(|one| seen.insert(&one.did)).flat_map(to).collect()
 }
 
 impl Courier {
