@@ -7,6 +7,7 @@ pub mod backup;
 mod datetime;
 pub mod delivery;
 pub mod dm;
+pub mod enrolling;
 mod enrolment;
 mod mail;
 pub mod opening;
@@ -23,6 +24,7 @@ pub mod wallet;
 
 pub use account::{AccountClient, AccountError, Published};
 pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
+pub use enrolling::{EnrolError, Enroller, Located, Outcome, Plan, Step};
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
 pub use pin::{Changed, Pin, Previous};
