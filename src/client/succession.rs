@@ -71,29 +71,40 @@ pub fn statement(
     String::from_utf8(signed).map_err(|_| EnvelopeError::Json)
 }
 
-/// Whether `statement` is the word of the did:peer `old` that `new` follows it in `account`. When
-/// it was given does not matter.
-pub fn vouches(statement: &str, old: &str, new: &str, account: &Did) -> bool {
+/// What a statement says, once its signature holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Succession {
+    /// The did:peer that signed it.
+    pub(super) old: String,
+    /// The one that follows it.
+    pub(super) new: String,
+    /// In which account.
+    pub(super) account: Did,
+}
+
+/// Verifies a statement. When it was given does not matter.
+pub(super) fn read(statement: &str) -> Option<Succession> {
     if statement.len() > MAX_STATEMENT {
-        return false;
+        return None;
     }
-    let Ok(opened) = unpack(statement.as_bytes(), &[], &SelfCertified) else {
-        return false;
-    };
-    let signer = opened.signer.as_ref();
-    if opened.layers != [Layer::Signed] || signer.is_none_or(|signer| signer.party.did() != old) {
-        return false;
+    let opened = unpack(statement.as_bytes(), &[], &SelfCertified).ok()?;
+    if opened.layers != [Layer::Signed] {
+        return None;
     }
-    let Ok(message) = Message::parse(&opened.plaintext) else {
-        return false;
+    let message = Message::parse(&opened.plaintext).ok()?;
+    let [new] = message.to.as_slice() else {
+        return None;
     };
-    let [to] = message.to.as_slice() else {
-        return false;
-    };
-    to == new
-        && message
-            .body_of::<Statement>()
-            .is_ok_and(|body| body.account == *account)
+    Some(Succession {
+        old: opened.signer?.party.did().to_owned(),
+        new: new.clone(),
+        account: message.body_of::<Statement>().ok()?.account,
+    })
+}
+
+/// Whether `statement` is the word of the did:peer `old` that `new` follows it in `account`.
+pub fn vouches(statement: &str, old: &str, new: &str, account: &Did) -> bool {
+    read(statement).is_some_and(|it| it.old == old && it.new == new && it.account == *account)
 }
 
 #[cfg(test)]
