@@ -18,12 +18,16 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::WalletError;
+
 /// The end of every `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or ended as it was told to
   1  failed
-  2  wrong usage or configuration";
+  2  wrong usage or configuration
+  3  not trusted: a proof fails, or a key has changed and is not accepted
+  4  nobody can be reached now; try again later";
 
 /// Directory of messaging keys and mediator of encrypted messages for atproto accounts.
 #[derive(Debug, Parser)]
@@ -121,6 +125,10 @@ pub enum Exit {
     Failed,
     /// Wrong usage or configuration.
     Usage,
+    /// A proof fails, or a key has changed and is not accepted.
+    Untrusted,
+    /// Whoever is needed cannot be reached now.
+    Unreachable,
 }
 
 impl Exit {
@@ -130,6 +138,8 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Untrusted => 3,
+            Self::Unreachable => 4,
         }
     }
 }
@@ -140,6 +150,21 @@ struct Complaint {
     exit: Exit,
     message: String,
     hint: String,
+}
+
+impl From<WalletError> for Complaint {
+    fn from(error: WalletError) -> Self {
+        Self {
+            exit: match error {
+                WalletError::NoAccount { .. }
+                | WalletError::Several { .. }
+                | WalletError::Unknown { .. } => Exit::Usage,
+                _ => Exit::Failed,
+            },
+            message: error.to_string(),
+            hint: error.hint(),
+        }
+    }
 }
 
 /// Runs the command that `args` name, the program's name first.

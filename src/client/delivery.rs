@@ -58,7 +58,7 @@ pub fn seal(message: Message, key: &MessagingKey, to: &PeerDid) -> Result<Vec<u8
 }
 
 /// Wraps a sealed message for the way to `peer` at the mediator of `theirs`, by way of `own` where
-/// that is another one; `now` in seconds since 1970. Every call makes new layers.
+/// that is another one; `own` was read by this client itself. `now` in seconds since 1970. Every call makes new layers.
 pub fn parcel(
     envelope: &[u8],
     peer: &str,
@@ -68,11 +68,11 @@ pub fn parcel(
     now: i64,
     others: Others<'_>,
 ) -> Result<Parcel, RouteError> {
-    let to_theirs = route::first_key(theirs)?;
     if theirs.did == own.did {
-        let route = Route::to(theirs, others)?;
+        let route = Route::to(own, others)?;
+        let to_own = route::first_key(own)?;
         let forward_id = fresh_id();
-        let body = route::forward(forward_id.clone(), envelope, &to_theirs, peer, now)?;
+        let body = route::forward(forward_id.clone(), envelope, &to_own, peer, now)?;
         return Ok(Parcel {
             body: route.wrap(body, now)?,
             url: route.endpoint,
@@ -81,6 +81,7 @@ pub fn parcel(
             mediator: theirs.did.clone(),
         });
     }
+    let to_theirs = route::first_key(theirs)?;
     let route = Route::to(own, others)?;
     let inner = route::forward(fresh_id(), envelope, &to_theirs, peer, now)?;
     let forward_id = fresh_id();

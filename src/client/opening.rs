@@ -31,6 +31,8 @@ pub enum OpenError {
 pub struct Opened {
     /// What is in it.
     pub message: Message,
+    /// The same as it was written: a JSON object.
+    pub plaintext: Vec<u8>,
     /// Who wrote it: a DID, shown by the envelope and equal to the message's `from`. None where it
     /// was encrypted by whoever.
     pub writer: Option<String>,
@@ -61,6 +63,7 @@ pub fn open(envelope: &[u8], ring: &dyn Keyring, known: &[Party]) -> Result<Open
         message: Message::parse(&opened.plaintext)?,
         writer: author.map(|author| author.party.did().to_owned()),
         reader: reader.to_owned(),
+        plaintext: opened.plaintext,
     })
 }
 

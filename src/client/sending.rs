@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::MessagingKey;
 use super::delivery::{Parcel, parcel};
+use super::mail::document;
 use super::mail::{self, MEDIA_TYPE, MailError};
 use super::route::RouteError;
 use super::sent::{AttemptState, Sent};
-use super::{MessagingKey, mail::document};
 use crate::clock::Clock;
 use crate::identity::{Freshness, Identity, MediatorDocument, MediatorState};
 use crate::net::{Net, Priority, Reach, Request};
@@ -127,7 +128,7 @@ impl Courier {
             let parcel = match self.prepare(sent, document, &way, key).await {
                 Ok(parcel) => parcel,
                 Err(error) => {
-                    if way.via.is_some() && matches!(error, MailError::Unreachable { .. }) {
+                    if matches!(error, MailError::Unreachable { .. }) {
                         away.insert(posted_to);
                     }
                     failures.push(Failure { way, error });
@@ -188,10 +189,9 @@ impl Courier {
         way: &Way,
         key: &MessagingKey,
     ) -> Result<Parcel, MailError> {
-        let own = match &way.via {
-            Some(via) => document(&self.identity, via, Freshness::Cached).await?,
-            None => Arc::clone(theirs),
-        };
+        // What is posted to is what this client has read itself, whoever has shown `theirs`.
+        let posted_to = way.via.as_ref().unwrap_or(&way.mediator);
+        let own = document(&self.identity, posted_to, Freshness::Cached).await?;
         let now = self.clock.now().millis() / 1000;
         let mut others: Vec<Arc<MediatorDocument>> = Vec::new();
         loop {

@@ -2,7 +2,6 @@ use serde_json::json;
 
 use super::super::testing::{Post, key, post, post_with};
 use super::*;
-use crate::didcomm::protocol::Body as _;
 
 const NOW: i64 = 1_800_000_000;
 
