@@ -18,7 +18,6 @@ pub mod opening;
 mod pin;
 mod receiving;
 mod recipient;
-mod recipient;
 pub mod reference;
 mod route;
 mod sending;

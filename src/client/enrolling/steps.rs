@@ -1,22 +1,16 @@
 //! The steps that enrolling, replacing a key and leaving are made of.
 
-use bytes::Bytes;
-use serde_json::{Value, json};
-use url::Url;
-
 use super::record::{Task, task};
 use super::{EnrolError, Enroller, KEEP, Located, Outcome, Step, next_key, replace_all};
-use crate::client::{AccountError, Enrolment, KeyState, MailError, MediatorClient, MessagingKey};
+use crate::client::{
+    AccountError, DirectoryClient, Enrolment, KeyState, MailError, MediatorClient, MessagingKey,
+};
 use crate::identity::Freshness;
 use crate::keypackage::MAX_MEDIATORS;
-use crate::net::{Priority, Reach, Request};
 use crate::syntax::{MediatorDid, Origin};
 
 /// Times that a record is read and written anew when somebody else was faster.
 const ATTEMPTS: usize = 4;
-
-/// Longest answer of a directory to a refresh, in bytes; what is more says no less.
-const MAX_ANSWER: usize = 256 * 1024;
 
 impl Enroller {
     /// Changes the enrolment in the wallet under its lock. Keys whose time is over are let go. On
@@ -254,45 +248,23 @@ impl Enroller {
         let Some(directory) = &enrolment.directory else {
             return;
         };
-        let reach = match is_named {
-            true => Reach::Operator,
-            false => Reach::Learnt,
+        let net = self.net.clone();
+        let client = match is_named {
+            true => DirectoryClient::named(net, directory.clone()),
+            false => DirectoryClient::learnt(net, directory.clone()),
         };
-        let shown = self.refresh(directory, reach, enrolment).await;
-        let wanted = key.map(|key| key.peer.as_str());
-        observe(match shown {
-            Ok(shown) if shown.as_deref() == wanted => Step::Noticed(directory.clone()),
-            Ok(_) => {
-                let why = "it shows something else".to_owned();
-                Step::Unnoticed(directory.clone(), why)
+        let wanted: &[&str] = match key {
+            Some(_) => &["package", "unchanged"],
+            None => &["removed", "notEnrolled"],
+        };
+        let directory = directory.clone();
+        observe(match client.refresh(&enrolment.account).await {
+            Ok(seen) if wanted.contains(&seen.outcome.as_str()) => Step::Noticed(directory),
+            Ok(seen) => {
+                let reason = seen.reason.unwrap_or(seen.outcome);
+                Step::Unnoticed(directory, format!("it found {reason}"))
             }
-            Err(why) => Step::Unnoticed(directory.clone(), why),
+            Err(error) => Step::Unnoticed(directory, error.to_string()),
         });
-    }
-
-    /// The did:peer that a directory shows after it has looked; none where it shows none.
-    async fn refresh(
-        &self,
-        directory: &Origin,
-        reach: Reach,
-        enrolment: &Enrolment,
-    ) -> Result<Option<String>, String> {
-        let url = format!("{directory}/xrpc/at.didcomm.directory.refresh");
-        let url = Url::parse(&url).map_err(|error| error.to_string())?;
-        let request = Request {
-            priority: Priority::Asker,
-            ..Request::new(url, reach, MAX_ANSWER)
-        };
-        let body = json!({"did": enrolment.account.as_str()}).to_string();
-        let answer = self
-            .net
-            .post(&request, "application/json", Bytes::from(body));
-        let answer = answer.await.map_err(|error| error.to_string())?;
-        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        match answer.status.as_u16() {
-            200 => Ok(said["peer"]["did"].as_str().map(str::to_owned)),
-            400 if said["error"] == "NotEnrolled" => Ok(None),
-            status => Err(format!("it answered {status}")),
-        }
     }
 }
