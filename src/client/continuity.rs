@@ -34,6 +34,8 @@ pub(super) struct Seen<'a> {
     pub(super) package: &'a VerifiedPackage,
     /// Its handle, verified in both directions.
     pub(super) handle: Option<Handle>,
+    /// Whether the account's own servers were asked.
+    pub(super) firsthand: bool,
     /// The keys of its mediators, as this client has read them.
     pub(super) mediators: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
 }
@@ -53,7 +55,9 @@ pub(super) fn follow(
     older: &[VerifiedPackage],
     now: Timestamp,
 ) -> (KeyChange, Pin) {
-    let package = seen.package;
+    let Seen {
+        package, firsthand, ..
+    } = seen;
     let fresh = Pin {
         account: package.account().clone(),
         handle: seen.handle,
@@ -70,8 +74,13 @@ pub(super) fn follow(
         return (KeyChange::First, fresh);
     };
     if pin.peer == fresh.peer {
-        let previous = pin.previous.clone();
-        return (KeyChange::Same, Pin { previous, ..fresh });
+        let same = Pin {
+            previous: pin.previous.clone(),
+            // A directory that goes on showing the same must not postpone the next look.
+            last_seen: if firsthand { now } else { pin.last_seen },
+            ..fresh
+        };
+        return (KeyChange::Same, same);
     }
     let before = pin.peer.clone();
     if is_vouched(&before, package, older) {
@@ -153,3 +162,6 @@ fn is_vouched(from: &str, package: &VerifiedPackage, older: &[VerifiedPackage]) 
     }
     reached.contains(package.peer())
 }
+
+#[cfg(test)]
+mod tests;

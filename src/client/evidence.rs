@@ -347,3 +347,8 @@ pub fn verify(evidence: &Evidence, now: Timestamp) -> Result<Verified, EvidenceE
         Shown::Absent { .. } => Err(EvidenceError::Absent),
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;

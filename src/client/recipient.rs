@@ -10,13 +10,14 @@ mod standing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::continuity::{self, KeyChange, Seen, follow, is_rolled_back};
 use super::directory::{Denial, DirectoryClient, DirectoryError, View};
-use super::evidence::{Evidence, EvidenceError, Keys, Shown, VerifiedPackage};
+use super::evidence::{Evidence, Keys, Shown, VerifiedPackage};
 use super::firsthand::{Firsthand, Whois, WhoisError};
 use super::{Pin, succession};
 use crate::clock::{Clock, Timestamp};
@@ -34,6 +35,10 @@ pub use standing::Attributed;
 
 /// Most mediators of one package that are looked up; a sender takes the first that answers.
 const MAX_MEDIATORS: usize = 8;
+
+/// How old a look at the account's own servers may be for the directory alone to be asked: for so
+/// long it could hide that something has changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Who showed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,7 +109,9 @@ pub enum RecipientError {
         why: String,
     },
     /// What is shown is older than what was seen before.
-    #[error("only a package of revision {shown} is shown, and {seen} was seen before")]
+    #[error(
+        "what is shown of the account is older than what was seen before: revision {shown}, not {seen}"
+    )]
     RolledBack {
         /// The revision seen before.
         seen: Rev,
@@ -364,7 +371,15 @@ impl Recipients {
     pub async fn resolve(&self, actor: &Actor, pins: &[Pin]) -> Result<Resolved, RecipientError> {
         let did = self.account(actor).await?;
         let pin = pins.iter().find(|pin| pin.account == did);
-        let found = self.find(&did, actor, pin).await?;
+        let found = match self.find(&did, actor, pin).await {
+            Err(RecipientError::NotEnrolled { rev, key }) if is_before(pin, rev, &key) => {
+                return Err(RecipientError::RolledBack {
+                    seen: pin.map_or(rev, |pin| pin.rev),
+                    shown: rev,
+                });
+            }
+            found => found?,
+        };
         self.conclude(actor, pins, pin, found).await
     }
 
@@ -493,6 +508,7 @@ impl Recipients {
         let seen = || Seen {
             package: &package,
             handle: handle.clone(),
+            firsthand: whois.is_some(),
             mediators: keys.clone(),
         };
         let (change, new_pin) = follow(pin, seen(), &older, now);
@@ -642,6 +658,8 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
         || view.handle != shown_handle
         || asked_handle != pin.handle.as_ref()
         || pin.changed.is_some()
+        || pin.last_seen > now
+        || now.since(pin.last_seen) > LOOK_AGAIN
     {
         return None;
     }
@@ -658,6 +676,11 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
         && view.cid == package.cid()
         && view.value == *package.value();
     same.then_some(*package)
+}
+
+/// Whether a proof of absence is older than what is pinned.
+fn is_before(pin: Option<&Pin>, rev: Rev, key: &SigningKey) -> bool {
+    pin.is_some_and(|pin| pin.signing_key == key.did_key() && rev < pin.rev)
 }
 
 /// Whether a mediator is reached at the host that its DID names: a directory that shows its keys
@@ -711,13 +734,4 @@ fn about(
     .into_iter()
     .filter_map(|(is_so, warning)| is_so.then_some(warning))
     .collect()
-}
-
-impl From<EvidenceError> for RecipientError {
-    fn from(why: EvidenceError) -> Self {
-        Self::Unproven {
-            by: Shower::Identity,
-            why: why.to_string(),
-        }
-    }
 }

@@ -97,7 +97,7 @@ impl Recipients {
                 };
                 (standing, Some(resolved.pin))
             }
-            Err(error) => (standing_of(&error, pins, account), None),
+            Err(error) => (standing_of(&error), None),
         };
         Lately {
             at,
@@ -174,16 +174,9 @@ pub(super) fn replacements(packages: &[(VerifiedPackage, Timestamp)]) -> Vec<Pre
 }
 
 /// What it says of a message's claim that its account cannot be sent to.
-fn standing_of(error: &RecipientError, pins: &[Pin], account: &Did) -> Standing {
-    let pin = pins.iter().find(|pin| pin.account == *account);
+fn standing_of(error: &RecipientError) -> Standing {
     Standing::Unknown(match error {
-        RecipientError::NotEnrolled { rev, key } => {
-            let older = pin.is_some_and(|pin| pin.signing_key == key.did_key() && *rev < pin.rev);
-            match older {
-                true => Doubt::RolledBack,
-                false => return Standing::Removed,
-            }
-        }
+        RecipientError::NotEnrolled { .. } => return Standing::Removed,
         RecipientError::NoAccount => Doubt::NoAccount,
         RecipientError::Inactive(_) => Doubt::Inactive,
         RecipientError::Invalid(_) => Doubt::Invalid,
