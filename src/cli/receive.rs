@@ -7,14 +7,14 @@ use std::io::Write;
 
 use clap::Args;
 
+use super::Complaint;
 use super::desk::Own;
 use super::mailing::{Mailing, exit_of, peer};
 use super::output::unwritten;
 use super::terminal::line;
-use super::{Complaint, Exit};
 use crate::client::dm::Dm;
 use crate::client::{
-    Attribution, Claim, Doubt, KeyState, Kept, Mail, MailError, MediatorClient, MessagingKey,
+    Attribution, Claim, Doubt, Kept, KeyState, Mail, MailError, MediatorClient, MessagingKey,
     Received, Receiver,
 };
 use crate::didcomm::message::Message;
@@ -123,18 +123,16 @@ pub(super) fn run(
 fn mailboxes(mailing: &Mailing, current: &MessagingKey) -> Vec<Mailbox> {
     let mut found: Vec<Mailbox> = Vec::new();
     for key in &mailing.enrolment.keys {
-        let own = match key.state {
-            // A new enrolment may not have come to its end.
-            _ if key.peer == current.peer => &*mailing.enrolment.mediators,
-            KeyState::Minted | KeyState::Published { .. } | KeyState::Replaced { .. } => &[],
-        };
-        for mediator in own.iter().chain(&key.registered) {
+        let is_current = key.peer == current.peer;
+        // Where an enrolment has not come to its end, it may be registered all the same.
+        let named = is_current.then_some(&mailing.enrolment.mediators);
+        for mediator in named.into_iter().flatten().chain(&key.registered) {
             let known = |one: &Mailbox| one.mediator == *mediator && one.key.peer == key.peer;
             if !found.iter().any(known) {
                 found.push(Mailbox {
                     mediator: mediator.clone(),
                     key: key.clone(),
-                    current: key.peer == current.peer,
+                    current: is_current,
                 });
             }
         }
@@ -342,10 +340,14 @@ async fn again(receiver: &Receiver, kept: &Kept) -> Result<Shown, Complaint> {
     let message = Message::parse(kept.message.to_string().as_bytes());
     let dm = message.map(|message| message.body_of::<Dm>());
     let Ok(Ok(dm)) = dm else {
-        return Ok(Shown::other(kept, attribution, "it cannot be shown".to_owned()));
+        return Ok(Shown::other(
+            kept,
+            attribution,
+            "it cannot be shown".to_owned(),
+        ));
     };
     if let Attribution::Unverified { reason, .. } = &attribution
-        && may_pass(*reason)
+        && reason.may_pass()
     {
         attribution = receiver
             .attribute(&Claim {
@@ -357,10 +359,6 @@ async fn again(receiver: &Receiver, kept: &Kept) -> Result<Shown, Complaint> {
             .await?;
     }
     Ok(Shown::message(kept, &dm, attribution))
-}
-
-fn may_pass(doubt: Doubt) -> bool {
-    doubt.may_pass()
 }
 
 /// Which queue, for people.
@@ -375,10 +373,10 @@ fn place(mailbox: &Mailbox) -> String {
     }
 }
 
-/// Everybody who could tell is away.
+/// No queue is left to stay at.
 fn nobody(error: &MailError) -> Complaint {
     Complaint {
-        exit: Exit::Failed,
+        exit: exit_of(error),
         message: line(&error.to_string()),
         hint: "`atcomm check` tells more".to_owned(),
     }

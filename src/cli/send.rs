@@ -65,7 +65,10 @@ pub(super) fn run(
 ) -> Result<(), Complaint> {
     let actor = Actor::parse(args.actor.trim_start_matches('@')).map_err(|error| Complaint {
         exit: Exit::Usage,
-        message: format!("{} is neither a handle nor a DID: {error}", line(&args.actor)),
+        message: format!(
+            "{} is neither a handle nor a DID: {error}",
+            line(&args.actor)
+        ),
         hint: "a handle looks like alice.example.com".to_owned(),
     })?;
     let mailing = Mailing::open(&args.own)?;
@@ -93,7 +96,10 @@ fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, Comp
     }
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        let _ = writeln!(stderr, "write the message, then end it with Ctrl-D on a new line:");
+        let _ = writeln!(
+            stderr,
+            "write the message, then end it with Ctrl-D on a new line:"
+        );
     }
     let mut bytes = Vec::new();
     // Enough to say that it is too long.
@@ -207,12 +213,7 @@ fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint>
 }
 
 /// The body: the text with its links and mentions, and the record that it points at.
-async fn write(
-    mailing: &Mailing,
-    args: &Send,
-    text: String,
-    to: &Did,
-) -> Result<Dm, Complaint> {
+async fn write(mailing: &Mailing, args: &Send, text: String, to: &Did) -> Result<Dm, Complaint> {
     let mut dm = Dm::new(text, &mailing.enrolment.account, to).map_err(bad_text)?;
     let found = spans(&dm.text);
     let mut known: Vec<(Handle, Did)> = Vec::new();
@@ -228,7 +229,9 @@ async fn write(
     }
     dm.facets = facets(&found, |handle| {
         let mut known = known.iter();
-        known.find(|(one, _)| one == handle).map(|(_, did)| did.clone())
+        known
+            .find(|(one, _)| one == handle)
+            .map(|(_, did)| did.clone())
     });
     if let Some(uri) = &args.embed {
         let record = reference::look_up(&mailing.desk.net, &mailing.desk.identity, uri).await;
@@ -238,14 +241,21 @@ async fn write(
                 ReferenceError::Account(_) | ReferenceError::NotFound => Exit::Failed,
                 ReferenceError::Unreachable(_) => Exit::Unreachable,
             },
-            message: format!("cannot point at {}: {}", line(uri), line(&error.to_string())),
+            message: format!(
+                "cannot point at {}: {}",
+                line(uri),
+                line(&error.to_string())
+            ),
             hint: "nothing was sent; leave --embed out, or name another record".to_owned(),
         })?);
     }
     Ok(dm)
 }
 
-#[expect(clippy::too_many_arguments, reason = "what one command has read and writes to")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what one command has read and writes to"
+)]
 async fn send(
     mailing: &Mailing,
     key: &MessagingKey,
@@ -258,7 +268,12 @@ async fn send(
 ) -> Result<(), Complaint> {
     let now = mailing.desk.clock.now();
     let to = &resolved.package.package().peer;
-    let message = dm.message(fresh_id(), key.peer.as_str(), to.as_str(), now.millis() / 1000);
+    let message = dm.message(
+        fresh_id(),
+        key.peer.as_str(),
+        to.as_str(),
+        now.millis() / 1000,
+    );
     let id = message.id.clone();
     let unpacked = |why: String| Complaint {
         exit: Exit::Failed,
@@ -353,7 +368,10 @@ fn nobody(shown: &str, failures: &[Failure]) -> Complaint {
     let reasons: Vec<String> = failures.iter().map(failed_way).collect();
     let later = failures.iter().any(|failure| failure.error.is_transient());
     let last = failures.last().map(|failure| exit_of(&failure.error));
-    let wait = failures.iter().filter_map(|one| one.error.retry_after()).min();
+    let wait = failures
+        .iter()
+        .filter_map(|one| one.error.retry_after())
+        .min();
     Complaint {
         exit: match later {
             true => Exit::Unreachable,
@@ -361,7 +379,10 @@ fn nobody(shown: &str, failures: &[Failure]) -> Complaint {
         },
         message: match reasons.is_empty() {
             true => format!("none of the mediators of {shown} can be used now"),
-            false => format!("no mediator took the message for {shown}: {}", reasons.join("; ")),
+            false => format!(
+                "no mediator took the message for {shown}: {}",
+                reasons.join("; ")
+            ),
         },
         hint: match (later || reasons.is_empty(), wait) {
             (true, Some(wait)) => format!("send it again in {} s", wait.as_secs().max(1)),

@@ -107,7 +107,10 @@ async fn stay(
         if began.elapsed() >= GOOD {
             pause = FIRST_PAUSE;
         }
-        let wait = error.retry_after().unwrap_or(pause).clamp(pause, LONGEST_PAUSE);
+        let wait = error
+            .retry_after()
+            .unwrap_or(pause)
+            .clamp(pause, LONGEST_PAUSE);
         tokio::time::sleep(spread(wait)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -65,7 +65,10 @@ impl Shown {
                 "receivedAt": kept.received_at.to_string(),
                 "reason": why,
             }),
-            head: format!("{}  a message that cannot be opened", minute(kept.received_at)),
+            head: format!(
+                "{}  a message that cannot be opened",
+                minute(kept.received_at)
+            ),
             body: format!("  ({})\n", line(&why)),
             mail: true,
         }
@@ -77,7 +80,10 @@ impl Shown {
             Next::Again(Handed::Taken { way, .. }) => (
                 json!({"next": "again", "mediator": way.mediator, "via": way.via}),
                 match &way.via {
-                    Some(via) => format!("it is on its way again: {via} relays it to {}", way.mediator),
+                    Some(via) => format!(
+                        "it is on its way again: {via} relays it to {}",
+                        way.mediator
+                    ),
                     None => format!("it was sent again: {} has it", way.mediator),
                 },
             ),
@@ -231,10 +237,13 @@ fn hidden_links(dm: &Dm) -> impl Iterator<Item = &String> {
     dm.facets.iter().flat_map(|facet| {
         let index = facet.index;
         let text = dm.text.get(index.byte_start..index.byte_end);
-        facet.features.iter().filter_map(move |feature| match feature {
-            Feature::Link { uri } if Some(uri.as_str()) != text => Some(uri),
-            _ => None,
-        })
+        facet
+            .features
+            .iter()
+            .filter_map(move |feature| match feature {
+                Feature::Link { uri } if Some(uri.as_str()) != text => Some(uri),
+                _ => None,
+            })
     })
 }
 
