@@ -1,11 +1,16 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
+mod check;
 mod desk;
 mod log;
+mod mailing;
 mod operate;
 mod output;
+mod receive;
 mod secret;
+mod send;
 mod serve;
+mod terminal;
 
 #[cfg(test)]
 mod tests;
@@ -18,12 +23,16 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::WalletError;
+
 /// The end of every `--help`.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or ended as it was told to
   1  failed
-  2  wrong usage or configuration";
+  2  wrong usage or configuration
+  3  not trusted: a proof fails, or a key has changed and is not accepted
+  4  nobody can be reached now; try again later";
 
 /// Directory of messaging keys and mediator of encrypted messages for atproto accounts.
 #[derive(Debug, Parser)]
@@ -60,6 +69,12 @@ enum Command {
         #[command(subcommand)]
         command: Keys,
     },
+    #[command(after_help = EXIT_CODES)]
+    Send(send::Send),
+    #[command(after_help = EXIT_CODES)]
+    Receive(receive::Receive),
+    #[command(after_help = EXIT_CODES)]
+    Check(check::Check),
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +136,10 @@ pub enum Exit {
     Failed,
     /// Wrong usage or configuration.
     Usage,
+    /// A proof fails, or a key has changed and is not accepted.
+    Untrusted,
+    /// Whoever is needed cannot be reached now.
+    Unreachable,
 }
 
 impl Exit {
@@ -130,6 +149,8 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Untrusted => 3,
+            Self::Unreachable => 4,
         }
     }
 }
@@ -140,6 +161,21 @@ struct Complaint {
     exit: Exit,
     message: String,
     hint: String,
+}
+
+impl From<WalletError> for Complaint {
+    fn from(error: WalletError) -> Self {
+        Self {
+            exit: match error {
+                WalletError::NoAccount { .. }
+                | WalletError::Several { .. }
+                | WalletError::Unknown { .. } => Exit::Usage,
+                _ => Exit::Failed,
+            },
+            message: error.to_string(),
+            hint: error.hint(),
+        }
+    }
 }
 
 /// Runs the command that `args` name, the program's name first.
@@ -160,6 +196,9 @@ pub fn run(
             Command::Keys {
                 command: Keys::Rotate(place),
             } => operate::rotate(&place, stdout),
+            Command::Send(args) => send::run(&args, stdout, stderr),
+            Command::Receive(args) => receive::run(&args, stdout, stderr),
+            Command::Check(args) => check::run(&args, stdout, stderr),
         },
         Err(error) => misread(&error, stdout),
     };

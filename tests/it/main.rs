@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod didcomm;
 #[cfg(test)]
 mod events;
@@ -14,6 +16,8 @@ mod forged;
 mod frames;
 #[cfg(test)]
 mod gaps;
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
