@@ -14,8 +14,7 @@ use super::output::unwritten;
 use super::terminal::line;
 use crate::client::dm::Dm;
 use crate::client::{
-    Attribution, Claim, Doubt, Kept, KeyState, Mail, MailError, MediatorClient, MessagingKey,
-    Received, Receiver,
+    Attribution, Claim, Kept, Mail, MailError, MediatorClient, MessagingKey, Received, Receiver,
 };
 use crate::didcomm::message::Message;
 use crate::identity::Freshness;

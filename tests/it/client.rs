@@ -1,6 +1,11 @@
 //! The client's commands as people run them: the program itself, with a wallet and a configuration
 //! of its own, on a real network, with a real service as mediator and directory.
 
+mod check;
+mod receive;
+mod send;
+mod settled;
+
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
