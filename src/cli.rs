@@ -1,12 +1,14 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
 mod check;
+mod contacts;
 mod desk;
 mod log;
 mod mailing;
 mod operate;
 mod output;
 mod receive;
+mod resolve;
 mod secret;
 mod send;
 mod serve;
@@ -63,6 +65,16 @@ enum Command {
         #[command(subcommand)]
         command: Status,
     },
+    /// Look up how an account is written to, and verify it
+    ///
+    /// Asks the directory and the account's own servers, believes neither without a proof, and
+    /// says what was verified and what cannot be. Needs no account of your own. The key that it
+    /// finds is remembered; see atcomm contacts.
+    #[command(after_help = EXIT_CODES)]
+    Resolve(resolve::Args),
+    /// Whom you write with: the keys that are remembered of them
+    #[command(after_help = EXIT_CODES)]
+    Contacts(contacts::Args),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
@@ -193,6 +205,8 @@ pub fn run(
             Command::Mailbox {
                 command: Status::Status(place),
             } => operate::mailbox_status(&place, stdout),
+            Command::Resolve(args) => resolve::run(&args, stdout, stderr),
+            Command::Contacts(args) => contacts::run(&args, stdout, stderr),
             Command::Keys {
                 command: Keys::Rotate(place),
             } => operate::rotate(&place, stdout),

@@ -5,6 +5,10 @@ mod check;
 mod receive;
 mod send;
 mod settled;
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod lies;
 
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
