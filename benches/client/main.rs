@@ -55,7 +55,10 @@ fn main() {
         .unwrap();
     runtime.block_on(async {
         let world = World::start().await;
-        let (alice, bob) = (world.enrolled("alice", 0).await, world.enrolled("bob", 1).await);
+        let (alice, bob) = (
+            world.enrolled("alice", 0).await,
+            world.enrolled("bob", 1).await,
+        );
         first_contact(&alice, &bob).await;
         messages(&alice, &bob).await;
         world.stop().await;
@@ -98,12 +101,19 @@ async fn messages(alice: &Person, bob: &Person) {
     let actor = Actor::Did(bob.account().clone());
     let first = alice.recipients.resolve(&actor, &[]).await.unwrap();
     alice.wallet.keep_pin(&first.pin).unwrap();
-    let theirs_to_bob = bob.recipients.resolve(&Actor::Did(alice.account().clone()), &[]);
-    bob.wallet.keep_pin(&theirs_to_bob.await.unwrap().pin).unwrap();
+    let theirs_to_bob = bob
+        .recipients
+        .resolve(&Actor::Did(alice.account().clone()), &[]);
+    bob.wallet
+        .keep_pin(&theirs_to_bob.await.unwrap().pin)
+        .unwrap();
     let mut steps = Steps::default();
     for round in 0..WARM_UP + MESSAGES {
         let mut one = Steps::default();
-        send_one(alice, &actor, &mut live, &mut one, &client, &receiver, round).await;
+        send_one(
+            alice, &actor, &mut live, &mut one, &client, &receiver, round,
+        )
+        .await;
         if round >= WARM_UP {
             steps.add(one);
         }
@@ -133,7 +143,12 @@ async fn send_one(
     let packing = Instant::now();
     let key = alice.enrolment.current().unwrap();
     let to = &resolved.package.package().peer;
-    let dm = Dm::new(format!("message {round}"), alice.account(), &resolved.account).unwrap();
+    let dm = Dm::new(
+        format!("message {round}"),
+        alice.account(),
+        &resolved.account,
+    )
+    .unwrap();
     let seconds = alice.now().millis() / 1000;
     let message = dm.message(fresh_id(), key.peer.as_str(), to.as_str(), seconds);
     let id = message.id.clone();
@@ -188,7 +203,9 @@ async fn send_one(
     let first_hop = handed.1.saturating_sub(wrapped);
     steps.first_hop.push(millis(first_hop));
     let arrived = mail.1.max(handed.1);
-    steps.second_hop.push(millis(arrived.saturating_sub(handed.1)));
+    steps
+        .second_hop
+        .push(millis(arrived.saturating_sub(handed.1)));
 
     let reading = Instant::now();
     let [mail] = &mail.0[..] else {
@@ -237,7 +254,10 @@ impl Steps {
             ("acknowledge", &self.acknowledge),
         ] {
             let figure = median(figures);
-            println!("  {name:<34} {figure:>7.2} ms  {:>3.0} %", 100.0 * figure / whole);
+            println!(
+                "  {name:<34} {figure:>7.2} ms  {:>3.0} %",
+                100.0 * figure / whole
+            );
         }
     }
 }
