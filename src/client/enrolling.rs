@@ -102,11 +102,13 @@ pub struct Enroller {
     wallet: Wallet,
 }
 
-/// Of an account, what its owner may want to know.
+/// How the account stands at its PDS.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Standing {
-    /// Whether the record names the wallet's present key.
+    /// Whether there is a record.
+    pub has_record: bool,
+    /// Whether it names a key of the wallet, the present one or one that was replaced.
     pub is_published: bool,
     /// The did:peer in the record, where there is one.
     pub peer: Option<String>,
@@ -375,6 +377,7 @@ impl Enroller {
             .map(str::to_owned);
         let known = self.drawer(located).enrolment()?;
         Ok(Standing {
+            has_record: there.is_some(),
             is_published: known
                 .as_ref()
                 .is_some_and(|known| has(known, peer.as_deref())),
