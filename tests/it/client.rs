@@ -3,8 +3,12 @@
 
 #[cfg(test)]
 mod changes;
+mod check;
 #[cfg(test)]
 mod lies;
+mod receive;
+mod send;
+mod settled;
 
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
