@@ -125,8 +125,14 @@ def did_web(did: str) -> Json:
 
 # First bytes of a did:key's key, and the order of the curve.
 CURVES = {
-    b"\xe7\x01": (ec.SECP256K1(), 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141),
-    b"\x80\x24": (ec.SECP256R1(), 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551),
+    b"\xe7\x01": (
+        ec.SECP256K1(),
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
+    ),
+    b"\x80\x24": (
+        ec.SECP256R1(),
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    ),
 }
 
 
@@ -316,7 +322,9 @@ class Client:
 
     def save(self) -> None:
         """Durable, and whole or not at all."""
-        with open(os.open(f"{KEYS}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with open(
+            os.open(f"{KEYS}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+        ) as file:
             json.dump(self.state, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
@@ -389,7 +397,9 @@ class Client:
                 continue
             endpoints = service["serviceEndpoint"]
             for one in endpoints if isinstance(endpoints, list) else [endpoints]:
-                uri, keys = (one, []) if isinstance(one, str) else (one["uri"], one.get("routingKeys"))
+                uri, keys = (
+                    (one, []) if isinstance(one, str) else (one["uri"], one.get("routingKeys"))
+                )
                 if uri.startswith("http") and not keys:
                     return uri
         raise Refused("Unsupported", f"{mediator} has no endpoint that this program can use")
@@ -433,7 +443,9 @@ class Client:
                 if own != theirs:
                     del forward["from"]  # the recipient's mediator does not learn who writes
                 try:
-                    outer = forward if own == theirs else self.forward(own, theirs, self.pack(forward))
+                    outer = (
+                        forward if own == theirs else self.forward(own, theirs, self.pack(forward))
+                    )
                     self.post(own, outer)
                 except Refused as refused:
                     print(refused, file=sys.stderr)
@@ -465,8 +477,13 @@ class Client:
         rev, record = prove(unbase64(proof["car"]["$bytes"]), did, key)
         if not known:  # an old proof is a proof, too: only the PDS knows the newest
             query = urlencode({"did": did, "collection": COLLECTION, "rkey": "self"})
-            newest = prove(fetch(f"{pds}/xrpc/com.atproto.sync.getRecord?{query}"), did, key)
-            rev, record = max((rev, record), newest, key=lambda found: found[0])
+            try:
+                newest = prove(fetch(f"{pds}/xrpc/com.atproto.sync.getRecord?{query}"), did, key)
+                rev, record = max((rev, record), newest, key=lambda found: found[0])
+            except Refused as refused:
+                if refused.name in ("NotEnrolled", "BadProof"):
+                    raise
+                print(f"not confirmed by the account's PDS: {refused}", file=sys.stderr)
         if pin and pin["key"] == key and rev < pin["rev"]:
             raise Refused("RolledBack", "the proof is older than one seen before")
         try:
