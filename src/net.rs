@@ -241,6 +241,11 @@ impl Net {
             .await
     }
 
+    /// The same without a body, for procedures that take none.
+    pub async fn post_nothing(&self, request: &Request) -> Result<Response, NetError> {
+        self.send(Method::POST, request, None).await
+    }
+
     /// Asks whether anybody answers there (`OPTIONS`).
     pub async fn options(&self, request: &Request) -> Result<Response, NetError> {
         self.send(Method::OPTIONS, request, None).await

@@ -66,16 +66,21 @@ pub struct Changed {
 }
 
 /// Times in files: milliseconds since 1970.
-mod millis {
+pub(super) mod millis {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
     use crate::clock::Timestamp;
 
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, s: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::client) fn serialize<S: Serializer>(
+        time: &Timestamp,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         s.serialize_i64(time.millis())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Timestamp, D::Error> {
+    pub(in crate::client) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Timestamp, D::Error> {
         Ok(Timestamp::from_millis(i64::deserialize(d)?))
     }
 }

@@ -15,7 +15,7 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("rusqlite", &["store"]),
     ("axum", &["http"]),
     ("tower", &["http"]),
@@ -34,6 +34,10 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("tracing_subscriber", &["cli"]),
     ("indicatif", &["cli"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
+    ("rpassword", &["cli"]),
+    ("age", &["client"]),
 ];
 
 /// Libraries that the ranks below the first I/O do without.

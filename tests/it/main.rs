@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod didcomm;
 #[cfg(test)]
 mod events;

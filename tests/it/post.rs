@@ -59,7 +59,7 @@ fn number() -> usize {
 
 /// A port that nobody listens on, below the range of outgoing connections: it stays free while a
 /// mediator that has it is down.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let start = std::process::id() as usize * 61;
     loop {
         let port = u16::try_from(12_000 + (start + number()) % 8000).expect("a port");

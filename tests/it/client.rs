@@ -1,0 +1,369 @@
+//! The client's commands as people run them: the program itself, with a wallet and a configuration
+//! of its own, on a real network, with a real service as mediator and directory.
+
+use std::io::{Read, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::network::{Account, Network, text};
+use crate::post::free_port;
+use crate::service::{Service, Setup};
+
+/// Time for a command that does not wait for anybody to write to it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine that somebody uses: a wallet, and a configuration that is at home in a network.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+/// Somebody with an account, at a machine.
+pub(crate) struct Person {
+    pub(crate) home: Home,
+    pub(crate) account: Account,
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// The exit code; none where a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// A command that runs.
+pub(crate) struct Running {
+    child: Option<Child>,
+}
+
+/// A service that is mediator and directory, beside both PDSes of a network.
+pub(crate) struct Station {
+    /// Taken while it is down.
+    pub(crate) service: Option<Service>,
+    pub(crate) port: u16,
+    pub(crate) did: String,
+    pub(crate) url: String,
+}
+
+impl Home {
+    /// A machine with an empty wallet.
+    pub(crate) fn new(network: &Network) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let config = format!(
+            "[net]\ndevelopment = true\nname_server = \"{}\"\nhost_rate = 1000\nhost_burst = 1000\n\
+             [identity]\nplc_url = \"{}\"\n",
+            network.name_server(),
+            network.plc(),
+        );
+        std::fs::write(dir.path().join("config.toml"), config).expect("a file");
+        Self { dir }
+    }
+
+    /// Its wallet; there is none before something is put into it.
+    pub(crate) fn wallet(&self) -> PathBuf {
+        self.dir.path().join("wallet")
+    }
+
+    /// Every file of its wallet with its mode.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, u32)> {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let mut found = Vec::new();
+        let mut folders = vec![self.wallet()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                let mode = path.metadata().expect("a file").permissions().mode() & 0o777;
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => found.push((path, mode)),
+                }
+            }
+        }
+        found
+    }
+
+    /// A file of this name beside the wallet.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The program with these arguments, and nothing in its environment that is not said here.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atcomm"));
+        self.prepare(&mut command);
+        command.args(args);
+        command
+    }
+
+    /// The program under a shell that first does `before`, such as `ulimit -f 0`.
+    pub(crate) fn limited(&self, before: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        self.prepare(&mut command);
+        command
+            .arg("-c")
+            .arg(format!("{before}\nexec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_atcomm"))
+            .args(args);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir.path())
+            .env("ATCOMM_CONFIG", self.dir.path().join("config.toml"))
+            .env("ATCOMM_HOME", self.wallet())
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+
+    /// Runs a command to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
+        finish(self.command(args), "")
+    }
+
+    /// The same with something to read.
+    #[track_caller]
+    pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Said {
+        finish(self.command(args), input)
+    }
+
+    /// The JSON of a command that has to succeed.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.push("--json");
+        self.run(&all).done().json()
+    }
+}
+
+/// Runs a command to its end, with something to read.
+#[track_caller]
+pub(crate) fn finish(mut command: Command, input: &str) -> Said {
+    command.stdin(Stdio::piped());
+    let mut running = Running::start(command);
+    if let Some(mut stdin) = running.child().stdin.take() {
+        // Whoever does not want to read it all may close it.
+        drop(stdin.write_all(input.as_bytes()));
+    }
+    running.end()
+}
+
+impl Running {
+    /// Starts it.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        Self {
+            child: Some(command.spawn().expect("the program")),
+        }
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("until it has ended")
+    }
+
+    /// Sends it a signal, such as `INT`.
+    #[track_caller]
+    pub(crate) fn signal(&mut self, signal: &str) {
+        let id = self.child().id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &id])
+            .status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child().try_wait().expect("a child").is_some()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> Said {
+        let mut child = self.child.take().expect("until it has ended");
+        let pipes = [
+            child
+                .stdout
+                .take()
+                .map(|pipe| -> Box<dyn Read + Send> { Box::new(pipe) }),
+            child
+                .stderr
+                .take()
+                .map(|pipe| -> Box<dyn Read + Send> { Box::new(pipe) }),
+        ];
+        let [out, err] = pipes.map(|pipe| {
+            std::thread::spawn(move || {
+                let mut all = Vec::new();
+                if let Some(mut pipe) = pipe {
+                    drop(pipe.read_to_end(&mut all));
+                }
+                String::from_utf8_lossy(&all).into_owned()
+            })
+        });
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break status;
+            }
+            if start.elapsed() > PATIENCE {
+                drop(child.kill());
+                let said = [out, err].map(|thread| thread.join().unwrap_or_default());
+                panic!("it does not end: {said:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let [out, err] = [out, err].map(|thread| thread.join().expect("what it said"));
+        let said = Said {
+            code: status.code(),
+            out,
+            err,
+        };
+        assert!(!said.err.contains("panicked"), "{said:?}");
+        said
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+impl Said {
+    /// It has to have gone well.
+    #[track_caller]
+    pub(crate) fn done(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// It has to have failed with this exit code, saying this, and a hint, at its end.
+    #[track_caller]
+    pub(crate) fn failed(&self, code: i32, message: &str, hint: &str) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let mut lines = self.err.lines().rev();
+        let [last, before] = [lines.next(), lines.next()].map(Option::unwrap_or_default);
+        let said = before.strip_prefix("atcomm: ").unwrap_or_default();
+        let advice = last.strip_prefix("hint: ").unwrap_or_default();
+        assert!(said.contains(message), "{self:?} says {message}");
+        assert!(advice.contains(hint), "{self:?} advises {hint}");
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl Person {
+    /// Somebody with a new account on a PDS, not enrolled.
+    pub(crate) fn new(network: &'static Network, prefix: &str, pds: usize) -> Self {
+        Self::of(network.account(prefix, pds))
+    }
+
+    /// Somebody with an account at a new machine.
+    pub(crate) fn of(account: Account) -> Self {
+        Self {
+            home: Home::new(account.network),
+            account,
+        }
+    }
+
+    /// Somebody who has enrolled with a station.
+    #[track_caller]
+    pub(crate) fn enrolled(
+        network: &'static Network,
+        prefix: &str,
+        pds: usize,
+        station: &Station,
+    ) -> Self {
+        let person = Self::new(network, prefix, pds);
+        person.enroll(&[&station.did]).done();
+        person
+    }
+
+    /// The password at the PDS.
+    pub(crate) fn password(&self) -> &str {
+        text(&self.account.made, "/password")
+    }
+
+    /// A command that may ask for the password.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.home.command(args);
+        command.env("ATCOMM_PASSWORD", self.password());
+        command
+    }
+
+    /// Runs one to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
+        finish(self.command(args), "")
+    }
+
+    /// Enrols with these mediators.
+    #[track_caller]
+    pub(crate) fn enroll(&self, mediators: &[&str]) -> Said {
+        let mut args = vec!["enroll", &self.account.handle];
+        for mediator in mediators {
+            args.extend(["--mediator", mediator]);
+        }
+        self.run(&args)
+    }
+
+    /// The record as the account's PDS has it.
+    #[track_caller]
+    pub(crate) fn record(&self) -> Option<Value> {
+        let url = format!(
+            "{}/xrpc/com.atproto.repo.getRecord?repo={}&collection=at.didcomm.keyPackage&rkey=self",
+            text(&self.account.made, "/pdsUrl"),
+            self.account.did,
+        );
+        let answer = crate::http::request("GET", &url, &[], None);
+        (answer.status == 200).then(|| answer.json()["value"].clone())
+    }
+}
+
+impl Station {
+    /// One that is at home in `network`.
+    #[track_caller]
+    pub(crate) fn start(network: &Network) -> Self {
+        Self::start_as(network, |setup| setup)
+    }
+
+    /// One that is what `change` says besides.
+    #[track_caller]
+    pub(crate) fn start_as(network: &Network, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let port = free_port();
+        let url = format!("http://localhost:{port}");
+        let setup = Setup::beside(network)
+            .streams_only()
+            .set("http.listen", json!(format!("127.0.0.1:{port}")))
+            .set("mediator.public_url", json!(url))
+            .set("mediator.queue_rate", json!(1_000_000))
+            .set("mediator.address_rate", json!(1_000_000));
+        let service = change(setup).start();
+        Self {
+            service: Some(service),
+            port,
+            did: format!("did:web:localhost%3A{port}"),
+            url,
+        }
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        self.service.as_ref().expect("it is up")
+    }
+}
