@@ -1,6 +1,8 @@
 //! The client's commands as people run them: the program itself, with a wallet and a configuration
 //! of its own, on a real network, with a real service as mediator and directory.
 
+mod guide;
+
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

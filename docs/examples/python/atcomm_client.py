@@ -6,11 +6,10 @@
     python atcomm_client.py receive
 
 Environment: DIRECTORY and PDS (origins; the PDS is that of the own account), PLC (an origin, the
-public one unless told otherwise), PASSWORD (an app password, for `enroll` only), KEYS (the file that
-keeps keys and pins, made with mode 0600). Answers are JSON lines on standard output.
+public one unless told otherwise), PASSWORD (an app password, for `enroll` only), KEYS (the file
+that keeps keys and pins, made with mode 0600). Answers are JSON lines on standard output.
 
-../../client-guide.md explains each step, and what is left out here: signed messages, mediators with
-routing keys, accounts between two hosts, rotation of the own key.
+../../client-guide.md explains each step, and says what is left out here.
 """
 
 import argparse
@@ -207,7 +206,7 @@ def plc_state(did: str, log: list[Json]) -> Json:
 
 
 def identity(did: str, log: list[Json] | None = None) -> tuple[str, str, str]:
-    """Signing key, PDS and claimed handle of an account, by the given log or the PLC directory's."""
+    """Signing key, PDS and claimed handle, by the given log or the PLC directory's."""
     if not did.startswith("did:plc:"):
         document = did_web(did)
         methods = {method["id"].split("#")[1]: method for method in document["verificationMethod"]}
@@ -275,7 +274,9 @@ def prove(car: bytes, did: str, signing_key: str) -> tuple[str, Json]:
         if link is None:
             raise Refused("NotEnrolled", "proven: the account has no key package")
         return commit["rev"], dag_cbor.decode(blocks[bytes(link)])
-    except (LookupError, ValueError, TypeError) as error:
+    except Refused:
+        raise
+    except Exception as error:  # a missing block, no CBOR, a field of another type, ...
         raise Refused("BadProof", f"the proof is incomplete or broken: {error!r}") from None
 
 
@@ -436,19 +437,19 @@ class Client:
         return self.message(FORWARD, to, {"next": next}, attachments=[attachment])
 
     def deliver(self, packed: str, peer: str, mediators: list[str]) -> str:
-        """Hands an envelope to the first of the recipient's mediators that takes it, by the own one."""
-        for number, theirs in enumerate(mediators):
-            for own in [theirs] if theirs in self.state["mediators"] else self.state["mediators"]:
-                forward = self.forward(theirs, peer, packed)
-                if own != theirs:
-                    del forward["from"]  # the recipient's mediator does not learn who writes
+        """Hands an envelope to the first of the recipient's mediators that takes it."""
+        for number, theirs in enumerate(mediators[:8]):
+            shared = theirs in self.state["mediators"]
+            for own in [theirs] if shared else self.state["mediators"]:
                 try:
-                    outer = (
-                        forward if own == theirs else self.forward(own, theirs, self.pack(forward))
-                    )
+                    self.endpoint(theirs)  # there is one, and it wants no further wraps
+                    outer = self.forward(theirs, peer, packed)
+                    if not shared:
+                        del outer["from"]  # the recipient's mediator does not learn who writes
+                        outer = self.forward(own, theirs, self.pack(outer))
                     self.post(own, outer)
-                except Refused as refused:
-                    print(refused, file=sys.stderr)
+                except Exception as error:  # whatever their documents make the libraries raise
+                    print(error, file=sys.stderr)
                     continue
                 left = mediators[number + 1 :]
                 self.state["sent"][outer["id"]] = {"packed": packed, "peer": peer, "left": left}
@@ -490,8 +491,8 @@ class Client:
             named = xrpc(PDS, "com.atproto.identity.resolveHandle", handle=handle)["did"]
         except Refused:
             named = None
-        if not record["did"].startswith("did:peer:2"):
-            raise Refused("InvalidKeyPackage", "no did:peer:2 in the key package")
+        if not (record["did"].startswith("did:peer:2.") and isinstance(record["mediators"], list)):
+            raise Refused("InvalidKeyPackage", "no did:peer:2, or no mediators")
         found = {
             "did": did,
             "handle": handle if named == did else "handle.invalid",
@@ -517,13 +518,15 @@ class Client:
     def attribute(self, message: Json, sender: str | None) -> Json:
         """Who wrote a message: the outcome, with the account only where it is shown to be so."""
         body = message.get("body", {})
-        claimed = str(body.get("senderDid", ""))
+        claimed, meant = body.get("senderDid"), body.get("recipientDid", self.me)
+        if meant != self.me:
+            return {"outcome": "misdirected", "meant": str(meant)}
         if sender is None:
-            return {"outcome": "Anonymous"}
-        if body.get("recipientDid", self.me) != self.me:
-            return {"outcome": "Misdirected", "meant": str(body["recipientDid"])}
-        if not claimed.startswith(("did:plc:", "did:web:")):
-            return {"outcome": "Unattributed"}
+            return {"outcome": "anonymous"}
+        if claimed is None:
+            return {"outcome": "unattributed"}
+        if not str(claimed).startswith(("did:plc:", "did:web:")):
+            return {"outcome": "unverified", "claimed": str(claimed), "reason": "no account's DID"}
         for again in (False, True):
             try:
                 if again:  # a key that was just rotated must not look like a fraud
@@ -531,19 +534,20 @@ class Client:
                 found = self.resolve(claimed)
             except Exception as error:  # answers that are no answers raise anything
                 revoked = isinstance(error, Refused) and error.name == "NotEnrolled"
-                outcome = "Revoked" if revoked else "Unverified"
+                outcome = "revoked" if revoked else "unverified"
                 result = {"outcome": outcome, "claimed": claimed, "reason": str(error)}
                 continue
             who = {"account": claimed, "handle": found["handle"]}
             if found["peer"] == sender:
-                return {"outcome": "Verified", **who}
-            result = {"outcome": "Mismatch", "claimed": claimed}
+                return {"outcome": "verified", **who, "unaccepted": found["changed"]}
             pin = self.state["pins"][claimed]
             previous = pin.get("previous", {})
             if "changedAt" in pin:
                 previous = {"peer": pin["peer"], "until": pin["changedAt"] + 7 * DAY}
             if previous.get("peer") == sender and time.time() < previous["until"]:
-                result = {"outcome": "VerifiedPrevious", **who}
+                result = {"outcome": "verifiedPrevious", **who}
+            else:
+                result = {"outcome": "mismatch", "claimed": claimed}
         return result
 
     # ---- Commands
@@ -610,7 +614,7 @@ class Client:
         try:
             message, sender = self.open(packed)
         except Exception as error:  # the libraries raise what they like
-            return show({"outcome": "Rejected", "reason": str(error)})
+            return show({"outcome": "rejected", "reason": str(error)})
         body, key = message.get("body", {}), f"{message.get('from')} {message['id']}"
         sent = self.state["sent"].get(message.get("pthid"))
         if message["type"] == PROBLEM and sent and sender in self.state["mediators"]:
@@ -661,8 +665,8 @@ def main() -> None:
             show(found)
         else:
             getattr(client, command)(**arguments)
-    except Refused as refused:
-        sys.exit(str(refused))
+    except Exception as error:  # answers that are no answers raise anything
+        sys.exit(str(error) if isinstance(error, Refused) else repr(error))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@
 // public one unless told otherwise), PASSWORD (an app password, for `enroll` only), KEYS (the file that
 // keeps keys and pins, made with mode 0600). Answers are JSON lines on standard output.
 //
-// ../../client-guide.md explains each step, and what is left out here: signed messages, mediators with
-// routing keys, accounts between two hosts, rotation of the own key.
+// ../../client-guide.md explains each step, and says what is left out here.
 import { randomUUID } from 'node:crypto'
 import fs from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -332,6 +331,7 @@ class Client {
 
   /** Durable, and whole or not at all. */
   save() {
+    this.state.sent = Object.fromEntries(Object.entries(this.state.sent).slice(-100))
     fs.writeFileSync(`${KEYS}.new`, JSON.stringify(this.state, null, 1), {
       mode: 0o600,
       flush: true,
@@ -431,9 +431,10 @@ class Client {
 
   /** Hands an envelope to the first of the recipient's mediators that takes it, by the own one. */
   async deliver(packed: string, peer: string, mediators: string[]): Promise<string> {
-    for (const [number, theirs] of mediators.entries())
+    for (const [number, theirs] of mediators.slice(0, 8).entries())
       for (const own of this.state.mediators.includes(theirs) ? [theirs] : this.state.mediators)
         try {
+          await this.endpoint(theirs, 'http') // there is one, and it wants no further wraps
           let outer = this.forward(theirs, peer, packed)
           if (own !== theirs) {
             delete outer.from // the recipient's mediator does not learn who writes
@@ -479,8 +480,8 @@ class Client {
       if (newest && newest.rev > rev) ({ rev, record } = newest)
     }
     if (pin?.key === key && rev < pin.rev) throw new Refused('RolledBack', 'the proof is older than one seen before')
-    if (!record.did?.startsWith('did:peer:2.'))
-      throw new Refused('InvalidKeyPackage', 'no did:peer:2 in the key package')
+    if (!record.did.startsWith('did:peer:2.') || !Array.isArray(record.mediators))
+      throw new Refused('InvalidKeyPackage', 'no did:peer:2, or no mediators')
     const verified = (await owner(handle).catch(() => undefined)) === did
     const found: Found = {
       did,
@@ -505,27 +506,28 @@ class Client {
 
   /** Who wrote a message: the outcome, with the account only where it is shown to be so. */
   async attribute(body: Json, sender?: string): Promise<Json> {
-    const me = this.state.account
-    const claimed = String(body.senderDid ?? '')
-    if (sender === undefined) return { outcome: 'Anonymous' }
-    if ((body.recipientDid ?? me) !== me) return { outcome: 'Misdirected', meant: String(body.recipientDid) }
-    if (!/^did:(plc|web):/.test(claimed)) return { outcome: 'Unattributed' }
+    const { senderDid: claimed, recipientDid: meant = this.state.account } = body
+    if (meant !== this.state.account) return { outcome: 'misdirected', meant: String(meant) }
+    if (sender === undefined) return { outcome: 'anonymous' }
+    if (claimed === undefined) return { outcome: 'unattributed' }
+    if (typeof claimed !== 'string' || !/^did:(plc|web):/.test(claimed))
+      return { outcome: 'unverified', claimed: String(claimed), reason: "no account's DID" }
     let result: Json = {}
     for (const again of [false, true])
       try {
         // A key that was just rotated must not look like a fraud.
         if (again) await xrpc(DIRECTORY, 'at.didcomm.directory.refresh', {}, { did: claimed })
-        const { handle, peer } = await this.resolve(claimed)
-        if (peer === sender) return { outcome: 'Verified', account: claimed, handle }
+        const { handle, peer, changed } = await this.resolve(claimed)
+        if (peer === sender) return { outcome: 'verified', account: claimed, handle, unaccepted: changed }
         const pin = this.state.pins[claimed]
         const previous = pin.changedAt ? { peer: pin.peer, until: pin.changedAt + 7 * DAY } : pin.previous
         const isPrevious = previous?.peer === sender && Date.now() < previous.until
         result = isPrevious
-          ? { outcome: 'VerifiedPrevious', account: claimed, handle }
-          : { outcome: 'Mismatch', claimed }
+          ? { outcome: 'verifiedPrevious', account: claimed, handle }
+          : { outcome: 'mismatch', claimed }
       } catch (error) {
         const revoked = error instanceof Refused && error.name === 'NotEnrolled'
-        result = { outcome: revoked ? 'Revoked' : 'Unverified', claimed, reason: String(error) }
+        result = { outcome: revoked ? 'revoked' : 'unverified', claimed, reason: String(error) }
       }
     return result
   }
@@ -589,7 +591,7 @@ class Client {
     try {
       opened = await this.open(packed)
     } catch (error) {
-      return show({ outcome: 'Rejected', reason: String(error) })
+      return show({ outcome: 'rejected', reason: String(error) })
     }
     const { message, sender } = opened
     const body = message.body ?? {}
