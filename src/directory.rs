@@ -6,6 +6,7 @@
 
 mod answers;
 mod apply;
+mod history;
 mod known;
 mod observation;
 mod view;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{MediatorDocument, MediatorState};
+use crate::identity::{MediatorDocument, MediatorState, PlcLog};
 use crate::store::{
     ChangeKind, DirectoryStore, Entry, MediatorRow, Owed, PendingRow, SourceCursor, StoreError, Tx,
     WalkRow,
@@ -26,8 +27,10 @@ use crate::syntax::{Actor, Did, MediatorDid};
 
 use answers::Answers;
 pub use apply::{BACKOFF, DROP, REPROVE, STALE, backoff, spread_of};
+pub use history::{LogFit, MAX_CHANGES, Page};
 use known::Known;
 pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
+use view::Showing;
 pub use view::{MAX_MEDIATORS, Rendered};
 
 /// Mediator documents are looked up again this long after the last time.
@@ -392,14 +395,34 @@ impl Directory {
     pub async fn recipient(
         &self,
         actor: &Actor,
-        with_proof: bool,
     ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
-        let now = self.clock.now();
         // What changes after this point makes the rendering below unfit to be kept.
         let epoch = self.answers.epoch();
-        let actor = actor.clone();
-        let rendered = self
-            .store
+        let rendered = self.render(actor.clone(), Showing::Plain).await?;
+        if let Some(Ok(rendered)) = &rendered {
+            self.answers.keep(rendered, epoch);
+        }
+        Ok(rendered)
+    }
+
+    /// The same with the proof, and with the account's operation log where that leads to the key
+    /// that the proof is signed with. Never kept ready.
+    pub async fn recipient_with_proof(
+        &self,
+        did: &Did,
+        log: Option<Arc<PlcLog>>,
+    ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
+        self.render(Actor::Did(did.clone()), Showing::Proof(log))
+            .await
+    }
+
+    async fn render(
+        &self,
+        actor: Actor,
+        showing: Showing,
+    ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
+        let now = self.clock.now();
+        self.store
             .query(move |q| {
                 let did = match actor {
                     Actor::Did(did) => did,
@@ -415,20 +438,11 @@ impl Directory {
                     return Ok(Some(Err(refusal)));
                 }
                 let around = surroundings(q, &entry)?;
-                view::render(&entry, &around, with_proof, now)
-                    .map(|rendered| Some(Ok(rendered)))
+                view::render(&entry, &around, &showing, now)
+                    .map(|rendered| Some(Ok(Arc::new(rendered))))
                     .ok_or_else(|| StoreError::Corrupt(format!("the entry of {did} is incomplete")))
             })
-            .await?;
-        Ok(rendered.map(|result| {
-            result.map(|rendered| {
-                let rendered = Arc::new(rendered);
-                if !with_proof {
-                    self.answers.keep(&rendered, epoch);
-                }
-                rendered
-            })
-        }))
+            .await
     }
 
     /// Whether the store takes writes.
@@ -473,8 +487,8 @@ fn apply_one(
     let old = tx.entry(&seen.did)?;
     let old_peer = old.as_ref().and_then(|entry| entry.peer.clone());
     let decision = apply::decide(old, seen);
-    if let Some((seq, proof)) = &decision.supersedes {
-        tx.keep_proof(*seq, proof)?;
+    if let Some(superseded) = &decision.supersedes {
+        tx.keep_proof(superseded)?;
     }
     let mut positions = Vec::with_capacity(decision.changes.len());
     for change in &decision.changes {

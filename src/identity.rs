@@ -20,12 +20,14 @@ mod handle;
 mod lookups;
 mod mediator;
 mod moved;
+mod plc_log;
 
 pub use document::{DidDocument, DocumentError, Lack, MAX_DOCUMENT_LEN};
 pub use handle::HandleError;
 pub use lookups::Freshness;
 pub use mediator::{Busy, KeyAgreement, MediatorDocument, MediatorState, Service};
 pub use moved::KeyBeforeMove;
+pub use plc_log::{PlcLog, PlcLogError};
 
 use allowance::Allowance;
 use lookups::{Bytes, Found, Lookups};
@@ -65,6 +67,8 @@ pub struct IdentitySettings {
     pub handle_cache: u64,
     /// Memory for mediators, in bytes; one takes about 1 KiB. Absent: 8 MiB.
     pub mediator_cache: u64,
+    /// Memory for accounts' PLC operation logs, in bytes; one takes about 3 KiB. Absent: 8 MiB.
+    pub plc_log_cache: u64,
 }
 
 impl Default for IdentitySettings {
@@ -85,6 +89,7 @@ impl Default for IdentitySettings {
             document_cache: 32 << 20,
             handle_cache: 8 << 20,
             mediator_cache: 8 << 20,
+            plc_log_cache: 8 << 20,
         }
     }
 }
@@ -139,6 +144,7 @@ struct Inner {
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
     handles: Lookups<Handle, Result<Did, HandleError>>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
+    plc_logs: Lookups<Did, Result<Arc<PlcLog>, PlcLogError>>,
 }
 
 impl Identity {
@@ -149,6 +155,7 @@ impl Identity {
                 documents: Lookups::new(settings.document_cache, clock.clone()),
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
+                plc_logs: Lookups::new(settings.plc_log_cache, clock.clone()),
                 plc: Allowance::new(settings.plc_rate, clock.clone()),
                 net,
                 settings,
@@ -221,9 +228,46 @@ impl Identity {
         moved::key_before_move(&self.inner, document).await
     }
 
-    /// Forgets the document: whoever asks next gets an answer that was asked for after this call.
+    /// The account's operation log, verified. With [`Freshness::Cached`] it is at most a day old,
+    /// and may lack what happened since. Must run inside a tokio runtime.
+    pub async fn plc_log(
+        &self,
+        did: &Did,
+        freshness: Freshness,
+    ) -> Result<Arc<PlcLog>, PlcLogError> {
+        let logs = &self.inner.plc_logs;
+        if self.priority == Priority::Asker
+            && did.web().is_none()
+            && logs.would_start(did, freshness)
+            && let Err(wait) = self.inner.plc.take()
+        {
+            return Err(PlcLogError::Unreachable {
+                retry_after: Some(wait),
+            });
+        }
+        let inner = Arc::clone(&self.inner);
+        let wanted = did.clone();
+        let priority = self.priority;
+        logs.look_up(did, freshness, move |_| async move {
+            let result = plc_log::fetch(&inner, &wanted, priority).await;
+            inner.settings.plc_logs_age(result.map(Arc::new))
+        })
+        .await
+        .unwrap_or(Err(PlcLogError::Unreachable {
+            retry_after: Some(Duration::from_secs(1)),
+        }))
+    }
+
+    /// The log as far as it is known and at most a day old, or why there is none. No I/O.
+    pub fn cached_plc_log(&self, did: &Did) -> Option<Result<Arc<PlcLog>, PlcLogError>> {
+        self.inner.plc_logs.known(did)
+    }
+
+    /// Forgets the document and the operation log: whoever asks next gets an answer that was asked
+    /// for after this call.
     pub fn purge(&self, did: &Did) {
         self.inner.documents.purge(did);
+        self.inner.plc_logs.purge(did);
     }
 
     /// The DID that a handle names: one direction only, so a claim of the handle's owner. Always the

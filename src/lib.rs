@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | 0 | [`syntax`], [`clock`] | checked identifiers; injected time |
 //! | 1 | [`key`] | signing keys in every shape, the signature check |
-//! | 2 | [`did_peer`], [`proof`], [`wire`] | did:peer:2 and 4; CAR bytes and a key to a verified record or absence; frames and events as values |
+//! | 2 | [`did_peer`], [`plc`], [`proof`], [`wire`] | did:peer:2 and 4; a did:plc's log to its keys; CAR bytes and a key to a verified record or absence; frames and events as values |
 //! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages in both directions |
 //! | 4 | [`store`], [`net`] | the only user of SQLite; the only place that dials out |
 //! | 5 | [`identity`] | DID documents, handles and mediators, cached |
@@ -75,6 +75,7 @@ pub mod syntax;
 pub mod key;
 // 2
 pub mod did_peer;
+pub mod plc;
 pub mod proof;
 pub mod wire;
 // 3

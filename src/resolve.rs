@@ -8,6 +8,7 @@
 mod cause;
 mod fetch;
 mod negative;
+mod proven;
 mod worker;
 
 use std::collections::HashMap;
@@ -15,7 +16,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, join_all};
 use serde::{Deserialize, Serialize};
@@ -180,13 +180,8 @@ impl Resolver {
     /// The recipient view of an account, from the directory or by a look now.
     ///
     /// `asker` is the address that pays for a look out of its own allowance.
-    pub async fn recipient(
-        &self,
-        actor: &Actor,
-        with_proof: bool,
-        asker: IpAddr,
-    ) -> Result<Arc<Rendered>, AskError> {
-        if let Some(known) = self.inner.directory.recipient(actor, with_proof).await? {
+    pub async fn recipient(&self, actor: &Actor, asker: IpAddr) -> Result<Arc<Rendered>, AskError> {
+        if let Some(known) = self.inner.directory.recipient(actor).await? {
             return known.map_err(AskError::Refused);
         }
         if let Actor::Handle(handle) = actor
@@ -202,7 +197,7 @@ impl Resolver {
             // or one that the handle names and that does not name the handle.
             Actor::Handle(_) if self.inner.directory.knows(did.as_str()) => {
                 self.look_for_asker(&did, asker).await?;
-                self.inner.directory.recipient(&by_did, with_proof).await?
+                self.inner.directory.recipient(&by_did).await?
             }
             Actor::Handle(_) => None,
         };
@@ -210,11 +205,9 @@ impl Resolver {
             Some(known) => known,
             None => {
                 let looked = self.ask(&did, asker).await?;
-                match self.inner.directory.recipient(&by_did, with_proof).await? {
+                match self.inner.directory.recipient(&by_did).await? {
                     Some(known) => known,
-                    None => Err(looked.refusal.unwrap_or_else(|| {
-                        Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
-                    })),
+                    None => Err(looked.refusal.unwrap_or_else(not_enrolled)),
                 }
             }
         };
@@ -225,38 +218,6 @@ impl Resolver {
                 Err(misnamed())
             }
             _ => Ok(rendered),
-        }
-    }
-
-    /// The newest proof about an account, of presence or absence, as a CAR.
-    pub async fn proof(&self, did: &Did, asker: IpAddr) -> Result<Bytes, AskError> {
-        let known = {
-            let did = did.clone();
-            self.inner
-                .directory
-                .store()
-                .query(move |q| q.entry(&did))
-                .await?
-        };
-        if let Some(entry) = known {
-            if !entry.status.is_active() {
-                return Err(AskError::Refused(Refusal::new(
-                    RefusalKind::AccountInactive,
-                    format!("the account is not active: {}", entry.status),
-                )));
-            }
-            if let Some(proof) = entry.proof {
-                return Ok(proof.into());
-            }
-        }
-        let looked = self.ask(did, asker).await?;
-        match (looked.car, looked.refusal) {
-            (Some(car), _) => Ok(car),
-            (None, Some(refusal)) => Err(AskError::Refused(refusal)),
-            (None, None) => Err(AskError::Refused(Refusal::new(
-                RefusalKind::NotEnrolledUnproven,
-                "the account's PDS gives no proof",
-            ))),
         }
     }
 
@@ -457,6 +418,10 @@ impl Resolver {
             ),
         }
     }
+}
+
+fn not_enrolled() -> Refusal {
+    Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
 }
 
 fn misnamed() -> AskError {

@@ -27,8 +27,8 @@ pub use mail_row::{
 };
 pub use mailbox::{MailQueries, MailTx, MailboxStore, ReplayKind};
 pub use row::{
-    AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, MediatorRow, Owed, PackageState,
-    PendingRow, ProofMethod, SourceCursor, WalkRow,
+    AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, KeptProof, MediatorRow, Owed,
+    PackageState, PendingRow, ProofMethod, SourceCursor, WalkRow,
 };
 pub use tx::Tx;
 

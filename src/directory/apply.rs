@@ -7,7 +7,9 @@ use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::identity::HandleCheck;
 use crate::keypackage::KeyPackage;
 use crate::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
-use crate::store::{AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod};
+use crate::store::{
+    AccountStatus, Change, ChangeKind, Entry, KeptProof, PackageState, ProofMethod,
+};
 use crate::syntax::{Did, Handle};
 
 /// An entry is proven again at the latest this long after its last proof.
@@ -36,7 +38,7 @@ pub(super) struct Decision {
     pub(super) changes: Vec<Change>,
     pub(super) entry_change: Option<usize>,
     /// The proof of the package before goes with the change that brought it.
-    pub(super) supersedes: Option<(i64, Vec<u8>)>,
+    pub(super) supersedes: Option<KeptProof>,
     /// A revision that went backwards.
     pub(super) evidence: Option<Commitment>,
 }
@@ -145,7 +147,7 @@ struct Draft<'o> {
     entry: Entry,
     changes: Vec<Change>,
     entry_change: Option<usize>,
-    supersedes: Option<(i64, Vec<u8>)>,
+    supersedes: Option<KeptProof>,
     evidence: Option<Commitment>,
     /// Whether the package was proven before this observation under the identity of today.
     known: bool,
@@ -479,8 +481,14 @@ impl<'o> Draft<'o> {
             self.entry.state,
             PackageState::Present | PackageState::Invalid
         );
-        if let (true, Some(proof)) = (had, self.entry.proof.take()) {
-            self.supersedes = Some((self.entry.change_seq, proof));
+        let entry = &mut self.entry;
+        if let (true, Some(car)) = (had, entry.proof.take()) {
+            self.supersedes = Some(KeptProof {
+                seq: entry.change_seq,
+                rev: entry.rev,
+                key: entry.proof_key.clone(),
+                car,
+            });
         }
     }
 

@@ -8,6 +8,7 @@ use crate::proof::testing::{TestRepo, package, peer};
 use crate::store::{AccountStatus, Hint, HintChange, PackageState};
 use crate::syntax::{Handle, Origin};
 
+mod history;
 mod order;
 
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
@@ -77,7 +78,7 @@ impl World {
     async fn view(&self, actor: &str) -> Option<Result<serde_json::Value, RefusalKind>> {
         let actor = Actor::parse(actor).unwrap();
         self.directory
-            .recipient(&actor, false)
+            .recipient(&actor)
             .await
             .unwrap()
             .map(|result| {
@@ -337,7 +338,7 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
         .ready(ALICE)
         .or(w
             .directory
-            .recipient(&Actor::parse(ALICE).unwrap(), false)
+            .recipient(&Actor::parse(ALICE).unwrap())
             .await
             .unwrap()
             .unwrap()

@@ -1,18 +1,22 @@
 //! The recipient view: an entry as `resolveRecipient` answers it
 //! (`lexicons/at/didcomm/directory/defs.json`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use data_encoding::{BASE64_NOPAD, HEXLOWER};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::apply::STALE;
 use super::{Refusal, RefusalKind};
 use crate::clock::Timestamp;
 use crate::did_peer::{PeerDid, PeerKey};
-use crate::identity::MediatorDocument;
+use crate::identity::{MediatorDocument, PlcLog};
 use crate::keypackage::record_json;
+use crate::plc::VerifiedLog;
 use crate::store::{Entry, PackageState};
 use crate::syntax::{Did, Handle, RECORD_PATH};
 
@@ -35,6 +39,15 @@ pub struct Rendered {
     pub at: Timestamp,
 }
 
+/// How much an answer shows.
+#[derive(Debug)]
+pub(super) enum Showing {
+    /// What sending needs.
+    Plain,
+    /// The proof too, with the account's operation log if it leads to the proof's key.
+    Proof(Option<Arc<PlcLog>>),
+}
+
 /// What the answer is made of, besides the entry.
 pub(super) struct Surroundings {
     /// The entry's mediators in its order; those beyond [`MAX_MEDIATORS`] unchecked.
@@ -55,7 +68,7 @@ struct RecipientView<'a> {
     mediators: Vec<MediatorDocument>,
     verification: VerificationView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    proof: Option<ProofView>,
+    proof: Option<ProofView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -92,8 +105,22 @@ struct VerificationView<'a> {
 }
 
 #[derive(Serialize)]
-struct ProofView {
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProofView<'a> {
     car: BytesView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plc_log: Option<&'a RawValue>,
+}
+
+impl<'a> ProofView<'a> {
+    pub(super) fn new(car: &[u8], plc_log: Option<&'a RawValue>) -> Self {
+        Self {
+            car: BytesView {
+                base64: BASE64_NOPAD.encode(car),
+            },
+            plc_log,
+        }
+    }
 }
 
 /// Bytes as the atproto data model writes them in JSON.
@@ -103,13 +130,29 @@ struct BytesView {
     base64: String,
 }
 
+/// Why nothing is shown of an account whose host does not serve it.
+pub(super) fn inactive(entry: &Entry) -> Refusal {
+    Refusal::new(
+        RefusalKind::AccountInactive,
+        format!("the account is not active: {}", entry.status),
+    )
+}
+
+/// Whether an operation log leads to the key that the entry's proof is signed with: the account's
+/// key of today, or the one before the move that brought it where it is.
+fn leads_to_proof(log: &VerifiedLog, entry: &Entry) -> bool {
+    let now = log.current().and_then(|state| state.signing_key.as_ref());
+    if now.is_none() || now != entry.identity_key.as_ref() {
+        return false;
+    }
+    entry.proof_key == entry.identity_key
+        || log.key_before_move().map(|(key, _)| key) == entry.proof_key.as_ref()
+}
+
 /// Why an entry is not shown as a recipient, if it is not.
 pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
     if !entry.status.is_active() {
-        return Some(Refusal::new(
-            RefusalKind::AccountInactive,
-            format!("the account is not active: {}", entry.status),
-        ));
+        return Some(inactive(entry));
     }
     let detail = || entry.detail.clone().unwrap_or_default();
     match entry.state {
@@ -139,7 +182,7 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
 pub(super) fn render(
     entry: &Entry,
     around: &Surroundings,
-    with_proof: bool,
+    showing: &Showing,
     now: Timestamp,
 ) -> Option<Rendered> {
     let record = entry.record.as_deref()?;
@@ -182,12 +225,11 @@ pub(super) fn render(
         },
         proof: None,
     };
-    if with_proof {
-        view.proof = Some(ProofView {
-            car: BytesView {
-                base64: BASE64_NOPAD.encode(entry.proof.as_deref()?),
-            },
-        });
+    if let Showing::Proof(log) = showing {
+        let log = log.as_deref();
+        let log = log.filter(|log| leads_to_proof(log.verified(), entry));
+        let car = entry.proof.as_deref()?;
+        view.proof = Some(ProofView::new(car, log.map(PlcLog::entries)));
     }
     // The tag is over what a reader would act on: not over when it was last checked.
     for mediator in &mut view.mediators {

@@ -8,8 +8,8 @@ use url::form_urlencoded;
 use super::error::Failure;
 use crate::syntax::{Actor, Did};
 
-/// Longest query in bytes: a DID of the greatest length with every character escaped, and a
-/// switch beside it.
+/// Longest query in bytes: a DID of the greatest length with every character escaped, and
+/// switches and numbers beside it.
 pub(super) const MAX_QUERY_LEN: usize = 3 * crate::syntax::MAX_DID_LEN + 256;
 
 /// The parameters of one request. Names that a method does not know are ignored, as the reference
@@ -44,6 +44,26 @@ impl<'a> Params<'a> {
                 "parameter {name} is neither true nor false"
             ))),
         }
+    }
+
+    /// How many items a page holds at most, from 1 to `most`; `usual` when absent.
+    pub(super) fn limit(&self, most: usize, usual: usize) -> Result<usize, Failure> {
+        let Some(text) = self.one("limit")? else {
+            return Ok(usual);
+        };
+        let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| Failure::invalid(format!("parameter limit is not from 1 to {most}")))
+    }
+
+    /// The place in a log where the page before ended.
+    pub(super) fn cursor(&self) -> Result<Option<i64>, Failure> {
+        let Some(text) = self.one("cursor")? else {
+            return Ok(None);
+        };
+        let place = text.parse().ok().filter(|place| *place > 0);
+        place
+            .map(Some)
+            .ok_or_else(|| Failure::invalid("parameter cursor is none that this server gave"))
     }
 
     fn required(&self, name: &str, hint: &str) -> Result<Cow<'a, str>, Failure> {

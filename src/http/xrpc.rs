@@ -25,7 +25,7 @@ use super::error::Failure;
 use super::pages;
 use super::params::Params;
 use super::tag;
-use crate::directory::{RefusalKind, Rendered};
+use crate::directory::{MAX_CHANGES, Page, RefusalKind, Rendered};
 use crate::mediator::{ENDPOINT, Mediator};
 use crate::resolve::Resolver;
 use crate::store::PackageState;
@@ -44,6 +44,9 @@ const MAX_BODY_LEN: usize = 4 * 1024;
 
 /// How soon to come back when all places for requests are taken.
 const COME_BACK: Duration = Duration::from_secs(1);
+
+/// Changes of a page of `getHistory` where the asker names no number.
+const DEFAULT_CHANGES: usize = 50;
 
 /// An XRPC method.
 pub(super) struct Endpoint {
@@ -76,6 +79,11 @@ const GET_PROOF: Endpoint = endpoint!(
     "at.didcomm.directory.getProof",
     "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 );
+const GET_HISTORY: Endpoint = endpoint!(
+    "GET",
+    "at.didcomm.directory.getHistory",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz&limit=20"
+);
 const REFRESH: Endpoint = endpoint!(
     "POST",
     "at.didcomm.directory.refresh",
@@ -84,7 +92,8 @@ const REFRESH: Endpoint = endpoint!(
 const HEALTH: Endpoint = endpoint!("GET", "_health", "");
 
 /// All methods.
-pub(super) const ENDPOINTS: [Endpoint; 4] = [RESOLVE_RECIPIENT, GET_PROOF, REFRESH, HEALTH];
+pub(super) const ENDPOINTS: [Endpoint; 5] =
+    [RESOLVE_RECIPIENT, GET_PROOF, GET_HISTORY, REFRESH, HEALTH];
 
 /// What a path is called in metrics and logs: never anything that an asker made up.
 pub(super) fn label(path: &str) -> &'static str {
@@ -123,6 +132,7 @@ pub(super) fn router(
     Router::new()
         .route(RESOLVE_RECIPIENT.path, get(resolve_recipient))
         .route(GET_PROOF.path, get(get_proof))
+        .route(GET_HISTORY.path, get(get_history))
         .route(
             REFRESH.path,
             post(refresh).layer(DefaultBodyLimit::max(MAX_BODY_LEN)),
@@ -148,7 +158,11 @@ async fn resolve_recipient(
     let params = Params::of(&uri);
     let (actor, with_proof) = (params.actor()?, params.switch("proof")?);
     let _place = shared.enter()?;
-    let rendered = shared.resolver.recipient(&actor, with_proof, asker).await?;
+    let resolver = &shared.resolver;
+    let rendered = match with_proof {
+        true => resolver.recipient_with_proof(&actor, asker).await?,
+        false => resolver.recipient(&actor, asker).await?,
+    };
     Ok(recipient(&rendered, &headers))
 }
 
@@ -168,6 +182,26 @@ async fn get_proof(
     let car = shared.resolver.proof(&did, asker).await?;
     let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&car)));
     Ok(cacheable(&car, &etag, CAR, &headers))
+}
+
+async fn get_history(
+    State(shared): State<Arc<Shared>>,
+    Extension(Asker(asker)): Extension<Asker>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let params = Params::of(&uri);
+    let did = params.did()?;
+    let page = Page {
+        before: params.cursor()?,
+        limit: params.limit(MAX_CHANGES, DEFAULT_CHANGES)?,
+        with_proof: params.switch("proof")?,
+        log: None,
+    };
+    let _place = shared.enter()?;
+    let body = shared.resolver.history(&did, page, asker).await?;
+    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
+    Ok(cacheable(&body, &etag, JSON, &headers))
 }
 
 fn cacheable(body: &Bytes, etag: &str, media_type: HeaderValue, asked: &HeaderMap) -> Response {
@@ -219,7 +253,7 @@ async fn refresh(
     let looked = resolver.refresh(&did, asker).await?;
     let known = resolver
         .directory()
-        .recipient(&Actor::Did(did.clone()), false)
+        .recipient(&Actor::Did(did.clone()))
         .await?;
     let served = known.and_then(Result::ok);
     if let (None, Some(refusal)) = (&served, looked.refusal)

@@ -15,6 +15,7 @@ use crate::net::NetSettings;
 use crate::net::testing::{Answer, Authority, NameServer, bind, development, serve};
 
 mod askers;
+mod logs;
 
 const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const BOB: &str = "did:plc:z72i7hdynmk6r22z27h6tvur";

@@ -218,6 +218,30 @@ impl Queries<'_> {
         collect(query.query_map(params![did.as_str(), to_i64(limit)], read_change)?)
     }
 
+    /// Hands the changes of one account that stand before a place to `each`, the newest first, until
+    /// it says no more; their proofs only where they are wanted.
+    pub fn each_change(
+        &self,
+        did: &Did,
+        before: Option<i64>,
+        with_proof: bool,
+        mut each: impl FnMut(Change) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut query = self.0.prepare_cached(
+            "SELECT seq, did, kind, rev, cid, peer, mediators, key, detail, seen_at,
+                    CASE WHEN ?3 THEN proof END AS proof
+             FROM change WHERE did = ?1 AND seq < ?2 ORDER BY seq DESC",
+        )?;
+        let before = before.unwrap_or(i64::MAX);
+        let mut rows = query.query(params![did.as_str(), before, with_proof])?;
+        while let Some(row) = rows.next()? {
+            if !each(read_change(row)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Changes later than `seq`, the oldest first, at most `limit`: their places and accounts. An
     /// account that changes without end keeps its newest changes only.
     pub fn changes_after(&self, seq: i64, limit: usize) -> Result<Vec<(i64, Did)>, StoreError> {

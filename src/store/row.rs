@@ -222,7 +222,7 @@ pub struct Change {
     pub did: Did,
     /// What changed.
     pub kind: ChangeKind,
-    /// Revision of the proof.
+    /// Revision of the proof: the one that brought the change, or the last one that was kept.
     pub rev: Option<Rev>,
     /// CID of the record.
     pub cid: Option<Cid>,
@@ -230,7 +230,7 @@ pub struct Change {
     pub peer: Option<String>,
     /// The package's mediators.
     pub mediators: Vec<MediatorDid>,
-    /// The key that signed.
+    /// The key that signed that proof.
     pub key: Option<SigningKey>,
     /// More, in words: the new status, handle or rule.
     pub detail: Option<String>,
@@ -238,6 +238,19 @@ pub struct Change {
     pub seen_at: Timestamp,
     /// CAR of the package, kept once it is superseded.
     pub proof: Option<Vec<u8>>,
+}
+
+/// The last proof of a package, to be kept with the change that brought the package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptProof {
+    /// Position of that change.
+    pub seq: i64,
+    /// Revision of the proof.
+    pub rev: Option<Rev>,
+    /// The key that signed it.
+    pub key: Option<SigningKey>,
+    /// The proof.
+    pub car: Vec<u8>,
 }
 
 /// A status that a PDS announced of an account. It counts only while that PDS is the account's.

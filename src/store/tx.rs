@@ -8,7 +8,7 @@ use rusqlite::{Connection, named_params, params};
 use super::StoreError;
 use super::columns::{collect, parsed};
 use super::directory::Queries;
-use super::row::{Change, Entry, HintChange, MediatorRow, Owed, SourceCursor, WalkRow};
+use super::row::{Change, Entry, HintChange, KeptProof, MediatorRow, Owed, SourceCursor, WalkRow};
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
 use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
@@ -179,14 +179,20 @@ impl Tx<'_> {
         Ok(seq)
     }
 
-    /// Keeps the proof of a package that is superseded with the change that brought it.
-    pub fn keep_proof(&self, seq: i64, proof: &[u8]) -> Result<(), StoreError> {
-        if proof.len() > MAX_KEPT_PROOF {
+    /// Keeps the proof of a package that is superseded with the change that brought it. It may be
+    /// of a later revision and by another key than the proof that the change came with.
+    pub fn keep_proof(&self, kept: &KeptProof) -> Result<(), StoreError> {
+        if kept.car.len() > MAX_KEPT_PROOF {
             return Ok(());
         }
         self.conn()
-            .prepare_cached("UPDATE change SET proof = ?2 WHERE seq = ?1")?
-            .execute(params![seq, proof])?;
+            .prepare_cached("UPDATE change SET rev = ?2, key = ?3, proof = ?4 WHERE seq = ?1")?
+            .execute(params![
+                kept.seq,
+                kept.rev.as_ref().map(Rev::as_str),
+                kept.key.as_ref().map(SigningKey::did_key),
+                kept.car,
+            ])?;
         Ok(())
     }
 

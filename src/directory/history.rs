@@ -1,0 +1,203 @@
+//! What is known to have changed about an account, as `getHistory` answers it
+//! (`lexicons/at/didcomm/directory/getHistory.json`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::view::{self, ProofView};
+use super::{Directory, Refusal};
+use crate::identity::PlcLog;
+use crate::plc::VerifiedLog;
+use crate::store::{Change, ChangeKind, Entry, PackageState, Queries, StoreError};
+use crate::syntax::{Did, MediatorDid};
+
+/// Most changes of one page.
+pub const MAX_CHANGES: usize = 100;
+
+/// Bytes of one page, roughly, beside the account's operation log; a single change may be larger.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
+
+/// Rough bytes of a change beside its texts and its proof.
+const CHANGE_BYTES: usize = 384;
+
+/// Which changes are asked for.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Only changes before this place in the log; `None` from the newest.
+    pub before: Option<i64>,
+    /// Most changes, at most [`MAX_CHANGES`].
+    pub limit: usize,
+    /// With the proof of each package that there is one of.
+    pub with_proof: bool,
+    /// The account's operation log, to go with the proofs.
+    pub log: Option<Arc<PlcLog>>,
+}
+
+/// How an operation log stands to what the directory knows of the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFit {
+    /// It ends with the signing key that the account has here.
+    Fits,
+    /// It does not, and the account was looked at since it was asked for.
+    Outdated,
+    /// It does not.
+    Differs,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HistoryView<'a> {
+    did: &'a Did,
+    changes: Vec<ChangeView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plc_log: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChangeView<'a> {
+    seq: i64,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rev: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mediators: &'a [MediatorDid],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    seen_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<ProofView<'a>>,
+}
+
+impl Directory {
+    /// A page of the account's changes, the newest first. Nothing where the account has no entry:
+    /// what was learnt of one that has ended is not shown any more.
+    pub async fn history(
+        &self,
+        did: &Did,
+        page: Page,
+    ) -> Result<Result<Bytes, Refusal>, StoreError> {
+        let did = did.clone();
+        self.store
+            .query(move |q| {
+                let entry = q.entry(&did)?;
+                match &entry {
+                    Some(entry) if !entry.status.is_active() => Ok(Err(view::inactive(entry))),
+                    _ => render(q, &did, entry, &page).map(Ok),
+                }
+            })
+            .await
+    }
+
+    /// Whether an operation log is the one to show with what is known of the account.
+    pub async fn fit(&self, log: &Arc<PlcLog>) -> Result<LogFit, StoreError> {
+        let log = Arc::clone(log);
+        self.store
+            .query(move |q| {
+                Ok(match q.entry(log.verified().did())? {
+                    Some(entry) if ends_with_key_of(&entry, log.verified()) => LogFit::Fits,
+                    Some(entry) if log.asked_at() < entry.checked_at => LogFit::Outdated,
+                    _ => LogFit::Differs,
+                })
+            })
+            .await
+    }
+}
+
+/// Whether the log's end and the entry name the same signing key.
+fn ends_with_key_of(entry: &Entry, log: &VerifiedLog) -> bool {
+    let now = log.current().and_then(|state| state.signing_key.as_ref());
+    now.is_some() && now == entry.signing_key.as_ref()
+}
+
+fn render(
+    q: &Queries<'_>,
+    did: &Did,
+    entry: Option<Entry>,
+    page: &Page,
+) -> Result<Bytes, StoreError> {
+    let limit = page.limit.clamp(1, MAX_CHANGES);
+    let mut changes: Vec<Change> = Vec::new();
+    let mut more = false;
+    if let Some(entry) = &entry {
+        let mut bytes = 0;
+        q.each_change(did, page.before, page.with_proof, |mut change| {
+            if page.with_proof {
+                complete(&mut change, entry);
+            }
+            bytes += bytes_of(&change);
+            more = changes.len() == limit || (!changes.is_empty() && bytes > MAX_PAGE_BYTES);
+            if !more {
+                changes.push(change);
+            }
+            !more
+        })?;
+    }
+    let fits = |log: &&Arc<PlcLog>| {
+        let entry = entry.as_ref();
+        entry.is_some_and(|entry| ends_with_key_of(entry, log.verified()))
+    };
+    let log = page.log.as_ref().filter(|_| page.with_proof).filter(fits);
+    let view = HistoryView {
+        did,
+        cursor: changes
+            .last()
+            .filter(|_| more)
+            .map(|change| change.seq.to_string()),
+        changes: changes.iter().map(view_of).collect(),
+        plc_log: log.map(|log| log.entries()),
+    };
+    let body = serde_json::to_vec(&view).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    Ok(body.into())
+}
+
+/// The newest package's proof stands in the entry, where it is renewed.
+fn complete(change: &mut Change, entry: &Entry) {
+    let shown = matches!(entry.state, PackageState::Present | PackageState::Invalid);
+    if shown && change.seq == entry.change_seq && entry.proof.is_some() {
+        change.proof.clone_from(&entry.proof);
+        change.rev = entry.rev;
+        change.key.clone_from(&entry.proof_key);
+    }
+}
+
+fn bytes_of(change: &Change) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let mediators = change.mediators.iter().map(|did| did.as_str().len() + 3);
+    let proof = change.proof.as_ref().map_or(0, |car| car.len() / 3 * 4);
+    CHANGE_BYTES + text(&change.peer) + text(&change.detail) + mediators.sum::<usize>() + proof
+}
+
+fn view_of(change: &Change) -> ChangeView<'_> {
+    // Other changes happen beside a package, which is told of where it came and went.
+    let package = match change.kind {
+        ChangeKind::Package
+        | ChangeKind::Invalid
+        | ChangeKind::Removed
+        | ChangeKind::Unverifiable => Some(change),
+        _ => None,
+    };
+    ChangeView {
+        seq: change.seq,
+        kind: change.kind.as_str(),
+        rev: package.and_then(|change| Some(change.rev.as_ref()?.as_str())),
+        cid: package.and_then(|change| Some(change.cid.as_ref()?.to_string())),
+        peer: package.and_then(|change| change.peer.as_deref()),
+        mediators: package.map_or(&[], |change| &change.mediators),
+        signing_key: package.and_then(|change| Some(change.key.as_ref()?.did_key())),
+        detail: change.detail.as_deref(),
+        seen_at: change.seen_at.to_string(),
+        proof: change.proof.as_deref().map(|car| ProofView::new(car, None)),
+    }
+}

@@ -1,0 +1,177 @@
+//! Changes as they are shown, and proofs with the account's operation log.
+
+use data_encoding::BASE64_NOPAD;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::key::SigningKey;
+use crate::proof::{Container, verify};
+
+fn page(with_proof: bool) -> Page {
+    Page {
+        before: None,
+        limit: MAX_CHANGES,
+        with_proof,
+        log: None,
+    }
+}
+
+impl World {
+    async fn history(&self, did: &str, page: Page) -> Result<Value, RefusalKind> {
+        let did = Did::parse(did).unwrap();
+        let answer = self.directory.history(&did, page).await.unwrap();
+        answer
+            .map(|body| serde_json::from_slice(&body).unwrap())
+            .map_err(|refusal| refusal.kind)
+    }
+}
+
+fn kinds(history: &Value) -> Vec<&str> {
+    let changes = history["changes"].as_array().unwrap();
+    changes
+        .iter()
+        .map(|change| change["kind"].as_str().unwrap())
+        .collect()
+}
+
+/// The record that a change's proof shows under the key that the change names.
+fn shown(world: &World, change: &Value) -> String {
+    let car = change["proof"]["car"]["$bytes"].as_str().unwrap();
+    let car = BASE64_NOPAD.decode(car.as_bytes()).unwrap();
+    let key = SigningKey::from_did_key(change["signingKey"].as_str().unwrap()).unwrap();
+    let did = Did::parse(ALICE).unwrap();
+    let now = world.clock.now();
+    let Proven::Present(record) = verify(&car, Container::GetRecord, &did, &key, now).unwrap()
+    else {
+        panic!("an absence");
+    };
+    assert_eq!(record.commitment().rev().as_str(), change["rev"]);
+    record.cid().to_string()
+}
+
+#[tokio::test]
+async fn every_package_keeps_the_last_proof_of_its_time() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, first).await;
+    // The key is replaced, and the same package proven again under the new one.
+    repo.rotate(2);
+    let again = repo.prove();
+    assert_eq!(w.pds(&repo, again).await, Outcome::Proven);
+    let second = repo.put(&package(&peer(11), &[MEDIATOR]));
+    w.pds(&repo, second).await;
+    repo.rotate(3);
+    let again = repo.prove();
+    w.pds(&repo, again).await;
+
+    let history = w.history(ALICE, page(true)).await.unwrap();
+    assert_eq!(history["did"], ALICE);
+    assert_eq!(
+        kinds(&history),
+        ["identity", "package", "identity", "package"]
+    );
+    for (change, peer) in [(1, peer(11)), (3, peer(10))] {
+        let change = &history["changes"][change];
+        assert_eq!(change["peer"], peer);
+        assert_eq!(change["mediators"], json!([MEDIATOR]));
+        assert_eq!(shown(&w, change), change["cid"]);
+    }
+    assert_eq!(history["changes"][1]["signingKey"], repo.key().did_key());
+    // Beside a package nothing is told of one.
+    let identity = history["changes"][0].as_object().unwrap();
+    let names: Vec<_> = identity.keys().collect();
+    assert_eq!(names, ["seq", "kind", "seenAt"]);
+    // Not asked for, not there.
+    let plain = w.history(ALICE, page(false)).await.unwrap();
+    assert_eq!(kinds(&plain), kinds(&history));
+    assert!(!plain.to_string().contains("$bytes"));
+
+    let gone = repo.delete();
+    w.pds(&repo, gone).await;
+    let history = w.history(ALICE, page(true)).await.unwrap();
+    assert_eq!(history["changes"][0]["kind"], "removed");
+    assert_eq!(history["changes"][0]["peer"], peer(11));
+    assert_eq!(history["changes"][0].get("proof"), None);
+    let last = &history["changes"][2];
+    assert_eq!(last["signingKey"], repo.key().did_key());
+    assert_eq!(shown(&w, last), last["cid"]);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_end() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    for seed in 10..15 {
+        let next = repo.put(&package(&peer(seed), &[MEDIATOR]));
+        w.pds(&repo, next).await;
+    }
+    for limit in [1, 2, 4, 5, 6] {
+        let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let asked = Page {
+                before,
+                limit,
+                ..page(true)
+            };
+            let history = w.history(ALICE, asked).await.unwrap();
+            let changes = history["changes"].as_array().unwrap();
+            assert!(changes.len() <= limit);
+            seen.extend(changes.iter().map(|change| change["peer"].clone()));
+            pages += 1;
+            match history.get("cursor") {
+                Some(cursor) => before = Some(cursor.as_str().unwrap().parse().unwrap()),
+                None => break,
+            }
+        }
+        assert_eq!(seen, (10..15).rev().map(peer).collect::<Vec<_>>());
+        assert_eq!(pages, 5_usize.div_ceil(limit));
+    }
+    let past = Page {
+        before: Some(1),
+        ..page(false)
+    };
+    let history = w.history(ALICE, past).await.unwrap();
+    assert_eq!(history, json!({"did": ALICE, "changes": []}));
+}
+
+#[tokio::test]
+async fn inv7_a_page_is_bounded_in_bytes() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let mut record = package(&peer(10), &[MEDIATOR]);
+    record["note"] = json!("n".repeat(15_000));
+    // Each proof has as many bytes as may be kept.
+    for n in 0..100 {
+        record["n"] = json!(n);
+        let next = repo.put(&record);
+        w.pds(&repo, next).await;
+    }
+    let history = w.history(ALICE, page(true)).await.unwrap();
+    let bytes = history.to_string().len();
+    assert!((900_000..1_200_000).contains(&bytes), "{bytes}");
+    assert!(history["cursor"].is_string());
+    let plain = w.history(ALICE, page(false)).await.unwrap();
+    assert_eq!(plain["changes"].as_array().unwrap().len(), 100);
+    assert_eq!(plain.get("cursor"), None);
+}
+
+#[tokio::test]
+async fn nothing_is_shown_of_who_is_away_or_gone() {
+    let w = World::new().await;
+    let empty = json!({"did": ALICE, "changes": []});
+    assert_eq!(w.history(ALICE, page(true)).await, Ok(empty.clone()));
+    let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, first.clone()).await;
+    let away = Finding::Inactive(AccountStatus::Takendown);
+    w.finding(&repo, away).await;
+    let refused = w.history(ALICE, page(true)).await;
+    assert_eq!(refused, Err(RefusalKind::AccountInactive));
+    w.pds(&repo, first).await;
+    let back = w.history(ALICE, page(true)).await.unwrap();
+    assert_eq!(kinds(&back), ["status", "status", "package"]);
+    assert_eq!(back["changes"][0]["detail"], "active");
+    w.finding(&repo, Finding::Deleted).await;
+    assert_eq!(w.history(ALICE, page(true)).await, Ok(empty));
+}

@@ -1,0 +1,113 @@
+//! Answers with what a client needs to verify them by itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Resolver;
+use super::cause::AskError;
+use crate::directory::{LogFit, Page, Refusal, RefusalKind, Rendered};
+use crate::identity::{Freshness, PlcLog};
+use crate::store::StoreError;
+use crate::syntax::{Actor, Did};
+
+/// Longest time that an answer waits for an operation log, which it can do without.
+const LOG_PATIENCE: Duration = Duration::from_secs(4);
+
+impl Resolver {
+    /// The recipient view of an account with its proof, and with its PLC operation log where that
+    /// can be had and leads to the proof's key; else as [`Self::recipient`].
+    pub async fn recipient_with_proof(
+        &self,
+        actor: &Actor,
+        asker: IpAddr,
+    ) -> Result<Arc<Rendered>, AskError> {
+        let did = self.recipient(actor, asker).await?.did.clone();
+        let log = self.plc_log(&did, asker).await?;
+        let shown = self.inner.directory.recipient_with_proof(&did, log).await?;
+        shown
+            .unwrap_or_else(|| Err(super::not_enrolled()))
+            .map_err(AskError::Refused)
+    }
+
+    /// The newest proof about an account, of presence or absence, as a CAR.
+    pub async fn proof(&self, did: &Did, asker: IpAddr) -> Result<Bytes, AskError> {
+        let known = {
+            let did = did.clone();
+            self.inner
+                .directory
+                .store()
+                .query(move |q| q.entry(&did))
+                .await?
+        };
+        if let Some(entry) = known {
+            if !entry.status.is_active() {
+                return Err(AskError::Refused(Refusal::new(
+                    RefusalKind::AccountInactive,
+                    format!("the account is not active: {}", entry.status),
+                )));
+            }
+            if let Some(proof) = entry.proof {
+                return Ok(proof.into());
+            }
+        }
+        let looked = self.ask(did, asker).await?;
+        match (looked.car, looked.refusal) {
+            (Some(car), _) => Ok(car),
+            (None, Some(refusal)) => Err(AskError::Refused(refusal)),
+            (None, None) => Err(AskError::Refused(Refusal::new(
+                RefusalKind::NotEnrolledUnproven,
+                "the account's PDS gives no proof",
+            ))),
+        }
+    }
+
+    /// A page of the changes that are known of an account, as JSON. Looks at nothing but the
+    /// account's operation log, and at that only for proofs.
+    pub async fn history(&self, did: &Did, page: Page, asker: IpAddr) -> Result<Bytes, AskError> {
+        let log = match page.with_proof && self.inner.directory.knows(did.as_str()) {
+            true => self.plc_log(did, asker).await?,
+            false => None,
+        };
+        let page = Page { log, ..page };
+        let shown = self.inner.directory.history(did, page).await?;
+        shown.map_err(AskError::Refused)
+    }
+
+    /// The account's operation log. One that does not fit what is known of the account, and that
+    /// was asked for before the account was last looked at, is asked for again.
+    async fn plc_log(&self, did: &Did, asker: IpAddr) -> Result<Option<Arc<PlcLog>>, StoreError> {
+        if did.web().is_some() {
+            return Ok(None);
+        }
+        let known = self.inner.identity.cached_plc_log(did);
+        let log = match known {
+            Some(known) => known.ok(),
+            None => self.ask_for_log(did, Freshness::Cached, asker).await,
+        };
+        let Some(log) = log else {
+            return Ok(None);
+        };
+        Ok(match self.inner.directory.fit(&log).await? {
+            LogFit::Fits => Some(log),
+            LogFit::Outdated => self.ask_for_log(did, Freshness::Fresh, asker).await,
+            LogFit::Differs => None,
+        })
+    }
+
+    /// Asks for the log out of the asker's allowance and all askers'. Over either there is none: a
+    /// client can ask the PLC directory by itself.
+    async fn ask_for_log(
+        &self,
+        did: &Did,
+        freshness: Freshness,
+        asker: IpAddr,
+    ) -> Option<Arc<PlcLog>> {
+        self.charge(asker).ok()?;
+        let identity = self.inner.identity.for_asker();
+        let log = identity.plc_log(did, freshness);
+        tokio::time::timeout(LOG_PATIENCE, log).await.ok()?.ok()
+    }
+}
