@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 import uuid
@@ -111,9 +112,9 @@ def xrpc(origin: str, method: str, body: Any = None, token: str | None = None, *
 def did_web(did: str) -> Json:
     """The document of a did:web of atproto, which has no path."""
     host = unquote(did.removeprefix("did:web:"))
-    scheme = "http" if host.split(":")[0] == "localhost" else "https"
-    if not did.startswith("did:web:") or ":" in did.removeprefix("did:web:") or "/" in host:
+    if not re.fullmatch(r"did:web:[^:/]+", did) or not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", host):
         raise Refused("UnsupportedDid", did)
+    scheme = "http" if host.split(":")[0] == "localhost" else "https"
     document = json.loads(fetch(f"{scheme}://{host}/.well-known/did.json"))
     if document.get("id") != did:
         raise Refused("BadDocument", f"the document of {did} is another's")
@@ -213,6 +214,8 @@ def identity(did: str, log: list[Json] | None = None) -> tuple[str, str, str]:
         services = {one["id"].split("#")[1]: one["serviceEndpoint"] for one in document["service"]}
         key = "did:key:" + methods["atproto"]["publicKeyMultibase"]
         return key, services["atproto_pds"], claimed_handle(document["alsoKnownAs"])
+    if not re.fullmatch(r"did:plc:[a-z2-7]{24}", did):
+        raise Refused("DidNotFound", did)
     state = plc_state(did, log or json.loads(fetch(f"{PLC}/{did}/log/audit")))
     pds = state["services"]["atproto_pds"]["endpoint"]
     return state["verificationMethods"]["atproto"], pds, claimed_handle(state["alsoKnownAs"])

@@ -130,8 +130,7 @@ async function identity(did: string, log?: Json[]): Promise<Identity> {
     const key = `did:key:${named(document.verificationMethod, 'atproto').publicKeyMultibase}`
     return { key, pds: named(document.service, 'atproto_pds').serviceEndpoint, handle: handleIn(document.alsoKnownAs) }
   }
-  // The library compares a beginning of the hash with a DID of any length.
-  if (did.length !== 32) throw new Refused('DidNotFound', did)
+  if (!/^did:plc:[a-z2-7]{24}$/.test(did)) throw new Refused('DidNotFound', did)
   log ??= JSON.parse(text(await get(`${PLC}/${did}/log/audit`))) as Json[]
   // It judges no forks: what a recovery has undone is left out on the word of whoever gave the log.
   const chain = log.filter((entry) => !entry.nullified).map((entry) => entry.operation as plc.CompatibleOpOrTombstone)
