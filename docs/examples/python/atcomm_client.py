@@ -325,7 +325,7 @@ class Client:
         return self.state["peer"]
 
     def save(self) -> None:
-        """Durable, and whole or not at all."""
+        """Written down as a whole or not at all."""
         with open(
             os.open(f"{KEYS}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
         ) as file:

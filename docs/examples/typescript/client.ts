@@ -328,13 +328,13 @@ class Client {
     return { kid: `${this.state.peer}#key-1`, secret: unbase64(this.state.agreement) }
   }
 
-  /** Durable, and whole or not at all. */
+  /** Written down as a whole or not at all. */
   save() {
     this.state.sent = Object.fromEntries(Object.entries(this.state.sent).slice(-100))
-    fs.writeFileSync(`${KEYS}.new`, JSON.stringify(this.state, null, 1), {
-      mode: 0o600,
-      flush: true,
-    } as fs.WriteFileOptions)
+    const file = fs.openSync(`${KEYS}.new`, 'w', 0o600)
+    fs.writeFileSync(file, JSON.stringify(this.state, null, 1))
+    fs.fsyncSync(file)
+    fs.closeSync(file)
     fs.renameSync(`${KEYS}.new`, KEYS)
   }
 

@@ -31,6 +31,7 @@ struct User {
     account: Account,
     dir: TempDir,
     directory: String,
+    plc: String,
 }
 
 impl User {
@@ -41,6 +42,7 @@ impl User {
             account: Network::multikey().account(name, pds),
             dir: TempDir::new().expect("a directory"),
             directory: station.url.clone(),
+            plc: Network::multikey().plc().to_owned(),
         }
     }
 
@@ -67,7 +69,7 @@ impl User {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("DIRECTORY", &self.directory)
             .env("PDS", text(&self.account.made, "/pdsUrl"))
-            .env("PLC", self.account.network.plc())
+            .env("PLC", &self.plc)
             .env("KEYS", self.dir.path().join("keys.json"))
             .arg(script(&format!("{examples}/{file}")).get_program())
             .args(args)
@@ -428,12 +430,19 @@ fn a_directory_that_lies_is_found_out() {
         let found = alice.answer(&["resolve", &bob.handle]);
         assert_eq!(found["peer"], newer["record"]["did"], "{language:?}");
         assert_eq!(found["handle"], bob.handle);
-        // Who was met before is not met with an older proof.
-        let pin = found["peer"].clone();
+        // Who was met before is not met with an older proof, nor with another's operation log.
         let mut lie = of_bob.clone();
-        lie["peer"]["did"] = pin;
+        lie["peer"]["did"] = found["peer"].clone();
         tell(&lie);
         alice.is_refused(&["resolve", &bob.handle], "RolledBack");
+        let mut lie = station
+            .service()
+            .recipient_with_proof(&bob.did)
+            .expect("it");
+        lie["proof"]["plcLog"] = of_carol["proof"]["plcLog"].clone();
+        tell(&lie);
+        let said = alice.run(&["resolve", &bob.handle]);
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
         // The absence of a package has to be shown.
         network.op(
             "web.set",
@@ -447,6 +456,60 @@ fn a_directory_that_lies_is_found_out() {
                 "body": {"not": proof.len()}}),
         );
         alice.is_refused(&["resolve", &bob.handle], "BadProof");
+    }
+}
+
+#[test]
+fn a_proof_under_a_key_that_is_not_the_accounts_is_none() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = network.enrolled("bob", 1, json!({}));
+    let view = station.service().recipient_with_proof(&bob.did);
+    let (lies, _) = network.site();
+    let host = lies.strip_prefix("http://").expect("a URL");
+    let path = format!("/xrpc/{RESOLVE}");
+    network.op(
+        "web.set",
+        json!({"host": host, "path": path, "body": view.expect("a package")}),
+    );
+    let mut alices = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &station));
+    for alice in &mut alices {
+        alice.directory = lies.clone();
+        alice.answer(&["resolve", &bob.handle]);
+        fs::remove_file(alice.dir.path().join("keys.json")).expect("its pins");
+    }
+    bob.op("account.rotate", json!({"mode": "plc-only"}));
+    for alice in &alices {
+        alice.is_refused(&["resolve", &bob.handle], "BadProof");
+    }
+}
+
+#[test]
+fn a_rotated_signing_key_is_followed_by_the_log() {
+    let station = Station::start(Network::multikey());
+    let bob = Network::multikey().enrolled("bob", 1, json!({}));
+    let view = station.service().recipient(&bob.did).expect("a package");
+    let mut users = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &station));
+    for user in &mut users {
+        let found = user.answer(&["resolve", &bob.did]);
+        assert_eq!(found["peer"], view["peer"]["did"]);
+        // From now on the answer alone has to do.
+        user.plc = "http://localhost:9".to_owned();
+    }
+    bob.op("account.rotate", json!({}));
+    let fields =
+        json!({"did": view["peer"]["did"], "mediators": view["keyPackage"]["value"]["mediators"]});
+    let put = bob.put(fields);
+    let view = station.service().until_cid(&bob.did, &put["cid"]);
+    let log = station
+        .service()
+        .recipient_with_proof(&bob.did)
+        .expect("it");
+    assert_eq!(log["proof"]["plcLog"].as_array().map(Vec::len), Some(2));
+    for user in &users {
+        let found = user.answer(&["resolve", &bob.did]);
+        assert_eq!(found["peer"], view["peer"]["did"]);
+        assert_eq!(found["changed"], false);
     }
 }
 
