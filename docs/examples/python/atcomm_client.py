@@ -383,7 +383,8 @@ class Client:
             message = json.loads(packed)
             if sender or "ciphertext" not in message:
                 break
-        if not isinstance(message.get("body", {}), dict) or "type" not in message:
+        texts = all(isinstance(message.get(name), str) for name in ("id", "type"))
+        if not texts or not isinstance(message.get("body", {}), dict):
             raise Refused("BadMessage", "no plaintext message in the envelope")
         # The library has checked neither of these.
         if sender and message.get("from") != sender:
@@ -619,7 +620,7 @@ class Client:
         except Exception as error:  # the libraries raise what they like
             return show({"outcome": "rejected", "reason": str(error)})
         body, key = message.get("body", {}), f"{message.get('from')} {message['id']}"
-        sent = self.state["sent"].get(message.get("pthid"))
+        sent = self.state["sent"].get(str(message.get("pthid")))
         if message["type"] == PROBLEM and sent and sender in self.state["mediators"]:
             # Our mediator gave up on theirs: only we can wrap the message for the next one.
             del self.state["sent"][message["pthid"]]

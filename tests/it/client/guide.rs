@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::{Running, Said, Station, finish};
 use crate::didcomm::Script;
 use crate::http::{eventually, request};
-use crate::network::{Account, Network, mediator_document, script, text};
+use crate::network::{Account, Network, mediator_document, root, script, text};
 use crate::service::RESOLVE;
 
 /// In which language somebody's program is.
@@ -159,6 +159,19 @@ impl User {
     }
 }
 
+#[test]
+fn the_program_in_typescript_is_well_typed() {
+    let directory = root().join("docs/examples/typescript");
+    let mut command = script("../../docs/examples/typescript/node_modules/.bin/tsc");
+    let output = command
+        .args(["--noEmit", "--project"])
+        .arg(directory)
+        .output();
+    let output = output.expect("tsc");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}
+
 /// Everything that was written is shown under its writer's verified name.
 #[track_caller]
 fn assert_verified(message: &Value, writer: &User, words: &str) {
@@ -292,7 +305,9 @@ fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
         let nowhere = json!({"text": "hi", "senderDid": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"});
         stranger.write(&bob, by, json!({}), nowhere);
         stranger.write(&bob, by, json!({}), json!({"text": 7}));
-        let came = bob.receive(8);
+        stranger.write(&bob, by, json!({"id": null}), claim.clone());
+        stranger.write(&bob, by, json!({"pthid": [{}]}), claim);
+        let came = bob.receive(10);
         let outcomes: Vec<_> = came.iter().map(|one| text(one, "/outcome")).collect();
         let expected = [
             "mismatch",
@@ -303,6 +318,8 @@ fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
             "misdirected",
             "unverified",
             "unverified",
+            "rejected",
+            "mismatch",
         ];
         assert_eq!(outcomes, expected, "{language:?}: {came:?}");
         for one in &came {
