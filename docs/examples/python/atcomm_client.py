@@ -576,7 +576,10 @@ class Client:
         if old["value"]["did"] != self.peer and not replace:
             raise Refused("OtherKeys", "another device is enrolled; --replace takes its place")
         made = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        value = {"$type": COLLECTION, "did": self.peer, "mediators": mediators, "createdAt": made}
+        # What we do not know stays as it is, but for another device's.
+        kept = old["value"] if old["value"]["did"] == self.peer else {}
+        named = {"$type": COLLECTION, "did": self.peer, "mediators": mediators}
+        value = {"createdAt": made, **kept, **named}
         write = {**record, "record": value, "swapRecord": old["cid"]}
         xrpc(PDS, "com.atproto.repo.putRecord", write, token)
         xrpc(DIRECTORY, "at.didcomm.directory.refresh", {"did": did})

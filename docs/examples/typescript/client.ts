@@ -547,7 +547,9 @@ class Client {
     })
     if (old && old.value.did !== this.state.peer && !replace)
       throw new Refused('OtherKeys', 'another device is enrolled; --replace takes its place')
-    const record = { $type: COLLECTION, did: this.state.peer, mediators, createdAt: new Date().toISOString() }
+    // What we do not know stays as it is, but for another device's.
+    const kept = old?.value.did === this.state.peer ? old.value : {}
+    const record = { createdAt: new Date().toISOString(), ...kept, $type: COLLECTION, did: this.state.peer, mediators }
     await xrpc(PDS, 'com.atproto.repo.putRecord', {}, { ...at, record, swapRecord: old?.cid ?? null }, accessJwt)
     await xrpc(DIRECTORY, 'at.didcomm.directory.refresh', {}, { did })
     for (const mediator of mediators) await this.register(mediator)

@@ -114,6 +114,7 @@ impl User {
     fn enroll(&self, mediators: &[&str]) {
         let token = self.account.op("session", json!({}));
         let token = format!("Bearer {}", text(&token, "/accessJwt"));
+        let device = self.account.network.name("device");
         let made = request(
             "POST",
             &format!(
@@ -124,7 +125,7 @@ impl User {
                 ("authorization", &token),
                 ("content-type", "application/json"),
             ],
-            Some(json!({"name": "client"}).to_string().into_bytes()),
+            Some(json!({"name": device}).to_string().into_bytes()),
         );
         let password = text(&made.json(), "/password").to_owned();
         let mut args = vec!["enroll", &self.account.handle];
@@ -189,6 +190,20 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
     let [near, far] = [(); 2].map(|()| Station::start(network));
     let alice = User::enrolled(Python, "alice", 0, &near);
     let bob = User::enrolled(TypeScript, "bob", 1, &far);
+    for (user, home) in [(&alice, &near), (&bob, &far)] {
+        // Enrolling again keeps what somebody else has added.
+        user.account
+            .put(json!({"did": user.peer(), "mediators": [home.did], "label": "phone"}));
+        user.enroll(&[&home.did, &near.did]);
+        user.enroll(&[&home.did]);
+        let view = home
+            .service()
+            .refresh(&user.account.did)
+            .expect("a package");
+        let record = &view["recipient"]["keyPackage"]["value"];
+        assert_eq!(record["label"], "phone", "{view}");
+        assert_eq!(record["mediators"], json!([home.did]));
+    }
     for (user, other, station) in [(&alice, &bob, &far), (&bob, &alice, &near)] {
         let mode = fs::metadata(user.dir.path().join("keys.json")).expect("a file");
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
