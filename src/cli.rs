@@ -1,11 +1,23 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
+mod backup;
+mod change;
+mod check;
+mod contacts;
 mod desk;
+mod enroll;
 mod log;
+mod mailing;
 mod operate;
 mod output;
+mod pages;
+mod receive;
+mod resolve;
 mod secret;
+mod send;
 mod serve;
+mod terminal;
+mod whoami;
 
 #[cfg(test)]
 mod tests;
@@ -18,12 +30,26 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-/// The end of every `--help`.
-const EXIT_CODES: &str = "\
+use crate::client::WalletError;
+
+/// The end of every `--help`, with examples before it where there are any.
+macro_rules! ending {
+    () => {
+        "\
 Exit codes:
   0  done, or ended as it was told to
   1  failed
-  2  wrong usage or configuration";
+  2  wrong usage or configuration
+  3  not trusted: a proof fails, or a key has changed and is not accepted
+  4  nobody can be reached now; try again later"
+    };
+    ($examples:literal) => {
+        concat!("Examples:\n  ", $examples, "\n\n", ending!())
+    };
+}
+
+/// The end of a `--help` without examples.
+const EXIT_CODES: &str = ending!();
 
 /// Directory of messaging keys and mediator of encrypted messages for atproto accounts.
 #[derive(Debug, Parser)]
@@ -42,6 +68,65 @@ enum Command {
     /// environment too: ATCOMM_HTTP__LISTEN is `listen` under [http].
     #[command(after_help = EXIT_CODES)]
     Serve(Serve),
+    /// Let people write to your account
+    ///
+    /// Makes a messaging key, saves it in the wallet, publishes it in your account's repository
+    /// (the record at.didcomm.keyPackage) and has the mediators keep your mail. An app password of
+    /// your PDS is needed once; the session that it brings is kept. Run again it finishes what was
+    /// interrupted, and changes mediators or label where you name others.
+    #[command(after_help = ending!("\
+  atcomm enroll alice.example.com --mediator mail.example.com --label laptop
+  atcomm enroll alice.example.com -m mail.example.com -m backup.example.org
+  atcomm enroll did:plc:ewvi7nxzyoun6zhxrhs64oiz --password-file app-password.txt
+  atcomm enroll alice.example.com --label \"\""))]
+    Enroll(enroll::Enroll),
+    /// Take your account off again
+    ///
+    /// Deletes the record from your repository, tells the mediators, and ends the session. The keys
+    /// stay in the wallet, and mail that is on its way can be read for another 14 days.
+    #[command(after_help = ending!("\
+  atcomm unenroll
+  atcomm unenroll --account alice.example.com --password-file app-password.txt"))]
+    Unenroll(enroll::Change),
+    /// Replace your messaging key by a new one
+    ///
+    /// The old key vouches for the new one in the record, so that those who know it go on without
+    /// being asked. Mail to the old one is read for another 14 days. Do it when somebody else may
+    /// have seen the wallet, and take a new backup afterwards.
+    #[command(after_help = ending!("\
+  atcomm rotate
+  atcomm rotate --account alice.example.com --json"))]
+    Rotate(enroll::Change),
+    /// The accounts of the wallet, their keys, and what their records name
+    #[command(after_help = ending!("\
+  atcomm whoami
+  atcomm whoami --offline --json"))]
+    Whoami(whoami::Args),
+    /// Save keys and contacts in an encrypted file
+    ///
+    /// The file is encrypted to a passphrase, in the format of age: `age -d` opens it too. Mail is
+    /// not in it, and neither are sessions.
+    #[command(after_help = ending!("\
+  atcomm backup atcomm-backup.age
+  atcomm backup - --passphrase-file passphrase.txt > /media/usb/atcomm.age"))]
+    Backup(backup::Backup),
+    /// Bring keys and contacts of a backup into the wallet
+    ///
+    /// What the wallet has stays; what it does not have is added. Then `atcomm receive` reads on.
+    #[command(after_help = ending!("\
+  atcomm restore atcomm-backup.age
+  atcomm restore atcomm-backup.age --home new-wallet --passphrase-file passphrase.txt"))]
+    Restore(backup::Restore),
+    /// Completions for a shell
+    #[command(after_help = ending!("\
+  atcomm completions bash > ~/.local/share/bash-completion/completions/atcomm
+  atcomm completions fish > ~/.config/fish/completions/atcomm.fish"))]
+    Completions(pages::Completions),
+    /// The manual, one page for each command
+    #[command(after_help = ending!("\
+  atcomm man | man -l -
+  atcomm man ~/.local/share/man/man1"))]
+    Man(pages::Pages),
     /// What waits for other mediators
     #[command(after_help = EXIT_CODES)]
     Relay {
@@ -54,12 +139,28 @@ enum Command {
         #[command(subcommand)]
         command: Status,
     },
+    /// Look up how an account is written to, and verify it
+    ///
+    /// Asks the directory and the account's own servers, believes neither without a proof, and
+    /// says what was verified and what cannot be. Needs no account of your own. The key that it
+    /// finds is remembered; see atcomm contacts.
+    #[command(after_help = EXIT_CODES)]
+    Resolve(resolve::Args),
+    /// Whom you write with: the keys that are remembered of them
+    #[command(after_help = EXIT_CODES)]
+    Contacts(contacts::Args),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
         #[command(subcommand)]
         command: Keys,
     },
+    #[command(after_help = EXIT_CODES)]
+    Send(send::Send),
+    #[command(after_help = EXIT_CODES)]
+    Receive(receive::Receive),
+    #[command(after_help = EXIT_CODES)]
+    Check(check::Check),
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +222,10 @@ pub enum Exit {
     Failed,
     /// Wrong usage or configuration.
     Usage,
+    /// A proof fails, or a key has changed and is not accepted.
+    Untrusted,
+    /// Whoever is needed cannot be reached now.
+    Unreachable,
 }
 
 impl Exit {
@@ -130,6 +235,8 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Untrusted => 3,
+            Self::Unreachable => 4,
         }
     }
 }
@@ -142,6 +249,21 @@ struct Complaint {
     hint: String,
 }
 
+impl From<WalletError> for Complaint {
+    fn from(error: WalletError) -> Self {
+        Self {
+            exit: match error {
+                WalletError::NoAccount { .. }
+                | WalletError::Several { .. }
+                | WalletError::Unknown { .. } => Exit::Usage,
+                _ => Exit::Failed,
+            },
+            message: error.to_string(),
+            hint: error.hint(),
+        }
+    }
+}
+
 /// Runs the command that `args` name, the program's name first.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,
@@ -151,15 +273,28 @@ pub fn run(
     let result = match Cli::try_parse_from(args) {
         Ok(Cli { command }) => match command {
             Command::Serve(args) => serve::serve(args),
+            Command::Enroll(args) => enroll::enroll(&args, stdout, stderr),
+            Command::Unenroll(args) => enroll::unenroll(&args, stdout, stderr),
+            Command::Rotate(args) => enroll::rotate(&args, stdout, stderr),
+            Command::Whoami(args) => whoami::run(&args, stdout),
+            Command::Backup(args) => backup::backup(&args, stdout),
+            Command::Restore(args) => backup::restore(&args, stdout),
+            Command::Completions(args) => pages::completions(&args, stdout),
+            Command::Man(args) => pages::man(&args, stdout),
             Command::Relay {
                 command: Status::Status(place),
             } => operate::relay_status(&place, stdout),
             Command::Mailbox {
                 command: Status::Status(place),
             } => operate::mailbox_status(&place, stdout),
+            Command::Resolve(args) => resolve::run(&args, stdout, stderr),
+            Command::Contacts(args) => contacts::run(&args, stdout, stderr),
             Command::Keys {
                 command: Keys::Rotate(place),
             } => operate::rotate(&place, stdout),
+            Command::Send(args) => send::run(&args, stdout, stderr),
+            Command::Receive(args) => receive::run(&args, stdout, stderr),
+            Command::Check(args) => check::run(&args, stdout, stderr),
         },
         Err(error) => misread(&error, stdout),
     };

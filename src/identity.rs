@@ -336,6 +336,16 @@ impl Identity {
             }))
     }
 
+    /// The directory that a mediator's document names beside it: the service `#atcomm_directory`.
+    /// Not cached. `None` where it names none, or the document cannot be had now.
+    pub async fn directory_beside(&self, did: &MediatorDid) -> Option<Origin> {
+        let web = did.web()?;
+        let body = mediator::fetch_bytes(&self.inner.net, self.priority, &web)
+            .await
+            .ok()?;
+        mediator::directory(&body, did)
+    }
+
     /// The mediator as far as it is known. No I/O.
     pub fn cached_mediator(&self, did: &MediatorDid) -> Option<Arc<MediatorDocument>> {
         self.inner.mediators.known(did)?.ok()

@@ -39,6 +39,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Timestamp};
+use crate::didcomm::message::fresh_id;
 use crate::didcomm::protocol::out_of_band;
 use crate::net::AddressLimiter;
 use crate::resolve::Resolver;
@@ -367,12 +368,7 @@ fn count_refused(refused: &Refused) {
     metrics::counter!("atcomm_mediator_refused_total", "reason" => refused.code()).increment(1);
 }
 
-/// A text of 32 characters that nobody has used before, for message ids: random, and no secret.
-fn fresh_id() -> String {
-    format!("{:016x}{:016x}", random(), random())
-}
-
-/// A random number for ids and pauses; not for keys.
+/// A random number for pauses; not for keys.
 fn random() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
     RandomState::new().build_hasher().finish()

@@ -24,6 +24,13 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// Whether somebody at a terminal is asked for it.
+    pub(super) fn asks(&self) -> bool {
+        self.file.is_none()
+            && std::env::var_os(self.variable).is_none()
+            && std::io::stdin().is_terminal()
+    }
+
     /// Reads the secret: the file's first line, else the variable, else what is typed. `twice`
     /// asks for it again, for secrets that are new.
     pub(super) fn read(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, Complaint> {

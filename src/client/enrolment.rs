@@ -30,11 +30,16 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    /// The key that the record names, or is going to name.
+    /// The key that the record names; where it names none yet, the one that it is going to name.
+    /// Messages are written with it.
     pub fn current(&self) -> Option<&MessagingKey> {
-        self.keys
-            .iter()
-            .find(|key| !matches!(key.state, KeyState::Replaced { .. }))
+        let published = |key: &&MessagingKey| matches!(key.state, KeyState::Published { .. });
+        self.keys.iter().find(published).or_else(|| self.minted())
+    }
+
+    /// The key that the record is going to name, where that is not the one that it names.
+    pub fn minted(&self) -> Option<&MessagingKey> {
+        self.keys.iter().find(|key| key.state == KeyState::Minted)
     }
 }
 

@@ -370,6 +370,13 @@ fn check_media_type(typ: &str) -> Result<(), MessageError> {
     Err(MessageError::MediaType)
 }
 
+/// A text of 32 characters that nobody has used before, for message ids: random, and no secret.
+pub fn fresh_id() -> String {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}
+
 /// JSON of a value of ours.
 #[expect(
     clippy::expect_used,

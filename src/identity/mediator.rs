@@ -10,7 +10,7 @@ use super::lookups::{Bytes, Found};
 use super::{IdentitySettings, web_url};
 use crate::clock::{Clock, Timestamp};
 use crate::net::{Net, NetError, Priority, Reach, Request};
-use crate::syntax::{MediatorDid, WebDid};
+use crate::syntax::{MediatorDid, Origin, WebDid};
 
 mod document;
 
@@ -292,7 +292,7 @@ fn still_counts(known: &MediatorDocument, now: Timestamp) -> bool {
 }
 
 /// Why there is no document.
-enum Failure {
+pub(super) enum Failure {
     /// The mediator was not asked.
     Busy(Busy),
     /// It may have one, so keys of an earlier one are still good.
@@ -307,10 +307,23 @@ async fn fetch(
     did: &MediatorDid,
     web: &WebDid,
 ) -> Result<(Vec<KeyAgreement>, Vec<Service>), Failure> {
-    let fail = |reason: String, transient| match transient {
+    let body = fetch_bytes(net, priority, web).await?;
+    document::read(&body, did.as_str(), net.development()).map_err(|e| fail(e.to_string(), false))
+}
+
+fn fail(reason: String, transient: bool) -> Failure {
+    match transient {
         true => Failure::Transient(reason),
         false => Failure::Definite(reason),
-    };
+    }
+}
+
+/// The document as it is served.
+pub(super) async fn fetch_bytes(
+    net: &Net,
+    priority: Priority,
+    web: &WebDid,
+) -> Result<bytes::Bytes, Failure> {
     let url = web_url(net, web).ok_or_else(|| fail("not an address".to_owned(), false))?;
     let request = Request {
         priority,
@@ -326,8 +339,22 @@ async fn fetch(
         let transient = status >= 500 || matches!(status, 408 | 425 | 429);
         return Err(fail(format!("the host answered {status}"), transient));
     }
-    document::read(&answer.body, did.as_str(), net.development())
-        .map_err(|e| fail(e.to_string(), false))
+    Ok(answer.body)
+}
+
+/// The directory that a mediator's document names.
+pub(super) fn directory(document: &[u8], did: &MediatorDid) -> Option<Origin> {
+    let document: serde_json::Value = serde_json::from_slice(document).ok()?;
+    if document.get("id")?.as_str()? != did.as_str() {
+        return None;
+    }
+    let id = format!("{did}#atcomm_directory");
+    let is_it = |service: &&serde_json::Value| {
+        let found = service.get("id").and_then(serde_json::Value::as_str);
+        found == Some(id.as_str()) || found == Some("#atcomm_directory")
+    };
+    let service = document.get("service")?.as_array()?.iter().find(is_it)?;
+    Origin::parse(service.get("serviceEndpoint")?.as_str()?).ok()
 }
 
 /// Asks the first endpoint that speaks HTTP for any answer at all. False when limits kept us from

@@ -1,4 +1,4 @@
-//! A WebSocket that is only read, as streams are.
+//! A WebSocket that is read as it comes: streams, and mail in live mode.
 
 use std::time::Duration;
 
@@ -63,6 +63,12 @@ impl StreamReader {
             Message::Close(_) => return None,
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Received::Alive,
         }))
+    }
+
+    /// Sends a binary message.
+    pub async fn send(&mut self, message: Bytes) -> Result<(), NetError> {
+        let sent = self.socket.send(Message::Binary(message)).await;
+        sent.map_err(|error| self.fault(&error))
     }
 
     /// Asks the server for a sign of life.

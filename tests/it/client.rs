@@ -1,7 +1,15 @@
 //! The client's commands as people run them: the program itself, with a wallet and a configuration
 //! of its own, on a real network, with a real service as mediator and directory.
 
+#[cfg(test)]
+mod changes;
+mod check;
 mod guide;
+#[cfg(test)]
+mod lies;
+mod receive;
+mod send;
+mod settled;
 
 use std::io::{Read, Write as _};
 use std::path::PathBuf;

@@ -17,6 +17,8 @@ mod frames;
 #[cfg(test)]
 mod gaps;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod http;

@@ -20,6 +20,7 @@ use crate::network::{Network, Pds};
 
 pub(crate) const RESOLVE: &str = "at.didcomm.directory.resolveRecipient";
 pub(crate) const PROOF: &str = "at.didcomm.directory.getProof";
+pub(crate) const HISTORY: &str = "at.didcomm.directory.getHistory";
 pub(crate) const REFRESH: &str = "at.didcomm.directory.refresh";
 
 /// Time for a start or an end, on a machine that is busy with other tests.

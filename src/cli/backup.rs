@@ -1,0 +1,164 @@
+//! `atcomm backup` and `atcomm restore`.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::desk::{Common, Desk};
+use super::output::{show, unwritten};
+use super::secret::Source;
+use super::{Complaint, Exit};
+use crate::client::Wallet;
+use crate::client::backup::{self, BackupError};
+
+/// `atcomm backup`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Backup {
+    /// File to be written; - is standard output
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Replace the file where there is one
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    passphrase: Passphrase,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `atcomm restore`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Restore {
+    /// File that was written by `atcomm backup`; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where the wallet has another key for an account, put the backup's in its place
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    passphrase: Passphrase,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Passphrase {
+    /// File whose first line is the passphrase; - is standard input [default: ATCOMM_PASSPHRASE,
+    /// else it is asked for]
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl Passphrase {
+    fn source(&self) -> Source<'_> {
+        Source {
+            name: "passphrase",
+            file: self.passphrase_file.as_deref(),
+            flag: "--passphrase-file",
+            variable: "ATCOMM_PASSPHRASE",
+        }
+    }
+}
+
+impl From<BackupError> for Complaint {
+    fn from(error: BackupError) -> Self {
+        Self {
+            exit: Exit::Failed,
+            message: error.to_string(),
+            hint: error.hint(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    file: String,
+    accounts: Vec<String>,
+    contacts: usize,
+}
+
+/// Writes a backup.
+pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let desk = Desk::open(&args.common)?;
+    let wallet = Wallet::open(&desk.home)?;
+    let backup = backup::Backup::of(&wallet, desk.clock.now())?;
+    let to_stdout = args.file == Path::new("-");
+    // Before anybody thinks of a passphrase.
+    if !to_stdout && !args.force && args.file.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(args.file.clone()).into());
+    }
+    let prompt = "Passphrase of the backup (whoever has both can read your mail): ";
+    let passphrase = args.passphrase.source().read(prompt, true)?;
+    let sealed = backup.seal(&passphrase)?;
+    if to_stdout {
+        return stdout
+            .write_all(&sealed)
+            .and_then(|()| stdout.flush())
+            .or_else(unwritten);
+    }
+    backup::write(&args.file, &sealed, args.force)?;
+    let written = Written {
+        file: args.file.display().to_string(),
+        accounts: backup
+            .accounts
+            .iter()
+            .map(|one| one.account.to_string())
+            .collect(),
+        contacts: backup.contacts.len(),
+    };
+    show(args.common.json, stdout, &written, |out| {
+        writeln!(
+            out,
+            "{} has the keys of {} accounts and {} contacts, without their mail",
+            written.file,
+            written.accounts.len(),
+            written.contacts
+        )
+    })
+}
+
+/// Brings a backup into the wallet.
+pub(super) fn restore(args: &Restore, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let desk = Desk::open(&args.common)?;
+    let wallet = Wallet::open(&desk.home)?;
+    let from_stdin = args.file == Path::new("-");
+    if from_stdin && args.passphrase.passphrase_file.as_deref() == Some(Path::new("-")) {
+        return Err(Complaint {
+            exit: Exit::Usage,
+            message: "the backup and the passphrase cannot both come from standard input"
+                .to_owned(),
+            hint: "name a file for one of them".to_owned(),
+        });
+    }
+    let read = match from_stdin {
+        true if io::stdin().is_terminal() => Err(io::Error::other("it is a terminal")),
+        true => backup::read(io::stdin().lock()),
+        false => File::open(&args.file).and_then(backup::read),
+    };
+    let file = read.map_err(|error| Complaint {
+        exit: Exit::Failed,
+        message: format!("cannot read {}: {error}", args.file.display()),
+        hint: "it has to be what `atcomm backup` has written".to_owned(),
+    })?;
+    let passphrase = args
+        .passphrase
+        .source()
+        .read("Passphrase of the backup: ", false)?;
+    let backup = backup::Backup::open(&file, &passphrase)?;
+    let restored = backup.restore(&wallet, args.force, desk.clock.now())?;
+    show(args.common.json, stdout, &restored, |out| {
+        for account in &restored.added {
+            writeln!(out, "{account} is in the wallet now")?;
+        }
+        for account in &restored.merged {
+            writeln!(out, "{account} has more keys now")?;
+        }
+        for account in &restored.unchanged {
+            writeln!(out, "{account} was in the wallet already")?;
+        }
+        writeln!(out, "{} contacts were added", restored.contacts)
+    })
+}

@@ -1,0 +1,163 @@
+//! What the commands share that change how an account is enrolled: signing in, telling of the steps,
+//! and ending well where they are interrupted.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::desk::Desk;
+use super::secret::Source;
+use super::{Complaint, Exit};
+use crate::client::{AccountError, EnrolError, Enroller, Located, Step};
+use crate::syntax::Actor;
+
+/// How the account's owner shows who he is to its PDS.
+#[derive(Debug, Args)]
+pub(super) struct SignIn {
+    /// File whose first line is an app password; - is standard input [default: ATCOMM_PASSWORD,
+    /// else it is asked for]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// The code that your PDS has sent by mail, where it asks for one
+    #[arg(long, value_name = "CODE")]
+    code: Option<String>,
+}
+
+impl From<EnrolError> for Complaint {
+    fn from(error: EnrolError) -> Self {
+        let exit = match &error {
+            error if error.is_transient() => Exit::Unreachable,
+            EnrolError::Wallet(_) => Exit::Failed,
+            EnrolError::NoMediator
+            | EnrolError::TooManyMediators(_)
+            | EnrolError::Label
+            | EnrolError::NotEnrolled(_) => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self {
+            exit,
+            message: error.to_string(),
+            hint: error.hint(),
+        }
+    }
+}
+
+impl From<AccountError> for Complaint {
+    fn from(error: AccountError) -> Self {
+        EnrolError::from(error).into()
+    }
+}
+
+/// Reads a handle or a DID.
+pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
+    Actor::parse(text.trim_start_matches('@')).map_err(|error| Complaint {
+        exit: Exit::Usage,
+        message: format!("{text}: {error}"),
+        hint: "an account is named by its handle, such as alice.example.com, or its DID".to_owned(),
+    })
+}
+
+/// Work that SIGINT and SIGTERM end between two steps, with a word.
+pub(super) fn interruptible<T>(
+    desk: &Desk,
+    work: impl Future<Output = Result<T, EnrolError>>,
+) -> Result<T, Complaint> {
+    desk.block_on(async {
+        let caught = signal(SignalKind::interrupt())
+            .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+        let Ok((mut interrupt, mut terminate)) = caught else {
+            // Without them a signal ends the process where it is, which loses no more.
+            return Ok(work.await?);
+        };
+        tokio::select! {
+            result = work => Ok(result?),
+            _ = interrupt.recv() => Err(interrupted()),
+            _ = terminate.recv() => Err(interrupted()),
+        }
+    })
+}
+
+fn interrupted() -> Complaint {
+    Complaint {
+        exit: Exit::Failed,
+        message: "interrupted".to_owned(),
+        hint: "what was done is kept; run the same command again and it finishes".to_owned(),
+    }
+}
+
+impl SignIn {
+    fn source(&self) -> Source<'_> {
+        Source {
+            name: "app password",
+            file: self.password_file.as_deref(),
+            flag: "--password-file",
+            variable: "ATCOMM_PASSWORD",
+        }
+    }
+
+    /// Work before a password is asked for. While it may be asked for in a terminal, a signal ends
+    /// the process as it ends any: nothing is half done then, and whoever types a password has to
+    /// be able to end that.
+    pub(super) fn before<T>(
+        &self,
+        desk: &Desk,
+        work: impl Future<Output = Result<T, EnrolError>>,
+    ) -> Result<T, Complaint> {
+        match self.source().asks() {
+            true => Ok(desk.block_on(work)?),
+            false => interruptible(desk, work),
+        }
+    }
+
+    /// Makes sure of a session, by the one that is kept or by the password.
+    pub(super) fn ensure(
+        &self,
+        desk: &Desk,
+        enroller: &Enroller,
+        located: &Located,
+    ) -> Result<(), Complaint> {
+        let client = enroller.client(located);
+        if self.before(desk, async { Ok(client.is_signed_in().await?) })? {
+            return Ok(());
+        }
+        let name = name(located);
+        let prompt = format!("App password of {name} at {}: ", located.pds);
+        let password = self.source().read(&prompt, false)?;
+        interruptible(desk, async {
+            Ok(client.sign_in(&password, self.code.as_deref()).await?)
+        })
+    }
+}
+
+/// What people call an account.
+pub(super) fn name(located: &Located) -> String {
+    match &located.handle {
+        Some(handle) => handle.to_string(),
+        None => located.account.to_string(),
+    }
+}
+
+/// Tells of a step. Where nobody listens, the work goes on.
+pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
+    let said = match step {
+        Step::Minted => writeln!(stderr, "a new messaging key is in the wallet"),
+        Step::Resumed => writeln!(stderr, "the messaging key in the wallet is used"),
+        Step::Published => writeln!(stderr, "the account's record names it"),
+        Step::Unchanged => writeln!(stderr, "the account's record is as it should be"),
+        Step::Deleted => writeln!(stderr, "the account's record is deleted"),
+        Step::Noticed(directory) => writeln!(stderr, "the directory {directory} has seen that"),
+        Step::Unnoticed(directory, why) => writeln!(
+            stderr,
+            "the directory {directory} has not seen that yet, and will by itself: {why}"
+        ),
+        Step::Registered(did) => writeln!(stderr, "{did} keeps the mail"),
+        Step::Unregistered(did, why) => {
+            writeln!(stderr, "{did} does not keep the mail yet: {why}")
+        }
+        Step::Left(did) => writeln!(stderr, "{did} keeps no more mail"),
+        Step::NotLeft(did, why) => writeln!(stderr, "{did} could not be told: {why}"),
+    };
+    drop(said);
+}

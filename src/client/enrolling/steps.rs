@@ -1,0 +1,270 @@
+//! The steps that enrolling, replacing a key and leaving are made of.
+
+use super::record::{Task, task};
+use super::{EnrolError, Enroller, KEEP, Located, Outcome, Step, next_key, replace_all};
+use crate::client::{
+    AccountError, DirectoryClient, Enrolment, KeyState, MailError, MediatorClient, MessagingKey,
+};
+use crate::identity::Freshness;
+use crate::keypackage::MAX_MEDIATORS;
+use crate::syntax::{MediatorDid, Origin};
+
+/// Times that a record is read and written anew when somebody else was faster.
+const ATTEMPTS: usize = 4;
+
+impl Enroller {
+    /// Changes the enrolment in the wallet under its lock. Keys whose time is over are let go. On
+    /// disk when it returns.
+    pub(super) fn change(
+        &self,
+        located: &Located,
+        change: impl FnOnce(Option<Enrolment>) -> Enrolment,
+    ) -> Result<Enrolment, EnrolError> {
+        let drawer = self.drawer(located);
+        let _lock = drawer.lock()?;
+        let mut enrolment = change(drawer.enrolment()?);
+        enrolment.pds.clone_from(&located.pds);
+        enrolment.handle.clone_from(&located.handle);
+        let now = self.clock.now();
+        enrolment.keys.retain(|key| match key.state {
+            KeyState::Replaced { at } => now.since(at) < KEEP,
+            _ => true,
+        });
+        enrolment.keys.truncate(crate::client::wallet::MAX_KEYS);
+        drawer.keep(&enrolment)?;
+        Ok(enrolment)
+    }
+
+    /// Has the record name the next key, and writes down that it does.
+    pub(super) async fn publish(
+        &self,
+        located: &Located,
+        replace: bool,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<(), EnrolError> {
+        let client = self.client(located);
+        let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
+        let enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let key = next_key(&enrolment).ok_or_else(not_enrolled)?;
+        let mut attempts = 0;
+        loop {
+            let there = client.record().await?;
+            let value = there.as_ref().map(|there| &there.value);
+            let record = match task(&enrolment, key, value, replace, self.clock.now())? {
+                Task::Nothing => {
+                    observe(Step::Unchanged);
+                    break;
+                }
+                Task::Write(record) => record,
+            };
+            attempts += 1;
+            match client
+                .put(&record, there.as_ref().map(|there| &there.cid))
+                .await
+            {
+                Ok(_) => {
+                    observe(Step::Published);
+                    break;
+                }
+                // Another of our own runs perhaps; what is there now is looked at again.
+                Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let peer = key.peer.as_str().to_owned();
+        self.change(located, |before| {
+            let mut enrolment = before.unwrap_or(enrolment);
+            let now = self.clock.now();
+            replace_all(&mut enrolment.keys, Some(&peer), now);
+            for key in &mut enrolment.keys {
+                if key.peer.as_str() == peer && !matches!(key.state, KeyState::Published { .. }) {
+                    key.state = KeyState::Published { at: now };
+                }
+            }
+            enrolment
+        })?;
+        Ok(())
+    }
+
+    /// Deletes the record where it is ours.
+    pub(super) async fn withdraw(
+        &self,
+        located: &Located,
+        enrolment: &Enrolment,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<(), EnrolError> {
+        let client = self.client(located);
+        let mut attempts = 0;
+        loop {
+            let there = client.record().await?.filter(|there| {
+                let mut keys = enrolment.keys.iter();
+                keys.any(|key| there.peer() == Some(key.peer.as_str()))
+            });
+            let Some(there) = there else {
+                observe(Step::Unchanged);
+                return Ok(());
+            };
+            attempts += 1;
+            match client.delete(&there.cid).await {
+                Ok(()) => {
+                    observe(Step::Deleted);
+                    return Ok(());
+                }
+                Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Tells directory and mediators of the published key.
+    pub(super) async fn finish(
+        &self,
+        located: &Located,
+        is_named: bool,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<Outcome, EnrolError> {
+        let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
+        let mut enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let key = enrolment.current().cloned().ok_or_else(not_enrolled)?;
+        self.notice(&enrolment, Some(&key), is_named, observe).await;
+        let mut missing = Vec::new();
+        for did in enrolment.mediators.clone() {
+            match self.register(&did, &key, located).await {
+                Ok(()) => {
+                    enrolment = self.note(located, &key, &did, true)?;
+                    observe(Step::Registered(did));
+                }
+                Err(error) => {
+                    observe(Step::Unregistered(did.clone(), error.clone()));
+                    missing.push((did, error));
+                }
+            }
+        }
+        // Mediators that the record names no longer, as far as nothing waits there.
+        let dropped: Vec<MediatorDid> = key
+            .registered
+            .iter()
+            .filter(|did| !enrolment.mediators.contains(did))
+            .cloned()
+            .collect();
+        for did in dropped {
+            match self.leave_empty(&did, &key).await {
+                Ok(true) => {
+                    enrolment = self.note(located, &key, &did, false)?;
+                    observe(Step::Left(did));
+                }
+                Ok(false) => {}
+                Err(error) => observe(Step::NotLeft(did, error)),
+            }
+        }
+        Ok(Outcome { enrolment, missing })
+    }
+
+    /// Writes down that a mediator keeps the mail of a key, or does not.
+    fn note(
+        &self,
+        located: &Located,
+        key: &MessagingKey,
+        did: &MediatorDid,
+        is_registered: bool,
+    ) -> Result<Enrolment, EnrolError> {
+        let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
+        let before = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        self.change(located, |known| {
+            let mut enrolment = known.unwrap_or(before);
+            for known in &mut enrolment.keys {
+                if known.peer != key.peer {
+                    continue;
+                }
+                known.registered.retain(|one| one != did);
+                if is_registered && known.registered.len() < MAX_MEDIATORS {
+                    known.registered.push(did.clone());
+                }
+            }
+            enrolment
+        })
+    }
+
+    async fn mediator(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+    ) -> Result<MediatorClient, MailError> {
+        let Self {
+            net,
+            identity,
+            clock,
+            ..
+        } = self;
+        MediatorClient::open(net, identity, clock, did, key, Freshness::Cached).await
+    }
+
+    async fn register(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+        located: &Located,
+    ) -> Result<(), MailError> {
+        let mediator = self.mediator(did, key).await?;
+        mediator.register(&located.account).await
+    }
+
+    pub(super) async fn leave(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+    ) -> Result<(), MailError> {
+        self.mediator(did, key).await?.remove().await
+    }
+
+    /// The same unless mail waits there, which is to be fetched first.
+    async fn leave_empty(&self, did: &MediatorDid, key: &MessagingKey) -> Result<bool, MailError> {
+        let mediator = self.mediator(did, key).await?;
+        if mediator.status().await?.message_count > 0 {
+            return Ok(false);
+        }
+        mediator.remove().await?;
+        Ok(true)
+    }
+
+    /// The directory that the first mediator names which names one.
+    pub(super) async fn directory_of(&self, mediators: &[MediatorDid]) -> Option<Origin> {
+        for did in mediators {
+            if let Some(directory) = self.identity.directory_beside(did).await {
+                return Some(directory);
+            }
+        }
+        None
+    }
+
+    /// Asks the directory to look at the account now. Without it, it finds out by itself.
+    pub(super) async fn notice(
+        &self,
+        enrolment: &Enrolment,
+        key: Option<&MessagingKey>,
+        is_named: bool,
+        observe: &mut dyn FnMut(Step),
+    ) {
+        let Some(directory) = &enrolment.directory else {
+            return;
+        };
+        let net = self.net.clone();
+        let client = match is_named {
+            true => DirectoryClient::named(net, directory.clone()),
+            false => DirectoryClient::learnt(net, directory.clone()),
+        };
+        let wanted: &[&str] = match key {
+            Some(_) => &["package", "unchanged"],
+            None => &["removed", "notEnrolled"],
+        };
+        let directory = directory.clone();
+        observe(match client.refresh(&enrolment.account).await {
+            Ok(seen) if wanted.contains(&seen.outcome.as_str()) => Step::Noticed(directory),
+            Ok(seen) => {
+                let reason = seen.reason.unwrap_or(seen.outcome);
+                Step::Unnoticed(directory, format!("it found {reason}"))
+            }
+            Err(error) => Step::Unnoticed(directory, error.to_string()),
+        });
+    }
+}

@@ -1,0 +1,300 @@
+//! What becomes of each message that a mediator hands over.
+//!
+//! It is opened, attributed and kept in the wallet, and only then may the mediator let it go. What
+//! cannot be opened is kept as it came. A report that a relay failed leads to the reader's next
+//! mediator.
+
+use serde_json::{Value, json};
+
+use super::dm::Dm;
+use super::opening::{Opened, open};
+use super::sending::{Courier, Failure, Handed};
+use super::sent::{Reported, Sent, Verdict};
+use super::{
+    Attribution, Claim, Drawer, Enrolment, Kept, Mail, MailError, MediatorClient, MessagingKey,
+    Recipients, Wallet, WalletError,
+};
+use crate::clock::Clock;
+use crate::didcomm::message::{BodyError, Message, TypeUri};
+use crate::didcomm::protocol::Body as _;
+use crate::didcomm::protocol::empty::Empty;
+use crate::didcomm::protocol::problem::Report;
+use crate::didcomm::protocol::trust_ping::Ping;
+use crate::syntax::MediatorDid;
+
+/// What a message turned out to be. Whatever it was, the mediator may let it go.
+#[derive(Debug)]
+pub enum Received {
+    /// A direct message, kept.
+    Message {
+        /// As it is kept.
+        kept: Kept,
+        /// Its body.
+        dm: Dm,
+        /// Whose it is.
+        attribution: Attribution,
+    },
+    /// A message of another type or one whose body cannot be read, kept.
+    Other {
+        /// As it is kept.
+        kept: Kept,
+        /// Whose it is, as far as such a message shows.
+        attribution: Attribution,
+        /// Why there is nothing to be shown.
+        why: String,
+    },
+    /// An envelope that cannot be opened, kept as it came.
+    Unreadable {
+        /// As it is kept.
+        kept: Kept,
+        /// Why not.
+        why: String,
+    },
+    /// A message that is kept already.
+    Copy,
+    /// Something that asks for nothing and says nothing.
+    Nothing,
+    /// A mediator of ours did not deliver a message of ours.
+    Returned {
+        /// The message.
+        sent: Sent,
+        /// Why not, in the mediator's words.
+        words: String,
+        /// What comes next.
+        next: Next,
+    },
+}
+
+/// What comes next for a message that was not delivered.
+#[derive(Debug)]
+pub enum Next {
+    /// It is on another way.
+    Again(Handed),
+    /// Another attempt of it may still arrive.
+    Pending,
+    /// Nothing: no mediator is left, or none took it.
+    GivenUp(Vec<Failure>),
+}
+
+/// Takes messages for one account.
+pub struct Receiver {
+    wallet: Wallet,
+    drawer: Drawer,
+    enrolment: Enrolment,
+    recipients: Recipients,
+    courier: Courier,
+    clock: Clock,
+}
+
+impl Receiver {
+    /// For the account of `drawer`, with the keys of `enrolment`.
+    pub fn new(
+        wallet: Wallet,
+        drawer: Drawer,
+        enrolment: Enrolment,
+        recipients: Recipients,
+        courier: Courier,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            wallet,
+            drawer,
+            enrolment,
+            recipients,
+            courier,
+            clock,
+        }
+    }
+
+    /// The account's keys and mediators.
+    pub fn enrolment(&self) -> &Enrolment {
+        &self.enrolment
+    }
+
+    /// Takes a message; on disk when it returns, and nothing waits between. An error keeps the
+    /// message at the mediator.
+    pub async fn take(
+        &self,
+        client: &MediatorClient,
+        mail: &Mail,
+    ) -> Result<Received, WalletError> {
+        let known = std::slice::from_ref(client.party());
+        let opened = match open(&mail.envelope, &self.enrolment, known) {
+            Ok(opened) => opened,
+            Err(error) => return self.keep_unopened(client, mail, error.to_string()),
+        };
+        if opened.writer.as_deref() == Some(client.did().as_str())
+            && let Some(reported) = Reported::read(&opened)
+        {
+            return self.returned(&reported).await;
+        }
+        if says_nothing(&opened.message) {
+            return Ok(Received::Nothing);
+        }
+        let dm = opened.message.body_of::<Dm>();
+        let claim = Claim {
+            writer: opened.writer.clone(),
+            sender: dm.as_ref().ok().and_then(|dm| dm.sender_did.clone()),
+            recipient: dm.as_ref().ok().and_then(|dm| dm.recipient_did.clone()),
+            reader: self.enrolment.account.clone(),
+        };
+        let attribution = self.attribute(&claim).await?;
+        let kept = self.kept(&opened, &attribution);
+        if !self.drawer.keep_message(&kept)? {
+            return Ok(Received::Copy);
+        }
+        Ok(match dm {
+            Ok(dm) => Received::Message {
+                kept,
+                dm,
+                attribution,
+            },
+            Err(BodyError::Field(error)) => Received::Other {
+                kept,
+                attribution,
+                why: format!("it cannot be shown: {error}"),
+            },
+            Err(BodyError::Type(_)) => Received::Other {
+                kept,
+                attribution,
+                why: format!(
+                    "it is of a type that is not shown here: {}",
+                    opened.message.kind
+                ),
+            },
+        })
+    }
+
+    /// Whose a message is, by what is known now; what is learnt of a contact is kept.
+    pub async fn attribute(&self, claim: &Claim) -> Result<Attribution, WalletError> {
+        let pins = self.wallet.contacts()?;
+        let attributed = self.recipients.attribute(claim, &pins).await;
+        if let Some(pin) = &attributed.pin {
+            let _lock = self.wallet.lock()?;
+            // Another command may have changed it since: what it found out is found out again.
+            let before = pins.iter().find(|known| known.account == pin.account);
+            if self.wallet.pin(&pin.account)?.as_ref() == before {
+                self.wallet.keep_pin(pin)?;
+            }
+        }
+        Ok(attributed.attribution)
+    }
+
+    fn kept(&self, opened: &Opened, attribution: &Attribution) -> Kept {
+        let message = serde_json::from_slice(&opened.plaintext);
+        Kept {
+            id: opened.message.id.clone(),
+            from: opened.writer.clone(),
+            reader: opened.reader.clone(),
+            received_at: self.clock.now(),
+            message: message.unwrap_or(Value::Null),
+            attribution: json!(attribution),
+        }
+    }
+
+    fn keep_unopened(
+        &self,
+        client: &MediatorClient,
+        mail: &Mail,
+        why: String,
+    ) -> Result<Received, WalletError> {
+        let envelope = String::from_utf8_lossy(&mail.envelope);
+        let kept = Kept {
+            id: mail.id.clone(),
+            from: None,
+            reader: client.key().peer.as_str().to_owned(),
+            received_at: self.clock.now(),
+            message: json!({"envelope": envelope}),
+            attribution: json!({"outcome": "unreadable", "reason": why}),
+        };
+        Ok(match self.drawer.keep_message(&kept)? {
+            true => Received::Unreadable { kept, why },
+            false => Received::Copy,
+        })
+    }
+
+    /// Follows up a report of a mediator of ours.
+    async fn returned(&self, reported: &Reported) -> Result<Received, WalletError> {
+        for mut sent in self.drawer.sent::<Sent>()? {
+            let verdict = sent.report(reported);
+            if verdict == Verdict::NotOurs {
+                continue;
+            }
+            self.drawer.keep_sent(&sent.id, &sent)?;
+            let next = match verdict {
+                Verdict::Next(left) => self.try_next(&mut sent, &left).await?,
+                Verdict::GivenUp => Next::GivenUp(Vec::new()),
+                Verdict::Pending | Verdict::NotOurs => Next::Pending,
+            };
+            if let Next::GivenUp(_) = next {
+                self.drawer.forget_sent(&sent.id)?;
+            }
+            let words = reported.words.clone();
+            return Ok(Received::Returned { sent, words, next });
+        }
+        // About something that is not remembered any more.
+        Ok(Received::Nothing)
+    }
+
+    async fn try_next(&self, sent: &mut Sent, left: &[MediatorDid]) -> Result<Next, WalletError> {
+        let mut keys = self.enrolment.keys.iter();
+        let Some(key) = keys.find(|key| key.peer.as_str() == sent.from) else {
+            return Ok(Next::GivenUp(Vec::new()));
+        };
+        let documents = match self.courier.documents(left).await {
+            Ok(documents) => documents,
+            Err(error) => return Ok(Next::GivenUp(all_failed(left, &error))),
+        };
+        let own = mediators_of(&self.enrolment, key);
+        let drawer = &self.drawer;
+        let mut keep = |sent: &Sent| drawer.keep_sent(&sent.id, sent);
+        let handed = self
+            .courier
+            .hand_over(sent, &documents, own, key, &mut keep)
+            .await?;
+        Ok(match handed {
+            Handed::Refused(failures) => Next::GivenUp(failures),
+            taken @ Handed::Taken { .. } => {
+                self.forget_over(sent)?;
+                Next::Again(taken)
+            }
+        })
+    }
+
+    /// Nothing more is to be heard of what no relay has.
+    fn forget_over(&self, sent: &Sent) -> Result<(), WalletError> {
+        if !sent.is_open(self.clock.now()) {
+            self.drawer.forget_sent(&sent.id)?;
+        }
+        Ok(())
+    }
+}
+
+/// The mediators that keep mail for a key: those where it is registered, or else is to be.
+pub fn mediators_of<'e>(enrolment: &'e Enrolment, key: &'e MessagingKey) -> &'e [MediatorDid] {
+    match key.registered.is_empty() {
+        true => &enrolment.mediators,
+        false => &key.registered,
+    }
+}
+
+fn all_failed(mediators: &[MediatorDid], error: &MailError) -> Vec<Failure> {
+    let failure = |mediator: &MediatorDid| Failure {
+        way: super::Way {
+            mediator: mediator.clone(),
+            via: None,
+        },
+        error: error.clone(),
+    };
+    mediators.iter().map(failure).collect()
+}
+
+/// Pings are not answered: that would tell strangers when somebody reads.
+fn says_nothing(message: &Message) -> bool {
+    let is = |known: &str| {
+        let known = TypeUri::parse(known);
+        let kind = TypeUri::parse(&message.kind);
+        known.is_ok_and(|known| kind.is_ok_and(|kind| kind.reads_as(&known)))
+    };
+    [Ping::TYPE, Empty::TYPE, Report::TYPE].into_iter().any(is)
+}

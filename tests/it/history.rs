@@ -1,0 +1,335 @@
+//! Answers with all that a client verifies them by: proofs, also of earlier packages, and the
+//! operation log that leads to the keys they are signed with.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use atcomm::key::SigningKey;
+use atcomm::plc::{self, VerifiedLog};
+use atcomm::proof::{Container, Proven, verify};
+use atcomm::syntax::Did;
+use serde_json::{Value, json};
+
+use crate::http::eventually;
+use crate::network::{Account, Network, in_both_shapes, script, text};
+use crate::service::{Failure, HISTORY, Service, Setup, car_of, checked, failure};
+
+/// What the implementation behind the PLC directory says of a log.
+#[track_caller]
+fn judged(did: &str, log: &Value) -> Value {
+    let mut child = script("node.sh")
+        .arg("plc_log.mjs")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("tests/network/plc_log.mjs");
+    let question = json!({"did": did, "log": log});
+    let mut input = child.stdin.take().expect("a pipe");
+    writeln!(input, "{question}").expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().expect("a child");
+    serde_json::from_slice(&output.stdout).expect("a line of JSON")
+}
+
+/// The log in an answer, verified by us, and by them with the same result.
+#[track_caller]
+fn log_of(did: &str, log: &Value) -> VerifiedLog {
+    let bytes = log.to_string();
+    let account = Did::parse(did).expect("a DID");
+    let read = plc::verify(&account, bytes.as_bytes()).expect("a log that holds");
+    let theirs = judged(did, log);
+    assert_eq!(theirs["ok"], true, "{theirs}");
+    assert_eq!(theirs["states"], read.states().len());
+    let now = read.current().expect("an account that has not ended");
+    let key = now.signing_key.as_ref().map(SigningKey::did_key);
+    let data = &theirs["data"];
+    assert_eq!(
+        key.as_deref(),
+        data["verificationMethods"]["atproto"].as_str()
+    );
+    let pds = now.pds.as_ref().map(|pds| pds.as_str());
+    assert_eq!(pds, data["services"]["atproto_pds"]["endpoint"].as_str());
+    let handle = now.handle.as_ref().map(|handle| format!("at://{handle}"));
+    assert_eq!(handle.as_deref(), data["alsoKnownAs"][0].as_str());
+    read
+}
+
+/// The record that a proof shows under a key.
+#[track_caller]
+fn record_of(did: &str, holder: &Value, key: &SigningKey) -> String {
+    let now = atcomm::clock::Clock::system().now();
+    let did = Did::parse(did).expect("a DID");
+    let proven = verify(&car_of(holder), Container::Commit, &did, key, now);
+    match proven.expect("a proof that holds") {
+        Proven::Present(record) => record.cid().to_string(),
+        Proven::Absent(_) => panic!("a proof of absence"),
+    }
+}
+
+impl Service {
+    #[track_caller]
+    fn history(&self, did: &str, params: &[(&str, &str)]) -> Result<Value, Failure> {
+        let params = [&[("did", did)], params].concat();
+        checked(HISTORY, &self.query(HISTORY, &params))
+    }
+
+    /// `resolveRecipient` with the proof, once the operation log is there.
+    #[track_caller]
+    fn with_log(&self, did: &str) -> Value {
+        eventually("an answer with the operation log", || {
+            let view = self.recipient_with_proof(did).ok()?;
+            view["proof"].get("plcLog").is_some().then_some(view)
+        })
+    }
+}
+
+/// Requests for operation logs that the PLC directory had since the last time.
+fn logs_asked(network: &Network) -> i64 {
+    let asked = network.op("plc.requests", json!({"reset": true}));
+    let paths = asked["paths"].as_object().expect("an object").iter();
+    let logs = paths.filter(|(path, _)| path.ends_with("/log/audit"));
+    logs.filter_map(|(_, count)| count.as_i64()).sum()
+}
+
+in_both_shapes! {
+    fn inv1_the_log_in_an_answer_leads_from_the_did_to_the_key_of_its_proof(network) {
+        let service = Setup::beside(network).start();
+        let alice = network.enrolled("alice", 0, json!({}));
+        service.until(&alice.did, "the package", |_| true);
+        for _ in 0..2 {
+            let view = service.with_log(&alice.did);
+            let log = log_of(&alice.did, &view["proof"]["plcLog"]);
+            let now = log.current().expect("an account");
+            let key = now.signing_key.clone().expect("a key");
+            assert_eq!(view["verification"]["signingKey"], key.did_key());
+            assert_eq!(record_of(&alice.did, &view, &key), text(&view, "/keyPackage/cid"));
+            // A log of another account's is none of this one's.
+            let other = network.account("other", 0);
+            let bytes = view["proof"]["plcLog"].to_string();
+            assert!(plc::verify(&other.did(), bytes.as_bytes()).is_err());
+            // The next answer is under another key.
+            alice.op("account.rotate", json!({}));
+            alice.put(json!({"label": "rotated"}));
+            let key = network.signing_key(&alice.did).did_key();
+            service.until(&alice.did, "a proof under the new key", |view| {
+                view["verification"]["signingKey"] == *key
+            });
+        }
+        // Not asked for, not there.
+        let plain = service.recipient(&alice.did).expect("the package");
+        assert_eq!(plain.get("proof"), None);
+    }
+
+    fn inv1_packages_that_were_replaced_keep_proofs_that_hold_from_the_did_on(network) {
+        let service = Setup::beside(network).start();
+        let alice = network.enrolled("alice", 0, json!({"label": "first"}));
+        let first = service.until(&alice.did, "the package", |_| true);
+        alice.op("account.rotate", json!({}));
+        let second = alice.put(json!({"label": "second"}));
+        service.until_cid(&alice.did, &second["cid"]);
+        let third = alice.put(json!({"label": "third"}));
+        service.until_cid(&alice.did, &third["cid"]);
+        let history = eventually("a history with the operation log", || {
+            let history = service.history(&alice.did, &[("proof", "true")]).ok()?;
+            history.get("plcLog").is_some().then_some(history)
+        });
+        let log = log_of(&alice.did, &history["plcLog"]);
+        let known = |key: &str| {
+            let mut keys = log.states().iter().filter_map(|state| state.signing_key.as_ref());
+            keys.find(|known| known.did_key() == key).expect("a key that the account had")
+        };
+        let packages: Vec<&Value> = history["changes"].as_array().expect("a list").iter()
+            .filter(|change| change["kind"] == "package").collect();
+        let cids = [&third["cid"], &second["cid"], &first["keyPackage"]["cid"]];
+        assert_eq!(packages.len(), cids.len());
+        for (change, cid) in packages.into_iter().zip(cids) {
+            let key = known(text(change, "/signingKey"));
+            assert_eq!(record_of(&alice.did, change, key), *cid);
+            assert_eq!(change["cid"], *cid);
+        }
+        // Page by page it is the same.
+        let (mut paged, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let mut params = vec![("limit", "2"), ("proof", "true")];
+            params.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = service.history(&alice.did, &params).expect("a page");
+            paged.extend(page["changes"].as_array().expect("a list").clone());
+            match page.get("cursor").and_then(Value::as_str) {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        assert_eq!(json!(paged), history["changes"]);
+    }
+
+    fn the_log_of_an_account_that_moved_leads_to_the_key_before(network) {
+        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        service.until_following(2);
+        let alice = network.enrolled("alice", 0, json!({}));
+        service.until(&alice.did, "the package", |_| true);
+        let before = service.with_log(&alice.did);
+        alice.op("account.migrate", json!({"to": 1}));
+        service.until(&alice.did, "the package at the new PDS", |view| {
+            view["verification"]["beforeMove"] == true
+        });
+        let view = service.with_log(&alice.did);
+        let log = log_of(&alice.did, &view["proof"]["plcLog"]);
+        assert!(log.states().len() > log_of(&alice.did, &before["proof"]["plcLog"]).states().len());
+        let (key, _) = log.key_before_move().expect("a key before the move");
+        assert_eq!(view["verification"]["signingKey"], key.did_key());
+        assert_eq!(record_of(&alice.did, &view, key), text(&view, "/keyPackage/cid"));
+        let put = alice.put(json!({"label": "moved"}));
+        service.until_cid(&alice.did, &put["cid"]);
+        let view = service.with_log(&alice.did);
+        let log = log_of(&alice.did, &view["proof"]["plcLog"]);
+        let now = log.current().expect("an account").signing_key.clone().expect("a key");
+        assert_eq!(record_of(&alice.did, &view, &now), text(&view, "/keyPackage/cid"));
+    }
+}
+
+#[test]
+fn who_is_no_did_plc_has_proofs_without_a_log() {
+    let network = Network::multikey();
+    let service = Setup::beside(network).start();
+    let dave = network.web_account("dave", 0, json!({}));
+    service.until(&dave.did, "the package", |_| true);
+    let view = service
+        .recipient_with_proof(&dave.did)
+        .expect("the package");
+    assert_eq!(view["proof"].get("plcLog"), None);
+    assert!(!car_of(&view).is_empty());
+    let history = service.history(&dave.did, &[("proof", "true")]);
+    let history = history.expect("a history");
+    assert_eq!(history.get("plcLog"), None);
+    assert!(!car_of(&history["changes"][0]).is_empty());
+}
+
+#[test]
+fn histories_are_refused_or_empty_where_there_is_nobody() {
+    let network = Network::multikey();
+    let service = Setup::beside(network).start();
+    let alice = network.enrolled("alice", 0, json!({}));
+    service.until(&alice.did, "the package", |_| true);
+    let stranger = network.account("stranger", 0);
+    let empty = json!({"did": stranger.did, "changes": []});
+    let proof = [("proof", "true")];
+    assert_eq!(service.history(&stranger.did, &proof), Ok(empty));
+    for params in [
+        &[("limit", "0")][..],
+        &[("limit", "101")],
+        &[("limit", "many")],
+        &[("cursor", "0")],
+        &[("cursor", "-1")],
+        &[("cursor", "next")],
+        &[("proof", "yes")],
+        &[("did", "alice.test")],
+    ] {
+        let params = [&[("did", &*alice.did)], params].concat();
+        let answer = service.query(HISTORY, &params);
+        let failure = failure(HISTORY, &answer);
+        assert_eq!((failure.status, &*failure.name), (400, "InvalidRequest"));
+    }
+    let history = service.history(&alice.did, &[]).expect("a history");
+    let changes = history["changes"].as_array().expect("a list");
+    assert!(changes.iter().any(|change| change["kind"] == "package"));
+    alice.op("account.deactivate", json!({}));
+    service.until_refused(&alice.did, "AccountInactive");
+    let refused = service.history(&alice.did, &proof).expect_err("nothing");
+    assert_eq!((refused.status, &*refused.name), (400, "AccountInactive"));
+    // An account that has ended leaves nothing to see.
+    alice.op("account.activate", json!({}));
+    service.until(&alice.did, "the package", |_| true);
+    alice.op("account.delete", json!({"tombstone": true}));
+    let ended = service.refresh(&alice.did).expect_err("nobody");
+    assert_eq!(ended.name, "DidNotFound");
+    let history = service.history(&alice.did, &proof).expect("nothing");
+    assert_eq!(history, json!({"did": alice.did, "changes": []}));
+}
+
+/// No event tells of the change here, so nothing makes the log be forgotten.
+#[test]
+fn a_log_that_is_older_than_what_is_known_of_the_account_is_asked_for_again() {
+    let network = Network::multikey();
+    let service = Setup::new(network).start();
+    let alice = network.enrolled("alice", 0, json!({}));
+    let before = service.recipient_with_proof(&alice.did).expect("a view");
+    let before = log_of(&alice.did, &before["proof"]["plcLog"]);
+    alice.op("account.rotate", json!({}));
+    alice.put(json!({"label": "rotated"}));
+    let refreshed = service.refresh(&alice.did).expect("an outcome");
+    assert_eq!(refreshed["outcome"], "package");
+    let view = service.recipient_with_proof(&alice.did).expect("a view");
+    let log = log_of(&alice.did, &view["proof"]["plcLog"]);
+    assert!(log.states().len() > before.states().len());
+    let key = log.current().expect("an account").signing_key.clone();
+    let key = key.expect("a key");
+    let cid = text(&view, "/keyPackage/cid");
+    assert_eq!(record_of(&alice.did, &view, &key), cid);
+}
+
+/// On a network of its own: it stops the PLC directory and counts what is asked there.
+#[test]
+fn logs_are_asked_for_once_and_left_out_where_they_cannot_be_had() {
+    let network = Network::own(&["--multikey"]);
+    let service = Setup::beside(network).start();
+    let enrolled = |name: &str| -> Account {
+        let account = network.enrolled(name, 0, json!({}));
+        service.until(&account.did, "the package", |view| {
+            view["handle"] == *account.handle
+        });
+        account
+    };
+    let (alice, bob) = (enrolled("alice"), enrolled("bob"));
+    let put = alice.put(json!({"label": "second"}));
+    service.until_cid(&alice.did, &put["cid"]);
+    logs_asked(network);
+    let view = service.with_log(&alice.did);
+    assert_eq!(logs_asked(network), 1);
+    network.op("plc.stop", json!({}));
+    let again = service.with_log(&alice.did);
+    assert_eq!(again["proof"], view["proof"]);
+    let history = service.history(&alice.did, &[("proof", "true")]);
+    assert_eq!(
+        history.expect("a history")["plcLog"],
+        view["proof"]["plcLog"]
+    );
+    // Who was not asked for before is answered without.
+    let without = service.recipient_with_proof(&bob.did).expect("the package");
+    assert_eq!(without["proof"].get("plcLog"), None);
+    assert!(!car_of(&without).is_empty());
+    network.op("plc.start", json!({}));
+    // An event of the account makes its log be forgotten.
+    logs_asked(network);
+    alice.op("account.rotate", json!({}));
+    let put = alice.put(json!({"label": "third"}));
+    service.until_cid(&alice.did, &put["cid"]);
+    let renewed = service.with_log(&alice.did);
+    let log = log_of(&alice.did, &renewed["proof"]["plcLog"]);
+    let before = log_of(&alice.did, &view["proof"]["plcLog"]);
+    assert_eq!(log.states()[..before.states().len()], *before.states());
+    assert!(log.states().len() > before.states().len());
+    assert!(logs_asked(network) >= 1);
+}
+
+#[test]
+fn logs_are_within_the_askers_budgets() {
+    let network = Network::multikey();
+    let (alice, bob) = (
+        network.enrolled("alice", 0, json!({})),
+        network.enrolled("bob", 0, json!({})),
+    );
+    for limit in ["identity.plc_rate", "resolve.misses_per_minute"] {
+        let service = Setup::beside(network).set(limit, json!(1)).start();
+        let outcome = [("outcome", "package")];
+        service.until_counted("atcomm_directory_outcomes_total", &outcome, 2.0);
+        // What came from the streams cost askers nothing.
+        let first = service.recipient_with_proof(&alice.did).expect("a view");
+        let second = service.recipient_with_proof(&bob.did).expect("a view");
+        let has_log = |view: &Value| view["proof"].get("plcLog").is_some();
+        assert!(has_log(&first), "{limit}");
+        assert!(!has_log(&second), "{limit}");
+        // What is known costs nothing.
+        let again = service.recipient_with_proof(&alice.did).expect("a view");
+        assert!(has_log(&again), "{limit}");
+    }
+}
