@@ -1,6 +1,7 @@
 //! The programs of `docs/client-guide.md`: one in Python and one in TypeScript, which share no code
 //! with each other or with the service, write to each other; and what the guide quotes is so.
 
+mod command;
 mod quotes;
 
 use std::fs;
