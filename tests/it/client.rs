@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod changes;
 mod check;
+mod conversation;
 #[cfg(test)]
 mod lies;
 mod receive;
