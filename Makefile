@@ -32,8 +32,8 @@ clippy:
 doc:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
-bench: ## Measure; with optimisation, so it builds anew (ARGS=proof: that section only)
-	$(CARGO) bench --locked --bench directory --bench mediator -- $(ARGS)
+bench: network ## Measure; with optimisation, so it builds anew (ARGS=proof: that section only)
+	$(CARGO) bench --locked --bench directory --bench mediator --bench client -- $(ARGS)
 
 build: ## Build the optimised binary, target/release/atcomm
 	$(CARGO) build --locked --release

@@ -2,14 +2,21 @@
 
 mod backup;
 mod change;
+mod check;
+mod contacts;
 mod desk;
 mod enroll;
 mod log;
+mod mailing;
 mod operate;
 mod output;
 mod pages;
+mod receive;
+mod resolve;
 mod secret;
+mod send;
 mod serve;
+mod terminal;
 mod whoami;
 
 #[cfg(test)]
@@ -132,12 +139,28 @@ enum Command {
         #[command(subcommand)]
         command: Status,
     },
+    /// Look up how an account is written to, and verify it
+    ///
+    /// Asks the directory and the account's own servers, believes neither without a proof, and
+    /// says what was verified and what cannot be. Needs no account of your own. The key that it
+    /// finds is remembered; see atcomm contacts.
+    #[command(after_help = EXIT_CODES)]
+    Resolve(resolve::Args),
+    /// Whom you write with: the keys that are remembered of them
+    #[command(after_help = EXIT_CODES)]
+    Contacts(contacts::Args),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
         #[command(subcommand)]
         command: Keys,
     },
+    #[command(after_help = EXIT_CODES)]
+    Send(send::Send),
+    #[command(after_help = EXIT_CODES)]
+    Receive(receive::Receive),
+    #[command(after_help = EXIT_CODES)]
+    Check(check::Check),
 }
 
 #[derive(Debug, Subcommand)]
@@ -264,9 +287,14 @@ pub fn run(
             Command::Mailbox {
                 command: Status::Status(place),
             } => operate::mailbox_status(&place, stdout),
+            Command::Resolve(args) => resolve::run(&args, stdout, stderr),
+            Command::Contacts(args) => contacts::run(&args, stdout, stderr),
             Command::Keys {
                 command: Keys::Rotate(place),
             } => operate::rotate(&place, stdout),
+            Command::Send(args) => send::run(&args, stdout, stderr),
+            Command::Receive(args) => receive::run(&args, stdout, stderr),
+            Command::Check(args) => check::run(&args, stdout, stderr),
         },
         Err(error) => misread(&error, stdout),
     };

@@ -44,8 +44,6 @@ pub(super) struct Desk {
     pub(super) clock: Clock,
     pub(super) net: Net,
     pub(super) identity: Identity,
-    /// The PLC directory.
-    pub(super) plc: Origin,
     /// Directory of the wallet.
     pub(super) home: PathBuf,
     /// The directory that a flag or the configuration names.
@@ -79,7 +77,6 @@ impl Desk {
                 hint: "the limits of this user or container may be too low".to_owned(),
             })?;
         Ok(Self {
-            plc: config.identity.plc_url.clone(),
             identity: Identity::bind(net.clone(), config.identity, clock.clone()),
             directory: config.client.directory,
             clock,

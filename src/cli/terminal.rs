@@ -75,8 +75,14 @@ mod tests {
             ("\u{202e}moc.elpmaxe", "\\u{202e}moc.elpmaxe"),
             ("\u{2066}x\u{2069}", "\\u{2066}x\\u{2069}"),
             // A family is one picture, and Persian needs its joiner.
-            ("\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{2764}\u{fe0f}", "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{2764}\u{fe0f}"),
-            ("\u{645}\u{6cc}\u{200c}\u{62e}", "\u{645}\u{6cc}\u{200c}\u{62e}"),
+            (
+                "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{2764}\u{fe0f}",
+                "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{2764}\u{fe0f}",
+            ),
+            (
+                "\u{645}\u{6cc}\u{200c}\u{62e}",
+                "\u{645}\u{6cc}\u{200c}\u{62e}",
+            ),
         ] {
             assert_eq!(line(text), shown);
         }

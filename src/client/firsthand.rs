@@ -7,9 +7,9 @@ use url::Url;
 
 use super::evidence::{EvidenceError, Keys, Shown};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{DidDocument, Freshness, Identity, IdentityError};
+use crate::identity::{DidDocument, Freshness, Identity, IdentityError, PlcLogError};
 use crate::net::{Net, NetError, Priority, Reach, Request};
-use crate::plc::{self, MAX_LOG_LEN, VerifiedLog};
+use crate::plc::VerifiedLog;
 use crate::proof::MAX_PROOF_LEN;
 use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 
@@ -18,7 +18,6 @@ use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 pub(super) struct Firsthand {
     net: Net,
     identity: Identity,
-    plc: Origin,
     clock: Clock,
 }
 
@@ -62,11 +61,10 @@ pub(super) enum Word {
 }
 
 impl Firsthand {
-    pub(super) fn new(net: Net, identity: Identity, plc: Origin, clock: Clock) -> Self {
+    pub(super) fn new(net: Net, identity: Identity, clock: Clock) -> Self {
         Self {
             net,
             identity,
-            plc,
             clock,
         }
     }
@@ -80,9 +78,14 @@ impl Firsthand {
         if did.web().is_some() {
             return self.whois_web(did).await;
         }
-        let raw = self.operation_log(did).await?;
-        let verified = plc::verify(did, raw.get().as_bytes());
-        let log = verified.map_err(|why| WhoisError::Unproven(why.into()))?;
+        self.identity.purge(did);
+        let log = self.identity.plc_log(did, Freshness::Fresh).await;
+        let log = log.map_err(|error| match error {
+            PlcLogError::NotFound => WhoisError::NoAccount,
+            PlcLogError::Invalid(why) => WhoisError::Unproven(why.into()),
+            PlcLogError::Unreachable { .. } => WhoisError::Unreachable(error.to_string()),
+        })?;
+        let (log, raw) = (log.verified().clone(), log.entries().to_owned());
         let keys = match Keys::of_log(&log) {
             Ok(keys) => keys,
             Err(EvidenceError::Tombstoned) => return Err(WhoisError::NoAccount),
@@ -122,25 +125,6 @@ impl Firsthand {
             },
             log: None,
         })
-    }
-
-    async fn operation_log(&self, did: &Did) -> Result<Box<RawValue>, WhoisError> {
-        let fail = |why: String| WhoisError::Unreachable(format!("the PLC directory: {why}"));
-        let url = format!("{}/{did}/log/audit", self.plc);
-        let url = Url::parse(&url).map_err(|why| fail(why.to_string()))?;
-        let request = Request {
-            priority: Priority::Asker,
-            accept: Some("application/json"),
-            ..Request::new(url, Reach::Operator, MAX_LOG_LEN)
-        };
-        let answer = self.net.get(&request).await;
-        let answer = answer.map_err(|why| fail(why.to_string()))?;
-        match answer.status.as_u16() {
-            200 => serde_json::from_slice(&answer.body)
-                .map_err(|_| WhoisError::Unproven(plc::LogError::NotALog.into())),
-            404 | 410 => Err(WhoisError::NoAccount),
-            status => Err(fail(format!("HTTP {status}"))),
-        }
     }
 
     /// Asks the account's PDS for its key package.

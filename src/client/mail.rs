@@ -43,6 +43,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest sentence of the mediator that is passed on, in bytes.
 const MAX_WORDS: usize = 512;
 
+/// Longest refusal of a forward that is read, in bytes.
+pub(super) const MAX_REFUSAL: usize = 16 * 1024;
+
 /// Media type of what is posted.
 pub(super) const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 

@@ -322,16 +322,15 @@ struct Found {
 }
 
 impl Recipients {
-    /// Asks `directory`, if there is one, and accounts' own servers; `plc` is the PLC directory.
+    /// Asks `directory`, if there is one, and accounts' own servers.
     pub fn new(
         net: Net,
         identity: Identity,
-        plc: Origin,
         clock: Clock,
         directory: Option<DirectoryClient>,
     ) -> Self {
         Self {
-            own: Firsthand::new(net, identity, plc, clock.clone()),
+            own: Firsthand::new(net, identity, clock.clone()),
             directory,
             clock,
             thorough: false,
@@ -511,7 +510,11 @@ impl Recipients {
             firsthand: whois.is_some(),
             mediators: keys.clone(),
         };
-        let (change, new_pin) = follow(pin, seen(), &older, now);
+        let (change, mut new_pin) = follow(pin, seen(), &older, now);
+        if moved_from.is_some() {
+            // The handle stays with whom it was known of until that is accepted.
+            new_pin.handle = None;
+        }
         let accepted = continuity::accept(pin, seen(), now);
         let log = whois.as_ref().and_then(|whois| whois.log.clone());
         let evidence = Evidence {

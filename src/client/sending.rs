@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::MessagingKey;
 use super::delivery::{Parcel, parcel};
 use super::mail::document;
-use super::mail::{self, MEDIA_TYPE, MailError};
+use super::mail::{self, MAX_REFUSAL, MEDIA_TYPE, MailError};
 use super::route::RouteError;
 use super::sent::{AttemptState, Sent};
 use crate::clock::Clock;
@@ -21,9 +21,6 @@ use crate::syntax::MediatorDid;
 
 /// Time for a mediator to take a message.
 const TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Longest refusal that is read, in bytes.
-const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Most other mediators that are looked up for one way.
 const MAX_OTHERS: usize = 6;
@@ -80,6 +77,7 @@ pub fn ways(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<Way> {
         )
     };
     let (first, last): (Vec<_>, Vec<_>) = theirs.iter().partition(answers);
+    let mut seen = BTreeSet::new();
     let to = |one: &Arc<MediatorDocument>| {
         let way = |via| Way {
             mediator: one.did.clone(),
@@ -90,7 +88,10 @@ pub fn ways(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<Way> {
             false => own.iter().cloned().map(Some).map(way).collect(),
         }
     };
-    first.into_iter().chain(last).flat_map(to).collect()
+    let all = first.into_iter().chain(last);
+    all.filter(|one| seen.insert(&one.did))
+        .flat_map(to)
+        .collect()
 }
 
 impl Courier {

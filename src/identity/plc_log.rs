@@ -58,6 +58,11 @@ impl PlcLog {
     pub fn asked_at(&self) -> Timestamp {
         self.asked_at
     }
+
+    #[cfg(test)]
+    pub(crate) fn of(log: &plc::testing::TestLog, asked_at: Timestamp) -> Arc<Self> {
+        Arc::new(read(&log.did(), &log.to_vec().into(), asked_at).unwrap())
+    }
 }
 
 /// An entry as it is passed on: without members that nobody verified, and each operation with

@@ -4,6 +4,7 @@ use super::testing::*;
 use super::*;
 
 mod forks;
+mod vectors;
 
 const A: &str = "https://a.example.com";
 const B: &str = "https://b.example.com";

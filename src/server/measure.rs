@@ -119,6 +119,10 @@ fn describe() {
             "Look-ups of DID documents",
         ),
         (
+            "atcomm_identity_plc_logs_total",
+            "Look-ups of operation logs",
+        ),
+        (
             "atcomm_ingest_drops_total",
             "Events of which something was dropped",
         ),

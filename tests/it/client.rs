@@ -2,9 +2,15 @@
 //! of its own, on a real network, with a real service as mediator and directory.
 
 mod backup;
+mod changes;
+mod check;
 mod enroll;
 mod interrupted;
+mod lies;
+mod receive;
 mod rotate;
+mod send;
+mod settled;
 mod whoami;
 
 use std::io::{Read, Write as _};

@@ -246,6 +246,27 @@ fn histories_are_refused_or_empty_where_there_is_nobody() {
     assert_eq!(history, json!({"did": alice.did, "changes": []}));
 }
 
+/// No event tells of the change here, so nothing makes the log be forgotten.
+#[test]
+fn a_log_that_is_older_than_what_is_known_of_the_account_is_asked_for_again() {
+    let network = Network::multikey();
+    let service = Setup::new(network).start();
+    let alice = network.enrolled("alice", 0, json!({}));
+    let before = service.recipient_with_proof(&alice.did).expect("a view");
+    let before = log_of(&alice.did, &before["proof"]["plcLog"]);
+    alice.op("account.rotate", json!({}));
+    alice.put(json!({"label": "rotated"}));
+    let refreshed = service.refresh(&alice.did).expect("an outcome");
+    assert_eq!(refreshed["outcome"], "package");
+    let view = service.recipient_with_proof(&alice.did).expect("a view");
+    let log = log_of(&alice.did, &view["proof"]["plcLog"]);
+    assert!(log.states().len() > before.states().len());
+    let key = log.current().expect("an account").signing_key.clone();
+    let key = key.expect("a key");
+    let cid = text(&view, "/keyPackage/cid");
+    assert_eq!(record_of(&alice.did, &view, &key), cid);
+}
+
 /// On a network of its own: it stops the PLC directory and counts what is asked there.
 #[test]
 fn logs_are_asked_for_once_and_left_out_where_they_cannot_be_had() {

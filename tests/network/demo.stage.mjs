@@ -66,15 +66,15 @@ export class Stage {
     return JSON.parse(line)
   }
 
-  /** Start `atcomm serve` and wait until it answers at `url`. */
-  async serve(binary, config, url) {
+  /** Start `atcomm serve` under a name and wait until it answers at `url`. */
+  async serve(binary, config, url, name) {
     const begun = Date.now()
-    this.#start('atcomm', binary, ['serve', '--config', config], 'ignore').stdout.resume()
+    this.#start(name, binary, ['serve', '--config', config], 'ignore').stdout.resume()
     for (; Date.now() - begun < START_MS; await sleep(10)) {
       const answer = await fetch(`${url}/xrpc/_health`).catch(() => null)
       if (answer?.ok) return
     }
-    throw new Surprise(`atcomm did not answer at ${url} within ${START_MS / 1000} s`)
+    throw new Surprise(`${name} did not answer at ${url} within ${START_MS / 1000} s`)
   }
 
   /** End everything, the last first. The names of those that did not end well. */

@@ -4,7 +4,9 @@ use data_encoding::BASE64_NOPAD;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::identity::PlcLog;
 use crate::key::SigningKey;
+use crate::plc::testing::{TestLog, k256, operation, p256};
 use crate::proof::{Container, verify};
 
 fn page(with_proof: bool) -> Page {
@@ -174,4 +176,78 @@ async fn nothing_is_shown_of_who_is_away_or_gone() {
     assert_eq!(back["changes"][0]["detail"], "active");
     w.finding(&repo, Finding::Deleted).await;
     assert_eq!(w.history(ALICE, page(true)).await, Ok(empty));
+}
+
+const HERE: &str = "https://pds.example.com";
+
+/// The log of an account whose keys were these, each with its PDS.
+fn log(states: &[(u8, &str)]) -> TestLog {
+    let owner = p256(1);
+    let (mut log, mut last) = (TestLog::default(), None);
+    for (minute, (seed, pds)) in (0..).zip(states) {
+        let next = operation(&[&owner], &k256(*seed), pds, last.as_ref());
+        let next = owner.sign(&next);
+        log.push(minute, &next);
+        last = Some(next);
+    }
+    log
+}
+
+/// An answer's proof has a log where that leads to the key that signed it, and else none.
+#[tokio::test]
+async fn inv1_a_log_is_shown_only_where_it_leads_to_the_proof() {
+    let elsewhere = "https://old.example.com";
+    let moved = log(&[(1, elsewhere), (2, HERE)]);
+    let did = moved.did();
+    let w = World::new().await;
+    let before = TestLog(moved.0[..1].to_vec());
+    let asked = |log: &TestLog, at: Timestamp| PlcLog::of(log, at);
+    let has_log = async |log: &Arc<PlcLog>| {
+        let shown = w
+            .directory
+            .recipient_with_proof(&did, Some(Arc::clone(log)));
+        let view = shown.await.unwrap().unwrap().unwrap();
+        let view: Value = serde_json::from_slice(&view.body).unwrap();
+        assert!(view["proof"]["car"]["$bytes"].is_string());
+        let in_view = view["proof"].get("plcLog").is_some();
+        let page = Page {
+            log: Some(Arc::clone(log)),
+            ..page(true)
+        };
+        let history = w.history(did.as_str(), page).await.unwrap();
+        (in_view, history.get("plcLog").is_some())
+    };
+    let early = w.clock.now();
+    assert_eq!(
+        w.directory.fit(&asked(&moved, early)).await.unwrap(),
+        LogFit::Differs,
+        "nothing is known of the account"
+    );
+    w.clock.advance(Duration::from_secs(1));
+
+    let mut repo = TestRepo::new(did.as_str(), 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, first.clone()).await;
+    let fit = async |log: &Arc<PlcLog>| w.directory.fit(log).await.unwrap();
+    let late = w.clock.now();
+    assert_eq!(fit(&asked(&before, early)).await, LogFit::Fits);
+    assert_eq!(fit(&asked(&moved, early)).await, LogFit::Outdated);
+    assert_eq!(fit(&asked(&moved, late)).await, LogFit::Differs);
+    assert_eq!(has_log(&asked(&before, early)).await, (true, true));
+    assert_eq!(has_log(&asked(&moved, late)).await, (false, false));
+
+    // The account moves here with a new key, and has not written since.
+    let mut seen = w.seen(&repo, found(first), Authority::Pds);
+    seen.identity.as_mut().unwrap().key = Some(k256(2).public());
+    assert_eq!(w.apply(seen).await, Outcome::Proven);
+    assert_eq!(has_log(&asked(&moved, early)).await, (true, true));
+    assert_eq!(has_log(&asked(&before, late)).await, (false, false));
+    // A log in which the key was replaced without a move does not lead to the key before.
+    let in_place = log(&[(1, elsewhere), (1, HERE), (2, HERE)]);
+    assert_eq!(in_place.did(), did);
+    assert_eq!(has_log(&asked(&in_place, late)).await, (false, true));
+    repo.rotate(2);
+    let again = repo.prove();
+    w.pds(&repo, again).await;
+    assert_eq!(has_log(&asked(&in_place, late)).await, (true, true));
 }

@@ -1,0 +1,263 @@
+//! What a whole message costs: found, verified, packed, carried by two mediators, opened, attributed
+//! and kept.
+//!
+//! `cargo bench --bench client` starts the network of `tests/network/`, two whole services and two
+//! wallets, all on loopback, and prints the median of each step with its share. The reader is a
+//! contact already and the PDSes have no part in a message; the first contact, in which the client
+//! asks the account's own servers too, is printed by itself.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench may end with a message and prints its figures"
+)]
+
+mod world;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use atcomm::client::delivery::{parcel, seal};
+use atcomm::client::dm::Dm;
+use atcomm::client::{Attribution, Handed, Live, Mail, MediatorClient, Received, Sent, evidence};
+use atcomm::didcomm::message::fresh_id;
+use atcomm::syntax::Actor;
+
+use world::{Person, World};
+
+/// Messages whose medians are printed.
+const MESSAGES: usize = 300;
+
+/// Messages before them, which are not counted.
+const WARM_UP: usize = 20;
+
+/// First contacts whose median is printed.
+const CONTACTS: usize = 15;
+
+/// The steps of a message, in milliseconds.
+#[derive(Default)]
+struct Steps {
+    resolve: Vec<f64>,
+    verify: Vec<f64>,
+    pack: Vec<f64>,
+    first_hop: Vec<f64>,
+    second_hop: Vec<f64>,
+    read: Vec<f64>,
+    acknowledge: Vec<f64>,
+    whole: Vec<f64>,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::start().await;
+        let (alice, bob) = (
+            world.enrolled("alice", 0).await,
+            world.enrolled("bob", 1).await,
+        );
+        first_contact(&alice, &bob).await;
+        messages(&alice, &bob).await;
+        world.stop().await;
+    });
+}
+
+fn median(figures: &[f64]) -> f64 {
+    let mut figures = figures.to_vec();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Finding somebody who was never met: the directory, the PLC directory, the handle, the mediator's
+/// document and the account's PDS. The documents are new to each of these clients.
+async fn first_contact(alice: &Person, bob: &Person) {
+    let mut figures = Vec::new();
+    for _ in 0..CONTACTS {
+        let recipients = alice.new_recipients();
+        let actor = Actor::Handle(bob.handle());
+        let began = Instant::now();
+        let resolved = recipients.resolve(&actor, &[]).await.unwrap();
+        figures.push(millis(began.elapsed()));
+        assert!(resolved.handle.is_some(), "the handle is verified");
+    }
+    println!(
+        "first contact by handle, everything asked anew: {:.2} ms",
+        median(&figures)
+    );
+}
+
+/// Messages from one to the other, one after the other, read by live delivery.
+async fn messages(alice: &Person, bob: &Person) {
+    let client = bob.mediator().await;
+    let mut live = client.live().await.unwrap();
+    let receiver = bob.receiver();
+    let actor = Actor::Did(bob.account().clone());
+    let first = alice.recipients.resolve(&actor, &[]).await.unwrap();
+    alice.wallet.keep_pin(&first.pin).unwrap();
+    let theirs_to_bob = bob
+        .recipients
+        .resolve(&Actor::Did(alice.account().clone()), &[]);
+    bob.wallet
+        .keep_pin(&theirs_to_bob.await.unwrap().pin)
+        .unwrap();
+    let mut steps = Steps::default();
+    for round in 0..WARM_UP + MESSAGES {
+        let mut one = Steps::default();
+        send_one(
+            alice, &actor, &mut live, &mut one, &client, &receiver, round,
+        )
+        .await;
+        if round >= WARM_UP {
+            steps.add(one);
+        }
+    }
+    live.close().await;
+    steps.print();
+}
+
+async fn send_one(
+    alice: &Person,
+    actor: &Actor,
+    live: &mut Live,
+    steps: &mut Steps,
+    client: &MediatorClient,
+    receiver: &atcomm::client::Receiver,
+    round: usize,
+) {
+    let began = Instant::now();
+    let pins = alice.wallet.contacts().unwrap();
+    let resolved = alice.recipients.resolve(actor, &pins).await.unwrap();
+    steps.resolve.push(millis(began.elapsed()));
+    let checking = Instant::now();
+    evidence::verify(&resolved.evidence, alice.now()).unwrap();
+    let checked = checking.elapsed();
+    steps.verify.push(millis(checked));
+
+    let packing = Instant::now();
+    let key = alice.enrolment.current().unwrap();
+    let to = &resolved.package.package().peer;
+    let dm = Dm::new(
+        format!("message {round}"),
+        alice.account(),
+        &resolved.account,
+    )
+    .unwrap();
+    let seconds = alice.now().millis() / 1000;
+    let message = dm.message(fresh_id(), key.peer.as_str(), to.as_str(), seconds);
+    let id = message.id.clone();
+    let envelope = String::from_utf8(seal(message, key, to).unwrap()).unwrap();
+    let sealed = packing.elapsed();
+    let theirs: Vec<_> = resolved.mediators.iter().cloned().map(Arc::new).collect();
+    let own = alice.own_document().await;
+    // What the courier does again below, timed by itself.
+    let wrapping = Instant::now();
+    parcel(
+        envelope.as_bytes(),
+        to.as_str(),
+        &theirs[0],
+        &own,
+        key,
+        seconds,
+        &|_| None,
+    )
+    .unwrap();
+    let wrapped = wrapping.elapsed();
+    steps.pack.push(millis(sealed + wrapped));
+
+    let mut sent = Sent {
+        id,
+        account: resolved.account.clone(),
+        handle: resolved.handle.clone(),
+        peer: to.as_str().to_owned(),
+        from: key.peer.as_str().to_owned(),
+        envelope,
+        mediators: resolved.package.package().mediators.clone(),
+        attempts: Vec::new(),
+        at: alice.now(),
+    };
+    let posting = Instant::now();
+    let mut keep = |sent: &Sent| alice.drawer.keep_sent(&sent.id, sent);
+    let own_mediators = &alice.enrolment.mediators;
+    let (handed, mail) = tokio::join!(
+        async {
+            let handed = alice
+                .courier
+                .hand_over(&mut sent, &theirs, own_mediators, key, &mut keep)
+                .await
+                .unwrap();
+            (handed, posting.elapsed())
+        },
+        async {
+            let mail: Vec<Mail> = live.next().await.unwrap();
+            (mail, posting.elapsed())
+        }
+    );
+    assert!(matches!(handed.0, Handed::Taken { .. }), "{:?}", handed.0);
+    let first_hop = handed.1.saturating_sub(wrapped);
+    steps.first_hop.push(millis(first_hop));
+    let arrived = mail.1.max(handed.1);
+    steps
+        .second_hop
+        .push(millis(arrived.saturating_sub(handed.1)));
+
+    let reading = Instant::now();
+    let [mail] = &mail.0[..] else {
+        panic!("{} messages at once", mail.0.len())
+    };
+    match receiver.take(client, mail).await.unwrap() {
+        Received::Message {
+            attribution: Attribution::Verified { .. },
+            ..
+        } => {}
+        other => panic!("not a verified message: {other:?}"),
+    }
+    steps.read.push(millis(reading.elapsed()));
+    let acknowledging = Instant::now();
+    client.acknowledge(&[mail.id.clone()]).await.unwrap();
+    steps.acknowledge.push(millis(acknowledging.elapsed()));
+    // Without what was done twice for its own figure.
+    steps
+        .whole
+        .push(millis(began.elapsed().saturating_sub(checked + wrapped)));
+    alice.drawer.forget_sent(&sent.id).unwrap();
+}
+
+impl Steps {
+    fn add(&mut self, one: Self) {
+        self.resolve.extend(one.resolve);
+        self.verify.extend(one.verify);
+        self.pack.extend(one.pack);
+        self.first_hop.extend(one.first_hop);
+        self.second_hop.extend(one.second_hop);
+        self.read.extend(one.read);
+        self.acknowledge.extend(one.acknowledge);
+        self.whole.extend(one.whole);
+    }
+
+    fn print(&self) {
+        let whole = median(&self.whole);
+        println!("one message to a contact, {MESSAGES} one after the other: {whole:.2} ms in all");
+        for (name, figures) in [
+            ("resolve, one hop, verified", &self.resolve),
+            ("  of which the proof and the log", &self.verify),
+            ("pack: authcrypt, two forwards", &self.pack),
+            ("first hop, kept by the relay", &self.first_hop),
+            ("second hop, kept, on the socket", &self.second_hop),
+            ("open, attribute, keep", &self.read),
+            ("acknowledge", &self.acknowledge),
+        ] {
+            let figure = median(figures);
+            println!(
+                "  {name:<34} {figure:>7.2} ms  {:>3.0} %",
+                100.0 * figure / whole
+            );
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The network, two services and the people.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use atcomm::client::account::AccountClient;
+use atcomm::client::enrolling::{Enroller, Plan, mediator_did};
+use atcomm::client::{
+    Courier, DirectoryClient, Drawer, Enrolment, MediatorClient, Receiver, Recipients, Wallet,
+    document,
+};
+use atcomm::clock::{Clock, Timestamp};
+use atcomm::config::{Config, Overrides};
+use atcomm::identity::{Freshness, Identity, MediatorDocument};
+use atcomm::net::{Net, Reach, Request};
+use atcomm::server::Server;
+use atcomm::syntax::{Actor, Did, Handle, Origin};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub(crate) struct World {
+    dir: PathBuf,
+    /// Ends with its standard input.
+    network: Child,
+    ready: Value,
+    services: Vec<Service>,
+}
+
+struct Service {
+    port: u16,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+/// An enrolled account at work.
+pub(crate) struct Person {
+    pub(crate) wallet: Wallet,
+    pub(crate) drawer: Drawer,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) recipients: Recipients,
+    pub(crate) courier: Courier,
+    settings: Config,
+    net: Net,
+    identity: Identity,
+    clock: Clock,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut network = Command::new(root.join("tests/network/run.sh"))
+            .args(["--exit-with-stdin", "--multikey"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(network.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let ready = serde_json::from_str(&line).unwrap();
+        let dir = std::env::temp_dir().join(format!("atcomm-bench-client-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut world = Self {
+            dir,
+            network,
+            ready,
+            services: Vec::new(),
+        };
+        for pds in 0..2 {
+            let service = world.service(pds).await;
+            world.services.push(service);
+        }
+        world
+    }
+
+    pub(crate) async fn stop(mut self) {
+        for service in self.services {
+            service.stop.cancel();
+            service.ended.await.unwrap();
+        }
+        drop(self.network.stdin.take());
+        self.network.wait().unwrap();
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+
+    fn text(&self, pointer: &str) -> &str {
+        self.ready.pointer(pointer).unwrap().as_str().unwrap()
+    }
+
+    /// The network's part of a configuration.
+    fn at_home(&self) -> String {
+        format!(
+            "[net]\ndevelopment = true\nname_server = {:?}\nhost_rate = 100000\n\
+             host_burst = 100000\n[identity]\nplc_url = {:?}\n",
+            self.text("/dns"),
+            self.text("/plc"),
+        )
+    }
+
+    fn config(&self, name: &str, text: &str) -> Config {
+        let file = self.dir.join(format!("{name}.toml"));
+        std::fs::write(&file, text).unwrap();
+        Config::load(Some(&file), &Overrides::default()).unwrap()
+    }
+
+    async fn service(&self, pds: usize) -> Service {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let url = self.text(&format!("/pds/{pds}/url"));
+        let name = format!("service{pds}");
+        let text = format!(
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[mediator]\n\
+             public_url = \"http://localhost:{port}\"\nqueue_rate = 1000000\n\
+             address_rate = 1000000\n[[sources]]\nkind = \"pds\"\nurl = {url:?}\n{}",
+            self.dir.join(&name),
+            self.at_home()
+        );
+        let config = self.config(&name, &text);
+        let server = Server::bind(config, Clock::system()).await.unwrap();
+        let stop = server.stopper();
+        let ended = tokio::spawn(async move { server.join().await.unwrap() });
+        Service { port, stop, ended }
+    }
+
+    /// A new account on a PDS, enrolled at the service beside it.
+    pub(crate) async fn enrolled(&self, name: &str, pds: usize) -> Person {
+        let settings = self.config(name, &self.at_home());
+        let clock = Clock::system();
+        let net = Net::bind(settings.net.clone(), clock.clone()).unwrap();
+        let identity = Identity::bind(net.clone(), settings.identity.clone(), clock.clone());
+        let url = Url::parse(&format!("{}/account.create", self.text("/control"))).unwrap();
+        let made = net
+            .post(
+                &Request::new(url, Reach::Operator, 1 << 20),
+                "application/json",
+                json!({"name": name, "pds": pds}).to_string().into(),
+            )
+            .await
+            .unwrap();
+        let made: Value = serde_json::from_slice(&made.body).unwrap();
+        let wallet = Wallet::open(&self.dir.join(format!("wallet-{name}"))).unwrap();
+        let enroller = Enroller::new(&net, &identity, &clock, &wallet);
+        let did = Did::parse(made["did"].as_str().unwrap()).unwrap();
+        let located = enroller.locate(&Actor::Did(did.clone())).await.unwrap();
+        let drawer = wallet.drawer(&did);
+        AccountClient::new(&net, &located.pds, &drawer)
+            .sign_in(made["password"].as_str().unwrap(), None)
+            .await
+            .unwrap();
+        let host = format!("localhost:{}", self.services[pds].port);
+        let plan = Plan {
+            mediators: vec![mediator_did(&host, true).unwrap()],
+            ..Plan::default()
+        };
+        let outcome = enroller.enroll(&located, &plan, &mut |_| {}).await.unwrap();
+        assert!(outcome.missing.is_empty(), "{:?}", outcome.missing);
+        let recipients = recipients(&net, &identity, &settings, &clock, &outcome.enrolment);
+        Person {
+            courier: Courier::new(&net, &identity, &clock),
+            enrolment: outcome.enrolment,
+            wallet,
+            drawer,
+            recipients,
+            settings,
+            net,
+            identity,
+            clock,
+        }
+    }
+}
+
+fn recipients(
+    net: &Net,
+    identity: &Identity,
+    settings: &Config,
+    clock: &Clock,
+    enrolment: &Enrolment,
+) -> Recipients {
+    let directory: Option<Origin> = enrolment.directory.clone();
+    Recipients::new(
+        net.clone(),
+        identity.clone(),
+        settings.identity.plc_url.clone(),
+        clock.clone(),
+        Some(DirectoryClient::learnt(net.clone(), directory.unwrap())),
+    )
+}
+
+impl Person {
+    pub(crate) fn account(&self) -> &Did {
+        &self.enrolment.account
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.enrolment.handle.clone().unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What knows nobody yet.
+    pub(crate) fn new_recipients(&self) -> Recipients {
+        let settings = self.settings.identity.clone();
+        let identity = Identity::bind(self.net.clone(), settings, self.clock.clone());
+        recipients(
+            &self.net,
+            &identity,
+            &self.settings,
+            &self.clock,
+            &self.enrolment,
+        )
+    }
+
+    /// The document of the own mediator.
+    pub(crate) async fn own_document(&self) -> Arc<MediatorDocument> {
+        let did = &self.enrolment.mediators[0];
+        document(&self.identity, did, Freshness::Cached)
+            .await
+            .unwrap()
+    }
+
+    /// The own mediator, for the current key.
+    pub(crate) async fn mediator(&self) -> MediatorClient {
+        let key = self.enrolment.current().unwrap().clone();
+        let document = self.own_document().await;
+        MediatorClient::with_document(&self.net, &self.clock, document, &key).unwrap()
+    }
+
+    pub(crate) fn receiver(&self) -> Receiver {
+        Receiver::new(
+            self.wallet.clone(),
+            self.drawer.clone(),
+            self.enrolment.clone(),
+            self.recipients.clone(),
+            self.courier.clone(),
+            self.clock.clone(),
+        )
+    }
+}

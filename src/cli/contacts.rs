@@ -1,0 +1,262 @@
+//! `atcomm contacts`: what is remembered of the people one writes with.
+
+use std::io::{self, Write};
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde::Serialize;
+
+use super::desk::{Common, Desk};
+use super::output::show;
+use super::resolve::{actor, directory, recipients, remember};
+use super::{Complaint, Exit};
+use crate::client::{KeyChange, Pin, Wallet, fingerprint};
+use crate::syntax::{Actor, Did};
+
+/// Flags of `contacts`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Contacts>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum Contacts {
+    /// List them
+    List(Common),
+    /// Show one, without asking anybody
+    Show(One),
+    /// Accept that one has another key, or that a handle names another account
+    ///
+    /// Compare the fingerprint with the person by another way first: over the telephone, or when
+    /// you meet.
+    Accept(One),
+    /// Forget one; the next time is a first contact again
+    Forget(One),
+}
+
+/// Which contact.
+#[derive(Debug, ClapArgs)]
+struct One {
+    /// A handle or a DID
+    #[arg(value_name = "ACTOR")]
+    actor: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs it.
+pub(super) fn run(
+    args: &Args,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
+    match &args.command {
+        None => list(&args.common, stdout),
+        Some(Contacts::List(common)) => list(common, stdout),
+        Some(Contacts::Show(one)) => show_one(one, stdout),
+        Some(Contacts::Accept(one)) => accept(one, stdout, stderr),
+        Some(Contacts::Forget(one)) => forget(one, stdout),
+    }
+}
+
+/// A contact as JSON shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    did: &'a Did,
+    handle: Option<&'a str>,
+    peer: &'a str,
+    fingerprint: String,
+    signing_key: &'a str,
+    mediators: Vec<&'a str>,
+    first_seen: String,
+    last_seen: String,
+    /// Another key that waits to be accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed: Option<Other<'a>>,
+    /// The key before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<Other<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Other<'a> {
+    peer: &'a str,
+    fingerprint: String,
+    since: String,
+}
+
+impl<'a> Shown<'a> {
+    fn new(pin: &'a Pin) -> Self {
+        let other = |peer: &'a str, since: String| Other {
+            peer,
+            fingerprint: fingerprint(peer),
+            since,
+        };
+        Self {
+            did: &pin.account,
+            handle: pin.handle.as_ref().map(|handle| handle.as_str()),
+            peer: &pin.peer,
+            fingerprint: fingerprint(&pin.peer),
+            signing_key: &pin.signing_key,
+            mediators: pin.mediators.keys().map(|did| did.as_str()).collect(),
+            first_seen: pin.first_seen.to_string(),
+            last_seen: pin.last_seen.to_string(),
+            changed: pin
+                .changed
+                .as_ref()
+                .map(|changed| other(&changed.peer, changed.seen_at.to_string())),
+            previous: pin
+                .previous
+                .as_ref()
+                .map(|previous| other(&previous.peer, previous.replaced_at.to_string())),
+        }
+    }
+
+    fn name(&self) -> &'a str {
+        self.handle.unwrap_or(self.did.as_str())
+    }
+
+    fn for_people(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}", self.name())?;
+        writeln!(out, "  account       {}", self.did)?;
+        writeln!(out, "  messaging key {}", self.peer)?;
+        writeln!(out, "  fingerprint   {}", self.fingerprint)?;
+        for mediator in &self.mediators {
+            writeln!(out, "  mediator      {mediator}")?;
+        }
+        writeln!(out, "  first seen    {}", self.first_seen)?;
+        writeln!(out, "  last verified {}", self.last_seen)?;
+        if let Some(previous) = &self.previous {
+            writeln!(
+                out,
+                "  key before    {} until {}",
+                previous.fingerprint, previous.since
+            )?;
+        }
+        if let Some(changed) = &self.changed {
+            writeln!(
+                out,
+                "  NEW KEY       {} since {}",
+                changed.fingerprint, changed.since
+            )?;
+            writeln!(out, "  nothing is sent to it before you accept the new key")?;
+        }
+        Ok(())
+    }
+}
+
+fn list(common: &Common, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let pins = Wallet::open(&Desk::open(common)?.home)?.contacts()?;
+    let shown: Vec<Shown<'_>> = pins.iter().map(Shown::new).collect();
+    show(common.json, stdout, &shown, |out| {
+        if shown.is_empty() {
+            return writeln!(out, "nobody is remembered yet");
+        }
+        for one in &shown {
+            let note = match one.changed {
+                Some(_) => "  NEW KEY, not accepted",
+                None => "",
+            };
+            writeln!(out, "{}  {}{note}", one.fingerprint, one.name())?;
+        }
+        Ok(())
+    })
+}
+
+fn show_one(one: &One, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    let wallet = Wallet::open(&Desk::open(&one.common)?.home)?;
+    let pin = find(&wallet, &one.actor)?;
+    let shown = Shown::new(&pin);
+    show(one.common.json, stdout, &shown, |out| shown.for_people(out))
+}
+
+/// A contact by its handle or DID, as it is remembered.
+fn find(wallet: &Wallet, text: &str) -> Result<Pin, Complaint> {
+    let wanted = actor(text)?;
+    let found = match &wanted {
+        Actor::Did(did) => wallet.pin(did)?,
+        Actor::Handle(handle) => {
+            let pins = wallet.contacts()?;
+            pins.into_iter()
+                .find(|pin| pin.handle.as_ref() == Some(handle))
+        }
+    };
+    found.ok_or_else(|| Complaint {
+        exit: Exit::Failed,
+        message: format!("{text} is nobody who is remembered"),
+        hint: "atcomm contacts lists those who are".to_owned(),
+    })
+}
+
+fn forget(one: &One, stdout: &mut dyn Write) -> Result<(), Complaint> {
+    #[derive(Serialize)]
+    struct Forgotten<'a> {
+        did: &'a Did,
+    }
+    let wallet = Wallet::open(&Desk::open(&one.common)?.home)?;
+    let pin = find(&wallet, &one.actor)?;
+    let lock = wallet.lock()?;
+    wallet.forget_pin(&pin.account)?;
+    drop(lock);
+    let answer = Forgotten { did: &pin.account };
+    show(one.common.json, stdout, &answer, |out| {
+        writeln!(out, "{} is forgotten", Shown::new(&pin).name())
+    })
+}
+
+fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Complaint> {
+    let wanted = actor(&one.actor)?;
+    let desk = Desk::open(&one.common)?;
+    let wallet = Wallet::open(&desk.home)?;
+    let pins = wallet.contacts()?;
+    let directory = directory(&desk, &wallet, stderr)?;
+    let recipients = recipients(&desk, directory);
+    let resolved = desk.block_on(recipients.resolve(&wanted, &pins))?;
+    let known = pins.iter().find(|pin| pin.account == resolved.account);
+    let waiting = known.and_then(|pin| pin.changed.as_ref());
+    if let (KeyChange::Changed { .. }, Some(waiting)) = (&resolved.change, waiting)
+        && waiting.peer != resolved.package.peer()
+    {
+        remember(&wallet, &pins, &resolved.pin)?;
+        return Err(Complaint {
+            exit: Exit::Untrusted,
+            message: format!(
+                "the key has changed once more since it was shown: its fingerprint is now {}",
+                fingerprint(resolved.package.peer())
+            ),
+            hint: "compare that one, and accept again".to_owned(),
+        });
+    }
+    // Whoever else was known by the handle has it no more.
+    let losers = pins.iter().filter(|pin| {
+        pin.account != resolved.account && pin.handle.is_some() && pin.handle == resolved.handle
+    });
+    for loser in losers {
+        let without = Pin {
+            handle: None,
+            ..loser.clone()
+        };
+        remember(&wallet, &pins, &without)?;
+    }
+    let accepted = resolved.accepted();
+    remember(&wallet, &pins, accepted)?;
+    let shown = Shown::new(accepted);
+    show(one.common.json, stdout, &shown, |out| {
+        match (&resolved.change, resolved.moved_from()) {
+            (KeyChange::Changed { .. }, _) => writeln!(out, "the new key is accepted")?,
+            (_, Some(before)) => {
+                writeln!(
+                    out,
+                    "the handle is accepted as this account's, and no more {before}'s"
+                )?;
+            }
+            (KeyChange::First, None) => writeln!(out, "it is remembered from now on")?,
+            _ => writeln!(out, "nothing waited to be accepted")?,
+        }
+        shown.for_people(out)
+    })
+}

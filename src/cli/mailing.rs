@@ -1,0 +1,96 @@
+//! What sending, receiving and checking work with: an account of the wallet, and whom it asks.
+
+use super::desk::{Desk, Own};
+use super::terminal::{line, short_did};
+use super::{Complaint, Exit};
+use crate::client::{
+    Courier, DirectoryClient, Drawer, Enrolment, Failure, MailError, MessagingKey, Recipients,
+    Wallet,
+};
+use crate::syntax::{Did, Handle};
+
+/// An account of the wallet at work.
+pub(super) struct Mailing {
+    pub(super) desk: Desk,
+    pub(super) wallet: Wallet,
+    pub(super) drawer: Drawer,
+    pub(super) enrolment: Enrolment,
+    pub(super) recipients: Recipients,
+    pub(super) courier: Courier,
+}
+
+impl Mailing {
+    /// Reads settings and wallet; dials nothing.
+    pub(super) fn open(own: &Own) -> Result<Self, Complaint> {
+        let desk = Desk::open(&own.common)?;
+        let wallet = Wallet::open(&desk.home)?;
+        let drawer = wallet.find(own.account.as_deref())?;
+        let enrolment = drawer.enrolment()?.ok_or_else(|| not_enrolled(&drawer))?;
+        let directory = match (&desk.directory, &enrolment.directory) {
+            (Some(named), _) => Some(DirectoryClient::named(desk.net.clone(), named.clone())),
+            (None, Some(kept)) => Some(DirectoryClient::learnt(desk.net.clone(), kept.clone())),
+            (None, None) => None,
+        };
+        let recipients = Recipients::new(
+            desk.net.clone(),
+            desk.identity.clone(),
+            desk.plc.clone(),
+            desk.clock.clone(),
+            directory,
+        );
+        Ok(Self {
+            courier: Courier::new(&desk.net, &desk.identity, &desk.clock),
+            desk,
+            wallet,
+            drawer,
+            enrolment,
+            recipients,
+        })
+    }
+
+    /// The key that writes.
+    pub(super) fn key(&self) -> Result<&MessagingKey, Complaint> {
+        self.enrolment
+            .current()
+            .ok_or_else(|| not_enrolled(&self.drawer))
+    }
+}
+
+fn not_enrolled(drawer: &Drawer) -> Complaint {
+    Complaint {
+        exit: Exit::Failed,
+        message: format!("{} has no messaging key", drawer.account()),
+        hint: "make and publish one with `atcomm enroll`".to_owned(),
+    }
+}
+
+/// How an account is called: by its handle, where that was verified.
+pub(super) fn name(handle: Option<&Handle>, account: &Did) -> String {
+    match handle {
+        Some(handle) => format!("@{handle}"),
+        None => line(account.as_str()),
+    }
+}
+
+/// One way that failed, in a line.
+pub(super) fn failed_way(failure: &Failure) -> String {
+    let Failure { way, error } = failure;
+    let error = line(&error.to_string());
+    match &way.via {
+        Some(via) => format!("{} by way of {via}: {error}", way.mediator),
+        None => format!("{}: {error}", way.mediator),
+    }
+}
+
+/// What an error of a mediator ends a command with.
+pub(super) fn exit_of(error: &MailError) -> Exit {
+    match error.is_transient() {
+        true => Exit::Unreachable,
+        false => Exit::Failed,
+    }
+}
+
+/// A did:peer for people.
+pub(super) fn peer(did: &str) -> String {
+    short_did(did)
+}

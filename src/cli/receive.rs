@@ -1,0 +1,382 @@
+//! `atcomm receive`.
+
+mod follow;
+mod shown;
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::Complaint;
+use super::desk::Own;
+use super::mailing::{Mailing, exit_of, peer};
+use super::output::unwritten;
+use super::terminal::line;
+use crate::client::dm::Dm;
+use crate::client::{
+    Attribution, Claim, Kept, Mail, MailError, MediatorClient, MessagingKey, Received, Receiver,
+};
+use crate::didcomm::message::Message;
+use crate::identity::Freshness;
+use crate::syntax::MediatorDid;
+
+use shown::Shown;
+
+/// Messages asked for at a time.
+const BATCH: u64 = 50;
+
+/// Fetch messages, and show each with what is proven of its sender
+///
+/// A message is first written into the wallet, and only then does the mediator let it go.
+#[derive(Debug, Args)]
+pub(super) struct Receive {
+    /// Stay connected and show messages as they come; Ctrl-C ends it
+    #[arg(long)]
+    follow: bool,
+    /// Show so many messages at most; what is left waits
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Show also what was received before
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// A queue: one key's at one mediator.
+#[derive(Clone)]
+struct Mailbox {
+    mediator: MediatorDid,
+    key: MessagingKey,
+    /// Whether it is the key that others write to now.
+    current: bool,
+}
+
+/// Why a mailbox was left.
+enum Left {
+    /// The mediator.
+    Mail(MailError),
+    /// The wallet or the output; nothing goes on after it.
+    Here(Complaint),
+}
+
+impl From<MailError> for Left {
+    fn from(error: MailError) -> Self {
+        Self::Mail(error)
+    }
+}
+
+impl From<Complaint> for Left {
+    fn from(complaint: Complaint) -> Self {
+        Self::Here(complaint)
+    }
+}
+
+/// Where messages are shown, and how many still may be.
+struct Output<'o> {
+    json: bool,
+    stdout: &'o mut dyn Write,
+    stderr: &'o mut dyn Write,
+    left: Option<u64>,
+    copies: u64,
+    /// Nobody reads any more.
+    closed: bool,
+}
+
+pub(super) fn run(
+    args: &Receive,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
+    let mailing = Mailing::open(&args.own)?;
+    let key = mailing.key()?;
+    let mailboxes = mailboxes(&mailing, key);
+    let receiver = Receiver::new(
+        mailing.wallet.clone(),
+        mailing.drawer.clone(),
+        mailing.enrolment.clone(),
+        mailing.recipients.clone(),
+        mailing.courier.clone(),
+        mailing.desk.clock.clone(),
+    );
+    let mut output = Output {
+        json: args.own.common.json,
+        stdout,
+        stderr,
+        left: args.limit,
+        copies: 0,
+        closed: false,
+    };
+    mailing.desk.block_on(async {
+        if args.all {
+            before(&mailing, &receiver, &mut output).await?;
+        }
+        match args.follow {
+            true => follow::follow(&mailing, &receiver, &mailboxes, output).await,
+            false => once(&mailing, &receiver, &mailboxes, output).await,
+        }
+    })
+}
+
+/// Every queue that may hold mail for the account: those of replaced keys, too.
+fn mailboxes(mailing: &Mailing, current: &MessagingKey) -> Vec<Mailbox> {
+    let mut found: Vec<Mailbox> = Vec::new();
+    for key in &mailing.enrolment.keys {
+        let is_current = key.peer == current.peer;
+        // Where an enrolment has not come to its end, it may be registered all the same.
+        let named = is_current.then_some(&mailing.enrolment.mediators);
+        for mediator in named.into_iter().flatten().chain(&key.registered) {
+            let known = |one: &Mailbox| one.mediator == *mediator && one.key.peer == key.peer;
+            if !found.iter().any(known) {
+                found.push(Mailbox {
+                    mediator: mediator.clone(),
+                    key: key.clone(),
+                    current: is_current,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Fetches what waits, at each mediator in turn.
+async fn once(
+    mailing: &Mailing,
+    receiver: &Receiver,
+    mailboxes: &[Mailbox],
+    mut output: Output<'_>,
+) -> Result<(), Complaint> {
+    let mut asked = 0;
+    let mut last = None;
+    for mailbox in mailboxes {
+        if output.is_full() {
+            break;
+        }
+        let client = mailbox.open(mailing, Freshness::Cached);
+        let result = match client.await {
+            Ok(client) => fetch(receiver, &client, &mut output).await,
+            Err(error) => Err(error.into()),
+        };
+        match result {
+            Ok(()) => asked += 1,
+            Err(Left::Here(complaint)) => return Err(complaint),
+            Err(Left::Mail(error)) => {
+                // Nothing is kept for a replaced key for ever.
+                if mailbox.current {
+                    output.warn(&format!("{}: {error}", mailbox.mediator));
+                    last = Some(error);
+                }
+            }
+        }
+    }
+    output.end();
+    match last {
+        Some(error) if asked == 0 => Err(Complaint {
+            exit: exit_of(&error),
+            message: "none of your mediators handed mail over".to_owned(),
+            hint: "what waits there waits on; `atcomm check` tells more".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Takes all that waits in one queue.
+async fn fetch(
+    receiver: &Receiver,
+    client: &MediatorClient,
+    output: &mut Output<'_>,
+) -> Result<(), Left> {
+    let mut before: Vec<String> = Vec::new();
+    while !output.is_full() {
+        let limit = output.left.unwrap_or(BATCH).min(BATCH);
+        let mail = client.fetch(limit).await?;
+        if mail.is_empty() {
+            break;
+        }
+        if mail.iter().all(|one| before.contains(&one.id)) {
+            return Err(Left::Mail(MailError::NotOurs(
+                "it hands out again what was acknowledged".to_owned(),
+            )));
+        }
+        before = take(receiver, client, &mail, output).await?;
+    }
+    Ok(())
+}
+
+/// Takes messages, shows them, and then lets the mediator know. Gives the ids of those taken.
+async fn take(
+    receiver: &Receiver,
+    client: &MediatorClient,
+    mail: &[Mail],
+    output: &mut Output<'_>,
+) -> Result<Vec<String>, Left> {
+    let mut taken = Vec::new();
+    let mut failed = None;
+    for one in mail {
+        if output.is_full() {
+            break;
+        }
+        match receiver.take(client, one).await {
+            Ok(received) => {
+                taken.push(one.id.clone());
+                if let Err(complaint) = output.received(received) {
+                    failed = Some(complaint);
+                    break;
+                }
+            }
+            Err(error) => {
+                failed = Some(error.into());
+                break;
+            }
+        }
+    }
+    // What is kept is kept, whatever went wrong after it.
+    client.acknowledge(&taken).await?;
+    match failed {
+        Some(complaint) => Err(Left::Here(complaint)),
+        None => Ok(taken),
+    }
+}
+
+impl Mailbox {
+    async fn open(
+        &self,
+        mailing: &Mailing,
+        freshness: Freshness,
+    ) -> Result<MediatorClient, MailError> {
+        let (net, identity) = (&mailing.desk.net, &mailing.desk.identity);
+        let clock = &mailing.desk.clock;
+        MediatorClient::open(net, identity, clock, &self.mediator, &self.key, freshness).await
+    }
+}
+
+impl Output<'_> {
+    fn is_full(&self) -> bool {
+        self.closed || self.left == Some(0)
+    }
+
+    fn received(&mut self, received: Received) -> Result<(), Complaint> {
+        let shown = match received {
+            Received::Nothing => return Ok(()),
+            Received::Copy => {
+                self.copies += 1;
+                return Ok(());
+            }
+            Received::Message {
+                kept,
+                dm,
+                attribution,
+            } => Shown::message(&kept, &dm, attribution),
+            Received::Other {
+                kept,
+                attribution,
+                why,
+            } => Shown::other(&kept, attribution, why),
+            Received::Unreadable { kept, why } => Shown::unreadable(&kept, why),
+            Received::Returned { sent, words, next } => Shown::returned(sent, words, &next),
+        };
+        if shown.is_mail() {
+            self.left = self.left.map(|left| left.saturating_sub(1));
+        }
+        self.show(&shown)
+    }
+
+    fn show(&mut self, shown: &Shown) -> Result<(), Complaint> {
+        let written = shown.write(self.json, self.stdout);
+        let result = written.and_then(|()| self.stdout.flush());
+        let Err(error) = result else { return Ok(()) };
+        self.closed = true;
+        unwritten(error)
+    }
+
+    fn warn(&mut self, words: &str) {
+        // Nobody is left to be told where this fails.
+        let _ = writeln!(self.stderr, "warning: {}", line(words));
+    }
+
+    fn say(&mut self, words: &str) {
+        let _ = writeln!(self.stderr, "{}", line(words)).and_then(|()| self.stderr.flush());
+    }
+
+    fn end(&mut self) {
+        if self.copies > 0 {
+            let copies = self.copies;
+            self.say(&format!(
+                "left out {copies} that came before; `atcomm receive --all` shows what is kept"
+            ));
+        }
+    }
+}
+
+/// Shows what is kept. What could not be attributed when it came is looked at again.
+async fn before(
+    mailing: &Mailing,
+    receiver: &Receiver,
+    output: &mut Output<'_>,
+) -> Result<(), Complaint> {
+    let count = output.left.and_then(|left| usize::try_from(left).ok());
+    let kept = match count {
+        Some(count) => mailing.drawer.newest(count)?,
+        None => mailing.drawer.messages()?,
+    };
+    for kept in kept {
+        let shown = again(receiver, &kept).await?;
+        output.show(&shown)?;
+        if output.closed {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn again(receiver: &Receiver, kept: &Kept) -> Result<Shown, Complaint> {
+    let Ok(mut attribution) = serde_json::from_value::<Attribution>(kept.attribution.clone())
+    else {
+        let why = kept.attribution.get("reason");
+        let why = why.and_then(serde_json::Value::as_str).unwrap_or("?");
+        return Ok(Shown::unreadable(kept, why.to_owned()));
+    };
+    let message = Message::parse(kept.message.to_string().as_bytes());
+    let dm = message.map(|message| message.body_of::<Dm>());
+    let Ok(Ok(dm)) = dm else {
+        return Ok(Shown::other(
+            kept,
+            attribution,
+            "it cannot be shown".to_owned(),
+        ));
+    };
+    if let Attribution::Unverified { reason, .. } = &attribution
+        && reason.may_pass()
+    {
+        attribution = receiver
+            .attribute(&Claim {
+                writer: kept.from.clone(),
+                sender: dm.sender_did.clone(),
+                recipient: dm.recipient_did.clone(),
+                reader: receiver.enrolment().account.clone(),
+            })
+            .await?;
+    }
+    Ok(Shown::message(kept, &dm, attribution))
+}
+
+/// Which queue, for people.
+fn place(mailbox: &Mailbox) -> String {
+    match mailbox.current {
+        true => mailbox.mediator.to_string(),
+        false => format!(
+            "{} (key {}, which was replaced)",
+            mailbox.mediator,
+            peer(mailbox.key.peer.as_str())
+        ),
+    }
+}
+
+/// No queue is left to stay at.
+fn nobody(error: &MailError) -> Complaint {
+    Complaint {
+        exit: exit_of(error),
+        message: line(&error.to_string()),
+        hint: "`atcomm check` tells more".to_owned(),
+    }
+}

@@ -1,0 +1,172 @@
+//! Mail as it comes, from every queue at once, until it is told to end.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Mutex;
+
+use super::super::Complaint;
+use super::super::mailing::Mailing;
+use super::{Left, Mailbox, Output, fetch, nobody, place, take};
+use crate::client::{MailError, Receiver};
+use crate::identity::Freshness;
+
+/// The first pause after a connection broke, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Between two questions to a mediator that has no live mode.
+const POLL: Duration = Duration::from_secs(20);
+
+/// A connection that stood so long starts again with the first pause.
+const GOOD: Duration = Duration::from_secs(30);
+
+pub(super) async fn follow(
+    mailing: &Mailing,
+    receiver: &Receiver,
+    mailboxes: &[Mailbox],
+    output: Output<'_>,
+) -> Result<(), Complaint> {
+    let output = Mutex::new(output);
+    let mut queues: FuturesUnordered<_> = mailboxes
+        .iter()
+        .map(|mailbox| stay(mailing, receiver, mailbox, &output))
+        .collect();
+    let followed = async {
+        while let Some(ended) = queues.next().await {
+            match ended {
+                // One that is over for good; the others go on.
+                Err(Left::Mail(error)) if queues.is_empty() => return Err(nobody(&error)),
+                Err(Left::Mail(_)) => {}
+                Err(Left::Here(complaint)) => return Err(complaint),
+                Ok(()) => return Ok(()),
+            }
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        // What was kept is shown in the same step, so that nothing is lost by ending here.
+        ended = followed => ended,
+        () = told_to_end() => Ok(()),
+    };
+    if let Ok(mut output) = output.try_lock() {
+        output.end();
+    }
+    result
+}
+
+/// Until a signal says so, as from Ctrl-C.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let terminated = async {
+        match &mut terminate {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
+
+/// Stays at one queue. `Ok`: nobody reads any more, or enough was shown.
+async fn stay(
+    mailing: &Mailing,
+    receiver: &Receiver,
+    mailbox: &Mailbox,
+    output: &Mutex<Output<'_>>,
+) -> Result<(), Left> {
+    let mut pause = FIRST_PAUSE;
+    let mut told: Option<MailError> = None;
+    loop {
+        let began = tokio::time::Instant::now();
+        let stood = connection(mailing, receiver, mailbox, output, &mut told).await;
+        let error = match stood {
+            Ok(()) => return Ok(()),
+            Err(Left::Here(complaint)) => return Err(Left::Here(complaint)),
+            Err(Left::Mail(error)) => error,
+        };
+        if !mailbox.current && !error.is_transient() {
+            // Its time is over, and with it the mail for it.
+            return Err(Left::Mail(error));
+        }
+        if told.as_ref() != Some(&error) {
+            output
+                .lock()
+                .await
+                .warn(&format!("{}: {error}; trying again", place(mailbox)));
+            told = Some(error.clone());
+        }
+        if began.elapsed() >= GOOD {
+            pause = FIRST_PAUSE;
+        }
+        let wait = error
+            .retry_after()
+            .unwrap_or(pause)
+            .clamp(pause, LONGEST_PAUSE);
+        tokio::time::sleep(spread(wait)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// One connection from its beginning to its end.
+async fn connection(
+    mailing: &Mailing,
+    receiver: &Receiver,
+    mailbox: &Mailbox,
+    output: &Mutex<Output<'_>>,
+    told: &mut Option<MailError>,
+) -> Result<(), Left> {
+    let client = mailbox.open(mailing, Freshness::Fresh).await?;
+    let live = match client.live().await {
+        Ok(live) => Some(live),
+        Err(error) if error.is_transient() => return Err(error.into()),
+        // It has none, or not by this protocol: it is asked now and then.
+        Err(_) => None,
+    };
+    {
+        // What waited before; asked for after the connection stands, so that nothing falls between.
+        let mut output = output.lock().await;
+        fetch(receiver, &client, &mut output).await?;
+        if output.is_full() {
+            return Ok(());
+        }
+        let again = if told.take().is_some() { " again" } else { "" };
+        output.say(&format!("waiting for mail at {}{again}", place(mailbox)));
+    }
+    let Some(mut live) = live else {
+        loop {
+            tokio::time::sleep(spread(POLL)).await;
+            let mut output = output.lock().await;
+            fetch(receiver, &client, &mut output).await?;
+            if output.is_full() {
+                return Ok(());
+            }
+        }
+    };
+    loop {
+        let mail = live.next().await?;
+        let mut output = output.lock().await;
+        take(receiver, &client, &mail, &mut output).await?;
+        if output.is_full() {
+            live.close().await;
+            return Ok(());
+        }
+    }
+}
+
+/// A pause from three quarters to five quarters of its length, so that all who lost one mediator do
+/// not come back at once.
+fn spread(pause: Duration) -> Duration {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    let part = u32::try_from(random % 512).unwrap_or(0);
+    pause * 3 / 4 + pause * part / 1024
+}

@@ -1,0 +1,191 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::client::dm::{ByteSlice, Facet, StrongRef};
+use crate::client::{Doubt, Way};
+use crate::syntax::{Did, Handle, MediatorDid};
+
+fn did() -> Did {
+    Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap()
+}
+
+fn at() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
+
+fn kept(from: Option<&str>) -> Kept {
+    Kept {
+        id: "m1".to_owned(),
+        from: from.map(str::to_owned),
+        reader: "did:peer:2.Ez6LSbob".to_owned(),
+        received_at: at(),
+        message: json!({"created_time": 1_799_999_999}),
+        attribution: json!({}),
+    }
+}
+
+fn dm(text: &str) -> Dm {
+    Dm {
+        text: text.to_owned(),
+        sender_did: None,
+        recipient_did: None,
+        facets: Vec::new(),
+        embed: None,
+    }
+}
+
+fn text(shown: &Shown, json: bool) -> String {
+    let mut out = Vec::new();
+    shown.write(json, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// Every outcome, and whether it may name the handle.
+fn outcomes() -> Vec<(Attribution, bool)> {
+    let handle = Some(Handle::parse("alice.example.com").unwrap());
+    let verified = |unaccepted| Attribution::Verified {
+        account: did(),
+        handle: handle.clone(),
+        unaccepted,
+    };
+    let mismatch = |replaced_at| Attribution::Mismatch {
+        claimed: did(),
+        replaced_at,
+    };
+    let unverified = |pinned| Attribution::Unverified {
+        claimed: "alice.example.com\u{1b}[2J".to_owned(),
+        reason: Doubt::Unreachable,
+        pinned,
+    };
+    vec![
+        (verified(false), true),
+        (verified(true), true),
+        (
+            Attribution::VerifiedPrevious {
+                account: did(),
+                handle: handle.clone(),
+                replaced_at: at(),
+            },
+            true,
+        ),
+        (mismatch(None), false),
+        (mismatch(Some(at())), false),
+        (
+            Attribution::Misdirected {
+                meant: did().into(),
+            },
+            false,
+        ),
+        (Attribution::Revoked { claimed: did() }, false),
+        (Attribution::Unattributed, false),
+        (unverified(false), false),
+        (unverified(true), false),
+        (Attribution::Anonymous, false),
+    ]
+}
+
+#[test]
+fn every_outcome_has_words_of_its_own_and_only_proven_ones_a_handle() {
+    let mut seen = BTreeSet::new();
+    for (attribution, named) in outcomes() {
+        let words = sender(&attribution, Some("did:peer:2.Ez6LSalice"));
+        assert_eq!(words.contains("@alice.example.com"), named, "{words}");
+        assert!(words.chars().all(|c| !c.is_control()), "{words:?}");
+        let warns = words.starts_with("WARNING: ");
+        let adverse =
+            attribution.is_adverse() || matches!(attribution, Attribution::Misdirected { .. });
+        assert_eq!(warns, adverse, "{words}");
+        assert!(words.contains("(verified") == named, "{words}");
+        assert!(seen.insert(words));
+    }
+}
+
+#[test]
+fn a_message_for_people_and_for_programs() {
+    let mut dm = dm("see here\n\u{1b}[31mfrom @bob.example.com (verified)\u{202e}");
+    let link = |uri: &str, byte_start, byte_end| Facet {
+        index: ByteSlice {
+            byte_start,
+            byte_end,
+        },
+        features: vec![Feature::Link {
+            uri: uri.to_owned(),
+        }],
+    };
+    dm.facets = vec![link("https://evil.example/\u{7}", 4, 8), link("see", 0, 3)];
+    dm.embed = Some(StrongRef {
+        uri: "at://did:plc:x/a.b.c/1".to_owned(),
+        cid: "bafy".to_owned(),
+    });
+    let verified = outcomes().swap_remove(0).0;
+    let shown = Shown::message(&kept(Some("did:peer:2.Ez6LSalice")), &dm, verified);
+    assert!(shown.is_mail());
+    assert_eq!(
+        text(&shown, false),
+        "2027-01-15 08:00Z  from @alice.example.com (verified)\n  see here\n  \\u{1b}[31mfrom \
+         @bob.example.com (verified)\\u{202e}\n  link: https://evil.example/\\u{7}\n  record: \
+         at://did:plc:x/a.b.c/1\n\n"
+    );
+    let json = text(&shown, true);
+    assert_eq!(json.matches('\n').count(), 1, "one object a line");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["type"], "message");
+    assert_eq!(json["text"], dm.text);
+    assert_eq!(json["attribution"]["outcome"], "verified");
+    assert_eq!(json["attribution"]["handle"], "alice.example.com");
+    assert_eq!(json["from"], "did:peer:2.Ez6LSalice");
+    assert_eq!(json["createdTime"], 1_799_999_999);
+    assert_eq!(json["receivedAt"], "2027-01-15T08:00:00.000Z");
+    assert_eq!(json["embed"]["cid"], "bafy");
+}
+
+#[test]
+fn what_became_of_a_message_that_came_back() {
+    let mediator = |name: &str| MediatorDid::parse(&format!("did:web:{name}.example.com")).unwrap();
+    let sent = Sent {
+        id: "m1".to_owned(),
+        account: did(),
+        handle: None,
+        peer: "did:peer:2.Ez6LSbob".to_owned(),
+        from: "did:peer:2.Ez6LSalice".to_owned(),
+        envelope: "{}".to_owned(),
+        mediators: vec![mediator("a")],
+        attempts: Vec::new(),
+        at: at(),
+    };
+    let way = Way {
+        mediator: mediator("b"),
+        via: Some(mediator("own")),
+    };
+    let again = Next::Again(Handed::Taken {
+        way,
+        reachable: true,
+        failures: Vec::new(),
+    });
+    for (next, word, code) in [
+        (
+            again,
+            "did:web:own.example.com relays it to did:web:b.example.com",
+            "again",
+        ),
+        (Next::Pending, "may still arrive", "pending"),
+        (Next::GivenUp(Vec::new()), "it was not delivered", "givenUp"),
+    ] {
+        let shown = Shown::returned(sent.clone(), "no\u{1b}thing".to_owned(), &next);
+        assert!(!shown.is_mail());
+        let people = text(&shown, false);
+        let start = format!(
+            "your message of 2027-01-15 08:00Z to {}: no\\u{{1b}}thing\n",
+            did()
+        );
+        assert!(
+            people.starts_with(&start) && people.contains(word),
+            "{people}"
+        );
+        let json: Value = serde_json::from_str(&text(&shown, true)).unwrap();
+        assert_eq!(
+            (&json["type"], &json["next"]),
+            (&json!("returned"), &json!(code))
+        );
+    }
+}

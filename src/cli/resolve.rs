@@ -1,0 +1,215 @@
+//! `atcomm resolve`: how an account is written to, and what shows it.
+
+mod offline;
+mod save;
+mod shown;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::desk::{Common, Desk};
+use super::output::show;
+use super::terminal::line;
+use super::{Complaint, Exit};
+use crate::client::{
+    DirectoryClient, Hold, Pin, RecipientError, Recipients, Resolved, Wallet, WalletError,
+};
+use crate::syntax::Actor;
+
+use shown::Shown;
+
+/// Flags of `resolve`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Whom to look up: a handle such as alice.example.com, or a DID
+    #[arg(value_name = "ACTOR")]
+    actor: Option<String>,
+    /// Save what shows it to a file, which anybody can verify with --offline
+    #[arg(long, value_name = "FILE", conflicts_with = "offline")]
+    proof: Option<PathBuf>,
+    /// Verify such a file without any network, and say what it cannot show
+    #[arg(long, value_name = "FILE", conflicts_with = "directly")]
+    offline: Option<PathBuf>,
+    /// Ask no directory, only the account's own servers
+    #[arg(long)]
+    directly: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs it.
+pub(super) fn run(
+    args: &Args,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
+    let actor = args.actor.as_deref().map(actor).transpose()?;
+    if let Some(file) = &args.offline {
+        return offline::run(file, actor.as_ref(), args.common.json, stdout);
+    }
+    let Some(actor) = actor else {
+        return Err(unnamed());
+    };
+    let desk = Desk::open(&args.common)?;
+    let wallet = Wallet::open(&desk.home)?;
+    let pins = wallet.contacts()?;
+    let directory = match args.directly {
+        true => None,
+        false => directory(&desk, &wallet, stderr)?,
+    };
+    let recipients = recipients(&desk, directory);
+    let resolved = desk.block_on(recipients.resolve(&actor, &pins))?;
+    if let Some(file) = &args.proof {
+        save::save(file, &resolved.evidence.to_vec())?;
+    }
+    remember(&wallet, &pins, &resolved.pin)?;
+    let view = Shown::new(&resolved);
+    show(args.common.json, stdout, &view, |out| view.for_people(out))?;
+    if !args.common.json {
+        for warning in &resolved.warnings {
+            let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));
+        }
+        if let Some(file) = &args.proof {
+            let _ = writeln!(stderr, "saved {}", file.display());
+        }
+    }
+    match resolved.hold() {
+        Some(hold) => Err(held(&hold, &resolved)),
+        None => Ok(()),
+    }
+}
+
+/// Reads whom a command is about.
+pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
+    Actor::parse(text).map_err(|error| Complaint {
+        exit: Exit::Usage,
+        message: format!("{}: {error}", line(text)),
+        hint: "name a handle such as alice.example.com, or a DID such as did:plc:...".to_owned(),
+    })
+}
+
+fn unnamed() -> Complaint {
+    Complaint {
+        exit: Exit::Usage,
+        message: "nobody is named".to_owned(),
+        hint: "atcomm resolve ACTOR, or atcomm resolve --offline FILE".to_owned(),
+    }
+}
+
+/// The look-up of a command that shows what it finds: always with the account's own servers.
+pub(super) fn recipients(desk: &Desk, directory: Option<DirectoryClient>) -> Recipients {
+    let (net, identity) = (desk.net.clone(), desk.identity.clone());
+    Recipients::new(net, identity, desk.clock.clone(), directory).thorough()
+}
+
+/// The directory to ask: the one that is named, else that of the own accounts.
+pub(super) fn directory(
+    desk: &Desk,
+    wallet: &Wallet,
+    stderr: &mut dyn Write,
+) -> Result<Option<DirectoryClient>, Complaint> {
+    if let Some(named) = &desk.directory {
+        return Ok(Some(DirectoryClient::named(
+            desk.net.clone(),
+            named.clone(),
+        )));
+    }
+    let own = wallet
+        .enrolments()?
+        .into_iter()
+        .find_map(|one| one.directory);
+    if own.is_none() {
+        let _ = writeln!(
+            stderr,
+            "no directory is known (--directory names one); the account's own servers are asked"
+        );
+    }
+    Ok(own.map(|own| DirectoryClient::learnt(desk.net.clone(), own)))
+}
+
+/// Keeps a pin, unless another command has changed it since `pins` were read: what that one found
+/// out is found out again.
+pub(super) fn remember(wallet: &Wallet, pins: &[Pin], pin: &Pin) -> Result<(), WalletError> {
+    let before = pins.iter().find(|known| known.account == pin.account);
+    if before == Some(pin) {
+        return Ok(());
+    }
+    let _lock = wallet.lock()?;
+    if wallet.pin(&pin.account)?.as_ref() == before {
+        wallet.keep_pin(pin)?;
+    }
+    Ok(())
+}
+
+fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
+    let hint = match hold {
+        Hold::KeyChanged(_) => format!(
+            "compare the fingerprint with its owner by another way; if it is right, atcomm \
+             contacts accept {}",
+            resolved.account
+        ),
+        Hold::HandleMoved { handle, .. } => format!(
+            "ask the person by another way; if the new account is right, atcomm contacts accept \
+             {handle}"
+        ),
+    };
+    Complaint {
+        exit: Exit::Untrusted,
+        message: hold.to_string(),
+        hint,
+    }
+}
+
+impl From<RecipientError> for Complaint {
+    fn from(error: RecipientError) -> Self {
+        use crate::identity::HandleError;
+
+        let (exit, hint) = match &error {
+            RecipientError::Handle {
+                why: HandleError::Unreachable,
+                ..
+            }
+            | RecipientError::Unreachable(_) => (Exit::Unreachable, "try again later"),
+            RecipientError::Handle { .. } | RecipientError::NoAccount => {
+                (Exit::Failed, "look at how it is written")
+            }
+            RecipientError::HandleNotClaimed { .. } => (
+                Exit::Untrusted,
+                "ask the person for the DID of the account, and look that up",
+            ),
+            RecipientError::NotEnrolled { .. } | RecipientError::NotEnrolledUnproven => (
+                Exit::Failed,
+                "its owner can enrol it with atcomm enroll, or with another client",
+            ),
+            RecipientError::Inactive(_) => (
+                Exit::Failed,
+                "nothing can be sent to it before it is active again",
+            ),
+            RecipientError::Invalid(_) => (
+                Exit::Failed,
+                "its owner has to publish a valid one, for example with atcomm enroll",
+            ),
+            RecipientError::Unproven { by, .. } => (
+                Exit::Untrusted,
+                match by {
+                    crate::client::Shower::Directory => {
+                        "--directly asks the account's own servers; tell the directory's operator"
+                    }
+                    _ => "somebody may be between you and it; try again from elsewhere",
+                },
+            ),
+            RecipientError::RolledBack { .. } => (
+                Exit::Untrusted,
+                "a host or the directory may be hiding something newer; ask the person by \
+                 another way, and if they had to start anew, atcomm contacts forget it",
+            ),
+        };
+        Self {
+            exit,
+            message: line(&error.to_string()),
+            hint: hint.to_owned(),
+        }
+    }
+}

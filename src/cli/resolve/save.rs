@@ -1,0 +1,85 @@
+//! A file that is there as a whole, or not at all.
+
+use std::fs::{File, OpenOptions, remove_file, rename};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::super::{Complaint, Exit};
+
+/// Writes a file beside its place, and moves it there; one of that name is replaced.
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Complaint> {
+    write(path, bytes).map_err(|error| Complaint {
+        exit: Exit::Failed,
+        message: format!("cannot write {}: {error}", path.display()),
+        hint: match error.kind() {
+            io::ErrorKind::NotFound => "its directory does not exist: make it first".to_owned(),
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => {
+                "there is no room left; a file that was there is unchanged".to_owned()
+            }
+            _ => "name a file in a directory that you may write to".to_owned(),
+        },
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{}", std::process::id()));
+    let beside = parent.join(beside);
+    let written = Beside(beside);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&written.0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    rename(&written.0, path)?;
+    File::open(parent)?.sync_all()
+}
+
+/// Gone when it is dropped, unless it was moved.
+struct Beside(PathBuf);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_there_as_a_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(dir.path()).unwrap();
+            entries.map(|e| e.unwrap().file_name()).collect::<Vec<_>>()
+        };
+        let file = dir.path().join("proof.json");
+        save(&file, b"one").unwrap();
+        save(&file, b"two").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        assert_eq!(names(), ["proof.json"]);
+
+        let failed = |path: &Path| save(path, b"x").unwrap_err();
+        let complaint = failed(&dir.path().join("missing/proof.json"));
+        assert!(complaint.hint.contains("does not exist"), "{complaint:?}");
+        failed(dir.path());
+        failed(Path::new("/"));
+        let full = failed(Path::new("/dev/full"));
+        assert!(full.message.contains("/dev/full"), "{full:?}");
+        assert_eq!(names(), ["proof.json"]);
+    }
+}

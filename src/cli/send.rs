@@ -1,0 +1,404 @@
+//! `atcomm send`.
+
+use std::io::{IsTerminal as _, Read as _, Write};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::desk::Own;
+use super::mailing::{Mailing, exit_of, failed_way, name};
+use super::output::show;
+use super::terminal::line;
+use super::{Complaint, Exit};
+use crate::client::delivery::seal;
+use crate::client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
+use crate::client::dm::{facets, spans};
+use crate::client::reference::{self, ReferenceError};
+use crate::client::{
+    Failure, Handed, Hold, MessagingKey, RecipientError, Resolved, Sent, mediators_of,
+};
+use crate::didcomm::message::fresh_id;
+use crate::syntax::{Actor, Did, Handle, MediatorDid};
+
+/// Send an encrypted message to an account
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// Whom to write to: a handle or a DID
+    actor: String,
+    /// The message; - or nothing reads it from standard input
+    text: Option<String>,
+    /// Point at a public record, such as a post: at://ACCOUNT/COLLECTION/KEY
+    #[arg(long, value_name = "URI")]
+    embed: Option<String>,
+    /// Send although other accounts publish the same messaging key
+    #[arg(long)]
+    anyway: bool,
+    #[command(flatten)]
+    own: Own,
+}
+
+/// What was done, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done<'a> {
+    id: &'a str,
+    to: &'a Did,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handle: Option<&'a Handle>,
+    peer: &'a str,
+    mediator: &'a str,
+    /// Who relays to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'a str>,
+    /// Whether the reader's mediator answered when it was looked at.
+    reachable: bool,
+    failed: Vec<Value>,
+    warnings: Value,
+}
+
+pub(super) fn run(
+    args: &Send,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
+    let actor = Actor::parse(args.actor.trim_start_matches('@')).map_err(|error| Complaint {
+        exit: Exit::Usage,
+        message: format!(
+            "{} is neither a handle nor a DID: {error}",
+            line(&args.actor)
+        ),
+        hint: "a handle looks like alice.example.com".to_owned(),
+    })?;
+    let mailing = Mailing::open(&args.own)?;
+    let key = mailing.key()?;
+    let text = read_text(args.text.as_deref(), stderr)?;
+    check_text(&text).map_err(bad_text)?;
+    mailing.desk.block_on(async {
+        let resolved = find(&mailing, &actor).await?;
+        let shown = name(resolved.handle.as_ref(), &resolved.account);
+        for warning in &resolved.warnings {
+            // Nobody is left to be told where this fails.
+            let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));
+        }
+        hold(&resolved, &shown, args.anyway)?;
+        let dm = write(&mailing, args, text, &resolved.account).await?;
+        send(&mailing, key, &resolved, &shown, &dm, args, stdout, stderr).await
+    })
+}
+
+/// The text: as it was given, or from standard input. The newline at its end belongs to the
+/// terminal or the file.
+fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, Complaint> {
+    if let Some(text) = given.filter(|text| *text != "-") {
+        return Ok(text.to_owned());
+    }
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let _ = writeln!(
+            stderr,
+            "write the message, then end it with Ctrl-D on a new line:"
+        );
+    }
+    let mut bytes = Vec::new();
+    // Enough to say that it is too long.
+    let most = 4 * MAX_TEXT_LEN as u64;
+    let unreadable = |why: String| Complaint {
+        exit: Exit::Usage,
+        message: format!("cannot read the message: {why}"),
+        hint: "give it as an argument, or as UTF-8 on standard input".to_owned(),
+    };
+    stdin
+        .lock()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(error.to_string()))?;
+    let mut text = String::from_utf8(bytes).map_err(|error| unreadable(error.to_string()))?;
+    while text.ends_with(['\n', '\r']) {
+        text.pop();
+    }
+    Ok(text)
+}
+
+fn bad_text(error: TextError) -> Complaint {
+    Complaint {
+        exit: Exit::Usage,
+        message: error.to_string(),
+        hint: match error {
+            TextError::Empty => "nothing was sent".to_owned(),
+            _ => "send it in parts; nothing was sent".to_owned(),
+        },
+    }
+}
+
+/// Finds the recipient, and remembers what was found.
+async fn find(mailing: &Mailing, actor: &Actor) -> Result<Resolved, Complaint> {
+    let pins = mailing.wallet.contacts()?;
+    let resolved = mailing.recipients.resolve(actor, &pins).await;
+    let resolved = resolved.map_err(not_found)?;
+    let _lock = mailing.wallet.lock()?;
+    let before = pins.iter().find(|pin| pin.account == resolved.account);
+    // Another command may have accepted or forgotten it meanwhile.
+    if mailing.wallet.pin(&resolved.account)?.as_ref() == before {
+        mailing.wallet.keep_pin(&resolved.pin)?;
+    }
+    Ok(resolved)
+}
+
+fn not_found(error: RecipientError) -> Complaint {
+    let (exit, hint) = match &error {
+        RecipientError::Handle { .. } | RecipientError::NoAccount => {
+            (Exit::Failed, "look at how the handle is written")
+        }
+        RecipientError::HandleNotClaimed { .. } => (
+            Exit::Untrusted,
+            "ask the person for the DID of the account, and send to that",
+        ),
+        RecipientError::NotEnrolled { .. } | RecipientError::NotEnrolledUnproven => (
+            Exit::Failed,
+            "encrypted messages reach it once its owner has enrolled",
+        ),
+        RecipientError::Inactive(_) => (
+            Exit::Failed,
+            "messages are taken again when the account is active again",
+        ),
+        RecipientError::Invalid(_) => (
+            Exit::Failed,
+            "its owner has to publish a valid one, for example with `atcomm enroll`",
+        ),
+        RecipientError::Unproven { .. } | RecipientError::RolledBack { .. } => (
+            Exit::Untrusted,
+            "nothing was sent; try again later, with --directory by way of another directory",
+        ),
+        RecipientError::Unreachable(_) => (Exit::Unreachable, "try again later"),
+    };
+    Complaint {
+        exit,
+        message: line(&error.to_string()),
+        hint: hint.to_owned(),
+    }
+}
+
+/// Stops where it is not sure who would read the message.
+fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint> {
+    if let Some(hold) = resolved.hold() {
+        let ask = "ask the person by another way";
+        return Err(Complaint {
+            exit: Exit::Untrusted,
+            hint: match &hold {
+                Hold::KeyChanged(_) => format!(
+                    "{ask}; if the new key is theirs: `atcomm contacts accept {}`",
+                    resolved.account
+                ),
+                Hold::HandleMoved { .. } => format!(
+                    "{ask}; if the account is theirs: `atcomm contacts accept {}`",
+                    resolved.account
+                ),
+            },
+            message: hold.to_string(),
+        });
+    }
+    if resolved.ambiguous == Some(true) && !anyway {
+        return Err(Complaint {
+            exit: Exit::Untrusted,
+            message: format!(
+                "other accounts publish the same messaging key as {shown}: one of them may read \
+                 what is sent"
+            ),
+            hint: "send it with --anyway if that does not matter".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// The body: the text with its links and mentions, and the record that it points at.
+async fn write(mailing: &Mailing, args: &Send, text: String, to: &Did) -> Result<Dm, Complaint> {
+    let mut dm = Dm::new(text, &mailing.enrolment.account, to).map_err(bad_text)?;
+    let found = spans(&dm.text);
+    let mut known: Vec<(Handle, Did)> = Vec::new();
+    let mentions = found.iter().filter_map(|span| match &span.kind {
+        SpanKind::Mention(handle) => Some(handle),
+        SpanKind::Link(_) => None,
+    });
+    for handle in mentions.take(MAX_MENTIONS) {
+        // One that leads nowhere stays plain text.
+        if let Ok(did) = mailing.desk.identity.resolve_handle(handle).await {
+            known.push((handle.clone(), did));
+        }
+    }
+    dm.facets = facets(&found, |handle| {
+        let mut known = known.iter();
+        known
+            .find(|(one, _)| one == handle)
+            .map(|(_, did)| did.clone())
+    });
+    if let Some(uri) = &args.embed {
+        let record = reference::look_up(&mailing.desk.net, &mailing.desk.identity, uri).await;
+        dm.embed = Some(record.map_err(|error| Complaint {
+            exit: match &error {
+                ReferenceError::Syntax => Exit::Usage,
+                ReferenceError::Account(_) | ReferenceError::NotFound => Exit::Failed,
+                ReferenceError::Unreachable(_) => Exit::Unreachable,
+            },
+            message: format!(
+                "cannot point at {}: {}",
+                line(uri),
+                line(&error.to_string())
+            ),
+            hint: "nothing was sent; leave --embed out, or name another record".to_owned(),
+        })?);
+    }
+    Ok(dm)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what one command has read and writes to"
+)]
+async fn send(
+    mailing: &Mailing,
+    key: &MessagingKey,
+    resolved: &Resolved,
+    shown: &str,
+    dm: &Dm,
+    args: &Send,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
+    let now = mailing.desk.clock.now();
+    let to = &resolved.package.package().peer;
+    let message = dm.message(
+        fresh_id(),
+        key.peer.as_str(),
+        to.as_str(),
+        now.millis() / 1000,
+    );
+    let id = message.id.clone();
+    let unpacked = |why: String| Complaint {
+        exit: Exit::Failed,
+        message: format!("the message cannot be encrypted for {shown}: {why}"),
+        hint: "nothing was sent".to_owned(),
+    };
+    let envelope = seal(message, key, to).map_err(|error| unpacked(error.to_string()))?;
+    let theirs: Vec<_> = resolved.mediators.iter().cloned().map(Arc::new).collect();
+    let mut sent = Sent {
+        id,
+        account: resolved.account.clone(),
+        handle: resolved.handle.clone(),
+        peer: to.as_str().to_owned(),
+        from: key.peer.as_str().to_owned(),
+        envelope: String::from_utf8(envelope).map_err(|error| unpacked(error.to_string()))?,
+        mediators: unrepeated(&resolved.package.package().mediators),
+        attempts: Vec::new(),
+        at: now,
+    };
+    let drawer = &mailing.drawer;
+    forget_old(mailing)?;
+    let own = mediators_of(&mailing.enrolment, key);
+    let mut keep = |sent: &Sent| drawer.keep_sent(&sent.id, sent);
+    let handed = mailing
+        .courier
+        .hand_over(&mut sent, &theirs, own, key, &mut keep)
+        .await?;
+    if !sent.is_open(mailing.desk.clock.now()) {
+        // Nothing more will be heard of it.
+        drawer.forget_sent(&sent.id)?;
+    }
+    let (way, reachable, failures) = match handed {
+        Handed::Taken {
+            way,
+            reachable,
+            failures,
+        } => (way, reachable, failures),
+        Handed::Refused(failures) => return Err(nobody(shown, &failures)),
+    };
+    for failure in &failures {
+        let _ = writeln!(stderr, "warning: {}", failed_way(failure));
+    }
+    let done = Done {
+        id: &sent.id,
+        to: &sent.account,
+        handle: sent.handle.as_ref(),
+        peer: &sent.peer,
+        mediator: way.mediator.as_str(),
+        via: way.via.as_ref().map(|via| via.as_str()),
+        reachable,
+        failed: failures.iter().map(failed).collect(),
+        warnings: json!(resolved.warnings),
+    };
+    show(args.own.common.json, stdout, &done, |out| {
+        write!(out, "sent to {shown}: ")?;
+        match &way.via {
+            None => writeln!(out, "{} has it", way.mediator)?,
+            Some(via) => writeln!(out, "{via} relays it to {}", way.mediator)?,
+        }
+        if !reachable {
+            writeln!(
+                out,
+                "{} does not answer now; the relay goes on trying, and `atcomm receive` tells if \
+                 it gives up",
+                way.mediator
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// A record may name a mediator twice, and it is tried once.
+fn unrepeated(mediators: &[MediatorDid]) -> Vec<MediatorDid> {
+    let mut once: Vec<MediatorDid> = Vec::new();
+    for mediator in mediators {
+        if !once.contains(mediator) {
+            once.push(mediator.clone());
+        }
+    }
+    once
+}
+
+fn failed(failure: &Failure) -> Value {
+    json!({
+        "mediator": failure.way.mediator,
+        "via": failure.way.via,
+        "reason": failure.error.to_string(),
+    })
+}
+
+fn nobody(shown: &str, failures: &[Failure]) -> Complaint {
+    let reasons: Vec<String> = failures.iter().map(failed_way).collect();
+    let later = failures.iter().any(|failure| failure.error.is_transient());
+    let last = failures.last().map(|failure| exit_of(&failure.error));
+    let wait = failures
+        .iter()
+        .filter_map(|one| one.error.retry_after())
+        .min();
+    Complaint {
+        exit: match later {
+            true => Exit::Unreachable,
+            false => last.unwrap_or(Exit::Unreachable),
+        },
+        message: match reasons.is_empty() {
+            true => format!("none of the mediators of {shown} can be used now"),
+            false => format!(
+                "no mediator took the message for {shown}: {}",
+                reasons.join("; ")
+            ),
+        },
+        hint: match (later || reasons.is_empty(), wait) {
+            (true, Some(wait)) => format!("send it again in {} s", wait.as_secs().max(1)),
+            (true, None) => "send it again later; `atcomm check` tells more".to_owned(),
+            (false, _) => "`atcomm check` tells more about your own mediators".to_owned(),
+        },
+    }
+}
+
+/// Forgets what no relay will report any more.
+fn forget_old(mailing: &Mailing) -> Result<(), Complaint> {
+    let now = mailing.desk.clock.now();
+    for sent in mailing.drawer.sent::<Sent>()? {
+        if !sent.is_open(now) && now.since(sent.at) > crate::client::KEPT {
+            mailing.drawer.forget_sent(&sent.id)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! What changes about a contact: keys that vouch for each other and keys that do not, handles that
+//! move, and whose a message is while all that goes on.
+
+use atcomm::client::succession::statement;
+use atcomm::client::{
+    Attribution, Claim, DirectoryClient, Doubt, MessagingKey, Pin, Recipients, fingerprint,
+};
+use atcomm::clock::Clock;
+use atcomm::identity::{Identity, IdentitySettings};
+use atcomm::net::{Net, NetSettings};
+use atcomm::syntax::Origin;
+use serde_json::{Value, json};
+
+use super::Home;
+use crate::http::{RUNTIME, eventually};
+use crate::network::{Account, Network, text};
+use crate::service::{Service, Setup};
+
+/// A network with a directory that is told of everything.
+fn scene() -> (&'static Network, Service) {
+    let network = Network::multikey();
+    let service = Setup::beside(network).streams_only().start();
+    service.until_following(2);
+    (network, service)
+}
+
+fn enrolled(network: &'static Network, name: &str) -> Account {
+    network.enrolled(name, 0, json!({"mediators": [network.mediator()]}))
+}
+
+/// Publishes a key, with the word of the one before or without.
+fn publish(account: &Account, key: &MessagingKey, before: Option<&MessagingKey>) -> Value {
+    let mut record = account.made["keyPackage"].clone();
+    record["did"] = json!(key.peer.as_str());
+    record["createdAt"] = json!(Clock::system().now().to_string());
+    if let Some(before) = before {
+        let now = Clock::system().now();
+        let word = statement(before, &key.peer, &account.did(), now).expect("a statement");
+        record["succession"] = json!(word);
+    }
+    account.put_raw(record)
+}
+
+fn mint() -> MessagingKey {
+    MessagingKey::mint(Clock::system().now())
+}
+
+#[test]
+fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
+    let (network, service) = scene();
+    let alice = enrolled(network, "alice");
+    let home = Home::new(network);
+    let directory = service.url("");
+    let resolve = || {
+        home.run(&[
+            "resolve",
+            &alice.handle,
+            "--directory",
+            &directory,
+            "--json",
+        ])
+    };
+    let keys = [mint(), mint(), mint(), mint(), mint()];
+    publish(&alice, &keys[0], None);
+    assert_eq!(resolve().done().json()["contact"], "first");
+
+    publish(&alice, &keys[1], Some(&keys[0]));
+    let answer = resolve().done().json();
+    assert_eq!(answer["contact"], "vouched");
+    assert_eq!(answer["before"]["peer"], keys[0].peer.as_str());
+    assert_eq!(resolve().done().json()["contact"], "same");
+
+    // Two changes at once, bridged by what the directory has seen.
+    publish(&alice, &keys[2], Some(&keys[1]));
+    let put = publish(&alice, &keys[3], Some(&keys[2]));
+    service.until_cid(&alice.did, &put["cid"]);
+    assert_eq!(resolve().done().json()["contact"], "vouched");
+
+    // Nobody's word.
+    publish(&alice, &keys[4], None);
+    for _ in 0..2 {
+        let said = resolve();
+        let accept = format!("atcomm contacts accept {}", alice.did);
+        said.failed(3, "has changed", &accept);
+        let answer = said.json();
+        assert_eq!(answer["contact"], "changed");
+        assert!(answer["hold"].is_string(), "{answer}");
+        let contact = home.json(&["contacts", "show", &alice.did]);
+        assert_eq!(contact["peer"], keys[3].peer.as_str());
+        assert_eq!(contact["changed"]["peer"], keys[4].peer.as_str());
+    }
+    let said = home.run(&["contacts"]).done();
+    assert!(said.out.contains("NEW KEY"), "{said:?}");
+
+    // Another one in its place, before that one is accepted.
+    let sixth = mint();
+    publish(&alice, &sixth, None);
+    let accept = [
+        "contacts",
+        "accept",
+        &alice.handle,
+        "--directory",
+        &directory,
+    ];
+    let said = home.run(&accept);
+    said.failed(3, &fingerprint(sixth.peer.as_str()), "accept again");
+    let said = home.run(&accept).done();
+    assert!(said.out.contains("the new key is accepted"), "{said:?}");
+    assert_eq!(resolve().done().json()["contact"], "same");
+    let contact = home.json(&["contacts", "show", &alice.did]);
+    assert_eq!(contact["peer"], sixth.peer.as_str());
+    assert_eq!(contact["previous"]["peer"], keys[3].peer.as_str());
+    assert_eq!(contact.get("changed"), None);
+    let said = home.run(&accept).done();
+    assert!(said.out.contains("nothing waited"), "{said:?}");
+}
+
+#[test]
+fn a_handle_that_names_somebody_else_is_not_followed() {
+    let (network, service) = scene();
+    let (alice, mallory) = (enrolled(network, "alice"), enrolled(network, "mallory"));
+    let home = Home::new(network);
+    let directory = service.url("");
+    let resolve = |actor: &str| home.run(&["resolve", actor, "--directory", &directory, "--json"]);
+    resolve(&alice.handle).done();
+    let other = format!("{}.pds0.test", network.name("gone"));
+    alice.op("account.rename", json!({"handle": other}));
+    mallory.op("account.rename", json!({"handle": alice.handle}));
+    let said = eventually("the handle has moved", || {
+        let said = resolve(&alice.handle);
+        (said.code == Some(3)).then_some(said)
+    });
+    said.failed(
+        3,
+        &format!("now names the account {}", mallory.did),
+        "by another way",
+    );
+    assert!(
+        said.json()["warnings"].to_string().contains("handleMoved"),
+        "{said:?}"
+    );
+    // Still so, also once the other account is remembered.
+    assert_eq!(resolve(&alice.handle).code, Some(3));
+    let said = home.run(&[
+        "contacts",
+        "accept",
+        &alice.handle,
+        "--directory",
+        &directory,
+    ]);
+    assert!(said.done().out.contains("accepted as this account's"));
+    assert_eq!(resolve(&alice.handle).done().json()["did"], *mallory.did);
+    // The account is known by its DID, and by its new handle.
+    let answer = resolve(&alice.did).done().json();
+    assert_eq!(
+        (&answer["contact"], &answer["handle"]),
+        (&json!("same"), &json!(other))
+    );
+}
+
+/// A reader of messages.
+struct Reader {
+    net: Net,
+    identity: Identity,
+    directory: Origin,
+    reader: Account,
+    pins: Vec<Pin>,
+}
+
+impl Reader {
+    fn new(network: &'static Network, directory: &str) -> Self {
+        let clock = Clock::system();
+        let settings = NetSettings {
+            development: true,
+            name_server: Some(network.name_server().parse().expect("an address")),
+            host_rate: 1000,
+            host_burst: 1000,
+            ..NetSettings::default()
+        };
+        let _runtime = RUNTIME.enter();
+        let net = Net::bind(settings, clock.clone()).expect("a network");
+        let identity = IdentitySettings {
+            plc_url: Origin::parse(network.plc()).expect("an origin"),
+            ..IdentitySettings::default()
+        };
+        Self {
+            identity: Identity::bind(net.clone(), identity, clock),
+            net,
+            directory: Origin::parse(directory).expect("an origin"),
+            reader: network.account("reader", 1),
+            pins: Vec::new(),
+        }
+    }
+
+    /// Whose a message is that somebody wrote with this key in the account's name, as one who
+    /// has not looked lately.
+    fn attribute(&mut self, account: &Account, writer: &str) -> Attribution {
+        let claim = Claim {
+            writer: Some(writer.to_owned()),
+            sender: Some(account.did.clone()),
+            recipient: Some(self.reader.did.clone()),
+            reader: self.reader.did(),
+        };
+        let directory = DirectoryClient::named(self.net.clone(), self.directory.clone());
+        let (net, identity) = (self.net.clone(), self.identity.clone());
+        let anew = Recipients::new(net, identity, Clock::system(), Some(directory));
+        let found = RUNTIME.block_on(anew.attribute(&claim, &self.pins));
+        if let Some(pin) = found.pin {
+            self.pins.retain(|known| known.account != pin.account);
+            self.pins.push(pin);
+        }
+        found.attribution
+    }
+}
+
+#[test]
+fn whose_a_message_is() {
+    let (network, service) = scene();
+    let alice = enrolled(network, "alice");
+    let mut reader = Reader::new(network, &service.url(""));
+    let [first, second, third, other] = [mint(), mint(), mint(), mint()];
+    let put = publish(&alice, &first, None);
+    service.until_cid(&alice.did, &put["cid"]);
+    let by = |reader: &mut Reader, key: &MessagingKey| reader.attribute(&alice, key.peer.as_str());
+    // Not remembered for a stranger's claim.
+    let found = by(&mut reader, &other);
+    assert!(
+        matches!(
+            found,
+            Attribution::Mismatch {
+                replaced_at: None,
+                ..
+            }
+        ),
+        "{found:?}"
+    );
+    assert_eq!(reader.pins, []);
+    let found = by(&mut reader, &first);
+    let Attribution::Verified {
+        account,
+        handle,
+        unaccepted,
+    } = found
+    else {
+        panic!("{found:?}")
+    };
+    assert_eq!((account.as_str(), unaccepted), (&*alice.did, false));
+    assert_eq!(handle.expect("a handle").as_str(), alice.handle);
+    assert_eq!(reader.pins.len(), 1);
+
+    // Just rotated: neither the new key nor the one before looks like fraud.
+    let put = publish(&alice, &second, Some(&first));
+    assert!(matches!(
+        by(&mut reader, &second),
+        Attribution::Verified {
+            unaccepted: false,
+            ..
+        }
+    ));
+    let found = by(&mut reader, &first);
+    assert!(
+        matches!(found, Attribution::VerifiedPrevious { .. }),
+        "{found:?}"
+    );
+    assert!(matches!(
+        by(&mut reader, &other),
+        Attribution::Mismatch { .. }
+    ));
+
+    // So it is for who has never met her, by the proofs that the directory has kept.
+    service.until_cid(&alice.did, &put["cid"]);
+    let mut stranger = Reader::new(network, &service.url(""));
+    let found = by(&mut stranger, &first);
+    assert!(
+        matches!(found, Attribution::VerifiedPrevious { .. }),
+        "{found:?}"
+    );
+
+    // Without the word of the key before.
+    publish(&alice, &third, None);
+    assert!(matches!(
+        by(&mut reader, &third),
+        Attribution::Verified {
+            unaccepted: true,
+            ..
+        }
+    ));
+    let found = by(&mut reader, &second);
+    assert!(
+        matches!(found, Attribution::VerifiedPrevious { .. }),
+        "{found:?}"
+    );
+
+    alice.delete_record();
+    let found = by(&mut reader, &third);
+    assert!(matches!(found, Attribution::Revoked { .. }), "{found:?}");
+    publish(&alice, &third, None);
+    alice.op("account.deactivate", json!({}));
+    let found = by(&mut reader, &third);
+    let Attribution::Unverified { reason, .. } = found else {
+        panic!("{found:?}")
+    };
+    assert_eq!(reason, Doubt::Inactive);
+
+    // A claim on somebody who cannot be asked is neither true nor false.
+    let away = enrolled(network, "away");
+    let peer = text(&away.made, "/peer/did").to_owned();
+    crate::answers::move_services(&away, "http://localhost:1025");
+    let mut alone = Reader::new(network, "http://localhost:1025");
+    let found = alone.attribute(&away, &peer);
+    let Attribution::Unverified { reason, .. } = found else {
+        panic!("{found:?}")
+    };
+    assert_eq!(reason, Doubt::Unreachable);
+}

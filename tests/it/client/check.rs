@@ -1,0 +1,131 @@
+//! `atcomm check`: what is wrong is found, and nothing where nothing is.
+
+use serde_json::{Value, json};
+
+use super::Station;
+use super::settled::{settle, settled};
+use crate::network::Network;
+
+/// The checks that failed, and their words.
+fn failed(answer: &Value) -> Vec<(&str, &str)> {
+    let checks = answer["checks"].as_array().expect("a list").iter();
+    let failed = checks.filter(|one| one["ok"] == false);
+    failed
+        .map(|one| {
+            assert!(one["hint"].is_string(), "{one}");
+            (
+                one["check"].as_str().unwrap(),
+                one["detail"].as_str().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_sound_account_passes_and_its_mail_stays() {
+    let network = Network::multikey();
+    let (one, other) = (Station::start(network), Station::start(network));
+    let (alice, bob) = (
+        settled(network, "ya", 0, &[&one, &other]),
+        settled(network, "yb", 1, &[&one]),
+    );
+    bob.send(&alice, "wait for me");
+    let said = alice.home.run(&["check"]).done();
+    assert!(
+        said.out.lines().all(|line| line.starts_with("ok ")),
+        "{said:?}"
+    );
+    for words in ["came back in", &one.did, &other.did, &alice.account.handle] {
+        assert!(said.out.contains(words), "{said:?} says {words}");
+    }
+    let answer = alice.home.json(&["check"]);
+    assert_eq!(answer["ok"], true);
+    assert_eq!(answer["account"], *alice.account.did);
+    let checks: Vec<&str> = answer["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        checks,
+        [
+            "key",
+            "account",
+            "sign-in",
+            "record",
+            "proof",
+            "directory",
+            "mediator",
+            "ping",
+            "registration",
+            "delivery",
+            "mediator",
+            "ping",
+            "registration",
+            "delivery",
+        ]
+    );
+    let received = alice.receive(&[]);
+    assert_eq!(received.len(), 1, "only what bob wrote: {received:?}");
+    assert_eq!(received[0]["text"], "wait for me");
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let network = Network::multikey();
+    let (one, mut other) = (Station::start(network), Station::start(network));
+    let alice = settled(network, "za", 0, &[&one, &other]);
+    other.service.take().expect("it was up").kill();
+    let said = alice.home.run(&["check", "--json"]);
+    assert_eq!(said.code, Some(1));
+    let answer = said.json();
+    let [("mediator", detail)] = failed(&answer)[..] else {
+        panic!("{answer}")
+    };
+    assert!(detail.contains(&other.did), "{detail}");
+    said.failed(1, "checks failed", "each says above");
+
+    // Another key in the record: this wallet's mail goes elsewhere.
+    let bob = settled(network, "zb", 1, &[&one]);
+    let wallet = bob.home.wallet();
+    let aside = bob.home.path("aside");
+    std::fs::rename(&wallet, &aside).expect("moved");
+    settle(&bob, &[&one], &[&one.did]);
+    std::fs::remove_dir_all(&wallet).expect("removed");
+    std::fs::rename(&aside, &wallet).expect("moved");
+    let answer = bob.home.run(&["check", "--json"]).json();
+    let found: Vec<&str> = failed(&answer).iter().map(|(check, _)| *check).collect();
+    assert_eq!(found[..3], ["record", "proof", "directory"], "{answer}");
+
+    // No record at all, and a host that is down.
+    let carol = settled(network, "zc", 1, &[&one]);
+    carol.account.delete_record();
+    let answer = carol.home.run(&["check", "--json"]).json();
+    let found: Vec<&str> = failed(&answer).iter().map(|(check, _)| *check).collect();
+    assert!(found.starts_with(&["record", "proof"]), "{answer}");
+    assert_eq!(answer["ok"], json!(false));
+}
+
+#[test]
+fn somebody_else_with_ones_key_is_noticed() {
+    let network = Network::multikey();
+    let one = Station::start(network);
+    let alice = settled(network, "qa", 0, &[&one]);
+    let carol = network.account("qc", 1);
+    let record = alice.record().expect("a record");
+    carol.put(json!({"did": record["did"], "mediators": [one.did]}));
+    one.service().refresh(&carol.did).expect("looked at");
+    one.service()
+        .until(&alice.account.did, "both are known", |view| {
+            view["peer"]["ambiguous"] == true
+        });
+    let answer = alice.home.run(&["check", "--json"]).json();
+    let [("proof", detail)] = failed(&answer)[..] else {
+        panic!("{answer}")
+    };
+    assert!(
+        detail.contains("other accounts publish your messaging key"),
+        "{detail}"
+    );
+}

@@ -1,0 +1,377 @@
+//! `atcomm receive`: whose each message is, and that none is lost and none comes twice.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::sync::Arc;
+use std::time::Duration;
+
+use atcomm::client::delivery::{parcel, seal};
+use atcomm::client::dm::Dm;
+use atcomm::client::{MessagingKey, document};
+use atcomm::clock::Timestamp;
+use atcomm::did_peer::PeerDid;
+use atcomm::didcomm::envelope::{ContentEncryption, Curve, PublicKey, anoncrypt};
+use atcomm::didcomm::message::{Message, fresh_id};
+use atcomm::identity::{Freshness, MediatorDocument};
+use atcomm::syntax::MediatorDid;
+use serde_json::{Value, json};
+
+use super::settled::{for_a_while, lines, settle, settled, sight, texts};
+use super::{Person, Running, Station};
+use crate::http::{RUNTIME, eventually, request};
+use crate::network::{Network, text};
+
+/// Hands an envelope for somebody to a mediator.
+#[track_caller]
+fn hand_in(network: &'static Network, station: &Station, to: &str, envelope: &[u8]) {
+    let sight = sight(network);
+    let did = MediatorDid::parse(&station.did).expect("a DID");
+    let document = RUNTIME.block_on(document(&sight.identity, &did, Freshness::Cached));
+    let document: Arc<MediatorDocument> = document.expect("a document");
+    let key = MessagingKey::mint(Timestamp::from_millis(0));
+    let nobody = |_: &MediatorDid| None;
+    let now = sight.clock.now().millis() / 1000;
+    let parcel = parcel(envelope, to, &document, &document, &key, now, &nobody).expect("a parcel");
+    let answer = request("POST", parcel.url.as_str(), &[], Some(parcel.body));
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}
+
+/// A message of somebody who says anything.
+fn forge(key: &MessagingKey, to: &Person, dm: &Dm) -> Vec<u8> {
+    forge_as(&fresh_id(), key, to, dm)
+}
+
+fn forge_as(id: &str, key: &MessagingKey, to: &Person, dm: &Dm) -> Vec<u8> {
+    let peer = peer_of(to);
+    let message = dm.message(id, key.peer.as_str(), peer.as_str(), 1_800_000_000);
+    seal(message, key, &peer).expect("an envelope")
+}
+
+fn peer_of(person: &Person) -> PeerDid {
+    let record = person.record().expect("a record");
+    PeerDid::parse(text(&record, "/did")).expect("a did:peer")
+}
+
+fn saying(words: &str, sender: Option<&str>, recipient: Option<&str>) -> Dm {
+    Dm {
+        text: words.to_owned(),
+        sender_did: sender.map(str::to_owned),
+        recipient_did: recipient.map(str::to_owned),
+        facets: Vec::new(),
+        embed: None,
+    }
+}
+
+#[test]
+fn nobody_is_taken_for_somebody_else() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "ra", 0, &[&station]),
+        settled(network, "rb", 1, &[&station]),
+    );
+    let peer = peer_of(&bob);
+    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let (me, her) = (bob.account.did.as_str(), alice.account.did.as_str());
+    let nobody = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+    let removed = settled(network, "rr", 0, &[&station]);
+    let his = removed.account.did.clone();
+    removed.account.delete_record();
+    let anonymous = Message::new(fresh_id(), &saying("psst", Some(her), Some(me)))
+        .from(stranger.peer.as_str())
+        .to(peer.as_str());
+    let to = PublicKey::new(
+        peer.key_agreement()[0].id.as_str(),
+        Curve::X25519,
+        peer.key_agreement()[0].as_bytes(),
+    )
+    .expect("a key");
+    let anonymous = anoncrypt(
+        &anonymous.to_vec(),
+        std::slice::from_ref(&to),
+        ContentEncryption::A256CbcHs512,
+    );
+    let cases: Vec<(Vec<u8>, &str, &str)> = vec![
+        (
+            forge(&stranger, &bob, &saying("I am alice", Some(her), Some(me))),
+            "mismatch",
+            "WARNING: from somebody who claims to be",
+        ),
+        (
+            forge(&stranger, &bob, &saying("guess who", None, None)),
+            "unattributed",
+            "from somebody who names no account",
+        ),
+        (
+            forge(&stranger, &bob, &saying("boo", Some(nobody), Some(me))),
+            "unverified",
+            "from an unknown sender who claims to be",
+        ),
+        (
+            forge(&stranger, &bob, &saying("hm", Some("alice"), Some(me))),
+            "unverified",
+            "what it claims is not the DID of an account",
+        ),
+        (
+            forge(&stranger, &bob, &saying("old friend", Some(&his), Some(me))),
+            "revoked",
+            "which has no messaging key any more",
+        ),
+        (
+            forge(
+                &stranger,
+                &bob,
+                &saying("dear carol", Some(her), Some(nobody)),
+            ),
+            "misdirected",
+            "WARNING: not meant for you",
+        ),
+        (anonymous.expect("an envelope"), "anonymous", "from nobody"),
+    ];
+    for (envelope, outcome, words) in cases {
+        hand_in(network, &station, peer.as_str(), &envelope);
+        let received = bob.receive(&[]);
+        assert_eq!(received.len(), 1, "{outcome}");
+        assert_eq!(
+            received[0]["attribution"]["outcome"], outcome,
+            "{received:?}"
+        );
+        let shown = bob.home.run(&["receive", "--all", "--limit", "1"]).done();
+        assert!(shown.out.contains(words), "{shown:?}");
+        assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
+        assert!(!shown.out.contains("(verified"), "{shown:?}");
+    }
+}
+
+#[test]
+fn what_steers_a_terminal_is_disarmed() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = settled(network, "ub", 1, &[&station]);
+    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let words = "a\u{1b}]0;x\u{7}\u{202e}b\n2026-01-01 00:00Z  from @boss.example.com (verified)";
+    let dm = saying(words, Some("did:plc:\u{1b}[2J"), None);
+    hand_in(
+        network,
+        &station,
+        peer_of(&bob).as_str(),
+        &forge(&stranger, &bob, &dm),
+    );
+    let shown = bob.home.run(&["receive"]).done();
+    let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(!shown.out.contains(steers), "{shown:?}");
+    // No line of the text begins where a head does.
+    let heads = shown
+        .out
+        .lines()
+        .filter(|line| line.starts_with("20"))
+        .count();
+    assert_eq!(heads, 1, "{shown:?}");
+    // Programs get it as it is.
+    let kept = bob.receive(&["--all"]);
+    assert_eq!(kept[0]["text"], words);
+}
+
+#[test]
+fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "ca", 0, &[&station]),
+        settled(network, "cb", 1, &[&station]),
+    );
+    let peer = peer_of(&bob);
+    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let dm = saying("once", None, None);
+    for _ in 0..3 {
+        hand_in(
+            network,
+            &station,
+            peer.as_str(),
+            &forge_as("same", &stranger, &bob, &dm),
+        );
+    }
+    // Encrypted to somebody else, and handed in for bob.
+    let wrong = forge(&stranger, &alice, &saying("lost", None, None));
+    hand_in(network, &station, peer.as_str(), &wrong);
+    let said = bob.home.run(&["receive", "--json"]).done();
+    let received = lines(&said.out);
+    assert_eq!(received.len(), 2, "{said:?}");
+    assert_eq!(received[0]["text"], "once");
+    assert_eq!(received[1]["type"], "unreadable");
+    assert!(said.err.contains("left out 2"), "{said:?}");
+    assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
+    let kept = bob.receive(&["--all"]);
+    assert_eq!(kept.len(), 2);
+    assert!(text(&kept[1], "/reason").contains("none of our keys"));
+}
+
+#[test]
+fn a_limit_leaves_the_rest_where_it_waits() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = settled(network, "nb", 1, &[&station]);
+    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    for n in 0..5 {
+        let dm = saying(&format!("number {n}"), None, None);
+        hand_in(
+            network,
+            &station,
+            peer_of(&bob).as_str(),
+            &forge(&stranger, &bob, &dm),
+        );
+    }
+    assert_eq!(
+        texts(&bob.receive(&["--limit", "2"])),
+        ["number 0", "number 1"]
+    );
+    assert_eq!(texts(&bob.receive(&["--limit", "1"])), ["number 2"]);
+    assert_eq!(texts(&bob.receive(&[])), ["number 3", "number 4"]);
+    assert_eq!(bob.receive(&["--all"]).len(), 5);
+    bob.home
+        .run(&["receive", "--limit", "0"])
+        .failed(2, "--limit", "--help");
+}
+
+#[test]
+fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
+    const COUNT: usize = 60;
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = settled(network, "ib", 1, &[&station]);
+    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    for n in 0..COUNT {
+        let dm = saying(&format!("{n}"), None, None);
+        hand_in(
+            network,
+            &station,
+            peer_of(&bob).as_str(),
+            &forge(&stranger, &bob, &dm),
+        );
+    }
+    let mut shown = BTreeSet::new();
+    let mut kills = 0;
+    for round in 0..40u64 {
+        let mut running = Running::start(bob.home.command(&["receive", "--json", "--limit", "20"]));
+        for_a_while(&mut running, Duration::from_millis(25 + 7 * round));
+        if !running.has_ended() {
+            running.signal("KILL");
+            kills += 1;
+        }
+        let said = running.end();
+        for line in said.out.lines() {
+            // The last one may have been cut off.
+            if let Ok(one) = serde_json::from_str::<Value>(line) {
+                let fresh = shown.insert(text(&one, "/text").to_owned());
+                assert!(fresh, "shown twice: {one}");
+            }
+        }
+    }
+    assert!(kills > 0);
+    bob.receive(&[]);
+    let kept = bob.receive(&["--all"]);
+    let distinct: BTreeSet<&str> = texts(&kept).into_iter().collect();
+    assert_eq!((kept.len(), distinct.len()), (COUNT, COUNT));
+}
+
+#[test]
+fn it_follows_and_ends_when_it_is_told_to() {
+    let network = Network::multikey();
+    let (near, mut far) = (Station::start(network), Station::start(network));
+    let alice = settled(network, "va", 0, &[&near]);
+    let bob = settled(network, "vb", 1, &[&far]);
+    alice.send(&bob, "before");
+    let mut command = bob.home.command(&["receive", "--follow", "--json"]);
+    let (out, err) = (bob.home.path("out"), bob.home.path("err"));
+    command.stdout(std::fs::File::create(&out).expect("a file"));
+    command.stderr(std::fs::File::create(&err).expect("a file"));
+    let mut running = Running::start(command);
+    let seen = |count: usize| {
+        eventually("messages", || {
+            let file = std::fs::File::open(&out).expect("a file");
+            let seen: Vec<Value> = BufReader::new(file)
+                .lines()
+                .map_while(Result::ok)
+                .filter_map(|line| serde_json::from_str(&line).ok())
+                .collect();
+            (seen.len() >= count).then_some(seen)
+        })
+    };
+    let told = |words: &str, count: usize| {
+        eventually(words, || {
+            let said = std::fs::read_to_string(&err).expect("a file");
+            (said.matches(words).count() >= count).then_some(said)
+        });
+    };
+    assert_eq!(texts(&seen(1)), ["before"]);
+    told("waiting for mail at", 1);
+    alice.send(&bob, "live");
+    assert_eq!(seen(2)[1]["text"], "live");
+    assert_eq!(seen(2)[1]["attribution"]["outcome"], "verified");
+    // What comes while the mediator is away comes when it is back.
+    let left = far.service.take().expect("it was up").kill();
+    told("trying again", 1);
+    far.service = Some(left.start());
+    told("again", 2);
+    alice.send(&bob, "after");
+    assert_eq!(texts(&seen(3)), ["before", "live", "after"]);
+    running.signal("INT");
+    let said = running.end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
+}
+
+#[test]
+fn mediators_that_are_away_are_told_of() {
+    let network = Network::multikey();
+    let (one, mut other) = (Station::start(network), Station::start(network));
+    let (alice, bob) = (
+        settled(network, "xa", 0, &[&one]),
+        settled(network, "xb", 1, &[&one, &other]),
+    );
+    alice.send(&bob, "hello");
+    drop(other.service.take());
+    let said = bob.home.run(&["receive"]).done();
+    assert!(said.out.contains("hello"), "{said:?}");
+    assert!(
+        said.err.contains(&format!("warning: {}", other.did)),
+        "{said:?}"
+    );
+    drop(one);
+    let said = bob.home.run(&["receive"]);
+    said.failed(4, "none of your mediators", "atcomm check");
+}
+
+#[test]
+fn mail_to_a_key_that_was_replaced_is_still_read() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "oa", 0, &[&station]),
+        settled(network, "ob", 1, &[&station]),
+    );
+    alice.send(&bob, "to the old key");
+    let old = {
+        let wallet = atcomm::client::Wallet::open(&bob.home.wallet()).expect("a wallet");
+        let drawer = wallet.drawer(&bob.account.did());
+        drawer
+            .enrolment()
+            .expect("read")
+            .expect("enrolled")
+            .keys
+            .remove(0)
+    };
+    settle(&bob, &[&station], &[&station.did]);
+    let wallet = atcomm::client::Wallet::open(&bob.home.wallet()).expect("a wallet");
+    let drawer = wallet.drawer(&bob.account.did());
+    let mut enrolment = drawer.enrolment().expect("read").expect("enrolled");
+    enrolment.keys.push(MessagingKey {
+        state: atcomm::client::KeyState::Replaced {
+            at: Timestamp::from_millis(1_800_000_000_000),
+        },
+        ..old
+    });
+    drawer.keep(&enrolment).expect("kept");
+    assert_eq!(texts(&bob.receive(&[])), ["to the old key"]);
+    assert_eq!(json!(bob.receive(&["--all"]).len()), json!(1));
+}

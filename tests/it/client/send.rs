@@ -1,0 +1,328 @@
+//! `atcomm send`: to whom it writes, by which way, and when it does not.
+
+use serde_json::json;
+
+use super::settled::{settle, settled, texts};
+use super::{Person, Station};
+use crate::network::{Network, text};
+
+#[test]
+fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
+    let network = Network::multikey();
+    let (near, far) = (Station::start(network), Station::start(network));
+    let alice = settled(network, "sa", 0, &[&near]);
+    let bob = settled(network, "sb", 1, &[&far]);
+    let said = alice.send(&bob, "grüß dich");
+    let relays = format!(
+        "sent to @{}: {} relays it to {}",
+        bob.account.handle, near.did, far.did
+    );
+    assert_eq!(said.out.trim(), relays);
+    assert_eq!(said.err, "");
+    let received = bob.collect(1);
+    let message = &received[0];
+    assert_eq!(message["text"], "grüß dich");
+    assert_eq!(message["attribution"]["outcome"], "verified");
+    assert_eq!(message["attribution"]["handle"], *alice.account.handle);
+    assert_eq!(message["attribution"]["account"], *alice.account.did);
+    // It is fetched once.
+    assert_eq!(bob.receive(&[]), Vec::<serde_json::Value>::new());
+    // And back, from standard input, to a handle with its @.
+    let to = format!("@{}", alice.account.handle);
+    let answer = bob
+        .home
+        .run_with(&["send", &to, "--json"], "dich auch\n")
+        .done()
+        .json();
+    assert_eq!(
+        (text(&answer, "/via"), text(&answer, "/mediator")),
+        (&*far.did, &*near.did)
+    );
+    assert_eq!(answer["to"], *alice.account.did);
+    assert_eq!(answer["reachable"], true);
+    assert_eq!(answer["failed"], json!([]));
+    let received = alice.collect(1);
+    assert_eq!(texts(&received), ["dich auch"]);
+    assert_eq!(received[0]["id"], answer["id"]);
+    // For people.
+    alice.send(&bob, "noch\neins");
+    let said = crate::http::eventually("mail", || {
+        let said = bob.home.run(&["receive"]).done();
+        (!said.out.is_empty()).then_some(said)
+    });
+    let head = format!(
+        "Z  from @{} (verified)\n  noch\n  eins\n\n",
+        alice.account.handle
+    );
+    assert!(said.out.ends_with(&head), "{said:?}");
+}
+
+#[test]
+fn a_mediator_of_both_has_it_at_once() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "ta", 0, &[&both]),
+        settled(network, "tb", 1, &[&both]),
+    );
+    let said = alice.send(&bob, "hello");
+    let has_it = format!("sent to @{}: {} has it", bob.account.handle, both.did);
+    assert_eq!(said.out.trim(), has_it);
+    assert_eq!(texts(&bob.receive(&[])), ["hello"]);
+    // Nothing is remembered of what no relay has.
+    let sent = alice
+        .home
+        .files()
+        .iter()
+        .filter(|(path, _)| path.parent().is_some_and(|p| p.ends_with("sent")))
+        .count();
+    assert_eq!(sent, 0);
+    assert!(alice.home.files().iter().all(|(_, mode)| *mode == 0o600));
+}
+
+#[test]
+fn links_mentions_and_records_are_pointed_at() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "fa", 0, &[&both]),
+        settled(network, "fb", 1, &[&both]),
+    );
+    alice.account.write_note("first");
+    let words = format!(
+        "ä @{} @nobody.pds0.test https://example.com/x.",
+        bob.account.handle
+    );
+    let uri = format!("at://{}/at.example.note/first", alice.account.handle);
+    alice
+        .home
+        .run(&["send", &bob.account.did, &words, "--embed", &uri])
+        .done();
+    let received = bob.receive(&[]);
+    let message = &received[0];
+    assert_eq!(message["text"], *words);
+    let facets = message["facets"].as_array().expect("facets");
+    let at = |index: usize| {
+        let slice = &facets[index]["index"];
+        let number = |name: &str| usize::try_from(slice[name].as_u64().unwrap()).unwrap();
+        &words[number("byteStart")..number("byteEnd")]
+    };
+    assert_eq!(facets.len(), 2, "{message}");
+    assert_eq!(at(0), format!("@{}", bob.account.handle));
+    assert_eq!(facets[0]["features"][0]["did"], *bob.account.did);
+    assert_eq!(at(1), "https://example.com/x");
+    assert_eq!(facets[1]["features"][0]["uri"], "https://example.com/x");
+    let embedded = format!("at://{}/at.example.note/first", alice.account.did);
+    assert_eq!(message["embed"]["uri"], *embedded);
+    assert!(text(message, "/embed/cid").starts_with("bafy"));
+    // A record that is not there stops it before anything is sent.
+    let missing = format!("at://{}/at.example.note/none", alice.account.did);
+    let said = alice
+        .home
+        .run(&["send", &bob.account.did, "x", "--embed", &missing]);
+    said.failed(1, "there is no such record", "nothing was sent");
+    let said = alice
+        .home
+        .run(&["send", &bob.account.did, "x", "--embed", "https://x"]);
+    said.failed(2, "at://ACCOUNT/COLLECTION/KEY", "nothing was sent");
+    assert_eq!(bob.receive(&[]), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn texts_that_are_too_long_are_not_sent() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let alice = settled(network, "la", 0, &[&both]);
+    let me = alice.account.handle.as_str();
+    let said = alice.home.run_with(&["send", me, "-"], &"x".repeat(1001));
+    said.failed(
+        2,
+        "the text has 1001 characters, more than 1000",
+        "nothing was sent",
+    );
+    let long = "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}".repeat(600);
+    let said = alice.home.run_with(&["send", me], &long);
+    said.failed(2, "more than 10000", "nothing was sent");
+    for empty in ["", " ", "\n"] {
+        let said = alice.home.run_with(&["send", me], empty);
+        said.failed(2, "the text is empty", "nothing was sent");
+    }
+    let said = alice.home.run(&["send", "not a handle", "x"]);
+    said.failed(2, "neither a handle nor a DID", "alice.example.com");
+}
+
+#[test]
+fn whoever_cannot_be_written_to_is_told_apart() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let alice = settled(network, "wa", 0, &[&both]);
+    let send = |to: &str| alice.home.run(&["send", to, "hello"]);
+    send("nobody.pds1.test").failed(1, "nobody.pds1.test", "how the handle is written");
+    let plain = network.account("wp", 1);
+    send(&plain.handle).failed(1, "has no key package", "once its owner has enrolled");
+    let invalid = network.account("wi", 1);
+    invalid.put_raw(json!({"$type": "at.didcomm.keyPackage", "did": "did:peer:2.x"}));
+    send(&invalid.handle).failed(1, "is not valid", "publish a valid one");
+    let gone = settled(network, "wg", 1, &[&both]);
+    gone.account.op("account.deactivate", json!({}));
+    send(&gone.account.did).failed(1, "not active", "active again");
+    // Nobody is enrolled from an empty wallet.
+    let empty = Person::new(network, "we", 0);
+    let said = empty.home.run(&["send", &alice.account.handle, "x"]);
+    said.failed(2, "there is no account in the wallet", "atcomm enroll");
+}
+
+#[test]
+fn a_changed_key_stops_it() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "ka", 0, &[&both]),
+        settled(network, "kb", 1, &[&both]),
+    );
+    alice.send(&bob, "hello");
+    // Another key, by who has the account and not the key before.
+    settle(&bob, &[&both], &[&both.did]);
+    let said = alice.home.run(&["send", &bob.account.handle, "secret"]);
+    let accept = format!("atcomm contacts accept {}", bob.account.did);
+    said.failed(3, "has changed", &accept);
+    // And again: nothing was accepted by asking.
+    let said = alice.home.run(&["send", &bob.account.handle, "secret"]);
+    said.failed(3, "has changed", &accept);
+    // What bob writes is verified, and not the key that alice knows.
+    bob.send(&alice, "it is me");
+    let received = alice.receive(&[]);
+    assert_eq!(received[0]["attribution"]["outcome"], "verified");
+    assert_eq!(received[0]["attribution"]["unaccepted"], true);
+}
+
+#[test]
+fn a_key_of_several_accounts_is_warned_about() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "ma", 0, &[&both]),
+        settled(network, "mb", 1, &[&both]),
+    );
+    // carol publishes bob's key as her own.
+    let carol = network.account("mc", 0);
+    let record = bob.record().expect("a record");
+    carol.put(json!({"did": record["did"], "mediators": [both.did]}));
+    both.service().refresh(&carol.did).expect("looked at");
+    both.service().until(&carol.did, "both are known", |view| {
+        view["peer"]["ambiguous"] == true
+    });
+    let said = alice.home.run(&["send", &carol.handle, "for carol"]);
+    said.failed(
+        3,
+        "other accounts publish the same messaging key",
+        "--anyway",
+    );
+    let said = alice
+        .home
+        .run(&["send", &carol.handle, "for carol", "--anyway"])
+        .done();
+    assert!(said.err.contains("warning: "), "{said:?}");
+    let received = bob.receive(&[]);
+    assert_eq!(received[0]["attribution"]["outcome"], "misdirected");
+    assert_eq!(received[0]["attribution"]["meant"], *carol.did);
+    let shown = bob.home.run(&["receive", "--all"]).done();
+    assert!(
+        shown.out.contains("WARNING: not meant for you"),
+        "{shown:?}"
+    );
+    assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
+}
+
+#[test]
+fn it_says_who_has_it_when_mediators_are_down() {
+    let network = Network::multikey();
+    let (near, mut far) = (Station::start(network), Station::start(network));
+    let spare = Station::start(network);
+    let alice = settled(network, "da", 0, &[&near]);
+    let bob = settled(network, "db", 1, &[&far]);
+    let carl = settled(network, "dc", 1, &[&far, &spare]);
+    alice.send(&bob, "hello");
+    bob.collect(1);
+    far.service.take().expect("it was up").kill();
+    // The second mediator of somebody who has one.
+    let said = alice.home.run(&["send", &carl.account.handle, "x"]).done();
+    assert!(
+        said.out.contains(&format!("relays it to {}", spare.did)),
+        "{said:?}"
+    );
+    // The only one: the relay keeps it.
+    let dave = Person::new(network, "dd", 1);
+    settle(&dave, &[&spare], &[&far.did]);
+    let said = alice.home.run(&["send", &dave.account.handle, "x"]).done();
+    assert!(
+        said.out.contains(&format!("relays it to {}", far.did)),
+        "{said:?}"
+    );
+    assert!(said.out.contains("does not answer now"), "{said:?}");
+    // Of somebody who is known, the directory's word about that is enough: asking again would show
+    // the mediator who writes.
+    let said = alice.send(&bob, "x");
+    assert!(
+        said.out.contains(&format!("relays it to {}", far.did)),
+        "{said:?}"
+    );
+    // And without one's own mediator nothing leaves.
+    drop(near);
+    let said = alice
+        .home
+        .run(&["send", &bob.account.did, "x", "--directory", &spare.url]);
+    said.failed(4, "no mediator took the message", "later");
+}
+
+#[test]
+fn a_relay_that_gives_up_leads_to_the_next_mediator() {
+    let network = Network::multikey();
+    let near = Station::start_as(network, |setup| {
+        setup
+            .set("mediator.relay.give_up", json!("1s"))
+            .set("mediator.relay.longest_pause", json!("300ms"))
+    });
+    let far = Station::start(network);
+    let alice = settled(network, "ga", 0, &[&near]);
+    // The first of bob's mediators answers, and takes nothing.
+    let (deaf, _) = network.site();
+    let did = {
+        let (url, did) = network.site();
+        network.serve_mediator(&did, &url, &format!("{deaf}/nothing"));
+        did
+    };
+    let bob = Person::new(network, "gb", 1);
+    settle(&bob, &[&far], &[&did, &far.did]);
+    let said = alice.send(&bob, "the long way");
+    assert!(
+        said.out
+            .contains(&format!("{} relays it to {did}", near.did)),
+        "{said:?}"
+    );
+    // A report comes, and with it the second mediator's turn.
+    let returned = crate::http::eventually("a report", || {
+        let received = alice.receive(&[]);
+        received.into_iter().find(|one| one["type"] == "returned")
+    });
+    assert_eq!(returned["to"], *bob.account.did);
+    assert_eq!(returned["next"], "again");
+    assert_eq!(returned["mediator"], *far.did);
+    let received = bob.collect(1);
+    assert_eq!(texts(&received), ["the long way"]);
+    assert_eq!(received[0]["attribution"]["outcome"], "verified");
+    // Somebody without a second one is given up.
+    let carl = Person::new(network, "gc", 1);
+    settle(&carl, &[&far], &[&did]);
+    alice.send(&carl, "in vain");
+    let returned = crate::http::eventually("a report", || {
+        let received = alice.receive(&[]);
+        received.into_iter().find(|one| one["type"] == "returned")
+    });
+    assert_eq!(
+        (&returned["next"], &returned["to"]),
+        (&json!("givenUp"), &json!(carl.account.did))
+    );
+    let shown = alice.home.run(&["receive", "--all"]).done();
+    assert_eq!(shown.out, "", "a report is no mail");
+}

@@ -1,0 +1,152 @@
+//! People who have enrolled, by the library and not by the command: what is tested with them is what
+//! comes after.
+
+use std::time::Duration;
+
+use atcomm::client::{AccountClient, Enrolment, KeyState, MediatorClient, MessagingKey, Wallet};
+use atcomm::clock::Clock;
+use atcomm::identity::{Freshness, Identity, IdentitySettings};
+use atcomm::net::{Net, NetSettings};
+use atcomm::syntax::{Handle, MediatorDid, Origin};
+use serde_json::{Value, json};
+
+use super::{Person, Running, Said, Station};
+use crate::http::RUNTIME;
+use crate::network::{Network, text};
+
+/// A network as a program of the library sees it.
+pub(crate) struct Sight {
+    pub(crate) net: Net,
+    pub(crate) identity: Identity,
+    pub(crate) clock: Clock,
+}
+
+pub(crate) fn sight(network: &Network) -> Sight {
+    let clock = Clock::system();
+    let settings = NetSettings {
+        development: true,
+        name_server: Some(network.name_server().parse().expect("an address")),
+        host_rate: 1000,
+        host_burst: 1000,
+        ..NetSettings::default()
+    };
+    let net = Net::bind(settings, clock.clone()).expect("a network");
+    let settings = IdentitySettings {
+        plc_url: Origin::parse(network.plc()).expect("an origin"),
+        ..IdentitySettings::default()
+    };
+    Sight {
+        identity: Identity::bind(net.clone(), settings, clock.clone()),
+        net,
+        clock,
+    }
+}
+
+/// Somebody who has enrolled with these stations, in their order, and asks the first as directory.
+#[track_caller]
+pub(crate) fn settled(
+    network: &'static Network,
+    prefix: &str,
+    pds: usize,
+    stations: &[&Station],
+) -> Person {
+    let others: Vec<&str> = stations
+        .iter()
+        .map(|station| station.did.as_str())
+        .collect();
+    let person = Person::new(network, prefix, pds);
+    settle(&person, stations, &others);
+    person
+}
+
+/// The same for somebody who is there, with a record that names `mediators`.
+#[track_caller]
+pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str]) -> MessagingKey {
+    let sight = sight(person.account.network);
+    let mut key = MessagingKey::mint(sight.clock.now());
+    person
+        .account
+        .put(json!({"did": key.peer.as_str(), "mediators": mediators}));
+    let did = |text: &str| MediatorDid::parse(text).expect("a DID");
+    let account = person.account.did();
+    RUNTIME.block_on(async {
+        for station in stations {
+            let mediator = did(&station.did);
+            let (net, identity, clock) = (&sight.net, &sight.identity, &sight.clock);
+            let client =
+                MediatorClient::open(net, identity, clock, &mediator, &key, Freshness::Cached);
+            let client = client.await.expect("a mediator");
+            client.register(&account).await.expect("registered");
+            client.register(&account).await.expect("registered again");
+        }
+    });
+    key.state = KeyState::Published {
+        at: sight.clock.now(),
+    };
+    key.registered = stations.iter().map(|station| did(&station.did)).collect();
+    let pds = Origin::parse(text(&person.account.made, "/pdsUrl")).expect("an origin");
+    let enrolment = Enrolment {
+        account: account.clone(),
+        handle: Handle::parse(&person.account.handle).ok(),
+        pds: pds.clone(),
+        directory: Origin::parse(&stations[0].url).ok(),
+        mediators: mediators.iter().map(|text| did(text)).collect(),
+        label: None,
+        keys: vec![key.clone()],
+    };
+    let wallet = Wallet::open(&person.home.wallet()).expect("a wallet");
+    let drawer = wallet.drawer(&account);
+    drawer.keep(&enrolment).expect("kept");
+    let client = AccountClient::new(&sight.net, &pds, &drawer);
+    let signed_in = RUNTIME.block_on(client.sign_in(person.password(), None));
+    signed_in.expect("signed in");
+    key
+}
+
+impl Person {
+    /// Sends a message, which has to be taken.
+    #[track_caller]
+    pub(crate) fn send(&self, to: &Person, words: &str) -> Said {
+        self.home.run(&["send", &to.account.handle, words]).done()
+    }
+
+    /// What comes, as JSON.
+    #[track_caller]
+    pub(crate) fn receive(&self, more: &[&str]) -> Vec<Value> {
+        let mut args = vec!["receive", "--json"];
+        args.extend(more);
+        lines(&self.home.run(&args).done().out)
+    }
+
+    /// Waits until so many messages have come.
+    #[track_caller]
+    pub(crate) fn collect(&self, count: usize) -> Vec<Value> {
+        let mut all = Vec::new();
+        crate::http::eventually("mail", || {
+            all.extend(self.receive(&[]));
+            (all.len() >= count).then_some(())
+        });
+        assert_eq!(all.len(), count, "{all:?}");
+        all
+    }
+}
+
+/// One object a line.
+#[track_caller]
+pub(crate) fn lines(out: &str) -> Vec<Value> {
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    out.lines().map(read).collect()
+}
+
+/// The texts of messages.
+pub(crate) fn texts(received: &[Value]) -> Vec<&str> {
+    received.iter().map(|one| text(one, "/text")).collect()
+}
+
+/// Lets a command run for a while.
+pub(crate) fn for_a_while(running: &mut Running, time: Duration) {
+    let start = std::time::Instant::now();
+    while start.elapsed() < time && !running.has_ended() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
