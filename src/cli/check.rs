@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::desk::Own;
-use super::mailing::{Mailing, name, peer};
+use super::mailing::{Mailing, name};
 use super::output::{show, unwritten};
-use super::terminal::line;
+use super::terminal::{line, short_did};
 use super::{Complaint, Exit};
 use crate::client::{
     AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, ProbeError,
@@ -148,7 +148,7 @@ impl Findings<'_> {
 }
 
 fn about_key(key: &MessagingKey, findings: &mut Findings<'_>) -> Result<(), Complaint> {
-    let shown = peer(key.peer.as_str());
+    let shown = short_did(key.peer.as_str());
     match key.state {
         KeyState::Published { at } => findings.ok("key", format!("{shown}, published {at}")),
         KeyState::Minted | KeyState::Replaced { .. } => findings.failed(

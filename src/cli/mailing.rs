@@ -1,7 +1,7 @@
 //! What sending, receiving and checking work with: an account of the wallet, and whom it asks.
 
 use super::desk::{Desk, Own};
-use super::terminal::{line, short_did};
+use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::client::{
     Courier, DirectoryClient, Drawer, Enrolment, Failure, MailError, MessagingKey, Recipients,
@@ -34,7 +34,6 @@ impl Mailing {
         let recipients = Recipients::new(
             desk.net.clone(),
             desk.identity.clone(),
-            desk.plc.clone(),
             desk.clock.clone(),
             directory,
         );
@@ -88,9 +87,4 @@ pub(super) fn exit_of(error: &MailError) -> Exit {
         true => Exit::Unreachable,
         false => Exit::Failed,
     }
-}
-
-/// A did:peer for people.
-pub(super) fn peer(did: &str) -> String {
-    short_did(did)
 }

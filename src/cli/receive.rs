@@ -9,9 +9,9 @@ use clap::Args;
 
 use super::Complaint;
 use super::desk::Own;
-use super::mailing::{Mailing, exit_of, peer};
+use super::mailing::{Mailing, exit_of};
 use super::output::unwritten;
-use super::terminal::line;
+use super::terminal::{line, short_did};
 use crate::client::dm::Dm;
 use crate::client::{
     Attribution, Claim, Kept, Mail, MailError, MediatorClient, MessagingKey, Received, Receiver,
@@ -27,7 +27,9 @@ const BATCH: u64 = 50;
 
 /// Fetch messages, and show each with what is proven of its sender
 ///
-/// A message is first written into the wallet, and only then does the mediator let it go.
+/// A message is first written into the wallet, and only then does the mediator let it go. A handle
+/// is shown only where the account's own key package shows that the message is its; whatever else
+/// a message claims is shown as a claim.
 #[derive(Debug, Args)]
 pub(super) struct Receive {
     /// Stay connected and show messages as they come; Ctrl-C ends it
@@ -367,7 +369,7 @@ fn place(mailbox: &Mailbox) -> String {
         false => format!(
             "{} (key {}, which was replaced)",
             mailbox.mediator,
-            peer(mailbox.key.peer.as_str())
+            short_did(mailbox.key.peer.as_str())
         ),
     }
 }

@@ -143,7 +143,8 @@ pub(super) fn remember(wallet: &Wallet, pins: &[Pin], pin: &Pin) -> Result<(), W
     Ok(())
 }
 
-fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
+/// Why nothing may be sent, and what lets it be.
+pub(super) fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
     let hint = match hold {
         Hold::KeyChanged(_) => format!(
             "compare the fingerprint with its owner by another way; if it is right, atcomm \

@@ -7,22 +7,27 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::change::actor;
 use super::desk::Own;
 use super::mailing::{Mailing, exit_of, failed_way, name};
 use super::output::show;
+use super::resolve::{held, remember};
 use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::client::delivery::seal;
 use crate::client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
 use crate::client::dm::{facets, spans};
 use crate::client::reference::{self, ReferenceError};
-use crate::client::{
-    Failure, Handed, Hold, MessagingKey, RecipientError, Resolved, Sent, mediators_of,
-};
+use crate::client::{Failure, Handed, MessagingKey, Resolved, Sent, mediators_of};
 use crate::didcomm::message::fresh_id;
 use crate::syntax::{Actor, Did, Handle, MediatorDid};
 
 /// Send an encrypted message to an account
+///
+/// The account's messaging key is looked up and verified, and remembered: when it changes later,
+/// nothing is sent until you accept that. The message goes to the first of the account's mediators
+/// that takes it, by way of your own, so that theirs does not learn where you are. If yours cannot
+/// deliver it, the next `atcomm receive` hears of that and tries the next one.
 #[derive(Debug, Args)]
 pub(super) struct Send {
     /// Whom to write to: a handle or a DID
@@ -63,14 +68,7 @@ pub(super) fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<(), Complaint> {
-    let actor = Actor::parse(args.actor.trim_start_matches('@')).map_err(|error| Complaint {
-        exit: Exit::Usage,
-        message: format!(
-            "{} is neither a handle nor a DID: {error}",
-            line(&args.actor)
-        ),
-        hint: "a handle looks like alice.example.com".to_owned(),
-    })?;
+    let actor = actor(&args.actor)?;
     let mailing = Mailing::open(&args.own)?;
     let key = mailing.key()?;
     let text = read_text(args.text.as_deref(), stderr)?;
@@ -135,69 +133,15 @@ fn bad_text(error: TextError) -> Complaint {
 /// Finds the recipient, and remembers what was found.
 async fn find(mailing: &Mailing, actor: &Actor) -> Result<Resolved, Complaint> {
     let pins = mailing.wallet.contacts()?;
-    let resolved = mailing.recipients.resolve(actor, &pins).await;
-    let resolved = resolved.map_err(not_found)?;
-    let _lock = mailing.wallet.lock()?;
-    let before = pins.iter().find(|pin| pin.account == resolved.account);
-    // Another command may have accepted or forgotten it meanwhile.
-    if mailing.wallet.pin(&resolved.account)?.as_ref() == before {
-        mailing.wallet.keep_pin(&resolved.pin)?;
-    }
+    let resolved = mailing.recipients.resolve(actor, &pins).await?;
+    remember(&mailing.wallet, &pins, &resolved.pin)?;
     Ok(resolved)
-}
-
-fn not_found(error: RecipientError) -> Complaint {
-    let (exit, hint) = match &error {
-        RecipientError::Handle { .. } | RecipientError::NoAccount => {
-            (Exit::Failed, "look at how the handle is written")
-        }
-        RecipientError::HandleNotClaimed { .. } => (
-            Exit::Untrusted,
-            "ask the person for the DID of the account, and send to that",
-        ),
-        RecipientError::NotEnrolled { .. } | RecipientError::NotEnrolledUnproven => (
-            Exit::Failed,
-            "encrypted messages reach it once its owner has enrolled",
-        ),
-        RecipientError::Inactive(_) => (
-            Exit::Failed,
-            "messages are taken again when the account is active again",
-        ),
-        RecipientError::Invalid(_) => (
-            Exit::Failed,
-            "its owner has to publish a valid one, for example with `atcomm enroll`",
-        ),
-        RecipientError::Unproven { .. } | RecipientError::RolledBack { .. } => (
-            Exit::Untrusted,
-            "nothing was sent; try again later, with --directory by way of another directory",
-        ),
-        RecipientError::Unreachable(_) => (Exit::Unreachable, "try again later"),
-    };
-    Complaint {
-        exit,
-        message: line(&error.to_string()),
-        hint: hint.to_owned(),
-    }
 }
 
 /// Stops where it is not sure who would read the message.
 fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint> {
     if let Some(hold) = resolved.hold() {
-        let ask = "ask the person by another way";
-        return Err(Complaint {
-            exit: Exit::Untrusted,
-            hint: match &hold {
-                Hold::KeyChanged(_) => format!(
-                    "{ask}; if the new key is theirs: `atcomm contacts accept {}`",
-                    resolved.account
-                ),
-                Hold::HandleMoved { .. } => format!(
-                    "{ask}; if the account is theirs: `atcomm contacts accept {}`",
-                    resolved.account
-                ),
-            },
-            message: hold.to_string(),
-        });
+        return Err(held(&hold, resolved));
     }
     if resolved.ambiguous == Some(true) && !anyway {
         return Err(Complaint {

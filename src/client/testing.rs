@@ -51,7 +51,7 @@ pub(super) fn post(name: &str) -> Post {
 impl Post {
     /// Opens what was posted.
     pub(super) fn open(&self, body: &[u8]) -> Unpacked {
-        envelope::unpack(body, &[self.key.clone()], &SelfCertified).unwrap()
+        envelope::unpack(body, &std::slice::from_ref(&self.key), &SelfCertified).unwrap()
     }
 
     /// Opens a forward: who sent it, its id, who comes next and what it holds.

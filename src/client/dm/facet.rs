@@ -167,7 +167,7 @@ pub(super) fn read(raw: &RawValue, text: &str) -> Vec<Facet> {
     let Ok(list) = serde_json::from_str::<Vec<Box<RawValue>>>(raw.get()) else {
         return Vec::new();
     };
-    let read = |raw: &Box<RawValue>| {
+    let read = |raw: &RawValue| {
         let found: Found = serde_json::from_str(raw.get()).ok()?;
         let ByteSlice {
             byte_start,
@@ -183,5 +183,6 @@ pub(super) fn read(raw: &RawValue, text: &str) -> Vec<Facet> {
             features,
         })
     };
-    list.iter().take(MAX_FACETS).filter_map(read).collect()
+    let list = list.iter().take(MAX_FACETS);
+    list.filter_map(|raw| read(raw)).collect()
 }

@@ -30,7 +30,12 @@ async fn scene(behaviour: Behaviour) -> Arc<Scene> {
     let (found, behaviour) = (Arc::clone(&slot), Arc::new(behaviour));
     let answer = on_post(move |body: Bytes| async move {
         let scene = found.lock().unwrap().clone().unwrap();
-        let opened = envelope::unpack(&body, &[scene.post.key.clone()], &SelfCertified).unwrap();
+        let opened = envelope::unpack(
+            &body,
+            &std::slice::from_ref(&scene.post.key),
+            &SelfCertified,
+        )
+        .unwrap();
         let sender = opened.sender.unwrap();
         assert_eq!(sender.party.did(), scene.key.peer.as_str());
         let question = Message::parse(&opened.plaintext).unwrap();

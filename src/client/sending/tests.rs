@@ -30,7 +30,7 @@ fn ways_in_their_order() {
     let away = mediator("away", Unreachable);
     let (own, none): (&[&str], &[&str]) = (&["x", "y"], &[]);
     assert_eq!(shown(&[], own), none);
-    assert_eq!(shown(&[a.clone()], &[]), none);
+    assert_eq!(shown(std::slice::from_ref(&a), &[]), none);
     assert_eq!(
         shown(&[a.clone(), b.clone()], own),
         ["a by x", "a by y", "b by x", "b by y"]
