@@ -126,7 +126,9 @@ impl SignIn {
         let prompt = format!("App password of {name} at {}: ", located.pds);
         let password = self.source().read(&prompt, false)?;
         interruptible(desk, async {
-            Ok(client.sign_in(&password, self.code.as_deref()).await?)
+            Ok(client
+                .sign_in(&name, &password, self.code.as_deref())
+                .await?)
         })
     }
 }

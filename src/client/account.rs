@@ -73,14 +73,18 @@ impl AccountClient {
         &self.pds
     }
 
-    /// Exchanges a password for a session, and keeps that. An app password does; `code` is what the
-    /// PDS has sent by mail where it asks for a second factor.
-    pub async fn sign_in(&self, password: &str, code: Option<&str>) -> Result<(), AccountError> {
+    /// Exchanges a password for a session, and keeps that. `identifier` is handle or DID. An app
+    /// password does; `code` is what the PDS has sent by mail where it asks for a second factor.
+    pub async fn sign_in(
+        &self,
+        identifier: &str,
+        password: &str,
+        code: Option<&str>,
+    ) -> Result<(), AccountError> {
         let input = create_session::InputData {
             allow_takendown: None,
             auth_factor_token: code.map(str::to_owned),
-            // The handle may be another one by now.
-            identifier: self.drawer.account().as_str().to_owned(),
+            identifier: identifier.to_owned(),
             password: password.to_owned(),
         };
         let made = self

@@ -1,18 +1,25 @@
 //! The client's commands as people run them: the program itself, with a wallet and a configuration
 //! of its own, on a real network, with a real service as mediator and directory.
 
-#[cfg(test)]
+mod backup;
 mod changes;
 mod check;
-#[cfg(test)]
+mod conversation;
+mod demo;
+mod enroll;
+mod guide;
+mod interrupted;
 mod lies;
 mod receive;
+mod rotate;
 mod send;
 mod settled;
+mod whoami;
 
 use std::io::{Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -85,7 +92,8 @@ impl Home {
         let mut found = Vec::new();
         let mut folders = vec![self.wallet()];
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).expect("a directory") {
+            // There is none before something is put into it.
+            for entry in std::fs::read_dir(folder).into_iter().flatten() {
                 let path = entry.expect("an entry").path();
                 let mode = path.metadata().expect("a file").permissions().mode() & 0o777;
                 match path.is_dir() {
@@ -95,6 +103,15 @@ impl Home {
             }
         }
         found
+    }
+
+    /// The file of this name in its wallet, the first where there are several.
+    #[track_caller]
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        let mut files = self.files();
+        files.sort();
+        let found = files.into_iter().find(|(path, _)| path.ends_with(name));
+        found.expect("such a file").0
     }
 
     /// A file of this name beside the wallet.
@@ -322,6 +339,17 @@ impl Person {
         finish(self.command(args), "")
     }
 
+    /// The did:peer that the wallet writes with.
+    #[track_caller]
+    pub(crate) fn peer(&self) -> String {
+        let whoami = self
+            .home
+            .json(&["whoami", "--offline", "--account", &self.account.did]);
+        let keys = whoami["accounts"][0]["keys"].as_array().expect("a list");
+        let present = keys.iter().find(|key| key["state"] == "published");
+        text(present.expect("a published key"), "/peer").to_owned()
+    }
+
     /// Enrols with these mediators.
     #[track_caller]
     pub(crate) fn enroll(&self, mediators: &[&str]) -> Said {
@@ -374,5 +402,62 @@ impl Station {
 
     pub(crate) fn service(&self) -> &Service {
         self.service.as_ref().expect("it is up")
+    }
+
+    /// Stops it without ending it, or lets it go on.
+    #[track_caller]
+    pub(crate) fn freeze(&self, on: bool) {
+        let signal = if on { "-STOP" } else { "-CONT" };
+        let id = self.service().process_id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
+    }
+}
+
+/// A network for tests that disturb it, and the turn of one at a time.
+pub(crate) fn disturbed() -> (&'static Network, MutexGuard<'static, ()>) {
+    static NETWORK: LazyLock<&'static Network> = LazyLock::new(|| Network::own(&["--multikey"]));
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let network = *NETWORK;
+    for pds in [0, 1] {
+        network.op("pds.start", json!({"pds": pds}));
+        network.op("pds.hang", json!({"pds": pds, "on": false}));
+        network.op("pds.limit", json!({"pds": pds, "count": 0}));
+        network.op("pds.requests", json!({"pds": pds, "reset": true}));
+    }
+    (network, turn)
+}
+
+/// Requests to a path of the first PDS that get no answer, as long as this is there. Those that
+/// were held never get one.
+pub(crate) struct Held {
+    network: &'static Network,
+    path: &'static str,
+}
+
+/// Holds what is asked at this path from now on.
+#[track_caller]
+pub(crate) fn hold(network: &'static Network, path: &'static str) -> Held {
+    network.op("pds.requests", json!({"pds": 0, "reset": true}));
+    network.op("pds.hang", json!({"pds": 0, "path": path}));
+    Held { network, path }
+}
+
+impl Held {
+    /// Waits until the client has asked.
+    #[track_caller]
+    pub(crate) fn until_asked(&self) {
+        let asked = json!({"pds": 0, "path": self.path, "agent": "atcomm"});
+        crate::http::eventually(&format!("the PDS is asked {}", self.path), || {
+            let asked = self.network.op("pds.requests", asked.clone());
+            (asked["total"].as_u64() > Some(0)).then_some(())
+        });
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.network.op("pds.hang", json!({"pds": 0, "on": false}));
     }
 }

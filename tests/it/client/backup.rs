@@ -1,0 +1,164 @@
+//! `atcomm backup` and `atcomm restore`.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::{Home, Person, Said, Station, finish};
+use crate::network::{Network, text};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn with(home: &Home, args: &[&str], passphrase: &str) -> Said {
+    let mut command = home.command(args);
+    command.env("ATCOMM_PASSPHRASE", passphrase);
+    finish(command, "")
+}
+
+#[test]
+fn a_lost_machine_is_replaced() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &station);
+    let peer = alice.peer();
+    let file = alice.home.path("backup.age");
+    let path = file.to_str().expect("text");
+    alice
+        .home
+        .run(&["backup", path])
+        .failed(2, "no passphrase is given", "ATCOMM_PASSPHRASE");
+    with(&alice.home, &["backup", path], "short").failed(
+        1,
+        "the passphrase is shorter",
+        "several words",
+    );
+    assert!(!file.exists());
+    let said = with(&alice.home, &["backup", path], PASSPHRASE).done();
+    assert!(
+        said.out
+            .ends_with("has the keys of 1 accounts and 0 contacts, without their mail\n"),
+        "{said:?}"
+    );
+    assert_eq!(
+        file.metadata().expect("a file").permissions().mode() & 0o777,
+        0o600
+    );
+    let sealed = std::fs::read_to_string(&file).expect("text");
+    assert!(sealed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----\n"));
+    with(&alice.home, &["backup", path], PASSPHRASE).failed(1, "exists already", "--force");
+    assert_eq!(std::fs::read_to_string(&file).expect("text"), sealed);
+
+    let new = Home::new(network);
+    with(&new, &["restore", path], "correct horse battery stable").failed(
+        1,
+        "the passphrase is not the one",
+        "try again",
+    );
+    new.run(&["whoami"])
+        .failed(2, "there is no account", "atcomm restore");
+    assert!(!new.wallet().exists());
+    let restored = with(&new, &["restore", path], PASSPHRASE).done();
+    assert_eq!(
+        restored.out,
+        format!(
+            "{} is in the wallet now\n0 contacts were added\n",
+            alice.account.did
+        )
+    );
+    let account = new.json(&["whoami"])["accounts"][0].clone();
+    assert_eq!(text(&account, "/keys/0/peer"), peer);
+    assert_eq!(text(&account, "/record/is"), "ours");
+    assert_eq!(account["signedIn"], false);
+    // The mediator takes it for the same: it goes on where the lost one was.
+    let mut again = new.command(&["enroll", &alice.account.handle]);
+    again.env("ATCOMM_PASSWORD", alice.password());
+    let said = finish(again, "").done();
+    assert!(
+        said.err.contains("the account's record is as it should be"),
+        "{said:?}"
+    );
+    assert!(
+        said.err
+            .contains(&format!("{} keeps the mail", station.did)),
+        "{said:?}"
+    );
+    // A rotation there, and the backup of before changes nothing.
+    new.run(&["rotate"]).done();
+    let rotated = text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer").to_owned();
+    let again = with(&new, &["restore", path, "--force"], PASSPHRASE).done();
+    assert!(again.out.contains("was in the wallet already"), "{again:?}");
+    assert_eq!(
+        text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer"),
+        rotated
+    );
+}
+
+#[test]
+fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 1, &station);
+    std::fs::write(alice.home.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
+    let flags = ["--passphrase-file", "passphrase"];
+    let backup = alice
+        .home
+        .run(&["backup", "-", flags[0], flags[1]])
+        .done()
+        .out;
+    let new = Home::new(network);
+    std::fs::write(new.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
+    let restore = |input: &str| new.run_with(&["restore", "-", flags[0], flags[1]], input);
+    restore("").failed(1, "it is not an encrypted backup", "atcomm backup");
+    restore("my diary").failed(1, "it is not an encrypted backup", "atcomm backup");
+    restore(&backup[..backup.len() / 2]).failed(1, "the backup is damaged", "another copy");
+    new.run(&["restore", "nowhere.age", flags[0], flags[1]])
+        .failed(1, "cannot read nowhere.age", "atcomm backup");
+    new.run(&["restore", "-", flags[0], "-"]).failed(
+        2,
+        "cannot both come from standard input",
+        "file",
+    );
+    assert!(!new.wallet().exists());
+    let mut full = new.limited(
+        "trap '' XFSZ; ulimit -f 0",
+        &["restore", "-", flags[0], flags[1]],
+    );
+    full.env("LANG", "C");
+    finish(full, &backup).failed(1, "cannot write", "no room left");
+    assert!(
+        new.files().iter().all(|(path, _)| path.ends_with("lock")),
+        "{:?}",
+        new.files()
+    );
+    restore(&backup).done();
+    // Another key for the same account is not replaced unasked.
+    let other = Person::of(alice.account.clone());
+    std::fs::write(other.home.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
+    other
+        .run(&[
+            "enroll",
+            &alice.account.handle,
+            "-m",
+            &station.did,
+            "--replace",
+        ])
+        .done();
+    let peer = other.peer();
+    let args = ["restore", "-", flags[0], flags[1]];
+    other
+        .home
+        .run_with(&args, &backup)
+        .failed(1, "the wallet has another key for", "--force");
+    assert_eq!(other.peer(), peer);
+    let args = ["restore", "-", flags[0], flags[1], "--force"];
+    other.home.run_with(&args, &backup).done();
+    assert_eq!(
+        other.peer(),
+        text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer")
+    );
+    // An empty wallet has nothing to be saved.
+    let empty = Home::new(network);
+    with(&empty, &["backup", "x.age"], PASSPHRASE).failed(
+        1,
+        "the wallet has no accounts",
+        "enroll",
+    );
+}

@@ -1,0 +1,408 @@
+//! `atcomm enroll` on real hosts, and what stands in its way.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use super::{Home, Person, Station, disturbed, finish};
+use crate::network::{Network, in_both_shapes, text};
+
+in_both_shapes! {
+    fn enrolling_publishes_a_key_for_which_the_mediator_keeps_mail(network) {
+        let station = Station::start(network);
+        let alice = Person::new(network, "alice", 0);
+        let handle = &alice.account.handle;
+        let said = alice.run(&["enroll", handle, "--mediator", &station.url, "--label", "laptop"]).done();
+        let peer = alice.peer();
+        assert_eq!(
+            said.out,
+            format!(
+                "{handle} is enrolled\n  account    {}\n  messaging  {peer}\n  mediator   {}\n  \
+                 directory  {}\n  wallet     {}\n",
+                alice.account.did, station.did, station.url, alice.home.wallet().display()
+            )
+        );
+        assert_eq!(
+            said.err,
+            format!(
+                "a new messaging key is in the wallet\nthe account's record names it\nthe directory \
+                 {} has seen that\n{} keeps the mail\nonly this wallet can read your mail: make a \
+                 backup with `atcomm backup FILE`\n",
+                station.url, station.did
+            )
+        );
+        // As the account's host and the directory have it.
+        let record = alice.record().expect("a record");
+        let made = text(&record, "/createdAt").to_owned();
+        assert_eq!(record, json!({
+            "$type": "at.didcomm.keyPackage",
+            "did": peer,
+            "mediators": [station.did],
+            "label": "laptop",
+            "createdAt": made,
+        }));
+        let view = station.service().recipient(handle).expect("a recipient");
+        assert_eq!(text(&view, "/peer/did"), peer);
+        assert_eq!(text(&view, "/mediators/0/state"), "reachable");
+        for (path, mode) in alice.home.files() {
+            assert_eq!(mode, 0o600, "{path:?}");
+        }
+        let password = alice.password();
+        for (path, _) in alice.home.files() {
+            let kept = std::fs::read_to_string(path).expect("text");
+            assert!(!kept.contains(password), "{kept}");
+        }
+        // Again: nothing changes, and no password is needed.
+        let again = alice.home.run(&["enroll", handle]).done();
+        assert!(again.err.contains("the account's record is as it should be"), "{again:?}");
+        assert!(!again.err.contains("backup"), "{again:?}");
+        assert_eq!(alice.record().as_ref(), Some(&record));
+        // Another label, and a second mediator that is the first from now on.
+        let second = Station::start(network);
+        let changed = alice.home.json(&[
+            "enroll", handle, "--label", "", "-m", &second.did, "-m", &station.did, "-m", &second.did,
+        ]);
+        assert_eq!(changed["mediators"], json!([
+            {"did": second.did, "registered": true},
+            {"did": station.did, "registered": true},
+        ]));
+        assert_eq!(alice.record(), Some(json!({
+            "$type": "at.didcomm.keyPackage",
+            "did": peer,
+            "mediators": [second.did, station.did],
+            "createdAt": made,
+        })));
+        // The first one is dropped: it keeps no more mail.
+        let said = alice.home.run(&["enroll", handle, "-m", &second.did]).done();
+        assert!(said.err.contains(&format!("{} keeps no more mail", station.did)), "{said:?}");
+        let keys = alice.home.json(&["whoami"]);
+        assert_eq!(keys["accounts"][0]["keys"][0]["registered"], json!([second.did]));
+    }
+}
+
+#[test]
+fn an_account_of_a_web_did_is_enrolled_by_its_did() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let carol = Person::of(network.web_account("carol", 1, serde_json::Value::Null));
+    let report = {
+        let mut command =
+            carol.command(&["enroll", &carol.account.did, "-m", &station.did, "--json"]);
+        command.env("ATCOMM_DIRECTORY", &station.url);
+        finish(command, "").done().json()
+    };
+    assert_eq!(report["account"], json!(carol.account.did));
+    assert_eq!(report["directory"], json!(station.url));
+    assert_eq!(carol.record().expect("a record")["did"], report["peer"]);
+}
+
+#[test]
+fn without_the_right_password_nothing_is_done() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+    alice
+        .home
+        .run(&enroll)
+        .failed(2, "no app password is given", "ATCOMM_PASSWORD");
+    let mut command = alice.home.command(&enroll);
+    command.env("ATCOMM_PASSWORD", "wrong");
+    finish(command, "").failed(1, "does not take this password", "app password");
+    let mut command = alice.home.command(&enroll);
+    command.env("ATCOMM_PASSWORD", "");
+    finish(command, "").failed(2, "the app password is empty", "");
+    assert_eq!(alice.record(), None);
+    assert!(!alice.home.wallet().exists());
+    // From standard input, and from a file; never shown.
+    let with = |file: &str, input: &str| {
+        let mut args = enroll.to_vec();
+        args.extend(["--password-file", file]);
+        alice.home.run_with(&args, input)
+    };
+    with("nowhere", "").failed(2, "cannot read nowhere", "first line");
+    let said = with("-", &format!("{}\nsomething else", alice.password())).done();
+    assert!(!format!("{said:?}").contains(alice.password()));
+}
+
+#[test]
+fn who_is_not_there_is_said() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    let enroll = |actor: &str| alice.run(&["enroll", actor, "-m", &station.did]);
+    enroll("nobody.pds0.test").failed(1, "nobody.pds0.test: the handle names no account", "slip");
+    enroll("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").failed(1, "there is no such DID", "slip");
+    enroll("alice").failed(2, "alice: ", "handle");
+    // A name that leads to her, but is not hers.
+    network.op(
+        "dns.set",
+        json!({
+            "name": "_atproto.not-hers.pds0.test", "txt": format!("did={}", alice.account.did),
+        }),
+    );
+    enroll("not-hers.pds0.test").failed(1, "does not call itself that", "slip");
+    let mediator = |did: &str| alice.run(&["enroll", &alice.account.handle, "-m", did]);
+    mediator("did:key:z6Mk").failed(2, "did:key:z6Mk is no mediator", "mail.example.com");
+    mediator("localhost:9").failed(
+        4,
+        "the mediator did:web:localhost%3A9: it cannot be reached",
+        "later",
+    );
+    alice
+        .run(&["enroll", &alice.account.handle])
+        .failed(2, "no mediator is named", "--mediator");
+    let long = "x".repeat(65);
+    alice
+        .run(&[
+            "enroll",
+            &alice.account.handle,
+            "-m",
+            &station.did,
+            "--label",
+            &long,
+        ])
+        .failed(2, "the label is longer", "phone");
+    assert_eq!(alice.record(), None);
+    alice
+        .home
+        .run(&["whoami"])
+        .failed(2, "there is no account in the wallet", "atcomm enroll");
+}
+
+#[test]
+fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::of(network.enrolled("alice", 0, json!({"label": "old phone"})));
+    let before = alice.record();
+    let refused = alice.enroll(&[&station.did]);
+    refused.failed(
+        1,
+        "the account publishes another key already, of a device named \"old phone\"",
+        "--replace",
+    );
+    assert_eq!(alice.record(), before);
+    alice
+        .home
+        .run(&["whoami"])
+        .failed(2, "there is no account", "enroll");
+    let enroll = [
+        "enroll",
+        &alice.account.handle,
+        "-m",
+        &station.did,
+        "--replace",
+    ];
+    alice.home.run(&enroll).done();
+    let record = alice.record().expect("a record");
+    assert_eq!(record["did"], json!(alice.peer()));
+    // Nobody speaks for it.
+    assert_eq!(record.get("succession"), None);
+    assert_eq!(record.get("label"), None);
+}
+
+#[test]
+fn an_account_that_is_away_is_not_enrolled() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    alice.account.op("account.deactivate", json!({}));
+    alice
+        .enroll(&[&station.did])
+        .failed(1, "the account is deactivated at its PDS", "active");
+    alice.account.op("account.activate", json!({}));
+    alice.enroll(&[&station.did]).done();
+    alice.account.op("account.takedown", json!({}));
+    let rotated = alice.run(&["rotate"]);
+    rotated.failed(1, "", "");
+    assert_eq!(
+        alice.home.json(&["whoami"])["accounts"][0]["keys"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_session_that_has_run_out_is_made_new() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 1, &station);
+    let file = alice.home.file("session.json");
+    let session = std::fs::read_to_string(&file).expect("text");
+    let json: serde_json::Value = serde_json::from_str(&session).expect("JSON");
+    let [access, refresh] =
+        ["accessJwt", "refreshJwt"].map(|name| json["content"][name].as_str().expect("a token"));
+    let again = ["enroll", &alice.account.handle];
+    // The access token is good for nothing any more.
+    std::fs::write(&file, session.replace(access, "eyJhbGciOiJub25lIn0.e30.")).expect("a file");
+    alice.home.run(&again).done();
+    assert!(
+        !std::fs::read_to_string(&file)
+            .expect("text")
+            .contains("eyJhbGciOiJub25lIn0")
+    );
+    // Neither is the other one: the password is needed, and then it goes on.
+    let broken = session
+        .replace(access, "eyJhbGciOiJub25lIn0.e30.")
+        .replace(refresh, "nothing");
+    std::fs::write(&file, broken).expect("a file");
+    let said = alice.home.run(&again);
+    said.failed(2, "no app password is given", "ATCOMM_PASSWORD");
+    assert!(!said.err.contains("eyJ"), "{said:?}");
+    assert!(!file.exists());
+    alice.run(&again).done();
+    alice.home.run(&again).done();
+}
+
+#[test]
+fn a_full_disk_and_a_wallet_for_everybody_are_refused_before_anything_is_published() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+    let mut full = alice.home.limited("trap '' XFSZ; ulimit -f 0", &enroll);
+    full.env("ATCOMM_PASSWORD", alice.password());
+    finish(full, "").failed(1, "cannot write", "there is no room left");
+    assert_eq!(alice.record(), None);
+    assert!(alice.home.files().is_empty(), "{:?}", alice.home.files());
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(alice.home.wallet(), open).expect("a directory");
+    alice
+        .run(&enroll)
+        .failed(1, "may be read by others", "chmod -R go= ");
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(alice.home.wallet(), closed).expect("a directory");
+    alice.run(&enroll).done();
+}
+
+#[test]
+fn a_host_that_is_down_or_busy_is_tried_later() {
+    let (network, _turn) = disturbed();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    network.op(
+        "pds.limit",
+        json!({"pds": 0, "path": "/xrpc/com.atproto.server.createSession", "retryAfter": 7}),
+    );
+    alice
+        .enroll(&[&station.did])
+        .failed(4, "takes no more requests now", "7 seconds");
+    network.op("pds.stop", json!({"pds": 0}));
+    alice
+        .enroll(&[&station.did])
+        .failed(4, "the PDS cannot be reached", "later");
+    network.op("pds.start", json!({"pds": 0}));
+    assert_eq!(alice.record(), None);
+    alice.enroll(&[&station.did]).done();
+    // What the wallet knows can be looked at all the same.
+    network.op("pds.stop", json!({"pds": 0}));
+    let account = &alice.home.json(&["whoami"])["accounts"][0];
+    assert_eq!(account["record"]["is"], "unknown");
+    assert_eq!(account["keys"][0]["state"], "published");
+    alice
+        .home
+        .run(&["rotate"])
+        .failed(4, "the PDS cannot be reached", "later");
+    network.op("pds.start", json!({"pds": 0}));
+    network.op("plc.fail", json!({"count": 100}));
+    alice
+        .enroll(&[&station.did])
+        .failed(4, "cannot be looked up now", "later");
+    network.op("plc.fail", json!({"count": 0}));
+    alice.enroll(&[&station.did]).done();
+}
+
+#[test]
+fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
+    let (network, _turn) = disturbed();
+    let mut station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    // The key is saved and not published yet when the mediator goes.
+    network.op(
+        "pds.limit",
+        json!({"pds": 0, "path": "/xrpc/com.atproto.repo.putRecord", "status": 503}),
+    );
+    let said = alice.enroll(&[&station.did]);
+    said.failed(4, "the PDS cannot be reached: it answered 503", "later");
+    assert_eq!(alice.record(), None);
+    let stopped = station.service.take().expect("it is up").stop();
+    let said = alice.home.run(&["enroll", &alice.account.handle]);
+    said.failed(
+        4,
+        &format!("{} does not keep the mail yet", station.did),
+        "run `atcomm enroll` again",
+    );
+    assert!(said.out.contains("(not yet)"), "{said:?}");
+    let peer = alice.peer();
+    assert_eq!(alice.record().expect("a record")["did"], json!(peer));
+    // The mediator is still away: the same, and the same key.
+    alice.home.run(&["enroll", &alice.account.handle]).failed(
+        4,
+        "does not keep the mail yet",
+        "again",
+    );
+    station.service = Some(stopped.start());
+    let said = alice.home.run(&["enroll", &alice.account.handle]).done();
+    assert!(
+        said.err.contains("the messaging key in the wallet is used"),
+        "{said:?}"
+    );
+    assert_eq!(alice.peer(), peer);
+}
+
+#[test]
+fn of_two_wallets_at_once_one_enrols() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    for _ in 0..4 {
+        let alice = Person::new(network, "alice", 0);
+        let homes = [Home::new(network), Home::new(network)];
+        let running: Vec<_> = homes
+            .iter()
+            .map(|home| {
+                let mut command =
+                    home.command(&["enroll", &alice.account.handle, "-m", &station.did]);
+                command.env("ATCOMM_PASSWORD", alice.password());
+                super::Running::start(command)
+            })
+            .collect();
+        let said: Vec<_> = running.into_iter().map(super::Running::end).collect();
+        let done: Vec<_> = said.iter().map(|said| said.code == Some(0)).collect();
+        let peer = text(&alice.record().expect("a record"), "/did").to_owned();
+        let [winner, loser] = match done[..] {
+            [true, false] => [0, 1],
+            [false, true] => [1, 0],
+            _ => panic!("{said:?}"),
+        };
+        let whoami = homes[winner].json(&["whoami"]);
+        assert_eq!(text(&whoami, "/accounts/0/keys/0/peer"), peer);
+        said[loser].failed(1, "the account publishes another key already", "--replace");
+    }
+}
+
+#[test]
+fn of_one_wallet_twice_at_once_there_is_one_key() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    for _ in 0..3 {
+        let alice = Person::new(network, "alice", 1);
+        let running: Vec<_> = (0..3)
+            .map(|_| {
+                super::Running::start(alice.command(&[
+                    "enroll",
+                    &alice.account.handle,
+                    "-m",
+                    &station.did,
+                ]))
+            })
+            .collect();
+        for running in running {
+            running.end().done();
+        }
+        let keys = &alice.home.json(&["whoami"])["accounts"][0]["keys"];
+        assert_eq!(keys.as_array().map(Vec::len), Some(1));
+        assert_eq!(alice.record().expect("a record")["did"], keys[0]["peer"]);
+    }
+}

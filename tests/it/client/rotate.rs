@@ -1,0 +1,180 @@
+//! `atcomm rotate` and `atcomm unenroll`.
+
+use atcomm::client::succession::vouches;
+use serde_json::json;
+
+use super::{Person, Station};
+use crate::network::{Network, in_both_shapes, text};
+
+in_both_shapes! {
+    fn each_key_vouches_for_the_next(network) {
+        let station = Station::start(network);
+        let alice = Person::enrolled(network, "alice", 0, &station);
+        let mut peers = vec![alice.peer()];
+        for _ in 0..2 {
+            let said = alice.home.run(&["rotate"]).done();
+            assert!(said.out.starts_with(&format!("{} has a new messaging key\n", alice.account.handle)));
+            let record = alice.record().expect("a record");
+            let peer = alice.peer();
+            assert_eq!(record["did"], json!(peer));
+            let before = peers.last().expect("a key");
+            assert_ne!(*before, peer);
+            let word = text(&record, "/succession");
+            assert!(vouches(word, before, &peer, &alice.account.did()));
+            peers.push(peer);
+            // The directory and the mediator know at once.
+            let view = station.service().recipient(&alice.account.handle).expect("a recipient");
+            assert_eq!(text(&view, "/peer/did"), peers.last().expect("a key"));
+        }
+        let keys = alice.home.json(&["whoami"])["accounts"][0]["keys"].clone();
+        let kept: Vec<_> = keys.as_array().expect("a list").iter().rev()
+            .map(|key| text(key, "/peer")).collect();
+        assert_eq!(kept, peers);
+        let states: Vec<_> = keys.as_array().expect("a list").iter()
+            .map(|key| text(key, "/state")).collect();
+        assert_eq!(states, ["published", "replaced", "replaced"]);
+        for key in keys.as_array().expect("a list") {
+            assert_eq!(key["registered"], json!([station.did]), "mail to each is read");
+        }
+    }
+}
+
+#[test]
+fn what_was_changed_elsewhere_is_not_rotated_over() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    alice
+        .home
+        .run(&["rotate"])
+        .failed(2, "there is no account in the wallet", "enroll");
+    alice.enroll(&[&station.did]).done();
+    let peer = alice.peer();
+    alice.account.put(json!({"label": "elsewhere"}));
+    let there = alice.record();
+    alice
+        .home
+        .run(&["rotate"])
+        .failed(1, "of a device named \"elsewhere\"", "--replace");
+    assert_eq!(alice.record(), there);
+    let whoami = alice.home.run(&["whoami"]).done();
+    assert!(
+        whoami
+            .out
+            .contains("names a key that this wallet does not have"),
+        "{whoami:?}"
+    );
+    alice.account.delete_record();
+    alice
+        .home
+        .run(&["rotate"])
+        .failed(1, "publishes no key any more", "atcomm enroll");
+    let whoami = alice.home.run(&["whoami"]).done();
+    assert!(
+        whoami.out.contains("record     there is none"),
+        "{whoami:?}"
+    );
+    // The key that there is, is published again.
+    assert_eq!(alice.peer(), peer);
+    alice.home.run(&["enroll", &alice.account.handle]).done();
+    assert_eq!(alice.record().expect("a record")["did"], json!(peer));
+}
+
+#[test]
+fn a_rotation_that_was_stopped_is_finished() {
+    let (network, _turn) = super::disturbed();
+    let mut station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &station);
+    let before = alice.peer();
+    // Before the record is written.
+    let held = super::hold(network, "/xrpc/com.atproto.repo.putRecord");
+    let mut running = super::Running::start(alice.home.command(&["rotate"]));
+    held.until_asked();
+    running.signal("KILL");
+    assert_eq!(running.end().code, None);
+    drop(held);
+    let keys = alice.home.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
+    let states = [text(&keys[0], "/state"), text(&keys[1], "/state")];
+    assert_eq!(states, ["minted", "published"]);
+    let minted = text(&keys[0], "/peer").to_owned();
+    alice.home.run(&["rotate"]).done();
+    assert_eq!(alice.peer(), minted);
+    let record = alice.record().expect("a record");
+    assert!(vouches(
+        text(&record, "/succession"),
+        &before,
+        &minted,
+        &alice.account.did()
+    ));
+    // Without the mediator.
+    let stopped = station.service.take().expect("it is up").stop();
+    alice
+        .home
+        .run(&["rotate"])
+        .failed(4, "does not keep the mail yet", "atcomm enroll");
+    let newest = alice.peer();
+    assert_ne!(newest, minted);
+    station.service = Some(stopped.start());
+    alice.home.run(&["enroll", &alice.account.handle]).done();
+    assert_eq!(alice.peer(), newest);
+    let keys = alice.home.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
+    assert_eq!(keys.as_array().map(Vec::len), Some(3));
+    assert_eq!(keys[0]["registered"], json!([station.did]));
+}
+
+#[test]
+fn leaving_takes_the_record_and_keeps_the_keys() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &station);
+    let handle = &alice.account.handle;
+    let peer = alice.peer();
+    let said = alice.home.run(&["unenroll"]).done();
+    assert_eq!(
+        said.out,
+        format!(
+            "{handle} is not enrolled from this wallet any more\nmail that is on its way is read for \
+             another 14 days\n"
+        )
+    );
+    assert_eq!(
+        said.err,
+        format!(
+            "the account's record is deleted\nthe directory {} has seen that\n{} keeps no more mail\n",
+            station.url, station.did
+        )
+    );
+    assert_eq!(alice.record(), None);
+    let refused = station
+        .service()
+        .recipient(handle)
+        .expect_err("no recipient");
+    assert_eq!(refused.name, "NotEnrolled");
+    let account = alice.home.json(&["whoami"])["accounts"][0].clone();
+    assert_eq!(
+        (
+            text(&account, "/keys/0/peer"),
+            text(&account, "/keys/0/state")
+        ),
+        (&*peer, "replaced")
+    );
+    assert_eq!(
+        (&account["signedIn"], text(&account, "/record/is")),
+        (&json!(false), "missing")
+    );
+    // Again: there is nothing to do, and no password is needed for that.
+    alice.home.run(&["unenroll"]).done();
+    // And back, by a new key.
+    alice.run(&["enroll", handle]).done();
+    assert_ne!(alice.peer(), peer);
+    assert_eq!(
+        alice.record().expect("a record")["did"],
+        json!(alice.peer())
+    );
+    // What another device has written stays.
+    alice.account.put(json!({"label": "elsewhere"}));
+    let there = alice.record();
+    let said = alice.home.run(&["unenroll"]).done();
+    assert!(said.out.contains("was left as it is"), "{said:?}");
+    assert_eq!(alice.record(), there);
+}
