@@ -106,10 +106,16 @@ impl AccountClient {
     }
 
     /// Whether the kept session is good; one that has run out is made new. Nothing needs a password
-    /// then.
+    /// then. One that the PDS cannot say anything about is taken for good: not every PDS has a
+    /// `getSession` that works, and what the session is needed for will show it.
     pub async fn is_signed_in(&self) -> Result<bool, AccountError> {
         match self.check().await {
             Ok(()) => Ok(true),
+            Err(
+                AccountError::Failing(_)
+                | AccountError::Refused { .. }
+                | AccountError::Malformed(_),
+            ) => Ok(true),
             Err(AccountError::SignedOut) => {
                 // Of no more use to anybody.
                 self.drawer.forget_session()?;
