@@ -98,6 +98,11 @@ impl AccountError {
         }
     }
 
+    /// Whether the host says that it cannot compare with what is there.
+    pub(super) fn is_about_swap(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("swapRecord"))
+    }
+
     /// Whether a later attempt may go better.
     pub fn is_transient(&self) -> bool {
         matches!(
