@@ -101,12 +101,9 @@ async fn messages(alice: &Person, bob: &Person) {
     let actor = Actor::Did(bob.account().clone());
     let first = alice.recipients.resolve(&actor, &[]).await.unwrap();
     alice.wallet.keep_pin(&first.pin).unwrap();
-    let theirs_to_bob = bob
-        .recipients
-        .resolve(&Actor::Did(alice.account().clone()), &[]);
-    bob.wallet
-        .keep_pin(&theirs_to_bob.await.unwrap().pin)
-        .unwrap();
+    let writer = Actor::Did(alice.account().clone());
+    let known = bob.recipients.resolve(&writer, &[]).await.unwrap();
+    bob.wallet.keep_pin(&known.pin).unwrap();
     let mut steps = Steps::default();
     for round in 0..WARM_UP + MESSAGES {
         let mut one = Steps::default();

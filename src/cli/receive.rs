@@ -120,10 +120,11 @@ pub(super) fn run(
     })
 }
 
-/// Every queue that may hold mail for the account: those of replaced keys, too.
+/// Every queue that may hold mail for the account: those of replaced keys, too, and the oldest
+/// first.
 fn mailboxes(mailing: &Mailing, current: &MessagingKey) -> Vec<Mailbox> {
     let mut found: Vec<Mailbox> = Vec::new();
-    for key in &mailing.enrolment.keys {
+    for key in mailing.enrolment.keys.iter().rev() {
         let is_current = key.peer == current.peer;
         // Where an enrolment has not come to its end, it may be registered all the same.
         let named = is_current.then_some(&mailing.enrolment.mediators);

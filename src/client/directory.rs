@@ -439,3 +439,6 @@ fn history(body: &[u8], asked: &Did) -> Result<Vec<Change>, DirectoryError> {
     };
     wire.changes.into_iter().take(PAGE).map(change).collect()
 }
+
+#[cfg(test)]
+mod tests;

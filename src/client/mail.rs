@@ -170,6 +170,12 @@ pub async fn document(
             retry_after: Some(busy.retry_after),
             why: busy.to_string(),
         })?;
+    check_usable(&document)?;
+    Ok(document)
+}
+
+/// Whether a document has what it takes to send there.
+pub(super) fn check_usable(document: &MediatorDocument) -> Result<(), MailError> {
     match document.state {
         MediatorState::Unsupported => Err(MailError::Unusable(
             "only mediators of the method did:web can be looked up".to_owned(),
@@ -181,9 +187,7 @@ pub async fn document(
             },
             retry_after: None,
         }),
-        MediatorState::Reachable | MediatorState::Unreachable | MediatorState::Unchecked => {
-            Ok(document)
-        }
+        MediatorState::Reachable | MediatorState::Unreachable | MediatorState::Unchecked => Ok(()),
     }
 }
 

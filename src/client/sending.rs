@@ -120,12 +120,19 @@ impl Courier {
         let mut away = BTreeSet::new();
         for way in ways(theirs, own) {
             let posted_to = way.via.as_ref().unwrap_or(&way.mediator).clone();
-            if away.contains(&posted_to) {
+            if away.contains(&posted_to) || away.contains(&way.mediator) {
                 continue;
             }
             let Some(document) = theirs.iter().find(|one| one.did == way.mediator) else {
                 continue;
             };
+            if let Err(error) = mail::check_usable(document) {
+                // Nothing can be encrypted to it, whoever relays.
+                away.insert(way.mediator.clone());
+                let way = Way { via: None, ..way };
+                failures.push(Failure { way, error });
+                continue;
+            }
             let parcel = match self.prepare(sent, document, &way, key).await {
                 Ok(parcel) => parcel,
                 Err(error) => {

@@ -111,3 +111,6 @@ impl Resolver {
         tokio::time::timeout(LOG_PATIENCE, log).await.ok()?.ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 mod backup;
 mod changes;
 mod check;
+mod conversation;
 mod enroll;
+mod guide;
 mod interrupted;
 mod lies;
 mod receive;

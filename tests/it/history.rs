@@ -246,9 +246,9 @@ fn histories_are_refused_or_empty_where_there_is_nobody() {
     assert_eq!(history, json!({"did": alice.did, "changes": []}));
 }
 
-/// No event tells of the change here, so nothing makes the log be forgotten.
+/// No event tells of the change here; a refresh makes the log be forgotten too.
 #[test]
-fn a_log_that_is_older_than_what_is_known_of_the_account_is_asked_for_again() {
+fn a_refreshed_account_is_shown_with_a_log_of_its_time() {
     let network = Network::multikey();
     let service = Setup::new(network).start();
     let alice = network.enrolled("alice", 0, json!({}));

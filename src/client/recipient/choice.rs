@@ -205,3 +205,6 @@ fn alone(word: Word, answer: &Answer) -> Result<VerifiedPackage, RecipientError>
         })),
     }
 }
+
+#[cfg(test)]
+mod tests;

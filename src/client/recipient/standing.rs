@@ -72,17 +72,17 @@ impl Recipients {
     }
 
     async fn look(&self, account: &Did, pins: &[Pin], anew: bool) -> Lately {
-        let found = match anew {
-            false => self.resolve(&Actor::Did(account.clone()), pins).await,
-            true => {
-                if let Some(directory) = &self.directory {
-                    // Only its history depends on it; the account's own servers are asked as well.
-                    let _ = directory.refresh(account).await;
-                }
-                let thorough = self.clone().thorough();
-                thorough.resolve(&Actor::Did(account.clone()), pins).await
-            }
+        let actor = Actor::Did(account.clone());
+        let reader = Self {
+            thorough: anew,
+            to_send: false,
+            ..self.clone()
         };
+        if anew && let Some(directory) = &self.directory {
+            // Only its history depends on it; the account's own servers are asked as well.
+            let _ = directory.refresh(account).await;
+        }
+        let found = reader.resolve(&actor, pins).await;
         let at = self.clock.now();
         let (standing, pin) = match found {
             Ok(resolved) => {
@@ -186,4 +186,53 @@ fn standing_of(error: &RecipientError) -> Standing {
         | RecipientError::Handle { .. }
         | RecipientError::HandleNotClaimed { .. } => Doubt::Unreachable,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::evidence::testing::TestAccount;
+    use crate::proof::testing::peer;
+
+    fn time(text: &str) -> Timestamp {
+        crate::client::datetime::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_replaced_when_its_owner_says_so_or_it_was_seen_earlier() {
+        let mut alice = TestAccount::new(7);
+        let mut put = |key, created_at: &str, seen_at: &str| {
+            let package = alice.put(key, &json!({"createdAt": created_at}));
+            (package, time(seen_at))
+        };
+        let packages = [
+            put(3, "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z"),
+            // The same key again replaces nothing.
+            put(3, "2026-01-02T00:00:00Z", "2026-01-02T00:00:05Z"),
+            // As its owner says.
+            put(4, "2026-01-03T00:00:00Z", "2026-01-03T00:00:05Z"),
+            // Not later than it was seen.
+            put(5, "2026-02-01T00:00:00Z", "2026-01-04T00:00:00Z"),
+            // A time that is not after the one before says nothing.
+            put(3, "2026-01-01T00:00:00Z", "2026-01-05T00:00:00Z"),
+            // Back and replaced once more: the last time counts.
+            put(6, "2026-01-06T00:00:00Z", "2026-01-06T00:00:05Z"),
+        ];
+        let mut found = replacements(&packages);
+        found.sort_by_key(|previous| previous.replaced_at);
+        let expected = [
+            (4, "2026-01-04T00:00:00Z"),
+            (5, "2026-01-05T00:00:00Z"),
+            (3, "2026-01-06T00:00:00Z"),
+        ];
+        let expected = expected.map(|(key, at)| Previous {
+            peer: peer(key),
+            replaced_at: time(at),
+        });
+        assert_eq!(found, expected);
+        assert_eq!(replacements(&packages[..1]), []);
+        assert_eq!(replacements(&[]), []);
+    }
 }

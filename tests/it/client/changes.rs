@@ -3,15 +3,17 @@
 
 use atcomm::client::succession::statement;
 use atcomm::client::{
-    Attribution, Claim, DirectoryClient, Doubt, MessagingKey, Pin, Recipients, fingerprint,
+    Attribution, Claim, DirectoryClient, Doubt, KeyChange, MessagingKey, Pin, RecipientError,
+    Recipients, Resolved, Warning, fingerprint,
 };
 use atcomm::clock::Clock;
 use atcomm::identity::{Identity, IdentitySettings};
 use atcomm::net::{Net, NetSettings};
-use atcomm::syntax::Origin;
+use atcomm::syntax::{Actor, Origin};
 use serde_json::{Value, json};
 
 use super::Home;
+use super::lies::Liar;
 use crate::http::{RUNTIME, eventually};
 use crate::network::{Account, Network, text};
 use crate::service::{Service, Setup};
@@ -158,6 +160,88 @@ fn a_handle_that_names_somebody_else_is_not_followed() {
     );
 }
 
+/// What sending does for a contact whose key is pinned: it asks the directory alone, as long as
+/// nothing differs.
+#[test]
+fn a_known_contact_costs_one_question_until_something_differs() {
+    let (network, service) = scene();
+    let alice = enrolled(network, "alice");
+    let key = mint();
+    let put = publish(&alice, &key, None);
+    let view = eventually("the view with handle and mediator", || {
+        let view = service.recipient_with_proof(&alice.did).ok()?;
+        let whole = view["keyPackage"]["cid"] == put["cid"]
+            && view["handle"] == *alice.handle
+            && view["mediators"][0]["state"] == "reachable";
+        whole.then_some(view)
+    });
+    let mut reader = Reader::new(network, &service.url(""));
+    let actor = Actor::parse(&alice.handle).expect("a handle");
+    let first = reader.resolve(&actor).expect("the package");
+    assert!(first.firsthand && first.change == KeyChange::First);
+    let again = reader.resolve(&actor).expect("the package");
+    assert!(
+        !again.firsthand && again.change == KeyChange::Same,
+        "{:?}",
+        again.warnings
+    );
+    assert_eq!(again.warnings, []);
+    assert_eq!(again.handle, first.handle);
+    assert_eq!(
+        again.mediators[0].key_agreement,
+        first.mediators[0].key_agreement
+    );
+    assert_eq!(again.evidence.car, again.package.car());
+
+    // Each lie of a directory leads to the account's own servers.
+    let lies: [fn(&mut Value); 6] = [
+        |view| view["mediators"][0]["services"][0]["uri"] = json!("https://mallory.example/"),
+        |view| view["mediators"][0]["keyAgreement"] = json!([]),
+        |view| view["handle"] = json!("mallory.example"),
+        |view| view["verification"]["stale"] = json!(true),
+        |view| view["peer"]["ambiguous"] = json!(true),
+        |view| view["status"] = json!("regressed"),
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        let liar = Liar::directory(&service, move |mut view| {
+            lie(&mut view);
+            view
+        });
+        reader.directory = Origin::parse(&liar.url).expect("an origin");
+        let found = reader.resolve(&actor).expect("the package");
+        assert_eq!(found.package.peer(), key.peer.as_str());
+        assert_eq!(found.handle, first.handle);
+        assert_eq!(
+            found.mediators[0].key_agreement,
+            first.mediators[0].key_agreement
+        );
+        assert_eq!(
+            found.mediators[0].services, first.mediators[0].services,
+            "{number}"
+        );
+        // Other documents of mediators cost a look at those only.
+        assert_eq!(found.firsthand, number >= 2, "{number}");
+    }
+
+    // A pin that was not looked after for a day is looked at again.
+    reader.directory = Origin::parse(&service.url("")).expect("an origin");
+    let day = std::time::Duration::from_secs(24 * 3600 + 1);
+    reader.pins[0].last_seen = Clock::system().now().minus(day);
+    assert!(reader.resolve(&actor).expect("the package").firsthand);
+    assert!(!reader.resolve(&actor).expect("the package").firsthand);
+
+    // What an old directory shows is behind what is pinned.
+    let put = publish(&alice, &key, None);
+    service.until_cid(&alice.did, &put["cid"]);
+    reader.resolve(&actor).expect("the package");
+    let liar = Liar::directory(&service, move |_| view.clone());
+    reader.directory = Origin::parse(&liar.url).expect("an origin");
+    let found = reader.resolve(&actor).expect("the package");
+    assert!(found.firsthand);
+    assert_eq!(found.warnings, [Warning::DirectoryOutdated]);
+    assert_eq!(found.package.cid(), text(&put, "/cid"));
+}
+
 /// A reader of messages.
 struct Reader {
     net: Net,
@@ -192,6 +276,24 @@ impl Reader {
         }
     }
 
+    fn recipients(&self) -> Recipients {
+        let directory = DirectoryClient::named(self.net.clone(), self.directory.clone());
+        let (net, identity) = (self.net.clone(), self.identity.clone());
+        Recipients::new(net, identity, Clock::system(), Some(directory))
+    }
+
+    fn keep(&mut self, pin: Pin) {
+        self.pins.retain(|known| known.account != pin.account);
+        self.pins.push(pin);
+    }
+
+    /// Whom to send to; what is to be remembered is.
+    fn resolve(&mut self, actor: &Actor) -> Result<Resolved, RecipientError> {
+        let found = RUNTIME.block_on(self.recipients().resolve(actor, &self.pins))?;
+        self.keep(found.pin.clone());
+        Ok(found)
+    }
+
     /// Whose a message is that somebody wrote with this key in the account's name, as one who
     /// has not looked lately.
     fn attribute(&mut self, account: &Account, writer: &str) -> Attribution {
@@ -201,13 +303,9 @@ impl Reader {
             recipient: Some(self.reader.did.clone()),
             reader: self.reader.did(),
         };
-        let directory = DirectoryClient::named(self.net.clone(), self.directory.clone());
-        let (net, identity) = (self.net.clone(), self.identity.clone());
-        let anew = Recipients::new(net, identity, Clock::system(), Some(directory));
-        let found = RUNTIME.block_on(anew.attribute(&claim, &self.pins));
+        let found = RUNTIME.block_on(self.recipients().attribute(&claim, &self.pins));
         if let Some(pin) = found.pin {
-            self.pins.retain(|known| known.account != pin.account);
-            self.pins.push(pin);
+            self.keep(pin);
         }
         found.attribution
     }

@@ -1,0 +1,51 @@
+//! A whole acquaintance by the commands alone: enrolling, writing, a new key, leaving.
+
+use super::settled::texts;
+use super::{Person, Station};
+use crate::http::eventually;
+use crate::network::Network;
+
+#[test]
+fn a_key_is_replaced_in_the_middle_of_a_conversation() {
+    let network = Network::multikey();
+    let (near, far) = (Station::start(network), Station::start(network));
+    let alice = Person::enrolled(network, "ea", 0, &near);
+    let bob = Person::enrolled(network, "eb", 1, &far);
+    for person in [&alice, &bob] {
+        let said = person.home.run(&["check"]).done();
+        assert!(said.out.contains("came back in"), "{said:?}");
+    }
+    alice.send(&bob, "one");
+    let received = bob.collect(1);
+    assert_eq!(received[0]["attribution"]["handle"], *alice.account.handle);
+    bob.send(&alice, "two");
+    // Both under way while bob takes a new key: one to it before, one by it before.
+    alice.send(&bob, "three");
+    eventually("it has arrived", || {
+        let status = bob.home.json(&["check"]);
+        (status["ok"] == true).then_some(())
+    });
+    bob.run(&["rotate"]).done();
+    let received = alice.collect(1);
+    assert_eq!(texts(&received), ["two"]);
+    assert_eq!(received[0]["attribution"]["outcome"], "verifiedPrevious");
+    assert_eq!(received[0]["attribution"]["handle"], *bob.account.handle);
+    // The key before vouches for the new one, so nobody is stopped.
+    alice.send(&bob, "four");
+    let received = bob.collect(2);
+    assert_eq!(texts(&received), ["three", "four"]);
+    assert!(
+        received
+            .iter()
+            .all(|one| one["attribution"]["outcome"] == "verified")
+    );
+    bob.send(&alice, "five");
+    let received = alice.collect(1);
+    assert_eq!(received[0]["attribution"]["outcome"], "verified");
+    assert_eq!(received[0]["attribution"]["unaccepted"], false);
+    bob.home.run(&["check"]).done();
+    // Whoever has left cannot be written to any more.
+    bob.run(&["unenroll"]).done();
+    let said = alice.home.run(&["send", &bob.account.handle, "six"]);
+    said.failed(1, "has no key package", "enroll");
+}
