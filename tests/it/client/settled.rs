@@ -98,7 +98,7 @@ pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str])
     let drawer = wallet.drawer(&account);
     drawer.keep(&enrolment).expect("kept");
     let client = AccountClient::new(&sight.net, &pds, &drawer);
-    let signed_in = RUNTIME.block_on(client.sign_in(person.password(), None));
+    let signed_in = RUNTIME.block_on(client.sign_in(&person.account.did, person.password(), None));
     signed_in.expect("signed in");
     key
 }
