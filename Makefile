@@ -48,4 +48,5 @@ clean: ## Remove what was built
 	$(CARGO) clean
 
 distclean: clean ## Remove what was installed for the test network, too
-	rm -rf tests/network/node_modules tests/network/.venv tests/network/.setup.lock tests/network/didcomm/.venv-*
+	rm -rf tests/network/node_modules tests/network/.venv tests/network/.setup.lock tests/network/didcomm/.venv-* \
+		docs/examples/typescript/node_modules docs/examples/python/.venv

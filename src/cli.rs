@@ -144,10 +144,18 @@ enum Command {
     /// Asks the directory and the account's own servers, believes neither without a proof, and
     /// says what was verified and what cannot be. Needs no account of your own. The key that it
     /// finds is remembered; see atcomm contacts.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = ending!("\
+  atcomm resolve alice.example.com
+  atcomm resolve alice.example.com --directly
+  atcomm resolve alice.example.com --proof alice.json
+  atcomm resolve --offline alice.json"))]
     Resolve(resolve::Args),
     /// Whom you write with: the keys that are remembered of them
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = ending!("\
+  atcomm contacts
+  atcomm contacts show alice.example.com
+  atcomm contacts accept alice.example.com
+  atcomm contacts forget alice.example.com"))]
     Contacts(contacts::Args),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
@@ -155,11 +163,19 @@ enum Command {
         #[command(subcommand)]
         command: Keys,
     },
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = ending!("\
+  atcomm send alice.example.com \"good morning\"
+  fortune | atcomm send alice.example.com
+  atcomm send alice.example.com \"look\" --embed at://bob.example.com/app.bsky.feed.post/3jzfcijpj2z2a"))]
     Send(send::Send),
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = ending!("\
+  atcomm receive
+  atcomm receive --follow
+  atcomm receive --all --json"))]
     Receive(receive::Receive),
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = ending!("\
+  atcomm check
+  atcomm check --account alice.example.com --json"))]
     Check(check::Check),
 }
 

@@ -18,7 +18,7 @@ use crate::client::delivery::seal;
 use crate::client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
 use crate::client::dm::{facets, spans};
 use crate::client::reference::{self, ReferenceError};
-use crate::client::{Failure, Handed, MessagingKey, Resolved, Sent, mediators_of};
+use crate::client::{Failure, Handed, KeyChange, MessagingKey, Resolved, Sent, mediators_of};
 use crate::didcomm::message::fresh_id;
 use crate::syntax::{Actor, Did, Handle, MediatorDid};
 
@@ -81,6 +81,9 @@ pub(super) fn run(
             let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));
         }
         hold(&resolved, &shown, args.anyway)?;
+        if let Some(note) = met(&resolved.change, &shown) {
+            let _ = writeln!(stderr, "{note}");
+        }
         let dm = write(&mailing, args, text, &resolved.account).await?;
         send(&mailing, key, &resolved, &shown, &dm, args, stdout, stderr).await
     })
@@ -136,6 +139,20 @@ async fn find(mailing: &Mailing, actor: &Actor) -> Result<Resolved, Complaint> {
     let resolved = mailing.recipients.resolve(actor, &pins).await?;
     remember(&mailing.wallet, &pins, &resolved.pin)?;
     Ok(resolved)
+}
+
+/// What is to be said of the key, where it is not the one that was written to before.
+fn met(change: &KeyChange, shown: &str) -> Option<String> {
+    match change {
+        KeyChange::First => Some(format!(
+            "first contact with {shown}; the messaging key is remembered from now on"
+        )),
+        KeyChange::Vouched { .. } => Some(format!(
+            "{shown} has a new messaging key; the one before vouches for it"
+        )),
+        // The one is as it was, the other is held.
+        KeyChange::Same | KeyChange::Changed { .. } => None,
+    }
 }
 
 /// Stops where it is not sure who would read the message.

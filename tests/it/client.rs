@@ -6,6 +6,7 @@ mod changes;
 mod check;
 mod conversation;
 mod enroll;
+mod guide;
 mod interrupted;
 mod lies;
 mod receive;

@@ -46,9 +46,11 @@ async function story() {
 
   chapter('Two hosts')
   note('A did:plc directory and two PDSes, real ones, on this machine only. Beside each PDS runs an atcomm: it follows')
-  note2('its PDS, answers who can be written to, and keeps the mail of those who chose it as their mediator.')
+  note2('its PDS and, by a Jetstream, all others, answers who can be written to, and keeps the mail of those who chose')
+  note2('it as their mediator.')
   network = await stage.network('--multikey')
-  const sidecars = [await sidecar(0), await sidecar(1)]
+  const jetstream = await control('jetstream.start')
+  const sidecars = [await sidecar(0, jetstream), await sidecar(1, jetstream)]
   table([
     ['did:plc directory', network.plc],
     ['PDS 0', network.pds[0].url, 'beside it', sidecars[0].url, sidecars[0].did],
@@ -114,7 +116,7 @@ const port = (url) => Number(new URL(url).port)
 // ---- hosts and people
 
 /** An atcomm beside a PDS: its directory and its mediator. */
-async function sidecar(pds) {
+async function sidecar(pds, jetstream) {
   const at = await freePort(2590 + pds * 100)
   const url = `http://127.0.0.1:${at}`
   const data = stage.file(`sidecar${pds}`)
@@ -133,6 +135,11 @@ ${development()}
 [[sources]]
 kind = "pds"
 url = ${text(network.pds[pds].url)}
+
+[[sources]]
+kind = "jetstream"
+url = ${text(jetstream.url)}
+walk = false
 `,
   )
   await stage.serve(binary, config, url, `sidecar${pds}`)

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Install what the test network needs, into this directory only:
+# Install what the test network needs, into this directory:
 #   node_modules   the packages of package-lock.json (and node 22 where the machine's is older)
 #   .venv          the Python packages of requirements.txt
 #   didcomm/.venv-messaging and .venv-sicpa, the two DIDComm libraries, which cannot share one
+# and what the programs of the client guide need, beside them:
+#   ../../docs/examples/typescript/node_modules and ../../docs/examples/python/.venv
 # Safe to run again, and safe to run twice at once. Talks on stderr.
 set -eu
 cd "$(dirname "$0")"
@@ -17,6 +19,10 @@ machine=$(uname -sm)
 node_key="$(key package.json package-lock.json) $machine node $(node -v 2>/dev/null || echo none)"
 venv_key() { printf '%s %s %s' "$(key "$1")" "$machine" "$(python3 -V 2>/dev/null || echo none)"; }
 node_stamp=node_modules/.setup-stamp
+ts=../../docs/examples/typescript
+python=../../docs/examples/python
+ts_key="$(key "$ts/package.json" "$ts/package-lock.json") $machine"
+ts_stamp=$ts/node_modules/.setup-stamp
 fresh() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 fresh_venv() { fresh "$1/.setup-stamp" "$(venv_key "$2")"; } # fresh_venv <directory> <list>
 
@@ -31,7 +37,9 @@ venv() { # venv <directory> <list> [option of pip]
 
 if fresh "$node_stamp" "$node_key" && fresh_venv .venv requirements.txt &&
   fresh_venv didcomm/.venv-messaging didcomm/messaging.txt &&
-  fresh_venv didcomm/.venv-sicpa didcomm/sicpa.txt; then exit 0; fi
+  fresh_venv didcomm/.venv-sicpa didcomm/sicpa.txt &&
+  fresh "$ts_stamp" "$ts_key" &&
+  fresh_venv "$python/.venv" "$python/requirements.txt"; then exit 0; fi
 
 # All of them are asked for before anything is touched: a compiler that turns
 # out to be absent after a minute of downloads is the worse surprise.
@@ -83,7 +91,14 @@ if ! fresh "$node_stamp" "$node_key"; then
   printf '%s\n' "$node_key" >"$node_stamp"
 fi
 
+if ! fresh "$ts_stamp" "$ts_key"; then
+  say "installing npm packages of the TypeScript example"
+  (cd "$ts" && nice -n 10 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2
+  printf '%s\n' "$ts_key" >"$ts_stamp"
+fi
+
 venv .venv requirements.txt
 venv didcomm/.venv-messaging didcomm/messaging.txt
 venv didcomm/.venv-sicpa didcomm/sicpa.txt --no-deps # why: see the list
+venv "$python/.venv" "$python/requirements.txt"
 say "ready"

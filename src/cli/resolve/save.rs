@@ -25,8 +25,13 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Complaint> {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
-    if path.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+    match path.metadata() {
+        Ok(meta) if meta.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        // A device or a pipe: it stays what it is.
+        Ok(meta) if !meta.is_file() => {
+            return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+        }
+        _ => {}
     }
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -79,7 +84,9 @@ mod tests {
         failed(dir.path());
         failed(Path::new("/"));
         let full = failed(Path::new("/dev/full"));
-        assert!(full.message.contains("/dev/full"), "{full:?}");
+        assert!(full.hint.contains("no room left"), "{full:?}");
+        save(Path::new("/dev/null"), b"x").unwrap();
+        assert!(!Path::new("/dev/null").is_file());
         assert_eq!(names(), ["proof.json"]);
     }
 }

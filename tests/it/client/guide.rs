@@ -1,0 +1,581 @@
+//! The programs of `docs/client-guide.md`: one in Python and one in TypeScript, which share no code
+//! with each other or with the service, write to each other; and what the guide quotes is so.
+
+mod command;
+mod quotes;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Running, Said, Station, finish};
+use crate::didcomm::Script;
+use crate::http::{eventually, request};
+use crate::network::{Account, Network, mediator_document, root, script, text};
+use crate::service::RESOLVE;
+
+/// In which language somebody's program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Python,
+    TypeScript,
+}
+
+use Language::{Python, TypeScript};
+
+/// Somebody with an account and one of the two programs.
+struct User {
+    language: Language,
+    account: Account,
+    dir: TempDir,
+    directory: String,
+    plc: String,
+}
+
+impl User {
+    /// Somebody with a new account on a PDS, whose directory is that of a station.
+    fn new(language: Language, name: &str, pds: usize, station: &Station) -> Self {
+        Self {
+            language,
+            account: Network::multikey().account(name, pds),
+            dir: TempDir::new().expect("a directory"),
+            directory: station.url.clone(),
+            plc: Network::multikey().plc().to_owned(),
+        }
+    }
+
+    /// Somebody who has enrolled with the mediator of a station.
+    #[track_caller]
+    fn enrolled(language: Language, name: &str, pds: usize, station: &Station) -> Self {
+        let user = Self::new(language, name, pds, station);
+        user.enroll(&[&station.did]);
+        user
+    }
+
+    /// The program, with nothing in its environment that is not said here.
+    fn command(&self, args: &[&str]) -> Command {
+        let examples = "../../docs/examples";
+        let (program, file) = match self.language {
+            Python => ("python/.venv/bin/python", "python/atcomm_client.py"),
+            TypeScript => ("typescript/node_modules/.bin/tsx", "typescript/client.ts"),
+        };
+        let mut command = script(&format!("{examples}/{program}"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir.path())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("DIRECTORY", &self.directory)
+            .env("PDS", text(&self.account.made, "/pdsUrl"))
+            .env("PLC", &self.plc)
+            .env("KEYS", self.dir.path().join("keys.json"))
+            .arg(script(&format!("{examples}/{file}")).get_program())
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, args: &[&str]) -> Said {
+        finish(self.command(args), "")
+    }
+
+    /// The lines of JSON that a command says, which has to go well.
+    #[track_caller]
+    fn says(&self, args: &[&str]) -> Vec<Value> {
+        let said = self.run(args).done();
+        let lines = said.out.lines().map(serde_json::from_str);
+        lines
+            .collect::<Result<_, _>>()
+            .unwrap_or_else(|e| panic!("{e} in {said:?}"))
+    }
+
+    /// The one line of JSON that a command says.
+    #[track_caller]
+    fn answer(&self, args: &[&str]) -> Value {
+        let mut lines = self.says(args);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
+    }
+
+    /// Fails with an error of this name.
+    #[track_caller]
+    fn is_refused(&self, args: &[&str], name: &str) {
+        let said = self.run(args);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains(&format!("{name}: ")), "{said:?}");
+    }
+
+    /// Enrols by an app password.
+    #[track_caller]
+    fn enroll(&self, mediators: &[&str]) {
+        let token = self.account.op("session", json!({}));
+        let token = format!("Bearer {}", text(&token, "/accessJwt"));
+        let device = self.account.network.name("device");
+        let made = request(
+            "POST",
+            &format!(
+                "{}/xrpc/com.atproto.server.createAppPassword",
+                text(&self.account.made, "/pdsUrl")
+            ),
+            &[
+                ("authorization", &token),
+                ("content-type", "application/json"),
+            ],
+            Some(json!({"name": device}).to_string().into_bytes()),
+        );
+        let password = text(&made.json(), "/password").to_owned();
+        let mut args = vec!["enroll", &self.account.handle];
+        args.extend(mediators);
+        let mut command = self.command(&args);
+        command.env("PASSWORD", &password);
+        let said = finish(command, "").done();
+        let kept = fs::read_to_string(self.dir.path().join("keys.json")).expect("its keys");
+        assert!(!kept.contains(&password), "the password is written down");
+        assert_eq!(said.json()["did"], self.account.did);
+    }
+
+    fn state(&self) -> Value {
+        let file = fs::read(self.dir.path().join("keys.json")).expect("its keys");
+        serde_json::from_slice(&file).expect("JSON")
+    }
+
+    fn peer(&self) -> String {
+        text(&self.state(), "/peer").to_owned()
+    }
+
+    /// Waits until something comes, and gives all that came, in order of arrival.
+    #[track_caller]
+    fn receive(&self, count: usize) -> Vec<Value> {
+        let mut came = Vec::new();
+        eventually(&format!("{count} messages come"), || {
+            came.extend(self.says(&["receive"]));
+            (came.len() >= count).then_some(())
+        });
+        assert_eq!(came.len(), count, "{came:?}");
+        came
+    }
+}
+
+#[test]
+fn the_program_in_typescript_is_well_typed() {
+    let directory = root().join("docs/examples/typescript");
+    let mut command = script("../../docs/examples/typescript/node_modules/.bin/tsc");
+    let output = command
+        .args(["--noEmit", "--project"])
+        .arg(directory)
+        .output();
+    let output = output.expect("tsc");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}
+
+/// Everything that was written is shown under its writer's verified name.
+#[track_caller]
+fn assert_verified(message: &Value, writer: &User, words: &str) {
+    assert_eq!(message["outcome"], "verified", "{message}");
+    assert_eq!(message["account"], writer.account.did);
+    assert_eq!(message["handle"], writer.account.handle);
+    assert_eq!(message["from"], writer.peer());
+    assert_eq!(message["unaccepted"], false);
+    assert_eq!(message["text"], words);
+}
+
+#[test]
+fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
+    let network = Network::multikey();
+    let [near, far] = [(); 2].map(|()| Station::start(network));
+    let alice = User::enrolled(Python, "alice", 0, &near);
+    let bob = User::enrolled(TypeScript, "bob", 1, &far);
+    for (user, home) in [(&alice, &near), (&bob, &far)] {
+        // Enrolling again keeps what somebody else has added.
+        user.account
+            .put(json!({"did": user.peer(), "mediators": [home.did], "label": "phone"}));
+        user.enroll(&[&home.did, &near.did]);
+        user.enroll(&[&home.did]);
+        let view = home
+            .service()
+            .refresh(&user.account.did)
+            .expect("a package");
+        let record = &view["recipient"]["keyPackage"]["value"];
+        assert_eq!(record["label"], "phone", "{view}");
+        assert_eq!(record["mediators"], json!([home.did]));
+    }
+    for (user, other, station) in [(&alice, &bob, &far), (&bob, &alice, &near)] {
+        let mode = fs::metadata(user.dir.path().join("keys.json")).expect("a file");
+        assert_eq!(mode.permissions().mode() & 0o777, 0o600);
+        // By handle and by DID, and with the pin that the first left behind.
+        for actor in [&other.account.handle, &other.account.did] {
+            let found = user.answer(&["resolve", actor]);
+            assert_eq!(found["did"], other.account.did);
+            assert_eq!(found["handle"], other.account.handle);
+            assert_eq!(found["peer"], other.peer());
+            assert_eq!(found["mediators"], json!([station.did]));
+        }
+        let words = format!("grüß dich, {}\u{1b}[2J", other.account.name);
+        let sent = user.answer(&["send", &other.account.handle, &words]);
+        assert_eq!(sent["by"], station.did);
+        assert_verified(&other.receive(1)[0], user, &words);
+        // It was acknowledged.
+        assert_eq!(other.says(&["receive"]), [Value::Null; 0]);
+    }
+    for station in [&near, &far] {
+        let carried = [("outcome", "delivered")];
+        station
+            .service()
+            .until_counted("atcomm_mediator_relay_total", &carried, 1.0);
+    }
+}
+
+#[test]
+fn a_program_in_live_mode_is_rung_by_what_comes() {
+    let station = Station::start(Network::multikey());
+    let alice = User::enrolled(Python, "alice", 0, &station);
+    let bob = User::enrolled(TypeScript, "bob", 1, &station);
+    alice.says(&["send", &bob.account.handle, "before"]);
+    let out = bob.dir.path().join("out");
+    let mut command = bob.command(&["receive", "--live"]);
+    command.stdout(fs::File::create(&out).expect("a file"));
+    let running = Running::start(command);
+    let lines = |count: usize| {
+        eventually("bob hears of it", || {
+            let out = fs::read_to_string(&out).expect("a file");
+            let lines: Vec<Value> = out
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .collect();
+            (lines.len() >= count).then_some(lines)
+        })
+    };
+    assert_verified(&lines(1)[0], &alice, "before");
+    // Two on the same mediator: one wrap.
+    alice.says(&["send", &bob.account.handle, "while bob waits"]);
+    assert_verified(&lines(2)[1], &alice, "while bob waits");
+    drop(running);
+    assert_eq!(bob.says(&["receive"]), [Value::Null; 0]);
+}
+
+/// What a stranger with a library can send to somebody by hand.
+struct Stranger {
+    script: Script,
+    did: String,
+}
+
+impl Stranger {
+    fn new(station: &Station) -> Self {
+        let script = Script::client();
+        let invitation = request("GET", &format!("{}/invitation", station.url), &[], None);
+        let mediator = text(&invitation.json(), "/from").to_owned();
+        let http = format!("{}/didcomm", station.url);
+        script.op("mediator", json!({"did": mediator, "http": http}));
+        let did = script.generate();
+        Self { script, did }
+    }
+
+    /// Sends a message whose envelope comes from `sender`; headers and body as given.
+    #[track_caller]
+    fn write(&self, to: &User, sender: Option<&str>, headers: Value, body: Value) {
+        let peer = to.peer();
+        let mut message = json!({
+            "id": self.script.generate(),
+            "typ": "application/didcomm-plain+json",
+            "type": "https://didcomm.at/dm/1.0/message",
+            "from": self.did,
+            "to": [peer],
+            "body": body,
+        });
+        for (name, value) in headers.as_object().expect("headers") {
+            message[name] = value.clone();
+        }
+        let packed = json!({"text": message.to_string(), "to": peer, "from": sender});
+        let packed = self.script.op("pack", packed);
+        let forward = json!({"next": peer, "packed": packed["packed"]});
+        let sent = self.script.op("forward", forward);
+        assert_eq!(sent["status"], 202, "{sent}");
+    }
+}
+
+#[test]
+fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
+    let station = Station::start(Network::multikey());
+    let alice = User::enrolled(Python, "alice", 0, &station);
+    let stranger = Stranger::new(&station);
+    for language in [Python, TypeScript] {
+        let bob = User::enrolled(language, "bob", 1, &station);
+        let claim = json!({"text": "send money", "senderDid": alice.account.did});
+        let by = Some(stranger.did.as_str());
+        // An honest envelope around a claim; and an envelope around another's name.
+        stranger.write(&bob, by, json!({}), claim.clone());
+        stranger.write(&bob, by, json!({"from": alice.peer()}), claim.clone());
+        stranger.write(&bob, by, json!({"to": [alice.peer()]}), claim.clone());
+        stranger.write(&bob, by, json!({}), json!({"text": "no claim"}));
+        stranger.write(&bob, None, json!({"from": null}), claim.clone());
+        let meant = json!({"text": "hi", "senderDid": alice.account.did, "recipientDid": alice.account.did});
+        stranger.write(&bob, by, json!({}), meant);
+        let nonsense = json!({"text": "hi", "senderDid": {"did": "web"}});
+        stranger.write(&bob, by, json!({}), nonsense);
+        let nowhere = json!({"text": "hi", "senderDid": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"});
+        stranger.write(&bob, by, json!({}), nowhere);
+        stranger.write(&bob, by, json!({}), json!({"text": 7}));
+        stranger.write(&bob, by, json!({"id": null}), claim.clone());
+        stranger.write(&bob, by, json!({"pthid": [{}]}), claim);
+        let came = bob.receive(10);
+        let outcomes: Vec<_> = came.iter().map(|one| text(one, "/outcome")).collect();
+        let expected = [
+            "mismatch",
+            "rejected",
+            "rejected",
+            "unattributed",
+            "anonymous",
+            "misdirected",
+            "unverified",
+            "unverified",
+            "rejected",
+            "mismatch",
+        ];
+        assert_eq!(outcomes, expected, "{language:?}: {came:?}");
+        for one in &came {
+            assert!(one.get("handle").is_none(), "{language:?}: {one}");
+            assert!(one.get("account").is_none(), "{language:?}: {one}");
+        }
+    }
+}
+
+#[test]
+fn somebody_with_a_program_of_his_own_cannot_write_as_another() {
+    let station = Station::start(Network::multikey());
+    let alice = User::enrolled(Python, "alice", 0, &station);
+    for language in [Python, TypeScript] {
+        let carol = User::enrolled(language, "carol", 0, &station);
+        let bob = User::enrolled(language, "bob", 1, &station);
+        let keys = carol.dir.path().join("keys.json");
+        let mut state = carol.state();
+        state["account"] = json!(alice.account.did);
+        fs::write(&keys, state.to_string()).expect("a file");
+        carol.says(&["send", &bob.account.handle, "it is me, alice"]);
+        let came = bob.receive(1).remove(0);
+        assert_eq!(came["outcome"], "mismatch", "{came}");
+        assert_eq!(came["claimed"], alice.account.did);
+        assert!(came.get("handle").is_none(), "{came}");
+    }
+}
+
+#[test]
+fn a_changed_key_is_told_and_stops_sending_until_it_is_accepted() {
+    let station = Station::start(Network::multikey());
+    for language in [Python, TypeScript] {
+        let alice = User::enrolled(Python, "alice", 0, &station);
+        let bob = User::enrolled(language, "bob", 1, &station);
+        alice.says(&["send", &bob.account.handle, "before"]);
+        assert_verified(&bob.receive(1)[0], &alice, "before");
+        // Under way while the key is replaced, by a device that is not alice's program.
+        alice.says(&["send", &bob.account.handle, "under way"]);
+        let put = alice.account.put(json!({"mediators": [station.did]}));
+        station.service().until_cid(&alice.account.did, &put["cid"]);
+        let came = bob.receive(1).remove(0);
+        assert_eq!(came["outcome"], "verifiedPrevious", "{came}");
+        assert_eq!(came["handle"], alice.account.handle);
+        bob.is_refused(&["send", &alice.account.handle, "hm"], "ChangedKey");
+        let found = bob.answer(&["resolve", &alice.account.handle, "--accept"]);
+        assert_eq!(found["changed"], true);
+        bob.says(&["send", &alice.account.handle, "fine"]);
+        alice.says(&["send", &bob.account.handle, "still the old one"]);
+        assert_eq!(bob.receive(1)[0]["outcome"], "verifiedPrevious");
+        alice.account.delete_record();
+        station
+            .service()
+            .until_refused(&alice.account.did, "NotEnrolled");
+        alice.says(&["send", &bob.account.handle, "and now without"]);
+        let came = bob.receive(1).remove(0);
+        assert_eq!(came["outcome"], "revoked", "{came}");
+        assert!(came.get("handle").is_none(), "{came}");
+    }
+}
+
+#[test]
+fn what_somebody_publishes_of_another_is_neither_read_nor_answered_unwarned() {
+    let station = Station::start(Network::multikey());
+    for language in [Python, TypeScript] {
+        let alice = User::enrolled(language, "alice", 0, &station);
+        let bob = User::enrolled(language, "bob", 1, &station);
+        let thief = Network::multikey().enrolled(
+            "thief",
+            0,
+            json!({"did": bob.peer(), "mediators": [station.did]}),
+        );
+        station.service().refresh(&thief.did).expect("the package");
+        alice.is_refused(&["send", &thief.handle, "for the thief"], "Ambiguous");
+        alice.says(&["send", &thief.handle, "for the thief", "--anyway"]);
+        let came = bob.receive(1).remove(0);
+        assert_eq!(came["outcome"], "misdirected", "{came}");
+        assert_eq!(came["meant"], thief.did);
+    }
+}
+
+#[test]
+fn a_directory_that_lies_is_found_out() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = network.enrolled("bob", 1, json!({}));
+    let carol = network.enrolled("carol", 1, json!({}));
+    let [of_bob, of_carol] = [&bob, &carol].map(|account| {
+        let view = station.service().recipient_with_proof(&account.did);
+        view.expect("a package")
+    });
+    let newer = bob.put(json!({}));
+    station.service().until_cid(&bob.did, &newer["cid"]);
+    let (lies, _) = network.site();
+    let host = lies.strip_prefix("http://").expect("a URL");
+    let tell = |view: &Value| {
+        let path = format!("/xrpc/{RESOLVE}");
+        network.op(
+            "web.set",
+            json!({"host": host, "path": path, "body": view, "contentType": "application/json"}),
+        );
+    };
+    for language in [Python, TypeScript] {
+        let mut alice = User::new(language, "alice", 0, &station);
+        alice.directory = lies.clone();
+        // Another account's proof, and a changed character of its own.
+        let mut lie = of_bob.clone();
+        lie["proof"] = of_carol["proof"].clone();
+        tell(&lie);
+        alice.is_refused(&["resolve", &bob.handle], "BadProof");
+        let car = text(&of_bob, "/proof/car/$bytes");
+        for at in (0..car.len()).step_by(car.len() / 6) {
+            let other = if car.as_bytes()[at] == b'A' { "B" } else { "A" };
+            let mut changed = car.to_owned();
+            changed.replace_range(at..=at, other);
+            lie["proof"]["car"]["$bytes"] = json!(changed);
+            tell(&lie);
+            alice.is_refused(&["resolve", &bob.handle], "BadProof");
+        }
+        // What is said beside a good proof counts for nothing, and an old proof is found out.
+        let mut lie = of_bob.clone();
+        lie["peer"] = of_carol["peer"].clone();
+        lie["keyPackage"] = of_carol["keyPackage"].clone();
+        lie["handle"] = json!(carol.handle);
+        tell(&lie);
+        let found = alice.answer(&["resolve", &bob.handle]);
+        assert_eq!(found["peer"], newer["record"]["did"], "{language:?}");
+        assert_eq!(found["handle"], bob.handle);
+        // Who was met before is not met with an older proof, nor with another's operation log.
+        let mut lie = of_bob.clone();
+        lie["peer"]["did"] = found["peer"].clone();
+        tell(&lie);
+        alice.is_refused(&["resolve", &bob.handle], "RolledBack");
+        let mut lie = station
+            .service()
+            .recipient_with_proof(&bob.did)
+            .expect("it");
+        lie["proof"]["plcLog"] = of_carol["proof"]["plcLog"].clone();
+        tell(&lie);
+        let said = alice.run(&["resolve", &bob.handle]);
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+        // The absence of a package has to be shown.
+        network.op(
+            "web.set",
+            json!({"host": host, "path": format!("/xrpc/{RESOLVE}"), "status": 400,
+                "body": {"error": "NotEnrolled", "message": "so they say"}}),
+        );
+        let proof = station.service().proof(&bob.did).expect("a proof");
+        network.op(
+            "web.set",
+            json!({"host": host, "path": "/xrpc/at.didcomm.directory.getProof",
+                "body": {"not": proof.len()}}),
+        );
+        alice.is_refused(&["resolve", &bob.handle], "BadProof");
+    }
+}
+
+#[test]
+fn a_proof_under_a_key_that_is_not_the_accounts_is_none() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = network.enrolled("bob", 1, json!({}));
+    let view = station.service().recipient_with_proof(&bob.did);
+    let (lies, _) = network.site();
+    let host = lies.strip_prefix("http://").expect("a URL");
+    let path = format!("/xrpc/{RESOLVE}");
+    network.op(
+        "web.set",
+        json!({"host": host, "path": path, "body": view.expect("a package")}),
+    );
+    let mut alices = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &station));
+    for alice in &mut alices {
+        alice.directory = lies.clone();
+        alice.answer(&["resolve", &bob.handle]);
+        fs::remove_file(alice.dir.path().join("keys.json")).expect("its pins");
+    }
+    bob.op("account.rotate", json!({"mode": "plc-only"}));
+    for alice in &alices {
+        alice.is_refused(&["resolve", &bob.handle], "BadProof");
+    }
+}
+
+#[test]
+fn a_rotated_signing_key_is_followed_by_the_log() {
+    let station = Station::start(Network::multikey());
+    let bob = Network::multikey().enrolled("bob", 1, json!({}));
+    let view = station.service().recipient(&bob.did).expect("a package");
+    let mut users = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &station));
+    for user in &mut users {
+        let found = user.answer(&["resolve", &bob.did]);
+        assert_eq!(found["peer"], view["peer"]["did"]);
+        // From now on the answer alone has to do.
+        user.plc = "http://localhost:9".to_owned();
+    }
+    bob.op("account.rotate", json!({}));
+    let fields =
+        json!({"did": view["peer"]["did"], "mediators": view["keyPackage"]["value"]["mediators"]});
+    let put = bob.put(fields);
+    let view = station.service().until_cid(&bob.did, &put["cid"]);
+    let log = station
+        .service()
+        .recipient_with_proof(&bob.did)
+        .expect("it");
+    assert_eq!(log["proof"]["plcLog"].as_array().map(Vec::len), Some(2));
+    for user in &users {
+        let found = user.answer(&["resolve", &bob.did]);
+        assert_eq!(found["peer"], view["peer"]["did"]);
+        assert_eq!(found["changed"], false);
+    }
+}
+
+#[test]
+fn the_next_mediator_is_tried_when_one_fails() {
+    let network = Network::multikey();
+    let [near, far] = [(); 2].map(|()| Station::start(network));
+    // One whose document cannot be had, and one that refuses what it is brought.
+    let absent = "did:web:localhost%3A9";
+    let (url, refusing) = network.site();
+    let host = url.strip_prefix("http://").expect("a URL");
+    let mut document = mediator_document(&refusing, &format!("{url}/didcomm"));
+    document["service"][0]["serviceEndpoint"]["routingKeys"] = json!([]);
+    for (path, status, body) in [
+        ("/.well-known/did.json", 200, document),
+        ("/didcomm", 400, json!({"error": "NotUnpackable"})),
+    ] {
+        network.op(
+            "web.set",
+            json!({"host": host, "path": path, "status": status, "body": body}),
+        );
+    }
+    for language in [Python, TypeScript] {
+        let alice = User::enrolled(language, "alice", 0, &near);
+        let bob = User::new(language, "bob", 1, &far);
+        bob.enroll(&[&far.did]);
+        bob.account
+            .put(json!({"did": bob.peer(), "mediators": [absent, refusing, far.did]}));
+        near.service().refresh(&bob.account.did).expect("a package");
+        let sent = alice.answer(&["send", &bob.account.handle, "by the third"]);
+        assert_eq!(sent["by"], refusing);
+        let told = alice.receive(1).remove(0);
+        assert_eq!(told["resent"], far.did, "{told}");
+        assert_verified(&bob.receive(1)[0], &alice, "by the third");
+    }
+}
