@@ -35,7 +35,7 @@ impl Source<'_> {
     /// asks for it again, for secrets that are new.
     pub(super) fn read(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, Complaint> {
         let secret = if let Some(file) = self.file {
-            self.from_file(file)?
+            self.read_file(file)?
         } else if let Ok(value) = std::env::var(self.variable) {
             Zeroizing::new(value)
         } else if std::io::stdin().is_terminal() {
@@ -63,7 +63,7 @@ impl Source<'_> {
         }
     }
 
-    fn from_file(&self, file: &Path) -> Result<Zeroizing<String>, Complaint> {
+    fn read_file(&self, file: &Path) -> Result<Zeroizing<String>, Complaint> {
         let text = if file == Path::new("-") {
             let mut line = String::new();
             std::io::stdin().read_line(&mut line).map(|_| line)

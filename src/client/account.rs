@@ -8,6 +8,8 @@
 mod error;
 mod xrpc;
 
+use std::collections::BTreeMap;
+
 use atrium_api::client::AtpServiceClient;
 use atrium_api::com::atproto::repo::{delete_record, get_record, put_record};
 use atrium_api::com::atproto::server::create_session;
@@ -106,10 +108,16 @@ impl AccountClient {
     }
 
     /// Whether the kept session is good; one that has run out is made new. Nothing needs a password
-    /// then.
+    /// then. One that the PDS cannot say anything about is taken for good: not every PDS has a
+    /// `getSession` that works, and what the session is needed for will show it.
     pub async fn is_signed_in(&self) -> Result<bool, AccountError> {
         match self.check().await {
             Ok(()) => Ok(true),
+            Err(
+                AccountError::Failing(_)
+                | AccountError::Refused { .. }
+                | AccountError::Malformed(_),
+            ) => Ok(true),
             Err(AccountError::SignedOut) => {
                 // Of no more use to anybody.
                 self.drawer.forget_session()?;
@@ -172,7 +180,8 @@ impl AccountClient {
 
     /// Writes the key package in place of `before`, or as the first one; fails with
     /// [`AccountError::Swapped`] where another is there by now. Putting what is there already is no
-    /// error. Gives the CID of the record.
+    /// error. Gives the CID of the record. There are hosts that cannot compare: there the write is
+    /// made all the same, and what is between reading and writing goes unseen.
     pub async fn put(&self, record: &Value, before: Option<&Cid>) -> Result<Cid, AccountError> {
         let record = serde_json::from_value::<Unknown>(record.clone())
             .map_err(|error| AccountError::Malformed(error.to_string()))?;
@@ -192,19 +201,28 @@ impl AccountClient {
             let none = std::iter::once(("swapRecord".to_owned(), Ipld::Null));
             input.extra_data = Ipld::Map(none.collect());
         }
-        let written = self
-            .with_session(async |service| {
+        let write = async |input: &put_record::Input| {
+            self.with_session(async |service| {
                 let repo = &service.service.com.atproto.repo;
                 repo.put_record(input.clone()).await.map_err(lifted)
             })
-            .await?;
+            .await
+        };
+        let written = match write(&input).await {
+            Err(error) if error.is_about_swap() => {
+                input.data.swap_record = None;
+                input.extra_data = Ipld::Map(BTreeMap::new());
+                write(&input).await
+            }
+            written => written,
+        }?;
         Ok(*written.data.cid.as_ref())
     }
 
     /// Deletes the key package that is `before`; fails with [`AccountError::Swapped`] where another
-    /// is there by now.
+    /// is there by now, where the host can compare.
     pub async fn delete(&self, before: &Cid) -> Result<(), AccountError> {
-        let input: delete_record::Input = delete_record::InputData {
+        let mut input: delete_record::Input = delete_record::InputData {
             collection: collection()?,
             repo: self.repo()?,
             rkey: record_key()?,
@@ -212,12 +230,20 @@ impl AccountClient {
             swap_record: Some(string::Cid::new(*before)),
         }
         .into();
-        self.with_session(async |service| {
-            let repo = &service.service.com.atproto.repo;
-            repo.delete_record(input.clone()).await.map_err(lifted)
-        })
-        .await?;
-        Ok(())
+        let write = async |input: &delete_record::Input| {
+            self.with_session(async |service| {
+                let repo = &service.service.com.atproto.repo;
+                repo.delete_record(input.clone()).await.map_err(lifted)
+            })
+            .await
+        };
+        match write(&input).await {
+            Err(error) if error.is_about_swap() => {
+                input.data.swap_record = None;
+                write(&input).await.map(drop)
+            }
+            written => written.map(drop),
+        }
     }
 
     /// Does something by the kept session, and once more by a new one where it has run out.

@@ -60,7 +60,6 @@ pub(crate) struct Running {
 pub(crate) struct Station {
     /// Taken while it is down.
     pub(crate) service: Option<Service>,
-    pub(crate) port: u16,
     pub(crate) did: String,
     pub(crate) url: String,
 }
@@ -362,12 +361,14 @@ impl Person {
     /// The record as the account's PDS has it.
     #[track_caller]
     pub(crate) fn record(&self) -> Option<Value> {
-        let url = format!(
-            "{}/xrpc/com.atproto.repo.getRecord?repo={}&collection=at.didcomm.keyPackage&rkey=self",
-            text(&self.account.made, "/pdsUrl"),
-            self.account.did,
-        );
-        let answer = crate::http::request("GET", &url, &[], None);
+        let pds = text(&self.account.made, "/pdsUrl");
+        let url = format!("{pds}/xrpc/com.atproto.repo.getRecord");
+        let mut url = url::Url::parse(&url).expect("a URL");
+        url.query_pairs_mut()
+            .append_pair("repo", &self.account.did)
+            .append_pair("collection", "at.didcomm.keyPackage")
+            .append_pair("rkey", "self");
+        let answer = crate::http::request("GET", url.as_str(), &[], None);
         (answer.status == 200).then(|| answer.json()["value"].clone())
     }
 }
@@ -393,7 +394,6 @@ impl Station {
         let service = change(setup).start();
         Self {
             service: Some(service),
-            port,
             did: format!("did:web:localhost%3A{port}"),
             url,
         }

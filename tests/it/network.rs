@@ -213,6 +213,11 @@ impl Network {
         text(self.peer(), "/url")
     }
 
+    /// The password of all of its accounts.
+    pub(crate) fn peer_password(&self) -> &str {
+        text(self.peer(), "/token")
+    }
+
     fn peer(&self) -> &Value {
         self.peer.get_or_init(|| {
             let handles: Vec<_> = (0..PEER_ACCOUNTS)

@@ -38,6 +38,9 @@ pub enum AccountError {
     /// No answer that says anything.
     #[error("the PDS cannot be reached: {0}")]
     Unreachable(String),
+    /// It answered that it cannot answer.
+    #[error("the PDS does not work now: it answered {0}")]
+    Failing(u16),
     /// It said no, in its own words.
     #[error("the PDS refused: {message} ({error})")]
     Refused {
@@ -76,9 +79,11 @@ impl AccountError {
             (_, "AccountDeactivated" | "RepoDeactivated") => Self::inactive("deactivated"),
             (_, "AccountSuspended" | "RepoSuspended") => Self::inactive("suspended"),
             (_, "InvalidSwap") => Self::Swapped,
-            (401, _) | (400, "ExpiredToken" | "InvalidToken") => Self::SignedOut,
+            (401, _) | (_, "ExpiredToken" | "InvalidToken" | "AuthenticationRequired") => {
+                Self::SignedOut
+            }
             (429, _) => Self::RateLimited { retry_after },
-            (500.., _) => Self::Unreachable(format!("it answered {status}")),
+            (500.., _) => Self::Failing(status),
             (403, _) => {
                 Self::Forbidden(words(said.message.as_deref().unwrap_or("no reason given")))
             }
@@ -93,9 +98,17 @@ impl AccountError {
         }
     }
 
+    /// Whether the host says that it cannot compare with what is there.
+    pub(super) fn is_about_swap(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("swapRecord"))
+    }
+
     /// Whether a later attempt may go better.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::RateLimited { .. } | Self::Unreachable(_))
+        matches!(
+            self,
+            Self::RateLimited { .. } | Self::Unreachable(_) | Self::Failing(_)
+        )
     }
 
     /// What to do about it.
@@ -115,7 +128,7 @@ impl AccountError {
                 retry_after: Some(wait),
             } => return format!("try again in {} seconds", wait.as_secs().max(1)),
             Self::RateLimited { retry_after: None } => "try again in some minutes",
-            Self::Unreachable(_) => "try again later; what was done is kept",
+            Self::Unreachable(_) | Self::Failing(_) => "try again later; what was done is kept",
             Self::Refused { .. } | Self::Malformed(_) => {
                 "its operator may know more; run it again later, what was done is recognised"
             }

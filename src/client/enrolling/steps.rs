@@ -111,6 +111,13 @@ impl Enroller {
                     return Ok(());
                 }
                 Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
+                // There are servers that do it and then trip over their own answer.
+                Err(AccountError::Refused { .. } | AccountError::Malformed(_))
+                    if attempts < ATTEMPTS
+                        && client
+                            .record()
+                            .await?
+                            .is_none_or(|now| now.cid != there.cid) => {}
                 Err(error) => return Err(error.into()),
             }
         }

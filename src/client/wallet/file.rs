@@ -218,9 +218,8 @@ pub(super) fn remove(path: &Path) -> Result<bool, WalletError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(unwritable(error)),
     }
-    match path.parent() {
-        Some(folder) => sync(folder).map_err(unwritable)?,
-        None => {}
+    if let Some(folder) = path.parent() {
+        sync(folder).map_err(unwritable)?;
     }
     Ok(true)
 }

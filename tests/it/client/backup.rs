@@ -46,6 +46,11 @@ fn a_lost_machine_is_replaced() {
     with(&alice.home, &["backup", path], PASSPHRASE).failed(1, "exists already", "--force");
     assert_eq!(std::fs::read_to_string(&file).expect("text"), sealed);
 
+    // Mail comes while the machine is lost.
+    let bob = Person::enrolled(network, "bob", 1, &station);
+    bob.home
+        .run(&["send", &alice.account.handle, "are you there"])
+        .done();
     let new = Home::new(network);
     with(&new, &["restore", path], "correct horse battery stable").failed(
         1,
@@ -67,7 +72,10 @@ fn a_lost_machine_is_replaced() {
     assert_eq!(text(&account, "/keys/0/peer"), peer);
     assert_eq!(text(&account, "/record/is"), "ours");
     assert_eq!(account["signedIn"], false);
-    // The mediator takes it for the same: it goes on where the lost one was.
+    // It reads on where the lost one was, and without a password.
+    let mail = new.run(&["receive"]).done();
+    assert!(mail.out.contains("are you there"), "{mail:?}");
+    assert!(mail.out.contains(&bob.account.handle), "{mail:?}");
     let mut again = new.command(&["enroll", &alice.account.handle]);
     again.env("ATCOMM_PASSWORD", alice.password());
     let said = finish(again, "").done();

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::json;
 
 use super::{Home, Person, Station, disturbed, finish};
-use crate::network::{Network, in_both_shapes, text};
+use crate::network::{Account, Network, in_both_shapes, text};
 
 in_both_shapes! {
     fn enrolling_publishes_a_key_for_which_the_mediator_keeps_mail(network) {
@@ -94,6 +94,35 @@ fn an_account_of_a_web_did_is_enrolled_by_its_did() {
     assert_eq!(report["account"], json!(carol.account.did));
     assert_eq!(report["directory"], json!(station.url));
     assert_eq!(carol.record().expect("a record")["did"], report["peer"]);
+}
+
+#[test]
+fn another_implementation_of_the_host_does() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let peer = network.peer_account();
+    let erin = Person::of(Account {
+        network,
+        name: "erin".to_owned(),
+        did: peer.did,
+        handle: peer.handle,
+        made: json!({"password": network.peer_password(), "pdsUrl": network.peer_url()}),
+    });
+    let mut wrong = erin
+        .home
+        .command(&["enroll", &erin.account.did, "-m", &station.did]);
+    wrong.env("ATCOMM_PASSWORD", "wrong");
+    finish(wrong, "").failed(1, "does not take this password", "app password");
+    erin.run(&["enroll", &erin.account.did, "-m", &station.did])
+        .done();
+    assert_eq!(erin.record().expect("a record")["did"], json!(erin.peer()));
+    erin.home.run(&["rotate"]).done();
+    let record = erin.record().expect("a record");
+    assert_eq!(record["did"], json!(erin.peer()));
+    assert!(record["succession"].is_string());
+    // It deletes the record, and says that it did not.
+    erin.home.run(&["unenroll"]).done();
+    assert_eq!(erin.record(), None);
 }
 
 #[test]
@@ -325,7 +354,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
         json!({"pds": 0, "path": "/xrpc/com.atproto.repo.putRecord", "status": 503}),
     );
     let said = alice.enroll(&[&station.did]);
-    said.failed(4, "the PDS cannot be reached: it answered 503", "later");
+    said.failed(4, "the PDS does not work now: it answered 503", "later");
     assert_eq!(alice.record(), None);
     let stopped = station.service.take().expect("it is up").stop();
     let said = alice.home.run(&["enroll", &alice.account.handle]);
