@@ -38,11 +38,14 @@ pub use directory::{Change, Denial, DirectoryClient, DirectoryError, Refreshed, 
 pub use enrolling::{EnrolError, Enroller, Located, Outcome, Plan, Step};
 pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
 pub use fingerprint::fingerprint;
+pub use firsthand::{WhoisError, proven_document};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
-pub use pin::{Changed, Pin, Previous};
+pub use pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
 pub use probe::{ProbeError, round_trip};
 pub use receiving::{Next, Received, Receiver, mediators_of};
-pub use recipient::{Attributed, Hold, RecipientError, Recipients, Resolved, Shower, Warning};
+pub use recipient::{
+    Attributed, Hold, RecipientError, Recipients, Resolved, Shower, Unconfirmed, Warning,
+};
 pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use sending::{Courier, Failure, Handed, Way, ways};
 pub use sent::{Attempt, AttemptState, KEPT, Reported, Sent, Verdict};

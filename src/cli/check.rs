@@ -13,7 +13,7 @@ use super::terminal::{line, short_did};
 use super::{Complaint, Exit};
 use crate::client::{
     AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, ProbeError,
-    RecipientError, round_trip,
+    RecipientError, proven_document, round_trip,
 };
 use crate::identity::{DidDocument, Freshness, HandleCheck};
 use crate::syntax::{Actor, MediatorDid, Origin};
@@ -165,7 +165,8 @@ async fn about_account(
 ) -> Result<Option<DidDocument>, Complaint> {
     let account = &mailing.enrolment.account;
     let identity = mailing.desk.identity.for_asker();
-    let document = match identity.resolve(account, Freshness::Fresh).await {
+    let (net, clock) = (&mailing.desk.net, &mailing.desk.clock);
+    let document = match proven_document(net, &identity, clock, account).await {
         Ok(document) => document,
         Err(error) => {
             findings.failed("account", format!("{account}: {error}"), "try again later")?;
@@ -181,7 +182,7 @@ async fn about_account(
                 format!("the DID document of {account} names no usable host: {lack}"),
                 "only the operator of the account's host can mend that",
             )?;
-            return Ok(Some((*document).clone()));
+            return Ok(Some(document));
         }
     };
     match check {
@@ -200,7 +201,7 @@ async fn about_account(
             "try again later",
         )?,
     }
-    Ok(Some((*document).clone()))
+    Ok(Some(document))
 }
 
 async fn about_record(

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::desk::{Common, Desk};
 use super::output::show;
-use super::resolve::{actor, directory, recipients, remember};
+use super::resolve::{actor, directory, held, recipients, remember};
 use super::{Complaint, EXIT_CODES, Exit};
-use crate::client::{KeyChange, Pin, Wallet, fingerprint};
+use crate::client::{Hold, KeyChange, Pin, Wallet, fingerprint};
 use crate::syntax::{Actor, Did};
 
 /// Flags of `contacts`.
@@ -71,6 +71,9 @@ pub(super) fn run(
 struct Shown<'a> {
     did: &'a Did,
     handle: Option<&'a str>,
+    /// Handles that led to it and do not any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    known_as: Vec<&'a str>,
     peer: &'a str,
     fingerprint: String,
     signing_key: &'a str,
@@ -103,6 +106,7 @@ impl<'a> Shown<'a> {
         Self {
             did: &pin.account,
             handle: pin.handle.as_ref().map(|handle| handle.as_str()),
+            known_as: pin.known_as.iter().map(|one| one.as_str()).collect(),
             peer: &pin.peer,
             fingerprint: fingerprint(&pin.peer),
             signing_key: &pin.signing_key,
@@ -127,6 +131,12 @@ impl<'a> Shown<'a> {
     fn for_people(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.name())?;
         writeln!(out, "  account       {}", self.did)?;
+        for handle in &self.known_as {
+            writeln!(
+                out,
+                "  handle before {handle}, which does not lead to it any more"
+            )?;
+        }
         writeln!(out, "  messaging key {}", self.peer)?;
         writeln!(out, "  fingerprint   {}", self.fingerprint)?;
         for mediator in &self.mediators {
@@ -185,8 +195,9 @@ fn find(wallet: &Wallet, text: &str) -> Result<Pin, Complaint> {
         Actor::Did(did) => wallet.pin(did)?,
         Actor::Handle(handle) => {
             let pins = wallet.contacts()?;
-            pins.into_iter()
-                .find(|pin| pin.handle.as_ref() == Some(handle))
+            let is_now = pins.iter().find(|pin| pin.handle.as_ref() == Some(handle));
+            let was = || pins.iter().find(|pin| pin.is_known_by(handle));
+            is_now.or_else(was).cloned()
         }
     };
     found.ok_or_else(|| Complaint {
@@ -220,12 +231,15 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let directory = directory(&desk, &wallet, stderr)?;
     let recipients = recipients(&desk, directory);
     let resolved = desk.block_on(recipients.resolve(&wanted, &pins))?;
+    if let Some(hold @ Hold::Unconfirmed { .. }) = resolved.unconfirmed_hold() {
+        return Err(held(&hold, &resolved));
+    }
     let known = pins.iter().find(|pin| pin.account == resolved.account);
     let waiting = known.and_then(|pin| pin.changed.as_ref());
     if let (KeyChange::Changed { .. }, Some(waiting)) = (&resolved.change, waiting)
         && waiting.peer != resolved.package.peer()
     {
-        remember(&wallet, &pins, &resolved.pin)?;
+        remember(&wallet, &pins, resolved.pin.as_ref())?;
         return Err(Complaint {
             exit: Exit::Untrusted,
             message: format!(
@@ -236,18 +250,15 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
         });
     }
     // Whoever else was known by the handle has it no more.
-    let losers = pins.iter().filter(|pin| {
-        pin.account != resolved.account && pin.handle.is_some() && pin.handle == resolved.handle
-    });
-    for loser in losers {
-        let without = Pin {
-            handle: None,
-            ..loser.clone()
-        };
-        remember(&wallet, &pins, &without)?;
+    if let Some(handle) = &resolved.handle {
+        let others = pins.iter().filter(|pin| pin.account != resolved.account);
+        for loser in others.filter(|pin| pin.is_known_by(handle)) {
+            let without = loser.clone().without_handle(handle);
+            remember(&wallet, &pins, Some(&without))?;
+        }
     }
     let accepted = resolved.accepted();
-    remember(&wallet, &pins, accepted)?;
+    remember(&wallet, &pins, Some(accepted))?;
     let shown = Shown::new(accepted);
     show(one.common.json, stdout, &shown, |out| {
         match (&resolved.change, resolved.moved_from()) {

@@ -14,7 +14,8 @@ use super::output::show;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::client::{
-    DirectoryClient, Hold, Pin, RecipientError, Recipients, Resolved, Wallet, WalletError,
+    DirectoryClient, Hold, Pin, RecipientError, Recipients, Resolved, Unconfirmed, Wallet,
+    WalletError, fingerprint,
 };
 use crate::syntax::Actor;
 
@@ -64,7 +65,7 @@ pub(super) fn run(
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }
-    remember(&wallet, &pins, &resolved.pin)?;
+    remember(&wallet, &pins, resolved.pin.as_ref())?;
     let view = Shown::new(&resolved);
     show(args.common.json, stdout, &view, |out| view.for_people(out))?;
     if !args.common.json {
@@ -131,7 +132,14 @@ pub(super) fn directory(
 
 /// Keeps a pin, unless another command has changed it since `pins` were read: what that one found
 /// out is found out again.
-pub(super) fn remember(wallet: &Wallet, pins: &[Pin], pin: &Pin) -> Result<(), WalletError> {
+pub(super) fn remember(
+    wallet: &Wallet,
+    pins: &[Pin],
+    pin: Option<&Pin>,
+) -> Result<(), WalletError> {
+    let Some(pin) = pin else {
+        return Ok(());
+    };
     let before = pins.iter().find(|known| known.account == pin.account);
     if before == Some(pin) {
         return Ok(());
@@ -146,7 +154,7 @@ pub(super) fn remember(wallet: &Wallet, pins: &[Pin], pin: &Pin) -> Result<(), W
 /// Why nothing may be sent, and what lets it be.
 pub(super) fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
     let hint = match hold {
-        Hold::KeyChanged(_) => format!(
+        Hold::KeyChanged { .. } => format!(
             "compare the fingerprint with its owner by another way; if it is right, atcomm \
              contacts accept {}",
             resolved.account
@@ -155,9 +163,21 @@ pub(super) fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
             "ask the person by another way; if the new account is right, atcomm contacts accept \
              {handle}"
         ),
+        Hold::Unconfirmed { .. } => format!(
+            "try again later; if its owner tells you by another way that the fingerprint is {}, \
+             atcomm send --anyway",
+            fingerprint(resolved.package.peer())
+        ),
+    };
+    let exit = match hold {
+        Hold::Unconfirmed {
+            why: Unconfirmed::HostSilent,
+            ..
+        } => Exit::Unreachable,
+        _ => Exit::Untrusted,
     };
     Complaint {
-        exit: Exit::Untrusted,
+        exit,
         message: hold.to_string(),
         hint,
     }

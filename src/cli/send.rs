@@ -18,7 +18,9 @@ use crate::client::delivery::seal;
 use crate::client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
 use crate::client::dm::{facets, spans};
 use crate::client::reference::{self, ReferenceError};
-use crate::client::{Failure, Handed, KeyChange, MessagingKey, Resolved, Sent, mediators_of};
+use crate::client::{
+    Failure, Handed, Hold, KeyChange, MessagingKey, Resolved, Sent, Warning, mediators_of,
+};
 use crate::didcomm::message::fresh_id;
 use crate::syntax::{Actor, Did, Handle, MediatorDid};
 
@@ -37,7 +39,8 @@ pub(super) struct Send {
     /// Point at a public record, such as a post: at://ACCOUNT/COLLECTION/KEY
     #[arg(long, value_name = "URI")]
     embed: Option<String>,
-    /// Send although other accounts publish the same messaging key
+    /// Send although other accounts publish the same messaging key, or nobody but the directory
+    /// shows it
     #[arg(long)]
     anyway: bool,
     #[command(flatten)]
@@ -76,12 +79,18 @@ pub(super) fn run(
     mailing.desk.block_on(async {
         let resolved = find(&mailing, &actor).await?;
         let shown = name(resolved.handle.as_ref(), &resolved.account);
+        let held = hold(&resolved, &shown, args.anyway);
         for warning in &resolved.warnings {
+            if is_reason(warning, &resolved) && held.is_err() {
+                continue;
+            }
             // Nobody is left to be told where this fails.
             let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));
         }
-        hold(&resolved, &shown, args.anyway)?;
-        if let Some(note) = met(&resolved.change, &shown) {
+        held?;
+        if resolved.pin.is_some()
+            && let Some(note) = met(&resolved.change, &shown)
+        {
             let _ = writeln!(stderr, "{note}");
         }
         let dm = write(&mailing, args, text, &resolved.account).await?;
@@ -137,7 +146,7 @@ fn bad_text(error: TextError) -> Complaint {
 async fn find(mailing: &Mailing, actor: &Actor) -> Result<Resolved, Complaint> {
     let pins = mailing.wallet.contacts()?;
     let resolved = mailing.recipients.resolve(actor, &pins).await?;
-    remember(&mailing.wallet, &pins, &resolved.pin)?;
+    remember(&mailing.wallet, &pins, resolved.pin.as_ref())?;
     Ok(resolved)
 }
 
@@ -157,8 +166,10 @@ fn met(change: &KeyChange, shown: &str) -> Option<String> {
 
 /// Stops where it is not sure who would read the message.
 fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint> {
-    if let Some(hold) = resolved.hold() {
-        return Err(held(&hold, resolved));
+    match resolved.hold() {
+        Some(Hold::Unconfirmed { .. }) if anyway => {}
+        Some(hold) => return Err(held(&hold, resolved)),
+        None => {}
     }
     if resolved.ambiguous == Some(true) && !anyway {
         return Err(Complaint {
@@ -171,6 +182,12 @@ fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint>
         });
     }
     Ok(())
+}
+
+/// Whether a warning says what the command stops for.
+fn is_reason(warning: &Warning, resolved: &Resolved) -> bool {
+    let of_ambiguous = matches!(warning, Warning::Ambiguous);
+    of_ambiguous && resolved.hold().is_none()
 }
 
 /// The body: the text with its links and mentions, and the record that it points at.

@@ -119,8 +119,11 @@ impl AccountClient {
                 | AccountError::Malformed(_),
             ) => Ok(true),
             Err(AccountError::SignedOut) => {
-                // Of no more use to anybody.
-                self.drawer.forget_session()?;
+                let session = self.drawer.session()?;
+                if session.is_some_and(|session| session.pds == self.pds) {
+                    // Of no more use to anybody. Of that of another PDS nothing is known.
+                    self.drawer.forget_session()?;
+                }
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -59,8 +59,10 @@ pub enum Standing {
         peer: String,
         /// Its handle, verified in both directions.
         handle: Option<Handle>,
-        /// The did:peers that were replaced, each shown by a proof, and when. The order does not
-        /// matter.
+        /// Another account that this client knows by that handle.
+        known_of: Option<Did>,
+        /// The did:peers that were replaced, each shown by a proof, and until when it is shown to
+        /// have been the account's. The order does not matter.
         previous: Vec<Previous>,
     },
     /// Proven: its record is gone.
@@ -121,6 +123,9 @@ pub enum Attribution {
         /// Whether the key differs from the pinned one and its owner has not accepted it: the
         /// account publishes it, and whether the person behind it is the same is not shown.
         unaccepted: bool,
+        /// Another account that is known by that handle, and that the reader may take for this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        known_of: Option<Did>,
     },
     /// Written with the key that the account published before, at most seven days ago.
     VerifiedPrevious {
@@ -129,9 +134,12 @@ pub enum Attribution {
         /// Its handle.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handle: Option<Handle>,
-        /// When the key was replaced.
+        /// When the key was replaced, or until when it is shown to have been the account's.
         #[serde(with = "datetime")]
         replaced_at: Timestamp,
+        /// Another account that is known by that handle, and that the reader may take for this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        known_of: Option<Did>,
     },
     /// Written with a key that the account does not publish: somebody else's word. Shown without
     /// a handle, with a warning.
@@ -221,14 +229,21 @@ pub fn attribute(
             pinned: pin.is_some_and(|pin| pin.peer == writer),
         },
         Standing::Removed => Attribution::Revoked { claimed: account },
-        Standing::Enrolled { peer, handle, .. } if peer == writer => Attribution::Verified {
+        Standing::Enrolled {
+            peer,
+            handle,
+            known_of,
+            ..
+        } if peer == writer => Attribution::Verified {
             account,
             handle: handle.clone(),
             unaccepted: pin.is_some_and(|pin| pin.peer != *peer),
+            known_of: known_of.clone(),
         },
         Standing::Enrolled {
             peer,
             handle,
+            known_of,
             previous,
         } => {
             let replaced_at = replaced(writer, peer, previous, pin);
@@ -238,6 +253,7 @@ pub fn attribute(
                         account,
                         handle: handle.clone(),
                         replaced_at,
+                        known_of: known_of.clone(),
                     }
                 }
                 _ => Attribution::Mismatch {
@@ -249,8 +265,8 @@ pub fn attribute(
     }
 }
 
-/// When the account replaced the key that wrote, by the earliest of what is known; `None` when the
-/// key never was the account's as far as is known.
+/// When the account replaced the key that wrote: as this client has seen it, else by the earliest
+/// of what is shown; `None` when the key never was the account's as far as is known.
 fn replaced(
     writer: &str,
     current: &str,
@@ -258,15 +274,19 @@ fn replaced(
     pin: Option<&Pin>,
 ) -> Option<Timestamp> {
     let before = pin.and_then(|pin| pin.previous.as_ref());
+    let before = before.filter(|previous| previous.peer == writer);
     // The pinned key itself, where another has taken its place without being accepted.
     let pinned = pin.filter(|pin| pin.peer == writer && pin.peer != current);
     let changed = pinned.and_then(|pin| Some(pin.changed.as_ref()?.seen_at));
-    let known = shown.iter().chain(before);
-    let known = known.filter(|previous| previous.peer == writer);
-    known
+    let own = before
         .map(|previous| previous.replaced_at)
+        .into_iter()
         .chain(changed)
-        .min()
+        .min();
+    own.or_else(|| {
+        let shown = shown.iter().filter(|previous| previous.peer == writer);
+        shown.map(|previous| previous.replaced_at).min()
+    })
 }
 
 fn within_grace(replaced_at: Timestamp, now: Timestamp) -> bool {

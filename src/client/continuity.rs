@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::evidence::VerifiedPackage;
 use super::succession::{self, Succession};
-use super::{Changed, Pin, Previous};
+use super::{Changed, MAX_KNOWN_AS, Pin, Previous};
 use crate::clock::Timestamp;
 use crate::identity::KeyAgreement;
 use crate::syntax::{Handle, MediatorDid};
@@ -32,7 +32,7 @@ pub enum KeyChange {
 pub(super) struct Seen<'a> {
     /// Its package.
     pub(super) package: &'a VerifiedPackage,
-    /// Its handle, verified in both directions.
+    /// Its handle, verified in both directions, or as it was pinned where nobody could tell.
     pub(super) handle: Option<Handle>,
     /// Whether the account's own servers were asked.
     pub(super) firsthand: bool,
@@ -43,8 +43,8 @@ pub(super) struct Seen<'a> {
 /// Whether what is seen now is older than what was seen before under the same signing key. Under
 /// another key revisions begin anew.
 pub(super) fn is_rolled_back(pin: &Pin, package: &VerifiedPackage) -> bool {
-    let newest = pin.changed.as_ref().map_or(pin.rev, |changed| changed.rev);
-    pin.signing_key == package.signing_key().did_key() && package.rev() < newest.max(pin.rev)
+    let newest = pin.newest(&package.signing_key().did_key());
+    newest.is_some_and(|newest| package.rev() < newest)
 }
 
 /// The change, and the pin to be kept. `older` are superseded packages of the account, whose words
@@ -60,6 +60,7 @@ pub(super) fn follow(
     } = seen;
     let fresh = Pin {
         account: package.account().clone(),
+        known_as: known_as(pin, seen.handle.as_ref()),
         handle: seen.handle,
         peer: package.peer().to_owned(),
         rev: package.rev(),
@@ -84,18 +85,23 @@ pub(super) fn follow(
     }
     let before = pin.peer.clone();
     if is_vouched(&before, package, older) {
-        let previous = Some(replaced(pin, package, now));
+        let previous = Some(replaced(pin, older.iter().chain([package]), now));
         return (KeyChange::Vouched { before }, Pin { previous, ..fresh });
     }
     let changed = match &pin.changed {
         Some(changed) if changed.peer == fresh.peer => Changed {
             rev: fresh.rev,
+            signing_key: Some(fresh.signing_key),
             ..changed.clone()
         },
-        _ => Changed {
+        before => Changed {
             peer: fresh.peer,
             rev: fresh.rev,
-            seen_at: replaced(pin, package, now).replaced_at,
+            signing_key: Some(fresh.signing_key),
+            // Nothing tells when it was replaced: others may have come between.
+            seen_at: before
+                .as_ref()
+                .map_or(pin.last_seen.min(now), |before| before.seen_at),
         },
     };
     // Everything else stays as it was: what is shown beside a key that is not accepted is not
@@ -116,26 +122,69 @@ pub(super) fn accept(pin: Option<&Pin>, seen: Seen<'_>, now: Timestamp) -> Pin {
                 peer: pin.peer.clone(),
                 replaced_at: changed.seen_at,
             },
-            None => replaced(pin, seen.package, now),
+            None => replaced(pin, [seen.package], now),
         }),
         None => pin.and_then(|pin| pin.previous.clone()),
     };
+    let known_as = known_as(pin, seen.handle.as_ref());
     let (_, fresh) = follow(None, seen, &[], now);
     Pin {
         previous,
+        known_as,
         first_seen: pin.map_or(now, |pin| pin.first_seen),
         ..fresh
     }
 }
 
-/// The pinned key as replaced: at the time that the new package gives, which its owner signed,
-/// but neither before it was last seen in use nor after now.
-fn replaced(pin: &Pin, package: &VerifiedPackage, now: Timestamp) -> Previous {
-    let said = package.created_at().unwrap_or(pin.last_seen);
+/// The handles by which the account was known and is no more.
+fn known_as(pin: Option<&Pin>, handle: Option<&Handle>) -> Vec<Handle> {
+    let Some(pin) = pin else {
+        return Vec::new();
+    };
+    let mut known: Vec<Handle> = Vec::new();
+    for one in pin.known_as.iter().chain(&pin.handle) {
+        if Some(one) != handle && !known.contains(one) {
+            known.push(one.clone());
+        }
+    }
+    known.drain(..known.len().saturating_sub(MAX_KNOWN_AS));
+    known
+}
+
+/// The pinned key as replaced: when it gave its word for the next one, but neither before it was
+/// last seen in use nor after now. Without that word, when it was last seen: the package of today
+/// may have come long after.
+fn replaced<'p>(
+    pin: &Pin,
+    packages: impl IntoIterator<Item = &'p VerifiedPackage>,
+    now: Timestamp,
+) -> Previous {
+    let words = packages.into_iter().filter_map(predecessor);
+    let said = words.filter_map(|(old, at)| (old == pin.peer).then_some(at)?);
     Previous {
         peer: pin.peer.clone(),
-        replaced_at: said.max(pin.last_seen).min(now),
+        replaced_at: said
+            .max()
+            .map_or(pin.last_seen, |said| said.max(pin.last_seen))
+            .min(now),
     }
+}
+
+/// The did:peer whose word for the package's own stands in its record, and when it was replaced by
+/// it: not after its word was given, nor after the record was made or proven, each of which the
+/// account's owner alone can date. `None` for the time where the word has none.
+pub(super) fn predecessor(package: &VerifiedPackage) -> Option<(String, Option<Timestamp>)> {
+    let word = succession::read(package.succession()?)?;
+    if word.new != package.peer() || word.account != *package.account() {
+        return None;
+    }
+    // What the key of a host that the account has left has signed, that host may have made lately.
+    let given = word.created_at.filter(|_| !package.before_move());
+    let at = given.map(|at| {
+        let made = package.created_at().unwrap_or(at);
+        at.min(made).min(package.proven_at())
+    });
+    Some((word.old, at))
 }
 
 /// Whether a chain of statements leads from a did:peer to the package's. Each is signed by the key

@@ -20,7 +20,7 @@ use url::Url;
 
 use super::{
     AccountClient, Drawer, Enrolment, KeyState, MailError, MessagingKey, Published, Wallet,
-    document,
+    document, proven_document,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Freshness, HandleCheck, Identity};
@@ -164,7 +164,9 @@ impl Enroller {
         }
     }
 
-    /// Finds the account, its PDS and its handle, asking nobody but those whom atproto names.
+    /// Finds the account, its PDS and its handle, asking nobody but those whom atproto names. Where
+    /// a password goes is not for whoever serves the DID document to say: of a `did:plc` the
+    /// operations are verified.
     pub async fn locate(&self, actor: &Actor) -> Result<Located, EnrolError> {
         let account = match actor {
             Actor::Did(did) => did.clone(),
@@ -176,7 +178,7 @@ impl Enroller {
                 })?
             }
         };
-        let document = self.identity.resolve(&account, Freshness::Fresh).await;
+        let document = proven_document(&self.net, &self.identity, &self.clock, &account).await;
         let document = document.map_err(|error| EnrolError::Identity {
             account: account.clone(),
             error,

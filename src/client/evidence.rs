@@ -230,6 +230,11 @@ impl VerifiedPackage {
         self.before_move
     }
 
+    /// When it was proven: the time of the revision, which the account's PDS signed.
+    pub fn proven_at(&self) -> Timestamp {
+        Timestamp::from_millis(millis(self.rev()))
+    }
+
     /// When the account says that it made the package.
     pub fn created_at(&self) -> Option<Timestamp> {
         datetime::parse(&self.package.created_at)

@@ -33,16 +33,32 @@ pub(super) struct Whois {
 }
 
 /// Why it cannot be found out who an account is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum WhoisError {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WhoisError {
     /// There is no such DID, or it has ended.
+    #[error("there is no such DID, or it has ended")]
     NoAccount,
     /// What is served is not proven, or cannot be used.
+    #[error("what the directory of DIDs shows of it is not proven: {0}")]
     Unproven(EvidenceError),
     /// A document that cannot be used.
+    #[error("{0}")]
     Useless(String),
     /// Nobody answers.
+    #[error("it cannot be looked up now: {0}")]
     Unreachable(String),
+}
+
+/// The DID document of an account, looked up anew: of a `did:plc` what its verified operations come
+/// to, since a mirror of the PLC directory may name any PDS, of a `did:web` what its host serves.
+pub async fn proven_document(
+    net: &Net,
+    identity: &Identity,
+    clock: &Clock,
+    did: &Did,
+) -> Result<DidDocument, WhoisError> {
+    let own = Firsthand::new(net.clone(), identity.clone(), clock.clone());
+    Ok(own.whois(did).await?.document)
 }
 
 /// What the account's PDS says of its key package.

@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 use crate::identity::KeyAgreement;
 use crate::syntax::{Did, Handle, MediatorDid, Rev};
 
+/// Most handles that are remembered of one account besides its present one.
+pub const MAX_KNOWN_AS: usize = 16;
+
 /// What is remembered of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +20,11 @@ pub struct Pin {
     pub account: Did,
     /// Its handle as this client has verified it itself.
     pub handle: Option<Handle>,
+    /// Handles that led to it and do not any more, the newest last, at most [`MAX_KNOWN_AS`]:
+    /// whoever has one of them now is not taken for this account, nor the other way round, until
+    /// that is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_as: Vec<Handle>,
     /// The did:peer that mail is encrypted to.
     pub peer: String,
     /// Revision of the newest proof seen under `signing_key`.
@@ -41,6 +49,33 @@ pub struct Pin {
     pub last_seen: Timestamp,
 }
 
+impl Pin {
+    /// Whether the account is, or was, known by a handle.
+    pub fn is_known_by(&self, handle: &Handle) -> bool {
+        self.handle
+            .iter()
+            .chain(&self.known_as)
+            .any(|known| known == handle)
+    }
+
+    /// Without a handle, in whatever way it was known by it.
+    #[must_use]
+    pub fn without_handle(mut self, handle: &Handle) -> Self {
+        self.handle = self.handle.filter(|known| known != handle);
+        self.known_as.retain(|known| known != handle);
+        self
+    }
+
+    /// The newest revision that was seen under a signing key, which is a did:key.
+    pub(super) fn newest(&self, signing_key: &str) -> Option<Rev> {
+        let pinned = (self.signing_key == signing_key).then_some(self.rev);
+        let changed = self.changed.as_ref().filter(|changed| {
+            changed.signing_key.as_ref().unwrap_or(&self.signing_key) == signing_key
+        });
+        pinned.max(changed.map(|changed| changed.rev))
+    }
+}
+
 /// A did:peer that was replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +95,10 @@ pub struct Changed {
     pub peer: String,
     /// Revision of the proof that shows it.
     pub rev: Rev,
-    /// When it was first seen.
+    /// did:key that signed it; absent: the pinned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+    /// Since when the pinned one is not known to be the account's: when it was last seen.
     #[serde(with = "millis")]
     pub seen_at: Timestamp,
 }

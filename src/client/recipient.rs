@@ -27,7 +27,7 @@ use crate::syntax::{Actor, Did, Handle, Rev};
 
 use choice::{Choice, choose};
 
-pub use outcome::{Hold, RecipientError, Resolved, Shower, Warning};
+pub use outcome::{Hold, RecipientError, Resolved, Shower, Unconfirmed, Warning};
 pub use standing::Attributed;
 
 /// How old a look at the account's own servers may be for the directory alone to be asked: for so
@@ -54,6 +54,7 @@ struct Found {
     whois: Option<Whois>,
     view: Option<View>,
     warnings: Vec<Warning>,
+    unconfirmed: Option<Unconfirmed>,
 }
 
 impl Recipients {
@@ -138,6 +139,7 @@ impl Recipients {
                 whois: None,
                 view: Some(view.clone()),
                 warnings: Vec::new(),
+                unconfirmed: None,
             });
         }
         let own = self.own_word(did).await;
@@ -176,12 +178,17 @@ impl Recipients {
     ) -> Result<Found, RecipientError> {
         let (whois, word) = own?;
         let now = self.clock.now();
-        let Choice { package, warnings } = choose(did, view.as_ref(), &whois, word, now)?;
+        let Choice {
+            package,
+            warnings,
+            unconfirmed,
+        } = choose(did, view.as_ref(), &whois, word, now)?;
         Ok(Found {
             package,
             whois: Some(whois),
             view: view.and_then(Result::ok),
             warnings,
+            unconfirmed,
         })
     }
 
@@ -197,6 +204,7 @@ impl Recipients {
             whois,
             view,
             mut warnings,
+            unconfirmed,
         } = found;
         if let Some(pin) = pin
             && is_rolled_back(pin, &package)
@@ -216,7 +224,10 @@ impl Recipients {
                 }
                 HandleCheck::Inconclusive => {
                     warnings.push(Warning::HandleUnknown);
-                    None
+                    // What was known stays known, as long as the account claims it.
+                    let claimed = whois.document.claimed_handle.as_ref();
+                    let known = pin.and_then(|pin| pin.handle.as_ref());
+                    known.filter(|known| claimed == Some(known)).cloned()
                 }
             },
         };
@@ -237,7 +248,10 @@ impl Recipients {
         if self.to_send && !mediators.iter().any(usable) {
             warnings.push(Warning::NoMediator);
         }
-        let moved_from = moved_from(actor, &package, pins);
+        let moved_from = handle.as_ref().and_then(|handle| {
+            let before = known_by(handle, package.account(), pins)?;
+            Some((handle.clone(), before.clone()))
+        });
         warnings.extend(
             moved_from
                 .clone()
@@ -267,7 +281,7 @@ impl Recipients {
             plc_log: log.as_ref().map(|(_, raw)| raw.clone()),
             answer: view.as_ref().map(|view| view.answer.clone()),
         };
-        Ok(Resolved {
+        let mut resolved = Resolved {
             account: package.account().clone(),
             handle,
             pds: whois
@@ -280,11 +294,19 @@ impl Recipients {
             firsthand: whois.is_some(),
             warnings,
             evidence,
-            pin: new_pin,
+            unconfirmed,
+            pin: Some(new_pin),
             accepted,
             moved_from,
+            asked_by_handle: matches!(actor, Actor::Handle(_)),
+            known_as: pin.and_then(|pin| pin.handle.clone()),
             package,
-        })
+        };
+        if resolved.unconfirmed.is_some() && resolved.needs_confirmation() {
+            // What the user decides for once is not known from then on.
+            resolved.pin = None;
+        }
+        Ok(resolved)
     }
 
     /// Superseded packages that may bridge a change of keys: asked for only where the new package
@@ -305,29 +327,25 @@ impl Recipients {
         if pin.peer == package.peer() || vouched || package.succession().is_none() {
             return Vec::new();
         }
-        let superseded = self.superseded(package.account(), &whois.keys).await;
-        superseded.into_iter().map(|(older, _)| older).collect()
+        self.superseded(package.account(), &whois.keys).await
     }
 
-    /// Packages of the account that the directory has seen, each proven under the account's
-    /// present keys, with the time at which it says that it saw them; the oldest first. None
-    /// without a directory.
-    async fn superseded(&self, did: &Did, keys: &Keys) -> Vec<(VerifiedPackage, Timestamp)> {
+    /// Packages of the account that the directory has seen, each proven under `keys`. None without
+    /// a directory, which may leave out any.
+    async fn superseded(&self, did: &Did, keys: &Keys) -> Vec<VerifiedPackage> {
         let Some(directory) = &self.directory else {
             return Vec::new();
         };
         let changes = directory.history(did).await.unwrap_or_default();
         let now = self.clock.now();
-        let mut proven: Vec<_> = changes
-            .into_iter()
-            .filter_map(|change| match keys.prove(did, &change.car?, now) {
-                Ok(Shown::Package(package)) => Some((*package, change.seen_at)),
-                _ => None,
-            })
-            .collect();
-        // The account's own order, not the directory's.
-        proven.sort_by_key(|(package, _)| (!package.before_move(), package.rev()));
-        proven
+        let proven =
+            changes
+                .into_iter()
+                .filter_map(|change| match keys.prove(did, &change.car?, now) {
+                    Ok(Shown::Package(package)) => Some(*package),
+                    _ => None,
+                });
+        proven.collect()
     }
 }
 
@@ -370,18 +388,15 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
 
 /// Whether a proof of absence is older than what is pinned.
 fn is_before(pin: Option<&Pin>, rev: Rev, key: &SigningKey) -> bool {
-    pin.is_some_and(|pin| pin.signing_key == key.did_key() && rev < pin.rev)
+    let newest = pin.and_then(|pin| pin.newest(&key.did_key()));
+    newest.is_some_and(|newest| rev < newest)
 }
 
-/// The account that is known by the asked handle, where that is another one.
-fn moved_from(actor: &Actor, package: &VerifiedPackage, pins: &[Pin]) -> Option<(Handle, Did)> {
-    let Actor::Handle(asked) = actor else {
-        return None;
-    };
-    let other = pins
-        .iter()
-        .find(|pin| pin.handle.as_ref() == Some(asked) && pin.account != *package.account())?;
-    Some((asked.clone(), other.account.clone()))
+/// The account that is known by a handle, where that is another one.
+fn known_by<'p>(handle: &Handle, account: &Did, pins: &'p [Pin]) -> Option<&'p Did> {
+    let mut others = pins.iter().filter(|pin| pin.account != *account);
+    let other = others.find(|pin| pin.is_known_by(handle))?;
+    Some(&other.account)
 }
 
 fn about(package: &VerifiedPackage, pin: Option<&Pin>, view: Option<&View>) -> Vec<Warning> {

@@ -80,9 +80,11 @@ pub(super) struct Succession {
     pub(super) new: String,
     /// In which account.
     pub(super) account: Did,
+    /// When it says that it was made.
+    pub(super) created_at: Option<Timestamp>,
 }
 
-/// Verifies a statement. When it was given does not matter.
+/// Verifies a statement. It counts whenever it was given.
 pub(super) fn read(statement: &str) -> Option<Succession> {
     if statement.len() > MAX_STATEMENT {
         return None;
@@ -99,6 +101,9 @@ pub(super) fn read(statement: &str) -> Option<Succession> {
         old: opened.signer?.party.did().to_owned(),
         new: new.clone(),
         account: message.body_of::<Statement>().ok()?.account,
+        created_at: message
+            .created_time
+            .and_then(|seconds| Some(Timestamp::from_millis(seconds.checked_mul(1000)?))),
     })
 }
 

@@ -168,11 +168,34 @@ pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String 
             account,
             handle,
             unaccepted: false,
+            known_of: None,
         } => format!("from {} (verified)", name(handle.as_ref(), account)),
         Attribution::Verified {
             account,
             handle,
+            known_of: Some(other),
+            ..
+        } => format!(
+            "from {account} (verified; BUT {} is how you know another account, {other}; `atcomm \
+             contacts accept {account}` once you are sure that it is theirs)",
+            name(handle.as_ref(), account)
+        ),
+        Attribution::VerifiedPrevious {
+            account,
+            handle,
+            replaced_at,
+            known_of: Some(other),
+        } => format!(
+            "from {account} (verified, by the key that the account replaced on {}; BUT {} is how \
+             you know another account, {other})",
+            minute(*replaced_at),
+            name(handle.as_ref(), account)
+        ),
+        Attribution::Verified {
+            account,
+            handle,
             unaccepted: true,
+            known_of: None,
         } => format!(
             "from {} (verified, but with another key than you know; `atcomm contacts accept \
              {account}` once you are sure that it is theirs)",
@@ -182,6 +205,7 @@ pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String 
             account,
             handle,
             replaced_at,
+            known_of: None,
         } => format!(
             "from {} (verified, by the key that the account replaced on {})",
             name(handle.as_ref(), account),

@@ -75,7 +75,7 @@ impl<'a> Shown<'a> {
                 peer,
                 fingerprint: fingerprint(peer),
             }),
-            first_seen: resolved.pin.first_seen.to_string(),
+            first_seen: resolved.accepted().first_seen.to_string(),
             ambiguous: resolved.ambiguous,
             verified: verified(resolved),
             not_verified: not_verified(resolved),
@@ -126,6 +126,7 @@ impl<'a> Shown<'a> {
 
     fn contact_for_people(&self) -> String {
         match self.contact {
+            "first" if self.hold.is_some() => "first contact; this key is not confirmed".to_owned(),
             "first" => "first contact; this key is remembered from now on".to_owned(),
             "same" => format!("the same key as remembered since {}", self.first_seen),
             "vouched" => "a new key, which the key before it vouches for".to_owned(),

@@ -47,6 +47,7 @@ fn enrolled(peer: &str, previous: &[Previous]) -> Standing {
     Standing::Enrolled {
         peer: peer.to_owned(),
         handle: handle(),
+        known_of: None,
         previous: previous.to_vec(),
     }
 }
@@ -55,6 +56,7 @@ fn pin(peer: &str) -> Pin {
     Pin {
         account: did(ALICE),
         handle: handle(),
+        known_as: Vec::new(),
         peer: peer.to_owned(),
         rev: Rev::parse("3n2wo76pa3k2w").unwrap(),
         signing_key: "did:key:zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc".to_owned(),
@@ -70,6 +72,7 @@ fn changed(mut pin: Pin, peer: &str, ago: Duration) -> Pin {
     pin.changed = Some(Changed {
         peer: peer.to_owned(),
         rev: pin.rev,
+        signing_key: None,
         seen_at: NOW.minus(ago),
     });
     pin
@@ -80,6 +83,7 @@ fn verified(unaccepted: bool) -> Attribution {
         account: did(ALICE),
         handle: handle(),
         unaccepted,
+        known_of: None,
     }
 }
 
@@ -88,6 +92,7 @@ fn verified_previous(ago: Duration) -> Attribution {
         account: did(ALICE),
         handle: handle(),
         replaced_at: NOW.minus(ago),
+        known_of: None,
     }
 }
 
@@ -136,18 +141,41 @@ fn the_table() {
         by_pinned(K1, &enrolled(K2, &[]), &waiting),
         verified_previous(HOUR)
     );
-    // The earliest of what is known counts.
+    // What this client has seen itself counts, else the earliest of what is shown.
     assert_eq!(
         by_pinned(K1, &replaced, &moved_on),
         verified_previous(2 * HOUR)
     );
+    let twice = enrolled(K2, &[previous(K1, HOUR), previous(K1, 3 * HOUR)]);
+    assert_eq!(by(K1, &twice), verified_previous(3 * HOUR));
     // Too long ago.
     let long_ago = enrolled(K2, &[previous(K1, 169 * HOUR)]);
     assert_eq!(by(K1, &long_ago), mismatch(Some(169 * HOUR)));
+    // Nobody who shows less makes that fraud, or who shows more makes fraud anything else.
     assert_eq!(
         by_pinned(K1, &long_ago, &moved_on),
-        mismatch(Some(169 * HOUR))
+        verified_previous(2 * HOUR)
     );
+    moved_on.previous = Some(previous(K1, 170 * HOUR));
+    assert_eq!(
+        by_pinned(K1, &replaced, &moved_on),
+        mismatch(Some(170 * HOUR))
+    );
+
+    // A handle by which the reader knows somebody else is not shown without that.
+    for writer in [K1, K2] {
+        let mut standing = replaced.clone();
+        if let Standing::Enrolled { known_of, .. } = &mut standing {
+            *known_of = Some(did(CAROL));
+        }
+        match by(writer, &standing) {
+            Attribution::Verified { known_of, .. }
+            | Attribution::VerifiedPrevious { known_of, .. } => {
+                assert_eq!(known_of, Some(did(CAROL)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 
     // Another key.
     assert_eq!(by(K3, &enrolled(K1, &[])), mismatch(None));
@@ -351,6 +379,7 @@ fn standings() -> impl Strategy<Value = Standing> {
         (peers(), many_previous()).prop_map(|(peer, previous)| Standing::Enrolled {
             peer,
             handle: handle(),
+            known_of: None,
             previous,
         }),
         Just(Standing::Removed),
@@ -368,7 +397,7 @@ prop_compose! {
         let mut pin = pin(&peer);
         pin.account = did(account);
         pin.previous = previous.into_iter().next();
-        pin.changed = waits.map(|(peer, seen_at)| Changed { peer, rev: pin.rev, seen_at });
+        pin.changed = waits.map(|(peer, seen_at)| Changed { peer, rev: pin.rev, signing_key: None, seen_at });
         pin
     }
 }
@@ -451,13 +480,14 @@ proptest! {
         pin in prop::option::of(pins()),
         now in times(),
     ) {
-        let Standing::Enrolled { peer, handle, previous } = standing.clone() else {
+        let Standing::Enrolled { peer, handle, known_of, previous } = standing.clone() else {
             return Ok(());
         };
         let before = attribute(&claim, &standing, pin.as_ref(), now);
         let with_more = Standing::Enrolled {
             peer,
             handle,
+            known_of,
             previous: previous.into_iter().chain(more).collect(),
         };
         let after = attribute(&claim, &with_more, pin.as_ref(), now);

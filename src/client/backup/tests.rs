@@ -40,6 +40,7 @@ fn pin(name: &str, last_seen: i64) -> Pin {
     Pin {
         account: did(name),
         handle: None,
+        known_as: Vec::new(),
         peer: format!("did:peer:2.{last_seen}"),
         rev: Rev::parse("3jzfcijpj2z2a").unwrap(),
         signing_key: "did:key:zDn".to_owned(),

@@ -39,7 +39,11 @@ fn put(alice: &mut TestAccount, key: &MessagingKey, word: Option<String>) -> Ver
 }
 
 fn word(old: &MessagingKey, new: &MessagingKey, account: &Did) -> Option<String> {
-    Some(statement(old, &new.peer, account, NOW).unwrap())
+    word_at(old, new, account, NOW)
+}
+
+fn word_at(old: &MessagingKey, new: &MessagingKey, account: &Did, at: Timestamp) -> Option<String> {
+    Some(statement(old, &new.peer, account, at).unwrap())
 }
 
 #[test]
@@ -67,6 +71,19 @@ fn the_same_key_moves_the_revision_on() {
     ahead.rev = Rev::parse("jzzzzzzzzzzzz").unwrap();
     assert!(is_rolled_back(&ahead, &second) && !is_rolled_back(&ahead, &third));
     // A key that waited and was taken back is forgotten.
+    // What waits is newer than what is pinned under its own signing key alone.
+    let mut waits = next.clone();
+    waits.changed = Some(Changed {
+        peer: peer(4),
+        rev: Rev::parse("jzzzzzzzzzzzz").unwrap(),
+        signing_key: Some("did:key:zOther".to_owned()),
+        seen_at: NOW,
+    });
+    assert!(!is_rolled_back(&waits, &second));
+    waits.changed.as_mut().unwrap().signing_key = Some(third.signing_key().did_key());
+    assert!(is_rolled_back(&waits, &third) && !is_rolled_back(&waits, &second));
+    waits.changed.as_mut().unwrap().signing_key = None;
+    assert!(is_rolled_back(&waits, &second) && !is_rolled_back(&waits, &third));
     let other = alice.put(4, &json!({}));
     let (_, waiting) = follow(Some(&next), seen(&other), &[], NOW);
     assert!(waiting.changed.is_some());
@@ -87,7 +104,7 @@ fn another_key_waits_to_be_accepted() {
         (changed.peer.as_str(), changed.rev),
         (&*peer(4), other.rev())
     );
-    // The record's own time is before it was last seen with the old key, so that counts.
+    // Others may have come between the two, so the record's own time says nothing.
     assert_eq!(changed.seen_at, pin.last_seen);
     let kept = Pin {
         changed: None,
@@ -120,19 +137,119 @@ fn another_key_waits_to_be_accepted() {
     assert_eq!(again.previous, accepted.previous);
 }
 
+/// The rotation is taken for having been when the key before gave its word, unless the record or
+/// its proof is older, and within what was seen.
 #[test]
-fn a_replaced_key_is_dated_by_its_owner_within_what_was_seen() {
+fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
     let mut alice = TestAccount::new(7);
-    let pin = pinned(&alice.put(3, &json!({})));
+    let account = alice.log.did();
+    let keys: Vec<_> = (0..3).map(|_| MessagingKey::mint(NOW)).collect();
+    let first = put(&mut alice, &keys[0], None);
+    // The test's revisions are of today, and the clock of these pins is around them.
+    let today = first.proven_at();
+    let (_, fresh) = follow(None, seen(&first), &[], today.minus(9 * DAY));
+    let dated = |package: &VerifiedPackage, older: &[VerifiedPackage], now| {
+        let (change, next) = follow(Some(&fresh), seen(package), older, now);
+        assert!(matches!(change, KeyChange::Vouched { .. }));
+        next.previous.unwrap().replaced_at
+    };
+    let seconds = |at: Timestamp| Timestamp::from_millis(at.millis() / 1000 * 1000);
     for (said, expected) in [
-        (NOW.minus(DAY / 2), NOW.minus(DAY / 2)),
-        (NOW.minus(3 * DAY), NOW.minus(DAY)),
-        (NOW.plus(3 * DAY), NOW),
+        (today.minus(DAY), seconds(today.minus(DAY))),
+        (today.minus(30 * DAY), fresh.last_seen),
     ] {
-        let other = alice.put(4, &json!({"createdAt": said.to_string()}));
-        let (_, waiting) = follow(Some(&pin), seen(&other), &[], NOW);
-        assert_eq!(waiting.changed.unwrap().seen_at, expected, "{said}");
+        let mut more = json!({"did": keys[1].peer.as_str(), "createdAt": today.to_string()});
+        more[FIELD] = json!(word_at(&keys[0], &keys[1], &account, said));
+        let second = alice.put(3, &more);
+        assert_eq!(dated(&second, &[], today.plus(DAY)), expected, "{said}");
+        // An update of the record later changes nothing of that, nor a later key.
+        more["createdAt"] = json!(today.plus(DAY).to_string());
+        let again = alice.put(3, &more);
+        assert_eq!(dated(&again, &[], today.plus(DAY)), expected, "{said}");
+        let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+        assert_eq!(
+            dated(&third, &[second], today.plus(DAY)),
+            expected,
+            "{said}"
+        );
     }
+    // A word from the future is not later than its record, nor that than its proof.
+    let made = today.minus(2 * DAY);
+    let mut more = json!({"did": keys[1].peer.as_str(), "createdAt": made.to_string()});
+    more[FIELD] = json!(word_at(&keys[0], &keys[1], &account, NOW));
+    let second = alice.put(3, &more);
+    assert_eq!(dated(&second, &[], today.plus(DAY)), made);
+    more["createdAt"] = json!(NOW.to_string());
+    let second = alice.put(3, &more);
+    assert_eq!(dated(&second, &[], today.plus(DAY)), second.proven_at());
+    assert_eq!(dated(&second, &[], today.minus(DAY)), today.minus(DAY));
+
+    // P0 was replaced long ago, and what the directory leaves out has replaced it: the key of
+    // today says nothing of when. Nor does one that waits after another that waited.
+    let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+    let (change, waiting) = follow(Some(&fresh), seen(&third), &[], today);
+    assert!(matches!(change, KeyChange::Changed { .. }));
+    assert_eq!(waiting.changed.as_ref().unwrap().seen_at, fresh.last_seen);
+    let fourth = put(&mut alice, &keys[1], None);
+    let later = Pin {
+        last_seen: today,
+        ..waiting
+    };
+    let (_, waiting) = follow(Some(&later), seen(&fourth), &[], today);
+    assert_eq!(waiting.changed.unwrap().seen_at, fresh.last_seen);
+}
+
+/// Behind [`Hold::HandleMoved`](crate::client::Hold::HandleMoved).
+#[test]
+fn handles_that_led_to_it_are_remembered() {
+    let mut alice = TestAccount::new(7);
+    let package = alice.put(3, &json!({}));
+    let pin = pinned(&package);
+    let handle = |text: &str| Handle::parse(text).unwrap();
+    let alice_s = handle("alice.example.com");
+    let with = |pin: &Pin, handle: Option<Handle>| {
+        let seen = Seen {
+            handle,
+            ..seen(&package)
+        };
+        follow(Some(pin), seen, &[], NOW).1
+    };
+    let lost = with(&pin, None);
+    assert_eq!(
+        (&lost.handle, &*lost.known_as),
+        (&None, &[alice_s.clone()][..])
+    );
+    assert!(lost.is_known_by(&alice_s));
+    // For as long as it takes, and beside a new one.
+    let renamed = with(&with(&lost, None), Some(handle("a.example.com")));
+    assert!(renamed.is_known_by(&alice_s) && renamed.is_known_by(&handle("a.example.com")));
+    // Until the same account proves it again, or it is given up.
+    let back = with(&renamed, Some(alice_s.clone()));
+    assert_eq!(back.known_as, [handle("a.example.com")]);
+    assert!(
+        !renamed
+            .clone()
+            .without_handle(&alice_s)
+            .is_known_by(&alice_s)
+    );
+    assert!(!pin.clone().without_handle(&alice_s).is_known_by(&alice_s));
+    // Another key that is accepted is not another handle that is.
+    let seen = Seen {
+        handle: None,
+        ..seen(&package)
+    };
+    assert!(accept(Some(&pin), seen, NOW).is_known_by(&alice_s));
+    let mut many = pin;
+    for number in 0..2 * MAX_KNOWN_AS {
+        many = with(&many, Some(handle(&format!("a{number}.example.com"))));
+    }
+    assert_eq!(many.known_as.len(), MAX_KNOWN_AS);
+    assert!(many.is_known_by(&handle("a30.example.com")));
+    // Pins of before.
+    let mut json = serde_json::to_value(&back).unwrap();
+    json.as_object_mut().unwrap().remove("knownAs").unwrap();
+    let read: Pin = serde_json::from_value(json).unwrap();
+    assert_eq!((read.known_as.len(), read.handle), (0, back.handle));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Why an account cannot be enrolled.
 
-use crate::client::{AccountError, MailError, WalletError};
-use crate::identity::{HandleError, IdentityError};
+use crate::client::{AccountError, MailError, WalletError, WhoisError};
+use crate::identity::HandleError;
 use crate::syntax::{Did, MediatorDid};
 
 /// Why an account cannot be enrolled, or cannot be any further. What was done before is written
@@ -24,13 +24,13 @@ pub enum EnrolError {
         /// Where it leads.
         account: Did,
     },
-    /// The account has no DID document.
+    /// The account has no DID document, or none that is proven.
     #[error("{account}: {error}")]
     Identity {
         /// The account.
         account: Did,
         /// Why.
-        error: IdentityError,
+        error: WhoisError,
     },
     /// The DID document names no PDS.
     #[error("the DID document of {0} names no PDS")]
@@ -90,7 +90,7 @@ impl EnrolError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Handle { error, .. } => *error == HandleError::Unreachable,
-            Self::Identity { error, .. } => matches!(error, IdentityError::Unreachable { .. }),
+            Self::Identity { error, .. } => matches!(error, WhoisError::Unreachable(_)),
             Self::Mediator { error, .. } => error.is_transient(),
             Self::Account(error) => error.is_transient(),
             _ => false,
@@ -106,6 +106,10 @@ impl EnrolError {
             Self::Handle { .. } | Self::NotItsHandle { .. } => {
                 "look for a slip in the handle, or give the DID of the account"
             }
+            Self::Identity {
+                error: WhoisError::Unproven(_),
+                ..
+            } => "somebody may be between you and the directory of DIDs; try again from elsewhere",
             Self::Identity { .. } | Self::NoPds(_) => {
                 "look for a slip in the DID; it has to be one of an account with a PDS"
             }

@@ -1,6 +1,6 @@
 //! Which package counts, of what the directory and the account's own servers show: a pure function.
 
-use super::{RecipientError, Shower, Warning};
+use super::{RecipientError, Shower, Unconfirmed, Warning};
 use crate::client::directory::{Denial, DirectoryError, View, said};
 use crate::client::evidence::{EvidenceError, Keys, Shown, VerifiedPackage};
 use crate::client::firsthand::{Whois, Word};
@@ -14,6 +14,8 @@ use crate::syntax::Did;
 pub(super) struct Choice {
     pub(super) package: VerifiedPackage,
     pub(super) warnings: Vec<Warning>,
+    /// Why the account's own PDS did not confirm what the directory shows.
+    pub(super) unconfirmed: Option<Unconfirmed>,
 }
 
 /// What the directory's answer comes to.
@@ -59,7 +61,11 @@ pub(super) fn choose(
         Answer::Outdated => warnings.push(Warning::DirectoryOutdated),
         Answer::None | Answer::Package(_) => {}
     }
-    Ok(Choice { package, warnings })
+    Ok(Choice {
+        package,
+        warnings,
+        unconfirmed: None,
+    })
 }
 
 /// Whether the directory's answer is about the account, proven, and nothing but what it proves.
@@ -142,13 +148,20 @@ fn beside(
     mut warnings: Vec<Warning>,
 ) -> Result<Choice, RecipientError> {
     let same_order = |key| package.signing_key() == key;
+    // A host that the account has left still has the key that signed there, and signs whatever it
+    // likes in whatever revision: of that, only what the present host shows as well counts.
+    let by_old_host = package.before_move();
+    let mut unconfirmed = None;
     let package = match word {
         Word::Proven(Shown::Package(own)) => {
             let newer = own.rev() >= package.rev() || !same_order(own.signing_key());
             if own.cid() == package.cid() {
                 // The same record, proven in a later revision.
-                if newer { *own } else { package }
-            } else if newer && !own.before_move() {
+                match newer || by_old_host {
+                    true => *own,
+                    false => package,
+                }
+            } else if by_old_host || (newer && !own.before_move()) {
                 warnings.push(Warning::DirectoryOutdated);
                 *own
             } else {
@@ -157,7 +170,7 @@ fn beside(
             }
         }
         Word::Proven(Shown::Absent { rev, key }) => {
-            if rev < package.rev() && same_order(&key) {
+            if !by_old_host && rev < package.rev() && same_order(&key) {
                 warnings.push(Warning::HostBehind);
                 package
             } else {
@@ -171,14 +184,20 @@ fn beside(
         }
         Word::Useless(why) => {
             warnings.push(Warning::HostUseless(why.to_string()));
+            unconfirmed = Some(Unconfirmed::HostUseless);
             package
         }
         Word::Silent(why) => {
             warnings.push(Warning::HostSilent(why));
+            unconfirmed = Some(Unconfirmed::HostSilent);
             package
         }
     };
-    Ok(Choice { package, warnings })
+    Ok(Choice {
+        package,
+        warnings,
+        unconfirmed,
+    })
 }
 
 /// What the account's own PDS says, alone.

@@ -195,14 +195,47 @@ impl Serialize for Warning {
     }
 }
 
-/// Why nothing may be sent until the user accepts what changed.
+/// Why the account's own PDS did not confirm what the directory shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unconfirmed {
+    /// It gave no answer.
+    HostSilent,
+    /// What it shows proves nothing.
+    HostUseless,
+}
+
+impl std::fmt::Display for Unconfirmed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::HostSilent => "its own host cannot be asked now",
+            Self::HostUseless => "what its own host shows proves nothing",
+        })
+    }
+}
+
+/// Why nothing may be sent until the user accepts what changed, or decides otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Hold {
     /// Another key, and the pinned one does not vouch for it.
     #[error(
-        "the messaging key of {0} has changed, and the key before it does not vouch for the new one"
+        "the messaging key of {} has changed, and the key before it does not vouch for the new one",
+        named(.handle.as_ref(), .account)
     )]
-    KeyChanged(Did),
+    KeyChanged {
+        /// The account.
+        account: Did,
+        /// The handle by which it is known.
+        handle: Option<Handle>,
+    },
+    /// A key that is not known yet, or that an old host has signed, and nobody but the directory
+    /// shows it: it may have been replaced, or never have been the account's.
+    #[error("nobody but the directory shows the messaging key of {account}: {why}")]
+    Unconfirmed {
+        /// The account.
+        account: Did,
+        /// What its own host did instead.
+        why: Unconfirmed,
+    },
     /// The handle names another account than the one that is known by it.
     #[error("{handle} now names the account {now}, and {before} before")]
     HandleMoved {
@@ -213,6 +246,13 @@ pub enum Hold {
         /// The account that it names now.
         now: Did,
     },
+}
+
+fn named(handle: Option<&Handle>, account: &Did) -> String {
+    match handle {
+        Some(handle) => format!("@{handle} ({account})"),
+        None => account.to_string(),
+    }
 }
 
 /// An account that can be sent to, everything of it verified.
@@ -242,19 +282,29 @@ pub struct Resolved {
     pub warnings: Vec<Warning>,
     /// What shows it, to be handed on.
     pub evidence: Evidence,
-    /// What is to be remembered of it.
-    pub pin: Pin,
+    /// Why its own PDS did not confirm it.
+    pub unconfirmed: Option<Unconfirmed>,
+    /// What is to be remembered of it; `None` where what was known stays as it is.
+    pub pin: Option<Pin>,
     pub(super) accepted: Pin,
     pub(super) moved_from: Option<(Handle, Did)>,
+    pub(super) asked_by_handle: bool,
+    pub(super) known_as: Option<Handle>,
 }
 
 impl Resolved {
     /// Why nothing may be sent now, if so.
     pub fn hold(&self) -> Option<Hold> {
         if let KeyChange::Changed { .. } = self.change {
-            return Some(Hold::KeyChanged(self.account.clone()));
+            return Some(Hold::KeyChanged {
+                account: self.account.clone(),
+                handle: self.known_as.clone(),
+            });
         }
-        let (handle, before) = self.moved_from.clone()?;
+        let moved_from = self.moved_from.clone().filter(|_| self.asked_by_handle);
+        let Some((handle, before)) = moved_from else {
+            return self.unconfirmed_hold();
+        };
         Some(Hold::HandleMoved {
             handle,
             before,
@@ -262,12 +312,29 @@ impl Resolved {
         })
     }
 
+    /// The same where it is for no other reason than that the directory alone shows the key.
+    pub fn unconfirmed_hold(&self) -> Option<Hold> {
+        let why = self.unconfirmed.filter(|_| self.needs_confirmation())?;
+        Some(Hold::Unconfirmed {
+            account: self.account.clone(),
+            why,
+        })
+    }
+
+    /// Whether the directory's word and a proof are not enough without the account's own PDS: at
+    /// first contact an old package proves as much as the newest, and a host that the account has
+    /// left proves anything.
+    pub(super) fn needs_confirmation(&self) -> bool {
+        self.change == KeyChange::First || self.package.before_move()
+    }
+
     /// What is to be remembered once the user has accepted what changed.
     pub fn accepted(&self) -> &Pin {
         &self.accepted
     }
 
-    /// The contact that loses its handle to this account once the user has accepted that.
+    /// The contact that is known by this account's handle, and is no more once the user has
+    /// accepted that.
     pub fn moved_from(&self) -> Option<&Did> {
         self.moved_from.as_ref().map(|(_, before)| before)
     }

@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{RecipientError, Recipients, Resolved};
+use tokio::time::{Instant, timeout_at};
+
+use super::{RecipientError, Recipients, Resolved, Unconfirmed, known_by};
+use crate::client::continuity::predecessor;
 use crate::client::evidence::{Keys, VerifiedPackage};
-use crate::client::{Attribution, Claim, Doubt, Pin, Previous, Standing, attribute};
+use crate::client::{Attribution, Claim, Doubt, KeyChange, Pin, Previous, Standing, attribute};
 use crate::clock::Timestamp;
 use crate::syntax::{Actor, Did};
 
@@ -17,14 +20,34 @@ const LATELY: Duration = Duration::from_secs(60);
 /// Accounts that are remembered so long: strangers can claim any number.
 const MAX_LATELY: usize = 256;
 
+/// Looks at one account within [`LATELY`]: somebody who has just replaced a key is not taken for a
+/// fraud by what was found out before, and forged messages do not make a reader ask all the time.
+const MAX_LOOKS: u32 = 4;
+
+/// Time for all the looks that one message causes: whom they ask is for a stranger to choose.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What was found out of an account.
 #[derive(Debug, Clone)]
 pub(super) struct Lately {
     at: Timestamp,
     /// Whether it was the second look.
     anew: bool,
+    /// How many looks there were, as long as none was forgotten.
+    looks: u32,
     standing: Standing,
+    /// The pin that was known then.
+    before: Option<Pin>,
+    /// The one that it became, where it became another.
     pin: Option<Pin>,
+}
+
+impl Lately {
+    /// Whether it is about what is known now. Another process may have accepted a key since, or
+    /// forgotten the account.
+    fn fits(&self, known: Option<&Pin>) -> bool {
+        known == self.before.as_ref() || (known.is_some() && known == self.pin.as_ref())
+    }
 }
 
 /// A message's attribution, and what is to be remembered of the account.
@@ -33,7 +56,7 @@ pub struct Attributed {
     /// Whose it is.
     pub attribution: Attribution,
     /// The account's new pin, to be kept: of accounts that were pinned before, and of those that
-    /// the message is proven to come from.
+    /// the message is proven to come from. Only of a look that this message caused.
     pub pin: Option<Pin>,
 }
 
@@ -52,26 +75,66 @@ impl Recipients {
         let known = pins.iter().find(|pin| pin.account == account);
         let weigh = |found: &Lately| {
             let pin = found.pin.as_ref().or(known);
-            attribute(claim, &found.standing, pin, now)
+            let mut standing = found.standing.clone();
+            if let Standing::Enrolled {
+                handle: Some(handle),
+                known_of,
+                ..
+            } = &mut standing
+            {
+                *known_of = known_by(handle, &account, pins).cloned();
+            }
+            attribute(claim, &standing, pin, now)
         };
-        let mut found = match self.remembered(&account) {
+        let deadline = Instant::now() + PATIENCE;
+        let remembered = self.remembered(&account).filter(|found| found.fits(known));
+        let mut looked = remembered.is_none();
+        let mut found = match remembered {
             Some(found) => found,
-            None => self.look(&account, pins, false).await,
+            None => self.look_until(deadline, &account, pins, false).await,
         };
         let mut attribution = weigh(&found);
-        if attribution.is_adverse() && !found.anew {
-            found = self.look(&account, pins, true).await;
+        let again = !found.anew || (!looked && found.looks < MAX_LOOKS);
+        if attribution.is_adverse() && again {
+            let looks = found.looks + 1;
+            found = Lately {
+                looks,
+                ..self.look_until(deadline, &account, pins, true).await
+            };
+            looked = true;
             attribution = weigh(&found);
         }
-        self.remember(account, found.clone());
-        let keep = known.is_some() || attribution.account().is_some();
+        if looked {
+            self.remember(account, found.clone());
+        }
+        let keep = looked && (known.is_some() || attribution.account().is_some());
         Attributed {
             pin: found.pin.filter(|pin| keep && known != Some(pin)),
             attribution,
         }
     }
 
-    async fn look(&self, account: &Did, pins: &[Pin], anew: bool) -> Lately {
+    /// A look that decides nothing where it takes longer.
+    async fn look_until(
+        &self,
+        deadline: Instant,
+        account: &Did,
+        pins: &[Pin],
+        anew: bool,
+    ) -> Lately {
+        let look = timeout_at(deadline, self.look(account, pins, anew)).await;
+        let (standing, pin) = look.unwrap_or((Standing::Unknown(Doubt::Unreachable), None));
+        Lately {
+            at: self.clock.now(),
+            anew,
+            looks: 1,
+            standing,
+            before: pins.iter().find(|pin| pin.account == *account).cloned(),
+            pin,
+        }
+    }
+
+    async fn look(&self, account: &Did, pins: &[Pin], anew: bool) -> (Standing, Option<Pin>) {
         let actor = Actor::Did(account.clone());
         let reader = Self {
             thorough: anew,
@@ -82,49 +145,42 @@ impl Recipients {
             // Only its history depends on it; the account's own servers are asked as well.
             let _ = directory.refresh(account).await;
         }
-        let found = reader.resolve(&actor, pins).await;
-        let at = self.clock.now();
-        let (standing, pin) = match found {
-            Ok(resolved) => {
-                let previous = match anew {
-                    true => self.previous(&resolved).await,
-                    false => Vec::new(),
-                };
-                let standing = Standing::Enrolled {
-                    peer: resolved.package.peer().to_owned(),
-                    handle: resolved.handle.clone(),
-                    previous,
-                };
-                (standing, Some(resolved.pin))
-            }
-            Err(error) => (standing_of(&error), None),
+        let resolved = match reader.resolve(&actor, pins).await {
+            Ok(resolved) => resolved,
+            Err(error) => return (standing_of(&error), None),
         };
-        Lately {
-            at,
-            anew,
-            standing,
-            pin,
+        if let Some(doubt) = doubt(&resolved) {
+            return (Standing::Unknown(doubt), resolved.pin);
         }
+        let previous = match anew {
+            true => self.previous(&resolved).await,
+            false => Vec::new(),
+        };
+        let standing = Standing::Enrolled {
+            peer: resolved.package.peer().to_owned(),
+            handle: resolved.handle.clone(),
+            known_of: None,
+            previous,
+        };
+        (standing, resolved.pin)
     }
 
-    /// The did:peers that the account had before, as superseded proofs show them.
+    /// The did:peers that the account had before, as proofs under its present signing key show.
     async fn previous(&self, resolved: &Resolved) -> Vec<Previous> {
-        let before_move = resolved.log.as_ref().and_then(|log| log.key_before_move());
-        let keys = match &resolved.log {
-            Some(log) => match Keys::of_log(log) {
-                Ok(keys) => keys,
-                Err(_) => return Vec::new(),
-            },
-            None => Keys {
-                current: resolved.package.signing_key().clone(),
-                before_move: before_move.map(|(key, at)| (key.clone(), at)),
-            },
+        let current = match &resolved.log {
+            Some(log) => log.current().and_then(|state| state.signing_key.clone()),
+            None => Some(resolved.package.signing_key().clone()),
         };
-        let mut superseded = self.superseded(&resolved.account, &keys).await;
-        let current = resolved.package.rev();
-        superseded.retain(|(package, _)| package.rev() <= current || package.before_move());
-        superseded.push((resolved.package.clone(), self.clock.now()));
-        replacements(&superseded)
+        let Some(current) = current else {
+            return Vec::new();
+        };
+        let keys = Keys {
+            current,
+            before_move: None,
+        };
+        let mut packages = self.superseded(&resolved.account, &keys).await;
+        packages.push(resolved.package.clone());
+        shown_until(&packages)
     }
 
     fn remembered(&self, account: &Did) -> Option<Lately> {
@@ -138,7 +194,7 @@ impl Recipients {
         if lately.len() >= MAX_LATELY {
             lately.retain(|_, known| now.since(known.at) < LATELY);
         }
-        if lately.len() < MAX_LATELY {
+        if lately.len() < MAX_LATELY || lately.contains_key(&account) {
             lately.insert(account, found);
         }
     }
@@ -148,29 +204,37 @@ impl Recipients {
     }
 }
 
-/// When each did:peer was replaced for the last time, of packages in the account's order: at the
-/// time that the newer record gives, where it gives a later one than the older, and not after the
-/// directory saw it.
-pub(super) fn replacements(packages: &[(VerifiedPackage, Timestamp)]) -> Vec<Previous> {
-    let mut found: HashMap<&str, Timestamp> = HashMap::new();
-    for pair in packages.windows(2) {
-        let [(older, _), (newer, seen_at)] = pair else {
-            continue;
-        };
-        if older.peer() == newer.peer() {
-            continue;
+/// Until when each did:peer is shown to have been the account's: by the latest revision that names
+/// it, or when it gave its word for the one that follows it. A directory may leave out packages, so
+/// the one after it in what it shows need not be the one that replaced it.
+pub(super) fn shown_until(packages: &[VerifiedPackage]) -> Vec<Previous> {
+    let mut found: HashMap<String, Timestamp> = HashMap::new();
+    let mut until = |peer: String, at: Timestamp| {
+        let known = found.entry(peer).or_insert(at);
+        *known = at.max(*known);
+    };
+    for package in packages.iter().filter(|package| !package.before_move()) {
+        until(package.peer().to_owned(), package.proven_at());
+        if let Some((old, Some(at))) = predecessor(package) {
+            until(old, at);
         }
-        let said = newer
-            .created_at()
-            .filter(|at| Some(*at) > older.created_at());
-        let at = said.map_or(*seen_at, |said| said.min(*seen_at));
-        found.insert(older.peer(), at);
     }
-    let previous = found.into_iter().map(|(peer, replaced_at)| Previous {
-        peer: peer.to_owned(),
-        replaced_at,
+    let previous = found.into_iter().map(|(peer, at)| Previous {
+        peer,
+        replaced_at: at,
     });
     previous.collect()
+}
+
+/// Why a package that can be sent to says nothing of whose a message is: where the account's own
+/// PDS does not confirm it, nothing counts but that the pinned key is still there.
+fn doubt(resolved: &Resolved) -> Option<Doubt> {
+    let why = resolved.unconfirmed?;
+    let is_known = resolved.change == KeyChange::Same && !resolved.needs_confirmation();
+    (!is_known).then_some(match why {
+        Unconfirmed::HostSilent => Doubt::Unreachable,
+        Unconfirmed::HostUseless => Doubt::Unproven,
+    })
 }
 
 /// What it says of a message's claim that its account cannot be sent to.
@@ -189,50 +253,4 @@ fn standing_of(error: &RecipientError) -> Standing {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::client::evidence::testing::TestAccount;
-    use crate::proof::testing::peer;
-
-    fn time(text: &str) -> Timestamp {
-        crate::client::datetime::parse(text).unwrap()
-    }
-
-    #[test]
-    fn a_key_is_replaced_when_its_owner_says_so_or_it_was_seen_earlier() {
-        let mut alice = TestAccount::new(7);
-        let mut put = |key, created_at: &str, seen_at: &str| {
-            let package = alice.put(key, &json!({"createdAt": created_at}));
-            (package, time(seen_at))
-        };
-        let packages = [
-            put(3, "2026-01-01T00:00:00Z", "2026-01-01T00:00:05Z"),
-            // The same key again replaces nothing.
-            put(3, "2026-01-02T00:00:00Z", "2026-01-02T00:00:05Z"),
-            // As its owner says.
-            put(4, "2026-01-03T00:00:00Z", "2026-01-03T00:00:05Z"),
-            // Not later than it was seen.
-            put(5, "2026-02-01T00:00:00Z", "2026-01-04T00:00:00Z"),
-            // A time that is not after the one before says nothing.
-            put(3, "2026-01-01T00:00:00Z", "2026-01-05T00:00:00Z"),
-            // Back and replaced once more: the last time counts.
-            put(6, "2026-01-06T00:00:00Z", "2026-01-06T00:00:05Z"),
-        ];
-        let mut found = replacements(&packages);
-        found.sort_by_key(|previous| previous.replaced_at);
-        let expected = [
-            (4, "2026-01-04T00:00:00Z"),
-            (5, "2026-01-05T00:00:00Z"),
-            (3, "2026-01-06T00:00:00Z"),
-        ];
-        let expected = expected.map(|(key, at)| Previous {
-            peer: peer(key),
-            replaced_at: time(at),
-        });
-        assert_eq!(found, expected);
-        assert_eq!(replacements(&packages[..1]), []);
-        assert_eq!(replacements(&[]), []);
-    }
-}
+mod tests;

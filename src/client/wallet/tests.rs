@@ -45,6 +45,7 @@ fn pin(name: &str) -> Pin {
     Pin {
         account: did(name),
         handle: None,
+        known_as: Vec::new(),
         peer: "did:peer:2.Ez6LS".to_owned(),
         rev: Rev::parse("3jzfcijpj2z2a").unwrap(),
         signing_key: "did:key:zDn".to_owned(),

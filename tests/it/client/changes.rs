@@ -1,9 +1,12 @@
 //! What changes about a contact: keys that vouch for each other and keys that do not, handles that
 //! move, and whose a message is while all that goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use atcomm::client::succession::statement;
 use atcomm::client::{
-    Attribution, Claim, DirectoryClient, Doubt, KeyChange, MessagingKey, Pin, RecipientError,
+    Attribution, Claim, DirectoryClient, Doubt, Hold, KeyChange, MessagingKey, Pin, RecipientError,
     Recipients, Resolved, Warning, fingerprint,
 };
 use atcomm::clock::Clock;
@@ -160,6 +163,130 @@ fn a_handle_that_names_somebody_else_is_not_followed() {
     );
 }
 
+/// A message in the name of a contact whose handle somebody else has taken makes its reader look
+/// the contact up: the handle does not lead there any more, and that it did is not forgotten.
+#[test]
+fn a_forged_message_does_not_make_a_handle_free() {
+    let (network, service) = scene();
+    let (alice, mallory) = (enrolled(network, "alice"), enrolled(network, "mallory"));
+    let mut reader = Reader::new(network, &service.url(""));
+    let by_handle = Actor::parse(&alice.handle).expect("a handle");
+    reader.resolve(&by_handle).expect("the package");
+    let other = format!("{}.pds0.test", network.name("gone"));
+    alice.op("account.rename", json!({"handle": other}));
+    mallory.op("account.rename", json!({"handle": alice.handle}));
+    let theirs = text(&mallory.made, "/peer/did").to_owned();
+    let found = eventually("the handle has moved", || {
+        let found = reader.attribute(&alice, &theirs);
+        let pin = reader.pins.iter().find(|pin| pin.account == alice.did())?;
+        let handle = pin.handle.as_ref()?;
+        (handle.as_str() == other).then_some(found)
+    });
+    assert!(matches!(found, Attribution::Mismatch { .. }), "{found:?}");
+    let hold = |reader: &mut Reader| {
+        let found = reader.resolve(&by_handle).expect("the package");
+        assert_eq!(found.account, mallory.did());
+        found.hold()
+    };
+    let expected = Some(Hold::HandleMoved {
+        handle: alice.handle.parse().expect("a handle"),
+        before: alice.did(),
+        now: mallory.did(),
+    });
+    for _ in 0..2 {
+        assert_eq!(hold(&mut reader), expected);
+    }
+    // Nor is it shown beside the other account's messages as if it were whose it was.
+    match reader.attribute(&mallory, &theirs) {
+        Attribution::Verified {
+            known_of, handle, ..
+        } => {
+            assert_eq!(
+                known_of.or(handle.is_none().then(|| alice.did())),
+                Some(alice.did())
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut fresh = Reader::new(network, &service.url(""));
+    fresh.pins = reader
+        .pins
+        .iter()
+        .filter(|pin| pin.account == alice.did())
+        .cloned()
+        .collect();
+    match fresh.attribute(&mallory, &theirs) {
+        Attribution::Verified {
+            known_of, handle, ..
+        } => {
+            assert_eq!(known_of, Some(alice.did()));
+            assert_eq!(handle.expect("a handle").as_str(), alice.handle);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What one process remembers of a look is not what another has found out since.
+#[test]
+fn what_was_found_out_lately_does_not_outlive_what_is_known() {
+    let (network, service) = scene();
+    let alice = enrolled(network, "alice");
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&asked);
+    let counter = Liar::directory(&service, move |view| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        view
+    });
+    let mut reader = Reader::new(network, &counter.url);
+    let [first, second, third] = [mint(), mint(), mint()];
+    publish(&alice, &first, None);
+    let recipients = reader.recipients();
+    let ask = |reader: &mut Reader, key: &MessagingKey| {
+        let claim = reader.claim(&alice, key.peer.as_str());
+        let found = RUNTIME.block_on(recipients.attribute(&claim, &reader.pins));
+        if let Some(pin) = found.pin.clone() {
+            reader.keep(pin);
+        }
+        found
+    };
+    let found = ask(&mut reader, &first);
+    assert!(
+        matches!(found.attribution, Attribution::Verified { .. }),
+        "{found:?}"
+    );
+    let pinned = found.pin.expect("a pin");
+    // Nothing is given back that was given back before.
+    assert_eq!(ask(&mut reader, &first).pin, None);
+    // Somebody writes in her name; then she rotates, and writes at once.
+    let found = ask(&mut reader, &second);
+    assert!(
+        matches!(found.attribution, Attribution::Mismatch { .. }),
+        "{found:?}"
+    );
+    publish(&alice, &second, Some(&first));
+    let found = ask(&mut reader, &second);
+    let Attribution::Verified { unaccepted, .. } = found.attribution else {
+        panic!("{found:?}")
+    };
+    assert!(!unaccepted);
+    let rotated = found.pin.expect("a pin");
+    assert_eq!(rotated.peer, second.peer.as_str());
+    // Forged messages do not make the reader ask for ever.
+    let before = asked.load(Ordering::Relaxed);
+    for _ in 0..20 {
+        ask(&mut reader, &third);
+    }
+    assert!(asked.load(Ordering::Relaxed) - before <= 4);
+    // Another process goes back to what was pinned before: that is looked at, and not written over
+    // by what is remembered of another time.
+    reader.keep(pinned);
+    let found = ask(&mut reader, &second);
+    assert_eq!(
+        found.pin.expect("a pin of a new look").peer,
+        second.peer.as_str()
+    );
+}
+
 /// What sending does for a contact whose key is pinned: it asks the directory alone, as long as
 /// nothing differs.
 #[test]
@@ -290,19 +417,25 @@ impl Reader {
     /// Whom to send to; what is to be remembered is.
     fn resolve(&mut self, actor: &Actor) -> Result<Resolved, RecipientError> {
         let found = RUNTIME.block_on(self.recipients().resolve(actor, &self.pins))?;
-        self.keep(found.pin.clone());
+        if let Some(pin) = found.pin.clone() {
+            self.keep(pin);
+        }
         Ok(found)
+    }
+
+    fn claim(&self, account: &Account, writer: &str) -> Claim {
+        Claim {
+            writer: Some(writer.to_owned()),
+            sender: Some(account.did.clone()),
+            recipient: Some(self.reader.did.clone()),
+            reader: self.reader.did(),
+        }
     }
 
     /// Whose a message is that somebody wrote with this key in the account's name, as one who
     /// has not looked lately.
     fn attribute(&mut self, account: &Account, writer: &str) -> Attribution {
-        let claim = Claim {
-            writer: Some(writer.to_owned()),
-            sender: Some(account.did.clone()),
-            recipient: Some(self.reader.did.clone()),
-            reader: self.reader.did(),
-        };
+        let claim = self.claim(account, writer);
         let found = RUNTIME.block_on(self.recipients().attribute(&claim, &self.pins));
         if let Some(pin) = found.pin {
             self.keep(pin);
@@ -338,6 +471,7 @@ fn whose_a_message_is() {
         account,
         handle,
         unaccepted,
+        known_of: None,
     } = found
     else {
         panic!("{found:?}")

@@ -374,10 +374,30 @@ fn an_old_proof_is_overruled_or_refused() {
     assert_eq!(answer["cid"], put["cid"]);
     assert_eq!(answer["peer"], put["record"]["did"]);
 
-    // First contact, and the host does not answer: nothing shows that it is old.
+    // First contact, and the host does not answer: nothing shows that it is old, so nothing is
+    // sent and nothing remembered.
     let (alone, contact) = home(network, None);
     silence(network, &contact);
-    let answer = resolve(&alone, &alice.handle, &liar.url).done().json();
+    let said = resolve(&alone, &alice.handle, &liar.url);
+    said.failed(
+        4,
+        "nobody but the directory shows the messaging key",
+        "--anyway",
+    );
+    let answer = said.json();
+    assert!(answer["hold"].is_string(), "{answer}");
+    assert_eq!(alone.json(&["contacts"]), json!([]));
+    let accept = [
+        "contacts",
+        "accept",
+        &alice.handle,
+        "--directory",
+        &liar.url,
+    ];
+    alone
+        .run(&accept)
+        .failed(4, "nobody but the directory", "try again later");
+    assert_eq!(alone.json(&["contacts"]), json!([]));
     assert_eq!(codes(&answer), ["hostSilent"]);
     assert_eq!(answer["cid"], old["keyPackage"]["cid"]);
     assert!(
@@ -385,9 +405,7 @@ fn an_old_proof_is_overruled_or_refused() {
             .to_string()
             .contains("nothing newer exists")
     );
-    let said = alone
-        .run(&["resolve", &alice.handle, "--directory", &liar.url])
-        .done();
+    let said = alone.run(&["resolve", &alice.handle, "--directory", &liar.url]);
     assert!(
         said.err
             .contains("warning: the account's own host could not be asked"),

@@ -43,10 +43,12 @@ fn text(shown: &Shown, json: bool) -> String {
 /// Every outcome, and whether it may name the handle.
 fn outcomes() -> Vec<(Attribution, bool)> {
     let handle = Some(Handle::parse("alice.example.com").unwrap());
+    let other = Did::parse("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb").unwrap();
     let verified = |unaccepted| Attribution::Verified {
         account: did(),
         handle: handle.clone(),
         unaccepted,
+        known_of: None,
     };
     let mismatch = |replaced_at| Attribution::Mismatch {
         claimed: did(),
@@ -65,6 +67,25 @@ fn outcomes() -> Vec<(Attribution, bool)> {
                 account: did(),
                 handle: handle.clone(),
                 replaced_at: at(),
+                known_of: None,
+            },
+            true,
+        ),
+        (
+            Attribution::VerifiedPrevious {
+                account: did(),
+                handle: handle.clone(),
+                replaced_at: at(),
+                known_of: Some(other.clone()),
+            },
+            true,
+        ),
+        (
+            Attribution::Verified {
+                account: did(),
+                handle: handle.clone(),
+                unaccepted: false,
+                known_of: Some(other),
             },
             true,
         ),
@@ -95,6 +116,8 @@ fn every_outcome_has_words_of_its_own_and_only_proven_ones_a_handle() {
         let adverse =
             attribution.is_adverse() || matches!(attribution, Attribution::Misdirected { .. });
         assert_eq!(warns, adverse, "{words}");
+        let plain = words.ends_with(" (verified)");
+        assert_eq!(plain, seen.is_empty(), "only the first: {words}");
         assert!(words.contains("(verified") == named, "{words}");
         assert!(seen.insert(words));
     }

@@ -157,6 +157,68 @@ fn a_key_that_was_replaced_proves_nothing_any_more() {
     assert!(matches!(error, RecipientError::Unreachable(_)), "{error:?}");
 }
 
+/// A host that the account has left signs a package in its name, with its own key in it and a
+/// revision of its choice: the present host alone says what counts.
+#[test]
+fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
+    let mut alice = TestAccount::new(7);
+    alice.put(3, &json!({}));
+    let (genuine, genuine_car) = (alice.proven(), alice.repo.car());
+    let mut forged = TestAccount::new(7);
+    forged.repo.touch(5);
+    forged.put(6, &json!({}));
+    let forged_car = forged.repo.car();
+    let mut absent = TestAccount::new(7);
+    absent.put(3, &json!({}));
+    absent.repo.delete();
+    let absent_car = absent.repo.car();
+    alice.rotate(5, 9, "https://other.example.com");
+    let whois = |account: &TestAccount| {
+        let mut whois = whois(account);
+        // The test's revisions are later than the operation that moved the account.
+        whois.keys.before_move = whois.keys.before_move.map(|(key, _)| (key, NOW));
+        whois
+    };
+    let did = alice.log.did();
+    let prove = |car: &[u8]| whois(&alice).keys.prove(&did, car, NOW).unwrap();
+    let view = |car: &[u8]| {
+        let Shown::Package(package) = prove(car) else {
+            panic!("no package")
+        };
+        assert!(package.before_move());
+        View {
+            cid: package.cid(),
+            rev: package.rev(),
+            value: package.value().clone(),
+            peer: package.peer().to_owned(),
+            car: Some(car.to_vec()),
+            ..view(&forged)
+        }
+    };
+    let chosen = |car: &[u8], word: Word| {
+        let choice = choose(&did, Some(&Ok(view(car))), &whois(&alice), word, NOW)?;
+        Ok((choice.package.peer().to_owned(), choice.unconfirmed))
+    };
+    let by_host = |car: &[u8]| Word::Proven(prove(car));
+    let genuine_one = Ok((genuine.peer().to_owned(), None));
+    assert_ne!(genuine.peer(), peer(6));
+    assert_eq!(chosen(&genuine_car, by_host(&genuine_car)), genuine_one);
+    // In a later revision than the present host's.
+    assert_eq!(chosen(&forged_car, by_host(&genuine_car)), genuine_one);
+    let error = chosen(&forged_car, by_host(&absent_car)).unwrap_err();
+    assert!(
+        matches!(error, RecipientError::NotEnrolled { .. }),
+        "{error:?}"
+    );
+    // And where it cannot be asked, that is said.
+    let silent = Word::Silent("HTTP 503".to_owned());
+    let why = Some(Unconfirmed::HostSilent);
+    assert_eq!(chosen(&forged_car, silent), Ok((peer(6), why)));
+    let useless = Word::Useless(EvidenceError::Proof(ProofError::Malformed));
+    let why = Some(Unconfirmed::HostUseless);
+    assert_eq!(chosen(&forged_car, useless), Ok((peer(6), why)));
+}
+
 #[test]
 fn a_host_that_says_nothing_useful() {
     let alice = alice();
