@@ -183,6 +183,11 @@ fn a_forged_message_does_not_make_a_handle_free() {
         (handle.as_str() == other).then_some(found)
     });
     assert!(matches!(found, Attribution::Mismatch { .. }), "{found:?}");
+    // As one who has not looked the handle up lately.
+    let mut reader = Reader {
+        pins: reader.pins,
+        ..Reader::new(network, &service.url(""))
+    };
     let hold = |reader: &mut Reader| {
         let found = reader.resolve(&by_handle).expect("the package");
         assert_eq!(found.account, mallory.did());
