@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::desk::Desk;
 use super::secret::Source;
 use super::{Complaint, Exit};
-use crate::client::{AccountError, EnrolError, Enroller, Located, Step};
+use crate::client::{AccountError, EnrolError, Enroller, Located, Step, WhoisError};
 use crate::syntax::Actor;
 
 /// How the account's owner shows who he is to its PDS.
@@ -30,6 +30,10 @@ impl From<EnrolError> for Complaint {
         let exit = match &error {
             error if error.is_transient() => Exit::Unreachable,
             EnrolError::Wallet(_) => Exit::Failed,
+            EnrolError::Identity {
+                error: WhoisError::Unproven(_),
+                ..
+            } => Exit::Untrusted,
             EnrolError::NoMediator
             | EnrolError::TooManyMediators(_)
             | EnrolError::Label

@@ -1,9 +1,12 @@
 //! `atcomm enroll` on real hosts, and what stands in its way.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
+use super::lies::Liar;
 use super::{Home, Person, Station, disturbed, finish};
 use crate::network::{Account, Network, in_both_shapes, text};
 
@@ -152,6 +155,46 @@ fn without_the_right_password_nothing_is_done() {
     with("nowhere", "").failed(2, "cannot read nowhere", "first line");
     let said = with("-", &format!("{}\nsomething else", alice.password())).done();
     assert!(!format!("{said:?}").contains(alice.password()));
+}
+
+/// A mirror of the PLC directory makes up a document: the operations say where the account is, and
+/// the password goes there.
+#[test]
+fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::new(network, "alice", 0);
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&asked);
+    let trap = Liar::before(&network.pds_url(0), move |_, answer| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        answer
+    });
+    let (did, url) = (alice.account.did.clone(), trap.url.clone());
+    let mirror = |is_cut: bool| {
+        let (did, url) = (did.clone(), url.clone());
+        Liar::before(network.plc(), move |asked, mut answer| {
+            if asked.ends_with(&did) {
+                answer["service"][0]["serviceEndpoint"] = json!(url);
+            }
+            if is_cut && asked.ends_with("/log/audit") {
+                answer[0]["operation"]["services"]["atproto_pds"]["endpoint"] = json!(url);
+            }
+            answer
+        })
+    };
+    let config = std::fs::read_to_string(alice.home.path("config.toml")).expect("a file");
+    let by = |mirror: &Liar| {
+        let config = config.replace(network.plc(), &mirror.url);
+        std::fs::write(alice.home.path("config.toml"), config).expect("a file");
+        alice.run(&["enroll", &alice.account.handle, "-m", &station.did])
+    };
+    by(&mirror(true)).failed(3, "is not proven", "somebody may be between");
+    by(&mirror(false)).done();
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let said = alice.home.run(&["check"]).done();
+    assert!(said.out.contains(&network.pds_url(0)), "{said:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
 
 #[test]

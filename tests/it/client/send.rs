@@ -186,6 +186,8 @@ fn a_changed_key_stops_it() {
     let said = alice.home.run(&["send", &bob.account.handle, "secret"]);
     let accept = format!("atcomm contacts accept {}", bob.account.did);
     said.failed(3, "has changed", &accept);
+    let named = format!("@{} ({}) has changed", bob.account.handle, bob.account.did);
+    assert!(said.err.contains(&named), "{said:?}");
     // And again: nothing was accepted by asking.
     let said = alice.home.run(&["send", &bob.account.handle, "secret"]);
     said.failed(3, "has changed", &accept);
@@ -218,6 +220,8 @@ fn a_key_of_several_accounts_is_warned_about() {
         "other accounts publish the same messaging key",
         "--anyway",
     );
+    let words = "other accounts publish the same messaging key";
+    assert_eq!(said.err.matches(words).count(), 1, "{said:?}");
     let said = alice
         .home
         .run(&["send", &carol.handle, "for carol", "--anyway"])
@@ -232,6 +236,43 @@ fn a_key_of_several_accounts_is_warned_about() {
         "{shown:?}"
     );
     assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
+}
+
+/// At first contact the directory may show what was replaced long ago, while the account's own host
+/// cannot be asked.
+#[test]
+fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
+    let network = Network::multikey();
+    let both = Station::start(network);
+    let (alice, bob) = (
+        settled(network, "ua", 0, &[&both]),
+        settled(network, "ub", 1, &[&both]),
+    );
+    let contact = format!("{}@", network.name("asker"));
+    let config = std::fs::read_to_string(alice.home.path("config.toml")).expect("a file");
+    let config = config.replace("[net]\n", &format!("[net]\ncontact = \"{contact}\"\n"));
+    std::fs::write(alice.home.path("config.toml"), config).expect("a file");
+    network.op(
+        "pds.limit",
+        json!({"pds": 1, "status": 503, "count": 1000, "agent": contact}),
+    );
+    let send = ["send", &bob.account.handle, "hello"];
+    for _ in 0..2 {
+        let said = alice.home.run(&send);
+        said.failed(
+            4,
+            "nobody but the directory shows the messaging key",
+            "--anyway",
+        );
+    }
+    let said = alice.home.run(&[&send[..], &["--anyway"]].concat()).done();
+    assert!(
+        said.err.contains("warning: the account's own host"),
+        "{said:?}"
+    );
+    assert!(!said.err.contains("is remembered"), "{said:?}");
+    assert_eq!(bob.receive(&[])[0]["text"], "hello");
+    assert_eq!(alice.home.json(&["contacts"]), json!([]));
 }
 
 #[test]
