@@ -145,3 +145,45 @@ fn what_was_found_out_serves_for_what_is_known_still() {
     let failed = lately(Some(old.clone()), None);
     assert!(failed.fits(Some(&old)) && !failed.fits(None) && !failed.fits(Some(&new)));
 }
+
+/// Whoever a stranger's claim leads to takes no more of the reader's time than this.
+#[tokio::test]
+async fn inv7_a_look_ends() {
+    use crate::client::DirectoryClient;
+    use crate::clock::Clock;
+    use crate::identity::{Identity, IdentitySettings};
+    use crate::net::NetSettings;
+    use crate::syntax::Origin;
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            // Answers nothing.
+            open.push(stream);
+        }
+    });
+    let silent = Origin::parse(&format!("http://localhost:{port}")).unwrap();
+    let settings = NetSettings {
+        development: true,
+        ..NetSettings::default()
+    };
+    let net = crate::net::testing::bind(settings);
+    let identity = IdentitySettings {
+        plc_url: silent.clone(),
+        ..IdentitySettings::default()
+    };
+    let identity = Identity::bind(net.clone(), identity, Clock::system());
+    let directory = DirectoryClient::named(net.clone(), silent);
+    let recipients = Recipients::new(net, identity, Clock::system(), Some(directory));
+    let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+    let patience = Duration::from_millis(300);
+    let began = Instant::now();
+    let found = recipients
+        .look_until(began + patience, &account, &[], true)
+        .await;
+    assert!(began.elapsed() >= patience && began.elapsed() < PATIENCE / 2);
+    assert_eq!(found.standing, Standing::Unknown(Doubt::Unreachable));
+    assert_eq!(found.pin, None);
+}
