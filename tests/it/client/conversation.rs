@@ -31,7 +31,11 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     assert_eq!(received[0]["attribution"]["outcome"], "verifiedPrevious");
     assert_eq!(received[0]["attribution"]["handle"], *bob.account.handle);
     // The key before vouches for the new one, so nobody is stopped.
-    alice.send(&bob, "four");
+    let said = alice.send(&bob, "four");
+    assert!(
+        said.err.contains("the one before vouches for it"),
+        "{said:?}"
+    );
     let received = bob.collect(2);
     assert_eq!(texts(&received), ["three", "four"]);
     assert!(
