@@ -234,7 +234,8 @@ fn a_lie_is_not_made_good_by_the_host_s_truth() {
     let alice = alice();
     let mut mallory = TestAccount::new(8);
     mallory.put(5, &json!({}));
-    let lies: [(&str, &dyn Fn(&mut View)); 9] = [
+    type Lie<'a> = &'a dyn Fn(&mut View);
+    let lies: [(&str, Lie<'_>); 9] = [
         ("another account", &|view| view.did = mallory.log.did()),
         ("another account", &|view| {
             view.car = Some(mallory.repo.car())
