@@ -13,7 +13,7 @@ ONCE ?=
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: tools network ## Start a local atproto network and the directory beside it (ONCE=1: ends by itself)
+demo: tools network ## Two people on two local PDSes write to each other (ONCE=1: ends by itself)
 	@tests/network/demo.sh $(if $(filter-out 0 no,$(ONCE)),--once) $(ARGS)
 
 test: tools network ## Run every test, on a real local network (ARGS=... goes to cargo test)

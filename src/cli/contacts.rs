@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::desk::{Common, Desk};
 use super::output::show;
 use super::resolve::{actor, directory, recipients, remember};
-use super::{Complaint, Exit};
+use super::{Complaint, EXIT_CODES, Exit};
 use crate::client::{KeyChange, Pin, Wallet, fingerprint};
 use crate::syntax::{Actor, Did};
 
@@ -24,15 +24,19 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Contacts {
     /// List them
+    #[command(after_help = EXIT_CODES)]
     List(Common),
     /// Show one, without asking anybody
+    #[command(after_help = EXIT_CODES)]
     Show(One),
     /// Accept that one has another key, or that a handle names another account
     ///
     /// Compare the fingerprint with the person by another way first: over the telephone, or when
     /// you meet.
+    #[command(after_help = EXIT_CODES)]
     Accept(One),
     /// Forget one; the next time is a first contact again
+    #[command(after_help = EXIT_CODES)]
     Forget(One),
 }
 

@@ -234,10 +234,10 @@ async fn take(
         }
     }
     // What is kept is kept, whatever went wrong after it.
-    client.acknowledge(&taken).await?;
+    let acknowledged = client.acknowledge(&taken).await;
     match failed {
         Some(complaint) => Err(Left::Here(complaint)),
-        None => Ok(taken),
+        None => Ok(acknowledged.map(|()| taken)?),
     }
 }
 

@@ -54,6 +54,15 @@ fn help_and_version_are_data() {
         (&["--help"][..], &["serve", "relay", "mailbox", "keys"][..]),
         (&["serve", "--help"], &["serve", "--listen"]),
         (&["relay", "--help"], &["status"]),
+        (
+            &["resolve", "--help"],
+            &["ACTOR", "--proof", "--offline", "--directly", "--json"],
+        ),
+        (&["contacts", "--help"], &["show", "accept", "forget"]),
+        (
+            &["contacts", "accept", "--help"],
+            &["fingerprint", "--json"],
+        ),
         (&["relay", "status", "--help"], &["--data-dir", "--json"]),
         (&["mailbox", "--help"], &["status"]),
         (&["mailbox", "status", "--help"], &["--data-dir", "--json"]),

@@ -4,23 +4,35 @@
 //! cannot be opened is kept as it came. A report that a relay failed leads to the reader's next
 //! mediator.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 
 use super::dm::Dm;
 use super::opening::{Opened, open};
 use super::sending::{Courier, Failure, Handed};
 use super::sent::{Reported, Sent, Verdict};
 use super::{
-    Attribution, Claim, Drawer, Enrolment, Kept, Mail, MailError, MediatorClient, MessagingKey,
-    Recipients, Wallet, WalletError,
+    Attributed, Attribution, Claim, Doubt, Drawer, Enrolment, Kept, Mail, MailError,
+    MediatorClient, MessagingKey, Recipients, Standing, Wallet, WalletError, attribute,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::didcomm::message::{BodyError, Message, TypeUri};
 use crate::didcomm::protocol::Body as _;
 use crate::didcomm::protocol::empty::Empty;
 use crate::didcomm::protocol::problem::Report;
 use crate::didcomm::protocol::trust_ping::Ping;
 use crate::syntax::MediatorDid;
+
+/// Time for one account to be looked up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Time that may be spent in vain on accounts of strangers, and within how long. What is over it is
+/// shown as not verified, and looked at again when it is shown the next time.
+const SPENT: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(600);
 
 /// What a message turned out to be. Whatever it was, the mediator may let it go.
 #[derive(Debug)]
@@ -84,6 +96,27 @@ pub struct Receiver {
     recipients: Recipients,
     courier: Courier,
     clock: Clock,
+    waited: Waited,
+}
+
+/// Time spent in vain on accounts of strangers: each message may claim another one whose host does
+/// not answer, and all the others would wait behind it.
+#[derive(Default)]
+struct Waited(Mutex<Option<(Timestamp, Duration)>>);
+
+impl Waited {
+    fn add(&self, time: Duration, now: Timestamp) {
+        let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *waited = Some(match *waited {
+            Some((since, spent)) if now.since(since) < WINDOW => (since, spent + time),
+            _ => (now, time),
+        });
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        let waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waited.is_some_and(|(since, spent)| now.since(since) < WINDOW && spent >= SPENT)
+    }
 }
 
 impl Receiver {
@@ -103,6 +136,7 @@ impl Receiver {
             recipients,
             courier,
             clock,
+            waited: Waited::default(),
         }
     }
 
@@ -168,7 +202,24 @@ impl Receiver {
     /// Whose a message is, by what is known now; what is learnt of a contact is kept.
     pub async fn attribute(&self, claim: &Claim) -> Result<Attribution, WalletError> {
         let pins = self.wallet.contacts()?;
-        let attributed = self.recipients.attribute(claim, &pins).await;
+        let account = claim.account();
+        let is_known = account.is_none_or(|account| pins.iter().any(|pin| pin.account == account));
+        if !is_known && self.waited.is_over(self.clock.now()) {
+            let unknown = Standing::Unknown(Doubt::Unreachable);
+            return Ok(attribute(claim, &unknown, None, self.clock.now()));
+        }
+        let began = Instant::now();
+        let attributed = timeout(PATIENCE, self.recipients.attribute(claim, &pins)).await;
+        let attributed = attributed.unwrap_or_else(|_| {
+            let unknown = Standing::Unknown(Doubt::Unreachable);
+            Attributed {
+                attribution: attribute(claim, &unknown, None, self.clock.now()),
+                pin: None,
+            }
+        });
+        if !is_known && is_vain(&attributed.attribution) {
+            self.waited.add(began.elapsed(), self.clock.now());
+        }
         if let Some(pin) = &attributed.pin {
             let _lock = self.wallet.lock()?;
             // Another command may have changed it since: what it found out is found out again.
@@ -270,6 +321,16 @@ impl Receiver {
     }
 }
 
+fn is_vain(attribution: &Attribution) -> bool {
+    matches!(
+        attribution,
+        Attribution::Unverified {
+            reason: Doubt::Unreachable,
+            ..
+        }
+    )
+}
+
 /// The mediators that keep mail for a key: those where it is registered, or else is to be.
 pub fn mediators_of<'e>(enrolment: &'e Enrolment, key: &'e MessagingKey) -> &'e [MediatorDid] {
     match key.registered.is_empty() {
@@ -297,4 +358,24 @@ fn says_nothing(message: &Message) -> bool {
         known.is_ok_and(|known| kind.is_ok_and(|kind| kind.reads_as(&known)))
     };
     [Ping::TYPE, Empty::TYPE, Report::TYPE].into_iter().any(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inv7_strangers_whose_hosts_hang_do_not_hold_up_the_others_for_long() {
+        let waited = Waited::default();
+        let start = Timestamp::from_millis(1_800_000_000_000);
+        assert!(!waited.is_over(start));
+        waited.add(SPENT / 2, start);
+        assert!(!waited.is_over(start));
+        waited.add(SPENT / 2, start.plus(WINDOW / 2));
+        assert!(waited.is_over(start.plus(WINDOW / 2)));
+        let later = start.plus(WINDOW);
+        assert!(!waited.is_over(later));
+        waited.add(SPENT / 2, later);
+        assert!(!waited.is_over(later));
+    }
 }

@@ -5,6 +5,7 @@ mod backup;
 mod changes;
 mod check;
 mod conversation;
+mod demo;
 mod enroll;
 mod guide;
 mod interrupted;

@@ -48,6 +48,7 @@ async function story() {
   note('A did:plc directory and two PDSes, real ones, on this machine only. Beside each PDS runs an atcomm: it follows')
   note2('its PDS and, by a Jetstream, all others, answers who can be written to, and keeps the mail of those who chose')
   note2('it as their mediator.')
+  transcript.name(stage.dir, '/demo')
   network = await stage.network('--multikey')
   const jetstream = await control('jetstream.start')
   const sidecars = [await sidecar(0, jetstream), await sidecar(1, jetstream)]
@@ -165,7 +166,7 @@ async function person(name, pds, device = '') {
   fs.writeFileSync(config, development())
   const { accessJwt } = await control('session', { account: name })
   const appPassword = await xrpc(account.pdsUrl, 'com.atproto.server.createAppPassword', accessJwt, { name: `atcomm ${device}` })
-  transcript.name(account.did, `did:plc:${name}`.padEnd(32, '.'))
+  transcript.name(account.did, `did:plc:${name}`)
   const env = { ATCOMM_CONFIG: config, ATCOMM_HOME: wallet, ATCOMM_PASSWORD: appPassword.password }
   return {
     ...account,
@@ -183,19 +184,16 @@ async function run(name, env, flags, shows, says, exit) {
   const child = spawn(binary, flags, { env: { ...process.env, ...env, NO_COLOR: '1' }, stdio: ['ignore', 'pipe', 'pipe'] })
   const late = setTimeout(() => child.kill('SIGKILL'), COMMAND_MS)
   const parts = { stdout: '', stderr: '' }
-  let both = ''
   for (const stream of ['stdout', 'stderr']) {
-    child[stream].setEncoding('utf8').on('data', (text) => {
-      parts[stream] += text
-      both += text
-      process.stdout.write(stream === 'stdout' ? text : dim(text))
-    })
+    child[stream].setEncoding('utf8').on('data', (text) => (parts[stream] += text))
   }
   const code = await new Promise((done) => child.on('close', (code, signal) => done(code ?? signal)))
   clearTimeout(late)
+  // Talk before data, as the commands write them: two pipes have no order between them.
+  process.stdout.write(dim(parts.stderr) + parts.stdout)
   if (exit !== 0) print(dim(`(exit code ${code})`))
   commands += 1
-  transcript.add(`${name}$ ${shown}`, both, exit)
+  transcript.add(`${name}$ ${shown}`, parts.stderr + parts.stdout, exit)
   expect(code === exit, `${shown} ends with ${exit}, not with ${code}`)
   for (const text of shows) expect(parts.stdout.includes(text), `${shown} prints "${text}"`)
   for (const text of says) expect(parts.stderr.includes(text), `${shown} says "${text}"`)

@@ -4,6 +4,7 @@
 export class Transcript {
   #names = [] // what is known to differ, and what stands for it
   #lines = []
+  #title
 
   /** `text` (a DID, a port) is shown as `name`. */
   name(text, name) {
@@ -11,12 +12,15 @@ export class Transcript {
     return this
   }
 
+  /** The title of the commands that follow, if any do. */
   chapter(title) {
-    if (this.#lines.length) this.#lines.push('')
-    this.#lines.push(`# ${title}`)
+    this.#title = title
   }
 
   add(command, printed, exit) {
+    if (this.#lines.length) this.#lines.push('')
+    if (this.#title) this.#lines.push(`# ${this.#title}`, '')
+    this.#title = null
     this.#lines.push(command, printed.trimEnd())
     if (exit !== 0) this.#lines.push(`(exit code ${exit})`)
   }
@@ -36,6 +40,7 @@ export function plain(text) {
     .replace(/did:key:z\w+/g, 'did:key:z…')
     .replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g, '2026-01-01T00:00:00Z')
     .replace(/\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?/g, '2026-01-01 00:00')
+    .replace(/\b([0-9a-f]{4} ){7}[0-9a-f]{4}\b/g, '0123 4567 89ab …')
     .replace(/\bbafyrei\w+/g, 'bafyrei…')
     .replace(/\b3[a-z2-7]{12}\b/g, '3…')
 }
