@@ -2,12 +2,12 @@
 //! those one writes with.
 //!
 //! ```text
-//! contacts/<name>.json             what is remembered of an account (`Pin`)
-//! accounts/<name>/enrolment.json   keys, mediators, how far their publication has come
-//! accounts/<name>/session.json     session at the PDS
-//! accounts/<name>/mail/<name>.json a message that was received
+//! contacts/<name>.json                  what is remembered of an account (`Pin`)
+//! accounts/<name>/enrolment.json        keys, mediators, how far their publication has come
+//! accounts/<name>/session.json          session at the PDS
+//! accounts/<name>/mail/<name>.json      a message that was received
 //! accounts/<name>/unopened/<name>.json  an envelope that could not be opened
-//! accounts/<name>/sent/<name>.json a message that was sent
+//! accounts/<name>/sent/<name>.json      a message that was sent
 //! ```
 //!
 //! A name is a hash of what the file is known by, so no text of others becomes a path. Every file
