@@ -53,7 +53,7 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
         (!said.out.is_empty()).then_some(said)
     });
     let head = format!(
-        "Z  from @{} (verified)\n  noch\n  eins\n\n",
+        "Z  from @{} (verified)\n| noch\n| eins\n\n",
         alice.account.handle
     );
     assert!(said.out.ends_with(&head), "{said:?}");
@@ -230,7 +230,9 @@ fn a_key_of_several_accounts_is_warned_about() {
     assert_eq!(received[0]["attribution"]["meant"], *carol.did);
     let shown = bob.home.run(&["receive", "--all"]).done();
     assert!(
-        shown.out.contains("WARNING: not meant for you"),
+        shown
+            .out
+            .contains("WARNING: its sender says that it is for"),
         "{shown:?}"
     );
     assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
