@@ -80,14 +80,43 @@ enum Command {
   atcomm enroll did:plc:ewvi7nxzyoun6zhxrhs64oiz --password-file app-password.txt
   atcomm enroll alice.example.com --label \"\""))]
     Enroll(enroll::Enroll),
-    /// Take your account off again
+    /// Look up how an account is written to, and verify it
     ///
-    /// Deletes the record from your repository, tells the mediators, and ends the session. The keys
-    /// stay in the wallet, and mail that is on its way can be read for another 14 days.
+    /// Asks the directory and the account's own servers, believes neither without a proof, and
+    /// says what was verified and what cannot be. Needs no account of your own. The key that it
+    /// finds is remembered; see atcomm contacts.
     #[command(after_help = ending!("\
-  atcomm unenroll
-  atcomm unenroll --account alice.example.com --password-file app-password.txt"))]
-    Unenroll(enroll::Change),
+  atcomm resolve alice.example.com
+  atcomm resolve alice.example.com --directly
+  atcomm resolve alice.example.com --proof alice.json
+  atcomm resolve --offline alice.json"))]
+    Resolve(resolve::Args),
+    #[command(after_help = ending!("\
+  atcomm send alice.example.com \"good morning\"
+  fortune | atcomm send alice.example.com
+  atcomm send alice.example.com \"look\" --embed at://bob.example.com/app.bsky.feed.post/3jzfcijpj2z2a"))]
+    Send(send::Send),
+    #[command(after_help = ending!("\
+  atcomm receive
+  atcomm receive --follow
+  atcomm receive --all --json"))]
+    Receive(receive::Receive),
+    /// Whom you write with: the keys that are remembered of them
+    #[command(after_help = ending!("\
+  atcomm contacts
+  atcomm contacts show alice.example.com
+  atcomm contacts accept alice.example.com
+  atcomm contacts forget alice.example.com"))]
+    Contacts(contacts::Args),
+    /// The accounts of the wallet, their keys, and what their records name
+    #[command(after_help = ending!("\
+  atcomm whoami
+  atcomm whoami --offline --json"))]
+    Whoami(whoami::Args),
+    #[command(after_help = ending!("\
+  atcomm check
+  atcomm check --account alice.example.com --json"))]
+    Check(check::Check),
     /// Replace your messaging key by a new one
     ///
     /// The old key vouches for the new one in the record, so that those who know it go on without
@@ -97,11 +126,14 @@ enum Command {
   atcomm rotate
   atcomm rotate --account alice.example.com --json"))]
     Rotate(enroll::Change),
-    /// The accounts of the wallet, their keys, and what their records name
+    /// Take your account off again
+    ///
+    /// Deletes the record from your repository, tells the mediators, and ends the session. The keys
+    /// stay in the wallet, and mail that is on its way can be read for another 14 days.
     #[command(after_help = ending!("\
-  atcomm whoami
-  atcomm whoami --offline --json"))]
-    Whoami(whoami::Args),
+  atcomm unenroll
+  atcomm unenroll --account alice.example.com --password-file app-password.txt"))]
+    Unenroll(enroll::Change),
     /// Save keys and contacts in an encrypted file
     ///
     /// The file is encrypted to a passphrase, in the format of age: `age -d` opens it too. Mail is
@@ -117,6 +149,24 @@ enum Command {
   atcomm restore atcomm-backup.age
   atcomm restore atcomm-backup.age --home new-wallet --passphrase-file passphrase.txt"))]
     Restore(backup::Restore),
+    /// What waits to be picked up
+    #[command(after_help = EXIT_CODES)]
+    Mailbox {
+        #[command(subcommand)]
+        command: Status,
+    },
+    /// What waits for other mediators
+    #[command(after_help = EXIT_CODES)]
+    Relay {
+        #[command(subcommand)]
+        command: Status,
+    },
+    /// The keys of the mediator
+    #[command(after_help = EXIT_CODES)]
+    Keys {
+        #[command(subcommand)]
+        command: Keys,
+    },
     /// Completions for a shell
     #[command(after_help = ending!("\
   atcomm completions bash > ~/.local/share/bash-completion/completions/atcomm
@@ -127,56 +177,6 @@ enum Command {
   atcomm man | man -l -
   atcomm man ~/.local/share/man/man1"))]
     Man(pages::Pages),
-    /// What waits for other mediators
-    #[command(after_help = EXIT_CODES)]
-    Relay {
-        #[command(subcommand)]
-        command: Status,
-    },
-    /// What waits to be picked up
-    #[command(after_help = EXIT_CODES)]
-    Mailbox {
-        #[command(subcommand)]
-        command: Status,
-    },
-    /// Look up how an account is written to, and verify it
-    ///
-    /// Asks the directory and the account's own servers, believes neither without a proof, and
-    /// says what was verified and what cannot be. Needs no account of your own. The key that it
-    /// finds is remembered; see atcomm contacts.
-    #[command(after_help = ending!("\
-  atcomm resolve alice.example.com
-  atcomm resolve alice.example.com --directly
-  atcomm resolve alice.example.com --proof alice.json
-  atcomm resolve --offline alice.json"))]
-    Resolve(resolve::Args),
-    /// Whom you write with: the keys that are remembered of them
-    #[command(after_help = ending!("\
-  atcomm contacts
-  atcomm contacts show alice.example.com
-  atcomm contacts accept alice.example.com
-  atcomm contacts forget alice.example.com"))]
-    Contacts(contacts::Args),
-    /// The keys of the mediator
-    #[command(after_help = EXIT_CODES)]
-    Keys {
-        #[command(subcommand)]
-        command: Keys,
-    },
-    #[command(after_help = ending!("\
-  atcomm send alice.example.com \"good morning\"
-  fortune | atcomm send alice.example.com
-  atcomm send alice.example.com \"look\" --embed at://bob.example.com/app.bsky.feed.post/3jzfcijpj2z2a"))]
-    Send(send::Send),
-    #[command(after_help = ending!("\
-  atcomm receive
-  atcomm receive --follow
-  atcomm receive --all --json"))]
-    Receive(receive::Receive),
-    #[command(after_help = ending!("\
-  atcomm check
-  atcomm check --account alice.example.com --json"))]
-    Check(check::Check),
 }
 
 #[derive(Debug, Subcommand)]

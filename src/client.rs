@@ -28,7 +28,7 @@ mod session;
 mod settings;
 pub mod succession;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod wallet;
 
 pub use account::{AccountClient, AccountError, Published};
@@ -42,13 +42,13 @@ pub use firsthand::{WhoisError, proven_document};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};
 pub use pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
 pub use probe::{ProbeError, round_trip};
-pub use receiving::{Next, Received, Receiver, mediators_of};
+pub use receiving::{Next, Received, Receiver, Taken, mediators_of};
 pub use recipient::{
     Attributed, Hold, RecipientError, Recipients, Resolved, Shower, Unconfirmed, Warning,
 };
 pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use sending::{Courier, Failure, Handed, Way, ways};
-pub use sent::{Attempt, AttemptState, KEPT, Reported, Sent, Verdict};
+pub use sent::{Attempt, AttemptState, GivenUp, KEPT, Reported, Sent, Verdict};
 pub use session::Session;
 pub use settings::ClientSettings;
-pub use wallet::{Drawer, Kept, Wallet, WalletError};
+pub use wallet::{Drawer, Kept, Placed, Stored, Unopened, Wallet, WalletError};

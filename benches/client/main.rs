@@ -217,7 +217,8 @@ async fn send_one(
     }
     steps.read.push(millis(reading.elapsed()));
     let acknowledging = Instant::now();
-    client.acknowledge(&[mail.id.clone()]).await.unwrap();
+    let ids = std::slice::from_ref(&mail.id);
+    client.acknowledge(ids).await.unwrap();
     steps.acknowledge.push(millis(acknowledging.elapsed()));
     // Without what was done twice for its own figure.
     steps

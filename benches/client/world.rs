@@ -152,7 +152,7 @@ impl World {
         let located = enroller.locate(&Actor::Did(did.clone())).await.unwrap();
         let drawer = wallet.drawer(&did);
         AccountClient::new(&net, &located.pds, &drawer)
-            .sign_in(made["password"].as_str().unwrap(), None)
+            .sign_in(did.as_str(), made["password"].as_str().unwrap(), None)
             .await
             .unwrap();
         let host = format!("localhost:{}", self.services[pds].port);
@@ -162,7 +162,7 @@ impl World {
         };
         let outcome = enroller.enroll(&located, &plan, &mut |_| {}).await.unwrap();
         assert!(outcome.missing.is_empty(), "{:?}", outcome.missing);
-        let recipients = recipients(&net, &identity, &settings, &clock, &outcome.enrolment);
+        let recipients = recipients(&net, &identity, &clock, &outcome.enrolment);
         Person {
             courier: Courier::new(&net, &identity, &clock),
             enrolment: outcome.enrolment,
@@ -177,18 +177,11 @@ impl World {
     }
 }
 
-fn recipients(
-    net: &Net,
-    identity: &Identity,
-    settings: &Config,
-    clock: &Clock,
-    enrolment: &Enrolment,
-) -> Recipients {
+fn recipients(net: &Net, identity: &Identity, clock: &Clock, enrolment: &Enrolment) -> Recipients {
     let directory: Option<Origin> = enrolment.directory.clone();
     Recipients::new(
         net.clone(),
         identity.clone(),
-        settings.identity.plc_url.clone(),
         clock.clone(),
         Some(DirectoryClient::learnt(net.clone(), directory.unwrap())),
     )
@@ -211,13 +204,7 @@ impl Person {
     pub(crate) fn new_recipients(&self) -> Recipients {
         let settings = self.settings.identity.clone();
         let identity = Identity::bind(self.net.clone(), settings, self.clock.clone());
-        recipients(
-            &self.net,
-            &identity,
-            &self.settings,
-            &self.clock,
-            &self.enrolment,
-        )
+        recipients(&self.net, &identity, &self.clock, &self.enrolment)
     }
 
     /// The document of the own mediator.

@@ -73,12 +73,7 @@ pub(super) fn name(handle: Option<&Handle>, account: &Did) -> String {
 
 /// One way that failed, in a line.
 pub(super) fn failed_way(failure: &Failure) -> String {
-    let Failure { way, error } = failure;
-    let error = line(&error.to_string());
-    match &way.via {
-        Some(via) => format!("{} by way of {via}: {error}", way.mediator),
-        None => format!("{}: {error}", way.mediator),
-    }
+    line(&failure.to_string())
 }
 
 /// What an error of a mediator ends a command with.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::terminal::json as json_text;
 use super::{Complaint, Exit};
 
 /// Writes an answer, as JSON or as `people` has it.
@@ -14,9 +15,9 @@ pub(super) fn show<T: Serialize>(
     people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Complaint> {
     let shown = match json {
-        true => serde_json::to_writer_pretty(&mut *stdout, answer)
+        true => serde_json::to_string_pretty(answer)
             .map_err(io::Error::from)
-            .and_then(|()| writeln!(stdout)),
+            .and_then(|text| writeln!(stdout, "{}", json_text(&text))),
         false => people(stdout),
     };
     shown.and_then(|()| stdout.flush()).or_else(unwritten)

@@ -4,6 +4,7 @@ mod follow;
 mod shown;
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -11,11 +12,13 @@ use super::Complaint;
 use super::desk::Own;
 use super::mailing::{Mailing, exit_of};
 use super::output::unwritten;
-use super::terminal::{line, short_did};
+use super::terminal::{self, line, short_did};
 use crate::client::dm::Dm;
 use crate::client::{
-    Attribution, Claim, Kept, Mail, MailError, MediatorClient, MessagingKey, Received, Receiver,
+    Attribution, GRACE, Kept, Mail, MailError, MediatorClient, MessagingKey, Next, Received,
+    Receiver, Sent, Stored, Taken,
 };
+use crate::clock::Clock;
 use crate::didcomm::message::Message;
 use crate::identity::Freshness;
 use crate::syntax::MediatorDid;
@@ -24,6 +27,13 @@ use shown::Shown;
 
 /// Messages asked for at a time.
 const BATCH: u64 = 50;
+
+/// Most deliveries in a row without anything new that are taken from one queue: after a crash there
+/// is one, and only who hands out the same under ever new ids has so many.
+const MAX_STALE: u32 = 20;
+
+/// Most messages that spoke against their sender and are looked at again in one run.
+const MAX_AGAIN: u32 = 50;
 
 /// Fetch messages, and show each with what is proven of its sender
 ///
@@ -79,8 +89,11 @@ struct Output<'o> {
     json: bool,
     stdout: &'o mut dyn Write,
     stderr: &'o mut dyn Write,
+    clock: Clock,
     left: Option<u64>,
     copies: u64,
+    /// Messages that were new.
+    fresh: u64,
     /// Nobody reads any more.
     closed: bool,
 }
@@ -105,11 +118,17 @@ pub(super) fn run(
         json: args.own.common.json,
         stdout,
         stderr,
+        clock: mailing.desk.clock.clone(),
         left: args.limit,
         copies: 0,
+        fresh: 0,
         closed: false,
     };
     mailing.desk.block_on(async {
+        // What an output that was closed did not show.
+        for sent in receiver.given_up()? {
+            output.given_up(&receiver, &sent)?;
+        }
         if args.all {
             before(&mailing, &receiver, &mut output).await?;
         }
@@ -124,7 +143,10 @@ pub(super) fn run(
 /// first.
 fn mailboxes(mailing: &Mailing, current: &MessagingKey) -> Vec<Mailbox> {
     let mut found: Vec<Mailbox> = Vec::new();
-    for key in mailing.enrolment.keys.iter().rev() {
+    let now = mailing.desk.clock.now();
+    // What waits for a key that does not read any more is left to end there.
+    let keys = mailing.enrolment.keys.iter().rev();
+    for key in keys.filter(|key| key.reads(now)) {
         let is_current = key.peer == current.peer;
         // Where an enrolment has not come to its end, it may be registered all the same.
         let named = is_current.then_some(&mailing.enrolment.mediators);
@@ -190,6 +212,7 @@ async fn fetch(
     output: &mut Output<'_>,
 ) -> Result<(), Left> {
     let mut before: Vec<String> = Vec::new();
+    let mut stale = 0;
     while !output.is_full() {
         let limit = output.left.unwrap_or(BATCH).min(BATCH);
         let mail = client.fetch(limit).await?;
@@ -201,7 +224,14 @@ async fn fetch(
                 "it hands out again what was acknowledged".to_owned(),
             )));
         }
+        let fresh = output.fresh;
         before = take(receiver, client, &mail, output).await?;
+        stale = if output.fresh == fresh { stale + 1 } else { 0 };
+        if stale >= MAX_STALE {
+            return Err(Left::Mail(MailError::NotOurs(format!(
+                "nothing new was in its last {MAX_STALE} deliveries"
+            ))));
+        }
     }
     Ok(())
 }
@@ -220,9 +250,9 @@ async fn take(
             break;
         }
         match receiver.take(client, one).await {
-            Ok(received) => {
+            Ok(found) => {
                 taken.push(one.id.clone());
-                if let Err(complaint) = output.received(received) {
+                if let Err(complaint) = output.taken(receiver, found) {
                     failed = Some(complaint);
                     break;
                 }
@@ -258,8 +288,15 @@ impl Output<'_> {
         self.closed || self.left == Some(0)
     }
 
-    fn received(&mut self, received: Received) -> Result<(), Complaint> {
-        let shown = match received {
+    fn taken(&mut self, receiver: &Receiver, taken: Taken) -> Result<(), Complaint> {
+        if let Some(path) = taken.set_aside {
+            self.warn(&format!(
+                "a message that was kept is damaged: it is set aside as {}",
+                path.display()
+            ));
+        }
+        let now = self.clock.now();
+        let (shown, is_new) = match taken.received {
             Received::Nothing => return Ok(()),
             Received::Copy => {
                 self.copies += 1;
@@ -269,23 +306,41 @@ impl Output<'_> {
                 kept,
                 dm,
                 attribution,
-            } => Shown::message(&kept, &dm, attribution),
+            } => (Shown::message(&kept, &dm, &attribution, now), true),
             Received::Other {
                 kept,
                 attribution,
                 why,
-            } => Shown::other(&kept, attribution, why),
-            Received::Unreadable { kept, why } => Shown::unreadable(&kept, why),
-            Received::Returned { sent, words, next } => Shown::returned(sent, words, &next),
+            } => (Shown::other(&kept, &attribution, why, now), true),
+            // A mediator can make any number of these.
+            Received::Unreadable { unopened } => (Shown::unreadable(&unopened), false),
+            Received::Returned { sent, words, next } => match next {
+                Next::GivenUp => return self.given_up(receiver, &sent),
+                next => (Shown::returned(&sent, &words, &next), false),
+            },
         };
+        self.fresh += u64::from(is_new);
         if shown.is_mail() {
             self.left = self.left.map(|left| left.saturating_sub(1));
         }
         self.show(&shown)
     }
 
+    /// Shows that a message of ours was given up. It is forgotten once that is written.
+    fn given_up(&mut self, receiver: &Receiver, sent: &Sent) -> Result<(), Complaint> {
+        let words = sent.given_up.as_ref().map_or("", |one| &one.words);
+        self.show(&Shown::returned(sent, words, &Next::GivenUp))?;
+        if !self.closed {
+            receiver.told(sent)?;
+        }
+        Ok(())
+    }
+
     fn show(&mut self, shown: &Shown) -> Result<(), Complaint> {
-        let written = shown.write(self.json, self.stdout);
+        if self.closed {
+            return Ok(());
+        }
+        let written = shown.write(self.json, terminal::width(), self.stdout);
         let result = written.and_then(|()| self.stdout.flush());
         let Err(error) = result else { return Ok(()) };
         self.closed = true;
@@ -294,11 +349,13 @@ impl Output<'_> {
 
     fn warn(&mut self, words: &str) {
         // Nobody is left to be told where this fails.
-        let _ = writeln!(self.stderr, "warning: {}", line(words));
+        let words = terminal::head(&format!("warning: {}", line(words)), terminal::width());
+        let _ = write!(self.stderr, "{words}");
     }
 
     fn say(&mut self, words: &str) {
-        let _ = writeln!(self.stderr, "{}", line(words)).and_then(|()| self.stderr.flush());
+        let words = terminal::head(&line(words), terminal::width());
+        let _ = write!(self.stderr, "{words}").and_then(|()| self.stderr.flush());
     }
 
     fn end(&mut self) {
@@ -311,19 +368,27 @@ impl Output<'_> {
     }
 }
 
-/// Shows what is kept. What could not be attributed when it came is looked at again.
+/// Shows what is kept, one after the other. What could not be attributed when it came is looked at
+/// again.
 async fn before(
     mailing: &Mailing,
     receiver: &Receiver,
     output: &mut Output<'_>,
 ) -> Result<(), Complaint> {
     let count = output.left.and_then(|left| usize::try_from(left).ok());
-    let kept = match count {
-        Some(count) => mailing.drawer.newest(count)?,
-        None => mailing.drawer.messages()?,
-    };
-    for kept in kept {
-        let shown = again(receiver, &kept).await?;
+    let mut adverse = MAX_AGAIN;
+    for stored in mailing.drawer.received(count)? {
+        let shown = match stored {
+            Ok(Stored::Message(kept)) => {
+                again(receiver, &kept, &output.clock, &mut adverse).await?
+            }
+            Ok(Stored::Unopened(unopened)) => Shown::unreadable(&unopened),
+            // The others are shown all the same.
+            Err(error) => {
+                output.warn(&format!("left out: {error}"));
+                continue;
+            }
+        };
         output.show(&shown)?;
         if output.closed {
             break;
@@ -332,35 +397,40 @@ async fn before(
     Ok(())
 }
 
-async fn again(receiver: &Receiver, kept: &Kept) -> Result<Shown, Complaint> {
-    let Ok(mut attribution) = serde_json::from_value::<Attribution>(kept.attribution.clone())
-    else {
-        let why = kept.attribution.get("reason");
-        let why = why.and_then(serde_json::Value::as_str).unwrap_or("?");
-        return Ok(Shown::unreadable(kept, why.to_owned()));
-    };
-    let message = Message::parse(kept.message.to_string().as_bytes());
+async fn again(
+    receiver: &Receiver,
+    kept: &Kept,
+    clock: &Clock,
+    adverse: &mut u32,
+) -> Result<Shown, Complaint> {
+    let now = clock.now();
+    let attribution = serde_json::from_value::<Attribution>(kept.attribution.clone());
+    // Whoever wrote the file in another version: nothing is shown of its sender.
+    let mut attribution = attribution.unwrap_or(Attribution::Anonymous);
+    let message = Message::parse(kept.message.as_bytes());
     let dm = message.map(|message| message.body_of::<Dm>());
     let Ok(Ok(dm)) = dm else {
-        return Ok(Shown::other(
-            kept,
-            attribution,
-            "it cannot be shown".to_owned(),
-        ));
+        let why = "it cannot be shown".to_owned();
+        return Ok(Shown::other(kept, &attribution, why, now));
     };
-    if let Attribution::Unverified { reason, .. } = &attribution
-        && reason.may_pass()
-    {
-        attribution = receiver
-            .attribute(&Claim {
-                writer: kept.from.clone(),
-                sender: dm.sender_did.clone(),
-                recipient: dm.recipient_did.clone(),
-                reader: receiver.enrolment().account.clone(),
-            })
-            .await?;
+    if is_open(&attribution, now.since(kept.received_at), adverse) {
+        attribution = receiver.attribute_again(kept, &dm).await?;
     }
-    Ok(Shown::message(kept, &dm, attribution))
+    Ok(Shown::message(kept, &dm, &attribution, now))
+}
+
+/// Whether a later look at the sender of a message of this age may end otherwise. A key that was
+/// replaced in the minute before the message came may have looked like fraud; after [`GRACE`] no
+/// look clears it any more, so it is not worth one. `adverse` counts down the looks of that kind.
+fn is_open(attribution: &Attribution, age: Duration, adverse: &mut u32) -> bool {
+    match attribution {
+        Attribution::Unverified { reason, .. } => reason.may_pass(),
+        found if found.is_adverse() && age <= GRACE && *adverse > 0 => {
+            *adverse -= 1;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Which queue, for people.
@@ -383,3 +453,6 @@ fn nobody(error: &MailError) -> Complaint {
         hint: "`atcomm check` tells more".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

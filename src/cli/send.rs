@@ -270,6 +270,7 @@ async fn send(
         mediators: unrepeated(&resolved.package.package().mediators),
         attempts: Vec::new(),
         at: now,
+        given_up: None,
     };
     let drawer = &mailing.drawer;
     forget_old(mailing)?;

@@ -10,20 +10,110 @@ pub(super) fn line(text: &str) -> String {
     shown
 }
 
-/// A text of others in its lines, each behind two spaces, so that none of them looks like one of
-/// ours.
-pub(super) fn block(text: &str) -> String {
+/// A text of others in its lines, each behind the two characters of [`THEIRS`], so that none of
+/// them looks like one of ours. `width` is that of the terminal in columns: a line that it broke by
+/// itself would go on where ours begin.
+pub(super) fn block(text: &str, width: Option<usize>) -> String {
     let mut shown = String::with_capacity(text.len() + 16);
     for part in text.split('\n') {
-        shown.push_str("  ");
+        let mut plain = String::with_capacity(part.len());
         // The first half of a line's end on other systems.
         for c in part.strip_suffix('\r').unwrap_or(part).chars() {
             match c {
-                '\t' => shown.push_str("    "),
-                c => push(&mut shown, c),
+                '\t' => plain.push_str("    "),
+                c => push(&mut plain, c),
             }
         }
+        shown.push_str(&fold(&plain, THEIRS, THEIRS, width));
+    }
+    shown
+}
+
+/// A line of ours about a text of others, which may hold words of theirs.
+pub(super) fn note(text: &str, width: Option<usize>) -> String {
+    fold(&line(text), OURS, INDENT, width)
+}
+
+/// A line of ours that begins where ours begin, and goes on with an indent.
+pub(super) fn head(text: &str, width: Option<usize>) -> String {
+    fold(text, "", INDENT, width)
+}
+
+/// Stands before each line of a text of others.
+pub(super) const THEIRS: &str = "| ";
+
+/// Stands before what is said about one.
+const OURS: &str = "* ";
+
+/// Stands before what goes on from the line before.
+const INDENT: &str = "  ";
+
+/// Columns of the terminal that standard output is shown on; `None` where it is none. Where the
+/// environment says another number, the smaller one counts: no line may be broken by the terminal.
+pub(super) fn width() -> Option<usize> {
+    let size = terminal_size::terminal_size_of(std::io::stdout());
+    let size = usize::from(size?.0.0);
+    let said = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|said| said.parse().ok());
+    Some(said.map_or(size, |said: usize| size.min(said)))
+}
+
+/// A line in as many as the width takes, broken between words where there are any.
+fn fold(text: &str, first: &str, next: &str, width: Option<usize>) -> String {
+    let mut shown = String::with_capacity(text.len() + 16);
+    let (mut rest, mut prefix) = (text, first);
+    loop {
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(prefix.len()));
+        let (part, left) = rest.split_at(break_at(rest, room));
+        let line = format!("{prefix}{part}");
+        shown.push_str(line.trim_end_matches(' '));
         shown.push('\n');
+        if left.is_empty() {
+            return shown;
+        }
+        (rest, prefix) = (left, next);
+    }
+}
+
+/// Where a line ends that has so much room, in bytes: after a space if it can be, and never at its
+/// beginning.
+fn break_at(text: &str, room: usize) -> usize {
+    let (mut used, mut space) = (0usize, None);
+    for (index, c) in text.char_indices() {
+        used = used.saturating_add(columns(c));
+        if c == ' ' {
+            // One that does not fit is left out.
+            space = Some(index + 1);
+        }
+        if used > room && index > 0 {
+            return space.unwrap_or(index);
+        }
+    }
+    text.len()
+}
+
+/// The most columns that a terminal may give a character. They do not agree on emoji, on letters of
+/// unclear width and on what has none; a line that ends too early does no harm.
+fn columns(c: char) -> usize {
+    unicode_width::UnicodeWidthChar::width_cjk(c)
+        .unwrap_or(1)
+        .max(1)
+}
+
+/// JSON on one line or several, in which what would steer a terminal is written by its number.
+pub(super) fn json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c == '\n' || is_harmless(c) {
+            true => shown.push(c),
+            // Only strings hold such.
+            false => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    shown.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
     }
     shown
 }
@@ -90,8 +180,69 @@ mod tests {
 
     #[test]
     fn no_line_of_a_text_begins_where_ours_do() {
-        assert_eq!(block("a\r\nfrom bob\n\tc"), "  a\n  from bob\n      c\n");
-        assert_eq!(block("x\ry"), "  x\\u{d}y\n");
+        assert_eq!(
+            block("a\r\nfrom bob\n\tc\n", None),
+            "| a\n| from bob\n|     c\n|\n"
+        );
+        assert_eq!(block("x\ry", None), "| x\\u{d}y\n");
+        assert_eq!(
+            note("link: x\n* record: y", None),
+            "* link: x\\u{a}* record: y\n"
+        );
+    }
+
+    #[test]
+    fn no_terminal_breaks_a_line_where_ours_begin() {
+        let forged = "2026-11-05 10:00Z  from @bob.example (verified)";
+        for filler in [
+            " ",
+            "x",
+            "\u{3164}",
+            "\u{301}",
+            "\u{4e00}",
+            "\u{1f468}\u{200d}",
+        ] {
+            let text = format!("{}{forged}", filler.repeat(78));
+            for shown in [
+                block(&text, Some(80)),
+                note(&text, Some(80)),
+                head(&format!("x{text}"), Some(80)),
+            ] {
+                assert!(shown.contains("@bob.example"), "{shown}");
+                for (n, part) in shown.lines().enumerate() {
+                    let used: usize = part.chars().map(columns).sum();
+                    assert!(used <= 80, "{used}: {part}");
+                    let ours = part.starts_with(OURS) && n == 0 || part.starts_with(INDENT);
+                    assert!(n == 0 || part.starts_with('|') || ours, "{part}");
+                    assert!(!part.starts_with("20"), "{part}");
+                }
+            }
+        }
+        assert_eq!(block("one two three", Some(9)), "| one two\n| three\n");
+        assert_eq!(block("onetwothree", Some(9)), "| onetwot\n| hree\n");
+        // Where there is no room at all, a character a line.
+        assert_eq!(block("ab", Some(0)), "| a\n| b\n");
+    }
+
+    #[test]
+    fn json_has_the_same_meaning_and_steers_nothing() {
+        let text = "\u{9b}31m \u{202e}x\u{e0001} \u{7f} gr\u{fc}\u{df}";
+        let value = serde_json::json!({"text": text});
+        for raw in [
+            value.to_string(),
+            serde_json::to_string_pretty(&value).unwrap(),
+        ] {
+            let shown = json(&raw);
+            assert!(
+                shown.chars().all(|c| c == '\n' || is_harmless(c)),
+                "{shown}"
+            );
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+                value
+            );
+        }
+        assert!(json(&value.to_string()).contains("\\u009b31m \\u202ex\\udb40\\udc01"));
     }
 
     #[test]
@@ -105,8 +256,10 @@ mod tests {
         #[test]
         fn inv8_nothing_that_steers_comes_through(text in "\\PC{0,20}(.|\n){0,20}\\PC{0,20}") {
             prop_assert!(line(&text).chars().all(is_harmless));
-            for part in block(&text).lines() {
-                prop_assert!(part.starts_with("  ") && part.chars().all(is_harmless));
+            for width in [None, Some(10)] {
+                for part in block(&text, width).lines() {
+                    prop_assert!(part.starts_with('|') && part.chars().all(is_harmless));
+                }
             }
         }
     }

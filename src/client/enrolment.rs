@@ -1,14 +1,17 @@
 //! What makes an account reachable: its messaging keys, its mediators, and how far their
 //! publication has come.
 
+use std::time::Duration;
+
+use super::enrolling::KEEP;
 use crate::clock::Timestamp;
 use crate::did_peer::{KeyType, PeerDid, Purpose};
 use crate::didcomm::envelope::{Curve, Keyring, SecretKey};
 use crate::syntax::{Did, Handle, MediatorDid, Origin};
 
-/// For how long a key that was replaced still opens mail and counts as its account's, from the
-/// binding: a message may have been on its way.
-pub const GRACE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+/// For how long a key that was replaced still counts as its account's, from the binding: a message
+/// may have been on its way.
+pub const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// An account of the wallet.
 #[derive(Debug, Clone)]
@@ -121,6 +124,40 @@ impl MessagingKey {
     }
 }
 
+impl MessagingKey {
+    /// Whether it still opens mail. Whoever gets hold of a key can write to it in anybody's name,
+    /// since authcrypt proves a sender to whoever has the reader's key; so its time has an end.
+    pub fn reads(&self, now: Timestamp) -> bool {
+        !matches!(self.state, KeyState::Replaced { at } if now.since(at) >= KEEP)
+    }
+
+    /// Whether the record names another one, or none.
+    pub fn is_replaced(&self) -> bool {
+        matches!(self.state, KeyState::Replaced { .. })
+    }
+}
+
+/// The keys of an enrolment that open mail at some time.
+pub struct Reading<'e> {
+    enrolment: &'e Enrolment,
+    now: Timestamp,
+}
+
+impl Enrolment {
+    /// The keys that open mail now.
+    pub fn reading(&self, now: Timestamp) -> Reading<'_> {
+        let enrolment = self;
+        Reading { enrolment, now }
+    }
+}
+
+impl Keyring for Reading<'_> {
+    fn secret(&self, kid: &str) -> Option<&SecretKey> {
+        let mut keys = self.enrolment.keys.iter();
+        keys.find_map(|key| key.secret(kid).filter(|_| key.reads(self.now)))
+    }
+}
+
 impl Keyring for MessagingKey {
     fn secret(&self, kid: &str) -> Option<&SecretKey> {
         let named = self.peer.key(kid)?;
@@ -160,5 +197,28 @@ mod tests {
             !shown.contains(&secret) && !shown.contains("bytes"),
             "{shown}"
         );
+    }
+    #[test]
+    fn a_key_that_was_replaced_reads_for_so_long_and_no_longer() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let mut key = MessagingKey::mint(now);
+        assert!(key.reads(now.plus(KEEP * 100)) && !key.is_replaced());
+        key.state = KeyState::Replaced { at: now };
+        let kid = key.agreement.kid().to_owned();
+        let enrolment = Enrolment {
+            account: Did::parse("did:web:bob.example.com").unwrap(),
+            handle: None,
+            pds: Origin::parse("https://pds.example.com").unwrap(),
+            directory: None,
+            mediators: Vec::new(),
+            label: None,
+            keys: vec![MessagingKey::mint(now), key],
+        };
+        let last = now.plus(KEEP - Duration::from_millis(1));
+        assert!(enrolment.reading(last).secret(&kid).is_some());
+        let over = now.plus(KEEP);
+        assert!(enrolment.reading(over).secret(&kid).is_none());
+        let current = enrolment.keys[0].agreement.kid();
+        assert!(enrolment.reading(over).secret(current).is_some());
     }
 }

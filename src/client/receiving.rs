@@ -4,10 +4,11 @@
 //! cannot be opened is kept as it came. A report that a relay failed leads to the reader's next
 //! mediator.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::dm::Dm;
@@ -16,7 +17,8 @@ use super::sending::{Courier, Failure, Handed};
 use super::sent::{Reported, Sent, Verdict};
 use super::{
     Attributed, Attribution, Claim, Doubt, Drawer, Enrolment, Kept, Mail, MailError,
-    MediatorClient, MessagingKey, Recipients, Standing, Wallet, WalletError, attribute,
+    MediatorClient, MessagingKey, Placed, Recipients, Standing, Unopened, Wallet, WalletError,
+    attribute,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::didcomm::message::{BodyError, Message, TypeUri};
@@ -57,10 +59,8 @@ pub enum Received {
     },
     /// An envelope that cannot be opened, kept as it came.
     Unreadable {
-        /// As it is kept.
-        kept: Kept,
-        /// Why not.
-        why: String,
+        /// As it is kept, with the reason.
+        unopened: Unopened,
     },
     /// A message that is kept already.
     Copy,
@@ -68,7 +68,8 @@ pub enum Received {
     Nothing,
     /// A mediator of ours did not deliver a message of ours.
     Returned {
-        /// The message.
+        /// The message; where it is given up, [`Receiver::told`] is to hear when its writer has read
+        /// that.
         sent: Sent,
         /// Why not, in the mediator's words.
         words: String,
@@ -84,8 +85,27 @@ pub enum Next {
     Again(Handed),
     /// Another attempt of it may still arrive.
     Pending,
-    /// Nothing: no mediator is left, or none took it.
-    GivenUp(Vec<Failure>),
+    /// Nothing: no mediator is left, or none took it. The wallet remembers it until its writer was
+    /// told.
+    GivenUp,
+}
+
+/// A message that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// What it turned out to be.
+    pub received: Received,
+    /// A damaged file of the wallet that stood in its way, by its new name.
+    pub set_aside: Option<PathBuf>,
+}
+
+impl From<Received> for Taken {
+    fn from(received: Received) -> Self {
+        Self {
+            received,
+            set_aside: None,
+        }
+    }
 }
 
 /// Takes messages for one account.
@@ -146,24 +166,21 @@ impl Receiver {
     }
 
     /// Takes a message; on disk when it returns, and nothing waits between. An error keeps the
-    /// message at the mediator.
-    pub async fn take(
-        &self,
-        client: &MediatorClient,
-        mail: &Mail,
-    ) -> Result<Received, WalletError> {
+    /// message at the mediator, and is about the wallet and not about the message.
+    pub async fn take(&self, client: &MediatorClient, mail: &Mail) -> Result<Taken, WalletError> {
         let known = std::slice::from_ref(client.party());
-        let opened = match open(&mail.envelope, &self.enrolment, known) {
+        let ring = self.enrolment.reading(self.clock.now());
+        let opened = match open(&mail.envelope, &ring, known) {
             Ok(opened) => opened,
-            Err(error) => return self.keep_unopened(client, mail, error.to_string()),
+            Err(error) => return self.keep_unopened(client, mail, &error.to_string()),
         };
         if opened.writer.as_deref() == Some(client.did().as_str())
             && let Some(reported) = Reported::read(&opened)
         {
-            return self.returned(&reported).await;
+            return Ok(self.returned(&reported).await?.into());
         }
         if says_nothing(&opened.message) {
-            return Ok(Received::Nothing);
+            return Ok(Received::Nothing.into());
         }
         let dm = opened.message.body_of::<Dm>();
         let claim = Claim {
@@ -174,10 +191,17 @@ impl Receiver {
         };
         let attribution = self.attribute(&claim).await?;
         let kept = self.kept(&opened, &attribution);
-        if !self.drawer.keep_message(&kept)? {
-            return Ok(Received::Copy);
-        }
-        Ok(match dm {
+        let set_aside = match self.drawer.keep_message(&kept) {
+            Ok(Placed::New) => None,
+            Ok(Placed::InPlaceOf(path)) => Some(path),
+            Ok(Placed::Copy) => return Ok(Received::Copy.into()),
+            // None that is opened gets so long; and if one did, the others go on.
+            Err(error @ WalletError::TooLong { .. }) => {
+                return self.keep_unopened(client, mail, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        };
+        let received = match dm {
             Ok(dm) => Received::Message {
                 kept,
                 dm,
@@ -196,7 +220,23 @@ impl Receiver {
                     opened.message.kind
                 ),
             },
+        };
+        Ok(Taken {
+            received,
+            set_aside,
         })
+    }
+
+    /// Messages of ours that were given up and whose writer was not told.
+    pub fn given_up(&self) -> Result<Vec<Sent>, WalletError> {
+        let mut sent = self.drawer.sent::<Sent>()?;
+        sent.retain(|one| one.given_up.is_some());
+        Ok(sent)
+    }
+
+    /// The writer of a message that was given up has read that.
+    pub fn told(&self, sent: &Sent) -> Result<(), WalletError> {
+        self.drawer.forget_sent(&sent.id).map(drop)
     }
 
     /// Whose a message is, by what is known now; what is learnt of a contact is kept.
@@ -225,20 +265,45 @@ impl Receiver {
             // Another command may have changed it since: what it found out is found out again.
             let before = pins.iter().find(|known| known.account == pin.account);
             if self.wallet.pin(&pin.account)?.as_ref() == before {
-                self.wallet.keep_pin(pin)?;
+                match self.wallet.keep_pin(pin) {
+                    // Made long by its owner, who thereby stays unknown; the message counts.
+                    Ok(()) | Err(WalletError::TooLong { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(attributed.attribution)
     }
 
+    /// Attributes a message that is kept anew, and keeps what proves its writer.
+    pub async fn attribute_again(&self, kept: &Kept, dm: &Dm) -> Result<Attribution, WalletError> {
+        let claim = Claim {
+            writer: kept.from.clone(),
+            sender: dm.sender_did.clone(),
+            recipient: dm.recipient_did.clone(),
+            reader: self.enrolment.account.clone(),
+        };
+        let attribution = self.attribute(&claim).await?;
+        if attribution.account().is_some() {
+            let kept = Kept {
+                attribution: json!(attribution),
+                ..kept.clone()
+            };
+            self.drawer.reattribute(&kept)?;
+        }
+        Ok(attribution)
+    }
+
     fn kept(&self, opened: &Opened, attribution: &Attribution) -> Kept {
-        let message = serde_json::from_slice(&opened.plaintext);
+        let mut keys = self.enrolment.keys.iter();
+        let reader = keys.find(|key| key.peer.as_str() == opened.reader);
         Kept {
             id: opened.message.id.clone(),
             from: opened.writer.clone(),
             reader: opened.reader.clone(),
+            reader_replaced: reader.is_some_and(MessagingKey::is_replaced),
             received_at: self.clock.now(),
-            message: message.unwrap_or(Value::Null),
+            message: String::from_utf8_lossy(&opened.plaintext).into_owned(),
             attribution: json!(attribution),
         }
     }
@@ -247,20 +312,13 @@ impl Receiver {
         &self,
         client: &MediatorClient,
         mail: &Mail,
-        why: String,
-    ) -> Result<Received, WalletError> {
-        let envelope = String::from_utf8_lossy(&mail.envelope);
-        let kept = Kept {
-            id: mail.id.clone(),
-            from: None,
-            reader: client.key().peer.as_str().to_owned(),
-            received_at: self.clock.now(),
-            message: json!({"envelope": envelope}),
-            attribution: json!({"outcome": "unreadable", "reason": why}),
-        };
-        Ok(match self.drawer.keep_message(&kept)? {
-            true => Received::Unreadable { kept, why },
-            false => Received::Copy,
+        why: &str,
+    ) -> Result<Taken, WalletError> {
+        let reader = client.key().peer.as_str();
+        let unopened = Unopened::new(&mail.envelope, reader, self.clock.now(), why);
+        Ok(match self.drawer.keep_unopened(&unopened)? {
+            Placed::New | Placed::InPlaceOf(_) => Received::Unreadable { unopened }.into(),
+            Placed::Copy => Received::Copy.into(),
         })
     }
 
@@ -271,45 +329,44 @@ impl Receiver {
             if verdict == Verdict::NotOurs {
                 continue;
             }
+            sent.given_up = None;
             self.drawer.keep_sent(&sent.id, &sent)?;
-            let next = match verdict {
-                Verdict::Next(left) => self.try_next(&mut sent, &left).await?,
-                Verdict::GivenUp => Next::GivenUp(Vec::new()),
-                Verdict::Pending | Verdict::NotOurs => Next::Pending,
+            let failures = match verdict {
+                Verdict::Next(left) => match self.try_next(&mut sent, &left).await? {
+                    taken @ Handed::Taken { .. } => {
+                        self.forget_over(&sent)?;
+                        return Ok(returned(sent, reported, Next::Again(taken)));
+                    }
+                    Handed::Refused(failures) => failures,
+                },
+                Verdict::GivenUp => Vec::new(),
+                Verdict::Pending | Verdict::NotOurs => {
+                    return Ok(returned(sent, reported, Next::Pending));
+                }
             };
-            if let Next::GivenUp(_) = next {
-                self.drawer.forget_sent(&sent.id)?;
-            }
-            let words = reported.words.clone();
-            return Ok(Received::Returned { sent, words, next });
+            sent.give_up(&reported.words, &failures);
+            self.drawer.keep_sent(&sent.id, &sent)?;
+            return Ok(returned(sent, reported, Next::GivenUp));
         }
         // About something that is not remembered any more.
         Ok(Received::Nothing)
     }
 
-    async fn try_next(&self, sent: &mut Sent, left: &[MediatorDid]) -> Result<Next, WalletError> {
+    async fn try_next(&self, sent: &mut Sent, left: &[MediatorDid]) -> Result<Handed, WalletError> {
         let mut keys = self.enrolment.keys.iter();
         let Some(key) = keys.find(|key| key.peer.as_str() == sent.from) else {
-            return Ok(Next::GivenUp(Vec::new()));
+            return Ok(Handed::Refused(Vec::new()));
         };
         let documents = match self.courier.documents(left).await {
             Ok(documents) => documents,
-            Err(error) => return Ok(Next::GivenUp(all_failed(left, &error))),
+            Err(error) => return Ok(Handed::Refused(all_failed(left, &error))),
         };
         let own = mediators_of(&self.enrolment, key);
         let drawer = &self.drawer;
         let mut keep = |sent: &Sent| drawer.keep_sent(&sent.id, sent);
-        let handed = self
-            .courier
+        self.courier
             .hand_over(sent, &documents, own, key, &mut keep)
-            .await?;
-        Ok(match handed {
-            Handed::Refused(failures) => Next::GivenUp(failures),
-            taken @ Handed::Taken { .. } => {
-                self.forget_over(sent)?;
-                Next::Again(taken)
-            }
-        })
+            .await
     }
 
     /// Nothing more is to be heard of what no relay has.
@@ -339,6 +396,14 @@ pub fn mediators_of<'e>(enrolment: &'e Enrolment, key: &'e MessagingKey) -> &'e 
     }
 }
 
+fn returned(sent: Sent, reported: &Reported, next: Next) -> Received {
+    Received::Returned {
+        sent,
+        words: reported.words.clone(),
+        next,
+    }
+}
+
 fn all_failed(mediators: &[MediatorDid], error: &MailError) -> Vec<Failure> {
     let failure = |mediator: &MediatorDid| Failure {
         way: super::Way {
@@ -361,21 +426,4 @@ fn says_nothing(message: &Message) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn inv7_strangers_whose_hosts_hang_do_not_hold_up_the_others_for_long() {
-        let waited = Waited::default();
-        let start = Timestamp::from_millis(1_800_000_000_000);
-        assert!(!waited.is_over(start));
-        waited.add(SPENT / 2, start);
-        assert!(!waited.is_over(start));
-        waited.add(SPENT / 2, start.plus(WINDOW / 2));
-        assert!(waited.is_over(start.plus(WINDOW / 2)));
-        let later = start.plus(WINDOW);
-        assert!(!waited.is_over(later));
-        waited.add(SPENT / 2, later);
-        assert!(!waited.is_over(later));
-    }
-}
+mod tests;

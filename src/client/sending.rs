@@ -5,6 +5,7 @@
 //! is known, so that a report finds it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,16 @@ pub struct Failure {
     pub way: Way,
     /// Why, about the one that was posted to.
     pub error: MailError,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { way, error } = self;
+        match &way.via {
+            Some(via) => write!(f, "{} by way of {via}: {error}", way.mediator),
+            None => write!(f, "{}: {error}", way.mediator),
+        }
+    }
 }
 
 /// How handing over ended.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::opening::Opened;
 use super::pin::millis;
+use super::sending::Failure;
 use crate::clock::Timestamp;
 use crate::didcomm::protocol::problem::Report;
 use crate::syntax::{Did, Handle, MediatorDid};
@@ -46,6 +47,19 @@ pub struct Sent {
     /// When it was written.
     #[serde(with = "millis")]
     pub at: Timestamp,
+    /// Set where no way is left. It stays in the wallet until its writer was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
+}
+
+/// Why a message will not be delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// What the mediator says that reported it.
+    pub words: String,
+    /// The ways that were tried after its report, each with what came of it.
+    pub failed: Vec<String>,
 }
 
 /// One way that was tried.
@@ -148,6 +162,15 @@ impl Sent {
         }
     }
 
+    /// Notes that no way is left.
+    pub(super) fn give_up(&mut self, words: &str, failures: &[Failure]) {
+        let failures = failures.iter().take(MAX_ATTEMPTS);
+        self.given_up = Some(GivenUp {
+            words: short(words),
+            failed: failures.map(|one| short(&one.to_string())).collect(),
+        });
+    }
+
     /// Notes an attempt before it is made.
     pub(super) fn begin(
         &mut self,
@@ -178,11 +201,13 @@ impl Sent {
         }
     }
 
-    /// Whether a report about it may still come: a relay has taken it, not too long ago.
+    /// Whether it is still needed: its writer is to be told that it was not delivered, or a relay has
+    /// taken it, not too long ago, and may report that.
     pub fn is_open(&self, now: Timestamp) -> bool {
         let may_fail = |one: &Attempt| one.via.is_some() && one.state == AttemptState::Taken;
         let recent = |one: &Attempt| now.since(one.at) < KEPT;
-        self.attempts.iter().any(|one| may_fail(one) && recent(one))
+        let may_come = self.attempts.iter().any(|one| may_fail(one) && recent(one));
+        self.given_up.is_some() || may_come
     }
 }
 

@@ -13,15 +13,15 @@ use crate::didcomm::protocol::routing::Forward;
 use crate::identity::MediatorDocument;
 
 /// A mediator.
-pub(super) struct Post {
-    pub(super) did: String,
-    pub(super) key: SecretKey,
-    pub(super) party: Party,
-    pub(super) document: Arc<MediatorDocument>,
+pub(crate) struct Post {
+    pub(crate) did: String,
+    pub(crate) key: SecretKey,
+    pub(crate) party: Party,
+    pub(crate) document: Arc<MediatorDocument>,
 }
 
 /// A mediator named `did:web:NAME.example.com`, reachable, with these services.
-pub(super) fn post_with(name: &str, services: serde_json::Value) -> Post {
+pub(crate) fn post_with(name: &str, services: serde_json::Value) -> Post {
     let did = format!("did:web:{name}.example.com");
     let key = SecretKey::generate(Curve::X25519, format!("{did}#key-1"));
     let document = json!({
@@ -43,19 +43,19 @@ pub(super) fn post_with(name: &str, services: serde_json::Value) -> Post {
 }
 
 /// The same with one endpoint of the usual kind.
-pub(super) fn post(name: &str) -> Post {
+pub(crate) fn post(name: &str) -> Post {
     let uri = format!("https://{name}.example.com/didcomm");
     post_with(name, json!([{"uri": uri, "accept": ["didcomm/v2"]}]))
 }
 
 impl Post {
     /// Opens what was posted.
-    pub(super) fn open(&self, body: &[u8]) -> Unpacked {
+    pub(crate) fn open(&self, body: &[u8]) -> Unpacked {
         envelope::unpack(body, &std::slice::from_ref(&self.key), &SelfCertified).unwrap()
     }
 
     /// Opens a forward: who sent it, its id, who comes next and what it holds.
-    pub(super) fn forward(&self, body: &[u8]) -> (Option<String>, String, String, Vec<u8>) {
+    pub(crate) fn forward(&self, body: &[u8]) -> (Option<String>, String, String, Vec<u8>) {
         let opened = self.open(body);
         let message = Message::parse(&opened.plaintext).unwrap();
         let next = message.body_of::<Forward>().unwrap().next;
@@ -70,7 +70,7 @@ impl Post {
     }
 
     /// Encrypts a message to a key in the mediator's name.
-    pub(super) fn write(&self, message: Message, to: &MessagingKey) -> Vec<u8> {
+    pub(crate) fn write(&self, message: Message, to: &MessagingKey) -> Vec<u8> {
         let message = message.from(self.did.as_str()).to(to.peer.as_str());
         let key = to.agreement.public();
         envelope::authcrypt(&message.to_vec(), &self.key, &[key]).unwrap()
@@ -78,6 +78,6 @@ impl Post {
 }
 
 /// A new messaging key.
-pub(super) fn key() -> MessagingKey {
+pub(crate) fn key() -> MessagingKey {
     MessagingKey::mint(Timestamp::from_millis(1_800_000_000_000))
 }

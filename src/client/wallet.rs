@@ -2,11 +2,12 @@
 //! those one writes with.
 //!
 //! ```text
-//! contacts/<name>.json             what is remembered of an account (`Pin`)
-//! accounts/<name>/enrolment.json   keys, mediators, how far their publication has come
-//! accounts/<name>/session.json     session at the PDS
-//! accounts/<name>/mail/<name>.json a message that was received
-//! accounts/<name>/sent/<name>.json a message that was sent
+//! contacts/<name>.json                  what is remembered of an account (`Pin`)
+//! accounts/<name>/enrolment.json        keys, mediators, how far their publication has come
+//! accounts/<name>/session.json          session at the PDS
+//! accounts/<name>/mail/<name>.json      a message that was received
+//! accounts/<name>/unopened/<name>.json  an envelope that could not be opened
+//! accounts/<name>/sent/<name>.json      a message that was sent
 //! ```
 //!
 //! A name is a hash of what the file is known by, so no text of others becomes a path. Every file
@@ -20,6 +21,7 @@ mod error;
 mod file;
 mod mail;
 mod stored;
+mod unopened;
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -30,8 +32,9 @@ use crate::syntax::{Actor, Did};
 
 pub use error::WalletError;
 pub use file::Lock;
-pub use mail::{DUPLICATE, Kept, MAX_LISTED};
+pub use mail::{DUPLICATE, Kept, MAX_SENT, Placed, Stored};
 pub(super) use stored::{MAX_KEYS, StoredEnrolment};
+pub use unopened::Unopened;
 
 use stored::StoredSession;
 
@@ -179,8 +182,8 @@ impl Wallet {
     pub fn contacts(&self) -> Result<Vec<Pin>, WalletError> {
         let files = file::list(&self.home.join("contacts"))?;
         let mut pins = Vec::new();
-        for (path, _) in files.into_iter().take(MAX_CONTACTS) {
-            pins.extend(file::read::<Pin>(&path, MAX_PIN)?);
+        for one in files.into_iter().take(MAX_CONTACTS) {
+            pins.extend(file::read::<Pin>(&one.path, MAX_PIN)?);
         }
         pins.sort_by(|a, b| a.account.cmp(&b.account));
         Ok(pins)

@@ -4,6 +4,7 @@
 mod backup;
 mod changes;
 mod check;
+mod chosen;
 mod conversation;
 mod demo;
 mod enroll;

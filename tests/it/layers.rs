@@ -15,7 +15,7 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests.
-const HOMES: [(&str, &[&str]); 21] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("rusqlite", &["store"]),
     ("axum", &["http"]),
     ("tower", &["http"]),
@@ -37,6 +37,8 @@ const HOMES: [(&str, &[&str]); 21] = [
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("rpassword", &["cli"]),
+    ("terminal_size", &["cli"]),
+    ("unicode_width", &["cli"]),
     ("age", &["client"]),
 ];
 

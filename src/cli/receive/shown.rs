@@ -2,80 +2,136 @@
 //! nothing shows that it is theirs.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::super::mailing::{failed_way, name};
-use super::super::terminal::{block, line, short_did};
+use super::super::terminal::{self, block, line, note, short_did};
 use crate::client::dm::{Dm, Feature};
-use crate::client::{Attribution, Handed, Kept, Next, Sent};
+use crate::client::{Attribution, Handed, Kept, Next, Sent, Unopened};
 use crate::clock::Timestamp;
+use crate::didcomm::message::Message;
+
+/// A message that came later than this after it was written was long on its way, or was held back
+/// and handed in again: its date is shown.
+const LATE: Duration = Duration::from_secs(24 * 3600);
 
 /// Something to be shown.
 pub(super) struct Shown {
     /// For programs: one object.
     json: Value,
-    /// For people: a head without an indent, and the rest.
+    /// For people: a line without an indent, a text of somebody else, and what is said about it.
     head: String,
-    body: String,
+    text: Option<String>,
+    notes: Vec<String>,
     mail: bool,
 }
 
 impl Shown {
-    pub(super) fn message(kept: &Kept, dm: &Dm, attribution: Attribution) -> Self {
-        let mut json = common("message", kept, &attribution);
-        json.insert("text".to_owned(), json!(dm.text));
-        if !dm.facets.is_empty() {
-            json.insert("facets".to_owned(), json!(dm.facets));
+    pub(super) fn message(kept: &Kept, dm: &Dm, attribution: &Attribution, now: Timestamp) -> Self {
+        let mut shown = Self::mail("message", kept, attribution, now);
+        if let Value::Object(json) = &mut shown.json {
+            json.insert("text".to_owned(), json!(dm.text));
+            if !dm.facets.is_empty() {
+                json.insert("facets".to_owned(), json!(dm.facets));
+            }
+            if let Some(embed) = &dm.embed {
+                json.insert("embed".to_owned(), json!(embed));
+            }
         }
-        if let Some(embed) = &dm.embed {
-            json.insert("embed".to_owned(), json!(embed));
+        shown.text = Some(dm.text.clone());
+        let links = hidden_links(dm).map(|uri| format!("link: {uri}"));
+        shown.notes.extend(links);
+        let record = dm
+            .embed
+            .iter()
+            .map(|embed| format!("record: {}", embed.uri));
+        shown.notes.extend(record);
+        shown
+    }
+
+    pub(super) fn other(
+        kept: &Kept,
+        attribution: &Attribution,
+        why: String,
+        now: Timestamp,
+    ) -> Self {
+        let mut shown = Self::mail("other", kept, attribution, now);
+        if let Value::Object(json) = &mut shown.json {
+            json.insert("reason".to_owned(), json!(why));
         }
-        let mut body = block(&dm.text);
-        for uri in hidden_links(dm) {
-            body.push_str(&format!("  link: {}\n", line(uri)));
+        shown.notes.push(why);
+        shown
+    }
+
+    fn mail(kind: &str, kept: &Kept, attribution: &Attribution, now: Timestamp) -> Self {
+        // It was a message when it was kept.
+        let message = Message::parse(kept.message.as_bytes()).ok();
+        let time = |read: fn(&Message) -> Option<i64>| message.as_ref().and_then(read);
+        let created = time(|message| message.created_time);
+        let expires = time(|message| message.expires_time);
+        let expired = expires.map(moment).filter(|at| *at <= now);
+        let mut notes = Vec::new();
+        let written = created.map(moment);
+        let far = |at: &Timestamp| {
+            let (received, at) = (kept.received_at, *at);
+            received.since(at).max(at.since(received)) > LATE
+        };
+        if let Some(at) = written.filter(far) {
+            notes.push(format!("written on {}, its sender says", minute(at)));
         }
-        if let Some(embed) = &dm.embed {
-            body.push_str(&format!("  record: {}\n", line(&embed.uri)));
+        if let Some(at) = expired {
+            notes.push(format!("no longer valid since {}", minute(at)));
         }
+        if kept.reader_replaced {
+            notes.push("to a key that you have replaced".to_owned());
+        }
+        let mut json = Map::new();
+        for (key, value) in [
+            ("type", json!(kind)),
+            ("id", json!(kept.id)),
+            ("receivedAt", json!(kept.received_at.to_string())),
+            ("createdTime", json!(created)),
+            ("from", json!(kept.from)),
+            ("attribution", json!(attribution)),
+        ] {
+            json.insert(key.to_owned(), value);
+        }
+        if expired.is_some() {
+            json.insert("expired".to_owned(), json!(true));
+        }
+        if kept.reader_replaced {
+            json.insert("toReplacedKey".to_owned(), json!(true));
+        }
+        let who = sender(attribution, kept.from.as_deref());
         Self {
             json: Value::Object(json),
-            head: head(kept, &attribution),
-            body,
+            head: format!("{}  {who}", minute(kept.received_at)),
+            text: None,
+            notes,
             mail: true,
         }
     }
 
-    pub(super) fn other(kept: &Kept, attribution: Attribution, why: String) -> Self {
-        let mut json = common("other", kept, &attribution);
-        json.insert("reason".to_owned(), json!(why));
-        Self {
-            json: Value::Object(json),
-            head: head(kept, &attribution),
-            body: format!("  ({})\n", line(&why)),
-            mail: true,
-        }
-    }
-
-    pub(super) fn unreadable(kept: &Kept, why: String) -> Self {
+    pub(super) fn unreadable(unopened: &Unopened) -> Self {
+        let at = unopened.received_at;
         Self {
             json: json!({
                 "type": "unreadable",
-                "id": kept.id,
-                "receivedAt": kept.received_at.to_string(),
-                "reason": why,
+                "id": unopened.id,
+                "receivedAt": at.to_string(),
+                "reason": unopened.reason,
             }),
-            head: format!(
-                "{}  a message that cannot be opened",
-                minute(kept.received_at)
-            ),
-            body: format!("  ({})\n", line(&why)),
+            head: format!("{}  a message that cannot be opened", minute(at)),
+            text: None,
+            notes: vec![unopened.reason.clone()],
             mail: true,
         }
     }
 
     /// A message of ours that did not arrive, or is on another way.
-    pub(super) fn returned(sent: Sent, words: String, next: &Next) -> Self {
+    pub(super) fn returned(sent: &Sent, words: &str, next: &Next) -> Self {
         let (outcome, what) = match next {
             Next::Again(Handed::Taken { way, .. }) => (
                 json!({"next": "again", "mediator": way.mediator, "via": way.via}),
@@ -91,16 +147,12 @@ impl Shown {
                 json!({"next": "pending"}),
                 "another attempt of it may still arrive".to_owned(),
             ),
-            Next::GivenUp(failures) | Next::Again(Handed::Refused(failures)) => {
-                let reasons: Vec<String> = failures.iter().map(failed_way).collect();
-                let tried = match reasons.is_empty() {
-                    true => "no mediator is left".to_owned(),
-                    false => reasons.join("; "),
-                };
-                (
-                    json!({"next": "givenUp", "failed": reasons}),
-                    format!("it was not delivered: {tried}; send it again if it still matters"),
-                )
+            Next::Again(Handed::Refused(failures)) => {
+                not_delivered(failures.iter().map(failed_way).collect())
+            }
+            Next::GivenUp => {
+                let given_up = sent.given_up.as_ref();
+                not_delivered(given_up.map_or_else(Vec::new, |one| one.failed.clone()))
             }
         };
         let mut json = json!({
@@ -120,9 +172,10 @@ impl Shown {
                 "your message of {} to {}: {}",
                 minute(sent.at),
                 name(sent.handle.as_ref(), &sent.account),
-                line(&words),
+                line(words),
             ),
-            body: format!("  ({})\n", line(&what)),
+            text: None,
+            notes: vec![what],
             mail: false,
         }
     }
@@ -132,33 +185,42 @@ impl Shown {
         self.mail
     }
 
-    pub(super) fn write(&self, json: bool, out: &mut dyn Write) -> io::Result<()> {
-        match json {
-            true => writeln!(out, "{}", self.json),
-            false => write!(out, "{}\n{}\n", self.head, self.body),
+    /// Writes it for programs, or for people on a terminal of so many columns.
+    pub(super) fn write(
+        &self,
+        json: bool,
+        width: Option<usize>,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        if json {
+            return writeln!(out, "{}", terminal::json(&self.json.to_string()));
         }
+        let mut shown = terminal::head(&self.head, width);
+        if let Some(text) = &self.text {
+            shown.push_str(&block(text, width));
+        }
+        for words in &self.notes {
+            shown.push_str(&note(words, width));
+        }
+        writeln!(out, "{shown}")
     }
 }
 
-fn common(kind: &str, kept: &Kept, attribution: &Attribution) -> Map<String, Value> {
-    let mut json = Map::new();
-    let created = kept.message.get("created_time").and_then(Value::as_i64);
-    for (key, value) in [
-        ("type", json!(kind)),
-        ("id", json!(kept.id)),
-        ("receivedAt", json!(kept.received_at.to_string())),
-        ("createdTime", json!(created)),
-        ("from", json!(kept.from)),
-        ("attribution", json!(attribution)),
-    ] {
-        json.insert(key.to_owned(), value);
-    }
-    json
+/// What is said of a message that nobody took, for programs and for people.
+fn not_delivered(reasons: Vec<String>) -> (Value, String) {
+    let tried = match reasons.is_empty() {
+        true => "no mediator is left".to_owned(),
+        false => reasons.join("; "),
+    };
+    (
+        json!({"next": "givenUp", "failed": reasons}),
+        format!("it was not delivered: {tried}; send it again if it still matters"),
+    )
 }
 
-fn head(kept: &Kept, attribution: &Attribution) -> String {
-    let who = sender(attribution, kept.from.as_deref());
-    format!("{}  {who}", minute(kept.received_at))
+/// A time in seconds since 1970; any number may have been sent.
+fn moment(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
 /// Who wrote it, in words. Each outcome has its own.
@@ -227,7 +289,8 @@ pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String 
             minute(*at)
         ),
         Attribution::Misdirected { meant } => format!(
-            "WARNING: not meant for you but for {}, who publishes your messaging key as their own",
+            "WARNING: its sender says that it is for {}: either that account shows your key as its \
+             own, or the sender makes it up",
             line(meant)
         ),
         Attribution::Revoked { claimed } => format!(

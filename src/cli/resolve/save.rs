@@ -83,10 +83,23 @@ mod tests {
         assert!(complaint.hint.contains("does not exist"), "{complaint:?}");
         failed(dir.path());
         failed(Path::new("/"));
-        let full = failed(Path::new("/dev/full"));
-        assert!(full.hint.contains("no room left"), "{full:?}");
-        save(Path::new("/dev/null"), b"x").unwrap();
-        assert!(!Path::new("/dev/null").is_file());
         assert_eq!(names(), ["proof.json"]);
+    }
+
+    #[test]
+    fn a_pipe_stays_what_it_is() {
+        use std::os::unix::fs::FileTypeExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        save(&pipe, b"one").unwrap();
+        assert_eq!(reader.join().unwrap(), b"one");
+        assert!(pipe.metadata().unwrap().file_type().is_fifo());
     }
 }

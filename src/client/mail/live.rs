@@ -20,6 +20,13 @@ const START: Duration = Duration::from_secs(15);
 /// counts as broken.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Most bytes of mail that are held before live mode is confirmed. What goes beyond stays in the
+/// queue, where it is found when what waited is fetched.
+const MAX_EARLY: usize = MAX_ANSWER;
+
+/// Most messages of it.
+const MAX_EARLY_COUNT: usize = 1000;
+
 /// A connection in live mode. Whoever has one fetches what waited before it stood.
 pub struct Live {
     client: MediatorClient,
@@ -66,7 +73,7 @@ impl Live {
         loop {
             let message = self.message().await?;
             if message.thid.as_deref() != Some(&thread) && is_delivery(&message) {
-                self.early.extend(delivered(&message)?);
+                hold(&mut self.early, delivered(&message)?);
                 continue;
             }
             let answer = self.client.in_thread(message, &thread)?;
@@ -127,6 +134,18 @@ impl Live {
     }
 }
 
+/// Holds more mail as far as there is room for it.
+fn hold(early: &mut Vec<Mail>, more: Vec<Mail>) {
+    let mut len: usize = early.iter().map(|mail| mail.envelope.len()).sum();
+    for mail in more {
+        len += mail.envelope.len();
+        if len > MAX_EARLY || early.len() >= MAX_EARLY_COUNT {
+            break;
+        }
+        early.push(mail);
+    }
+}
+
 fn is_delivery(message: &Message) -> bool {
     matches!(
         Reply::of(message),
@@ -139,5 +158,28 @@ fn delivered(message: &Message) -> Result<Vec<Mail>, MailError> {
         Ok(Some((_, reply))) => Ok(mail(reply)),
         Ok(None) => Err(unexpected()),
         Err(error) => Err(MailError::NotOurs(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_live_mode_is_on_is_held_up_to_a_limit() {
+        let mail = |len: usize| Mail {
+            id: "1".to_owned(),
+            envelope: vec![0; len],
+        };
+        let mut early = Vec::new();
+        for _ in 0..10 {
+            hold(&mut early, vec![mail(MAX_EARLY / 4); 3]);
+        }
+        assert_eq!(early.len(), 4);
+        let mut early = Vec::new();
+        for _ in 0..10 {
+            hold(&mut early, vec![mail(0); 300]);
+        }
+        assert_eq!(early.len(), MAX_EARLY_COUNT);
     }
 }

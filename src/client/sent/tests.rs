@@ -24,6 +24,7 @@ fn sent(mediators: &[&str]) -> Sent {
         mediators: mediators.iter().map(|name| did(name)).collect(),
         attempts: Vec::new(),
         at: at(0),
+        given_up: None,
     }
 }
 

@@ -63,6 +63,20 @@ pub struct Lock {
     _file: File,
 }
 
+/// A data file of a directory.
+pub(super) struct Listed {
+    pub(super) path: PathBuf,
+    /// When it was written.
+    pub(super) modified: SystemTime,
+    /// Bytes.
+    pub(super) len: u64,
+}
+
+/// SHA-256 of some bytes, in hexadecimal.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
 /// The file that holds what is known by these texts. Any text makes a name, and no two the same.
 pub(super) fn name(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
@@ -148,6 +162,18 @@ pub(super) fn write<T: Serialize>(
     content: &T,
     cap: usize,
 ) -> Result<(), WalletError> {
+    // The system's own stamp is only so fine, and files are put in order by it.
+    write_as_of(home, path, content, cap, SystemTime::now())
+}
+
+/// The same with another time of writing, so that a file that was changed keeps its place.
+pub(super) fn write_as_of<T: Serialize>(
+    home: &Path,
+    path: &Path,
+    content: &T,
+    cap: usize,
+    modified: SystemTime,
+) -> Result<(), WalletError> {
     let unwritable = |error| WalletError::Unwritable {
         path: path.to_owned(),
         error,
@@ -175,6 +201,7 @@ pub(super) fn write<T: Serialize>(
         let (mut file, fresh) = create(&tmp)?;
         let placed = file
             .write_all(&text)
+            .and_then(|()| file.set_modified(modified))
             .and_then(|()| file.sync_all())
             .and_then(|()| std::fs::rename(&fresh, path));
         if placed.is_err() {
@@ -263,9 +290,8 @@ fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The data files of a directory with the time of their writing, in no order; none where there is
-/// no directory.
-pub(super) fn list(folder: &Path) -> Result<Vec<(PathBuf, SystemTime)>, WalletError> {
+/// The data files of a directory, in no order; none where there is no directory.
+pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
     let unreadable = |error| WalletError::Unreadable {
         path: folder.to_owned(),
         error,
@@ -281,10 +307,15 @@ pub(super) fn list(folder: &Path) -> Result<Vec<(PathBuf, SystemTime)>, WalletEr
         if !entry.file_name().to_str().is_some_and(is_data) {
             continue;
         }
-        let modified = entry.metadata().and_then(|meta| meta.modified());
+        let meta = entry.metadata();
+        let meta = meta.and_then(|meta| Ok((meta.modified()?, meta.len())));
         // Removed by another process in the meantime: not there.
-        if let Ok(modified) = modified {
-            found.push((entry.path(), modified));
+        if let Ok((modified, len)) = meta {
+            found.push(Listed {
+                path: entry.path(),
+                modified,
+                len,
+            });
         }
     }
     Ok(found)

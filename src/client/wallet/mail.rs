@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::unopened::{self, Unopened};
 use super::{Drawer, WalletError, file};
 use crate::clock::Timestamp;
 
@@ -15,11 +16,12 @@ use crate::clock::Timestamp;
 /// binding's implementation here).
 pub const DUPLICATE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Longest message kept, in bytes of its file; a mediator takes none that comes near.
+/// Longest message kept, in bytes of its file. A plaintext of the longest envelope that is opened
+/// has 3 MiB, and twice that where every character of it is escaped.
 const MAX_MESSAGE: usize = 8 << 20;
 
-/// Most messages that are read at once, the newest.
-pub const MAX_LISTED: usize = 10_000;
+/// Most files of what was sent that are read, the newest.
+pub const MAX_SENT: usize = 10_000;
 
 /// A message that was received.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -31,11 +33,15 @@ pub struct Kept {
     pub from: Option<String>,
     /// The did:peer of ours that it was encrypted to.
     pub reader: String,
+    /// Whether that one had been replaced when it came.
+    #[serde(default)]
+    pub reader_replaced: bool,
     /// When it was opened here.
     #[serde(with = "crate::client::pin::millis")]
     pub received_at: Timestamp,
-    /// The message as it was decrypted.
-    pub message: Value,
+    /// The plaintext as it was decrypted. It stays a text: as nested values it could grow a
+    /// hundredfold, or become something that cannot be read again.
+    pub message: String,
     /// What was found out about its writer, as it was shown.
     pub attribution: Value,
 }
@@ -55,43 +61,122 @@ impl Kept {
     fn name(&self) -> String {
         match &self.from {
             Some(from) => file::name(&[from.as_bytes(), self.id.as_bytes()]),
-            None => {
-                let message = self.message.to_string();
-                file::name(&[b"", self.id.as_bytes(), message.as_bytes()])
-            }
+            None => self.full_name(),
         }
+    }
+
+    /// With its words: of a message whose place a later one of the same name has taken.
+    fn full_name(&self) -> String {
+        let from = self.from.as_deref().unwrap_or_default();
+        file::name(&[from.as_bytes(), self.id.as_bytes(), self.message.as_bytes()])
     }
 }
 
+/// Something that was received.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stored {
+    /// A message.
+    Message(Box<Kept>),
+    /// An envelope that could not be opened.
+    Unopened(Unopened),
+}
+
+/// What became of something that was to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// It is on disk.
+    New,
+    /// It is on disk. What stood in its place cannot be read, and is set aside under this name.
+    InPlaceOf(PathBuf),
+    /// It is kept already, and stays as it is.
+    Copy,
+}
+
 impl Drawer {
-    /// Keeps a message that was received. `false`: the same writer's message of that id came within
-    /// [`DUPLICATE`] before this one, and stays as it is. On disk when it returns; only then may a
-    /// mediator be told. Safe concurrently.
-    pub fn keep_message(&self, message: &Kept) -> Result<bool, WalletError> {
-        let path = self.mail().join(format!("{}.json", message.name()));
-        let _lock = file::lock(&self.mail(), "lock")?;
-        if let Some(known) = file::read::<Kept>(&path, MAX_MESSAGE)? {
-            if message.received_at.since(known.received_at) < DUPLICATE {
-                return Ok(false);
-            }
-            let since = known.received_at.millis().max(0);
-            let aside = format!("{}.{since}.json", message.name());
-            file::rename(&path, &self.mail().join(aside))?;
+    /// Keeps a message that was received. A copy is what has writer, id and words of one that is
+    /// kept, or writer and id of one that came within [`DUPLICATE`] before it. On disk when it
+    /// returns; only then may a mediator be told. Safe concurrently.
+    pub fn keep_message(&self, message: &Kept) -> Result<Placed, WalletError> {
+        let folder = self.mail();
+        let place = |name: &str| folder.join(format!("{name}.json"));
+        let (path, aside) = (place(&message.name()), place(&message.full_name()));
+        let _lock = file::lock(&folder, "lock")?;
+        if aside != path && aside.exists() {
+            return Ok(Placed::Copy);
         }
+        let placed = match file::read::<Kept>(&path, MAX_MESSAGE) {
+            Ok(None) => Placed::New,
+            Ok(Some(known))
+                if known.message == message.message
+                    || message.received_at.since(known.received_at) < DUPLICATE =>
+            {
+                return Ok(Placed::Copy);
+            }
+            Ok(Some(known)) => {
+                file::rename(&path, &place(&known.full_name()))?;
+                Placed::New
+            }
+            Err(WalletError::Damaged { .. } | WalletError::Newer { .. }) => {
+                let at = message.received_at.millis().max(0);
+                let aside = folder.join(format!("{}.{at}.aside", message.name()));
+                file::rename(&path, &aside)?;
+                Placed::InPlaceOf(aside)
+            }
+            Err(error) => return Err(error),
+        };
         file::write(&self.home, &path, message, MAX_MESSAGE)?;
-        Ok(true)
+        Ok(placed)
     }
 
-    /// The newest [`MAX_LISTED`] messages, the newest last.
-    pub fn messages(&self) -> Result<Vec<Kept>, WalletError> {
-        self.newest(MAX_LISTED)
+    /// Keeps what a later look has found out about the writer of a message that is kept. Nothing is
+    /// written where it is not there.
+    pub fn reattribute(&self, message: &Kept) -> Result<(), WalletError> {
+        let folder = self.mail();
+        let _lock = file::lock(&folder, "lock")?;
+        for name in [message.name(), message.full_name()] {
+            let path = folder.join(format!("{name}.json"));
+            let Some(mut known) = file::read::<Kept>(&path, MAX_MESSAGE)? else {
+                continue;
+            };
+            if known.message == message.message {
+                let meta = std::fs::metadata(&path).and_then(|meta| meta.modified());
+                let modified = meta.map_err(|error| WalletError::Unreadable {
+                    path: path.clone(),
+                    error,
+                })?;
+                known.attribution = message.attribution.clone();
+                return file::write_as_of(&self.home, &path, &known, MAX_MESSAGE, modified);
+            }
+        }
+        Ok(())
     }
 
-    /// The newest messages, so many, the newest last.
-    pub fn newest(&self, count: usize) -> Result<Vec<Kept>, WalletError> {
-        let mut messages: Vec<Kept> = self.read_all(self.mail(), count)?;
-        messages.sort_by_key(|message| message.received_at);
-        Ok(messages)
+    /// What was received, in the order in which it came, or so many of the newest of it. Files are
+    /// read one at a time as the iterator goes on; one that cannot be read is an error of its own.
+    pub fn received(
+        &self,
+        newest: Option<usize>,
+    ) -> Result<impl Iterator<Item = Result<Stored, WalletError>> + use<>, WalletError> {
+        let opened = file::list(&self.mail())?.into_iter();
+        let unopened = file::list(&self.unopened())?.into_iter();
+        let mut files: Vec<(SystemTime, bool, PathBuf)> = opened
+            .map(|one| (one.modified, true, one.path))
+            .chain(unopened.map(|one| (one.modified, false, one.path)))
+            .collect();
+        files.sort();
+        if let Some(newest) = newest {
+            files.drain(..files.len().saturating_sub(newest));
+        }
+        let read = |(_, opened, path): (SystemTime, bool, PathBuf)| {
+            let stored = match opened {
+                true => file::read(&path, MAX_MESSAGE)
+                    .map(|kept| kept.map(|kept| Stored::Message(Box::new(kept)))),
+                false => unopened::read(&path).map(|kept| kept.map(Stored::Unopened)),
+            };
+            // Forgotten by another process since: not there.
+            stored.transpose()
+        };
+        Ok(files.into_iter().filter_map(read))
     }
 
     /// Keeps what was sent under its id, in place of what was kept under it. On disk when it
@@ -100,9 +185,22 @@ impl Drawer {
         file::write(&self.home, &self.sent_path(id), sent, MAX_MESSAGE)
     }
 
-    /// Everything that was sent and not forgotten, the latest written last.
+    /// Everything that was sent and not forgotten, the latest written last. What cannot be read is
+    /// left out: it stops nothing else.
     pub fn sent<T: DeserializeOwned>(&self) -> Result<Vec<T>, WalletError> {
-        self.read_all(self.folder().join("sent"), MAX_LISTED)
+        let mut files = file::list(&self.folder().join("sent"))?;
+        files.sort_by_key(|one| one.modified);
+        files.drain(..files.len().saturating_sub(MAX_SENT));
+        let mut all = Vec::new();
+        for one in files {
+            match file::read::<T>(&one.path, MAX_MESSAGE) {
+                // Forgotten by another process since: not there.
+                Ok(sent) => all.extend(sent),
+                Err(WalletError::Damaged { .. } | WalletError::Newer { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// Forgets what was sent under an id; whether it was known.
@@ -117,22 +215,5 @@ impl Drawer {
     fn sent_path(&self, id: &str) -> PathBuf {
         let name = file::name(&[id.as_bytes()]);
         self.folder().join("sent").join(format!("{name}.json"))
-    }
-
-    /// The newest `count` files of a directory in the order of their writing.
-    fn read_all<T: DeserializeOwned>(
-        &self,
-        folder: PathBuf,
-        count: usize,
-    ) -> Result<Vec<T>, WalletError> {
-        let mut files = file::list(&folder)?;
-        files.sort_by_key(|(_, modified)| *modified);
-        files.drain(..files.len().saturating_sub(count));
-        let mut all = Vec::with_capacity(files.len());
-        for (path, _) in files {
-            // Forgotten by another process since: not there.
-            all.extend(file::read::<T>(&path, MAX_MESSAGE)?);
-        }
-        Ok(all)
     }
 }

@@ -30,8 +30,9 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     assert_eq!(texts(&received), ["two"]);
     assert_eq!(received[0]["attribution"]["outcome"], "verifiedPrevious");
     assert_eq!(received[0]["attribution"]["handle"], *bob.account.handle);
-    // The key before vouches for the new one, so nobody is stopped.
-    alice.send(&bob, "four");
+    // The key before vouches for the new one, so nobody is stopped; alice has learnt of it by what
+    // she received.
+    assert_eq!(alice.send(&bob, "four").err, "");
     let received = bob.collect(2);
     assert_eq!(texts(&received), ["three", "four"]);
     assert!(

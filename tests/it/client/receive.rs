@@ -124,7 +124,7 @@ fn nobody_is_taken_for_somebody_else() {
                 &saying("dear carol", Some(her), Some(nobody)),
             ),
             "misdirected",
-            "WARNING: not meant for you",
+            "WARNING: its sender says that it is for",
         ),
         (anonymous.expect("an envelope"), "anonymous", "from nobody"),
     ];

@@ -18,7 +18,9 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
         bob.account.handle, near.did, far.did
     );
     assert_eq!(said.out.trim(), relays);
-    assert_eq!(said.err, "");
+    let first = format!("first contact with @{};", bob.account.handle);
+    assert!(said.err.starts_with(&first), "{said:?}");
+    assert_eq!(said.err.lines().count(), 1, "{said:?}");
     let received = bob.collect(1);
     let message = &received[0];
     assert_eq!(message["text"], "grüß dich");
@@ -44,14 +46,14 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     let received = alice.collect(1);
     assert_eq!(texts(&received), ["dich auch"]);
     assert_eq!(received[0]["id"], answer["id"]);
-    // For people.
-    alice.send(&bob, "noch\neins");
+    // For people; nothing is said of a key that is as it was.
+    assert_eq!(alice.send(&bob, "noch\neins").err, "");
     let said = crate::http::eventually("mail", || {
         let said = bob.home.run(&["receive"]).done();
         (!said.out.is_empty()).then_some(said)
     });
     let head = format!(
-        "Z  from @{} (verified)\n  noch\n  eins\n\n",
+        "Z  from @{} (verified)\n| noch\n| eins\n\n",
         alice.account.handle
     );
     assert!(said.out.ends_with(&head), "{said:?}");
@@ -232,7 +234,9 @@ fn a_key_of_several_accounts_is_warned_about() {
     assert_eq!(received[0]["attribution"]["meant"], *carol.did);
     let shown = bob.home.run(&["receive", "--all"]).done();
     assert!(
-        shown.out.contains("WARNING: not meant for you"),
+        shown
+            .out
+            .contains("WARNING: its sender says that it is for"),
         "{shown:?}"
     );
     assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");

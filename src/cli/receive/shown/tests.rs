@@ -18,8 +18,9 @@ fn kept(from: Option<&str>) -> Kept {
         id: "m1".to_owned(),
         from: from.map(str::to_owned),
         reader: "did:peer:2.Ez6LSbob".to_owned(),
+        reader_replaced: false,
         received_at: at(),
-        message: json!({"created_time": 1_799_999_999}),
+        message: json!({"id": "m1", "type": "x", "created_time": 1_799_999_999}).to_string(),
         attribution: json!({}),
     }
 }
@@ -36,7 +37,7 @@ fn dm(text: &str) -> Dm {
 
 fn text(shown: &Shown, json: bool) -> String {
     let mut out = Vec::new();
-    shown.write(json, &mut out).unwrap();
+    shown.write(json, None, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -141,16 +142,17 @@ fn a_message_for_people_and_for_programs() {
         cid: "bafy".to_owned(),
     });
     let verified = outcomes().swap_remove(0).0;
-    let shown = Shown::message(&kept(Some("did:peer:2.Ez6LSalice")), &dm, verified);
+    let shown = Shown::message(&kept(Some("did:peer:2.Ez6LSalice")), &dm, &verified, at());
     assert!(shown.is_mail());
     assert_eq!(
         text(&shown, false),
-        "2027-01-15 08:00Z  from @alice.example.com (verified)\n  see here\n  \\u{1b}[31mfrom \
-         @bob.example.com (verified)\\u{202e}\n  link: https://evil.example/\\u{7}\n  record: \
+        "2027-01-15 08:00Z  from @alice.example.com (verified)\n| see here\n| \\u{1b}[31mfrom \
+         @bob.example.com (verified)\\u{202e}\n* link: https://evil.example/\\u{7}\n* record: \
          at://did:plc:x/a.b.c/1\n\n"
     );
     let json = text(&shown, true);
     assert_eq!(json.matches('\n').count(), 1, "one object a line");
+    assert!(!json.contains('\u{202e}'), "{json}");
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["type"], "message");
     assert_eq!(json["text"], dm.text);
@@ -175,6 +177,7 @@ fn what_became_of_a_message_that_came_back() {
         mediators: vec![mediator("a")],
         attempts: Vec::new(),
         at: at(),
+        given_up: None,
     };
     let way = Way {
         mediator: mediator("b"),
@@ -192,9 +195,9 @@ fn what_became_of_a_message_that_came_back() {
             "again",
         ),
         (Next::Pending, "may still arrive", "pending"),
-        (Next::GivenUp(Vec::new()), "it was not delivered", "givenUp"),
+        (Next::GivenUp, "it was not delivered", "givenUp"),
     ] {
-        let shown = Shown::returned(sent.clone(), "no\u{1b}thing".to_owned(), &next);
+        let shown = Shown::returned(&sent, "no\u{1b}thing", &next);
         assert!(!shown.is_mail());
         let people = text(&shown, false);
         let start = format!(
@@ -211,4 +214,62 @@ fn what_became_of_a_message_that_came_back() {
             (&json!("returned"), &json!(code))
         );
     }
+}
+
+#[test]
+fn what_is_late_or_no_longer_valid_or_to_an_old_key_says_so() {
+    const DAY: i64 = 24 * 3600;
+    let now = at().millis() / 1000;
+    let shown = |created: i64, expires: Option<i64>, replaced: bool| {
+        let mut headers = json!({"id": "m1", "type": "x", "created_time": created});
+        if let Some(at) = expires {
+            headers["expires_time"] = json!(at);
+        }
+        let kept = Kept {
+            message: headers.to_string(),
+            reader_replaced: replaced,
+            ..kept(None)
+        };
+        let shown = Shown::message(&kept, &dm("x"), &Attribution::Anonymous, at());
+        let json: Value = serde_json::from_str(&text(&shown, true)).unwrap();
+        (text(&shown, false), json)
+    };
+    let head = "2027-01-15 08:00Z  from nobody: it does not show who wrote it\n| x\n";
+    assert_eq!(
+        shown(now - DAY, Some(now + 1), false).0,
+        format!("{head}\n")
+    );
+    for (created, date) in [
+        (now - DAY - 1, "2027-01-14 07:59Z"),
+        (now + DAY + 60, "2027-01-16 08:01Z"),
+    ] {
+        let words = format!("{head}* written on {date}, its sender says\n\n");
+        assert_eq!(shown(created, None, false).0, words);
+    }
+    assert!(
+        shown(i64::MIN, Some(i64::MIN), false)
+            .0
+            .contains("written on")
+    );
+    let (words, json) = shown(now, Some(now), false);
+    assert_eq!(
+        words,
+        format!("{head}* no longer valid since 2027-01-15 08:00Z\n\n")
+    );
+    assert_eq!(json["expired"], true);
+    let (words, json) = shown(now, None, true);
+    assert_eq!(
+        words,
+        format!("{head}* to a key that you have replaced\n\n")
+    );
+    assert_eq!(json["toReplacedKey"], true);
+    assert_eq!(shown(now, None, false).1.get("toReplacedKey"), None);
+}
+
+#[test]
+fn a_misdirected_message_is_told_as_its_senders_word() {
+    let meant = "did:plc:x\u{202e}".to_owned();
+    let words = sender(&Attribution::Misdirected { meant }, None);
+    assert!(words.contains("its sender says that it is for did:plc:x\\u{202e}"));
+    assert!(!words.contains("who publishes"), "{words}");
 }

@@ -296,37 +296,23 @@ fn a_lie_is_not_made_good_by_the_host_s_truth() {
     let alice = alice();
     let mut mallory = TestAccount::new(8);
     mallory.put(5, &json!({}));
-    let lies: [(&str, Box<dyn Fn(&mut View)>); 9] = [
-        (
-            "another account",
-            Box::new(|view| view.did = mallory.log.did()),
-        ),
-        (
-            "another account",
-            Box::new(|view| view.car = Some(mallory.repo.car())),
-        ),
-        ("it has no proof", Box::new(|view| view.car = None)),
-        (
-            "not a well-formed CAR",
-            Box::new(|view| view.car = Some(b"no".to_vec())),
-        ),
-        ("peer.did", Box::new(|view| view.peer = peer(5))),
-        (
-            "keyPackage.value",
-            Box::new(|view| view.value["did"] = json!(peer(5))),
-        ),
-        (
-            "keyPackage.value",
-            Box::new(|view| view.value["more"] = Value::Null),
-        ),
-        (
-            "keyPackage.cid",
-            Box::new(|view| view.cid = mallory.proven().cid()),
-        ),
-        (
-            "keyPackage.rev",
-            Box::new(|view| view.rev = mallory.proven().rev()),
-        ),
+    type Lie<'a> = &'a dyn Fn(&mut View);
+    let lies: [(&str, Lie<'_>); 9] = [
+        ("another account", &|view| view.did = mallory.log.did()),
+        ("another account", &|view| {
+            view.car = Some(mallory.repo.car())
+        }),
+        ("it has no proof", &|view| view.car = None),
+        ("not a well-formed CAR", &|view| {
+            view.car = Some(b"no".to_vec())
+        }),
+        ("peer.did", &|view| view.peer = peer(5)),
+        ("keyPackage.value", &|view| {
+            view.value["did"] = json!(peer(5))
+        }),
+        ("keyPackage.value", &|view| view.value["more"] = Value::Null),
+        ("keyPackage.cid", &|view| view.cid = mallory.proven().cid()),
+        ("keyPackage.rev", &|view| view.rev = mallory.proven().rev()),
     ];
     for (why, lie) in lies {
         let mut shown = view(&alice);

@@ -1,7 +1,7 @@
 //! Writers that are killed, and disks without room. The writer is this test binary, started again
 //! as a process of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use super::*;
@@ -92,18 +92,22 @@ struct Said {
 impl Said {
     fn hear(&mut self, out: impl std::io::Read) {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let Some((what, rest)) = line.split_once(' ') else {
-                continue;
-            };
-            let number = rest.parse().ok();
-            match what {
-                "kept" => self.kept = number,
-                "message" => self.message = number,
-                "pin" => self.pin = number,
-                "sent" => self.sent = number,
-                "error" => self.error = Some(rest.to_owned()),
-                _ => {}
-            }
+            self.note(&line);
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        let Some((what, rest)) = line.split_once(' ') else {
+            return;
+        };
+        let number = rest.parse().ok();
+        match what {
+            "kept" => self.kept = number,
+            "message" => self.message = number,
+            "pin" => self.pin = number,
+            "sent" => self.sent = number,
+            "error" => self.error = Some(rest.to_owned()),
+            _ => {}
         }
     }
 
@@ -132,7 +136,7 @@ impl Said {
             "{self:?} {sent:?}"
         );
         // Every message that was said to be kept is there; of one more there may be no word yet.
-        let messages = drawer.messages().unwrap();
+        let messages = mail::messages(&drawer);
         let mut numbers: Vec<u64> = messages.iter().map(|m| m.id.parse().unwrap()).collect();
         numbers.sort_unstable();
         let wanted: Vec<u64> = self.message.map_or(Vec::new(), |last| (0..=last).collect());
@@ -149,11 +153,16 @@ fn inv10_a_killed_writer_leaves_the_old_or_the_new() {
     let mut said = Said::default();
     for round in 0..ROUNDS {
         let mut child = writer(&home, "");
-        let mut out = child.stdout.take().unwrap();
-        // Some of its start, then a time that is another one in each round.
-        let mut begun = [0; 1];
-        out.read_exact(&mut begun).unwrap();
-        std::thread::sleep(Duration::from_micros(3_000 + round * 7919 % 60_000));
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        // Until it is at work, however slow the machine is; then a time that is another one in
+        // each round.
+        let before = said.kept;
+        while said.kept == before {
+            let mut line = String::new();
+            assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ended");
+            said.note(line.trim_end());
+        }
+        std::thread::sleep(Duration::from_micros(round * 7919 % 40_000));
         child.kill().unwrap();
         child.wait().unwrap();
         said.hear(out);
@@ -167,10 +176,7 @@ fn inv10_a_killed_writer_leaves_the_old_or_the_new() {
             catch_up(&wallet, number_of(&enrolment), &mut said);
         }
     }
-    assert!(
-        said.kept.unwrap() > ROUNDS,
-        "too slow to be killed at work: {said:?}"
-    );
+    assert!(said.kept.unwrap() >= ROUNDS - 1, "{said:?}");
 }
 
 /// Does what the writer was killed before.

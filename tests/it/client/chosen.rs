@@ -1,0 +1,145 @@
+//! `atcomm receive` against messages that were chosen to stop it, to look like others, or to get
+//! lost.
+
+use std::process::Stdio;
+
+use atcomm::client::delivery::{parcel, seal};
+use atcomm::client::dm::Dm;
+use atcomm::client::{Drawer, GivenUp, MessagingKey, Sent, Wallet, document};
+use atcomm::clock::Timestamp;
+use atcomm::did_peer::PeerDid;
+use atcomm::didcomm::envelope::{Curve, PublicKey, authcrypt};
+use atcomm::didcomm::message::fresh_id;
+use atcomm::didcomm::protocol::Body as _;
+use atcomm::identity::Freshness;
+use atcomm::syntax::MediatorDid;
+
+use super::settled::{settled, sight, texts};
+use super::{Person, Running, Station};
+use crate::http::{RUNTIME, request};
+use crate::network::{Network, text};
+
+fn peer_of(person: &Person) -> PeerDid {
+    let record = person.record().expect("a record");
+    PeerDid::parse(text(&record, "/did")).expect("a did:peer")
+}
+
+fn drawer_of(person: &Person) -> Drawer {
+    let wallet = Wallet::open(&person.home.wallet()).expect("a wallet");
+    wallet.drawer(&person.account.did())
+}
+
+/// Hands an envelope for somebody to the mediator.
+#[track_caller]
+fn hand_in(network: &'static Network, station: &Station, to: &PeerDid, envelope: &[u8]) {
+    let sight = sight(network);
+    let did = MediatorDid::parse(&station.did).expect("a DID");
+    let document = RUNTIME.block_on(document(&sight.identity, &did, Freshness::Cached));
+    let document = document.expect("a document");
+    let key = MessagingKey::mint(Timestamp::from_millis(0));
+    let now = sight.clock.now().millis() / 1000;
+    let nobody = |_: &MediatorDid| None;
+    let to = to.as_str();
+    let parcel = parcel(envelope, to, &document, &document, &key, now, &nobody).expect("a parcel");
+    let answer = request("POST", parcel.url.as_str(), &[], Some(parcel.body));
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}
+
+fn saying(words: &str) -> Dm {
+    Dm {
+        text: words.to_owned(),
+        sender_did: None,
+        recipient_did: None,
+        facets: Vec::new(),
+        embed: None,
+    }
+}
+
+#[test]
+fn no_message_stops_those_after_it() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = settled(network, "kb", 1, &[&station]);
+    let (peer, stranger) = (peer_of(&bob), MessagingKey::mint(Timestamp::from_millis(0)));
+    let agreement = &peer.key_agreement()[0];
+    let to = PublicKey::new(agreement.id.as_str(), Curve::X25519, agreement.as_bytes());
+    let to = [to.expect("a key")];
+    let deep =
+        |depth: usize, inner: &str| format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
+    let many = vec!["[]"; 60_000].join(",");
+    let chosen = [
+        deep(120, &many),
+        deep(126, ""),
+        deep(5000, ""),
+        "1e999".to_owned(),
+    ];
+    for (n, header) in chosen.iter().enumerate() {
+        let plaintext = format!(
+            r#"{{"id":"{}","type":"{}","from":"{}","to":["{}"],"body":{{"text":"{n}"}},"x":{header}}}"#,
+            fresh_id(),
+            Dm::TYPE,
+            stranger.peer.as_str(),
+            peer.as_str(),
+        );
+        let envelope = authcrypt(plaintext.as_bytes(), &stranger.agreement, &to);
+        hand_in(network, &station, &peer, &envelope.expect("an envelope"));
+    }
+    let last = saying("last").message(fresh_id(), stranger.peer.as_str(), peer.as_str(), 0);
+    let last = seal(last, &stranger, &peer).expect("an envelope");
+    hand_in(network, &station, &peer, &last);
+    let wanted = ["0", "1", "2", "3", "last"];
+    assert_eq!(texts(&bob.receive(&[])), wanted);
+    assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
+    assert_eq!(texts(&bob.receive(&["--all"])), wanted);
+    // A file that is damaged later is left out, and said to be.
+    let files = bob.home.files();
+    let of = |words: &str| {
+        let mut found = files.iter().filter(|(path, _)| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            path.to_string_lossy().contains("/mail/") && text.contains(words)
+        });
+        found.next().expect("a file").0.clone()
+    };
+    std::fs::write(of("1e999"), "{").expect("written");
+    let said = bob.home.run(&["receive", "--all", "--json"]).done();
+    assert!(
+        said.err.contains("warning: left out: ") && said.err.contains("is damaged"),
+        "{said:?}"
+    );
+    assert_eq!(super::settled::lines(&said.out).len(), wanted.len() - 1);
+}
+
+#[test]
+fn what_was_given_up_is_told_until_somebody_has_read_it() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let bob = settled(network, "kg", 1, &[&station]);
+    let sent = Sent {
+        id: "m1".to_owned(),
+        account: bob.account.did(),
+        handle: None,
+        peer: peer_of(&bob).as_str().to_owned(),
+        from: peer_of(&bob).as_str().to_owned(),
+        envelope: "{}".to_owned(),
+        mediators: Vec::new(),
+        attempts: Vec::new(),
+        at: Timestamp::from_millis(0),
+        given_up: Some(GivenUp {
+            words: "nobody took it".to_owned(),
+            failed: vec!["a: it is away".to_owned()],
+        }),
+    };
+    drawer_of(&bob).keep_sent(&sent.id, &sent).expect("kept");
+    // Nobody reads what it says.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = bob.home.command(&["receive"]);
+    command.stdout(Stdio::from(writer));
+    let said = Running::start(command).end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = bob.home.run(&["receive"]).done();
+    let words = ": nobody took it\n* it was not delivered: a: it is away; send it again";
+    assert!(said.out.contains(words), "{said:?}");
+    let said = bob.home.run(&["receive"]).done();
+    assert_eq!(said.out, "");
+}
