@@ -100,10 +100,10 @@ async fn messages(alice: &Person, bob: &Person) {
     let receiver = bob.receiver();
     let actor = Actor::Did(bob.account().clone());
     let first = alice.recipients.resolve(&actor, &[]).await.unwrap();
-    alice.wallet.keep_pin(&first.pin).unwrap();
+    alice.wallet.keep_pin(&first.pin.unwrap()).unwrap();
     let writer = Actor::Did(alice.account().clone());
     let known = bob.recipients.resolve(&writer, &[]).await.unwrap();
-    bob.wallet.keep_pin(&known.pin).unwrap();
+    bob.wallet.keep_pin(&known.pin.unwrap()).unwrap();
     let mut steps = Steps::default();
     for round in 0..WARM_UP + MESSAGES {
         let mut one = Steps::default();
@@ -178,6 +178,7 @@ async fn send_one(
         mediators: resolved.package.package().mediators.clone(),
         attempts: Vec::new(),
         at: alice.now(),
+        given_up: None,
     };
     let posting = Instant::now();
     let mut keep = |sent: &Sent| alice.drawer.keep_sent(&sent.id, sent);
@@ -208,7 +209,7 @@ async fn send_one(
     let [mail] = &mail.0[..] else {
         panic!("{} messages at once", mail.0.len())
     };
-    match receiver.take(client, mail).await.unwrap() {
+    match receiver.take(client, mail).await.unwrap().received {
         Received::Message {
             attribution: Attribution::Verified { .. },
             ..
