@@ -338,14 +338,36 @@ fn misread(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), Complaint>
     }
     let text = text.to_string();
     let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        "no command is given"
+        "no command is given".to_owned()
     } else {
-        let first = text.lines().next().unwrap_or_default();
-        first.strip_prefix("error: ").unwrap_or(first)
+        reason(&text)
     };
     Err(Complaint {
         exit: Exit::Usage,
-        message: message.to_owned(),
-        hint: "atcomm --help shows the commands, atcomm serve --help the flags".to_owned(),
+        message,
+        hint: format!("{} --help tells more", commands(&text)),
     })
+}
+
+/// What is wrong, in one line: the first, with the list that follows where it announces one.
+fn reason(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let named: Vec<&str> = lines
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    match named.is_empty() {
+        true => first.to_owned(),
+        false => format!("{first} {}", named.join(" ")),
+    }
+}
+
+/// The command that was meant, as far as it was understood: `atcomm enroll`.
+fn commands(text: &str) -> String {
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let words = usage.unwrap_or("atcomm").split(' ');
+    let is_command = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
+    words.take_while(is_command).collect::<Vec<_>>().join(" ")
 }
