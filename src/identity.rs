@@ -67,7 +67,8 @@ pub struct IdentitySettings {
     pub handle_cache: u64,
     /// Memory for mediators, in bytes; one takes about 1 KiB. Absent: 8 MiB.
     pub mediator_cache: u64,
-    /// Memory for accounts' PLC operation logs, in bytes; one takes about 3 KiB. Absent: 8 MiB.
+    /// Memory for accounts' PLC operation logs, in bytes; one takes about 3 KiB and
+    /// at most 1 MiB. Absent: 8 MiB.
     pub plc_log_cache: u64,
 }
 
@@ -155,7 +156,7 @@ impl Identity {
                 documents: Lookups::new(settings.document_cache, clock.clone()),
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
-                plc_logs: Lookups::new(settings.plc_log_cache, clock.clone()),
+                plc_logs: Lookups::undivided(settings.plc_log_cache, clock.clone()),
                 plc: Allowance::new(settings.plc_rate, clock.clone()),
                 net,
                 settings,
