@@ -422,7 +422,8 @@ impl Directory {
         showing: Showing,
     ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
         let now = self.clock.now();
-        self.store
+        let found = self
+            .store
             .query(move |q| {
                 let did = match actor {
                     Actor::Did(did) => did,
@@ -438,11 +439,19 @@ impl Directory {
                     return Ok(Some(Err(refusal)));
                 }
                 let around = surroundings(q, &entry)?;
-                view::render(&entry, &around, &showing, now)
-                    .map(|rendered| Some(Ok(Arc::new(rendered))))
-                    .ok_or_else(|| StoreError::Corrupt(format!("the entry of {did} is incomplete")))
+                Ok(Some(Ok((entry, around))))
             })
-            .await
+            .await?;
+        // The store's readers are few: they do not wait for this.
+        let (entry, around) = match found {
+            Some(Ok(found)) => found,
+            Some(Err(refusal)) => return Ok(Some(Err(refusal))),
+            None => return Ok(None),
+        };
+        let rendered = view::render(&entry, &around, &showing, now).ok_or_else(|| {
+            StoreError::Corrupt(format!("the entry of {} is incomplete", entry.did))
+        })?;
+        Ok(Some(Ok(Arc::new(rendered))))
     }
 
     /// Whether the store takes writes.

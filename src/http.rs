@@ -11,6 +11,7 @@ mod door;
 mod error;
 mod exposition;
 mod front;
+mod large;
 mod pages;
 mod params;
 mod shares;
@@ -58,7 +59,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<Network>,
     /// Connections at the same time; more wait until one ends. Absent: 4096.
     pub max_connections: usize,
-    /// Requests under way that are not answered from memory; more are told to come back.
+    /// Requests under way that are not answered from memory; more are told to come back. A quarter
+    /// of it is how many answers with proofs or histories may be held until they are written.
     /// Absent: 512.
     pub max_requests: usize,
     /// Longest time that one request may take, its body included. Absent: 30 s.

@@ -67,7 +67,8 @@ pub struct IdentitySettings {
     pub handle_cache: u64,
     /// Memory for mediators, in bytes; one takes about 1 KiB. Absent: 8 MiB.
     pub mediator_cache: u64,
-    /// Memory for accounts' PLC operation logs, in bytes; one takes about 3 KiB. Absent: 8 MiB.
+    /// Memory for accounts' PLC operation logs, in bytes; one takes about 3 KiB and
+    /// at most 1 MiB. Absent: 8 MiB.
     pub plc_log_cache: u64,
 }
 
@@ -155,7 +156,7 @@ impl Identity {
                 documents: Lookups::new(settings.document_cache, clock.clone()),
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
-                plc_logs: Lookups::new(settings.plc_log_cache, clock.clone()),
+                plc_logs: Lookups::undivided(settings.plc_log_cache, clock.clone()),
                 plc: Allowance::new(settings.plc_rate, clock.clone()),
                 net,
                 settings,
@@ -217,17 +218,6 @@ impl Identity {
         self.inner.documents.known(did)?.ok()
     }
 
-    /// The key that signed the account's repository at the PDS it moved away from, where the
-    /// operation that replaced the key was that move. Not cached.
-    pub async fn key_before_move(&self, document: &DidDocument) -> Option<KeyBeforeMove> {
-        if self.priority == Priority::Asker && document.did.web().is_none() {
-            // Without an answer a good proof would count as a bad one, so it is asked for in any
-            // case.
-            self.inner.plc.owe();
-        }
-        moved::key_before_move(&self.inner, document).await
-    }
-
     /// The account's operation log, verified. With [`Freshness::Cached`] it is at most a day old,
     /// and may lack what happened since. Must run inside a tokio runtime.
     pub async fn plc_log(
@@ -261,6 +251,12 @@ impl Identity {
     /// The log as far as it is known and at most a day old, or why there is none. No I/O.
     pub fn cached_plc_log(&self, did: &Did) -> Option<Result<Arc<PlcLog>, PlcLogError>> {
         self.inner.plc_logs.known(did)
+    }
+
+    /// Forgets the document alone: whoever asks next for it gets an answer that was asked for after
+    /// this call.
+    pub fn purge_document(&self, did: &Did) {
+        self.inner.documents.purge(did);
     }
 
     /// Forgets the document and the operation log: whoever asks next gets an answer that was asked

@@ -98,6 +98,8 @@ struct Inner {
     negatives: Negatives,
     /// Identities that were looked up anew because a signature did not hold.
     doubted: moka::sync::Cache<Did, ()>,
+    /// Operation logs that were read because a signature did not hold.
+    moves: moka::sync::Cache<Did, Arc<fetch::ShownMove>>,
     /// Handles that name accounts which do not name them.
     misnamed: moka::sync::Cache<Handle, ()>,
     /// Owed work was written.
@@ -108,7 +110,8 @@ struct Inner {
 /// A mediator that could not be asked under our own limits rests this much longer than told.
 const BUSY_REST: Duration = Duration::from_secs(2);
 
-/// An identity is looked up anew because of a bad signature at most once in this time.
+/// An identity is looked up anew, and its operation log read, because of a bad signature at most
+/// once in this time.
 const DOUBT: Duration = Duration::from_secs(60);
 
 impl Resolver {
@@ -136,6 +139,10 @@ impl Resolver {
                 misses: AddressLimiter::new(settings.misses_per_minute),
                 negatives: Negatives::new(settings.negative_ttl),
                 doubted: moka::sync::Cache::builder()
+                    .max_capacity(10_000)
+                    .time_to_live(DOUBT)
+                    .build(),
+                moves: moka::sync::Cache::builder()
                     .max_capacity(10_000)
                     .time_to_live(DOUBT)
                     .build(),

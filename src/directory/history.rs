@@ -18,7 +18,7 @@ use crate::syntax::{Did, MediatorDid};
 pub const MAX_CHANGES: usize = 100;
 
 /// Bytes of one page, roughly, beside the account's operation log; a single change may be larger.
-const MAX_PAGE_BYTES: usize = 1024 * 1024;
+const MAX_PAGE_BYTES: usize = 512 * 1024;
 
 /// Rough bytes of a change beside its texts and its proof.
 const CHANGE_BYTES: usize = 384;
@@ -88,16 +88,22 @@ impl Directory {
         did: &Did,
         page: Page,
     ) -> Result<Result<Bytes, Refusal>, StoreError> {
-        let did = did.clone();
-        self.store
+        let account = did.clone();
+        let (before, limit, with_proof) = (page.before, page.limit, page.with_proof);
+        let found = self
+            .store
             .query(move |q| {
-                let entry = q.entry(&did)?;
-                match &entry {
-                    Some(entry) if !entry.status.is_active() => Ok(Err(view::inactive(entry))),
-                    _ => render(q, &did, entry, &page).map(Ok),
-                }
+                Ok(match q.entry(&account)? {
+                    Some(entry) if !entry.status.is_active() => Err(view::inactive(&entry)),
+                    Some(entry) => Ok(Some(Known::read(q, entry, before, limit, with_proof)?)),
+                    None => Ok(None),
+                })
             })
-            .await
+            .await?;
+        // The store's readers are few: they do not wait for this.
+        found
+            .map(|known| render(did, known.as_ref(), &page))
+            .map_or_else(|refusal| Ok(Err(refusal)), |body| body.map(Ok))
     }
 
     /// Whether an operation log is the one to show with what is known of the account.
@@ -121,20 +127,27 @@ fn ends_with_key_of(entry: &Entry, log: &VerifiedLog) -> bool {
     now.is_some() && now == entry.signing_key.as_ref()
 }
 
-fn render(
-    q: &Queries<'_>,
-    did: &Did,
-    entry: Option<Entry>,
-    page: &Page,
-) -> Result<Bytes, StoreError> {
-    let limit = page.limit.clamp(1, MAX_CHANGES);
-    let mut changes: Vec<Change> = Vec::new();
-    let mut more = false;
-    if let Some(entry) = &entry {
-        let mut bytes = 0;
-        q.each_change(did, page.before, page.with_proof, |mut change| {
-            if page.with_proof {
-                complete(&mut change, entry);
+/// What is known of an account, as far as a page shows it.
+struct Known {
+    entry: Entry,
+    changes: Vec<Change>,
+    /// Whether there are changes before these.
+    more: bool,
+}
+
+impl Known {
+    fn read(
+        q: &Queries<'_>,
+        entry: Entry,
+        before: Option<i64>,
+        limit: usize,
+        with_proof: bool,
+    ) -> Result<Self, StoreError> {
+        let limit = limit.clamp(1, MAX_CHANGES);
+        let (mut changes, mut more, mut bytes) = (Vec::new(), false, 0);
+        q.each_change(&entry.did, before, with_proof, |mut change| {
+            if with_proof {
+                complete(&mut change, &entry);
             }
             bytes += bytes_of(&change);
             more = changes.len() == limit || (!changes.is_empty() && bytes > MAX_PAGE_BYTES);
@@ -143,17 +156,25 @@ fn render(
             }
             !more
         })?;
+        Ok(Self {
+            entry,
+            changes,
+            more,
+        })
     }
+}
+
+fn render(did: &Did, known: Option<&Known>, page: &Page) -> Result<Bytes, StoreError> {
     let fits = |log: &&Arc<PlcLog>| {
-        let entry = entry.as_ref();
-        entry.is_some_and(|entry| ends_with_key_of(entry, log.verified()))
+        known.is_some_and(|known| ends_with_key_of(&known.entry, log.verified()))
     };
     let log = page.log.as_ref().filter(|_| page.with_proof).filter(fits);
+    let changes = known.map_or(&[][..], |known| &known.changes);
     let view = HistoryView {
         did,
         cursor: changes
             .last()
-            .filter(|_| more)
+            .filter(|_| known.is_some_and(|known| known.more))
             .map(|change| change.seq.to_string()),
         changes: changes.iter().map(view_of).collect(),
         plc_log: log.map(|log| log.entries()),

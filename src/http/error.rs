@@ -96,7 +96,7 @@ impl From<AskError> for Failure {
             } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "RateLimitExceeded",
-                "too many requests from this address need a look at the network",
+                "too many requests from this address are under way or need a look at the network",
             )
             .after(retry_after),
             AskError::OverBudget {

@@ -429,3 +429,47 @@ async fn metrics_have_a_listener_of_their_own() {
     stop.cancel();
     running.await.unwrap();
 }
+
+/// What an answer with proofs takes is given back when it is written, not when it is made.
+#[tokio::test]
+async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
+    use tower::Service as _;
+    let w = World::new().await;
+    let ask = async |router: &Router, target: &str, address: [u8; 4]| {
+        let mut request = Request::builder().uri(target).body(Body::empty()).unwrap();
+        let asker = asker::Asker(Ipv4Addr::from(address).into());
+        request.extensions_mut().insert(asker);
+        let response = router.clone().call(request).await.unwrap();
+        (response.status().as_u16(), response.into_body())
+    };
+    let history = "/xrpc/at.didcomm.directory.getHistory";
+    let targets = [
+        format!("{RESOLVE}?actor={}&proof=true", w.did),
+        format!("{PROOF}?did={}", w.did),
+        format!("{history}?did={}&proof=true", w.did),
+        format!("{history}?did={}", w.did),
+    ];
+    let router = xrpc::router(w.resolver.clone(), None, 4);
+    for target in &targets {
+        let (status, body) = ask(&router, target, [192, 0, 2, 1]).await;
+        assert_eq!(status, 200, "{target}");
+        for other in &targets {
+            let (status, _) = ask(&router, other, [192, 0, 2, 2]).await;
+            assert_eq!(status, 503, "{other}");
+        }
+        // Others are answered.
+        let plain = format!("{RESOLVE}?actor={}", w.did);
+        assert_eq!(ask(&router, &plain, [192, 0, 2, 1]).await.0, 200);
+        drop(body);
+    }
+    let router = xrpc::router(w.resolver.clone(), None, 512);
+    let mut held = Vec::new();
+    for _ in 0..large::OF_ONE_ADDRESS {
+        held.push(ask(&router, &targets[0], [192, 0, 2, 1]).await);
+    }
+    assert!(held.iter().all(|(status, _)| *status == 200));
+    assert_eq!(ask(&router, &targets[1], [192, 0, 2, 1]).await.0, 429);
+    assert_eq!(ask(&router, &targets[1], [192, 0, 2, 2]).await.0, 200);
+    held.clear();
+    assert_eq!(ask(&router, &targets[1], [192, 0, 2, 1]).await.0, 200);
+}

@@ -1,5 +1,6 @@
 //! The XRPC methods (`lexicons/at/didcomm/directory/*.json`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::asker::Asker;
 use super::didcomm;
 use super::error::Failure;
+use super::large::{Full, Large, Room};
 use super::pages;
 use super::params::Params;
 use super::tag;
 use crate::directory::{MAX_CHANGES, Page, RefusalKind, Rendered};
 use crate::mediator::{ENDPOINT, Mediator};
-use crate::resolve::Resolver;
+use crate::resolve::{AskError, Resolver};
 use crate::store::PackageState;
 use crate::syntax::{Actor, Did};
 
@@ -110,6 +112,7 @@ struct Shared {
     resolver: Resolver,
     mediator: Option<Mediator>,
     places: Semaphore,
+    large: Large,
 }
 
 impl Shared {
@@ -118,6 +121,17 @@ impl Shared {
         self.places
             .try_acquire()
             .map_err(|_| Failure::overloaded(COME_BACK))
+    }
+
+    /// Room for an answer with a proof or a history.
+    fn room(&self, asker: IpAddr) -> Result<Room, Failure> {
+        self.large.enter(asker).map_err(|full| {
+            let over = AskError::OverBudget {
+                own: full == Full::OfAddress,
+                retry_after: COME_BACK,
+            };
+            over.into()
+        })
     }
 }
 
@@ -146,6 +160,7 @@ pub(super) fn router(
             resolver,
             mediator,
             places,
+            large: Large::new(max_requests / 4),
         }))
 }
 
@@ -159,11 +174,14 @@ async fn resolve_recipient(
     let (actor, with_proof) = (params.actor()?, params.switch("proof")?);
     let _place = shared.enter()?;
     let resolver = &shared.resolver;
-    let rendered = match with_proof {
-        true => resolver.recipient_with_proof(&actor, asker).await?,
-        false => resolver.recipient(&actor, asker).await?,
-    };
-    Ok(recipient(&rendered, &headers))
+    if !with_proof {
+        let rendered = resolver.recipient(&actor, asker).await?;
+        return Ok(recipient(&rendered, &headers));
+    }
+    let room = shared.room(asker)?;
+    let rendered = resolver.recipient_with_proof(&actor, asker).await?;
+    let body = room.hold(rendered.body.clone());
+    Ok(cacheable(&body, &rendered.etag, JSON, &headers))
 }
 
 /// A recipient view, or that the asker has it already.
@@ -179,7 +197,8 @@ async fn get_proof(
 ) -> Result<Response, Failure> {
     let did = Params::of(&uri).did()?;
     let _place = shared.enter()?;
-    let car = shared.resolver.proof(&did, asker).await?;
+    let room = shared.room(asker)?;
+    let car = room.hold(shared.resolver.proof(&did, asker).await?);
     let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&car)));
     Ok(cacheable(&car, &etag, CAR, &headers))
 }
@@ -199,7 +218,8 @@ async fn get_history(
         log: None,
     };
     let _place = shared.enter()?;
-    let body = shared.resolver.history(&did, page, asker).await?;
+    let room = shared.room(asker)?;
+    let body = room.hold(shared.resolver.history(&did, page, asker).await?);
     let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
     Ok(cacheable(&body, &etag, JSON, &headers))
 }

@@ -14,7 +14,7 @@ pub(super) struct Allowance {
 }
 
 struct Bucket {
-    /// Requests that may be made now; below zero when some could not be refused.
+    /// Requests that may be made now.
     tokens: f64,
     refilled: Timestamp,
 }
@@ -34,26 +34,15 @@ impl Allowance {
 
     /// Takes one request, or says when there will be one.
     pub(super) fn take(&self) -> Result<(), Duration> {
-        self.charge(1.0)
-    }
-
-    /// Takes one request that is made in any case; later ones wait for it.
-    pub(super) fn owe(&self) {
-        // The bound keeps a run of them from shutting askers out for longer than a minute.
-        let _ = self.charge(1.0 - self.per_minute);
-    }
-
-    /// Takes a token if at least `least` are there.
-    fn charge(&self, least: f64) -> Result<(), Duration> {
         let now = self.clock.now();
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let earned = now.since(bucket.refilled).as_secs_f64() * self.per_minute / 60.0;
         bucket.tokens = (bucket.tokens + earned).min(self.per_minute);
         // Also backwards: after the system's clock was set back the bucket must fill again.
         bucket.refilled = now;
-        if bucket.tokens < least {
-            let wait = (least - bucket.tokens) * 60.0 / self.per_minute;
-            return Err(Duration::from_secs_f64(wait.clamp(0.001, 120.0)));
+        if bucket.tokens < 1.0 {
+            let wait = (1.0 - bucket.tokens) * 60.0 / self.per_minute;
+            return Err(Duration::from_secs_f64(wait.clamp(0.001, 60.0)));
         }
         bucket.tokens -= 1.0;
         Ok(())

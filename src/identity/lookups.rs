@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tokio::sync::oneshot;
 
 use crate::clock::{Clock, Timestamp};
@@ -98,14 +98,39 @@ where
     K: AsRef<str> + Hash + Eq + Clone + Send + Sync + 'static,
     V: Bytes + Clone + Send + Sync + 'static,
 {
-    /// Remembers answers up to about `bytes`; the least used go first.
+    /// Remembers answers up to about `bytes`; the least used go first. The memory is divided into
+    /// parts, and an answer larger than one is not remembered.
     pub(super) fn new(bytes: u64, clock: Clock) -> Self {
-        // The estimate sizes the index only: entries of half a kilobyte.
-        let items = usize::try_from(bytes / 512).unwrap_or(usize::MAX);
+        Self::of(Cache::with_weighter(items_in(bytes), bytes, Scale), clock)
+    }
+
+    /// The same in one part, for answers of which one may take a good deal of `bytes`.
+    pub(super) fn undivided(bytes: u64, clock: Clock) -> Self {
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(items_in(bytes))
+            .weight_capacity(bytes)
+            .shards(1)
+            .build();
+        Self::of(
+            match options {
+                Ok(options) => Cache::with_options(
+                    options,
+                    Scale,
+                    DefaultHashBuilder::default(),
+                    DefaultLifecycle::default(),
+                ),
+                // Only options that are missing are refused.
+                Err(_) => Cache::with_weighter(items_in(bytes), bytes, Scale),
+            },
+            clock,
+        )
+    }
+
+    fn of(cache: Cache<K, Entry<V>, Scale>, clock: Clock) -> Self {
         Self {
             inner: Arc::new(Inner {
                 clock,
-                cache: Cache::with_weighter(items.min(1 << 20), bytes, Scale),
+                cache,
                 flights: Mutex::new(Flights {
                     by_key: HashMap::new(),
                     started: 0,
@@ -268,6 +293,11 @@ impl<K: Hash + Eq, V> Drop for Landing<K, V> {
             flights.by_key.remove(&self.key);
         }
     }
+}
+
+/// What sizes a cache's index only: entries of half a kilobyte.
+fn items_in(bytes: u64) -> usize {
+    usize::try_from(bytes / 512).map_or(1 << 20, |items| items.min(1 << 20))
 }
 
 fn is_current<K: Hash + Eq, V>(flights: &Flights<K, V>, key: &K, id: u64) -> bool {

@@ -4,10 +4,9 @@
 //! the account writes again: nobody can sign that commit anew. The PLC operation that moved the
 //! account, and that replaced the key, says which key that was and until when it counted.
 
-use super::{DidDocument, Inner, plc_log};
+use super::{DidDocument, Freshness, Identity, PlcLogError};
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
-use crate::net::Priority;
 use crate::plc::VerifiedLog;
 
 /// The key of the PDS that an account left.
@@ -19,22 +18,53 @@ pub struct KeyBeforeMove {
     pub until: Timestamp,
 }
 
-/// Asks the directory for the account's log. `None` where there is no such key, or no answer: the
-/// proof at hand then stays unproven.
-pub(super) async fn key_before_move(
-    inner: &Inner,
-    document: &DidDocument,
-) -> Option<KeyBeforeMove> {
-    let log = plc_log::fetch(inner, &document.did, Priority::Background).await;
-    of_log(log.ok()?.verified(), document)
+impl Identity {
+    /// The key that signed the account's repository at the PDS it moved away from, where the
+    /// operation that replaced the key was that move. `None` also where the account has no log
+    /// that holds.
+    ///
+    /// The log is looked up as by [`Identity::plc_log`], anew where what is known of it does not
+    /// end where the document is. Without an answer nothing is said: a good proof must not count
+    /// as a bad one because of a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`PlcLogError::Unreachable`] alone.
+    pub async fn key_before_move(
+        &self,
+        document: &DidDocument,
+    ) -> Result<Option<KeyBeforeMove>, PlcLogError> {
+        let did = &document.did;
+        if did.web().is_some() {
+            return Ok(None);
+        }
+        let begun = self.inner.clock.now();
+        let mut log = self.plc_log(did, Freshness::Cached).await;
+        if let Ok(known) = &log
+            && known.asked_at() < begun
+            && !ends_at(known.verified(), document)
+        {
+            log = self.plc_log(did, Freshness::Fresh).await;
+        }
+        match log {
+            Ok(log) => Ok(of_log(log.verified(), document)),
+            Err(PlcLogError::NotFound | PlcLogError::Invalid(_)) => Ok(None),
+            Err(error @ PlcLogError::Unreachable { .. }) => Err(error),
+        }
+    }
+}
+
+/// Whether the log ends with the key and the PDS that the document names.
+fn ends_at(log: &VerifiedLog, document: &DidDocument) -> bool {
+    log.current().is_some_and(|now| {
+        now.signing_key.as_ref() == document.signing_key.as_ref().ok()
+            && now.pds.as_ref() == document.pds.as_ref().ok()
+    })
 }
 
 /// The key before the move that led to where the document says that the account is.
 fn of_log(log: &VerifiedLog, document: &DidDocument) -> Option<KeyBeforeMove> {
-    let now = log.current()?;
-    if now.signing_key.as_ref() != document.signing_key.as_ref().ok()
-        || now.pds.as_ref() != document.pds.as_ref().ok()
-    {
+    if !ends_at(log, document) {
         return None;
     }
     let (key, until) = log.key_before_move()?;

@@ -11,7 +11,10 @@ use super::{Cause, IdentityNeed, Inner, LookError, Looked};
 use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, Refusal, RefusalKind, Settle,
 };
-use crate::identity::{DidDocument, Freshness, HandleCheck, Identity, IdentityError};
+use crate::identity::{
+    DidDocument, Freshness, HandleCheck, Identity, IdentityError, KeyBeforeMove, PlcLogError,
+};
+use crate::key::SigningKey;
 use crate::net::{NetError, Priority, Reach, Request};
 use crate::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
 use crate::store::AccountStatus;
@@ -42,6 +45,13 @@ enum Answer {
 #[derive(Deserialize)]
 struct XrpcError {
     error: String,
+}
+
+/// What an account's operation log showed of where its document says that it is.
+pub(super) struct ShownMove {
+    key: SigningKey,
+    pds: Origin,
+    before: Option<KeyBeforeMove>,
 }
 
 /// A finding, with what an asker is told when the directory keeps no entry.
@@ -262,8 +272,10 @@ impl Inner {
             return (Some(document), found);
         }
         self.doubted.insert(did.clone(), ());
-        self.identity.purge(did);
-        match self.identity.resolve(did, Freshness::Fresh).await {
+        let identity = self.identity_for(cause);
+        // The log is kept: one that does not end where the new document is, is asked for again.
+        identity.purge_document(did);
+        match identity.resolve(did, Freshness::Fresh).await {
             Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
                 let found = self.fetch_and_prove(did, &fresh, cause).await;
                 (Some(fresh), found)
@@ -282,6 +294,22 @@ impl Inner {
             {
                 let error = identity_failure(IdentityError::Unreachable { retry_after });
                 (None, error)
+            }
+            // Under a limit nothing is found out, neither now nor about the next looks.
+            Err(
+                error @ IdentityError::Unreachable {
+                    retry_after: Some(_),
+                },
+            ) if matches!(
+                found,
+                Ok(Found {
+                    finding: Finding::Unverifiable { .. },
+                    ..
+                })
+            ) =>
+            {
+                self.doubted.invalidate(did);
+                (Some(document), identity_failure(error))
             }
             _ => (Some(document), found),
         }
@@ -318,7 +346,7 @@ impl Inner {
                 let now = self.clock.now();
                 let mut verdict = verify(&car, Container::GetRecord, did, key, now);
                 if verdict == Err(ProofError::Signature)
-                    && let Some(proven) = self.prove_before_move(&car, document).await
+                    && let Some(proven) = self.prove_before_move(&car, document, cause).await?
                 {
                     verdict = Ok(proven);
                 }
@@ -348,13 +376,63 @@ impl Inner {
 
     /// The proof under the key of the PDS that the account left, if it has not written since: the
     /// commit must not be younger than the move.
-    async fn prove_before_move(&self, car: &[u8], document: &DidDocument) -> Option<Proven> {
-        let before = self.identity.key_before_move(document).await?;
+    async fn prove_before_move(
+        &self,
+        car: &[u8],
+        document: &DidDocument,
+        cause: &Cause,
+    ) -> Result<Option<Proven>, LookError> {
+        let Some(before) = self.key_before_move(document, cause).await? else {
+            return Ok(None);
+        };
         let now = self.clock.now();
-        let proven = verify(car, Container::GetRecord, &document.did, &before.key, now).ok()?;
+        let proven = verify(car, Container::GetRecord, &document.did, &before.key, now);
         let latest = before.until.plus(MAX_FUTURE).millis();
-        let rev = i64::try_from(proven.commitment().rev().micros() / 1000).ok()?;
-        (rev <= latest).then_some(proven)
+        Ok(proven.ok().filter(|proven| {
+            let rev = i64::try_from(proven.commitment().rev().micros() / 1000);
+            rev.is_ok_and(|rev| rev <= latest)
+        }))
+    }
+
+    /// The key before the account's move. What a log showed is kept for [`DOUBT`], so that an
+    /// account whose proofs are always bad does not make its log, which may be large, be asked for
+    /// by every look.
+    async fn key_before_move(
+        &self,
+        document: &DidDocument,
+        cause: &Cause,
+    ) -> Result<Option<KeyBeforeMove>, LookError> {
+        let (key, pds) = (&document.signing_key, &document.pds);
+        let (Ok(key), Ok(pds)) = (key.as_ref(), pds.as_ref()) else {
+            return Ok(None);
+        };
+        if let Some(shown) = self.moves.get(&document.did)
+            && shown.key == *key
+            && shown.pds == *pds
+        {
+            return Ok(shown.before.clone());
+        }
+        let identity = self.identity_for(cause);
+        let before = match identity.key_before_move(document).await {
+            Ok(before) => before,
+            Err(PlcLogError::Unreachable {
+                retry_after: Some(retry_after),
+            }) => return Err(LookError::Busy { retry_after }),
+            Err(error) => {
+                return Err(LookError::Unreachable {
+                    what: "the DID's directory",
+                    why: error.to_string(),
+                    retry_after: None,
+                });
+            }
+        };
+        let shown = ShownMove {
+            key: key.clone(),
+            pds: pds.clone(),
+            before: before.clone(),
+        };
+        self.moves.insert(document.did.clone(), Arc::new(shown));
+        Ok(before)
     }
 
     /// Whether the PDS that is being walked shows nothing that looks like a key package. Only a
@@ -481,3 +559,6 @@ fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,7 @@ async fn inv7_a_page_is_bounded_in_bytes() {
     }
     let history = w.history(ALICE, page(true)).await.unwrap();
     let bytes = history.to_string().len();
-    assert!((900_000..1_200_000).contains(&bytes), "{bytes}");
+    assert!((450_000..600_000).contains(&bytes), "{bytes}");
     assert!(history["cursor"].is_string());
     let plain = w.history(ALICE, page(false)).await.unwrap();
     assert_eq!(plain["changes"].as_array().unwrap().len(), 100);

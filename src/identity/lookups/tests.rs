@@ -259,3 +259,26 @@ async fn inv7_look_ups_and_memory_are_bounded() {
     let key = "one more".to_owned();
     assert_eq!(lookups.look_up(&key, Freshness::Cached, fetch).await, None);
 }
+
+/// However many parts a memory of this size would have on a machine.
+#[tokio::test]
+async fn a_large_answer_is_remembered_in_an_undivided_memory() {
+    let lookups: Lookups<String, String> = Lookups::undivided(1 << 20, Clock::system());
+    for i in 0..10 {
+        let key = i.to_string();
+        let fetch = |_| async {
+            Found {
+                value: "x".repeat(400_000),
+                fresh: HOUR,
+                usable: HOUR,
+                transient: false,
+            }
+        };
+        lookups
+            .look_up(&key, Freshness::Cached, fetch)
+            .await
+            .unwrap();
+        assert!(lookups.known(&key).is_some(), "{i}");
+        assert!(lookups.inner.cache.weight() <= 1 << 20);
+    }
+}

@@ -49,11 +49,6 @@ async fn askers_cannot_use_the_directory_up() {
     assert_eq!(ask(&asker, &alice, Freshness::Fresh).await, Ok(()));
     assert_eq!(ask(&asker, &bob, Freshness::Cached).await, Ok(()));
     assert_eq!(plc.asked(), 6);
-    // A log that had to be read is paid for afterwards.
-    clock.advance(Duration::from_secs(30));
-    let known = asker.cached(&alice).unwrap();
-    assert!(asker.key_before_move(&known).await.is_none());
-    assert_eq!(ask(&asker, &alice, Freshness::Fresh).await, busy(30));
 }
 
 /// Hosts that hang under askers' look-ups leave the background its places, whatever is looked up.

@@ -1,0 +1,267 @@
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::{Clock, Timestamp};
+use crate::directory::Directory;
+use crate::identity::IdentitySettings;
+use crate::net::testing::{NameServer, serve};
+use crate::net::{Net, NetSettings};
+use crate::plc::testing::{TestLog, k256, operation, p256};
+use crate::proof::testing::{TestRepo, package, peer};
+use crate::resolve::cause::AskError;
+use crate::resolve::{ResolveSettings, Resolver, Route};
+use crate::store::DirectoryStore;
+use crate::syntax::Actor;
+
+const OLD: &str = "https://old.example.com";
+const NEW: &str = "https://new.example.com";
+const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What a PLC directory and a PDS answer, by account, and how often the directory was asked.
+#[derive(Default)]
+struct Answers {
+    documents: HashMap<String, Value>,
+    logs: HashMap<String, Vec<u8>>,
+    cars: HashMap<String, Vec<u8>>,
+    documents_asked: usize,
+    logs_asked: usize,
+}
+
+type Shared = Arc<Mutex<Answers>>;
+
+struct World {
+    answers: Shared,
+    clock: Clock,
+    resolver: Resolver,
+    _dns: NameServer,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn start(plc_rate: u32) -> Self {
+        let answers = Shared::default();
+        let found = |found: Option<Vec<u8>>| found.ok_or(StatusCode::NOT_FOUND);
+        let document = async move |State(answers): State<Shared>, Path(did): Path<String>| {
+            let mut answers = answers.lock().unwrap();
+            answers.documents_asked += 1;
+            found(answers.documents.get(&did).map(|d| d.to_string().into()))
+        };
+        let log = async move |State(answers): State<Shared>, Path(did): Path<String>| {
+            let mut answers = answers.lock().unwrap();
+            answers.logs_asked += 1;
+            found(answers.logs.get(&did).cloned())
+        };
+        let car = async move |State(answers): State<Shared>,
+                              Query(query): Query<HashMap<String, String>>| {
+            found(answers.lock().unwrap().cars.get(&query["did"]).cloned())
+        };
+        let router = Router::new()
+            .route("/{did}", get(document))
+            .route("/{did}/log/audit", get(log))
+            .route("/xrpc/com.atproto.sync.getRecord", get(car))
+            .with_state(Arc::clone(&answers));
+        let here = format!("http://localhost:{}", serve(router).await);
+        let dns = NameServer::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        // After every revision that a test repository makes now.
+        let clock = Clock::manual(Timestamp::from_millis(4_102_444_800_000));
+        let store = DirectoryStore::open(&dir.path().join("directory.db")).unwrap();
+        let directory = Directory::bind(store, clock.clone(), 1 << 20).await;
+        let net = NetSettings {
+            name_server: Some(dns.address),
+            host_rate: 1000,
+            host_burst: 1000,
+            ..NetSettings::default()
+        };
+        let net = Net::bind(net, clock.clone()).unwrap();
+        let identity = IdentitySettings {
+            plc_url: Origin::parse(&here).unwrap(),
+            plc_rate,
+            ..IdentitySettings::default()
+        };
+        let routes = [OLD, NEW].map(|pds| Route {
+            origin: Origin::parse(pds).unwrap(),
+            connect: Url::parse(&here).unwrap(),
+        });
+        let resolver = Resolver::bind(
+            net.clone(),
+            Identity::bind(net, identity, clock.clone()),
+            Arc::new(directory.unwrap()),
+            routes.into(),
+            ResolveSettings::default(),
+            clock.clone(),
+        );
+        Self {
+            answers,
+            clock,
+            resolver,
+            _dns: dns,
+            _dir: dir,
+        }
+    }
+
+    /// An account whose first operation is at the old PDS under the key of seed 1, and that has
+    /// come to `pds` with the key of seed `key` where that is another. Its owner has the key of
+    /// seed `owner`, and its repository is signed by the key of seed `signer`.
+    fn account(&self, owner: u8, pds: &str, key: u8, signer: u8) -> Did {
+        let owner = p256(owner);
+        let first = owner.sign(&operation(&[&owner], &k256(1), OLD, None));
+        let mut log = TestLog::default();
+        log.push(0, &first);
+        if key != 1 {
+            let moved = owner.sign(&operation(&[&owner], &k256(key), pds, Some(&first)));
+            log.push(60_000_000, &moved);
+        }
+        let did = log.did();
+        let mut repo = TestRepo::new(did.as_str(), signer);
+        repo.put(&package(&peer(10), &["did:web:mediator.example.com"]));
+        let mut answers = self.answers.lock().unwrap();
+        answers.logs.insert(did.to_string(), log.to_vec());
+        answers.cars.insert(did.to_string(), repo.car());
+        drop(answers);
+        self.set_document(&did, pds, key);
+        did
+    }
+
+    fn set_document(&self, did: &Did, pds: &str, key: u8) {
+        let key = k256(key).text();
+        let document = json!({
+            "id": did,
+            "verificationMethod": [{
+                "id": format!("{did}#atproto"), "type": "Multikey", "controller": did,
+                "publicKeyMultibase": key.trim_start_matches("did:key:"),
+            }],
+            "service": [{
+                "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": pds,
+            }],
+        });
+        let mut answers = self.answers.lock().unwrap();
+        answers.documents.insert(did.to_string(), document);
+    }
+
+    /// Documents and logs that the PLC directory was asked for so far.
+    fn asked(&self) -> (usize, usize) {
+        let answers = self.answers.lock().unwrap();
+        (answers.documents_asked, answers.logs_asked)
+    }
+
+    /// The message of a refusal.
+    async fn refused(&self, did: &Did) -> String {
+        let actor = Actor::Did(did.clone());
+        match self.resolver.recipient(&actor, ASKER).await {
+            Err(AskError::Refused(refusal)) => refusal.message,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+const BUSY: &str = "must not be asked again";
+
+#[tokio::test]
+async fn bad_proofs_make_askers_spend_no_more_than_their_share_of_the_directory() {
+    let world = World::start(10).await;
+    for owner in 1..=12 {
+        let did = world.account(owner, OLD, 1, 9);
+        world.refused(&did).await;
+        let _ = world.resolver.refresh(&did, ASKER).await;
+    }
+    let (documents, logs) = world.asked();
+    assert_eq!(documents + logs, 10, "{documents} documents, {logs} logs");
+    assert!(logs > 0);
+}
+
+#[tokio::test]
+async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
+    let world = World::start(10).await;
+    let did = world.account(1, OLD, 1, 9);
+    for identity in [
+        IdentityNeed::Cached,
+        IdentityNeed::Renewed,
+        IdentityNeed::Cached,
+        IdentityNeed::Anew,
+        IdentityNeed::Cached,
+    ] {
+        let cause = Cause {
+            identity,
+            ..Cause::new("pds")
+        };
+        let looked = world.resolver.look(&did, cause).await.unwrap();
+        assert_eq!(looked.outcome, Outcome::Unverifiable);
+    }
+    assert_eq!(world.asked().1, 1);
+    // Its askers find what the stream's looks found.
+    assert!(world.refused(&did).await.contains("signature"));
+    assert_eq!(world.asked().1, 1);
+}
+
+#[tokio::test]
+async fn an_account_that_moved_is_not_called_a_bad_proof_under_a_limit() {
+    let world = World::start(1).await;
+    let did = world.account(1, NEW, 2, 1);
+    // The document takes what there is, and the log has to wait.
+    let refused = world.refused(&did).await;
+    assert!(refused.contains(BUSY), "{refused}");
+    assert_eq!(world.asked(), (1, 0));
+    assert!(!world.resolver.directory().knows(did.as_str()));
+    world.clock.advance(Duration::from_secs(60));
+    let actor = Actor::Did(did);
+    let found = world.resolver.recipient(&actor, ASKER).await.unwrap();
+    let view: Value = serde_json::from_slice(&found.body).unwrap();
+    assert_eq!(view["verification"]["beforeMove"], true);
+    assert_eq!(view["verification"]["signingKey"], k256(1).text());
+    assert_eq!(world.asked(), (1, 1));
+}
+
+#[tokio::test]
+async fn an_account_that_replaced_its_key_is_not_called_a_bad_proof_under_a_limit() {
+    let world = World::start(1).await;
+    let did = world.account(1, OLD, 2, 2);
+    // What is remembered is from before.
+    world.set_document(&did, OLD, 1);
+    let identity = world.resolver.identity();
+    identity.resolve(&did, Freshness::Cached).await.unwrap();
+    world.set_document(&did, OLD, 2);
+    for asked in [(1, 1), (2, 1)] {
+        if asked.0 == 2 {
+            world.clock.advance(Duration::from_secs(60));
+            let actor = Actor::Did(did.clone());
+            let found = world.resolver.recipient(&actor, ASKER).await.unwrap();
+            let view: Value = serde_json::from_slice(&found.body).unwrap();
+            assert_eq!(view["verification"]["signingKey"], k256(2).text());
+        } else {
+            let refused = world.refused(&did).await;
+            assert!(refused.contains(BUSY), "{refused}");
+        }
+        assert_eq!(world.asked(), asked);
+    }
+}
+
+/// A log that is remembered from before the move is asked for again.
+#[tokio::test]
+async fn a_log_from_before_the_move_does_not_do() {
+    let world = World::start(10).await;
+    let did = world.account(1, NEW, 2, 1);
+    let after = world.answers.lock().unwrap().logs[did.as_str()].clone();
+    let mut before: Vec<Value> = serde_json::from_slice(&after).unwrap();
+    before.truncate(1);
+    let set_log = |log: Vec<u8>| {
+        let mut answers = world.answers.lock().unwrap();
+        answers.logs.insert(did.to_string(), log);
+    };
+    set_log(serde_json::to_vec(&before).unwrap());
+    let identity = world.resolver.identity();
+    identity.plc_log(&did, Freshness::Cached).await.unwrap();
+    set_log(after);
+    world.clock.advance(Duration::from_secs(1));
+    let looked = world.resolver.look(&did, Cause::new("pds")).await.unwrap();
+    assert_eq!(looked.outcome, Outcome::Package);
+    assert_eq!(world.asked().1, 2);
+}
