@@ -261,6 +261,14 @@ impl Drawer {
         file::lock(&self.folder(), "lock")
     }
 
+    /// The lock of whoever changes how the account is enrolled, here and at its PDS; `None` where
+    /// another does. It is held from the first look at the record to the last word about it: who
+    /// writes down what the record names has to be the one who wrote the record. Reading and writing
+    /// mail goes on under it.
+    pub fn change_lock(&self) -> Result<Option<Lock>, WalletError> {
+        file::try_lock(&self.folder(), "change.lock")
+    }
+
     fn folder(&self) -> PathBuf {
         let name = file::name(&[self.account.as_str().as_bytes()]);
         self.home.join("accounts").join(name)
