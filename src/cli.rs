@@ -294,7 +294,7 @@ pub fn run(
             Command::Rotate(args) => enroll::rotate(&args, stdout, stderr),
             Command::Whoami(args) => whoami::run(&args, stdout),
             Command::Backup(args) => backup::backup(&args, stdout),
-            Command::Restore(args) => backup::restore(&args, stdout),
+            Command::Restore(args) => backup::restore(&args, stdout, stderr),
             Command::Completions(args) => pages::completions(&args, stdout),
             Command::Man(args) => pages::man(&args, stdout),
             Command::Relay {

@@ -12,6 +12,7 @@ use super::secret::Source;
 use super::{Complaint, Exit};
 use crate::client::Wallet;
 use crate::client::backup::{self, BackupError};
+use crate::syntax::Did;
 
 /// `atcomm backup`.
 #[derive(Debug, clap::Args)]
@@ -121,7 +122,11 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Compla
 }
 
 /// Brings a backup into the wallet.
-pub(super) fn restore(args: &Restore, stdout: &mut dyn Write) -> Result<(), Complaint> {
+pub(super) fn restore(
+    args: &Restore,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
     let desk = Desk::open(&args.common)?;
     let wallet = Wallet::open(&desk.home)?;
     let from_stdin = args.file == Path::new("-");
@@ -148,7 +153,13 @@ pub(super) fn restore(args: &Restore, stdout: &mut dyn Write) -> Result<(), Comp
         .source()
         .read("Passphrase of the backup: ", false)?;
     let backup = backup::Backup::open(&file, &passphrase)?;
-    let restored = backup.restore(&wallet, args.force, desk.clock.now())?;
+    let mut waiting = |account: &Did| {
+        drop(writeln!(
+            stderr,
+            "another atcomm changes how {account} is enrolled; waiting for it to end"
+        ));
+    };
+    let restored = backup.restore(&wallet, args.force, desk.clock.now(), &mut waiting)?;
     show(args.common.json, stdout, &restored, |out| {
         for account in &restored.added {
             writeln!(out, "{account} is in the wallet now")?;

@@ -148,6 +148,10 @@ pub(super) fn name(located: &Located) -> String {
 /// Tells of a step. Where nobody listens, the work goes on.
 pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
     let said = match step {
+        Step::Waiting => writeln!(
+            stderr,
+            "another atcomm changes how this account is enrolled; waiting for it to end"
+        ),
         Step::Minted => writeln!(stderr, "a new messaging key is in the wallet"),
         Step::Resumed => writeln!(stderr, "the messaging key in the wallet is used"),
         Step::Published => writeln!(stderr, "the account's record names it"),

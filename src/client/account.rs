@@ -6,6 +6,8 @@
 //! the account's own DID document names, and to no other.
 
 mod error;
+#[cfg(test)]
+mod hostile;
 mod xrpc;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,9 @@ use crate::syntax::{COLLECTION, Origin, RECORD_KEY};
 pub use error::AccountError;
 
 use xrpc::{Xrpc, lifted};
+
+/// Sessions that are tried for one request: each is one that another process has had since.
+const SESSIONS: usize = 3;
 
 /// The key package as the PDS gives it, unproven: enough to know what is going to be replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +109,8 @@ impl AccountClient {
             })?
             .data;
         self.check_active(made.active, made.status.as_deref())?;
-        self.keep(made.did.as_str(), made.access_jwt, made.refresh_jwt)
+        self.keep(made.did.as_str(), made.access_jwt, made.refresh_jwt)?;
+        Ok(())
     }
 
     /// Whether the kept session is good; one that has run out is made new. Nothing needs a password
@@ -183,8 +189,8 @@ impl AccountClient {
 
     /// Writes the key package in place of `before`, or as the first one; fails with
     /// [`AccountError::Swapped`] where another is there by now. Putting what is there already is no
-    /// error. Gives the CID of the record. There are hosts that cannot compare: there the write is
-    /// made all the same, and what is between reading and writing goes unseen.
+    /// error. Gives the CID of the record. There are hosts that cannot compare: there it is compared
+    /// here, and what comes between that and the write goes unseen.
     pub async fn put(&self, record: &Value, before: Option<&Cid>) -> Result<Cid, AccountError> {
         let record = serde_json::from_value::<Unknown>(record.clone())
             .map_err(|error| AccountError::Malformed(error.to_string()))?;
@@ -213,6 +219,7 @@ impl AccountClient {
         };
         let written = match write(&input).await {
             Err(error) if error.is_about_swap() => {
+                self.compare(before).await?;
                 input.data.swap_record = None;
                 input.extra_data = Ipld::Map(BTreeMap::new());
                 write(&input).await
@@ -223,7 +230,7 @@ impl AccountClient {
     }
 
     /// Deletes the key package that is `before`; fails with [`AccountError::Swapped`] where another
-    /// is there by now, where the host can compare.
+    /// is there by now, with the same gap.
     pub async fn delete(&self, before: &Cid) -> Result<(), AccountError> {
         let mut input: delete_record::Input = delete_record::InputData {
             collection: collection()?,
@@ -242,6 +249,7 @@ impl AccountClient {
         };
         match write(&input).await {
             Err(error) if error.is_about_swap() => {
+                self.compare(Some(before)).await?;
                 input.data.swap_record = None;
                 write(&input).await.map(drop)
             }
@@ -249,24 +257,55 @@ impl AccountClient {
         }
     }
 
-    /// Does something by the kept session, and once more by a new one where it has run out.
+    /// Fails with [`AccountError::Swapped`] unless the record is `before`. For hosts that speak of
+    /// the comparison when they refuse: that may be a mismatch as well as that they have none.
+    async fn compare(&self, before: Option<&Cid>) -> Result<(), AccountError> {
+        let there = self.record().await?;
+        match there.as_ref().map(|there| &there.cid) == before {
+            true => Ok(()),
+            false => Err(AccountError::Swapped),
+        }
+    }
+
+    /// Does something by the kept session, and once more by a new one where it has run out. Where
+    /// another process has had a new one in the meantime, by which the old one has ended, that is
+    /// used: [`AccountError::SignedOut`] is about the session that is kept.
     async fn with_session<T>(
         &self,
         work: impl AsyncFn(&AtpServiceClient<Xrpc>) -> Result<T, AccountError>,
     ) -> Result<T, AccountError> {
-        // A session of another PDS is shown to nobody: the account has moved.
-        let session = self.drawer.session()?.filter(|kept| kept.pds == self.pds);
-        let session = session.ok_or(AccountError::SignedOut)?;
-        match work(&self.service(Some(&session))).await {
-            Err(AccountError::SignedOut) => {}
-            result => return result,
+        let mut session = self.session()?;
+        for _ in 0..SESSIONS {
+            match work(&self.service(Some(&session))).await {
+                Err(AccountError::SignedOut) => {}
+                result => return result,
+            }
+            let kept = self.session()?;
+            if kept != session {
+                session = kept;
+                continue;
+            }
+            match self.refresh(&session).await {
+                Ok(fresh) => return work(&self.service(Some(&fresh))).await,
+                Err(AccountError::SignedOut) => {}
+                Err(error) => return Err(error),
+            }
+            let kept = self.session()?;
+            if kept == session {
+                break;
+            }
+            session = kept;
         }
-        self.refresh(&session).await?;
-        let session = self.drawer.session()?.ok_or(AccountError::SignedOut)?;
-        work(&self.service(Some(&session))).await
+        Err(AccountError::SignedOut)
     }
 
-    async fn refresh(&self, session: &Session) -> Result<(), AccountError> {
+    /// The kept session. One of another PDS is shown to nobody: the account has moved.
+    fn session(&self) -> Result<Session, AccountError> {
+        let session = self.drawer.session()?.filter(|kept| kept.pds == self.pds);
+        session.ok_or(AccountError::SignedOut)
+    }
+
+    async fn refresh(&self, session: &Session) -> Result<Session, AccountError> {
         let service = self.service(Some(session));
         let server = &service.service.com.atproto.server;
         let made = server.refresh_session().await.map_err(lifted)?.data;
@@ -274,7 +313,7 @@ impl AccountClient {
         self.keep(made.did.as_str(), made.access_jwt, made.refresh_jwt)
     }
 
-    fn keep(&self, did: &str, access: String, refresh: String) -> Result<(), AccountError> {
+    fn keep(&self, did: &str, access: String, refresh: String) -> Result<Session, AccountError> {
         let session = Session {
             pds: self.pds.clone(),
             access: Zeroizing::new(access),
@@ -285,7 +324,8 @@ impl AccountClient {
                 "the session of another account".to_owned(),
             ));
         }
-        Ok(self.drawer.keep_session(&session)?)
+        self.drawer.keep_session(&session)?;
+        Ok(session)
     }
 
     fn check_active(&self, active: Option<bool>, status: Option<&str>) -> Result<(), AccountError> {

@@ -10,10 +10,12 @@
 //!
 //! Sessions are left out, since a password brings a new one, and mail, since it grows.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::secrecy::SecretString;
@@ -21,9 +23,10 @@ use age::{DecryptError, Decryptor, Encryptor, scrypt};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::wallet::{MAX_KEYS, StoredEnrolment};
-use super::{Enrolment, KeyState, Pin, Wallet, WalletError};
+use super::wallet::{Lock, MAX_ACCOUNTS, MAX_CONTACTS, MAX_KEYS, StoredEnrolment};
+use super::{Enrolment, KeyState, MessagingKey, Pin, Wallet, WalletError};
 use crate::clock::Timestamp;
+use crate::syntax::Did;
 
 /// What the document says that it is.
 const KIND: &str = "atcomm backup/1";
@@ -37,6 +40,12 @@ const MAX_WORK_FACTOR: u8 = 20;
 
 /// Longest file, in bytes, and longest document in it.
 const MAX_LEN: usize = 64 << 20;
+
+/// Names tried for a temporary file.
+const MAX_NAMES: u32 = 100;
+
+/// How often it is looked at whether another process is done.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Shortest passphrase that is taken, in characters. Whoever has the file can try as many as he
 /// likes.
@@ -66,6 +75,12 @@ pub enum BackupError {
     /// The wallet has another key for the account.
     #[error("the wallet has another key for {0}")]
     Conflict(String),
+    /// The wallet has no room for the account's keys.
+    #[error("the wallet would have more than {MAX_KEYS} keys of {0}")]
+    TooManyKeys(String),
+    /// More than would be taken back.
+    #[error("the wallet is too large for a backup: {0}")]
+    TooLarge(&'static str),
     /// Nothing to be backed up.
     #[error("the wallet has no accounts")]
     Empty,
@@ -97,6 +112,13 @@ impl BackupError {
             Self::Conflict(_) => {
                 "nothing was changed; --force puts the backup's key in its place and keeps the \
                  wallet's for reading"
+            }
+            Self::TooManyKeys(_) => {
+                "nothing was changed; restore it into another wallet, which --home names"
+            }
+            Self::TooLarge(_) => {
+                "nothing was written; forget contacts that you do not need with `atcomm contacts \
+                 forget`"
             }
             Self::Empty => "enrol one with `atcomm enroll` first",
             Self::Unwritable { .. } => "nothing was written; look at the disk and its permissions",
@@ -141,16 +163,33 @@ struct Document {
 }
 
 impl Backup {
-    /// What is in the wallet now.
+    /// What is in the wallet now: all of it, or an error.
     pub fn of(wallet: &Wallet, now: Timestamp) -> Result<Self, BackupError> {
+        Self::below(wallet, now, MAX_ACCOUNTS, MAX_CONTACTS)
+    }
+
+    /// The same with the numbers at which the wallet stops reading.
+    fn below(
+        wallet: &Wallet,
+        now: Timestamp,
+        max_accounts: usize,
+        max_contacts: usize,
+    ) -> Result<Self, BackupError> {
         let accounts = wallet.enrolments()?;
         if accounts.is_empty() {
             return Err(BackupError::Empty);
         }
+        let contacts = wallet.contacts()?;
+        if accounts.len() >= max_accounts {
+            return Err(BackupError::TooLarge("not all of its accounts are read"));
+        }
+        if contacts.len() >= max_contacts {
+            return Err(BackupError::TooLarge("not all of its contacts are read"));
+        }
         Ok(Self {
             made_at: now,
             accounts,
-            contacts: wallet.contacts()?,
+            contacts,
         })
     }
 
@@ -159,10 +198,15 @@ impl Backup {
         if passphrase.chars().count() < MIN_PASSPHRASE {
             return Err(BackupError::WeakPassphrase);
         }
-        self.seal_with(passphrase, WORK_FACTOR)
+        self.seal_with(passphrase, WORK_FACTOR, MAX_LEN)
     }
 
-    fn seal_with(&self, passphrase: &str, work_factor: u8) -> Result<Vec<u8>, BackupError> {
+    fn seal_with(
+        &self,
+        passphrase: &str,
+        work_factor: u8,
+        max_len: usize,
+    ) -> Result<Vec<u8>, BackupError> {
         let document = Document {
             atcomm: KIND.to_owned(),
             made_at: self.made_at.millis(),
@@ -173,6 +217,10 @@ impl Backup {
         let text = serde_json::to_vec(&document)
             .map(Zeroizing::new)
             .map_err(|error| unsealed(&error))?;
+        let too_large = || BackupError::TooLarge("the file could not be restored");
+        if text.len() > max_len {
+            return Err(too_large());
+        }
         let mut recipient = scrypt::Recipient::new(SecretString::from(passphrase.to_owned()));
         recipient.set_work_factor(work_factor);
         let recipient: &dyn age::Recipient = &recipient;
@@ -184,7 +232,11 @@ impl Backup {
             out.write_all(&text)?;
             out.finish()?.finish()
         };
-        write().map_err(|error: io::Error| unsealed(&error))
+        let sealed = write().map_err(|error: io::Error| unsealed(&error))?;
+        match sealed.len() > max_len {
+            true => Err(too_large()),
+            false => Ok(sealed),
+        }
     }
 
     /// Opens an encrypted file, armored or not. Takes about a second.
@@ -245,20 +297,34 @@ impl Backup {
     /// goes back, and of two pins of an account the one verified later stands. Where the wallet has
     /// another present key for an account, and does not know the backup's, nothing at all is changed
     /// unless `force` is set; then the backup's is the present one, and the wallet's is kept for
-    /// reading. Run again it finishes what was interrupted.
+    /// reading. Run again it finishes what was interrupted. Where another process changes how one of
+    /// the accounts is enrolled, that is told to `waiting`, and waited for.
     pub fn restore(
         &self,
         wallet: &Wallet,
         force: bool,
         now: Timestamp,
+        waiting: &mut dyn FnMut(&Did),
     ) -> Result<Restored, BackupError> {
-        if !force {
-            for ours in &self.accounts {
-                if let Some(known) = wallet.drawer(&ours.account).enrolment()?
-                    && is_conflict(&known, ours)
-                {
-                    return Err(BackupError::Conflict(ours.account.to_string()));
-                }
+        // All of them until the end, so that what is decided here still holds when it is written;
+        // in one order, so that no two wait for each other.
+        let names: BTreeSet<&Did> = self.accounts.iter().map(|ours| &ours.account).collect();
+        if names.len() < self.accounts.len() {
+            return Err(BackupError::Damaged("it has an account twice".to_owned()));
+        }
+        let mut locks = Vec::new();
+        for account in names {
+            locks.push(change_lock(wallet, account, waiting)?);
+        }
+        for ours in &self.accounts {
+            let Some(known) = wallet.drawer(&ours.account).enrolment()? else {
+                continue;
+            };
+            if !force && is_conflict(&known, ours) {
+                return Err(BackupError::Conflict(ours.account.to_string()));
+            }
+            if merged(&known, ours, now).is_some_and(|both| both.keys.len() > MAX_KEYS) {
+                return Err(BackupError::TooManyKeys(ours.account.to_string()));
             }
         }
         let mut restored = Restored::default();
@@ -292,6 +358,25 @@ impl Backup {
     }
 }
 
+/// Waits until no other process changes how an account is enrolled, and keeps others from it.
+fn change_lock(
+    wallet: &Wallet,
+    account: &Did,
+    waiting: &mut dyn FnMut(&Did),
+) -> Result<Lock, WalletError> {
+    let drawer = wallet.drawer(account);
+    if let Some(lock) = drawer.change_lock()? {
+        return Ok(lock);
+    }
+    waiting(account);
+    loop {
+        std::thread::sleep(POLL);
+        if let Some(lock) = drawer.change_lock()? {
+            return Ok(lock);
+        }
+    }
+}
+
 /// What a refusal of the library to open `file` means.
 fn refusal(error: DecryptError, file: &[u8]) -> BackupError {
     let begins = |words: &[u8]| file.trim_ascii_start().starts_with(words);
@@ -321,6 +406,14 @@ fn is_conflict(known: &Enrolment, ours: &Enrolment) -> bool {
     }
 }
 
+fn replace_all(keys: &mut [MessagingKey], now: Timestamp) {
+    for key in keys {
+        if !key.is_replaced() {
+            key.state = KeyState::Replaced { at: now };
+        }
+    }
+}
+
 /// What the wallet has with what comes from the backup; `None` where that is nothing.
 fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolment> {
     let is_new = |peer: &str| !holds(known, peer);
@@ -336,55 +429,95 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
     let mut both = known.clone();
     // A key that the wallet never had takes its place only where it is its account's present one.
     if ours.current().is_some_and(|key| is_new(key.peer.as_str())) {
-        for key in &mut both.keys {
-            if !matches!(key.state, KeyState::Replaced { .. }) {
-                key.state = KeyState::Replaced { at: now };
-            }
-        }
+        replace_all(&mut both.keys, now);
         both.mediators.clone_from(&ours.mediators);
         both.directory.clone_from(&ours.directory);
         both.label.clone_from(&ours.label);
         added.append(&mut both.keys);
         both.keys = added;
     } else {
+        // For reading, and for nothing else: one that was never published is of a time before the
+        // wallet's present one.
+        replace_all(&mut added, now);
         both.keys.append(&mut added);
     }
-    both.keys.truncate(MAX_KEYS);
     Some(both)
 }
 
 /// Writes a backup to a file, for its owner only and in one step; it is on disk when this returns.
-/// A file that is there is replaced only with `force`.
+/// A file that is there is replaced only with `force`, even one that came while this was at work.
 pub fn write(path: &Path, backup: &[u8], force: bool) -> Result<(), BackupError> {
     if !force && path.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(path.to_owned()));
     }
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}.new", std::process::id()));
-    let fresh = PathBuf::from(fresh);
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
-    let replace = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&fresh)?;
+    let place = || {
+        let (mut file, fresh) = create_beside(path)?;
         let placed = file
             .write_all(backup)
             .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&fresh, path));
+            .and_then(|()| match force {
+                true => std::fs::rename(&fresh, path),
+                false => link(&fresh, path),
+            });
         if placed.is_err() {
             drop(std::fs::remove_file(&fresh));
         }
         placed?;
         std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
-    replace().map_err(|error| BackupError::Unwritable {
-        path: path.to_owned(),
-        error,
+    place().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists if !force => BackupError::Exists(path.to_owned()),
+        _ => BackupError::Unwritable {
+            path: path.to_owned(),
+            error,
+        },
     })
+}
+
+/// A new file beside another. One that a killed run left is passed over: it may have had the number
+/// of this process.
+fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut tried = 0;
+    loop {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(format!(".{}-{tried}.new", std::process::id()));
+        let fresh = PathBuf::from(fresh);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&fresh);
+        match file {
+            Ok(file) => return Ok((file, fresh)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MAX_NAMES => {
+                tried += 1;
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// Gives a file another name that nothing has.
+fn link(fresh: &Path, path: &Path) -> io::Result<()> {
+    match std::fs::hard_link(fresh, path) {
+        Ok(()) => {
+            // It is in its place; a second name of it is no failure.
+            drop(std::fs::remove_file(fresh));
+            return Ok(());
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => {}
+    }
+    // Where one file cannot have two names, as on most sticks, the name is taken by an empty one.
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    std::fs::rename(fresh, path).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 /// Reads a file that may be a backup, up to the longest one.

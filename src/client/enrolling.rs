@@ -18,6 +18,7 @@ use serde::Serialize;
 use unicode_segmentation::UnicodeSegmentation as _;
 use url::Url;
 
+use super::wallet::MAX_KEYS;
 use super::{
     AccountClient, Drawer, Enrolment, KeyState, MailError, MessagingKey, Published, Wallet,
     document, proven_document,
@@ -61,6 +62,8 @@ pub struct Plan {
 /// What was just done, for people who watch.
 #[derive(Debug, Clone)]
 pub enum Step {
+    /// Another process changes how the account is enrolled, and is waited for.
+    Waiting,
     /// A new key is in the wallet.
     Minted,
     /// A key of an earlier run is used.
@@ -233,6 +236,7 @@ impl Enroller {
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
         plan.check()?;
+        let _lock = self.begin(located, observe).await?;
         let known = self.drawer(located).enrolment()?;
         let mediators = match plan.mediators.is_empty() {
             true => known.as_ref().map(|known| known.mediators.clone()),
@@ -265,11 +269,12 @@ impl Enroller {
         };
         // So that nothing is saved where another device's key stands in the way.
         let key = known.as_ref().and_then(next_key).cloned();
+        let there = self.client(located).record().await?;
         if !plan.replace
-            && let Some(there) = self.client(located).record().await?
+            && let Some(there) = &there
             && !known.as_ref().is_some_and(|known| has(known, there.peer()))
         {
-            return Err(foreign(&there));
+            return Err(foreign(there));
         }
         observe(match key {
             Some(_) => Step::Resumed,
@@ -287,7 +292,7 @@ impl Enroller {
                 keys: Vec::new(),
             });
             if next_key(&enrolment).is_none() {
-                enrolment.keys.insert(0, MessagingKey::mint(now));
+                mint(&mut enrolment.keys, there.as_ref(), now);
             }
             enrolment.mediators.clone_from(&mediators);
             enrolment.directory.clone_from(&directory);
@@ -310,6 +315,7 @@ impl Enroller {
         located: &Located,
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
+        let _lock = self.begin(located, observe).await?;
         let known = self.drawer(located).enrolment()?;
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
         let known = known.ok_or_else(not_enrolled)?;
@@ -331,7 +337,7 @@ impl Enroller {
         self.change(located, |before| {
             let mut enrolment = before.unwrap_or_else(|| known.clone());
             if enrolment.minted().is_none() {
-                enrolment.keys.insert(0, MessagingKey::mint(now));
+                mint(&mut enrolment.keys, Some(&there), now);
             }
             enrolment
         })?;
@@ -346,6 +352,7 @@ impl Enroller {
         located: &Located,
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
+        let _lock = self.begin(located, observe).await?;
         let known = self.drawer(located).enrolment()?;
         let known = known.ok_or_else(|| EnrolError::NotEnrolled(located.account.clone()))?;
         self.withdraw(located, &known, observe).await?;
@@ -405,6 +412,26 @@ fn foreign(there: &Published) -> EnrolError {
 /// The key that is to stand in the record.
 fn next_key(enrolment: &Enrolment) -> Option<&MessagingKey> {
     enrolment.minted().or_else(|| enrolment.current())
+}
+
+/// Puts a new key first. Where there is no room for it, the one that was replaced first goes, though
+/// not the one that the record names.
+fn mint(keys: &mut Vec<MessagingKey>, there: Option<&Published>, now: Timestamp) {
+    let named = there.and_then(Published::peer);
+    if keys.len() >= MAX_KEYS {
+        let oldest = keys
+            .iter()
+            .enumerate()
+            .filter_map(|(place, key)| match key.state {
+                KeyState::Replaced { at } if named != Some(key.peer.as_str()) => Some((at, place)),
+                _ => None,
+            })
+            .min();
+        if let Some((_, place)) = oldest {
+            keys.remove(place);
+        }
+    }
+    keys.insert(0, MessagingKey::mint(now));
 }
 
 /// Marks all keys but `present` as replaced.

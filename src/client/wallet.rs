@@ -47,11 +47,11 @@ const MAX_SESSION: usize = 64 * 1024;
 /// Longest file of a contact, in bytes: the keys of 32 mediators.
 const MAX_PIN: usize = 256 * 1024;
 
-/// Most accounts of one wallet.
-const MAX_ACCOUNTS: usize = 1000;
+/// Most accounts that are read.
+pub(super) const MAX_ACCOUNTS: usize = 1000;
 
 /// Most contacts that are read.
-const MAX_CONTACTS: usize = 100_000;
+pub(super) const MAX_CONTACTS: usize = 100_000;
 
 /// The wallet in a directory. Cloning is cheap; several processes may use one wallet at a time.
 #[derive(Debug, Clone)]
@@ -112,7 +112,10 @@ impl Wallet {
             Err(error) => return Err(unreadable(error)),
         };
         let mut all: Vec<Enrolment> = Vec::new();
-        for entry in entries.take(MAX_ACCOUNTS) {
+        for entry in entries.take(file::MAX_ENTRIES) {
+            if all.len() == MAX_ACCOUNTS {
+                break;
+            }
             let path = entry.map_err(unreadable)?.path().join("enrolment.json");
             all.extend(read_enrolment(&path)?);
         }
@@ -234,6 +237,12 @@ impl Drawer {
     /// Who writes what he made of the enrolment before takes [`Drawer::lock`] around both.
     pub fn keep(&self, enrolment: &Enrolment) -> Result<(), WalletError> {
         let path = self.folder().join("enrolment.json");
+        if enrolment.keys.len() > MAX_KEYS {
+            return Err(WalletError::TooLong {
+                path,
+                cap: MAX_ENROLMENT,
+            });
+        }
         let stored = StoredEnrolment::of(enrolment);
         file::write(&self.home, &path, &stored, MAX_ENROLMENT)
     }
@@ -259,6 +268,14 @@ impl Drawer {
     /// for moments only, and not across anything that waits for the network.
     pub fn lock(&self) -> Result<Lock, WalletError> {
         file::lock(&self.folder(), "lock")
+    }
+
+    /// The lock of whoever changes how the account is enrolled, here and at its PDS; `None` where
+    /// another does. It is held from the first look at the record to the last word about it: who
+    /// writes down what the record names has to be the one who wrote the record. Reading and writing
+    /// mail goes on under it.
+    pub fn change_lock(&self) -> Result<Option<Lock>, WalletError> {
+        file::try_lock(&self.folder(), "change.lock")
     }
 
     fn folder(&self) -> PathBuf {

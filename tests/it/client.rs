@@ -12,6 +12,7 @@ mod guide;
 mod interrupted;
 mod lies;
 mod receive;
+mod rivals;
 mod rotate;
 mod send;
 mod settled;

@@ -68,7 +68,17 @@ fn peers(wallet: &Wallet, name: &str) -> Vec<String> {
 }
 
 fn sealed(backup: &Backup) -> Vec<u8> {
-    backup.seal_with(PASSPHRASE, 2).unwrap()
+    backup.seal_with(PASSPHRASE, 2, MAX_LEN).unwrap()
+}
+
+fn restore(
+    backup: &Backup,
+    wallet: &Wallet,
+    force: bool,
+    now: i64,
+) -> Result<Restored, BackupError> {
+    let mut waiting = |_: &Did| panic!("nobody else is at work");
+    backup.restore(wallet, force, at(now), &mut waiting)
 }
 
 #[test]
@@ -85,7 +95,7 @@ fn what_was_backed_up_is_restored_on_a_new_machine() {
     assert_eq!(opened.made_at, at(9));
 
     let (_dir, new) = wallet();
-    let restored = opened.restore(&new, false, at(10)).unwrap();
+    let restored = restore(&opened, &new, false, 10).unwrap();
     let both = ["alice", "bob"].map(|name| did(name).to_string());
     assert_eq!(restored.added, both);
     assert_eq!(restored.contacts, 1);
@@ -99,7 +109,7 @@ fn what_was_backed_up_is_restored_on_a_new_machine() {
         );
     }
     assert_eq!(new.contacts().unwrap(), [pin("carol", 5)]);
-    let again = opened.restore(&new, false, at(11)).unwrap();
+    let again = restore(&opened, &new, false, 11).unwrap();
     assert_eq!(again.unchanged, both);
     assert_eq!(
         (again.added.len(), again.merged.len(), again.contacts),
@@ -125,7 +135,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
     drawer.keep(&rotated).unwrap();
     wallet.keep_pin(&pin("carol", 7)).unwrap();
     for force in [false, true] {
-        let restored = backup.restore(&wallet, force, at(8)).unwrap();
+        let restored = restore(&backup, &wallet, force, 8).unwrap();
         assert_eq!(restored.unchanged, [did("alice").to_string()]);
         assert_eq!(restored.contacts, 0);
         let now = drawer.enrolment().unwrap().unwrap();
@@ -138,7 +148,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
     let mut backup = backup;
     backup.accounts[0].keys[0].state = KeyState::Replaced { at: at(2) };
     drawer.keep(&pruned).unwrap();
-    let restored = backup.restore(&wallet, false, at(9)).unwrap();
+    let restored = restore(&backup, &wallet, false, 9).unwrap();
     assert_eq!(restored.merged, [did("alice").to_string()]);
     let now = drawer.enrolment().unwrap().unwrap();
     assert_eq!(now.current().unwrap().peer, rotated.keys[0].peer);
@@ -159,7 +169,7 @@ fn another_key_is_replaced_only_when_that_is_said() {
         accounts: vec![enrolment("bob"), there.clone()],
         contacts: vec![pin("carol", 1)],
     };
-    let refused = backup.restore(&wallet, false, at(5)).unwrap_err();
+    let refused = restore(&backup, &wallet, false, 5).unwrap_err();
     assert_eq!(
         refused.to_string(),
         format!("the wallet has another key for {}", did("alice"))
@@ -167,7 +177,7 @@ fn another_key_is_replaced_only_when_that_is_said() {
     // Nothing at all was changed, not even what stands in no conflict.
     assert!(bob.enrolment().unwrap().is_none() && wallet.contacts().unwrap().is_empty());
     assert_eq!(peers(&wallet, "alice").len(), 1);
-    let restored = backup.restore(&wallet, true, at(5)).unwrap();
+    let restored = restore(&backup, &wallet, true, 5).unwrap();
     assert_eq!(restored.merged, [did("alice").to_string()]);
     let now = alice.enrolment().unwrap().unwrap();
     assert_eq!(now.current().unwrap().peer, there.keys[0].peer);
@@ -282,4 +292,145 @@ fn a_backup_is_written_for_its_owner_and_over_nothing() {
         write(&nowhere, b"two", true),
         Err(BackupError::Unwritable { .. })
     ));
+}
+
+#[test]
+fn a_key_of_before_that_was_never_published_comes_back_for_reading_only() {
+    let (_dir, wallet) = wallet();
+    let drawer = wallet.drawer(&did("alice"));
+    let mut here = enrolment("alice");
+    // Of a rotation that had begun when the backup was made.
+    let mut old = here.clone();
+    old.keys.insert(0, key(KeyState::Minted));
+    let backup = Backup {
+        made_at: at(1),
+        accounts: vec![old.clone()],
+        contacts: Vec::new(),
+    };
+    here.keys[0].state = KeyState::Replaced { at: at(4) };
+    here.keys.insert(0, key(KeyState::Published { at: at(4) }));
+    drawer.keep(&here).unwrap();
+    restore(&backup, &wallet, false, 5).unwrap();
+    let now = drawer.enrolment().unwrap().unwrap();
+    assert_eq!(now.keys.len(), 3);
+    assert_eq!(now.current().unwrap().peer, here.keys[0].peer);
+    assert!(now.minted().is_none(), "{now:?}");
+    assert_eq!(now.keys[2].peer, old.keys[0].peer);
+    assert_eq!(now.keys[2].state, KeyState::Replaced { at: at(5) });
+}
+
+#[test]
+fn what_another_process_writes_meanwhile_is_not_written_over() {
+    let (_dir, wallet) = wallet();
+    let drawer = wallet.drawer(&did("alice"));
+    let backup = Backup {
+        made_at: at(1),
+        accounts: vec![enrolment("bob"), enrolment("alice")],
+        contacts: Vec::new(),
+    };
+    let other = enrolment("alice");
+    let lock = drawer.change_lock().unwrap().unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    let refused = std::thread::scope(|scope| {
+        let restoring = scope.spawn(|| {
+            let mut waiting = |account: &Did| send.send(account.clone()).unwrap();
+            backup.restore(&wallet, false, at(5), &mut waiting)
+        });
+        let waits = receive.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(waits, did("alice"));
+        drawer.keep(&other).unwrap();
+        drop(lock);
+        restoring.join().unwrap()
+    });
+    assert!(
+        matches!(refused, Err(BackupError::Conflict(_))),
+        "{refused:?}"
+    );
+    assert_eq!(peers(&wallet, "alice"), [other.keys[0].peer.as_str()]);
+    assert!(wallet.drawer(&did("bob")).enrolment().unwrap().is_none());
+}
+
+#[test]
+fn no_key_of_the_wallet_makes_room_for_one_of_the_backup() {
+    let (_dir, wallet) = wallet();
+    let drawer = wallet.drawer(&did("alice"));
+    let mut full = enrolment("alice");
+    full.keys = (0..MAX_KEYS)
+        .map(|_| key(KeyState::Replaced { at: at(3) }))
+        .collect();
+    drawer.keep(&full).unwrap();
+    let backup = Backup {
+        made_at: at(1),
+        accounts: vec![enrolment("alice")],
+        contacts: Vec::new(),
+    };
+    let refused = restore(&backup, &wallet, true, 5);
+    assert!(matches!(refused, Err(BackupError::TooManyKeys(_))));
+    let twice = Backup {
+        accounts: vec![enrolment("bob"), enrolment("bob")],
+        ..backup
+    };
+    let refused = restore(&twice, &wallet, true, 5);
+    assert!(matches!(refused, Err(BackupError::Damaged(_))));
+}
+
+#[test]
+fn what_could_not_be_restored_is_not_written() {
+    let (_dir, wallet) = wallet();
+    wallet
+        .drawer(&did("alice"))
+        .keep(&enrolment("alice"))
+        .unwrap();
+    wallet.keep_pin(&pin("carol", 5)).unwrap();
+    // A list that ends where reading does may have been cut.
+    for (accounts, contacts) in [(1, 2), (2, 1)] {
+        let refused = Backup::below(&wallet, at(1), accounts, contacts);
+        assert!(matches!(refused, Err(BackupError::TooLarge(_))));
+    }
+    let backup = Backup::below(&wallet, at(1), 2, 2).unwrap();
+    let len = sealed(&backup).len();
+    backup.seal_with(PASSPHRASE, 2, len + 10).unwrap();
+    // The file is longer than the document.
+    for max in [len - 10, 100] {
+        let refused = backup.seal_with(PASSPHRASE, 2, max);
+        assert!(matches!(refused, Err(BackupError::TooLarge(_))), "{max}");
+    }
+}
+
+#[test]
+fn of_two_who_write_one_file_one_does_and_a_killed_run_is_in_nobody_s_way() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("backup.age");
+    let left = dir
+        .path()
+        .join(format!("backup.age.{}-0.new", std::process::id()));
+    std::fs::write(&left, b"half").unwrap();
+    write(&path, b"one", false).unwrap();
+    // Where the look before saw nothing.
+    let fresh = dir.path().join("fresh");
+    std::fs::write(&fresh, b"two").unwrap();
+    let error = link(&fresh, &path).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read(&path).unwrap(), b"one");
+    for round in 0..20 {
+        let path = dir.path().join(format!("{round}.age"));
+        let done: usize = std::thread::scope(|scope| {
+            let writers = [b"one", b"two"].map(|text| scope.spawn(|| write(&path, text, false)));
+            let done = writers.map(|writer| match writer.join().unwrap() {
+                Ok(()) => 1,
+                Err(BackupError::Exists(_)) => 0,
+                Err(error) => panic!("{error}"),
+            });
+            done.iter().sum()
+        });
+        assert_eq!(done, 1);
+    }
+    std::fs::remove_file(&left).unwrap();
+    std::fs::remove_file(&fresh).unwrap();
+    let names = std::fs::read_dir(dir.path()).unwrap();
+    assert!(
+        names
+            .flatten()
+            .all(|one| one.path().extension().unwrap() == "age")
+    );
 }

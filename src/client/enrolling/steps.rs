@@ -1,10 +1,15 @@
 //! The steps that enrolling, replacing a key and leaving are made of.
 
+use std::time::Duration;
+
 use super::record::{Task, task};
-use super::{EnrolError, Enroller, KEEP, Located, Outcome, Step, next_key, replace_all};
+use super::{EnrolError, Enroller, Located, Outcome, Step, next_key, replace_all};
+use crate::client::wallet::Lock;
 use crate::client::{
     AccountError, DirectoryClient, Enrolment, KeyState, MailError, MediatorClient, MessagingKey,
+    Published,
 };
+use crate::clock::Timestamp;
 use crate::identity::Freshness;
 use crate::keypackage::MAX_MEDIATORS;
 use crate::syntax::{MediatorDid, Origin};
@@ -12,9 +17,30 @@ use crate::syntax::{MediatorDid, Origin};
 /// Times that a record is read and written anew when somebody else was faster.
 const ATTEMPTS: usize = 4;
 
+/// How often it is looked at whether another process is done.
+const POLL: Duration = Duration::from_millis(100);
+
 impl Enroller {
-    /// Changes the enrolment in the wallet under its lock. Keys whose time is over are let go. On
-    /// disk when it returns.
+    /// Waits until no other process changes how the account is enrolled, and keeps others from it.
+    pub(super) async fn begin(
+        &self,
+        located: &Located,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<Lock, EnrolError> {
+        let drawer = self.drawer(located);
+        if let Some(lock) = drawer.change_lock()? {
+            return Ok(lock);
+        }
+        observe(Step::Waiting);
+        loop {
+            tokio::time::sleep(POLL).await;
+            if let Some(lock) = drawer.change_lock()? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Changes the enrolment in the wallet under its lock. On disk when it returns.
     pub(super) fn change(
         &self,
         located: &Located,
@@ -25,17 +51,13 @@ impl Enroller {
         let mut enrolment = change(drawer.enrolment()?);
         enrolment.pds.clone_from(&located.pds);
         enrolment.handle.clone_from(&located.handle);
-        let now = self.clock.now();
-        enrolment.keys.retain(|key| match key.state {
-            KeyState::Replaced { at } => now.since(at) < KEEP,
-            _ => true,
-        });
-        enrolment.keys.truncate(crate::client::wallet::MAX_KEYS);
         drawer.keep(&enrolment)?;
         Ok(enrolment)
     }
 
-    /// Has the record name the next key, and writes down that it does.
+    /// Has the record name the next key, and writes down that it does. Keys whose time is over are
+    /// let go then, and not before: until the record has been seen, it may name any of them, and
+    /// neither our notes nor the clock can say that it does not.
     pub(super) async fn publish(
         &self,
         located: &Located,
@@ -47,13 +69,13 @@ impl Enroller {
         let enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
         let key = next_key(&enrolment).ok_or_else(not_enrolled)?;
         let mut attempts = 0;
-        loop {
+        let there = loop {
             let there = client.record().await?;
             let value = there.as_ref().map(|there| &there.value);
             let record = match task(&enrolment, key, value, replace, self.clock.now())? {
                 Task::Nothing => {
                     observe(Step::Unchanged);
-                    break;
+                    break there;
                 }
                 Task::Write(record) => record,
             };
@@ -64,23 +86,18 @@ impl Enroller {
             {
                 Ok(_) => {
                     observe(Step::Published);
-                    break;
+                    break there;
                 }
-                // Another of our own runs perhaps; what is there now is looked at again.
+                // Another device perhaps; what is there now is looked at again.
                 Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
-        }
+        };
         let peer = key.peer.as_str().to_owned();
         self.change(located, |before| {
             let mut enrolment = before.unwrap_or(enrolment);
             let now = self.clock.now();
-            replace_all(&mut enrolment.keys, Some(&peer), now);
-            for key in &mut enrolment.keys {
-                if key.peer.as_str() == peer && !matches!(key.state, KeyState::Published { .. }) {
-                    key.state = KeyState::Published { at: now };
-                }
-            }
+            settle(&mut enrolment.keys, &peer, there.as_ref(), now);
             enrolment
         })?;
         Ok(())
@@ -273,5 +290,99 @@ impl Enroller {
             }
             Err(error) => Step::Unnoticed(directory, error.to_string()),
         });
+    }
+}
+
+/// Puts the keys into the states that a record gives them which names `present` now, and was
+/// `there` before. Those whose time is over go, where a record was there: one that was not seen may
+/// have named any of them.
+fn settle(keys: &mut Vec<MessagingKey>, present: &str, there: Option<&Published>, now: Timestamp) {
+    replace_all(keys, Some(present), now);
+    let before = there.and_then(Published::peer);
+    for key in &mut *keys {
+        let peer = key.peer.as_str();
+        if peer == present {
+            if !matches!(key.state, KeyState::Published { .. }) {
+                key.state = KeyState::Published { at: now };
+            }
+        } else if before == Some(peer) {
+            // Until now people wrote to it, whatever was written down.
+            key.state = KeyState::Replaced { at: now };
+        }
+    }
+    if there.is_some() {
+        keys.retain(|key| key.reads(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipld_core::cid::Cid;
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::enrolling::{KEEP, mint};
+    use crate::client::wallet::MAX_KEYS;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    fn key(state: KeyState) -> MessagingKey {
+        MessagingKey {
+            state,
+            ..MessagingKey::mint(NOW)
+        }
+    }
+
+    fn record(peer: &str) -> Published {
+        Published {
+            cid: Cid::default(),
+            value: json!({"did": peer}),
+        }
+    }
+
+    fn peers(keys: &[MessagingKey]) -> Vec<String> {
+        keys.iter().map(|key| key.peer.to_string()).collect()
+    }
+
+    #[test]
+    fn keys_go_when_the_record_is_known_and_never_the_one_that_it_named() {
+        let long_ago = KeyState::Replaced {
+            at: NOW.minus(KEEP * 3),
+        };
+        let keys = vec![key(KeyState::Minted), key(long_ago), key(long_ago)];
+        let [new, named, old] = [0, 1, 2].map(|place: usize| peers(&keys)[place].clone());
+        // Written down as replaced, and in the record all the same.
+        let mut seen = keys.clone();
+        settle(&mut seen, &new, Some(&record(&named)), NOW);
+        assert_eq!(peers(&seen), [new.clone(), named.clone()]);
+        assert_eq!(seen[0].state, KeyState::Published { at: NOW });
+        assert_eq!(seen[1].state, KeyState::Replaced { at: NOW });
+        // Nobody knows what was there.
+        let mut unseen = keys.clone();
+        settle(&mut unseen, &new, None, NOW);
+        assert_eq!(peers(&unseen), [new.clone(), named, old]);
+        // The record names it already.
+        let later = NOW.plus(KEEP);
+        settle(&mut seen, &new, Some(&record(&new)), later);
+        assert_eq!(peers(&seen), [new]);
+        assert_eq!(seen[0].state, KeyState::Published { at: NOW });
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_key_in_the_record_is_not_the_one_that_goes() {
+        let mut keys: Vec<_> = (0..MAX_KEYS)
+            .map(|age| {
+                let age = std::time::Duration::from_secs(age as u64);
+                key(KeyState::Replaced { at: NOW.minus(age) })
+            })
+            .collect();
+        let all = peers(&keys);
+        let [.., before_last, last] = &all[..] else {
+            panic!("two at least")
+        };
+        mint(&mut keys, Some(&record(last)), NOW);
+        let left = peers(&keys);
+        assert_eq!((keys.len(), keys[0].state), (MAX_KEYS, KeyState::Minted));
+        assert!(left.contains(last) && !left.contains(before_last));
     }
 }

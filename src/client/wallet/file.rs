@@ -340,6 +340,23 @@ pub(super) fn sweep(home: &Path) {
 
 /// Takes the lock of a directory, waiting a while for whoever has it.
 pub(super) fn lock(folder: &Path, name: &str) -> Result<Lock, WalletError> {
+    let start = Instant::now();
+    loop {
+        if let Some(lock) = try_lock(folder, name)? {
+            return Ok(lock);
+        }
+        if start.elapsed() >= PATIENCE {
+            return Err(WalletError::Busy {
+                path: folder.to_owned(),
+            });
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Takes the lock of a directory; `None` where somebody has it. The system gives it back when its
+/// process ends, however that ends.
+pub(super) fn try_lock(folder: &Path, name: &str) -> Result<Option<Lock>, WalletError> {
     let path = folder.join(name);
     let unwritable = |error| WalletError::Unwritable {
         path: path.clone(),
@@ -353,20 +370,10 @@ pub(super) fn lock(folder: &Path, name: &str) -> Result<Lock, WalletError> {
         .mode(0o600)
         .open(&path)
         .map_err(unwritable)?;
-    let start = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
-                std::thread::sleep(POLL);
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(WalletError::Busy {
-                    path: folder.to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(unwritable(error)),
-        }
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(unwritable(error)),
     }
 }
 

@@ -327,6 +327,10 @@ fn what_is_too_long_to_be_read_again_is_not_written() {
         Err(WalletError::TooLong { .. })
     ));
     assert_ne!(drawer.enrolment().unwrap().unwrap().label, big.label);
+    let mut many = enrolment("alice");
+    many.keys = vec![many.keys[0].clone(); MAX_KEYS + 1];
+    assert!(drawer.keep(&many).is_err());
+    assert!(drawer.enrolment().unwrap().unwrap().keys.len() < MAX_KEYS);
 }
 
 #[test]

@@ -132,7 +132,9 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     full.env("LANG", "C");
     finish(full, &backup).failed(1, "cannot write", "no room left");
     assert!(
-        new.files().iter().all(|(path, _)| path.ends_with("lock")),
+        new.files()
+            .iter()
+            .all(|(path, _)| path.ends_with("lock") || path.ends_with("change.lock")),
         "{:?}",
         new.files()
     );

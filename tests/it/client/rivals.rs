@@ -1,0 +1,111 @@
+//! Several processes that change one account, and a wallet whose notes say other than the record.
+
+use std::time::Duration;
+
+use atcomm::client::succession::vouches;
+use serde_json::{Value, json};
+
+use super::{Person, Running, Station, disturbed, hold};
+use crate::network::{Network, text};
+
+/// Changes the notes on the keys of the one account of a wallet.
+#[track_caller]
+fn rewrite(person: &Person, change: impl Fn(&mut Vec<Value>)) {
+    let file = person.home.file("enrolment.json");
+    let stored = std::fs::read(&file).expect("a file");
+    let mut stored: Value = serde_json::from_slice(&stored).expect("JSON");
+    change(
+        stored["content"]["keys"]
+            .as_array_mut()
+            .expect("a list of keys"),
+    );
+    std::fs::write(&file, stored.to_string()).expect("a file");
+}
+
+/// Long ago, so that a key which was replaced then opens nothing any more.
+fn long_replaced() -> Value {
+    json!({"is": "replaced", "since": 1_700_000_000_000_i64})
+}
+
+#[track_caller]
+fn states(person: &Person) -> Vec<(String, String)> {
+    let account = person.home.json(&["whoami", "--offline"])["accounts"][0].clone();
+    let keys = account["keys"].as_array().expect("a list").iter();
+    keys.map(|key| {
+        (
+            text(key, "/peer").to_owned(),
+            text(key, "/state").to_owned(),
+        )
+    })
+    .collect()
+}
+
+#[test]
+fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &station);
+    let first = alice.peer();
+    rewrite(&alice, |keys| keys[0]["state"] = long_replaced());
+    alice.home.run(&["enroll", &alice.account.handle]).done();
+    let record = alice.record().expect("a record");
+    let second = alice.peer();
+    assert_eq!(record["did"], json!(second));
+    let word = text(&record, "/succession");
+    assert!(vouches(word, &first, &second, &alice.account.did()));
+    // Mail that was under way to it is read from now on for as long as to any.
+    let replaced = "replaced".to_owned();
+    let published = "published".to_owned();
+    let both = [
+        (second.clone(), published.clone()),
+        (first, replaced.clone()),
+    ];
+    assert_eq!(states(&alice), both);
+    alice.home.run(&["enroll", &alice.account.handle]).done();
+    assert_eq!(states(&alice), both);
+    // One whose time is over goes with the next change, the one replaced by that stays.
+    rewrite(&alice, |keys| keys[1]["state"] = long_replaced());
+    alice.home.run(&["rotate"]).done();
+    let third = alice.peer();
+    assert_eq!(states(&alice), [(third, published), (second, replaced)]);
+}
+
+#[test]
+fn one_at_a_time_changes_an_account_and_a_killed_one_is_in_nobody_s_way() {
+    let (network, _turn) = disturbed();
+    let station = Station::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &station);
+    let before = alice.record();
+    let handle = alice.account.handle.clone();
+    for command in [
+        &["rotate"][..],
+        &["enroll", &handle, "--label", "new"],
+        &["unenroll"],
+    ] {
+        let held = hold(network, "/xrpc/com.atproto.repo.putRecord");
+        let mut first = Running::start(alice.home.command(&["rotate"]));
+        held.until_asked();
+        let mut second = Running::start(alice.home.command(command));
+        // Mail goes on meanwhile.
+        alice.home.run(&["receive"]).done();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!first.has_ended() && !second.has_ended(), "{command:?}");
+        first.signal("KILL");
+        first.end();
+        drop(held);
+        let said = second.end().done();
+        assert!(
+            said.err
+                .starts_with("another atcomm changes how this account is enrolled"),
+            "{said:?}"
+        );
+        // The record and the notes are of one mind.
+        let states = states(&alice);
+        let published = states.iter().find(|(_, state)| state == "published");
+        let record = alice.record();
+        let named = record.as_ref().map(|record| text(record, "/did"));
+        assert_eq!(published.map(|(peer, _)| &**peer), named, "{command:?}");
+        assert_eq!(record.is_none(), command == ["unenroll"]);
+        assert_ne!(record, before);
+    }
+}
