@@ -93,6 +93,10 @@ fn wrong_usage_is_one_line_and_a_hint() {
         ),
         (&["sing"], "unrecognized subcommand 'sing'"),
         (
+            &["enroll"],
+            "the following required arguments were not provided: <ACTOR>",
+        ),
+        (
             &["serve", "--lisen", "x"],
             "unexpected argument '--lisen' found",
         ),
