@@ -6,8 +6,6 @@
 //! the account's own DID document names, and to no other.
 
 mod error;
-#[cfg(test)]
-mod hostile;
 mod xrpc;
 
 use std::collections::BTreeMap;
@@ -363,28 +361,4 @@ fn constant(why: &str) -> AccountError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::Wallet;
-    use crate::net::NetSettings;
-    use crate::net::testing::bind;
-    use crate::syntax::Did;
-
-    #[tokio::test]
-    async fn the_session_of_another_host_is_neither_used_nor_forgotten() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let wallet = Wallet::open(&dir.path().join("wallet")).unwrap();
-        let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
-        let drawer = wallet.drawer(&account);
-        let session = Session {
-            pds: Origin::parse("https://pds.example.com").unwrap(),
-            access: Zeroizing::new("access".to_owned()),
-            refresh: Zeroizing::new("refresh".to_owned()),
-        };
-        drawer.keep_session(&session).unwrap();
-        let other = Origin::parse("https://other.example.com").unwrap();
-        let client = AccountClient::new(&bind(NetSettings::default()), &other, &drawer);
-        assert!(!client.is_signed_in().await.unwrap());
-        assert_eq!(drawer.session().unwrap().unwrap().pds, session.pds);
-    }
-}
+mod tests;

@@ -114,3 +114,21 @@ async fn a_session_that_another_process_has_renewed_is_used_and_not_forgotten() 
     let kept = drawer.session().unwrap().unwrap();
     assert_eq!(kept, session(client.pds(), "new"));
 }
+
+#[tokio::test]
+async fn the_session_of_another_host_is_neither_used_nor_forgotten() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let wallet = Wallet::open(&dir.path().join("wallet")).unwrap();
+    let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+    let drawer = wallet.drawer(&account);
+    let session = Session {
+        pds: Origin::parse("https://pds.example.com").unwrap(),
+        access: Zeroizing::new("access".to_owned()),
+        refresh: Zeroizing::new("refresh".to_owned()),
+    };
+    drawer.keep_session(&session).unwrap();
+    let other = Origin::parse("https://other.example.com").unwrap();
+    let client = AccountClient::new(&bind(crate::net::NetSettings::default()), &other, &drawer);
+    assert!(!client.is_signed_in().await.unwrap());
+    assert_eq!(drawer.session().unwrap().unwrap().pds, session.pds);
+}
