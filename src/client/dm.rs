@@ -2,7 +2,7 @@
 //!
 //! It is written strictly and read leniently: a text is all that a reader needs, so whatever else
 //! is unusable is left out. Who it says wrote it is a claim, kept as the text that it is; what it is
-//! worth is the affair of [`attribution`](super::attribution).
+//! worth is the affair of [`attribute`](super::attribute).
 //!
 //! Source: the binding, "Body at.didcomm.dm"; app.bsky.richtext.facet; app.bsky.embed.record.
 
