@@ -261,15 +261,17 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     remember(&wallet, &pins, Some(accepted))?;
     let shown = Shown::new(accepted);
     show(one.common.json, stdout, &shown, |out| {
-        match (&resolved.change, resolved.moved_from()) {
-            (KeyChange::Changed { .. }, _) => writeln!(out, "the new key is accepted")?,
-            (_, Some(before)) => {
-                writeln!(
-                    out,
-                    "the handle is accepted as this account's, and no more {before}'s"
-                )?;
-            }
-            (KeyChange::First, None) => writeln!(out, "it is remembered from now on")?,
+        let moved_from = resolved.moved_from();
+        if let Some(before) = moved_from {
+            writeln!(
+                out,
+                "the handle is accepted as this account's, and no more {before}'s"
+            )?;
+        }
+        match &resolved.change {
+            KeyChange::Changed { .. } => writeln!(out, "the new key is accepted")?,
+            _ if moved_from.is_some() => {}
+            KeyChange::First => writeln!(out, "it is remembered from now on")?,
             _ => writeln!(out, "nothing waited to be accepted")?,
         }
         shown.for_people(out)

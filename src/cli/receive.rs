@@ -28,9 +28,10 @@ use shown::Shown;
 /// Messages asked for at a time.
 const BATCH: u64 = 50;
 
-/// Most deliveries in a row without anything new that are taken from one queue: after a crash there
-/// is one, and only who hands out the same under ever new ids has so many.
-const MAX_STALE: u32 = 20;
+/// Most deliveries in a row without anything new that are taken from one queue. Strangers' pings are
+/// nothing new, and a full queue of them must not hide what stands behind it; only who hands out the
+/// same under ever new ids has more.
+const MAX_STALE: u32 = 200;
 
 /// Most messages that spoke against their sender and are looked at again in one run.
 const MAX_AGAIN: u32 = 50;

@@ -274,19 +274,16 @@ fn replaced(
     pin: Option<&Pin>,
 ) -> Option<Timestamp> {
     let before = pin.and_then(|pin| pin.previous.as_ref());
-    let before = before.filter(|previous| previous.peer == writer);
-    // The pinned key itself, where another has taken its place without being accepted.
+    if let Some(before) = before.filter(|previous| previous.peer == writer) {
+        return Some(before.replaced_at);
+    }
+    let shown = shown.iter().filter(|previous| previous.peer == writer);
+    let shown = shown.map(|previous| previous.replaced_at).min();
+    // The pinned key itself, where another has taken its place without being accepted: of that no
+    // more is known than when it was last in use.
     let pinned = pin.filter(|pin| pin.peer == writer && pin.peer != current);
-    let changed = pinned.and_then(|pin| Some(pin.changed.as_ref()?.seen_at));
-    let own = before
-        .map(|previous| previous.replaced_at)
-        .into_iter()
-        .chain(changed)
-        .min();
-    own.or_else(|| {
-        let shown = shown.iter().filter(|previous| previous.peer == writer);
-        shown.map(|previous| previous.replaced_at).min()
-    })
+    let last_used = pinned.and_then(|pin| Some(pin.changed.as_ref()?.seen_at));
+    last_used.max(shown)
 }
 
 fn within_grace(replaced_at: Timestamp, now: Timestamp) -> bool {

@@ -31,8 +31,9 @@ const MAX_PAGE: usize = 2 * 1024 * 1024;
 /// Changes on one page that is asked for, and most of them that are read.
 const PAGE: usize = 50;
 
-/// Time for one answer. A directory may have to look at the network first.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time for one answer. A directory may have to look at the network first; one that takes longer
+/// must not keep the account's own servers from being asked within the time for one message.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Most mediators, and most keys and services of one, that are read of an answer.
 const MAX_MEDIATORS: usize = 32;

@@ -1,5 +1,7 @@
 //! What the account's own servers say: the operation log of its DID, its PDS, its handle.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,6 +14,10 @@ use crate::net::{Net, NetError, Priority, Reach, Request};
 use crate::plc::VerifiedLog;
 use crate::proof::MAX_PROOF_LEN;
 use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
+
+/// Time for a PDS to show a record: what else is known of the account must still find its way into
+/// the time for one message.
+const PDS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the servers that an account itself names.
 #[derive(Clone)]
@@ -174,6 +180,7 @@ impl Firsthand {
         let request = Request {
             priority: Priority::Asker,
             accept: Some("application/vnd.ipld.car"),
+            timeout: Some(PDS_PATIENCE),
             ..Request::new(url, Reach::Learnt, MAX_PROOF_LEN)
         };
         let answer = match self.net.get(&request).await {

@@ -323,9 +323,10 @@ impl Resolved {
 
     /// Whether the directory's word and a proof are not enough without the account's own PDS: at
     /// first contact an old package proves as much as the newest, and a host that the account has
-    /// left proves anything.
+    /// left proves anything but the key that is known already.
     pub(super) fn needs_confirmation(&self) -> bool {
-        self.change == KeyChange::First || self.package.before_move()
+        let is_known = self.change == KeyChange::Same;
+        self.change == KeyChange::First || (self.package.before_move() && !is_known)
     }
 
     /// What is to be remembered once the user has accepted what changed.

@@ -24,8 +24,9 @@ const MAX_LATELY: usize = 256;
 /// fraud by what was found out before, and forged messages do not make a reader ask all the time.
 const MAX_LOOKS: u32 = 4;
 
-/// Time for all the looks that one message causes: whom they ask is for a stranger to choose.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for all the looks that one message causes: whom they ask is for a stranger to choose. Long
+/// enough for a directory or a PDS that hangs and for those who are asked instead.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was found out of an account.
 #[derive(Debug, Clone)]
