@@ -30,6 +30,8 @@ static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
     reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(45))
+        // Node closes what was idle for five seconds; a request that meets that is lost.
+        .pool_idle_timeout(Duration::from_secs(2))
         .build()
         .expect("a client")
 });
