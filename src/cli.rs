@@ -51,7 +51,7 @@ Exit codes:
 /// The end of a `--help` without examples.
 const EXIT_CODES: &str = ending!();
 
-/// Directory of messaging keys and mediator of encrypted messages for atproto accounts.
+/// Encrypted messages between atproto accounts: directory, mediator and client.
 #[derive(Debug, Parser)]
 #[command(name = "atcomm", version, after_help = EXIT_CODES)]
 struct Cli {
