@@ -11,7 +11,6 @@ use super::desk::Desk;
 use super::secret::Source;
 use super::{Complaint, Exit};
 use crate::client::{AccountError, EnrolError, Enroller, Located, Step, WhoisError};
-use crate::syntax::Actor;
 
 /// How the account's owner shows who he is to its PDS.
 #[derive(Debug, Args)]
@@ -52,15 +51,6 @@ impl From<AccountError> for Complaint {
     fn from(error: AccountError) -> Self {
         EnrolError::from(error).into()
     }
-}
-
-/// Reads a handle or a DID.
-pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
-    Actor::parse(text.trim_start_matches('@')).map_err(|error| Complaint {
-        exit: Exit::Usage,
-        message: format!("{text}: {error}"),
-        hint: "an account is named by its handle, such as alice.example.com, or its DID".to_owned(),
-    })
 }
 
 /// Work that SIGINT and SIGTERM end between two steps, with a word.

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use clap::{Args as ClapArgs, Subcommand};
 use serde::Serialize;
 
-use super::desk::{Common, Desk};
+use super::desk::{Common, Desk, actor};
 use super::output::show;
-use super::resolve::{actor, directory, held, recipients, remember};
+use super::resolve::{held, recipients, remember};
 use super::{Complaint, EXIT_CODES, Exit};
 use crate::client::{Hold, KeyChange, Pin, Wallet, fingerprint};
 use crate::syntax::{Actor, Did};
@@ -228,8 +228,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let desk = Desk::open(&one.common)?;
     let wallet = Wallet::open(&desk.home)?;
     let pins = wallet.contacts()?;
-    let directory = directory(&desk, &wallet, stderr)?;
-    let recipients = recipients(&desk, directory);
+    let recipients = recipients(&desk, &wallet, stderr)?;
     let resolved = desk.block_on(recipients.resolve(&wanted, &pins))?;
     if let Some(hold @ Hold::Unconfirmed { .. }) = resolved.unconfirmed_hold() {
         return Err(held(&hold, &resolved));
@@ -249,6 +248,15 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
             hint: "compare that one, and accept again".to_owned(),
         });
     }
+    let accepted = resolved.accepted();
+    if !remember(&wallet, &pins, Some(accepted))? {
+        return Err(Complaint {
+            exit: Exit::Failed,
+            message: "another command has changed what is remembered of it meanwhile".to_owned(),
+            hint: "nothing was accepted; look again with atcomm contacts, and accept again"
+                .to_owned(),
+        });
+    }
     // Whoever else was known by the handle has it no more.
     if let Some(handle) = &resolved.handle {
         let others = pins.iter().filter(|pin| pin.account != resolved.account);
@@ -257,8 +265,6 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
             remember(&wallet, &pins, Some(&without))?;
         }
     }
-    let accepted = resolved.accepted();
-    remember(&wallet, &pins, Some(accepted))?;
     let shown = Shown::new(accepted);
     show(one.common.json, stdout, &shown, |out| {
         let moved_from = resolved.moved_from();

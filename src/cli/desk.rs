@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::terminal::line;
 use super::{Complaint, Exit};
+use crate::client::{DirectoryClient, Recipients};
 use crate::clock::Clock;
 use crate::config::{Config, Overrides};
 use crate::identity::Identity;
 use crate::net::Net;
-use crate::syntax::Origin;
+use crate::syntax::{Actor, Origin};
 
 /// Flags of every command of the client.
 #[derive(Debug, Args)]
@@ -37,6 +39,15 @@ pub(super) struct Own {
     pub(super) account: Option<String>,
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+/// Reads whom a command is about.
+pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
+    Actor::parse(text).map_err(|error| Complaint {
+        exit: Exit::Usage,
+        message: format!("{}: {error}", line(text)),
+        hint: "name a handle such as alice.example.com, or a DID such as did:plc:...".to_owned(),
+    })
 }
 
 /// Settings and network of one run.
@@ -84,6 +95,28 @@ impl Desk {
             home,
             runtime,
         })
+    }
+
+    /// Looks up others, by the directory that the user names, else by `known`, which a document of
+    /// the network has named, else by their own servers alone.
+    pub(super) fn recipients(&self, known: Option<&Origin>) -> Recipients {
+        let net = || self.net.clone();
+        let directory = match (&self.directory, known) {
+            (Some(named), _) => Some(DirectoryClient::named(net(), named.clone())),
+            (None, Some(known)) => Some(DirectoryClient::learnt(net(), known.clone())),
+            (None, None) => None,
+        };
+        self.looking_up_by(directory)
+    }
+
+    /// Looks up others by their own servers alone.
+    pub(super) fn firsthand(&self) -> Recipients {
+        self.looking_up_by(None).thorough()
+    }
+
+    fn looking_up_by(&self, directory: Option<DirectoryClient>) -> Recipients {
+        let (net, identity) = (self.net.clone(), self.identity.clone());
+        Recipients::new(net, identity, self.clock.clone(), directory)
     }
 
     /// Runs what waits for the network.

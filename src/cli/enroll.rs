@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::change::{SignIn, actor, interruptible, name, tell};
-use super::desk::{Common, Desk, Own};
+use super::change::{SignIn, interruptible, name, tell};
+use super::desk::{Common, Desk, Own, actor};
 use super::output::show;
 use super::{Complaint, Exit};
 use crate::client::enrolling::mediator_did;

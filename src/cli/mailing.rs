@@ -4,8 +4,7 @@ use super::desk::{Desk, Own};
 use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::client::{
-    Courier, DirectoryClient, Drawer, Enrolment, Failure, MailError, MessagingKey, Recipients,
-    Wallet,
+    Courier, Drawer, Enrolment, Failure, MailError, MessagingKey, Recipients, Wallet,
 };
 use crate::syntax::{Did, Handle};
 
@@ -26,17 +25,7 @@ impl Mailing {
         let wallet = Wallet::open(&desk.home)?;
         let drawer = wallet.find(own.account.as_deref())?;
         let enrolment = drawer.enrolment()?.ok_or_else(|| not_enrolled(&drawer))?;
-        let directory = match (&desk.directory, &enrolment.directory) {
-            (Some(named), _) => Some(DirectoryClient::named(desk.net.clone(), named.clone())),
-            (None, Some(kept)) => Some(DirectoryClient::learnt(desk.net.clone(), kept.clone())),
-            (None, None) => None,
-        };
-        let recipients = Recipients::new(
-            desk.net.clone(),
-            desk.identity.clone(),
-            desk.clock.clone(),
-            directory,
-        );
+        let recipients = desk.recipients(enrolment.directory.as_ref());
         Ok(Self {
             courier: Courier::new(&desk.net, &desk.identity, &desk.clock),
             desk,

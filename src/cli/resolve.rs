@@ -9,15 +9,13 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::desk::{Common, Desk};
+use super::desk::{Common, Desk, actor};
 use super::output::show;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::client::{
-    DirectoryClient, Hold, Pin, RecipientError, Recipients, Resolved, Unconfirmed, Wallet,
-    WalletError, fingerprint,
+    Hold, Pin, RecipientError, Recipients, Resolved, Unconfirmed, Wallet, WalletError, fingerprint,
 };
-use crate::syntax::Actor;
 
 use shown::Shown;
 
@@ -56,11 +54,10 @@ pub(super) fn run(
     let desk = Desk::open(&args.common)?;
     let wallet = Wallet::open(&desk.home)?;
     let pins = wallet.contacts()?;
-    let directory = match args.directly {
-        true => None,
-        false => directory(&desk, &wallet, stderr)?,
+    let recipients = match args.directly {
+        true => desk.firsthand(),
+        false => recipients(&desk, &wallet, stderr)?,
     };
-    let recipients = recipients(&desk, directory);
     let resolved = desk.block_on(recipients.resolve(&actor, &pins))?;
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
@@ -82,15 +79,6 @@ pub(super) fn run(
     }
 }
 
-/// Reads whom a command is about.
-pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
-    Actor::parse(text).map_err(|error| Complaint {
-        exit: Exit::Usage,
-        message: format!("{}: {error}", line(text)),
-        hint: "name a handle such as alice.example.com, or a DID such as did:plc:...".to_owned(),
-    })
-}
-
 fn unnamed() -> Complaint {
     Complaint {
         exit: Exit::Usage,
@@ -99,56 +87,36 @@ fn unnamed() -> Complaint {
     }
 }
 
-/// The look-up of a command that shows what it finds: always with the account's own servers.
-pub(super) fn recipients(desk: &Desk, directory: Option<DirectoryClient>) -> Recipients {
-    let (net, identity) = (desk.net.clone(), desk.identity.clone());
-    Recipients::new(net, identity, desk.clock.clone(), directory).thorough()
-}
-
-/// The directory to ask: the one that is named, else that of the own accounts.
-pub(super) fn directory(
+/// The look-up of a command that shows what it finds, always with the account's own servers, too.
+/// The directory is the one that is named, else that of an own account.
+pub(super) fn recipients(
     desk: &Desk,
     wallet: &Wallet,
     stderr: &mut dyn Write,
-) -> Result<Option<DirectoryClient>, Complaint> {
-    if let Some(named) = &desk.directory {
-        return Ok(Some(DirectoryClient::named(
-            desk.net.clone(),
-            named.clone(),
-        )));
-    }
-    let own = wallet
-        .enrolments()?
-        .into_iter()
-        .find_map(|one| one.directory);
-    if own.is_none() {
+) -> Result<Recipients, Complaint> {
+    let mut own = wallet.enrolments()?.into_iter();
+    let own = own.find_map(|one| one.directory);
+    if desk.directory.is_none() && own.is_none() {
         let _ = writeln!(
             stderr,
             "no directory is known (--directory names one); the account's own servers are asked"
         );
     }
-    Ok(own.map(|own| DirectoryClient::learnt(desk.net.clone(), own)))
+    Ok(desk.recipients(own.as_ref()).thorough())
 }
 
-/// Keeps a pin, unless another command has changed it since `pins` were read: what that one found
-/// out is found out again.
+/// Keeps what was found out of an account, if it is to be kept, and says whether that stands now;
+/// see [`Wallet::replace_pin`].
 pub(super) fn remember(
     wallet: &Wallet,
     pins: &[Pin],
     pin: Option<&Pin>,
-) -> Result<(), WalletError> {
+) -> Result<bool, WalletError> {
     let Some(pin) = pin else {
-        return Ok(());
+        return Ok(true);
     };
     let before = pins.iter().find(|known| known.account == pin.account);
-    if before == Some(pin) {
-        return Ok(());
-    }
-    let _lock = wallet.lock()?;
-    if wallet.pin(&pin.account)?.as_ref() == before {
-        wallet.keep_pin(pin)?;
-    }
-    Ok(())
+    wallet.replace_pin(before, pin)
 }
 
 /// Why nothing may be sent, and what lets it be.

@@ -7,8 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::change::actor;
-use super::desk::Own;
+use super::desk::{Own, actor};
 use super::mailing::{Mailing, exit_of, failed_way, name};
 use super::output::show;
 use super::resolve::{held, remember};

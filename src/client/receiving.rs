@@ -261,15 +261,11 @@ impl Receiver {
             self.waited.add(began.elapsed(), self.clock.now());
         }
         if let Some(pin) = &attributed.pin {
-            let _lock = self.wallet.lock()?;
-            // Another command may have changed it since: what it found out is found out again.
             let before = pins.iter().find(|known| known.account == pin.account);
-            if self.wallet.pin(&pin.account)?.as_ref() == before {
-                match self.wallet.keep_pin(pin) {
-                    // Made long by its owner, who thereby stays unknown; the message counts.
-                    Ok(()) | Err(WalletError::TooLong { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+            match self.wallet.replace_pin(before, pin) {
+                // Made long by its owner, who thereby stays unknown; the message counts.
+                Ok(_) | Err(WalletError::TooLong { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(attributed.attribution)

@@ -192,10 +192,25 @@ impl Wallet {
         Ok(pins)
     }
 
-    /// Remembers an account, in place of what was remembered of it. On disk when it returns. Who
-    /// writes what he made of the pin before takes [`Wallet::lock`] around both.
+    /// Remembers an account, whatever was remembered of it. On disk when it returns. What was made
+    /// of the pin before goes through [`Wallet::replace_pin`].
     pub fn keep_pin(&self, pin: &Pin) -> Result<(), WalletError> {
         file::write(&self.home, &self.pin_path(&pin.account), pin, MAX_PIN)
+    }
+
+    /// Keeps a pin in the place of the one that it was made from, `before`, and says whether it
+    /// did. Where another command has changed that one since, nothing is written: what was found
+    /// out here is to be found out again.
+    pub fn replace_pin(&self, before: Option<&Pin>, pin: &Pin) -> Result<bool, WalletError> {
+        if before == Some(pin) {
+            return Ok(true);
+        }
+        let _lock = self.lock()?;
+        if self.pin(&pin.account)?.as_ref() != before {
+            return Ok(false);
+        }
+        self.keep_pin(pin)?;
+        Ok(true)
     }
 
     /// Forgets an account; whether it was known.

@@ -93,6 +93,26 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_pin_that_another_command_has_changed_is_not_written_over() {
+    let (_dir, wallet) = wallet();
+    let first = pin("bob");
+    let mut later = first.clone();
+    later.last_seen = at(3);
+    assert!(wallet.replace_pin(None, &first).unwrap());
+    assert!(wallet.replace_pin(Some(&first), &later).unwrap());
+    // Made of what is not there any more, or of nothing where something is.
+    for before in [Some(&first), None] {
+        let mut mine = first.clone();
+        mine.last_seen = at(4);
+        assert!(!wallet.replace_pin(before, &mine).unwrap());
+        assert_eq!(wallet.pin(&first.account).unwrap().unwrap(), later);
+    }
+    assert!(wallet.forget_pin(&first.account).unwrap());
+    assert!(!wallet.replace_pin(Some(&later), &first).unwrap());
+    assert_eq!(wallet.pin(&first.account).unwrap(), None);
+}
+
+#[test]
 fn what_is_put_in_comes_out_again() {
     let (dir, wallet) = wallet();
     assert!(wallet.accounts().unwrap().is_empty() && wallet.contacts().unwrap().is_empty());
