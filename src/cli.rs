@@ -121,12 +121,13 @@ enum Command {
     ///
     /// The old key vouches for the new one in the record, so that those who know it go on without
     /// being asked. Mail to the old one is read for another 14 days. Do it when somebody else may
-    /// have seen the wallet, and take a new backup afterwards.
+    /// have seen the wallet, after revoking the app password at your PDS (the session of the wallet
+    /// was seen, too), and take a new backup afterwards.
     #[command(after_help = ending!("\
   atcomm rotate
   atcomm rotate --account alice.example.com --json"))]
     Rotate(enroll::Change),
-    /// Take your account off again
+    /// Take your messaging key back, so that nobody can write to you
     ///
     /// Deletes the record from your repository, tells the mediators, and ends the session. The keys
     /// stay in the wallet, and mail that is on its way can be read for another 14 days.

@@ -66,7 +66,10 @@ impl Passphrase {
 impl From<BackupError> for Complaint {
     fn from(error: BackupError) -> Self {
         Self {
-            exit: Exit::Failed,
+            exit: match error {
+                BackupError::Empty => Exit::Usage,
+                _ => Exit::Failed,
+            },
             message: error.to_string(),
             hint: error.hint(),
         }

@@ -10,6 +10,7 @@ use super::output::show;
 use super::resolve::{held, recipients, remember};
 use super::{Complaint, EXIT_CODES, Exit};
 use crate::client::{Hold, KeyChange, Pin, Wallet, fingerprint};
+use crate::clock::Timestamp;
 use crate::syntax::{Actor, Did};
 
 /// Flags of `contacts`.
@@ -93,15 +94,21 @@ struct Shown<'a> {
 struct Other<'a> {
     peer: &'a str,
     fingerprint: String,
-    since: String,
+    /// When it was not there yet: the pinned key was last verified then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    /// Until when it counts as the account's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
 }
 
 impl<'a> Shown<'a> {
     fn new(pin: &'a Pin) -> Self {
-        let other = |peer: &'a str, since: String| Other {
+        let other = |peer: &'a str, after: Option<Timestamp>, until: Option<Timestamp>| Other {
             peer,
             fingerprint: fingerprint(peer),
-            since,
+            after: after.map(|time| time.to_string()),
+            until: until.map(|time| time.to_string()),
         };
         Self {
             did: &pin.account,
@@ -116,11 +123,11 @@ impl<'a> Shown<'a> {
             changed: pin
                 .changed
                 .as_ref()
-                .map(|changed| other(&changed.peer, changed.seen_at.to_string())),
+                .map(|changed| other(&changed.peer, Some(changed.seen_at), None)),
             previous: pin
                 .previous
                 .as_ref()
-                .map(|previous| other(&previous.peer, previous.replaced_at.to_string())),
+                .map(|previous| other(&previous.peer, None, Some(previous.replaced_at))),
         }
     }
 
@@ -145,17 +152,19 @@ impl<'a> Shown<'a> {
         writeln!(out, "  first seen    {}", self.first_seen)?;
         writeln!(out, "  last verified {}", self.last_seen)?;
         if let Some(previous) = &self.previous {
+            let until = previous.until.as_deref().unwrap_or_default();
             writeln!(
                 out,
-                "  key before    {} until {}",
-                previous.fingerprint, previous.since
+                "  key before    {} until {until}",
+                previous.fingerprint
             )?;
         }
         if let Some(changed) = &self.changed {
+            let after = changed.after.as_deref().unwrap_or_default();
             writeln!(
                 out,
-                "  NEW KEY       {} since {}",
-                changed.fingerprint, changed.since
+                "  NEW KEY       {} (after {after})",
+                changed.fingerprint
             )?;
             writeln!(out, "  nothing is sent to it before you accept the new key")?;
         }

@@ -19,7 +19,8 @@ pub(super) struct Common {
     /// Configuration file (TOML); its sections client, net and identity are read
     #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
     config: Option<PathBuf>,
-    /// Directory of the wallet [default: ~/.local/share/atcomm/wallet]
+    /// Directory of the wallet [default: $XDG_DATA_HOME/atcomm/wallet, else
+    /// ~/.local/share/atcomm/wallet]
     #[arg(long, value_name = "DIR", env = "ATCOMM_HOME")]
     home: Option<PathBuf>,
     /// The directory to ask, such as https://mail.example.com [default: the one that your

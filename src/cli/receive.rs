@@ -49,7 +49,7 @@ pub(super) struct Receive {
     /// Show so many messages at most; what is left waits
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Show also what was received before
+    /// Show also what was received before, and look again at senders that were not verified
     #[arg(long)]
     all: bool,
     #[command(flatten)]

@@ -184,7 +184,8 @@ impl From<RecipientError> for Complaint {
                 Exit::Untrusted,
                 match by {
                     crate::client::Shower::Directory => {
-                        "--directly asks the account's own servers; tell the directory's operator"
+                        "atcomm resolve --directly shows what the account's own servers say, and --directory \
+                         asks another directory; tell the operator of this one"
                     }
                     _ => "somebody may be between you and it; try again from elsewhere",
                 },

@@ -25,10 +25,11 @@ use crate::syntax::{Actor, Did, Handle, MediatorDid};
 
 /// Send an encrypted message to an account
 ///
-/// The account's messaging key is looked up and verified, and remembered: when it changes later,
-/// nothing is sent until you accept that. The message goes to the first of the account's mediators
-/// that takes it, by way of your own, so that theirs does not learn where you are. If yours cannot
-/// deliver it, the next `atcomm receive` hears of that and tries the next one.
+/// The account's messaging key is looked up and verified, and remembered: when it changes later and
+/// the old key does not vouch for the new one, nothing is sent until you accept it. The message goes
+/// to the first of the account's mediators that takes it, those that answer before the others, by
+/// way of your own, so that theirs does not learn where you are. If yours cannot deliver it, it
+/// reports that after a day, and the next `atcomm receive` tries the next one.
 #[derive(Debug, Args)]
 pub(super) struct Send {
     /// Whom to write to: a handle or a DID

@@ -159,7 +159,7 @@ pub enum Attribution {
         /// The account that the message says it is for, as it was written.
         meant: String,
     },
-    /// The account that it claims has no key package any more.
+    /// The account that it claims has no key package, which is proven.
     Revoked {
         /// The account that it claims.
         claimed: Did,

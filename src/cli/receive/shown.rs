@@ -293,10 +293,9 @@ pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String 
              own, or the sender makes it up",
             line(meant)
         ),
-        Attribution::Revoked { claimed } => format!(
-            "WARNING: from somebody who claims to be {claimed}, which has no messaging key any \
-             more"
-        ),
+        Attribution::Revoked { claimed } => {
+            format!("WARNING: from somebody who claims to be {claimed}, which has no messaging key")
+        }
         Attribution::Unattributed => format!(
             "from somebody who names no account ({})",
             writer.map_or_else(|| "?".to_owned(), short_did)
