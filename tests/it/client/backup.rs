@@ -167,7 +167,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     // An empty wallet has nothing to be saved.
     let empty = Home::new(network);
     with(&empty, &["backup", "x.age"], PASSPHRASE).failed(
-        1,
+        2,
         "the wallet has no accounts",
         "enroll",
     );

@@ -286,8 +286,9 @@ fn an_account_that_is_away_is_not_enrolled() {
     alice.account.op("account.activate", json!({}));
     alice.enroll(&[&station.did]).done();
     alice.account.op("account.takedown", json!({}));
-    let rotated = alice.run(&["rotate"]);
-    rotated.failed(1, "", "");
+    alice
+        .run(&["rotate"])
+        .failed(1, "the PDS refused", "run it again later");
     assert_eq!(
         alice.home.json(&["whoami"])["accounts"][0]["keys"]
             .as_array()
@@ -377,7 +378,24 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
         .home
         .run(&["rotate"])
         .failed(4, "the PDS cannot be reached", "later");
+    // Nor is anybody told to let mail go while the record names them.
+    alice
+        .home
+        .run(&["unenroll"])
+        .failed(4, "the PDS cannot be reached", "later");
+    // A wallet is checked as far as that goes.
+    let said = alice.home.run(&["check", "--json"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let answer = said.json();
+    let checks = answer["checks"].as_array().expect("a list");
+    let failed: Vec<_> = checks.iter().filter(|one| one["ok"] == false).collect();
+    let named = |name: &str| failed.iter().any(|one| one["check"] == name);
+    assert!(named("sign-in") && named("record"), "{answer}");
     network.op("pds.start", json!({"pds": 0}));
+    assert_eq!(
+        alice.record().expect("a record")["did"],
+        json!(alice.peer())
+    );
     network.op("plc.fail", json!({"count": 100}));
     alice
         .enroll(&[&station.did])

@@ -17,7 +17,7 @@ use atcomm::syntax::MediatorDid;
 use serde_json::{Value, json};
 
 use super::settled::{for_a_while, lines, settle, settled, sight, texts};
-use super::{Person, Running, Station};
+use super::{Person, Running, Station, finish};
 use crate::http::{RUNTIME, eventually, request};
 use crate::network::{Network, text};
 
@@ -115,7 +115,7 @@ fn nobody_is_taken_for_somebody_else() {
         (
             forge(&stranger, &bob, &saying("old friend", Some(&his), Some(me))),
             "revoked",
-            "which has no messaging key any more",
+            "which has no messaging key",
         ),
         (
             forge(
@@ -231,6 +231,24 @@ fn a_limit_leaves_the_rest_where_it_waits() {
     bob.home
         .run(&["receive", "--limit", "0"])
         .failed(2, "--limit", "--help");
+}
+
+#[test]
+fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
+    let network = Network::multikey();
+    let station = Station::start(network);
+    let alice = settled(network, "fa", 0, &[&station]);
+    let bob = settled(network, "fb", 1, &[&station]);
+    alice.send(&bob, "not lost").done();
+    bob.home
+        .run(&["receive", "--limit", "1", "--account", "nobody.example.com"])
+        .failed(2, "nobody.example.com", "whoami");
+    let full = bob.home.limited("trap '' XFSZ; ulimit -f 0", &["receive"]);
+    let said = finish(full, "");
+    said.failed(1, "cannot write", "there is no room left");
+    assert_eq!(said.out, "");
+    assert_eq!(texts(&bob.receive(&[])), ["not lost"]);
+    assert_eq!(texts(&bob.receive(&[])), [""; 0]);
 }
 
 #[test]
