@@ -277,13 +277,14 @@ fn replaced(
     if let Some(before) = before.filter(|previous| previous.peer == writer) {
         return Some(before.replaced_at);
     }
-    let shown = shown.iter().filter(|previous| previous.peer == writer);
-    let shown = shown.map(|previous| previous.replaced_at).min();
     // The pinned key itself, where another has taken its place without being accepted: of that no
-    // more is known than when it was last in use.
+    // more is known than when it was last in use, and nothing that is shown prolongs that.
     let pinned = pin.filter(|pin| pin.peer == writer && pin.peer != current);
     let last_used = pinned.and_then(|pin| Some(pin.changed.as_ref()?.seen_at));
-    last_used.max(shown)
+    last_used.or_else(|| {
+        let shown = shown.iter().filter(|previous| previous.peer == writer);
+        shown.map(|previous| previous.replaced_at).min()
+    })
 }
 
 fn within_grace(replaced_at: Timestamp, now: Timestamp) -> bool {
