@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
+use self::terminal::line;
 use crate::client::WalletError;
 
 /// The end of every `--help`, with examples before it where there are any.
@@ -319,8 +320,9 @@ pub fn run(
         Ok(()) => Exit::Done,
         Err(complaint) => {
             // Nobody is left to be told where even this fails.
-            let _ = writeln!(stderr, "atcomm: {}", complaint.message)
-                .and_then(|()| writeln!(stderr, "hint: {}", complaint.hint));
+            // Words of other servers may be among them.
+            let _ = writeln!(stderr, "atcomm: {}", line(&complaint.message))
+                .and_then(|()| writeln!(stderr, "hint: {}", line(&complaint.hint)));
             complaint.exit
         }
     }

@@ -36,7 +36,7 @@ pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
 pub use continuity::KeyChange;
 pub use directory::{Change, Denial, DirectoryClient, DirectoryError, Refreshed, View};
 pub use enrolling::{EnrolError, Enroller, Located, Outcome, Plan, Step};
-pub use enrolment::{Enrolment, GRACE, KeyState, MessagingKey};
+pub use enrolment::{Enrolment, GRACE, KEEP, KeyState, MessagingKey};
 pub use fingerprint::fingerprint;
 pub use firsthand::{WhoisError, proven_document};
 pub use mail::{Live, Mail, MailError, MediatorClient, document};

@@ -1,5 +1,5 @@
 //! atcomm: the directory beside an atproto host through which people find each other's messaging
-//! keys, and the mediator that keeps their mail.
+//! keys, the mediator that keeps their mail, and the client with which they write and read it.
 //!
 //! An account enrols by writing one record, `at.didcomm.keyPackage`, into its own repository. This
 //! service learns of such records from event streams, proves each of them under the account's own
@@ -46,6 +46,14 @@
 //! envelope by POST or WebSocket -> unpack -> session by what is known of the sender
 //! forward -> queue or outbox -> commit -> 202 -> sockets in live mode, or the relay's next hop
 //! pickup -> delivery -> messages-received -> gone from the queue
+//! ```
+//!
+//! Of the client:
+//!
+//! ```text
+//! enroll: key in the wallet -> record -> directory -> mediators, each step written down before
+//! send: directory, or the account's own servers -> proof -> pin -> authcrypt, forwards -> own mediator
+//! receive: envelope -> writer -> account that it claims, looked up -> wallet -> acknowledged
 //! ```
 //!
 //! # Invariants

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::desk::Desk;
 use super::secret::Source;
+use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::client::{AccountError, EnrolError, Enroller, Located, Step, WhoisError};
 
@@ -150,14 +151,19 @@ pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
         Step::Noticed(directory) => writeln!(stderr, "the directory {directory} has seen that"),
         Step::Unnoticed(directory, why) => writeln!(
             stderr,
-            "the directory {directory} has not seen that yet, and will by itself: {why}"
+            "the directory {directory} has not seen that yet, and will by itself: {}",
+            line(why)
         ),
         Step::Registered(did) => writeln!(stderr, "{did} keeps the mail"),
         Step::Unregistered(did, why) => {
+            let why = line(&why.to_string());
             writeln!(stderr, "{did} does not keep the mail yet: {why}")
         }
         Step::Left(did) => writeln!(stderr, "{did} keeps no more mail"),
-        Step::NotLeft(did, why) => writeln!(stderr, "{did} could not be told: {why}"),
+        Step::NotLeft(did, why) => {
+            let why = line(&why.to_string());
+            writeln!(stderr, "{did} could not be told: {why}")
+        }
     };
     drop(said);
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Complaint;
 use super::desk::{Desk, Own};
 use super::output::show;
+use super::terminal::line;
 use crate::client::{Enroller, Enrolment, KeyState, Wallet, WalletError};
 use crate::syntax::Actor;
 
@@ -110,7 +111,7 @@ impl Account {
             }
             Record::Another { .. } => "names a key that this wallet does not have".to_owned(),
             Record::Missing => "there is none".to_owned(),
-            Record::Unknown { why } => format!("not known: {why}"),
+            Record::Unknown { why } => format!("not known: {}", line(why)),
         };
         writeln!(out, "  record     {record}")?;
         if let Some(label) = &self.label {

@@ -4,7 +4,7 @@
 //! opens it too. In it is one JSON document:
 //!
 //! ```text
-//! {"atcomm": "backup/1", "madeAt": <ms>, "accounts": [<as in enrolment.json>], "contacts": [<as in
+//! {"atcomm": "atcomm backup/1", "madeAt": <ms>, "accounts": [<as in enrolment.json>], "contacts": [<as in
 //! contacts/*.json>]}
 //! ```
 //!
@@ -23,8 +23,9 @@ use age::{DecryptError, Decryptor, Encryptor, scrypt};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::enrolment::replace_all;
 use super::wallet::{Lock, MAX_ACCOUNTS, MAX_CONTACTS, MAX_KEYS, StoredEnrolment};
-use super::{Enrolment, KeyState, MessagingKey, Pin, Wallet, WalletError};
+use super::{Enrolment, Pin, Wallet, WalletError};
 use crate::clock::Timestamp;
 use crate::syntax::Did;
 
@@ -406,14 +407,6 @@ fn is_conflict(known: &Enrolment, ours: &Enrolment) -> bool {
     }
 }
 
-fn replace_all(keys: &mut [MessagingKey], now: Timestamp) {
-    for key in keys {
-        if !key.is_replaced() {
-            key.state = KeyState::Replaced { at: now };
-        }
-    }
-}
-
 /// What the wallet has with what comes from the backup; `None` where that is nothing.
 fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolment> {
     let is_new = |peer: &str| !holds(known, peer);
@@ -429,7 +422,7 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
     let mut both = known.clone();
     // A key that the wallet never had takes its place only where it is its account's present one.
     if ours.current().is_some_and(|key| is_new(key.peer.as_str())) {
-        replace_all(&mut both.keys, now);
+        replace_all(&mut both.keys, None, now);
         both.mediators.clone_from(&ours.mediators);
         both.directory.clone_from(&ours.directory);
         both.label.clone_from(&ours.label);
@@ -438,7 +431,7 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
     } else {
         // For reading, and for nothing else: one that was never published is of a time before the
         // wallet's present one.
-        replace_all(&mut added, now);
+        replace_all(&mut added, None, now);
         both.keys.append(&mut added);
     }
     Some(both)

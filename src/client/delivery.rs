@@ -58,7 +58,8 @@ pub fn seal(message: Message, key: &MessagingKey, to: &PeerDid) -> Result<Vec<u8
 }
 
 /// Wraps a sealed message for the way to `peer` at the mediator of `theirs`, by way of `own` where
-/// that is another one; `own` was read by this client itself. `now` in seconds since 1970. Every call makes new layers.
+/// that is another one; `own` was read by this client itself. `now` in seconds since 1970. Every
+/// call makes new layers.
 pub fn parcel(
     envelope: &[u8],
     peer: &str,

@@ -12,12 +12,11 @@ mod error;
 mod record;
 mod steps;
 
-use std::time::Duration;
-
 use serde::Serialize;
 use unicode_segmentation::UnicodeSegmentation as _;
 use url::Url;
 
+use super::enrolment::replace_all;
 use super::wallet::MAX_KEYS;
 use super::{
     AccountClient, Drawer, Enrolment, KeyState, MailError, MessagingKey, Published, Wallet,
@@ -30,10 +29,6 @@ use crate::net::Net;
 use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 pub use error::EnrolError;
-
-/// For how long the secret halves of a key that was replaced are kept: mediators hand out mail to
-/// it for as long.
-pub const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// An account as it was found just now, without asking any directory of keys.
 #[derive(Debug, Clone)]
@@ -108,7 +103,7 @@ pub struct Enroller {
 /// How the account stands at its PDS.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub struct AtHost {
     /// Whether there is a record.
     pub has_record: bool,
     /// Whether it names a key of the wallet, the present one or one that was replaced.
@@ -378,14 +373,14 @@ impl Enroller {
     }
 
     /// Whether anything of ours is still in the record: then [`Enroller::unenroll`] needs a session.
-    pub async fn standing(&self, located: &Located) -> Result<Standing, EnrolError> {
+    pub async fn standing(&self, located: &Located) -> Result<AtHost, EnrolError> {
         let there = self.client(located).record().await?;
         let peer = there
             .as_ref()
             .and_then(|there| there.peer())
             .map(str::to_owned);
         let known = self.drawer(located).enrolment()?;
-        Ok(Standing {
+        Ok(AtHost {
             has_record: there.is_some(),
             is_published: known
                 .as_ref()
@@ -432,16 +427,6 @@ fn mint(keys: &mut Vec<MessagingKey>, there: Option<&Published>, now: Timestamp)
         }
     }
     keys.insert(0, MessagingKey::mint(now));
-}
-
-/// Marks all keys but `present` as replaced.
-fn replace_all(keys: &mut [MessagingKey], present: Option<&str>, now: Timestamp) {
-    for key in keys {
-        let is_present = present == Some(key.peer.as_str());
-        if !is_present && !matches!(key.state, KeyState::Replaced { .. }) {
-            key.state = KeyState::Replaced { at: now };
-        }
-    }
 }
 
 /// Each once, the first place counts.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::enrolling::KEEP;
 use crate::clock::Timestamp;
 use crate::did_peer::{KeyType, PeerDid, Purpose};
 use crate::didcomm::envelope::{Curve, Keyring, SecretKey};
@@ -12,6 +11,10 @@ use crate::syntax::{Did, Handle, MediatorDid, Origin};
 /// For how long a key that was replaced still counts as its account's, from the binding: a message
 /// may have been on its way.
 pub const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// For how long the secret halves of a key that was replaced are kept: mediators hand out mail to
+/// it for as long.
+pub const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// An account of the wallet.
 #[derive(Debug, Clone)]
@@ -170,6 +173,16 @@ impl Keyring for MessagingKey {
 impl Keyring for Enrolment {
     fn secret(&self, kid: &str) -> Option<&SecretKey> {
         self.keys.iter().find_map(|key| key.secret(kid))
+    }
+}
+
+/// Marks all keys but `present` as replaced.
+pub(super) fn replace_all(keys: &mut [MessagingKey], present: Option<&str>, now: Timestamp) {
+    for key in keys {
+        let is_present = present == Some(key.peer.as_str());
+        if !is_present && !matches!(key.state, KeyState::Replaced { .. }) {
+            key.state = KeyState::Replaced { at: now };
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opening what came: who has written it, as far as the envelope shows.
 //!
-//! Source: spec "Attribution", steps 1 and 2.
+//! Source: `docs/client-guide.md`, "Attribute".
 
 use crate::didcomm::envelope::{self, EnvelopeError, Keyring, Layer, Resolve, SelfCertified};
 use crate::didcomm::message::{Message, MessageError};

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::delivery::{parcel, seal};
-use super::mail::{self, MEDIA_TYPE};
 use super::opening::open;
+use super::sending;
 use super::{Live, Mail, MailError, MediatorClient, MessagingKey};
 use crate::clock::Clock;
 use crate::didcomm::message::{Message, fresh_id};
 use crate::didcomm::protocol::trust_ping::Ping;
 use crate::identity::MediatorDocument;
-use crate::net::{Net, Priority, Reach, Request};
+use crate::net::Net;
 use crate::syntax::MediatorDid;
 
 /// Time for the message to come back.
@@ -117,16 +117,5 @@ async fn post(
         &nobody,
     )
     .map_err(|error| making(error.to_string()))?;
-    let request = Request {
-        priority: Priority::Mail,
-        ..Request::new(parcel.url, Reach::Learnt, mail::MAX_REFUSAL)
-    };
-    let answer = net
-        .post(&request, MEDIA_TYPE, parcel.body.into())
-        .await
-        .map_err(MailError::from)?;
-    match answer.status.is_success() {
-        true => Ok(()),
-        false => Err(mail::refused(&answer).into()),
-    }
+    Ok(sending::post(net, parcel).await?)
 }

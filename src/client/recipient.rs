@@ -1,4 +1,5 @@
-//! Whom a message is encrypted to: an account's key package, believed to nobody.
+//! Whom a message is encrypted to: an account's key package, with nobody taken at
+//! his word.
 //!
 //! A directory saves look-ups; it is not trusted. What it shows counts with its proof only, and at
 //! first contact, or when anything differs from what is pinned, the account's own servers are

@@ -158,7 +158,7 @@ impl Courier {
             let (mediator, via) = (parcel.mediator.clone(), parcel.via.clone());
             sent.begin(mediator, via, parcel.forward_id.clone(), now);
             keep(sent)?;
-            match self.post(parcel).await {
+            match post(&self.net, parcel).await {
                 Ok(()) => {
                     sent.end(AttemptState::Taken);
                     keep(sent)?;
@@ -224,21 +224,19 @@ impl Courier {
             }
         }
     }
+}
 
-    async fn post(&self, parcel: Parcel) -> Result<(), MailError> {
-        let request = Request {
-            priority: Priority::Mail,
-            timeout: Some(TIMEOUT),
-            ..Request::new(parcel.url, Reach::Learnt, MAX_REFUSAL)
-        };
-        let answer = self
-            .net
-            .post(&request, MEDIA_TYPE, parcel.body.into())
-            .await?;
-        match answer.status.is_success() {
-            true => Ok(()),
-            false => Err(mail::refused(&answer)),
-        }
+/// Posts a parcel; taken when it returns.
+pub(super) async fn post(net: &Net, parcel: Parcel) -> Result<(), MailError> {
+    let request = Request {
+        priority: Priority::Mail,
+        timeout: Some(TIMEOUT),
+        ..Request::new(parcel.url, Reach::Learnt, MAX_REFUSAL)
+    };
+    let answer = net.post(&request, MEDIA_TYPE, parcel.body.into()).await?;
+    match answer.status.is_success() {
+        true => Ok(()),
+        false => Err(mail::refused(&answer)),
     }
 }
 

@@ -41,11 +41,12 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     beside.push(name);
     beside.push(format!(".{}", std::process::id()));
     let beside = parent.join(beside);
-    let written = Beside(beside);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .open(&written.0)?;
+        .open(&beside)?;
+    // Not before it is ours: another process may write beside us.
+    let written = Beside(beside);
     file.write_all(bytes)?;
     file.sync_all()?;
     rename(&written.0, path)?;

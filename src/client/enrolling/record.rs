@@ -138,7 +138,7 @@ mod tests {
             &one.keys[0],
             Some(&record),
             false,
-            NOW.plus(super::super::KEEP),
+            NOW.plus(crate::client::KEEP),
         );
         assert_eq!(same.unwrap(), Task::Nothing);
     }

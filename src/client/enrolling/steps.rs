@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::record::{Task, task};
-use super::{EnrolError, Enroller, Located, Outcome, Step, next_key, replace_all};
+use super::{EnrolError, Enroller, Located, Outcome, Step, next_key};
+use crate::client::enrolment::replace_all;
 use crate::client::wallet::Lock;
 use crate::client::{
     AccountError, DirectoryClient, Enrolment, KeyState, MailError, MediatorClient, MessagingKey,
@@ -321,7 +322,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::client::enrolling::{KEEP, mint};
+    use crate::client::KEEP;
+    use crate::client::enrolling::mint;
     use crate::client::wallet::MAX_KEYS;
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);

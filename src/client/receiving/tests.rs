@@ -2,7 +2,7 @@ use tempfile::TempDir;
 
 use super::super::testing::{Post, key, post};
 use super::*;
-use crate::client::enrolling::KEEP;
+use crate::client::KEEP;
 use crate::client::{Attempt, AttemptState, KeyState, Stored};
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::authcrypt;

@@ -12,8 +12,8 @@ use super::unopened::{self, Unopened};
 use super::{Drawer, WalletError, file};
 use crate::clock::Timestamp;
 
-/// For how long the same message by the same writer is taken for a copy (attribution rules of the
-/// binding's implementation here).
+/// For how long other words by the same writer under the same id are taken for a copy; the same
+/// words are one for ever.
 pub const DUPLICATE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Longest message kept, in bytes of its file. A plaintext of the longest envelope that is opened
