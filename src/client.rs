@@ -5,7 +5,6 @@ pub mod account;
 mod attribution;
 pub mod backup;
 mod continuity;
-mod datetime;
 pub mod delivery;
 mod directory;
 pub mod dm;

@@ -1,9 +1,11 @@
-//! Injected time: what decides by the clock takes a [`Clock`] and can be tested without waiting.
+//! Injected time: code that decides by the time takes a [`Clock`], so that tests need not wait.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub mod serde;
 
 /// A point in time, in milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -18,6 +20,16 @@ impl Timestamp {
     /// Milliseconds since 1970.
     pub const fn millis(self) -> i64 {
         self.0
+    }
+
+    /// Reads RFC 3339 with any offset, at any length; digits beyond milliseconds are cut off.
+    ///
+    /// More is accepted than the lexicon's `datetime` allows (`keypackage` checks that): small
+    /// letters, a blank for the `T`, the zone `-00:00` and leap seconds. Callers that read a
+    /// stranger's text bound its length first.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(time.timestamp_millis()))
     }
 
     /// This time moved by `d`; the ends of the range are kept.
@@ -113,5 +125,38 @@ mod tests {
         assert_eq!(clock.now().since(start), Duration::from_secs(90));
         assert_eq!(start.since(clock.now()), Duration::ZERO);
         assert_eq!(start.to_string(), "2023-11-14T22:13:20.000Z");
+    }
+
+    #[test]
+    fn rfc_3339_is_read_with_any_offset_and_at_any_length() {
+        let long = format!("2023-11-14T22:13:20.{}Z", "0".repeat(100));
+        for (text, millis) in [
+            ("2023-11-14T22:13:20Z", 1_700_000_000_000),
+            ("2023-11-14T23:13:20+01:00", 1_700_000_000_000),
+            ("2023-11-14T22:13:20-00:00", 1_700_000_000_000),
+            ("2023-11-14t22:13:20z", 1_700_000_000_000),
+            ("2023-11-14 22:13:20Z", 1_700_000_000_000),
+            ("2023-11-14T22:13:20.0019999Z", 1_700_000_000_001),
+            ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+            ("0000-01-01T00:00:00+01:00", -62_167_222_800_000),
+            (&long, 1_700_000_000_000),
+        ] {
+            let expected = Some(Timestamp::from_millis(millis));
+            assert_eq!(Timestamp::parse_rfc3339(text), expected, "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2023-11-14",
+            "2023-11-14T22:13:20",
+            "2023-11-14T22:13Z",
+            "2023-11-14T22:13:20.Z",
+            "2023-11-14T24:00:00Z",
+            "2023-02-29T00:00:00Z",
+            "2023-11-14T22:13:20Z ",
+            "1700000000000",
+        ] {
+            assert_eq!(Timestamp::parse_rfc3339(text), None, "{text:?}");
+        }
     }
 }

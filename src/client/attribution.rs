@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GRACE, Pin, Previous, datetime};
+use super::{GRACE, Pin, Previous};
 use crate::clock::Timestamp;
 use crate::syntax::{Did, Handle};
 
@@ -135,7 +135,7 @@ pub enum Attribution {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handle: Option<Handle>,
         /// When the key was replaced, or until when it is shown to have been the account's.
-        #[serde(with = "datetime")]
+        #[serde(with = "crate::clock::serde::rfc3339")]
         replaced_at: Timestamp,
         /// Another account that is known by that handle, and that the reader may take for this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ pub enum Attribution {
         /// When the account replaced that very key, where it was its own longer ago than counts.
         #[serde(
             default,
-            with = "datetime::optional",
+            with = "crate::clock::serde::rfc3339_option",
             skip_serializing_if = "Option::is_none"
         )]
         replaced_at: Option<Timestamp>,

@@ -12,7 +12,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::datetime;
 use super::evidence::Base64;
 use crate::clock::Timestamp;
 use crate::identity::MediatorDocument;
@@ -377,7 +376,7 @@ fn view(body: &[u8]) -> Result<View, DirectoryError> {
             .verification
             .proved_at
             .as_deref()
-            .and_then(datetime::parse),
+            .and_then(Timestamp::parse_rfc3339),
         car,
         plc_log,
         answer: read(body)?,
@@ -430,7 +429,7 @@ fn history(body: &[u8], asked: &Did) -> Result<Vec<Change>, DirectoryError> {
         ));
     }
     let change = |entry: Entry| {
-        let seen_at = datetime::parse(&entry.seen_at);
+        let seen_at = Timestamp::parse_rfc3339(&entry.seen_at);
         Ok(Change {
             kind: said(&entry.kind),
             seen_at: seen_at

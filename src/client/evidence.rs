@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::datetime;
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
 use crate::keypackage::{InvalidKeyPackage, KeyPackage, Rule, record_json};
@@ -96,7 +95,7 @@ struct File {
     handle: Option<Handle>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     directory: Option<Origin>,
-    #[serde(with = "datetime")]
+    #[serde(with = "crate::clock::serde::rfc3339")]
     asked_at: Timestamp,
     car: Base64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,7 +236,7 @@ impl VerifiedPackage {
 
     /// When the account says that it made the package.
     pub fn created_at(&self) -> Option<Timestamp> {
-        datetime::parse(&self.package.created_at)
+        Timestamp::parse_rfc3339(&self.package.created_at)
     }
 
     /// The word of an earlier key for this one, where the record has one

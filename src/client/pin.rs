@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, serde::millis};
 use crate::identity::KeyAgreement;
 use crate::syntax::{Did, Handle, MediatorDid, Rev};
 
@@ -101,24 +101,4 @@ pub struct Changed {
     /// Since when the pinned one is not known to be the account's: when it was last seen.
     #[serde(with = "millis")]
     pub seen_at: Timestamp,
-}
-
-/// Times in files: milliseconds since 1970.
-pub(super) mod millis {
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    use crate::clock::Timestamp;
-
-    pub(in crate::client) fn serialize<S: Serializer>(
-        time: &Timestamp,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        s.serialize_i64(time.millis())
-    }
-
-    pub(in crate::client) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Timestamp, D::Error> {
-        Ok(Timestamp::from_millis(i64::deserialize(d)?))
-    }
 }

@@ -9,9 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::opening::Opened;
-use super::pin::millis;
 use super::sending::Failure;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, serde::millis};
 use crate::didcomm::protocol::problem::Report;
 use crate::syntax::{Did, Handle, MediatorDid};
 

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::lookups::{Bytes, Found};
 use super::{IdentitySettings, web_url};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, serde::rfc3339_option};
 use crate::net::{Net, NetError, Priority, Reach, Request};
 use crate::syntax::{MediatorDid, Origin, WebDid};
 
@@ -38,7 +38,11 @@ pub struct MediatorDocument {
     /// Whether it can be used now.
     pub state: MediatorState,
     /// When the state was found out; absent while it was not.
-    #[serde(default, with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "rfc3339_option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub checked_at: Option<Timestamp>,
     /// Why it is not reachable, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,7 +65,11 @@ pub struct MediatorDocument {
 struct Stored<D> {
     #[serde(flatten)]
     document: D,
-    #[serde(default, with = "rfc3339", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "rfc3339_option",
+        skip_serializing_if = "Option::is_none"
+    )]
     resolved_at: Option<Timestamp>,
 }
 
@@ -414,34 +422,6 @@ async fn probe(
 fn short(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(MAX_REASON_LEN));
     reason
-}
-
-/// Times as lexicons write them.
-mod rfc3339 {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    use crate::clock::Timestamp;
-
-    pub(super) fn serialize<S: Serializer>(
-        at: &Option<Timestamp>,
-        out: S,
-    ) -> Result<S::Ok, S::Error> {
-        match at {
-            Some(at) => out.collect_str(at),
-            None => out.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        input: D,
-    ) -> Result<Option<Timestamp>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(input)? else {
-            return Ok(None);
-        };
-        chrono::DateTime::parse_from_rfc3339(&text)
-            .map(|at| Some(Timestamp::from_millis(at.timestamp_millis())))
-            .map_err(D::Error::custom)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Sorter;
 use super::{Source, SourceKind, Walkable};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::directory::{Batch, Outcome};
 use crate::net::{NetError, Reach, Received, StreamReader, WsOptions};
 use crate::resolve::Resolver;
@@ -470,23 +470,18 @@ impl Reader {
         let Some((position, stored_time)) = self.place.clone() else {
             return;
         };
-        let age = |time: Option<&str>| {
-            time.and_then(|t| chrono::DateTime::parse_from_rfc3339(t).ok())
-                .map(|t| t.timestamp_millis())
+        let stored = stored_time.as_deref().and_then(Timestamp::parse_rfc3339);
+        let later = match (stored, time.and_then(Timestamp::parse_rfc3339)) {
+            (Some(stored), Some(now)) => now.since(stored),
+            _ => Duration::ZERO,
         };
-        let (stored, now) = (age(stored_time.as_deref()), age(time));
-        let later = match (stored, now) {
-            (Some(stored), Some(now)) => now.saturating_sub(stored),
-            _ => 0,
-        };
-        let hole = i64::try_from(SILENT_GAP.as_millis()).unwrap_or(i64::MAX);
-        if seq > position.saturating_add(1) && later > hole {
+        if seq > position.saturating_add(1) && later > SILENT_GAP {
             tracing::warn!(
                 source = self.source.name,
                 "the stream continues with a hole"
             );
             self.gap();
-        } else if seq < position && later > 0 {
+        } else if seq < position && !later.is_zero() {
             self.skip_ahead("the source counts its events anew");
         }
     }

@@ -323,9 +323,14 @@ fn times_are_times_in_order() {
         wrong.0[index]["createdAt"] = json!(text);
         assert_eq!(fault(&wrong), (index, Fault::Time), "{text}");
     }
-    let mut long = log.clone();
-    long.0[0]["createdAt"] = json!(format!("2026-01-01T00:00:00.{}Z", "0".repeat(64)));
-    assert_eq!(fault(&long), (0, Fault::Time));
+    let of_length = |length: usize| {
+        let mut log = log.clone();
+        let zeros = "0".repeat(length - "2026-01-01T00:00:00.Z".len());
+        log.0[0]["createdAt"] = json!(format!("2026-01-01T00:00:00.{zeros}Z"));
+        log
+    };
+    assert_eq!(fault(&of_length(MAX_TIME_LEN + 1)), (0, Fault::Time));
+    verified(&of_length(MAX_TIME_LEN));
 }
 
 #[test]

@@ -44,7 +44,10 @@ fn a_view_is_read_with_what_is_not_known_passed_over() {
     assert_eq!(view.mediators.len(), 1);
     assert_eq!(view.mediators[0].reason.as_deref(), Some("a\u{fffd}[2Jb"));
     assert!(view.car.is_some() && view.plc_log.is_some());
-    assert_eq!(view.proved_at, datetime::parse("2026-06-14T00:00:00Z"));
+    assert_eq!(
+        view.proved_at,
+        Timestamp::parse_rfc3339("2026-06-14T00:00:00Z")
+    );
     assert_eq!(
         serde_json::from_str::<Value>(view.answer.get()).unwrap(),
         shown

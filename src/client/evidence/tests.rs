@@ -25,7 +25,7 @@ fn a_file_shows_the_package_to_anybody() {
     assert_eq!(shown.package.signing_key(), &k256(7).public());
     assert_eq!(
         shown.package.created_at(),
-        datetime::parse("2026-06-14T00:00:00Z")
+        Timestamp::parse_rfc3339("2026-06-14T00:00:00Z")
     );
     assert!(!shown.package.before_move());
     assert_eq!(shown.log.states().len(), 1);

@@ -37,7 +37,7 @@ pub struct Kept {
     #[serde(default)]
     pub reader_replaced: bool,
     /// When it was opened here.
-    #[serde(with = "crate::client::pin::millis")]
+    #[serde(with = "crate::clock::serde::millis")]
     pub received_at: Timestamp,
     /// The plaintext as it was decrypted. It stays a text: as nested values it could grow a
     /// hundredfold, or become something that cannot be read again.

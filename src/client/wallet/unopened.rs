@@ -34,7 +34,7 @@ pub struct Unopened {
     /// The did:peer of ours in whose queue it was.
     pub reader: String,
     /// When it came.
-    #[serde(with = "crate::client::pin::millis")]
+    #[serde(with = "crate::clock::serde::millis")]
     pub received_at: Timestamp,
     /// Why it could not be opened.
     pub reason: String,
