@@ -2,21 +2,21 @@
 //!
 //! The only user of axum. One service stands in front of its router: it answers from the
 //! directory's ready answers without waiting, and does for every other request what all of them
-//! need (address of the asker, time limit, CORS, metrics). No log line or metric joins an asker
+//! need (address of the client, time limit, CORS, metrics). No log line or metric joins a client
 //! with what was asked for (invariant 9).
 
-mod asker;
+mod client_address;
+mod conditional;
+mod connection;
 mod didcomm;
-mod door;
 mod error;
-mod exposition;
-mod front;
-mod large;
+mod metrics_server;
 mod pages;
 mod params;
-mod shares;
+mod per_address;
+mod response_budget;
+mod service;
 mod socket;
-mod tag;
 mod xrpc;
 
 #[cfg(test)]
@@ -34,15 +34,15 @@ use tokio_util::sync::CancellationToken;
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 
-pub use asker::Network;
-pub use exposition::Exposition;
+pub use client_address::Network;
+pub use metrics_server::MetricsServer;
 
-use door::Door;
-use front::{Entrance, Front};
+use connection::LimitedListener;
+use service::{App, MakeConnectionService};
 use socket::Sockets;
 
 /// How long requests under way may go on after the server was told to stop.
-pub const GRACE: Duration = Duration::from_secs(10);
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
@@ -55,7 +55,7 @@ pub struct HttpSettings {
     /// proxy on the same machine, which also does TLS.
     pub listen: SocketAddr,
     /// Proxies whose `X-Forwarded-For` is believed, as addresses or networks (`10.0.0.0/8`).
-    /// Absent: this machine. Empty: none, and every asker is whoever connects.
+    /// Absent: this machine. Empty: none, and every client is whoever connects.
     pub trusted_proxies: Vec<Network>,
     /// Connections at the same time; more wait until one ends. Absent: 4096.
     pub max_connections: usize,
@@ -95,8 +95,8 @@ pub struct HttpError {
 
 /// The public server, listening and not yet serving.
 pub struct Http {
-    door: Door,
-    front: Arc<Front>,
+    listener: LimitedListener,
+    app: Arc<App>,
     sockets: Option<Sockets>,
     address: SocketAddr,
 }
@@ -115,8 +115,8 @@ impl Http {
             .map(|mediator| Sockets::new(mediator.settings()));
         let mediator = mediator.zip(sockets.clone());
         Ok(Self {
-            door: Door::new(listener, settings.max_connections),
-            front: Arc::new(Front::new(settings, resolver, mediator)),
+            listener: LimitedListener::new(listener, settings.max_connections),
+            app: Arc::new(App::new(settings, resolver, mediator)),
             sockets,
             address,
         })
@@ -128,25 +128,25 @@ impl Http {
     }
 
     /// Serves until `stop`; then accepts nothing more and gives requests and sockets under way
-    /// [`GRACE`].
+    /// [`SHUTDOWN_TIMEOUT`].
     pub async fn run(self, stop: CancellationToken) {
-        let serving = axum::serve(self.door, Entrance::new(self.front))
+        let serving = axum::serve(self.listener, MakeConnectionService::new(self.app))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let sockets = async {
             stop.cancelled().await;
             if let Some(sockets) = &self.sockets {
-                sockets.end().await;
+                sockets.shutdown().await;
             }
         };
-        tokio::join!(finish(serving, stop.clone()), sockets);
+        tokio::join!(serve_until(serving, stop.clone()), sockets);
     }
 }
 
 /// Waits for a graceful shutdown, but not for ever.
-async fn finish(serving: impl IntoFuture<Output = io::Result<()>>, stop: CancellationToken) {
+async fn serve_until(serving: impl IntoFuture<Output = io::Result<()>>, stop: CancellationToken) {
     let too_late = async {
         stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
         // axum's loop ends only by the signal and has no error of its own.

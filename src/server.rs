@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::http::{Exposition, GRACE, Http, HttpError};
+use crate::http::{self, Http, HttpError, MetricsServer};
 use crate::identity::Identity;
 use crate::ingest::{self, Ingest, IngestError, SourceKind, SourceSettings, WalkProgress};
 use crate::mediator::{
@@ -42,8 +42,8 @@ use files::DataDir;
 /// The mediator's store in the data directory.
 const MAILBOX: &str = "mailbox.db";
 
-/// Longest time for everything to end: requests have [`GRACE`], and sources write what they read.
-const END: Duration = GRACE.saturating_add(Duration::from_secs(5));
+/// Longest time for everything to end: requests have [`http::SHUTDOWN_TIMEOUT`], and sources write what they read.
+const SHUTDOWN_TIMEOUT: Duration = http::SHUTDOWN_TIMEOUT.saturating_add(Duration::from_secs(5));
 
 /// Why the service cannot run, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -193,10 +193,10 @@ impl Server {
         let admin = Admin::bind(&config.data_dir, mediator.clone(), clock.clone())
             .map_err(ServerError::Admin)?;
         let http = Http::bind(http, resolver.clone(), mediator.clone())?;
-        let exposition = match &recorder {
+        let metrics = match &recorder {
             Some((address, handle)) => {
                 let handle = handle.clone();
-                Some(Exposition::bind(*address, move || handle.render())?)
+                Some(MetricsServer::bind(*address, move || handle.render())?)
             }
             None => None,
         };
@@ -206,7 +206,7 @@ impl Server {
         let stop = CancellationToken::new();
         let mut server = Self {
             http: http.local_addr(),
-            metrics: exposition.as_ref().map(Exposition::local_addr),
+            metrics: metrics.as_ref().map(MetricsServer::local_addr),
             progress: ingest.progress(),
             stop: stop.clone(),
             tasks: JoinSet::new(),
@@ -232,9 +232,9 @@ impl Server {
         server.start("the admin socket", admin.run(stop.clone()));
         server.start("http", http.run(stop.clone()));
         tracing::info!(address = %server.http, "listening");
-        if let Some(exposition) = exposition {
-            tracing::info!(address = %exposition.local_addr(), "metrics are shown");
-            server.start("metrics", exposition.run(stop));
+        if let Some(metrics) = metrics {
+            tracing::info!(address = %metrics.local_addr(), "metrics are shown");
+            server.start("metrics", metrics.run(stop));
         }
         Ok(server)
     }
@@ -288,7 +288,7 @@ impl Server {
         }
         tracing::info!("shutting down");
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(END, all).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
             tracing::warn!("some parts did not end in time");
             self.tasks.shutdown().await;
         }

@@ -20,11 +20,11 @@ use futures_util::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::asker::Asker;
-use super::door::Activity;
-use super::error::Failure;
+use super::client_address::ClientAddress;
+use super::connection::Activity;
+use super::error::XrpcError;
 use super::params::Params;
-use super::shares::{Share, Shares};
+use super::per_address::{AddressPermit, PerAddressLimit};
 use super::socket::{self, Sockets};
 use super::xrpc::wrong_verb;
 use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
@@ -45,16 +45,19 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Memory for messages is counted in parts of this many bytes.
-const PART: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Time for a message to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for what is passed over of a body that is too long.
-const PASS_OVER_TIME: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a message waits for memory; then its sender is told to come back.
-const MEMORY_WAIT: Duration = Duration::from_secs(2);
+/// How long a message waits for memory.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How soon a sender whose message found no memory is told to come back.
+const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What the handlers share.
 struct Shared {
@@ -63,7 +66,7 @@ struct Shared {
     /// Parts of memory for messages that are being received.
     memory: Arc<Semaphore>,
     /// What one address may hold of it, so that one that sends slowly holds up only itself.
-    shares: Shares,
+    per_address: PerAddressLimit,
 }
 
 /// The paths, to be merged into the router.
@@ -71,8 +74,10 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
     let settings = mediator.settings();
     // At least one message of the greatest length.
     let memory = settings.receive_memory.max(settings.max_message);
-    let parts = memory.div_ceil(PART).clamp(1, Semaphore::MAX_PERMITS);
-    let share = parts / 4 + settings.max_message.div_ceil(PART);
+    let parts = memory
+        .div_ceil(CHUNK_BYTES)
+        .clamp(1, Semaphore::MAX_PERMITS);
+    let address = parts / 4 + settings.max_message.div_ceil(CHUNK_BYTES);
     Router::new()
         .route(ENDPOINT, get(open_socket).post(receive))
         .route(DOCUMENT, get(document))
@@ -82,7 +87,7 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
             mediator,
             sockets,
             memory: Arc::new(Semaphore::new(parts)),
-            shares: Shares::new(share),
+            per_address: PerAddressLimit::new(address),
         }))
 }
 
@@ -91,14 +96,14 @@ async fn document(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// The invitation as JSON, or what an URL that carries it says.
-async fn invitation(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Failure> {
+async fn invitation(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, XrpcError> {
     let carried = Params::of(&uri).one("_oob")?;
     let body = match carried {
         None => shared.mediator.invitation(),
         Some(text) => shared
             .mediator
             .read_invitation(&text)
-            .ok_or_else(|| Failure::invalid("_oob is not an invitation of this mediator"))?,
+            .ok_or_else(|| XrpcError::invalid("_oob is not an invitation of this mediator"))?,
     };
     Ok(cacheable(JSON, body))
 }
@@ -109,19 +114,19 @@ fn cacheable(media_type: HeaderValue, body: Bytes) -> Response {
 
 async fn receive(
     State(shared): State<Arc<Shared>>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     request: Request,
-) -> Result<Response, Failure> {
+) -> Result<Response, XrpcError> {
     check_type(request.headers())?;
-    shared.mediator.charge(asker)?;
+    shared.mediator.charge(client)?;
     let max = shared.mediator.settings().max_message;
     let body = request.into_body();
     if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > max {
-        pass_over(body.into_data_stream(), max).await;
+        drain_body(body.into_data_stream(), max).await;
         return Err(too_large(max));
     }
-    let (message, _memory) = shared.read(body, max, asker).await?;
-    let answer = shared.mediator.receive(&message, asker).await?;
+    let (message, _memory) = shared.read_body(body, max, client).await?;
+    let answer = shared.mediator.receive(&message, client).await?;
     Ok(match answer {
         Answer::Accepted => (StatusCode::ACCEPTED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
         Answer::Reply(form, message) => {
@@ -136,36 +141,36 @@ async fn receive(
 }
 
 /// A part of memory, until it is dropped.
-struct Held {
-    _share: Share,
+struct MemoryPermit {
+    _address: AddressPermit,
     _memory: OwnedSemaphorePermit,
 }
 
 impl Shared {
     /// Reads a message. Memory is taken as its parts come, so that one that is announced and not
     /// sent holds none.
-    async fn read(
+    async fn read_body(
         &self,
         body: Body,
         max: usize,
-        asker: IpAddr,
-    ) -> Result<(Vec<u8>, Vec<Held>), Failure> {
+        client: IpAddr,
+    ) -> Result<(Vec<u8>, Vec<MemoryPermit>), XrpcError> {
         let (mut message, mut memory) = (Vec::new(), Vec::new());
         let mut parts = body.into_data_stream();
-        let deadline = Instant::now() + BODY_TIME;
-        let slow = |_| Failure::timeout();
+        let deadline = Instant::now() + BODY_TIMEOUT;
+        let slow = |_| XrpcError::timeout();
         while let Some(part) = timeout_at(deadline, parts.next()).await.map_err(slow)? {
             let part =
-                part.map_err(|_| Failure::invalid("the body ended before it was complete"))?;
+                part.map_err(|_| XrpcError::invalid("the body ended before it was complete"))?;
             if part.len() > max - message.len() {
-                pass_over(parts, max).await;
+                drain_body(parts, max).await;
                 return Err(too_large(max));
             }
-            let held = memory.len() * PART;
+            let held = memory.len() * CHUNK_BYTES;
             if message.len() + part.len() > held {
                 let missing = message.len() + part.len() - held;
-                for _ in 0..missing.div_ceil(PART) {
-                    memory.push(self.take_memory(asker).await?);
+                for _ in 0..missing.div_ceil(CHUNK_BYTES) {
+                    memory.push(self.acquire_memory(client).await?);
                 }
             }
             message.extend_from_slice(&part);
@@ -173,24 +178,26 @@ impl Shared {
         Ok((message, memory))
     }
 
-    async fn take_memory(&self, asker: IpAddr) -> Result<Held, Failure> {
-        let share = self.shares.take(asker);
-        let share = share.ok_or(Refused::RateLimited(MEMORY_WAIT))?;
+    async fn acquire_memory(&self, client: IpAddr) -> Result<MemoryPermit, XrpcError> {
+        let address = self
+            .per_address
+            .acquire(client)
+            .ok_or(Refused::RateLimited(MEMORY_RETRY_AFTER))?;
         let memory = Arc::clone(&self.memory).acquire_owned();
-        match tokio::time::timeout(MEMORY_WAIT, memory).await {
-            Ok(Ok(permit)) => Ok(Held {
-                _share: share,
+        match tokio::time::timeout(MEMORY_TIMEOUT, memory).await {
+            Ok(Ok(permit)) => Ok(MemoryPermit {
+                _address: address,
                 _memory: permit,
             }),
-            _ => Err(Refused::Busy(MEMORY_WAIT).into()),
+            _ => Err(Refused::Busy(MEMORY_RETRY_AFTER).into()),
         }
     }
 }
 
 /// Takes a little more of a body that is too long, and keeps none of it: a connection that is closed
 /// on who still writes loses the answer.
-async fn pass_over(mut parts: BodyDataStream, max: usize) {
-    let deadline = Instant::now() + PASS_OVER_TIME;
+async fn drain_body(mut parts: BodyDataStream, max: usize) {
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     let mut len = 0;
     while let Ok(Some(Ok(part))) = timeout_at(deadline, parts.next()).await {
         len += part.len();
@@ -200,8 +207,8 @@ async fn pass_over(mut parts: BodyDataStream, max: usize) {
     }
 }
 
-fn too_large(max: usize) -> Failure {
-    Failure::new(
+fn too_large(max: usize) -> XrpcError {
+    XrpcError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         "MessageTooLarge",
         format!("the message is longer than {max} bytes"),
@@ -210,7 +217,7 @@ fn too_large(max: usize) -> Failure {
 
 /// Whether the body may be an encrypted message. Clients in use send no type, or one that says
 /// nothing; whether it is one is seen when it is opened.
-fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
+fn check_type(headers: &HeaderMap) -> Result<(), XrpcError> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
     };
@@ -223,7 +230,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
         | "application/x-www-form-urlencoded"
         | "text/plain"
         | "" => Ok(()),
-        _ => Err(Failure::new(
+        _ => Err(XrpcError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",
             "only application/didcomm-encrypted+json is received here",
@@ -233,22 +240,22 @@ fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
 
 async fn open_socket(
     State(shared): State<Arc<Shared>>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     Extension(activity): Extension<Arc<Activity>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Failure> {
+) -> Result<Response, XrpcError> {
     let Ok(upgrade) = upgrade else {
-        let failure = Failure::new(
+        let error = XrpcError::new(
             StatusCode::UPGRADE_REQUIRED,
             "UpgradeRequired",
             "POST an encrypted DIDComm message here, or open a WebSocket",
         );
         // RFC 9110, section 15.5.22: it has to say to what.
-        return Ok(([(UPGRADE, "websocket")], failure).into_response());
+        return Ok(([(UPGRADE, "websocket")], error).into_response());
     };
-    shared.mediator.charge(asker)?;
-    let place = shared.sockets.enter(asker)?;
-    let session = shared.mediator.socket(asker);
+    shared.mediator.charge(client)?;
+    let permit = shared.sockets.acquire(client)?;
+    let session = shared.mediator.socket(client);
     let max = shared.mediator.settings().max_message;
     let sockets = shared.sockets.clone();
     Ok(upgrade
@@ -256,15 +263,15 @@ async fn open_socket(
         .max_frame_size(max)
         .on_upgrade(move |stream| async move {
             // Without it the bytes of the socket would be taken for the head of a request.
-            let _hold = activity.hold();
+            let _guard = activity.busy_guard();
             sockets
-                .run(socket::serve(stream, session, sockets.stop()))
+                .run(socket::serve(stream, session, sockets.stop_token()))
                 .await;
-            drop(place);
+            drop(permit);
         }))
 }
 
-impl From<Refused> for Failure {
+impl From<Refused> for XrpcError {
     fn from(refused: Refused) -> Self {
         let (status, error) = match refused {
             Refused::Unreadable(_) => (StatusCode::BAD_REQUEST, "NotUnpackable"),
@@ -275,10 +282,10 @@ impl From<Refused> for Failure {
             Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
             Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         };
-        let failure = Self::new(status, error, refused.to_string());
+        let error = Self::new(status, error, refused.to_string());
         match refused.retry_after() {
-            Some(wait) => failure.after(wait),
-            None => failure,
+            Some(wait) => error.after(wait),
+            None => error,
         }
     }
 }

@@ -12,16 +12,16 @@ use crate::directory::{Refusal, RefusalKind};
 use crate::resolve::AskError;
 use crate::store::StoreError;
 
-/// An error as the asker sees it. What only the operator may know is logged where it is made.
+/// An error as the client sees it. What only the operator may know is logged where it is made.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct XrpcError {
     status: StatusCode,
     error: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
 }
 
-impl Failure {
+impl XrpcError {
     pub(super) fn new(
         status: StatusCode,
         error: &'static str,
@@ -86,7 +86,7 @@ impl Failure {
     }
 }
 
-impl From<AskError> for Failure {
+impl From<AskError> for XrpcError {
     fn from(error: AskError) -> Self {
         match error {
             AskError::Refused(refusal) => refusal.into(),
@@ -108,14 +108,14 @@ impl From<AskError> for Failure {
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for XrpcError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed under a request");
         Self::unavailable()
     }
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for XrpcError {
     fn from(refusal: Refusal) -> Self {
         let (status, error) = match refusal.kind {
             RefusalKind::HandleNotFound => (StatusCode::BAD_REQUEST, "HandleNotFound"),
@@ -136,7 +136,7 @@ struct Body<'a> {
     message: &'a str,
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for XrpcError {
     fn into_response(self) -> Response {
         let body = Body {
             error: self.error,
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn shown(error: AskError) -> (u16, Option<String>, serde_json::Value) {
-        let response = Failure::from(error).into_response();
+        let response = XrpcError::from(error).into_response();
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         let retry = response.headers().get(RETRY_AFTER);
         let retry = retry.map(|value| value.to_str().unwrap().to_owned());

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::http::Uri;
 use url::form_urlencoded;
 
-use super::error::Failure;
+use super::error::XrpcError;
 use crate::syntax::{Actor, Did};
 
 /// Longest query in bytes: a DID of the greatest length with every character escaped, and
@@ -22,82 +22,82 @@ impl<'a> Params<'a> {
     }
 
     /// A handle or a DID.
-    pub(super) fn actor(&self) -> Result<Actor, Failure> {
+    pub(super) fn actor(&self) -> Result<Actor, XrpcError> {
         let hint = "a handle or a DID, as in ?actor=alice.example.com";
         let text = self.required("actor", hint)?;
         Actor::parse(&text).map_err(|why| invalid("actor", &why, hint))
     }
 
     /// An account's DID.
-    pub(super) fn did(&self) -> Result<Did, Failure> {
+    pub(super) fn did(&self) -> Result<Did, XrpcError> {
         let hint = "an account's DID, as in ?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz";
         let text = self.required("did", hint)?;
         Did::parse(&text).map_err(|why| invalid("did", &why, hint))
     }
 
     /// A switch; off when absent.
-    pub(super) fn switch(&self, name: &str) -> Result<bool, Failure> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, XrpcError> {
         match self.one(name)?.as_deref() {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(_) => Err(Failure::invalid(format!(
+            Some(_) => Err(XrpcError::invalid(format!(
                 "parameter {name} is neither true nor false"
             ))),
         }
     }
 
-    /// How many items a page holds at most, from 1 to `most`; `usual` when absent.
-    pub(super) fn limit(&self, most: usize, usual: usize) -> Result<usize, Failure> {
+    /// How many items a page holds at most, from 1 to `max`; `default` when absent.
+    pub(super) fn limit(&self, max: usize, default: usize) -> Result<usize, XrpcError> {
         let Some(text) = self.one("limit")? else {
-            return Ok(usual);
+            return Ok(default);
         };
-        let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
-        limit.ok_or_else(|| Failure::invalid(format!("parameter limit is not from 1 to {most}")))
+        let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+        limit.ok_or_else(|| XrpcError::invalid(format!("parameter limit is not from 1 to {max}")))
     }
 
     /// The place in a log where the page before ended.
-    pub(super) fn cursor(&self) -> Result<Option<i64>, Failure> {
+    pub(super) fn cursor(&self) -> Result<Option<i64>, XrpcError> {
         let Some(text) = self.one("cursor")? else {
             return Ok(None);
         };
         let place = text.parse().ok().filter(|place| *place > 0);
         place
             .map(Some)
-            .ok_or_else(|| Failure::invalid("parameter cursor is none that this server gave"))
+            .ok_or_else(|| XrpcError::invalid("parameter cursor is none that this server gave"))
     }
 
-    fn required(&self, name: &str, hint: &str) -> Result<Cow<'a, str>, Failure> {
+    fn required(&self, name: &str, hint: &str) -> Result<Cow<'a, str>, XrpcError> {
         self.one(name)?.ok_or_else(|| {
-            Failure::invalid(format!("parameter {name} is missing; it takes {hint}"))
+            XrpcError::invalid(format!("parameter {name} is missing; it takes {hint}"))
         })
     }
 
     /// A parameter that may be given once.
-    pub(super) fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, Failure> {
+    pub(super) fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, XrpcError> {
         let mut values =
             form_urlencoded::parse(self.0.as_bytes()).filter(|(found, _)| found == name);
         let value = values.next().map(|(_, value)| value);
         match values.next() {
             None => Ok(value),
-            Some(_) => Err(Failure::invalid(format!(
+            Some(_) => Err(XrpcError::invalid(format!(
                 "parameter {name} is given more than once; it takes one value"
             ))),
         }
     }
 }
 
-fn invalid(name: &str, why: &impl std::fmt::Display, hint: &str) -> Failure {
-    Failure::invalid(format!("parameter {name}: {why}; it takes {hint}"))
+fn invalid(name: &str, why: &impl std::fmt::Display, hint: &str) -> XrpcError {
+    XrpcError::invalid(format!("parameter {name}: {why}; it takes {hint}"))
 }
 
 /// Room for the longest name that answers are kept under by handle, and for most DIDs; the few
 /// longer ones take the long way.
-pub(super) type Name = [u8; 256];
+pub(super) type NameBuffer = [u8; 256];
 
 /// The name of an account in a query that asks for nothing but its answer, as the directory keeps
 /// it: unescaped, a handle in lower case. `None` is not an error: it means that the query needs a
 /// closer look. Allocates nothing.
-pub(super) fn plain_actor<'n>(query: &str, name: &'n mut Name) -> Option<&'n str> {
+pub(super) fn plain_actor<'n>(query: &str, name: &'n mut NameBuffer) -> Option<&'n str> {
     let value = match query.split_once('&') {
         None => query.strip_prefix("actor=")?,
         Some((actor, "proof=false")) => actor.strip_prefix("actor=")?,

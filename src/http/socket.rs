@@ -18,61 +18,67 @@ use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::GRACE;
-use super::shares::{Share, Shares};
+use super::SHUTDOWN_TIMEOUT;
+use super::per_address::{AddressPermit, PerAddressLimit};
 use crate::mediator::{MediatorSettings, Refused, SocketSession};
 
 /// How often a silent peer is asked whether it is still there. Proxies in between close what is
 /// silent for a minute.
-const PING: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A peer that has sent nothing for so long, not even pongs, is gone.
-const SILENCE: Duration = Duration::from_secs(65);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// A peer that does not take a frame for so long is gone.
-const WRITE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How soon a client that finds no free slot for a socket is told to come back.
+const RETRY_AFTER: Duration = Duration::from_secs(20);
 
 /// All open sockets.
 #[derive(Clone)]
 pub(super) struct Sockets {
     stop: CancellationToken,
     tracker: TaskTracker,
-    places: Arc<Semaphore>,
-    shares: Shares,
+    slots: Arc<Semaphore>,
+    per_address: PerAddressLimit,
 }
 
 /// A socket's place, until it is dropped.
-pub(super) struct Place {
-    _all: OwnedSemaphorePermit,
-    _share: Share,
+pub(super) struct SocketPermit {
+    _slot: OwnedSemaphorePermit,
+    _address: AddressPermit,
 }
 
 impl Sockets {
     pub(super) fn new(settings: &MediatorSettings) -> Self {
-        let places = settings.max_sockets.clamp(1, Semaphore::MAX_PERMITS);
+        let slots = settings.max_sockets.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             stop: CancellationToken::new(),
             tracker: TaskTracker::new(),
-            places: Arc::new(Semaphore::new(places)),
-            shares: Shares::new(settings.address_sockets),
+            slots: Arc::new(Semaphore::new(slots)),
+            per_address: PerAddressLimit::new(settings.address_sockets),
         }
     }
 
     /// A place for one more socket of this address.
-    pub(super) fn enter(&self, asker: IpAddr) -> Result<Place, Refused> {
-        let all = Arc::clone(&self.places);
-        let all = all.try_acquire_owned().map_err(|_| Refused::Busy(PING))?;
-        let share = self.shares.take(asker);
-        let share = share.ok_or(Refused::RateLimited(PING))?;
+    pub(super) fn acquire(&self, client: IpAddr) -> Result<SocketPermit, Refused> {
+        let slot = Arc::clone(&self.slots)
+            .try_acquire_owned()
+            .map_err(|_| Refused::Busy(RETRY_AFTER))?;
+        let address = self
+            .per_address
+            .acquire(client)
+            .ok_or(Refused::RateLimited(RETRY_AFTER))?;
         metrics::gauge!("atcomm_mediator_sockets").increment(1.0);
-        Ok(Place {
-            _all: all,
-            _share: share,
+        Ok(SocketPermit {
+            _slot: slot,
+            _address: address,
         })
     }
 
     /// Tells sockets to end.
-    pub(super) fn stop(&self) -> CancellationToken {
+    pub(super) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
@@ -82,10 +88,10 @@ impl Sockets {
     }
 
     /// Lets every socket end: each is told so, and has a while to take what is being written.
-    pub(super) async fn end(&self) {
+    pub(super) async fn shutdown(&self) {
         self.stop.cancel();
         self.tracker.close();
-        if tokio::time::timeout(GRACE, self.tracker.wait())
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.tracker.wait())
             .await
             .is_err()
         {
@@ -94,7 +100,7 @@ impl Sockets {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         metrics::gauge!("atcomm_mediator_sockets").decrement(1.0);
     }
@@ -108,15 +114,15 @@ pub(super) async fn serve(
 ) {
     let ended = tokio::select! {
         Err(ended) = converse(&mut stream, &mut session) => ended,
-        () = stop.cancelled() => Ended::Say(close_code::AWAY, "the service ends"),
+        () = stop.cancelled() => Ended::Close(close_code::AWAY, "the service ends"),
     };
-    if let Ended::Say(code, reason) = ended {
+    if let Ended::Close(code, reason) = ended {
         let frame = CloseFrame {
             code,
             reason: Utf8Bytes::from_static(reason),
         };
         // The peer may be gone already.
-        drop(tokio::time::timeout(WRITE, stream.send(Message::Close(Some(frame)))).await);
+        drop(tokio::time::timeout(WRITE_TIMEOUT, stream.send(Message::Close(Some(frame)))).await);
     }
 }
 
@@ -125,20 +131,20 @@ enum Ended {
     /// The peer has closed it or is gone.
     Gone,
     /// It is still to be told why.
-    Say(u16, &'static str),
+    Close(u16, &'static str),
 }
 
 async fn converse(
     stream: &mut WebSocket,
     session: &mut SocketSession,
 ) -> Result<Infallible, Ended> {
-    let mut pings = tokio::time::interval_at(Instant::now() + PING, PING);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
+    let mut ping_timer = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    ping_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last_frame_at = Instant::now();
     loop {
         let messages = tokio::select! {
             frame = stream.next() => {
-                heard = Instant::now();
+                last_frame_at = Instant::now();
                 match frame {
                     Some(Ok(Message::Text(text))) => session.receive(text.as_bytes()).await,
                     Some(Ok(Message::Binary(bytes))) => session.receive(&bytes).await,
@@ -149,9 +155,9 @@ async fn converse(
                 }
             }
             live = session.live() => live,
-            _ = pings.tick() => {
-                if heard.elapsed() > SILENCE {
-                    return Err(Ended::Say(close_code::NORMAL, "nothing was heard for too long"));
+            _ = ping_timer.tick() => {
+                if last_frame_at.elapsed() > SILENCE_TIMEOUT {
+                    return Err(Ended::Close(close_code::NORMAL, "nothing was heard for too long"));
                 }
                 write(stream, Message::Ping(Bytes::new())).await?;
                 // For what nobody rings for, such as mail whose time has come.
@@ -171,7 +177,7 @@ async fn converse(
 }
 
 async fn write(stream: &mut WebSocket, frame: Message) -> Result<(), Ended> {
-    match tokio::time::timeout(WRITE, stream.send(frame)).await {
+    match tokio::time::timeout(WRITE_TIMEOUT, stream.send(frame)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Ended::Gone),
     }
@@ -182,7 +188,7 @@ fn broken(error: &axum::Error) -> Ended {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {
         if matches!(cause.downcast_ref(), Some(WsError::Capacity(_))) {
-            return Ended::Say(close_code::SIZE, "the message is too long");
+            return Ended::Close(close_code::SIZE, "the message is too long");
         }
         source = cause.source();
     }

@@ -378,8 +378,8 @@ async fn a_defect_or_a_long_wait_ends_in_an_error() {
         timeout: Duration::from_millis(20),
         ..HttpSettings::default()
     };
-    let mut front = Front::new(settings, w.resolver.clone(), None);
-    front.set_router(
+    let mut app = App::new(settings, w.resolver.clone(), None);
+    app.set_router(
         Router::new()
             .route("/panic", get(async || panic!("on purpose") as &'static str))
             .route("/wait", get(std::future::pending::<&'static str>)),
@@ -389,7 +389,7 @@ async fn a_defect_or_a_long_wait_ends_in_an_error() {
         ("/wait", 503, "ServiceUnavailable"),
     ] {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let response = front.answer(request, Ipv4Addr::LOCALHOST.into()).await;
+        let response = app.answer(request, Ipv4Addr::LOCALHOST.into()).await;
         assert_eq!(response.status(), status);
         let body = axum::body::to_bytes(response.into_body(), 1000)
             .await
@@ -419,9 +419,9 @@ async fn an_address_that_is_taken_is_named() {
 #[tokio::test]
 async fn metrics_have_a_listener_of_their_own() {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let exposition = Exposition::bind(any, || "up 1\n".to_owned()).unwrap();
-    let (address, stop) = (exposition.local_addr(), CancellationToken::new());
-    let running = tokio::spawn(exposition.run(stop.clone()));
+    let metrics = MetricsServer::bind(any, || "up 1\n".to_owned()).unwrap();
+    let (address, stop) = (metrics.local_addr(), CancellationToken::new());
+    let running = tokio::spawn(metrics.run(stop.clone()));
     let answer = ask(address, "GET /metrics", &[], "").await;
     assert_eq!(answer.body, b"up 1\n");
     assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"));
@@ -437,8 +437,8 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
     let w = World::new().await;
     let ask = async |router: &Router, target: &str, address: [u8; 4]| {
         let mut request = Request::builder().uri(target).body(Body::empty()).unwrap();
-        let asker = asker::Asker(Ipv4Addr::from(address).into());
-        request.extensions_mut().insert(asker);
+        let client = client_address::ClientAddress(Ipv4Addr::from(address).into());
+        request.extensions_mut().insert(client);
         let response = router.clone().call(request).await.unwrap();
         (response.status().as_u16(), response.into_body())
     };
@@ -464,7 +464,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
     }
     let router = xrpc::router(w.resolver.clone(), None, 512);
     let mut held = Vec::new();
-    for _ in 0..large::OF_ONE_ADDRESS {
+    for _ in 0..response_budget::MAX_PER_ADDRESS {
         held.push(ask(&router, &targets[0], [192, 0, 2, 1]).await);
     }
     assert!(held.iter().all(|(status, _)| *status == 200));

@@ -20,13 +20,13 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::asker::Asker;
+use super::client_address::ClientAddress;
+use super::conditional;
 use super::didcomm;
-use super::error::Failure;
-use super::large::{Full, Large, Room};
+use super::error::XrpcError;
 use super::pages;
 use super::params::Params;
-use super::tag;
+use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
 use crate::directory::{MAX_CHANGES, Page, RefusalKind, Rendered};
 use crate::mediator::{ENDPOINT, Mediator};
 use crate::resolve::{AskError, Resolver};
@@ -45,9 +45,9 @@ const CAR: HeaderValue = HeaderValue::from_static("application/vnd.ipld.car");
 const MAX_BODY_LEN: usize = 4 * 1024;
 
 /// How soon to come back when all places for requests are taken.
-const COME_BACK: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Changes of a page of `getHistory` where the asker names no number.
+/// Changes of a page of `getHistory` where the client names no number.
 const DEFAULT_CHANGES: usize = 50;
 
 /// An XRPC method.
@@ -97,7 +97,7 @@ const HEALTH: Endpoint = endpoint!("GET", "_health", "");
 pub(super) const ENDPOINTS: [Endpoint; 5] =
     [RESOLVE_RECIPIENT, GET_PROOF, GET_HISTORY, REFRESH, HEALTH];
 
-/// What a path is called in metrics and logs: never anything that an asker made up.
+/// What a path is called in metrics and logs: never anything that a client made up.
 pub(super) fn label(path: &str) -> &'static str {
     ENDPOINTS
         .iter()
@@ -111,24 +111,24 @@ pub(super) fn label(path: &str) -> &'static str {
 struct Shared {
     resolver: Resolver,
     mediator: Option<Mediator>,
-    places: Semaphore,
-    large: Large,
+    slots: Semaphore,
+    large_responses: LargeResponseBudget,
 }
 
 impl Shared {
     /// A place for a request that may wait for the store or the network.
-    fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        self.places
+    fn acquire_slot(&self) -> Result<SemaphorePermit<'_>, XrpcError> {
+        self.slots
             .try_acquire()
-            .map_err(|_| Failure::overloaded(COME_BACK))
+            .map_err(|_| XrpcError::overloaded(RETRY_AFTER))
     }
 
     /// Room for an answer with a proof or a history.
-    fn room(&self, asker: IpAddr) -> Result<Room, Failure> {
-        self.large.enter(asker).map_err(|full| {
+    fn acquire_response(&self, client: IpAddr) -> Result<ResponsePermit, XrpcError> {
+        self.large_responses.acquire(client).map_err(|full| {
             let over = AskError::OverBudget {
-                own: full == Full::OfAddress,
-                retry_after: COME_BACK,
+                own: full == Exhausted::Address,
+                retry_after: RETRY_AFTER,
             };
             over.into()
         })
@@ -142,7 +142,7 @@ pub(super) fn router(
     max_requests: usize,
 ) -> Router {
     let index = pages::index(mediator.as_ref().map(Mediator::did));
-    let places = Semaphore::new(max_requests.clamp(1, Semaphore::MAX_PERMITS));
+    let slots = Semaphore::new(max_requests.clamp(1, Semaphore::MAX_PERMITS));
     Router::new()
         .route(RESOLVE_RECIPIENT.path, get(resolve_recipient))
         .route(GET_PROOF.path, get(get_proof))
@@ -159,73 +159,73 @@ pub(super) fn router(
         .with_state(Arc::new(Shared {
             resolver,
             mediator,
-            places,
-            large: Large::new(max_requests / 4),
+            slots,
+            large_responses: LargeResponseBudget::new(max_requests / 4),
         }))
 }
 
 async fn resolve_recipient(
     State(shared): State<Arc<Shared>>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, XrpcError> {
     let params = Params::of(&uri);
-    let (actor, with_proof) = (params.actor()?, params.switch("proof")?);
-    let _place = shared.enter()?;
+    let (actor, with_proof) = (params.actor()?, params.flag("proof")?);
+    let _slot = shared.acquire_slot()?;
     let resolver = &shared.resolver;
     if !with_proof {
-        let rendered = resolver.recipient(&actor, asker).await?;
+        let rendered = resolver.recipient(&actor, client).await?;
         return Ok(recipient(&rendered, &headers));
     }
-    let room = shared.room(asker)?;
-    let rendered = resolver.recipient_with_proof(&actor, asker).await?;
-    let body = room.hold(rendered.body.clone());
+    let permit = shared.acquire_response(client)?;
+    let rendered = resolver.recipient_with_proof(&actor, client).await?;
+    let body = permit.attach(rendered.body.clone());
     Ok(cacheable(&body, &rendered.etag, JSON, &headers))
 }
 
-/// A recipient view, or that the asker has it already.
+/// A recipient view, or that the client has it already.
 pub(super) fn recipient(rendered: &Rendered, asked: &HeaderMap) -> Response {
     cacheable(&rendered.body, &rendered.etag, JSON, asked)
 }
 
 async fn get_proof(
     State(shared): State<Arc<Shared>>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, XrpcError> {
     let did = Params::of(&uri).did()?;
-    let _place = shared.enter()?;
-    let room = shared.room(asker)?;
-    let car = room.hold(shared.resolver.proof(&did, asker).await?);
+    let _slot = shared.acquire_slot()?;
+    let permit = shared.acquire_response(client)?;
+    let car = permit.attach(shared.resolver.proof(&did, client).await?);
     let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&car)));
     Ok(cacheable(&car, &etag, CAR, &headers))
 }
 
 async fn get_history(
     State(shared): State<Arc<Shared>>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, XrpcError> {
     let params = Params::of(&uri);
     let did = params.did()?;
     let page = Page {
         before: params.cursor()?,
         limit: params.limit(MAX_CHANGES, DEFAULT_CHANGES)?,
-        with_proof: params.switch("proof")?,
+        with_proof: params.flag("proof")?,
         log: None,
     };
-    let _place = shared.enter()?;
-    let room = shared.room(asker)?;
-    let body = room.hold(shared.resolver.history(&did, page, asker).await?);
+    let _slot = shared.acquire_slot()?;
+    let permit = shared.acquire_response(client)?;
+    let body = permit.attach(shared.resolver.history(&did, page, client).await?);
     let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
     Ok(cacheable(&body, &etag, JSON, &headers))
 }
 
 fn cacheable(body: &Bytes, etag: &str, media_type: HeaderValue, asked: &HeaderMap) -> Response {
-    let known = tag::is_known(asked, etag);
+    let known = conditional::not_modified(asked, etag);
     let mut response = Response::new(if known {
         Body::empty()
     } else {
@@ -263,14 +263,14 @@ struct Refreshed<'a> {
 
 async fn refresh(
     State(shared): State<Arc<Shared>>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Failure> {
+) -> Result<Response, XrpcError> {
     let did = refresh_input(&headers, body)?;
-    let _place = shared.enter()?;
+    let _slot = shared.acquire_slot()?;
     let resolver = &shared.resolver;
-    let looked = resolver.refresh(&did, asker).await?;
+    let looked = resolver.refresh(&did, client).await?;
     let known = resolver
         .directory()
         .recipient(&Actor::Did(did.clone()))
@@ -287,13 +287,13 @@ async fn refresh(
     let recipient = match &served {
         Some(rendered) => Some(serde_json::from_slice(&rendered.body).map_err(|error| {
             tracing::error!(%error, "a rendered answer is no JSON");
-            Failure::internal()
+            XrpcError::internal()
         })?),
         None => None,
     };
     let reason = match &served {
         Some(_) => None,
-        None => broken_rule(resolver, &did).await?,
+        None => invalid_package_reason(resolver, &did).await?,
     };
     let answer = Refreshed {
         did: &did,
@@ -305,32 +305,39 @@ async fn refresh(
 }
 
 /// The account that a refresh is about.
-fn refresh_input(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Did, Failure> {
+fn refresh_input(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Did, XrpcError> {
     let body = body.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let message = format!("the body is longer than {MAX_BODY_LEN} bytes");
-            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
+            XrpcError::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
         } else {
-            Failure::invalid("the body did not arrive")
+            XrpcError::invalid("the body did not arrive")
         }
     })?;
     let Some(media_type) = headers.get(CONTENT_TYPE) else {
-        return Err(Failure::invalid(
+        return Err(XrpcError::invalid(
             "Content-Type is missing; it must be application/json",
         ));
     };
     let media_type = media_type.to_str().unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Failure::invalid("Content-Type must be application/json"));
+        return Err(XrpcError::invalid("Content-Type must be application/json"));
     }
-    let input: RefreshInput = serde_json::from_slice(&body)
-        .map_err(|why| Failure::invalid(format!("the body is not {{\"did\": \"...\"}}: {why}")))?;
-    Did::parse(&input.did).map_err(|why| Failure::invalid(format!("input did: {why}")))
+    let input: RefreshInput = serde_json::from_slice(&body).map_err(|why| {
+        XrpcError::invalid(format!("the body is not {{\"did\": \"...\"}}: {why}"))
+    })?;
+    Did::parse(&input.did).map_err(|why| XrpcError::invalid(format!("input did: {why}")))
 }
 
 /// The code of the rule that an account's package breaks, if it is one that is not valid.
-async fn broken_rule(resolver: &Resolver, did: &Did) -> Result<Option<String>, Failure> {
+async fn invalid_package_reason(
+    resolver: &Resolver,
+    did: &Did,
+) -> Result<Option<String>, XrpcError> {
     let did = did.clone();
     let entry = resolver
         .directory()
@@ -347,10 +354,10 @@ struct Health {
     version: &'static str,
 }
 
-async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
+async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, XrpcError> {
     let mail = shared.mediator.as_ref().is_none_or(Mediator::is_healthy);
     if !mail || !shared.resolver.directory().is_healthy() {
-        return Err(Failure::unavailable());
+        return Err(XrpcError::unavailable());
     }
     let health = Health {
         version: env!("CARGO_PKG_VERSION"),
@@ -359,9 +366,9 @@ async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> 
 }
 
 /// Paths that are none of ours, told apart as the reference server does.
-async fn unknown(uri: Uri) -> Failure {
+async fn unknown(uri: Uri) -> XrpcError {
     let Some(nsid) = uri.path().strip_prefix("/xrpc/") else {
-        return Failure::new(
+        return XrpcError::new(
             StatusCode::NOT_FOUND,
             "NotFound",
             "there is nothing here; see /",
@@ -369,9 +376,9 @@ async fn unknown(uri: Uri) -> Failure {
     };
     // The library's check is a regular expression over the whole text: bound it first.
     if nsid.len() > 317 || Nsid::new(nsid.to_owned()).is_err() {
-        return Failure::invalid("the path below /xrpc/ is not the name of a method");
+        return XrpcError::invalid("the path below /xrpc/ is not the name of a method");
     }
-    Failure::new(
+    XrpcError::new(
         StatusCode::NOT_IMPLEMENTED,
         "MethodNotImplemented",
         "this server does not have that method; see / for those it has",
@@ -379,7 +386,7 @@ async fn unknown(uri: Uri) -> Failure {
 }
 
 /// The router adds the `Allow` header.
-pub(super) async fn wrong_verb(method: Method, request: Request) -> Failure {
+pub(super) async fn wrong_verb(method: Method, request: Request) -> XrpcError {
     let path = request.uri().path();
     let verb = ENDPOINTS
         .iter()
@@ -389,13 +396,13 @@ pub(super) async fn wrong_verb(method: Method, request: Request) -> Failure {
             ENDPOINT => "POST, or GET for a WebSocket",
             _ => "GET",
         });
-    // A method name is an asker's text of any length: only usual ones are repeated.
+    // A method name is a client's text of any length: only usual ones are repeated.
     let method = if method.as_str().len() <= 10 {
         method.as_str()
     } else {
         "as sent"
     };
-    Failure::new(
+    XrpcError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "InvalidRequest",
         format!("incorrect HTTP method ({method}), expected {verb}"),

@@ -20,55 +20,55 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How often a connection is looked at that gives no work. Two of these are the longest time that
 /// a request head may take.
-const TICK: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Ticks without a request or a byte written after which a connection is closed: longer than the
 /// usual reverse proxy keeps its own end open, so that it never sends into a closing connection.
-const SILENT_TICKS: u32 = 12;
+const MAX_SILENT_CHECKS: u32 = 12;
 
 /// Longest request head in bytes. Ours take a few hundred.
-const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEAD_LEN: usize = 32 * 1024;
 
 /// Bytes read at a time. The server's buffer grows with what it gets at once, to hundreds of KiB for
 /// each connection that sends much; with this it stays small.
-const MAX_READ: usize = 16 * 1024;
+const MAX_READ_LEN: usize = 16 * 1024;
 
 /// Pause after an error that the next attempt would meet again, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener that admits a bounded number of connections.
-pub(super) struct Door {
+pub(super) struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
-    tick: Duration,
+    slots: Arc<Semaphore>,
+    check_interval: Duration,
 }
 
-impl Door {
+impl LimitedListener {
     pub(super) fn new(listener: TcpListener, max_connections: usize) -> Self {
-        let places = max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let slots = max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             listener,
-            places: Arc::new(Semaphore::new(places)),
-            tick: TICK,
+            slots: Arc::new(Semaphore::new(slots)),
+            check_interval: CHECK_INTERVAL,
         }
     }
 }
 
-impl Listener for Door {
+impl Listener for LimitedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         // The semaphore is never closed; without a permit the connection would just be uncounted.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     // Only speed is lost where this fails.
                     drop(stream.set_nodelay(true));
-                    return (Connection::new(stream, place, self.tick), peer);
+                    return (Connection::new(stream, permit, self.check_interval), peer);
                 }
-                Err(error) if is_the_peers(&error) => {}
+                Err(error) if is_of_peer(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections");
                     sleep(ACCEPT_PAUSE).await;
@@ -83,7 +83,7 @@ impl Listener for Door {
 }
 
 /// Whether an error of `accept` is about one connection that is gone already.
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_of_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -103,21 +103,21 @@ pub(super) struct Activity {
 
 impl Activity {
     /// A request head was read.
-    pub(super) fn begin(&self) {
+    pub(super) fn request_begun(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Keeps the connection alive, and its bytes from being taken for a head, until dropped.
-    pub(super) fn hold(self: &Arc<Self>) -> Hold {
+    pub(super) fn busy_guard(self: &Arc<Self>) -> BusyGuard {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Hold(Arc::clone(self))
+        BusyGuard(Arc::clone(self))
     }
 }
 
-/// See [`Activity::hold`].
-pub(super) struct Hold(Arc<Activity>);
+/// See [`Activity::busy_guard`].
+pub(super) struct BusyGuard(Arc<Activity>);
 
-impl Drop for Hold {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
@@ -169,30 +169,34 @@ pub(super) struct Connection {
     /// Whether it speaks HTTP/1; not known before its first bytes.
     http1: Option<bool>,
 
-    tick: Duration,
-    next_tick: Pin<Box<Sleep>>,
-    begun_at_tick: u64,
+    check_interval: Duration,
+    next_check: Pin<Box<Sleep>>,
+    begun_at_check: u64,
     wrote: bool,
-    silent: u32,
-    waiting: u32,
-    _place: Option<OwnedSemaphorePermit>,
+    silent_checks: u32,
+    overdue_checks: u32,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>, tick: Duration) -> Self {
+    fn new(
+        stream: TcpStream,
+        permit: Option<OwnedSemaphorePermit>,
+        check_interval: Duration,
+    ) -> Self {
         Self {
             stream,
             activity: Arc::default(),
             head: Head::default(),
             head_after: 0,
             http1: None,
-            tick,
-            next_tick: Box::pin(sleep(tick)),
-            begun_at_tick: 0,
+            check_interval,
+            next_check: Box::pin(sleep(check_interval)),
+            begun_at_check: 0,
             wrote: false,
-            silent: 0,
-            waiting: 0,
-            _place: place,
+            silent_checks: 0,
+            overdue_checks: 0,
+            _permit: permit,
         }
     }
 
@@ -205,36 +209,42 @@ impl Connection {
     }
 
     /// Lets time pass for a connection that has nothing to read or cannot write.
-    fn pass_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.next_tick.as_mut().poll(cx).is_ready() {
-            self.next_tick.as_mut().reset(Instant::now() + self.tick);
+    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.next_check.as_mut().poll(cx).is_ready() {
+            self.next_check
+                .as_mut()
+                .reset(Instant::now() + self.check_interval);
             let begun = self.activity.begun.load(Ordering::Relaxed);
-            let moved = begun != self.begun_at_tick || self.is_busy();
-            self.begun_at_tick = begun;
-            if std::mem::take(&mut self.wrote) || moved {
-                self.silent = 0;
-                self.waiting = 0;
+            let is_active = begun != self.begun_at_check || self.is_busy();
+            self.begun_at_check = begun;
+            if std::mem::take(&mut self.wrote) || is_active {
+                self.silent_checks = 0;
+                self.overdue_checks = 0;
                 continue;
             }
             // A new connection owes its first head; an old one the rest of what it has begun.
             let in_head = self.head_after == begun && self.head.len > 0;
-            let owes = begun == 0 || (in_head && self.http1 == Some(true));
-            self.waiting = if owes { self.waiting + 1 } else { 0 };
-            self.silent += 1;
-            if self.waiting == 2 || self.silent == SILENT_TICKS {
+            let is_head_due = begun == 0 || (in_head && self.http1 == Some(true));
+            self.overdue_checks = if is_head_due {
+                self.overdue_checks + 1
+            } else {
+                0
+            };
+            self.silent_checks += 1;
+            if self.overdue_checks == 2 || self.silent_checks == MAX_SILENT_CHECKS {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
         Ok(())
     }
 
-    fn wrote(
+    fn note_write(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_pending() {
-            self.pass_time(cx)?;
+            self.check_time(cx)?;
         } else {
             self.wrote = true;
         }
@@ -254,14 +264,14 @@ impl AsyncRead for Connection {
             this.head_after = begun;
             this.head = Head::default();
         }
-        if this.head.len > MAX_HEAD && this.http1 == Some(true) {
+        if this.head.len > MAX_HEAD_LEN && this.http1 == Some(true) {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        let room = buf.remaining().min(MAX_READ);
+        let room = buf.remaining().min(MAX_READ_LEN);
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
         if read.is_pending() {
-            this.pass_time(cx)?;
+            this.check_time(cx)?;
             return read;
         }
         let new = part.filled();
@@ -285,7 +295,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(cx, written)
+        this.note_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -295,7 +305,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(cx, written)
+        this.note_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -342,12 +352,12 @@ mod tests {
         }
 
         fn call(&mut self, request: Request) -> Self::Future {
-            self.0.begin();
-            let (hold, wait) = (self.0.hold(), self.1);
+            self.0.request_begun();
+            let (guard, wait) = (self.0.busy_guard(), self.1);
             Box::pin(async move {
                 sleep(wait).await;
                 let answer = Router::new().fallback(async || "ok").call(request).await;
-                drop(hold);
+                drop(guard);
                 answer
             })
         }
@@ -355,7 +365,7 @@ mod tests {
 
     struct Each(Duration);
 
-    impl Service<IncomingStream<'_, Door>> for Each {
+    impl Service<IncomingStream<'_, LimitedListener>> for Each {
         type Response = Slow;
         type Error = Infallible;
         type Future = Ready<Result<Slow, Infallible>>;
@@ -364,7 +374,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, stream: IncomingStream<'_, Door>) -> Self::Future {
+        fn call(&mut self, stream: IncomingStream<'_, LimitedListener>) -> Self::Future {
             ready(Ok(Slow(Arc::clone(stream.io().activity()), self.0)))
         }
     }
@@ -372,9 +382,9 @@ mod tests {
     async fn serve(max_connections: usize, wait: Duration) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut door = Door::new(listener, max_connections);
-        door.tick = SHORT;
-        tokio::spawn(async move { axum::serve(door, Each(wait)).await });
+        let mut listener = LimitedListener::new(listener, max_connections);
+        listener.check_interval = SHORT;
+        tokio::spawn(async move { axum::serve(listener, Each(wait)).await });
         address
     }
 
@@ -395,7 +405,7 @@ mod tests {
             stream.write_all(begun.as_bytes()).await.unwrap();
             let (answer, ticks) = until_closed(&mut stream).await;
             assert!(
-                answer.is_empty() && ticks < f64::from(SILENT_TICKS),
+                answer.is_empty() && ticks < f64::from(MAX_SILENT_CHECKS),
                 "{answer} {ticks}"
             );
         }
@@ -426,7 +436,7 @@ mod tests {
             .unwrap();
         let (answer, ticks) = until_closed(&mut stream).await;
         assert!(answer.ends_with("ok"), "{answer}");
-        assert!(ticks > f64::from(20 + SILENT_TICKS - 2), "{ticks}");
+        assert!(ticks > f64::from(20 + MAX_SILENT_CHECKS - 2), "{ticks}");
     }
 
     #[tokio::test]

@@ -95,25 +95,25 @@ impl fmt::Debug for Network {
 
 /// The address of whoever asks. A handler takes it from the request's extensions.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Asker(pub(super) IpAddr);
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
-impl Asker {
+impl ClientAddress {
     /// Goes back along `X-Forwarded-For` as long as trusted proxies vouch for the entry before
     /// them: everything further left anybody could have written.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Self {
-        let mut asker = peer.to_canonical();
+        let mut client = peer.to_canonical();
         let entries = headers.get_all("x-forwarded-for").iter().rev();
         let entries = entries.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
         for entry in entries {
-            if !trusted.iter().any(|network| network.contains(asker)) {
+            if !trusted.iter().any(|network| network.contains(client)) {
                 break;
             }
             let Some(address) = read_entry(entry.trim()) else {
                 break;
             };
-            asker = address;
+            client = address;
         }
-        Self(asker)
+        Self(client)
     }
 }
 
@@ -170,31 +170,31 @@ mod tests {
     #[test]
     fn only_what_trusted_proxies_wrote_is_believed() {
         let trusted = [network("127.0.0.0/8"), network("10.0.0.0/8")];
-        let asker = |peer: &str, lines: &[&'static str]| {
+        let client = |peer: &str, lines: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append("x-forwarded-for", HeaderValue::from_static(line));
             }
-            Asker::of(peer.parse().unwrap(), &headers, &trusted)
+            ClientAddress::of(peer.parse().unwrap(), &headers, &trusted)
                 .0
                 .to_string()
         };
-        assert_eq!(asker("127.0.0.1", &[]), "127.0.0.1");
-        assert_eq!(asker("127.0.0.1", &["203.0.113.5"]), "203.0.113.5");
-        assert_eq!(asker("198.51.100.1", &["203.0.113.5"]), "198.51.100.1");
+        assert_eq!(client("127.0.0.1", &[]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &["203.0.113.5"]), "203.0.113.5");
+        assert_eq!(client("198.51.100.1", &["203.0.113.5"]), "198.51.100.1");
         assert_eq!(
-            asker("127.0.0.1", &["6.6.6.6, 203.0.113.5, 10.0.0.2"]),
+            client("127.0.0.1", &["6.6.6.6, 203.0.113.5, 10.0.0.2"]),
             "203.0.113.5"
         );
         assert_eq!(
-            asker("127.0.0.1", &["6.6.6.6", "203.0.113.5,10.0.0.2"]),
+            client("127.0.0.1", &["6.6.6.6", "203.0.113.5,10.0.0.2"]),
             "203.0.113.5"
         );
-        assert_eq!(asker("127.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
-        assert_eq!(asker("127.0.0.1", &["203.0.113.5, unknown"]), "127.0.0.1");
-        assert_eq!(asker("127.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("127.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+        assert_eq!(client("127.0.0.1", &["203.0.113.5, unknown"]), "127.0.0.1");
+        assert_eq!(client("127.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
         assert_eq!(
-            asker("::ffff:127.0.0.1", &["203.0.113.5:99"]),
+            client("::ffff:127.0.0.1", &["203.0.113.5:99"]),
             "203.0.113.5"
         );
     }

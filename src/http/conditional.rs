@@ -3,8 +3,8 @@
 use axum::http::HeaderMap;
 use axum::http::header::IF_NONE_MATCH;
 
-/// Whether the asker already has what `etag` stands for: a list of tags, compared weakly, or `*`.
-pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+/// Whether the client already has what `etag` stands for: a list of tags, compared weakly, or `*`.
+pub(super) fn not_modified(headers: &HeaderMap, etag: &str) -> bool {
     let etag = opaque(etag);
     headers.get_all(IF_NONE_MATCH).iter().any(|list| {
         list.to_str().is_ok_and(|list| {
@@ -33,7 +33,7 @@ mod tests {
             for list in lists {
                 headers.append(IF_NONE_MATCH, HeaderValue::from_static(list));
             }
-            is_known(&headers, "\"abc\"")
+            not_modified(&headers, "\"abc\"")
         };
         for lists in [
             &["\"abc\""][..],

@@ -23,10 +23,10 @@ use metrics::{Counter, Histogram};
 use tower::Service;
 
 use super::HttpSettings;
-use super::asker::Asker;
+use super::client_address::ClientAddress;
+use super::connection::{Activity, LimitedListener};
 use super::didcomm;
-use super::door::{Activity, Door};
-use super::error::Failure;
+use super::error::XrpcError;
 use super::params::{MAX_QUERY_LEN, plain_actor};
 use super::socket::Sockets;
 use super::xrpc::{self, RESOLVE_RECIPIENT};
@@ -44,14 +44,14 @@ const PREFLIGHT: [(axum::http::HeaderName, &str); 3] = [
 ];
 
 /// Lets any page read any answer: everything here is public and nothing depends on cookies.
-pub(super) fn open_to_pages(headers: &mut HeaderMap) {
+pub(super) fn add_cors_headers(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     let exposed = HeaderValue::from_static("ETag, Retry-After");
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
 }
 
 /// What all connections share.
-pub(super) struct Front {
+pub(super) struct App {
     settings: HttpSettings,
     resolver: Resolver,
     router: Router,
@@ -61,7 +61,7 @@ pub(super) struct Front {
     seconds: Histogram,
 }
 
-impl Front {
+impl App {
     pub(super) fn new(
         settings: HttpSettings,
         resolver: Resolver,
@@ -99,7 +99,7 @@ impl Front {
         let name = plain_actor(request.uri().query()?, &mut name)?;
         let rendered = self.resolver.directory().ready(name)?;
         let mut response = xrpc::recipient(&rendered, request.headers());
-        open_to_pages(response.headers_mut());
+        add_cors_headers(response.headers_mut());
         if response.status() == StatusCode::OK {
             self.ready.increment(1);
         } else {
@@ -114,7 +114,7 @@ impl Front {
         let begun = Instant::now();
         let method = xrpc::label(request.uri().path());
         let mut response = self.route(request, peer).await;
-        open_to_pages(response.headers_mut());
+        add_cors_headers(response.headers_mut());
         let (status, took) = (response.status().as_u16(), begun.elapsed());
         let requests = metrics::counter!(
             "atcomm_http_requests_total", "method" => method, "status" => status.to_string(),
@@ -135,42 +135,42 @@ impl Front {
             .is_some_and(|query| query.len() > MAX_QUERY_LEN)
         {
             let message = format!("the query is longer than {MAX_QUERY_LEN} bytes");
-            return Failure::invalid(message).into_response();
+            return XrpcError::invalid(message).into_response();
         }
-        let asker = Asker::of(peer, request.headers(), &self.settings.trusted_proxies);
-        request.extensions_mut().insert(asker);
+        let client = ClientAddress::of(peer, request.headers(), &self.settings.trusted_proxies);
+        request.extensions_mut().insert(client);
         let answer = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
         match tokio::time::timeout(self.settings.timeout, answer).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
             // The panic hook has written where it was.
-            Ok(Err(_panic)) => Failure::internal().into_response(),
-            Err(_elapsed) => Failure::timeout().into_response(),
+            Ok(Err(_panic)) => XrpcError::internal().into_response(),
+            Err(_elapsed) => XrpcError::timeout().into_response(),
         }
     }
 }
 
 /// Gives each connection its service.
-pub(super) struct Entrance(Arc<Front>);
+pub(super) struct MakeConnectionService(Arc<App>);
 
-impl Entrance {
-    pub(super) fn new(front: Arc<Front>) -> Self {
-        Self(front)
+impl MakeConnectionService {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self(app)
     }
 }
 
-impl Service<IncomingStream<'_, Door>> for Entrance {
-    type Response = Visit;
+impl Service<IncomingStream<'_, LimitedListener>> for MakeConnectionService {
+    type Response = ConnectionService;
     type Error = Infallible;
-    type Future = Ready<Result<Visit, Infallible>>;
+    type Future = Ready<Result<ConnectionService, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, stream: IncomingStream<'_, Door>) -> Self::Future {
-        ready(Ok(Visit {
-            front: Arc::clone(&self.0),
+    fn call(&mut self, stream: IncomingStream<'_, LimitedListener>) -> Self::Future {
+        ready(Ok(ConnectionService {
+            app: Arc::clone(&self.0),
             activity: Arc::clone(stream.io().activity()),
             peer: stream.remote_addr().ip(),
         }))
@@ -179,13 +179,13 @@ impl Service<IncomingStream<'_, Door>> for Entrance {
 
 /// The service of one connection.
 #[derive(Clone)]
-pub(super) struct Visit {
-    front: Arc<Front>,
+pub(super) struct ConnectionService {
+    app: Arc<App>,
     activity: Arc<Activity>,
     peer: IpAddr,
 }
 
-impl Service<Request> for Visit {
+impl Service<Request> for ConnectionService {
     type Response = Response;
     type Error = Infallible;
     type Future = Either<
@@ -198,20 +198,20 @@ impl Service<Request> for Visit {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        self.activity.begin();
-        if let Some(response) = self.front.ready(&request) {
+        self.activity.request_begun();
+        if let Some(response) = self.app.ready(&request) {
             return Either::Left(ready(Ok(response)));
         }
-        let hold = self.activity.hold();
-        let Self { front, peer, .. } = self.clone();
+        let guard = self.activity.busy_guard();
+        let Self { app, peer, .. } = self.clone();
         if request.uri().path() == ENDPOINT {
             // For the socket that the connection may become.
             let activity = Arc::clone(&self.activity);
             request.extensions_mut().insert(activity);
         }
         Either::Right(Box::pin(async move {
-            let response = front.answer(request, peer).await;
-            drop(hold);
+            let response = app.answer(request, peer).await;
+            drop(guard);
             Ok(response)
         }))
     }

@@ -8,43 +8,43 @@ use crate::net::group_of;
 
 /// Counts what each address holds. An IPv6 address is its /64.
 #[derive(Clone)]
-pub(super) struct Shares {
+pub(super) struct PerAddressLimit {
     held: Arc<Mutex<HashMap<u128, usize>>>,
-    most: usize,
+    max: usize,
 }
 
 /// A part that is held until it is dropped.
-pub(super) struct Share {
+pub(super) struct AddressPermit {
     held: Arc<Mutex<HashMap<u128, usize>>>,
     group: u128,
 }
 
-impl Shares {
+impl PerAddressLimit {
     /// At most so many of one address, at least one.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             held: Arc::default(),
-            most: most.max(1),
+            max: max.max(1),
         }
     }
 
     /// One more for the address, if it may have that.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Share> {
+    pub(super) fn acquire(&self, address: IpAddr) -> Option<AddressPermit> {
         let group = group_of(address);
         let mut held = lock(&self.held);
         let own = held.entry(group).or_default();
-        if *own >= self.most {
+        if *own >= self.max {
             return None;
         }
         *own += 1;
-        Some(Share {
+        Some(AddressPermit {
             held: Arc::clone(&self.held),
             group,
         })
     }
 }
 
-impl Drop for Share {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut held = lock(&self.held);
         if let Some(own) = held.get_mut(&self.group) {
@@ -66,18 +66,18 @@ mod tests {
 
     #[test]
     fn an_address_holds_its_share_and_is_forgotten_without_one() {
-        let shares = Shares::new(2);
+        let limit = PerAddressLimit::new(2);
         let address = |s: &str| s.parse::<IpAddr>().unwrap();
-        let first = shares.take(address("192.0.2.1")).unwrap();
-        let second = shares.take(address("::ffff:192.0.2.1")).unwrap();
-        assert!(shares.take(address("192.0.2.1")).is_none());
-        assert!(shares.take(address("192.0.2.2")).is_some());
+        let first = limit.acquire(address("192.0.2.1")).unwrap();
+        let second = limit.acquire(address("::ffff:192.0.2.1")).unwrap();
+        assert!(limit.acquire(address("192.0.2.1")).is_none());
+        assert!(limit.acquire(address("192.0.2.2")).is_some());
         drop(first);
-        assert!(shares.take(address("192.0.2.1")).is_some());
+        assert!(limit.acquire(address("192.0.2.1")).is_some());
         drop(second);
-        assert!(lock(&shares.held).is_empty());
-        let _one = shares.take(address("2001:db8::1")).unwrap();
-        let _two = shares.take(address("2001:db8::2")).unwrap();
-        assert!(shares.take(address("2001:db8::3")).is_none());
+        assert!(lock(&limit.held).is_empty());
+        let _one = limit.acquire(address("2001:db8::1")).unwrap();
+        let _two = limit.acquire(address("2001:db8::2")).unwrap();
+        assert!(limit.acquire(address("2001:db8::3")).is_none());
     }
 }

@@ -9,19 +9,19 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpError, finish, listen};
+use super::{HttpError, listen, serve_until};
 
 /// Text format of Prometheus.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves `/metrics`, listening and not yet serving.
-pub struct Exposition {
+pub struct MetricsServer {
     listener: TcpListener,
     address: SocketAddr,
     router: Router,
 }
 
-impl Exposition {
+impl MetricsServer {
     /// Listens; `render` writes the metrics of the moment. Must be called inside a tokio runtime.
     pub fn bind(
         address: SocketAddr,
@@ -49,6 +49,6 @@ impl Exposition {
     pub async fn run(self, stop: CancellationToken) {
         let serving = axum::serve(self.listener, self.router)
             .with_graceful_shutdown(stop.clone().cancelled_owned());
-        finish(serving, stop).await;
+        serve_until(serving, stop).await;
     }
 }
