@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::Clock;
-use crate::net::{Net, NetError, Priority, Reach, Refusal, Request, Response};
+use crate::net::{Net, NetError, Priority, Refusal, Request, Response, Trust};
 use crate::syntax::{Did, Handle, MediatorDid, Origin, WebDid};
 
 mod allowance;
@@ -431,18 +431,18 @@ async fn fetch_document(
     did: &Did,
     priority: Priority,
 ) -> Result<DidDocument, IdentityError> {
-    let (url, reach) = match did.web() {
-        Some(web) => (account_web_url(&inner.net, &web)?, Reach::Learnt),
+    let (url, trust) = match did.web() {
+        Some(web) => (account_web_url(&inner.net, &web)?, Trust::Untrusted),
         None => (
             Url::parse(&format!("{}/{did}", inner.settings.plc_url)).ok(),
-            Reach::Operator,
+            Trust::Configured,
         ),
     };
     let url = url.ok_or(IdentityError::NotFound)?;
     let request = Request {
         priority,
         accept: Some("application/did+ld+json, application/json"),
-        ..Request::new(url, reach, MAX_DOCUMENT_LEN)
+        ..Request::new(url, trust, MAX_DOCUMENT_LEN)
     };
     let result = match inner.net.get(&request).await {
         Ok(answer) => read_answer(&answer, did),

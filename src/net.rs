@@ -1,9 +1,9 @@
 //! The only place that dials out: HTTP, WebSockets and DNS, guarded.
 //!
-//! Names learnt from the network ([`Reach::Learnt`]) are dialled only by `https`, on 443 or a port
+//! Names learnt from the network ([`Trust::Untrusted`]) are dialled only by `https`, on 443 or a port
 //! from 1024 up, and only at public unicast addresses. The address is checked where the connection
 //! takes it from, so a name that answers differently the second time gains nothing. Endpoints that
-//! the operator named ([`Reach::Operator`]) are exempt from scheme and address rules.
+//! the operator named ([`Trust::Configured`]) are exempt from scheme and address rules.
 //!
 //! Every answer has a size cap that counts decompressed bytes as they arrive, every request a time
 //! limit over all its parts, every host a rate, a number of places and a memory of the
@@ -38,7 +38,7 @@ mod tls;
 pub use askers::{AddressLimiter, group_of};
 pub use error::{DnsError, NetError, Refusal};
 pub use gate::Priority;
-pub use policy::Reach;
+pub use policy::Trust;
 pub use reader::{Received, StreamReader};
 pub use settings::NetSettings;
 pub use socket::{Wire, WsOptions};
@@ -78,7 +78,7 @@ pub struct Request {
     /// Where.
     pub url: Url,
     /// Who named the URL.
-    pub reach: Reach,
+    pub trust: Trust,
     /// Whose work it is; also that of its redirects.
     pub priority: Priority,
     /// Longest body in bytes after decompression.
@@ -98,10 +98,10 @@ pub struct Request {
 
 impl Request {
     /// A request of the given cap, in bytes; for the background; no redirects, the default time limit.
-    pub fn new(url: Url, reach: Reach, cap: usize) -> Self {
+    pub fn new(url: Url, trust: Trust, cap: usize) -> Self {
         Self {
             url,
-            reach,
+            trust,
             priority: Priority::default(),
             cap,
             accept: None,
@@ -179,12 +179,12 @@ impl Net {
         let mut http_tls = ws_tls.clone();
         ws_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         http_tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = |reach, idle: Idle| {
+        let client = |trust, idle: Idle| {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(http_tls.clone())
                 .dns_resolver(Arc::new(Filter {
                     names: names.clone(),
-                    reach,
+                    trust,
                 }))
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
@@ -202,8 +202,8 @@ impl Net {
         Ok(Self {
             inner: Arc::new(Inner {
                 gate: Gate::new(&settings, clock.clone()),
-                operator: client(Reach::Operator, IDLE_OPERATOR)?,
-                learnt: client(Reach::Learnt, IDLE_LEARNT)?,
+                operator: client(Trust::Configured, IDLE_OPERATOR)?,
+                learnt: client(Trust::Untrusted, IDLE_LEARNT)?,
                 names,
                 ws_tls: Arc::new(ws_tls),
                 user_agent,
@@ -290,16 +290,16 @@ impl Net {
             _ => 0,
         };
         let mut url = request.url.clone();
-        let mut reach = request.reach;
+        let mut trust = request.trust;
         let mut hops = 0;
         loop {
-            let host = policy::check(&url, reach, policy::HTTP, self.development())?;
+            let host = policy::check(&url, trust, policy::HTTP, self.development())?;
             let port = url.port_or_known_default().unwrap_or_default();
-            let key = HostKey::new(&host, port, reach);
+            let key = HostKey::new(&host, port, trust);
             let turn = self.inner.gate.enter(&key, request.priority).await?;
-            let client = match reach {
-                Reach::Operator => &self.inner.operator,
-                Reach::Learnt => &self.inner.learnt,
+            let client = match trust {
+                Trust::Configured => &self.inner.operator,
+                Trust::Untrusted => &self.inner.learnt,
             };
             let mut builder = client.request(method.clone(), url.clone());
             if hops == 0 {
@@ -327,7 +327,7 @@ impl Net {
                 }
                 hops += 1;
                 url = target;
-                reach = Reach::Learnt;
+                trust = Trust::Untrusted;
                 drop(turn);
                 continue;
             }
@@ -381,15 +381,15 @@ fn redirect_target(url: &Url, answer: &reqwest::Response) -> Option<Url> {
 /// The resolver of one client: what it refuses, the client cannot connect to.
 struct Filter {
     names: Names,
-    reach: Reach,
+    trust: Trust,
 }
 
 impl Resolve for Filter {
     fn resolve(&self, name: Name) -> Resolving {
         let names = self.names.clone();
-        let reach = self.reach;
+        let trust = self.trust;
         Box::pin(async move {
-            let addresses = names.addresses(name.as_str(), reach).await?;
+            let addresses = names.addresses(name.as_str(), trust).await?;
             let addresses: Addrs = Box::new(addresses.into_iter().map(|ip| (ip, 0).into()));
             Ok(addresses)
         })

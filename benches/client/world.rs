@@ -15,7 +15,7 @@ use atcomm::client::{
 use atcomm::clock::{Clock, Timestamp};
 use atcomm::config::{Config, Overrides};
 use atcomm::identity::{Freshness, Identity, MediatorDocument};
-use atcomm::net::{Net, Reach, Request};
+use atcomm::net::{Net, Request, Trust};
 use atcomm::server::Server;
 use atcomm::syntax::{Actor, Did, Handle, Origin};
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ impl World {
         let url = Url::parse(&format!("{}/account.create", self.text("/control"))).unwrap();
         let made = net
             .post(
-                &Request::new(url, Reach::Operator, 1 << 20),
+                &Request::new(url, Trust::Configured, 1 << 20),
                 "application/json",
                 json!({"name": name, "pds": pds}).to_string().into(),
             )

@@ -15,7 +15,7 @@ use url::Url;
 use super::evidence::Base64;
 use crate::clock::Timestamp;
 use crate::identity::MediatorDocument;
-use crate::net::{Net, NetError, Priority, Reach, Request, Response};
+use crate::net::{Net, NetError, Priority, Request, Response, Trust};
 use crate::plc::MAX_LOG_LEN;
 use crate::proof::MAX_PROOF_LEN;
 use crate::syntax::{Did, Origin, Rev};
@@ -172,7 +172,7 @@ pub struct Refreshed {
 pub struct DirectoryClient {
     net: Net,
     origin: Origin,
-    reach: Reach,
+    trust: Trust,
 }
 
 impl DirectoryClient {
@@ -181,7 +181,7 @@ impl DirectoryClient {
         Self {
             net,
             origin,
-            reach: Reach::Operator,
+            trust: Trust::Configured,
         }
     }
 
@@ -190,7 +190,7 @@ impl DirectoryClient {
         Self {
             net,
             origin,
-            reach: Reach::Learnt,
+            trust: Trust::Untrusted,
         }
     }
 
@@ -246,7 +246,7 @@ impl DirectoryClient {
             // A directory that asks us to wait has said so; closing it for others is not ours.
             priority: Priority::Asker,
             timeout: Some(PATIENCE),
-            ..Request::new(url, self.reach, cap)
+            ..Request::new(url, self.trust, cap)
         }
     }
 }

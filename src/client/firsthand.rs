@@ -10,7 +10,7 @@ use url::Url;
 use super::evidence::{EvidenceError, Keys, Shown};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{DidDocument, Freshness, Identity, IdentityError, PlcLogError};
-use crate::net::{Net, NetError, Priority, Reach, Request};
+use crate::net::{Net, NetError, Priority, Request, Trust};
 use crate::plc::VerifiedLog;
 use crate::proof::MAX_PROOF_LEN;
 use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
@@ -181,7 +181,7 @@ impl Firsthand {
             priority: Priority::Asker,
             accept: Some("application/vnd.ipld.car"),
             timeout: Some(PDS_PATIENCE),
-            ..Request::new(url, Reach::Learnt, MAX_PROOF_LEN)
+            ..Request::new(url, Trust::Untrusted, MAX_PROOF_LEN)
         };
         let answer = match self.net.get(&request).await {
             Ok(answer) => answer,

@@ -27,7 +27,7 @@ use crate::didcomm::protocol::pickup::{self, Status};
 use crate::didcomm::protocol::problem::{Code, Report};
 use crate::didcomm::protocol::trust_ping::{Ping, PingResponse};
 use crate::identity::{Freshness, Identity, MediatorDocument, MediatorState};
-use crate::net::{Net, NetError, Priority, Reach, Request, Response};
+use crate::net::{Net, NetError, Priority, Request, Response, Trust};
 use crate::syntax::{Did, MediatorDid};
 
 pub use live::Live;
@@ -381,7 +381,7 @@ impl MediatorClient {
             // is asked there.
             priority: Priority::Mail,
             timeout: Some(TIMEOUT),
-            ..Request::new(self.0.endpoint.clone(), Reach::Learnt, MAX_ANSWER)
+            ..Request::new(self.0.endpoint.clone(), Trust::Untrusted, MAX_ANSWER)
         };
         let answer = self.0.net.post(&request, MEDIA_TYPE, body).await?;
         match answer.status {

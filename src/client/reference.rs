@@ -8,7 +8,7 @@ use url::Url;
 
 use super::dm::StrongRef;
 use crate::identity::{Freshness, Identity};
-use crate::net::{Net, Priority, Reach, Request};
+use crate::net::{Net, Priority, Request, Trust};
 use crate::syntax::{Actor, Did};
 
 /// Longest record that is read for its hash, in bytes; the protocol has none above 1 MiB.
@@ -78,7 +78,7 @@ pub async fn look_up(
     let request = Request {
         priority: Priority::Asker,
         accept: Some("application/json"),
-        ..Request::new(url, Reach::Learnt, MAX_RECORD)
+        ..Request::new(url, Trust::Untrusted, MAX_RECORD)
     };
     let answer = net.get(&request).await;
     let answer = answer.map_err(|error| ReferenceError::Unreachable(error.to_string()))?;

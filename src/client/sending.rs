@@ -17,7 +17,7 @@ use super::route::RouteError;
 use super::sent::{AttemptState, Sent};
 use crate::clock::Clock;
 use crate::identity::{Freshness, Identity, MediatorDocument, MediatorState};
-use crate::net::{Net, Priority, Reach, Request};
+use crate::net::{Net, Priority, Request, Trust};
 use crate::syntax::MediatorDid;
 
 /// Time for a mediator to take a message.
@@ -231,7 +231,7 @@ pub(super) async fn post(net: &Net, parcel: Parcel) -> Result<(), MailError> {
     let request = Request {
         priority: Priority::Mail,
         timeout: Some(TIMEOUT),
-        ..Request::new(parcel.url, Reach::Learnt, MAX_REFUSAL)
+        ..Request::new(parcel.url, Trust::Untrusted, MAX_REFUSAL)
     };
     let answer = net.post(&request, MEDIA_TYPE, parcel.body.into()).await?;
     match answer.status.is_success() {

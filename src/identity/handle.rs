@@ -7,7 +7,7 @@ use std::pin::pin;
 use futures_util::future::{Either, select};
 use url::Url;
 
-use crate::net::{DnsError, Net, NetError, Priority, Reach, Request};
+use crate::net::{DnsError, Net, NetError, Priority, Request, Trust};
 use crate::syntax::{Did, Handle};
 
 /// Longest answer of the well-known page, in bytes: a DID of full length.
@@ -88,7 +88,7 @@ async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did,
         priority,
         accept: Some("text/plain"),
         redirects: MAX_REDIRECTS,
-        ..Request::new(url, Reach::Learnt, MAX_WELL_KNOWN_LEN)
+        ..Request::new(url, Trust::Untrusted, MAX_WELL_KNOWN_LEN)
     };
     match net.get(&request).await {
         Ok(answer) if answer.status == 200 => std::str::from_utf8(&answer.body)

@@ -9,7 +9,7 @@ use url::Url;
 use super::lookups::{Bytes, Found};
 use super::{IdentitySettings, web_url};
 use crate::clock::{Clock, Timestamp, serde::rfc3339_option};
-use crate::net::{Net, NetError, Priority, Reach, Request};
+use crate::net::{Net, NetError, Priority, Request, Trust};
 use crate::syntax::{MediatorDid, Origin, WebDid};
 
 mod document;
@@ -336,7 +336,7 @@ pub(super) async fn fetch_bytes(
     let request = Request {
         priority,
         accept: Some("application/did+ld+json, application/did+json, application/json"),
-        ..Request::new(url, Reach::Learnt, MAX_DOCUMENT_LEN)
+        ..Request::new(url, Trust::Untrusted, MAX_DOCUMENT_LEN)
     };
     let answer = net.get(&request).await.map_err(|e| match e {
         NetError::HostBusy { retry_after } => Failure::Busy(Busy { retry_after }),
@@ -389,7 +389,7 @@ async fn probe(
     let request = Request {
         priority,
         timeout: Some(PROBE_TIMEOUT),
-        ..Request::new(url, Reach::Learnt, PROBE_CAP)
+        ..Request::new(url, Trust::Untrusted, PROBE_CAP)
     };
     let answer = net.options(&request).await;
     document.checked_at = Some(clock.now());

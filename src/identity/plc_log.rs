@@ -13,7 +13,7 @@ use url::Url;
 use super::lookups::{Bytes, Found};
 use super::{IdentitySettings, Inner};
 use crate::clock::Timestamp;
-use crate::net::{NetError, Priority, Reach, Request};
+use crate::net::{NetError, Priority, Request, Trust};
 use crate::plc::{self, LogError, MAX_LOG_LEN, State, VerifiedLog};
 use crate::syntax::Did;
 
@@ -102,7 +102,7 @@ async fn ask(inner: &Inner, did: &Did, priority: Priority) -> Result<PlcLog, Plc
     let url = Url::parse(&url).map_err(|_| PlcLogError::NotFound)?;
     let request = Request {
         priority,
-        ..Request::new(url, Reach::Operator, MAX_LOG_LEN)
+        ..Request::new(url, Trust::Configured, MAX_LOG_LEN)
     };
     let asked_at = inner.clock.now();
     let answer = match inner.net.get(&request).await {

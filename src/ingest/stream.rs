@@ -9,7 +9,7 @@ use super::events::Sorter;
 use super::{Source, SourceKind, Walkable};
 use crate::clock::{Clock, Timestamp};
 use crate::directory::{Batch, Outcome};
-use crate::net::{NetError, Reach, Received, StreamReader, WsOptions};
+use crate::net::{NetError, Received, StreamReader, Trust, WsOptions};
 use crate::resolve::Resolver;
 use crate::store::SourceCursor;
 use crate::syntax::COLLECTION;
@@ -235,7 +235,7 @@ impl Reader {
         let connecting = self
             .resolver
             .net()
-            .read_stream(&url, Reach::Operator, &options);
+            .read_stream(&url, Trust::Configured, &options);
         let mut socket = tokio::select! {
             () = stop.cancelled() => return End::Stopped,
             socket = connecting => match socket {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Source, SourceKind, WalkProgress};
 use crate::clock::Clock;
 use crate::directory::{Batch, backoff};
-use crate::net::{NetError, Reach, Request};
+use crate::net::{NetError, Request, Trust};
 use crate::resolve::Resolver;
 use crate::store::{HintChange, Owed, StoreError, WalkRow};
 use crate::syntax::{COLLECTION, Did};
@@ -243,7 +243,7 @@ impl Walk {
                 query.append_pair("cursor", position);
             }
         }
-        let mut request = Request::new(url, Reach::Operator, MAX_PAGE_LEN);
+        let mut request = Request::new(url, Trust::Configured, MAX_PAGE_LEN);
         request.accept = Some("application/json");
         let response = self.resolver.net().get(&request).await?;
         match response.status.as_u16() {

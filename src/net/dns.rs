@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::address;
 use super::error::{DnsError, NetError, Refusal};
-use super::policy::{self, Reach};
+use super::policy::{self, Trust};
 
 /// Time for one question to one name server; it is asked once more.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -113,12 +113,12 @@ impl Names {
         Ok(records)
     }
 
-    /// The addresses of `host` that may be dialled for `reach`, never empty. Connections must use
+    /// The addresses of `host` that may be dialled for `trust`, never empty. Connections must use
     /// exactly these: looking the name up again could give others.
     pub(super) async fn addresses(
         &self,
         host: &str,
-        reach: Reach,
+        trust: Trust,
     ) -> Result<Vec<IpAddr>, NetError> {
         let host = host.trim_end_matches('.');
         let found = if policy::is_localhost(host) {
@@ -128,15 +128,15 @@ impl Names {
                 IpAddr::V6(Ipv6Addr::LOCALHOST),
             ]
         } else {
-            match reach {
-                Reach::Operator => system_lookup(host).await?,
-                Reach::Learnt => self.lookup(host).await?,
+            match trust {
+                Trust::Configured => system_lookup(host).await?,
+                Trust::Untrusted => self.lookup(host).await?,
             }
         };
         if found.is_empty() {
             return Err(NetError::NoSuchHost);
         }
-        if reach == Reach::Operator {
+        if trust == Trust::Configured {
             return Ok(found);
         }
         let allowed: Vec<IpAddr> = found

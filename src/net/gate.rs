@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::NetError;
-use super::policy::{self, Reach};
+use super::policy::{self, Trust};
 use super::settings::NetSettings;
 use crate::clock::{Clock, Timestamp};
 
@@ -40,7 +40,7 @@ pub enum Priority {
 /// The key of a host's limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct HostKey {
-    reach: Reach,
+    trust: Trust,
     name: String,
 }
 
@@ -48,13 +48,13 @@ impl HostKey {
     /// Learnt hosts share one entry per registrable domain, so that the shards of one operator are
     /// not asked at many times the rate. Names of this machine are told apart by port: each is a
     /// server of its own.
-    pub(super) fn new(host: &str, port: u16, reach: Reach) -> Self {
-        let name = if reach == Reach::Operator || policy::is_localhost(host) {
+    pub(super) fn new(host: &str, port: u16, trust: Trust) -> Self {
+        let name = if trust == Trust::Configured || policy::is_localhost(host) {
             format!("{host}:{port}")
         } else {
             psl::domain_str(host).unwrap_or(host).to_owned()
         };
-        Self { reach, name }
+        Self { trust, name }
     }
 }
 
@@ -125,9 +125,9 @@ impl Gate {
         }
         let turn = async {
             let host = places.acquire_owned().await.ok()?;
-            let learnt = match key.reach {
-                Reach::Learnt if priority == Priority::Mail => None,
-                Reach::Learnt => {
+            let learnt = match key.trust {
+                Trust::Untrusted if priority == Priority::Mail => None,
+                Trust::Untrusted => {
                     let class = match priority {
                         Priority::Asker => &self.askers,
                         Priority::Background | Priority::Mail => &self.background,
@@ -137,7 +137,7 @@ impl Gate {
                     let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
                     Some([class, all])
                 }
-                Reach::Operator => None,
+                Trust::Configured => None,
             };
             Some(Turn {
                 _host: host,
@@ -180,7 +180,7 @@ impl Gate {
                 retry_after: host.closed_until.since(now),
             });
         }
-        if key.reach == Reach::Operator || priority == Priority::Mail {
+        if key.trust == Trust::Configured || priority == Priority::Mail {
             return Ok((Arc::clone(&host.places), Duration::ZERO));
         }
         let earned = now.since(host.refilled).as_secs_f64() * self.rate;
@@ -210,9 +210,9 @@ impl Gate {
         }
         table.uses += 1;
         let used = table.uses;
-        let places = match key.reach {
-            Reach::Learnt => self.learnt_places,
-            Reach::Operator => self.operator_places,
+        let places = match key.trust {
+            Trust::Untrusted => self.learnt_places,
+            Trust::Configured => self.operator_places,
         };
         let host = table.hosts.entry(key.clone()).or_insert_with(|| Host {
             tokens: self.burst,
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn learnt(host: &str) -> HostKey {
-        HostKey::new(host, 443, Reach::Learnt)
+        HostKey::new(host, 443, Trust::Untrusted)
     }
 
     #[test]
@@ -269,12 +269,12 @@ mod tests {
         assert_eq!(learnt("alice.pds0.test"), learnt("bob.pds0.test"));
         assert_ne!(learnt("alice.co.uk"), learnt("bob.co.uk"));
         assert_ne!(
-            HostKey::new("localhost", 1, Reach::Learnt),
-            HostKey::new("localhost", 2, Reach::Learnt)
+            HostKey::new("localhost", 1, Trust::Untrusted),
+            HostKey::new("localhost", 2, Trust::Untrusted)
         );
         assert_ne!(
             learnt("plc.directory"),
-            HostKey::new("plc.directory", 443, Reach::Operator)
+            HostKey::new("plc.directory", 443, Trust::Configured)
         );
     }
 
@@ -310,7 +310,7 @@ mod tests {
             busy_wait: Duration::from_millis(10),
             ..NetSettings::default()
         });
-        let key = HostKey::new("pds", 3000, Reach::Operator);
+        let key = HostKey::new("pds", 3000, Trust::Configured);
         for _ in 0..100 {
             gate.enter(&key, Background).await.unwrap();
         }

@@ -6,11 +6,11 @@ use super::error::{NetError, Refusal};
 
 /// Who named the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reach {
+pub enum Trust {
     /// The operator, in the settings: any scheme, port and address.
-    Operator,
+    Configured,
     /// A document or a record from the network: anybody may have written it.
-    Learnt,
+    Untrusted,
 }
 
 /// Top-level domains that name nothing on the public network (RFC 6761 and relatives).
@@ -33,14 +33,14 @@ pub(super) const WEBSOCKET: (&str, &str) = ("wss", "ws");
 /// without a final dot.
 pub(super) fn check(
     url: &Url,
-    reach: Reach,
+    trust: Trust,
     (secure, plain): (&str, &str),
     development: bool,
 ) -> Result<String, NetError> {
     if url.scheme() != secure && url.scheme() != plain {
         return Err(NetError::Refused(Refusal::Scheme));
     }
-    if reach == Reach::Operator {
+    if trust == Trust::Configured {
         let host = url.host_str().ok_or(NetError::Refused(Refusal::HostName))?;
         return Ok(host.trim_end_matches('.').to_owned());
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn learnt(s: &str, development: bool) -> Result<String, NetError> {
-        check(&Url::parse(s).unwrap(), Reach::Learnt, HTTP, development)
+        check(&Url::parse(s).unwrap(), Trust::Untrusted, HTTP, development)
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn operator_endpoints_are_exempt_but_not_from_the_protocol() {
-        let check = |s: &str| check(&Url::parse(s).unwrap(), Reach::Operator, HTTP, false);
+        let check = |s: &str| check(&Url::parse(s).unwrap(), Trust::Configured, HTTP, false);
         assert_eq!(check("http://10.0.0.1:80/").unwrap(), "10.0.0.1");
         assert_eq!(check("http://pds:3000/").unwrap(), "pds");
         assert_eq!(check("http://[::1]:3000/").unwrap(), "[::1]");
@@ -177,7 +177,7 @@ mod tests {
             s in "(https|http|wss|ftp)://[a-zA-Z0-9.%@:\\[\\]xX_-]{1,30}(:[0-9]{1,5})?/?"
         ) {
             if let Ok(url) = Url::parse(&s)
-                && let Ok(host) = check(&url, Reach::Learnt, HTTP, false)
+                && let Ok(host) = check(&url, Trust::Untrusted, HTTP, false)
             {
                 prop_assert!(matches!(url.host(), Some(Host::Domain(_))));
                 prop_assert!(host.parse::<std::net::IpAddr>().is_err());

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::Net;
 use super::error::NetError;
-use super::policy::Reach;
+use super::policy::Trust;
 use super::socket::{Wire, WsOptions};
 
 /// Time that a good-bye may take.
@@ -39,10 +39,10 @@ impl Net {
     pub async fn read_stream(
         &self,
         url: &Url,
-        reach: Reach,
+        trust: Trust,
         options: &WsOptions,
     ) -> Result<StreamReader, NetError> {
-        let socket = self.connect_ws(url, reach, options).await?;
+        let socket = self.connect_ws(url, trust, options).await?;
         Ok(StreamReader {
             socket,
             max_frame: options.max_frame,

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::error::NetError;
 use super::gate::{HostKey, Priority};
-use super::policy::{self, Reach};
+use super::policy::{self, Trust};
 use super::{Net, retry};
 
 /// Addresses tried before the host counts as unreachable.
@@ -60,11 +60,11 @@ impl Net {
     pub async fn connect_ws(
         &self,
         url: &Url,
-        reach: Reach,
+        trust: Trust,
         options: &WsOptions,
     ) -> Result<WebSocketStream<Box<dyn Wire>>, NetError> {
         let result =
-            tokio::time::timeout(options.handshake_timeout, self.open(url, reach, options))
+            tokio::time::timeout(options.handshake_timeout, self.open(url, trust, options))
                 .await
                 .unwrap_or(Err(NetError::Timeout));
         super::count("ws", result.as_ref().err());
@@ -74,16 +74,16 @@ impl Net {
     async fn open(
         &self,
         url: &Url,
-        reach: Reach,
+        trust: Trust,
         options: &WsOptions,
     ) -> Result<WebSocketStream<Box<dyn Wire>>, NetError> {
-        let host = policy::check(url, reach, policy::WEBSOCKET, self.development())?;
+        let host = policy::check(url, trust, policy::WEBSOCKET, self.development())?;
         let port = url
             .port_or_known_default()
             .ok_or(NetError::Protocol("no port"))?;
-        let key = HostKey::new(&host, port, reach);
+        let key = HostKey::new(&host, port, trust);
         let _turn = self.inner.gate.enter(&key, Priority::Background).await?;
-        let tcp = self.dial(&host, port, reach).await?;
+        let tcp = self.dial(&host, port, trust).await?;
         let stream: Box<dyn Wire> = if url.scheme() == "wss" {
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
                 .map_err(|_| NetError::Tls("not a name that a certificate can hold".to_owned()))?;
@@ -133,8 +133,8 @@ impl Net {
         }
     }
 
-    async fn dial(&self, host: &str, port: u16, reach: Reach) -> Result<TcpStream, NetError> {
-        let addresses = self.inner.names.addresses(host, reach).await?;
+    async fn dial(&self, host: &str, port: u16, trust: Trust) -> Result<TcpStream, NetError> {
+        let addresses = self.inner.names.addresses(host, trust).await?;
         let mut last = NetError::Connect;
         for ip in addresses.into_iter().take(MAX_ATTEMPTS) {
             let connect = TcpStream::connect(SocketAddr::new(ip, port));

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use url::Url;
 
-use super::{Net, NetSettings, Reach, Request};
+use super::{Net, NetSettings, Request, Trust};
 use crate::clock::Clock;
 
 /// What the name server says of a name.
@@ -308,7 +308,7 @@ pub(crate) fn url(s: &str) -> Url {
 pub(crate) fn local(port: u16, path: &str) -> Request {
     Request::new(
         url(&format!("http://localhost:{port}{path}")),
-        Reach::Learnt,
+        Trust::Untrusted,
         65_536,
     )
 }

@@ -95,13 +95,13 @@ async fn inv6_loopback_needs_development_or_the_operator() {
         Refusal::Scheme
     );
     let named = Request {
-        reach: Reach::Operator,
+        trust: Trust::Configured,
         ..local(port, "/")
     };
     assert_eq!(&*public.get(&named).await.unwrap().body, b"hello");
     let literal = Request::new(
         url(&format!("http://127.0.0.1:{port}/")),
-        Reach::Operator,
+        Trust::Configured,
         10,
     );
     assert_eq!(public.get(&literal).await.unwrap().status, 200);
@@ -124,12 +124,12 @@ async fn inv6_names_that_lead_inside_are_refused() {
         "fd00::1",
     ] {
         dns.set_address("metadata.test", ip);
-        let request = Request::new(url("http://metadata.test/latest"), Reach::Learnt, 100);
+        let request = Request::new(url("http://metadata.test/latest"), Trust::Untrusted, 100);
         assert_eq!(refused(net.get(&request).await), Refusal::Address, "{ip}");
         let ws = net
             .connect_ws(
                 &url("ws://metadata.test/"),
-                Reach::Learnt,
+                Trust::Untrusted,
                 &WsOptions::default(),
             )
             .await;
@@ -140,7 +140,7 @@ async fn inv6_names_that_lead_inside_are_refused() {
         ..NetSettings::default()
     });
     dns.set_address("inside.example.com", "127.0.0.1");
-    let request = Request::new(url("https://inside.example.com/"), Reach::Learnt, 100);
+    let request = Request::new(url("https://inside.example.com/"), Trust::Untrusted, 100);
     assert_eq!(refused(public.get(&request).await), Refusal::Address);
 }
 
@@ -158,7 +158,7 @@ async fn inv6_rebinding_gains_nothing() {
     });
     let request = Request::new(
         url(&format!("http://rebind.test:{port}/")),
-        Reach::Learnt,
+        Trust::Untrusted,
         100,
     );
     assert_eq!(net.get(&request).await.unwrap().status, 200);
@@ -185,7 +185,7 @@ async fn names_that_do_not_exist_are_told_from_servers_that_fail() {
         ..development()
     });
     let ask = async |name: &str| {
-        let request = Request::new(url(&format!("http://{name}:9999/")), Reach::Learnt, 100);
+        let request = Request::new(url(&format!("http://{name}:9999/")), Trust::Untrusted, 100);
         net.get(&request).await.unwrap_err()
     };
     assert_eq!(ask("absent.test").await, NetError::NoSuchHost);
@@ -201,7 +201,7 @@ async fn names_that_do_not_exist_are_told_from_servers_that_fail() {
     drop(free);
     let request = Request::new(
         url(&format!("http://closed.test:{port}/")),
-        Reach::Learnt,
+        Trust::Untrusted,
         1,
     );
     assert_eq!(net.get(&request).await.unwrap_err(), NetError::Connect);
@@ -227,27 +227,27 @@ async fn redirects_are_off_counted_and_checked_again() {
         name_server: Some(dns.address),
         ..development()
     });
-    let ask = async |path: &str, reach: Reach, redirects: u8| {
+    let ask = async |path: &str, trust: Trust, redirects: u8| {
         let request = Request {
             redirects,
-            reach,
+            trust,
             ..local(port, path)
         };
         net.get(&request).await
     };
-    assert_eq!(ask("/once", Reach::Learnt, 0).await.unwrap().status, 302);
-    assert_eq!(ask("/once", Reach::Learnt, 1).await.unwrap().status, 200);
+    assert_eq!(ask("/once", Trust::Untrusted, 0).await.unwrap().status, 302);
+    assert_eq!(ask("/once", Trust::Untrusted, 1).await.unwrap().status, 200);
     assert!(matches!(
-        ask("/loop", Reach::Learnt, 3).await,
+        ask("/loop", Trust::Untrusted, 3).await,
         Err(NetError::Protocol(_))
     ));
-    for reach in [Reach::Learnt, Reach::Operator] {
+    for trust in [Trust::Untrusted, Trust::Configured] {
         for (path, refusal) in [
             ("/inside", Refusal::AddressLiteral),
             ("/named", Refusal::Address),
             ("/file", Refusal::Scheme),
         ] {
-            assert_eq!(refused(ask(path, reach, 3).await), refusal, "{path}");
+            assert_eq!(refused(ask(path, trust, 3).await), refusal, "{path}");
         }
     }
 }
@@ -376,10 +376,10 @@ async fn retry_after_closes_the_host_for_every_caller() {
     .await;
     let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
     let net = Net::bind(development(), clock.clone()).unwrap();
-    for reach in [Reach::Learnt, Reach::Operator] {
+    for trust in [Trust::Untrusted, Trust::Configured] {
         hits.store(0, Ordering::Relaxed);
         let request = Request {
-            reach,
+            trust,
             ..local(port, "/")
         };
         let answer = net.get(&request).await.unwrap();
@@ -409,32 +409,40 @@ async fn a_hanging_host_does_not_starve_others() {
         busy_wait: Duration::from_millis(50),
         ..development()
     });
-    let ask = |host: &str, port: u16, reach: Reach| {
-        let request = Request::new(url(&format!("http://{host}:{port}/")), reach, 100);
+    let ask = |host: &str, port: u16, trust: Trust| {
+        let request = Request::new(url(&format!("http://{host}:{port}/")), trust, 100);
         let net = net.clone();
         async move { net.get(&request).await }
     };
     let mut hanging = Vec::new();
     for _ in 0..10 {
-        hanging.push(tokio::spawn(ask("hang.test", hanging_port, Reach::Learnt)));
+        hanging.push(tokio::spawn(ask(
+            "hang.test",
+            hanging_port,
+            Trust::Untrusted,
+        )));
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let busy = hanging.iter().filter(|h| h.is_finished()).count();
     assert_eq!(busy, 8, "all but two places' worth were turned away");
-    let answer = ask("fine.test", fine, Reach::Learnt).await.unwrap();
+    let answer = ask("fine.test", fine, Trust::Untrusted).await.unwrap();
     assert_eq!(answer.status, 200);
     // Even with every learnt place taken the operator's endpoints are reached.
     dns.set_address("hang.test", "127.0.0.1");
     dns.set_address("hang2.test", "127.0.0.1");
     for _ in 0..2 {
-        hanging.push(tokio::spawn(ask("hang2.test", hanging_port, Reach::Learnt)));
+        hanging.push(tokio::spawn(ask(
+            "hang2.test",
+            hanging_port,
+            Trust::Untrusted,
+        )));
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(matches!(
-        ask("fine.test", fine, Reach::Learnt).await,
+        ask("fine.test", fine, Trust::Untrusted).await,
         Err(NetError::HostBusy { .. })
     ));
-    let answer = ask("localhost", fine, Reach::Operator).await.unwrap();
+    let answer = ask("localhost", fine, Trust::Configured).await.unwrap();
     assert_eq!(answer.status, 200);
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -452,7 +460,13 @@ async fn https_checks_authority_and_name() {
         ..development()
     };
     let net = bind(settings.clone());
-    let ask = |host: &str| Request::new(url(&format!("https://{host}:{port}/")), Reach::Learnt, 99);
+    let ask = |host: &str| {
+        Request::new(
+            url(&format!("https://{host}:{port}/")),
+            Trust::Untrusted,
+            99,
+        )
+    };
     assert_eq!(&*net.get(&ask("pds.test")).await.unwrap().body, b"hello");
     assert!(matches!(
         net.get(&ask("other.test")).await,

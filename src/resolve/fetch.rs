@@ -15,7 +15,7 @@ use crate::identity::{
     DidDocument, Freshness, HandleCheck, Identity, IdentityError, KeyBeforeMove, PlcLogError,
 };
 use crate::key::SigningKey;
-use crate::net::{NetError, Priority, Reach, Request};
+use crate::net::{NetError, Priority, Request, Trust};
 use crate::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
 use crate::store::AccountStatus;
 use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
@@ -461,11 +461,11 @@ impl Inner {
             why,
             retry_after,
         };
-        let (mut url, reach) = match self.routes.get(pds) {
-            Some(connect) => (connect.clone(), Reach::Operator),
+        let (mut url, trust) = match self.routes.get(pds) {
+            Some(connect) => (connect.clone(), Trust::Configured),
             None => {
                 let url = Url::parse(pds.as_str()).map_err(|e| unreachable(e.to_string(), None))?;
-                (url, Reach::Learnt)
+                (url, Trust::Untrusted)
             }
         };
         url.set_path("/xrpc/com.atproto.sync.getRecord");
@@ -473,7 +473,7 @@ impl Inner {
             .append_pair("did", did.as_str())
             .append_pair("collection", COLLECTION)
             .append_pair("rkey", RECORD_KEY);
-        let mut request = Request::new(url, reach, MAX_PROOF_LEN);
+        let mut request = Request::new(url, trust, MAX_PROOF_LEN);
         request.accept = Some("application/vnd.ipld.car");
         request.priority = priority;
         let response = match self.net.get(&request).await {

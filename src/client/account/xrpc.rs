@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::AccountError;
 use crate::client::Session;
-use crate::net::{Net, Priority, Reach, Request};
+use crate::net::{Net, Priority, Request, Trust};
 use crate::syntax::Origin;
 
 /// Longest answer, in bytes: a record with all that surrounds it, or a session with a DID document.
@@ -59,7 +59,7 @@ impl Xrpc {
         let request = Request {
             priority: Priority::Asker,
             headers,
-            ..Request::new(url, Reach::Learnt, MAX_ANSWER)
+            ..Request::new(url, Trust::Untrusted, MAX_ANSWER)
         };
         let answer = match parts.method {
             Method::GET => self.net.get(&request).await,

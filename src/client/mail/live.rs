@@ -11,7 +11,7 @@ use super::super::route;
 use super::{MAX_ANSWER, Mail, MailError, MediatorClient, mail, unexpected};
 use crate::didcomm::message::{Message, fresh_id};
 use crate::didcomm::protocol::pickup::{Reply, Request, Version};
-use crate::net::{NetError, Reach, Received, StreamReader, WsOptions};
+use crate::net::{NetError, Received, StreamReader, Trust, WsOptions};
 
 /// Time for the mediator to say that live mode is on.
 const START: Duration = Duration::from_secs(15);
@@ -49,7 +49,10 @@ impl MediatorClient {
             max_frame: MAX_ANSWER,
             ..WsOptions::default()
         };
-        let reader = self.0.net.read_stream(&endpoint, Reach::Learnt, &options);
+        let reader = self
+            .0
+            .net
+            .read_stream(&endpoint, Trust::Untrusted, &options);
         let mut live = Live {
             client: self.clone(),
             reader: reader.await?,

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::net::testing::bind;
-use crate::net::{NetError, NetSettings, Reach, Request};
+use crate::net::{NetError, NetSettings, Request, Trust};
 
 const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const K256: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
@@ -305,7 +305,7 @@ async fn fixtures_of_accounts() {
             && want.pds.is_none()
         {
             let url = url::Url::parse(address).unwrap();
-            let answer = public.get(&Request::new(url, Reach::Learnt, 1)).await;
+            let answer = public.get(&Request::new(url, Trust::Untrusted, 1)).await;
             assert!(
                 matches!(answer, Err(NetError::Refused(_))),
                 "{name}: {address}"

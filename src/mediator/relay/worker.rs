@@ -21,7 +21,7 @@ use crate::didcomm::envelope;
 use crate::didcomm::message::Message;
 use crate::didcomm::party::Party;
 use crate::didcomm::protocol::problem::Report;
-use crate::net::{NetError, Priority, Reach, Request, Response};
+use crate::net::{NetError, Priority, Request, Response, Trust};
 use crate::store::{MailTx, Outbound, Outcome, StoreError};
 use crate::syntax::MediatorDid;
 
@@ -285,7 +285,7 @@ impl Inner {
                 timeout: Some(TIMEOUT),
                 // Only the status counts.
                 body: false,
-                ..Request::new(url.clone(), Reach::Learnt, 0)
+                ..Request::new(url.clone(), Trust::Untrusted, 0)
             };
             let answer = self
                 .resolver

@@ -27,12 +27,12 @@ async fn messages_up_to_the_limit_arrive() {
     let net = bind(development());
     let at = url(&format!("ws://localhost:{port}/x?y=z"));
     let mut socket = net
-        .connect_ws(&at, Reach::Learnt, &options(1000))
+        .connect_ws(&at, Trust::Untrusted, &options(1000))
         .await
         .unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap().len(), 1000);
     let mut socket = net
-        .connect_ws(&at, Reach::Learnt, &options(999))
+        .connect_ws(&at, Trust::Untrusted, &options(999))
         .await
         .unwrap();
     assert!(matches!(
@@ -66,7 +66,7 @@ async fn wss_checks_authority_and_name() {
     });
     let open = async |host: &str| {
         let at = url(&format!("wss://{host}:{port}/"));
-        net.connect_ws(&at, Reach::Learnt, &options(1000)).await
+        net.connect_ws(&at, Trust::Untrusted, &options(1000)).await
     };
     let mut socket = open("relay.test").await.unwrap();
     let message = socket.next().await.unwrap().unwrap();
@@ -91,7 +91,7 @@ async fn refusals_of_the_upgrade_are_typed() {
     let net = bind(development());
     let open = async |path: &str| {
         let at = url(&format!("ws://localhost:{port}{path}"));
-        let opened = net.connect_ws(&at, Reach::Learnt, &options(1000)).await;
+        let opened = net.connect_ws(&at, Trust::Untrusted, &options(1000)).await;
         opened.err().unwrap()
     };
     assert_eq!(
@@ -117,7 +117,7 @@ async fn a_silent_peer_ends_at_the_handshake_limit() {
         handshake_timeout: Duration::from_millis(200),
         ..options(10)
     };
-    let opened = net.connect_ws(&at, Reach::Learnt, &options).await;
+    let opened = net.connect_ws(&at, Trust::Untrusted, &options).await;
     assert_eq!(opened.err(), Some(NetError::Timeout));
 }
 
@@ -131,7 +131,9 @@ async fn the_policy_holds_for_sockets() {
         ("wss://localhost/", Refusal::HostName),
         ("wss://relay.example.com:25/", Refusal::Port),
     ] {
-        let opened = net.connect_ws(&url(at), Reach::Learnt, &options(10)).await;
+        let opened = net
+            .connect_ws(&url(at), Trust::Untrusted, &options(10))
+            .await;
         assert_eq!(refused(opened), refusal, "{at}");
     }
 }
