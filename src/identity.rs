@@ -19,14 +19,14 @@ mod document;
 mod handle;
 mod lookups;
 mod mediator;
-mod moved;
+mod migration;
 mod plc_log;
 
-pub use document::{DidDocument, DocumentError, Lack, MAX_DOCUMENT_LEN};
+pub use document::{DidDocument, DocumentError, MAX_DOCUMENT_LEN, Unusable};
 pub use handle::HandleError;
 pub use lookups::Freshness;
 pub use mediator::{Busy, KeyAgreement, MediatorDocument, MediatorState, Service};
-pub use moved::KeyBeforeMove;
+pub use migration::PreMigrationKey;
 pub use plc_log::{PlcLog, PlcLogError};
 
 use allowance::Allowance;
@@ -129,7 +129,7 @@ pub enum HandleCheck {
     Inconclusive,
 }
 
-/// Looks identities up, for the background unless it is [`Identity::for_asker`]. Cloning is cheap,
+/// Looks identities up, for the background unless it is [`Identity::interactive`]. Cloning is cheap,
 /// and clones share all caches.
 #[derive(Clone)]
 pub struct Identity {
@@ -166,18 +166,18 @@ impl Identity {
         }
     }
 
-    /// The same for what askers cause: its look-ups take the askers' places ([`Priority::Asker`])
+    /// The same for what askers cause: its look-ups take the askers' places ([`Priority::Interactive`])
     /// and count against the setting `plc_rate`. Over it a document is served from memory or is
     /// [`IdentityError::Unreachable`] until the time that it names.
-    pub fn for_asker(&self) -> Self {
+    pub fn interactive(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
-            priority: Priority::Asker,
+            priority: Priority::Interactive,
         }
     }
 
     /// The DID document of an account. With [`Freshness::Cached`] it is at most a day old; with
-    /// [`Freshness::Fresh`] a failure is an error even where an older document is known. Must run
+    /// [`Freshness::Refresh`] a failure is an error even where an older document is known. Must run
     /// inside a tokio runtime.
     pub async fn resolve(
         &self,
@@ -186,14 +186,14 @@ impl Identity {
     ) -> Result<Arc<DidDocument>, IdentityError> {
         let documents = &self.inner.documents;
         // Not within the look-up, which the background may join and whose failure is remembered.
-        if self.priority == Priority::Asker
+        if self.priority == Priority::Interactive
             && did.web().is_none()
             && documents.would_start(did, freshness)
             && let Err(wait) = self.inner.plc.take()
         {
             let known = match freshness {
                 Freshness::Cached => documents.known(did),
-                Freshness::Fresh => None,
+                Freshness::Refresh => None,
             };
             return known.unwrap_or(Err(IdentityError::Unreachable {
                 retry_after: Some(wait),
@@ -226,7 +226,7 @@ impl Identity {
         freshness: Freshness,
     ) -> Result<Arc<PlcLog>, PlcLogError> {
         let logs = &self.inner.plc_logs;
-        if self.priority == Priority::Asker
+        if self.priority == Priority::Interactive
             && did.web().is_none()
             && logs.would_start(did, freshness)
             && let Err(wait) = self.inner.plc.take()
@@ -269,7 +269,7 @@ impl Identity {
     /// The DID that a handle names: one direction only, so a claim of the handle's owner. Always the
     /// work of an asker, since events and re-proofs begin with DIDs.
     pub async fn resolve_handle(&self, handle: &Handle) -> Result<Did, HandleError> {
-        self.look_up_handle(handle, Freshness::Cached, Priority::Asker)
+        self.look_up_handle(handle, Freshness::Cached, Priority::Interactive)
             .await
     }
 
@@ -280,7 +280,7 @@ impl Identity {
         };
         // A look-up that began before the event that brings us here may carry the old answer.
         self.inner.handles.purge(handle);
-        let found = self.look_up_handle(handle, Freshness::Fresh, self.priority);
+        let found = self.look_up_handle(handle, Freshness::Refresh, self.priority);
         match found.await {
             Ok(did) if did == document.did => HandleCheck::Verified(handle.clone()),
             Err(HandleError::Unreachable) => HandleCheck::Inconclusive,

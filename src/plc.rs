@@ -153,7 +153,7 @@ impl VerifiedLog {
     /// A repository that is moved keeps its last commit, signed by the key it had, until the
     /// account writes again. A key that was replaced without a move is not that: it may have been
     /// replaced because somebody else has it.
-    pub fn key_before_move(&self) -> Option<(&SigningKey, Timestamp)> {
+    pub fn pre_migration_key(&self) -> Option<(&SigningKey, Timestamp)> {
         let now = self.current()?;
         now.signing_key.as_ref()?;
         let (before, change) = self.states.windows(2).rev().find_map(|pair| match pair {

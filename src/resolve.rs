@@ -240,7 +240,7 @@ impl Resolver {
         self.charge(asker)?;
         let permit = self.permit()?;
         let cause = Cause {
-            identity: IdentityNeed::Anew,
+            identity: IdentityNeed::Refresh,
             ..Cause::new("request")
         };
         let look = self.look_and_settle(did, cause, Settle::Nothing, Some(permit));
@@ -481,7 +481,7 @@ impl Inner {
     /// Looks up one mediator and keeps what it says.
     async fn check_mediator(&self, did: &MediatorDid) -> Result<(), StoreError> {
         let known = self.directory.mediator(did).await?;
-        match self.identity.mediator(did, Freshness::Fresh, known).await {
+        match self.identity.mediator(did, Freshness::Refresh, known).await {
             Ok(document) => self.directory.put_mediator(did, &document).await,
             // Our own limits say nothing about the mediator.
             Err(busy) => {

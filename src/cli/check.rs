@@ -164,7 +164,7 @@ async fn about_account(
     findings: &mut Findings<'_>,
 ) -> Result<Option<DidDocument>, Complaint> {
     let account = &mailing.enrolment.account;
-    let identity = mailing.desk.identity.for_asker();
+    let identity = mailing.desk.identity.interactive();
     let (net, clock) = (&mailing.desk.net, &mailing.desk.clock);
     let document = match proven_document(net, &identity, clock, account).await {
         Ok(document) => document,
@@ -325,7 +325,7 @@ async fn about_mediator(
 ) -> Result<(), Complaint> {
     let (net, clock) = (&mailing.desk.net, &mailing.desk.clock);
     let identity = &mailing.desk.identity;
-    let client = MediatorClient::open(net, identity, clock, did, key, Freshness::Fresh).await;
+    let client = MediatorClient::open(net, identity, clock, did, key, Freshness::Refresh).await;
     let client = match client {
         Ok(client) => client,
         Err(error) => return findings.add("mediator", Some(did), Err(trouble(did, &error))),

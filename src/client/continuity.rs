@@ -179,7 +179,9 @@ pub(super) fn predecessor(package: &VerifiedPackage) -> Option<(String, Option<T
         return None;
     }
     // What the key of a host that the account has left has signed, that host may have made lately.
-    let given = word.created_at.filter(|_| !package.before_move());
+    let given = word
+        .created_at
+        .filter(|_| !package.signed_by_previous_host());
     let at = given.map(|at| {
         let made = package.created_at().unwrap_or(at);
         at.min(made).min(package.proven_at())

@@ -244,7 +244,7 @@ impl DirectoryClient {
         Request {
             accept: Some("application/json"),
             // A directory that asks us to wait has said so; closing it for others is not ours.
-            priority: Priority::Asker,
+            priority: Priority::Interactive,
             timeout: Some(PATIENCE),
             ..Request::new(url, self.trust, cap)
         }

@@ -179,7 +179,7 @@ pub struct VerifiedPackage {
     record: VerifiedRecord,
     package: KeyPackage,
     value: Value,
-    before_move: bool,
+    signed_by_previous_host: bool,
 }
 
 impl VerifiedPackage {
@@ -225,8 +225,8 @@ impl VerifiedPackage {
 
     /// Whether that key is the one of the PDS which the account left, and it has not written
     /// since.
-    pub fn before_move(&self) -> bool {
-        self.before_move
+    pub fn signed_by_previous_host(&self) -> bool {
+        self.signed_by_previous_host
     }
 
     /// When it was proven: the time of the revision, which the account's PDS signed.
@@ -261,7 +261,7 @@ pub(super) struct Keys {
     /// The present one.
     pub(super) current: SigningKey,
     /// The one of the PDS that it left, and when it did.
-    pub(super) before_move: Option<(SigningKey, Timestamp)>,
+    pub(super) pre_migration_key: Option<(SigningKey, Timestamp)>,
 }
 
 impl Keys {
@@ -271,7 +271,7 @@ impl Keys {
         let current = state.signing_key.clone();
         Ok(Self {
             current: current.ok_or(EvidenceError::NoSigningKey)?,
-            before_move: log.key_before_move().map(|(key, at)| (key.clone(), at)),
+            pre_migration_key: log.pre_migration_key().map(|(key, at)| (key.clone(), at)),
         })
     }
 
@@ -284,14 +284,14 @@ impl Keys {
     ) -> Result<Shown, EvidenceError> {
         let under = |key: &SigningKey| verify_car(car, Container::GetRecord, did, key, now);
         let mut verdict = under(&self.current);
-        let mut before_move = false;
+        let mut signed_by_previous_host = false;
         if verdict == Err(ProofError::Signature)
-            && let Some((key, until)) = &self.before_move
+            && let Some((key, until)) = &self.pre_migration_key
             && let Ok(proven) = under(key)
             && millis(proven.commitment().rev()) <= until.plus(MAX_FUTURE).millis()
         {
             verdict = Ok(proven);
-            before_move = true;
+            signed_by_previous_host = true;
         }
         match verdict.map_err(EvidenceError::Proof)? {
             Proven::Absent(absence) => Ok(Shown::Absent {
@@ -311,7 +311,7 @@ impl Keys {
                     record,
                     package,
                     value,
-                    before_move,
+                    signed_by_previous_host,
                 })))
             }
         }

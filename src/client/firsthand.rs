@@ -101,7 +101,7 @@ impl Firsthand {
             return self.whois_web(did).await;
         }
         self.identity.purge(did);
-        let log = self.identity.plc_log(did, Freshness::Fresh).await;
+        let log = self.identity.plc_log(did, Freshness::Refresh).await;
         let log = log.map_err(|error| match error {
             PlcLogError::NotFound => WhoisError::NoAccount,
             PlcLogError::Invalid(why) => WhoisError::Unproven(why.into()),
@@ -117,7 +117,7 @@ impl Firsthand {
         let document = DidDocument {
             did: did.clone(),
             claimed_handle: state.handle.clone(),
-            pds: state.pds.clone().ok_or(crate::identity::Lack::Missing),
+            pds: state.pds.clone().ok_or(crate::identity::Unusable::Missing),
             signing_key: Ok(keys.current.clone()),
         };
         Ok(Whois {
@@ -129,7 +129,7 @@ impl Firsthand {
 
     async fn whois_web(&self, did: &Did) -> Result<Whois, WhoisError> {
         self.identity.purge(did);
-        let document = self.identity.resolve(did, Freshness::Fresh).await;
+        let document = self.identity.resolve(did, Freshness::Refresh).await;
         let document = document.map_err(|error| match error {
             IdentityError::NotFound | IdentityError::Tombstoned => WhoisError::NoAccount,
             IdentityError::Unreachable { .. } => WhoisError::Unreachable(error.to_string()),
@@ -143,7 +143,7 @@ impl Firsthand {
             document: (*document).clone(),
             keys: Keys {
                 current,
-                before_move: None,
+                pre_migration_key: None,
             },
             log: None,
         })
@@ -178,7 +178,7 @@ impl Firsthand {
             .append_pair("collection", COLLECTION)
             .append_pair("rkey", RECORD_KEY);
         let request = Request {
-            priority: Priority::Asker,
+            priority: Priority::Interactive,
             accept: Some("application/vnd.ipld.car"),
             timeout: Some(PDS_PATIENCE),
             ..Request::new(url, Trust::Untrusted, MAX_PROOF_LEN)

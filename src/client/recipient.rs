@@ -374,7 +374,7 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
     }
     let keys = Keys {
         current: SigningKey::from_did_key(&pin.signing_key).ok()?,
-        before_move: None,
+        pre_migration_key: None,
     };
     let Ok(Shown::Package(package)) = keys.prove(&pin.account, view.car.as_ref()?, now) else {
         return None;
@@ -404,7 +404,7 @@ fn about(package: &VerifiedPackage, pin: Option<&Pin>, view: Option<&View>) -> V
     let signed_by = package.signing_key().did_key();
     let other_key = pin.is_some_and(|pin| pin.signing_key != signed_by);
     [
-        (package.before_move(), Warning::BeforeMove),
+        (package.signed_by_previous_host(), Warning::BeforeMove),
         (other_key, Warning::SigningKeyChanged),
         (view.is_some_and(|view| view.ambiguous), Warning::Ambiguous),
     ]

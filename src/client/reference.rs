@@ -76,7 +76,7 @@ pub async fn look_up(
         .append_pair("collection", &collection)
         .append_pair("rkey", &key);
     let request = Request {
-        priority: Priority::Asker,
+        priority: Priority::Interactive,
         accept: Some("application/json"),
         ..Request::new(url, Trust::Untrusted, MAX_RECORD)
     };

@@ -146,7 +146,7 @@ fn leads_to_proof(log: &VerifiedLog, entry: &Entry) -> bool {
         return false;
     }
     entry.proof_key == entry.identity_key
-        || log.key_before_move().map(|(key, _)| key) == entry.proof_key.as_ref()
+        || log.pre_migration_key().map(|(key, _)| key) == entry.proof_key.as_ref()
 }
 
 /// Why an entry is not shown as a recipient, if it is not.

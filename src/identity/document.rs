@@ -26,7 +26,7 @@ pub enum DocumentError {
 
 /// Why a document of the right DID lacks a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Lack {
+pub enum Unusable {
     /// No entry of that id.
     #[error("there is no such entry")]
     Missing,
@@ -59,9 +59,9 @@ pub struct DidDocument {
     /// The first valid `at://` name of `alsoKnownAs`: a claim until it is verified.
     pub claimed_handle: Option<Handle>,
     /// Service `#atproto_pds`.
-    pub pds: Result<Origin, Lack>,
+    pub pds: Result<Origin, Unusable>,
     /// Verification method `#atproto`.
-    pub signing_key: Result<SigningKey, Lack>,
+    pub signing_key: Result<SigningKey, Unusable>,
 }
 
 impl DidDocument {
@@ -119,53 +119,53 @@ fn the_entry<'d>(
     list: &str,
     did: &Did,
     fragment: &str,
-) -> Result<&'d Value, Lack> {
+) -> Result<&'d Value, Unusable> {
     let mut found = entries(document, list).filter(|entry| {
         let id = entry.get("id").and_then(Value::as_str).unwrap_or_default();
         id.strip_prefix(did.as_str()).unwrap_or(id) == fragment
     });
     match (found.next(), found.next()) {
-        (None, _) => Err(Lack::Missing),
+        (None, _) => Err(Unusable::Missing),
         (Some(entry), None) => Ok(entry),
-        (Some(_), Some(_)) => Err(Lack::Ambiguous),
+        (Some(_), Some(_)) => Err(Unusable::Ambiguous),
     }
 }
 
-fn pds(document: &Value, did: &Did) -> Result<Origin, Lack> {
+fn pds(document: &Value, did: &Did) -> Result<Origin, Unusable> {
     let service = the_entry(document, "service", did, "#atproto_pds")?;
     if !is_of_type(service, "AtprotoPersonalDataServer") {
-        return Err(Lack::WrongType);
+        return Err(Unusable::WrongType);
     }
     let endpoint = service.get("serviceEndpoint").and_then(Value::as_str);
-    let endpoint = endpoint.ok_or(Lack::NoValue)?;
+    let endpoint = endpoint.ok_or(Unusable::NoValue)?;
     // Browsers' rules for addresses repair white space and backslashes: other readers of the
     // document would see another host, or none.
     if !endpoint.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
-        return Err(Lack::Spelling);
+        return Err(Unusable::Spelling);
     }
     Ok(Origin::parse(endpoint)?)
 }
 
-fn signing_key(document: &Value, did: &Did) -> Result<SigningKey, Lack> {
+fn signing_key(document: &Value, did: &Did) -> Result<SigningKey, Unusable> {
     let method = the_entry(document, "verificationMethod", did, "#atproto")?;
     let text = method.get("publicKeyMultibase").and_then(Value::as_str);
     let legacy = |curve| {
-        let text = text.ok_or(Lack::NoValue)?;
+        let text = text.ok_or(Unusable::NoValue)?;
         // Some writers put a Multikey under the old type's name. The two never look alike: with
         // its multicodec a key has 35 bytes, without it 33 or 65.
         match SigningKey::from_legacy(curve, text) {
             Ok(key) => Ok(key),
             Err(e) => match SigningKey::from_multikey(text) {
                 Ok(key) if key.curve() == curve => Ok(key),
-                _ => Err(Lack::Key(e)),
+                _ => Err(Unusable::Key(e)),
             },
         }
     };
     match method.get("type").and_then(Value::as_str) {
-        Some("Multikey") => Ok(SigningKey::from_multikey(text.ok_or(Lack::NoValue)?)?),
+        Some("Multikey") => Ok(SigningKey::from_multikey(text.ok_or(Unusable::NoValue)?)?),
         Some("EcdsaSecp256k1VerificationKey2019") => legacy(Curve::K256),
         Some("EcdsaSecp256r1VerificationKey2019") => legacy(Curve::P256),
-        _ => Err(Lack::WrongType),
+        _ => Err(Unusable::WrongType),
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Freshness {
     Cached,
     /// A new answer. A look-up under way is joined: purge first to exclude an answer that was
     /// asked for before.
-    Fresh,
+    Refresh,
 }
 
 /// An answer with its limits of age.
@@ -151,7 +151,7 @@ where
         let is_fresh = |entry: &Entry<V>| now < entry.fresh_until;
         let flights = self.inner.lock();
         let known = self.inner.usable(key, now).filter(is_fresh);
-        !flights.by_key.contains_key(key) && (freshness == Freshness::Fresh || known.is_none())
+        !flights.by_key.contains_key(key) && (freshness == Freshness::Refresh || known.is_none())
     }
 
     /// Answers from what is known, or by `fetch`, which is handed the answer known so far. The

@@ -136,7 +136,7 @@ async fn documents_come_from_the_directory_and_stay() {
     assert_eq!(plc.asked(), 1);
     plc.set(ALICE, 200, document(ALICE, "renamed.test"));
     let fresh = identity
-        .resolve(&did(ALICE), Freshness::Fresh)
+        .resolve(&did(ALICE), Freshness::Refresh)
         .await
         .unwrap();
     assert_ne!(fresh, found);
@@ -155,7 +155,7 @@ async fn concurrent_look_ups_are_one_request() {
     let askers: Vec<_> = (0..100)
         .map(|_| {
             let identity = identity.clone();
-            tokio::spawn(async move { identity.resolve(&did(ALICE), Freshness::Fresh).await })
+            tokio::spawn(async move { identity.resolve(&did(ALICE), Freshness::Refresh).await })
         })
         .collect();
     for asker in askers {
@@ -267,7 +267,7 @@ async fn an_older_document_outlives_a_directory_that_is_down() {
     }
     assert!(
         identity
-            .resolve(&did(ALICE), Freshness::Fresh)
+            .resolve(&did(ALICE), Freshness::Refresh)
             .await
             .is_err()
     );

@@ -28,7 +28,7 @@ const NO_PLACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Priority {
     /// Somebody waits for it, and chose the host.
-    Asker,
+    Interactive,
     /// Events, walks, re-proofs.
     #[default]
     Background,
@@ -129,7 +129,7 @@ impl Gate {
                 Trust::Untrusted if priority == Priority::Mail => None,
                 Trust::Untrusted => {
                     let class = match priority {
-                        Priority::Asker => &self.askers,
+                        Priority::Interactive => &self.askers,
                         Priority::Background | Priority::Mail => &self.background,
                     };
                     // The class first: a place of all must not be held while waiting for it.
@@ -248,7 +248,7 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use super::Priority::{Asker, Background};
+    use super::Priority::{Background, Interactive};
     use super::*;
 
     fn gate(settings: NetSettings) -> (Gate, Clock) {
@@ -361,7 +361,7 @@ mod tests {
             busy_wait: Duration::from_millis(10),
             ..NetSettings::default()
         });
-        for (first, second) in [(Asker, Background), (Background, Asker)] {
+        for (first, second) in [(Interactive, Background), (Background, Interactive)] {
             let enter = async |i: u32, priority| {
                 let host = learnt(&format!("host{i}.com"));
                 gate.enter(&host, priority).await

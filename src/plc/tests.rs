@@ -283,7 +283,7 @@ fn a_tombstone_is_the_end() {
     assert_eq!(read.current(), None);
     assert_eq!(read.tombstoned_at(), Some(at(30)));
     assert_eq!(read.states().len(), 3);
-    assert_eq!(read.key_before_move(), None);
+    assert_eq!(read.pre_migration_key(), None);
     // Nothing follows it.
     let mut after = dead.clone();
     after.push(
@@ -471,7 +471,7 @@ mod moves {
     use super::*;
 
     /// A log of states, each by its key and PDS, a minute apart.
-    fn key_before_move(states: &[(u8, &str)]) -> Option<(SigningKey, Timestamp)> {
+    fn pre_migration_key(states: &[(u8, &str)]) -> Option<(SigningKey, Timestamp)> {
         let owner = p256(1);
         let mut log = TestLog::default();
         let mut last: Option<Value> = None;
@@ -482,31 +482,31 @@ mod moves {
             last = Some(next);
         }
         let read = verified(&log);
-        read.key_before_move().map(|(key, at)| (key.clone(), at))
+        read.pre_migration_key().map(|(key, at)| (key.clone(), at))
     }
 
     #[test]
     fn a_move_that_replaced_the_key_names_the_key_before() {
         let found = Some((k256(2).public(), at(1)));
-        assert_eq!(key_before_move(&[(2, A), (3, B)]), found);
+        assert_eq!(pre_migration_key(&[(2, A), (3, B)]), found);
         // Later operations that change neither are passed over.
-        assert_eq!(key_before_move(&[(2, A), (3, B), (3, B)]), found);
+        assert_eq!(pre_migration_key(&[(2, A), (3, B), (3, B)]), found);
         assert_eq!(
-            key_before_move(&[(2, A), (2, A), (3, B)]),
+            pre_migration_key(&[(2, A), (2, A), (3, B)]),
             Some((k256(2).public(), at(2)))
         );
     }
 
     #[test]
     fn a_key_replaced_in_place_is_gone_for_good() {
-        assert_eq!(key_before_move(&[(2, A)]), None);
-        assert_eq!(key_before_move(&[(2, A), (3, A)]), None);
+        assert_eq!(pre_migration_key(&[(2, A)]), None);
+        assert_eq!(pre_migration_key(&[(2, A), (3, A)]), None);
         // Also when it was replaced again after a move, or before one.
-        assert_eq!(key_before_move(&[(2, A), (3, B), (4, B)]), None);
-        assert_eq!(key_before_move(&[(2, A), (3, A), (3, B)]), None);
+        assert_eq!(pre_migration_key(&[(2, A), (3, B), (4, B)]), None);
+        assert_eq!(pre_migration_key(&[(2, A), (3, A), (3, B)]), None);
         // A move on from where the key came with it is another one.
         assert_eq!(
-            key_before_move(&[(2, A), (3, B), (3, "https://c.example.com")]),
+            pre_migration_key(&[(2, A), (3, B), (3, "https://c.example.com")]),
             None
         );
     }

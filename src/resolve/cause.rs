@@ -29,9 +29,9 @@ pub enum IdentityNeed {
     /// As the cache has it.
     Cached,
     /// Looked up now; as the cache has it where that fails.
-    Renewed,
+    RefreshOrCached,
     /// Looked up now or not at all: it may just have changed.
-    Anew,
+    Refresh,
 }
 
 impl Cause {
@@ -48,7 +48,7 @@ impl Cause {
     /// Whose places in the limits of what dials out the look takes.
     pub fn priority(&self) -> Priority {
         match self.source {
-            "request" => Priority::Asker,
+            "request" => Priority::Interactive,
             _ => Priority::Background,
         }
     }

@@ -12,7 +12,7 @@ use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, Refusal, RefusalKind, Settle,
 };
 use crate::identity::{
-    DidDocument, Freshness, HandleCheck, Identity, IdentityError, KeyBeforeMove, PlcLogError,
+    DidDocument, Freshness, HandleCheck, Identity, IdentityError, PlcLogError, PreMigrationKey,
 };
 use crate::key::SigningKey;
 use crate::net::{NetError, Priority, Request, Trust};
@@ -51,7 +51,7 @@ struct XrpcError {
 pub(super) struct ShownMove {
     key: SigningKey,
     pds: Origin,
-    before: Option<KeyBeforeMove>,
+    before: Option<PreMigrationKey>,
 }
 
 /// A finding, with what an asker is told when the directory keeps no entry.
@@ -199,16 +199,18 @@ impl Inner {
         let identity = self.identity_for(cause);
         match cause.identity {
             IdentityNeed::Cached => identity.resolve(did, Freshness::Cached).await,
-            IdentityNeed::Renewed => match identity.resolve(did, Freshness::Fresh).await {
-                Err(IdentityError::Unreachable { .. }) => {
-                    identity.resolve(did, Freshness::Cached).await
+            IdentityNeed::RefreshOrCached => {
+                match identity.resolve(did, Freshness::Refresh).await {
+                    Err(IdentityError::Unreachable { .. }) => {
+                        identity.resolve(did, Freshness::Cached).await
+                    }
+                    answer => answer,
                 }
-                answer => answer,
-            },
-            IdentityNeed::Anew => {
+            }
+            IdentityNeed::Refresh => {
                 // A look-up that began before this look may carry the old answer.
                 identity.purge(did);
-                identity.resolve(did, Freshness::Fresh).await
+                identity.resolve(did, Freshness::Refresh).await
             }
         }
     }
@@ -216,7 +218,7 @@ impl Inner {
     /// Identities, under the limits of whoever causes the look.
     fn identity_for(&self, cause: &Cause) -> Identity {
         match cause.priority() {
-            Priority::Asker => self.identity.for_asker(),
+            Priority::Interactive => self.identity.interactive(),
             Priority::Background | Priority::Mail => self.identity.clone(),
         }
     }
@@ -266,7 +268,7 @@ impl Inner {
             )
         };
         if !doubtful(&found)
-            || cause.identity == IdentityNeed::Anew
+            || cause.identity == IdentityNeed::Refresh
             || self.doubted.contains_key(did)
         {
             return (Some(document), found);
@@ -275,7 +277,7 @@ impl Inner {
         let identity = self.identity_for(cause);
         // The log is kept: one that does not end where the new document is, is asked for again.
         identity.purge_document(did);
-        match identity.resolve(did, Freshness::Fresh).await {
+        match identity.resolve(did, Freshness::Refresh).await {
             Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
                 let found = self.fetch_and_prove(did, &fresh, cause).await;
                 (Some(fresh), found)
@@ -346,7 +348,9 @@ impl Inner {
                 let now = self.clock.now();
                 let mut verdict = verify(&car, Container::GetRecord, did, key, now);
                 if verdict == Err(ProofError::Signature)
-                    && let Some(proven) = self.prove_before_move(&car, document, cause).await?
+                    && let Some(proven) = self
+                        .prove_with_pre_migration_key(&car, document, cause)
+                        .await?
                 {
                     verdict = Ok(proven);
                 }
@@ -376,13 +380,13 @@ impl Inner {
 
     /// The proof under the key of the PDS that the account left, if it has not written since: the
     /// commit must not be younger than the move.
-    async fn prove_before_move(
+    async fn prove_with_pre_migration_key(
         &self,
         car: &[u8],
         document: &DidDocument,
         cause: &Cause,
     ) -> Result<Option<Proven>, LookError> {
-        let Some(before) = self.key_before_move(document, cause).await? else {
+        let Some(before) = self.pre_migration_key(document, cause).await? else {
             return Ok(None);
         };
         let now = self.clock.now();
@@ -397,11 +401,11 @@ impl Inner {
     /// The key before the account's move. What a log showed is kept for [`DOUBT`], so that an
     /// account whose proofs are always bad does not make its log, which may be large, be asked for
     /// by every look.
-    async fn key_before_move(
+    async fn pre_migration_key(
         &self,
         document: &DidDocument,
         cause: &Cause,
-    ) -> Result<Option<KeyBeforeMove>, LookError> {
+    ) -> Result<Option<PreMigrationKey>, LookError> {
         let (key, pds) = (&document.signing_key, &document.pds);
         let (Ok(key), Ok(pds)) = (key.as_ref(), pds.as_ref()) else {
             return Ok(None);
@@ -413,7 +417,7 @@ impl Inner {
             return Ok(shown.before.clone());
         }
         let identity = self.identity_for(cause);
-        let before = match identity.key_before_move(document).await {
+        let before = match identity.pre_migration_key(document).await {
             Ok(before) => before,
             Err(PlcLogError::Unreachable {
                 retry_after: Some(retry_after),

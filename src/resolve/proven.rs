@@ -92,7 +92,7 @@ impl Resolver {
         };
         Ok(match self.inner.directory.fit(&log).await? {
             LogFit::Fits => Some(log),
-            LogFit::Outdated => self.ask_for_log(did, Freshness::Fresh, asker).await,
+            LogFit::Outdated => self.ask_for_log(did, Freshness::Refresh, asker).await,
             LogFit::Differs => None,
         })
     }
@@ -106,7 +106,7 @@ impl Resolver {
         asker: IpAddr,
     ) -> Option<Arc<PlcLog>> {
         self.charge(asker).ok()?;
-        let identity = self.inner.identity.for_asker();
+        let identity = self.inner.identity.interactive();
         let log = identity.plc_log(did, freshness);
         tokio::time::timeout(LOG_PATIENCE, log).await.ok()?.ok()
     }

@@ -189,7 +189,7 @@ impl Resolver {
             Task::Owed(row) => (cause_of(row), Some(row)),
             Task::Due(_) => {
                 let cause = Cause {
-                    identity: IdentityNeed::Renewed,
+                    identity: IdentityNeed::RefreshOrCached,
                     ..Cause::new("recheck")
                 };
                 (cause, None)
@@ -310,8 +310,8 @@ fn cause_of(row: &PendingRow) -> Cause {
         None
     };
     let identity = match event {
-        "sync" | "identity" | "account" => IdentityNeed::Anew,
-        _ if source == "listing" => IdentityNeed::Renewed,
+        "sync" | "identity" | "account" => IdentityNeed::Refresh,
+        _ if source == "listing" => IdentityNeed::RefreshOrCached,
         _ => IdentityNeed::Cached,
     };
     Cause {

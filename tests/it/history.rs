@@ -175,7 +175,7 @@ in_both_shapes! {
         let view = service.with_log(&alice.did);
         let log = log_of(&alice.did, &view["proof"]["plcLog"]);
         assert!(log.states().len() > log_of(&alice.did, &before["proof"]["plcLog"]).states().len());
-        let (key, _) = log.key_before_move().expect("a key before the move");
+        let (key, _) = log.pre_migration_key().expect("a key before the move");
         assert_eq!(view["verification"]["signingKey"], key.did_key());
         assert_eq!(record_of(&alice.did, &view, key), text(&view, "/keyPackage/cid"));
         let put = alice.put(json!({"label": "moved"}));

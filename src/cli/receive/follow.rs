@@ -124,7 +124,7 @@ async fn connection(
     output: &Mutex<Output<'_>>,
     told: &mut Option<MailError>,
 ) -> Result<(), Left> {
-    let client = mailbox.open(mailing, Freshness::Fresh).await?;
+    let client = mailbox.open(mailing, Freshness::Refresh).await?;
     let live = match client.live().await {
         Ok(live) => Some(live),
         Err(error) if error.is_transient() => return Err(error.into()),

@@ -73,7 +73,7 @@ pub(super) fn run(
         rev: package.rev().to_string(),
         signing_key: package.signing_key().did_key(),
         operations: shown.log.states().len(),
-        before_move: package.before_move(),
+        before_move: package.signed_by_previous_host(),
         cannot_show: CANNOT_SHOW,
     };
     show(json, stdout, &view, |out| {

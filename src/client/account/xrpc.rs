@@ -57,7 +57,7 @@ impl Xrpc {
             headers.insert(name.clone(), value);
         }
         let request = Request {
-            priority: Priority::Asker,
+            priority: Priority::Interactive,
             headers,
             ..Request::new(url, Trust::Untrusted, MAX_ANSWER)
         };

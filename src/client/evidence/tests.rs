@@ -27,7 +27,7 @@ fn a_file_shows_the_package_to_anybody() {
         shown.package.created_at(),
         Timestamp::parse_rfc3339("2026-06-14T00:00:00Z")
     );
-    assert!(!shown.package.before_move());
+    assert!(!shown.package.signed_by_previous_host());
     assert_eq!(shown.log.states().len(), 1);
     let value: Value = serde_json::from_slice(&file).unwrap();
     assert_eq!(value["atcomm"], "evidence/1");
@@ -139,7 +139,7 @@ fn the_key_of_a_host_that_was_left_counts_until_the_account_writes_again() {
     let mut evidence = alice.evidence();
     evidence.car = car.clone();
     let shown = verify(&evidence, NOW).unwrap();
-    assert!(shown.package.before_move());
+    assert!(shown.package.signed_by_previous_host());
     assert_eq!(shown.package.signing_key(), &k256(7).public());
     // A commit by that key from after the move is somebody else's.
     let mut early = TestAccount::new(7);

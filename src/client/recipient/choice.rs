@@ -111,7 +111,7 @@ fn by_replaced(did: &Did, car: &[u8], whois: &Whois, now: Timestamp) -> bool {
     keys.into_iter().rev().take(8).any(|current| {
         let keys = Keys {
             current,
-            before_move: None,
+            pre_migration_key: None,
         };
         matches!(keys.prove(did, car, now), Ok(Shown::Package(_)))
     })
@@ -150,7 +150,7 @@ fn beside(
     let same_order = |key| package.signing_key() == key;
     // A host that the account has left still has the key that signed there, and signs whatever it
     // likes in whatever revision: of that, only what the present host shows as well counts.
-    let by_old_host = package.before_move();
+    let by_old_host = package.signed_by_previous_host();
     let mut unconfirmed = None;
     let package = match word {
         Word::Proven(Shown::Package(own)) => {
@@ -161,7 +161,7 @@ fn beside(
                     true => *own,
                     false => package,
                 }
-            } else if by_old_host || (newer && !own.before_move()) {
+            } else if by_old_host || (newer && !own.signed_by_previous_host()) {
                 warnings.push(Warning::DirectoryOutdated);
                 *own
             } else {

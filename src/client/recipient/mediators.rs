@@ -41,7 +41,7 @@ impl Recipients {
                 return MediatorDocument::unchecked(did.clone());
             }
             let freshness = match self.thorough {
-                true => Freshness::Fresh,
+                true => Freshness::Refresh,
                 false => Freshness::Cached,
             };
             match self.own.identity().mediator(did, freshness, None).await {

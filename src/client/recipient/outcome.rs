@@ -326,7 +326,7 @@ impl Resolved {
     /// left proves anything but the key that is known already.
     pub(super) fn needs_confirmation(&self) -> bool {
         let is_known = self.change == KeyChange::Same;
-        self.change == KeyChange::First || (self.package.before_move() && !is_known)
+        self.change == KeyChange::First || (self.package.signed_by_previous_host() && !is_known)
     }
 
     /// What is to be remembered once the user has accepted what changed.

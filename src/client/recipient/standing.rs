@@ -177,7 +177,7 @@ impl Recipients {
         };
         let keys = Keys {
             current,
-            before_move: None,
+            pre_migration_key: None,
         };
         let mut packages = self.superseded(&resolved.account, &keys).await;
         packages.push(resolved.package.clone());
@@ -214,7 +214,10 @@ pub(super) fn shown_until(packages: &[VerifiedPackage]) -> Vec<Previous> {
         let known = found.entry(peer).or_insert(at);
         *known = at.max(*known);
     };
-    for package in packages.iter().filter(|package| !package.before_move()) {
+    for package in packages
+        .iter()
+        .filter(|package| !package.signed_by_previous_host())
+    {
         until(package.peer().to_owned(), package.proven_at());
         if let Some((old, Some(at))) = predecessor(package) {
             until(old, at);

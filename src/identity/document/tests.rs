@@ -43,7 +43,7 @@ fn parse(mut document: Value) -> DidDocument {
     DidDocument::parse(document.to_string().as_bytes(), &did).unwrap()
 }
 
-fn with_method(method: Value) -> Result<String, Lack> {
+fn with_method(method: Value) -> Result<String, Unusable> {
     let document = parse(json!({"verificationMethod": [method]}));
     document.signing_key.map(|key| key.multikey())
 }
@@ -103,15 +103,15 @@ fn every_shape_of_key() {
         ("Multikey", "z".repeat(10_000)),
     ] {
         let found = with_method(method("#atproto", kind, &text));
-        assert!(matches!(found, Err(Lack::Key(_))), "{kind} {found:?}");
+        assert!(matches!(found, Err(Unusable::Key(_))), "{kind} {found:?}");
     }
     assert_eq!(
         with_method(method("#atproto", "Ed25519VerificationKey2020", K256)),
-        Err(Lack::WrongType)
+        Err(Unusable::WrongType)
     );
     assert_eq!(
         with_method(json!({"id": "#atproto", "type": "Multikey", "publicKeyJwk": {}})),
-        Err(Lack::NoValue)
+        Err(Unusable::NoValue)
     );
     for other in [
         "#atproto_label",
@@ -121,7 +121,7 @@ fn every_shape_of_key() {
     ] {
         assert_eq!(
             with_method(method(other, "Multikey", K256)),
-            Err(Lack::Missing)
+            Err(Unusable::Missing)
         );
     }
 }
@@ -138,13 +138,13 @@ fn two_entries_of_one_id_are_none() {
             method(first, "Multikey", K256),
             method(second, "Multikey", K256),
         ]}));
-        assert_eq!(document.signing_key, Err(Lack::Ambiguous));
+        assert_eq!(document.signing_key, Err(Unusable::Ambiguous));
     }
     let document = parse(json!({"service": [
         service("#atproto_pds", "https://a.example.com"),
         {"id": "#atproto_pds", "type": "Other", "serviceEndpoint": "https://b.example.com"},
     ]}));
-    assert_eq!(document.pds, Err(Lack::Ambiguous));
+    assert_eq!(document.pds, Err(Unusable::Ambiguous));
 }
 
 #[test]
@@ -165,21 +165,27 @@ fn the_pds_is_an_origin() {
         "pds.example.com",
         "",
     ] {
-        assert!(matches!(pds(json!(bad)), Err(Lack::Address(_))), "{bad}");
+        assert!(
+            matches!(pds(json!(bad)), Err(Unusable::Address(_))),
+            "{bad}"
+        );
     }
     for bad in [
         json!({"uri": "https://pds.example.com"}),
         json!(["https://a.b"]),
         json!(null),
     ] {
-        assert_eq!(pds(bad), Err(Lack::NoValue));
+        assert_eq!(pds(bad), Err(Unusable::NoValue));
     }
     let other = json!({"id": "#atproto_pds", "type": "Other", "serviceEndpoint": "https://a.b"});
-    assert_eq!(parse(json!({"service": [other]})).pds, Err(Lack::WrongType));
-    assert_eq!(parse(json!({})).pds, Err(Lack::Missing));
+    assert_eq!(
+        parse(json!({"service": [other]})).pds,
+        Err(Unusable::WrongType)
+    );
+    assert_eq!(parse(json!({})).pds, Err(Unusable::Missing));
     assert_eq!(
         parse(json!({"service": {"id": "#atproto_pds"}})).pds,
-        Err(Lack::Missing)
+        Err(Unusable::Missing)
     );
 }
 

@@ -85,7 +85,7 @@ async fn all_who_ask_at_once_share_one_look_up() {
             let freshness = if i % 2 == 0 {
                 Freshness::Cached
             } else {
-                Freshness::Fresh
+                Freshness::Refresh
             };
             tokio::spawn(source.ask(freshness, false))
         })
@@ -147,7 +147,7 @@ async fn a_failure_behind_keeps_the_older_answer() {
     assert_eq!(source.ask(Freshness::Cached, true).await.unwrap(), "1");
     assert_eq!(source.asked(), 2);
     source.gate.add_permits(1);
-    assert_eq!(source.ask(Freshness::Fresh, true).await.unwrap(), "fail");
+    assert_eq!(source.ask(Freshness::Refresh, true).await.unwrap(), "fail");
     source.landed.notified().await;
     source.clock.advance(HOUR / 30);
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
@@ -156,7 +156,7 @@ async fn a_failure_behind_keeps_the_older_answer() {
     // The old answer's own hard limit counted on.
     source.clock.advance(23 * HOUR);
     source.gate.add_permits(1);
-    assert_eq!(source.ask(Freshness::Fresh, true).await.unwrap(), "fail");
+    assert_eq!(source.ask(Freshness::Refresh, true).await.unwrap(), "fail");
     source.clock.advance(HOUR);
     assert_eq!(source.lookups.known(&"key".to_owned()), None);
 }
@@ -190,7 +190,7 @@ async fn a_purge_is_not_undone_by_a_failure() {
     let key = "key".to_owned();
     source.gate.add_permits(2);
     source.ask(Freshness::Cached, false).await.unwrap();
-    for freshness in [Freshness::Fresh, Freshness::Cached] {
+    for freshness in [Freshness::Refresh, Freshness::Cached] {
         source.clock.advance(2 * HOUR);
         let asker = {
             let purge = source.lookups.inner.lock();

@@ -101,7 +101,7 @@ fn with_net(net: NetSettings) -> (Identity, Clock) {
 
 async fn state(identity: &Identity, mediator: &Mediator) -> MediatorState {
     identity
-        .mediator(&mediator.did, Freshness::Fresh, None)
+        .mediator(&mediator.did, Freshness::Refresh, None)
         .await
         .unwrap()
         .state
@@ -196,7 +196,7 @@ async fn what_cannot_be_used_is_unresolved_or_unsupported() {
     ] {
         mediator.serve(status, body);
         let found = identity
-            .mediator(did, Freshness::Fresh, None)
+            .mediator(did, Freshness::Refresh, None)
             .await
             .unwrap();
         assert_eq!(found.state, Unresolved);
@@ -270,7 +270,7 @@ async fn mediators_are_looked_at_hourly_and_keep_their_keys_for_a_day() {
     // A day after the keys were read last they are no longer shown.
     clock.advance(Duration::from_secs(23 * 3600));
     let gone = identity
-        .mediator(&mediator.did, Freshness::Fresh, None)
+        .mediator(&mediator.did, Freshness::Refresh, None)
         .await
         .unwrap();
     assert_eq!((gone.state, gone.key_agreement.len()), (Unresolved, 0));
@@ -290,7 +290,7 @@ async fn keys_outlive_a_restart_that_finds_the_mediator_down() {
     let ask = async |identity: &Identity, known: &str| {
         let known = MediatorDocument::from_stored(known);
         let found = identity
-            .mediator(&mediator.did, Freshness::Fresh, known)
+            .mediator(&mediator.did, Freshness::Refresh, known)
             .await;
         found.unwrap()
     };
@@ -339,22 +339,22 @@ async fn our_own_overload_says_nothing_about_a_mediator() {
             .await
             .map(|found| found.state)
     };
-    assert_eq!(ask(Freshness::Fresh).await, Ok(Reachable));
+    assert_eq!(ask(Freshness::Refresh).await, Ok(Reachable));
     // One turn is left: the document comes, the endpoint cannot be asked.
     let checked_at = identity.cached_mediator(&mediator.did).unwrap().checked_at;
     clock.advance(Duration::from_millis(1));
-    assert_eq!(ask(Freshness::Fresh).await, Ok(Reachable));
+    assert_eq!(ask(Freshness::Refresh).await, Ok(Reachable));
     let known = identity.cached_mediator(&mediator.did).unwrap();
     assert_eq!((known.checked_at, &known.reason), (checked_at, &None));
     assert_eq!(mediator.asked(), 2);
     // None is left.
-    let busy = ask(Freshness::Fresh).await.unwrap_err();
+    let busy = ask(Freshness::Refresh).await.unwrap_err();
     assert!(busy.retry_after <= Duration::from_secs(1));
     assert_eq!(mediator.asked(), 2);
     assert_eq!(identity.cached_mediator(&mediator.did), Some(known));
     assert_eq!(ask(Freshness::Cached).await, Ok(Reachable));
     clock.advance(Duration::from_secs(2));
-    assert_eq!(ask(Freshness::Fresh).await, Ok(Reachable));
+    assert_eq!(ask(Freshness::Refresh).await, Ok(Reachable));
 }
 
 /// A mediator that was not there is not called so when its document came and we asked no further.

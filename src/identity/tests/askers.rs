@@ -17,7 +17,7 @@ async fn askers_cannot_use_the_directory_up() {
     };
     let net = Net::bind(NetSettings::default(), clock.clone()).unwrap();
     let background = Identity::bind(net, settings, clock.clone());
-    let asker = background.for_asker();
+    let asker = background.interactive();
     plc.set(ALICE, 200, document(ALICE, "alice.test"));
     plc.set(BOB, 200, document(BOB, "bob.test"));
     let (alice, bob) = (did(ALICE), did(BOB));
@@ -33,20 +33,20 @@ async fn askers_cannot_use_the_directory_up() {
     for _ in 0..5 {
         assert_eq!(ask(&asker, &alice, Freshness::Cached).await, Ok(()));
     }
-    assert_eq!(ask(&asker, &alice, Freshness::Fresh).await, Ok(()));
+    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, Ok(()));
     assert_eq!(plc.asked(), 2);
     assert_eq!(ask(&asker, &bob, Freshness::Cached).await, busy(30));
-    assert_eq!(ask(&asker, &alice, Freshness::Fresh).await, busy(30));
+    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, busy(30));
     assert_eq!(ask(&asker, &alice, Freshness::Cached).await, Ok(()));
     assert_eq!(plc.asked(), 2);
     // The refusal is not remembered for those whom it does not concern.
     assert_eq!(ask(&background, &bob, Freshness::Cached).await, Ok(()));
-    assert_eq!(ask(&background, &bob, Freshness::Fresh).await, Ok(()));
+    assert_eq!(ask(&background, &bob, Freshness::Refresh).await, Ok(()));
     assert_eq!(plc.asked(), 4);
     // An aging document is served without a look-up behind the asker's back.
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(ask(&asker, &alice, Freshness::Fresh).await, Ok(()));
-    assert_eq!(ask(&asker, &alice, Freshness::Fresh).await, Ok(()));
+    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, Ok(()));
+    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, Ok(()));
     assert_eq!(ask(&asker, &bob, Freshness::Cached).await, Ok(()));
     assert_eq!(plc.asked(), 6);
 }
@@ -73,7 +73,7 @@ async fn what_askers_cause_takes_askers_places() {
         ..development()
     });
     let background = Identity::bind(net, IdentitySettings::default(), Clock::system());
-    let asker = background.for_asker();
+    let asker = background.interactive();
     let first = {
         let asker = asker.clone();
         tokio::spawn(async move { asker.resolve_handle(&handle("a.test")).await })
@@ -81,7 +81,7 @@ async fn what_askers_cause_takes_askers_places() {
     let second = {
         let asker = asker.clone();
         let mediator = MediatorDid::parse("did:web:b.test").unwrap();
-        tokio::spawn(async move { asker.mediator(&mediator, Freshness::Fresh, None).await })
+        tokio::spawn(async move { asker.mediator(&mediator, Freshness::Refresh, None).await })
     };
     while held.load(Ordering::SeqCst) < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -89,14 +89,14 @@ async fn what_askers_cause_takes_askers_places() {
     // Two of three places are the askers' share.
     let web = did("did:web:c.test");
     assert!(matches!(
-        asker.resolve(&web, Freshness::Fresh).await,
+        asker.resolve(&web, Freshness::Refresh).await,
         Err(IdentityError::Unreachable {
             retry_after: Some(_)
         })
     ));
     let third = tokio::spawn(async move {
         let did = did("did:web:d.test");
-        background.resolve(&did, Freshness::Fresh).await
+        background.resolve(&did, Freshness::Refresh).await
     });
     while held.load(Ordering::SeqCst) < 3 {
         assert!(!third.is_finished(), "the background found a place");

@@ -71,7 +71,7 @@ async fn a_log_is_asked_for_once_and_after_a_purge() {
         "what was asked for before the purge is gone"
     );
     assert_eq!(plc.asked(), 2);
-    ask(Freshness::Fresh).await;
+    ask(Freshness::Refresh).await;
     clock.advance(Duration::from_secs(24 * 3600));
     ask(Freshness::Cached).await;
     assert_eq!(plc.asked(), 4);
@@ -173,21 +173,21 @@ async fn askers_pay_for_logs_out_of_their_share_of_the_directory() {
         ..IdentitySettings::default()
     };
     let background = plc.identity(settings, &clock).await;
-    let asker = background.for_asker();
+    let asker = background.interactive();
     let did = log(1).did();
     plc.set(200, &log(1).to_vec());
     asker.plc_log(&did, Freshness::Cached).await.unwrap();
     for _ in 0..5 {
         asker.plc_log(&did, Freshness::Cached).await.unwrap();
     }
-    let refused = asker.plc_log(&did, Freshness::Fresh).await.unwrap_err();
+    let refused = asker.plc_log(&did, Freshness::Refresh).await.unwrap_err();
     let retry_after = Some(Duration::from_secs(60));
     assert_eq!(refused, PlcLogError::Unreachable { retry_after });
     assert_eq!(plc.asked(), 1);
     // The refusal is nobody else's, and not remembered.
     asker.plc_log(&did, Freshness::Cached).await.unwrap();
-    background.plc_log(&did, Freshness::Fresh).await.unwrap();
+    background.plc_log(&did, Freshness::Refresh).await.unwrap();
     assert_eq!(plc.asked(), 2);
     clock.advance(Duration::from_secs(60));
-    asker.plc_log(&did, Freshness::Fresh).await.unwrap();
+    asker.plc_log(&did, Freshness::Refresh).await.unwrap();
 }

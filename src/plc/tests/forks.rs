@@ -30,7 +30,7 @@ fn a_higher_key_undoes_what_a_lower_one_signed() {
         .collect();
     assert_eq!(keys, [&Some(k256(3).public()); 2]);
     // What was undone is no move.
-    assert_eq!(read.key_before_move(), None);
+    assert_eq!(read.pre_migration_key(), None);
     // Nothing can be built on what was undone.
     let mut on = log.clone();
     let undone = on.0[2]["operation"].clone();
@@ -48,7 +48,7 @@ fn a_higher_key_undoes_what_a_lower_one_signed() {
     );
     let read = verified(&on);
     assert_eq!(read.states().len(), 3);
-    assert_eq!(read.key_before_move(), Some((&k256(3).public(), at(40))));
+    assert_eq!(read.pre_migration_key(), Some((&k256(3).public(), at(40))));
 }
 
 #[test]

@@ -184,9 +184,9 @@ async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
     let did = world.account(1, OLD, 1, 9);
     for identity in [
         IdentityNeed::Cached,
-        IdentityNeed::Renewed,
+        IdentityNeed::RefreshOrCached,
         IdentityNeed::Cached,
-        IdentityNeed::Anew,
+        IdentityNeed::Refresh,
         IdentityNeed::Cached,
     ] {
         let cause = Cause {

@@ -176,7 +176,7 @@ fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
     let whois = |account: &TestAccount| {
         let mut whois = whois(account);
         // The test's revisions are later than the operation that moved the account.
-        whois.keys.before_move = whois.keys.before_move.map(|(key, _)| (key, NOW));
+        whois.keys.pre_migration_key = whois.keys.pre_migration_key.map(|(key, _)| (key, NOW));
         whois
     };
     let did = alice.log.did();
@@ -185,7 +185,7 @@ fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
         let Shown::Package(package) = prove(car) else {
             panic!("no package")
         };
-        assert!(package.before_move());
+        assert!(package.signed_by_previous_host());
         View {
             cid: package.cid(),
             rev: package.rev(),

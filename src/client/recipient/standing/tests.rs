@@ -85,10 +85,10 @@ fn a_host_that_was_left_shows_nothing_of_other_keys() {
     alice.account.rotate(5, 9, "https://other.example.com");
     // The revision lies after the time of the operation in this log, which is of the past.
     let keys = Keys {
-        before_move: alice
+        pre_migration_key: alice
             .account
             .keys()
-            .before_move
+            .pre_migration_key
             .map(|(key, _)| (key, crate::client::evidence::testing::NOW)),
         ..alice.account.keys()
     };
@@ -97,7 +97,7 @@ fn a_host_that_was_left_shows_nothing_of_other_keys() {
     let crate::client::evidence::Shown::Package(old) = shown.unwrap() else {
         panic!("no package")
     };
-    assert!(old.before_move());
+    assert!(old.signed_by_previous_host());
     assert_ne!(
         alice
             .account

@@ -11,7 +11,7 @@ use crate::plc::VerifiedLog;
 
 /// The key of the PDS that an account left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyBeforeMove {
+pub struct PreMigrationKey {
     /// The key.
     pub key: SigningKey,
     /// When the operation that moved the account was accepted.
@@ -30,10 +30,10 @@ impl Identity {
     /// # Errors
     ///
     /// [`PlcLogError::Unreachable`] alone.
-    pub async fn key_before_move(
+    pub async fn pre_migration_key(
         &self,
         document: &DidDocument,
-    ) -> Result<Option<KeyBeforeMove>, PlcLogError> {
+    ) -> Result<Option<PreMigrationKey>, PlcLogError> {
         let did = &document.did;
         if did.web().is_some() {
             return Ok(None);
@@ -44,7 +44,7 @@ impl Identity {
             && known.asked_at() < begun
             && !ends_at(known.verified(), document)
         {
-            log = self.plc_log(did, Freshness::Fresh).await;
+            log = self.plc_log(did, Freshness::Refresh).await;
         }
         match log {
             Ok(log) => Ok(of_log(log.verified(), document)),
@@ -63,12 +63,12 @@ fn ends_at(log: &VerifiedLog, document: &DidDocument) -> bool {
 }
 
 /// The key before the move that led to where the document says that the account is.
-fn of_log(log: &VerifiedLog, document: &DidDocument) -> Option<KeyBeforeMove> {
+fn of_log(log: &VerifiedLog, document: &DidDocument) -> Option<PreMigrationKey> {
     if !ends_at(log, document) {
         return None;
     }
-    let (key, until) = log.key_before_move()?;
-    Some(KeyBeforeMove {
+    let (key, until) = log.pre_migration_key()?;
+    Some(PreMigrationKey {
         key: key.clone(),
         until,
     })
@@ -85,7 +85,7 @@ mod tests {
     const B: &str = "https://b.example.com";
 
     /// What a log that ends at the first key's move from A to B says beside a document.
-    fn read(key: u8, pds: &str) -> Option<KeyBeforeMove> {
+    fn read(key: u8, pds: &str) -> Option<PreMigrationKey> {
         let owner = p256(1);
         let first = owner.sign(&operation(&[&owner], &k256(2), A, None));
         let moved = owner.sign(&operation(&[&owner], &k256(3), B, Some(&first)));
