@@ -1,53 +1,42 @@
-//! The client: a wallet of messaging keys, and what it takes to publish them, to find others, to
-//! write and to read, believing nobody in between.
+//! The client library: stores messaging keys, publishes them, looks up and verifies recipients, and
+//! sends and receives messages. Neither directory nor mediator is trusted.
 
-pub mod account;
-mod attribution;
-pub mod backup;
-mod continuity;
-pub mod delivery;
-mod directory;
-pub mod dm;
-pub mod enrolling;
-mod enrolment;
-pub mod evidence;
-mod fingerprint;
-mod firsthand;
-mod mail;
-pub mod opening;
-mod pin;
-mod probe;
-mod receiving;
-mod recipient;
-pub mod reference;
-mod route;
-mod sending;
-mod sent;
-mod session;
+pub mod enrolment;
+pub mod lookup;
+pub mod mediator;
+pub mod messaging;
 mod settings;
-pub mod succession;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod verify;
 pub mod wallet;
 
-pub use account::{AccountClient, AccountError, Published};
-pub use attribution::{Attribution, Claim, Doubt, Standing, attribute};
-pub use continuity::KeyChange;
-pub use directory::{Change, Denial, DirectoryClient, DirectoryError, Refreshed, View};
-pub use enrolling::{EnrolError, Enroller, Located, Outcome, Plan, Step};
-pub use enrolment::{Enrolment, GRACE, KEEP, KeyState, MessagingKey};
-pub use fingerprint::fingerprint;
-pub use firsthand::{WhoisError, proven_document};
-pub use mail::{Live, Mail, MailError, MediatorClient, document};
-pub use pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
-pub use probe::{ProbeError, round_trip};
-pub use receiving::{Next, Received, Receiver, Taken, mediators_of};
-pub use recipient::{
-    Attributed, Hold, RecipientError, Recipients, Resolved, Shower, Unconfirmed, Warning,
-};
-pub use route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
-pub use sending::{Courier, Failure, Handed, Way, ways};
-pub use sent::{Attempt, AttemptState, GivenUp, KEPT, Reported, Sent, Verdict};
-pub use session::Session;
+pub use enrolment::account::{AccountClient, AccountError, Published};
+pub use enrolment::enroll::{EnrolError, Enroller, Located, Outcome, Plan, Step};
+pub use lookup::authoritative::{WhoisError, proven_document};
+pub use lookup::directory::{Change, Denial, DirectoryClient, DirectoryError, Refreshed, View};
+pub use lookup::outcome::{Hold, RecipientError, Resolved, Shower, Unconfirmed, Warning};
+pub use lookup::recipient::Recipients;
+pub use lookup::sender::Attributed;
+pub use mediator::client::{Mail, MailError, MediatorClient, document};
+pub use mediator::live::Live;
+pub use mediator::route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
+pub use messaging::attempt::{Failure, Way, ways};
+pub use messaging::outbox::{Attempt, AttemptState, GivenUp, KEPT, Reported, Sent, Verdict};
+pub use messaging::receive::{Next, Received, Receiver, Taken, mediators_of};
+pub use messaging::self_test::{ProbeError, round_trip};
+pub use messaging::send::{Courier, Handed};
+pub use messaging::{dm, embed, open, wrap};
 pub use settings::ClientSettings;
-pub use wallet::{Drawer, Kept, Placed, Stored, Unopened, Wallet, WalletError};
+pub use verify::attribution::{Attribution, Claim, Doubt, GRACE, Standing, attribute};
+pub use verify::fingerprint::fingerprint;
+pub use verify::pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
+pub use verify::pinning::KeyChange;
+pub use verify::{evidence, succession};
+pub use wallet::enrolment::{Enrolment, KEEP, KeyState, MessagingKey};
+pub use wallet::error::WalletError;
+pub use wallet::file::Placed;
+pub use wallet::messages::{Kept, Stored};
+pub use wallet::session::Session;
+pub use wallet::undecryptable::Unopened;
+pub use wallet::{Drawer, Wallet, backup};

@@ -25,7 +25,7 @@ mod plc_log;
 pub use document::{DidDocument, DocumentError, MAX_DOCUMENT_LEN, Unusable};
 pub use handle::HandleError;
 pub use lookups::Freshness;
-pub use mediator::{Busy, KeyAgreement, MediatorDocument, MediatorState, Service};
+pub use mediator::{Busy, MediatorDocument, MediatorState, Service};
 pub use migration::PreMigrationKey;
 pub use plc_log::{PlcLog, PlcLogError};
 

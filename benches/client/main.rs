@@ -18,8 +18,8 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atcomm::client::delivery::{parcel, seal};
 use atcomm::client::dm::Dm;
+use atcomm::client::wrap::{parcel, seal};
 use atcomm::client::{Attribution, Handed, Live, Mail, MediatorClient, Received, Sent};
 use atcomm::didcomm::message::fresh_id;
 use atcomm::proof::{Container, verify};

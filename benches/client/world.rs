@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use atcomm::client::account::AccountClient;
-use atcomm::client::enrolling::{Enroller, Plan, mediator_did};
+use atcomm::client::AccountClient;
+use atcomm::client::enrolment::enroll::{Enroller, Plan, mediator_did};
 use atcomm::client::{
     Courier, DirectoryClient, Drawer, Enrolment, MediatorClient, Receiver, Recipients, Wallet,
     document,

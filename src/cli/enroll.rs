@@ -8,7 +8,7 @@ use super::change::{SignIn, interruptible, name, tell};
 use super::desk::{Common, Desk, Own, actor};
 use super::output::show;
 use super::{Complaint, Exit};
-use crate::client::enrolling::mediator_did;
+use crate::client::enrolment::enroll::mediator_did;
 use crate::client::{Drawer, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
 use crate::syntax::{Actor, MediatorDid};
 

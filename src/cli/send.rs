@@ -13,10 +13,10 @@ use super::output::show;
 use super::resolve::{held, remember};
 use super::terminal::line;
 use super::{Complaint, Exit};
-use crate::client::delivery::seal;
 use crate::client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
 use crate::client::dm::{facets, spans};
-use crate::client::reference::{self, ReferenceError};
+use crate::client::embed::{self, ReferenceError};
+use crate::client::wrap::seal;
 use crate::client::{
     Failure, Handed, Hold, KeyChange, MessagingKey, Resolved, Sent, Warning, mediators_of,
 };
@@ -212,7 +212,7 @@ async fn write(mailing: &Mailing, args: &Send, text: String, to: &Did) -> Result
             .map(|(_, did)| did.clone())
     });
     if let Some(uri) = &args.embed {
-        let record = reference::look_up(&mailing.desk.net, &mailing.desk.identity, uri).await;
+        let record = embed::look_up(&mailing.desk.net, &mailing.desk.identity, uri).await;
         dm.embed = Some(record.map_err(|error| Complaint {
             exit: match &error {
                 ReferenceError::Syntax => Exit::Usage,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::MessagingKey;
+use crate::client::wallet::enrolment::MessagingKey;
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, Curve, SecretKey, SelfCertified, Unpacked};
 use crate::didcomm::message::Message;

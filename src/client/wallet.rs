@@ -17,26 +17,27 @@
 //! has to be published. The session can be had again for the password. Without the contacts a key
 //! that was swapped looks like a first meeting.
 
-mod error;
-mod file;
-mod mail;
-mod stored;
-mod unopened;
+pub mod backup;
+pub mod enrolment;
+pub mod error;
+pub mod file;
+pub mod messages;
+pub mod session;
+pub(crate) mod stored;
+pub mod undecryptable;
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Enrolment, Pin, Session};
+use crate::client::verify::pin::Pin;
 use crate::syntax::{Actor, Did};
 
-pub use error::WalletError;
-pub use file::Lock;
-pub use mail::{DUPLICATE, Kept, MAX_SENT, Placed, Stored};
-pub(super) use stored::{MAX_KEYS, StoredEnrolment};
-pub use unopened::Unopened;
-
-use stored::StoredSession;
+use enrolment::Enrolment;
+use error::WalletError;
+use file::Lock;
+use session::Session;
+use stored::{MAX_KEYS, StoredEnrolment, StoredSession};
 
 /// Longest file of an account, in bytes: a key takes less than a KiB.
 const MAX_ENROLMENT: usize = 256 * 1024;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::did_peer::{
     PeerDid, PeerDid4, PeerDid4Error, PeerDidError, PeerKey, Purpose, forms_of_4,
 };
@@ -43,6 +45,19 @@ impl PartyError {
             Self::Key(_) => "key",
         }
     }
+}
+
+/// A key to encrypt to, in the one shape that every kind is brought to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyAgreement {
+    /// Absolute id: the `kid` of envelopes.
+    pub id: String,
+    /// Always `Multikey`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Multicodec and key in base58btc.
+    pub public_key_multibase: String,
 }
 
 /// A DID with its keys: `did:peer:2`, the long form of a `did:peer:4`, `did:key`, or a document

@@ -9,6 +9,7 @@ use url::Url;
 use super::lookups::{Bytes, Found};
 use super::{IdentitySettings, web_url};
 use crate::clock::{Clock, Timestamp, serde::rfc3339_option};
+use crate::didcomm::party::KeyAgreement;
 use crate::net::{Net, NetError, Priority, Request, Trust};
 use crate::syntax::{MediatorDid, Origin, WebDid};
 
@@ -96,19 +97,6 @@ pub enum MediatorState {
     Unsupported,
     /// Not looked at, or its endpoint is not one that can be asked.
     Unchecked,
-}
-
-/// A key to encrypt to, in the one shape that every kind is brought to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyAgreement {
-    /// Absolute id: the `kid` of envelopes.
-    pub id: String,
-    /// Always `Multikey`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Multicodec and key in base58btc.
-    pub public_key_multibase: String,
 }
 
 /// An endpoint.

@@ -69,7 +69,7 @@ async fn a_mediator_that_hands_out_the_same_for_ever_is_left() {
         embed: None,
     };
     let message = dm.message("1", stranger.peer.as_str(), bob.peer.as_str(), 0);
-    let message = crate::client::delivery::seal(message, &stranger, &bob.peer).unwrap();
+    let message = crate::client::wrap::seal(message, &stranger, &bob.peer).unwrap();
     // Its own, and what nobody can open.
     for (envelope, copies) in [(message, MAX_STALE), (b"junk".to_vec(), MAX_STALE - 1)] {
         let asked = Arc::<AtomicU32>::default();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::WalletError;
+use super::error::WalletError;
 
 /// Version of all files.
 const VERSION: u64 = 1;
@@ -61,6 +61,17 @@ struct Version {
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+}
+
+/// What became of something that was to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// It is on disk.
+    New,
+    /// It is on disk. What stood in its place cannot be read, and is set aside under this name.
+    InPlaceOf(PathBuf),
+    /// It is kept already, and stays as it is.
+    Copy,
 }
 
 /// A data file of a directory.

@@ -4,13 +4,14 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::client::{Enrolment, KeyState, MessagingKey, Session};
+use super::enrolment::{Enrolment, KeyState, MessagingKey};
+use super::session::Session;
 use crate::clock::Timestamp;
 use crate::keypackage::MAX_MEDIATORS;
 use crate::syntax::{Did, Handle, MediatorDid, Origin};
 
 /// Most keys of an account: the present one, and those whose mail may still come.
-pub(in crate::client) const MAX_KEYS: usize = 64;
+pub(crate) const MAX_KEYS: usize = 64;
 
 /// A text that is wiped when it is dropped.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -20,7 +21,7 @@ struct SecretText(String);
 /// An account, as it is written.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::client) struct StoredEnrolment {
+pub(crate) struct StoredEnrolment {
     account: Did,
     handle: Option<Handle>,
     pds: Origin,
@@ -61,7 +62,7 @@ pub(super) struct StoredSession {
 
 impl StoredEnrolment {
     /// The account's form on disk.
-    pub(in crate::client) fn of(enrolment: &Enrolment) -> Self {
+    pub(crate) fn of(enrolment: &Enrolment) -> Self {
         Self {
             account: enrolment.account.clone(),
             handle: enrolment.handle.clone(),
@@ -74,7 +75,7 @@ impl StoredEnrolment {
     }
 
     /// The account, or what is wrong with its form.
-    pub(in crate::client) fn read(self) -> Result<Enrolment, String> {
+    pub(crate) fn read(self) -> Result<Enrolment, String> {
         if self.mediators.is_empty() || self.mediators.len() > MAX_MEDIATORS {
             return Err(format!("it names {} mediators", self.mediators.len()));
         }

@@ -8,13 +8,15 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::client::{KeyState, MessagingKey};
+use crate::client::wallet::enrolment::{KeyState, MessagingKey};
+use crate::client::wallet::file::Placed;
+use crate::client::wallet::messages::Kept;
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::Keyring as _;
 use crate::syntax::{Handle, MediatorDid, Origin, Rev};
 
 mod interrupted;
-mod mail;
+mod messages;
 
 fn did(name: &str) -> Did {
     Did::parse(&format!("did:plc:{name:a<24}")).unwrap()

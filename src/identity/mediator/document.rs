@@ -5,7 +5,8 @@
 use serde_json::Value;
 use url::Url;
 
-use super::{KeyAgreement, Service};
+use super::Service;
+use crate::didcomm::party::KeyAgreement;
 use crate::identity::document::{DocumentError, entries, is_of_type, parse_object};
 use crate::key::{Curve, SigningKey};
 use crate::syntax::MediatorDid;

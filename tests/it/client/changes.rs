@@ -40,7 +40,14 @@ fn publish(account: &Account, key: &MessagingKey, before: Option<&MessagingKey>)
     record["createdAt"] = json!(Clock::system().now().to_string());
     if let Some(before) = before {
         let now = Clock::system().now();
-        let word = statement(before, &key.peer, &account.did(), now).expect("a statement");
+        let word = statement(
+            &before.peer,
+            &before.signing,
+            &key.peer,
+            &account.did(),
+            now,
+        )
+        .expect("a statement");
         record["succession"] = json!(word);
     }
     account.put_raw(record)

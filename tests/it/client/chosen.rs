@@ -3,8 +3,8 @@
 
 use std::process::Stdio;
 
-use atcomm::client::delivery::{parcel, seal};
 use atcomm::client::dm::Dm;
+use atcomm::client::wrap::{parcel, seal};
 use atcomm::client::{Drawer, GivenUp, MessagingKey, Sent, Wallet, document};
 use atcomm::clock::Timestamp;
 use atcomm::did_peer::PeerDid;

@@ -5,8 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atcomm::client::delivery::{parcel, seal};
 use atcomm::client::dm::Dm;
+use atcomm::client::wrap::{parcel, seal};
 use atcomm::client::{MessagingKey, document};
 use atcomm::clock::Timestamp;
 use atcomm::did_peer::PeerDid;

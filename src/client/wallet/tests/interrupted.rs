@@ -136,7 +136,7 @@ impl Said {
             "{self:?} {sent:?}"
         );
         // Every message that was said to be kept is there; of one more there may be no word yet.
-        let messages = mail::messages(&drawer);
+        let messages = messages::messages(&drawer);
         let mut numbers: Vec<u64> = messages.iter().map(|m| m.id.parse().unwrap()).collect();
         numbers.sort_unstable();
         let wanted: Vec<u64> = self.message.map_or(Vec::new(), |last| (0..=last).collect());

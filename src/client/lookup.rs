@@ -1,0 +1,10 @@
+//! Look-ups over the network: recipients and senders, by way of a directory and of the account's own
+//! servers.
+
+pub mod authoritative;
+mod choose;
+pub mod directory;
+mod mediators;
+pub mod outcome;
+pub mod recipient;
+pub mod sender;

@@ -1,0 +1,9 @@
+//! Verification of what others show: evidence, attribution, pinning and succession, as pure functions of
+//! bytes and time.
+
+pub mod attribution;
+pub mod evidence;
+pub mod fingerprint;
+pub mod pin;
+pub mod pinning;
+pub mod succession;
