@@ -12,21 +12,18 @@
 
 mod address;
 mod admission;
-mod deliver;
 mod document;
 mod forward;
-mod keeping;
 mod keys;
 mod live;
-mod peers;
+mod maintenance;
+mod parties;
+mod queues;
 mod relay;
 mod replay;
 mod session;
 mod settings;
 mod socket;
-
-#[cfg(test)]
-mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -47,26 +44,26 @@ use crate::store::{MailboxStore, ReplayKind, StoreError};
 use crate::syntax::{MediatorDid, Origin, SyntaxError, WebDid};
 
 pub use address::{ENDPOINT, PublicAddress};
-pub use admission::{INACTIVE_MAIL, READING, REPLACED_MAIL};
-pub use keeping::Keeper;
-pub use keys::{FILE as KEYS_FILE, GRACE as KEYS_GRACE, Keys, KeysError};
+pub use admission::{INACTIVE_MAIL_PERIOD, READ_PERIOD, REPLACED_MAIL_PERIOD};
+pub use keys::{FILE as KEYS_FILE, Keys, KeysError, RETIRED_KEY_GRACE};
+pub use maintenance::Maintenance;
 pub use relay::Relay;
 pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;
 
-use admission::{Admission, Policy};
-use live::Live;
+use admission::{ClaimFollower, Policy};
+use live::LiveSockets;
 use relay::Destinations;
 use replay::Replays;
 
 /// How long who was told that a queue is full should wait before the next attempt.
-const FULL_RETRY: Duration = Duration::from_secs(300);
+const QUEUE_FULL_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// Signed reports a minute to one address, each of which may tell whether somebody is known here.
-const REPORTS: u32 = 60;
+const REPORTS_PER_MINUTE: u32 = 60;
 
 /// Notes of requests on their way to the disk.
-const MAX_REMEMBERING: usize = 256;
+const MAX_RECORDING: usize = 256;
 
 /// Why the mediator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +129,7 @@ impl Refused {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(wait) | Self::Busy(wait) => Some(*wait),
-            Self::QueueFull | Self::RelayFull => Some(FULL_RETRY),
+            Self::QueueFull | Self::RelayFull => Some(QUEUE_FULL_RETRY_AFTER),
             Self::Unavailable => Some(Duration::from_secs(5)),
             Self::Unreadable(_) | Self::RelayRefused => None,
         }
@@ -166,10 +163,10 @@ impl From<StoreError> for Refused {
 /// The mediator. Cloning is cheap.
 #[derive(Clone)]
 pub struct Mediator {
-    inner: Arc<Inner>,
+    core: Arc<Core>,
 }
 
-struct Inner {
+struct Core {
     settings: MediatorSettings,
     address: PublicAddress,
     keys: RwLock<Arc<Keys>>,
@@ -177,18 +174,18 @@ struct Inner {
     resolver: Resolver,
     clock: Clock,
     policy: Arc<Policy>,
-    admission: Admission,
-    live: Arc<Live>,
+    admission: ClaimFollower,
+    live: Arc<LiveSockets>,
     replays: Replays,
     /// Places for notes of requests that nobody waits for.
-    remembering: Arc<Semaphore>,
+    recording: Arc<Semaphore>,
     destinations: Destinations,
     /// Messages by the address they come from.
     by_address: AddressLimiter,
     /// Signed reports by the address that they go to.
     reports: AddressLimiter,
     /// Messages by the did:peer they are for.
-    by_recipient: deliver::RecipientLimiter,
+    by_recipient: queues::RecipientLimiter,
 }
 
 impl Mediator {
@@ -205,7 +202,7 @@ impl Mediator {
     ) -> Result<Self, MediatorError> {
         let policy = Arc::new(Policy::new(&settings, local, address.did().clone()));
         let mailbox = Arc::new(mailbox);
-        let admission = Admission::new(
+        let admission = ClaimFollower::new(
             Arc::clone(&policy),
             Arc::clone(resolver.directory()),
             Arc::clone(&mailbox),
@@ -213,25 +210,25 @@ impl Mediator {
         );
         admission.catch_up().await?;
         let replays = Replays::default();
-        let (changes, questions) = mailbox
+        let (writes, reads) = mailbox
             .query(|q| {
-                let changes = q.replays(ReplayKind::Change, replay::MAX_REQUESTS)?;
-                let questions = q.replays(ReplayKind::Question, replay::MAX_REQUESTS)?;
-                Ok((changes, questions))
+                let writes = q.replays(ReplayKind::Change, replay::MAX_REQUESTS)?;
+                let reads = q.replays(ReplayKind::Question, replay::MAX_REQUESTS)?;
+                Ok((writes, reads))
             })
             .await?;
-        replays.changes.restore(&changes, clock.now());
-        replays.questions.restore(&questions, clock.now());
+        replays.writes.restore(&writes, clock.now());
+        replays.reads.restore(&reads, clock.now());
         tracing::info!(
             did = %address.did(),
             admission = policy.mode().as_str(),
             "the mediator keeps mail"
         );
         Ok(Self {
-            inner: Arc::new(Inner {
+            core: Arc::new(Core {
                 by_address: AddressLimiter::new(settings.address_rate),
-                reports: AddressLimiter::new(REPORTS),
-                by_recipient: deliver::RecipientLimiter::new(settings.queue_rate),
+                reports: AddressLimiter::new(REPORTS_PER_MINUTE),
+                by_recipient: queues::RecipientLimiter::new(settings.queue_rate),
                 destinations: Destinations::new(&settings.relay, address.did().clone()),
                 live: Arc::default(),
                 keys: RwLock::new(Arc::new(keys)),
@@ -243,37 +240,37 @@ impl Mediator {
                 policy,
                 admission,
                 replays,
-                remembering: Arc::new(Semaphore::new(MAX_REMEMBERING)),
+                recording: Arc::new(Semaphore::new(MAX_RECORDING)),
             }),
         })
     }
 
     /// The settings it was bound with.
     pub fn settings(&self) -> &MediatorSettings {
-        &self.inner.settings
+        &self.core.settings
     }
 
     /// Its DID.
     pub fn did(&self) -> &MediatorDid {
-        self.inner.address.did()
+        self.core.address.did()
     }
 
     /// Its DID document, as JSON.
     pub fn did_document(&self) -> Bytes {
-        let document = document::did_document(&self.inner.address, &self.inner.keys());
+        let document = document::did_document(&self.core.address, &self.core.keys());
         document.to_string().into()
     }
 
     /// Its invitation, as JSON.
     pub fn invitation(&self) -> Bytes {
-        document::invitation(&self.inner.keys()).to_vec().into()
+        document::invitation(&self.core.keys()).to_vec().into()
     }
 
     /// What a text behind `_oob=` carries, as JSON, if it is an invitation of this mediator.
     pub fn read_invitation(&self, oob: &str) -> Option<Bytes> {
         let (message, _) = out_of_band::read_parameter(oob).ok()?;
         let ours = self
-            .inner
+            .core
             .keys()
             .identity(message.from.as_deref()?)
             .is_some();
@@ -282,7 +279,7 @@ impl Mediator {
 
     /// Takes one message from the address's allowance.
     pub fn charge(&self, address: IpAddr) -> Result<(), Refused> {
-        self.inner.by_address.charge(address).map_err(|wait| {
+        self.core.by_address.charge(address).map_err(|wait| {
             let refused = Refused::RateLimited(wait);
             count_refused(&refused);
             refused
@@ -291,48 +288,51 @@ impl Mediator {
 
     /// Takes one message that came over HTTP.
     pub async fn receive(&self, message: &[u8], address: IpAddr) -> Result<Answer, Refused> {
-        let answer = session::receive(&self.inner, message, session::Via::Http(address)).await;
-        answer.map(|said| said.answer).inspect_err(count_refused)
+        let answer = session::receive(&self.core, message, session::Transport::Http(address)).await;
+        answer
+            .map(|output| output.answer)
+            .inspect_err(count_refused)
     }
 
     /// A conversation over one WebSocket.
     pub fn socket(&self, address: IpAddr) -> SocketSession {
-        SocketSession::new(Arc::clone(&self.inner), address)
+        SocketSession::new(Arc::clone(&self.core), address)
     }
 
     /// Uses the keys that are in the file now.
     pub fn reload_keys(&self, path: &Path) -> Result<(), KeysError> {
-        let keys = Keys::open(path, true, &self.inner.address, self.inner.clock.now())?;
-        self.inner.set_keys(keys);
+        let keys = Keys::open(path, true, &self.core.address, self.core.clock.now())?;
+        self.core.set_keys(keys);
         Ok(())
     }
 
     /// Questions to the mailbox, for whoever runs the service.
     pub fn mailbox(&self) -> &Arc<MailboxStore> {
-        &self.inner.mailbox
+        &self.core.mailbox
     }
 
     /// Whether mail can be taken.
     pub fn is_healthy(&self) -> bool {
-        self.inner.mailbox.is_healthy()
+        self.core.mailbox.is_healthy()
     }
 
     /// Writes what waits and closes the store.
     pub async fn shutdown(&self) {
-        self.inner.mailbox.shutdown().await;
+        self.core.mailbox.shutdown().await;
     }
 }
 
-impl Inner {
+impl Core {
     /// Notes a request on disk, without anybody waiting for that. Where the disk is behind, it is
     /// remembered in memory only.
-    fn remember(&self, seal: replay::Seal, now: Timestamp) {
-        let Ok(place) = Arc::clone(&self.remembering).try_acquire_owned() else {
+    fn record_read(&self, replay_id: replay::ReplayId, now: Timestamp) {
+        let Ok(place) = Arc::clone(&self.recording).try_acquire_owned() else {
             return;
         };
         let mailbox = Arc::clone(&self.mailbox);
         tokio::spawn(async move {
-            let noted = mailbox.transact(move |tx| tx.note_replay(ReplayKind::Question, seal, now));
+            let noted =
+                mailbox.transact(move |tx| tx.note_replay(ReplayKind::Question, replay_id, now));
             if let Err(error) = noted.await {
                 tracing::warn!(%error, "a request is not remembered");
             }
@@ -344,9 +344,9 @@ impl Inner {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn forget_ended_keys(&self, now: Timestamp) {
+    fn drop_expired_keys(&self, now: Timestamp) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rest) = keys.without_ended(now) {
+        if let Some(rest) = keys.without_expired(now) {
             *keys = Arc::new(rest);
         }
     }

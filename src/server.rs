@@ -24,7 +24,7 @@ use crate::http::{self, Http, HttpError, MetricsServer};
 use crate::identity::Identity;
 use crate::ingest::{self, Ingest, IngestError, SourceKind, SourceSettings, WalkProgress};
 use crate::mediator::{
-    KEYS_FILE, Keeper, Keys, Mediator, MediatorError, MediatorSettings, PublicAddress, Relay,
+    KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, MediatorSettings, PublicAddress, Relay,
 };
 use crate::net::{Net, NetError};
 use crate::resolve::{Resolver, Worker};
@@ -226,7 +226,10 @@ impl Server {
             server.start("measuring", measuring);
         }
         if let Some(mediator) = mediator {
-            server.start("keeping", Keeper::new(mediator.clone()).run(stop.clone()));
+            server.start(
+                "keeping",
+                Maintenance::new(mediator.clone()).run(stop.clone()),
+            );
             server.start("the relay", Relay::new(mediator).run(stop.clone()));
         }
         server.start("the admin socket", admin.run(stop.clone()));

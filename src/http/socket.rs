@@ -161,7 +161,7 @@ async fn converse(
                 }
                 write(stream, Message::Ping(Bytes::new())).await?;
                 // For what nobody rings for, such as mail whose time has come.
-                session.look();
+                session.check_store();
                 continue;
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! A claim says that an account's verified key package names a did:peer and this mediator, or did
 //! so lately. Claims follow the directory's change log; what may be done for a did:peer is a pure
-//! function of all claims on it ([`Standing::of`]). A claim opens a queue and lets the owner of
+//! function of all claims on it ([`Admission::of`]). A claim opens a queue and lets the owner of
 //! the did:peer in; it never lets the claiming account in, so that publishing somebody else's
 //! did:peer gains nothing and takes nothing away.
 
@@ -20,26 +20,26 @@ use crate::syntax::{Did, MediatorDid, Origin};
 
 /// How long new mail is taken for a did:peer that its account has replaced: senders hold its old
 /// key package for a while.
-pub const REPLACED_MAIL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const REPLACED_MAIL_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long mail that is there already can be read after the account has replaced the did:peer or
 /// left this mediator.
-pub const READING: Duration = Duration::from_secs(14 * 24 * 3600);
+pub const READ_PERIOD: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// How long new mail is held for an account that is switched off, at its own wish or its host's.
-pub const INACTIVE_MAIL: Duration = Duration::from_secs(72 * 3600);
+pub const INACTIVE_MAIL_PERIOD: Duration = Duration::from_secs(72 * 3600);
 
 /// Changes of the directory that are followed in one transaction.
-const STEP: usize = 500;
+const CHANGE_BATCH: usize = 500;
 
 /// Where the change log has been followed to, in the mailbox's store.
-const POSITION: &str = "directory_position";
+const POSITION_KEY: &str = "directory_position";
 
 /// What the change at that place was, so that another log is noticed.
-const MARK: &str = "directory_mark";
+const MARK_KEY: &str = "directory_mark";
 
 /// What claims were made by; they are made anew when this changes.
-const BASIS: &str = "admission_basis";
+const BASIS_KEY: &str = "admission_basis";
 
 /// Which accounts count.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl Policy {
     }
 
     /// Whether an account lives where it has to.
-    fn is_near(&self, entry: &Entry) -> bool {
+    fn is_on_admitted_host(&self, entry: &Entry) -> bool {
         let local = || {
             entry
                 .pds
@@ -102,23 +102,23 @@ impl Policy {
 
 /// What all claims on a did:peer together allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Standing {
+pub(super) struct Admission {
     /// New mail is taken.
     pub(super) mail: bool,
     /// Its owner may register and read.
     pub(super) reading: bool,
 }
 
-impl Standing {
+impl Admission {
     /// The table of key states: the best of what each claim allows.
     pub(super) fn of(claims: &[Claim], now: Timestamp) -> Self {
         claims.iter().fold(Self::default(), |best, claim| {
             let age = now.since(claim.since);
             let (mail, reading) = match claim.state {
                 ClaimState::Current => (true, true),
-                ClaimState::Replaced => (age < REPLACED_MAIL, age < READING),
-                ClaimState::Dropped => (false, age < READING),
-                ClaimState::Inactive => (age < INACTIVE_MAIL, true),
+                ClaimState::Replaced => (age < REPLACED_MAIL_PERIOD, age < READ_PERIOD),
+                ClaimState::Dropped => (false, age < READ_PERIOD),
+                ClaimState::Inactive => (age < INACTIVE_MAIL_PERIOD, true),
             };
             Self {
                 mail: best.mail || mail,
@@ -129,48 +129,48 @@ impl Standing {
 }
 
 /// What an account's entry says about this mediator.
-enum Says {
+enum EntryClaim {
     /// Mail for this did:peer is to be kept here.
-    Here(String),
+    Current(String),
     /// The account is switched off, or cannot be proven at the moment.
-    Paused,
+    Inactive,
     /// A package that names this mediator no more, or no package.
-    Gone,
+    Dropped,
     /// The operator does not want the account, and its claims end at once.
-    Excluded,
+    Denied,
 }
 
-fn says(entry: Option<&Entry>, policy: &Policy) -> Says {
+fn entry_claim(entry: Option<&Entry>, policy: &Policy) -> EntryClaim {
     let Some(entry) = entry else {
-        return Says::Gone;
+        return EntryClaim::Dropped;
     };
     if policy.deny.contains(&entry.did) {
-        return Says::Excluded;
+        return EntryClaim::Denied;
     }
     // One that has moved away takes along what waits.
-    if !policy.is_near(entry) {
-        return Says::Gone;
+    if !policy.is_on_admitted_host(entry) {
+        return EntryClaim::Dropped;
     }
     match (entry.state, &entry.peer) {
         // Neither of them proves that the account is gone.
-        (PackageState::Unverifiable | PackageState::RemovedUnproven, _) => Says::Paused,
-        (PackageState::Present, _) if !entry.status.is_active() => Says::Paused,
+        (PackageState::Unverifiable | PackageState::RemovedUnproven, _) => EntryClaim::Inactive,
+        (PackageState::Present, _) if !entry.status.is_active() => EntryClaim::Inactive,
         (PackageState::Present, Some(peer)) if entry.mediators.contains(&policy.mediator) => {
-            Says::Here(peer.clone())
+            EntryClaim::Current(peer.clone())
         }
-        _ => Says::Gone,
+        _ => EntryClaim::Dropped,
     }
 }
 
 /// Replaced did:peers of one account that still take mail: each is a queue of its own.
-const MAX_TAKING: usize = 4;
+const MAX_REPLACED_QUEUES: usize = 4;
 
 /// Claims of one account in all.
 const MAX_CLAIMS: usize = 32;
 
 /// Bounds what an account that rotates without end takes up: of those that were replaced the
 /// youngest take mail, the others can be read as long as they were promised to be.
-fn bounded(mut claims: Vec<Claim>) -> Vec<Claim> {
+fn bound_claims(mut claims: Vec<Claim>) -> Vec<Claim> {
     // Those that stand first, then the youngest.
     claims.sort_by_key(|claim| {
         let ended = matches!(claim.state, ClaimState::Replaced | ClaimState::Dropped);
@@ -180,7 +180,7 @@ fn bounded(mut claims: Vec<Claim>) -> Vec<Claim> {
     let replaced = claims
         .iter_mut()
         .filter(|c| c.state == ClaimState::Replaced);
-    for claim in replaced.skip(MAX_TAKING) {
+    for claim in replaced.skip(MAX_REPLACED_QUEUES) {
         claim.state = ClaimState::Dropped;
     }
     claims
@@ -188,35 +188,35 @@ fn bounded(mut claims: Vec<Claim>) -> Vec<Claim> {
 
 /// The claims of one account as they should be, given what they were: pure, so that every path
 /// through the table can be tried.
-fn next_claims(account: &Did, old: &[Claim], says: &Says, now: Timestamp) -> Vec<Claim> {
-    let turned = |claim: &Claim, state: ClaimState| Claim {
+fn next_claims(account: &Did, old: &[Claim], claimed: &EntryClaim, now: Timestamp) -> Vec<Claim> {
+    let in_state = |claim: &Claim, state: ClaimState| Claim {
         state,
         since: now,
         ..claim.clone()
     };
     let live = |claim: &&Claim| matches!(claim.state, ClaimState::Current | ClaimState::Inactive);
-    match says {
-        Says::Excluded => Vec::new(),
-        Says::Paused => old
+    match claimed {
+        EntryClaim::Denied => Vec::new(),
+        EntryClaim::Inactive => old
             .iter()
             .map(|claim| match claim.state {
-                ClaimState::Current => turned(claim, ClaimState::Inactive),
+                ClaimState::Current => in_state(claim, ClaimState::Inactive),
                 _ => claim.clone(),
             })
             .collect(),
-        Says::Gone => old
+        EntryClaim::Dropped => old
             .iter()
             .map(|claim| match live(&claim) {
-                true => turned(claim, ClaimState::Dropped),
+                true => in_state(claim, ClaimState::Dropped),
                 false => claim.clone(),
             })
             .collect(),
-        Says::Here(peer) => {
+        EntryClaim::Current(peer) => {
             let mut next: Vec<Claim> = old
                 .iter()
                 .filter(|claim| claim.peer != *peer)
                 .map(|claim| match live(&claim) {
-                    true => turned(claim, ClaimState::Replaced),
+                    true => in_state(claim, ClaimState::Replaced),
                     false => claim.clone(),
                 })
                 .collect();
@@ -229,22 +229,27 @@ fn next_claims(account: &Did, old: &[Claim], says: &Says, now: Timestamp) -> Vec
                 state: ClaimState::Current,
                 since: now,
             }));
-            bounded(next)
+            bound_claims(next)
         }
     }
 }
 
 /// Whether a claim allows nothing any more.
-fn is_over(claim: &Claim, now: Timestamp) -> bool {
-    Standing::of(std::slice::from_ref(claim), now) == Standing::default()
+fn is_expired(claim: &Claim, now: Timestamp) -> bool {
+    Admission::of(std::slice::from_ref(claim), now) == Admission::default()
 }
 
 /// Writes the claims of one account. Safe to repeat: nothing is written where nothing changes.
-fn settle(tx: &MailTx<'_>, account: &Did, says: &Says, now: Timestamp) -> Result<(), StoreError> {
+fn write_claims(
+    tx: &MailTx<'_>,
+    account: &Did,
+    claimed: &EntryClaim,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let old = tx.claims_of(account)?;
-    let next = next_claims(account, &old, says, now);
+    let next = next_claims(account, &old, claimed, now);
     for claim in &next {
-        if is_over(claim, now) {
+        if is_expired(claim, now) {
             tx.delete_claim(&claim.account, &claim.peer)?;
         } else if !old.contains(claim) {
             tx.put_claim(claim)?;
@@ -259,16 +264,16 @@ fn settle(tx: &MailTx<'_>, account: &Did, says: &Says, now: Timestamp) -> Result
 }
 
 /// Follows the directory.
-pub(super) struct Admission {
+pub(super) struct ClaimFollower {
     policy: Arc<Policy>,
     directory: Arc<Directory>,
     mailbox: Arc<MailboxStore>,
     clock: Clock,
     /// One at a time: positions only go forward.
-    following: Mutex<()>,
+    catching_up: Mutex<()>,
 }
 
-impl Admission {
+impl ClaimFollower {
     pub(super) fn new(
         policy: Arc<Policy>,
         directory: Arc<Directory>,
@@ -280,18 +285,18 @@ impl Admission {
             directory,
             mailbox,
             clock,
-            following: Mutex::new(()),
+            catching_up: Mutex::new(()),
         }
     }
 
     /// Brings claims up to date with everything that the directory has committed. Returns whether
     /// anything was looked at.
     pub(super) async fn catch_up(&self) -> Result<bool, StoreError> {
-        let _turn = self.following.lock().await;
+        let _turn = self.catching_up.lock().await;
         let basis = self.policy.basis();
         let (position, mark, known) = self
             .mailbox
-            .query(|q| Ok((q.meta(POSITION)?, q.meta(MARK)?, q.meta(BASIS)?)))
+            .query(|q| Ok((q.meta(POSITION_KEY)?, q.meta(MARK_KEY)?, q.meta(BASIS_KEY)?)))
             .await?;
         let position = match position.map(|text| text.parse::<i64>()) {
             Some(Ok(position)) => Some(position),
@@ -301,21 +306,21 @@ impl Admission {
         let mut position = match position.filter(|_| known.as_ref() == Some(&basis)) {
             Some(position) if self.is_same_log(position, mark.as_deref()).await? => position,
             // The first time, after other settings, or beside a directory that was made anew.
-            _ => self.begin(basis).await?,
+            _ => self.rebuild(basis).await?,
         };
         let mut any = false;
         loop {
             let changes = self
                 .directory
                 .store()
-                .query(move |q| q.changes_after(position, STEP))
+                .query(move |q| q.changes_after(position, CHANGE_BATCH))
                 .await?;
             let Some(last) = changes.last().map(|(seq, _)| *seq) else {
                 return Ok(any);
             };
             any = true;
             let accounts: BTreeSet<Did> = changes.into_iter().map(|(_, did)| did).collect();
-            self.settle(accounts.into_iter().collect(), Some(last))
+            self.update_accounts(accounts.into_iter().collect(), Some(last))
                 .await?;
             position = last;
         }
@@ -334,7 +339,7 @@ impl Admission {
     /// Makes all claims anew: those of accounts that name us now, and those we know of. An account
     /// that the directory does not know has not said that it is gone: the directory may have been
     /// lost, and will find it again.
-    async fn begin(&self, basis: String) -> Result<i64, StoreError> {
+    async fn rebuild(&self, basis: String) -> Result<i64, StoreError> {
         let mediator = self.policy.mediator.clone();
         let (newest, mark, mut accounts) = self
             .directory
@@ -351,12 +356,12 @@ impl Admission {
         accounts.sort();
         accounts.dedup();
         tracing::info!(accounts = accounts.len(), "admission is worked out anew");
-        for chunk in accounts.chunks(STEP) {
-            self.settle(chunk.to_vec(), None).await?;
+        for chunk in accounts.chunks(CHANGE_BATCH) {
+            self.update_accounts(chunk.to_vec(), None).await?;
         }
         self.mailbox
             .transact(move |tx| {
-                tx.set_meta(BASIS, &basis)?;
+                tx.set_meta(BASIS_KEY, &basis)?;
                 set_position(tx, newest, mark.as_deref())
             })
             .await?;
@@ -365,7 +370,11 @@ impl Admission {
 
     /// Settles accounts by their entries as they stand now, whatever the log says of the past: a
     /// change that came meanwhile is in the log, too, and settles them again.
-    async fn settle(&self, accounts: Vec<Did>, position: Option<i64>) -> Result<(), StoreError> {
+    async fn update_accounts(
+        &self,
+        accounts: Vec<Did>,
+        position: Option<i64>,
+    ) -> Result<(), StoreError> {
         let (entries, mark) = self
             .directory
             .store()
@@ -381,13 +390,15 @@ impl Admission {
         self.mailbox
             .transact(move |tx| {
                 for (entry, did) in &entries {
-                    let says = match entry {
+                    let claimed = match entry {
                         // Only a change that is in the log says that an account is gone.
-                        None if position.is_none() && !policy.deny.contains(did) => Says::Paused,
-                        None if position.is_none() => Says::Excluded,
-                        entry => says(entry.as_ref(), &policy),
+                        None if position.is_none() && !policy.deny.contains(did) => {
+                            EntryClaim::Inactive
+                        }
+                        None if position.is_none() => EntryClaim::Denied,
+                        entry => entry_claim(entry.as_ref(), &policy),
                     };
-                    settle(tx, did, &says, now)?;
+                    write_claims(tx, did, &claimed, now)?;
                 }
                 match position {
                     Some(position) => set_position(tx, position, mark.as_deref()),
@@ -399,10 +410,10 @@ impl Admission {
 }
 
 fn set_position(tx: &MailTx<'_>, position: i64, mark: Option<&str>) -> Result<(), StoreError> {
-    tx.set_meta(POSITION, &position.to_string())?;
+    tx.set_meta(POSITION_KEY, &position.to_string())?;
     match mark {
-        Some(mark) => tx.set_meta(MARK, mark),
-        None => tx.delete_meta(MARK),
+        Some(mark) => tx.set_meta(MARK_KEY, mark),
+        None => tx.delete_meta(MARK_KEY),
     }
 }
 
@@ -423,19 +434,19 @@ mod tests {
         Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap()
     }
 
-    fn here(peer: &str) -> Says {
-        Says::Here(peer.to_owned())
+    fn here(peer: &str) -> EntryClaim {
+        EntryClaim::Current(peer.to_owned())
     }
 
-    fn step(old: &[Claim], says: &Says, seconds: u64) -> Vec<Claim> {
-        next_claims(&alice(), old, says, at(seconds))
+    fn step(old: &[Claim], claimed: &EntryClaim, seconds: u64) -> Vec<Claim> {
+        next_claims(&alice(), old, claimed, at(seconds))
     }
 
     /// What is allowed for `peer` at a time: (new mail, reading).
     fn allowed(claims: &[Claim], peer: &str, seconds: u64) -> (bool, bool) {
         let of_peer: Vec<Claim> = claims.iter().filter(|c| c.peer == peer).cloned().collect();
-        let standing = Standing::of(&of_peer, at(seconds));
-        (standing.mail, standing.reading)
+        let admission = Admission::of(&of_peer, at(seconds));
+        (admission.mail, admission.reading)
     }
 
     #[test]
@@ -454,7 +465,7 @@ mod tests {
             assert_eq!(allowed(&replaced, "a", seconds), expected, "{seconds}");
         }
         // Record removed, mediator dropped from it, or made invalid.
-        let dropped = step(&current, &Says::Gone, 0);
+        let dropped = step(&current, &EntryClaim::Dropped, 0);
         for (seconds, expected) in [
             (0, (false, true)),
             (14 * DAY - 1, (false, true)),
@@ -463,7 +474,7 @@ mod tests {
             assert_eq!(allowed(&dropped, "a", seconds), expected, "{seconds}");
         }
         // Account switched off.
-        let paused = step(&current, &Says::Paused, 0);
+        let paused = step(&current, &EntryClaim::Inactive, 0);
         for (seconds, expected) in [
             (72 * HOUR - 1, (true, true)),
             (72 * HOUR, (false, true)),
@@ -471,7 +482,7 @@ mod tests {
         ] {
             assert_eq!(allowed(&paused, "a", seconds), expected, "{seconds}");
         }
-        assert_eq!(step(&current, &Says::Excluded, 0), []);
+        assert_eq!(step(&current, &EntryClaim::Denied, 0), []);
     }
 
     #[test]
@@ -479,19 +490,19 @@ mod tests {
         let current = step(&[], &here("a"), 0);
         // Hearing the same again starts nothing anew.
         assert_eq!(step(&current, &here("a"), 5), current);
-        let paused = step(&current, &Says::Paused, 10);
-        assert_eq!(step(&paused, &Says::Paused, 20), paused);
+        let paused = step(&current, &EntryClaim::Inactive, 10);
+        assert_eq!(step(&paused, &EntryClaim::Inactive, 20), paused);
         // Back again: as if nothing had been.
         assert_eq!(
             allowed(&step(&paused, &here("a"), 30), "a", 365 * DAY),
             (true, true)
         );
         // Gone while switched off: the clock of the new state runs from then on.
-        let gone = step(&paused, &Says::Gone, 100);
+        let gone = step(&paused, &EntryClaim::Dropped, 100);
         assert_eq!(allowed(&gone, "a", 100), (false, true));
-        assert_eq!(step(&gone, &Says::Gone, 200), gone);
+        assert_eq!(step(&gone, &EntryClaim::Dropped, 200), gone);
         // Pausing does not revive what was dropped or replaced.
-        assert_eq!(step(&gone, &Says::Paused, 300), gone);
+        assert_eq!(step(&gone, &EntryClaim::Inactive, 300), gone);
         // Naming us again does.
         assert_eq!(
             allowed(&step(&gone, &here("a"), 400), "a", 400),
@@ -550,8 +561,8 @@ mod tests {
         ] {
             let both = [own.clone(), claim(other, 0)];
             assert_eq!(
-                Standing::of(&both, at(100 * DAY)),
-                Standing {
+                Admission::of(&both, at(100 * DAY)),
+                Admission {
                     mail: true,
                     reading: true
                 }
@@ -566,19 +577,19 @@ mod tests {
         fn an_account_has_one_current_claim(events in proptest::collection::vec(0..6_u8, 0..30)) {
             let mut claims = Vec::new();
             for (second, event) in (0_u64..).zip(events) {
-                let says = match event {
+                let claimed = match event {
                     0..=2 => here(["a", "b", "c"][usize::from(event)]),
-                    3 => Says::Paused,
-                    4 => Says::Gone,
-                    _ => Says::Excluded,
+                    3 => EntryClaim::Inactive,
+                    4 => EntryClaim::Dropped,
+                    _ => EntryClaim::Denied,
                 };
                 let before = claims.clone();
-                claims = step(&before, &says, second);
+                claims = step(&before, &claimed, second);
                 let current = claims.iter().filter(|c| c.state == ClaimState::Current);
                 prop_assert!(current.count() <= 1);
                 let peers: BTreeSet<&str> = claims.iter().map(|c| c.peer.as_str()).collect();
                 prop_assert_eq!(peers.len(), claims.len());
-                if !matches!(says, Says::Here(_)) {
+                if !matches!(claimed, EntryClaim::Current(_)) {
                     for peer in ["a", "b", "c"] {
                         let (after, earlier) =
                             (allowed(&claims, peer, second), allowed(&before, peer, second));

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::address::{PROFILE, PublicAddress};
-use super::keys::{Identity, Keys};
+use super::keys::{IdentityKeys, Keys};
 use crate::didcomm::message::Message;
 use crate::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
 
 /// The document of the `did:web`.
 pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
     let did = address.did().as_str();
-    let Identity {
+    let IdentityKeys {
         agreement, signing, ..
-    } = keys.current();
+    } = keys.web_identity();
     let method = |key: &crate::didcomm::envelope::PublicKey| {
         json!({
             "id": key.kid(),
@@ -55,13 +55,13 @@ pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
 
 /// The invitation of clients that know no `did:web`: it comes from the did:peer:2 twin.
 pub(super) fn invitation(keys: &Keys) -> Message {
-    let twin = keys.twin().party.did();
+    let peer = keys.peer_identity().party.did();
     let body = Invitation {
         goal_code: Some(REQUEST_MEDIATE.to_owned()),
         goal: Some("have mail kept by this mediator".to_owned()),
         accept: vec![PROFILE.to_owned()],
     };
     // The same as long as the keys are: whoever answers it names it.
-    let id = HEXLOWER.encode(&Sha256::digest(twin)[..16]);
-    Message::new(id, &body).from(twin)
+    let id = HEXLOWER.encode(&Sha256::digest(peer)[..16]);
+    Message::new(id, &body).from(peer)
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::deliver::{Delivered, Mail};
-use super::peers;
-use super::relay::{NewRelay, Next};
+use super::parties;
+use super::queues::{Enqueued, NewMessage};
+use super::relay::{NewRelay, NextHop};
 use super::session::Session;
-use super::{Inner, Refused, random};
+use super::{Core, Refused, random};
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, Authenticated};
 use crate::didcomm::message::Message;
@@ -25,7 +25,7 @@ const MAX_ATTACHMENTS: usize = 16;
 const MAX_DELAY: Duration = Duration::from_secs(3600);
 
 /// What a forward holds, once it was looked at.
-struct Parcel {
+struct ForwardRequest {
     next: String,
     messages: Vec<Arc<[u8]>>,
     /// When it may be handed out, and when it is worth nothing any more.
@@ -38,7 +38,7 @@ struct Parcel {
     relayed: bool,
 }
 
-impl Parcel {
+impl ForwardRequest {
     fn read(message: &Message, next: &str, now: Timestamp) -> Result<Self, Refused> {
         let count = message.attachments.len();
         if count == 0 {
@@ -109,33 +109,35 @@ impl<S> Session<'_, S> {
         sender: Option<&Authenticated>,
     ) -> Result<bool, Refused> {
         let (mediator, now) = (self.mediator(), self.now());
-        let parcel = Parcel::read(self.message(), &forward.next, now)?;
-        let mut parcels = Vec::with_capacity(1);
-        if mediator.is_own_name(self.keys(), &parcel.next) {
+        let request = ForwardRequest::read(self.message(), &forward.next, now)?;
+        let mut requests = Vec::with_capacity(1);
+        if mediator.is_own_name(self.keys(), &request.next) {
             // Addressed to us inside an envelope that was for us already: one more layer at most,
             // so that nothing goes round in circles.
-            for message in &parcel.messages {
-                parcels.push(self.peel(&parcel, message).await?);
+            for message in &request.messages {
+                requests.push(self.unwrap_self_forward(&request, message).await?);
             }
         } else {
-            parcels.push((parcel, sender.cloned()));
+            requests.push((request, sender.cloned()));
         }
         let mut unknown = false;
-        for (parcel, sender) in parcels {
-            unknown |= mediator.carry(parcel, sender.as_ref(), now).await?;
+        for (request, sender) in requests {
+            unknown |= mediator
+                .route_forward(request, sender.as_ref(), now)
+                .await?;
         }
         Ok(unknown && mediator.settings.report_unknown)
     }
 
     /// The forward inside a forward to ourselves, and its own sender: whoever has put one layer
     /// more around it has nothing to do with what becomes of it.
-    async fn peel(
+    async fn unwrap_self_forward(
         &self,
-        outer: &Parcel,
+        outer: &ForwardRequest,
         message: &[u8],
-    ) -> Result<(Parcel, Option<Authenticated>), Refused> {
+    ) -> Result<(ForwardRequest, Option<Authenticated>), Refused> {
         let no_forward = || unreadable("what is forwarded to this mediator itself is no forward");
-        let opened = peers::open(self.mediator(), self.keys(), message).await?;
+        let opened = parties::open_envelope(self.mediator(), self.keys(), message).await?;
         let opened = opened.map_err(|_| no_forward())?;
         let inner = Message::parse(&opened.plaintext).map_err(|_| no_forward())?;
         let Ok(Request::Forward(forward)) = Request::read(&inner) else {
@@ -147,62 +149,62 @@ impl<S> Session<'_, S> {
                 "it is forwarded to this mediator again and again",
             ));
         }
-        let mut parcel = Parcel::read(&inner, &forward.next, self.now())?;
-        parcel.available_at = parcel.available_at.max(outer.available_at);
-        parcel.expires_at = match (parcel.expires_at, outer.expires_at) {
+        let mut request = ForwardRequest::read(&inner, &forward.next, self.now())?;
+        request.available_at = request.available_at.max(outer.available_at);
+        request.expires_at = match (request.expires_at, outer.expires_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        Ok((parcel, opened.sender))
+        Ok((request, opened.sender))
     }
 }
 
-impl Inner {
+impl Core {
     /// Takes a parcel to its next hop. True where that is nobody that is known.
-    async fn carry(
+    async fn route_forward(
         &self,
-        parcel: Parcel,
+        request: ForwardRequest,
         sender: Option<&Authenticated>,
         now: Timestamp,
     ) -> Result<bool, Refused> {
         let count = |outcome: &'static str| {
             metrics::counter!("atcomm_mediator_forwards_total", "outcome" => outcome).increment(1);
         };
-        if parcel.expires_at.is_some_and(|at| at <= now) {
+        if request.expires_at.is_some_and(|at| at <= now) {
             count("expired");
             return Ok(false);
         }
-        let Some(recipient) = peers::queue_name(&parcel.next) else {
-            let Some(next) = self.mediator_named(&parcel.next).await? else {
+        let Some(recipient) = parties::queue_name(&request.next) else {
+            let Some(next) = self.mediator_hop(&request.next).await? else {
                 // The same commit that mail to somebody known waits for.
-                self.deliver(Vec::new()).await?;
+                self.enqueue(Vec::new()).await?;
                 count("unknown");
                 return Ok(true);
             };
-            self.send_on(next, parcel.relay(sender)).await?;
+            self.enqueue_relay(next, request.relay(sender)).await?;
             count("relayed");
             return Ok(false);
         };
         let longest = now.plus(self.settings.time_to_live);
-        let mail = |body: &Arc<[u8]>| Mail {
+        let mail = |body: &Arc<[u8]>| NewMessage {
             recipient: recipient.clone(),
             hash: Sha256::digest(body).into(),
             body: Arc::clone(body),
-            available_at: parcel.available_at,
-            expires_at: parcel.expires_at.unwrap_or(longest).min(longest),
+            available_at: request.available_at,
+            expires_at: request.expires_at.unwrap_or(longest).min(longest),
         };
-        let mail = parcel.messages.iter().map(mail).collect();
-        let (kept, refused) = match self.deliver(mail).await {
+        let mail = request.messages.iter().map(mail).collect();
+        let (kept, refused) = match self.enqueue(mail).await {
             Ok(delivered) => match delivered.first() {
-                Some(Delivered::Kept(Some(_))) => {
+                Some(Enqueued::Queued(Some(_))) => {
                     count("kept");
                     return Ok(false);
                 }
                 // Nobody reads that queue yet: the package that opened it may be somebody else's,
                 // who has published this did:peer as his own, while its owner lives at another
                 // mediator.
-                Some(Delivered::Kept(None)) => (true, None),
-                Some(Delivered::Unknown) | None => (false, None),
+                Some(Enqueued::Queued(None)) => (true, None),
+                Some(Enqueued::UnknownRecipient) | None => (false, None),
             },
             // So may be the one that is full, if nobody reads it.
             Err(Refused::QueueFull) if !self.has_reader(&recipient).await? => {
@@ -211,13 +213,13 @@ impl Inner {
             Err(refused) => return Err(refused),
         };
         // What a mediator has sent here by its directory is not sent on by ours.
-        let elsewhere = match parcel.relayed {
+        let other_hops = match request.relayed {
             true => Vec::new(),
-            false => self.elsewhere(&recipient).await?,
+            false => self.other_mediators_of(&recipient).await?,
         };
         let (mut relayed, mut refused) = (false, refused);
-        for next in elsewhere {
-            match self.send_on(next, parcel.relay(sender)).await {
+        for next in other_hops {
+            match self.enqueue_relay(next, request.relay(sender)).await {
                 Ok(()) => relayed = true,
                 Err(why) => refused = Some(why),
             }
@@ -246,14 +248,17 @@ impl Inner {
     /// Where a did:peer lives besides here, as its accounts have published: for each account that
     /// names it and not this mediator, that account's mediators. Each account has its own copy, so
     /// that none of them takes another's mail away.
-    pub(super) async fn elsewhere(&self, recipient: &str) -> Result<Vec<Next>, Refused> {
+    pub(super) async fn other_mediators_of(
+        &self,
+        recipient: &str,
+    ) -> Result<Vec<NextHop>, Refused> {
         let peer = recipient.to_owned();
         let ours = self.address.did().clone();
         let directory = self.resolver.directory();
         Ok(directory
             .store()
             .query(move |q| {
-                let mut homes = Vec::new();
+                let mut hops = Vec::new();
                 for account in q.claimants(&peer, MAX_CLAIMANTS)? {
                     let named = q.entry(&account)?.map(|entry| entry.mediators);
                     let mut mediators = named.unwrap_or_default();
@@ -262,12 +267,12 @@ impl Inner {
                     }
                     mediators.retain(|mediator| mediator.web().is_some());
                     mediators.truncate(MAX_MEDIATORS);
-                    let home = Next::peer(peer.clone(), mediators);
-                    if home.is_somewhere() && !homes.contains(&home) {
-                        homes.push(home);
+                    let hop = NextHop::peer(peer.clone(), mediators);
+                    if hop.has_mediator() && !hops.contains(&hop) {
+                        hops.push(hop);
                     }
                 }
-                Ok(homes)
+                Ok(hops)
             })
             .await?)
     }

@@ -28,13 +28,13 @@ pub const FILE: &str = "mediator-keys.json";
 
 /// How long messages to keys that were replaced are still opened: clients remember the keys of
 /// mediators, and relays try for a day.
-pub const GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const RETIRED_KEY_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Generations kept, so that rotating without end does not make opening a message slow.
 const MAX_GENERATIONS: usize = 16;
 
 /// Longest file that is read.
-const MAX_FILE: u64 = 64 * 1024;
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
@@ -117,16 +117,16 @@ struct Generation {
 
 /// Which of the two DIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IdentityKind {
     /// The `did:web` that key packages name.
     Web,
     /// The `did:peer:2` with the same keys.
-    Twin,
+    Peer,
 }
 
 /// One of the mediator's own DIDs under one generation of its keys.
-pub(super) struct Identity {
-    pub(super) kind: Kind,
+pub(super) struct IdentityKeys {
+    pub(super) kind: IdentityKind,
     retired_at: Option<Timestamp>,
     /// Its DID and public keys.
     pub(super) party: Party,
@@ -138,7 +138,7 @@ pub(super) struct Identity {
 
 /// All identities of the mediator; those of the newest keys first, the `did:web` before its twin.
 pub struct Keys {
-    identities: Vec<Arc<Identity>>,
+    identities: Vec<Arc<IdentityKeys>>,
     created_at: Timestamp,
 }
 
@@ -162,7 +162,7 @@ impl Keys {
         Self::of(&generations, address, now)
     }
 
-    /// Makes new keys; the ones before are still opened for [`GRACE`]. On disk when it returns.
+    /// Makes new keys; the ones before are still opened for [`RETIRED_KEY_GRACE`]. On disk when it returns.
     pub fn rotate(path: &Path, now: Timestamp) -> Result<u32, KeysError> {
         let Some(mut generations) = read(path)? else {
             return Err(KeysError::Vanished(path.to_owned()));
@@ -191,8 +191,8 @@ impl Keys {
             if identities.is_empty() {
                 created_at = generation.created_at;
             }
-            identities.push(Arc::new(generation.web(address)?));
-            identities.push(Arc::new(generation.twin(address)?));
+            identities.push(Arc::new(generation.web_identity(address)?));
+            identities.push(Arc::new(generation.peer_identity(address)?));
         }
         if identities.is_empty() {
             return Err(KeysError::Making("every generation is retired".to_owned()));
@@ -204,27 +204,27 @@ impl Keys {
     }
 
     /// The identity that senders find.
-    pub(super) fn current(&self) -> &Identity {
+    pub(super) fn web_identity(&self) -> &IdentityKeys {
         // `of` makes none without.
         &self.identities[0]
     }
 
     /// The same keys as a did:peer:2.
-    pub(super) fn twin(&self) -> &Identity {
+    pub(super) fn peer_identity(&self) -> &IdentityKeys {
         &self.identities[1]
     }
 
     /// The present identity of the same kind: what is to be published, whoever was addressed.
-    pub(super) fn present(&self, kind: Kind) -> &Identity {
+    pub(super) fn current(&self, kind: IdentityKind) -> &IdentityKeys {
         match kind {
-            Kind::Web => self.current(),
-            Kind::Twin => self.twin(),
+            IdentityKind::Web => self.web_identity(),
+            IdentityKind::Peer => self.peer_identity(),
         }
     }
 
     /// The keys without those whose time has ended; `None` where none has.
-    pub(super) fn without_ended(&self, now: Timestamp) -> Option<Self> {
-        let lasts = |own: &&Arc<Identity>| lasts(own.retired_at, now);
+    pub(super) fn without_expired(&self, now: Timestamp) -> Option<Self> {
+        let lasts = |own: &&Arc<IdentityKeys>| lasts(own.retired_at, now);
         let identities: Vec<_> = self.identities.iter().filter(lasts).cloned().collect();
         (identities.len() < self.identities.len()).then_some(Self {
             identities,
@@ -238,14 +238,14 @@ impl Keys {
     }
 
     /// The identity under a DID of ours, the newest where several generations share it.
-    pub(super) fn identity(&self, did: &str) -> Option<&Identity> {
+    pub(super) fn identity(&self, did: &str) -> Option<&IdentityKeys> {
         let found = self.identities.iter().find(|own| own.party.is(did));
         found.map(|own| &**own)
     }
 
     /// The identity that a `kid` of ours belongs to.
-    pub(super) fn by_kid(&self, kid: &str) -> Option<&Identity> {
-        let is_its = |own: &&Arc<Identity>| own.party.key(kid).is_some();
+    pub(super) fn by_kid(&self, kid: &str) -> Option<&IdentityKeys> {
+        let is_its = |own: &&Arc<IdentityKeys>| own.party.key(kid).is_some();
         self.identities.iter().find(is_its).map(|own| &**own)
     }
 }
@@ -261,7 +261,7 @@ impl Keyring for Keys {
 
 /// Whether keys still open messages.
 fn lasts(retired_at: Option<Timestamp>, now: Timestamp) -> bool {
-    retired_at.is_none_or(|at| now.since(at) < GRACE)
+    retired_at.is_none_or(|at| now.since(at) < RETIRED_KEY_GRACE)
 }
 
 impl Generation {
@@ -292,15 +292,15 @@ impl Generation {
     }
 
     /// Under the `did:web`, keys are numbered through all generations: a `kid` means one key.
-    fn web(&self, address: &PublicAddress) -> Result<Identity, KeysError> {
+    fn web_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeysError> {
         let did = address.did().as_str();
         let first = 2 * self.number - 1;
         let [agreement, signing] = self.pair(
             format!("{did}#key-{first}"),
             format!("{did}#key-{}", first + 1),
         )?;
-        Ok(Identity {
-            kind: Kind::Web,
+        Ok(IdentityKeys {
+            kind: IdentityKind::Web,
             retired_at: self.retired_at,
             party: Party::from_document(did, vec![agreement.public()], vec![signing.public()]),
             agreement,
@@ -308,7 +308,7 @@ impl Generation {
         })
     }
 
-    fn twin(&self, address: &PublicAddress) -> Result<Identity, KeysError> {
+    fn peer_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeysError> {
         let [x25519, ed25519] = self.pair(String::new(), String::new())?;
         let (x25519, ed25519) = (x25519.public(), ed25519.public());
         let keys = [
@@ -328,8 +328,8 @@ impl Generation {
         let party =
             Party::resolve(did.as_str()).map_err(|error| KeysError::Making(error.to_string()))?;
         let [agreement, signing] = self.pair(format!("{did}#key-1"), format!("{did}#key-2"))?;
-        Ok(Identity {
-            kind: Kind::Twin,
+        Ok(IdentityKeys {
+            kind: IdentityKind::Peer,
             retired_at: self.retired_at,
             party,
             agreement,
@@ -358,7 +358,7 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
         return Err(KeysError::Exposed(path.to_owned()));
     }
     let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE)
+    file.take(MAX_FILE_BYTES)
         .read_to_string(&mut text)
         .map_err(unusable)?;
     let stored: Stored = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
@@ -470,11 +470,16 @@ mod tests {
             assert_eq!(a.party.did(), b.party.did());
             assert_eq!(a.agreement.public(), b.agreement.public());
         }
-        assert_eq!(made.current().party.did(), "did:web:mail.example.com");
-        assert!(made.twin().party.did().starts_with("did:peer:2.Ez6LS"));
+        assert_eq!(made.web_identity().party.did(), "did:web:mail.example.com");
+        assert!(
+            made.peer_identity()
+                .party
+                .did()
+                .starts_with("did:peer:2.Ez6LS")
+        );
         assert_eq!(
-            made.current().agreement.public().as_bytes(),
-            made.twin().agreement.public().as_bytes()
+            made.web_identity().agreement.public().as_bytes(),
+            made.peer_identity().agreement.public().as_bytes()
         );
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(open(&path, true, 0), Err(KeysError::Exposed(_))));
@@ -485,21 +490,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let first = open(&path, false, 0).unwrap();
-        let old_kid = first.current().agreement.kid().to_owned();
-        let old_twin = first.twin().party.did().to_owned();
+        let old_kid = first.web_identity().agreement.kid().to_owned();
+        let old_peer = first.peer_identity().party.did().to_owned();
         assert_eq!(Keys::rotate(&path, at(10)).unwrap(), 2);
         let second = open(&path, true, 10).unwrap();
-        let kid = second.current().agreement.kid();
+        let kid = second.web_identity().agreement.kid();
         assert_eq!(kid, "did:web:mail.example.com#key-3");
         assert!(second.secret(kid).is_some() && second.secret(&old_kid).is_some());
-        assert_ne!(second.twin().party.did(), old_twin);
-        assert!(second.identity(&old_twin).is_some());
+        assert_ne!(second.peer_identity().party.did(), old_peer);
+        assert!(second.identity(&old_peer).is_some());
         assert!(open(&path, true, 39).unwrap().secret(&old_kid).is_some());
-        let month = second.without_ended(at(41)).unwrap();
-        assert!(second.without_ended(at(39)).is_none());
+        let month = second.without_expired(at(41)).unwrap();
+        assert!(second.without_expired(at(39)).is_none());
         assert!(month.secret(&old_kid).is_none() && month.secret(kid).is_some());
         let later = open(&path, true, 41).unwrap();
-        assert!(later.secret(&old_kid).is_none() && later.identity(&old_twin).is_none());
+        assert!(later.secret(&old_kid).is_none() && later.identity(&old_peer).is_none());
         // Rotating without end keeps a bounded number.
         for _ in 0..40 {
             Keys::rotate(&path, at(41)).unwrap();
@@ -507,7 +512,7 @@ mod tests {
         let many = open(&path, true, 41).unwrap();
         assert_eq!(many.identities.len(), 2 * MAX_GENERATIONS);
         assert_eq!(
-            many.current().agreement.kid(),
+            many.web_identity().agreement.kid(),
             "did:web:mail.example.com#key-83"
         );
     }

@@ -11,33 +11,37 @@ use tokio::sync::Notify;
 
 /// Sockets in live mode, by account.
 #[derive(Default)]
-pub(super) struct Live {
+pub(super) struct LiveSockets {
     listeners: Mutex<HashMap<i64, Vec<Arc<Notify>>>>,
 }
 
 /// A socket's place among the listeners, until it is dropped.
-pub(super) struct Listening {
-    live: Arc<Live>,
+pub(super) struct LiveSubscription {
+    live: Arc<LiveSockets>,
     account: i64,
-    bell: Arc<Notify>,
+    wake: Arc<Notify>,
 }
 
-impl Live {
+impl LiveSockets {
     /// Lets `bell` be rung for the account.
-    pub(super) fn listen(self: &Arc<Self>, account: i64, bell: &Arc<Notify>) -> Listening {
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        account: i64,
+        wake: &Arc<Notify>,
+    ) -> LiveSubscription {
         let mut listeners = self.lock();
-        listeners.entry(account).or_default().push(Arc::clone(bell));
-        Listening {
+        listeners.entry(account).or_default().push(Arc::clone(wake));
+        LiveSubscription {
             live: Arc::clone(self),
             account,
-            bell: Arc::clone(bell),
+            wake: Arc::clone(wake),
         }
     }
 
     /// Something has come for the account. A bell that nobody waits at rings when somebody does.
     pub(super) fn wake(&self, account: i64) {
-        if let Some(bells) = self.lock().get(&account) {
-            bells.iter().for_each(|bell| bell.notify_one());
+        if let Some(sockets) = self.lock().get(&account) {
+            sockets.iter().for_each(|wake| wake.notify_one());
         }
     }
 
@@ -53,15 +57,18 @@ impl Live {
     }
 }
 
-impl Drop for Listening {
+impl Drop for LiveSubscription {
     fn drop(&mut self) {
         let mut listeners = self.live.lock();
-        if let Some(bells) = listeners.get_mut(&self.account) {
+        if let Some(sockets) = listeners.get_mut(&self.account) {
             // One place of this bell: a socket may listen for several accounts.
-            if let Some(at) = bells.iter().position(|bell| Arc::ptr_eq(bell, &self.bell)) {
-                bells.swap_remove(at);
+            if let Some(at) = sockets
+                .iter()
+                .position(|wake| Arc::ptr_eq(wake, &self.wake))
+            {
+                sockets.swap_remove(at);
             }
-            if bells.is_empty() {
+            if sockets.is_empty() {
                 listeners.remove(&self.account);
             }
         }
@@ -76,11 +83,11 @@ mod tests {
 
     #[tokio::test]
     async fn every_socket_of_an_account_is_woken_and_forgotten_when_it_ends() {
-        let live = Arc::new(Live::default());
+        let live = Arc::new(LiveSockets::default());
         let (first, second) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let one = live.listen(1, &first);
-        let two = live.listen(1, &second);
-        let other = live.listen(2, &second);
+        let one = live.subscribe(1, &first);
+        let two = live.subscribe(1, &second);
+        let other = live.subscribe(2, &second);
         live.wake(1);
         live.wake(1);
         assert!(first.notified().now_or_never().is_some());

@@ -5,7 +5,7 @@
 //! for one of the mediators that its accounts have published. One destination per message; what
 //! cannot be delivered ends in a report to its sender where the sender is known.
 
-mod rooms;
+mod concurrency;
 mod route;
 mod worker;
 
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::{Inner, Refused, RelaySettings};
+use super::{Core, Refused, RelaySettings};
 use crate::clock::Timestamp;
 use crate::didcomm::party::Party;
 use crate::store::{NewOutbound, OutPushed, OutboxQuota, StoreError};
@@ -32,28 +32,28 @@ pub use worker::Relay;
 pub(super) struct Destinations {
     allow: BTreeSet<MediatorDid>,
     /// The budget for everywhere else; `None`: nothing.
-    strangers: Option<DefaultDirectRateLimiter>,
+    unlisted: Option<DefaultDirectRateLimiter>,
     /// Never carried anywhere: it would come back.
-    ours: MediatorDid,
+    own: MediatorDid,
     /// Rung when there is something to carry.
-    pub(super) bell: Arc<Notify>,
+    pub(super) pending: Arc<Notify>,
 }
 
 impl Destinations {
-    pub(super) fn new(settings: &RelaySettings, ours: MediatorDid) -> Self {
-        let strangers = NonZeroU32::new(settings.strangers_per_hour);
+    pub(super) fn new(settings: &RelaySettings, own: MediatorDid) -> Self {
+        let unlisted = NonZeroU32::new(settings.strangers_per_hour);
         Self {
             allow: settings.allow.clone(),
-            strangers: strangers.map(|n| RateLimiter::direct(Quota::per_hour(n))),
-            ours,
-            bell: Arc::default(),
+            unlisted: unlisted.map(|n| RateLimiter::direct(Quota::per_hour(n))),
+            own,
+            pending: Arc::default(),
         }
     }
 }
 
 /// The next hop of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Next {
+pub(super) struct NextHop {
     /// Mediators, each tried in turn until one takes the message; one at least.
     mediators: Vec<MediatorDid>,
     /// For whom the message is wrapped anew; `None`: it is passed on as it is.
@@ -67,7 +67,7 @@ pub(super) struct Next {
     forward: Option<String>,
 }
 
-impl Next {
+impl NextHop {
     /// A mediator that the message is encrypted to.
     fn mediator(did: MediatorDid) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl Next {
     }
 
     /// Whether a mediator is named.
-    pub(super) fn is_somewhere(&self) -> bool {
+    pub(super) fn has_mediator(&self) -> bool {
         !self.mediators.is_empty()
     }
 }
@@ -106,22 +106,22 @@ pub(super) struct NewRelay {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-impl Inner {
+impl Core {
     /// The mediator that a forward names, if anything may be carried there. `None` for what is no
     /// mediator's DID.
-    pub(super) async fn mediator_named(&self, next: &str) -> Result<Option<Next>, Refused> {
+    pub(super) async fn mediator_hop(&self, next: &str) -> Result<Option<NextHop>, Refused> {
         let did = next.split_once('#').map_or(next, |(did, _)| did);
         let Ok(did) = MediatorDid::parse(did) else {
             return Ok(None);
         };
-        if did.web().is_none() || did.web() == self.destinations.ours.web() {
+        if did.web().is_none() || did.web() == self.destinations.own.web() {
             return Ok(None);
         }
         if !self.destinations.allow.contains(&did) {
             let named = did.clone();
             let directory = self.resolver.directory().store();
             if !directory.query(move |q| q.is_named(&named)).await? {
-                let Some(budget) = &self.destinations.strangers else {
+                let Some(budget) = &self.destinations.unlisted else {
                     return Err(Refused::RelayRefused);
                 };
                 if let Err(wait) = budget.check() {
@@ -130,11 +130,15 @@ impl Inner {
                 }
             }
         }
-        Ok(Some(Next::mediator(did)))
+        Ok(Some(NextHop::mediator(did)))
     }
 
     /// Puts messages into the outbox: all of them, or none and a reason. On disk when it returns.
-    pub(super) async fn send_on(&self, mut next: Next, new: NewRelay) -> Result<(), Refused> {
+    pub(super) async fn enqueue_relay(
+        &self,
+        mut next: NextHop,
+        new: NewRelay,
+    ) -> Result<(), Refused> {
         let Some(destination) = next.mediators.first().cloned() else {
             return Ok(());
         };
@@ -149,7 +153,7 @@ impl Inner {
         let longest = now.max(new.not_before).plus(settings.give_up);
         let expires_at = new.expires_at.unwrap_or(longest).min(longest);
         // The same message on the same way waits once, by whichever forward it came.
-        let way = Sha256::new_with_prefix(format!("{:?} {:?} ", next.mediators, next.peer));
+        let route_hash = Sha256::new_with_prefix(format!("{:?} {:?} ", next.mediators, next.peer));
         next.expires = new.expires_at.map(|at| at.millis() / 1000);
         next.forward = Some(new.id);
         let route = serde_json::to_string(&next).map_err(|error| {
@@ -163,7 +167,7 @@ impl Inner {
                     let outbound = NewOutbound {
                         destination: destination.as_str(),
                         route: &route,
-                        hash: way.clone().chain_update(body).finalize().into(),
+                        hash: route_hash.clone().chain_update(body).finalize().into(),
                         body,
                         sender: new.sender.as_ref().map(Party::did),
                         thread: Some(&new.thread),
@@ -184,7 +188,7 @@ impl Inner {
             .await;
         match pushed {
             Ok(()) => {
-                self.destinations.bell.notify_one();
+                self.destinations.pending.notify_one();
                 Ok(())
             }
             Err(StoreError::Full | StoreError::Undone) => Err(Refused::RelayFull),
@@ -224,11 +228,11 @@ mod tests {
     fn routes_outlive_a_restart() {
         let mediator = MediatorDid::parse("did:web:m.example.com").unwrap();
         for next in [
-            Next::mediator(mediator.clone()),
-            Next::peer("did:peer:2.Ez6LS".to_owned(), vec![mediator]),
+            NextHop::mediator(mediator.clone()),
+            NextHop::peer("did:peer:2.Ez6LS".to_owned(), vec![mediator]),
         ] {
             let text = serde_json::to_string(&next).unwrap();
-            assert_eq!(serde_json::from_str::<Next>(&text).unwrap(), next);
+            assert_eq!(serde_json::from_str::<NextHop>(&text).unwrap(), next);
         }
     }
 }

@@ -18,63 +18,63 @@ pub(super) const MAX_REQUESTS: usize = 200_000;
 
 /// The first half of what tells one authenticated message from every other
 /// ([`crate::didcomm::envelope::Unpacked::seal`]).
-pub(super) type Seal = [u8; 16];
+pub(super) type ReplayId = [u8; 16];
 
 /// The requests received lately. Those that change something have room of their own, so that
 /// questions, which anybody may ask, do not make room for them to be repeated.
 #[derive(Default)]
 pub(super) struct Replays {
-    pub(super) changes: Window,
-    pub(super) questions: Window,
+    pub(super) writes: ReplayWindow,
+    pub(super) reads: ReplayWindow,
 }
 
 /// Requests of one kind.
 #[derive(Default)]
-pub(super) struct Window(Mutex<Seen>);
+pub(super) struct ReplayWindow(Mutex<Recent>);
 
 #[derive(Default)]
-struct Seen {
-    known: HashSet<Seal>,
-    order: VecDeque<(Timestamp, Seal)>,
+struct Recent {
+    known: HashSet<ReplayId>,
+    order: VecDeque<(Timestamp, ReplayId)>,
 }
 
-impl Window {
+impl ReplayWindow {
     /// What was remembered before a restart, the newest first. Their window begins anew.
-    pub(super) fn restore(&self, seals: &[Seal], now: Timestamp) {
-        for seal in seals.iter().rev() {
-            self.is_new(*seal, now);
+    pub(super) fn restore(&self, ids: &[ReplayId], now: Timestamp) {
+        for id in ids.iter().rev() {
+            self.insert(*id, now);
         }
     }
 
     /// Notes a request; false if it was noted before.
-    pub(super) fn is_new(&self, seal: Seal, now: Timestamp) -> bool {
+    pub(super) fn insert(&self, id: ReplayId, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((at, _)) = seen.order.front()
             && now.since(*at) > WINDOW
         {
-            seen.forget_oldest();
+            seen.evict_oldest();
         }
-        if seen.known.contains(&seal) {
+        if seen.known.contains(&id) {
             return false;
         }
         if seen.order.len() >= MAX_REQUESTS {
-            seen.forget_oldest();
+            seen.evict_oldest();
         }
-        seen.known.insert(seal);
-        seen.order.push_back((now, seal));
+        seen.known.insert(id);
+        seen.order.push_back((now, id));
         true
     }
 
     /// Forgets a request whose effect was not made durable, so that it can be sent again.
-    pub(super) fn forget(&self, seal: &Seal) {
+    pub(super) fn remove(&self, id: &ReplayId) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.known.remove(seal);
-        seen.order.retain(|(_, noted)| noted != seal);
+        seen.known.remove(id);
+        seen.order.retain(|(_, noted)| noted != id);
     }
 }
 
-impl Seen {
-    fn forget_oldest(&mut self) {
+impl Recent {
+    fn evict_oldest(&mut self) {
         if let Some((_, oldest)) = self.order.pop_front() {
             self.known.remove(&oldest);
         }
@@ -85,7 +85,7 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn print(n: usize) -> Seal {
+    fn print(n: usize) -> ReplayId {
         (n as u128).to_be_bytes()
     }
 
@@ -95,23 +95,23 @@ mod tests {
 
     #[test]
     fn a_request_is_new_once_in_a_day() {
-        let replays = Window::default();
-        assert!(replays.is_new(print(1), at(0)));
-        assert!(!replays.is_new(print(1), at(24 * 3600)));
-        assert!(replays.is_new(print(1), at(24 * 3600 + 1)));
-        replays.forget(&print(1));
-        assert!(replays.is_new(print(1), at(24 * 3600 + 2)));
+        let replays = ReplayWindow::default();
+        assert!(replays.insert(print(1), at(0)));
+        assert!(!replays.insert(print(1), at(24 * 3600)));
+        assert!(replays.insert(print(1), at(24 * 3600 + 1)));
+        replays.remove(&print(1));
+        assert!(replays.insert(print(1), at(24 * 3600 + 2)));
     }
 
     #[test]
     fn inv7_the_oldest_are_forgotten_when_there_are_too_many() {
-        let replays = Window::default();
+        let replays = ReplayWindow::default();
         replays.restore(&[print(2), print(1)], at(2));
         for n in 3..=MAX_REQUESTS + 1 {
-            assert!(replays.is_new(print(n), at(3)));
+            assert!(replays.insert(print(n), at(3)));
         }
-        assert!(replays.is_new(print(1), at(3)));
-        assert!(!replays.is_new(print(3), at(3)) && replays.is_new(print(2), at(3)));
+        assert!(replays.insert(print(1), at(3)));
+        assert!(!replays.insert(print(3), at(3)) && replays.insert(print(2), at(3)));
         let seen = replays.0.lock().unwrap();
         assert!(seen.order.len() <= MAX_REQUESTS && seen.known.len() == seen.order.len());
     }

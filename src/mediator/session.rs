@@ -8,10 +8,10 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::keys::{Identity, Keys};
-use super::peers;
-use super::replay::Seal;
-use super::{Answer, Form, Inner, Refused, fresh_id};
+use super::keys::{IdentityKeys, Keys};
+use super::parties;
+use super::replay::ReplayId;
+use super::{Answer, Core, Form, Refused, fresh_id};
 use crate::clock::Timestamp;
 use crate::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError, PublicKey};
 use crate::didcomm::message::{Message, ReturnRoute, TypeUri};
@@ -20,17 +20,17 @@ use crate::didcomm::protocol::routing::Forward;
 use crate::didcomm::protocol::{Body as _, ReadError, Request};
 use crate::store::Account;
 
-mod basics;
-mod known;
+mod authenticated;
 mod mediation;
-mod picking;
+mod pickup;
+mod ping_discover;
 
-pub(super) use mediation::confirm;
-pub(super) use picking::live_delivery;
+pub(super) use mediation::confirm_provisional;
+pub(super) use pickup::live_delivery;
 
 /// How a message came.
 #[derive(Clone)]
-pub(super) enum Via {
+pub(super) enum Transport {
     /// As a request of its own, answered with at most one message.
     Http(IpAddr),
     /// Over a socket, which may be sent more later.
@@ -45,7 +45,7 @@ pub(super) enum Via {
 }
 
 /// What came of a message.
-pub(super) struct Said {
+pub(super) struct HandlerOutput {
     pub(super) answer: Answer,
     /// A change of live mode, for the socket that it came over.
     pub(super) live: Option<LiveChange>,
@@ -93,15 +93,15 @@ pub(super) struct Registered {
 
 /// A message that was opened.
 pub(super) struct Session<'m, S> {
-    mediator: &'m Inner,
+    mediator: &'m Core,
     keys: &'m Keys,
     /// As whom we were addressed, and so answer.
-    own: &'m Identity,
+    own: &'m IdentityKeys,
     message: Message,
-    via: Via,
+    transport: Transport,
     now: Timestamp,
     /// Of what the sender has authenticated, whatever stands around it.
-    seal: Seal,
+    replay_id: ReplayId,
     state: S,
 }
 
@@ -112,14 +112,14 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn nothing() -> Self {
+    fn none() -> Self {
         Self {
             message: None,
             live: None,
         }
     }
 
-    fn say(message: Message) -> Self {
+    fn of(message: Message) -> Self {
         Self {
             message: Some(message),
             live: None,
@@ -128,9 +128,13 @@ impl Reply {
 }
 
 /// Opens a message, does what it asks for and makes the answer.
-pub(super) async fn receive(mediator: &Inner, bytes: &[u8], via: Via) -> Result<Said, Refused> {
+pub(super) async fn receive(
+    mediator: &Core,
+    bytes: &[u8],
+    transport: Transport,
+) -> Result<HandlerOutput, Refused> {
     let keys = mediator.keys();
-    let opened = peers::open(mediator, &keys, bytes).await?;
+    let opened = parties::open_envelope(mediator, &keys, bytes).await?;
     let opened = opened.map_err(|error| unreadable(&error))?;
     let message = Message::parse(&opened.plaintext)
         .map_err(|_| Refused::Unreadable("its content is not a DIDComm message".into()))?;
@@ -144,14 +148,14 @@ pub(super) async fn receive(mediator: &Inner, bytes: &[u8], via: Via) -> Result<
         mediator,
         keys: &keys,
         own,
-        via,
+        transport,
         now: mediator.clock.now(),
-        seal: half(opened.seal.unwrap_or_default()),
+        replay_id: replay_id(opened.seal.unwrap_or_default()),
         state: Anonymous,
         message,
     };
     match opened.sender {
-        None => session.answer_stranger().await,
+        None => session.answer_unauthenticated().await,
         Some(sender) => session.known(sender).answer().await,
     }
 }
@@ -162,15 +166,15 @@ fn unreadable(error: &EnvelopeError) -> Refused {
     Refused::Unreadable(error.to_string().into())
 }
 
-fn half(seal: [u8; 32]) -> Seal {
-    let mut half = Seal::default();
-    half.copy_from_slice(&seal[..16]);
+fn replay_id(replay_id: [u8; 32]) -> ReplayId {
+    let mut half = ReplayId::default();
+    half.copy_from_slice(&replay_id[..16]);
     half
 }
 
 /// The refusal of a forward that breaks its rules: its sender, who asks for no answer, would take it
 /// for delivered.
-fn lost(error: &ReadError) -> Option<Refused> {
+fn refused_forward(error: &ReadError) -> Option<Refused> {
     let ReadError::Malformed { piuri, why } = error else {
         return None;
     };
@@ -204,9 +208,9 @@ impl<'m, S> Session<'m, S> {
             keys,
             own,
             message,
-            via,
+            transport,
             now,
-            seal,
+            replay_id,
             state: _,
         } = self;
         Session {
@@ -214,9 +218,9 @@ impl<'m, S> Session<'m, S> {
             keys,
             own,
             message,
-            via,
+            transport,
             now,
-            seal,
+            replay_id,
             state,
         }
     }
@@ -227,8 +231,8 @@ impl<'m, S> Session<'m, S> {
     }
 
     fn address(&self) -> IpAddr {
-        match &self.via {
-            Via::Http(address) | Via::Socket { address, .. } => *address,
+        match &self.transport {
+            Transport::Http(address) | Transport::Socket { address, .. } => *address,
         }
     }
 
@@ -237,7 +241,7 @@ impl<'m, S> Session<'m, S> {
         match self.message.return_route {
             Some(ReturnRoute::All | ReturnRoute::Thread) => true,
             Some(ReturnRoute::None) => false,
-            None => matches!(self.via, Via::Socket { answers: true, .. }),
+            None => matches!(self.transport, Transport::Socket { answers: true, .. }),
         }
     }
 
@@ -277,7 +281,7 @@ impl<'m, S> Session<'m, S> {
         self.now
     }
 
-    pub(super) fn mediator(&self) -> &'m Inner {
+    pub(super) fn mediator(&self) -> &'m Core {
         self.mediator
     }
 
@@ -292,7 +296,7 @@ impl<'m> Session<'m, Anonymous> {
     }
 
     /// A stranger can have something forwarded; to anything else there is only silence.
-    async fn answer_stranger(self) -> Result<Said, Refused> {
+    async fn answer_unauthenticated(self) -> Result<HandlerOutput, Refused> {
         let request = Request::read(&self.message);
         let label = label(&request);
         let answer = match request {
@@ -309,8 +313,8 @@ impl<'m> Session<'m, Anonymous> {
                     }
                 }
                 // A request is refused by its status; a socket has nothing but messages.
-                Err(refused) => match (&self.via, problem_code(&refused)) {
-                    (Via::Socket { .. }, Some(code)) if self.wants_answers() => {
+                Err(refused) => match (&self.transport, problem_code(&refused)) {
+                    (Transport::Socket { .. }, Some(code)) if self.wants_answers() => {
                         super::count_refused(&refused);
                         self.signed(self.report(&Report::new(code, refused.to_string())))?
                     }
@@ -319,14 +323,14 @@ impl<'m> Session<'m, Anonymous> {
             },
             Err(error) => {
                 count(label, "anonymous");
-                lost(&error).map_or(Ok(Answer::Accepted), Err)?
+                refused_forward(&error).map_or(Ok(Answer::Accepted), Err)?
             }
             _ => {
                 count(label, "anonymous");
                 Answer::Accepted
             }
         };
-        Ok(Said {
+        Ok(HandlerOutput {
             answer,
             live: None,
             answers: self.answers(),
@@ -376,7 +380,7 @@ fn problem_code(refused: &Refused) -> Option<Code> {
 /// short form of its DID.
 pub(super) fn encrypt(
     message: Message,
-    own: &Identity,
+    own: &IdentityKeys,
     to: &Authenticated,
 ) -> Result<Bytes, Refused> {
     let named = to.kid.split_once('#').map_or(&*to.kid, |(did, _)| did);

@@ -10,38 +10,38 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::live::Listening;
-use super::session::{self, LiveChange, LiveMode, Via, Wrapped};
-use super::{Answer, Inner, Refused, count_refused};
+use super::live::LiveSubscription;
+use super::session::{self, LiveChange, LiveMode, Transport, Wrapped};
+use super::{Answer, Core, Refused, count_refused};
 use crate::store::{Message as Mail, StoreError};
 
 /// One WebSocket's side of the mediator.
 pub struct SocketSession {
-    mediator: Arc<Inner>,
+    mediator: Arc<Core>,
     address: IpAddr,
     /// Whether answers are wanted on it: said once, it holds.
     answers: bool,
     live: BTreeMap<i64, LiveAccount>,
     /// Rung when mail comes for one of the accounts.
-    bell: Arc<Notify>,
+    wake: Arc<Notify>,
     /// Whether there may be mail that was not looked for yet.
-    look: bool,
+    check_store: bool,
 }
 
 struct LiveAccount {
     mode: LiveMode,
-    _listening: Listening,
+    _subscription: LiveSubscription,
 }
 
 impl SocketSession {
-    pub(super) fn new(mediator: Arc<Inner>, address: IpAddr) -> Self {
+    pub(super) fn new(mediator: Arc<Core>, address: IpAddr) -> Self {
         Self {
             mediator,
             address,
             answers: false,
             live: BTreeMap::new(),
-            bell: Arc::new(Notify::new()),
-            look: false,
+            wake: Arc::new(Notify::new()),
+            check_store: false,
         }
     }
 
@@ -53,24 +53,24 @@ impl SocketSession {
             count_refused(&Refused::RateLimited(wait));
             tokio::time::sleep(wait).await;
         }
-        let via = Via::Socket {
+        let transport = Transport::Socket {
             address: self.address,
             answers: self.answers,
             live: self.live.keys().copied().collect(),
         };
-        let said = match session::receive(&mediator, message, via).await {
-            Ok(said) => said,
+        let output = match session::receive(&mediator, message, transport).await {
+            Ok(output) => output,
             Err(refused) => {
                 // Nobody is known to answer to; what was not acknowledged will be sent again.
                 count_refused(&refused);
                 return Vec::new();
             }
         };
-        self.answers = said.answers.unwrap_or(self.answers);
-        if let Some(change) = said.live {
+        self.answers = output.answers.unwrap_or(self.answers);
+        if let Some(change) = output.live {
             self.change(change);
         }
-        match said.answer {
+        match output.answer {
             Answer::Reply(_, message) => vec![message],
             Answer::Accepted => Vec::new(),
         }
@@ -87,50 +87,50 @@ impl SocketSession {
             known.mode.wrapped = mode.wrapped;
             return;
         }
-        let listening = self.mediator.live.listen(account, &self.bell);
+        let subscription = self.mediator.live.subscribe(account, &self.wake);
         self.live.insert(
             account,
             LiveAccount {
                 mode,
-                _listening: listening,
+                _subscription: subscription,
             },
         );
         // Mail may have come between the answer's count and the listening.
-        self.look = true;
+        self.check_store = true;
     }
 
     /// Looks for mail at the next turn, whether or not anybody rang.
-    pub fn look(&mut self) {
-        self.look = !self.live.is_empty();
+    pub fn check_store(&mut self) {
+        self.check_store = !self.live.is_empty();
     }
 
     /// Waits for mail of those in live mode. Returns what is to be sent. Can be dropped while it
     /// waits: nothing is passed over by that, because only what is returned moves on.
     pub async fn live(&mut self) -> Vec<Bytes> {
         loop {
-            if !self.look {
-                self.bell.notified().await;
-                self.look = true;
+            if !self.check_store {
+                self.wake.notified().await;
+                self.check_store = true;
             }
-            match self.news().await {
-                Ok(messages) if messages.is_empty() => self.look = false,
+            match self.new_mail().await {
+                Ok(messages) if messages.is_empty() => self.check_store = false,
                 // There may be more than fits at once: look again after these.
                 Ok(messages) => return messages,
                 Err(error) => {
                     tracing::error!(%error, "cannot read mail for a socket");
-                    self.look = false;
+                    self.check_store = false;
                 }
             }
         }
     }
 
-    async fn news(&mut self) -> Result<Vec<Bytes>, StoreError> {
+    async fn new_mail(&mut self) -> Result<Vec<Bytes>, StoreError> {
         let accounts: Vec<i64> = self.live.keys().copied().collect();
         for account in accounts {
             let Some(known) = self.live.get(&account) else {
                 continue;
             };
-            let mail = self.mediator.news(account, known.mode.after).await?;
+            let mail = self.mediator.new_mail(account, known.mode.after).await?;
             let Some(last) = mail.last().map(|last| last.id) else {
                 continue;
             };
@@ -154,7 +154,7 @@ impl SocketSession {
     fn wrap(&self, mail: &[Mail], ends: &Wrapped) -> Vec<Bytes> {
         let keys = self.mediator.keys();
         // Keys that were forgotten meanwhile are answered by those of today.
-        let own = keys.identity(&ends.own).unwrap_or(keys.current());
+        let own = keys.identity(&ends.own).unwrap_or(keys.web_identity());
         let delivery = session::live_delivery(mail, self.mediator.clock.now());
         match session::encrypt(delivery, own, &ends.sender) {
             Ok(message) => vec![message],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::super::{Inner, fresh_id};
+use super::super::{Core, fresh_id};
 use crate::didcomm::envelope::{self, ContentEncryption, PublicKey};
 use crate::didcomm::party::Party;
 use crate::didcomm::protocol::routing::Forward;
@@ -73,7 +73,7 @@ fn wrap(
     .map_err(|_| RouteError::Wrapping)
 }
 
-impl Inner {
+impl Core {
     /// The way to a mediator, and behind it to `peer` where the message is wrapped anew.
     pub(super) async fn route(
         &self,
@@ -122,8 +122,8 @@ impl Inner {
             let Ok(did) = MediatorDid::parse(&service.uri) else {
                 continue;
             };
-            let ours = self.destinations.ours.web();
-            if did.web().is_none() || did == document.did || did.web() == ours {
+            let own = self.destinations.own.web();
+            if did.web().is_none() || did == document.did || did.web() == own {
                 continue;
             }
             let other = self.document(&did).await?;

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::super::deliver::{Delivered, Mail};
-use super::super::{Inner, Mediator, fresh_id, random};
-use super::rooms::{Rooms, Seen, UnderWay};
+use super::super::queues::{Enqueued, NewMessage};
+use super::super::{Core, Mediator, fresh_id, random};
+use super::concurrency::{DestinationHealth, DestinationSlots, InFlight};
 use super::route::RouteError;
-use super::{NewRelay, Next, pause};
+use super::{NewRelay, NextHop, pause};
 use crate::clock::Timestamp;
 use crate::didcomm::envelope;
 use crate::didcomm::message::Message;
@@ -26,28 +26,28 @@ use crate::store::{MailTx, Outbound, Outcome, StoreError};
 use crate::syntax::MediatorDid;
 
 /// How long nothing happens without a bell: for what was put off, and what another process left.
-const PATIENCE: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How soon is looked again after a delivery has ended.
-const BREATH: Duration = Duration::from_millis(5);
+const COALESCE_DELAY: Duration = Duration::from_millis(5);
 
 /// Longest time for one delivery.
-const TIMEOUT: Duration = Duration::from_secs(15);
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest time for all mediators of one message together.
-const ATTEMPT: Duration = Duration::from_secs(60);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is said of a route that cannot be read.
-const UNREADABLE: &str = "its route cannot be read";
+const UNREADABLE_ROUTE: &str = "its route cannot be read";
 
 /// What is said of a mediator that uses up its time.
-const TOO_LONG: &str = "it takes too long";
+const TIMED_OUT: &str = "it takes too long";
 
 /// For how long a message that was taken is nobody else's. A crash delays it by that.
 const LEASE: Duration = Duration::from_secs(90);
 
 /// Time for what is under way when the service ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 
@@ -63,9 +63,9 @@ enum Attempt {
     /// It may go better later, not before the time given.
     Failed(String, Option<Duration>),
     /// It answers, and does not take this message now.
-    Declined(String, Option<Duration>),
+    Deferred(String, Option<Duration>),
     /// Limits of ours kept us from trying.
-    NotNow(Duration),
+    HostBusy(Duration),
 }
 
 /// Carries what waits in the outbox, until it is told to stop.
@@ -81,10 +81,10 @@ impl Relay {
 
     /// Works until `stop`. What is under way then is finished or tried again after a restart.
     pub async fn run(self, stop: CancellationToken) {
-        let inner = &self.mediator.inner;
-        let places = inner.settings.relay.concurrency.max(1);
-        let now = inner.clock.now();
-        match inner
+        let core = &self.mediator.core;
+        let places = core.settings.relay.concurrency.max(1);
+        let now = core.clock.now();
+        match core
             .mailbox
             .transact(move |tx| tx.outbox_recover(now))
             .await
@@ -94,34 +94,34 @@ impl Relay {
             // They are due when their leases have ended.
             Err(error) => tracing::error!(%error, "the outbox cannot be recovered"),
         }
-        let mut under_way = UnderWay::new(places);
-        let mut tasks: JoinSet<Seen> = JoinSet::new();
-        let mut next_look = Instant::now();
+        let mut in_flight = InFlight::new(places);
+        let mut tasks: JoinSet<DestinationHealth> = JoinSet::new();
+        let mut next_poll = Instant::now();
         loop {
             let room = tasks.len() < places;
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(ended) = tasks.join_next_with_id() => {
                     match ended {
-                        Ok((id, seen)) => under_way.remove(id, seen),
+                        Ok((id, health)) => in_flight.remove(id, health),
                         // The panic hook has written where it was.
-                        Err(error) => under_way.remove(error.id(), Seen::Failing),
+                        Err(error) => in_flight.remove(error.id(), DestinationHealth::Failing),
                     }
                     // The next one may have waited for this place.
-                    next_look = next_look.min(Instant::now() + BREATH);
+                    next_poll = next_poll.min(Instant::now() + COALESCE_DELAY);
                     continue;
                 }
-                () = inner.destinations.bell.notified(), if room => {}
-                () = sleep_until(next_look), if room => {}
+                () = core.destinations.pending.notified(), if room => {}
+                () = sleep_until(next_poll), if room => {}
             }
-            next_look = Instant::now() + PATIENCE;
-            match inner.take(places - tasks.len(), under_way.rooms()).await {
+            next_poll = Instant::now() + POLL_INTERVAL;
+            match core.take(places - tasks.len(), in_flight.slots()).await {
                 Ok(taken) => {
                     for row in taken {
                         let destination = row.destination.clone();
                         let mediator = self.mediator.clone();
-                        let task = tasks.spawn(async move { mediator.inner.try_row(row).await });
-                        under_way.insert(task.id(), destination);
+                        let task = tasks.spawn(async move { mediator.core.process(row).await });
+                        in_flight.insert(task.id(), destination);
                     }
                 }
                 Err(error) => tracing::error!(%error, "nothing can be taken from the outbox"),
@@ -129,13 +129,17 @@ impl Relay {
         }
         // A message that is on its way is better known to have arrived.
         let rest = async { while tasks.join_next().await.is_some() {} };
-        drop(tokio::time::timeout(LAST_WORDS, rest).await);
+        drop(tokio::time::timeout(SHUTDOWN_TIMEOUT, rest).await);
     }
 }
 
-impl Inner {
+impl Core {
     /// Takes messages that are due, so that nobody takes them again for a while.
-    async fn take(&self, free: usize, mut rooms: Rooms) -> Result<Vec<Outbound>, StoreError> {
+    async fn take(
+        &self,
+        free: usize,
+        mut slots: DestinationSlots,
+    ) -> Result<Vec<Outbound>, StoreError> {
         let now = self.clock.now();
         // Most of the time there is nothing, and looking is not worth a write.
         if !self.mailbox.query(move |q| q.outbox_is_due(now)).await? {
@@ -143,60 +147,64 @@ impl Inner {
         }
         self.mailbox
             .transact(move |tx| {
-                let room = |destination: &str| rooms.of(destination);
+                let room = |destination: &str| slots.of(destination);
                 tx.outbox_take(now, now.plus(LEASE), free, room)
             })
             .await
     }
 
     /// Tries one message and writes what came of it. Says what was seen of its mediator.
-    async fn try_row(&self, row: Outbound) -> Seen {
+    async fn process(&self, row: Outbound) -> DestinationHealth {
         let (id, started) = (row.id, self.clock.now());
-        let Ok(next) = serde_json::from_str::<Next>(&row.route) else {
+        let Ok(next) = serde_json::from_str::<NextHop>(&row.route) else {
             tracing::error!("a route in the outbox cannot be read; its message is given up");
-            self.written(
-                self.end(id, Outcome::Refused, Some(UNREADABLE), started)
+            self.log_failure(
+                self.finish(id, Outcome::Refused, Some(UNREADABLE_ROUTE), started)
                     .await,
             );
-            return Seen::Nothing;
+            return DestinationHealth::Unknown;
         };
         let attempt = match row.expires_at <= started {
             true => Attempt::Failed("its time has ended".to_owned(), None),
             false => self.attempt(&next, &row).await,
         };
         let now = self.clock.now();
-        let (why, wait, seen) = match attempt {
+        let (why, wait, health) = match attempt {
             Attempt::Delivered => {
-                self.written(self.end(id, Outcome::Delivered, None, now).await);
-                return Seen::Well;
+                self.log_failure(self.finish(id, Outcome::Delivered, None, now).await);
+                return DestinationHealth::Healthy;
             }
             Attempt::Refused(why) => {
-                self.tell(&row, &next, &why).await;
-                self.written(self.end(id, Outcome::Refused, Some(&why), now).await);
-                return Seen::Well;
+                self.report_undeliverable(&row, &next, &why).await;
+                self.log_failure(self.finish(id, Outcome::Refused, Some(&why), now).await);
+                return DestinationHealth::Healthy;
             }
-            Attempt::NotNow(wait) if now.plus(wait) < row.expires_at => {
-                let next_at = now.plus(wait.max(PATIENCE));
-                let put_off = move |tx: &MailTx<'_>| tx.outbox_put_off(id, next_at);
-                self.written(self.mailbox.transact(put_off).await);
-                return Seen::Nothing;
+            Attempt::HostBusy(wait) if now.plus(wait) < row.expires_at => {
+                let next_at = now.plus(wait.max(POLL_INTERVAL));
+                let defer = move |tx: &MailTx<'_>| tx.outbox_put_off(id, next_at);
+                self.log_failure(self.mailbox.transact(defer).await);
+                return DestinationHealth::Unknown;
             }
-            Attempt::NotNow(_) => ("there was no time to try".to_owned(), None, Seen::Nothing),
-            Attempt::Declined(why, wait) => (why, wait, Seen::Nothing),
-            Attempt::Failed(why, wait) => (why, wait, Seen::Failing),
+            Attempt::HostBusy(_) => (
+                "there was no time to try".to_owned(),
+                None,
+                DestinationHealth::Unknown,
+            ),
+            Attempt::Deferred(why, wait) => (why, wait, DestinationHealth::Unknown),
+            Attempt::Failed(why, wait) => (why, wait, DestinationHealth::Failing),
         };
         match self.next_attempt(&row, wait, now) {
             Some(next_at) => {
                 count("failed");
-                let put_off = move |tx: &MailTx<'_>| tx.outbox_retry(id, next_at, &why, now);
-                self.written(self.mailbox.transact(put_off).await);
+                let defer = move |tx: &MailTx<'_>| tx.outbox_retry(id, next_at, &why, now);
+                self.log_failure(self.mailbox.transact(defer).await);
             }
             None => {
-                self.tell(&row, &next, &why).await;
-                self.written(self.end(id, Outcome::GivenUp, Some(&why), now).await);
+                self.report_undeliverable(&row, &next, &why).await;
+                self.log_failure(self.finish(id, Outcome::GivenUp, Some(&why), now).await);
             }
         }
-        seen
+        health
     }
 
     /// When a message is tried again; `None`: its time is too short for that. The last attempt
@@ -211,22 +219,22 @@ impl Inner {
         let pause = pause(row.attempts, longest, random());
         // What a mediator asks for is heard, but does not end the message's time.
         let pause = pause.max(wait.unwrap_or_default().min(longest));
-        let last = row.expires_at.minus(2 * PATIENCE);
+        let last = row.expires_at.minus(2 * POLL_INTERVAL);
         match now.plus(pause) {
             next_at if next_at < row.expires_at => Some(next_at),
-            _ if last > now.plus(PATIENCE) => Some(last),
+            _ if last > now.plus(POLL_INTERVAL) => Some(last),
             _ => None,
         }
     }
 
     /// What cannot be written leaves the message to be tried again when its lease has ended.
-    fn written(&self, result: Result<(), StoreError>) {
+    fn log_failure(&self, result: Result<(), StoreError>) {
         if let Err(error) = result {
             tracing::error!(%error, "the outbox cannot be written");
         }
     }
 
-    async fn end(
+    async fn finish(
         &self,
         id: i64,
         outcome: Outcome,
@@ -246,14 +254,15 @@ impl Inner {
     }
 
     /// Tries the mediators of a message in turn; the first that takes it ends the attempt.
-    async fn attempt(&self, next: &Next, row: &Outbound) -> Attempt {
+    async fn attempt(&self, next: &NextHop, row: &Outbound) -> Attempt {
         let mut worst = Attempt::Refused("no mediator is named".to_owned());
         // Each has its part of the time, so that the last is reached although the first ones hang.
-        let share = ATTEMPT / u32::try_from(next.mediators.len().max(1)).unwrap_or(u32::MAX);
+        let share =
+            ATTEMPT_TIMEOUT / u32::try_from(next.mediators.len().max(1)).unwrap_or(u32::MAX);
         for mediator in &next.mediators {
             let post = self.post(mediator, next, &row.body);
             let attempt = tokio::time::timeout(share, post).await;
-            match attempt.unwrap_or_else(|_| Attempt::Failed(TOO_LONG.to_owned(), None)) {
+            match attempt.unwrap_or_else(|_| Attempt::Failed(TIMED_OUT.to_owned(), None)) {
                 Attempt::Delivered => return Attempt::Delivered,
                 // As long as one of them may take it later, there is hope.
                 Attempt::Refused(why) => {
@@ -267,7 +276,7 @@ impl Inner {
         worst
     }
 
-    async fn post(&self, mediator: &MediatorDid, next: &Next, message: &[u8]) -> Attempt {
+    async fn post(&self, mediator: &MediatorDid, next: &NextHop, message: &[u8]) -> Attempt {
         let route = match self.route(mediator, next.peer.as_deref()).await {
             Ok(route) => route,
             Err(error @ RouteError::Wrapping) => return Attempt::Refused(error.to_string()),
@@ -279,10 +288,10 @@ impl Inner {
         };
         let mut url = route.endpoint;
         // Where one redirect of the kind that keeps the method leads is tried, too.
-        for hop in 0..2 {
+        for redirects in 0..2 {
             let request = Request {
                 priority: Priority::Mail,
-                timeout: Some(TIMEOUT),
+                timeout: Some(POST_TIMEOUT),
                 // Only the status counts.
                 body: false,
                 ..Request::new(url.clone(), Trust::Untrusted, 0)
@@ -293,12 +302,12 @@ impl Inner {
                 .post(&request, MEDIA_TYPE, wrapped.clone())
                 .await;
             match answer {
-                Ok(answer) => match redirect(&url, &answer).filter(|_| hop == 0) {
+                Ok(answer) => match redirect(&url, &answer).filter(|_| redirects == 0) {
                     Some(target) => url = target,
-                    None => return judge(&answer),
+                    None => return classify_response(&answer),
                 },
                 Err(error @ NetError::Refused(_)) => return Attempt::Refused(error.to_string()),
-                Err(NetError::HostBusy { retry_after }) => return Attempt::NotNow(retry_after),
+                Err(NetError::HostBusy { retry_after }) => return Attempt::HostBusy(retry_after),
                 Err(error) => return Attempt::Failed(error.to_string(), None),
             }
         }
@@ -307,7 +316,7 @@ impl Inner {
 
     /// Tells the sender of a message that it was not delivered, as far as that can be done now.
     /// Reports never lead to reports.
-    async fn tell(&self, row: &Outbound, next: &Next, why: &str) {
+    async fn report_undeliverable(&self, row: &Outbound, next: &NextHop, why: &str) {
         let sender = row.sender.as_deref().map(Party::resolve);
         let Some(Ok(sender)) = sender else {
             return;
@@ -326,15 +335,17 @@ impl Inner {
         };
         let sealed: Arc<[u8]> = sealed.into();
         let now = self.clock.now();
-        let mail = Mail {
+        let mail = NewMessage {
             recipient: sender.canonical().to_owned(),
             hash: Sha256::digest(&sealed).into(),
             body: Arc::clone(&sealed),
             available_at: now,
             expires_at: now.plus(self.settings.time_to_live),
         };
-        let kept = match self.deliver(vec![mail]).await {
-            Ok(outcomes) => outcomes.iter().any(|one| *one != Delivered::Unknown),
+        let kept = match self.enqueue(vec![mail]).await {
+            Ok(outcomes) => outcomes
+                .iter()
+                .any(|one| *one != Enqueued::UnknownRecipient),
             Err(refused) => {
                 tracing::warn!(%refused, "a report cannot be delivered");
                 return;
@@ -344,7 +355,11 @@ impl Inner {
             count("reported");
             return;
         }
-        for home in self.elsewhere(sender.canonical()).await.unwrap_or_default() {
+        for hop in self
+            .other_mediators_of(sender.canonical())
+            .await
+            .unwrap_or_default()
+        {
             let relay = NewRelay {
                 messages: vec![Arc::clone(&sealed)],
                 sender: None,
@@ -353,7 +368,7 @@ impl Inner {
                 not_before: now,
                 expires_at: None,
             };
-            if self.send_on(home, relay).await.is_ok() {
+            if self.enqueue_relay(hop, relay).await.is_ok() {
                 count("reported");
             }
         }
@@ -362,7 +377,7 @@ impl Inner {
     /// Encrypts a message of ours to a sender's first key.
     fn seal(&self, message: Message, to: &Party) -> Option<Vec<u8>> {
         let keys = self.keys();
-        let own = keys.current();
+        let own = keys.web_identity();
         let key = to
             .key_agreement()
             .iter()
@@ -377,7 +392,7 @@ fn count(outcome: &'static str) {
 }
 
 /// What an answer means for the message.
-fn judge(answer: &Response) -> Attempt {
+fn classify_response(answer: &Response) -> Attempt {
     let status = answer.status;
     if status.is_success() {
         return Attempt::Delivered;
@@ -393,7 +408,7 @@ fn judge(answer: &Response) -> Attempt {
         | StatusCode::UNPROCESSABLE_ENTITY => Attempt::Refused(why),
         // A recipient's queue that is full, or a rate that somebody has used up.
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            Attempt::Declined(why, answer.retry_after)
+            Attempt::Deferred(why, answer.retry_after)
         }
         _ => Attempt::Failed(why, answer.retry_after),
     }
@@ -430,23 +445,35 @@ mod tests {
     #[test]
     fn only_a_fault_of_the_message_ends_its_attempts() {
         for status in [200, 202, 204] {
-            assert!(matches!(judge(&answer(status, None)), Attempt::Delivered));
+            assert!(matches!(
+                classify_response(&answer(status, None)),
+                Attempt::Delivered
+            ));
         }
         for status in [400, 403, 410, 413, 415, 422] {
             assert!(
-                matches!(judge(&answer(status, None)), Attempt::Refused(_)),
+                matches!(
+                    classify_response(&answer(status, None)),
+                    Attempt::Refused(_)
+                ),
                 "{status}"
             );
         }
         for status in [429, 503] {
             assert!(
-                matches!(judge(&answer(status, None)), Attempt::Declined(..)),
+                matches!(
+                    classify_response(&answer(status, None)),
+                    Attempt::Deferred(..)
+                ),
                 "{status}"
             );
         }
         for status in [302, 308, 401, 404, 408, 500, 502, 507] {
             assert!(
-                matches!(judge(&answer(status, None)), Attempt::Failed(..)),
+                matches!(
+                    classify_response(&answer(status, None)),
+                    Attempt::Failed(..)
+                ),
                 "{status}"
             );
         }

@@ -13,8 +13,8 @@ use crate::clock::Timestamp;
 use crate::didcomm::protocol::coordination::{
     Action, Outcome, Page, Pagination, Reply as Answer, Request, Update, Updated, Version,
 };
-use crate::mediator::admission::Standing;
-use crate::mediator::{Inner, Refused, fresh_id, peers};
+use crate::mediator::admission::Admission;
+use crate::mediator::{Core, Refused, fresh_id, parties};
 use crate::net::group_of;
 use crate::store::{Account, Bound, MailTx, StoreError};
 use crate::syntax::Did;
@@ -52,7 +52,7 @@ impl Session<'_, Known> {
             _ => self.registered().await?,
         };
         let Some(session) = session else {
-            return Ok((Reply::say(self.not_registered()), "not_registered"));
+            return Ok((Reply::of(self.not_registered()), "not_registered"));
         };
         let answer = match request {
             Request::Update(updates) => session.update(updates).await?,
@@ -60,7 +60,7 @@ impl Session<'_, Known> {
             Request::Mediate { .. } => Answer::Deny,
         };
         Ok((
-            Reply::say(self.reply(answer.write(version, fresh_id()))),
+            Reply::of(self.reply(answer.write(version, fresh_id()))),
             "done",
         ))
     }
@@ -77,12 +77,12 @@ impl Session<'_, Known> {
             Verdict::Denied => (Answer::Deny, "denied"),
         };
         let reply = self.reply(answer.write(version, fresh_id()));
-        Ok((Reply::say(reply), outcome))
+        Ok((Reply::of(reply), outcome))
     }
 
     /// Where senders are to send to: as whom we were asked, by its newest name.
     fn grant(&self) -> Answer {
-        let own = self.keys.present(self.own.kind);
+        let own = self.keys.current(self.own.kind);
         Answer::Grant {
             routing_did: vec![own.party.did().to_owned()],
         }
@@ -122,7 +122,7 @@ impl Session<'_, Known> {
     }
 }
 
-impl Inner {
+impl Core {
     /// Registers an account that may be registered for good.
     async fn try_register(
         &self,
@@ -132,11 +132,11 @@ impl Inner {
         let now = self.clock.now();
         self.mailbox
             .transact(move |tx| {
-                let standing = Standing::of(&tx.claims(&account.did)?, now);
-                if !open && !standing.reading {
+                let admission = Admission::of(&tx.claims(&account.did)?, now);
+                if !open && !admission.reading {
                     return Ok(None);
                 }
-                enter(tx, &account)?;
+                put_registered(tx, &account)?;
                 Ok(Some(Verdict::Granted))
             })
             .await
@@ -165,12 +165,12 @@ impl Inner {
                 if all >= PROVISIONAL_IN_ALL {
                     // The oldest makes room: whoever meant it has published by now, or asks again.
                     for oldest in tx.lapsed_accounts(now.plus(PROVISIONAL), 1)? {
-                        if !confirm(tx, &oldest, now)? {
+                        if !confirm_provisional(tx, &oldest, now)? {
                             tx.delete_account(oldest.id)?;
                         }
                     }
                 }
-                enter(
+                put_registered(
                     tx,
                     &Account {
                         provisional_until: Some(now.plus(PROVISIONAL)),
@@ -185,7 +185,7 @@ impl Inner {
 }
 
 /// Writes an account and gives it its own DID, whoever had that before.
-fn enter(tx: &MailTx<'_>, account: &Account) -> Result<(), StoreError> {
+fn put_registered(tx: &MailTx<'_>, account: &Account) -> Result<(), StoreError> {
     let granted_at = match tx.account(&account.did)? {
         Some(known) if known.provisional_until.is_none() => known.granted_at,
         _ => account.granted_at,
@@ -213,7 +213,7 @@ impl Session<'_, Registered> {
         let named: Vec<(Update, Option<String>)> = updates
             .into_iter()
             .map(|update| {
-                let did = peers::canonical(&update.recipient_did);
+                let did = parties::canonical(&update.recipient_did);
                 let usable = did.filter(|did| !ours(did) && (open || *did == own));
                 (update, usable)
             })
@@ -226,7 +226,7 @@ impl Session<'_, Registered> {
                 for (update, did) in named {
                     let result = match did {
                         None => Outcome::ClientError,
-                        Some(did) => change(tx, &did, update.action, account, &own)?,
+                        Some(did) => update_recipient(tx, &did, update.action, account, &own)?,
                     };
                     updated.push(Updated {
                         recipient_did: update.recipient_did,
@@ -271,7 +271,7 @@ impl Session<'_, Registered> {
 }
 
 /// Adds or removes one recipient.
-fn change(
+fn update_recipient(
     tx: &MailTx<'_>,
     did: &str,
     action: Action,
@@ -307,18 +307,18 @@ fn change(
 }
 
 /// Lets mail be taken for a DID whose account was registered before a record named it.
-pub(in crate::mediator) fn confirm(
+pub(in crate::mediator) fn confirm_provisional(
     tx: &MailTx<'_>,
     account: &Account,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let standing = Standing::of(&tx.claims(&account.did)?, now);
-    if standing.reading {
+    let admission = Admission::of(&tx.claims(&account.did)?, now);
+    if admission.reading {
         tx.put_account(&Account {
             provisional_until: None,
             address_group: None,
             ..account.clone()
         })?;
     }
-    Ok(standing.reading)
+    Ok(admission.reading)
 }

@@ -5,12 +5,12 @@
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
-use super::{LiveChange, LiveMode, Registered, Reply, Session, Via, Wrapped};
+use super::{LiveChange, LiveMode, Registered, Reply, Session, Transport, Wrapped};
 use crate::clock::Timestamp;
 use crate::didcomm::message::Attachment;
 use crate::didcomm::protocol::pickup::{Reply as Answer, Request, Status, Version};
 use crate::didcomm::protocol::problem::{Code, Report};
-use crate::mediator::{Inner, Refused, fresh_id, peers};
+use crate::mediator::{Core, Refused, fresh_id, parties};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
 
 /// Accounts in live mode on one socket.
@@ -46,7 +46,7 @@ impl<'m> Session<'m, Registered> {
     /// Notes that the account is in use; once a minute is enough.
     async fn touch(&self) -> Result<(), StoreError> {
         let (account, now) = (self.state.account.clone(), self.now);
-        if now.since(account.seen_at) < TOUCH {
+        if now.since(account.seen_at) < SEEN_AT_PRECISION {
             return Ok(());
         }
         let mailbox = &self.mediator.mailbox;
@@ -61,7 +61,7 @@ impl<'m> Session<'m, Registered> {
         let Some(named) = recipient else {
             return Ok(Some(Queue::Account(account)));
         };
-        let Some(did) = peers::canonical(named) else {
+        let Some(did) = parties::canonical(named) else {
             return Ok(None);
         };
         let own = did == self.state.account.did;
@@ -78,18 +78,18 @@ impl<'m> Session<'m, Registered> {
         })
     }
 
-    fn not_yours(&self) -> Reply {
+    fn foreign_recipient(&self) -> Reply {
         let comment = "recipient_did is not registered to the sender's account";
-        Reply::say(self.report(&Report::new(Code::NotEnrolled, comment)))
+        Reply::of(self.report(&Report::new(Code::NotEnrolled, comment)))
     }
 
-    fn say(&self, version: Version, answer: Answer) -> Reply {
-        Reply::say(self.reply(answer.write(version, fresh_id())))
+    fn respond(&self, version: Version, answer: Answer) -> Reply {
+        Reply::of(self.reply(answer.write(version, fresh_id())))
     }
 
     async fn status(&self, version: Version, recipient: Option<String>) -> Result<Reply, Refused> {
         let Some(queue) = self.queue(recipient.as_deref()).await? else {
-            return Ok(self.not_yours());
+            return Ok(self.foreign_recipient());
         };
         let now = self.now;
         let status = self
@@ -97,10 +97,10 @@ impl<'m> Session<'m, Registered> {
             .mailbox
             .query(move |q| q.queue(queue, now))
             .await?;
-        Ok(self.say(version, self.state_of(&status, recipient)))
+        Ok(self.respond(version, self.status_body(&status, recipient)))
     }
 
-    fn state_of(&self, status: &QueueStatus, recipient_did: Option<String>) -> Answer {
+    fn status_body(&self, status: &QueueStatus, recipient_did: Option<String>) -> Answer {
         Answer::Status(Status {
             message_count: status.messages,
             recipient_did,
@@ -108,9 +108,9 @@ impl<'m> Session<'m, Registered> {
             newest_received: status.newest,
             oldest_received: status.oldest,
             total_bytes: Some(status.bytes),
-            live_delivery: match &self.via {
-                Via::Socket { live, .. } => live.contains(&self.state.account.id),
-                Via::Http(_) => false,
+            live_delivery: match &self.transport {
+                Transport::Socket { live, .. } => live.contains(&self.state.account.id),
+                Transport::Http(_) => false,
             },
         })
     }
@@ -122,7 +122,7 @@ impl<'m> Session<'m, Registered> {
         recipient: Option<String>,
     ) -> Result<Reply, Refused> {
         let Some(queue) = self.queue(recipient.as_deref()).await? else {
-            return Ok(self.not_yours());
+            return Ok(self.foreign_recipient());
         };
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let limit = limit.min(MAX_DELIVERY);
@@ -140,7 +140,7 @@ impl<'m> Session<'m, Registered> {
             })
             .await?;
         if mail.is_empty() && version == Version::V3 {
-            return Ok(self.say(version, self.state_of(&status, recipient)));
+            return Ok(self.respond(version, self.status_body(&status, recipient)));
         }
         metrics::counter!("atcomm_mediator_handed_out_total", "how" => "delivery")
             .increment(mail.len() as u64);
@@ -149,7 +149,7 @@ impl<'m> Session<'m, Registered> {
             recipient_did: recipient,
             messages,
         };
-        Ok(self.say(version, answer))
+        Ok(self.respond(version, answer))
     }
 
     async fn acknowledge(&self, version: Version, ids: &[String]) -> Result<Reply, Refused> {
@@ -168,18 +168,18 @@ impl<'m> Session<'m, Registered> {
             })
             .await?;
         metrics::counter!("atcomm_mediator_acknowledged_total").increment(removed);
-        Ok(self.say(version, self.state_of(&status, None)))
+        Ok(self.respond(version, self.status_body(&status, None)))
     }
 
     async fn change_live(&self, version: Version, on: bool) -> Result<Reply, Refused> {
-        let room = match &self.via {
-            Via::Http(_) => false,
-            Via::Socket { live, .. } => {
+        let room = match &self.transport {
+            Transport::Http(_) => false,
+            Transport::Socket { live, .. } => {
                 live.len() < MAX_LIVE || live.contains(&self.state.account.id)
             }
         };
         if on && !room {
-            return Ok(Reply::say(self.problem(Code::LiveModeNotSupported)));
+            return Ok(Reply::of(self.problem(Code::LiveModeNotSupported)));
         }
         let (account, now) = (self.state.account.id, self.now);
         let (after, status) = self
@@ -190,7 +190,7 @@ impl<'m> Session<'m, Registered> {
                 Ok((q.newest_message()?, status))
             })
             .await?;
-        let mut answer = self.state_of(&status, None);
+        let mut answer = self.status_body(&status, None);
         if let Answer::Status(status) = &mut answer {
             status.live_delivery = on;
         }
@@ -206,13 +206,13 @@ impl<'m> Session<'m, Registered> {
                 account,
                 on: on.then_some(mode),
             }),
-            ..self.say(version, answer)
+            ..self.respond(version, answer)
         })
     }
 }
 
 /// An account's last request is noted this exactly.
-const TOUCH: std::time::Duration = std::time::Duration::from_secs(60);
+const SEEN_AT_PRECISION: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn attachment(mail: &Mail) -> Attachment {
     Attachment::message(HEX.encode(&mail.hash), &mail.body)
@@ -235,9 +235,9 @@ pub(in crate::mediator) fn live_delivery(
 /// Messages pushed at once.
 const MAX_PUSH: usize = 32;
 
-impl Inner {
+impl Core {
     /// Mail of an account that came after `after`, to be pushed.
-    pub(in crate::mediator) async fn news(
+    pub(in crate::mediator) async fn new_mail(
         &self,
         account: i64,
         after: i64,

@@ -3,16 +3,16 @@
 //! The short form of a did:peer:4 carries none; its keys are known from the long form that its
 //! account was registered under.
 
-use super::Inner;
+use super::Core;
 use super::keys::Keys;
 use crate::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
 use crate::didcomm::party::{Party, PartyError};
 use crate::store::StoreError;
 
 /// The party that a message says it is from, where it was looked up.
-pub(super) struct Sender(Option<Party>);
+pub(super) struct SenderResolver(Option<Party>);
 
-impl Resolve for Sender {
+impl Resolve for SenderResolver {
     fn party(&self, did: &str) -> Option<Party> {
         match &self.0 {
             Some(party) if party.is(did) => Some(party.clone()),
@@ -23,16 +23,16 @@ impl Resolve for Sender {
 
 /// Opens an envelope. Where the DID of its sender does not tell its keys, they are those that its
 /// account was registered under.
-pub(super) async fn open(
-    mediator: &Inner,
+pub(super) async fn open_envelope(
+    mediator: &Core,
     keys: &Keys,
     message: &[u8],
 ) -> Result<Result<Unpacked, EnvelopeError>, StoreError> {
-    match unpack(message, keys, &Sender(None)) {
+    match unpack(message, keys, &SenderResolver(None)) {
         Err(EnvelopeError::Unresolved { did }) => {
             let account = mediator.mailbox.query(move |q| q.account(&did)).await?;
             let party = account.and_then(|account| Party::resolve(&account.long).ok());
-            Ok(unpack(message, keys, &Sender(party)))
+            Ok(unpack(message, keys, &SenderResolver(party)))
         }
         opened => Ok(opened),
     }
@@ -44,14 +44,14 @@ pub(super) async fn open(
 pub(super) fn queue_name(next: &str) -> Option<String> {
     let did = next.split_once('#').map_or(next, |(did, _)| did);
     let plain = did.starts_with("did:peer:2") || did.starts_with("did:key:");
-    if plain && did.len() <= MAX_DID {
+    if plain && did.len() <= MAX_DID_BYTES {
         return Some(did.to_owned());
     }
     canonical(did)
 }
 
 /// Longest DID of a recipient, in bytes.
-const MAX_DID: usize = 4096;
+const MAX_DID_BYTES: usize = 4096;
 
 /// The name of a recipient's queue, from whatever a forward or an update names it by: a DID, or
 /// the id of one of its keys. `None` for what cannot have a queue here.

@@ -9,13 +9,13 @@ use governor::{DefaultDirectRateLimiter, Quota as Rate, RateLimiter};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::admission::Standing;
-use super::{Inner, Refused};
+use super::admission::Admission;
+use super::{Core, Refused};
 use crate::clock::Timestamp;
 use crate::store::{ClaimState, MailQueries, MailTx, Push, Pushed, Quota, StoreError};
 
 /// When something came for nobody, in the mailbox's store.
-const UNKNOWN: &str = "unknown_at";
+const UNKNOWN_KEY: &str = "unknown_at";
 
 /// Recipients whose rates are remembered; the ones unseen for longest are forgotten first.
 const MAX_RECIPIENTS: u64 = 100_000;
@@ -57,7 +57,7 @@ impl RecipientLimiter {
 }
 
 /// One message for one queue.
-pub(super) struct Mail {
+pub(super) struct NewMessage {
     /// The canonical DID of its recipient.
     pub(super) recipient: String,
     pub(super) body: Arc<[u8]>,
@@ -70,18 +70,18 @@ pub(super) struct Mail {
 
 /// What became of mail.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Delivered {
+pub(super) enum Enqueued {
     /// It is on disk. The account to be woken, if one is registered.
-    Kept(Option<i64>),
+    Queued(Option<i64>),
     /// No mail is kept for this recipient.
-    Unknown,
+    UnknownRecipient,
 }
 
-impl Inner {
+impl Core {
     /// Puts messages of one envelope into queues: all of them, or none and a reason. On disk when
     /// it returns; who waits for them has been woken. Recipients that are not known take the same
     /// way through the same commit.
-    pub(super) async fn deliver(&self, mail: Vec<Mail>) -> Result<Vec<Delivered>, Refused> {
+    pub(super) async fn enqueue(&self, mail: Vec<NewMessage>) -> Result<Vec<Enqueued>, Refused> {
         for message in &mail {
             self.by_recipient.charge(&message.recipient)?;
         }
@@ -99,17 +99,17 @@ impl Inner {
                 let delivered = mail.iter().map(push).collect::<Result<Vec<_>, _>>()?;
                 if !delivered
                     .iter()
-                    .any(|one| matches!(one, Delivered::Kept(_)))
+                    .any(|one| matches!(one, Enqueued::Queued(_)))
                 {
                     // A commit that writes nothing does not wait for the disk, and would tell who
                     // is unknown by its haste.
-                    tx.set_meta(UNKNOWN, &now.millis().to_string())?;
+                    tx.set_meta(UNKNOWN_KEY, &now.millis().to_string())?;
                 }
                 Ok(delivered)
             })
             .await?;
         for outcome in &delivered {
-            if let Delivered::Kept(Some(account)) = outcome {
+            if let Enqueued::Queued(Some(account)) = outcome {
                 self.live.wake(*account);
             }
         }
@@ -119,13 +119,13 @@ impl Inner {
 
 fn push(
     tx: &MailTx<'_>,
-    message: &Mail,
+    message: &NewMessage,
     quota: &Quota,
     open: bool,
     now: Timestamp,
-) -> Result<Delivered, StoreError> {
+) -> Result<Enqueued, StoreError> {
     let Some((recipient, account)) = queue_of(tx, &message.recipient, open, now)? else {
-        return Ok(Delivered::Unknown);
+        return Ok(Enqueued::UnknownRecipient);
     };
     let push = Push {
         recipient,
@@ -137,7 +137,7 @@ fn push(
     };
     match tx.push(&push, quota)? {
         // What waits already was woken for already, but once more does no harm.
-        Pushed::Stored(_) | Pushed::Duplicate => Ok(Delivered::Kept(account)),
+        Pushed::Stored(_) | Pushed::Duplicate => Ok(Enqueued::Queued(account)),
         // Nothing of the envelope is kept then.
         Pushed::RecipientFull | Pushed::StoreFull => Err(StoreError::Undone),
         // Found or opened in this very transaction.
@@ -157,7 +157,7 @@ fn queue_of(
 ) -> Result<Option<(i64, Option<i64>)>, StoreError> {
     let known = tx.recipient(did)?.map(|one| (one.id, one.account));
     let bound = known.is_some_and(|(_, account)| account.is_some());
-    if !(open && bound || takes_mail(tx, did, now)?) {
+    if !(open && bound || accepts_mail(tx, did, now)?) {
         return Ok(None);
     }
     if bound {
@@ -177,10 +177,10 @@ fn queue_of(
 
 /// Whether accounts have published that mail for this DID is kept here. Claims that stand come
 /// first, so that mostly one is read.
-fn takes_mail(q: &MailQueries<'_>, did: &str, now: Timestamp) -> Result<bool, StoreError> {
+fn accepts_mail(q: &MailQueries<'_>, did: &str, now: Timestamp) -> Result<bool, StoreError> {
     for state in ClaimState::ALL {
         let claim = q.claim_in(did, *state)?;
-        if claim.is_some_and(|claim| Standing::of(&[claim], now).mail) {
+        if claim.is_some_and(|claim| Admission::of(&[claim], now).mail) {
             return Ok(true);
         }
     }

@@ -40,8 +40,8 @@ fn features(max_message: usize) -> Vec<Disclosure> {
 impl Session<'_, Known> {
     pub(super) fn ping(&self, ping: &Ping) -> Reply {
         match ping.response_requested {
-            true => Reply::say(self.reply(Message::new(fresh_id(), &PingResponse))),
-            false => Reply::nothing(),
+            true => Reply::of(self.reply(Message::new(fresh_id(), &PingResponse))),
+            false => Reply::none(),
         }
     }
 
@@ -53,6 +53,6 @@ impl Session<'_, Known> {
             };
             queries.queries.iter().any(asked)
         });
-        Reply::say(self.reply(Message::new(fresh_id(), &Disclose { disclosures })))
+        Reply::of(self.reply(Message::new(fresh_id(), &Disclose { disclosures })))
     }
 }

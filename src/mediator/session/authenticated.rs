@@ -2,17 +2,18 @@
 //! account finds it.
 
 use super::{
-    Known, Registered, Reply, Said, Session, Via, count, encrypt, label, lost, problem_code,
+    HandlerOutput, Known, Registered, Reply, Session, Transport, count, encrypt, label,
+    problem_code, refused_forward,
 };
 use crate::didcomm::message::Message;
 use crate::didcomm::protocol::problem::{Code, Report};
 use crate::didcomm::protocol::{ReadError, Request, coordination, pickup};
-use crate::mediator::admission::Standing;
+use crate::mediator::admission::Admission;
 use crate::mediator::{Answer, Form, Refused, count_refused, replay};
 use crate::store::{Account, ReplayKind, StoreError};
 
 impl<'m> Session<'m, Known> {
-    pub(super) async fn answer(self) -> Result<Said, Refused> {
+    pub(super) async fn answer(self) -> Result<HandlerOutput, Refused> {
         let request = Request::read(&self.message);
         let label = label(&request);
         let wants_answers = self.wants_answers();
@@ -20,10 +21,10 @@ impl<'m> Session<'m, Known> {
         let reply = if matches!(request, Ok(Request::Problem(_))) {
             // A problem is never answered with another, whatever is wrong with it.
             count(label, "done");
-            Reply::nothing()
+            Reply::none()
         } else if self.is_expired() {
             count(label, "expired");
-            Reply::say(self.problem(Code::Expired))
+            Reply::of(self.problem(Code::Expired))
         } else {
             match self.carry_out_once(request).await {
                 Ok((reply, outcome)) => {
@@ -32,10 +33,10 @@ impl<'m> Session<'m, Known> {
                 }
                 // A request is refused by its status, which also the relays in between understand;
                 // a socket has nothing but messages.
-                Err(refused) => match (&self.via, problem_code(&refused)) {
-                    (Via::Socket { .. }, Some(code)) if wants_answers => {
+                Err(refused) => match (&self.transport, problem_code(&refused)) {
+                    (Transport::Socket { .. }, Some(code)) if wants_answers => {
                         count_refused(&refused);
-                        Reply::say(self.report(&Report::new(code, refused.to_string())))
+                        Reply::of(self.report(&Report::new(code, refused.to_string())))
                     }
                     _ => return Err(refused),
                 },
@@ -45,7 +46,7 @@ impl<'m> Session<'m, Known> {
             Some(message) => Answer::Reply(Form::Encrypted, encrypt(message, own, &sender)?),
             None => Answer::Accepted,
         };
-        Ok(Said {
+        Ok(HandlerOutput {
             answer,
             live: reply.live,
             answers: self.answers(),
@@ -57,7 +58,7 @@ impl<'m> Session<'m, Known> {
         &self,
         request: Result<Request, ReadError>,
     ) -> Result<(Reply, &'static str), Refused> {
-        let replayed = || (Reply::say(self.problem(Code::Replayed)), "replay");
+        let replayed = || (Reply::of(self.problem(Code::Replayed)), "replay");
         let (mediator, now) = (self.mediator, self.now);
         match &request {
             // A queue takes the same message once.
@@ -65,33 +66,33 @@ impl<'m> Session<'m, Known> {
             Ok(request) if changes_something(request) => {
                 // Only accounts take room among what is remembered.
                 if self.registered().await?.is_none() {
-                    return Ok((Reply::say(self.not_registered()), "not_registered"));
+                    return Ok((Reply::of(self.not_registered()), "not_registered"));
                 }
                 let created = self.message.created_time.unwrap_or(i64::MAX);
                 let oldest = now.minus(replay::WINDOW).millis() / 1000;
                 if created < oldest {
-                    return Ok((Reply::say(self.problem(Code::Expired)), "expired"));
+                    return Ok((Reply::of(self.problem(Code::Expired)), "expired"));
                 }
-                let seal = self.seal;
-                if !mediator.replays.changes.is_new(seal, now) {
+                let replay_id = self.replay_id;
+                if !mediator.replays.writes.insert(replay_id, now) {
                     return Ok(replayed());
                 }
                 // At the same time, and so in one commit.
                 let noted = mediator
                     .mailbox
-                    .transact(move |tx| tx.note_replay(ReplayKind::Change, seal, now));
+                    .transact(move |tx| tx.note_replay(ReplayKind::Change, replay_id, now));
                 let (done, noted) = tokio::join!(self.carry_out(Ok(request.clone())), noted);
                 // What was not done, or not noted, may be asked for again.
                 noted
                     .map_err(Refused::from)
                     .and(done)
-                    .inspect_err(|_| mediator.replays.changes.forget(&seal))
+                    .inspect_err(|_| mediator.replays.writes.remove(&replay_id))
             }
             // To be told again what one was told gains nothing over waiting for the disk.
-            _ if mediator.replays.questions.is_new(self.seal, now) => {
-                mediator.remember(self.seal, now);
+            _ if mediator.replays.reads.insert(self.replay_id, now) => {
+                mediator.record_read(self.replay_id, now);
                 let done = self.carry_out(request).await;
-                done.inspect_err(|_| mediator.replays.questions.forget(&self.seal))
+                done.inspect_err(|_| mediator.replays.reads.remove(&self.replay_id))
             }
             _ => Ok(replayed()),
         }
@@ -105,34 +106,34 @@ impl<'m> Session<'m, Known> {
         let request = match request {
             Ok(request) => request,
             Err(error) => {
-                if let Some(refused) = lost(&error).filter(|_| !self.wants_answers()) {
+                if let Some(refused) = refused_forward(&error).filter(|_| !self.wants_answers()) {
                     return Err(refused);
                 }
                 let outcome = match error {
                     ReadError::UnknownType { .. } => "unsupported",
                     ReadError::Malformed { .. } => "malformed",
                 };
-                return Ok((Reply::say(self.report(&error.report())), outcome));
+                return Ok((Reply::of(self.report(&error.report())), outcome));
             }
         };
         let reply = match request {
             Request::Forward(forward) => {
                 let unknown = self.forward(&forward, Some(&self.state.sender)).await?;
                 match unknown {
-                    true => Reply::say(self.unknown_recipient()),
-                    false => Reply::nothing(),
+                    true => Reply::of(self.unknown_recipient()),
+                    false => Reply::none(),
                 }
             }
             Request::Ping(ping) => self.ping(&ping),
             Request::Queries(queries) => self.disclose(&queries),
             // A problem is never answered with another.
-            Request::Problem(_) | Request::Empty => Reply::nothing(),
+            Request::Problem(_) | Request::Empty => Reply::none(),
             Request::Coordination(version, request) => {
                 return self.coordinate(version, request).await;
             }
             Request::Pickup(version, request) => {
                 let Some(session) = self.registered().await? else {
-                    return Ok((Reply::say(self.not_registered()), "not_registered"));
+                    return Ok((Reply::of(self.not_registered()), "not_registered"));
                 };
                 session.pick_up(version, request).await?
             }
@@ -157,7 +158,7 @@ impl<'m> Session<'m, Known> {
                     return Ok(None);
                 };
                 let provisional = account.provisional_until.is_some_and(|until| now < until);
-                let reading = || Ok::<_, StoreError>(Standing::of(&q.claims(&did)?, now).reading);
+                let reading = || Ok::<_, StoreError>(Admission::of(&q.claims(&did)?, now).reading);
                 Ok((open || provisional || reading()?).then_some(account))
             })
             .await?;
@@ -170,9 +171,9 @@ impl<'m> Session<'m, Known> {
             keys: self.keys,
             own: self.own,
             message: self.message.clone(),
-            via: self.via.clone(),
+            transport: self.transport.clone(),
             now: self.now,
-            seal: self.seal,
+            replay_id: self.replay_id,
             state: Registered {
                 sender: self.state.sender.clone(),
                 account,

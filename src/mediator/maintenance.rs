@@ -5,23 +5,23 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::READING;
-use super::session::confirm;
-use super::{Inner, Mediator, replay};
+use super::admission::READ_PERIOD;
+use super::session::confirm_provisional;
+use super::{Core, Mediator, replay};
 use crate::directory::DROP;
 use crate::store::{ClaimState, ReplayKind, StoreError};
 
 /// How soon a change of the directory counts here.
-const FOLLOW: Duration = Duration::from_secs(1);
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often what has ended is looked for.
-const ROUND: Duration = Duration::from_secs(10);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Rows removed in one transaction, so that mail that comes does not wait for long.
-const SLICE: usize = 200;
+const ROW_BATCH: usize = 200;
 
 /// Slices of one kind in one round: after a long pause there is much, and it is not urgent.
-const SLICES: usize = 50;
+const MAX_BATCHES: usize = 50;
 
 /// An account that asked for nothing this long is forgotten; it can register again. Longer than
 /// any message waits, so that nothing is lost by it.
@@ -29,21 +29,21 @@ const IDLE_ACCOUNT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// A claim whose account was switched off, or is not known to a new directory, ends after the time
 /// after which the directory drops such an account, and the time for reading after that.
-const PAUSED: Duration = READING.saturating_add(DROP);
+const INACTIVE_CLAIM_PERIOD: Duration = READ_PERIOD.saturating_add(DROP);
 
 /// How long it is remembered how it went with a mediator that nothing is carried to any more.
 const IDLE_DESTINATION: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Free pages that are left in the file, 64 MiB of them, and those given back at a time.
 const SPARE_PAGES: u64 = 16_384;
-const SHRINK_PAGES: u64 = 512;
+const RECLAIM_PAGES: u64 = 512;
 
 /// Follows the directory and tidies up until it is told to stop.
-pub struct Keeper {
+pub struct Maintenance {
     mediator: Mediator,
 }
 
-impl Keeper {
+impl Maintenance {
     /// Of this mediator.
     pub fn new(mediator: Mediator) -> Self {
         Self { mediator }
@@ -51,15 +51,15 @@ impl Keeper {
 
     /// Works until `stop`. What fails is tried again in the next round.
     pub async fn run(self, stop: CancellationToken) {
-        let inner = &self.mediator.inner;
-        let (mut follow, mut round) = (interval(FOLLOW), interval(ROUND));
+        let core = &self.mediator.core;
+        let (mut follow, mut round) = (interval(FOLLOW_INTERVAL), interval(MAINTENANCE_INTERVAL));
         follow.set_missed_tick_behavior(MissedTickBehavior::Delay);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let result = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = follow.tick() => inner.follow().await,
-                _ = round.tick() => inner.tidy().await,
+                _ = follow.tick() => core.follow_directory().await,
+                _ = round.tick() => core.expire_and_prune().await,
             };
             if let Err(error) = result {
                 tracing::error!(%error, "the mediator cannot keep its mailbox in order");
@@ -68,8 +68,8 @@ impl Keeper {
     }
 }
 
-impl Inner {
-    async fn follow(&self) -> Result<(), StoreError> {
+impl Core {
+    async fn follow_directory(&self) -> Result<(), StoreError> {
         self.admission.catch_up().await?;
         let now = self.clock.now();
         // Mail that was to wait comes to the end of its queue, where those who read on find it.
@@ -77,7 +77,7 @@ impl Inner {
             .mailbox
             .transact(move |tx| {
                 let mut accounts = Vec::new();
-                for recipient in tx.release(now, SLICE)? {
+                for recipient in tx.release(now, ROW_BATCH)? {
                     accounts.extend(tx.reader_of(recipient)?);
                 }
                 Ok(accounts)
@@ -89,48 +89,48 @@ impl Inner {
         Ok(())
     }
 
-    async fn tidy(&self) -> Result<(), StoreError> {
+    async fn expire_and_prune(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        self.forget_ended_keys(now);
-        for _ in 0..SLICES {
+        self.drop_expired_keys(now);
+        for _ in 0..MAX_BATCHES {
             let expired = self
                 .mailbox
-                .transact(move |tx| tx.expire(now, SLICE))
+                .transact(move |tx| tx.expire(now, ROW_BATCH))
                 .await?;
             metrics::counter!("atcomm_mediator_expired_total").increment(expired);
-            if expired < SLICE as u64 {
+            if expired < ROW_BATCH as u64 {
                 break;
             }
         }
-        for _ in 0..SLICES {
+        for _ in 0..MAX_BATCHES {
             let done = self
                 .mailbox
                 .transact(move |tx| {
-                    let lapsed = tx.lapsed_accounts(now, SLICE)?;
+                    let lapsed = tx.lapsed_accounts(now, ROW_BATCH)?;
                     for account in &lapsed {
-                        if !confirm(tx, account, now)? {
+                        if !confirm_provisional(tx, account, now)? {
                             tx.delete_account(account.id)?;
                         }
                     }
                     let mut ended = 0;
                     for (state, time) in [
-                        (ClaimState::Replaced, READING),
-                        (ClaimState::Dropped, READING),
-                        (ClaimState::Inactive, PAUSED),
+                        (ClaimState::Replaced, READ_PERIOD),
+                        (ClaimState::Dropped, READ_PERIOD),
+                        (ClaimState::Inactive, INACTIVE_CLAIM_PERIOD),
                     ] {
-                        let over = tx.claims_before(state, now.minus(time), SLICE)?;
+                        let over = tx.claims_before(state, now.minus(time), ROW_BATCH)?;
                         ended += over.len();
                         for claim in over {
                             tx.delete_claim(&claim.account, &claim.peer)?;
                         }
                     }
-                    let idle = tx.idle_accounts(now.minus(IDLE_ACCOUNT), SLICE)?;
+                    let idle = tx.idle_accounts(now.minus(IDLE_ACCOUNT), ROW_BATCH)?;
                     for account in &idle {
                         tx.delete_account(account.id)?;
                     }
-                    let dropped = tx.drop_idle_recipients(SLICE)?;
+                    let dropped = tx.drop_idle_recipients(ROW_BATCH)?;
                     let most = lapsed.len().max(ended).max(idle.len());
-                    Ok(most < SLICE && dropped < SLICE as u64)
+                    Ok(most < ROW_BATCH && dropped < ROW_BATCH as u64)
                 })
                 .await?;
             if done {
@@ -143,15 +143,15 @@ impl Inner {
                     let keep = replay::MAX_REQUESTS as u64;
                     tx.prune_replays(kind, now.minus(replay::WINDOW), keep)?;
                 }
-                tx.prune_outcomes(now.minus(IDLE_DESTINATION), SLICE)?;
-                tx.shrink(SPARE_PAGES, SHRINK_PAGES)
+                tx.prune_outcomes(now.minus(IDLE_DESTINATION), ROW_BATCH)?;
+                tx.shrink(SPARE_PAGES, RECLAIM_PAGES)
             })
             .await?;
-        self.show().await
+        self.publish_gauges().await
     }
 
     /// Sets the gauges.
-    async fn show(&self) -> Result<(), StoreError> {
+    async fn publish_gauges(&self) -> Result<(), StoreError> {
         let (mail, outbox, accounts, file) = self
             .mailbox
             .query(|q| {

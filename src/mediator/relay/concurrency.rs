@@ -11,29 +11,29 @@ const MAX_FAILING: usize = 10_000;
 
 /// What an attempt says about its mediator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
-    Well,
+pub(super) enum DestinationHealth {
+    Healthy,
     Failing,
-    Nothing,
+    Unknown,
 }
 
 /// What is being delivered. A mediator that failed last time has one place until it answers, and all
 /// such mediators together have half of them: those that hang do not hold up those that answer.
-pub(super) struct UnderWay {
+pub(super) struct InFlight {
     places: usize,
     destinations: HashMap<tokio::task::Id, String>,
     failing: Arc<BTreeSet<String>>,
 }
 
 /// How many more deliveries each mediator may have.
-pub(super) struct Rooms {
+pub(super) struct DestinationSlots {
     held: BTreeMap<String, usize>,
     failing: Arc<BTreeSet<String>>,
     /// What is left for failing ones.
     left: usize,
 }
 
-impl UnderWay {
+impl InFlight {
     pub(super) fn new(places: usize) -> Self {
         Self {
             places,
@@ -46,17 +46,17 @@ impl UnderWay {
         self.destinations.insert(id, destination);
     }
 
-    pub(super) fn remove(&mut self, id: tokio::task::Id, seen: Seen) {
+    pub(super) fn remove(&mut self, id: tokio::task::Id, health: DestinationHealth) {
         let Some(destination) = self.destinations.remove(&id) else {
             return;
         };
-        match seen {
-            Seen::Nothing => {}
-            Seen::Well if self.failing.contains(&destination) => {
+        match health {
+            DestinationHealth::Unknown => {}
+            DestinationHealth::Healthy if self.failing.contains(&destination) => {
                 Arc::make_mut(&mut self.failing).remove(&destination);
             }
-            Seen::Well => {}
-            Seen::Failing => {
+            DestinationHealth::Healthy => {}
+            DestinationHealth::Failing => {
                 let failing = Arc::make_mut(&mut self.failing);
                 // They are tried few at a time, so that forgetting all of them costs little.
                 if failing.len() >= MAX_FAILING {
@@ -67,7 +67,7 @@ impl UnderWay {
         }
     }
 
-    pub(super) fn rooms(&self) -> Rooms {
+    pub(super) fn slots(&self) -> DestinationSlots {
         let mut held: BTreeMap<String, usize> = BTreeMap::new();
         for destination in self.destinations.values() {
             *held.entry(destination.clone()).or_default() += 1;
@@ -78,7 +78,7 @@ impl UnderWay {
             .filter(|(d, _)| failing(d))
             .map(|(_, n)| n)
             .sum();
-        Rooms {
+        DestinationSlots {
             held,
             failing: Arc::clone(&self.failing),
             left: self.places.div_ceil(2).saturating_sub(hanging),
@@ -86,7 +86,7 @@ impl UnderWay {
     }
 }
 
-impl Rooms {
+impl DestinationSlots {
     /// Room for one mediator; what a failing one is given is taken from what is left for them.
     pub(super) fn of(&mut self, destination: &str) -> usize {
         let held = self.held.get(destination).copied().unwrap_or(0);
@@ -111,33 +111,33 @@ mod tests {
             "did:web:b.example",
             "did:web:c.example",
         );
-        let mut under_way = UnderWay::new(4);
+        let mut in_flight = InFlight::new(4);
         let ids: Vec<_> = (0..4).map(|_| id()).collect();
         for (n, id) in ids.iter().enumerate() {
-            assert_eq!(under_way.rooms().of(a), PER_DESTINATION - n);
-            under_way.insert(*id, a.to_owned());
+            assert_eq!(in_flight.slots().of(a), PER_DESTINATION - n);
+            in_flight.insert(*id, a.to_owned());
         }
-        assert_eq!((under_way.rooms().of(a), under_way.rooms().of(b)), (0, 4));
+        assert_eq!((in_flight.slots().of(a), in_flight.slots().of(b)), (0, 4));
         // One that has failed gets one place at a time.
-        under_way.remove(ids[0], Seen::Nothing);
-        assert_eq!(under_way.rooms().of(a), 1);
-        under_way.remove(ids[1], Seen::Failing);
-        assert_eq!(under_way.rooms().of(a), 0);
-        under_way.remove(ids[2], Seen::Failing);
-        under_way.remove(ids[3], Seen::Failing);
-        assert_eq!(under_way.rooms().of(a), 1);
+        in_flight.remove(ids[0], DestinationHealth::Unknown);
+        assert_eq!(in_flight.slots().of(a), 1);
+        in_flight.remove(ids[1], DestinationHealth::Failing);
+        assert_eq!(in_flight.slots().of(a), 0);
+        in_flight.remove(ids[2], DestinationHealth::Failing);
+        in_flight.remove(ids[3], DestinationHealth::Failing);
+        assert_eq!(in_flight.slots().of(a), 1);
         // All that fail together have half of the places, also within one look.
         for destination in [b, c] {
             let failed = id();
-            under_way.insert(failed, destination.to_owned());
-            under_way.remove(failed, Seen::Failing);
+            in_flight.insert(failed, destination.to_owned());
+            in_flight.remove(failed, DestinationHealth::Failing);
         }
-        let mut rooms = under_way.rooms();
-        assert_eq!([a, b, c].map(|one| rooms.of(one)), [1, 1, 0]);
-        assert_eq!(rooms.of("did:web:d.example"), 4);
+        let mut slots = in_flight.slots();
+        assert_eq!([a, b, c].map(|one| slots.of(one)), [1, 1, 0]);
+        assert_eq!(slots.of("did:web:d.example"), 4);
         let answered = id();
-        under_way.insert(answered, a.to_owned());
-        under_way.remove(answered, Seen::Well);
-        assert_eq!(under_way.rooms().of(a), 4);
+        in_flight.insert(answered, a.to_owned());
+        in_flight.remove(answered, DestinationHealth::Healthy);
+        assert_eq!(in_flight.slots().of(a), 4);
     }
 }
