@@ -25,19 +25,13 @@ use super::connection::Activity;
 use super::error::XrpcError;
 use super::params::Params;
 use super::per_address::{AddressPermit, PerAddressLimit};
+use super::routes::{DID_DOCUMENT, INVITATION, MESSAGES};
 use super::socket::{self, Sockets};
-use super::xrpc::wrong_verb;
-use crate::mediator::{Answer, ENDPOINT, Form, Mediator, Refused};
-
-/// What metrics call these paths.
-pub(super) const PATHS: [&str; 3] = [ENDPOINT, DOCUMENT, INVITATION];
-
-pub(super) const DOCUMENT: &str = "/.well-known/did.json";
-pub(super) const INVITATION: &str = "/invitation";
+use crate::mediator::{Answer, Form, Mediator, Refused};
 
 const ENCRYPTED: HeaderValue = HeaderValue::from_static("application/didcomm-encrypted+json");
 const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed+json");
-const DID_DOCUMENT: HeaderValue = HeaderValue::from_static("application/did+json");
+const DID_JSON: HeaderValue = HeaderValue::from_static("application/did+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Documents change with the keys only, and the ones before are good for weeks.
@@ -69,8 +63,8 @@ struct Shared {
     per_address: PerAddressLimit,
 }
 
-/// The paths, to be merged into the router.
-pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
+/// Returns the routes of the mediator.
+pub(super) fn routes(mediator: Mediator, sockets: Sockets) -> Router {
     let settings = mediator.settings();
     // At least one message of the greatest length.
     let memory = settings.receive_memory.max(settings.max_message);
@@ -79,10 +73,9 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
         .clamp(1, Semaphore::MAX_PERMITS);
     let address = parts / 4 + settings.max_message.div_ceil(CHUNK_BYTES);
     Router::new()
-        .route(ENDPOINT, get(open_socket).post(receive))
-        .route(DOCUMENT, get(document))
-        .route(INVITATION, get(invitation))
-        .method_not_allowed_fallback(wrong_verb)
+        .route(MESSAGES.path, get(open_socket).post(receive))
+        .route(DID_DOCUMENT.path, get(document))
+        .route(INVITATION.path, get(invitation))
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
@@ -92,7 +85,7 @@ pub(super) fn router(mediator: Mediator, sockets: Sockets) -> Router {
 }
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {
-    cacheable(DID_DOCUMENT, shared.mediator.did_document())
+    cacheable(DID_JSON, shared.mediator.did_document())
 }
 
 /// The invitation as JSON, or what an URL that carries it says.
@@ -269,25 +262,6 @@ async fn open_socket(
                 .await;
             drop(permit);
         }))
-}
-
-impl From<Refused> for XrpcError {
-    fn from(refused: Refused) -> Self {
-        let (status, error) = match refused {
-            Refused::Unreadable(_) => (StatusCode::BAD_REQUEST, "NotUnpackable"),
-            Refused::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"),
-            Refused::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "QueueFull"),
-            Refused::RelayFull => (StatusCode::SERVICE_UNAVAILABLE, "RelayFull"),
-            Refused::RelayRefused => (StatusCode::FORBIDDEN, "RelayRefused"),
-            Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
-            Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
-        };
-        let error = Self::new(status, error, refused.to_string());
-        match refused.retry_after() {
-            Some(wait) => error.after(wait),
-            None => error,
-        }
-    }
 }
 
 #[cfg(test)]

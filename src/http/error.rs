@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::directory::{Refusal, RefusalKind};
+use crate::mediator::Refused;
 use crate::resolve::AskError;
 use crate::store::StoreError;
 
@@ -40,14 +41,24 @@ impl XrpcError {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequest", message)
     }
 
-    /// More is asked at the moment than there is room for.
+    /// The client's address exceeds its limits.
+    pub(super) fn rate_limited(retry_after: Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "RateLimitExceeded",
+            "too many requests from this address are under way or need a look at the network",
+        )
+        .retry_after(retry_after)
+    }
+
+    /// All clients together exceed a limit.
     pub(super) fn overloaded(retry_after: Duration) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Overloaded",
             "too many requests are under way that need a look at the network or the store",
         )
-        .after(retry_after)
+        .retry_after(retry_after)
     }
 
     /// Something of ours is broken; it is in the log.
@@ -75,10 +86,10 @@ impl XrpcError {
             "ServiceUnavailable",
             "the request took too long",
         )
-        .after(Duration::from_secs(5))
+        .retry_after(Duration::from_secs(5))
     }
 
-    pub(super) fn after(self, wait: Duration) -> Self {
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
             ..self
@@ -93,12 +104,7 @@ impl From<AskError> for XrpcError {
             AskError::OverBudget {
                 own: true,
                 retry_after,
-            } => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "RateLimitExceeded",
-                "too many requests from this address are under way or need a look at the network",
-            )
-            .after(retry_after),
+            } => Self::rate_limited(retry_after),
             AskError::OverBudget {
                 own: false,
                 retry_after,
@@ -127,6 +133,25 @@ impl From<Refusal> for XrpcError {
             RefusalKind::Upstream => (StatusCode::BAD_GATEWAY, "UpstreamFailure"),
         };
         Self::new(status, error, refusal.message)
+    }
+}
+
+impl From<Refused> for XrpcError {
+    fn from(refused: Refused) -> Self {
+        let (status, error) = match refused {
+            Refused::Unreadable(_) => (StatusCode::BAD_REQUEST, "NotUnpackable"),
+            Refused::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"),
+            Refused::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "QueueFull"),
+            Refused::RelayFull => (StatusCode::SERVICE_UNAVAILABLE, "RelayFull"),
+            Refused::RelayRefused => (StatusCode::FORBIDDEN, "RelayRefused"),
+            Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
+            Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        };
+        let error = Self::new(status, error, refused.to_string());
+        match refused.retry_after() {
+            Some(wait) => error.retry_after(wait),
+            None => error,
+        }
     }
 }
 

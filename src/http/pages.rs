@@ -1,28 +1,38 @@
-//! Plain pages for people who open the server's address.
+//! Plain text pages for people who open the address of the server.
 
-use axum::http::HeaderName;
+use axum::Router;
 use axum::http::header::CACHE_CONTROL;
-use axum::response::IntoResponse;
+use axum::routing::get;
 
-use super::didcomm::{DOCUMENT, INVITATION};
-use super::xrpc::ENDPOINTS;
-use crate::mediator::ENDPOINT;
+use super::routes;
 use crate::syntax::MediatorDid;
 
-/// Crawlers would make us look up whatever handle they come across, and the mediator's paths have
-/// nothing for them.
+/// Keeps crawlers away from XRPC methods, which would look up every handle that a crawler finds,
+/// and from the mediator's paths, which have nothing for them.
 const ROBOTS: &str = "User-agent: *\nDisallow: /xrpc/\nDisallow: /didcomm\nDisallow: /invitation\n";
 
-/// What this is, and how to ask it.
-pub(super) fn index(mediator: Option<&MediatorDid>) -> ([(HeaderName, &'static str); 1], String) {
+/// Returns the routes of all pages.
+pub(super) fn routes(mediator: Option<&MediatorDid>) -> Router {
+    let index = (
+        [(CACHE_CONTROL, "public, max-age=300")],
+        index_text(mediator),
+    );
+    let robots = ([(CACHE_CONTROL, "public, max-age=3600")], ROBOTS);
+    Router::new()
+        .route("/", get(async || index))
+        .route("/robots.txt", get(async move || robots))
+}
+
+/// Writes the page at `/`: what the server is, and its routes with examples.
+fn index_text(mediator: Option<&MediatorDid>) -> String {
     let mut page = format!(
         "atcomm {}\n\n\
          A directory of at.didcomm.keyPackage records: it says how to send an encrypted DIDComm\n\
          message to an atproto account, with the proof that the account itself said so.\n\n",
         env!("CARGO_PKG_VERSION"),
     );
-    for endpoint in &ENDPOINTS {
-        page.push_str(endpoint.example);
+    for route in &routes::XRPC {
+        page.push_str(route.example);
         page.push('\n');
     }
     page.push_str("\nThe methods at.didcomm.directory.* are experimental.\n");
@@ -30,17 +40,12 @@ pub(super) fn index(mediator: Option<&MediatorDid>) -> ([(HeaderName, &'static s
         page.push_str(&format!(
             "\nA mediator, too: it keeps encrypted DIDComm messages for who names it in a key\n\
              package, until they are picked up, and cannot read them.\n\n\
-             {did}\n\
-             POST {ENDPOINT}  an encrypted message\n\
-             GET {ENDPOINT}  a WebSocket, one message a frame\n\
-             GET {DOCUMENT}  its DID document\n\
-             GET {INVITATION}  its invitation, for clients that know no did:web\n",
+             {did}\n",
         ));
+        for route in &routes::MEDIATOR {
+            page.push_str(route.example);
+            page.push('\n');
+        }
     }
-    ([(CACHE_CONTROL, "public, max-age=300")], page)
-}
-
-/// What crawlers may do.
-pub(super) async fn robots() -> impl IntoResponse {
-    ([(CACHE_CONTROL, "public, max-age=3600")], ROBOTS)
+    page
 }

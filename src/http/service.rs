@@ -22,15 +22,16 @@ use futures_util::future::{BoxFuture, Either};
 use metrics::{Counter, Histogram};
 use tower::Service;
 
-use super::HttpSettings;
 use super::client_address::ClientAddress;
 use super::connection::{Activity, LimitedListener};
-use super::didcomm;
 use super::error::XrpcError;
 use super::params::{MAX_QUERY_LEN, plain_actor};
+use super::router::router;
+use super::routes::{self, MESSAGES, RESOLVE_RECIPIENT};
+use super::settings::HttpSettings;
 use super::socket::Sockets;
-use super::xrpc::{self, RESOLVE_RECIPIENT};
-use crate::mediator::{ENDPOINT, Mediator};
+use super::xrpc;
+use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 
 /// What a browser may send, for a day.
@@ -67,15 +68,10 @@ impl App {
         resolver: Resolver,
         mediator: Option<(Mediator, Sockets)>,
     ) -> Self {
-        let method = RESOLVE_RECIPIENT.nsid;
+        let method = RESOLVE_RECIPIENT.label;
         let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
-        let known = mediator.as_ref().map(|(mediator, _)| mediator.clone());
-        let mut router = xrpc::router(resolver.clone(), known, settings.max_requests);
-        if let Some((mediator, sockets)) = mediator {
-            router = router.merge(didcomm::router(mediator, sockets));
-        }
         Self {
-            router,
+            router: router(resolver.clone(), mediator, settings.max_requests),
             resolver,
             ready: requests("200"),
             not_modified: requests("304"),
@@ -112,7 +108,7 @@ impl App {
     /// Every other answer.
     pub(super) async fn answer(&self, request: Request, peer: IpAddr) -> Response {
         let begun = Instant::now();
-        let method = xrpc::label(request.uri().path());
+        let method = routes::label(request.uri().path());
         let mut response = self.route(request, peer).await;
         add_cors_headers(response.headers_mut());
         let (status, took) = (response.status().as_u16(), begun.elapsed());
@@ -204,7 +200,7 @@ impl Service<Request> for ConnectionService {
         }
         let guard = self.activity.busy_guard();
         let Self { app, peer, .. } = self.clone();
-        if request.uri().path() == ENDPOINT {
+        if request.uri().path() == MESSAGES.path {
             // For the socket that the connection may become.
             let activity = Arc::clone(&self.activity);
             request.extensions_mut().insert(activity);

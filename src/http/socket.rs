@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::SHUTDOWN_TIMEOUT;
+use super::listener::SHUTDOWN_TIMEOUT;
 use super::per_address::{AddressPermit, PerAddressLimit};
 use crate::mediator::{MediatorSettings, Refused, SocketSession};
 

@@ -1,6 +1,9 @@
 mod mediator;
 mod world;
 
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -449,7 +452,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
         format!("{history}?did={}&proof=true", w.did),
         format!("{history}?did={}", w.did),
     ];
-    let router = xrpc::router(w.resolver.clone(), None, 4);
+    let router = router::router(w.resolver.clone(), None, 4);
     for target in &targets {
         let (status, body) = ask(&router, target, [192, 0, 2, 1]).await;
         assert_eq!(status, 200, "{target}");
@@ -462,7 +465,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
         assert_eq!(ask(&router, &plain, [192, 0, 2, 1]).await.0, 200);
         drop(body);
     }
-    let router = xrpc::router(w.resolver.clone(), None, 512);
+    let router = router::router(w.resolver.clone(), None, 512);
     let mut held = Vec::new();
     for _ in 0..response_budget::MAX_PER_ADDRESS {
         held.push(ask(&router, &targets[0], [192, 0, 2, 1]).await);

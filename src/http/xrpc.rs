@@ -4,12 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atrium_api::types::string::Nsid;
 use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -22,14 +21,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::client_address::ClientAddress;
 use super::conditional;
-use super::didcomm;
 use super::error::XrpcError;
-use super::pages;
 use super::params::Params;
 use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
+use super::routes::{GET_HISTORY, GET_PROOF, HEALTH, REFRESH, RESOLVE_RECIPIENT};
 use crate::directory::{MAX_CHANGES, Page, RefusalKind, Rendered};
-use crate::mediator::{ENDPOINT, Mediator};
-use crate::resolve::{AskError, Resolver};
+use crate::mediator::Mediator;
+use crate::resolve::Resolver;
 use crate::store::PackageState;
 use crate::syntax::{Actor, Did};
 
@@ -50,63 +48,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Changes of a page of `getHistory` where the client names no number.
 const DEFAULT_CHANGES: usize = 50;
 
-/// An XRPC method.
-pub(super) struct Endpoint {
-    pub(super) nsid: &'static str,
-    pub(super) path: &'static str,
-    /// The HTTP method of its kind.
-    verb: &'static str,
-    /// An example for the page at `/`.
-    pub(super) example: &'static str,
-}
-
-macro_rules! endpoint {
-    ($verb:literal, $nsid:literal, $example:literal) => {
-        Endpoint {
-            nsid: $nsid,
-            path: concat!("/xrpc/", $nsid),
-            verb: $verb,
-            example: concat!($verb, " /xrpc/", $nsid, $example),
-        }
-    };
-}
-
-pub(super) const RESOLVE_RECIPIENT: Endpoint = endpoint!(
-    "GET",
-    "at.didcomm.directory.resolveRecipient",
-    "?actor=alice.example.com"
-);
-const GET_PROOF: Endpoint = endpoint!(
-    "GET",
-    "at.didcomm.directory.getProof",
-    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
-);
-const GET_HISTORY: Endpoint = endpoint!(
-    "GET",
-    "at.didcomm.directory.getHistory",
-    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz&limit=20"
-);
-const REFRESH: Endpoint = endpoint!(
-    "POST",
-    "at.didcomm.directory.refresh",
-    "  {\"did\": \"did:plc:ewvi7nxzyoun6zhxrhs64oiz\"}"
-);
-const HEALTH: Endpoint = endpoint!("GET", "_health", "");
-
-/// All methods.
-pub(super) const ENDPOINTS: [Endpoint; 5] =
-    [RESOLVE_RECIPIENT, GET_PROOF, GET_HISTORY, REFRESH, HEALTH];
-
-/// What a path is called in metrics and logs: never anything that a client made up.
-pub(super) fn label(path: &str) -> &'static str {
-    ENDPOINTS
-        .iter()
-        .find(|endpoint| endpoint.path == path)
-        .map(|found| found.nsid)
-        .or_else(|| didcomm::PATHS.into_iter().find(|known| *known == path))
-        .unwrap_or("other")
-}
-
 /// What handlers share.
 struct Shared {
     resolver: Resolver,
@@ -123,26 +64,24 @@ impl Shared {
             .map_err(|_| XrpcError::overloaded(RETRY_AFTER))
     }
 
-    /// Room for an answer with a proof or a history.
+    /// Takes a permit for an answer with a proof or a history.
     fn acquire_response(&self, client: IpAddr) -> Result<ResponsePermit, XrpcError> {
-        self.large_responses.acquire(client).map_err(|full| {
-            let over = AskError::OverBudget {
-                own: full == Exhausted::Address,
-                retry_after: RETRY_AFTER,
-            };
-            over.into()
-        })
+        self.large_responses
+            .acquire(client)
+            .map_err(|exhausted| match exhausted {
+                Exhausted::Address => XrpcError::rate_limited(RETRY_AFTER),
+                Exhausted::Total => XrpcError::overloaded(RETRY_AFTER),
+            })
     }
 }
 
-/// The router of everything that is not answered before it.
-pub(super) fn router(
+/// Returns the routes of all methods and of the health check.
+pub(super) fn routes(
     resolver: Resolver,
     mediator: Option<Mediator>,
     max_requests: usize,
 ) -> Router {
-    let index = pages::index(mediator.as_ref().map(Mediator::did));
-    let slots = Semaphore::new(max_requests.clamp(1, Semaphore::MAX_PERMITS));
+    let slots = max_requests.clamp(1, Semaphore::MAX_PERMITS);
     Router::new()
         .route(RESOLVE_RECIPIENT.path, get(resolve_recipient))
         .route(GET_PROOF.path, get(get_proof))
@@ -152,14 +91,10 @@ pub(super) fn router(
             post(refresh).layer(DefaultBodyLimit::max(MAX_BODY_LEN)),
         )
         .route(HEALTH.path, get(health))
-        .route("/", get(async || index))
-        .route("/robots.txt", get(pages::robots))
-        .fallback(unknown)
-        .method_not_allowed_fallback(wrong_verb)
         .with_state(Arc::new(Shared {
             resolver,
             mediator,
-            slots,
+            slots: Semaphore::new(slots),
             large_responses: LargeResponseBudget::new(max_requests / 4),
         }))
 }
@@ -363,48 +298,4 @@ async fn health(State(shared): State<Arc<Shared>>) -> Result<Response, XrpcError
         version: env!("CARGO_PKG_VERSION"),
     };
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(health)).into_response())
-}
-
-/// Paths that are none of ours, told apart as the reference server does.
-async fn unknown(uri: Uri) -> XrpcError {
-    let Some(nsid) = uri.path().strip_prefix("/xrpc/") else {
-        return XrpcError::new(
-            StatusCode::NOT_FOUND,
-            "NotFound",
-            "there is nothing here; see /",
-        );
-    };
-    // The library's check is a regular expression over the whole text: bound it first.
-    if nsid.len() > 317 || Nsid::new(nsid.to_owned()).is_err() {
-        return XrpcError::invalid("the path below /xrpc/ is not the name of a method");
-    }
-    XrpcError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "MethodNotImplemented",
-        "this server does not have that method; see / for those it has",
-    )
-}
-
-/// The router adds the `Allow` header.
-pub(super) async fn wrong_verb(method: Method, request: Request) -> XrpcError {
-    let path = request.uri().path();
-    let verb = ENDPOINTS
-        .iter()
-        .find(|endpoint| endpoint.path == path)
-        .map(|endpoint| endpoint.verb)
-        .unwrap_or(match path {
-            ENDPOINT => "POST, or GET for a WebSocket",
-            _ => "GET",
-        });
-    // A method name is a client's text of any length: only usual ones are repeated.
-    let method = if method.as_str().len() <= 10 {
-        method.as_str()
-    } else {
-        "as sent"
-    };
-    XrpcError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "InvalidRequest",
-        format!("incorrect HTTP method ({method}), expected {verb}"),
-    )
 }

@@ -1,0 +1,125 @@
+//! The table of routes: paths, verbs and names of every method.
+//!
+//! Handlers, pages and metrics read the table; it knows none of them.
+
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+
+use super::error::XrpcError;
+use crate::mediator::ENDPOINT;
+
+/// A path that is served.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    /// Name in metrics and logs: the NSID of an XRPC method, the path of any other route.
+    pub(super) label: &'static str,
+    /// The verb that an error tells to clients that used another one.
+    verb: &'static str,
+    /// Lines that show the route on the page at `/`.
+    pub(super) example: &'static str,
+}
+
+macro_rules! xrpc_method {
+    ($verb:literal, $nsid:literal, $example:literal) => {
+        Route {
+            path: concat!("/xrpc/", $nsid),
+            label: $nsid,
+            verb: $verb,
+            example: concat!($verb, " /xrpc/", $nsid, $example),
+        }
+    };
+}
+
+pub(super) const RESOLVE_RECIPIENT: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.resolveRecipient",
+    "?actor=alice.example.com"
+);
+pub(super) const GET_PROOF: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.getProof",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+);
+pub(super) const GET_HISTORY: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.getHistory",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz&limit=20"
+);
+pub(super) const REFRESH: Route = xrpc_method!(
+    "POST",
+    "at.didcomm.directory.refresh",
+    "  {\"did\": \"did:plc:ewvi7nxzyoun6zhxrhs64oiz\"}"
+);
+pub(super) const HEALTH: Route = xrpc_method!("GET", "_health", "");
+
+/// All XRPC methods (`lexicons/at/didcomm/directory/*.json`) and the health check.
+pub(super) static XRPC: [Route; 5] = [RESOLVE_RECIPIENT, GET_PROOF, GET_HISTORY, REFRESH, HEALTH];
+
+/// Messages by POST and WebSocket.
+pub(super) const MESSAGES: Route = Route {
+    path: ENDPOINT,
+    label: ENDPOINT,
+    verb: "POST, or GET for a WebSocket",
+    example: "POST /didcomm  an encrypted message\n\
+              GET /didcomm  a WebSocket, one message a frame",
+};
+pub(super) const DID_DOCUMENT: Route = Route {
+    path: "/.well-known/did.json",
+    label: "/.well-known/did.json",
+    verb: "GET",
+    example: "GET /.well-known/did.json  its DID document",
+};
+pub(super) const INVITATION: Route = Route {
+    path: "/invitation",
+    label: "/invitation",
+    verb: "GET",
+    example: "GET /invitation  its invitation, for clients that know no did:web",
+};
+
+/// All routes of the mediator.
+pub(super) static MEDIATOR: [Route; 3] = [MESSAGES, DID_DOCUMENT, INVITATION];
+
+fn find(path: &str) -> Option<&'static Route> {
+    XRPC.iter()
+        .chain(&MEDIATOR)
+        .find(|route| route.path == path)
+}
+
+/// Returns the name of a path in metrics and logs: one of a closed set, never text of a client.
+pub(super) fn label(path: &str) -> &'static str {
+    find(path).map_or("other", |route| route.label)
+}
+
+/// Answers a request whose verb the path does not have; the router adds the `Allow` header.
+pub(super) async fn wrong_verb(method: Method, request: Request) -> XrpcError {
+    let verb = find(request.uri().path()).map_or("GET", |route| route.verb);
+    // The client chooses the text and its length: only usual verbs are repeated.
+    let method = if method.as_str().len() <= 10 {
+        method.as_str()
+    } else {
+        "as sent"
+    };
+    XrpcError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "InvalidRequest",
+        format!("incorrect HTTP method ({method}), expected {verb}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_found_by_its_path_and_shown_with_it() {
+        for route in XRPC.iter().chain(&MEDIATOR) {
+            assert_eq!(label(route.path), route.label);
+            for line in route.example.lines() {
+                let shown = line.split([' ', '?']).nth(1);
+                assert_eq!(shown, Some(route.path), "{line}");
+            }
+        }
+        assert_eq!(label("/"), "other");
+        assert_eq!(label("/xrpc/app.bsky.actor.getProfile"), "other");
+    }
+}
