@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{MediatorDocument, MediatorState, PlcLog};
+use crate::store::directory::{Queries, Tx};
 use crate::store::{
-    ChangeKind, DirectoryStore, Entry, MediatorRow, Owed, PendingRow, SourceCursor, StoreError, Tx,
+    ChangeKind, DirectoryStore, Entry, MediatorRow, Owed, PendingRow, SourceCursor, StoreError,
     WalkRow,
 };
 use crate::syntax::{Actor, Did, MediatorDid};
@@ -568,10 +569,7 @@ fn same_for_senders(a: &MediatorDocument, b: &MediatorDocument) -> bool {
 }
 
 /// What a view shows besides the entry itself.
-fn surroundings(
-    q: &crate::store::Queries<'_>,
-    entry: &Entry,
-) -> Result<view::Surroundings, StoreError> {
+fn surroundings(q: &Queries<'_>, entry: &Entry) -> Result<view::Surroundings, StoreError> {
     let mut mediators = Vec::new();
     for (i, did) in entry.mediators.iter().enumerate() {
         let row = if i < MAX_MEDIATORS {

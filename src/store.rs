@@ -9,28 +9,20 @@
 
 mod columns;
 mod database;
-mod directory;
-mod log;
-mod mail_row;
-mod mailbox;
-mod row;
+pub mod directory;
+pub mod mailbox;
 mod schema;
-mod tx;
+mod wal;
 
-#[cfg(test)]
-mod tests;
-
-pub use directory::{DirectoryStore, Queries};
-pub use mail_row::{
-    Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
-    Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome,
+pub use directory::{
+    AccountStatus, Change, ChangeKind, DirectoryStore, Entry, Hint, HintChange, KeptProof,
+    MediatorRow, Owed, PackageState, PendingRow, ProofMethod, SourceCursor, WalkRow,
 };
-pub use mailbox::{MailQueries, MailTx, MailboxStore, ReplayKind};
-pub use row::{
-    AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, KeptProof, MediatorRow, Owed,
-    PackageState, PendingRow, ProofMethod, SourceCursor, WalkRow,
+pub use mailbox::{
+    Account, Bound, Claim, ClaimState, MailboxStore, Message, NewOutbound, OutPushed, Outbound,
+    OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome,
+    ReplayKind,
 };
-pub use tx::Tx;
 
 /// Why the store could not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]

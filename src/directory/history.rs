@@ -11,7 +11,8 @@ use super::view::{self, ProofView};
 use super::{Directory, Refusal};
 use crate::identity::PlcLog;
 use crate::plc::VerifiedLog;
-use crate::store::{Change, ChangeKind, Entry, PackageState, Queries, StoreError};
+use crate::store::directory::Queries;
+use crate::store::{Change, ChangeKind, Entry, PackageState, StoreError};
 use crate::syntax::{Did, MediatorDid};
 
 /// Most changes of one page.

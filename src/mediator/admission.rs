@@ -15,7 +15,8 @@ use tokio::sync::Mutex;
 use super::settings::{AdmissionMode, MediatorSettings};
 use crate::clock::{Clock, Timestamp};
 use crate::directory::Directory;
-use crate::store::{Claim, ClaimState, Entry, MailTx, MailboxStore, PackageState, StoreError};
+use crate::store::mailbox::Tx;
+use crate::store::{Claim, ClaimState, Entry, MailboxStore, PackageState, StoreError};
 use crate::syntax::{Did, MediatorDid, Origin};
 
 /// How long new mail is taken for a did:peer that its account has replaced: senders hold its old
@@ -241,7 +242,7 @@ fn is_expired(claim: &Claim, now: Timestamp) -> bool {
 
 /// Writes the claims of one account. Safe to repeat: nothing is written where nothing changes.
 fn write_claims(
-    tx: &MailTx<'_>,
+    tx: &Tx<'_>,
     account: &Did,
     claimed: &EntryClaim,
     now: Timestamp,
@@ -409,7 +410,7 @@ impl ClaimFollower {
     }
 }
 
-fn set_position(tx: &MailTx<'_>, position: i64, mark: Option<&str>) -> Result<(), StoreError> {
+fn set_position(tx: &Tx<'_>, position: i64, mark: Option<&str>) -> Result<(), StoreError> {
     tx.set_meta(POSITION_KEY, &position.to_string())?;
     match mark {
         Some(mark) => tx.set_meta(MARK_KEY, mark),

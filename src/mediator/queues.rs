@@ -12,7 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::admission::Admission;
 use super::{Core, Refused};
 use crate::clock::Timestamp;
-use crate::store::{ClaimState, MailQueries, MailTx, Push, Pushed, Quota, StoreError};
+use crate::store::mailbox::{Queries, Tx};
+use crate::store::{ClaimState, Push, Pushed, Quota, StoreError};
 
 /// When something came for nobody, in the mailbox's store.
 const UNKNOWN_KEY: &str = "unknown_at";
@@ -118,7 +119,7 @@ impl Core {
 }
 
 fn push(
-    tx: &MailTx<'_>,
+    tx: &Tx<'_>,
     message: &NewMessage,
     quota: &Quota,
     open: bool,
@@ -150,7 +151,7 @@ fn push(
 /// The queue of a recipient for whom mail is taken, opened if need be, and the account that reads
 /// it.
 fn queue_of(
-    tx: &MailTx<'_>,
+    tx: &Tx<'_>,
     did: &str,
     open: bool,
     now: Timestamp,
@@ -177,7 +178,7 @@ fn queue_of(
 
 /// Whether accounts have published that mail for this DID is kept here. Claims that stand come
 /// first, so that mostly one is read.
-fn accepts_mail(q: &MailQueries<'_>, did: &str, now: Timestamp) -> Result<bool, StoreError> {
+fn accepts_mail(q: &Queries<'_>, did: &str, now: Timestamp) -> Result<bool, StoreError> {
     for state in ClaimState::ALL {
         let claim = q.claim_in(did, *state)?;
         if claim.is_some_and(|claim| Admission::of(&[claim], now).mail) {

@@ -13,8 +13,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::StoreError;
-use super::log::{self, Gate, Log};
 use super::schema::Schema;
+use super::wal::{self, ReaderBarrier, Wal};
 
 /// Writes waiting for the writer; a full queue makes the asker wait.
 const QUEUE: usize = 4096;
@@ -97,7 +97,7 @@ pub(super) struct Database {
 struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
-    gate: Arc<Gate>,
+    barrier: Arc<ReaderBarrier>,
 }
 
 impl Database {
@@ -117,8 +117,8 @@ impl Database {
              PRAGMA journal_size_limit = {};
              PRAGMA wal_autocheckpoint = {};
              PRAGMA cache_size = -16384;",
-            log::LIMIT,
-            log::PAGES
+            wal::LIMIT,
+            wal::PAGES
         ))?;
         keep_plans(&conn)?;
         conn.set_prepared_statement_cache_capacity(64);
@@ -130,11 +130,11 @@ impl Database {
         let healthy = Arc::new(AtomicBool::new(true));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let health = Arc::clone(&healthy);
-        let gate = Arc::new(Gate::default());
-        let log = Log::of(path, Arc::clone(&gate));
+        let barrier = Arc::new(ReaderBarrier::default());
+        let wal = Wal::of(path, Arc::clone(&barrier));
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write_loop(&conn, queue, &health, log))
+            .spawn(move || write_loop(&conn, queue, &health, wal))
             .map_err(|e| StoreError::Engine(e.to_string()))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
@@ -142,7 +142,7 @@ impl Database {
             readers: Arc::new(Readers {
                 idle: Mutex::new(idle),
                 permits: Arc::new(Semaphore::new(READERS)),
-                gate,
+                barrier,
             }),
             healthy,
         })
@@ -190,9 +190,9 @@ impl Database {
             let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let conn = idle().pop().ok_or(StoreError::Closed)?;
-            let inside = readers.gate.enter();
+            let guard = readers.barrier.enter();
             let result = in_view(&conn, work);
-            drop(inside);
+            drop(guard);
             idle().push(conn);
             result
         })
@@ -261,7 +261,7 @@ fn write_loop(
     conn: &Connection,
     mut queue: mpsc::Receiver<Box<dyn Job>>,
     healthy: &AtomicBool,
-    mut log: Log,
+    mut wal: Wal,
 ) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
@@ -285,10 +285,10 @@ fn write_loop(
         for job in group {
             job.finish(committed.clone());
         }
-        log.tend(conn);
+        wal.tend(conn);
     }
     // Leave one file behind, not a log beside it.
-    drop(log::empty(conn));
+    drop(wal::checkpoint(conn));
 }
 
 /// What a commit did.

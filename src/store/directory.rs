@@ -1,18 +1,27 @@
 //! `directory.db`: entries, change log, owed work and cursors.
+//!
+//! All of it can be rebuilt from the network: losing the file costs a new walk of the sources and
+//! the history of changes.
 
+mod queries;
+mod rows;
+mod writes;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Deref;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::Connection;
 
-use super::columns::{
-    collect, parsed, read_change, read_entry, read_mediator, read_pending, time, to_i64,
-};
 use super::database::Database;
-use super::row::{Change, Entry, MediatorRow, PendingRow, SourceCursor, WalkRow};
-use super::tx::Tx;
 use super::{StoreError, schema};
-use crate::clock::Timestamp;
-use crate::syntax::{Did, Handle, MediatorDid};
+
+pub use rows::{
+    AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, KeptProof, MediatorRow, Owed,
+    PackageState, PendingRow, ProofMethod, SourceCursor, WalkRow,
+};
 
 /// The directory's file.
 pub struct DirectoryStore {
@@ -58,258 +67,24 @@ impl DirectoryStore {
 }
 
 /// Questions to the file.
-pub struct Queries<'c>(pub(super) &'c Connection);
+pub struct Queries<'c>(&'c Connection);
 
-impl Queries<'_> {
-    /// The entry of an account.
-    pub fn entry(&self, did: &Did) -> Result<Option<Entry>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM entry WHERE did = ?1")?;
-        let entry = query.query_row([did.as_str()], read_entry).optional()?;
-        entry.map(|entry| self.with_mediators(entry)).transpose()
+/// A transaction: [`Queries`] that see its own writes, and the writes.
+pub struct Tx<'c>(Queries<'c>);
+
+impl<'c> Tx<'c> {
+    fn new(conn: &'c Connection) -> Self {
+        Self(Queries(conn))
     }
 
-    /// The account whose verified handle this is.
-    pub fn did_by_handle(&self, handle: &Handle) -> Result<Option<Did>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT did FROM entry WHERE handle = ?1 ORDER BY proved_at DESC")?;
-        Ok(query
-            .query_row([handle.as_str()], |row| parsed(row, 0, Did::parse))
-            .optional()?)
+    fn conn(&self) -> &Connection {
+        self.0.0
     }
+}
 
-    /// Active accounts whose present package names this did:peer, at most `limit`.
-    pub fn claimants(&self, peer: &str, limit: usize) -> Result<Vec<Did>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT did FROM entry WHERE peer = ?1 AND state = 'present' AND status = 'active'
-             ORDER BY observed_at LIMIT ?2",
-        )?;
-        collect(query.query_map(params![peer, to_i64(limit)], |row| {
-            parsed(row, 0, Did::parse)
-        })?)
-    }
-
-    /// Every account in the directory, handed to `each`.
-    pub fn each_did(&self, mut each: impl FnMut(&str)) -> Result<(), StoreError> {
-        let mut query = self.0.prepare("SELECT did FROM entry")?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            each(
-                row.get_ref(0)?
-                    .as_str()
-                    .map_err(|e| StoreError::Corrupt(e.to_string()))?,
-            );
-        }
-        Ok(())
-    }
-
-    /// Accounts in the directory.
-    pub fn entry_count(&self) -> Result<u64, StoreError> {
-        let count: i64 = self
-            .0
-            .query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    }
-
-    /// Entries to be looked at again by `now`, the longest due first.
-    pub fn due_entries(&self, now: Timestamp, limit: usize) -> Result<Vec<Did>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT did FROM entry WHERE next_check_at <= ?1 ORDER BY next_check_at LIMIT ?2",
-        )?;
-        collect(
-            query.query_map(params![now.millis(), to_i64(limit)], |row| {
-                parsed(row, 0, Did::parse)
-            })?,
-        )
-    }
-
-    /// Owed looks that are due by `now`: what is news first, then what was only listed, each the
-    /// longest due first.
-    pub fn due_pending(&self, now: Timestamp, limit: usize) -> Result<Vec<PendingRow>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT * FROM pending WHERE listed = ?1 AND not_before <= ?2
-             ORDER BY not_before LIMIT ?3",
-        )?;
-        let mut due = Vec::new();
-        for listed in [false, true] {
-            let rest = to_i64(limit - due.len());
-            due.extend(collect(
-                query.query_map(params![listed, now.millis(), rest], read_pending)?,
-            )?);
-        }
-        Ok(due)
-    }
-
-    /// Owed looks that are due by `now` because an enumeration came by.
-    pub fn listed_count(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT count(*) FROM pending WHERE listed = 1 AND not_before <= ?1")?;
-        let count: i64 = query.query_row([now.millis()], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    }
-
-    /// The look owed to one account.
-    pub fn pending(&self, did: &Did) -> Result<Option<PendingRow>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM pending WHERE did = ?1")?;
-        Ok(query.query_row([did.as_str()], read_pending).optional()?)
-    }
-
-    /// Looks owed in all.
-    pub fn pending_count(&self) -> Result<u64, StoreError> {
-        let mut query = self.0.prepare_cached("SELECT count(*) FROM pending")?;
-        let count: i64 = query.query_row([], |row| row.get(0))?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    }
-
-    /// What is known of a mediator.
-    pub fn mediator(&self, did: &MediatorDid) -> Result<Option<MediatorRow>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM mediator WHERE did = ?1")?;
-        Ok(query.query_row([did.as_str()], read_mediator).optional()?)
-    }
-
-    /// Mediators to be looked up again by `now`.
-    pub fn due_mediators(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<MediatorRow>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT * FROM mediator WHERE next_check_at <= ?1 ORDER BY next_check_at LIMIT ?2",
-        )?;
-        collect(query.query_map(params![now.millis(), to_i64(limit)], read_mediator)?)
-    }
-
-    /// Whether any package names this mediator.
-    pub fn is_named(&self, did: &MediatorDid) -> Result<bool, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT 1 FROM entry_mediator WHERE mediator = ?1 LIMIT 1")?;
-        Ok(query.exists([did.as_str()])?)
-    }
-
-    /// Accounts whose package names this mediator, at most `limit`.
-    pub fn accounts_of_mediator(
-        &self,
-        did: &MediatorDid,
-        limit: usize,
-    ) -> Result<Vec<Did>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT DISTINCT did FROM entry_mediator WHERE mediator = ?1 LIMIT ?2",
-        )?;
-        collect(
-            query.query_map(params![did.as_str(), to_i64(limit)], |row| {
-                parsed(row, 0, Did::parse)
-            })?,
-        )
-    }
-
-    /// Changes of one account, the newest first.
-    pub fn changes(&self, did: &Did, limit: usize) -> Result<Vec<Change>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM change WHERE did = ?1 ORDER BY seq DESC LIMIT ?2")?;
-        collect(query.query_map(params![did.as_str(), to_i64(limit)], read_change)?)
-    }
-
-    /// Hands the changes of one account that stand before a place to `each`, the newest first, until
-    /// it says no more; their proofs only where they are wanted.
-    pub fn each_change(
-        &self,
-        did: &Did,
-        before: Option<i64>,
-        with_proof: bool,
-        mut each: impl FnMut(Change) -> bool,
-    ) -> Result<(), StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT seq, did, kind, rev, cid, peer, mediators, key, detail, seen_at,
-                    CASE WHEN ?3 THEN proof END AS proof
-             FROM change WHERE did = ?1 AND seq < ?2 ORDER BY seq DESC",
-        )?;
-        let before = before.unwrap_or(i64::MAX);
-        let mut rows = query.query(params![did.as_str(), before, with_proof])?;
-        while let Some(row) = rows.next()? {
-            if !each(read_change(row)?) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes later than `seq`, the oldest first, at most `limit`: their places and accounts. An
-    /// account that changes without end keeps its newest changes only.
-    pub fn changes_after(&self, seq: i64, limit: usize) -> Result<Vec<(i64, Did)>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT seq, did FROM change WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
-        collect(query.query_map(params![seq, to_i64(limit)], |row| {
-            Ok((row.get(0)?, parsed(row, 1, Did::parse)?))
-        })?)
-    }
-
-    /// The place of the newest change; 0 where there never was one.
-    pub fn newest_change(&self) -> Result<i64, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT coalesce(max(seq), 0) FROM change")?;
-        Ok(query.query_row([], |row| row.get(0))?)
-    }
-
-    /// What tells a change from one at the same place in another log; `None` where none is there.
-    pub fn change_mark(&self, seq: i64) -> Result<Option<String>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT did || ' ' || seen_at FROM change WHERE seq = ?1")?;
-        Ok(query.query_row([seq], |row| row.get(0)).optional()?)
-    }
-
-    /// How far a source is processed.
-    pub fn cursor(&self, source: &str) -> Result<Option<SourceCursor>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT source, position, event_time FROM cursor WHERE source = ?1")?;
-        let row = query.query_row([source], |row| {
-            Ok(SourceCursor {
-                source: row.get(0)?,
-                position: row.get(1)?,
-                event_time: row.get(2)?,
-            })
-        });
-        Ok(row.optional()?)
-    }
-
-    /// How far the enumeration of a source has come.
-    pub fn walk(&self, source: &str) -> Result<Option<WalkRow>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM walk WHERE source = ?1")?;
-        let row = query.query_row([source], |row| {
-            Ok(WalkRow {
-                source: row.get("source")?,
-                position: row.get("position")?,
-                seen: row.get("seen")?,
-                started_at: time(row, "started_at")?,
-                done_at: row
-                    .get::<_, Option<i64>>("done_at")?
-                    .map(Timestamp::from_millis),
-            })
-        });
-        Ok(row.optional()?)
-    }
-
-    fn with_mediators(&self, mut entry: Entry) -> Result<Entry, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT mediator FROM entry_mediator WHERE did = ?1 ORDER BY position",
-        )?;
-        entry.mediators = collect(query.query_map([entry.did.as_str()], |row| {
-            parsed(row, 0, MediatorDid::parse)
-        })?)?;
-        Ok(entry)
+impl<'c> Deref for Tx<'c> {
+    type Target = Queries<'c>;
+    fn deref(&self) -> &Queries<'c> {
+        &self.0
     }
 }

@@ -5,15 +5,14 @@
 //! that the mediator cannot open. What is acknowledged or expires is deleted, not overwritten: its
 //! bytes can stay in the file and its log until their pages are used again or given back.
 //!
-//! Pages that fall free are used again before the file grows; [`MailTx::shrink`] gives them back
+//! Pages that fall free are used again before the file grows; [`Tx::shrink`] gives them back
 //! to the file system in slices, so that a flood does not leave a large file for ever.
 
 mod accounts;
 mod outbox;
 mod queue;
 mod replay;
-
-pub use replay::ReplayKind;
+mod rows;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +25,11 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::columns::{signed, unsigned};
 use super::database::Database;
 use super::{StoreError, schema};
+
+pub use rows::{
+    Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
+    Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome, ReplayKind,
+};
 
 /// The mediator's file.
 pub struct MailboxStore {
@@ -46,18 +50,18 @@ impl MailboxStore {
     pub async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&MailTx<'_>) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.db.write(move |conn| work(&MailTx::new(conn))).await
+        self.db.write(move |conn| work(&Tx::new(conn))).await
     }
 
     /// Runs `work` on a consistent view beside the writer.
     pub async fn query<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&MailQueries<'_>) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Queries<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        self.db.read(move |conn| work(&MailQueries(conn))).await
+        self.db.read(move |conn| work(&Queries(conn))).await
     }
 
     /// Whether the last write succeeded.
@@ -72,25 +76,29 @@ impl MailboxStore {
 }
 
 /// Questions to the file.
-pub struct MailQueries<'c>(&'c Connection);
+pub struct Queries<'c>(&'c Connection);
 
-/// A transaction: [`MailQueries`] that see its own writes, and the writes.
-pub struct MailTx<'c>(MailQueries<'c>);
+/// A transaction: [`Queries`] that see its own writes, and the writes.
+pub struct Tx<'c>(Queries<'c>);
 
-impl<'c> MailTx<'c> {
+impl<'c> Tx<'c> {
     fn new(conn: &'c Connection) -> Self {
-        Self(MailQueries(conn))
+        Self(Queries(conn))
+    }
+
+    fn conn(&self) -> &Connection {
+        self.0.0
     }
 }
 
-impl<'c> Deref for MailTx<'c> {
-    type Target = MailQueries<'c>;
-    fn deref(&self) -> &MailQueries<'c> {
+impl<'c> Deref for Tx<'c> {
+    type Target = Queries<'c>;
+    fn deref(&self) -> &Queries<'c> {
         &self.0
     }
 }
 
-impl MailQueries<'_> {
+impl Queries<'_> {
     /// A small fact that was set before.
     pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
         let mut query = self
@@ -121,11 +129,7 @@ impl MailQueries<'_> {
     }
 }
 
-impl MailTx<'_> {
-    fn conn(&self) -> &Connection {
-        self.0.0
-    }
-
+impl Tx<'_> {
     /// Sets a small fact, replacing the one before.
     pub fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
         self.conn()

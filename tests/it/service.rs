@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use atcomm::proof::{Container, Proven, verify};
-use atcomm::store::{Change, DirectoryStore, Entry, Queries, StoreError};
+use atcomm::store::directory::Queries;
+use atcomm::store::{Change, DirectoryStore, Entry, StoreError};
 use atcomm::syntax::Did;
 use serde_json::{Value, json};
 use tempfile::TempDir;

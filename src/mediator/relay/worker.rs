@@ -22,7 +22,8 @@ use crate::didcomm::message::Message;
 use crate::didcomm::party::Party;
 use crate::didcomm::protocol::problem::Report;
 use crate::net::{NetError, Priority, Request, Response, Trust};
-use crate::store::{MailTx, Outbound, Outcome, StoreError};
+use crate::store::mailbox::Tx;
+use crate::store::{Outbound, Outcome, StoreError};
 use crate::syntax::MediatorDid;
 
 /// How long nothing happens without a bell: for what was put off, and what another process left.
@@ -181,7 +182,7 @@ impl Core {
             }
             Attempt::HostBusy(wait) if now.plus(wait) < row.expires_at => {
                 let next_at = now.plus(wait.max(POLL_INTERVAL));
-                let defer = move |tx: &MailTx<'_>| tx.outbox_put_off(id, next_at);
+                let defer = move |tx: &Tx<'_>| tx.outbox_put_off(id, next_at);
                 self.log_failure(self.mailbox.transact(defer).await);
                 return DestinationHealth::Unknown;
             }
@@ -196,7 +197,7 @@ impl Core {
         match self.next_attempt(&row, wait, now) {
             Some(next_at) => {
                 count("failed");
-                let defer = move |tx: &MailTx<'_>| tx.outbox_retry(id, next_at, &why, now);
+                let defer = move |tx: &Tx<'_>| tx.outbox_retry(id, next_at, &why, now);
                 self.log_failure(self.mailbox.transact(defer).await);
             }
             None => {

@@ -16,7 +16,8 @@ use crate::didcomm::protocol::coordination::{
 use crate::mediator::admission::Admission;
 use crate::mediator::{Core, Refused, fresh_id, parties};
 use crate::net::group_of;
-use crate::store::{Account, Bound, MailTx, StoreError};
+use crate::store::mailbox::Tx;
+use crate::store::{Account, Bound, StoreError};
 use crate::syntax::Did;
 
 /// How long a grant stands that no key package has confirmed yet.
@@ -185,7 +186,7 @@ impl Core {
 }
 
 /// Writes an account and gives it its own DID, whoever had that before.
-fn put_registered(tx: &MailTx<'_>, account: &Account) -> Result<(), StoreError> {
+fn put_registered(tx: &Tx<'_>, account: &Account) -> Result<(), StoreError> {
     let granted_at = match tx.account(&account.did)? {
         Some(known) if known.provisional_until.is_none() => known.granted_at,
         _ => account.granted_at,
@@ -272,7 +273,7 @@ impl Session<'_, Registered> {
 
 /// Adds or removes one recipient.
 fn update_recipient(
-    tx: &MailTx<'_>,
+    tx: &Tx<'_>,
     did: &str,
     action: Action,
     account: i64,
@@ -308,7 +309,7 @@ fn update_recipient(
 
 /// Lets mail be taken for a DID whose account was registered before a record named it.
 pub(in crate::mediator) fn confirm_provisional(
-    tx: &MailTx<'_>,
+    tx: &Tx<'_>,
     account: &Account,
     now: Timestamp,
 ) -> Result<bool, StoreError> {

@@ -4,8 +4,8 @@ use rusqlite::{OptionalExtension as _, Row, named_params, params};
 
 use super::super::StoreError;
 use super::super::columns::{UnknownWord, collect, parsed, time, to_i64, unsigned};
-use super::super::mail_row::{Account, Bound, Claim, ClaimState, Recipient};
-use super::{MailQueries, MailTx};
+use super::rows::{Account, Bound, Claim, ClaimState, Recipient};
+use super::{Queries, Tx};
 use crate::clock::Timestamp;
 use crate::syntax::Did;
 
@@ -36,7 +36,7 @@ pub(super) const DROP_IDLE: &str = "DELETE FROM recipient WHERE id IN (
  SELECT id FROM recipient INDEXED BY recipient_idle
  WHERE account IS NULL AND messages = 0 LIMIT ?1)";
 
-impl MailQueries<'_> {
+impl Queries<'_> {
     /// The account of a DID.
     pub fn account(&self, did: &str) -> Result<Option<Account>, StoreError> {
         let mut query = self
@@ -186,7 +186,7 @@ impl MailQueries<'_> {
     }
 }
 
-impl MailTx<'_> {
+impl Tx<'_> {
     /// Writes an account whole, found by its DID; the row's own `id` is not looked at. Returns its
     /// id, which stays over all updates. Idempotent.
     pub fn put_account(&self, account: &Account) -> Result<i64, StoreError> {

@@ -4,13 +4,11 @@ use rusqlite::{OptionalExtension as _, Row, named_params, params};
 
 use super::super::StoreError;
 use super::super::columns::{collect, signed, time, to_i64, unsigned};
-use super::super::mail_row::{
-    NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome,
-};
-use super::{MailQueries, MailTx};
+use super::rows::{NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome};
+use super::{Queries, Tx};
 use crate::clock::Timestamp;
 
-/// Bytes of bodies in one answer of [`MailQueries::outbox_due`], one message at least.
+/// Bytes of bodies in one answer of [`Queries::outbox_due`], one message at least.
 const MAX_DUE_BYTES: u64 = 8 << 20;
 
 /// Longest reason kept of a failure, in characters.
@@ -39,7 +37,7 @@ struct Due {
     size: u64,
 }
 
-impl MailQueries<'_> {
+impl Queries<'_> {
     /// Whether anything is to be tried by `now`.
     pub fn outbox_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
         let mut query = self.0.prepare_cached(HEADS)?;
@@ -153,8 +151,8 @@ impl MailQueries<'_> {
     }
 }
 
-impl MailTx<'_> {
-    /// Takes messages to be tried: those of [`MailQueries::outbox_due_within`], none of which is due again
+impl Tx<'_> {
+    /// Takes messages to be tried: those of [`Queries::outbox_due_within`], none of which is due again
     /// before `until`, so that what is under way is not taken twice and what a crash has left is
     /// taken up again.
     pub fn outbox_take(

@@ -6,8 +6,8 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::super::StoreError;
 use super::super::columns::{collect, signed, time, to_i64, unsigned};
-use super::super::mail_row::{Message, Push, Pushed, Queue, QueueStatus, Quota};
-use super::{MailQueries, MailTx};
+use super::rows::{Message, Push, Pushed, Queue, QueueStatus, Quota};
+use super::{Queries, Tx};
 use crate::clock::Timestamp;
 
 pub(super) const OF_ACCOUNT: &str =
@@ -60,7 +60,7 @@ struct Chosen {
     source: usize,
 }
 
-impl MailQueries<'_> {
+impl Queries<'_> {
     /// What can be delivered of a queue at `now`: neither what waits for its time nor what is past
     /// it. Costs a walk over the queue's index, not over its bodies.
     pub fn queue(&self, queue: Queue, now: Timestamp) -> Result<QueueStatus, StoreError> {
@@ -86,7 +86,7 @@ impl MailQueries<'_> {
     /// for their time or are past it are left out. Reads no body that it does not return, and
     /// removes nothing.
     ///
-    /// A message that was delayed comes to the end of the queue by [`MailTx::release`], so that
+    /// A message that was delayed comes to the end of the queue by [`Tx::release`], so that
     /// who reads on from the last id does not miss it.
     pub fn peek(
         &self,
@@ -165,7 +165,7 @@ impl MailQueries<'_> {
     }
 }
 
-impl MailTx<'_> {
+impl Tx<'_> {
     /// Stores a message for a recipient, once: the same bytes are a duplicate while they wait, and
     /// a new message after they were acknowledged. Of a duplicate's times the later end and the
     /// earlier beginning count. Counters of the recipient and of the whole file

@@ -4,36 +4,25 @@ use rusqlite::params;
 
 use super::super::StoreError;
 use super::super::columns::{collect, signed, to_i64};
-use super::{MailQueries, MailTx};
+use super::rows::ReplayKind;
+use super::{Queries, Tx};
 use crate::clock::Timestamp;
 
-/// Rows that one call of [`MailTx::prune_replays`] looks at, so that it does not hold up the
+/// Rows that one call of [`Tx::prune_replays`] looks at, so that it does not hold up the
 /// writes behind it.
 const PRUNE_SLICE: i64 = 10_000;
 
-/// What a request is about. Each kind is remembered by itself, so that one makes no room for
-/// another to be repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplayKind {
-    /// It changes something.
-    Change,
-    /// It only asks.
-    Question,
-}
-
-impl ReplayKind {
-    fn table(self) -> &'static str {
-        match self {
-            Self::Change => "replay_change",
-            Self::Question => "replay_question",
-        }
+fn table(kind: ReplayKind) -> &'static str {
+    match kind {
+        ReplayKind::Change => "replay_change",
+        ReplayKind::Question => "replay_question",
     }
 }
 
-impl MailQueries<'_> {
+impl Queries<'_> {
     /// Requests of a kind seen lately, the newest first, at most `limit`.
     pub fn replays(&self, kind: ReplayKind, limit: usize) -> Result<Vec<[u8; 16]>, StoreError> {
-        let table = kind.table();
+        let table = table(kind);
         let mut query = self.0.prepare_cached(&format!(
             "SELECT hash FROM {table} ORDER BY id DESC LIMIT ?1"
         ))?;
@@ -41,7 +30,7 @@ impl MailQueries<'_> {
     }
 }
 
-impl MailTx<'_> {
+impl Tx<'_> {
     /// Notes a request by the first 16 bytes of its hash. Returns whether it is new; one that was
     /// seen before keeps its time.
     pub fn note_replay(
@@ -50,7 +39,7 @@ impl MailTx<'_> {
         hash: [u8; 16],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let table = kind.table();
+        let table = table(kind);
         let noted = self
             .conn()
             .prepare_cached(&format!(
@@ -68,7 +57,7 @@ impl MailTx<'_> {
         before: Timestamp,
         keep: u64,
     ) -> Result<u64, StoreError> {
-        let table = kind.table();
+        let table = table(kind);
         // Rows leave only from the old end, so that ids count them.
         let pruned = self
             .conn()

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::*;
+use super::*;
 use crate::clock::Timestamp;
 
 mod accounts;
@@ -37,14 +37,14 @@ fn open() -> Fixture {
 impl Fixture {
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&MailTx<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> T {
         self.store.transact(work).await.unwrap()
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&MailQueries<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Queries<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> T {
         self.store.query(work).await.unwrap()
     }

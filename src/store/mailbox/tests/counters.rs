@@ -148,7 +148,7 @@ fn recount(conn: &Connection) {
     assert_eq!(wrong, 0, "a counter differs from what is there");
 }
 
-fn apply(tx: &MailTx<'_>, model: &mut Model, step: &Step, now: i64) {
+fn apply(tx: &Tx<'_>, model: &mut Model, step: &Step, now: i64) {
     let did = |to: u8| format!("did:peer:r{to}");
     let account_id = |n: u8| tx.put_account(&account(&format!("did:peer:a{n}"))).unwrap();
     match step {
@@ -271,7 +271,7 @@ proptest! {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
         schema::migrate(&conn, schema::MAILBOX.migrations).unwrap();
-        let tx = MailTx::new(&conn);
+        let tx = Tx::new(&conn);
         let mut model = Model::default();
         for (now, step) in (0..).zip(&steps) {
             apply(&tx, &mut model, step, now);

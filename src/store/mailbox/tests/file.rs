@@ -95,7 +95,7 @@ async fn a_failed_write_undoes_its_counters() {
 }
 
 /// Pushes bodies of 10 kB each in one transaction.
-fn flood(tx: &MailTx<'_>, recipient: i64, numbers: std::ops::Range<u32>) -> Result<(), StoreError> {
+fn flood(tx: &Tx<'_>, recipient: i64, numbers: std::ops::Range<u32>) -> Result<(), StoreError> {
     for n in numbers {
         let mut body = vec![0; 10_000];
         body[..4].copy_from_slice(&n.to_be_bytes());
@@ -110,7 +110,7 @@ fn flood(tx: &MailTx<'_>, recipient: i64, numbers: std::ops::Range<u32>) -> Resu
 }
 
 /// Lets the file grow by so many pages and no more.
-fn leave_pages(tx: &MailTx<'_>, more: i64) -> Result<(), StoreError> {
+fn leave_pages(tx: &Tx<'_>, more: i64) -> Result<(), StoreError> {
     let pages: i64 = tx
         .conn()
         .pragma_query_value(None, "page_count", |row| row.get(0))?;
@@ -232,7 +232,7 @@ async fn readers_without_a_gap_do_not_let_the_log_grow() {
             tokio::spawn(async move {
                 tokio::time::sleep(std::time::Duration::from_millis(7 * n)).await;
                 loop {
-                    let slow = |q: &MailQueries<'_>| {
+                    let slow = |q: &Queries<'_>| {
                         q.totals()?;
                         std::thread::sleep(std::time::Duration::from_millis(20));
                         Ok(())

@@ -122,7 +122,7 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
     let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
     let x = ids[0];
     let late = move |text: &'static str, at_second| {
-        move |tx: &MailTx<'_>| {
+        move |tx: &Tx<'_>| {
             let push = Push {
                 available_at: at(at_second),
                 ..message(x, text)
@@ -164,7 +164,7 @@ async fn a_repeated_message_has_the_longer_of_both_lives() {
     let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
     let x = ids[0];
     let push = move |available, expires| {
-        move |tx: &MailTx<'_>| {
+        move |tx: &Tx<'_>| {
             let push = Push {
                 available_at: at(available),
                 expires_at: at(expires),

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::writes::COLUMNS;
 use super::*;
 use crate::clock::Timestamp;
 use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
@@ -70,7 +71,23 @@ fn open() -> Fixture {
 #[tokio::test]
 async fn entries_come_back_as_they_went_in() {
     let f = open();
-    let written = entry(1);
+    let cid = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+    let pds = Origin::parse("https://old.example.com").unwrap();
+    // Something in every column.
+    let written = Entry {
+        signing_key: Some(k256_key()),
+        reason: Some("a reason".to_owned()),
+        detail: Some("a detail".to_owned()),
+        commit: Some(cid.parse().unwrap()),
+        cid: Some(cid.parse().unwrap()),
+        proof_pds: Some(pds),
+        proof_key: Some(k256_key()),
+        identity_key: Some(k256_key()),
+        regressed: true,
+        failures: 3,
+        change_seq: 4,
+        ..entry(1)
+    };
     let put = written.clone();
     f.store
         .transact(move |tx| tx.put_entry(&put))
@@ -93,7 +110,7 @@ async fn entries_come_back_as_they_went_in() {
         .unwrap();
     assert_eq!(peer, vec![did(1)]);
     // Replacing it replaces its mediators; deleting it removes them.
-    let mut fewer = written;
+    let mut fewer = entry(1);
     fewer.mediators.truncate(1);
     let put = fewer.clone();
     f.store
@@ -115,6 +132,21 @@ async fn entries_come_back_as_they_went_in() {
         .await
         .unwrap();
     assert!(left.is_empty());
+}
+
+#[tokio::test]
+async fn all_columns_of_an_entry_are_written() {
+    let f = open();
+    let conn = Connection::open(&f.path).unwrap();
+    let mut query = conn
+        .prepare("SELECT name FROM pragma_table_info('entry')")
+        .unwrap();
+    let columns: Vec<String> = query
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(columns, COLUMNS);
 }
 
 #[tokio::test]
@@ -255,7 +287,7 @@ async fn a_store_survives_reopening_and_refuses_a_newer_schema() {
         Some(cursor)
     );
     again.shutdown().await;
-    let conn = rusqlite::Connection::open(&f.path).unwrap();
+    let conn = Connection::open(&f.path).unwrap();
     conn.execute_batch("PRAGMA user_version = 99").unwrap();
     assert!(matches!(
         DirectoryStore::open(&f.path),
@@ -277,7 +309,7 @@ async fn evidence_is_bounded_and_not_repeated() {
             .await
             .unwrap();
     }
-    let conn = rusqlite::Connection::open(&f.path).unwrap();
+    let conn = Connection::open(&f.path).unwrap();
     let count: i64 = conn
         .query_row("SELECT count(*) FROM evidence", [], |r| r.get(0))
         .unwrap();

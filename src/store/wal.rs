@@ -3,7 +3,7 @@
 //! The engine moves what is committed from the log into the file as it goes, but only up to the
 //! oldest state that somebody reads, and starts the log anew only when nobody reads in it. Readers
 //! that follow each other without a gap would have it grow for ever: once it is too long, new ones
-//! wait at the gate until those inside have left.
+//! wait at the barrier until those inside have left.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,44 +18,44 @@ pub(super) const LIMIT: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 /// and over, as those of an index by hash are, are moved once.
 pub(super) const PAGES: u32 = 8000;
 
-/// How long readers at the gate, and the writer, wait for the readers inside.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long readers at the barrier, and the writer, wait for the readers inside.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Where readers are held up for a moment.
 #[derive(Default)]
-pub(super) struct Gate {
+pub(super) struct ReaderBarrier {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    inside: usize,
+    readers: usize,
     closed: bool,
 }
 
 /// A reader who is inside.
-pub(super) struct Inside<'g>(&'g Gate);
+pub(super) struct ReadGuard<'g>(&'g ReaderBarrier);
 
-impl Gate {
+impl ReaderBarrier {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a reader in, once the gate is open.
-    pub(super) fn enter(&self) -> Inside<'_> {
+    /// Lets a reader in, once the barrier is open.
+    pub(super) fn enter(&self) -> ReadGuard<'_> {
         let state = self.changed.wait_while(self.state(), |state| state.closed);
-        state.unwrap_or_else(PoisonError::into_inner).inside += 1;
-        Inside(self)
+        state.unwrap_or_else(PoisonError::into_inner).readers += 1;
+        ReadGuard(self)
     }
 
     /// Runs `work` while nobody is inside; `None` when somebody does not leave in time.
-    fn alone<T>(&self, patience: Duration, work: impl FnOnce() -> T) -> Option<T> {
+    fn exclusive<T>(&self, timeout: Duration, work: impl FnOnce() -> T) -> Option<T> {
         let mut state = self.state();
         state.closed = true;
         let (state, late) = self
             .changed
-            .wait_timeout_while(state, patience, |state| state.inside > 0)
+            .wait_timeout_while(state, timeout, |state| state.readers > 0)
             .unwrap_or_else(PoisonError::into_inner);
         drop(state);
         let done = (!late.timed_out()).then(work);
@@ -65,28 +65,28 @@ impl Gate {
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for ReadGuard<'_> {
     fn drop(&mut self) {
-        self.0.state().inside -= 1;
+        self.0.state().readers -= 1;
         self.0.changed.notify_all();
     }
 }
 
 /// The log, as its writer sees it.
-pub(super) struct Log {
+pub(super) struct Wal {
     path: PathBuf,
-    gate: Arc<Gate>,
+    barrier: Arc<ReaderBarrier>,
     limit: u64,
 }
 
-impl Log {
-    /// The log of a file, all of whose readers in this program pass `gate`.
-    pub(super) fn of(file: &Path, gate: Arc<Gate>) -> Self {
+impl Wal {
+    /// The log of a file, all of whose readers in this program pass `barrier`.
+    pub(super) fn of(file: &Path, barrier: Arc<ReaderBarrier>) -> Self {
         let mut path = file.to_owned().into_os_string();
         path.push("-wal");
         Self {
             path: path.into(),
-            gate,
+            barrier,
             limit: LIMIT,
         }
     }
@@ -98,7 +98,9 @@ impl Log {
         if len <= self.limit {
             return;
         }
-        let emptied = self.gate.alone(PATIENCE, || empty(conn));
+        let emptied = self
+            .barrier
+            .exclusive(CHECKPOINT_TIMEOUT, || checkpoint(conn));
         self.limit = match emptied {
             Some(Ok(true)) => LIMIT,
             _ => len.saturating_add(LIMIT),
@@ -108,7 +110,7 @@ impl Log {
 
 /// Moves all of the log into the file. Returns whether nobody was in the way; other programs may
 /// read, too.
-pub(super) fn empty(conn: &Connection) -> Result<bool, rusqlite::Error> {
+pub(super) fn checkpoint(conn: &Connection) -> Result<bool, rusqlite::Error> {
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
         row.get::<_, bool>(0).map(|busy| !busy)
     })
@@ -119,21 +121,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gate_waits_for_who_is_inside_and_opens_again() {
-        let gate = Arc::new(Gate::default());
-        let inside = gate.enter();
-        assert_eq!(gate.alone(Duration::from_millis(10), || ()), None);
-        drop(gate.enter());
+    fn the_barrier_waits_for_its_readers_and_opens_again() {
+        let barrier = Arc::new(ReaderBarrier::default());
+        let guard = barrier.enter();
+        assert_eq!(barrier.exclusive(Duration::from_millis(10), || ()), None);
+        drop(barrier.enter());
         let leaver = {
-            let gate = Arc::clone(&gate);
+            let barrier = Arc::clone(&barrier);
             std::thread::spawn(move || {
-                let inside = gate.enter();
+                let guard = barrier.enter();
                 std::thread::sleep(Duration::from_millis(50));
-                drop(inside);
+                drop(guard);
             })
         };
-        drop(inside);
-        let done = gate.alone(Duration::from_secs(60), || gate.state().inside);
+        drop(guard);
+        let done = barrier.exclusive(Duration::from_secs(60), || barrier.state().readers);
         assert_eq!(done, Some(0));
         leaver.join().unwrap();
     }

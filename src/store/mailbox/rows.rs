@@ -1,7 +1,7 @@
 //! What the tables of `mailbox.db` hold, as values. DIDs of recipients, accounts and destinations
 //! are in canonical form; hashes are sha-256 of the body, made by the caller.
 
-use super::row::words;
+use super::super::columns::words;
 use crate::clock::Timestamp;
 use crate::syntax::Did;
 
@@ -265,4 +265,14 @@ pub struct RelayOutcome {
     pub last_error: Option<String>,
     /// The last attempt.
     pub last_at: Option<Timestamp>,
+}
+
+/// What a request is about. Each kind is remembered by itself, so that one makes no room for
+/// another to be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayKind {
+    /// It changes something.
+    Change,
+    /// It only asks.
+    Question,
 }

@@ -1,14 +1,14 @@
 //! Writes to `directory.db`.
 
-use std::ops::Deref;
+use std::sync::LazyLock;
 
 use ipld_core::cid::Cid;
-use rusqlite::{Connection, named_params, params};
+use rusqlite::{named_params, params};
 
-use super::StoreError;
-use super::columns::{collect, parsed};
-use super::directory::Queries;
-use super::row::{Change, Entry, HintChange, KeptProof, MediatorRow, Owed, SourceCursor, WalkRow};
+use super::super::StoreError;
+use super::super::columns::{collect, parsed};
+use super::Tx;
+use super::rows::{Change, Entry, HintChange, KeptProof, MediatorRow, Owed, SourceCursor, WalkRow};
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
 use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
@@ -20,48 +20,52 @@ const MAX_CHANGES: i64 = 256;
 /// paths inflated on purpose.
 const MAX_KEPT_PROOF: usize = 16 * 1024;
 
-/// A transaction: [`Queries`] that see its own writes, and the writes.
-pub struct Tx<'c>(Queries<'c>);
+/// The columns of `entry`.
+pub(super) const COLUMNS: [&str; 26] = [
+    "did",
+    "handle",
+    "pds",
+    "signing_key",
+    "status",
+    "state",
+    "reason",
+    "detail",
+    "rev",
+    "commit_cid",
+    "cid",
+    "record",
+    "proof",
+    "proof_pds",
+    "proof_key",
+    "identity_key",
+    "peer",
+    "regressed",
+    "source",
+    "method",
+    "observed_at",
+    "proved_at",
+    "checked_at",
+    "next_check_at",
+    "failures",
+    "change_seq",
+];
 
-impl<'c> Tx<'c> {
-    pub(super) fn new(conn: &'c Connection) -> Self {
-        Self(Queries(conn))
-    }
-}
-
-impl<'c> Deref for Tx<'c> {
-    type Target = Queries<'c>;
-    fn deref(&self) -> &Queries<'c> {
-        &self.0
-    }
-}
+/// Writes all columns of an entry, each bound under its own name.
+static PUT_ENTRY: LazyLock<String> = LazyLock::new(|| {
+    let values = COLUMNS.map(|column| format!(":{column}"));
+    let updates = COLUMNS.map(|column| format!("{column} = :{column}"));
+    format!(
+        "INSERT INTO entry ({}) VALUES ({}) ON CONFLICT (did) DO UPDATE SET {}",
+        COLUMNS.join(", "),
+        values.join(", "),
+        updates.join(", ")
+    )
+});
 
 impl Tx<'_> {
-    fn conn(&self) -> &Connection {
-        self.0.0
-    }
-
     /// Writes an entry whole, replacing the one before.
     pub fn put_entry(&self, entry: &Entry) -> Result<(), StoreError> {
-        let mut put = self.conn().prepare_cached(
-            "INSERT INTO entry (did, handle, pds, signing_key, status, state, reason, detail, rev,
-               commit_cid, cid, record, proof, proof_pds, proof_key, identity_key,
-               peer, regressed, source,
-               method, observed_at, proved_at, checked_at, next_check_at, failures, change_seq)
-             VALUES (:did, :handle, :pds, :signing_key, :status, :state, :reason, :detail, :rev,
-               :commit_cid, :cid, :record, :proof, :proof_pds, :proof_key, :identity_key,
-               :peer, :regressed,
-               :source, :method, :observed_at, :proved_at, :checked_at, :next_check_at, :failures,
-               :change_seq)
-             ON CONFLICT (did) DO UPDATE SET handle = :handle, pds = :pds,
-               signing_key = :signing_key, status = :status, state = :state, reason = :reason,
-               detail = :detail, rev = :rev, commit_cid = :commit_cid, cid = :cid,
-               record = :record, proof = :proof, proof_pds = :proof_pds, proof_key = :proof_key,
-               identity_key = :identity_key,
-               peer = :peer, regressed = :regressed, source = :source, method = :method,
-               observed_at = :observed_at, proved_at = :proved_at, checked_at = :checked_at,
-               next_check_at = :next_check_at, failures = :failures, change_seq = :change_seq",
-        )?;
+        let mut put = self.conn().prepare_cached(&PUT_ENTRY)?;
         put.execute(named_params! {
             ":did": entry.did.as_str(),
             ":handle": entry.handle.as_ref().map(Handle::as_str),
