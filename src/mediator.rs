@@ -40,7 +40,7 @@ use crate::didcomm::message::fresh_id;
 use crate::didcomm::protocol::out_of_band;
 use crate::net::AddressLimiter;
 use crate::resolve::Resolver;
-use crate::store::{MailboxStore, ReplayKind, StoreError};
+use crate::store::{Abort, MailboxStore, ReplayKind, StoreError};
 use crate::syntax::{MediatorDid, Origin, SyntaxError, WebDid};
 
 pub use address::{ENDPOINT, PublicAddress};
@@ -152,11 +152,20 @@ impl Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         // A full disk is a full queue; both are told as one.
-        if matches!(error, StoreError::Full | StoreError::Undone) {
+        if matches!(error, StoreError::Full) {
             return Self::QueueFull;
         }
         tracing::error!(%error, "the mailbox failed under a message");
         Self::Unavailable
+    }
+}
+
+impl From<Abort<Refused>> for Refused {
+    fn from(abort: Abort<Self>) -> Self {
+        match abort {
+            Abort::Refused(refused) => refused,
+            Abort::Store(error) => error.into(),
+        }
     }
 }
 

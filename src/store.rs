@@ -41,9 +41,6 @@ pub enum StoreError {
         /// Newest version that this program knows.
         known: i64,
     },
-    /// The work itself gave up; nothing of it was written.
-    #[error("the work was undone")]
-    Undone,
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -67,5 +64,20 @@ impl From<rusqlite::Error> for StoreError {
                 other => Self::Engine(other.to_string()),
             },
         }
+    }
+}
+
+/// The end of a transaction that wrote nothing.
+#[derive(Debug, Clone)]
+pub enum Abort<R> {
+    /// The work gave up, for this reason.
+    Refused(R),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl<R> From<StoreError> for Abort<R> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }

@@ -13,7 +13,7 @@ use super::admission::Admission;
 use super::{Core, Refused};
 use crate::clock::Timestamp;
 use crate::store::mailbox::{Queries, Tx};
-use crate::store::{ClaimState, Push, Pushed, Quota, StoreError};
+use crate::store::{Abort, ClaimState, Push, Pushed, Quota, StoreError};
 
 /// When something came for nobody, in the mailbox's store.
 const UNKNOWN_KEY: &str = "unknown_at";
@@ -95,7 +95,7 @@ impl Core {
         let open = self.policy.is_open();
         let delivered = self
             .mailbox
-            .transact(move |tx| {
+            .attempt(move |tx| {
                 let push = |message| push(tx, message, &quota, open, now);
                 let delivered = mail.iter().map(push).collect::<Result<Vec<_>, _>>()?;
                 if !delivered
@@ -124,7 +124,7 @@ fn push(
     quota: &Quota,
     open: bool,
     now: Timestamp,
-) -> Result<Enqueued, StoreError> {
+) -> Result<Enqueued, Abort<Refused>> {
     let Some((recipient, account)) = queue_of(tx, &message.recipient, open, now)? else {
         return Ok(Enqueued::UnknownRecipient);
     };
@@ -140,11 +140,12 @@ fn push(
         // What waits already was woken for already, but once more does no harm.
         Pushed::Stored(_) | Pushed::Duplicate => Ok(Enqueued::Queued(account)),
         // Nothing of the envelope is kept then.
-        Pushed::RecipientFull | Pushed::StoreFull => Err(StoreError::Undone),
+        Pushed::RecipientFull | Pushed::StoreFull => Err(Abort::Refused(Refused::QueueFull)),
         // Found or opened in this very transaction.
-        Pushed::Gone => Err(StoreError::Corrupt(
-            "a queue is gone within a transaction".to_owned(),
-        )),
+        Pushed::Gone => {
+            let gone = "a queue is gone within a transaction".to_owned();
+            Err(StoreError::Corrupt(gone).into())
+        }
     }
 }
 

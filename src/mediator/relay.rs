@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use super::{Core, Refused, RelaySettings};
 use crate::clock::Timestamp;
 use crate::didcomm::party::Party;
-use crate::store::{NewOutbound, OutPushed, OutboxQuota, StoreError};
+use crate::store::{Abort, NewOutbound, OutPushed, OutboxQuota, StoreError};
 use crate::syntax::MediatorDid;
 
 pub use worker::Relay;
@@ -162,7 +162,7 @@ impl Core {
         })?;
         let pushed = self
             .mailbox
-            .transact(move |tx| {
+            .attempt(move |tx| {
                 for body in &new.messages {
                     let outbound = NewOutbound {
                         destination: destination.as_str(),
@@ -179,7 +179,7 @@ impl Core {
                         OutPushed::Stored(_) | OutPushed::Duplicate => {}
                         // Nothing of the envelope is kept then.
                         OutPushed::DestinationFull | OutPushed::StoreFull => {
-                            return Err(StoreError::Undone);
+                            return Err(Abort::Refused(Refused::RelayFull));
                         }
                     }
                 }
@@ -191,7 +191,7 @@ impl Core {
                 self.destinations.pending.notify_one();
                 Ok(())
             }
-            Err(StoreError::Full | StoreError::Undone) => Err(Refused::RelayFull),
+            Err(Abort::Store(StoreError::Full)) => Err(Refused::RelayFull),
             Err(error) => Err(error.into()),
         }
     }

@@ -12,9 +12,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::StoreError;
 use super::schema::Schema;
 use super::wal::{self, ReaderBarrier, Wal};
+use super::{Abort, StoreError};
 
 /// Writes waiting for the writer; a full queue makes the asker wait.
 const QUEUE: usize = 4096;
@@ -29,44 +29,70 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// once the pages are in memory.
 const READERS: usize = 4;
 
+/// The error of a write: the store's, or a refusal by the write's own logic.
+pub(super) trait WriteError: From<StoreError> + Send + 'static {
+    /// The store's error, if it is one.
+    fn store_error(&self) -> Option<&StoreError>;
+}
+
+impl WriteError for StoreError {
+    fn store_error(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl<R: Send + 'static> WriteError for Abort<R> {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Store(error) => Some(error),
+        }
+    }
+}
+
 /// A write that waits: run inside the open transaction, answered after its commit.
 trait Job: Send {
-    /// Why it failed, if it did.
+    /// Runs the write. Returns the store's error, if there was one.
     fn run(&mut self, conn: &Connection) -> Option<StoreError>;
     fn finish(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
-struct Write<T, F> {
+struct Write<T, E, F> {
     work: Option<F>,
-    result: Option<Result<T, StoreError>>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
+    result: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
 }
 
-impl<T, F> Job for Write<T, F>
+impl<T, E, F> Job for Write<T, E, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    E: WriteError,
+    F: FnOnce(&Connection) -> Result<T, E> + Send,
 {
     fn run(&mut self, conn: &Connection) -> Option<StoreError> {
         let result = in_savepoint(conn, self.work.take()?);
-        let failure = result.as_ref().err().cloned();
+        let failure = result.as_ref().err().and_then(E::store_error).cloned();
         self.result = Some(result);
         failure
     }
 
     fn finish(self: Box<Self>, committed: Result<(), StoreError>) {
-        let Self { result, reply, .. } = *self;
-        let result = committed.and_then(|()| result.unwrap_or(Err(StoreError::Closed)));
-        // The asker may have gone away; the write stands all the same.
-        drop(reply.send(result));
+        let result = match committed {
+            Ok(()) => self
+                .result
+                .unwrap_or_else(|| Err(StoreError::Closed.into())),
+            Err(error) => Err(error.into()),
+        };
+        // The caller may have gone away; the write stands all the same.
+        drop(self.reply.send(result));
     }
 }
 
 /// Runs one write so that its failure undoes only itself, not its companions in the group.
-fn in_savepoint<T>(
+fn in_savepoint<T, E: From<StoreError>>(
     conn: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+    work: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
     run(conn, "SAVEPOINT job")?;
     let result = work(conn);
     // Where the disk is full the engine may have undone the whole group: nothing is left to undo.
@@ -150,10 +176,11 @@ impl Database {
 
     /// Runs `work` in the writer. Durable when it returns; all or nothing; writes are done in
     /// the order in which they were sent.
-    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(super) async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        E: WriteError,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let jobs = self
             .jobs
@@ -307,7 +334,6 @@ fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<Commit, Store
     let mut taken = true;
     for job in group {
         let failure = job.run(conn);
-        // A refusal by the write's own logic is not the file's.
         taken &= !matches!(failure, Some(StoreError::Full | StoreError::Corrupt(_)));
         if conn.is_autocommit() {
             return Err(failure.unwrap_or(StoreError::Full));

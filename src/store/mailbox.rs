@@ -24,7 +24,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::columns::{signed, unsigned};
 use super::database::Database;
-use super::{StoreError, schema};
+use super::{Abort, StoreError, schema};
 
 pub use rows::{
     Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
@@ -51,6 +51,17 @@ impl MailboxStore {
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.db.write(move |conn| work(&Tx::new(conn))).await
+    }
+
+    /// Runs `work` in one transaction as [`Self::transact`] does, and lets it refuse: with
+    /// [`Abort::Refused`] all that it wrote is undone.
+    pub async fn attempt<T, R, F>(&self, work: F) -> Result<T, Abort<R>>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, Abort<R>> + Send + 'static,
     {
         self.db.write(move |conn| work(&Tx::new(conn))).await
     }
