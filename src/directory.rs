@@ -4,12 +4,12 @@
 //! entry, change log and the end of owed work go into one transaction, and rendered answers about
 //! the account are forgotten when it has committed.
 
-mod answers;
 mod apply;
+mod enrolled;
 mod history;
-mod known;
 mod observation;
 mod view;
+mod view_cache;
 
 #[cfg(test)]
 mod tests;
@@ -21,25 +21,25 @@ use crate::clock::{Clock, Timestamp};
 use crate::identity::{MediatorDocument, MediatorState, PlcLog};
 use crate::store::directory::{Queries, Tx};
 use crate::store::{
-    ChangeKind, DirectoryStore, Entry, MediatorRow, Owed, PendingRow, SourceCursor, StoreError,
-    WalkRow,
+    BackfillRow, ChangeKind, DirectoryStore, Entry, MediatorRow, NewPending, PendingRefresh,
+    SourceCursor, StoreError,
 };
 use crate::syntax::{Actor, Did, MediatorDid};
 
-use answers::Answers;
 pub use apply::{BACKOFF, DROP, REPROVE, STALE, backoff, spread_of};
+use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
-use known::Known;
 pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
-use view::Showing;
-pub use view::{MAX_MEDIATORS, Rendered};
+use view::ViewOptions;
+pub use view::{MAX_MEDIATORS, RecipientView};
+use view_cache::ViewCache;
 
 /// Mediator documents are looked up again this long after the last time.
 pub const MEDIATOR_RECHECK: Duration = Duration::from_secs(3600);
 
 /// Most other claimants of a did:peer whose answers are forgotten one by one; with more of them
 /// all answers are forgotten.
-const MAX_TOUCHED: usize = 1000;
+const MAX_INVALIDATED: usize = 1000;
 
 /// Why there is no recipient view for an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,24 +85,24 @@ pub struct Batch {
     /// Findings with inline proofs, in the order of the stream.
     pub observations: Vec<Observation>,
     /// Accounts owed a look.
-    pub owed: Vec<Owed>,
+    pub pending: Vec<NewPending>,
     /// How far the source is processed once this is durable.
     pub cursor: Option<SourceCursor>,
     /// How far the source's enumeration has come.
-    pub walk: Option<WalkRow>,
+    pub backfill: Option<BackfillRow>,
     /// Sources, by name, that have to be enumerated anew because events were missed.
     pub gaps: Vec<String>,
 }
 
 /// How an owed look ends.
 #[derive(Debug, Clone, Copy)]
-pub enum Settle {
+pub enum PendingUpdate {
     /// Nothing was owed.
-    Nothing,
+    Unchanged,
     /// The look that was owed at this generation is done.
-    Done(i64),
+    Complete(i64),
     /// It stays owed until then; `failed` counts it as a look without success.
-    PutOff {
+    RetryAt {
         /// Generation at which the look began.
         generation: i64,
         /// When it is due again.
@@ -115,14 +115,14 @@ pub enum Settle {
 /// The directory.
 pub struct Directory {
     store: DirectoryStore,
-    answers: Answers,
-    known: Arc<Known>,
+    view_cache: ViewCache,
+    enrolled: Arc<EnrolledSet>,
     clock: Clock,
 }
 
 /// Accounts whose answers a transaction changes.
 #[derive(Default)]
-struct Touched {
+struct Invalidated {
     dids: Vec<Did>,
     /// More than could be listed.
     all: bool,
@@ -135,28 +135,28 @@ impl Directory {
         clock: Clock,
         cache_bytes: u64,
     ) -> Result<Self, StoreError> {
-        let known = Arc::new(Known::default());
-        let noted = Arc::clone(&known);
+        let enrolled = Arc::new(EnrolledSet::default());
+        let filled = Arc::clone(&enrolled);
         store
-            .query(move |q| q.each_did(|did| noted.insert(did)))
+            .query(move |q| q.each_did(|did| filled.insert(did)))
             .await?;
-        let answers = Answers::new(cache_bytes);
+        let view_cache = ViewCache::new(cache_bytes);
         Ok(Self {
             store,
-            answers,
-            known,
+            view_cache,
+            enrolled,
             clock,
         })
     }
 
     /// Whether an account has an entry; may rarely say so of one that has none.
-    pub fn knows(&self, did: &str) -> bool {
-        self.known.contains(did)
+    pub fn is_tracked(&self, did: &str) -> bool {
+        self.enrolled.contains(did)
     }
 
     /// Accounts with an entry.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.enrolled.len()
     }
 
     /// Whether no account has an entry.
@@ -171,27 +171,31 @@ impl Directory {
 
     /// Applies one finding and settles the look that led to it. Durable when it returns;
     /// idempotent: the same proof again changes nothing but its time.
-    pub async fn apply(&self, seen: Observation, settle: Settle) -> Result<Outcome, StoreError> {
-        let known = Arc::clone(&self.known);
+    pub async fn apply(
+        &self,
+        seen: Observation,
+        update: PendingUpdate,
+    ) -> Result<Outcome, StoreError> {
+        let enrolled = Arc::clone(&self.enrolled);
         let did = seen.did.clone();
         let result = self
             .store
             .transact(move |tx| {
-                let mut touched = Touched::default();
-                let outcome = apply_one(tx, &seen, &known, &mut touched)?;
+                let mut invalidated = Invalidated::default();
+                let outcome = apply_one(tx, &seen, &enrolled, &mut invalidated)?;
                 // What was overtaken has seen neither the newest status nor the newest handle: it
                 // is owed still. So is the look that proved nothing and left nothing behind.
                 let unsettled = outcome == Outcome::Ignored
                     || (outcome == Outcome::Unverifiable && tx.entry(&seen.did)?.is_none());
                 if !unsettled {
-                    write_settlement(tx, &seen.did, settle)?;
+                    write_pending_update(tx, &seen.did, update)?;
                 }
-                Ok((outcome, touched))
+                Ok((outcome, invalidated))
             })
             .await;
         // What was noted as gone may not have been committed.
-        let (outcome, touched) = result.inspect_err(|_| self.known.insert(did.as_str()))?;
-        self.forget(&touched);
+        let (outcome, invalidated) = result.inspect_err(|_| self.enrolled.insert(did.as_str()))?;
+        self.forget(&invalidated);
         metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
             .increment(1);
         Ok(outcome)
@@ -201,7 +205,7 @@ impl Directory {
     /// (invariant 2). Safe to repeat.
     pub async fn apply_batch(&self, batch: Batch) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
-        let known = Arc::clone(&self.known);
+        let enrolled = Arc::clone(&self.enrolled);
         let dids: Vec<Did> = batch
             .observations
             .iter()
@@ -210,29 +214,31 @@ impl Directory {
         let result = self
             .store
             .transact(move |tx| {
-                let mut touched = Touched::default();
+                let mut invalidated = Invalidated::default();
                 let mut outcomes = Vec::with_capacity(batch.observations.len());
                 for seen in &batch.observations {
-                    outcomes.push(apply_one(tx, seen, &known, &mut touched)?);
+                    outcomes.push(apply_one(tx, seen, &enrolled, &mut invalidated)?);
                 }
-                for owed in &batch.owed {
-                    tx.owe(owed, now)?;
+                for pending in &batch.pending {
+                    tx.enqueue_pending(pending, now)?;
                 }
-                if let Some(walk) = &batch.walk {
-                    tx.advance_walk(walk)?;
+                if let Some(backfill) = &batch.backfill {
+                    tx.advance_backfill(backfill)?;
                 }
                 for source in &batch.gaps {
-                    tx.begin_walk(source, now)?;
+                    tx.begin_backfill(source, now)?;
                 }
                 if let Some(cursor) = &batch.cursor {
                     tx.set_cursor(cursor, now)?;
                 }
-                Ok((outcomes, touched))
+                Ok((outcomes, invalidated))
             })
             .await;
-        let (outcomes, touched) =
-            result.inspect_err(|_| dids.iter().for_each(|did| self.known.insert(did.as_str())))?;
-        self.forget(&touched);
+        let (outcomes, invalidated) = result.inspect_err(|_| {
+            dids.iter()
+                .for_each(|did| self.enrolled.insert(did.as_str()))
+        })?;
+        self.forget(&invalidated);
         for outcome in &outcomes {
             metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
                 .increment(1);
@@ -241,15 +247,15 @@ impl Directory {
     }
 
     /// Settles an owed look that found nothing to apply.
-    pub async fn settle(&self, did: &Did, settle: Settle) -> Result<(), StoreError> {
+    pub async fn update_pending(&self, did: &Did, update: PendingUpdate) -> Result<(), StoreError> {
         let did = did.clone();
         self.store
-            .transact(move |tx| write_settlement(tx, &did, settle))
+            .transact(move |tx| write_pending_update(tx, &did, update))
             .await
     }
 
     /// Looks that are due, and after them entries that are; at most `limit` of each.
-    pub async fn due(&self, limit: usize) -> Result<(Vec<PendingRow>, Vec<Did>), StoreError> {
+    pub async fn due(&self, limit: usize) -> Result<(Vec<PendingRefresh>, Vec<Did>), StoreError> {
         let now = self.clock.now();
         self.store
             .query(move |q| Ok((q.due_pending(now, limit)?, q.due_entries(now, limit)?)))
@@ -269,7 +275,7 @@ impl Directory {
         let now = self.clock.now();
         let json = document.to_stored();
         let (did, document) = (did.clone(), document.clone());
-        let touched = self
+        let invalidated = self
             .store
             .transact(move |tx| {
                 let before = tx.mediator(&did)?;
@@ -293,15 +299,15 @@ impl Directory {
                 let same = before
                     .and_then(|row| MediatorDocument::from_stored(&row.document))
                     .is_some_and(|old| same_for_senders(&old, &document));
-                let mut touched = Touched::default();
+                let mut invalidated = Invalidated::default();
                 if !same {
-                    touched.dids = tx.accounts_of_mediator(&did, MAX_TOUCHED + 1)?;
-                    touched.all = touched.dids.len() > MAX_TOUCHED;
+                    invalidated.dids = tx.accounts_of_mediator(&did, MAX_INVALIDATED + 1)?;
+                    invalidated.all = invalidated.dids.len() > MAX_INVALIDATED;
                 }
-                Ok(touched)
+                Ok(invalidated)
             })
             .await?;
-        self.forget(&touched);
+        self.forget(&invalidated);
         Ok(())
     }
 
@@ -328,7 +334,7 @@ impl Directory {
                 .transact(move |tx| {
                     unnamed
                         .iter()
-                        .try_for_each(|did| tx.forget_mediator(did).map(drop))
+                        .try_for_each(|did| tx.delete_mediator(did).map(drop))
                 })
                 .await?;
         }
@@ -336,10 +342,10 @@ impl Directory {
     }
 
     /// Puts the next look at an entry off, where it could not be made now.
-    pub async fn postpone(&self, did: &Did, until: Timestamp) -> Result<(), StoreError> {
+    pub async fn defer_check(&self, did: &Did, until: Timestamp) -> Result<(), StoreError> {
         let did = did.clone();
         self.store
-            .transact(move |tx| tx.postpone(&did, until))
+            .transact(move |tx| tx.defer_check(&did, until))
             .await
     }
 
@@ -354,14 +360,14 @@ impl Directory {
     }
 
     /// Puts the next look-up of a mediator off, where it could not be made now.
-    pub async fn postpone_mediator(
+    pub async fn defer_mediator_check(
         &self,
         did: &MediatorDid,
         until: Timestamp,
     ) -> Result<(), StoreError> {
         let did = did.clone();
         self.store
-            .transact(move |tx| tx.postpone_mediator(&did, until))
+            .transact(move |tx| tx.defer_mediator_check(&did, until))
             .await
     }
 
@@ -388,20 +394,20 @@ impl Directory {
     }
 
     /// The answer that is ready under this text, a DID or a handle in lower case.
-    pub fn ready(&self, actor: &str) -> Option<Arc<Rendered>> {
-        self.answers.ready(actor, self.clock.now())
+    pub fn ready(&self, actor: &str) -> Option<Arc<RecipientView>> {
+        self.view_cache.ready(actor, self.clock.now())
     }
 
     /// The recipient view of an account in the directory; `None` when it has no entry.
     pub async fn recipient(
         &self,
         actor: &Actor,
-    ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
+    ) -> Result<Option<Result<Arc<RecipientView>, Refusal>>, StoreError> {
         // What changes after this point makes the rendering below unfit to be kept.
-        let epoch = self.answers.epoch();
-        let rendered = self.render(actor.clone(), Showing::Plain).await?;
+        let epoch = self.view_cache.epoch();
+        let rendered = self.render(actor.clone(), ViewOptions::Plain).await?;
         if let Some(Ok(rendered)) = &rendered {
-            self.answers.keep(rendered, epoch);
+            self.view_cache.keep(rendered, epoch);
         }
         Ok(rendered)
     }
@@ -412,16 +418,16 @@ impl Directory {
         &self,
         did: &Did,
         log: Option<Arc<PlcLog>>,
-    ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
-        self.render(Actor::Did(did.clone()), Showing::Proof(log))
+    ) -> Result<Option<Result<Arc<RecipientView>, Refusal>>, StoreError> {
+        self.render(Actor::Did(did.clone()), ViewOptions::Proof(log))
             .await
     }
 
     async fn render(
         &self,
         actor: Actor,
-        showing: Showing,
-    ) -> Result<Option<Result<Arc<Rendered>, Refusal>>, StoreError> {
+        options: ViewOptions,
+    ) -> Result<Option<Result<Arc<RecipientView>, Refusal>>, StoreError> {
         let now = self.clock.now();
         let found = self
             .store
@@ -439,17 +445,17 @@ impl Directory {
                 if let Some(refusal) = view::refusal(&entry) {
                     return Ok(Some(Err(refusal)));
                 }
-                let around = surroundings(q, &entry)?;
-                Ok(Some(Ok((entry, around))))
+                let context = view_context(q, &entry)?;
+                Ok(Some(Ok((entry, context))))
             })
             .await?;
         // The store's readers are few: they do not wait for this.
-        let (entry, around) = match found {
+        let (entry, context) = match found {
             Some(Ok(found)) => found,
             Some(Err(refusal)) => return Ok(Some(Err(refusal))),
             None => return Ok(None),
         };
-        let rendered = view::render(&entry, &around, &showing, now).ok_or_else(|| {
+        let rendered = view::render(&entry, &context, &options, now).ok_or_else(|| {
             StoreError::Corrupt(format!("the entry of {} is incomplete", entry.did))
         })?;
         Ok(Some(Ok(Arc::new(rendered))))
@@ -465,25 +471,25 @@ impl Directory {
         self.store.shutdown().await;
     }
 
-    fn forget(&self, touched: &Touched) {
-        if touched.all {
-            self.answers.forget_all();
+    fn forget(&self, invalidated: &Invalidated) {
+        if invalidated.all {
+            self.view_cache.forget_all();
         } else {
-            self.answers.forget(&touched.dids);
+            self.view_cache.forget(&invalidated.dids);
         }
     }
 }
 
 /// Writes how an owed look ended.
-fn write_settlement(tx: &Tx<'_>, did: &Did, settle: Settle) -> Result<(), StoreError> {
-    match settle {
-        Settle::Nothing => Ok(()),
-        Settle::Done(generation) => tx.settle(did, generation),
-        Settle::PutOff {
+fn write_pending_update(tx: &Tx<'_>, did: &Did, update: PendingUpdate) -> Result<(), StoreError> {
+    match update {
+        PendingUpdate::Unchanged => Ok(()),
+        PendingUpdate::Complete(generation) => tx.complete_pending(did, generation),
+        PendingUpdate::RetryAt {
             generation,
             not_before,
             failed,
-        } => tx.put_off(did, generation, not_before, failed),
+        } => tx.retry_pending(did, generation, not_before, failed),
     }
 }
 
@@ -491,14 +497,14 @@ fn write_settlement(tx: &Tx<'_>, did: &Did, settle: Settle) -> Result<(), StoreE
 fn apply_one(
     tx: &Tx<'_>,
     seen: &Observation,
-    known: &Known,
-    touched: &mut Touched,
+    enrolled: &EnrolledSet,
+    invalidated: &mut Invalidated,
 ) -> Result<Outcome, StoreError> {
     let old = tx.entry(&seen.did)?;
     let old_peer = old.as_ref().and_then(|entry| entry.peer.clone());
     let decision = apply::decide(old, seen);
     if let Some(superseded) = &decision.supersedes {
-        tx.keep_proof(superseded)?;
+        tx.save_proof(superseded)?;
     }
     let mut positions = Vec::with_capacity(decision.changes.len());
     for change in &decision.changes {
@@ -509,7 +515,7 @@ fn apply_one(
     }
     if let Some(shown) = &decision.evidence {
         let pds = seen.identity.as_ref().and_then(|facts| facts.pds.as_ref());
-        tx.keep_evidence(
+        tx.save_evidence(
             &seen.did,
             shown.rev(),
             pds,
@@ -523,14 +529,14 @@ fn apply_one(
         apply::Write::Nothing => return Ok(decision.outcome),
         apply::Write::Delete => {
             tx.delete_entry(&seen.did)?;
-            known.remove(seen.did.as_str());
+            enrolled.remove(seen.did.as_str());
         }
         apply::Write::Put(mut entry) => {
             if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
                 entry.change_seq = *seq;
             }
             if let Some(handle) = &entry.handle {
-                touched
+                invalidated
                     .dids
                     .extend(tx.claim_handle(handle, &entry.did, seen.at)?);
             }
@@ -549,17 +555,19 @@ fn apply_one(
                     })?;
                 }
             }
-            known.insert(seen.did.as_str());
+            enrolled.insert(seen.did.as_str());
         }
     }
-    touched.dids.push(seen.did.clone());
+    invalidated.dids.push(seen.did.clone());
     // Whoever else claims the same did:peer is, or is no longer, ambiguous.
     if decision.outcome != Outcome::Proven {
         for peer in peers.iter().flatten() {
-            touched.dids.extend(tx.claimants(peer, MAX_TOUCHED)?);
+            invalidated
+                .dids
+                .extend(tx.claimants(peer, MAX_INVALIDATED)?);
         }
     }
-    touched.all |= touched.dids.len() > MAX_TOUCHED;
+    invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
     Ok(decision.outcome)
 }
 
@@ -569,7 +577,7 @@ fn same_for_senders(a: &MediatorDocument, b: &MediatorDocument) -> bool {
 }
 
 /// What a view shows besides the entry itself.
-fn surroundings(q: &Queries<'_>, entry: &Entry) -> Result<view::Surroundings, StoreError> {
+fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<view::ViewContext, StoreError> {
     let mut mediators = Vec::new();
     for (i, did) in entry.mediators.iter().enumerate() {
         let row = if i < MAX_MEDIATORS {
@@ -587,7 +595,7 @@ fn surroundings(q: &Queries<'_>, entry: &Entry) -> Result<view::Surroundings, St
         }));
     }
     let peer = entry.peer.as_deref().unwrap_or_default();
-    Ok(view::Surroundings {
+    Ok(view::ViewContext {
         mediators,
         ambiguous: q.claimants(peer, 2)?.len() > 1,
     })

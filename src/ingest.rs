@@ -4,9 +4,9 @@
 //! together with the source's cursor, in one transaction (invariant 2). A cursor therefore never
 //! passes work that is not durable, whatever hangs.
 
+mod backfill;
 mod events;
 mod stream;
-mod walk;
 
 use std::sync::Arc;
 
@@ -146,7 +146,7 @@ impl Source {
 /// A source whose accounts can be enumerated, and what wakes that walk: its own stream stands, or
 /// events were missed. What is to be walked is in the store.
 #[derive(Debug, Clone)]
-struct Walkable {
+struct BackfillHandle {
     source: String,
     wake: Arc<Notify>,
 }
@@ -167,7 +167,7 @@ pub fn routes(settings: &[SourceSettings]) -> Result<Vec<Route>, IngestError> {
 
 /// How far the walk of one source has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WalkProgress {
+pub struct BackfillProgress {
     /// The source's name.
     pub source: String,
     /// Accounts seen.
@@ -181,7 +181,7 @@ pub struct Ingest {
     resolver: Resolver,
     sources: Vec<Source>,
     clock: Clock,
-    progress: watch::Sender<Vec<WalkProgress>>,
+    progress: watch::Sender<Vec<BackfillProgress>>,
 }
 
 impl Ingest {
@@ -208,27 +208,29 @@ impl Ingest {
     }
 
     /// How far the walks have come.
-    pub fn progress(&self) -> watch::Receiver<Vec<WalkProgress>> {
+    pub fn progress(&self) -> watch::Receiver<Vec<BackfillProgress>> {
         self.progress.subscribe()
     }
 
     /// Follows and walks until `stop`; what was read is written before this returns.
     pub async fn run(self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
-        let walks: Vec<Walkable> = self
+        let backfills: Vec<BackfillHandle> = self
             .sources
             .iter()
             .filter(|source| source.walk)
-            .map(|source| Walkable {
+            .map(|source| BackfillHandle {
                 source: source.name.clone(),
                 wake: Arc::new(Notify::new()),
             })
             .collect();
         for source in self.sources {
-            let own = walks.iter().find(|walk| walk.source == source.name);
+            let own = backfills
+                .iter()
+                .find(|backfill| backfill.source == source.name);
             if source.stream {
                 let covers = match source.kind {
-                    SourceKind::Jetstream => walks.clone(),
+                    SourceKind::Jetstream => backfills.clone(),
                     SourceKind::Pds | SourceKind::Relay => own.cloned().into_iter().collect(),
                 };
                 let reader = stream::Reader::new(
@@ -243,13 +245,13 @@ impl Ingest {
                 own.wake.notify_one();
             }
             if let Some(own) = own {
-                let walk = walk::Walk::new(
+                let backfill = backfill::Backfill::new(
                     source,
                     self.resolver.clone(),
                     self.clock.clone(),
                     self.progress.clone(),
                 );
-                tasks.spawn(walk.run(Arc::clone(&own.wake), stop.clone()));
+                tasks.spawn(backfill.run(Arc::clone(&own.wake), stop.clone()));
             }
         }
         while tasks.join_next().await.is_some() {}

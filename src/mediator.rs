@@ -221,8 +221,8 @@ impl Mediator {
         let replays = Replays::default();
         let (writes, reads) = mailbox
             .query(|q| {
-                let writes = q.replays(ReplayKind::Change, replay::MAX_REQUESTS)?;
-                let reads = q.replays(ReplayKind::Question, replay::MAX_REQUESTS)?;
+                let writes = q.replays(ReplayKind::Write, replay::MAX_REQUESTS)?;
+                let reads = q.replays(ReplayKind::Read, replay::MAX_REQUESTS)?;
                 Ok((writes, reads))
             })
             .await?;
@@ -341,7 +341,7 @@ impl Core {
         let mailbox = Arc::clone(&self.mailbox);
         tokio::spawn(async move {
             let noted =
-                mailbox.transact(move |tx| tx.note_replay(ReplayKind::Question, replay_id, now));
+                mailbox.transact(move |tx| tx.record_replay(ReplayKind::Read, replay_id, now));
             if let Err(error) = noted.await {
                 tracing::warn!(%error, "a request is not remembered");
             }

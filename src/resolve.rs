@@ -5,10 +5,10 @@
 //! 24 hours). There is one look per account at a time; whoever comes while it runs shares it,
 //! unless what brought them is newer than its start.
 
-mod cause;
 mod fetch;
 mod negative;
 mod proven;
+mod refresh;
 mod worker;
 
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use crate::clock::Clock;
-use crate::directory::{Directory, Refusal, RefusalKind, Rendered, Settle};
+use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal, RefusalKind};
 use crate::identity::{Freshness, HandleError, Identity};
 use crate::net::{AddressLimiter, Net};
 use crate::store::StoreError;
@@ -31,7 +31,7 @@ use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 use negative::Negatives;
 
-pub use cause::{AskError, Cause, IdentityNeed, LookError, Looked};
+pub use refresh::{IdentityNeed, Refresh, RefreshError, RefreshOutcome, ResolveError};
 pub use worker::Worker;
 
 /// How looks are bounded.
@@ -75,7 +75,7 @@ pub struct Route {
     pub connect: Url,
 }
 
-type Flight = Shared<BoxFuture<'static, Result<Looked, LookError>>>;
+type SharedRefresh = Shared<BoxFuture<'static, Result<RefreshOutcome, RefreshError>>>;
 
 /// Looks at accounts. Cloning is cheap.
 #[derive(Clone)]
@@ -92,16 +92,16 @@ struct Inner {
     clock: Clock,
 
     /// Looks under way, at most one per account; bounded by the budgets below.
-    flights: Mutex<HashMap<Did, Flight>>,
+    in_flight: Mutex<HashMap<Did, SharedRefresh>>,
     on_demand: Arc<Semaphore>,
     misses: AddressLimiter,
     negatives: Negatives,
     /// Identities that were looked up anew because a signature did not hold.
-    doubted: moka::sync::Cache<Did, ()>,
+    recently_reverified: moka::sync::Cache<Did, ()>,
     /// Operation logs that were read because a signature did not hold.
-    moves: moka::sync::Cache<Did, Arc<fetch::ShownMove>>,
+    moves: moka::sync::Cache<Did, Arc<fetch::CachedMigration>>,
     /// Handles that name accounts which do not name them.
-    misnamed: moka::sync::Cache<Handle, ()>,
+    handle_mismatch: moka::sync::Cache<Handle, ()>,
     /// Owed work was written.
     wake: Notify,
     wake_mediators: Notify,
@@ -112,7 +112,7 @@ const BUSY_REST: Duration = Duration::from_secs(2);
 
 /// An identity is looked up anew, and its operation log read, because of a bad signature at most
 /// once in this time.
-const DOUBT: Duration = Duration::from_secs(60);
+const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
 
 impl Resolver {
     /// Prepares looks; starts nothing. See [`Worker`] for the owed ones.
@@ -134,19 +134,19 @@ impl Resolver {
                 identity,
                 directory,
                 routes,
-                flights: Mutex::default(),
+                in_flight: Mutex::default(),
                 on_demand: Arc::new(Semaphore::new(settings.on_demand)),
                 misses: AddressLimiter::new(settings.misses_per_minute),
                 negatives: Negatives::new(settings.negative_ttl),
-                doubted: moka::sync::Cache::builder()
+                recently_reverified: moka::sync::Cache::builder()
                     .max_capacity(10_000)
-                    .time_to_live(DOUBT)
+                    .time_to_live(BAD_SIGNATURE_TTL)
                     .build(),
                 moves: moka::sync::Cache::builder()
                     .max_capacity(10_000)
-                    .time_to_live(DOUBT)
+                    .time_to_live(BAD_SIGNATURE_TTL)
                     .build(),
-                misnamed: moka::sync::Cache::builder()
+                handle_mismatch: moka::sync::Cache::builder()
                     .max_capacity(10_000)
                     .time_to_live(settings.negative_ttl)
                     .build(),
@@ -174,8 +174,8 @@ impl Resolver {
     }
 
     /// Whether a look at the account is under way.
-    pub fn is_looking(&self, did: &str) -> bool {
-        self.flights().contains_key(did)
+    pub fn is_refreshing(&self, did: &str) -> bool {
+        self.in_flight().contains_key(did)
     }
 
     /// Owed work was written: the worker need not wait for its next round.
@@ -186,24 +186,28 @@ impl Resolver {
 
     /// The recipient view of an account, from the directory or by a look now.
     ///
-    /// `asker` is the address that pays for a look out of its own allowance.
-    pub async fn recipient(&self, actor: &Actor, asker: IpAddr) -> Result<Arc<Rendered>, AskError> {
+    /// `client` is the address that pays for a look out of its own allowance.
+    pub async fn recipient(
+        &self,
+        actor: &Actor,
+        client: IpAddr,
+    ) -> Result<Arc<RecipientView>, ResolveError> {
         if let Some(known) = self.inner.directory.recipient(actor).await? {
-            return known.map_err(AskError::Refused);
+            return known.map_err(ResolveError::Refused);
         }
         if let Actor::Handle(handle) = actor
-            && self.inner.misnamed.contains_key(handle)
+            && self.inner.handle_mismatch.contains_key(handle)
         {
-            return Err(misnamed());
+            return Err(handle_mismatch());
         }
-        let did = self.account(actor, asker).await?;
+        let did = self.account(actor, client).await?;
         let by_did = Actor::Did(did.clone());
         let known = match actor {
             Actor::Did(_) => None,
             // The handle leads here and the directory does not know: an account that was renamed,
             // or one that the handle names and that does not name the handle.
-            Actor::Handle(_) if self.inner.directory.knows(did.as_str()) => {
-                self.look_for_asker(&did, asker).await?;
+            Actor::Handle(_) if self.inner.directory.is_tracked(did.as_str()) => {
+                self.refresh_for_client(&did, client).await?;
                 self.inner.directory.recipient(&by_did).await?
             }
             Actor::Handle(_) => None,
@@ -211,69 +215,80 @@ impl Resolver {
         let known = match known {
             Some(known) => known,
             None => {
-                let looked = self.ask(&did, asker).await?;
+                let refreshed = self.ask(&did, client).await?;
                 match self.inner.directory.recipient(&by_did).await? {
                     Some(known) => known,
-                    None => Err(looked.refusal.unwrap_or_else(not_enrolled)),
+                    None => Err(refreshed.refusal.unwrap_or_else(not_enrolled)),
                 }
             }
         };
-        let rendered = known.map_err(AskError::Refused)?;
+        let rendered = known.map_err(ResolveError::Refused)?;
         match actor {
             Actor::Handle(handle) if rendered.handle.as_ref() != Some(handle) => {
-                self.inner.misnamed.insert(handle.clone(), ());
-                Err(misnamed())
+                self.inner.handle_mismatch.insert(handle.clone(), ());
+                Err(handle_mismatch())
             }
             _ => Ok(rendered),
         }
     }
 
     /// Looks at an account now, whatever is known of it, on behalf of an asker.
-    pub async fn refresh(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
-        let looked = self.look_for_asker(did, asker).await;
+    pub async fn refresh(&self, did: &Did, client: IpAddr) -> Result<RefreshOutcome, ResolveError> {
+        let refreshed = self.refresh_for_client(did, client).await;
         self.inner.negatives.forget(did);
-        looked
+        refreshed
     }
 
     /// A look that begins now, out of the asker's allowance and everybody's budget.
-    async fn look_for_asker(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
-        self.charge(asker)?;
+    async fn refresh_for_client(
+        &self,
+        did: &Did,
+        client: IpAddr,
+    ) -> Result<RefreshOutcome, ResolveError> {
+        self.charge(client)?;
         let permit = self.permit()?;
-        let cause = Cause {
+        let refresh = Refresh {
             identity: IdentityNeed::Refresh,
-            ..Cause::new("request")
+            ..Refresh::new("request")
         };
-        let look = self.look_and_settle(did, cause, Settle::Nothing, Some(permit));
-        self.patiently(look).await?.map_err(ask_error)
+        let look = self.refresh_and_update(did, refresh, PendingUpdate::Unchanged, Some(permit));
+        self.with_timeout(look).await?.map_err(ask_error)
     }
 
     /// Looks at an account. What is known when this begins is looked at anew; it never shares a
     /// look that began earlier.
-    pub async fn look(&self, did: &Did, cause: Cause) -> Result<Looked, LookError> {
-        self.look_and_settle(did, cause, Settle::Nothing, None)
+    pub async fn look(&self, did: &Did, refresh: Refresh) -> Result<RefreshOutcome, RefreshError> {
+        self.refresh_and_update(did, refresh, PendingUpdate::Unchanged, None)
             .await
     }
 
-    async fn look_and_settle(
+    async fn refresh_and_update(
         &self,
         did: &Did,
-        cause: Cause,
-        settle: Settle,
+        refresh: Refresh,
+        update: PendingUpdate,
         mut permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Looked, LookError> {
+    ) -> Result<RefreshOutcome, RefreshError> {
         loop {
-            let mine = {
-                let mut flights = self.flights();
-                match flights.get(did) {
-                    Some(earlier) => Err(earlier.clone()),
-                    None => {
-                        let permit = permit.take();
-                        Ok(self.take_off(&mut flights, did, cause.clone(), settle, permit))
+            let mine =
+                {
+                    let mut in_flight = self.in_flight();
+                    match in_flight.get(did) {
+                        Some(earlier) => Err(earlier.clone()),
+                        None => {
+                            let permit = permit.take();
+                            Ok(self.spawn_refresh(
+                                &mut in_flight,
+                                did,
+                                refresh.clone(),
+                                update,
+                                permit,
+                            ))
+                        }
                     }
-                }
-            };
+                };
             match mine {
-                Ok(flight) => return flight.await,
+                Ok(shared) => return shared.await,
                 Err(earlier) => drop(earlier.await),
             }
         }
@@ -281,111 +296,123 @@ impl Resolver {
 
     /// A look for an asker: shares one that is under way, remembers for a while that there was
     /// nothing, and counts against the asker's allowance and everybody's.
-    async fn ask(&self, did: &Did, asker: IpAddr) -> Result<Looked, AskError> {
+    async fn ask(&self, did: &Did, client: IpAddr) -> Result<RefreshOutcome, ResolveError> {
         if let Some(remembered) = self.inner.negatives.get(did) {
             return Ok(remembered);
         }
-        let under_way = self.flights().get(did).cloned();
+        let under_way = self.in_flight().get(did).cloned();
         let shared = match under_way {
-            Some(flight) => Some(self.patiently(flight).await?),
+            Some(shared) => Some(self.with_timeout(shared).await?),
             None => None,
         };
-        let looked = match shared {
+        let refreshed = match shared {
             // What satisfies a walk is no answer.
-            Some(looked) if !looked.as_ref().is_ok_and(|looked| looked.sifted) => looked,
+            Some(refreshed)
+                if !refreshed
+                    .as_ref()
+                    .is_ok_and(|refreshed| refreshed.prefiltered) =>
+            {
+                refreshed
+            }
             _ => {
-                self.charge(asker)?;
+                self.charge(client)?;
                 let permit = Some(self.permit()?);
-                let flight = {
-                    let mut flights = self.flights();
-                    match flights.get(did) {
-                        Some(flight) => flight.clone(),
+                let shared = {
+                    let mut in_flight = self.in_flight();
+                    match in_flight.get(did) {
+                        Some(shared) => shared.clone(),
                         None => {
-                            let cause = Cause::new("request");
-                            self.take_off(&mut flights, did, cause, Settle::Nothing, permit)
+                            let refresh = Refresh::new("request");
+                            self.spawn_refresh(
+                                &mut in_flight,
+                                did,
+                                refresh,
+                                PendingUpdate::Unchanged,
+                                permit,
+                            )
                         }
                     }
                 };
-                self.patiently(flight).await?
+                self.with_timeout(shared).await?
             }
         };
-        let looked = looked.map_err(ask_error)?;
-        if looked.refusal.is_some() {
-            self.inner.negatives.remember(did, &looked);
+        let refreshed = refreshed.map_err(ask_error)?;
+        if refreshed.refusal.is_some() {
+            self.inner.negatives.remember(did, &refreshed);
         }
-        Ok(looked)
+        Ok(refreshed)
     }
 
     /// Starts a look in a task of its own, so that an asker who goes away takes nobody else's
     /// answer along. The place in the budget is free when the look has ended.
-    fn take_off(
+    fn spawn_refresh(
         &self,
-        flights: &mut HashMap<Did, Flight>,
+        in_flight: &mut HashMap<Did, SharedRefresh>,
         did: &Did,
-        cause: Cause,
-        settle: Settle,
+        refresh: Refresh,
+        update: PendingUpdate,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> Flight {
+    ) -> SharedRefresh {
         let resolver = self.clone();
         let account = did.clone();
         let task = tokio::spawn(async move {
             let _permit = permit;
-            let landing = Landing {
+            let guard = InFlightGuard {
                 resolver,
                 did: account,
             };
-            landing
+            guard
                 .resolver
                 .inner
-                .look_now(&landing.did, &cause, settle)
+                .refresh_now(&guard.did, &refresh, update)
                 .await
         });
         let landed = async move {
             task.await.unwrap_or_else(|error| {
                 // A panic in a look is a defect of ours; the asker gets an error, others go on.
                 tracing::error!(%error, "a look failed");
-                Err(LookError::Store(StoreError::Closed))
+                Err(RefreshError::Store(StoreError::Closed))
             })
         };
-        let flight = landed.boxed().shared();
-        flights.insert(did.clone(), flight.clone());
-        flight
+        let shared = landed.boxed().shared();
+        in_flight.insert(did.clone(), shared.clone());
+        shared
     }
 
-    fn flights(&self) -> std::sync::MutexGuard<'_, HashMap<Did, Flight>> {
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<Did, SharedRefresh>> {
         self.inner
-            .flights
+            .in_flight
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn charge(&self, asker: IpAddr) -> Result<(), AskError> {
-        self.inner.misses.charge(asker).map_err(|retry_after| {
+    fn charge(&self, client: IpAddr) -> Result<(), ResolveError> {
+        self.inner.misses.charge(client).map_err(|retry_after| {
             metrics::counter!("atcomm_resolve_address_limited_total").increment(1);
-            AskError::OverBudget {
+            ResolveError::OverBudget {
                 own: true,
                 retry_after,
             }
         })
     }
 
-    fn permit(&self) -> Result<OwnedSemaphorePermit, AskError> {
+    fn permit(&self) -> Result<OwnedSemaphorePermit, ResolveError> {
         Arc::clone(&self.inner.on_demand)
             .try_acquire_owned()
             .map_err(|_| {
                 metrics::counter!("atcomm_resolve_over_budget_total").increment(1);
-                AskError::OverBudget {
+                ResolveError::OverBudget {
                     own: false,
                     retry_after: Duration::from_secs(2),
                 }
             })
     }
 
-    async fn patiently<T>(&self, look: impl Future<Output = T>) -> Result<T, AskError> {
+    async fn with_timeout<T>(&self, look: impl Future<Output = T>) -> Result<T, ResolveError> {
         tokio::time::timeout(self.inner.settings.patience, look)
             .await
             .map_err(|_| {
-                AskError::Refused(Refusal::new(
+                ResolveError::Refused(Refusal::new(
                     RefusalKind::Upstream,
                     "the account's servers take too long to answer",
                 ))
@@ -393,16 +420,16 @@ impl Resolver {
     }
 
     /// The account behind an actor.
-    async fn account(&self, actor: &Actor, asker: IpAddr) -> Result<Did, AskError> {
+    async fn account(&self, actor: &Actor, client: IpAddr) -> Result<Did, ResolveError> {
         let handle = match actor {
             Actor::Did(did) => return Ok(did.clone()),
             Actor::Handle(handle) => handle,
         };
-        let refused = |kind, message: &str| Err(AskError::Refused(Refusal::new(kind, message)));
-        self.charge(asker)?;
+        let refused = |kind, message: &str| Err(ResolveError::Refused(Refusal::new(kind, message)));
+        self.charge(client)?;
         let permit = self.permit()?;
         let found = self
-            .patiently(self.inner.identity.resolve_handle(handle))
+            .with_timeout(self.inner.identity.resolve_handle(handle))
             .await?;
         drop(permit);
         match found {
@@ -431,8 +458,8 @@ fn not_enrolled() -> Refusal {
     Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
 }
 
-fn misnamed() -> AskError {
-    AskError::Refused(Refusal::new(
+fn handle_mismatch() -> ResolveError {
+    ResolveError::Refused(Refusal::new(
         RefusalKind::HandleNotFound,
         "the handle names an account that does not name the handle",
     ))
@@ -440,31 +467,31 @@ fn misnamed() -> AskError {
 
 /// Takes a look out of the list of those under way, also when it ends in a panic: nobody may wait
 /// for it for ever.
-struct Landing {
+struct InFlightGuard {
     resolver: Resolver,
     did: Did,
 }
 
-impl Drop for Landing {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.resolver.flights().remove(&self.did);
+        self.resolver.in_flight().remove(&self.did);
     }
 }
 
-fn ask_error(error: LookError) -> AskError {
+fn ask_error(error: RefreshError) -> ResolveError {
     match error {
         // The account's own servers are at their limit, not this directory.
-        LookError::Busy { retry_after } => AskError::Refused(Refusal::new(
+        RefreshError::Busy { retry_after } => ResolveError::Refused(Refusal::new(
             RefusalKind::Upstream,
             format!(
                 "the account's servers must not be asked again for {} s",
                 retry_after.as_secs().max(1)
             ),
         )),
-        LookError::Unreachable { .. } => {
-            AskError::Refused(Refusal::new(RefusalKind::Upstream, error.to_string()))
+        RefreshError::Unreachable { .. } => {
+            ResolveError::Refused(Refusal::new(RefusalKind::Upstream, error.to_string()))
         }
-        LookError::Store(error) => AskError::Store(error),
+        RefreshError::Store(error) => ResolveError::Store(error),
     }
 }
 
@@ -486,7 +513,7 @@ impl Inner {
             // Our own limits say nothing about the mediator.
             Err(busy) => {
                 let until = self.clock.now().plus(busy.retry_after + BUSY_REST);
-                self.directory.postpone_mediator(did, until).await
+                self.directory.defer_mediator_check(did, until).await
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::http::{self, Http, HttpError, MetricsServer};
 use crate::identity::Identity;
-use crate::ingest::{self, Ingest, IngestError, SourceKind, SourceSettings, WalkProgress};
+use crate::ingest::{self, BackfillProgress, Ingest, IngestError, SourceKind, SourceSettings};
 use crate::mediator::{
     KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, MediatorSettings, PublicAddress, Relay,
 };
@@ -132,7 +132,7 @@ impl ServerError {
 pub struct Server {
     http: SocketAddr,
     metrics: Option<SocketAddr>,
-    progress: watch::Receiver<Vec<WalkProgress>>,
+    progress: watch::Receiver<Vec<BackfillProgress>>,
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
     directory: Arc<Directory>,
@@ -260,7 +260,7 @@ impl Server {
     }
 
     /// How far the walks have come.
-    pub fn progress(&self) -> watch::Receiver<Vec<WalkProgress>> {
+    pub fn progress(&self) -> watch::Receiver<Vec<BackfillProgress>> {
         self.progress.clone()
     }
 

@@ -15,8 +15,9 @@ mod schema;
 mod wal;
 
 pub use directory::{
-    AccountStatus, Change, ChangeKind, DirectoryStore, Entry, Hint, HintChange, KeptProof,
-    MediatorRow, Owed, PackageState, PendingRow, ProofMethod, SourceCursor, WalkRow,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind,
+    DirectoryStore, Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod,
+    SourceCursor, SupersededProof,
 };
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, MailboxStore, Message, NewOutbound, OutPushed, Outbound,

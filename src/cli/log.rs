@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::{Complaint, Exit};
 use crate::config::{LogFormat, LogSettings};
-use crate::ingest::WalkProgress;
+use crate::ingest::BackfillProgress;
 
 /// How often the sign of life of a walk moves.
 const SPIN: Duration = Duration::from_millis(200);
@@ -73,7 +73,10 @@ impl Write for Line<'_> {
 }
 
 /// Shows how far walks have come, until the service that walks is gone.
-pub(super) async fn show(bars: MultiProgress, mut progress: watch::Receiver<Vec<WalkProgress>>) {
+pub(super) async fn show(
+    bars: MultiProgress,
+    mut progress: watch::Receiver<Vec<BackfillProgress>>,
+) {
     let mut shown: Vec<(String, ProgressBar)> = Vec::new();
     loop {
         for walk in progress.borrow_and_update().iter() {

@@ -8,7 +8,7 @@ use crate::identity::HandleCheck;
 use crate::keypackage::KeyPackage;
 use crate::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
 use crate::store::{
-    AccountStatus, Change, ChangeKind, Entry, KeptProof, PackageState, ProofMethod,
+    AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof,
 };
 use crate::syntax::{Did, Handle};
 
@@ -38,7 +38,7 @@ pub(super) struct Decision {
     pub(super) changes: Vec<Change>,
     pub(super) entry_change: Option<usize>,
     /// The proof of the package before goes with the change that brought it.
-    pub(super) supersedes: Option<KeptProof>,
+    pub(super) supersedes: Option<SupersededProof>,
     /// A revision that went backwards.
     pub(super) evidence: Option<Commitment>,
 }
@@ -58,28 +58,28 @@ pub(super) enum Write {
 /// Decides; see [`Outcome`] for what can come of it.
 pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
     let Some(old) = old else {
-        return first_sight(seen);
+        return new_entry(seen);
     };
-    let mut draft = Draft::new(old, seen);
+    let mut update = EntryUpdate::new(old, seen);
     let outcome = match &seen.finding {
-        Finding::Present(record) => draft.present(record),
-        Finding::Absent(absence) => draft.absent(absence),
-        Finding::AbsentUnproven => draft.absent_unproven(),
-        Finding::Inactive(status) => draft.inactive(status),
-        Finding::Deleted => draft.deleted(),
-        Finding::Unverifiable { reason, detail } => draft.unverifiable(reason, detail),
-        Finding::Unreachable => draft.unreachable(),
+        Finding::Present(record) => update.present(record),
+        Finding::Absent(absence) => update.absent(absence),
+        Finding::AbsentUnproven => update.absent_unproven(),
+        Finding::Inactive(status) => update.inactive(status),
+        Finding::Deleted => update.deleted(),
+        Finding::Unverifiable { reason, detail } => update.unverifiable(reason, detail),
+        Finding::Unreachable => update.unreachable(),
     };
-    draft.finish(outcome)
+    update.finish(outcome)
 }
 
 /// An account without an entry gets one only by a proven record.
-fn first_sight(seen: &Observation) -> Decision {
+fn new_entry(seen: &Observation) -> Decision {
     let outcome = match &seen.finding {
         Finding::Present(record) => {
-            let mut draft = Draft::new(blank(seen), seen);
-            let outcome = draft.present(record);
-            return draft.finish(outcome);
+            let mut update = EntryUpdate::new(blank(seen), seen);
+            let outcome = update.present(record);
+            return update.finish(outcome);
         }
         Finding::Absent(_) | Finding::AbsentUnproven => Outcome::NotEnrolled,
         Finding::Inactive(_) | Finding::Deleted => Outcome::Inactive,
@@ -142,12 +142,12 @@ enum Order {
 }
 
 /// The entry in the making.
-struct Draft<'o> {
+struct EntryUpdate<'o> {
     seen: &'o Observation,
     entry: Entry,
     changes: Vec<Change>,
     entry_change: Option<usize>,
-    supersedes: Option<KeptProof>,
+    supersedes: Option<SupersededProof>,
     evidence: Option<Commitment>,
     /// Whether the package was proven before this observation under the identity of today.
     known: bool,
@@ -155,9 +155,9 @@ struct Draft<'o> {
     handle_open: bool,
 }
 
-impl<'o> Draft<'o> {
+impl<'o> EntryUpdate<'o> {
     fn new(old: Entry, seen: &'o Observation) -> Self {
-        let mut draft = Self {
+        let mut update = Self {
             seen,
             known: old.change_seq != 0,
             entry: old,
@@ -167,8 +167,8 @@ impl<'o> Draft<'o> {
             evidence: None,
             handle_open: false,
         };
-        draft.identity();
-        draft
+        update.identity();
+        update
     }
 
     /// Takes over what the DID document says.
@@ -281,7 +281,7 @@ impl<'o> Draft<'o> {
             return Outcome::Ignored;
         }
         self.active();
-        self.looked_at(REPROVE);
+        self.checked(REPROVE);
         match self.entry.state {
             // A proven absence is not replaced by a mere claim of the same.
             PackageState::Removed | PackageState::RemovedUnproven => {
@@ -303,7 +303,7 @@ impl<'o> Draft<'o> {
     }
 
     fn inactive(&mut self, status: &AccountStatus) -> Outcome {
-        self.looked_at(REPROVE);
+        self.checked(REPROVE);
         if self.entry.status != *status {
             self.entry.status = status.clone();
             self.change(ChangeKind::Status, Some(status.to_string()));
@@ -352,7 +352,7 @@ impl<'o> Draft<'o> {
     }
 
     fn regressed(&mut self, shown: &Commitment) -> Outcome {
-        self.looked_at(REPROVE);
+        self.checked(REPROVE);
         self.active();
         self.evidence = Some(shown.clone());
         if !self.entry.regressed {
@@ -420,7 +420,7 @@ impl<'o> Draft<'o> {
             Authority::Stream => ProofMethod::Commit,
             Authority::Pds => ProofMethod::GetRecord,
         };
-        self.looked_at(REPROVE);
+        self.checked(REPROVE);
         // Old events can be replayed after newer ones: only the PDS itself, asked just now, says
         // that an account is active again.
         if seen.authority == Authority::Pds {
@@ -437,7 +437,7 @@ impl<'o> Draft<'o> {
 
     /// A look that had an answer: the next one comes within `within`, spread over its last
     /// quarter so that what was learnt together is not asked for together.
-    fn looked_at(&mut self, within: Duration) {
+    fn checked(&mut self, within: Duration) {
         let entry = &mut self.entry;
         entry.checked_at = self.seen.at;
         if self.handle_open {
@@ -483,7 +483,7 @@ impl<'o> Draft<'o> {
         );
         let entry = &mut self.entry;
         if let (true, Some(car)) = (had, entry.proof.take()) {
-            self.supersedes = Some(KeptProof {
+            self.supersedes = Some(SupersededProof {
                 seq: entry.change_seq,
                 rev: entry.rev,
                 key: entry.proof_key.clone(),

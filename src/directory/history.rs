@@ -96,14 +96,16 @@ impl Directory {
             .query(move |q| {
                 Ok(match q.entry(&account)? {
                     Some(entry) if !entry.status.is_active() => Err(view::inactive(&entry)),
-                    Some(entry) => Ok(Some(Known::read(q, entry, before, limit, with_proof)?)),
+                    Some(entry) => Ok(Some(AccountHistory::read(
+                        q, entry, before, limit, with_proof,
+                    )?)),
                     None => Ok(None),
                 })
             })
             .await?;
         // The store's readers are few: they do not wait for this.
         found
-            .map(|known| render(did, known.as_ref(), &page))
+            .map(|history| render(did, history.as_ref(), &page))
             .map_or_else(|refusal| Ok(Err(refusal)), |body| body.map(Ok))
     }
 
@@ -129,14 +131,14 @@ fn ends_with_key_of(entry: &Entry, log: &VerifiedLog) -> bool {
 }
 
 /// What is known of an account, as far as a page shows it.
-struct Known {
+struct AccountHistory {
     entry: Entry,
     changes: Vec<Change>,
     /// Whether there are changes before these.
     more: bool,
 }
 
-impl Known {
+impl AccountHistory {
     fn read(
         q: &Queries<'_>,
         entry: Entry,
@@ -165,17 +167,17 @@ impl Known {
     }
 }
 
-fn render(did: &Did, known: Option<&Known>, page: &Page) -> Result<Bytes, StoreError> {
+fn render(did: &Did, history: Option<&AccountHistory>, page: &Page) -> Result<Bytes, StoreError> {
     let fits = |log: &&Arc<PlcLog>| {
-        known.is_some_and(|known| ends_with_key_of(&known.entry, log.verified()))
+        history.is_some_and(|history| ends_with_key_of(&history.entry, log.verified()))
     };
     let log = page.log.as_ref().filter(|_| page.with_proof).filter(fits);
-    let changes = known.map_or(&[][..], |known| &known.changes);
+    let changes = history.map_or(&[][..], |history| &history.changes);
     let view = HistoryView {
         did,
         cursor: changes
             .last()
-            .filter(|_| known.is_some_and(|known| known.more))
+            .filter(|_| history.is_some_and(|history| history.more))
             .map(|change| change.seq.to_string()),
         changes: changes.iter().map(view_of).collect(),
         plc_log: log.map(|log| log.entries()),

@@ -5,7 +5,7 @@ use super::*;
 use crate::identity::HandleCheck;
 use crate::proof::Proven;
 use crate::proof::testing::{TestRepo, package, peer};
-use crate::store::{AccountStatus, Hint, HintChange, PackageState};
+use crate::store::{AccountStatus, AnnouncedChange, AnnouncedStatus, PackageState};
 use crate::syntax::{Handle, Origin};
 
 mod history;
@@ -70,7 +70,11 @@ impl World {
 
     async fn apply(&self, seen: Observation) -> Outcome {
         // Time passes between any two looks.
-        let outcome = self.directory.apply(seen, Settle::Nothing).await.unwrap();
+        let outcome = self
+            .directory
+            .apply(seen, PendingUpdate::Unchanged)
+            .await
+            .unwrap();
         self.clock.advance(Duration::from_secs(1));
         outcome
     }
@@ -132,10 +136,10 @@ fn found(proven: Proven) -> Finding {
 async fn a_package_is_shown_replaced_and_removed() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
-    assert!(w.view(ALICE).await.is_none() && !w.directory.knows(ALICE));
+    assert!(w.view(ALICE).await.is_none() && !w.directory.is_tracked(ALICE));
     let first = repo.put(&package(&peer(10), &[MEDIATOR, "did:peer:2.x"]));
     assert_eq!(w.pds(&repo, first.clone()).await, Outcome::Package);
-    assert!(w.directory.knows(ALICE));
+    assert!(w.directory.is_tracked(ALICE));
     let view = w.view(ALICE).await.unwrap().unwrap();
     assert_eq!(view["did"], ALICE);
     assert_eq!(view["handle"], "handle.invalid");
@@ -230,7 +234,7 @@ async fn an_inactive_account_is_hidden_and_kept() {
     assert_eq!(w.pds(&repo, there).await, Outcome::Proven);
     assert!(w.view(ALICE).await.unwrap().is_ok());
     assert_eq!(w.finding(&repo, Finding::Deleted).await, Outcome::Deleted);
-    assert!(w.view(ALICE).await.is_none() && !w.directory.knows(ALICE));
+    assert!(w.view(ALICE).await.is_none() && !w.directory.is_tracked(ALICE));
 }
 
 #[tokio::test]
@@ -375,21 +379,21 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let owed = |did: &str, hint: HintChange| Owed {
+    let owed = |did: &str, announced: AnnouncedChange| NewPending {
         did: Did::parse(did).unwrap(),
         reason: "pds account".to_owned(),
-        hint,
+        announced,
         listed: false,
         not_before: w.clock.now(),
     };
-    let takendown = Hint {
+    let takendown = AnnouncedStatus {
         status: AccountStatus::Takendown,
         pds: Origin::parse("https://pds.example.com").unwrap(),
     };
-    let hint = HintChange::Set(takendown.clone());
+    let announced = AnnouncedChange::Set(takendown.clone());
     let batch = Batch {
         observations: vec![w.seen(&repo, found(there), Authority::Stream)],
-        owed: vec![owed(ALICE, hint), owed(BOB, HintChange::Keep)],
+        pending: vec![owed(ALICE, announced), owed(BOB, AnnouncedChange::Keep)],
         cursor: Some(SourceCursor {
             source: "pds x".to_owned(),
             position: 7,
@@ -415,23 +419,26 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     assert_eq!(cursor.position, 7);
     let (due, _) = w.directory.due(10).await.unwrap();
     // What a PDS announced stays with the look, whatever else comes by, until it takes it back.
-    let hint = |did: &str| {
+    let announced = |did: &str| {
         let row = due.iter().find(|row| row.did.as_str() == did).unwrap();
-        row.hint.clone()
+        row.announced.clone()
     };
-    assert_eq!((hint(ALICE), hint(BOB)), (Some(takendown.clone()), None));
+    assert_eq!(
+        (announced(ALICE), announced(BOB)),
+        (Some(takendown.clone()), None)
+    );
     for (change, expected) in [
-        (HintChange::Keep, Some(takendown)),
-        (HintChange::Clear, None),
+        (AnnouncedChange::Keep, Some(takendown)),
+        (AnnouncedChange::Clear, None),
     ] {
         let batch = Batch {
-            owed: vec![owed(ALICE, change)],
+            pending: vec![owed(ALICE, change)],
             ..Batch::default()
         };
         w.directory.apply_batch(batch).await.unwrap();
         let (due, _) = w.directory.due(10).await.unwrap();
         let row = due.iter().find(|row| row.did.as_str() == ALICE).unwrap();
-        assert_eq!(row.hint, expected);
+        assert_eq!(row.announced, expected);
     }
 }
 
@@ -506,7 +513,7 @@ async fn a_look_that_was_turned_away_makes_room_for_the_next() {
     w.clock.advance(REPROVE);
     let (_, due) = w.directory.due(1).await.unwrap();
     let until = w.clock.now().plus(Duration::from_secs(60));
-    w.directory.postpone(&due[0], until).await.unwrap();
+    w.directory.defer_check(&due[0], until).await.unwrap();
     let (_, next) = w.directory.due(1).await.unwrap();
     assert_eq!(next.len(), 1);
     assert_ne!(next, due);

@@ -26,7 +26,7 @@ pub const MAX_MEDIATORS: usize = 8;
 
 /// A rendered answer, ready to be sent.
 #[derive(Debug, Clone)]
-pub struct Rendered {
+pub struct RecipientView {
     /// The account it is about.
     pub did: Did,
     /// Its verified handle, under which the answer is found too.
@@ -41,7 +41,7 @@ pub struct Rendered {
 
 /// How much an answer shows.
 #[derive(Debug)]
-pub(super) enum Showing {
+pub(super) enum ViewOptions {
     /// What sending needs.
     Plain,
     /// The proof too, with the account's operation log if it leads to the proof's key.
@@ -49,7 +49,7 @@ pub(super) enum Showing {
 }
 
 /// What the answer is made of, besides the entry.
-pub(super) struct Surroundings {
+pub(super) struct ViewContext {
     /// The entry's mediators in its order; those beyond [`MAX_MEDIATORS`] unchecked.
     pub(super) mediators: Vec<MediatorDocument>,
     /// Whether another active account names the same did:peer.
@@ -58,7 +58,7 @@ pub(super) struct Surroundings {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RecipientView<'a> {
+struct RecipientBody<'a> {
     did: &'a Did,
     handle: &'a str,
     pds: &'a str,
@@ -181,14 +181,14 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
 /// only damage could bring about.
 pub(super) fn render(
     entry: &Entry,
-    around: &Surroundings,
-    showing: &Showing,
+    context: &ViewContext,
+    options: &ViewOptions,
     now: Timestamp,
-) -> Option<Rendered> {
+) -> Option<RecipientView> {
     let record = entry.record.as_deref()?;
     let peer = PeerDid::parse(entry.peer.as_deref()?).ok()?;
     let age = entry.proved_at.map(|proved| now.since(proved));
-    let mut view = RecipientView {
+    let mut view = RecipientBody {
         did: &entry.did,
         handle: entry
             .handle
@@ -210,9 +210,9 @@ pub(super) fn render(
             did: peer.as_str(),
             key_agreement: peer.key_agreement(),
             authentication: peer.authentication(),
-            ambiguous: around.ambiguous,
+            ambiguous: context.ambiguous,
         },
-        mediators: around.mediators.clone(),
+        mediators: context.mediators.clone(),
         verification: VerificationView {
             signing_key: entry.proof_key.as_ref()?.did_key(),
             before_move: entry.proof_key != entry.identity_key,
@@ -225,7 +225,7 @@ pub(super) fn render(
         },
         proof: None,
     };
-    if let Showing::Proof(log) = showing {
+    if let ViewOptions::Proof(log) = options {
         let log = log.as_deref();
         let log = log.filter(|log| leads_to_proof(log.verified(), entry));
         let car = entry.proof.as_deref()?;
@@ -237,10 +237,10 @@ pub(super) fn render(
         mediator.reason = None;
     }
     let digest = Sha256::digest(serde_json::to_vec(&view).ok()?);
-    view.mediators.clone_from(&around.mediators);
+    view.mediators.clone_from(&context.mediators);
     view.verification.proved_at = entry.proved_at.map(|at| at.to_string());
     view.verification.age = age.map(|age| age.as_secs());
-    Some(Rendered {
+    Some(RecipientView {
         did: entry.did.clone(),
         handle: entry.handle.clone(),
         body: serde_json::to_vec(&view).ok()?.into(),

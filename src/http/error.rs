@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::directory::{Refusal, RefusalKind};
 use crate::mediator::Refused;
-use crate::resolve::AskError;
+use crate::resolve::ResolveError;
 use crate::store::StoreError;
 
 /// An error as the client sees it. What only the operator may know is logged where it is made.
@@ -97,19 +97,19 @@ impl XrpcError {
     }
 }
 
-impl From<AskError> for XrpcError {
-    fn from(error: AskError) -> Self {
+impl From<ResolveError> for XrpcError {
+    fn from(error: ResolveError) -> Self {
         match error {
-            AskError::Refused(refusal) => refusal.into(),
-            AskError::OverBudget {
+            ResolveError::Refused(refusal) => refusal.into(),
+            ResolveError::OverBudget {
                 own: true,
                 retry_after,
             } => Self::rate_limited(retry_after),
-            AskError::OverBudget {
+            ResolveError::OverBudget {
                 own: false,
                 retry_after,
             } => Self::overloaded(retry_after),
-            AskError::Store(error) => error.into(),
+            ResolveError::Store(error) => error.into(),
         }
     }
 }
@@ -186,7 +186,7 @@ impl IntoResponse for XrpcError {
 mod tests {
     use super::*;
 
-    fn shown(error: AskError) -> (u16, Option<String>, serde_json::Value) {
+    fn shown(error: ResolveError) -> (u16, Option<String>, serde_json::Value) {
         let response = XrpcError::from(error).into_response();
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         let retry = response.headers().get(RETRY_AFTER);
@@ -214,7 +214,7 @@ mod tests {
             (RefusalKind::InvalidKeyPackage, 400, "InvalidKeyPackage"),
             (RefusalKind::Upstream, 502, "UpstreamFailure"),
         ] {
-            let (found, retry, body) = shown(AskError::Refused(Refusal::new(kind, "why")));
+            let (found, retry, body) = shown(ResolveError::Refused(Refusal::new(kind, "why")));
             assert_eq!((found, retry), (status, None));
             assert_eq!(body, serde_json::json!({"error": name, "message": "why"}));
         }
@@ -233,7 +233,7 @@ mod tests {
             ),
             (false, Duration::from_secs(2), 503, "Overloaded", "2"),
         ] {
-            let (found, retry, body) = shown(AskError::OverBudget { own, retry_after });
+            let (found, retry, body) = shown(ResolveError::OverBudget { own, retry_after });
             assert_eq!((found, retry.as_deref()), (status, Some(wait)));
             assert_eq!(body["error"], name);
         }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn what_the_store_says_stays_inside() {
         let error = StoreError::Corrupt("/var/lib/atcomm/directory.db".to_owned());
-        let (status, _, body) = shown(AskError::Store(error));
+        let (status, _, body) = shown(ResolveError::Store(error));
         assert_eq!(
             (status, body["error"].as_str()),
             (503, Some("ServiceUnavailable"))

@@ -25,7 +25,7 @@ use super::error::XrpcError;
 use super::params::Params;
 use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
 use super::routes::{GET_HISTORY, GET_PROOF, HEALTH, REFRESH, RESOLVE_RECIPIENT};
-use crate::directory::{MAX_CHANGES, Page, RefusalKind, Rendered};
+use crate::directory::{MAX_CHANGES, Page, RecipientView, RefusalKind};
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 use crate::store::PackageState;
@@ -120,7 +120,7 @@ async fn resolve_recipient(
 }
 
 /// A recipient view, or that the client has it already.
-pub(super) fn recipient(rendered: &Rendered, asked: &HeaderMap) -> Response {
+pub(super) fn recipient(rendered: &RecipientView, asked: &HeaderMap) -> Response {
     cacheable(&rendered.body, &rendered.etag, JSON, asked)
 }
 
@@ -205,13 +205,13 @@ async fn refresh(
     let did = refresh_input(&headers, body)?;
     let _slot = shared.acquire_slot()?;
     let resolver = &shared.resolver;
-    let looked = resolver.refresh(&did, client).await?;
+    let refreshed = resolver.refresh(&did, client).await?;
     let known = resolver
         .directory()
         .recipient(&Actor::Did(did.clone()))
         .await?;
     let served = known.and_then(Result::ok);
-    if let (None, Some(refusal)) = (&served, looked.refusal)
+    if let (None, Some(refusal)) = (&served, refreshed.refusal)
         && matches!(
             refusal.kind,
             RefusalKind::DidNotFound | RefusalKind::Upstream
@@ -232,7 +232,7 @@ async fn refresh(
     };
     let answer = Refreshed {
         did: &did,
-        outcome: looked.outcome.code(),
+        outcome: refreshed.outcome.code(),
         reason,
         recipient,
     };

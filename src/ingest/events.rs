@@ -5,21 +5,21 @@ use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
 use crate::identity::HandleCheck;
 use crate::proof::{Container, ProofError, Proven, verify};
 use crate::resolve::Resolver;
-use crate::store::{AccountStatus, Hint, HintChange, Owed};
+use crate::store::{AccountStatus, AnnouncedChange, AnnouncedStatus, NewPending};
 use crate::syntax::{COLLECTION, Did};
 use crate::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
 
 use super::{Source, SourceKind};
 
 /// Sorts the events of one source into a batch.
-pub(super) struct Sorter<'a> {
+pub(super) struct EventHandler<'a> {
     pub(super) source: &'a Source,
     pub(super) resolver: &'a Resolver,
     pub(super) clock: &'a Clock,
     pub(super) batch: &'a mut Batch,
 }
 
-impl Sorter<'_> {
+impl EventHandler<'_> {
     /// Whether an event of an account matters though it does not touch our collection: on a PDS
     /// every account is ours, on other streams those in the directory.
     fn follows(&self, did: &str) -> bool {
@@ -29,18 +29,18 @@ impl Sorter<'_> {
     /// Whether an account is in the directory, or on its way into it: a look that is under way
     /// may have asked before what this event tells.
     fn concerns(&self, did: &str) -> bool {
-        self.knows(did) || self.resolver.is_looking(did)
+        self.knows(did) || self.resolver.is_refreshing(did)
     }
 
     fn knows(&self, did: &str) -> bool {
-        self.resolver.directory().knows(did)
+        self.resolver.directory().is_tracked(did)
     }
 
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
         let Some(op) = commit.op else {
             // A server that left the operations out does not say what it left out.
             if commit.too_big && self.follows(commit.repo) {
-                self.look(commit.repo, "commit", HintChange::Keep);
+                self.look(commit.repo, "commit", AnnouncedChange::Keep);
             }
             return;
         };
@@ -55,17 +55,17 @@ impl Sorter<'_> {
                 self.observe(&did, proven, identity, now);
                 // The entry is there at once; handle and mediators take a look.
                 if first {
-                    self.owe(did, "commit", HintChange::Keep);
+                    self.enqueue(did, "commit", AnnouncedChange::Keep);
                 }
             }
-            Inline::Look(reason) => self.owe(did, reason, HintChange::Keep),
+            Inline::Look(reason) => self.enqueue(did, reason, AnnouncedChange::Keep),
         }
     }
 
     pub(super) fn sync(&mut self, did: &str) {
         if self.follows(did) {
             count(self.source, "sync");
-            self.look(did, "sync", HintChange::Keep);
+            self.look(did, "sync", AnnouncedChange::Keep);
         }
     }
 
@@ -74,7 +74,7 @@ impl Sorter<'_> {
         self.resolver.identity().purge(&account);
         if self.concerns(did) {
             count(self.source, "identity");
-            self.owe(account, "identity", HintChange::Keep);
+            self.enqueue(account, "identity", AnnouncedChange::Keep);
         }
     }
 
@@ -90,24 +90,24 @@ impl Sorter<'_> {
         }
         count(self.source, "account");
         // Only a PDS speaks for its accounts; what others pass on leads to a look.
-        let hint = match (self.source.kind, active) {
-            (SourceKind::Pds, true) => HintChange::Clear,
-            (SourceKind::Pds, false) => HintChange::Set(Hint {
+        let announced = match (self.source.kind, active) {
+            (SourceKind::Pds, true) => AnnouncedChange::Clear,
+            (SourceKind::Pds, false) => AnnouncedChange::Set(AnnouncedStatus {
                 status: AccountStatus::parse(status.unwrap_or("inactive")),
                 pds: self.source.origin.clone(),
             }),
-            _ => HintChange::Keep,
+            _ => AnnouncedChange::Keep,
         };
-        self.look(did, "account", hint);
+        self.look(did, "account", announced);
     }
 
     /// An event that is not as it must be: the account may have changed all the same.
-    pub(super) fn faulty(&mut self, error: &FrameError) {
+    pub(super) fn malformed(&mut self, error: &FrameError) {
         metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason()).increment(1);
         if let FrameError::Event { did: Some(did), .. } = error
             && self.follows(did)
         {
-            self.look(did, "commit", HintChange::Keep);
+            self.look(did, "commit", AnnouncedChange::Keep);
         }
     }
 
@@ -115,7 +115,7 @@ impl Sorter<'_> {
         match &event.kind {
             JetstreamKind::Commit { collection, .. } if collection == COLLECTION => {
                 count(self.source, "commit");
-                self.look(&event.did, "commit", HintChange::Keep);
+                self.look(&event.did, "commit", AnnouncedChange::Keep);
             }
             JetstreamKind::Commit { .. } | JetstreamKind::Other => {}
             JetstreamKind::Identity => self.identity(&event.did),
@@ -197,23 +197,23 @@ impl Sorter<'_> {
         });
     }
 
-    fn look(&mut self, did: &str, reason: &'static str, hint: HintChange) {
+    fn look(&mut self, did: &str, reason: &'static str, announced: AnnouncedChange) {
         if let Some(did) = self.did(did) {
-            self.owe(did, reason, hint);
+            self.enqueue(did, reason, announced);
         }
     }
 
-    fn owe(&mut self, did: Did, event: &'static str, hint: HintChange) {
+    fn enqueue(&mut self, did: Did, event: &'static str, announced: AnnouncedChange) {
         if event != "commit" {
             // The look has to read the identity anew, whatever comes to be owed after this.
             self.resolver.identity().purge(&did);
         }
         let reason = format!("{} {event}", self.source.kind.as_str());
         let not_before = self.clock.now();
-        self.batch.owed.push(Owed {
+        self.batch.pending.push(NewPending {
             did,
             reason,
-            hint,
+            announced,
             not_before,
             listed: false,
         });

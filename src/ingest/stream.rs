@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::events::Sorter;
-use super::{Source, SourceKind, Walkable};
+use super::events::EventHandler;
+use super::{BackfillHandle, Source, SourceKind};
 use crate::clock::{Clock, Timestamp};
 use crate::directory::{Batch, Outcome};
 use crate::net::{NetError, Received, StreamReader, Trust, WsOptions};
@@ -16,26 +16,26 @@ use crate::syntax::COLLECTION;
 use crate::wire::{Frame, FrameError, JetstreamEvent, MAX_EVENT, MAX_FRAME};
 
 /// Work of one transaction at most; a stream that has more waits for the commit.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// Work waits this long for company before it is written.
-const FLUSH_WORK: Duration = Duration::from_millis(25);
+const COALESCE_DELAY: Duration = Duration::from_millis(25);
 
 /// A cursor that only passed events without meaning here is written this often.
-const FLUSH_CURSOR: Duration = Duration::from_secs(1);
+const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keep-alive. Silence is normal beside a quiet PDS: only an unanswered ping ends a connection.
-const PING: Duration = Duration::from_secs(30);
-const PONG_WITHIN: Duration = Duration::from_secs(90);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PONG_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// First and longest wait before connecting again, and the time after which a connection that
 /// stood counts as good.
 const RECONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-const STABLE: Duration = Duration::from_secs(10);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Times that a stream may break at the same place before that place is skipped and what was
 /// skipped is walked for.
-const POISONED: u32 = 3;
+const MAX_UNREADABLE: u32 = 3;
 
 /// A Jetstream is asked again for this much before its cursor: hosts reorder a little where they
 /// switch from replay to live.
@@ -67,7 +67,7 @@ pub(super) struct Reader {
     clock: Clock,
     /// Walks that find what this stream misses: the source's own, or for a Jetstream, which
     /// enumerates nothing, those of all others.
-    walks: Vec<Walkable>,
+    backfills: Vec<BackfillHandle>,
     /// Place reached and its time, as far as it was read.
     place: Option<(i64, Option<String>)>,
     batch: Batch,
@@ -86,13 +86,13 @@ impl Reader {
         source: Source,
         resolver: Resolver,
         clock: Clock,
-        walks: Vec<Walkable>,
+        backfills: Vec<BackfillHandle>,
     ) -> Self {
         Self {
             source,
             resolver,
             clock,
-            walks,
+            backfills,
             place: None,
             batch: Batch::default(),
             moved: false,
@@ -118,7 +118,7 @@ impl Reader {
             self.flush(&stop).await;
             metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
                 .set(0.0);
-            if began.elapsed() > STABLE {
+            if began.elapsed() > STABLE_AFTER {
                 failures = 0;
             }
             match end {
@@ -134,7 +134,7 @@ impl Reader {
                     } else {
                         (at, 1)
                     };
-                    if poison.1 >= POISONED {
+                    if poison.1 >= MAX_UNREADABLE {
                         self.skip_ahead("the stream cannot be read past this place");
                         self.live = true;
                         poison = (None, 0);
@@ -195,13 +195,17 @@ impl Reader {
     fn gap(&mut self) {
         metrics::counter!("atcomm_ingest_gaps_total", "source" => self.source.name.clone())
             .increment(1);
-        self.batch.gaps = self.walks.iter().map(|walk| walk.source.clone()).collect();
+        self.batch.gaps = self
+            .backfills
+            .iter()
+            .map(|backfill| backfill.source.clone())
+            .collect();
         self.moved = true;
     }
 
-    fn wake_walks(&self) {
-        for walk in &self.walks {
-            walk.wake.notify_one();
+    fn wake_backfills(&self) {
+        for backfill in &self.backfills {
+            backfill.wake.notify_one();
         }
     }
 
@@ -269,7 +273,7 @@ impl Reader {
             self.place = Some((now_us, None));
             self.moved = true;
         }
-        self.wake_walks();
+        self.wake_backfills();
         let end = self.read(&mut socket, stop).await;
         socket.close().await;
         end
@@ -288,32 +292,32 @@ impl Reader {
     }
 
     async fn read(&mut self, socket: &mut StreamReader, stop: &CancellationToken) -> End {
-        let mut ping = interval(PING);
+        let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
         let mut heard = Instant::now();
         let mut written = Instant::now();
         loop {
             let pending = self.work();
-            if pending >= BATCH
-                || (pending > 0 && written.elapsed() >= FLUSH_WORK)
-                || (self.moved && written.elapsed() >= FLUSH_CURSOR)
+            if pending >= MAX_BATCH
+                || (pending > 0 && written.elapsed() >= COALESCE_DELAY)
+                || (self.moved && written.elapsed() >= CURSOR_INTERVAL)
             {
                 self.flush(stop).await;
                 written = Instant::now();
             }
             // With work at hand the wait is short, with only a cursor longer.
             let wait = if pending > 0 {
-                FLUSH_WORK
+                COALESCE_DELAY
             } else {
-                FLUSH_CURSOR
+                CURSOR_INTERVAL
             };
             let message = tokio::select! {
                 biased;
                 () = stop.cancelled() => return End::Stopped,
                 message = socket.next() => message,
                 _ = ping.tick() => {
-                    if heard.elapsed() > PONG_WITHIN {
+                    if heard.elapsed() > PONG_TIMEOUT {
                         return End::Lost("no answer to a ping".to_owned());
                     }
                     if let Err(error) = socket.ping().await {
@@ -341,11 +345,11 @@ impl Reader {
     }
 
     fn work(&self) -> usize {
-        self.batch.observations.len() + self.batch.owed.len()
+        self.batch.observations.len() + self.batch.pending.len()
     }
 
-    fn sorter(&mut self) -> Sorter<'_> {
-        Sorter {
+    fn handler(&mut self) -> EventHandler<'_> {
+        EventHandler {
             source: &self.source,
             resolver: &self.resolver,
             clock: &self.clock,
@@ -368,7 +372,7 @@ impl Reader {
                 return Some(End::Unreadable(error.to_string()));
             }
             Err(error) => {
-                self.sorter().faulty(&error);
+                self.handler().malformed(&error);
                 if let FrameError::Event { seq, .. } = error {
                     self.advance(seq, None);
                 }
@@ -377,19 +381,19 @@ impl Reader {
         };
         match &frame {
             Frame::Commit(commit) => {
-                self.sorter().commit(commit);
+                self.handler().commit(commit);
                 self.advance(commit.seq, Some(commit.time));
             }
             Frame::Sync(sync) => {
-                self.sorter().sync(sync.did);
+                self.handler().sync(sync.did);
                 self.advance(sync.seq, Some(sync.time));
             }
             Frame::Identity(identity) => {
-                self.sorter().identity(identity.did);
+                self.handler().identity(identity.did);
                 self.advance(identity.seq, Some(identity.time));
             }
             Frame::Account(account) => {
-                self.sorter().account(account);
+                self.handler().account(account);
                 self.advance(account.seq, Some(account.time));
             }
             Frame::Info { name, message } => {
@@ -426,7 +430,7 @@ impl Reader {
         }
         match JetstreamEvent::parse(text) {
             Ok(event) => {
-                self.sorter().jetstream(&event);
+                self.handler().jetstream(&event);
                 let time = i64::try_from(event.time_us).unwrap_or(i64::MAX);
                 // Nothing from a clock that runs ahead moves our place past what is still to come.
                 let latest = self.clock.now().millis().saturating_mul(1000);
@@ -502,17 +506,17 @@ impl Reader {
                 event_time,
             });
         self.moved = false;
-        let (owed, gap) = (!batch.owed.is_empty(), !batch.gaps.is_empty());
+        let (pending, gap) = (!batch.pending.is_empty(), !batch.gaps.is_empty());
         let directory = self.resolver.directory();
         let mut wait = Duration::from_millis(100);
         loop {
             match directory.apply_batch(batch.clone()).await {
                 Ok(outcomes) => {
-                    if owed || outcomes.contains(&Outcome::Package) {
+                    if pending || outcomes.contains(&Outcome::Package) {
                         self.resolver.wake();
                     }
                     if gap {
-                        self.wake_walks();
+                        self.wake_backfills();
                     }
                     return;
                 }

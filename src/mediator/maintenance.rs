@@ -139,7 +139,7 @@ impl Core {
         }
         self.mailbox
             .transact(move |tx| {
-                for kind in [ReplayKind::Change, ReplayKind::Question] {
+                for kind in [ReplayKind::Write, ReplayKind::Read] {
                     let keep = replay::MAX_REQUESTS as u64;
                     tx.prune_replays(kind, now.minus(replay::WINDOW), keep)?;
                 }

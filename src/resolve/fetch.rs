@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Cause, IdentityNeed, Inner, LookError, Looked};
+use super::{IdentityNeed, Inner, Refresh, RefreshError, RefreshOutcome};
 use crate::directory::{
-    Authority, Finding, IdentityFacts, Observation, Outcome, Refusal, RefusalKind, Settle,
+    Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal, RefusalKind,
 };
 use crate::identity::{
     DidDocument, Freshness, HandleCheck, Identity, IdentityError, PlcLogError, PreMigrationKey,
@@ -22,7 +22,7 @@ use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 
 /// Longest time an asker's look waits for mediator documents: with them the answer is whole,
 /// without them it still tells what is proven.
-const MEDIATORS_WITHIN: Duration = Duration::from_secs(4);
+const MEDIATORS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a PDS answered.
 enum Answer {
@@ -48,7 +48,7 @@ struct XrpcError {
 }
 
 /// What an account's operation log showed of where its document says that it is.
-pub(super) struct ShownMove {
+pub(super) struct CachedMigration {
     key: SigningKey,
     pds: Origin,
     before: Option<PreMigrationKey>,
@@ -104,35 +104,35 @@ impl Found {
 impl Inner {
     /// One look, from the identity to the directory. On an error nothing was found out; what the
     /// entry needs to know of that is written all the same.
-    pub(super) async fn look_now(
+    pub(super) async fn refresh_now(
         &self,
         did: &Did,
-        cause: &Cause,
-        settle: Settle,
-    ) -> Result<Looked, LookError> {
+        refresh: &Refresh,
+        update: PendingUpdate,
+    ) -> Result<RefreshOutcome, RefreshError> {
         let asked_at = self.clock.now();
-        if let Some(pds) = &cause.sift
+        if let Some(pds) = &refresh.prefilter
             && self.seems_without_package(did, pds).await?
         {
-            self.directory.settle(did, settle).await?;
-            return Ok(Looked {
+            self.directory.update_pending(did, update).await?;
+            return Ok(RefreshOutcome {
                 outcome: Outcome::NotEnrolled,
                 refusal: None,
                 car: None,
-                sifted: true,
+                prefiltered: true,
             });
         }
-        let (identity, found) = match self.identify(did, cause).await {
-            Ok(document) => self.examine(did, document, cause).await,
+        let (identity, found) = match self.identify(did, refresh).await {
+            Ok(document) => self.examine(did, document, refresh).await,
             Err(error) => (None, identity_failure(error)),
         };
         let (found, error) = match found {
             Ok(found) => (found, None),
             Err(error) => {
-                let finding = match self.announced(did, identity.as_deref(), cause).await? {
+                let finding = match self.announced(did, identity.as_deref(), refresh).await? {
                     Some(status) => Finding::Inactive(status),
                     // Our own limits say nothing about the account.
-                    None if matches!(error, LookError::Busy { .. }) => return Err(error),
+                    None if matches!(error, RefreshError::Busy { .. }) => return Err(error),
                     None => Finding::Unreachable,
                 };
                 let found = Found {
@@ -147,12 +147,12 @@ impl Inner {
             Some(document) => {
                 // Accounts that leave no trace in the directory need no handle.
                 let kept = matches!(found.finding, Finding::Present(_))
-                    || self.directory.knows(did.as_str());
+                    || self.directory.is_tracked(did.as_str());
                 Some(IdentityFacts {
                     pds: document.pds.clone().ok(),
                     key: document.signing_key.clone().ok(),
                     handle: match kept {
-                        true => self.identity_for(cause).verify_handle(document).await,
+                        true => self.identity_for(refresh).verify_handle(document).await,
                         false => HandleCheck::Inconclusive,
                     },
                 })
@@ -164,40 +164,44 @@ impl Inner {
             identity: facts,
             finding: found.finding,
             authority: Authority::Pds,
-            source: cause.source,
+            source: refresh.source,
             asked_at,
             at: self.clock.now(),
         };
         // A look that came to nothing leaves what is owed as it is; its owner puts it off.
-        let settle = if error.is_some() {
-            Settle::Nothing
+        let update = if error.is_some() {
+            PendingUpdate::Unchanged
         } else {
-            settle
+            update
         };
-        let outcome = self.directory.apply(observation, settle).await?;
+        let outcome = self.directory.apply(observation, update).await?;
         if let Some(error) = error {
             return Err(error);
         }
         if matches!(outcome, Outcome::Package | Outcome::Proven) {
             let check = self.check_mediators(did);
-            if let Ok(checked) = tokio::time::timeout(MEDIATORS_WITHIN, check).await {
+            if let Ok(checked) = tokio::time::timeout(MEDIATORS_TIMEOUT, check).await {
                 checked?;
             }
             // Those that did not answer in time are still due, and the worker's.
             self.wake_mediators.notify_one();
         }
         self.negatives.forget(did);
-        Ok(Looked {
+        Ok(RefreshOutcome {
             outcome,
             refusal: found.refusal,
             car: found.car,
-            sifted: false,
+            prefiltered: false,
         })
     }
 
-    async fn identify(&self, did: &Did, cause: &Cause) -> Result<Arc<DidDocument>, IdentityError> {
-        let identity = self.identity_for(cause);
-        match cause.identity {
+    async fn identify(
+        &self,
+        did: &Did,
+        refresh: &Refresh,
+    ) -> Result<Arc<DidDocument>, IdentityError> {
+        let identity = self.identity_for(refresh);
+        match refresh.identity {
             IdentityNeed::Cached => identity.resolve(did, Freshness::Cached).await,
             IdentityNeed::RefreshOrCached => {
                 match identity.resolve(did, Freshness::Refresh).await {
@@ -216,8 +220,8 @@ impl Inner {
     }
 
     /// Identities, under the limits of whoever causes the look.
-    fn identity_for(&self, cause: &Cause) -> Identity {
-        match cause.priority() {
+    fn identity_for(&self, refresh: &Refresh) -> Identity {
+        match refresh.priority() {
             Priority::Interactive => self.identity.interactive(),
             Priority::Background | Priority::Mail => self.identity.clone(),
         }
@@ -229,20 +233,24 @@ impl Inner {
         &self,
         did: &Did,
         document: Option<&DidDocument>,
-        cause: &Cause,
-    ) -> Result<Option<AccountStatus>, LookError> {
-        let Some(hint) = cause.hint.as_ref().filter(|hint| !hint.status.is_active()) else {
+        refresh: &Refresh,
+    ) -> Result<Option<AccountStatus>, RefreshError> {
+        let Some(announced) = refresh
+            .announced
+            .as_ref()
+            .filter(|announced| !announced.status.is_active())
+        else {
             return Ok(None);
         };
         let own = match document {
-            Some(document) => document.pds.as_ref().ok() == Some(&hint.pds),
+            Some(document) => document.pds.as_ref().ok() == Some(&announced.pds),
             None => {
                 let did = did.clone();
                 let entry = self.directory.store().query(move |q| q.entry(&did)).await?;
-                entry.is_some_and(|entry| entry.pds.as_ref() == Some(&hint.pds))
+                entry.is_some_and(|entry| entry.pds.as_ref() == Some(&announced.pds))
             }
         };
-        Ok(own.then(|| hint.status.clone()))
+        Ok(own.then(|| announced.status.clone()))
     }
 
     /// Asks the account's PDS and proves its answer. When a signature does not hold, the identity
@@ -251,10 +259,10 @@ impl Inner {
         &self,
         did: &Did,
         document: Arc<DidDocument>,
-        cause: &Cause,
-    ) -> (Option<Arc<DidDocument>>, Result<Found, LookError>) {
-        let found = self.fetch_and_prove(did, &document, cause).await;
-        let doubtful = |found: &Result<Found, LookError>| {
+        refresh: &Refresh,
+    ) -> (Option<Arc<DidDocument>>, Result<Found, RefreshError>) {
+        let found = self.fetch_and_prove(did, &document, refresh).await;
+        let doubtful = |found: &Result<Found, RefreshError>| {
             matches!(
                 found,
                 Ok(Found { finding: Finding::Unverifiable { reason, .. }, .. })
@@ -268,24 +276,24 @@ impl Inner {
             )
         };
         if !doubtful(&found)
-            || cause.identity == IdentityNeed::Refresh
-            || self.doubted.contains_key(did)
+            || refresh.identity == IdentityNeed::Refresh
+            || self.recently_reverified.contains_key(did)
         {
             return (Some(document), found);
         }
-        self.doubted.insert(did.clone(), ());
-        let identity = self.identity_for(cause);
+        self.recently_reverified.insert(did.clone(), ());
+        let identity = self.identity_for(refresh);
         // The log is kept: one that does not end where the new document is, is asked for again.
         identity.purge_document(did);
         match identity.resolve(did, Freshness::Refresh).await {
             Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
-                let found = self.fetch_and_prove(did, &fresh, cause).await;
+                let found = self.fetch_and_prove(did, &fresh, refresh).await;
                 (Some(fresh), found)
             }
             // An old document that names the PDS which the account left would hide it, unless
             // that PDS announced the same.
             Err(IdentityError::Unreachable { retry_after })
-                if cause.hint.is_none()
+                if refresh.announced.is_none()
                     && matches!(
                         found,
                         Ok(Found {
@@ -310,7 +318,7 @@ impl Inner {
                 })
             ) =>
             {
-                self.doubted.invalidate(did);
+                self.recently_reverified.invalidate(did);
                 (Some(document), identity_failure(error))
             }
             _ => (Some(document), found),
@@ -321,8 +329,8 @@ impl Inner {
         &self,
         did: &Did,
         document: &DidDocument,
-        cause: &Cause,
-    ) -> Result<Found, LookError> {
+        refresh: &Refresh,
+    ) -> Result<Found, RefreshError> {
         let pds = match &document.pds {
             Ok(pds) => pds,
             Err(lack) => {
@@ -337,11 +345,10 @@ impl Inner {
                 return Ok(Found::unverifiable("no_signing_key", detail));
             }
         };
-        let answer = self.get_record(did, pds, cause.priority()).await;
-        let announced_deleted = cause
-            .hint
-            .as_ref()
-            .is_some_and(|hint| hint.pds == *pds && hint.status == AccountStatus::Deleted);
+        let answer = self.get_record(did, pds, refresh.priority()).await;
+        let announced_deleted = refresh.announced.as_ref().is_some_and(|announced| {
+            announced.pds == *pds && announced.status == AccountStatus::Deleted
+        });
         let answer = answer?;
         Ok(match answer {
             Answer::Car(car) => {
@@ -349,7 +356,7 @@ impl Inner {
                 let mut verdict = verify(&car, Container::GetRecord, did, key, now);
                 if verdict == Err(ProofError::Signature)
                     && let Some(proven) = self
-                        .prove_with_pre_migration_key(&car, document, cause)
+                        .prove_with_pre_migration_key(&car, document, refresh)
                         .await?
                 {
                     verdict = Ok(proven);
@@ -384,9 +391,9 @@ impl Inner {
         &self,
         car: &[u8],
         document: &DidDocument,
-        cause: &Cause,
-    ) -> Result<Option<Proven>, LookError> {
-        let Some(before) = self.pre_migration_key(document, cause).await? else {
+        refresh: &Refresh,
+    ) -> Result<Option<Proven>, RefreshError> {
+        let Some(before) = self.pre_migration_key(document, refresh).await? else {
             return Ok(None);
         };
         let now = self.clock.now();
@@ -398,14 +405,14 @@ impl Inner {
         }))
     }
 
-    /// The key before the account's move. What a log showed is kept for [`DOUBT`], so that an
+    /// The key before the account's move. What a log showed is kept for [`BAD_SIGNATURE_TTL`], so that an
     /// account whose proofs are always bad does not make its log, which may be large, be asked for
     /// by every look.
     async fn pre_migration_key(
         &self,
         document: &DidDocument,
-        cause: &Cause,
-    ) -> Result<Option<PreMigrationKey>, LookError> {
+        refresh: &Refresh,
+    ) -> Result<Option<PreMigrationKey>, RefreshError> {
         let (key, pds) = (&document.signing_key, &document.pds);
         let (Ok(key), Ok(pds)) = (key.as_ref(), pds.as_ref()) else {
             return Ok(None);
@@ -416,21 +423,21 @@ impl Inner {
         {
             return Ok(shown.before.clone());
         }
-        let identity = self.identity_for(cause);
+        let identity = self.identity_for(refresh);
         let before = match identity.pre_migration_key(document).await {
             Ok(before) => before,
             Err(PlcLogError::Unreachable {
                 retry_after: Some(retry_after),
-            }) => return Err(LookError::Busy { retry_after }),
+            }) => return Err(RefreshError::Busy { retry_after }),
             Err(error) => {
-                return Err(LookError::Unreachable {
+                return Err(RefreshError::Unreachable {
                     what: "the DID's directory",
                     why: error.to_string(),
                     retry_after: None,
                 });
             }
         };
-        let shown = ShownMove {
+        let shown = CachedMigration {
             key: key.clone(),
             pds: pds.clone(),
             before: before.clone(),
@@ -441,8 +448,8 @@ impl Inner {
 
     /// Whether the PDS that is being walked shows nothing that looks like a key package. Only a
     /// hint: it saves an identity look-up for each of the many accounts without one.
-    async fn seems_without_package(&self, did: &Did, pds: &Origin) -> Result<bool, LookError> {
-        if self.directory.knows(did.as_str()) {
+    async fn seems_without_package(&self, did: &Did, pds: &Origin) -> Result<bool, RefreshError> {
+        if self.directory.is_tracked(did.as_str()) {
             return Ok(false);
         }
         Ok(
@@ -459,8 +466,8 @@ impl Inner {
         did: &Did,
         pds: &Origin,
         priority: Priority,
-    ) -> Result<Answer, LookError> {
-        let unreachable = |why: String, retry_after| LookError::Unreachable {
+    ) -> Result<Answer, RefreshError> {
+        let unreachable = |why: String, retry_after| RefreshError::Unreachable {
             what: "the account's PDS",
             why,
             retry_after,
@@ -483,7 +490,7 @@ impl Inner {
         let response = match self.net.get(&request).await {
             Ok(response) => response,
             Err(NetError::HostBusy { retry_after }) => {
-                return Err(LookError::Busy { retry_after });
+                return Err(RefreshError::Busy { retry_after });
             }
             Err(NetError::TooLarge { .. }) => {
                 let error = ProofError::Oversize;
@@ -525,7 +532,7 @@ impl Inner {
 }
 
 /// What it means that an identity cannot be had.
-fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
+fn identity_failure(error: IdentityError) -> Result<Found, RefreshError> {
     let refused = |kind, message: &str, finding| {
         Ok(Found {
             finding,
@@ -555,8 +562,8 @@ fn identity_failure(error: IdentityError) -> Result<Found, LookError> {
         // A limit of ours, or of the directory: nothing went wrong, and the wait is known.
         IdentityError::Unreachable {
             retry_after: Some(retry_after),
-        } => Err(LookError::Busy { retry_after }),
-        IdentityError::Unreachable { retry_after: None } => Err(LookError::Unreachable {
+        } => Err(RefreshError::Busy { retry_after }),
+        IdentityError::Unreachable { retry_after: None } => Err(RefreshError::Unreachable {
             what: "the DID's directory or host",
             why: "no usable answer".to_owned(),
             retry_after: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::Looked;
+use super::RefreshOutcome;
 use crate::syntax::Did;
 
 /// Bytes remembered in all, proofs of absence included.
@@ -15,15 +15,15 @@ const OVERHEAD: usize = 512;
 
 /// A bounded memory; what does not fit is forgotten, which costs another look.
 pub(super) struct Negatives {
-    by_did: Cache<Did, Looked>,
+    by_did: Cache<Did, RefreshOutcome>,
 }
 
 impl Negatives {
     pub(super) fn new(ttl: Duration) -> Self {
         let by_did = Cache::builder()
             .max_capacity(MAX_BYTES)
-            .weigher(|_, looked: &Looked| {
-                let proof = looked.car.as_ref().map_or(0, bytes::Bytes::len);
+            .weigher(|_, refreshed: &RefreshOutcome| {
+                let proof = refreshed.car.as_ref().map_or(0, bytes::Bytes::len);
                 u32::try_from(proof + OVERHEAD).unwrap_or(u32::MAX)
             })
             .time_to_live(ttl)
@@ -31,12 +31,12 @@ impl Negatives {
         Self { by_did }
     }
 
-    pub(super) fn get(&self, did: &Did) -> Option<Looked> {
+    pub(super) fn get(&self, did: &Did) -> Option<RefreshOutcome> {
         self.by_did.get(did)
     }
 
-    pub(super) fn remember(&self, did: &Did, looked: &Looked) {
-        self.by_did.insert(did.clone(), looked.clone());
+    pub(super) fn remember(&self, did: &Did, refreshed: &RefreshOutcome) {
+        self.by_did.insert(did.clone(), refreshed.clone());
     }
 
     pub(super) fn forget(&self, did: &Did) {

@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Resolver;
-use super::cause::AskError;
-use crate::directory::{LogFit, Page, Refusal, RefusalKind, Rendered};
+use super::refresh::ResolveError;
+use crate::directory::{LogFit, Page, RecipientView, Refusal, RefusalKind};
 use crate::identity::{Freshness, PlcLog};
 use crate::store::StoreError;
 use crate::syntax::{Actor, Did};
 
 /// Longest time that an answer waits for an operation log, which it can do without.
-const LOG_PATIENCE: Duration = Duration::from_secs(4);
+const PLC_LOG_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Resolver {
     /// The recipient view of an account with its proof, and with its PLC operation log where that
@@ -22,18 +22,18 @@ impl Resolver {
     pub async fn recipient_with_proof(
         &self,
         actor: &Actor,
-        asker: IpAddr,
-    ) -> Result<Arc<Rendered>, AskError> {
-        let did = self.recipient(actor, asker).await?.did.clone();
-        let log = self.plc_log(&did, asker).await?;
+        client: IpAddr,
+    ) -> Result<Arc<RecipientView>, ResolveError> {
+        let did = self.recipient(actor, client).await?.did.clone();
+        let log = self.plc_log(&did, client).await?;
         let shown = self.inner.directory.recipient_with_proof(&did, log).await?;
         shown
             .unwrap_or_else(|| Err(super::not_enrolled()))
-            .map_err(AskError::Refused)
+            .map_err(ResolveError::Refused)
     }
 
     /// The newest proof about an account, of presence or absence, as a CAR.
-    pub async fn proof(&self, did: &Did, asker: IpAddr) -> Result<Bytes, AskError> {
+    pub async fn proof(&self, did: &Did, client: IpAddr) -> Result<Bytes, ResolveError> {
         let known = {
             let did = did.clone();
             self.inner
@@ -44,7 +44,7 @@ impl Resolver {
         };
         if let Some(entry) = known {
             if !entry.status.is_active() {
-                return Err(AskError::Refused(Refusal::new(
+                return Err(ResolveError::Refused(Refusal::new(
                     RefusalKind::AccountInactive,
                     format!("the account is not active: {}", entry.status),
                 )));
@@ -53,11 +53,11 @@ impl Resolver {
                 return Ok(proof.into());
             }
         }
-        let looked = self.ask(did, asker).await?;
-        match (looked.car, looked.refusal) {
+        let refreshed = self.ask(did, client).await?;
+        match (refreshed.car, refreshed.refusal) {
             (Some(car), _) => Ok(car),
-            (None, Some(refusal)) => Err(AskError::Refused(refusal)),
-            (None, None) => Err(AskError::Refused(Refusal::new(
+            (None, Some(refusal)) => Err(ResolveError::Refused(refusal)),
+            (None, None) => Err(ResolveError::Refused(Refusal::new(
                 RefusalKind::NotEnrolledUnproven,
                 "the account's PDS gives no proof",
             ))),
@@ -66,33 +66,38 @@ impl Resolver {
 
     /// A page of the changes that are known of an account, as JSON. Looks at nothing but the
     /// account's operation log, and at that only for proofs.
-    pub async fn history(&self, did: &Did, page: Page, asker: IpAddr) -> Result<Bytes, AskError> {
-        let log = match page.with_proof && self.inner.directory.knows(did.as_str()) {
-            true => self.plc_log(did, asker).await?,
+    pub async fn history(
+        &self,
+        did: &Did,
+        page: Page,
+        client: IpAddr,
+    ) -> Result<Bytes, ResolveError> {
+        let log = match page.with_proof && self.inner.directory.is_tracked(did.as_str()) {
+            true => self.plc_log(did, client).await?,
             false => None,
         };
         let page = Page { log, ..page };
         let shown = self.inner.directory.history(did, page).await?;
-        shown.map_err(AskError::Refused)
+        shown.map_err(ResolveError::Refused)
     }
 
     /// The account's operation log. One that does not fit what is known of the account, and that
     /// was asked for before the account was last looked at, is asked for again.
-    async fn plc_log(&self, did: &Did, asker: IpAddr) -> Result<Option<Arc<PlcLog>>, StoreError> {
+    async fn plc_log(&self, did: &Did, client: IpAddr) -> Result<Option<Arc<PlcLog>>, StoreError> {
         if did.web().is_some() {
             return Ok(None);
         }
         let known = self.inner.identity.cached_plc_log(did);
         let log = match known {
             Some(known) => known.ok(),
-            None => self.ask_for_log(did, Freshness::Cached, asker).await,
+            None => self.ask_for_log(did, Freshness::Cached, client).await,
         };
         let Some(log) = log else {
             return Ok(None);
         };
         Ok(match self.inner.directory.fit(&log).await? {
             LogFit::Fits => Some(log),
-            LogFit::Outdated => self.ask_for_log(did, Freshness::Refresh, asker).await,
+            LogFit::Outdated => self.ask_for_log(did, Freshness::Refresh, client).await,
             LogFit::Differs => None,
         })
     }
@@ -103,12 +108,12 @@ impl Resolver {
         &self,
         did: &Did,
         freshness: Freshness,
-        asker: IpAddr,
+        client: IpAddr,
     ) -> Option<Arc<PlcLog>> {
-        self.charge(asker).ok()?;
+        self.charge(client).ok()?;
         let identity = self.inner.identity.interactive();
         let log = identity.plc_log(did, freshness);
-        tokio::time::timeout(LOG_PATIENCE, log).await.ok()?.ok()
+        tokio::time::timeout(PLC_LOG_TIMEOUT, log).await.ok()?.ok()
     }
 }
 

@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cause, IdentityNeed, LookError, Looked, Resolver};
-use crate::directory::{Outcome, Settle, backoff};
-use crate::store::{PendingRow, StoreError};
+use super::{IdentityNeed, Refresh, RefreshError, RefreshOutcome, Resolver};
+use crate::directory::{Outcome, PendingUpdate, backoff};
+use crate::store::{PendingRefresh, StoreError};
 use crate::syntax::{Did, MediatorDid, Origin};
 
 /// How often the worker asks the store for what is due when nobody wakes it.
-const ROUND: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Mediators looked up at the same time.
 const MEDIATORS_AT_ONCE: usize = 16;
@@ -41,7 +41,7 @@ pub struct Worker {
 /// A look that the worker has begun.
 enum Task {
     /// Owed by an event or a walk.
-    Owed(PendingRow),
+    NewPending(PendingRefresh),
     /// Due by age.
     Due(Did),
 }
@@ -49,7 +49,7 @@ enum Task {
 impl Task {
     fn did(&self) -> &Did {
         match self {
-            Self::Owed(row) => &row.did,
+            Self::NewPending(row) => &row.did,
             Self::Due(did) => did,
         }
     }
@@ -101,7 +101,7 @@ impl Worker {
             tokio::select! {
                 Some(done) = looks.join_next(), if !looks.is_empty() => forget(&mut busy, done),
                 () = inner.wake.notified() => {}
-                () = tokio::time::sleep(ROUND) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
@@ -118,7 +118,7 @@ impl Worker {
         let owed = owed
             .into_iter()
             .filter(|row| free(&row.did))
-            .map(Task::Owed);
+            .map(Task::NewPending);
         let due = due.into_iter().filter(free).map(Task::Due);
         Ok(owed.chain(due).collect())
     }
@@ -154,7 +154,7 @@ impl Worker {
             tokio::select! {
                 Some(done) = checks.join_next(), if !checks.is_empty() => forget(&mut busy, done),
                 () = self.resolver.inner.wake_mediators.notified() => {}
-                () = tokio::time::sleep(ROUND) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
@@ -178,62 +178,68 @@ impl Resolver {
     async fn check(&self, did: MediatorDid) -> MediatorDid {
         if let Err(error) = self.inner.check_mediator(&did).await {
             tracing::error!(%error, "cannot keep what a mediator says");
-            tokio::time::sleep(ROUND).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         did
     }
 
     /// Does one owed look, and writes how it ended.
     async fn work(&self, task: Task) -> Did {
-        let (cause, row) = match &task {
-            Task::Owed(row) => (cause_of(row), Some(row)),
+        let (refresh, row) = match &task {
+            Task::NewPending(row) => (refresh_of(row), Some(row)),
             Task::Due(_) => {
-                let cause = Cause {
+                let refresh = Refresh {
                     identity: IdentityNeed::RefreshOrCached,
-                    ..Cause::new("recheck")
+                    ..Refresh::new("recheck")
                 };
-                (cause, None)
+                (refresh, None)
             }
         };
         let did = task.did();
-        let settle = row.map_or(Settle::Nothing, |row| Settle::Done(row.generation));
-        let result = self.look_and_settle(did, cause, settle, None).await;
+        let update = row.map_or(PendingUpdate::Unchanged, |row| {
+            PendingUpdate::Complete(row.generation)
+        });
+        let result = self.refresh_and_update(did, refresh, update, None).await;
         let now = self.inner.clock.now();
-        let put_off = |row: &PendingRow, wait: Duration, failed: bool| Settle::PutOff {
+        let put_off = |row: &PendingRefresh, wait: Duration, failed: bool| PendingUpdate::RetryAt {
             generation: row.generation,
             not_before: now.plus(wait),
             failed,
         };
         let (label, end) = match (&result, row) {
-            (Ok(looked), Some(row)) => match self.left_over(looked, row) {
-                Some(LeftOver::Overtaken) => ("again", Some(put_off(row, ROUND, false))),
-                Some(LeftOver::Unproven) => {
+            (Ok(refreshed), Some(row)) => match self.left_over(refreshed, row) {
+                Some(PendingVerdict::Overtaken) => {
+                    ("again", Some(put_off(row, POLL_INTERVAL, false)))
+                }
+                Some(PendingVerdict::Unproven) => {
                     let wait = backoff(row.attempts + 1, spread(did));
                     ("unproven", Some(put_off(row, wait, true)))
                 }
-                Some(LeftOver::GivenUp) => ("given_up", Some(Settle::Done(row.generation))),
+                Some(PendingVerdict::GivenUp) => {
+                    ("given_up", Some(PendingUpdate::Complete(row.generation)))
+                }
                 None => ("done", None),
             },
             (Ok(_), None) => ("done", None),
             (Err(error), row) => {
-                let busy = matches!(error, LookError::Busy { .. });
+                let busy = matches!(error, RefreshError::Busy { .. });
                 let attempts = row.map_or(1, |row| row.attempts + 1);
                 let wait = match error {
-                    LookError::Busy { retry_after } => {
+                    RefreshError::Busy { retry_after } => {
                         // The longer a look waits already, the less a moment more matters.
                         let age = row.map_or(Duration::ZERO, |row| now.since(row.since));
                         spread_out(*retry_after, did) + (age / 8).min(MAX_BUSY_WAIT)
                     }
-                    LookError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
+                    RefreshError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
                         .max(
                             retry_after
                                 .unwrap_or_default()
                                 .min(Duration::from_secs(3600)),
                         ),
-                    LookError::Store(_) => Duration::from_secs(5),
+                    RefreshError::Store(_) => Duration::from_secs(5),
                 };
                 let end = row.map(|row| match attempts > MAX_ATTEMPTS {
-                    true => Settle::Done(row.generation),
+                    true => PendingUpdate::Complete(row.generation),
                     false => put_off(row, wait, !busy),
                 });
                 (if busy { "busy" } else { "failed" }, end)
@@ -241,26 +247,26 @@ impl Resolver {
         };
         metrics::counter!("atcomm_resolve_owed_total", "result" => label).increment(1);
         if let Some(end) = end {
-            if let Err(error) = self.inner.directory.settle(did, end).await {
+            if let Err(error) = self.inner.directory.update_pending(did, end).await {
                 tracing::error!(%error, "cannot put off an owed look");
-                tokio::time::sleep(ROUND).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
-        } else if let Err(LookError::Busy { retry_after }) = &result {
+        } else if let Err(RefreshError::Busy { retry_after }) = &result {
             // A re-proof that was turned away makes room for those that were not.
             let until = self.inner.clock.now().plus(spread_out(*retry_after, did));
-            if let Err(error) = self.inner.directory.postpone(did, until).await {
+            if let Err(error) = self.inner.directory.defer_check(did, until).await {
                 tracing::error!(%error, "cannot put off a re-proof");
-                tokio::time::sleep(ROUND).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
-        } else if matches!(result, Err(LookError::Store(_))) {
-            tokio::time::sleep(ROUND).await;
+        } else if matches!(result, Err(RefreshError::Store(_))) {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         did.clone()
     }
 }
 
 /// Why an owed look is not done though it ended without an error.
-enum LeftOver {
+enum PendingVerdict {
     /// Something newer was applied meanwhile; status and handle were not looked at since.
     Overtaken,
     /// Nothing could be proven, and nothing in the directory will lead to another look.
@@ -270,13 +276,17 @@ enum LeftOver {
 }
 
 impl Resolver {
-    fn left_over(&self, looked: &Looked, row: &PendingRow) -> Option<LeftOver> {
-        match looked.outcome {
-            Outcome::Ignored => Some(LeftOver::Overtaken),
-            Outcome::Unverifiable if !self.inner.directory.knows(row.did.as_str()) => {
+    fn left_over(
+        &self,
+        refreshed: &RefreshOutcome,
+        row: &PendingRefresh,
+    ) -> Option<PendingVerdict> {
+        match refreshed.outcome {
+            Outcome::Ignored => Some(PendingVerdict::Overtaken),
+            Outcome::Unverifiable if !self.inner.directory.is_tracked(row.did.as_str()) => {
                 Some(match row.attempts < MAX_UNPROVEN {
-                    true => LeftOver::Unproven,
-                    false => LeftOver::GivenUp,
+                    true => PendingVerdict::Unproven,
+                    false => PendingVerdict::GivenUp,
                 })
             }
             _ => None,
@@ -294,7 +304,7 @@ fn spread(did: &Did) -> u16 {
 }
 
 /// What an owed look is about.
-fn cause_of(row: &PendingRow) -> Cause {
+fn refresh_of(row: &PendingRefresh) -> Refresh {
     // "<source> <event>", or "listing <PDS>"; words of another version are a plain look.
     let (source, event) = row.reason.split_once(' ').unwrap_or((&row.reason, ""));
     let source = match source {
@@ -304,7 +314,7 @@ fn cause_of(row: &PendingRow) -> Cause {
         "listing" => "listing",
         _ => "recheck",
     };
-    let sift = if source == "listing" {
+    let prefilter = if source == "listing" {
         Origin::parse(event).ok()
     } else {
         None
@@ -314,10 +324,10 @@ fn cause_of(row: &PendingRow) -> Cause {
         _ if source == "listing" => IdentityNeed::RefreshOrCached,
         _ => IdentityNeed::Cached,
     };
-    Cause {
+    Refresh {
         source,
         identity,
-        hint: row.hint.clone(),
-        sift,
+        announced: row.announced.clone(),
+        prefilter,
     }
 }

@@ -19,8 +19,9 @@ use super::database::Database;
 use super::{StoreError, schema};
 
 pub use rows::{
-    AccountStatus, Change, ChangeKind, Entry, Hint, HintChange, KeptProof, MediatorRow, Owed,
-    PackageState, PendingRow, ProofMethod, SourceCursor, WalkRow,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Entry,
+    MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
+    SupersededProof,
 };
 
 /// The directory's file.

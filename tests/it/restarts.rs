@@ -115,7 +115,7 @@ fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
     });
     let left = service.kill();
     let name = format!("pds {}", network.pds_url(0));
-    let walk = left.read(move |q| q.walk(&name)).expect("a walk");
+    let walk = left.read(move |q| q.backfill(&name)).expect("a walk");
     assert_eq!((walk.seen, walk.done_at), (12, None));
     open.store(true, Ordering::SeqCst);
     let service = left.start();
@@ -125,7 +125,7 @@ fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
     }
     let left = service.stop();
     let name = format!("pds {}", network.pds_url(0));
-    let walk = left.read(move |q| q.walk(&name)).expect("a walk");
+    let walk = left.read(move |q| q.backfill(&name)).expect("a walk");
     assert!(walk.seen == 30 && walk.done_at.is_some(), "{walk:?}");
     // Never on every restart.
     let before = pages.load(Ordering::SeqCst);

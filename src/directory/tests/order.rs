@@ -91,15 +91,15 @@ async fn inv4_a_commit_by_the_key_before_is_history_once_the_present_key_has_sig
 async fn a_look_that_was_overtaken_or_proved_nothing_is_owed_still() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
-    let owed = |did: &str| Owed {
+    let owed = |did: &str| NewPending {
         did: Did::parse(did).unwrap(),
         reason: "pds account".to_owned(),
-        hint: HintChange::Keep,
+        announced: AnnouncedChange::Keep,
         listed: false,
         not_before: w.clock.now(),
     };
     let batch = Batch {
-        owed: vec![owed(ALICE), owed(BOB)],
+        pending: vec![owed(ALICE), owed(BOB)],
         ..Batch::default()
     };
     w.directory.apply_batch(batch).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_look_that_was_overtaken_or_proved_nothing_is_owed_still() {
     w.clock.advance(Duration::from_secs(1));
     let new = repo.put(&package(&peer(11), &[MEDIATOR]));
     w.stream(&repo, new.clone()).await;
-    let done = Settle::Done(1);
+    let done = PendingUpdate::Complete(1);
     assert_eq!(
         w.directory.apply(late, done).await.unwrap(),
         Outcome::Ignored

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::REFRESH;
 use crate::clock::{Clock, Timestamp};
-use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, Settle};
+use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, PendingUpdate};
 use crate::http::{Http, HttpSettings};
 use crate::identity::{HandleCheck, Identity, IdentitySettings};
 use crate::key::SigningKey;
@@ -152,7 +152,7 @@ pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<
     };
     resolver
         .directory()
-        .apply(seen, Settle::Nothing)
+        .apply(seen, PendingUpdate::Unchanged)
         .await
         .unwrap();
     (did.to_string(), car)

@@ -182,7 +182,7 @@ impl Core {
             }
             Attempt::HostBusy(wait) if now.plus(wait) < row.expires_at => {
                 let next_at = now.plus(wait.max(POLL_INTERVAL));
-                let defer = move |tx: &Tx<'_>| tx.outbox_put_off(id, next_at);
+                let defer = move |tx: &Tx<'_>| tx.outbox_defer(id, next_at);
                 self.log_failure(self.mailbox.transact(defer).await);
                 return DestinationHealth::Unknown;
             }

@@ -80,7 +80,7 @@ impl<'m> Session<'m, Known> {
                 // At the same time, and so in one commit.
                 let noted = mediator
                     .mailbox
-                    .transact(move |tx| tx.note_replay(ReplayKind::Change, replay_id, now));
+                    .transact(move |tx| tx.record_replay(ReplayKind::Write, replay_id, now));
                 let (done, noted) = tokio::join!(self.carry_out(Ok(request.clone())), noted);
                 // What was not done, or not noted, may be asked for again.
                 noted

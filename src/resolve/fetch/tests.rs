@@ -16,7 +16,7 @@ use crate::net::testing::{NameServer, serve};
 use crate::net::{Net, NetSettings};
 use crate::plc::testing::{TestLog, k256, operation, p256};
 use crate::proof::testing::{TestRepo, package, peer};
-use crate::resolve::cause::AskError;
+use crate::resolve::refresh::ResolveError;
 use crate::resolve::{ResolveSettings, Resolver, Route};
 use crate::store::DirectoryStore;
 use crate::syntax::Actor;
@@ -157,7 +157,7 @@ impl World {
     async fn refused(&self, did: &Did) -> String {
         let actor = Actor::Did(did.clone());
         match self.resolver.recipient(&actor, ASKER).await {
-            Err(AskError::Refused(refusal)) => refusal.message,
+            Err(ResolveError::Refused(refusal)) => refusal.message,
             other => panic!("{other:?}"),
         }
     }
@@ -189,11 +189,11 @@ async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
         IdentityNeed::Refresh,
         IdentityNeed::Cached,
     ] {
-        let cause = Cause {
+        let refresh = Refresh {
             identity,
-            ..Cause::new("pds")
+            ..Refresh::new("pds")
         };
-        let looked = world.resolver.look(&did, cause).await.unwrap();
+        let looked = world.resolver.look(&did, refresh).await.unwrap();
         assert_eq!(looked.outcome, Outcome::Unverifiable);
     }
     assert_eq!(world.asked().1, 1);
@@ -210,7 +210,7 @@ async fn an_account_that_moved_is_not_called_a_bad_proof_under_a_limit() {
     let refused = world.refused(&did).await;
     assert!(refused.contains(BUSY), "{refused}");
     assert_eq!(world.asked(), (1, 0));
-    assert!(!world.resolver.directory().knows(did.as_str()));
+    assert!(!world.resolver.directory().is_tracked(did.as_str()));
     world.clock.advance(Duration::from_secs(60));
     let actor = Actor::Did(did);
     let found = world.resolver.recipient(&actor, ASKER).await.unwrap();
@@ -261,7 +261,11 @@ async fn a_log_from_before_the_move_does_not_do() {
     identity.plc_log(&did, Freshness::Cached).await.unwrap();
     set_log(after);
     world.clock.advance(Duration::from_secs(1));
-    let looked = world.resolver.look(&did, Cause::new("pds")).await.unwrap();
+    let looked = world
+        .resolver
+        .look(&did, Refresh::new("pds"))
+        .await
+        .unwrap();
     assert_eq!(looked.outcome, Outcome::Package);
     assert_eq!(world.asked().1, 2);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::directory::{
-    Authority, Directory, Finding, IdentityFacts, MAX_CHANGES, Observation, Settle,
+    Authority, Directory, Finding, IdentityFacts, MAX_CHANGES, Observation, PendingUpdate,
 };
 use crate::identity::{HandleCheck, Identity, IdentitySettings};
 use crate::net::testing::serve;
@@ -84,7 +84,10 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
             at: clock.now(),
         };
         let directory = resolver.directory();
-        directory.apply(seen, Settle::Nothing).await.unwrap();
+        directory
+            .apply(seen, PendingUpdate::Unchanged)
+            .await
+            .unwrap();
         clock.advance(Duration::from_secs(1));
     };
     // How many operations an answer shows, and how often the directory was asked so far.

@@ -6,7 +6,7 @@ use super::super::StoreError;
 use super::super::columns::{collect, parsed, time, to_i64};
 use super::Queries;
 use super::rows::{
-    Change, Entry, MediatorRow, PendingRow, SourceCursor, WalkRow, read_change, read_entry,
+    BackfillRow, Change, Entry, MediatorRow, PendingRefresh, SourceCursor, read_change, read_entry,
     read_mediator, read_pending,
 };
 use crate::clock::Timestamp;
@@ -79,7 +79,11 @@ impl Queries<'_> {
 
     /// Owed looks that are due by `now`: what is news first, then what was only listed, each the
     /// longest due first.
-    pub fn due_pending(&self, now: Timestamp, limit: usize) -> Result<Vec<PendingRow>, StoreError> {
+    pub fn due_pending(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<PendingRefresh>, StoreError> {
         let mut query = self.0.prepare_cached(
             "SELECT * FROM pending WHERE listed = ?1 AND not_before <= ?2
              ORDER BY not_before LIMIT ?3",
@@ -95,7 +99,7 @@ impl Queries<'_> {
     }
 
     /// Owed looks that are due by `now` because an enumeration came by.
-    pub fn listed_count(&self, now: Timestamp) -> Result<u64, StoreError> {
+    pub fn listed_pending_count(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut query = self
             .0
             .prepare_cached("SELECT count(*) FROM pending WHERE listed = 1 AND not_before <= ?1")?;
@@ -104,7 +108,7 @@ impl Queries<'_> {
     }
 
     /// The look owed to one account.
-    pub fn pending(&self, did: &Did) -> Result<Option<PendingRow>, StoreError> {
+    pub fn pending(&self, did: &Did) -> Result<Option<PendingRefresh>, StoreError> {
         let mut query = self
             .0
             .prepare_cached("SELECT * FROM pending WHERE did = ?1")?;
@@ -237,12 +241,12 @@ impl Queries<'_> {
     }
 
     /// How far the enumeration of a source has come.
-    pub fn walk(&self, source: &str) -> Result<Option<WalkRow>, StoreError> {
+    pub fn backfill(&self, source: &str) -> Result<Option<BackfillRow>, StoreError> {
         let mut query = self
             .0
             .prepare_cached("SELECT * FROM walk WHERE source = ?1")?;
         let row = query.query_row([source], |row| {
-            Ok(WalkRow {
+            Ok(BackfillRow {
                 source: row.get("source")?,
                 position: row.get("position")?,
                 seen: row.get("seen")?,

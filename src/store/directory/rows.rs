@@ -220,7 +220,7 @@ pub struct Change {
 
 /// The last proof of a package, to be kept with the change that brought the package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptProof {
+pub struct SupersededProof {
     /// Position of that change.
     pub seq: i64,
     /// Revision of the proof.
@@ -233,7 +233,7 @@ pub struct KeptProof {
 
 /// A status that a PDS announced of an account. It counts only while that PDS is the account's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hint {
+pub struct AnnouncedStatus {
     /// The status.
     pub status: AccountStatus,
     /// Who announced it.
@@ -242,24 +242,24 @@ pub struct Hint {
 
 /// What an event means for the hint that is owed with a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HintChange {
+pub enum AnnouncedChange {
     /// Nothing.
     Keep,
     /// The account is active again.
     Clear,
     /// A newer one.
-    Set(Hint),
+    Set(AnnouncedStatus),
 }
 
 /// An account that is owed a look, as it is handed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owed {
+pub struct NewPending {
     /// The account.
     pub did: Did,
     /// What led to it, in short words for the worker and for operators.
     pub reason: String,
     /// What it means for the status that a PDS announced.
-    pub hint: HintChange,
+    pub announced: AnnouncedChange,
     /// Whether only an enumeration came by: such looks wait for those that are news, and their
     /// reason replaces no other.
     pub listed: bool,
@@ -269,13 +269,13 @@ pub struct Owed {
 
 /// An account that is owed a look, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingRow {
+pub struct PendingRefresh {
     /// The account.
     pub did: Did,
     /// What led to it last.
     pub reason: String,
     /// Status that a PDS announced of the account.
-    pub hint: Option<Hint>,
+    pub announced: Option<AnnouncedStatus>,
     /// Not before this time.
     pub not_before: Timestamp,
     /// Looks without success so far.
@@ -299,7 +299,7 @@ pub struct SourceCursor {
 
 /// How far the enumeration of a source has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WalkRow {
+pub struct BackfillRow {
     /// The source's name.
     pub source: String,
     /// Its paging cursor; `None` at the start.
@@ -383,15 +383,15 @@ pub(super) fn read_change(row: &Row<'_>) -> Result<Change, rusqlite::Error> {
     })
 }
 
-pub(super) fn read_pending(row: &Row<'_>) -> Result<PendingRow, rusqlite::Error> {
-    Ok(PendingRow {
+pub(super) fn read_pending(row: &Row<'_>) -> Result<PendingRefresh, rusqlite::Error> {
+    Ok(PendingRefresh {
         did: parsed(row, "did", Did::parse)?,
         reason: row.get("reason")?,
-        hint: match (
+        announced: match (
             row.get::<_, Option<String>>("hint")?,
             maybe(row, "hint_pds", Origin::parse)?,
         ) {
-            (Some(status), Some(pds)) => Some(Hint {
+            (Some(status), Some(pds)) => Some(AnnouncedStatus {
                 status: AccountStatus::parse(&status),
                 pds,
             }),

@@ -184,11 +184,11 @@ async fn a_failed_write_undoes_itself_and_nothing_else() {
 async fn owed_work_is_coalesced_and_settled_by_generation() {
     let f = open();
     let owe = |reason: &str, seconds, hint: Option<&str>| {
-        let owed = Owed {
+        let owed = NewPending {
             did: did(7),
             reason: String::from(reason),
-            hint: hint.map_or(HintChange::Keep, |status| {
-                HintChange::Set(Hint {
+            announced: hint.map_or(AnnouncedChange::Keep, |status| {
+                AnnouncedChange::Set(AnnouncedStatus {
                     status: AccountStatus::parse(status),
                     pds: Origin::parse("https://pds.example.com").unwrap(),
                 })
@@ -196,7 +196,7 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
             listed: reason == "listing",
             not_before: at(seconds),
         };
-        f.store.transact(move |tx| tx.owe(&owed, at(0)))
+        f.store.transact(move |tx| tx.enqueue_pending(&owed, at(0)))
     };
     owe("commit", 50, None).await.unwrap();
     owe("account", 20, Some("takendown")).await.unwrap();
@@ -210,7 +210,7 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
         (row.reason.as_str(), row.not_before, row.generation),
         ("account", at(20), 2)
     );
-    let hinted = row.hint.clone().map(|hint| hint.status);
+    let hinted = row.announced.clone().map(|announced| announced.status);
     assert_eq!(hinted, Some(AccountStatus::Takendown));
     assert!(
         f.store
@@ -228,10 +228,13 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
         1
     );
     // What came in while the look was under way is not settled by it.
-    f.store.transact(|tx| tx.settle(&did(7), 1)).await.unwrap();
+    f.store
+        .transact(|tx| tx.complete_pending(&did(7), 1))
+        .await
+        .unwrap();
     assert_eq!(f.store.query(|q| q.pending_count()).await.unwrap(), 1);
     f.store
-        .transact(|tx| tx.put_off(&did(7), 2, at(90), true))
+        .transact(|tx| tx.retry_pending(&did(7), 2, at(90), true))
         .await
         .unwrap();
     let row = f
@@ -241,7 +244,10 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
         .unwrap()
         .unwrap();
     assert_eq!((row.not_before, row.attempts), (at(90), 1));
-    f.store.transact(|tx| tx.settle(&did(7), 2)).await.unwrap();
+    f.store
+        .transact(|tx| tx.complete_pending(&did(7), 2))
+        .await
+        .unwrap();
     assert_eq!(f.store.query(|q| q.pending_count()).await.unwrap(), 0);
 }
 
@@ -304,7 +310,7 @@ async fn evidence_is_bounded_and_not_repeated() {
         f.store
             .transact(move |tx| {
                 let rev = Rev::parse("3n2wo76pa3k2w").unwrap();
-                tx.keep_evidence(&did(1), rev, None, &key, &[1], at(0))
+                tx.save_evidence(&did(1), rev, None, &key, &[1], at(0))
             })
             .await
             .unwrap();
@@ -367,14 +373,14 @@ async fn a_full_disk_is_ill_health_until_something_is_written_again() {
 async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
     let f = open();
     let owe = |n: u64, reason: &str, seconds: i64| {
-        let owed = Owed {
+        let owed = NewPending {
             did: did(n),
             reason: reason.to_owned(),
-            hint: HintChange::Keep,
+            announced: AnnouncedChange::Keep,
             listed: reason.starts_with("listing"),
             not_before: at(seconds),
         };
-        f.store.transact(move |tx| tx.owe(&owed, at(0)))
+        f.store.transact(move |tx| tx.enqueue_pending(&owed, at(0)))
     };
     owe(1, "listing https://a.example.com", 0).await.unwrap();
     owe(2, "relay commit", 5).await.unwrap();
@@ -391,7 +397,13 @@ async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
             (did(1), "listing https://a.example.com")
         ]
     );
-    assert_eq!(f.store.query(|q| q.listed_count(at(9))).await.unwrap(), 1);
+    assert_eq!(
+        f.store
+            .query(|q| q.listed_pending_count(at(9)))
+            .await
+            .unwrap(),
+        1
+    );
     // What was listed becomes news.
     owe(1, "pds sync", 9).await.unwrap();
     let row = f
@@ -401,5 +413,11 @@ async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
         .unwrap()
         .unwrap();
     assert_eq!((row.reason.as_str(), row.not_before), ("pds sync", at(0)));
-    assert_eq!(f.store.query(|q| q.listed_count(at(9))).await.unwrap(), 0);
+    assert_eq!(
+        f.store
+            .query(|q| q.listed_pending_count(at(9)))
+            .await
+            .unwrap(),
+        0
+    );
 }

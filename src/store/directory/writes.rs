@@ -8,7 +8,10 @@ use rusqlite::{named_params, params};
 use super::super::StoreError;
 use super::super::columns::{collect, parsed};
 use super::Tx;
-use super::rows::{Change, Entry, HintChange, KeptProof, MediatorRow, Owed, SourceCursor, WalkRow};
+use super::rows::{
+    AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,
+    SupersededProof,
+};
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
 use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
@@ -144,7 +147,7 @@ impl Tx<'_> {
     }
 
     /// Puts the next look at an entry off; it does not count as one without success.
-    pub fn postpone(&self, did: &Did, next_check_at: Timestamp) -> Result<(), StoreError> {
+    pub fn defer_check(&self, did: &Did, next_check_at: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("UPDATE entry SET next_check_at = ?2 WHERE did = ?1")?
             .execute(params![did.as_str(), next_check_at.millis()])?;
@@ -185,7 +188,7 @@ impl Tx<'_> {
 
     /// Keeps the proof of a package that is superseded with the change that brought it. It may be
     /// of a later revision and by another key than the proof that the change came with.
-    pub fn keep_proof(&self, kept: &KeptProof) -> Result<(), StoreError> {
+    pub fn save_proof(&self, kept: &SupersededProof) -> Result<(), StoreError> {
         if kept.car.len() > MAX_KEPT_PROOF {
             return Ok(());
         }
@@ -201,7 +204,7 @@ impl Tx<'_> {
     }
 
     /// Keeps the proof of a revision that went backwards.
-    pub fn keep_evidence(
+    pub fn save_evidence(
         &self,
         did: &Did,
         rev: Rev,
@@ -231,10 +234,13 @@ impl Tx<'_> {
 
     /// Owes an account a look. An account that is already owed one keeps its place: the earlier
     /// time stands, and what is news prevails over what was only listed.
-    pub fn owe(&self, owed: &Owed, now: Timestamp) -> Result<(), StoreError> {
-        let (status, pds) = match &owed.hint {
-            HintChange::Set(hint) => (Some(hint.status.as_str()), Some(hint.pds.as_str())),
-            HintChange::Keep | HintChange::Clear => (None, None),
+    pub fn enqueue_pending(&self, owed: &NewPending, now: Timestamp) -> Result<(), StoreError> {
+        let (status, pds) = match &owed.announced {
+            AnnouncedChange::Set(announced) => (
+                Some(announced.status.as_str()),
+                Some(announced.pds.as_str()),
+            ),
+            AnnouncedChange::Keep | AnnouncedChange::Clear => (None, None),
         };
         self.conn()
             .prepare_cached(
@@ -257,13 +263,13 @@ impl Tx<'_> {
                 ":not_before": owed.not_before.millis(),
                 ":now": now.millis(),
                 ":listed": owed.listed,
-                ":keep": owed.hint == HintChange::Keep,
+                ":keep": owed.announced == AnnouncedChange::Keep,
             })?;
         Ok(())
     }
 
     /// Ends an owed look, unless something was coalesced into it since `generation`.
-    pub fn settle(&self, did: &Did, generation: i64) -> Result<(), StoreError> {
+    pub fn complete_pending(&self, did: &Did, generation: i64) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("DELETE FROM pending WHERE did = ?1 AND generation = ?2")?
             .execute(params![did.as_str(), generation])?;
@@ -271,7 +277,7 @@ impl Tx<'_> {
     }
 
     /// Puts an owed look off to `not_before`; `failed` counts it as a look without success.
-    pub fn put_off(
+    pub fn retry_pending(
         &self,
         did: &Did,
         generation: i64,
@@ -312,7 +318,7 @@ impl Tx<'_> {
     }
 
     /// Puts the next look-up of a mediator off.
-    pub fn postpone_mediator(
+    pub fn defer_mediator_check(
         &self,
         did: &MediatorDid,
         next_check_at: Timestamp,
@@ -324,7 +330,7 @@ impl Tx<'_> {
     }
 
     /// Forgets a mediator that no package names any more. Returns whether it did.
-    pub fn forget_mediator(&self, did: &MediatorDid) -> Result<bool, StoreError> {
+    pub fn delete_mediator(&self, did: &MediatorDid) -> Result<bool, StoreError> {
         let forgotten = self
             .conn()
             .prepare_cached(
@@ -355,7 +361,7 @@ impl Tx<'_> {
     }
 
     /// Begins an enumeration anew, whatever one is under way.
-    pub fn begin_walk(&self, source: &str, now: Timestamp) -> Result<(), StoreError> {
+    pub fn begin_backfill(&self, source: &str, now: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
                 "INSERT INTO walk (source, position, seen, started_at, done_at)
@@ -368,7 +374,7 @@ impl Tx<'_> {
     }
 
     /// Writes how far an enumeration has come; nothing where it was begun anew since.
-    pub fn advance_walk(&self, walk: &WalkRow) -> Result<(), StoreError> {
+    pub fn advance_backfill(&self, walk: &BackfillRow) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
                 "UPDATE walk SET position = ?2, seen = ?3, done_at = ?5

@@ -245,7 +245,7 @@ impl Tx<'_> {
 
     /// Puts a message that was taken off to `next_at`, for reasons that are not its destination's;
     /// nothing when it is gone.
-    pub fn outbox_put_off(&self, id: i64, next_at: Timestamp) -> Result<(), StoreError> {
+    pub fn outbox_defer(&self, id: i64, next_at: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 0 WHERE id = ?1")?
             .execute(params![id, next_at.millis()])?;

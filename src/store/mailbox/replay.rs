@@ -14,8 +14,8 @@ const PRUNE_SLICE: i64 = 10_000;
 
 fn table(kind: ReplayKind) -> &'static str {
     match kind {
-        ReplayKind::Change => "replay_change",
-        ReplayKind::Question => "replay_question",
+        ReplayKind::Write => "replay_change",
+        ReplayKind::Read => "replay_question",
     }
 }
 
@@ -33,7 +33,7 @@ impl Queries<'_> {
 impl Tx<'_> {
     /// Notes a request by the first 16 bytes of its hash. Returns whether it is new; one that was
     /// seen before keeps its time.
-    pub fn note_replay(
+    pub fn record_replay(
         &self,
         kind: ReplayKind,
         hash: [u8; 16],

@@ -272,7 +272,7 @@ pub struct RelayOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayKind {
     /// It changes something.
-    Change,
+    Write,
     /// It only asks.
-    Question,
+    Read,
 }

@@ -289,17 +289,17 @@ async fn requests_seen_are_remembered_in_order_and_bounded() {
     let f = open();
     let note = |n: u8, now| {
         f.store
-            .transact(move |tx| tx.note_replay(ReplayKind::Change, [n; 16], at(now)))
+            .transact(move |tx| tx.record_replay(ReplayKind::Write, [n; 16], at(now)))
     };
     for n in 1..=6 {
         assert!(note(n, i64::from(n)).await.unwrap());
     }
     assert!(!note(2, 100).await.unwrap());
-    let newest = |limit| f.store.query(move |q| q.replays(ReplayKind::Change, limit));
+    let newest = |limit| f.store.query(move |q| q.replays(ReplayKind::Write, limit));
     assert_eq!(newest(2).await.unwrap(), [[6; 16], [5; 16]]);
     let prune = |before, keep| {
         f.store
-            .transact(move |tx| tx.prune_replays(ReplayKind::Change, at(before), keep))
+            .transact(move |tx| tx.prune_replays(ReplayKind::Write, at(before), keep))
     };
     assert_eq!(prune(0, 6).await.unwrap(), 0);
     assert_eq!(prune(0, 5).await.unwrap(), 1);

@@ -237,7 +237,7 @@ async fn inv10_what_was_taken_is_nobody_elses_until_its_lease_ends_or_a_restart(
     assert_eq!(due(&f, 1, 9, &[]).await, ["2", "3"]);
     assert_eq!(due(&f, 91, 9, &[]).await.len(), 3);
     // Put off by ourselves: no attempt is counted, and it is due when it was put off to.
-    f.write(move |tx| tx.outbox_put_off(first, at(5))).await;
+    f.write(move |tx| tx.outbox_defer(first, at(5))).await;
     assert_eq!(f.read(|q| q.relay_outcomes(9)).await[0].failed, 0);
     assert_eq!(due(&f, 5, 9, &["did:web:b"]).await, ["2", "1"]);
     take(5).await.unwrap();

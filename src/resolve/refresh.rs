@@ -6,21 +6,21 @@ use bytes::Bytes;
 
 use crate::directory::{Outcome, Refusal};
 use crate::net::Priority;
-use crate::store::{Hint, StoreError};
+use crate::store::{AnnouncedStatus, StoreError};
 use crate::syntax::Origin;
 
 /// What led to a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub struct Refresh {
     /// `pds`, `relay`, `jetstream`, `listing`, `request` or `recheck`; kept with the entry.
     pub source: &'static str,
     /// How new the identity has to be.
     pub identity: IdentityNeed,
     /// Status that a PDS announced of the account.
-    pub hint: Option<Hint>,
+    pub announced: Option<AnnouncedStatus>,
     /// The PDS whose walk came by: only accounts that seem to have a package there are worth an
     /// identity look-up.
-    pub sift: Option<Origin>,
+    pub prefilter: Option<Origin>,
 }
 
 /// How new the identity behind a look has to be.
@@ -34,14 +34,14 @@ pub enum IdentityNeed {
     Refresh,
 }
 
-impl Cause {
+impl Refresh {
     /// A cause without further meaning.
     pub fn new(source: &'static str) -> Self {
         Self {
             source,
             identity: IdentityNeed::Cached,
-            hint: None,
-            sift: None,
+            announced: None,
+            prefilter: None,
         }
     }
 
@@ -56,7 +56,7 @@ impl Cause {
 
 /// What a look came to.
 #[derive(Debug, Clone)]
-pub struct Looked {
+pub struct RefreshOutcome {
     /// What it did to the directory.
     pub outcome: Outcome,
     /// Why there is no recipient view, where the directory has no entry to say so.
@@ -65,12 +65,12 @@ pub struct Looked {
     pub car: Option<Bytes>,
     /// The walk of a PDS saw nothing that looks like a package: good enough for the walk, and no
     /// answer for an asker.
-    pub sifted: bool,
+    pub prefiltered: bool,
 }
 
 /// Why a look came to nothing; it can be repeated.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum LookError {
+pub enum RefreshError {
     /// A limit of ours is reached, or a host asked us to stay away.
     #[error("too many look-ups are under way")]
     Busy {
@@ -94,7 +94,7 @@ pub enum LookError {
 
 /// Why an asker gets no recipient view.
 #[derive(Debug, Clone)]
-pub enum AskError {
+pub enum ResolveError {
     /// The answer is that there is none.
     Refused(Refusal),
     /// Too much is asked at the moment, by this address or by all.
@@ -108,7 +108,7 @@ pub enum AskError {
     Store(StoreError),
 }
 
-impl From<StoreError> for AskError {
+impl From<StoreError> for ResolveError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::Rendered;
+use super::RecipientView;
 use crate::clock::Timestamp;
 use crate::syntax::{Did, Handle};
 
@@ -28,7 +28,7 @@ const OVERHEAD: u64 = 512;
 /// An answer and the epoch in which its rendering began.
 #[derive(Clone)]
 struct Kept {
-    answer: Arc<Rendered>,
+    answer: Arc<RecipientView>,
     epoch: Epoch,
 }
 
@@ -48,7 +48,7 @@ impl Weighter<Box<str>, Kept> for ByBytes {
 pub(super) struct Epoch(u64);
 
 /// The cache of rendered answers, bounded in bytes.
-pub(super) struct Answers {
+pub(super) struct ViewCache {
     by_name: Cache<Box<str>, Kept, ByBytes>,
     now: AtomicU64,
     /// Epoch of the last change of each group, and of the last one that concerned everybody.
@@ -57,7 +57,7 @@ pub(super) struct Answers {
     hasher: RandomState,
 }
 
-impl Answers {
+impl ViewCache {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             by_name: Cache::with_weighter(EXPECTED, max_bytes, ByBytes),
@@ -69,7 +69,7 @@ impl Answers {
     }
 
     /// The answer under this name, unless it is too old or something changed since.
-    pub(super) fn ready(&self, name: &str, now: Timestamp) -> Option<Arc<Rendered>> {
+    pub(super) fn ready(&self, name: &str, now: Timestamp) -> Option<Arc<RecipientView>> {
         let kept = self.by_name.get(name)?;
         let fresh = now.since(kept.answer.at) < READY_FOR;
         (fresh && self.is_current(&kept.answer.did, kept.epoch)).then_some(kept.answer)
@@ -81,7 +81,7 @@ impl Answers {
     }
 
     /// Keeps an answer whose rendering began in `epoch`.
-    pub(super) fn keep(&self, answer: &Arc<Rendered>, epoch: Epoch) {
+    pub(super) fn keep(&self, answer: &Arc<RecipientView>, epoch: Epoch) {
         let kept = Kept {
             answer: Arc::clone(answer),
             epoch,

@@ -8,14 +8,14 @@ use std::sync::{PoisonError, RwLock};
 ///
 /// Written inside the store's transactions, which follow each other, so that two changes of one
 /// account cannot be noted in the wrong order. A transaction that fails afterwards may leave an
-/// account here that has no entry, never the reverse (see [`Known::insert`]'s callers).
+/// account here that has no entry, never the reverse (see [`EnrolledSet::insert`]'s callers).
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct EnrolledSet {
     hashes: RwLock<HashSet<u64>>,
     hasher: RandomState,
 }
 
-impl Known {
+impl EnrolledSet {
     pub(super) fn contains(&self, did: &str) -> bool {
         let hash = self.hasher.hash_one(did);
         let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);

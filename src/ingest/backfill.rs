@@ -11,12 +11,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Source, SourceKind, WalkProgress};
+use super::{BackfillProgress, Source, SourceKind};
 use crate::clock::Clock;
 use crate::directory::{Batch, backoff};
 use crate::net::{NetError, Request, Trust};
 use crate::resolve::Resolver;
-use crate::store::{HintChange, Owed, StoreError, WalkRow};
+use crate::store::{AnnouncedChange, BackfillRow, NewPending, StoreError};
 use crate::syntax::{COLLECTION, Did};
 
 /// Accounts asked for per page.
@@ -26,20 +26,20 @@ const PAGE: u32 = 500;
 const MAX_PAGE_LEN: usize = 4 * 1024 * 1024;
 
 /// A walk waits while this many looks are owed, so that it fills no disk with work to come.
-const MAX_OWED: u64 = 20_000;
+const MAX_PENDING: u64 = 20_000;
 
 /// How often it looks whether that has changed.
-const OWED_CHECK: Duration = Duration::from_secs(1);
+const PENDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time between the stream's standing and the first page: what is written just as a subscription
 /// begins may be in neither.
-const SETTLE: Duration = Duration::from_millis(500);
+const START_DELAY: Duration = Duration::from_millis(500);
 
 /// Relays list what they know; they are asked again this often.
-const RELAY_AGAIN: Duration = Duration::from_secs(24 * 3600);
+const RELAY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// How often it is looked up whether that time has come.
-const AGAIN_CHECK: Duration = Duration::from_secs(600);
+const RELAY_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The two listings have the same shape where it matters.
 #[derive(Deserialize)]
@@ -71,19 +71,19 @@ enum PageError {
 }
 
 /// Walks one source.
-pub(super) struct Walk {
+pub(super) struct Backfill {
     source: Source,
     resolver: Resolver,
     clock: Clock,
-    progress: watch::Sender<Vec<WalkProgress>>,
+    progress: watch::Sender<Vec<BackfillProgress>>,
 }
 
-impl Walk {
+impl Backfill {
     pub(super) fn new(
         source: Source,
         resolver: Resolver,
         clock: Clock,
-        progress: watch::Sender<Vec<WalkProgress>>,
+        progress: watch::Sender<Vec<BackfillProgress>>,
     ) -> Self {
         Self {
             source,
@@ -109,8 +109,8 @@ impl Walk {
                 () = self.again() => {}
             }
             loop {
-                sleep(SETTLE).await;
-                let error = match self.walk().await {
+                sleep(START_DELAY).await;
+                let error = match self.backfill().await {
                     Ok(()) => break,
                     Err(PageError::NotServed(status)) => {
                         tracing::warn!(
@@ -138,12 +138,12 @@ impl Walk {
             return std::future::pending().await;
         }
         loop {
-            sleep(AGAIN_CHECK).await;
+            sleep(RELAY_CHECK_INTERVAL).await;
             let name = self.source.name.clone();
             let directory = self.resolver.directory();
-            let row = directory.store().query(move |q| q.walk(&name)).await;
+            let row = directory.store().query(move |q| q.backfill(&name)).await;
             let done = row.ok().flatten().and_then(|row| row.done_at);
-            if done.is_some_and(|done| self.clock.now().since(done) >= RELAY_AGAIN) {
+            if done.is_some_and(|done| self.clock.now().since(done) >= RELAY_INTERVAL) {
                 let gaps = vec![self.source.name.clone()];
                 match directory
                     .apply_batch(Batch {
@@ -161,13 +161,13 @@ impl Walk {
 
     /// Goes from the stored position to the end; does nothing where the walk is done and nothing
     /// was missed since.
-    async fn walk(&self) -> Result<(), PageError> {
+    async fn backfill(&self) -> Result<(), PageError> {
         let directory = self.resolver.directory();
         loop {
             self.wait_for_room().await?;
             // Read anew for every page: a gap begins the walk from the start.
             let name = self.source.name.clone();
-            let Some(mut row) = directory.store().query(move |q| q.walk(&name)).await? else {
+            let Some(mut row) = directory.store().query(move |q| q.backfill(&name)).await? else {
                 let gaps = vec![self.source.name.clone()];
                 directory
                     .apply_batch(Batch {
@@ -198,11 +198,11 @@ impl Walk {
                 );
             }
             self.report(&row);
-            let owed = self.owed(&page.repos);
+            let pending = self.pending(&page.repos);
             directory
                 .apply_batch(Batch {
-                    owed,
-                    walk: Some(row),
+                    pending,
+                    backfill: Some(row),
                     ..Batch::default()
                 })
                 .await?;
@@ -217,13 +217,13 @@ impl Walk {
             let now = self.clock.now();
             if directory
                 .store()
-                .query(move |q| q.listed_count(now))
+                .query(move |q| q.listed_pending_count(now))
                 .await?
-                <= MAX_OWED
+                <= MAX_PENDING
             {
                 return Ok(());
             }
-            sleep(OWED_CHECK).await;
+            sleep(PENDING_CHECK_INTERVAL).await;
         }
     }
 
@@ -255,7 +255,7 @@ impl Walk {
 
     /// The looks that a page leads to. Accounts that are not active have nothing to show, unless
     /// the directory still shows something of them.
-    fn owed(&self, repos: &[Repo]) -> Vec<Owed> {
+    fn pending(&self, repos: &[Repo]) -> Vec<NewPending> {
         let now = self.clock.now();
         // What the walk of a PDS meets can be asked there without an identity.
         let reason = match self.source.kind {
@@ -264,21 +264,23 @@ impl Walk {
         };
         repos
             .iter()
-            .filter(|repo| repo.active != Some(false) || self.resolver.directory().knows(&repo.did))
+            .filter(|repo| {
+                repo.active != Some(false) || self.resolver.directory().is_tracked(&repo.did)
+            })
             .filter_map(|repo| Did::parse(&repo.did).ok())
-            .map(|did| Owed {
+            .map(|did| NewPending {
                 did,
                 reason: reason.clone(),
-                hint: HintChange::Keep,
+                announced: AnnouncedChange::Keep,
                 listed: true,
                 not_before: now,
             })
             .collect()
     }
 
-    fn report(&self, row: &WalkRow) {
+    fn report(&self, row: &BackfillRow) {
         let seen = u64::try_from(row.seen).unwrap_or(0);
-        let progress = WalkProgress {
+        let progress = BackfillProgress {
             source: row.source.clone(),
             seen,
             done: row.done_at.is_some(),
