@@ -79,6 +79,28 @@ pub enum RefusalKind {
     Upstream,
 }
 
+/// What the directory has of an account that is asked for.
+#[derive(Debug, Clone)]
+pub enum Lookup<T = Arc<RecipientView>> {
+    /// What was asked for.
+    Found(T),
+    /// The account has an entry and no recipient view.
+    Refused(Refusal),
+    /// The account has no entry.
+    Unknown,
+}
+
+impl<T> Lookup<T> {
+    /// Returns what was found, or `None` for an account without an entry.
+    pub fn found(self) -> Result<Option<T>, Refusal> {
+        match self {
+            Self::Found(found) => Ok(Some(found)),
+            Self::Refused(refusal) => Err(refusal),
+            Self::Unknown => Ok(None),
+        }
+    }
+}
+
 /// One event's worth of work, or several: all of it is written in one transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -398,67 +420,41 @@ impl Directory {
         self.view_cache.ready(actor, self.clock.now())
     }
 
-    /// The recipient view of an account in the directory; `None` when it has no entry.
-    pub async fn recipient(
-        &self,
-        actor: &Actor,
-    ) -> Result<Option<Result<Arc<RecipientView>, Refusal>>, StoreError> {
-        // What changes after this point makes the rendering below unfit to be kept.
+    /// Returns the recipient view of an account, and caches it.
+    pub async fn recipient(&self, actor: &Actor) -> Result<Lookup, StoreError> {
+        // What changes after this point makes the view below unfit for the cache.
         let epoch = self.view_cache.epoch();
-        let rendered = self.render(actor.clone(), ViewOptions::Plain).await?;
-        if let Some(Ok(rendered)) = &rendered {
-            self.view_cache.keep(rendered, epoch);
+        let found = self.render(actor.clone(), ViewOptions::Plain).await?;
+        if let Lookup::Found(view) = &found {
+            self.view_cache.keep(view, epoch);
         }
-        Ok(rendered)
+        Ok(found)
     }
 
-    /// The same with the proof, and with the account's operation log where that leads to the key
-    /// that the proof is signed with. Never kept ready.
+    /// Returns the recipient view with the proof, and with the account's operation log where that
+    /// leads to the key that the proof is signed with. Never cached.
     pub async fn recipient_with_proof(
         &self,
         did: &Did,
         log: Option<Arc<PlcLog>>,
-    ) -> Result<Option<Result<Arc<RecipientView>, Refusal>>, StoreError> {
+    ) -> Result<Lookup, StoreError> {
         self.render(Actor::Did(did.clone()), ViewOptions::Proof(log))
             .await
     }
 
-    async fn render(
-        &self,
-        actor: Actor,
-        options: ViewOptions,
-    ) -> Result<Option<Result<Arc<RecipientView>, Refusal>>, StoreError> {
+    async fn render(&self, actor: Actor, options: ViewOptions) -> Result<Lookup, StoreError> {
         let now = self.clock.now();
-        let found = self
-            .store
-            .query(move |q| {
-                let did = match actor {
-                    Actor::Did(did) => did,
-                    Actor::Handle(handle) => match q.did_by_handle(&handle)? {
-                        Some(did) => did,
-                        None => return Ok(None),
-                    },
-                };
-                let Some(entry) = q.entry(&did)? else {
-                    return Ok(None);
-                };
-                if let Some(refusal) = view::refusal(&entry) {
-                    return Ok(Some(Err(refusal)));
-                }
-                let context = view_context(q, &entry)?;
-                Ok(Some(Ok((entry, context))))
-            })
-            .await?;
+        let found = self.store.query(move |q| find(q, &actor)).await?;
         // The store's readers are few: they do not wait for this.
         let (entry, context) = match found {
-            Some(Ok(found)) => found,
-            Some(Err(refusal)) => return Ok(Some(Err(refusal))),
-            None => return Ok(None),
+            Lookup::Found(found) => found,
+            Lookup::Refused(refusal) => return Ok(Lookup::Refused(refusal)),
+            Lookup::Unknown => return Ok(Lookup::Unknown),
         };
-        let rendered = view::render(&entry, &context, &options, now).ok_or_else(|| {
+        let view = view::render(&entry, &context, &options, now).ok_or_else(|| {
             StoreError::Corrupt(format!("the entry of {} is incomplete", entry.did))
         })?;
-        Ok(Some(Ok(Arc::new(rendered))))
+        Ok(Lookup::Found(Arc::new(view)))
     }
 
     /// Whether the store takes writes.
@@ -574,6 +570,26 @@ fn apply_one(
 /// Whether two documents of a mediator tell a sender the same, whenever they were read.
 fn same_for_senders(a: &MediatorDocument, b: &MediatorDocument) -> bool {
     a.state == b.state && a.key_agreement == b.key_agreement && a.services == b.services
+}
+
+/// Reads what the view of an account is made of.
+fn find(q: &Queries<'_>, actor: &Actor) -> Result<Lookup<(Entry, view::ViewContext)>, StoreError> {
+    let did = match actor {
+        Actor::Did(did) => Some(did.clone()),
+        Actor::Handle(handle) => q.did_by_handle(handle)?,
+    };
+    let entry = match did {
+        Some(did) => q.entry(&did)?,
+        None => None,
+    };
+    let Some(entry) = entry else {
+        return Ok(Lookup::Unknown);
+    };
+    if let Some(refusal) = view::refusal(&entry) {
+        return Ok(Lookup::Refused(refusal));
+    }
+    let context = view_context(q, &entry)?;
+    Ok(Lookup::Found((entry, context)))
 }
 
 /// What a view shows besides the entry itself.

@@ -20,28 +20,7 @@ use crate::clock::Clock;
 use crate::resolve::{Resolver, Route};
 use crate::syntax::{Origin, SyntaxError};
 
-/// What a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    /// One PDS: its firehose, and `listRepos`.
-    Pds,
-    /// A relay: the firehose of many, and `listReposByCollection`.
-    Relay,
-    /// A Jetstream v1 host: events without proofs, and nothing to enumerate.
-    Jetstream,
-}
-
-impl SourceKind {
-    /// The word in configuration, metrics and cursors.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pds => "pds",
-            Self::Relay => "relay",
-            Self::Jetstream => "jetstream",
-        }
-    }
-}
+pub use crate::store::SourceKind;
 
 /// A source as the operator names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

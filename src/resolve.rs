@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal, RefusalKind};
 use crate::identity::{Freshness, HandleError, Identity};
 use crate::net::{AddressLimiter, Net};
-use crate::store::StoreError;
+use crate::store::{StoreError, Trigger};
 use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 use negative::Negatives;
@@ -192,44 +192,46 @@ impl Resolver {
         actor: &Actor,
         client: IpAddr,
     ) -> Result<Arc<RecipientView>, ResolveError> {
-        if let Some(known) = self.inner.directory.recipient(actor).await? {
-            return known.map_err(ResolveError::Refused);
+        if let Some(view) = self.inner.directory.recipient(actor).await?.found()? {
+            return Ok(view);
         }
-        if let Actor::Handle(handle) = actor
-            && self.inner.handle_mismatch.contains_key(handle)
-        {
+        let handle = match actor {
+            Actor::Did(did) => return self.refreshed_recipient(did, client).await,
+            Actor::Handle(handle) => handle,
+        };
+        if self.inner.handle_mismatch.contains_key(handle) {
             return Err(handle_mismatch());
         }
-        let did = self.account(actor, client).await?;
-        let by_did = Actor::Did(did.clone());
-        let known = match actor {
-            Actor::Did(_) => None,
-            // The handle leads here and the directory does not know: an account that was renamed,
-            // or one that the handle names and that does not name the handle.
-            Actor::Handle(_) if self.inner.directory.is_tracked(did.as_str()) => {
-                self.refresh_for_client(&did, client).await?;
-                self.inner.directory.recipient(&by_did).await?
-            }
-            Actor::Handle(_) => None,
-        };
-        let known = match known {
-            Some(known) => known,
-            None => {
-                let refreshed = self.ask(&did, client).await?;
-                match self.inner.directory.recipient(&by_did).await? {
-                    Some(known) => known,
-                    None => Err(refreshed.refusal.unwrap_or_else(not_enrolled)),
-                }
-            }
-        };
-        let rendered = known.map_err(ResolveError::Refused)?;
-        match actor {
-            Actor::Handle(handle) if rendered.handle.as_ref() != Some(handle) => {
-                self.inner.handle_mismatch.insert(handle.clone(), ());
-                Err(handle_mismatch())
-            }
-            _ => Ok(rendered),
+        let did = self.resolve_handle(handle, client).await?;
+        let mut view = None;
+        // The handle leads here and the directory does not know it: the account was renamed, or it
+        // does not claim the handle.
+        if self.inner.directory.is_tracked(did.as_str()) {
+            self.refresh_for_client(&did, client).await?;
+            let by_did = Actor::Did(did.clone());
+            view = self.inner.directory.recipient(&by_did).await?.found()?;
         }
+        let view = match view {
+            Some(view) => view,
+            None => self.refreshed_recipient(&did, client).await?,
+        };
+        if view.handle.as_ref() != Some(handle) {
+            self.inner.handle_mismatch.insert(handle.clone(), ());
+            return Err(handle_mismatch());
+        }
+        Ok(view)
+    }
+
+    /// Returns the recipient view of an account without an entry, after a refresh.
+    async fn refreshed_recipient(
+        &self,
+        did: &Did,
+        client: IpAddr,
+    ) -> Result<Arc<RecipientView>, ResolveError> {
+        let refreshed = self.ask(did, client).await?;
+        let by_did = Actor::Did(did.clone());
+        let found = self.inner.directory.recipient(&by_did).await?.found()?;
+        found.ok_or_else(|| refreshed.refusal.unwrap_or_else(not_enrolled).into())
     }
 
     /// Looks at an account now, whatever is known of it, on behalf of an asker.
@@ -249,7 +251,7 @@ impl Resolver {
         let permit = self.permit()?;
         let refresh = Refresh {
             identity: IdentityNeed::Refresh,
-            ..Refresh::new("request")
+            ..Refresh::new(Trigger::Request)
         };
         let look = self.refresh_and_update(did, refresh, PendingUpdate::Unchanged, Some(permit));
         self.with_timeout(look).await?.map_err(ask_error)
@@ -322,7 +324,7 @@ impl Resolver {
                     match in_flight.get(did) {
                         Some(shared) => shared.clone(),
                         None => {
-                            let refresh = Refresh::new("request");
+                            let refresh = Refresh::new(Trigger::Request);
                             self.spawn_refresh(
                                 &mut in_flight,
                                 did,
@@ -419,12 +421,8 @@ impl Resolver {
             })
     }
 
-    /// The account behind an actor.
-    async fn account(&self, actor: &Actor, client: IpAddr) -> Result<Did, ResolveError> {
-        let handle = match actor {
-            Actor::Did(did) => return Ok(did.clone()),
-            Actor::Handle(handle) => handle,
-        };
+    /// Returns the account that a handle names.
+    async fn resolve_handle(&self, handle: &Handle, client: IpAddr) -> Result<Did, ResolveError> {
         let refused = |kind, message: &str| Err(ResolveError::Refused(Refusal::new(kind, message)));
         self.charge(client)?;
         let permit = self.permit()?;

@@ -16,8 +16,8 @@ mod wal;
 
 pub use directory::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind,
-    DirectoryStore, Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod,
-    SourceCursor, SupersededProof,
+    DirectoryStore, Entry, EventKind, MediatorRow, NewPending, PackageState, PendingRefresh,
+    ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
 };
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, MailboxStore, Message, NewOutbound, OutPushed, Outbound,

@@ -118,7 +118,7 @@ fn blank(seen: &Observation) -> Entry {
         peer: None,
         mediators: Vec::new(),
         regressed: false,
-        source: seen.source.to_owned(),
+        source: seen.trigger.source().to_owned(),
         method: ProofMethod::GetRecord,
         observed_at: seen.at,
         proved_at: None,
@@ -415,7 +415,7 @@ impl<'o> EntryUpdate<'o> {
         entry.identity_key.clone_from(&entry.signing_key);
         entry.proof_pds.clone_from(&entry.pds);
         entry.proved_at = Some(seen.at);
-        seen.source.clone_into(&mut entry.source);
+        seen.trigger.source().clone_into(&mut entry.source);
         entry.method = match seen.authority {
             Authority::Stream => ProofMethod::Commit,
             Authority::Pds => ProofMethod::GetRecord,

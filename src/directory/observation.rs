@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 use crate::identity::HandleCheck;
 use crate::key::SigningKey;
 use crate::proof::{VerifiedAbsence, VerifiedRecord};
-use crate::store::AccountStatus;
+use crate::store::{AccountStatus, Trigger};
 use crate::syntax::{Did, Origin};
 
 /// Who showed a proof, which decides what a lower revision means.
@@ -62,8 +62,8 @@ pub struct Observation {
     pub finding: Finding,
     /// Who showed it.
     pub authority: Authority,
-    /// What led to the look: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
-    pub source: &'static str,
+    /// What led to it.
+    pub trigger: Trigger,
     /// When the asking began: what was applied since then is newer than this observation.
     pub asked_at: Timestamp,
     /// When it ended.

@@ -5,7 +5,9 @@ use super::*;
 use crate::identity::HandleCheck;
 use crate::proof::Proven;
 use crate::proof::testing::{TestRepo, package, peer};
-use crate::store::{AccountStatus, AnnouncedChange, AnnouncedStatus, PackageState};
+use crate::store::{
+    AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, PackageState, SourceKind, Trigger,
+};
 use crate::syntax::{Handle, Origin};
 
 mod history;
@@ -48,7 +50,10 @@ impl World {
             )),
             finding,
             authority,
-            source: "pds",
+            trigger: Trigger::Event {
+                source: SourceKind::Pds,
+                event: EventKind::Commit,
+            },
             asked_at: now,
             at: now,
         }
@@ -81,15 +86,11 @@ impl World {
 
     async fn view(&self, actor: &str) -> Option<Result<serde_json::Value, RefusalKind>> {
         let actor = Actor::parse(actor).unwrap();
-        self.directory
-            .recipient(&actor)
-            .await
-            .unwrap()
-            .map(|result| {
-                result
-                    .map(|rendered| serde_json::from_slice(&rendered.body).unwrap())
-                    .map_err(|refusal| refusal.kind)
-            })
+        let found = self.directory.recipient(&actor).await.unwrap().found();
+        found
+            .map(|view| view.map(|view| serde_json::from_slice(&view.body).unwrap()))
+            .map_err(|refusal| refusal.kind)
+            .transpose()
     }
 
     async fn entry(&self, repo: &TestRepo) -> Option<Entry> {
@@ -345,8 +346,8 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
             .recipient(&Actor::parse(ALICE).unwrap())
             .await
             .unwrap()
-            .unwrap()
-            .ok())
+            .found()
+            .unwrap())
         .unwrap();
     w.clock.advance(STALE);
     assert_eq!(
@@ -381,9 +382,11 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
     let owed = |did: &str, announced: AnnouncedChange| NewPending {
         did: Did::parse(did).unwrap(),
-        reason: "pds account".to_owned(),
+        trigger: Trigger::Event {
+            source: SourceKind::Pds,
+            event: EventKind::Account,
+        },
         announced,
-        listed: false,
         not_before: w.clock.now(),
     };
     let takendown = AnnouncedStatus {

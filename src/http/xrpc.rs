@@ -210,7 +210,7 @@ async fn refresh(
         .directory()
         .recipient(&Actor::Did(did.clone()))
         .await?;
-    let served = known.and_then(Result::ok);
+    let served = known.found().ok().flatten();
     if let (None, Some(refusal)) = (&served, refreshed.refusal)
         && matches!(
             refusal.kind,

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::directory::{Batch, backoff};
 use crate::net::{NetError, Request, Trust};
 use crate::resolve::Resolver;
-use crate::store::{AnnouncedChange, BackfillRow, NewPending, StoreError};
+use crate::store::{AnnouncedChange, BackfillRow, NewPending, StoreError, Trigger};
 use crate::syntax::{COLLECTION, Did};
 
 /// Accounts asked for per page.
@@ -258,10 +258,7 @@ impl Backfill {
     fn pending(&self, repos: &[Repo]) -> Vec<NewPending> {
         let now = self.clock.now();
         // What the walk of a PDS meets can be asked there without an identity.
-        let reason = match self.source.kind {
-            SourceKind::Pds => format!("listing {}", self.source.origin),
-            _ => "listing".to_owned(),
-        };
+        let pds = (self.source.kind == SourceKind::Pds).then(|| self.source.origin.clone());
         repos
             .iter()
             .filter(|repo| {
@@ -270,9 +267,8 @@ impl Backfill {
             .filter_map(|repo| Did::parse(&repo.did).ok())
             .map(|did| NewPending {
                 did,
-                reason: reason.clone(),
+                trigger: Trigger::Listing(pds.clone()),
                 announced: AnnouncedChange::Keep,
-                listed: true,
                 not_before: now,
             })
             .collect()

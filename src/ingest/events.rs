@@ -5,7 +5,9 @@ use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
 use crate::identity::HandleCheck;
 use crate::proof::{Container, ProofError, Proven, verify};
 use crate::resolve::Resolver;
-use crate::store::{AccountStatus, AnnouncedChange, AnnouncedStatus, NewPending};
+use crate::store::{
+    AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Trigger,
+};
 use crate::syntax::{COLLECTION, Did};
 use crate::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
 
@@ -40,14 +42,14 @@ impl EventHandler<'_> {
         let Some(op) = commit.op else {
             // A server that left the operations out does not say what it left out.
             if commit.too_big && self.follows(commit.repo) {
-                self.look(commit.repo, "commit", AnnouncedChange::Keep);
+                self.refresh(commit.repo, EventKind::Commit, AnnouncedChange::Keep);
             }
             return;
         };
         let Some(did) = self.did(commit.repo) else {
             return;
         };
-        count(self.source, "commit");
+        count(self.source, EventKind::Commit);
         let now = self.clock.now();
         match self.inline_proof(&did, commit, op, now) {
             Inline::Proven(proven, identity) => {
@@ -55,17 +57,17 @@ impl EventHandler<'_> {
                 self.observe(&did, proven, identity, now);
                 // The entry is there at once; handle and mediators take a look.
                 if first {
-                    self.enqueue(did, "commit", AnnouncedChange::Keep);
+                    self.enqueue(did, EventKind::Commit, AnnouncedChange::Keep);
                 }
             }
-            Inline::Look(reason) => self.enqueue(did, reason, AnnouncedChange::Keep),
+            Inline::NeedsRefresh(event) => self.enqueue(did, event, AnnouncedChange::Keep),
         }
     }
 
     pub(super) fn sync(&mut self, did: &str) {
         if self.follows(did) {
-            count(self.source, "sync");
-            self.look(did, "sync", AnnouncedChange::Keep);
+            count(self.source, EventKind::Sync);
+            self.refresh(did, EventKind::Sync, AnnouncedChange::Keep);
         }
     }
 
@@ -73,8 +75,8 @@ impl EventHandler<'_> {
         let Some(account) = self.did(did) else { return };
         self.resolver.identity().purge(&account);
         if self.concerns(did) {
-            count(self.source, "identity");
-            self.enqueue(account, "identity", AnnouncedChange::Keep);
+            count(self.source, EventKind::Identity);
+            self.enqueue(account, EventKind::Identity, AnnouncedChange::Keep);
         }
     }
 
@@ -88,7 +90,7 @@ impl EventHandler<'_> {
         if !relevant {
             return;
         }
-        count(self.source, "account");
+        count(self.source, EventKind::Account);
         // Only a PDS speaks for its accounts; what others pass on leads to a look.
         let announced = match (self.source.kind, active) {
             (SourceKind::Pds, true) => AnnouncedChange::Clear,
@@ -98,7 +100,7 @@ impl EventHandler<'_> {
             }),
             _ => AnnouncedChange::Keep,
         };
-        self.look(did, "account", announced);
+        self.refresh(did, EventKind::Account, announced);
     }
 
     /// An event that is not as it must be: the account may have changed all the same.
@@ -107,15 +109,15 @@ impl EventHandler<'_> {
         if let FrameError::Event { did: Some(did), .. } = error
             && self.follows(did)
         {
-            self.look(did, "commit", AnnouncedChange::Keep);
+            self.refresh(did, EventKind::Commit, AnnouncedChange::Keep);
         }
     }
 
     pub(super) fn jetstream(&mut self, event: &JetstreamEvent<'_>) {
         match &event.kind {
             JetstreamKind::Commit { collection, .. } if collection == COLLECTION => {
-                count(self.source, "commit");
-                self.look(&event.did, "commit", AnnouncedChange::Keep);
+                count(self.source, EventKind::Commit);
+                self.refresh(&event.did, EventKind::Commit, AnnouncedChange::Keep);
             }
             JetstreamKind::Commit { .. } | JetstreamKind::Other => {}
             JetstreamKind::Identity => self.identity(&event.did),
@@ -134,11 +136,11 @@ impl EventHandler<'_> {
         now: Timestamp,
     ) -> Inline {
         let Some(document) = self.resolver.identity().cached(did) else {
-            return Inline::Look("commit");
+            return Inline::NeedsRefresh(EventKind::Commit);
         };
         // One document for the proof and for what is kept of it.
         let (Ok(key), Ok(pds)) = (&document.signing_key, &document.pds) else {
-            return Inline::Look("sync");
+            return Inline::NeedsRefresh(EventKind::Sync);
         };
         let identity = IdentityFacts {
             pds: Some(pds.clone()),
@@ -148,22 +150,22 @@ impl EventHandler<'_> {
         if self.source.kind == SourceKind::Pds && *pds != self.source.origin {
             // Either the account has left this PDS, or what we know of it is old.
             metrics::counter!("atcomm_ingest_drops_total", "reason" => "other_pds").increment(1);
-            return Inline::Look("sync");
+            return Inline::NeedsRefresh(EventKind::Sync);
         }
         if commit.too_big {
-            return Inline::Look("commit");
+            return Inline::NeedsRefresh(EventKind::Commit);
         }
         let dropped = |reason: &'static str, look| {
             metrics::counter!("atcomm_ingest_drops_total", "reason" => reason).increment(1);
-            Inline::Look(look)
+            Inline::NeedsRefresh(look)
         };
         let proven = match verify(commit.blocks, Container::Commit, did, key, now) {
             Ok(proven) => proven,
             // Not every commit carries the whole path.
-            Err(ProofError::Incomplete) => return Inline::Look("commit"),
+            Err(ProofError::Incomplete) => return Inline::NeedsRefresh(EventKind::Commit),
             // The key may have been rotated.
-            Err(error @ ProofError::Signature) => return dropped(error.code(), "sync"),
-            Err(error) => return dropped(error.code(), "commit"),
+            Err(error @ ProofError::Signature) => return dropped(error.code(), EventKind::Sync),
+            Err(error) => return dropped(error.code(), EventKind::Commit),
         };
         let shown = proven.commitment();
         let same_record = match (&proven, op) {
@@ -177,7 +179,7 @@ impl EventHandler<'_> {
             || shown.commit().to_bytes() != commit.commit
             || shown.rev().as_str() != commit.rev
         {
-            return dropped("frame_mismatch", "commit");
+            return dropped("frame_mismatch", EventKind::Commit);
         }
         Inline::Proven(proven, identity)
     }
@@ -191,32 +193,37 @@ impl EventHandler<'_> {
                 Proven::Absent(absence) => Finding::Absent(absence),
             },
             authority: Authority::Stream,
-            source: self.source.kind.as_str(),
+            trigger: self.trigger(EventKind::Commit),
             asked_at: now,
             at: now,
         });
     }
 
-    fn look(&mut self, did: &str, reason: &'static str, announced: AnnouncedChange) {
+    fn refresh(&mut self, did: &str, event: EventKind, announced: AnnouncedChange) {
         if let Some(did) = self.did(did) {
-            self.enqueue(did, reason, announced);
+            self.enqueue(did, event, announced);
         }
     }
 
-    fn enqueue(&mut self, did: Did, event: &'static str, announced: AnnouncedChange) {
-        if event != "commit" {
+    fn enqueue(&mut self, did: Did, event: EventKind, announced: AnnouncedChange) {
+        if event != EventKind::Commit {
             // The look has to read the identity anew, whatever comes to be owed after this.
             self.resolver.identity().purge(&did);
         }
-        let reason = format!("{} {event}", self.source.kind.as_str());
         let not_before = self.clock.now();
         self.batch.pending.push(NewPending {
             did,
-            reason,
+            trigger: self.trigger(event),
             announced,
             not_before,
-            listed: false,
         });
+    }
+
+    fn trigger(&self, event: EventKind) -> Trigger {
+        Trigger::Event {
+            source: self.source.kind,
+            event,
+        }
     }
 
     fn did(&self, did: &str) -> Option<Did> {
@@ -237,14 +244,14 @@ enum Inline {
     /// A proof, and the identity under which it holds.
     Proven(Proven, IdentityFacts),
     /// A reason to look.
-    Look(&'static str),
+    NeedsRefresh(EventKind),
 }
 
-fn count(source: &Source, event: &'static str) {
+fn count(source: &Source, event: EventKind) {
     metrics::counter!(
         "atcomm_ingest_events_total",
         "kind" => source.kind.as_str(),
-        "event" => event,
+        "event" => event.as_str(),
     )
     .increment(1);
 }

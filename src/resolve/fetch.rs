@@ -81,6 +81,33 @@ impl Found {
         }
     }
 
+    /// Returns the finding of a refresh that failed: the status that the account's own PDS
+    /// announced, or that nothing answered. `None` under our own limits, which say nothing about
+    /// the account.
+    fn without_answer(announced: Option<AccountStatus>, error: &RefreshError) -> Option<Self> {
+        let finding = match announced {
+            Some(status) => Finding::Inactive(status),
+            None if matches!(error, RefreshError::Busy { .. }) => return None,
+            None => Finding::Unreachable,
+        };
+        Some(Self {
+            finding,
+            refusal: None,
+            car: None,
+        })
+    }
+
+    fn is_inactive(&self) -> bool {
+        matches!(self.finding, Finding::Inactive(_))
+    }
+
+    fn is_bad_signature(&self) -> bool {
+        matches!(
+            &self.finding,
+            Finding::Unverifiable { reason, .. } if *reason == ProofError::Signature.code()
+        )
+    }
+
     fn proven(proven: Proven) -> Self {
         let car = Some(Bytes::copy_from_slice(proven.commitment().car()));
         match proven {
@@ -102,8 +129,8 @@ impl Found {
 }
 
 impl Inner {
-    /// One look, from the identity to the directory. On an error nothing was found out; what the
-    /// entry needs to know of that is written all the same.
+    /// Refreshes an account: identity, PDS, proof, directory. On an error nothing was found out; an
+    /// entry that has to change all the same is written.
     pub(super) async fn refresh_now(
         &self,
         did: &Did,
@@ -111,7 +138,7 @@ impl Inner {
         update: PendingUpdate,
     ) -> Result<RefreshOutcome, RefreshError> {
         let asked_at = self.clock.now();
-        if let Some(pds) = &refresh.prefilter
+        if let Some(pds) = refresh.prefilter()
             && self.seems_without_package(did, pds).await?
         {
             self.directory.update_pending(did, update).await?;
@@ -129,34 +156,15 @@ impl Inner {
         let (found, error) = match found {
             Ok(found) => (found, None),
             Err(error) => {
-                let finding = match self.announced(did, identity.as_deref(), refresh).await? {
-                    Some(status) => Finding::Inactive(status),
-                    // Our own limits say nothing about the account.
-                    None if matches!(error, RefreshError::Busy { .. }) => return Err(error),
-                    None => Finding::Unreachable,
-                };
-                let found = Found {
-                    finding,
-                    refusal: None,
-                    car: None,
-                };
-                (found, Some(error))
+                let announced = self.announced(did, identity.as_deref(), refresh).await?;
+                match Found::without_answer(announced, &error) {
+                    Some(found) => (found, Some(error)),
+                    None => return Err(error),
+                }
             }
         };
         let facts = match &identity {
-            Some(document) => {
-                // Accounts that leave no trace in the directory need no handle.
-                let kept = matches!(found.finding, Finding::Present(_))
-                    || self.directory.is_tracked(did.as_str());
-                Some(IdentityFacts {
-                    pds: document.pds.clone().ok(),
-                    key: document.signing_key.clone().ok(),
-                    handle: match kept {
-                        true => self.identity_for(refresh).verify_handle(document).await,
-                        false => HandleCheck::Inconclusive,
-                    },
-                })
-            }
+            Some(document) => Some(self.identity_facts(document, &found, refresh).await),
             None => None,
         };
         let observation = Observation {
@@ -164,27 +172,19 @@ impl Inner {
             identity: facts,
             finding: found.finding,
             authority: Authority::Pds,
-            source: refresh.source,
+            trigger: refresh.trigger.clone(),
             asked_at,
             at: self.clock.now(),
         };
-        // A look that came to nothing leaves what is owed as it is; its owner puts it off.
-        let update = if error.is_some() {
-            PendingUpdate::Unchanged
-        } else {
-            update
-        };
-        let outcome = self.directory.apply(observation, update).await?;
         if let Some(error) = error {
+            // The refresh stays pending as it is; the worker defers it.
+            let unchanged = PendingUpdate::Unchanged;
+            self.directory.apply(observation, unchanged).await?;
             return Err(error);
         }
+        let outcome = self.directory.apply(observation, update).await?;
         if matches!(outcome, Outcome::Package | Outcome::Proven) {
-            let check = self.check_mediators(did);
-            if let Ok(checked) = tokio::time::timeout(MEDIATORS_TIMEOUT, check).await {
-                checked?;
-            }
-            // Those that did not answer in time are still due, and the worker's.
-            self.wake_mediators.notify_one();
+            self.check_mediators_briefly(did).await?;
         }
         self.negatives.forget(did);
         Ok(RefreshOutcome {
@@ -193,6 +193,38 @@ impl Inner {
             car: found.car,
             prefiltered: false,
         })
+    }
+
+    /// Looks up the account's mediators that are due, for a limited time. Those that do not answer
+    /// within it stay due, and the worker looks them up.
+    async fn check_mediators_briefly(&self, did: &Did) -> Result<(), RefreshError> {
+        let check = self.check_mediators(did);
+        if let Ok(checked) = tokio::time::timeout(MEDIATORS_TIMEOUT, check).await {
+            checked?;
+        }
+        self.wake_mediators.notify_one();
+        Ok(())
+    }
+
+    /// Returns what the directory keeps of a DID document, with the handle verified where the
+    /// account has an entry or gets one.
+    async fn identity_facts(
+        &self,
+        document: &DidDocument,
+        found: &Found,
+        refresh: &Refresh,
+    ) -> IdentityFacts {
+        let has_entry = matches!(found.finding, Finding::Present(_))
+            || self.directory.is_tracked(document.did.as_str());
+        IdentityFacts {
+            pds: document.pds.clone().ok(),
+            key: document.signing_key.clone().ok(),
+            handle: if has_entry {
+                self.identity_for(refresh).verify_handle(document).await
+            } else {
+                HandleCheck::Inconclusive
+            },
+        }
     }
 
     async fn identify(
@@ -253,8 +285,18 @@ impl Inner {
         Ok(own.then(|| announced.status.clone()))
     }
 
-    /// Asks the account's PDS and proves its answer. When a signature does not hold, the identity
-    /// is looked up once more: the key may just have been rotated.
+    /// Asks the account's PDS and proves its answer. A bad signature and an inactive account may
+    /// come from a document that is out of date, so the identity is then looked up once more:
+    ///
+    /// | finding | document, looked up now | result |
+    /// |---|---|---|
+    /// | any other, or the document is new, or this was done within [`BAD_SIGNATURE_TTL`] | not asked for | the finding |
+    /// | bad signature, inactive | with another key or PDS | the finding under the new document |
+    /// | inactive, and no PDS announced it | unreachable | unreachable: the old document may name the PDS that the account left |
+    /// | bad signature | unreachable because of a limit | busy, and the next refresh looks it up again |
+    /// | bad signature, inactive | the same, or not to be had | the finding |
+    ///
+    /// [`BAD_SIGNATURE_TTL`]: super::BAD_SIGNATURE_TTL
     async fn examine(
         &self,
         did: &Did,
@@ -262,20 +304,9 @@ impl Inner {
         refresh: &Refresh,
     ) -> (Option<Arc<DidDocument>>, Result<Found, RefreshError>) {
         let found = self.fetch_and_prove(did, &document, refresh).await;
-        let doubtful = |found: &Result<Found, RefreshError>| {
-            matches!(
-                found,
-                Ok(Found { finding: Finding::Unverifiable { reason, .. }, .. })
-                    if *reason == ProofError::Signature.code()
-            ) || matches!(
-                found,
-                Ok(Found {
-                    finding: Finding::Inactive(_),
-                    ..
-                })
-            )
-        };
-        if !doubtful(&found)
+        let inactive = found.as_ref().is_ok_and(Found::is_inactive);
+        let bad_signature = found.as_ref().is_ok_and(Found::is_bad_signature);
+        if !(inactive || bad_signature)
             || refresh.identity == IdentityNeed::Refresh
             || self.recently_reverified.contains_key(did)
         {
@@ -283,41 +314,24 @@ impl Inner {
         }
         self.recently_reverified.insert(did.clone(), ());
         let identity = self.identity_for(refresh);
-        // The log is kept: one that does not end where the new document is, is asked for again.
+        // The log stays cached: one that does not end where the new document is, is asked for
+        // again.
         identity.purge_document(did);
         match identity.resolve(did, Freshness::Refresh).await {
             Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
                 let found = self.fetch_and_prove(did, &fresh, refresh).await;
                 (Some(fresh), found)
             }
-            // An old document that names the PDS which the account left would hide it, unless
-            // that PDS announced the same.
-            Err(IdentityError::Unreachable { retry_after })
-                if refresh.announced.is_none()
-                    && matches!(
-                        found,
-                        Ok(Found {
-                            finding: Finding::Inactive(_),
-                            ..
-                        })
-                    ) =>
+            Err(error @ IdentityError::Unreachable { .. })
+                if inactive && refresh.announced.is_none() =>
             {
-                let error = identity_failure(IdentityError::Unreachable { retry_after });
-                (None, error)
+                (None, identity_failure(error))
             }
-            // Under a limit nothing is found out, neither now nor about the next looks.
             Err(
                 error @ IdentityError::Unreachable {
                     retry_after: Some(_),
                 },
-            ) if matches!(
-                found,
-                Ok(Found {
-                    finding: Finding::Unverifiable { .. },
-                    ..
-                })
-            ) =>
-            {
+            ) if bad_signature => {
                 self.recently_reverified.invalidate(did);
                 (Some(document), identity_failure(error))
             }

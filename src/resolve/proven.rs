@@ -26,10 +26,8 @@ impl Resolver {
     ) -> Result<Arc<RecipientView>, ResolveError> {
         let did = self.recipient(actor, client).await?.did.clone();
         let log = self.plc_log(&did, client).await?;
-        let shown = self.inner.directory.recipient_with_proof(&did, log).await?;
-        shown
-            .unwrap_or_else(|| Err(super::not_enrolled()))
-            .map_err(ResolveError::Refused)
+        let found = self.inner.directory.recipient_with_proof(&did, log).await?;
+        found.found()?.ok_or_else(|| super::not_enrolled().into())
     }
 
     /// The newest proof about an account, of presence or absence, as a CAR.

@@ -6,21 +6,18 @@ use bytes::Bytes;
 
 use crate::directory::{Outcome, Refusal};
 use crate::net::Priority;
-use crate::store::{AnnouncedStatus, StoreError};
+use crate::store::{AnnouncedStatus, EventKind, StoreError, Trigger};
 use crate::syntax::Origin;
 
-/// What led to a look.
+/// A refresh to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refresh {
-    /// `pds`, `relay`, `jetstream`, `listing`, `request` or `recheck`; kept with the entry.
-    pub source: &'static str,
+    /// What led to it.
+    pub trigger: Trigger,
     /// How new the identity has to be.
     pub identity: IdentityNeed,
     /// Status that a PDS announced of the account.
     pub announced: Option<AnnouncedStatus>,
-    /// The PDS whose walk came by: only accounts that seem to have a package there are worth an
-    /// identity look-up.
-    pub prefilter: Option<Origin>,
 }
 
 /// How new the identity behind a look has to be.
@@ -35,21 +32,38 @@ pub enum IdentityNeed {
 }
 
 impl Refresh {
-    /// A cause without further meaning.
-    pub fn new(source: &'static str) -> Self {
+    /// Returns a refresh whose identity is as new as its trigger demands, with no status announced.
+    pub fn new(trigger: Trigger) -> Self {
+        let identity = match &trigger {
+            Trigger::Event {
+                event: EventKind::Commit,
+                ..
+            }
+            | Trigger::Request => IdentityNeed::Cached,
+            Trigger::Event { .. } => IdentityNeed::Refresh,
+            Trigger::Listing(_) | Trigger::Recheck => IdentityNeed::RefreshOrCached,
+        };
         Self {
-            source,
-            identity: IdentityNeed::Cached,
+            trigger,
+            identity,
             announced: None,
-            prefilter: None,
         }
     }
 
-    /// Whose places in the limits of what dials out the look takes.
+    /// Returns the share of the limits on outbound requests that the refresh uses.
     pub fn priority(&self) -> Priority {
-        match self.source {
-            "request" => Priority::Interactive,
-            _ => Priority::Background,
+        match self.trigger {
+            Trigger::Request => Priority::Interactive,
+            Trigger::Event { .. } | Trigger::Listing(_) | Trigger::Recheck => Priority::Background,
+        }
+    }
+
+    /// Returns the PDS whose enumeration led here: an account that seems to have no package there
+    /// is not worth an identity look-up.
+    pub(super) fn prefilter(&self) -> Option<&Origin> {
+        match &self.trigger {
+            Trigger::Listing(pds) => pds.as_ref(),
+            Trigger::Event { .. } | Trigger::Request | Trigger::Recheck => None,
         }
     }
 }
@@ -106,6 +120,12 @@ pub enum ResolveError {
     },
     /// The store failed.
     Store(StoreError),
+}
+
+impl From<Refusal> for ResolveError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 impl From<StoreError> for ResolveError {

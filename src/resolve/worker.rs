@@ -11,10 +11,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{IdentityNeed, Refresh, RefreshError, RefreshOutcome, Resolver};
+use super::{Refresh, RefreshError, RefreshOutcome, Resolver};
+use crate::clock::Timestamp;
 use crate::directory::{Outcome, PendingUpdate, backoff};
-use crate::store::{PendingRefresh, StoreError};
-use crate::syntax::{Did, MediatorDid, Origin};
+use crate::store::{PendingRefresh, StoreError, Trigger};
+use crate::syntax::{Did, MediatorDid};
 
 /// How often the worker asks the store for what is due when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -33,6 +34,12 @@ const MAX_UNPROVEN: u32 = 8;
 /// Most that a look which was turned away waits beyond what it was told.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
+/// Longest wait that a server can ask for.
+const MAX_TOLD_WAIT: Duration = Duration::from_secs(3600);
+
+/// Wait before a refresh that the store could not write is made again.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+
 /// The background worker.
 pub struct Worker {
     resolver: Resolver,
@@ -41,7 +48,7 @@ pub struct Worker {
 /// A look that the worker has begun.
 enum Task {
     /// Owed by an event or a walk.
-    NewPending(PendingRefresh),
+    Pending(PendingRefresh),
     /// Due by age.
     Due(Did),
 }
@@ -49,7 +56,7 @@ enum Task {
 impl Task {
     fn did(&self) -> &Did {
         match self {
-            Self::NewPending(row) => &row.did,
+            Self::Pending(row) => &row.did,
             Self::Due(did) => did,
         }
     }
@@ -118,7 +125,7 @@ impl Worker {
         let owed = owed
             .into_iter()
             .filter(|row| free(&row.did))
-            .map(Task::NewPending);
+            .map(Task::Pending);
         let due = due.into_iter().filter(free).map(Task::Due);
         Ok(owed.chain(due).collect())
     }
@@ -183,114 +190,158 @@ impl Resolver {
         did
     }
 
-    /// Does one owed look, and writes how it ended.
+    /// Makes one refresh, and writes how it ended.
     async fn work(&self, task: Task) -> Did {
-        let (refresh, row) = match &task {
-            Task::NewPending(row) => (refresh_of(row), Some(row)),
-            Task::Due(_) => {
-                let refresh = Refresh {
-                    identity: IdentityNeed::RefreshOrCached,
-                    ..Refresh::new("recheck")
-                };
-                (refresh, None)
+        match task {
+            Task::Pending(row) => {
+                self.refresh_pending(&row).await;
+                row.did
             }
+            Task::Due(did) => {
+                self.recheck(&did).await;
+                did
+            }
+        }
+    }
+
+    async fn refresh_pending(&self, row: &PendingRefresh) {
+        let refresh = Refresh {
+            announced: row.announced.clone(),
+            ..Refresh::new(row.trigger.clone())
         };
-        let did = task.did();
-        let update = row.map_or(PendingUpdate::Unchanged, |row| {
-            PendingUpdate::Complete(row.generation)
-        });
-        let result = self.refresh_and_update(did, refresh, update, None).await;
-        let now = self.inner.clock.now();
-        let put_off = |row: &PendingRefresh, wait: Duration, failed: bool| PendingUpdate::RetryAt {
-            generation: row.generation,
-            not_before: now.plus(wait),
-            failed,
+        let done = PendingUpdate::Complete(row.generation);
+        let result = self.refresh_and_update(&row.did, refresh, done, None).await;
+        let is_tracked = self.inner.directory.is_tracked(row.did.as_str());
+        let verdict = PendingVerdict::of(row, &result, is_tracked);
+        count(verdict.code());
+        let Some(update) = verdict.update(row, &result, self.inner.clock.now()) else {
+            return;
         };
-        let (label, end) = match (&result, row) {
-            (Ok(refreshed), Some(row)) => match self.left_over(refreshed, row) {
-                Some(PendingVerdict::Overtaken) => {
-                    ("again", Some(put_off(row, POLL_INTERVAL, false)))
-                }
-                Some(PendingVerdict::Unproven) => {
-                    let wait = backoff(row.attempts + 1, spread(did));
-                    ("unproven", Some(put_off(row, wait, true)))
-                }
-                Some(PendingVerdict::GivenUp) => {
-                    ("given_up", Some(PendingUpdate::Complete(row.generation)))
-                }
-                None => ("done", None),
-            },
-            (Ok(_), None) => ("done", None),
-            (Err(error), row) => {
-                let busy = matches!(error, RefreshError::Busy { .. });
-                let attempts = row.map_or(1, |row| row.attempts + 1);
-                let wait = match error {
-                    RefreshError::Busy { retry_after } => {
-                        // The longer a look waits already, the less a moment more matters.
-                        let age = row.map_or(Duration::ZERO, |row| now.since(row.since));
-                        spread_out(*retry_after, did) + (age / 8).min(MAX_BUSY_WAIT)
-                    }
-                    RefreshError::Unreachable { retry_after, .. } => backoff(attempts, spread(did))
-                        .max(
-                            retry_after
-                                .unwrap_or_default()
-                                .min(Duration::from_secs(3600)),
-                        ),
-                    RefreshError::Store(_) => Duration::from_secs(5),
-                };
-                let end = row.map(|row| match attempts > MAX_ATTEMPTS {
-                    true => PendingUpdate::Complete(row.generation),
-                    false => put_off(row, wait, !busy),
-                });
-                (if busy { "busy" } else { "failed" }, end)
-            }
-        };
-        metrics::counter!("atcomm_resolve_owed_total", "result" => label).increment(1);
-        if let Some(end) = end {
-            if let Err(error) = self.inner.directory.update_pending(did, end).await {
-                tracing::error!(%error, "cannot put off an owed look");
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-        } else if let Err(RefreshError::Busy { retry_after }) = &result {
-            // A re-proof that was turned away makes room for those that were not.
-            let until = self.inner.clock.now().plus(spread_out(*retry_after, did));
-            if let Err(error) = self.inner.directory.defer_check(did, until).await {
-                tracing::error!(%error, "cannot put off a re-proof");
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-        } else if matches!(result, Err(RefreshError::Store(_))) {
+        if let Err(error) = self.inner.directory.update_pending(&row.did, update).await {
+            tracing::error!(%error, "cannot defer a pending refresh");
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        did.clone()
+    }
+
+    async fn recheck(&self, did: &Did) {
+        let refresh = Refresh::new(Trigger::Recheck);
+        let unchanged = PendingUpdate::Unchanged;
+        let result = self.refresh_and_update(did, refresh, unchanged, None).await;
+        match result {
+            Ok(_) => count("done"),
+            Err(RefreshError::Busy { retry_after }) => {
+                count("busy");
+                // A recheck that was turned away makes room for those that were not.
+                let until = self.inner.clock.now().plus(spread_out(retry_after, did));
+                if let Err(error) = self.inner.directory.defer_check(did, until).await {
+                    tracing::error!(%error, "cannot defer a recheck");
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
+            }
+            Err(RefreshError::Unreachable { .. }) => count("failed"),
+            Err(RefreshError::Store(_)) => {
+                count("failed");
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+        }
     }
 }
 
-/// Why an owed look is not done though it ended without an error.
-enum PendingVerdict {
-    /// Something newer was applied meanwhile; status and handle were not looked at since.
-    Overtaken,
-    /// Nothing could be proven, and nothing in the directory will lead to another look.
-    Unproven,
-    /// As before, too often.
-    GivenUp,
+fn count(result: &'static str) {
+    metrics::counter!("atcomm_resolve_owed_total", "result" => result).increment(1);
 }
 
-impl Resolver {
-    fn left_over(
-        &self,
-        refreshed: &RefreshOutcome,
+/// How a pending refresh ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PendingVerdict {
+    /// It is complete, and no longer pending.
+    Done,
+    /// Something newer was applied meanwhile, without regard to status and handle.
+    Overtaken,
+    /// Nothing could be proven, and the account has no entry that leads to another refresh.
+    Unproven,
+    /// Nothing could be proven, too often.
+    GivenUp,
+    /// A limit was reached.
+    Busy,
+    /// It failed.
+    Failed,
+}
+
+impl PendingVerdict {
+    fn of(
         row: &PendingRefresh,
-    ) -> Option<PendingVerdict> {
-        match refreshed.outcome {
-            Outcome::Ignored => Some(PendingVerdict::Overtaken),
-            Outcome::Unverifiable if !self.inner.directory.is_tracked(row.did.as_str()) => {
-                Some(match row.attempts < MAX_UNPROVEN {
-                    true => PendingVerdict::Unproven,
-                    false => PendingVerdict::GivenUp,
+        result: &Result<RefreshOutcome, RefreshError>,
+        is_tracked: bool,
+    ) -> Self {
+        match result {
+            Ok(refreshed) => match refreshed.outcome {
+                Outcome::Ignored => Self::Overtaken,
+                Outcome::Unverifiable if is_tracked => Self::Done,
+                Outcome::Unverifiable if row.attempts < MAX_UNPROVEN => Self::Unproven,
+                Outcome::Unverifiable => Self::GivenUp,
+                _ => Self::Done,
+            },
+            Err(RefreshError::Busy { .. }) => Self::Busy,
+            Err(RefreshError::Unreachable { .. } | RefreshError::Store(_)) => Self::Failed,
+        }
+    }
+
+    /// Returns the code in metrics.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Overtaken => "again",
+            Self::Unproven => "unproven",
+            Self::GivenUp => "given_up",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Returns what is to be written of the pending refresh, if the refresh itself has not.
+    fn update(
+        self,
+        row: &PendingRefresh,
+        result: &Result<RefreshOutcome, RefreshError>,
+        now: Timestamp,
+    ) -> Option<PendingUpdate> {
+        let attempts = row.attempts + 1;
+        let wait = match result {
+            Ok(_) if self == Self::Overtaken => POLL_INTERVAL,
+            Ok(_) => backoff(attempts, spread(&row.did)),
+            Err(error) => wait_after(error, row, now),
+        };
+        match self {
+            Self::Done => None,
+            Self::GivenUp => Some(PendingUpdate::Complete(row.generation)),
+            Self::Busy | Self::Failed if attempts > MAX_ATTEMPTS => {
+                Some(PendingUpdate::Complete(row.generation))
+            }
+            Self::Overtaken | Self::Unproven | Self::Busy | Self::Failed => {
+                Some(PendingUpdate::RetryAt {
+                    generation: row.generation,
+                    not_before: now.plus(wait),
+                    failed: matches!(self, Self::Unproven | Self::Failed),
                 })
             }
-            _ => None,
         }
+    }
+}
+
+/// Returns the wait before a refresh that failed is made again.
+fn wait_after(error: &RefreshError, row: &PendingRefresh, now: Timestamp) -> Duration {
+    match error {
+        RefreshError::Busy { retry_after } => {
+            // The longer a refresh waits already, the less a moment more matters.
+            let age = now.since(row.since);
+            spread_out(*retry_after, &row.did) + (age / 8).min(MAX_BUSY_WAIT)
+        }
+        RefreshError::Unreachable { retry_after, .. } => {
+            let told = retry_after.unwrap_or_default().min(MAX_TOLD_WAIT);
+            backoff(row.attempts + 1, spread(&row.did)).max(told)
+        }
+        RefreshError::Store(_) => STORE_RETRY,
     }
 }
 
@@ -301,33 +352,4 @@ fn spread_out(retry_after: Duration, did: &Did) -> Duration {
 
 fn spread(did: &Did) -> u16 {
     crate::directory::spread_of(did)
-}
-
-/// What an owed look is about.
-fn refresh_of(row: &PendingRefresh) -> Refresh {
-    // "<source> <event>", or "listing <PDS>"; words of another version are a plain look.
-    let (source, event) = row.reason.split_once(' ').unwrap_or((&row.reason, ""));
-    let source = match source {
-        "pds" => "pds",
-        "relay" => "relay",
-        "jetstream" => "jetstream",
-        "listing" => "listing",
-        _ => "recheck",
-    };
-    let prefilter = if source == "listing" {
-        Origin::parse(event).ok()
-    } else {
-        None
-    };
-    let identity = match event {
-        "sync" | "identity" | "account" => IdentityNeed::Refresh,
-        _ if source == "listing" => IdentityNeed::RefreshOrCached,
-        _ => IdentityNeed::Cached,
-    };
-    Refresh {
-        source,
-        identity,
-        announced: row.announced.clone(),
-        prefilter,
-    }
 }

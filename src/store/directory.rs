@@ -20,8 +20,8 @@ use super::{StoreError, schema};
 
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Entry,
-    MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
-    SupersededProof,
+    EventKind, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
+    SourceKind, SupersededProof, Trigger,
 };
 
 /// The directory's file.

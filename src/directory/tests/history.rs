@@ -206,7 +206,7 @@ async fn inv1_a_log_is_shown_only_where_it_leads_to_the_proof() {
         let shown = w
             .directory
             .recipient_with_proof(&did, Some(Arc::clone(log)));
-        let view = shown.await.unwrap().unwrap().unwrap();
+        let view = shown.await.unwrap().found().unwrap().unwrap();
         let view: Value = serde_json::from_slice(&view.body).unwrap();
         assert!(view["proof"]["car"]["$bytes"].is_string());
         let in_view = view["proof"].get("plcLog").is_some();

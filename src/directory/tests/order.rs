@@ -93,9 +93,11 @@ async fn a_look_that_was_overtaken_or_proved_nothing_is_owed_still() {
     let mut repo = TestRepo::new(ALICE, 1);
     let owed = |did: &str| NewPending {
         did: Did::parse(did).unwrap(),
-        reason: "pds account".to_owned(),
+        trigger: Trigger::Event {
+            source: SourceKind::Pds,
+            event: EventKind::Account,
+        },
         announced: AnnouncedChange::Keep,
-        listed: false,
         not_before: w.clock.now(),
     };
     let batch = Batch {

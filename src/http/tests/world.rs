@@ -23,7 +23,7 @@ use crate::mediator::{KEYS_FILE, Keys, Mediator, MediatorSettings, PublicAddress
 use crate::net::{Net, NetSettings};
 use crate::proof::{Container, Proven, verify};
 use crate::resolve::{ResolveSettings, Resolver};
-use crate::store::{DirectoryStore, MailboxStore};
+use crate::store::{DirectoryStore, MailboxStore, Trigger};
 use crate::syntax::{Did, Handle, Origin};
 
 /// The handle of the account in the directory.
@@ -146,7 +146,7 @@ pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<
         }),
         finding: Finding::Present(record),
         authority: Authority::Pds,
-        source: "onDemand",
+        trigger: Trigger::Request,
         asked_at: now,
         at: now,
     };

@@ -18,7 +18,7 @@ use crate::plc::testing::{TestLog, k256, operation, p256};
 use crate::proof::testing::{TestRepo, package, peer};
 use crate::resolve::refresh::ResolveError;
 use crate::resolve::{ResolveSettings, Resolver, Route};
-use crate::store::DirectoryStore;
+use crate::store::{DirectoryStore, EventKind, SourceKind, Trigger};
 use crate::syntax::Actor;
 
 const OLD: &str = "https://old.example.com";
@@ -163,6 +163,13 @@ impl World {
     }
 }
 
+fn commit() -> Trigger {
+    Trigger::Event {
+        source: SourceKind::Pds,
+        event: EventKind::Commit,
+    }
+}
+
 const BUSY: &str = "must not be asked again";
 
 #[tokio::test]
@@ -191,7 +198,7 @@ async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
     ] {
         let refresh = Refresh {
             identity,
-            ..Refresh::new("pds")
+            ..Refresh::new(commit())
         };
         let looked = world.resolver.look(&did, refresh).await.unwrap();
         assert_eq!(looked.outcome, Outcome::Unverifiable);
@@ -263,7 +270,7 @@ async fn a_log_from_before_the_move_does_not_do() {
     world.clock.advance(Duration::from_secs(1));
     let looked = world
         .resolver
-        .look(&did, Refresh::new("pds"))
+        .look(&did, Refresh::new(commit()))
         .await
         .unwrap();
     assert_eq!(looked.outcome, Outcome::Package);

@@ -16,7 +16,7 @@ use crate::plc::testing::{TestLog, k256, operation, p256};
 use crate::proof::Proven;
 use crate::proof::testing::{TestRepo, package, peer};
 use crate::resolve::ResolveSettings;
-use crate::store::DirectoryStore;
+use crate::store::{DirectoryStore, Trigger};
 use crate::syntax::Origin;
 
 const PDS: &str = "https://pds.example.com";
@@ -79,7 +79,7 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
             }),
             finding: Finding::Present(record),
             authority: Authority::Pds,
-            source: "recheck",
+            trigger: Trigger::Recheck,
             asked_at: clock.now(),
             at: clock.now(),
         };

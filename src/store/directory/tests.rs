@@ -183,23 +183,22 @@ async fn a_failed_write_undoes_itself_and_nothing_else() {
 #[tokio::test]
 async fn owed_work_is_coalesced_and_settled_by_generation() {
     let f = open();
-    let owe = |reason: &str, seconds, hint: Option<&str>| {
+    let owe = |trigger: &str, seconds, hint: Option<&str>| {
         let owed = NewPending {
             did: did(7),
-            reason: String::from(reason),
+            trigger: Trigger::parse(trigger).unwrap(),
             announced: hint.map_or(AnnouncedChange::Keep, |status| {
                 AnnouncedChange::Set(AnnouncedStatus {
                     status: AccountStatus::parse(status),
                     pds: Origin::parse("https://pds.example.com").unwrap(),
                 })
             }),
-            listed: reason == "listing",
             not_before: at(seconds),
         };
         f.store.transact(move |tx| tx.enqueue_pending(&owed, at(0)))
     };
-    owe("commit", 50, None).await.unwrap();
-    owe("account", 20, Some("takendown")).await.unwrap();
+    owe("relay commit", 50, None).await.unwrap();
+    owe("pds account", 20, Some("takendown")).await.unwrap();
     let row = f
         .store
         .query(|q| q.pending(&did(7)))
@@ -207,8 +206,12 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
         .unwrap()
         .unwrap();
     assert_eq!(
-        (row.reason.as_str(), row.not_before, row.generation),
-        ("account", at(20), 2)
+        (
+            row.trigger.to_string().as_str(),
+            row.not_before,
+            row.generation
+        ),
+        ("pds account", at(20), 2)
     );
     let hinted = row.announced.clone().map(|announced| announced.status);
     assert_eq!(hinted, Some(AccountStatus::Takendown));
@@ -372,12 +375,11 @@ async fn a_full_disk_is_ill_health_until_something_is_written_again() {
 #[tokio::test]
 async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
     let f = open();
-    let owe = |n: u64, reason: &str, seconds: i64| {
+    let owe = |n: u64, trigger: &str, seconds: i64| {
         let owed = NewPending {
             did: did(n),
-            reason: reason.to_owned(),
+            trigger: Trigger::parse(trigger).unwrap(),
             announced: AnnouncedChange::Keep,
-            listed: reason.starts_with("listing"),
             not_before: at(seconds),
         };
         f.store.transact(move |tx| tx.enqueue_pending(&owed, at(0)))
@@ -388,13 +390,13 @@ async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
     let due = f.store.query(|q| q.due_pending(at(9), 9)).await.unwrap();
     let order: Vec<_> = due
         .iter()
-        .map(|row| (row.did.clone(), row.reason.as_str()))
+        .map(|row| (row.did.clone(), row.trigger.to_string()))
         .collect();
     assert_eq!(
         order,
         [
-            (did(2), "relay commit"),
-            (did(1), "listing https://a.example.com")
+            (did(2), "relay commit".to_owned()),
+            (did(1), "listing https://a.example.com".to_owned())
         ]
     );
     assert_eq!(
@@ -412,7 +414,8 @@ async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((row.reason.as_str(), row.not_before), ("pds sync", at(0)));
+    assert_eq!(row.trigger.to_string(), "pds sync");
+    assert_eq!(row.not_before, at(0));
     assert_eq!(
         f.store
             .query(|q| q.listed_pending_count(at(9)))

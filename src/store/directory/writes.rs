@@ -10,7 +10,7 @@ use super::super::columns::{collect, parsed};
 use super::Tx;
 use super::rows::{
     AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,
-    SupersededProof,
+    SupersededProof, Trigger,
 };
 use crate::clock::Timestamp;
 use crate::key::SigningKey;
@@ -234,8 +234,8 @@ impl Tx<'_> {
 
     /// Owes an account a look. An account that is already owed one keeps its place: the earlier
     /// time stands, and what is news prevails over what was only listed.
-    pub fn enqueue_pending(&self, owed: &NewPending, now: Timestamp) -> Result<(), StoreError> {
-        let (status, pds) = match &owed.announced {
+    pub fn enqueue_pending(&self, new: &NewPending, now: Timestamp) -> Result<(), StoreError> {
+        let (status, pds) = match &new.announced {
             AnnouncedChange::Set(announced) => (
                 Some(announced.status.as_str()),
                 Some(announced.pds.as_str()),
@@ -256,14 +256,14 @@ impl Tx<'_> {
                    listed = min(listed, :listed)",
             )?
             .execute(named_params! {
-                ":did": owed.did.as_str(),
-                ":reason": owed.reason,
+                ":did": new.did.as_str(),
+                ":reason": new.trigger.to_string(),
                 ":hint": status,
                 ":hint_pds": pds,
-                ":not_before": owed.not_before.millis(),
+                ":not_before": new.not_before.millis(),
                 ":now": now.millis(),
-                ":listed": owed.listed,
-                ":keep": owed.announced == AnnouncedChange::Keep,
+                ":listed": matches!(new.trigger, Trigger::Listing(_)),
+                ":keep": new.announced == AnnouncedChange::Keep,
             })?;
         Ok(())
     }
