@@ -8,7 +8,7 @@ ARGS ?=
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fmt clippy doc bench build network tools clean distclean
+.PHONY: help demo test unit check lint fmt clippy doc deny bench build network tools clean distclean
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,12 +19,16 @@ demo: tools network ## Two people on two local PDSes write to each other (ONCE=1
 test: tools network ## Run every test, on a real local network (ARGS=... goes to cargo test)
 	$(CARGO) test --locked --no-fail-fast $(ARGS)
 
+unit: ## Run every test that needs Rust alone: no network, no Node, no Python
+	$(CARGO) test --locked --no-fail-fast --lib --test structure $(ARGS)
+	$(CARGO) test --locked --no-fail-fast --doc
+
 check: tools lint test ## Do what CI does: lint, then test
 
 lint: tools fmt clippy doc ## Formatting, clippy and documentation, all of them without a warning
 
 fmt:
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 
 clippy:
 	$(CARGO) clippy --locked --all-targets -- -D warnings

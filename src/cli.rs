@@ -31,7 +31,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use self::terminal::line;
-use crate::client::WalletError;
+use atcomm_client::WalletError;
 
 /// The end of every `--help`, with examples before it where there are any.
 macro_rules! ending {

@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
-use crate::client::ClientSettings;
 use crate::http::HttpSettings;
-use crate::identity::IdentitySettings;
 use crate::ingest::{SourceKind, SourceSettings};
 use crate::mediator::MediatorSettings;
-use crate::net::NetSettings;
 use crate::resolve::ResolveSettings;
+use atcomm_client::ClientSettings;
+use atcomm_net::identity::IdentitySettings;
+use atcomm_net::net::NetSettings;
 
 use source::Layer;
 

@@ -17,14 +17,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp};
-use crate::identity::{MediatorDocument, MediatorState, PlcLog};
 use crate::store::directory::{Queries, Tx};
 use crate::store::{
     BackfillRow, ChangeKind, DirectoryStore, Entry, MediatorRow, NewPending, PendingRefresh,
     SourceCursor, StoreError,
 };
-use crate::syntax::{Actor, Did, MediatorDid};
+use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::{Actor, Did, MediatorDid};
 
 pub use apply::{BACKOFF, DROP, REPROVE, STALE, backoff, spread_of};
 use enrolled::EnrolledSet;

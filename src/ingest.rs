@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::clock::Clock;
 use crate::resolve::{Resolver, Route};
-use crate::syntax::{Origin, SyntaxError};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{Origin, SyntaxError};
 
 pub use crate::store::SourceKind;
 

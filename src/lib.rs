@@ -8,35 +8,37 @@
 //! messages for the did:peer in the record, keeps them until they are picked up, and carries
 //! others on; it cannot read any of them.
 //!
-//! # Modules by rank
+//! # Crates, and modules by rank
 //!
-//! A module imports only modules of lower rank (`tests/it/layers.rs` holds us to it). Ranks 0 to 3
-//! do no I/O and know no runtime.
+//! This package is the service and the command line. What it stands on are three libraries, each of
+//! which depends only on those before it:
+//!
+//! - `atcomm_proto`: what is read and written, as values, and its verification; no I/O, no runtime;
+//! - `atcomm_net`: guarded network access, DID documents, handles, private files;
+//! - `atcomm_client`: what a person's program does; nothing of the service is in its tree.
+//!
+//! A module imports only modules of lower rank; `tests/structure` checks that here and in the
+//! libraries.
 //!
 //! | rank | module | holds |
 //! |---|---|---|
-//! | 0 | [`syntax`], [`clock`] | checked identifiers; injected time |
-//! | 1 | [`key`] | signing keys in every shape, the signature check |
-//! | 2 | [`did_peer`], [`plc`], [`proof`], [`wire`] | did:peer:2 and 4; a did:plc's log to its keys; CAR bytes and a key to a verified record or absence; frames and events as values |
-//! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages in both directions |
-//! | 4 | [`store`], [`net`] | the only user of SQLite; the only place that dials out |
-//! | 5 | [`identity`] | DID documents, handles and mediators, cached |
-//! | 6 | [`directory`] | verified findings applied, questions answered |
-//! | 7 | [`resolve`] | one account: fetch, prove, apply; owed work |
-//! | 8 | [`ingest`], [`mediator`], [`client`] | streams, walks and their cursors; mail: admission, sessions, queues, relay; wallet, recipients and writers verified |
-//! | 9 | [`http`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page |
-//! | 10 | [`config`] | every module's settings, from file, environment and flags |
-//! | 11 | [`server`] | wiring, start and end |
-//! | 12 | [`cli`] | commands |
+//! | 0 | [`store`] | the only user of SQLite |
+//! | 1 | [`directory`] | verified findings applied, questions answered |
+//! | 2 | [`resolve`] | one account refreshed: fetch, prove, apply; pending refreshes |
+//! | 3 | [`ingest`], [`mediator`] | streams, backfill and their cursors; mail: admission, sessions, queues, relay |
+//! | 4 | [`http`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page |
+//! | 5 | [`config`] | every module's settings, from file, environment and flags |
+//! | 6 | [`server`] | wiring, start and end |
+//! | 7 | [`cli`] | arguments, printing, exit codes |
 //!
 //! # The flows
 //!
 //! Of records:
 //!
 //! ```text
-//! stream event -> inline proof, or an owed look ---+
-//! walk, age, asker -> look -> identity -> PDS -> proof -> keypackage -> directory -> change log
-//! resolveRecipient -> ready answer, or entry, or a look within budgets
+//! stream event -> inline proof, or pending refresh
+//! backfill, expiry, request -> refresh -> identity -> PDS -> proof -> key package -> directory -> change log
+//! resolveRecipient -> cached answer, or entry, or a refresh within budgets
 //! ```
 //!
 //! Of mail:
@@ -77,36 +79,19 @@
 //! 10. After `kill -9` at any point a restart goes on with nothing acknowledged lost.
 
 // 0
-pub mod clock;
-pub mod syntax;
-// 1
-pub mod key;
-// 2
-pub mod did_peer;
-pub mod plc;
-pub mod proof;
-pub mod wire;
-// 3
-pub mod didcomm;
-pub mod keypackage;
-// 4
-pub mod net;
 pub mod store;
-// 5
-pub mod identity;
-// 6
+// 1
 pub mod directory;
-// 7
+// 2
 pub mod resolve;
-// 8
-pub mod client;
+// 3
 pub mod ingest;
 pub mod mediator;
-// 9
+// 4
 pub mod http;
-// 10
+// 5
 pub mod config;
-// 11
+// 6
 pub mod server;
-// 12
+// 7
 pub mod cli;

@@ -5,7 +5,7 @@
 //! is known of the sender and returns what is to be said, the store commits, and only then is
 //! anything acknowledged (invariant 3). Nothing here owns a socket: answers are returned, live
 //! mail is fetched by whoever holds the connection ([`SocketSession`]), and what is carried on
-//! goes out through [`crate::net`].
+//! goes out through [`atcomm_net::net`].
 //!
 //! Sources: DIDComm Messaging 2.1; the pages of its protocols at didcomm.org; the binding at
 //! didcomm.at, "Mediators".
@@ -35,13 +35,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::clock::{Clock, Timestamp};
-use crate::didcomm::message::fresh_id;
-use crate::didcomm::protocol::out_of_band;
-use crate::net::AddressLimiter;
 use crate::resolve::Resolver;
 use crate::store::{Abort, MailboxStore, ReplayKind, StoreError};
-use crate::syntax::{MediatorDid, Origin, SyntaxError, WebDid};
+use atcomm_net::net::AddressLimiter;
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::didcomm::message::fresh_id;
+use atcomm_proto::didcomm::protocol::out_of_band;
+use atcomm_proto::syntax::{MediatorDid, Origin, SyntaxError, WebDid};
 
 pub use address::{ENDPOINT, PublicAddress};
 pub use admission::{INACTIVE_MAIL_PERIOD, READ_PERIOD, REPLACED_MAIL_PERIOD};

@@ -22,12 +22,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
-use crate::clock::Clock;
 use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal, RefusalKind};
-use crate::identity::{Freshness, HandleError, Identity};
-use crate::net::{AddressLimiter, Net};
 use crate::store::{StoreError, Trigger};
-use crate::syntax::{Actor, Did, Handle, MediatorDid, Origin};
+use atcomm_net::identity::{Freshness, HandleError, Identity};
+use atcomm_net::net::{AddressLimiter, Net};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 use negative::Negatives;
 

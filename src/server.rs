@@ -17,19 +17,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::http::{self, Http, HttpError, MetricsServer};
-use crate::identity::Identity;
 use crate::ingest::{self, BackfillProgress, Ingest, IngestError, SourceKind, SourceSettings};
 use crate::mediator::{
     KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, MediatorSettings, PublicAddress, Relay,
 };
-use crate::net::{Net, NetError};
 use crate::resolve::{Resolver, Worker};
 use crate::store::{DirectoryStore, MailboxStore, StoreError};
-use crate::syntax::Origin;
+use atcomm_net::identity::Identity;
+use atcomm_net::net::{Net, NetError};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::Origin;
 
 pub use admin::{
     AdminError, DestinationStatus, MailboxStatus, RelayStatus, Rotated, ask_mailbox_status,

@@ -18,12 +18,12 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atcomm::client::dm::Dm;
-use atcomm::client::wrap::{parcel, seal};
-use atcomm::client::{Attribution, Handed, Live, Mail, MediatorClient, Received, Sent};
-use atcomm::didcomm::message::fresh_id;
-use atcomm::proof::{Container, verify};
-use atcomm::syntax::Actor;
+use atcomm_client::dm::Dm;
+use atcomm_client::wrap::{parcel, seal};
+use atcomm_client::{Attribution, Handed, Live, Mail, MediatorClient, Received, Sent};
+use atcomm_proto::didcomm::message::fresh_id;
+use atcomm_proto::proof::{Container, verify};
+use atcomm_proto::syntax::Actor;
 
 use world::{Person, World};
 
@@ -126,7 +126,7 @@ async fn send_one(
     live: &mut Live,
     steps: &mut Steps,
     client: &MediatorClient,
-    receiver: &atcomm::client::Receiver,
+    receiver: &atcomm_client::Receiver,
     round: usize,
 ) {
     let began = Instant::now();

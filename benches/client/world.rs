@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use atcomm::client::AccountClient;
-use atcomm::client::enrolment::enroll::{Enroller, Plan, mediator_did};
-use atcomm::client::{
+use atcomm::config::{Config, Overrides};
+use atcomm::server::Server;
+use atcomm_client::AccountClient;
+use atcomm_client::enrolment::enroll::{Enroller, Plan, mediator_did};
+use atcomm_client::{
     Courier, DirectoryClient, Drawer, Enrolment, MediatorClient, Receiver, Recipients, Wallet,
     document,
 };
-use atcomm::clock::{Clock, Timestamp};
-use atcomm::config::{Config, Overrides};
-use atcomm::identity::{Freshness, Identity, MediatorDocument};
-use atcomm::net::{Net, Request, Trust};
-use atcomm::server::Server;
-use atcomm::syntax::{Actor, Did, Handle, Origin};
+use atcomm_net::identity::{Freshness, Identity, MediatorDocument};
+use atcomm_net::net::{Net, Request, Trust};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::{Actor, Did, Handle, Origin};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;

@@ -21,11 +21,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use atcomm::clock::{Clock, Timestamp};
-use atcomm::key::SigningKey;
-use atcomm::proof::{Container, verify};
-use atcomm::syntax::Did;
-use atcomm::wire::Frame;
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{Container, verify};
+use atcomm_proto::syntax::Did;
+use atcomm_proto::wire::Frame;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use atcomm::clock::{Clock, Timestamp};
 use atcomm::directory::Directory;
 use atcomm::http::{Http, HttpSettings};
-use atcomm::identity::{Identity, IdentitySettings};
-use atcomm::key::SigningKey;
-use atcomm::net::{Net, NetSettings};
-use atcomm::proof::{Container, Proven, verify};
 use atcomm::resolve::{ResolveSettings, Resolver};
 use atcomm::store::{AccountStatus, DirectoryStore, Entry, PackageState, ProofMethod};
-use atcomm::syntax::{Did, Handle, MediatorDid, Origin};
+use atcomm_net::identity::{Identity, IdentitySettings};
+use atcomm_net::net::{Net, NetSettings};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{Container, Proven, verify};
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 use tokio_util::sync::CancellationToken;
 
 /// Entries per transaction while the store is filled.

@@ -18,9 +18,9 @@ mod world;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use atcomm::clock::Timestamp;
-use atcomm::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
 use atcomm::store::{MailboxStore, Push, Pushed, Quota};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
 use sha2::{Digest as _, Sha256};
 
 use client::{Post, drive};

@@ -2,18 +2,18 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use atcomm::clock::Clock;
 use atcomm::config::Config;
-use atcomm::did_peer::{KeyType, PeerDid, Purpose};
-use atcomm::didcomm::envelope::{
-    ContentEncryption, Curve, PublicKey, SecretKey, SelfCertified, anoncrypt, authcrypt, unpack,
-};
-use atcomm::didcomm::message::{Message, ReturnRoute};
-use atcomm::didcomm::party::Party;
-use atcomm::didcomm::protocol::routing::Forward;
-use atcomm::didcomm::protocol::{coordination, pickup};
 use atcomm::mediator::AdmissionMode;
 use atcomm::server::Server;
+use atcomm_proto::clock::Clock;
+use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
+use atcomm_proto::didcomm::envelope::{
+    ContentEncryption, Curve, PublicKey, SecretKey, SelfCertified, anoncrypt, authcrypt, unpack,
+};
+use atcomm_proto::didcomm::message::{Message, ReturnRoute};
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::routing::Forward;
+use atcomm_proto::didcomm::protocol::{coordination, pickup};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::RawValue;
 use tempfile::TempDir;

@@ -10,9 +10,9 @@ use super::desk::{Common, Desk};
 use super::output::{show, unwritten};
 use super::secret::Source;
 use super::{Complaint, Exit};
-use crate::client::Wallet;
-use crate::client::backup::{self, BackupError};
-use crate::syntax::Did;
+use atcomm_client::Wallet;
+use atcomm_client::backup::{self, BackupError};
+use atcomm_proto::syntax::Did;
 
 /// `atcomm backup`.
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,7 @@ use super::desk::Desk;
 use super::secret::Source;
 use super::terminal::line;
 use super::{Complaint, Exit};
-use crate::client::{AccountError, EnrolError, Enroller, Located, Step, WhoisError};
+use atcomm_client::{AccountError, EnrolError, Enroller, Located, Step, WhoisError};
 
 /// How the account's owner shows who he is to its PDS.
 #[derive(Debug, Args)]

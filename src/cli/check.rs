@@ -11,12 +11,12 @@ use super::mailing::{Mailing, name};
 use super::output::{show, unwritten};
 use super::terminal::{line, short_did};
 use super::{Complaint, Exit};
-use crate::client::{
+use atcomm_client::{
     AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, ProbeError,
     RecipientError, proven_document, round_trip,
 };
-use crate::identity::{DidDocument, Freshness, HandleCheck};
-use crate::syntax::{Actor, MediatorDid, Origin};
+use atcomm_net::identity::{DidDocument, Freshness, HandleCheck};
+use atcomm_proto::syntax::{Actor, MediatorDid, Origin};
 
 /// Check that messages reach you: account, record, directory, mediators
 ///

@@ -9,9 +9,9 @@ use super::desk::{Common, Desk, actor};
 use super::output::show;
 use super::resolve::{held, recipients, remember};
 use super::{Complaint, EXIT_CODES, Exit};
-use crate::client::{Hold, KeyChange, Pin, Wallet, fingerprint};
-use crate::clock::Timestamp;
-use crate::syntax::{Actor, Did};
+use atcomm_client::{Hold, KeyChange, Pin, Wallet, fingerprint};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Actor, Did};
 
 /// Flags of `contacts`.
 #[derive(Debug, ClapArgs)]

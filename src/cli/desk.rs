@@ -6,12 +6,12 @@ use clap::Args;
 
 use super::terminal::line;
 use super::{Complaint, Exit};
-use crate::client::{DirectoryClient, Recipients};
-use crate::clock::Clock;
 use crate::config::{Config, Overrides};
-use crate::identity::Identity;
-use crate::net::Net;
-use crate::syntax::{Actor, Origin};
+use atcomm_client::{DirectoryClient, Recipients};
+use atcomm_net::identity::Identity;
+use atcomm_net::net::Net;
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{Actor, Origin};
 
 /// Flags of every command of the client.
 #[derive(Debug, Args)]

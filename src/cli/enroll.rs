@@ -8,9 +8,9 @@ use super::change::{SignIn, interruptible, name, tell};
 use super::desk::{Common, Desk, Own, actor};
 use super::output::show;
 use super::{Complaint, Exit};
-use crate::client::enrolment::enroll::mediator_did;
-use crate::client::{Drawer, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
-use crate::syntax::{Actor, MediatorDid};
+use atcomm_client::enrolment::enroll::mediator_did;
+use atcomm_client::{Drawer, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
+use atcomm_proto::syntax::{Actor, MediatorDid};
 
 /// `atcomm enroll`.
 #[derive(Debug, clap::Args)]
@@ -188,7 +188,7 @@ impl Known {
         let wallet = Wallet::open(&desk.home)?;
         let drawer: Drawer = wallet.find(args.own.account.as_deref())?;
         let enrolment = drawer.enrolment()?.ok_or_else(|| {
-            Complaint::from(crate::client::EnrolError::NotEnrolled(
+            Complaint::from(atcomm_client::EnrolError::NotEnrolled(
                 drawer.account().clone(),
             ))
         })?;

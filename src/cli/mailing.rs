@@ -3,10 +3,10 @@
 use super::desk::{Desk, Own};
 use super::terminal::line;
 use super::{Complaint, Exit};
-use crate::client::{
+use atcomm_client::{
     Courier, Drawer, Enrolment, Failure, MailError, MessagingKey, Recipients, Wallet,
 };
-use crate::syntax::{Did, Handle};
+use atcomm_proto::syntax::{Did, Handle};
 
 /// An account of the wallet at work.
 pub(super) struct Mailing {

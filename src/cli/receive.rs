@@ -13,15 +13,15 @@ use super::desk::Own;
 use super::mailing::{Mailing, exit_of};
 use super::output::unwritten;
 use super::terminal::{self, line, short_did};
-use crate::client::dm::Dm;
-use crate::client::{
+use atcomm_client::dm::Dm;
+use atcomm_client::{
     Attribution, GRACE, Kept, Mail, MailError, MediatorClient, MessagingKey, Next, Received,
     Receiver, Sent, Stored, Taken,
 };
-use crate::clock::Clock;
-use crate::didcomm::message::Message;
-use crate::identity::Freshness;
-use crate::syntax::MediatorDid;
+use atcomm_net::identity::Freshness;
+use atcomm_proto::clock::Clock;
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::syntax::MediatorDid;
 
 use shown::Shown;
 

@@ -13,7 +13,7 @@ use super::desk::{Common, Desk, actor};
 use super::output::show;
 use super::terminal::line;
 use super::{Complaint, Exit};
-use crate::client::{
+use atcomm_client::{
     Hold, Pin, RecipientError, Recipients, Resolved, Unconfirmed, Wallet, WalletError, fingerprint,
 };
 
@@ -153,7 +153,7 @@ pub(super) fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
 
 impl From<RecipientError> for Complaint {
     fn from(error: RecipientError) -> Self {
-        use crate::identity::HandleError;
+        use atcomm_net::identity::HandleError;
 
         let (exit, hint) = match &error {
             RecipientError::Handle {
@@ -183,7 +183,7 @@ impl From<RecipientError> for Complaint {
             RecipientError::Unproven { by, .. } => (
                 Exit::Untrusted,
                 match by {
-                    crate::client::Shower::Directory => {
+                    atcomm_client::Shower::Directory => {
                         "atcomm resolve --directly shows what the account's own servers say, and --directory \
                          asks another directory; tell the operator of this one"
                     }

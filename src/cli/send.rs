@@ -13,15 +13,15 @@ use super::output::show;
 use super::resolve::{held, remember};
 use super::terminal::line;
 use super::{Complaint, Exit};
-use crate::client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
-use crate::client::dm::{facets, spans};
-use crate::client::embed::{self, ReferenceError};
-use crate::client::wrap::seal;
-use crate::client::{
+use atcomm_client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
+use atcomm_client::dm::{facets, spans};
+use atcomm_client::embed::{self, ReferenceError};
+use atcomm_client::wrap::seal;
+use atcomm_client::{
     Failure, Handed, Hold, KeyChange, MessagingKey, Resolved, Sent, Warning, mediators_of,
 };
-use crate::didcomm::message::fresh_id;
-use crate::syntax::{Actor, Did, Handle, MediatorDid};
+use atcomm_proto::didcomm::message::fresh_id;
+use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid};
 
 /// Send an encrypted message to an account
 ///
@@ -375,7 +375,7 @@ fn nobody(shown: &str, failures: &[Failure]) -> Complaint {
 fn forget_old(mailing: &Mailing) -> Result<(), Complaint> {
     let now = mailing.desk.clock.now();
     for sent in mailing.drawer.sent::<Sent>()? {
-        if !sent.is_open(now) && now.since(sent.at) > crate::client::KEPT {
+        if !sent.is_open(now) && now.since(sent.at) > atcomm_client::KEPT {
             mailing.drawer.forget_sent(&sent.id)?;
         }
     }

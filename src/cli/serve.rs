@@ -7,9 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Complaint, Exit, Serve, log};
-use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::server::{Server, ServerError};
+use atcomm_proto::clock::Clock;
 
 /// Time for what runs outside of tasks, such as a look-up of the system's, after all has ended.
 const LEFTOVERS: Duration = Duration::from_secs(1);

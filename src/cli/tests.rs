@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::server::Server;
+use atcomm_proto::clock::Clock;
 
 /// Exit, standard output and standard error of a command.
 fn atcomm(args: &[&str]) -> (Exit, String, String) {

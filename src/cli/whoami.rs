@@ -8,8 +8,8 @@ use super::Complaint;
 use super::desk::{Desk, Own};
 use super::output::show;
 use super::terminal::line;
-use crate::client::{Enroller, Enrolment, KeyState, Wallet, WalletError};
-use crate::syntax::Actor;
+use atcomm_client::{Enroller, Enrolment, KeyState, Wallet, WalletError};
+use atcomm_proto::syntax::Actor;
 
 /// `atcomm whoami`.
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,7 @@ enum Record {
 
 impl Account {
     fn of(enrolment: &Enrolment, signed_in: bool, record: Record) -> Self {
-        let text = |did: &crate::syntax::MediatorDid| did.to_string();
+        let text = |did: &atcomm_proto::syntax::MediatorDid| did.to_string();
         let keys = enrolment.keys.iter().map(|key| {
             let (state, since) = match key.state {
                 KeyState::Minted => ("minted", key.minted_at),

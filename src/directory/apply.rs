@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::observation::{Authority, Finding, Observation, Outcome};
-use crate::identity::HandleCheck;
-use crate::keypackage::KeyPackage;
-use crate::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
 use crate::store::{
     AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof,
 };
-use crate::syntax::{Did, Handle};
+use atcomm_net::identity::HandleCheck;
+use atcomm_proto::keypackage::KeyPackage;
+use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
+use atcomm_proto::syntax::{Did, Handle};
 
 /// An entry is proven again at the latest this long after its last proof.
 pub const REPROVE: Duration = Duration::from_secs(24 * 3600);

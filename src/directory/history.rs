@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 
 use super::view::{self, ProofView};
 use super::{Directory, Refusal};
-use crate::identity::PlcLog;
-use crate::plc::VerifiedLog;
 use crate::store::directory::Queries;
 use crate::store::{Change, ChangeKind, Entry, PackageState, StoreError};
-use crate::syntax::{Did, MediatorDid};
+use atcomm_net::identity::PlcLog;
+use atcomm_proto::plc::VerifiedLog;
+use atcomm_proto::syntax::{Did, MediatorDid};
 
 /// Most changes of one page.
 pub const MAX_CHANGES: usize = 100;

@@ -1,11 +1,11 @@
 //! What a look at an account found, and what became of it.
 
-use crate::clock::Timestamp;
-use crate::identity::HandleCheck;
-use crate::key::SigningKey;
-use crate::proof::{VerifiedAbsence, VerifiedRecord};
 use crate::store::{AccountStatus, Trigger};
-use crate::syntax::{Did, Origin};
+use atcomm_net::identity::HandleCheck;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{VerifiedAbsence, VerifiedRecord};
+use atcomm_proto::syntax::{Did, Origin};
 
 /// Who showed a proof, which decides what a lower revision means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,13 +2,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::identity::HandleCheck;
-use crate::proof::Proven;
-use crate::proof::testing::{TestRepo, package, peer};
 use crate::store::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, PackageState, SourceKind, Trigger,
 };
-use crate::syntax::{Handle, Origin};
+use atcomm_net::identity::HandleCheck;
+use atcomm_proto::proof::Proven;
+use atcomm_proto::syntax::{Handle, Origin};
+use testkit::proto::repo::{TestRepo, package, peer};
 
 mod history;
 mod order;
@@ -181,8 +181,9 @@ async fn a_package_is_shown_replaced_and_removed() {
     for change in changes.iter().filter(|change| change.kind == Package) {
         let car = change.proof.as_deref().unwrap();
         let now = w.clock.now();
-        let container = crate::proof::Container::GetRecord;
-        let proven = crate::proof::verify(car, container, &repo.did, &repo.key(), now).unwrap();
+        let container = atcomm_proto::proof::Container::GetRecord;
+        let proven =
+            atcomm_proto::proof::verify(car, container, &repo.did, &repo.key(), now).unwrap();
         let Proven::Present(record) = proven else {
             panic!("an absence")
         };

@@ -12,13 +12,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::apply::STALE;
 use super::{Refusal, RefusalKind};
-use crate::clock::Timestamp;
-use crate::did_peer::{PeerDid, PeerKey};
-use crate::identity::{MediatorDocument, PlcLog};
-use crate::keypackage::record_json;
-use crate::plc::VerifiedLog;
 use crate::store::{Entry, PackageState};
-use crate::syntax::{Did, Handle, RECORD_PATH};
+use atcomm_net::identity::{MediatorDocument, PlcLog};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::did_peer::{PeerDid, PeerKey};
+use atcomm_proto::keypackage::record_json;
+use atcomm_proto::plc::VerifiedLog;
+use atcomm_proto::syntax::{Did, Handle, RECORD_PATH};
 
 /// Most mediators of one package that are looked up and shown with their documents; a sender
 /// takes the first that answers.

@@ -9,8 +9,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::RecipientView;
-use crate::clock::Timestamp;
-use crate::syntax::{Did, Handle};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Did, Handle};
 
 /// An answer is rendered anew after this long, so that the ages in it are true to it.
 const READY_FOR: Duration = Duration::from_secs(15);

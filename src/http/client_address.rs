@@ -7,7 +7,7 @@ use std::str::FromStr;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use crate::syntax::SyntaxError;
+use atcomm_proto::syntax::SyntaxError;
 
 /// Addresses of a network in CIDR notation, such as `10.0.0.0/8`; without a length, one address.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

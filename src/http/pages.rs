@@ -5,7 +5,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::routing::get;
 
 use super::routes;
-use crate::syntax::MediatorDid;
+use atcomm_proto::syntax::MediatorDid;
 
 /// Keeps crawlers away from XRPC methods, which would look up every handle that a crawler finds,
 /// and from the mediator's paths, which have nothing for them.

@@ -6,11 +6,11 @@ use axum::http::Uri;
 use url::form_urlencoded;
 
 use super::error::XrpcError;
-use crate::syntax::{Actor, Did};
+use atcomm_proto::syntax::{Actor, Did};
 
 /// Longest query in bytes: a DID of the greatest length with every character escaped, and
 /// switches and numbers beside it.
-pub(super) const MAX_QUERY_LEN: usize = 3 * crate::syntax::MAX_DID_LEN + 256;
+pub(super) const MAX_QUERY_LEN: usize = 3 * atcomm_proto::syntax::MAX_DID_LEN + 256;
 
 /// The parameters of one request. Names that a method does not know are ignored, as the reference
 /// servers do.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::net::group_of;
+use atcomm_net::net::group_of;
 
 /// Counts what each address holds. An IPv6 address is its /64.
 #[derive(Clone)]

@@ -29,7 +29,7 @@ use crate::directory::{MAX_CHANGES, Page, RecipientView, RefusalKind};
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 use crate::store::PackageState;
-use crate::syntax::{Actor, Did};
+use atcomm_proto::syntax::{Actor, Did};
 
 /// A ready answer is rendered anew after 15 s, so that together with this nobody is shown what is
 /// older than 30 s.

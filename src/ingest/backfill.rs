@@ -12,12 +12,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{BackfillProgress, Source, SourceKind};
-use crate::clock::Clock;
 use crate::directory::{Batch, backoff};
-use crate::net::{NetError, Request, Trust};
 use crate::resolve::Resolver;
 use crate::store::{AnnouncedChange, BackfillRow, NewPending, StoreError, Trigger};
-use crate::syntax::{COLLECTION, Did};
+use atcomm_net::net::{NetError, Request, Trust};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{COLLECTION, Did};
 
 /// Accounts asked for per page.
 const PAGE: u32 = 500;

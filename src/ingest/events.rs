@@ -1,17 +1,17 @@
 //! What one event means: nothing, a proof, or a look that is owed.
 
-use crate::clock::{Clock, Timestamp};
 use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
-use crate::identity::HandleCheck;
-use crate::proof::{Container, ProofError, Proven, verify};
 use crate::resolve::Resolver;
 use crate::store::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Trigger,
 };
-use crate::syntax::{COLLECTION, Did};
-use crate::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
+use atcomm_proto::syntax::{COLLECTION, Did};
+use atcomm_proto::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
 
 use super::{Source, SourceKind};
+use atcomm_net::identity::HandleCheck;
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::proof::{Container, ProofError, Proven, verify};
 
 /// Sorts the events of one source into a batch.
 pub(super) struct EventHandler<'a> {

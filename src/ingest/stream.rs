@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::EventHandler;
 use super::{BackfillHandle, Source, SourceKind};
-use crate::clock::{Clock, Timestamp};
 use crate::directory::{Batch, Outcome};
-use crate::net::{NetError, Received, StreamReader, Trust, WsOptions};
 use crate::resolve::Resolver;
 use crate::store::SourceCursor;
-use crate::syntax::COLLECTION;
-use crate::wire::{Frame, FrameError, JetstreamEvent, MAX_EVENT, MAX_FRAME};
+use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::COLLECTION;
+use atcomm_proto::wire::{Frame, FrameError, JetstreamEvent, MAX_EVENT, MAX_FRAME};
 
 /// Work of one transaction at most; a stream that has more waits for the commit.
 const MAX_BATCH: usize = 256;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-use crate::syntax::{MediatorDid, SyntaxError};
+use atcomm_proto::syntax::{MediatorDid, SyntaxError};
 
 /// Path of the DIDComm endpoint, for HTTP and WebSockets.
 pub const ENDPOINT: &str = "/didcomm";

@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::settings::{AdmissionMode, MediatorSettings};
-use crate::clock::{Clock, Timestamp};
 use crate::directory::Directory;
 use crate::store::mailbox::Tx;
 use crate::store::{Claim, ClaimState, Entry, MailboxStore, PackageState, StoreError};
-use crate::syntax::{Did, MediatorDid, Origin};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 
 /// How long new mail is taken for a did:peer that its account has replaced: senders hold its old
 /// key package for a while.

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::address::{PROFILE, PublicAddress};
 use super::keys::{IdentityKeys, Keys};
-use crate::didcomm::message::Message;
-use crate::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
 
 /// The document of the `did:web`.
 pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
@@ -18,7 +18,7 @@ pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
     let IdentityKeys {
         agreement, signing, ..
     } = keys.web_identity();
-    let method = |key: &crate::didcomm::envelope::PublicKey| {
+    let method = |key: &atcomm_proto::didcomm::envelope::PublicKey| {
         json!({
             "id": key.kid(),
             "type": "Multikey",

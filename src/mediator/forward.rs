@@ -12,11 +12,11 @@ use super::queues::{Enqueued, NewMessage};
 use super::relay::{NewRelay, NextHop};
 use super::session::Session;
 use super::{Core, Refused, random};
-use crate::clock::Timestamp;
-use crate::didcomm::envelope::{self, Authenticated};
-use crate::didcomm::message::Message;
-use crate::didcomm::protocol::Request;
-use crate::didcomm::protocol::routing::Forward;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::envelope::{self, Authenticated};
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::didcomm::protocol::Request;
+use atcomm_proto::didcomm::protocol::routing::Forward;
 
 /// Messages in one forward: each is stored by itself, and nobody needs many.
 const MAX_ATTACHMENTS: usize = 16;

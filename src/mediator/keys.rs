@@ -16,10 +16,10 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::clock::Timestamp;
-use crate::did_peer::{KeyType, PeerDid, Purpose};
-use crate::didcomm::envelope::{Curve, Keyring, PublicKey, SecretKey};
-use crate::didcomm::party::Party;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
+use atcomm_proto::didcomm::envelope::{Curve, Keyring, PublicKey, SecretKey};
+use atcomm_proto::didcomm::party::Party;
 
 use super::address::PublicAddress;
 

@@ -5,9 +5,9 @@
 
 use super::Core;
 use super::keys::Keys;
-use crate::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
-use crate::didcomm::party::{Party, PartyError};
 use crate::store::StoreError;
+use atcomm_proto::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
+use atcomm_proto::didcomm::party::{Party, PartyError};
 
 /// The party that a message says it is from, where it was looked up.
 pub(super) struct SenderResolver(Option<Party>);

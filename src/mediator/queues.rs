@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::admission::Admission;
 use super::{Core, Refused};
-use crate::clock::Timestamp;
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{Abort, ClaimState, Push, Pushed, Quota, StoreError};
+use atcomm_proto::clock::Timestamp;
 
 /// When something came for nobody, in the mailbox's store.
 const UNKNOWN_KEY: &str = "unknown_at";

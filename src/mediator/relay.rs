@@ -21,10 +21,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::{Core, Refused, RelaySettings};
-use crate::clock::Timestamp;
-use crate::didcomm::party::Party;
 use crate::store::{Abort, NewOutbound, OutPushed, OutboxQuota, StoreError};
-use crate::syntax::MediatorDid;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::syntax::MediatorDid;
 
 pub use worker::Relay;
 

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use atcomm_proto::clock::Timestamp;
 
 /// How long a request is remembered.
 pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
@@ -17,7 +17,7 @@ pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 pub(super) const MAX_REQUESTS: usize = 200_000;
 
 /// The first half of what tells one authenticated message from every other
-/// ([`crate::didcomm::envelope::Unpacked::seal`]).
+/// ([`atcomm_proto::didcomm::envelope::Unpacked::seal`]).
 pub(super) type ReplayId = [u8; 16];
 
 /// The requests received lately. Those that change something have room of their own, so that

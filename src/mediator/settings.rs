@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::syntax::{Did, MediatorDid};
+use atcomm_proto::syntax::{Did, MediatorDid};
 
 /// Whom the mediator keeps mail for, how much of it, and what it carries on to others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,14 +11,14 @@ use super::{IdentityNeed, Inner, Refresh, RefreshError, RefreshOutcome};
 use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal, RefusalKind,
 };
-use crate::identity::{
+use crate::store::AccountStatus;
+use atcomm_net::identity::{
     DidDocument, Freshness, HandleCheck, Identity, IdentityError, PlcLogError, PreMigrationKey,
 };
-use crate::key::SigningKey;
-use crate::net::{NetError, Priority, Request, Trust};
-use crate::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
-use crate::store::AccountStatus;
-use crate::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
+use atcomm_net::net::{NetError, Priority, Request, Trust};
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
+use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 
 /// Longest time an asker's look waits for mediator documents: with them the answer is whole,
 /// without them it still tells what is proven.

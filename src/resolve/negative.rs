@@ -5,7 +5,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::RefreshOutcome;
-use crate::syntax::Did;
+use atcomm_proto::syntax::Did;
 
 /// Bytes remembered in all, proofs of absence included.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;

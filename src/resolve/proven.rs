@@ -9,9 +9,9 @@ use bytes::Bytes;
 use super::Resolver;
 use super::refresh::ResolveError;
 use crate::directory::{LogFit, Page, RecipientView, Refusal, RefusalKind};
-use crate::identity::{Freshness, PlcLog};
 use crate::store::StoreError;
-use crate::syntax::{Actor, Did};
+use atcomm_net::identity::{Freshness, PlcLog};
+use atcomm_proto::syntax::{Actor, Did};
 
 /// Longest time that an answer waits for an operation log, which it can do without.
 const PLC_LOG_TIMEOUT: Duration = Duration::from_secs(4);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::directory::{Outcome, Refusal};
-use crate::net::Priority;
 use crate::store::{AnnouncedStatus, EventKind, StoreError, Trigger};
-use crate::syntax::Origin;
+use atcomm_net::net::Priority;
+use atcomm_proto::syntax::Origin;
 
 /// A refresh to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Refresh, RefreshError, RefreshOutcome, Resolver};
-use crate::clock::Timestamp;
 use crate::directory::{Outcome, PendingUpdate, backoff};
 use crate::store::{PendingRefresh, StoreError, Trigger};
-use crate::syntax::{Did, MediatorDid};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Did, MediatorDid};
 
 /// How often the worker asks the store for what is due when nobody wakes it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

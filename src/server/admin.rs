@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
 use super::files::DataDir;
-use crate::clock::Clock;
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
 use crate::store::StoreError;
+use atcomm_proto::clock::Clock;
 
 /// Name of the socket in the data directory.
 const SOCKET: &str = "admin.sock";

@@ -3,7 +3,7 @@
 use rusqlite::Row;
 
 use super::StoreError;
-use crate::clock::Timestamp;
+use atcomm_proto::clock::Timestamp;
 
 pub(super) fn to_i64(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)

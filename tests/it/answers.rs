@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use atcomm::proof::Proven;
+use atcomm_proto::proof::Proven;
 use serde_json::{Value, json};
 
 use crate::http::{eventually, request};
@@ -69,7 +69,7 @@ in_both_shapes! {
         };
         assert_eq!(view["keyPackage"]["cid"], record.cid().to_string());
         assert_eq!(view["keyPackage"]["rev"], record.commitment().rev().as_str());
-        let value = atcomm::keypackage::record_json(record.record()).expect("a record");
+        let value = atcomm_proto::keypackage::record_json(record.record()).expect("a record");
         assert_eq!(view["keyPackage"]["value"], value);
         assert_eq!(service.proof(&alice.did).expect("a proof"), car_of(&view));
     }
@@ -88,9 +88,9 @@ in_both_shapes! {
         // What another account's key signed is no proof about this one.
         let car = service.proof(&with.did).expect("a proof");
         let key = network.signing_key(&without.did);
-        let now = atcomm::clock::Clock::system().now();
-        let container = atcomm::proof::Container::Commit;
-        assert!(atcomm::proof::verify(&car, container, &with.did(), &key, now).is_err());
+        let now = atcomm_proto::clock::Clock::system().now();
+        let container = atcomm_proto::proof::Container::Commit;
+        assert!(atcomm_proto::proof::verify(&car, container, &with.did(), &key, now).is_err());
     }
 
     fn refresh_looks_now_and_says_what_it_came_to(network) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use atcomm::proof::Proven;
+use atcomm_proto::proof::Proven;
 use serde_json::{Value, json};
 
 use crate::frames::Firehose;

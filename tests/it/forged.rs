@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use atcomm::proof::Proven;
+use atcomm_proto::proof::Proven;
 use ipld_core::ipld::Ipld;
 use serde_json::{Value, json};
 

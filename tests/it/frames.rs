@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use atcomm::syntax::RECORD_PATH;
+use atcomm_proto::syntax::RECORD_PATH;
 use data_encoding::HEXLOWER;
 use ipld_core::cid::Cid;
 use ipld_core::cid::multihash::Multihash;

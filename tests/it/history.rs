@@ -4,10 +4,10 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use atcomm::key::SigningKey;
-use atcomm::plc::{self, VerifiedLog};
-use atcomm::proof::{Container, Proven, verify};
-use atcomm::syntax::Did;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::plc::{self, VerifiedLog};
+use atcomm_proto::proof::{Container, Proven, verify};
+use atcomm_proto::syntax::Did;
 use serde_json::{Value, json};
 
 use crate::http::eventually;
@@ -57,7 +57,7 @@ fn log_of(did: &str, log: &Value) -> VerifiedLog {
 /// The record that a proof shows under a key.
 #[track_caller]
 fn record_of(did: &str, holder: &Value, key: &SigningKey) -> String {
-    let now = atcomm::clock::Clock::system().now();
+    let now = atcomm_proto::clock::Clock::system().now();
     let did = Did::parse(did).expect("a DID");
     let proven = verify(&car_of(holder), Container::Commit, &did, key, now);
     match proven.expect("a proof that holds") {

@@ -33,10 +33,10 @@ fn assert_followed(service: &Service, account: &Account, to: Pds) {
     let old = before["verification"]["signingKey"]
         .as_str()
         .expect("a key");
-    let old = atcomm::key::SigningKey::from_did_key(old).expect("a key");
-    let now = atcomm::clock::Clock::system().now();
-    let container = atcomm::proof::Container::GetRecord;
-    atcomm::proof::verify(&car, container, &account.did(), &old, now).expect("a proof");
+    let old = atcomm_proto::key::SigningKey::from_did_key(old).expect("a key");
+    let now = atcomm_proto::clock::Clock::system().now();
+    let container = atcomm_proto::proof::Container::GetRecord;
+    atcomm_proto::proof::verify(&car, container, &account.did(), &old, now).expect("a proof");
 
     let put = account.put(json!({"label": "from the new home"}));
     let written = service.until_cid(&account.did, &put["cid"]);

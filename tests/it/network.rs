@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once, OnceLock};
 
-use atcomm::key::SigningKey;
-use atcomm::syntax::Did;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::syntax::Did;
 use serde_json::{Value, json};
 
 use crate::http::{request, try_request};

@@ -17,17 +17,17 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use atcomm::did_peer::{KeyType, PeerDid, Purpose};
-use atcomm::didcomm::envelope::{
+use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
+use atcomm_proto::didcomm::envelope::{
     ContentEncryption, Curve, PublicKey, SecretKey, Unpacked, anoncrypt, authcrypt, unpack,
 };
-use atcomm::didcomm::message::{Message, ReturnRoute};
-use atcomm::didcomm::party::Party;
-use atcomm::didcomm::protocol::coordination::{self, Action, Outcome, Update};
-use atcomm::didcomm::protocol::pickup::{self, Status};
-use atcomm::didcomm::protocol::problem::Report;
-use atcomm::didcomm::protocol::routing::Forward;
-use atcomm::syntax::Did;
+use atcomm_proto::didcomm::message::{Message, ReturnRoute};
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::coordination::{self, Action, Outcome, Update};
+use atcomm_proto::didcomm::protocol::pickup::{self, Status};
+use atcomm_proto::didcomm::protocol::problem::Report;
+use atcomm_proto::didcomm::protocol::routing::Forward;
+use atcomm_proto::syntax::Did;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

@@ -8,10 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use atcomm::proof::{Container, Proven, verify};
 use atcomm::store::directory::Queries;
 use atcomm::store::{Change, DirectoryStore, Entry, StoreError};
-use atcomm::syntax::Did;
+use atcomm_proto::proof::{Container, Proven, verify};
+use atcomm_proto::syntax::Did;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -529,7 +529,7 @@ pub(crate) fn failure(nsid: &str, answer: &Answer) -> Failure {
 pub(crate) fn proven(network: &Network, did: &str, car: &[u8]) -> Proven {
     let key = network.signing_key(did);
     let did = Did::parse(did).expect("a DID");
-    let now = atcomm::clock::Clock::system().now();
+    let now = atcomm_proto::clock::Clock::system().now();
     verify(car, Container::Commit, &did, &key, now).expect("a proof that holds")
 }
 

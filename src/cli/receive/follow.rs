@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use super::super::Complaint;
 use super::super::mailing::Mailing;
 use super::{Left, Mailbox, Output, fetch, nobody, place, take};
-use crate::client::{MailError, Receiver};
-use crate::identity::Freshness;
+use atcomm_client::{MailError, Receiver};
+use atcomm_net::identity::Freshness;
 
 /// The first pause after a connection broke, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

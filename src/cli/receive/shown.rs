@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::mailing::{failed_way, name};
 use super::super::terminal::{self, block, line, note, short_did};
-use crate::client::dm::{Dm, Feature};
-use crate::client::{Attribution, Handed, Kept, Next, Sent, Unopened};
-use crate::clock::Timestamp;
-use crate::didcomm::message::Message;
+use atcomm_client::dm::{Dm, Feature};
+use atcomm_client::{Attribution, Handed, Kept, Next, Sent, Unopened};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::message::Message;
 
 /// A message that came later than this after it was written was long on its way, or was held back
 /// and handed in again: its date is shown.

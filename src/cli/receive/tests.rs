@@ -8,14 +8,20 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::client::testing::{Post, key, post_with};
-use crate::client::{Courier, Doubt, Enrolment, Recipients, Wallet};
-use crate::didcomm::envelope;
-use crate::didcomm::message::{Attachment, fresh_id};
-use crate::didcomm::protocol::pickup::{Reply, Status, Version};
-use crate::identity::{Identity, IdentitySettings};
-use crate::net::testing::{bind, development, serve};
-use crate::syntax::{Did, Origin};
+use atcomm_client::{Courier, Doubt, Enrolment, Recipients, Wallet};
+use atcomm_net::identity::{Identity, IdentitySettings};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::envelope;
+use atcomm_proto::didcomm::message::{Attachment, fresh_id};
+use atcomm_proto::didcomm::protocol::pickup::{Reply, Status, Version};
+use atcomm_proto::syntax::{Did, Origin};
+use testkit::mediator::{Post, post_with};
+use testkit::net::{bind, development, serve};
+
+/// A new messaging key.
+fn key() -> MessagingKey {
+    MessagingKey::mint(Timestamp::from_millis(1_800_000_000_000))
+}
 
 /// A mediator that hands out one envelope for ever, each time under a new id.
 async fn lying_mediator(envelope: Arc<Vec<u8>>, asked: Arc<AtomicU32>, to: MessagingKey) -> Post {
@@ -37,7 +43,7 @@ async fn lying_mediator(envelope: Arc<Vec<u8>>, asked: Arc<AtomicU32>, to: Messa
             false => Reply::Status(Status::default()),
         };
         let reply = reply.write(Version::V3, fresh_id());
-        post.write(reply.thid(question.id.as_str()), &to)
+        post.write(reply.thid(question.id.as_str()), &to.agreement)
     });
     let port = serve(Router::new().route("/didcomm", answer)).await;
     let uri = format!("http://localhost:{port}/didcomm");
@@ -69,7 +75,7 @@ async fn a_mediator_that_hands_out_the_same_for_ever_is_left() {
         embed: None,
     };
     let message = dm.message("1", stranger.peer.as_str(), bob.peer.as_str(), 0);
-    let message = crate::client::wrap::seal(message, &stranger, &bob.peer).unwrap();
+    let message = atcomm_client::wrap::seal(message, &stranger, &bob.peer).unwrap();
     // Its own, and what nobody can open.
     for (envelope, copies) in [(message, MAX_STALE), (b"junk".to_vec(), MAX_STALE - 1)] {
         let asked = Arc::<AtomicU32>::default();

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::super::output::show;
 use super::super::terminal::line;
 use super::super::{Complaint, Exit};
-use crate::client::evidence::{CANNOT_SHOW, Evidence, EvidenceError, MAX_FILE_LEN, verify};
-use crate::client::fingerprint;
-use crate::clock::{Clock, Timestamp};
-use crate::syntax::{Actor, Did, Handle};
+use atcomm_client::evidence::{CANNOT_SHOW, Evidence, EvidenceError, MAX_FILE_LEN, verify};
+use atcomm_client::fingerprint;
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::{Actor, Did, Handle};
 
 /// What is shown.
 #[derive(Serialize)]

@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::terminal::line;
-use crate::client::{KeyChange, Resolved, Warning, fingerprint};
-use crate::identity::{MediatorDocument, MediatorState};
-use crate::syntax::{Did, Handle, Origin};
+use atcomm_client::{KeyChange, Resolved, Warning, fingerprint};
+use atcomm_net::identity::{MediatorDocument, MediatorState};
+use atcomm_proto::syntax::{Did, Handle, Origin};
 
 /// What is shown.
 #[derive(Serialize)]

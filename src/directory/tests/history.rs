@@ -4,10 +4,10 @@ use data_encoding::BASE64_NOPAD;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::identity::PlcLog;
-use crate::key::SigningKey;
-use crate::plc::testing::{TestLog, k256, operation, p256};
-use crate::proof::{Container, verify};
+use atcomm_net::identity::PlcLog;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{Container, verify};
+use testkit::proto::plc::{TestLog, k256, operation, p256};
 
 fn page(with_proof: bool) -> Page {
     Page {
@@ -201,7 +201,9 @@ async fn inv1_a_log_is_shown_only_where_it_leads_to_the_proof() {
     let did = moved.did();
     let w = World::new().await;
     let before = TestLog(moved.0[..1].to_vec());
-    let asked = |log: &TestLog, at: Timestamp| PlcLog::of(log, at);
+    let asked = |log: &TestLog, at: Timestamp| {
+        Arc::new(PlcLog::read(&log.did(), &log.to_vec(), at).unwrap())
+    };
     let has_log = async |log: &Arc<PlcLog>| {
         let shown = w
             .directory

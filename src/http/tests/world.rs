@@ -14,17 +14,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::REFRESH;
-use crate::clock::{Clock, Timestamp};
 use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, PendingUpdate};
 use crate::http::{Http, HttpSettings};
-use crate::identity::{HandleCheck, Identity, IdentitySettings};
-use crate::key::SigningKey;
 use crate::mediator::{KEYS_FILE, Keys, Mediator, MediatorSettings, PublicAddress};
-use crate::net::{Net, NetSettings};
-use crate::proof::{Container, Proven, verify};
 use crate::resolve::{ResolveSettings, Resolver};
 use crate::store::{DirectoryStore, MailboxStore, Trigger};
-use crate::syntax::{Did, Handle, Origin};
+use atcomm_net::identity::{HandleCheck, Identity, IdentitySettings};
+use atcomm_net::net::{Net, NetSettings};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{Container, Proven, verify};
+use atcomm_proto::syntax::{Did, Handle, Origin};
 
 /// The handle of the account in the directory.
 pub(super) const HANDLE: &str = "alice.example.com";

@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::super::{Core, fresh_id};
-use crate::didcomm::envelope::{self, ContentEncryption, PublicKey};
-use crate::didcomm::party::Party;
-use crate::didcomm::protocol::routing::Forward;
-use crate::identity::{Freshness, MediatorDocument, Service};
-use crate::syntax::MediatorDid;
+use atcomm_net::identity::{Freshness, MediatorDocument, Service};
+use atcomm_proto::didcomm::envelope::{self, ContentEncryption, PublicKey};
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::routing::Forward;
+use atcomm_proto::syntax::MediatorDid;
 
 /// Why a mediator cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -201,9 +201,9 @@ fn post_to(service: &Service) -> Option<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
-    use crate::didcomm::message::Message;
-    use crate::didcomm::protocol::Body as _;
+    use atcomm_proto::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
+    use atcomm_proto::didcomm::message::Message;
+    use atcomm_proto::didcomm::protocol::Body as _;
 
     #[test]
     fn layers_are_opened_from_the_outermost_in() {

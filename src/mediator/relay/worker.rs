@@ -16,15 +16,15 @@ use super::super::{Core, Mediator, fresh_id, random};
 use super::concurrency::{DestinationHealth, DestinationSlots, InFlight};
 use super::route::RouteError;
 use super::{NewRelay, NextHop, pause};
-use crate::clock::Timestamp;
-use crate::didcomm::envelope;
-use crate::didcomm::message::Message;
-use crate::didcomm::party::Party;
-use crate::didcomm::protocol::problem::Report;
-use crate::net::{NetError, Priority, Request, Response, Trust};
 use crate::store::mailbox::Tx;
 use crate::store::{Outbound, Outcome, StoreError};
-use crate::syntax::MediatorDid;
+use atcomm_net::net::{NetError, Priority, Request, Response, Trust};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::envelope;
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::problem::Report;
+use atcomm_proto::syntax::MediatorDid;
 
 /// How long nothing happens without a bell: for what was put off, and what another process left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,12 +5,12 @@ use super::{
     HandlerOutput, Known, Registered, Reply, Session, Transport, count, encrypt, label,
     problem_code, refused_forward,
 };
-use crate::didcomm::message::Message;
-use crate::didcomm::protocol::problem::{Code, Report};
-use crate::didcomm::protocol::{ReadError, Request, coordination, pickup};
 use crate::mediator::admission::Admission;
 use crate::mediator::{Answer, Form, Refused, count_refused, replay};
 use crate::store::{Account, ReplayKind, StoreError};
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::didcomm::protocol::problem::{Code, Report};
+use atcomm_proto::didcomm::protocol::{ReadError, Request, coordination, pickup};
 
 impl<'m> Session<'m, Known> {
     pub(super) async fn answer(self) -> Result<HandlerOutput, Refused> {

@@ -9,16 +9,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Known, Registered, Reply, Session};
-use crate::clock::Timestamp;
-use crate::didcomm::protocol::coordination::{
-    Action, Outcome, Page, Pagination, Reply as Answer, Request, Update, Updated, Version,
-};
 use crate::mediator::admission::Admission;
 use crate::mediator::{Core, Refused, fresh_id, parties};
-use crate::net::group_of;
 use crate::store::mailbox::Tx;
 use crate::store::{Account, Bound, StoreError};
-use crate::syntax::Did;
+use atcomm_net::net::group_of;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::protocol::coordination::{
+    Action, Outcome, Page, Pagination, Reply as Answer, Request, Update, Updated, Version,
+};
+use atcomm_proto::syntax::Did;
 
 /// How long a grant stands that no key package has confirmed yet.
 const PROVISIONAL: Duration = Duration::from_secs(15 * 60);

@@ -6,12 +6,12 @@
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
 use super::{LiveChange, LiveMode, Registered, Reply, Session, Transport, Wrapped};
-use crate::clock::Timestamp;
-use crate::didcomm::message::Attachment;
-use crate::didcomm::protocol::pickup::{Reply as Answer, Request, Status, Version};
-use crate::didcomm::protocol::problem::{Code, Report};
 use crate::mediator::{Core, Refused, fresh_id, parties};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::message::Attachment;
+use atcomm_proto::didcomm::protocol::pickup::{Reply as Answer, Request, Status, Version};
+use atcomm_proto::didcomm::protocol::problem::{Code, Report};
 
 /// Accounts in live mode on one socket.
 const MAX_LIVE: usize = 16;
@@ -222,7 +222,7 @@ fn attachment(mail: &Mail) -> Attachment {
 pub(in crate::mediator) fn live_delivery(
     mail: &[Mail],
     now: Timestamp,
-) -> crate::didcomm::message::Message {
+) -> atcomm_proto::didcomm::message::Message {
     let answer = Answer::Delivery {
         recipient_did: None,
         messages: mail.iter().map(attachment).collect(),

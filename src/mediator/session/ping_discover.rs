@@ -1,15 +1,15 @@
 //! Pings and what we can do: `trust-ping/2.0`, `discover-features/2.0`.
 
 use super::{Known, Reply, Session};
-use crate::didcomm::message::Message;
-use crate::didcomm::protocol::discover::{Disclose, Disclosure, Queries};
-use crate::didcomm::protocol::empty::Empty;
-use crate::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
-use crate::didcomm::protocol::problem::Report;
-use crate::didcomm::protocol::routing::Forward;
-use crate::didcomm::protocol::trust_ping::{Ping, PingResponse};
-use crate::didcomm::protocol::{Body as _, coordination, pickup};
 use crate::mediator::fresh_id;
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::didcomm::protocol::discover::{Disclose, Disclosure, Queries};
+use atcomm_proto::didcomm::protocol::empty::Empty;
+use atcomm_proto::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
+use atcomm_proto::didcomm::protocol::problem::Report;
+use atcomm_proto::didcomm::protocol::routing::Forward;
+use atcomm_proto::didcomm::protocol::trust_ping::{Ping, PingResponse};
+use atcomm_proto::didcomm::protocol::{Body as _, coordination, pickup};
 
 /// Everything that is disclosed, in the order in which it is listed.
 fn features(max_message: usize) -> Vec<Disclosure> {
@@ -48,7 +48,7 @@ impl Session<'_, Known> {
     pub(super) fn disclose(&self, queries: &Queries) -> Reply {
         let mut disclosures = features(self.mediator.settings.max_message);
         disclosures.retain(|feature| {
-            let asked = |query: &crate::didcomm::protocol::discover::Query| {
+            let asked = |query: &atcomm_proto::didcomm::protocol::discover::Query| {
                 query.matches(&feature.feature_type, &feature.id)
             };
             queries.queries.iter().any(asked)

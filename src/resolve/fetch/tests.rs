@@ -9,17 +9,17 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::clock::{Clock, Timestamp};
 use crate::directory::Directory;
-use crate::identity::IdentitySettings;
-use crate::net::testing::{NameServer, serve};
-use crate::net::{Net, NetSettings};
-use crate::plc::testing::{TestLog, k256, operation, p256};
-use crate::proof::testing::{TestRepo, package, peer};
 use crate::resolve::refresh::ResolveError;
 use crate::resolve::{ResolveSettings, Resolver, Route};
 use crate::store::{DirectoryStore, EventKind, SourceKind, Trigger};
-use crate::syntax::Actor;
+use atcomm_net::identity::IdentitySettings;
+use atcomm_net::net::{Net, NetSettings};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::Actor;
+use testkit::net::{NameServer, serve};
+use testkit::proto::plc::{TestLog, k256, operation, p256};
+use testkit::proto::repo::{TestRepo, package, peer};
 
 const OLD: &str = "https://old.example.com";
 const NEW: &str = "https://new.example.com";

@@ -5,19 +5,19 @@ use axum::routing::get;
 use serde_json::Value;
 
 use super::*;
-use crate::clock::{Clock, Timestamp};
 use crate::directory::{
     Authority, Directory, Finding, IdentityFacts, MAX_CHANGES, Observation, PendingUpdate,
 };
-use crate::identity::{HandleCheck, Identity, IdentitySettings};
-use crate::net::testing::serve;
-use crate::net::{Net, NetSettings};
-use crate::plc::testing::{TestLog, k256, operation, p256};
-use crate::proof::Proven;
-use crate::proof::testing::{TestRepo, package, peer};
 use crate::resolve::ResolveSettings;
 use crate::store::{DirectoryStore, Trigger};
-use crate::syntax::Origin;
+use atcomm_net::identity::{HandleCheck, Identity, IdentitySettings};
+use atcomm_net::net::{Net, NetSettings};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::proof::Proven;
+use atcomm_proto::syntax::Origin;
+use testkit::net::serve;
+use testkit::proto::plc::{TestLog, k256, operation, p256};
+use testkit::proto::repo::{TestRepo, package, peer};
 
 const PDS: &str = "https://pds.example.com";
 const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

@@ -9,8 +9,8 @@ use super::rows::{
     BackfillRow, Change, Entry, MediatorRow, PendingRefresh, SourceCursor, read_change, read_entry,
     read_mediator, read_pending,
 };
-use crate::clock::Timestamp;
-use crate::syntax::{Did, Handle, MediatorDid};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 
 impl Queries<'_> {
     /// The entry of an account.

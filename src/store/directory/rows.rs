@@ -7,9 +7,9 @@ use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use super::super::columns::{UnknownWord, maybe, parsed, time, words};
-use crate::clock::Timestamp;
-use crate::key::SigningKey;
-use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 /// Status of an account at its PDS. The vocabulary is open (sync specification).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use super::writes::COLUMNS;
 use super::*;
-use crate::clock::Timestamp;
-use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 fn did(n: u64) -> Did {
     let tail: String = (0..24)
@@ -325,8 +325,8 @@ async fn evidence_is_bounded_and_not_repeated() {
     assert_eq!(count, 1);
 }
 
-fn k256_key() -> crate::key::SigningKey {
-    crate::key::SigningKey::from_did_key(
+fn k256_key() -> atcomm_proto::key::SigningKey {
+    atcomm_proto::key::SigningKey::from_did_key(
         "did:key:zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc",
     )
     .unwrap()

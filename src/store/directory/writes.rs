@@ -12,9 +12,9 @@ use super::rows::{
     AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,
     SupersededProof, Trigger,
 };
-use crate::clock::Timestamp;
-use crate::key::SigningKey;
-use crate::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 /// Changes kept of one account, the newest.
 const MAX_CHANGES: i64 = 256;

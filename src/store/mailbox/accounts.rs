@@ -6,8 +6,8 @@ use super::super::StoreError;
 use super::super::columns::{UnknownWord, collect, parsed, time, to_i64, unsigned};
 use super::rows::{Account, Bound, Claim, ClaimState, Recipient};
 use super::{Queries, Tx};
-use crate::clock::Timestamp;
-use crate::syntax::Did;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::Did;
 
 /// How exactly it is known when an account was last seen: a write per request would buy nothing.
 const SEEN_GRAIN_MS: i64 = 60_000;

@@ -6,7 +6,7 @@ use super::super::StoreError;
 use super::super::columns::{collect, signed, time, to_i64, unsigned};
 use super::rows::{NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome};
 use super::{Queries, Tx};
-use crate::clock::Timestamp;
+use atcomm_proto::clock::Timestamp;
 
 /// Bytes of bodies in one answer of [`Queries::outbox_due`], one message at least.
 const MAX_DUE_BYTES: u64 = 8 << 20;

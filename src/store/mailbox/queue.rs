@@ -8,7 +8,7 @@ use super::super::StoreError;
 use super::super::columns::{collect, signed, time, to_i64, unsigned};
 use super::rows::{Message, Push, Pushed, Queue, QueueStatus, Quota};
 use super::{Queries, Tx};
-use crate::clock::Timestamp;
+use atcomm_proto::clock::Timestamp;
 
 pub(super) const OF_ACCOUNT: &str =
     "SELECT id, did FROM recipient WHERE account = ?1 AND messages > 0";

@@ -6,7 +6,7 @@ use super::super::StoreError;
 use super::super::columns::{collect, signed, to_i64};
 use super::rows::ReplayKind;
 use super::{Queries, Tx};
-use crate::clock::Timestamp;
+use atcomm_proto::clock::Timestamp;
 
 /// Rows that one call of [`Tx::prune_replays`] looks at, so that it does not hold up the
 /// writes behind it.

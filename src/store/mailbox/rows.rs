@@ -2,8 +2,8 @@
 //! are in canonical form; hashes are sha-256 of the body, made by the caller.
 
 use super::super::columns::words;
-use crate::clock::Timestamp;
-use crate::syntax::Did;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::Did;
 
 /// A DID that was granted mediation.
 #[derive(Debug, Clone, PartialEq, Eq)]

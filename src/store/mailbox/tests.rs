@@ -4,7 +4,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::clock::Timestamp;
+use atcomm_proto::clock::Timestamp;
 
 mod accounts;
 mod counters;

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use atcomm::client::succession::statement;
-use atcomm::client::{
+use atcomm_client::succession::statement;
+use atcomm_client::{
     Attribution, Claim, DirectoryClient, Doubt, Hold, KeyChange, MessagingKey, Pin, RecipientError,
     Recipients, Resolved, Warning, fingerprint,
 };
-use atcomm::clock::Clock;
-use atcomm::identity::{Identity, IdentitySettings};
-use atcomm::net::{Net, NetSettings};
-use atcomm::syntax::{Actor, Origin};
+use atcomm_net::identity::{Identity, IdentitySettings};
+use atcomm_net::net::{Net, NetSettings};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{Actor, Origin};
 use serde_json::{Value, json};
 
 use super::Home;

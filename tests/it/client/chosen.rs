@@ -3,16 +3,16 @@
 
 use std::process::Stdio;
 
-use atcomm::client::dm::Dm;
-use atcomm::client::wrap::{parcel, seal};
-use atcomm::client::{Drawer, GivenUp, MessagingKey, Sent, Wallet, document};
-use atcomm::clock::Timestamp;
-use atcomm::did_peer::PeerDid;
-use atcomm::didcomm::envelope::{Curve, PublicKey, authcrypt};
-use atcomm::didcomm::message::fresh_id;
-use atcomm::didcomm::protocol::Body as _;
-use atcomm::identity::Freshness;
-use atcomm::syntax::MediatorDid;
+use atcomm_client::dm::Dm;
+use atcomm_client::wrap::{parcel, seal};
+use atcomm_client::{Drawer, GivenUp, MessagingKey, Sent, Wallet, document};
+use atcomm_net::identity::Freshness;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::did_peer::PeerDid;
+use atcomm_proto::didcomm::envelope::{Curve, PublicKey, authcrypt};
+use atcomm_proto::didcomm::message::fresh_id;
+use atcomm_proto::didcomm::protocol::Body as _;
+use atcomm_proto::syntax::MediatorDid;
 
 use super::settled::{settled, sight, texts};
 use super::{Person, Running, Station};

@@ -5,15 +5,15 @@ use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atcomm::client::dm::Dm;
-use atcomm::client::wrap::{parcel, seal};
-use atcomm::client::{MessagingKey, document};
-use atcomm::clock::Timestamp;
-use atcomm::did_peer::PeerDid;
-use atcomm::didcomm::envelope::{ContentEncryption, Curve, PublicKey, anoncrypt};
-use atcomm::didcomm::message::{Message, fresh_id};
-use atcomm::identity::{Freshness, MediatorDocument};
-use atcomm::syntax::MediatorDid;
+use atcomm_client::dm::Dm;
+use atcomm_client::wrap::{parcel, seal};
+use atcomm_client::{MessagingKey, document};
+use atcomm_net::identity::{Freshness, MediatorDocument};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::did_peer::PeerDid;
+use atcomm_proto::didcomm::envelope::{ContentEncryption, Curve, PublicKey, anoncrypt};
+use atcomm_proto::didcomm::message::{Message, fresh_id};
+use atcomm_proto::syntax::MediatorDid;
 use serde_json::{Value, json};
 
 use super::settled::{for_a_while, lines, settle, settled, sight, texts};
@@ -370,7 +370,7 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
     );
     alice.send(&bob, "to the old key");
     let old = {
-        let wallet = atcomm::client::Wallet::open(&bob.home.wallet()).expect("a wallet");
+        let wallet = atcomm_client::Wallet::open(&bob.home.wallet()).expect("a wallet");
         let drawer = wallet.drawer(&bob.account.did());
         drawer
             .enrolment()
@@ -380,11 +380,11 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
             .remove(0)
     };
     settle(&bob, &[&station], &[&station.did]);
-    let wallet = atcomm::client::Wallet::open(&bob.home.wallet()).expect("a wallet");
+    let wallet = atcomm_client::Wallet::open(&bob.home.wallet()).expect("a wallet");
     let drawer = wallet.drawer(&bob.account.did());
     let mut enrolment = drawer.enrolment().expect("read").expect("enrolled");
     enrolment.keys.push(MessagingKey {
-        state: atcomm::client::KeyState::Replaced {
+        state: atcomm_client::KeyState::Replaced {
             at: Timestamp::from_millis(1_800_000_000_000),
         },
         ..old

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atcomm::client::succession::vouches;
+use atcomm_client::succession::vouches;
 use serde_json::{Value, json};
 
 use super::{Person, Running, Station, disturbed, hold};

@@ -1,6 +1,6 @@
 //! `atcomm rotate` and `atcomm unenroll`.
 
-use atcomm::client::succession::vouches;
+use atcomm_client::succession::vouches;
 use serde_json::json;
 
 use super::{Person, Station};

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use atcomm::client::{AccountClient, Enrolment, KeyState, MediatorClient, MessagingKey, Wallet};
-use atcomm::clock::Clock;
-use atcomm::identity::{Freshness, Identity, IdentitySettings};
-use atcomm::net::{Net, NetSettings};
-use atcomm::syntax::{Handle, MediatorDid, Origin};
+use atcomm_client::{AccountClient, Enrolment, KeyState, MediatorClient, MessagingKey, Wallet};
+use atcomm_net::identity::{Freshness, Identity, IdentitySettings};
+use atcomm_net::net::{Net, NetSettings};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{Handle, MediatorDid, Origin};
 use serde_json::{Value, json};
 
 use super::{Person, Running, Said, Station};

@@ -161,7 +161,7 @@ fn inv10_what_was_acknowledged_does_not_come_back_after_a_kill() {
     let mut mail = bob.fetch(&home);
     let rest: BTreeSet<String> = mail.split_off(25).into_iter().map(|(id, _)| id).collect();
     let ids: Vec<String> = mail.into_iter().map(|(id, _)| id).collect();
-    let ask = atcomm::didcomm::protocol::pickup::Request::Received(ids);
+    let ask = atcomm_proto::didcomm::protocol::pickup::Request::Received(ids);
     let ask = ask.write(super::pickup::Version::V3, super::id());
     let envelope = bob.seal(&home, ask);
     assert_eq!(home.post(&envelope).status, 202);

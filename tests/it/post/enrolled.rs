@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atcomm::didcomm::protocol::coordination::Outcome;
+use atcomm_proto::didcomm::protocol::coordination::Outcome;
 use serde_json::{Value, json};
 
 use super::strangers::Fake;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use atcomm::did_peer::{KeyType, PeerDid, Purpose};
+use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use serde_json::json;
 
 use super::hostile::assert_well;

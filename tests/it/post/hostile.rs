@@ -1,7 +1,7 @@
 //! Messages that are meant to harm: each ends in a refusal or in silence, and mail goes on
 //! (invariant 8).
 
-use atcomm::didcomm::message::ReturnRoute;
+use atcomm_proto::didcomm::message::ReturnRoute;
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message as Frame;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atcomm::didcomm::message::Message;
+use atcomm_proto::didcomm::message::Message;
 use serde_json::json;
 
 use super::strangers::{Fake, relay_status};

@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::client::dm::{ByteSlice, Facet, StrongRef};
-use crate::client::{Doubt, Way};
-use crate::syntax::{Did, Handle, MediatorDid};
+use atcomm_client::dm::{ByteSlice, Facet, StrongRef};
+use atcomm_client::{Doubt, Way};
+use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 
 fn did() -> Did {
     Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap()

@@ -1,5 +1,5 @@
 use super::*;
-use crate::syntax::Did;
+use atcomm_proto::syntax::Did;
 
 #[tokio::test]
 async fn an_account_keeps_its_id_over_updates_and_no_id_comes_twice() {

@@ -1,0 +1,189 @@
+//! Why a PDS did not do what was asked.
+
+use std::time::Duration;
+
+use crate::wallet::error::WalletError;
+use atcomm_net::net::NetError;
+
+/// Longest text of a PDS that is passed on, in bytes.
+const MAX_WORDS: usize = 300;
+
+/// Why a PDS did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// It takes another password.
+    #[error("the PDS does not take this password")]
+    WrongPassword,
+    /// It has sent a code by mail and wants to see that.
+    #[error("the PDS asks for the code that it has sent by mail")]
+    CodeNeeded,
+    /// There is no session, or it has ended.
+    #[error("not signed in at the PDS")]
+    SignedOut,
+    /// The session is not allowed to do this.
+    #[error("the PDS does not allow this session to write the record: {0}")]
+    Forbidden(String),
+    /// The account is not active there.
+    #[error("the account is {0} at its PDS")]
+    Inactive(String),
+    /// Another key package was written since.
+    #[error("the key package was changed by somebody else in the meantime")]
+    Swapped,
+    /// It is not to be asked now.
+    #[error("the PDS takes no more requests now")]
+    RateLimited {
+        /// When a new attempt makes sense, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// No answer that says anything.
+    #[error("the PDS cannot be reached: {0}")]
+    Unreachable(String),
+    /// It answered that it cannot answer.
+    #[error("the PDS does not work now: it answered {0}")]
+    Failing(u16),
+    /// It said no, in its own words.
+    #[error("the PDS refused: {message} ({error})")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Name of the error.
+        error: String,
+        /// For people; anything may stand there but control characters.
+        message: String,
+    },
+    /// Its answer is not what it should be.
+    #[error("the PDS gave an answer that makes no sense: {0}")]
+    Malformed(String),
+    /// The session cannot be read or kept.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+impl AccountError {
+    pub(super) fn inactive(status: &str) -> Self {
+        Self::Inactive(words(status))
+    }
+
+    /// What an answer of this status means that is no success.
+    pub(super) fn of(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+        #[derive(Default, serde::Deserialize)]
+        struct Said {
+            error: Option<String>,
+            message: Option<String>,
+        }
+        let said: Said = serde_json::from_slice(body).unwrap_or_default();
+        let error = said.error.as_deref().unwrap_or_default();
+        match (status, error) {
+            (_, "AuthFactorTokenRequired") => Self::CodeNeeded,
+            (_, "AccountTakedown" | "RepoTakendown") => Self::inactive("taken down"),
+            (_, "AccountDeactivated" | "RepoDeactivated") => Self::inactive("deactivated"),
+            (_, "AccountSuspended" | "RepoSuspended") => Self::inactive("suspended"),
+            (_, "InvalidSwap") => Self::Swapped,
+            (401, _) | (_, "ExpiredToken" | "InvalidToken" | "AuthenticationRequired") => {
+                Self::SignedOut
+            }
+            (429, _) => Self::RateLimited { retry_after },
+            (500.., _) => Self::Failing(status),
+            (403, _) => {
+                Self::Forbidden(words(said.message.as_deref().unwrap_or("no reason given")))
+            }
+            _ => Self::Refused {
+                status,
+                error: match error {
+                    "" => status.to_string(),
+                    error => words(error),
+                },
+                message: words(said.message.as_deref().unwrap_or("no reason given")),
+            },
+        }
+    }
+
+    /// Whether the host says that it cannot compare with what is there.
+    pub(super) fn is_about_swap(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("swapRecord"))
+    }
+
+    /// Whether a later attempt may go better.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited { .. } | Self::Unreachable(_) | Self::Failing(_)
+        )
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            Self::WrongPassword => {
+                "make an app password in the settings of your account and use that"
+            }
+            Self::CodeNeeded => "give it with --code, or use an app password, which needs none",
+            Self::SignedOut => "run it again with your app password",
+            Self::Forbidden(_) => "make an app password in the settings of your account",
+            Self::Inactive(_) => "only an active account can be enrolled",
+            Self::Swapped => {
+                "nothing was overwritten; look at it with `atcomm whoami`, then run it again"
+            }
+            Self::RateLimited {
+                retry_after: Some(wait),
+            } => return format!("try again in {} seconds", wait.as_secs().max(1)),
+            Self::RateLimited { retry_after: None } => "try again in some minutes",
+            Self::Unreachable(_) | Self::Failing(_) => "try again later; what was done is kept",
+            Self::Refused { .. } | Self::Malformed(_) => {
+                "its operator may know more; run it again later, what was done is recognised"
+            }
+            Self::Wallet(error) => return error.hint(),
+        };
+        hint.to_owned()
+    }
+}
+
+impl From<NetError> for AccountError {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::HostBusy { retry_after } => Self::RateLimited {
+                retry_after: Some(retry_after),
+            },
+            error if error.is_transient() => Self::Unreachable(error.to_string()),
+            error => Self::Malformed(error.to_string()),
+        }
+    }
+}
+
+/// Text of the PDS for a terminal.
+fn words(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_WORDS);
+    let text = text.get(..end).unwrap_or_default();
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_understood() {
+        let of = |status, body: &str| AccountError::of(status, body.as_bytes(), None);
+        let named = |status, name: &str| of(status, &format!("{{\"error\":\"{name}\"}}"));
+        use AccountError as E;
+        assert!(matches!(named(401, "AuthenticationRequired"), E::SignedOut));
+        assert!(matches!(named(400, "ExpiredToken"), E::SignedOut));
+        assert!(matches!(
+            named(401, "AuthFactorTokenRequired"),
+            E::CodeNeeded
+        ));
+        assert!(matches!(named(401, "AccountTakedown"), E::Inactive(_)));
+        assert!(matches!(named(400, "InvalidSwap"), E::Swapped));
+        assert!(matches!(of(403, "no"), E::Forbidden(_)));
+        assert!(matches!(of(429, ""), E::RateLimited { .. }));
+        assert!(of(502, "<html>").is_transient() && of(429, "").is_transient());
+        let refused = of(400, "{\"error\":\"Odd\",\"message\":\"\\u001b[31mred\"}");
+        assert_eq!(refused.to_string(), "the PDS refused:  [31mred (Odd)");
+        assert_eq!(
+            of(404, "?").to_string(),
+            "the PDS refused: no reason given (404)"
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! Why an account cannot be enrolled.
+
+use crate::enrolment::account::AccountError;
+use crate::lookup::authoritative::WhoisError;
+use crate::mediator::client::MailError;
+use crate::wallet::error::WalletError;
+use atcomm_net::identity::HandleError;
+use atcomm_proto::syntax::{Did, MediatorDid};
+
+/// Why an account cannot be enrolled, or cannot be any further. What was done before is written
+/// down, and the next run goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The handle leads nowhere.
+    #[error("{handle}: {error}")]
+    Handle {
+        /// The handle.
+        handle: String,
+        /// Why.
+        error: HandleError,
+    },
+    /// The handle leads to an account that does not call itself that.
+    #[error("{handle} leads to {account}, which does not call itself that")]
+    NotItsHandle {
+        /// The handle.
+        handle: String,
+        /// Where it leads.
+        account: Did,
+    },
+    /// The account has no DID document, or none that is proven.
+    #[error("{account}: {error}")]
+    Identity {
+        /// The account.
+        account: Did,
+        /// Why.
+        error: WhoisError,
+    },
+    /// The DID document names no PDS.
+    #[error("the DID document of {0} names no PDS")]
+    NoPds(Did),
+    /// A mediator that cannot be published, since nobody could write by it.
+    #[error("the mediator {did}: {error}")]
+    Mediator {
+        /// Which.
+        did: MediatorDid,
+        /// Why.
+        error: MailError,
+    },
+    /// None was named, now or before.
+    #[error("no mediator is named")]
+    NoMediator,
+    /// More than a record may name.
+    #[error("{0} mediators are too many")]
+    TooManyMediators(usize),
+    /// No name of a device.
+    #[error("the label is longer than 64 characters or has control characters")]
+    Label,
+    /// The record names a key that this wallet does not have.
+    #[error("the account publishes another key already{}", named(label.as_deref()))]
+    Foreign {
+        /// The did:peer in the record, where there is one.
+        peer: Option<String>,
+        /// The device's name in the record.
+        label: Option<String>,
+    },
+    /// There is nothing to be replaced or removed.
+    #[error("{0} is not enrolled from this wallet")]
+    NotEnrolled(Did),
+    /// The account publishes no key any more.
+    #[error("{0} publishes no key any more")]
+    Unpublished(Did),
+    /// The new key cannot be vouched for.
+    #[error("the old key cannot speak for the new one: {0}")]
+    Succession(String),
+    /// The PDS did not do what was asked.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The wallet cannot be used.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+fn named(label: Option<&str>) -> String {
+    label.map_or(String::new(), |label| {
+        // Whoever can write the record can write anything there.
+        let shown: String = label.chars().filter(|c| !c.is_control()).take(64).collect();
+        format!(", of a device named \"{shown}\"")
+    })
+}
+
+impl EnrolError {
+    /// Whether a later attempt may go better.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Handle { error, .. } => *error == HandleError::Unreachable,
+            Self::Identity { error, .. } => matches!(error, WhoisError::Unreachable(_)),
+            Self::Mediator { error, .. } => error.is_transient(),
+            Self::Account(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            error if error.is_transient() && !matches!(error, Self::Account(_)) => {
+                "try again later; what was done is kept"
+            }
+            Self::Handle { .. } | Self::NotItsHandle { .. } => {
+                "look for a slip in the handle, or give the DID of the account"
+            }
+            Self::Identity {
+                error: WhoisError::Unproven(_),
+                ..
+            } => "somebody may be between you and the directory of DIDs; try again from elsewhere",
+            Self::Identity { .. } | Self::NoPds(_) => {
+                "look for a slip in the DID; it has to be one of an account with a PDS"
+            }
+            Self::Mediator { .. } => {
+                "look for a slip in its name; nothing is published before every mediator answers"
+            }
+            Self::NoMediator => {
+                "name who is to keep your mail, such as --mediator mail.example.com"
+            }
+            Self::TooManyMediators(_) => "one or two are what senders try",
+            Self::Label => "take a short name, such as phone",
+            Self::Foreign { .. } => {
+                "another device or a lost wallet has written it: bring its keys here with `atcomm \
+                 restore`, or give --replace; mail to that key cannot be read here"
+            }
+            Self::NotEnrolled(_) => "enrol it with `atcomm enroll` first",
+            Self::Unpublished(_) => "it was removed elsewhere; `atcomm enroll` publishes it again",
+            Self::Succession(_) => "this is a defect; please report it",
+            Self::Account(error) => return error.hint(),
+            Self::Wallet(error) => return error.hint(),
+        };
+        hint.to_owned()
+    }
+}

@@ -1,0 +1,389 @@
+//! The steps that enrolling, replacing a key and leaving are made of.
+
+use std::time::Duration;
+
+use super::record::{Task, task};
+use super::{EnrolError, Enroller, Located, Outcome, Step, next_key};
+use crate::enrolment::account::{AccountError, Published};
+use crate::lookup::directory::DirectoryClient;
+use crate::mediator::client::{MailError, MediatorClient};
+use crate::wallet::enrolment::{Enrolment, KeyState, MessagingKey, replace_all};
+use crate::wallet::file::Lock;
+use atcomm_net::identity::Freshness;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::keypackage::MAX_MEDIATORS;
+use atcomm_proto::syntax::{MediatorDid, Origin};
+
+/// Times that a record is read and written anew when somebody else was faster.
+const ATTEMPTS: usize = 4;
+
+/// How often it is looked at whether another process is done.
+const POLL: Duration = Duration::from_millis(100);
+
+impl Enroller {
+    /// Waits until no other process changes how the account is enrolled, and keeps others from it.
+    pub(super) async fn begin(
+        &self,
+        located: &Located,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<Lock, EnrolError> {
+        let drawer = self.drawer(located);
+        if let Some(lock) = drawer.change_lock()? {
+            return Ok(lock);
+        }
+        observe(Step::Waiting);
+        loop {
+            tokio::time::sleep(POLL).await;
+            if let Some(lock) = drawer.change_lock()? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Changes the enrolment in the wallet under its lock. On disk when it returns.
+    pub(super) fn change(
+        &self,
+        located: &Located,
+        change: impl FnOnce(Option<Enrolment>) -> Enrolment,
+    ) -> Result<Enrolment, EnrolError> {
+        let drawer = self.drawer(located);
+        let _lock = drawer.lock()?;
+        let mut enrolment = change(drawer.enrolment()?);
+        enrolment.pds.clone_from(&located.pds);
+        enrolment.handle.clone_from(&located.handle);
+        drawer.keep(&enrolment)?;
+        Ok(enrolment)
+    }
+
+    /// Has the record name the next key, and writes down that it does. Keys whose time is over are
+    /// let go then, and not before: until the record has been seen, it may name any of them, and
+    /// neither our notes nor the clock can say that it does not.
+    pub(super) async fn publish(
+        &self,
+        located: &Located,
+        replace: bool,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<(), EnrolError> {
+        let client = self.client(located);
+        let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
+        let enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let key = next_key(&enrolment).ok_or_else(not_enrolled)?;
+        let mut attempts = 0;
+        let there = loop {
+            let there = client.record().await?;
+            let value = there.as_ref().map(|there| &there.value);
+            let record = match task(&enrolment, key, value, replace, self.clock.now())? {
+                Task::Nothing => {
+                    observe(Step::Unchanged);
+                    break there;
+                }
+                Task::Write(record) => record,
+            };
+            attempts += 1;
+            match client
+                .put(&record, there.as_ref().map(|there| &there.cid))
+                .await
+            {
+                Ok(_) => {
+                    observe(Step::Published);
+                    break there;
+                }
+                // Another device perhaps; what is there now is looked at again.
+                Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let peer = key.peer.as_str().to_owned();
+        self.change(located, |before| {
+            let mut enrolment = before.unwrap_or(enrolment);
+            let now = self.clock.now();
+            settle(&mut enrolment.keys, &peer, there.as_ref(), now);
+            enrolment
+        })?;
+        Ok(())
+    }
+
+    /// Deletes the record where it is ours.
+    pub(super) async fn withdraw(
+        &self,
+        located: &Located,
+        enrolment: &Enrolment,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<(), EnrolError> {
+        let client = self.client(located);
+        let mut attempts = 0;
+        loop {
+            let there = client.record().await?.filter(|there| {
+                let mut keys = enrolment.keys.iter();
+                keys.any(|key| there.peer() == Some(key.peer.as_str()))
+            });
+            let Some(there) = there else {
+                observe(Step::Unchanged);
+                return Ok(());
+            };
+            attempts += 1;
+            match client.delete(&there.cid).await {
+                Ok(()) => {
+                    observe(Step::Deleted);
+                    return Ok(());
+                }
+                Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
+                // There are servers that do it and then trip over their own answer.
+                Err(AccountError::Refused { .. } | AccountError::Malformed(_))
+                    if attempts < ATTEMPTS
+                        && client
+                            .record()
+                            .await?
+                            .is_none_or(|now| now.cid != there.cid) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Tells directory and mediators of the published key.
+    pub(super) async fn finish(
+        &self,
+        located: &Located,
+        is_named: bool,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<Outcome, EnrolError> {
+        let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
+        let mut enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let key = enrolment.current().cloned().ok_or_else(not_enrolled)?;
+        self.notice(&enrolment, Some(&key), is_named, observe).await;
+        let mut missing = Vec::new();
+        for did in enrolment.mediators.clone() {
+            match self.register(&did, &key, located).await {
+                Ok(()) => {
+                    enrolment = self.note(located, &key, &did, true)?;
+                    observe(Step::Registered(did));
+                }
+                Err(error) => {
+                    observe(Step::Unregistered(did.clone(), error.clone()));
+                    missing.push((did, error));
+                }
+            }
+        }
+        // Mediators that the record names no longer, as far as nothing waits there.
+        let dropped: Vec<MediatorDid> = key
+            .registered
+            .iter()
+            .filter(|did| !enrolment.mediators.contains(did))
+            .cloned()
+            .collect();
+        for did in dropped {
+            match self.leave_empty(&did, &key).await {
+                Ok(true) => {
+                    enrolment = self.note(located, &key, &did, false)?;
+                    observe(Step::Left(did));
+                }
+                Ok(false) => {}
+                Err(error) => observe(Step::NotLeft(did, error)),
+            }
+        }
+        Ok(Outcome { enrolment, missing })
+    }
+
+    /// Writes down that a mediator keeps the mail of a key, or does not.
+    fn note(
+        &self,
+        located: &Located,
+        key: &MessagingKey,
+        did: &MediatorDid,
+        is_registered: bool,
+    ) -> Result<Enrolment, EnrolError> {
+        let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
+        let before = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        self.change(located, |known| {
+            let mut enrolment = known.unwrap_or(before);
+            for known in &mut enrolment.keys {
+                if known.peer != key.peer {
+                    continue;
+                }
+                known.registered.retain(|one| one != did);
+                if is_registered && known.registered.len() < MAX_MEDIATORS {
+                    known.registered.push(did.clone());
+                }
+            }
+            enrolment
+        })
+    }
+
+    async fn mediator(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+    ) -> Result<MediatorClient, MailError> {
+        let Self {
+            net,
+            identity,
+            clock,
+            ..
+        } = self;
+        MediatorClient::open(net, identity, clock, did, key, Freshness::Cached).await
+    }
+
+    async fn register(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+        located: &Located,
+    ) -> Result<(), MailError> {
+        let mediator = self.mediator(did, key).await?;
+        mediator.register(&located.account).await
+    }
+
+    pub(super) async fn leave(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+    ) -> Result<(), MailError> {
+        self.mediator(did, key).await?.remove().await
+    }
+
+    /// The same unless mail waits there, which is to be fetched first.
+    async fn leave_empty(&self, did: &MediatorDid, key: &MessagingKey) -> Result<bool, MailError> {
+        let mediator = self.mediator(did, key).await?;
+        if mediator.status().await?.message_count > 0 {
+            return Ok(false);
+        }
+        mediator.remove().await?;
+        Ok(true)
+    }
+
+    /// The directory that the first mediator names which names one.
+    pub(super) async fn directory_of(&self, mediators: &[MediatorDid]) -> Option<Origin> {
+        for did in mediators {
+            if let Some(directory) = self.identity.directory_beside(did).await {
+                return Some(directory);
+            }
+        }
+        None
+    }
+
+    /// Asks the directory to look at the account now. Without it, it finds out by itself.
+    pub(super) async fn notice(
+        &self,
+        enrolment: &Enrolment,
+        key: Option<&MessagingKey>,
+        is_named: bool,
+        observe: &mut dyn FnMut(Step),
+    ) {
+        let Some(directory) = &enrolment.directory else {
+            return;
+        };
+        let net = self.net.clone();
+        let client = match is_named {
+            true => DirectoryClient::named(net, directory.clone()),
+            false => DirectoryClient::learnt(net, directory.clone()),
+        };
+        let wanted: &[&str] = match key {
+            Some(_) => &["package", "unchanged"],
+            None => &["removed", "notEnrolled"],
+        };
+        let directory = directory.clone();
+        observe(match client.refresh(&enrolment.account).await {
+            Ok(seen) if wanted.contains(&seen.outcome.as_str()) => Step::Noticed(directory),
+            Ok(seen) => {
+                let reason = seen.reason.unwrap_or(seen.outcome);
+                Step::Unnoticed(directory, format!("it found {reason}"))
+            }
+            Err(error) => Step::Unnoticed(directory, error.to_string()),
+        });
+    }
+}
+
+/// Puts the keys into the states that a record gives them which names `present` now, and was
+/// `there` before. Those whose time is over go, where a record was there: one that was not seen may
+/// have named any of them.
+fn settle(keys: &mut Vec<MessagingKey>, present: &str, there: Option<&Published>, now: Timestamp) {
+    replace_all(keys, Some(present), now);
+    let before = there.and_then(Published::peer);
+    for key in &mut *keys {
+        let peer = key.peer.as_str();
+        if peer == present {
+            if !matches!(key.state, KeyState::Published { .. }) {
+                key.state = KeyState::Published { at: now };
+            }
+        } else if before == Some(peer) {
+            // Until now people wrote to it, whatever was written down.
+            key.state = KeyState::Replaced { at: now };
+        }
+    }
+    if there.is_some() {
+        keys.retain(|key| key.reads(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipld_core::cid::Cid;
+    use serde_json::json;
+
+    use super::*;
+    use crate::enrolment::enroll::mint;
+    use crate::wallet::enrolment::KEEP;
+    use crate::wallet::stored::MAX_KEYS;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+    fn key(state: KeyState) -> MessagingKey {
+        MessagingKey {
+            state,
+            ..MessagingKey::mint(NOW)
+        }
+    }
+
+    fn record(peer: &str) -> Published {
+        Published {
+            cid: Cid::default(),
+            value: json!({"did": peer}),
+        }
+    }
+
+    fn peers(keys: &[MessagingKey]) -> Vec<String> {
+        keys.iter().map(|key| key.peer.to_string()).collect()
+    }
+
+    #[test]
+    fn keys_go_when_the_record_is_known_and_never_the_one_that_it_named() {
+        let long_ago = KeyState::Replaced {
+            at: NOW.minus(KEEP * 3),
+        };
+        let keys = vec![key(KeyState::Minted), key(long_ago), key(long_ago)];
+        let [new, named, old] = [0, 1, 2].map(|place: usize| peers(&keys)[place].clone());
+        // Written down as replaced, and in the record all the same.
+        let mut seen = keys.clone();
+        settle(&mut seen, &new, Some(&record(&named)), NOW);
+        assert_eq!(peers(&seen), [new.clone(), named.clone()]);
+        assert_eq!(seen[0].state, KeyState::Published { at: NOW });
+        assert_eq!(seen[1].state, KeyState::Replaced { at: NOW });
+        // Nobody knows what was there.
+        let mut unseen = keys.clone();
+        settle(&mut unseen, &new, None, NOW);
+        assert_eq!(peers(&unseen), [new.clone(), named, old]);
+        // The record names it already.
+        let later = NOW.plus(KEEP);
+        settle(&mut seen, &new, Some(&record(&new)), later);
+        assert_eq!(peers(&seen), [new]);
+        assert_eq!(seen[0].state, KeyState::Published { at: NOW });
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_key_in_the_record_is_not_the_one_that_goes() {
+        let mut keys: Vec<_> = (0..MAX_KEYS)
+            .map(|age| {
+                let age = std::time::Duration::from_secs(age as u64);
+                key(KeyState::Replaced { at: NOW.minus(age) })
+            })
+            .collect();
+        let all = peers(&keys);
+        let [.., before_last, last] = &all[..] else {
+            panic!("two at least")
+        };
+        mint(&mut keys, Some(&record(last)), NOW);
+        let left = peers(&keys);
+        assert_eq!((keys.len(), keys[0].state), (MAX_KEYS, KeyState::Minted));
+        assert!(left.contains(last) && !left.contains(before_last));
+    }
+}

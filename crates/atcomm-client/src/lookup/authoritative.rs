@@ -1,0 +1,218 @@
+//! What the account's own servers say: the operation log of its DID, its PDS, its handle.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use atcomm_net::identity::{DidDocument, Freshness, Identity, IdentityError, PlcLogError};
+use atcomm_net::net::{Net, NetError, Priority, Request, Trust};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::plc::VerifiedLog;
+use atcomm_proto::proof::MAX_PROOF_LEN;
+use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
+use atcomm_proto::verify::evidence::{EvidenceError, Keys, Shown};
+
+/// Time for a PDS to show a record: what else is known of the account must still find its way into
+/// the time for one message.
+const PDS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the servers that an account itself names.
+#[derive(Clone)]
+pub(super) struct Firsthand {
+    net: Net,
+    identity: Identity,
+    clock: Clock,
+}
+
+/// Who an account is, as it says itself.
+#[derive(Debug, Clone)]
+pub(super) struct Whois {
+    /// Its DID document; of a `did:plc` what the log comes to.
+    pub(super) document: DidDocument,
+    /// The keys under which its proofs count.
+    pub(super) keys: Keys,
+    /// Its operation log, of a `did:plc`.
+    pub(super) log: Option<(VerifiedLog, Box<RawValue>)>,
+}
+
+/// Why it cannot be found out who an account is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WhoisError {
+    /// There is no such DID, or it has ended.
+    #[error("there is no such DID, or it has ended")]
+    NoAccount,
+    /// What is served is not proven, or cannot be used.
+    #[error("what the directory of DIDs shows of it is not proven: {0}")]
+    Unproven(EvidenceError),
+    /// A document that cannot be used.
+    #[error("{0}")]
+    Useless(String),
+    /// Nobody answers.
+    #[error("it cannot be looked up now: {0}")]
+    Unreachable(String),
+}
+
+/// The DID document of an account, looked up anew: of a `did:plc` what its verified operations come
+/// to, since a mirror of the PLC directory may name any PDS, of a `did:web` what its host serves.
+pub async fn proven_document(
+    net: &Net,
+    identity: &Identity,
+    clock: &Clock,
+    did: &Did,
+) -> Result<DidDocument, WhoisError> {
+    let own = Firsthand::new(net.clone(), identity.clone(), clock.clone());
+    Ok(own.whois(did).await?.document)
+}
+
+/// What the account's PDS says of its key package.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Word {
+    /// Something that is proven.
+    Proven(Shown),
+    /// That there is none, without a proof.
+    NotThere,
+    /// That the account is not active.
+    Inactive(&'static str),
+    /// A package that breaks a rule, or what proves nothing.
+    Useless(EvidenceError),
+    /// No answer that says anything.
+    Silent(String),
+}
+
+impl Firsthand {
+    pub(super) fn new(net: Net, identity: Identity, clock: Clock) -> Self {
+        Self {
+            net,
+            identity,
+            clock,
+        }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Looks the account up anew.
+    pub(super) async fn whois(&self, did: &Did) -> Result<Whois, WhoisError> {
+        if did.web().is_some() {
+            return self.whois_web(did).await;
+        }
+        self.identity.purge(did);
+        let log = self.identity.plc_log(did, Freshness::Refresh).await;
+        let log = log.map_err(|error| match error {
+            PlcLogError::NotFound => WhoisError::NoAccount,
+            PlcLogError::Invalid(why) => WhoisError::Unproven(why.into()),
+            PlcLogError::Unreachable { .. } => WhoisError::Unreachable(error.to_string()),
+        })?;
+        let (log, raw) = (log.verified().clone(), log.entries().to_owned());
+        let keys = match Keys::of_log(&log) {
+            Ok(keys) => keys,
+            Err(EvidenceError::Tombstoned) => return Err(WhoisError::NoAccount),
+            Err(why) => return Err(WhoisError::Unproven(why)),
+        };
+        let state = log.current().ok_or(WhoisError::NoAccount)?;
+        let document = DidDocument {
+            did: did.clone(),
+            claimed_handle: state.handle.clone(),
+            pds: state
+                .pds
+                .clone()
+                .ok_or(atcomm_net::identity::Unusable::Missing),
+            signing_key: Ok(keys.current.clone()),
+        };
+        Ok(Whois {
+            document,
+            keys,
+            log: Some((log, raw)),
+        })
+    }
+
+    async fn whois_web(&self, did: &Did) -> Result<Whois, WhoisError> {
+        self.identity.purge(did);
+        let document = self.identity.resolve(did, Freshness::Refresh).await;
+        let document = document.map_err(|error| match error {
+            IdentityError::NotFound | IdentityError::Tombstoned => WhoisError::NoAccount,
+            IdentityError::Unreachable { .. } => WhoisError::Unreachable(error.to_string()),
+            IdentityError::Malformed(_) | IdentityError::Refused(_) => {
+                WhoisError::Useless(error.to_string())
+            }
+        })?;
+        let key = document.signing_key.clone();
+        let current = key.map_err(|_| WhoisError::Unproven(EvidenceError::NoSigningKey))?;
+        Ok(Whois {
+            document: (*document).clone(),
+            keys: Keys {
+                current,
+                pre_migration_key: None,
+            },
+            log: None,
+        })
+    }
+
+    /// Asks the account's PDS for its key package.
+    pub(super) async fn word(&self, whois: &Whois) -> Word {
+        let did = &whois.document.did;
+        let pds = match &whois.document.pds {
+            Ok(pds) => pds,
+            Err(lack) => return Word::Silent(format!("it names no usable PDS: {lack}")),
+        };
+        match self.record(did, pds).await {
+            Ok(car) => self.weigh(whois, &car, self.clock.now()),
+            Err(word) => word,
+        }
+    }
+
+    fn weigh(&self, whois: &Whois, car: &[u8], now: Timestamp) -> Word {
+        match whois.keys.prove(&whois.document.did, car, now) {
+            Ok(shown) => Word::Proven(shown),
+            Err(why) => Word::Useless(why),
+        }
+    }
+
+    async fn record(&self, did: &Did, pds: &Origin) -> Result<Bytes, Word> {
+        let silent = |why: String| Word::Silent(why);
+        let mut url = Url::parse(pds.as_str()).map_err(|why| silent(why.to_string()))?;
+        url.set_path("/xrpc/com.atproto.sync.getRecord");
+        url.query_pairs_mut()
+            .append_pair("did", did.as_str())
+            .append_pair("collection", COLLECTION)
+            .append_pair("rkey", RECORD_KEY);
+        let request = Request {
+            priority: Priority::Interactive,
+            accept: Some("application/vnd.ipld.car"),
+            timeout: Some(PDS_PATIENCE),
+            ..Request::new(url, Trust::Untrusted, MAX_PROOF_LEN)
+        };
+        let answer = match self.net.get(&request).await {
+            Ok(answer) => answer,
+            Err(NetError::TooLarge { .. }) => {
+                let oversize = atcomm_proto::proof::ProofError::Oversize;
+                return Err(Word::Useless(EvidenceError::Proof(oversize)));
+            }
+            Err(why) => return Err(silent(why.to_string())),
+        };
+        let status = answer.status;
+        if status.is_success() {
+            return Ok(answer.body);
+        }
+        #[derive(Deserialize)]
+        struct XrpcError {
+            error: String,
+        }
+        let error = serde_json::from_slice::<XrpcError>(&answer.body).ok();
+        Err(match error.as_ref().map(|body| body.error.as_str()) {
+            _ if status.is_server_error() || status.as_u16() == 429 => {
+                silent(format!("HTTP {}", status.as_u16()))
+            }
+            Some("RecordNotFound") => Word::NotThere,
+            Some("RepoNotFound") => Word::Inactive("its host does not know it"),
+            Some("RepoDeactivated") => Word::Inactive("deactivated"),
+            Some("RepoTakendown") => Word::Inactive("taken down"),
+            Some("RepoSuspended") => Word::Inactive("suspended"),
+            _ => silent(format!("HTTP {}", status.as_u16())),
+        })
+    }
+}

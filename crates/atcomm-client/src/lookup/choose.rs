@@ -1,0 +1,229 @@
+//! Which package counts, of what the directory and the account's own servers show: a pure function.
+
+use super::authoritative::{Whois, Word};
+use super::directory::{Denial, DirectoryError, View, said};
+use super::outcome::{RecipientError, Shower, Unconfirmed, Warning};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::plc;
+use atcomm_proto::proof::ProofError;
+use atcomm_proto::syntax::Did;
+use atcomm_proto::verify::evidence::{EvidenceError, Keys, Shown, VerifiedPackage};
+
+/// The package that counts, and what is to be said about how it was found.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) package: VerifiedPackage,
+    pub(super) warnings: Vec<Warning>,
+    /// Why the account's own PDS did not confirm what the directory shows.
+    pub(super) unconfirmed: Option<Unconfirmed>,
+}
+
+/// What the directory's answer comes to.
+enum Answer {
+    /// Nobody was asked.
+    None,
+    /// A package that is proven under the account's present keys.
+    Package(Box<VerifiedPackage>),
+    /// One that was proven under a key which was replaced since.
+    Outdated,
+    /// No answer.
+    Failed(DirectoryError),
+}
+
+/// Chooses. What contradicts itself, or proves something else than it says, is refused and not
+/// made good by what others say: its author should not be asked again.
+pub(super) fn choose(
+    did: &Did,
+    shown: Option<&Result<View, DirectoryError>>,
+    whois: &Whois,
+    word: Word,
+    now: Timestamp,
+) -> Result<Choice, RecipientError> {
+    let mut warnings = Vec::new();
+    let answer = match shown {
+        None => Answer::None,
+        Some(Err(error)) => Answer::Failed(error.clone()),
+        Some(Ok(view)) => {
+            warnings.extend(about_log(did, view, whois));
+            warnings.extend(about_handle(view, whois));
+            weigh(did, view, whois, now)?
+        }
+    };
+    if let Answer::Package(package) = answer {
+        return beside(*package, word, warnings);
+    }
+    let package = alone(word, &answer)?;
+    match answer {
+        Answer::Failed(DirectoryError::Refused { name, message }) => {
+            warnings.push(Warning::DirectoryDenies { name, message });
+        }
+        Answer::Failed(error) => warnings.push(Warning::DirectorySilent(error.to_string())),
+        Answer::Outdated => warnings.push(Warning::DirectoryOutdated),
+        Answer::None | Answer::Package(_) => {}
+    }
+    Ok(Choice {
+        package,
+        warnings,
+        unconfirmed: None,
+    })
+}
+
+/// Whether the directory's answer is about the account, proven, and nothing but what it proves.
+fn weigh(did: &Did, view: &View, whois: &Whois, now: Timestamp) -> Result<Answer, RecipientError> {
+    let refuse = |why: String| RecipientError::Unproven {
+        by: Shower::Directory,
+        why,
+    };
+    if view.did != *did {
+        return Err(refuse(format!("it is about another account, {}", view.did)));
+    }
+    let car = view.car.as_ref();
+    let car = car.ok_or_else(|| refuse("it has no proof".to_owned()))?;
+    let package = match whois.keys.prove(did, car, now) {
+        Ok(Shown::Package(package)) => package,
+        Ok(Shown::Absent { .. }) => return Err(refuse(EvidenceError::Absent.to_string())),
+        Err(EvidenceError::Proof(ProofError::Signature)) if by_replaced(did, car, whois, now) => {
+            return Ok(Answer::Outdated);
+        }
+        Err(why) => return Err(refuse(why.to_string())),
+    };
+    let same = [
+        ("keyPackage.cid", view.cid == package.cid()),
+        ("keyPackage.rev", view.rev == package.rev()),
+        ("keyPackage.value", view.value == *package.value()),
+        ("peer.did", view.peer == package.peer()),
+    ];
+    if let Some((field, _)) = same.iter().find(|(_, same)| !same) {
+        return Err(refuse(format!("its field {field} is not what it proves")));
+    }
+    Ok(Answer::Package(package))
+}
+
+/// Whether a key that the account had before signed it: then it is old, and not forged by somebody
+/// who never had one.
+fn by_replaced(did: &Did, car: &[u8], whois: &Whois, now: Timestamp) -> bool {
+    let states = whois.log.iter().flat_map(|(log, _)| log.states());
+    let mut keys: Vec<_> = states
+        .filter_map(|state| state.signing_key.clone())
+        .collect();
+    keys.dedup();
+    // The newest ones: each costs a signature check.
+    keys.into_iter().rev().take(8).any(|current| {
+        let keys = Keys {
+            current,
+            pre_migration_key: None,
+        };
+        matches!(keys.prove(did, car, now), Ok(Shown::Package(_)))
+    })
+}
+
+/// The directory's log against ours.
+fn about_log(did: &Did, view: &View, whois: &Whois) -> Option<Warning> {
+    let (log, _) = whois.log.as_ref()?;
+    let theirs = plc::verify(did, view.plc_log.as_ref()?.get().as_bytes());
+    match theirs {
+        Err(why) => Some(Warning::DirectoryLog(why.to_string())),
+        Ok(theirs) if theirs == *log => None,
+        Ok(theirs) if log.states().starts_with(theirs.states()) => Some(Warning::DirectoryLog(
+            "it lacks the newest operations".to_owned(),
+        )),
+        Ok(_) => Some(Warning::DirectoryLog(
+            "it shows operations that were undone, or that the PLC directory does not show"
+                .to_owned(),
+        )),
+    }
+}
+
+fn about_handle(view: &View, whois: &Whois) -> Option<Warning> {
+    let claimed = whois.document.claimed_handle.as_ref();
+    let same = view.handle == "handle.invalid"
+        || claimed.is_some_and(|handle| handle.as_str() == view.handle);
+    (!same).then(|| Warning::DirectoryHandle(said(&view.handle)))
+}
+
+/// The directory's package, and what the account's own PDS says.
+fn beside(
+    package: VerifiedPackage,
+    word: Word,
+    mut warnings: Vec<Warning>,
+) -> Result<Choice, RecipientError> {
+    let same_order = |key| package.signing_key() == key;
+    // A host that the account has left still has the key that signed there, and signs whatever it
+    // likes in whatever revision: of that, only what the present host shows as well counts.
+    let by_old_host = package.signed_by_previous_host();
+    let mut unconfirmed = None;
+    let package = match word {
+        Word::Proven(Shown::Package(own)) => {
+            let newer = own.rev() >= package.rev() || !same_order(own.signing_key());
+            if own.cid() == package.cid() {
+                // The same record, proven in a later revision.
+                match newer || by_old_host {
+                    true => *own,
+                    false => package,
+                }
+            } else if by_old_host || (newer && !own.signed_by_previous_host()) {
+                warnings.push(Warning::DirectoryOutdated);
+                *own
+            } else {
+                warnings.push(Warning::HostBehind);
+                package
+            }
+        }
+        Word::Proven(Shown::Absent { rev, key }) => {
+            if !by_old_host && rev < package.rev() && same_order(&key) {
+                warnings.push(Warning::HostBehind);
+                package
+            } else {
+                return Err(RecipientError::NotEnrolled { rev, key });
+            }
+        }
+        Word::NotThere => return Err(RecipientError::NotEnrolledUnproven),
+        Word::Inactive(why) => return Err(RecipientError::Inactive(why.to_owned())),
+        Word::Useless(EvidenceError::Invalid(why)) => {
+            return Err(RecipientError::Invalid(why.to_string()));
+        }
+        Word::Useless(why) => {
+            warnings.push(Warning::HostUseless(why.to_string()));
+            unconfirmed = Some(Unconfirmed::HostUseless);
+            package
+        }
+        Word::Silent(why) => {
+            warnings.push(Warning::HostSilent(why));
+            unconfirmed = Some(Unconfirmed::HostSilent);
+            package
+        }
+    };
+    Ok(Choice {
+        package,
+        warnings,
+        unconfirmed,
+    })
+}
+
+/// What the account's own PDS says, alone.
+fn alone(word: Word, answer: &Answer) -> Result<VerifiedPackage, RecipientError> {
+    match word {
+        Word::Proven(Shown::Package(own)) => Ok(*own),
+        Word::Proven(Shown::Absent { rev, key }) => Err(RecipientError::NotEnrolled { rev, key }),
+        Word::NotThere => Err(RecipientError::NotEnrolledUnproven),
+        Word::Inactive(why) => Err(RecipientError::Inactive(why.to_owned())),
+        Word::Useless(EvidenceError::Invalid(why)) => Err(RecipientError::Invalid(why.to_string())),
+        Word::Useless(why) => Err(RecipientError::Unproven {
+            by: Shower::Host,
+            why: why.to_string(),
+        }),
+        Word::Silent(why) => Err(RecipientError::Unreachable(match answer {
+            Answer::Failed(DirectoryError::Refused {
+                name: name @ (Denial::NotEnrolled | Denial::AccountInactive),
+                ..
+            }) => format!(
+                "the directory says {name}, and the account's own host cannot be asked: {why}"
+            ),
+            Answer::Failed(error) => format!("{error}; the account's own host: {why}"),
+            _ => format!("the account's own host: {why}"),
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,444 @@
+//! Asking a directory: its methods as the lexicons have them, every answer bounded and typed.
+//!
+//! Nothing that a directory says is believed here; a [`View`] is a claim with, at best, a proof in
+//! it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use url::Url;
+
+use atcomm_net::identity::MediatorDocument;
+use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::plc::MAX_LOG_LEN;
+use atcomm_proto::proof::MAX_PROOF_LEN;
+use atcomm_proto::syntax::{Did, Origin, Rev};
+use atcomm_proto::verify::evidence::Base64;
+
+/// Longest answer about one account, in bytes: a proof in base64, an operation log, the record
+/// once more as JSON, and its mediators.
+const MAX_ANSWER: usize = MAX_LOG_LEN + 4 * MAX_PROOF_LEN;
+
+/// Longest page of a history with its proofs, in bytes.
+const MAX_PAGE: usize = 2 * 1024 * 1024;
+
+/// Changes on one page that is asked for, and most of them that are read.
+const PAGE: usize = 50;
+
+/// Time for one answer. A directory may have to look at the network first; one that takes longer
+/// must not keep the account's own servers from being asked within the time for one message.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Most mediators, and most keys and services of one, that are read of an answer.
+const MAX_MEDIATORS: usize = 32;
+const MAX_PARTS: usize = 8;
+
+/// Longest text of somebody else's that is shown, in characters.
+const MAX_SAID: usize = 300;
+
+/// Why a directory gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// It says why there is none, by the name of the lexicon.
+    #[error("the directory says: {message} ({name})")]
+    Refused {
+        /// Which of the lexicon's errors.
+        name: Denial,
+        /// Its words, made fit to be shown.
+        message: String,
+    },
+    /// It has too much to do, or was asked too much.
+    #[error("the directory is busy{}", again(.retry_after))]
+    Busy {
+        /// When a new attempt makes sense.
+        retry_after: Option<Duration>,
+    },
+    /// It cannot be reached, or fails.
+    #[error("the directory cannot be reached: {0}")]
+    Unreachable(String),
+    /// What is there is no such directory, or its answer is not as the lexicon has it.
+    #[error("the directory's answer cannot be used: {0}")]
+    Malformed(String),
+}
+
+fn again(after: &Option<Duration>) -> String {
+    match after {
+        Some(wait) => format!("; it asks to come back after {} s", wait.as_secs().max(1)),
+        None => String::new(),
+    }
+}
+
+/// The errors of the lexicons that say something about the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// The handle leads to no account.
+    HandleNotFound,
+    /// There is no such account.
+    DidNotFound,
+    /// Proven, as it says: the account has no key package.
+    NotEnrolled,
+    /// Its host says so, without a proof.
+    NotEnrolledUnproven,
+    /// The account is not active.
+    AccountInactive,
+    /// The package breaks a rule.
+    InvalidKeyPackage,
+    /// Neither its host nor the PLC directory gave a usable answer.
+    UpstreamFailure,
+}
+
+impl Denial {
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "HandleNotFound" => Self::HandleNotFound,
+            "DidNotFound" => Self::DidNotFound,
+            "NotEnrolled" => Self::NotEnrolled,
+            "NotEnrolledUnproven" => Self::NotEnrolledUnproven,
+            "AccountInactive" => Self::AccountInactive,
+            "InvalidKeyPackage" => Self::InvalidKeyPackage,
+            "UpstreamFailure" => Self::UpstreamFailure,
+            _ => return None,
+        })
+    }
+}
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A recipient as a directory shows it: claims.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The account.
+    pub did: Did,
+    /// Its handle, or `handle.invalid`.
+    pub handle: String,
+    /// `active` or `regressed`.
+    pub status: String,
+    /// CID of the record.
+    pub cid: String,
+    /// Revision of the proof.
+    pub rev: Rev,
+    /// The record.
+    pub value: Value,
+    /// The did:peer.
+    pub peer: String,
+    /// Whether other accounts publish the same did:peer.
+    pub ambiguous: bool,
+    /// What it knows of the mediators; those that cannot be read are left out.
+    pub mediators: Vec<MediatorDocument>,
+    /// Whether it says itself that its proof is old.
+    pub stale: bool,
+    /// When it last verified the proof.
+    pub proved_at: Option<Timestamp>,
+    /// The proof, if it was asked for.
+    pub car: Option<Vec<u8>>,
+    /// The operation log, if it came with the proof.
+    pub plc_log: Option<Box<RawValue>>,
+    /// The whole answer.
+    pub answer: Box<RawValue>,
+}
+
+/// A change that a directory says it saw.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What it says that happened, such as `package` or `removed`.
+    pub kind: String,
+    /// When it saw it.
+    pub seen_at: Timestamp,
+    /// The proof of what was then, where it has one.
+    pub car: Option<Vec<u8>>,
+}
+
+/// What a look came to.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Refreshed {
+    /// Such as `package`, `unchanged` or `notEnrolled`.
+    pub outcome: String,
+    /// The rule that an invalid package breaks.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Asks one directory. Cloning is cheap.
+#[derive(Clone)]
+pub struct DirectoryClient {
+    net: Net,
+    origin: Origin,
+    trust: Trust,
+}
+
+impl DirectoryClient {
+    /// The directory that the user named; any address.
+    pub fn named(net: Net, origin: Origin) -> Self {
+        Self {
+            net,
+            origin,
+            trust: Trust::Configured,
+        }
+    }
+
+    /// The directory that a mediator's document names; public addresses only.
+    pub fn learnt(net: Net, origin: Origin) -> Self {
+        Self {
+            net,
+            origin,
+            trust: Trust::Untrusted,
+        }
+    }
+
+    /// Where it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What it says of an account, with the proof.
+    pub async fn resolve(&self, did: &Did) -> Result<View, DirectoryError> {
+        let url = self.url(
+            "at.didcomm.directory.resolveRecipient",
+            &[("actor", did.as_str()), ("proof", "true")],
+        )?;
+        let answer = self.net.get(&self.request(url, MAX_ANSWER)).await;
+        view(&accepted(answer)?)
+    }
+
+    /// Makes it look at an account again.
+    pub async fn refresh(&self, did: &Did) -> Result<Refreshed, DirectoryError> {
+        let url = self.url("at.didcomm.directory.refresh", &[])?;
+        let body = serde_json::json!({"did": did.as_str()}).to_string();
+        let request = self.request(url, MAX_ANSWER);
+        let answer = self.net.post(&request, "application/json", body.into());
+        let mut refreshed: Refreshed = read(&accepted(answer.await)?)?;
+        refreshed.outcome = said(&refreshed.outcome);
+        refreshed.reason = refreshed.reason.as_deref().map(said);
+        Ok(refreshed)
+    }
+
+    /// The newest changes of an account that it saw, newest first, with their proofs.
+    pub async fn history(&self, did: &Did) -> Result<Vec<Change>, DirectoryError> {
+        let limit = PAGE.to_string();
+        let params = [("did", did.as_str()), ("limit", &limit), ("proof", "true")];
+        let url = self.url("at.didcomm.directory.getHistory", &params)?;
+        let answer = self.net.get(&self.request(url, MAX_PAGE)).await;
+        history(&accepted(answer)?, did)
+    }
+
+    fn url(&self, nsid: &str, params: &[(&str, &str)]) -> Result<Url, DirectoryError> {
+        let mut url = Url::parse(self.origin.as_str())
+            .map_err(|why| DirectoryError::Unreachable(why.to_string()))?;
+        url.set_path(&format!("/xrpc/{nsid}"));
+        if !params.is_empty() {
+            url.query_pairs_mut().extend_pairs(params);
+        }
+        Ok(url)
+    }
+
+    fn request(&self, url: Url, cap: usize) -> Request {
+        Request {
+            accept: Some("application/json"),
+            // A directory that asks us to wait has said so; closing it for others is not ours.
+            priority: Priority::Interactive,
+            timeout: Some(PATIENCE),
+            ..Request::new(url, self.trust, cap)
+        }
+    }
+}
+
+/// The body of an answer that is a success.
+fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(NetError::HostBusy { retry_after }) => {
+            return Err(DirectoryError::Busy {
+                retry_after: Some(retry_after),
+            });
+        }
+        Err(error @ NetError::TooLarge { .. }) => {
+            return Err(DirectoryError::Malformed(error.to_string()));
+        }
+        Err(error) => return Err(DirectoryError::Unreachable(error.to_string())),
+    };
+    let status = answer.status.as_u16();
+    if status == 200 {
+        return Ok(answer.body);
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        error: String,
+        #[serde(default)]
+        message: String,
+    }
+    let body = serde_json::from_slice::<Body>(&answer.body).ok();
+    let busy = DirectoryError::Busy {
+        retry_after: answer.retry_after,
+    };
+    match body {
+        Some(body) => match Denial::of(&body.error) {
+            Some(name) => Err(DirectoryError::Refused {
+                name,
+                message: said(&body.message),
+            }),
+            None if matches!(status, 429 | 503) => Err(busy),
+            None if status >= 500 && body.error != "MethodNotImplemented" => {
+                Err(DirectoryError::Unreachable(format!("HTTP {status}")))
+            }
+            None => Err(DirectoryError::Malformed(format!(
+                "HTTP {status}, {}: {}",
+                said(&body.error),
+                said(&body.message)
+            ))),
+        },
+        None if matches!(status, 429 | 503) => Err(busy),
+        None if status >= 500 => Err(DirectoryError::Unreachable(format!("HTTP {status}"))),
+        None => Err(DirectoryError::Malformed(format!(
+            "HTTP {status}; there may be no directory at this address"
+        ))),
+    }
+}
+
+/// Somebody else's words, short and without characters that do something to a terminal.
+pub(super) fn said(text: &str) -> String {
+    text.chars()
+        .map(|c| if is_plain(c) { c } else { '\u{fffd}' })
+        .take(MAX_SAID)
+        .collect()
+}
+
+/// Neither a control character nor one that changes how others are shown.
+fn is_plain(c: char) -> bool {
+    let invisible = matches!(c,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !invisible
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, DirectoryError> {
+    serde_json::from_slice(body).map_err(|why| DirectoryError::Malformed(said(&why.to_string())))
+}
+
+fn view(body: &[u8]) -> Result<View, DirectoryError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Wire {
+        did: Did,
+        handle: String,
+        status: String,
+        key_package: Package,
+        peer: Peer,
+        #[serde(default)]
+        mediators: Vec<Value>,
+        verification: Verification,
+        #[serde(default)]
+        proof: Option<Proof>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        cid: String,
+        rev: Rev,
+        value: Value,
+    }
+    #[derive(Deserialize)]
+    struct Peer {
+        did: String,
+        ambiguous: bool,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Verification {
+        stale: bool,
+        #[serde(default)]
+        proved_at: Option<String>,
+    }
+    let wire: Wire = read(body)?;
+    let (car, plc_log) = match wire.proof {
+        Some(proof) => (Some(proof.car()?), proof.plc_log),
+        None => (None, None),
+    };
+    let mediators = wire.mediators.into_iter().take(MAX_MEDIATORS);
+    Ok(View {
+        did: wire.did,
+        handle: said(&wire.handle),
+        status: said(&wire.status),
+        cid: wire.key_package.cid,
+        rev: wire.key_package.rev,
+        value: wire.key_package.value,
+        peer: wire.peer.did,
+        ambiguous: wire.peer.ambiguous,
+        mediators: mediators.filter_map(mediator).collect(),
+        stale: wire.verification.stale,
+        proved_at: wire
+            .verification
+            .proved_at
+            .as_deref()
+            .and_then(Timestamp::parse_rfc3339),
+        car,
+        plc_log,
+        answer: read(body)?,
+    })
+}
+
+/// A mediator in an answer. States and fields that are not known here make it unreadable, and no
+/// more is lost than one look at the mediator itself.
+fn mediator(value: Value) -> Option<MediatorDocument> {
+    let mut document: MediatorDocument = serde_json::from_value(value).ok()?;
+    document.reason = document.reason.as_deref().map(said);
+    document.key_agreement.truncate(MAX_PARTS);
+    document.services.truncate(MAX_PARTS);
+    Some(document)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Proof {
+    car: Base64,
+    #[serde(default)]
+    plc_log: Option<Box<RawValue>>,
+}
+
+impl Proof {
+    fn car(&self) -> Result<Vec<u8>, DirectoryError> {
+        let car = self.car.decode();
+        car.ok_or_else(|| DirectoryError::Malformed("the proof is not base64".to_owned()))
+    }
+}
+
+fn history(body: &[u8], asked: &Did) -> Result<Vec<Change>, DirectoryError> {
+    #[derive(Deserialize)]
+    struct Wire {
+        did: Did,
+        changes: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Entry {
+        kind: String,
+        seen_at: String,
+        #[serde(default)]
+        proof: Option<Proof>,
+    }
+    let wire: Wire = read(body)?;
+    if wire.did != *asked {
+        return Err(DirectoryError::Malformed(
+            "the history is another account's".to_owned(),
+        ));
+    }
+    let change = |entry: Entry| {
+        let seen_at = Timestamp::parse_rfc3339(&entry.seen_at);
+        Ok(Change {
+            kind: said(&entry.kind),
+            seen_at: seen_at
+                .ok_or_else(|| DirectoryError::Malformed("seenAt is no time".to_owned()))?,
+            car: entry.proof.map(|proof| proof.car()).transpose()?,
+        })
+    };
+    wire.changes.into_iter().take(PAGE).map(change).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The mediators of a package, as they say themselves who they are.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use super::directory::View;
+use super::outcome::Warning;
+use super::recipient::Recipients;
+use atcomm_net::identity::{Freshness, MediatorDocument};
+use atcomm_proto::didcomm::party::KeyAgreement;
+use atcomm_proto::syntax::MediatorDid;
+use atcomm_proto::verify::evidence::VerifiedPackage;
+use atcomm_proto::verify::pin::Pin;
+
+/// Most mediators of one package that are looked up; a sender takes the first that answers.
+const MAX_MEDIATORS: usize = 8;
+
+impl Recipients {
+    /// The mediators' documents: the directory's where their keys are the pinned ones, else as the
+    /// mediators themselves give them. With the keys that are to be pinned.
+    pub(super) async fn mediators(
+        &self,
+        package: &VerifiedPackage,
+        pin: Option<&Pin>,
+        view: Option<&View>,
+        warnings: &mut Vec<Warning>,
+    ) -> (
+        Vec<MediatorDocument>,
+        BTreeMap<MediatorDid, Vec<KeyAgreement>>,
+    ) {
+        let named = &package.package().mediators;
+        let shown = |did: &MediatorDid| view?.mediators.iter().find(|one| one.did == *did);
+        let pinned = |did: &MediatorDid| pin?.mediators.get(did);
+        let looks = named.iter().take(MAX_MEDIATORS).map(async |did| {
+            if let (Some(shown), Some(pinned), false) = (shown(did), pinned(did), self.thorough)
+                && shown.key_agreement == *pinned
+                && is_at_home(shown)
+            {
+                return shown.clone();
+            }
+            if !self.to_send {
+                return MediatorDocument::unchecked(did.clone());
+            }
+            let freshness = match self.thorough {
+                true => Freshness::Refresh,
+                false => Freshness::Cached,
+            };
+            match self.own.identity().mediator(did, freshness, None).await {
+                Ok(own) => (*own).clone(),
+                Err(_) => MediatorDocument::unchecked(did.clone()),
+            }
+        });
+        let mut documents = join_all(looks).await;
+        let mut keys = BTreeMap::new();
+        for own in &documents {
+            if own.key_agreement.is_empty() {
+                // It may be down today; its keys are still what they were.
+                if let Some(pinned) = pinned(&own.did) {
+                    keys.insert(own.did.clone(), pinned.clone());
+                }
+                continue;
+            }
+            keys.insert(own.did.clone(), own.key_agreement.clone());
+            let other = shown(&own.did).filter(|shown| {
+                !shown.key_agreement.is_empty() && shown.key_agreement != own.key_agreement
+            });
+            if other.is_some() {
+                warnings.push(Warning::DirectoryMediator(own.did.clone()));
+            }
+        }
+        let rest = named.iter().skip(MAX_MEDIATORS);
+        documents.extend(rest.cloned().map(MediatorDocument::unchecked));
+        (documents, keys)
+    }
+}
+
+/// Whether a mediator is reached at the host that its DID names: a directory that shows its keys
+/// and another address would learn who writes to whom.
+fn is_at_home(document: &MediatorDocument) -> bool {
+    let Some(web) = document.did.web() else {
+        return false;
+    };
+    let at_home = |uri: &str| {
+        let url = url::Url::parse(uri).ok();
+        url.is_some_and(|url| url.host_str() == Some(&web.host) && is_port(&url, web.port))
+    };
+    document
+        .services
+        .iter()
+        .all(|service| at_home(&service.uri))
+}
+
+fn is_port(url: &url::Url, named: Option<u16>) -> bool {
+    named.is_none_or(|port| url.port_or_known_default() == Some(port))
+}

@@ -1,0 +1,507 @@
+//! One of the own mediators, spoken to as one of the own keys: registering, fetching, acknowledging.
+//!
+//! Requests go over HTTP and are answered on the same connection. An answer counts when it is
+//! encrypted by the mediator's own DID to the key that asked, and stands in the thread of the
+//! question; whatever else comes is [`MailError::NotOurs`].
+//!
+//! Source: the protocols of [`atcomm_proto::didcomm::protocol`]; DIDComm Messaging 2.1, "Transports".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use url::Url;
+
+use super::route::{self, RouteError};
+use crate::wallet::enrolment::MessagingKey;
+use atcomm_net::identity::{Freshness, Identity, MediatorDocument, MediatorState};
+use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::didcomm::envelope::{self, EnvelopeError, Layer, PublicKey};
+use atcomm_proto::didcomm::message::{Message, ReturnRoute, TypeUri, fresh_id};
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::Body as _;
+use atcomm_proto::didcomm::protocol::coordination::{self, Action, Outcome, Update};
+use atcomm_proto::didcomm::protocol::pickup::{self, Status};
+use atcomm_proto::didcomm::protocol::problem::{Code, Report};
+use atcomm_proto::didcomm::protocol::trust_ping::{Ping, PingResponse};
+use atcomm_proto::syntax::{Did, MediatorDid};
+
+/// Longest answer, in bytes. A delivery of 2 MiB of mail carries it twice, each time a third longer,
+/// and once more a third longer for the envelope around it; one message alone may be longer.
+pub(super) const MAX_ANSWER: usize = 16 << 20;
+
+/// Time for an answer. One to a mediate-request may wait for the mediator's directory, which looks
+/// at the account.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest sentence of the mediator that is passed on, in bytes.
+const MAX_WORDS: usize = 512;
+
+/// Longest refusal of a forward that is read, in bytes.
+pub(crate) const MAX_REFUSAL: usize = 16 * 1024;
+
+/// Media type of what is posted.
+pub(crate) const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
+
+/// Why a mediator did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MailError {
+    /// It or its DID document cannot be had now.
+    #[error("it cannot be reached: {why}")]
+    Unreachable {
+        /// What failed.
+        why: String,
+        /// When a new attempt makes sense, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// Its DID document is none that this client can work with.
+    #[error("it cannot be used: {0}")]
+    Unusable(String),
+    /// It said no, in its own words.
+    #[error("it refused: {words} ({code})")]
+    Refused {
+        /// HTTP status; none where it answered by a problem report.
+        status: Option<u16>,
+        /// Name of the error, or code of the report.
+        code: String,
+        /// For people; anything may stand there.
+        words: String,
+        /// When a new attempt makes sense, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// It keeps no mail for this key.
+    #[error("it does not keep mail for this key")]
+    Denied,
+    /// It answered without answering.
+    #[error("it gave no answer")]
+    Silent,
+    /// What came is no answer of this mediator to this question.
+    #[error("what answered is not it: {0}")]
+    NotOurs(String),
+}
+
+impl MailError {
+    /// Whether a later attempt may go better.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Silent => true,
+            Self::Refused { status, .. } => {
+                status.is_some_and(|status| status >= 500 || matches!(status, 408 | 425 | 429))
+            }
+            Self::Unusable(_) | Self::Denied | Self::NotOurs(_) => false,
+        }
+    }
+
+    /// When a new attempt makes sense, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unreachable { retry_after, .. } | Self::Refused { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
+    fn is_code(&self, wanted: Code) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == wanted.to_string())
+    }
+}
+
+impl From<NetError> for MailError {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Refused(_) => Self::Unusable(error.to_string()),
+            _ => Self::Unreachable {
+                retry_after: error.retry_after(),
+                why: error.to_string(),
+            },
+        }
+    }
+}
+
+impl From<RouteError> for MailError {
+    fn from(error: RouteError) -> Self {
+        Self::Unusable(error.to_string())
+    }
+}
+
+/// A message that waits at the mediator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Acknowledges it.
+    pub id: String,
+    /// The envelope; empty where the mediator did not hand it over in a form that can be read.
+    pub envelope: Vec<u8>,
+}
+
+/// A mediator as one key sees it. Cloning is cheap.
+#[derive(Clone)]
+pub struct MediatorClient(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) net: Net,
+    pub(super) clock: Clock,
+    pub(super) document: Arc<MediatorDocument>,
+    /// The mediator by its document.
+    pub(super) party: Party,
+    pub(super) endpoint: Url,
+    /// What requests are encrypted to.
+    pub(super) to: PublicKey,
+    pub(super) key: MessagingKey,
+}
+
+/// Reads the document of a mediator. Keys that are known are used also where nobody answers its
+/// probe.
+pub async fn document(
+    identity: &Identity,
+    did: &MediatorDid,
+    freshness: Freshness,
+) -> Result<Arc<MediatorDocument>, MailError> {
+    let document = identity
+        .mediator(did, freshness, None)
+        .await
+        .map_err(|busy| MailError::Unreachable {
+            retry_after: Some(busy.retry_after),
+            why: busy.to_string(),
+        })?;
+    check_usable(&document)?;
+    Ok(document)
+}
+
+/// Whether a document has what it takes to send there.
+pub(crate) fn check_usable(document: &MediatorDocument) -> Result<(), MailError> {
+    match document.state {
+        MediatorState::Unsupported => Err(MailError::Unusable(
+            "only mediators of the method did:web can be looked up".to_owned(),
+        )),
+        MediatorState::Unresolved => Err(MailError::Unreachable {
+            why: match &document.reason {
+                Some(reason) => format!("its DID document: {reason}"),
+                None => "its DID document cannot be had".to_owned(),
+            },
+            retry_after: None,
+        }),
+        MediatorState::Reachable | MediatorState::Unreachable | MediatorState::Unchecked => Ok(()),
+    }
+}
+
+impl MediatorClient {
+    /// Reads the mediator's document, and asks it nothing yet.
+    pub async fn open(
+        net: &Net,
+        identity: &Identity,
+        clock: &Clock,
+        did: &MediatorDid,
+        key: &MessagingKey,
+        freshness: Freshness,
+    ) -> Result<Self, MailError> {
+        let document = document(identity, did, freshness).await?;
+        Self::with_document(net, clock, document, key)
+    }
+
+    /// The same where the document is at hand.
+    pub fn with_document(
+        net: &Net,
+        clock: &Clock,
+        document: Arc<MediatorDocument>,
+        key: &MessagingKey,
+    ) -> Result<Self, MailError> {
+        let mut services = document.services.iter();
+        let endpoint = services.find_map(|service| route::address(service, "https", "http"));
+        let keys = document.key_agreement.iter();
+        let keys = keys
+            .filter_map(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok());
+        Ok(Self(Arc::new(Inner {
+            net: net.clone(),
+            clock: clock.clone(),
+            party: Party::from_document(document.did.as_str(), keys.collect(), Vec::new()),
+            endpoint: endpoint.ok_or(RouteError::NoEndpoint)?,
+            to: route::first_key(&document)?,
+            key: key.clone(),
+            document,
+        })))
+    }
+
+    /// The mediator.
+    pub fn did(&self) -> &MediatorDid {
+        &self.0.document.did
+    }
+
+    /// Its document.
+    pub fn document(&self) -> &Arc<MediatorDocument> {
+        &self.0.document
+    }
+
+    /// It as one that may have written: what became of a relay it tells of its own accord.
+    pub fn party(&self) -> &Party {
+        &self.0.party
+    }
+
+    /// The key that speaks.
+    pub fn key(&self) -> &MessagingKey {
+        &self.0.key
+    }
+
+    /// Has mail for the key kept. `account` tells the mediator where to look for the record that
+    /// names the key. Idempotent.
+    ///
+    /// Source: coordinate-mediation 3.0.
+    pub async fn register(&self, account: &Did) -> Result<(), MailError> {
+        let request = coordination::Request::Mediate {
+            account: Some(account.clone()),
+        };
+        match self.coordinate(request).await? {
+            coordination::Reply::Grant { .. } => {}
+            coordination::Reply::Deny => return Err(MailError::Denied),
+            _ => return Err(unexpected()),
+        }
+        self.update(Action::Add).await
+    }
+
+    /// Has mail for the key kept no longer; what waits can still be fetched. Idempotent.
+    pub async fn remove(&self) -> Result<(), MailError> {
+        match self.update(Action::Remove).await {
+            Err(error) if error.is_code(Code::NotEnrolled) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether mail for the key is kept.
+    pub async fn is_registered(&self) -> Result<bool, MailError> {
+        let own = self.0.key.peer.as_str();
+        match self.coordinate(coordination::Request::Query(None)).await {
+            Ok(coordination::Reply::Recipients { dids, .. }) => {
+                Ok(dids.iter().any(|did| did == own))
+            }
+            Ok(_) => Err(unexpected()),
+            Err(error) if error.is_code(Code::NotEnrolled) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub async fn ping(&self) -> Result<(), MailError> {
+        let answer = self.ask(Message::new(fresh_id(), &Ping::default())).await?;
+        match answer.body_of::<PingResponse>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err(unexpected()),
+        }
+    }
+
+    /// How much mail waits for the key.
+    pub async fn status(&self) -> Result<Status, MailError> {
+        let request = pickup::Request::Status {
+            recipient_did: None,
+        };
+        match self.pick_up(request).await? {
+            pickup::Reply::Status(status) => Ok(status),
+            pickup::Reply::Delivery { .. } => Err(unexpected()),
+        }
+    }
+
+    /// The oldest messages that wait, at most `limit`; fewer where they are long. They wait on until
+    /// they are acknowledged.
+    pub async fn fetch(&self, limit: u64) -> Result<Vec<Mail>, MailError> {
+        let request = pickup::Request::Delivery {
+            limit,
+            recipient_did: None,
+        };
+        Ok(match self.pick_up(request).await? {
+            pickup::Reply::Status(_) => Vec::new(),
+            delivery @ pickup::Reply::Delivery { .. } => mail(delivery),
+        })
+    }
+
+    /// Lets messages go, by their ids at the mediator: at most 1000.
+    pub async fn acknowledge(&self, ids: &[String]) -> Result<(), MailError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let request = pickup::Request::Received(ids.to_vec());
+        self.pick_up(request).await.map(drop)
+    }
+
+    async fn update(&self, action: Action) -> Result<(), MailError> {
+        let own = self.0.key.peer.as_str();
+        let request = coordination::Request::Update(vec![Update {
+            recipient_did: own.to_owned(),
+            action,
+        }]);
+        let coordination::Reply::Updated(updated) = self.coordinate(request).await? else {
+            return Err(unexpected());
+        };
+        let mut updated = updated.iter();
+        let change = updated.find(|one| one.recipient_did == own && one.action == action);
+        match change.map(|one| one.result) {
+            Some(Outcome::Success | Outcome::NoChange) => Ok(()),
+            Some(Outcome::ClientError) => Err(MailError::Denied),
+            Some(Outcome::ServerError) => Err(MailError::Unreachable {
+                why: "it failed while it did what was asked".to_owned(),
+                retry_after: None,
+            }),
+            None => Err(unexpected()),
+        }
+    }
+
+    async fn coordinate(
+        &self,
+        request: coordination::Request,
+    ) -> Result<coordination::Reply, MailError> {
+        let request = request.write(coordination::Version::V3, fresh_id());
+        let answer = self.ask(request).await?;
+        match coordination::Reply::of(&answer) {
+            Ok(Some((coordination::Version::V3, reply))) => Ok(reply),
+            Ok(_) => Err(unexpected()),
+            Err(error) => Err(MailError::NotOurs(error.to_string())),
+        }
+    }
+
+    async fn pick_up(&self, request: pickup::Request) -> Result<pickup::Reply, MailError> {
+        let request = request.write(pickup::Version::V3, fresh_id());
+        let answer = self.ask(request).await?;
+        match pickup::Reply::of(&answer) {
+            Ok(Some((pickup::Version::V3, reply))) => Ok(reply),
+            Ok(_) => Err(unexpected()),
+            Err(error) => Err(MailError::NotOurs(error.to_string())),
+        }
+    }
+
+    /// Asks something and gives the answer; a problem report is an error.
+    async fn ask(&self, question: Message) -> Result<Message, MailError> {
+        let thread = question.id.clone();
+        let body = self.seal(question)?;
+        let request = Request {
+            // Its own `Retry-After` is told to the caller and must not close the host for what else
+            // is asked there.
+            priority: Priority::Mail,
+            timeout: Some(TIMEOUT),
+            ..Request::new(self.0.endpoint.clone(), Trust::Untrusted, MAX_ANSWER)
+        };
+        let answer = self.0.net.post(&request, MEDIA_TYPE, body).await?;
+        match answer.status {
+            StatusCode::OK => {}
+            status if status.is_success() => return Err(MailError::Silent),
+            _ => return Err(refused(&answer)),
+        }
+        let answer = self.open_answer(&answer.body)?;
+        self.in_thread(answer, &thread)
+    }
+
+    /// A message to the mediator, as it is sent.
+    pub(super) fn seal(&self, message: Message) -> Result<Bytes, MailError> {
+        let Inner { key, clock, to, .. } = &*self.0;
+        let message = message
+            .from(key.peer.as_str())
+            .to(self.did().as_str())
+            .created_time(clock.now().millis() / 1000)
+            .return_route(ReturnRoute::All);
+        envelope::authcrypt(&message.to_vec(), &key.agreement, std::slice::from_ref(to))
+            .map(Bytes::from)
+            .map_err(|error| MailError::Unusable(error.to_string()))
+    }
+
+    /// A message that the mediator has encrypted to the key.
+    pub(super) fn open_answer(&self, bytes: &[u8]) -> Result<Message, MailError> {
+        let Inner { key, party, .. } = &*self.0;
+        let known = |did: &str| party.is(did).then(|| party.clone());
+        let foreign = |error: EnvelopeError| MailError::NotOurs(error.to_string());
+        let opened = envelope::unpack(bytes, key, &known).map_err(foreign)?;
+        if !opened.layers.contains(&Layer::Authcrypt) || opened.sender.is_none() {
+            return Err(MailError::NotOurs("nothing shows who wrote it".to_owned()));
+        }
+        Message::parse(&opened.plaintext).map_err(|error| MailError::NotOurs(error.to_string()))
+    }
+
+    /// Holds an answer to its question.
+    pub(super) fn in_thread(&self, answer: Message, thread: &str) -> Result<Message, MailError> {
+        if let Some(refused) = problem(&answer) {
+            let about = [&answer.pthid, &answer.thid];
+            return match about.iter().any(|one| one.as_deref() == Some(thread)) {
+                true => Err(refused),
+                false => Err(another_thread()),
+            };
+        }
+        match answer.thid.as_deref() == Some(thread) {
+            true => Ok(answer),
+            false => Err(another_thread()),
+        }
+    }
+}
+
+pub(super) fn unexpected() -> MailError {
+    MailError::NotOurs("its answer is of another kind than the question".to_owned())
+}
+
+fn another_thread() -> MailError {
+    MailError::NotOurs("its answer is to another question".to_owned())
+}
+
+/// The messages of a delivery. One without an id cannot be acknowledged, and so not be taken.
+pub(super) fn mail(reply: pickup::Reply) -> Vec<Mail> {
+    let pickup::Reply::Delivery { messages, .. } = reply else {
+        return Vec::new();
+    };
+    let read = |attachment: atcomm_proto::didcomm::message::Attachment| {
+        let envelope = attachment.bytes().map(|bytes| bytes.into_owned());
+        Some(Mail {
+            envelope: envelope.unwrap_or_default(),
+            id: attachment.id?,
+        })
+    };
+    messages.into_iter().filter_map(read).collect()
+}
+
+/// What a problem report says.
+fn problem(message: &Message) -> Option<MailError> {
+    let kind = TypeUri::parse(&message.kind).ok()?;
+    if kind.name != "problem-report" {
+        return None;
+    }
+    let (code, words) = match Report::read(&message.body) {
+        Ok(report) => (report.code.clone(), short(&report.text())),
+        Err(_) => ("?".to_owned(), "its reason cannot be read".to_owned()),
+    };
+    Some(MailError::Refused {
+        status: None,
+        code,
+        words,
+        retry_after: None,
+    })
+}
+
+/// What a refusal over HTTP says: `{error, message}` where it is one of ours.
+pub(crate) fn refused(answer: &Response) -> MailError {
+    #[derive(serde::Deserialize)]
+    struct Words {
+        error: String,
+        message: Option<String>,
+    }
+    let status = answer.status.as_u16();
+    let words: Option<Words> = serde_json::from_slice(&answer.body).ok();
+    let (code, words) = match words {
+        Some(Words { error, message }) => {
+            let words = message.unwrap_or_else(|| error.clone());
+            (short(&error), short(&words))
+        }
+        None => (
+            status.to_string(),
+            format!("it answered with the status {status}"),
+        ),
+    };
+    MailError::Refused {
+        status: Some(status),
+        code,
+        words,
+        retry_after: answer.retry_after,
+    }
+}
+
+fn short(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_WORDS);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

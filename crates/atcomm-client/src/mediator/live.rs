@@ -1,0 +1,188 @@
+//! Mail as it comes, over a WebSocket.
+//!
+//! Source: message-pickup 4.0: what is pushed comes as deliveries and stays in the queue until it
+//! is acknowledged, so that a connection that breaks loses nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::client::{MAX_ANSWER, Mail, MailError, MediatorClient, mail, unexpected};
+use super::route;
+use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
+use atcomm_proto::didcomm::message::{Message, fresh_id};
+use atcomm_proto::didcomm::protocol::pickup::{Reply, Request, Version};
+
+/// Time for the mediator to say that live mode is on.
+const START: Duration = Duration::from_secs(15);
+
+/// After so long without a sign of life one is asked for, and after as long again the connection
+/// counts as broken.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Most bytes of mail that are held before live mode is confirmed. What goes beyond stays in the
+/// queue, where it is found when what waited is fetched.
+const MAX_EARLY: usize = MAX_ANSWER;
+
+/// Most messages of it.
+const MAX_EARLY_COUNT: usize = 1000;
+
+/// A connection in live mode. Whoever has one fetches what waited before it stood.
+pub struct Live {
+    client: MediatorClient,
+    reader: StreamReader,
+    /// Came before live mode was confirmed.
+    early: Vec<Mail>,
+    /// When a sign of life is asked for, or given up on.
+    silent_at: Instant,
+    asked: bool,
+}
+
+impl MediatorClient {
+    /// Has mail pushed from now on.
+    pub async fn live(&self) -> Result<Live, MailError> {
+        let mut services = self.0.document.services.iter();
+        let endpoint = services
+            .find_map(|service| route::address(service, "wss", "ws"))
+            .ok_or_else(|| MailError::Unusable("it has no endpoint for live mail".to_owned()))?;
+        let options = WsOptions {
+            max_frame: MAX_ANSWER,
+            ..WsOptions::default()
+        };
+        let reader = self
+            .0
+            .net
+            .read_stream(&endpoint, Trust::Untrusted, &options);
+        let mut live = Live {
+            client: self.clone(),
+            reader: reader.await?,
+            early: Vec::new(),
+            silent_at: Instant::now() + SILENCE,
+            asked: false,
+        };
+        match timeout(START, live.turn_on()).await {
+            Ok(Ok(())) => Ok(live),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(MailError::Silent),
+        }
+    }
+}
+
+impl Live {
+    async fn turn_on(&mut self) -> Result<(), MailError> {
+        let request = Request::Live(true).write(Version::V4, fresh_id());
+        let thread = request.id.clone();
+        self.reader.send(self.client.seal(request)?).await?;
+        loop {
+            let message = self.message().await?;
+            if message.thid.as_deref() != Some(&thread) && is_delivery(&message) {
+                hold(&mut self.early, delivered(&message)?);
+                continue;
+            }
+            let answer = self.client.in_thread(message, &thread)?;
+            return match Reply::of(&answer) {
+                Ok(Some((Version::V4, Reply::Status(status)))) if status.live_delivery => Ok(()),
+                _ => Err(unexpected()),
+            };
+        }
+    }
+
+    /// Waits for mail. An error ends the connection. Safe to cancel.
+    pub async fn next(&mut self) -> Result<Vec<Mail>, MailError> {
+        if !self.early.is_empty() {
+            return Ok(std::mem::take(&mut self.early));
+        }
+        loop {
+            let message = self.message().await?;
+            if is_delivery(&message) {
+                let mail = delivered(&message)?;
+                if !mail.is_empty() {
+                    return Ok(mail);
+                }
+            }
+            // Whatever else it says unasked: a status after a push that it could not write.
+        }
+    }
+
+    /// Says good-bye.
+    pub async fn close(self) {
+        self.reader.close().await;
+    }
+
+    /// The next message of the mediator; others are passed over, since they change nothing here.
+    async fn message(&mut self) -> Result<Message, MailError> {
+        loop {
+            let bytes = match timeout_at(self.silent_at, self.reader.next()).await {
+                Err(_) if self.asked => return Err(NetError::Timeout.into()),
+                Err(_) => {
+                    self.asked = true;
+                    self.silent_at = Instant::now() + SILENCE;
+                    self.reader.ping().await?;
+                    continue;
+                }
+                Ok(None) => return Err(NetError::Connect.into()),
+                Ok(Some(received)) => received?,
+            };
+            self.asked = false;
+            self.silent_at = Instant::now() + SILENCE;
+            let opened = match &bytes {
+                Received::Binary(bytes) => self.client.open_answer(bytes),
+                Received::Text(text) => self.client.open_answer(text.as_bytes()),
+                Received::Alive => continue,
+            };
+            if let Ok(message) = opened {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+/// Holds more mail as far as there is room for it.
+fn hold(early: &mut Vec<Mail>, more: Vec<Mail>) {
+    let mut len: usize = early.iter().map(|mail| mail.envelope.len()).sum();
+    for mail in more {
+        len += mail.envelope.len();
+        if len > MAX_EARLY || early.len() >= MAX_EARLY_COUNT {
+            break;
+        }
+        early.push(mail);
+    }
+}
+
+fn is_delivery(message: &Message) -> bool {
+    matches!(
+        Reply::of(message),
+        Ok(Some((Version::V4, Reply::Delivery { .. })))
+    )
+}
+
+fn delivered(message: &Message) -> Result<Vec<Mail>, MailError> {
+    match Reply::of(message) {
+        Ok(Some((_, reply))) => Ok(mail(reply)),
+        Ok(None) => Err(unexpected()),
+        Err(error) => Err(MailError::NotOurs(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_live_mode_is_on_is_held_up_to_a_limit() {
+        let mail = |len: usize| Mail {
+            id: "1".to_owned(),
+            envelope: vec![0; len],
+        };
+        let mut early = Vec::new();
+        for _ in 0..10 {
+            hold(&mut early, vec![mail(MAX_EARLY / 4); 3]);
+        }
+        assert_eq!(early.len(), 4);
+        let mut early = Vec::new();
+        for _ in 0..10 {
+            hold(&mut early, vec![mail(0); 300]);
+        }
+        assert_eq!(early.len(), MAX_EARLY_COUNT);
+    }
+}

@@ -1,0 +1,189 @@
+//! How a mediator is reached: where to post, and whom to wrap for on the way.
+//!
+//! Source: DIDComm Messaging 2.1, "Service Endpoint" and "Using a DID as an endpoint".
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use url::Url;
+
+use atcomm_net::identity::{MediatorDocument, Service};
+use atcomm_proto::didcomm::envelope::{self, ContentEncryption, Curve, PublicKey};
+use atcomm_proto::didcomm::message::fresh_id;
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::routing::Forward;
+use atcomm_proto::syntax::MediatorDid;
+
+/// Routing keys of one service that are wrapped for; each makes the message longer by a third.
+pub const MAX_ROUTING_KEYS: usize = 4;
+
+/// Why there is no way to a mediator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The document names nothing that can be posted to.
+    #[error("its DID document names no endpoint that can be used")]
+    NoEndpoint,
+    /// Somebody to wrap for has no X25519 key.
+    #[error("a key to wrap for cannot be found in its DID document")]
+    NoKey,
+    /// A service with more than [`MAX_ROUTING_KEYS`].
+    #[error("its DID document names more than {MAX_ROUTING_KEYS} routing keys")]
+    TooManyKeys,
+    /// The document of another mediator on the way is needed; whoever has it may ask again.
+    #[error("the DID document of {did} is needed, which stands on the way")]
+    Unresolved {
+        /// The other mediator.
+        did: MediatorDid,
+    },
+    /// The message cannot be wrapped.
+    #[error("the message cannot be wrapped")]
+    Wrapping,
+}
+
+/// The documents of other mediators that may stand on the way.
+pub type Others<'a> = &'a dyn Fn(&MediatorDid) -> Option<Arc<MediatorDocument>>;
+
+/// The way to one mediator.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Where it ends on the network.
+    pub endpoint: Url,
+    /// Layers to put around a message, the innermost first: the key, and who comes behind it.
+    layers: Vec<(PublicKey, String)>,
+}
+
+impl Route {
+    /// The way to the mediator of `document`: its first endpoint that can be posted to, or else
+    /// the first that is another mediator.
+    pub fn to(document: &MediatorDocument, others: Others<'_>) -> Result<Self, RouteError> {
+        let direct = document
+            .services
+            .iter()
+            .find_map(|service| Some((service, address(service, "https", "http")?)));
+        let (service, endpoint, behind) = match direct {
+            Some((service, endpoint)) => (service, endpoint, None),
+            None => {
+                let (service, other, endpoint) = behind(document, others)?;
+                (service, endpoint, Some(other))
+            }
+        };
+        if service.routing_keys.len() > MAX_ROUTING_KEYS {
+            return Err(RouteError::TooManyKeys);
+        }
+        let own = format!("{}#", document.did);
+        let mut layers = Vec::new();
+        // The last key to pass comes last in the list, and is the first to be wrapped for. One of
+        // the mediator's own would wrap for it what is encrypted to it.
+        let mut next = document.did.as_str().to_owned();
+        let keys = service.routing_keys.iter().rev();
+        for text in keys.filter(|key| !key.starts_with(&own) && **key != *document.did.as_str()) {
+            let key = routing_key(text, others)?;
+            layers.push((key, std::mem::replace(&mut next, text.clone())));
+        }
+        if let Some(other) = behind {
+            layers.push((first_key(&other)?, next));
+        }
+        Ok(Self { endpoint, layers })
+    }
+
+    /// A message to the mediator as it is posted.
+    pub fn wrap(&self, message: Vec<u8>, now: i64) -> Result<Vec<u8>, RouteError> {
+        self.layers.iter().try_fold(message, |inner, (key, next)| {
+            forward(fresh_id(), &inner, key, next, now)
+        })
+    }
+}
+
+/// A forward to `next` without a sender, encrypted to whoever passes it on; `now` in seconds since
+/// 1970.
+pub(crate) fn forward(
+    id: String,
+    envelope: &[u8],
+    key: &PublicKey,
+    next: &str,
+    now: i64,
+) -> Result<Vec<u8>, RouteError> {
+    let did = key.kid().split_once('#').map_or("", |(did, _)| did);
+    let forward = Forward::of(id, next, json(envelope)?)
+        .to(did)
+        .created_time(now);
+    envelope::anoncrypt(
+        &forward.to_vec(),
+        std::slice::from_ref(key),
+        ContentEncryption::A256CbcHs512,
+    )
+    .map_err(|_| RouteError::Wrapping)
+}
+
+/// An envelope as the JSON value that a forward carries, to the byte.
+pub(crate) fn json(envelope: &[u8]) -> Result<Box<RawValue>, RouteError> {
+    let text = String::from_utf8(envelope.to_vec()).map_err(|_| RouteError::Wrapping)?;
+    RawValue::from_string(text).map_err(|_| RouteError::Wrapping)
+}
+
+/// The first X25519 key of a document.
+pub(crate) fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteError> {
+    let keys = document.key_agreement.iter();
+    keys.filter_map(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
+        .find(|key| key.curve() == Curve::X25519)
+        .ok_or(RouteError::NoKey)
+}
+
+/// The address of a service under one of two schemes, if it takes DIDComm v2.
+pub(crate) fn address(service: &Service, secure: &str, plain: &str) -> Option<Url> {
+    let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
+    let accepts = service.accept.is_empty() || service.accept.iter().any(v2);
+    let url = Url::parse(&service.uri).ok()?;
+    (accepts && [secure, plain].contains(&url.scheme())).then_some(url)
+}
+
+/// A service whose endpoint is the DID of another mediator, and where that one is posted to: one
+/// level and no further.
+fn behind<'d>(
+    document: &'d MediatorDocument,
+    others: Others<'_>,
+) -> Result<(&'d Service, Arc<MediatorDocument>, Url), RouteError> {
+    for service in &document.services {
+        let Ok(did) = MediatorDid::parse(&service.uri) else {
+            continue;
+        };
+        if did.web().is_none() || did == document.did {
+            continue;
+        }
+        let other = others(&did).ok_or(RouteError::Unresolved { did })?;
+        let post_to = |service| address(service, "https", "http");
+        if let Some(endpoint) = other.services.iter().find_map(post_to) {
+            return Ok((service, other, endpoint));
+        }
+    }
+    Err(RouteError::NoEndpoint)
+}
+
+fn routing_key(text: &str, others: Others<'_>) -> Result<PublicKey, RouteError> {
+    let did = text.split_once('#').map_or(text, |(did, _)| did);
+    let named = text.len() > did.len();
+    let key = match Party::resolve(did) {
+        Ok(party) if named => party.agreement_key(text).cloned(),
+        Ok(party) => {
+            let mut keys = party.key_agreement().iter();
+            keys.find(|key| key.curve() == Curve::X25519).cloned()
+        }
+        Err(_) => {
+            let did = MediatorDid::parse(did).map_err(|_| RouteError::NoKey)?;
+            if did.web().is_none() {
+                return Err(RouteError::NoKey);
+            }
+            let document = others(&did).ok_or(RouteError::Unresolved { did })?;
+            if !named {
+                return first_key(&document);
+            }
+            let mut keys = document.key_agreement.iter();
+            keys.find(|key| key.id == text)
+                .and_then(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
+        }
+    };
+    key.ok_or(RouteError::NoKey)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Links and mentions in a text.
+//!
+//! Source: app.bsky.richtext.facet: offsets count bytes of UTF-8, and the end is exclusive.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use url::Url;
+
+use atcomm_proto::syntax::{Did, Handle};
+
+/// Most facets of one text.
+pub const MAX_FACETS: usize = 100;
+
+/// Most handles of one text that are looked up: each is asked of its owner's host.
+pub const MAX_MENTIONS: usize = 10;
+
+/// Most features of one facet that are read.
+const MAX_FEATURES: usize = 8;
+
+/// Part of a text, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Facet {
+    /// Which part.
+    pub index: ByteSlice,
+    /// What it is, one thing at least.
+    pub features: Vec<Feature>,
+}
+
+/// Part of a text in bytes of UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ByteSlice {
+    /// Its first byte.
+    pub byte_start: usize,
+    /// The first byte behind it.
+    pub byte_end: usize,
+}
+
+/// What part of a text is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "$type")]
+pub enum Feature {
+    /// An address. The text that stands for it may look like another one.
+    #[serde(rename = "app.bsky.richtext.facet#link")]
+    Link {
+        /// The address.
+        uri: String,
+    },
+    /// An account.
+    #[serde(rename = "app.bsky.richtext.facet#mention")]
+    Mention {
+        /// The account.
+        did: String,
+    },
+    /// A hashtag.
+    #[serde(rename = "app.bsky.richtext.facet#tag")]
+    Tag {
+        /// The tag, without `#`.
+        tag: String,
+    },
+}
+
+/// Part of a text that looks like a link or a mention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Where.
+    pub index: ByteSlice,
+    /// What it looks like.
+    pub kind: SpanKind,
+}
+
+/// What part of a text looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpanKind {
+    /// An `https` address.
+    Link(String),
+    /// A handle behind `@`.
+    Mention(Handle),
+}
+
+/// What looks like a link or a mention, in the text's order. Both begin a word, or stand behind an
+/// opening bracket or quotation mark.
+pub fn spans(text: &str) -> Vec<Span> {
+    let mut found = Vec::new();
+    let mut end = 0;
+    let mut before = None;
+    for (at, c) in text.char_indices() {
+        let begins = before.is_none_or(|c: char| c.is_whitespace() || "([{<\"'“‘«".contains(c));
+        before = Some(c);
+        if at < end || !begins || found.len() == MAX_FACETS {
+            continue;
+        }
+        let rest = text.get(at..).unwrap_or_default();
+        let Some((length, kind)) = link(rest).or_else(|| mention(rest)) else {
+            continue;
+        };
+        end = at + length;
+        let index = ByteSlice {
+            byte_start: at,
+            byte_end: end,
+        };
+        found.push(Span { index, kind });
+    }
+    found
+}
+
+fn link(rest: &str) -> Option<(usize, SpanKind)> {
+    if !rest.starts_with("https://") {
+        return None;
+    }
+    let end = rest.find(|c: char| c.is_whitespace() || "<>\"“”«»".contains(c));
+    let mut uri = rest.get(..end.unwrap_or(rest.len()))?;
+    loop {
+        // The sentence's own marks, and the bracket that was opened before the address.
+        let last = uri.chars().next_back()?;
+        let closes = |open, close| last == close && count(uri, close) > count(uri, open);
+        if ".,;:!?'’".contains(last) || closes('(', ')') || closes('[', ']') || closes('{', '}') {
+            uri = uri.get(..uri.len() - last.len_utf8())?;
+        } else {
+            break;
+        }
+    }
+    let url = Url::parse(uri).ok()?;
+    url.host_str()?;
+    Some((uri.len(), SpanKind::Link(uri.to_owned())))
+}
+
+fn count(text: &str, wanted: char) -> usize {
+    text.chars().filter(|c| *c == wanted).count()
+}
+
+fn mention(rest: &str) -> Option<(usize, SpanKind)> {
+    let name = rest.strip_prefix('@')?;
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '-');
+    let name = name.get(..end.unwrap_or(name.len()))?;
+    let name = name.trim_end_matches(['.', '-']);
+    let handle = Handle::parse(name).ok()?;
+    Some((1 + name.len(), SpanKind::Mention(handle)))
+}
+
+/// Facets of what was found; a mention stays plain text where its handle leads nowhere.
+pub fn facets(spans: &[Span], account: impl Fn(&Handle) -> Option<Did>) -> Vec<Facet> {
+    let facet = |span: &Span| {
+        let feature = match &span.kind {
+            SpanKind::Link(uri) => Feature::Link { uri: uri.clone() },
+            SpanKind::Mention(handle) => Feature::Mention {
+                did: account(handle)?.as_str().to_owned(),
+            },
+        };
+        Some(Facet {
+            index: span.index,
+            features: vec![feature],
+        })
+    };
+    spans.iter().filter_map(facet).collect()
+}
+
+/// The facets of a text that can be used: on its characters' boundaries, with features that are
+/// known here.
+pub(super) fn read(raw: &RawValue, text: &str) -> Vec<Facet> {
+    #[derive(Deserialize)]
+    struct Found {
+        index: ByteSlice,
+        features: Vec<Value>,
+    }
+    let Ok(list) = serde_json::from_str::<Vec<Box<RawValue>>>(raw.get()) else {
+        return Vec::new();
+    };
+    let read = |raw: &RawValue| {
+        let found: Found = serde_json::from_str(raw.get()).ok()?;
+        let ByteSlice {
+            byte_start,
+            byte_end,
+        } = found.index;
+        text.get(byte_start..byte_end).filter(|s| !s.is_empty())?;
+        let features = found.features.into_iter().take(MAX_FEATURES);
+        let features: Vec<Feature> = features
+            .filter_map(|one| serde_json::from_value(one).ok())
+            .collect();
+        (!features.is_empty()).then_some(Facet {
+            index: found.index,
+            features,
+        })
+    };
+    let list = list.iter().take(MAX_FACETS);
+    list.filter_map(|raw| read(raw)).collect()
+}

@@ -1,0 +1,199 @@
+//! Public records that a message points at.
+//!
+//! Source: atproto, "at:// URI scheme"; com.atproto.repo.getRecord; com.atproto.repo.strongRef.
+
+use ipld_core::cid::Cid;
+use serde::Deserialize;
+use url::Url;
+
+use super::dm::StrongRef;
+use atcomm_net::identity::{Freshness, Identity};
+use atcomm_net::net::{Net, Priority, Request, Trust};
+use atcomm_proto::syntax::{Actor, Did};
+
+/// Longest record that is read for its hash, in bytes; the protocol has none above 1 MiB.
+const MAX_RECORD: usize = 2 << 20;
+
+/// Longest record key (atproto, "Record Key").
+const MAX_KEY: usize = 512;
+
+/// Longest NSID (atproto, "Namespaced Identifiers").
+const MAX_NSID: usize = 317;
+
+/// Why a record cannot be pointed at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Not `at://account/collection/key`.
+    #[error("it is not written as at://ACCOUNT/COLLECTION/KEY")]
+    Syntax,
+    /// Its account.
+    #[error("its account cannot be found: {0}")]
+    Account(String),
+    /// There is no such record.
+    #[error("there is no such record")]
+    NotFound,
+    /// Its host gave no usable answer.
+    #[error("its host cannot be asked: {0}")]
+    Unreachable(String),
+}
+
+/// The parts of an `at://` address of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
+    actor: Actor,
+    collection: String,
+    key: String,
+}
+
+/// Finds the version of a record that there is now, at its account's PDS. The address is given back
+/// with the account's DID, which stays when the handle changes.
+pub async fn look_up(
+    net: &Net,
+    identity: &Identity,
+    uri: &str,
+) -> Result<StrongRef, ReferenceError> {
+    let Parts {
+        actor,
+        collection,
+        key,
+    } = parse(uri).ok_or(ReferenceError::Syntax)?;
+    let lost = |why: String| ReferenceError::Account(why);
+    let did = match actor {
+        Actor::Did(did) => did,
+        Actor::Handle(handle) => identity
+            .resolve_handle(&handle)
+            .await
+            .map_err(|error| lost(error.to_string()))?,
+    };
+    let document = identity.resolve(&did, Freshness::Cached).await;
+    let document = document.map_err(|error| lost(error.to_string()))?;
+    let pds = document.pds.as_ref();
+    let pds = pds.map_err(|lack| lost(lack.to_string()))?;
+    let mut url = Url::parse(pds.as_str()).map_err(|error| lost(error.to_string()))?;
+    url.set_path("/xrpc/com.atproto.repo.getRecord");
+    url.query_pairs_mut()
+        .append_pair("repo", did.as_str())
+        .append_pair("collection", &collection)
+        .append_pair("rkey", &key);
+    let request = Request {
+        priority: Priority::Interactive,
+        accept: Some("application/json"),
+        ..Request::new(url, Trust::Untrusted, MAX_RECORD)
+    };
+    let answer = net.get(&request).await;
+    let answer = answer.map_err(|error| ReferenceError::Unreachable(error.to_string()))?;
+    read(
+        &did,
+        &collection,
+        &key,
+        answer.status.as_u16(),
+        &answer.body,
+    )
+}
+
+fn read(
+    did: &Did,
+    collection: &str,
+    key: &str,
+    status: u16,
+    body: &[u8],
+) -> Result<StrongRef, ReferenceError> {
+    #[derive(Deserialize)]
+    struct Found {
+        cid: String,
+    }
+    #[derive(Deserialize)]
+    struct Refused {
+        error: String,
+    }
+    let unusable = |why: &str| ReferenceError::Unreachable(why.to_owned());
+    if status != 200 {
+        return Err(match serde_json::from_slice::<Refused>(body) {
+            Ok(refused) if refused.error == "RecordNotFound" => ReferenceError::NotFound,
+            _ => ReferenceError::Unreachable(format!("it answered {status}")),
+        });
+    }
+    let found: Found =
+        serde_json::from_slice(body).map_err(|_| unusable("its answer cannot be read"))?;
+    let cid = Cid::try_from(found.cid.as_str()).map_err(|_| unusable("its answer has no CID"))?;
+    Ok(StrongRef {
+        uri: format!("at://{did}/{collection}/{key}"),
+        cid: cid.to_string(),
+    })
+}
+
+fn parse(uri: &str) -> Option<Parts> {
+    let rest = uri.strip_prefix("at://")?;
+    let mut parts = rest.split('/');
+    let (actor, collection, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let nsid = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+    let tid = |b: u8| b.is_ascii_alphanumeric() || b".-_:~".contains(&b);
+    let fits = parts.next().is_none()
+        && collection.len() <= MAX_NSID
+        && collection.matches('.').count() >= 2
+        && collection.bytes().all(nsid)
+        && (1..=MAX_KEY).contains(&key.len())
+        && ![".", ".."].contains(&key)
+        && key.bytes().all(tid);
+    fits.then_some(Parts {
+        actor: Actor::parse(actor).ok()?,
+        collection: collection.to_owned(),
+        key: key.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_records() {
+        for good in [
+            "at://alice.example.com/app.bsky.feed.post/3k2yihcrp6f2c",
+            "at://did:web:alice.example.com/at.didcomm.keyPackage/self",
+        ] {
+            assert!(parse(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "https://bsky.app/profile/alice/post/1",
+            "at://alice.example.com",
+            "at://alice.example.com/app.bsky.feed.post",
+            "at://alice.example.com/app.bsky.feed.post/",
+            "at://alice.example.com/app.bsky.feed.post/..",
+            "at://alice.example.com/app.bsky.feed.post/1/2",
+            "at://alice.example.com/post/1",
+            "at://alice.example.com/app.bsky.feed.post/a?b",
+            "at:///app.bsky.feed.post/1",
+            "at://did:peer:2.x/app.bsky.feed.post/1",
+        ] {
+            assert!(parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn answers_of_hosts() {
+        let did = Did::parse("did:web:alice.example.com").unwrap();
+        let read = |status, body: &str| read(&did, "a.b.c", "1", status, body.as_bytes());
+        let cid = "bafyreigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
+        let found = read(
+            200,
+            &format!(r#"{{"uri":"at://x","cid":"{cid}","value":{{}}}}"#),
+        );
+        let found = found.unwrap();
+        assert_eq!(found.uri, "at://did:web:alice.example.com/a.b.c/1");
+        assert_eq!(found.cid, cid);
+        let missing = r#"{"error":"RecordNotFound","message":"x"}"#;
+        assert_eq!(read(400, missing), Err(ReferenceError::NotFound));
+        for (status, body) in [
+            (200, "{}"),
+            (200, r#"{"cid":"x"}"#),
+            (200, "<html>"),
+            (400, r#"{"error":"InvalidRequest"}"#),
+            (502, ""),
+        ] {
+            let refused = read(status, body).unwrap_err();
+            assert!(matches!(refused, ReferenceError::Unreachable(_)), "{body}");
+        }
+    }
+}

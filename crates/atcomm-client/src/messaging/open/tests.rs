@@ -1,0 +1,93 @@
+use super::*;
+use crate::testing::key;
+use atcomm_proto::didcomm::envelope::{ContentEncryption, anoncrypt, authcrypt, sign};
+use atcomm_proto::didcomm::protocol::trust_ping::Ping;
+use testkit::mediator::post;
+
+const ENC: ContentEncryption = ContentEncryption::A256CbcHs512;
+
+#[test]
+fn the_three_stacks_of_mail_and_the_anonymous_one() {
+    let (alice, bob) = (key(), key());
+    let to = [bob.agreement.public()];
+    let plain = Message::new("1", &Ping::default())
+        .from(alice.peer.as_str())
+        .to(bob.peer.as_str())
+        .to_vec();
+    let authcrypted = authcrypt(&plain, &alice.agreement, &to).unwrap();
+    let signed = sign(&plain, &alice.signing).unwrap();
+    let wrapped = |inner: &[u8]| anoncrypt(inner, &to, ENC).unwrap();
+    for (envelope, proven) in [
+        (authcrypted.clone(), true),
+        (wrapped(&authcrypted), true),
+        (wrapped(&signed), true),
+        (wrapped(&plain), false),
+    ] {
+        let opened = open(&envelope, &bob, &[]).unwrap();
+        assert_eq!(opened.writer.is_some(), proven);
+        if proven {
+            assert_eq!(opened.writer.as_deref(), Some(alice.peer.as_str()));
+        }
+        assert_eq!(opened.reader, bob.peer.as_str());
+        assert_eq!(opened.message.id, "1");
+    }
+    // What anybody may have been shown, or was signed for somebody else, is no mail.
+    let both = authcrypt(&signed, &alice.agreement, &to).unwrap();
+    for envelope in [&signed, &both] {
+        assert_eq!(open(envelope, &bob, &[]).unwrap_err(), OpenError::Layers);
+    }
+}
+
+#[test]
+fn writers_are_held_to_their_keys() {
+    let (alice, bob, mallory) = (key(), key(), key());
+    let to = [bob.agreement.public()];
+    let plain = |from: &str, to: &str| {
+        Message::new("1", &Ping::default())
+            .from(from)
+            .to(to)
+            .to_vec()
+    };
+    // Another's name under one's own key, and a message that was meant for somebody else.
+    let forged = plain(alice.peer.as_str(), bob.peer.as_str());
+    let forged = authcrypt(&forged, &mallory.agreement, &to).unwrap();
+    let passed_on = plain(mallory.peer.as_str(), alice.peer.as_str());
+    let passed_on = authcrypt(&passed_on, &mallory.agreement, &to).unwrap();
+    for (envelope, error) in [
+        (forged, EnvelopeError::From),
+        (passed_on, EnvelopeError::To),
+    ] {
+        let refused = open(&envelope, &bob, &[]).unwrap_err();
+        assert_eq!(refused, OpenError::Envelope(error));
+    }
+    let ours = plain(mallory.peer.as_str(), bob.peer.as_str());
+    let ours = authcrypt(&ours, &mallory.agreement, &to).unwrap();
+    let refused = open(&ours, &alice, &[]).unwrap_err();
+    assert_eq!(refused, OpenError::Envelope(EnvelopeError::NotForUs));
+}
+
+#[test]
+fn a_mediator_is_known_when_it_is_named() {
+    let (bob, ours) = (key(), post("ours"));
+    let envelope = ours.write(Message::new("1", &Ping::default()), &bob.agreement);
+    let known = [ours.party.clone()];
+    let opened = open(&envelope, &bob, &known).unwrap();
+    assert_eq!(opened.writer.as_deref(), Some(&*ours.did));
+    let did = ours.did.clone();
+    let unknown = open(&envelope, &bob, &[post("other").party]).unwrap_err();
+    assert_eq!(
+        unknown,
+        OpenError::Envelope(EnvelopeError::Unresolved { did })
+    );
+    // Another one of that name.
+    let refused = open(&envelope, &bob, &[post("ours").party]).unwrap_err();
+    assert!(matches!(refused, OpenError::Envelope(_)), "{refused}");
+}
+
+#[test]
+fn inv8_what_is_no_mail_is_an_error() {
+    let bob = key();
+    for envelope in [&b""[..], b"{}", b"[]", b"\xff", &[b' '; MAX_ENVELOPE + 1]] {
+        assert!(open(envelope, &bob, &[]).is_err());
+    }
+}

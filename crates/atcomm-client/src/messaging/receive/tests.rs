@@ -1,0 +1,227 @@
+use tempfile::TempDir;
+
+use super::super::outbox::{Attempt, AttemptState};
+use super::*;
+use crate::testing::key;
+use crate::wallet::enrolment::{KEEP, KeyState};
+use crate::wallet::messages::Stored;
+use atcomm_net::identity::{Identity, IdentitySettings};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::envelope::authcrypt;
+use atcomm_proto::syntax::{Did, Origin};
+use testkit::mediator::{Post, post};
+use testkit::net::{bind, development};
+
+/// An account with one mediator, and nobody else to ask.
+struct Scene {
+    _dir: TempDir,
+    own: Post,
+    client: MediatorClient,
+    receiver: Receiver,
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
+
+fn scene_of(key: MessagingKey) -> Scene {
+    let dir = TempDir::new().unwrap();
+    let wallet = Wallet::open(&dir.path().join("wallet")).unwrap();
+    let account = Did::parse("did:web:bob.example.com").unwrap();
+    let (net, clock) = (bind(development()), Clock::manual(now()));
+    let identity = Identity::bind(net.clone(), IdentitySettings::default(), clock.clone());
+    let own = post("own");
+    let document = own.document.clone();
+    let client = MediatorClient::with_document(&net, &clock, document, &key).unwrap();
+    let enrolment = Enrolment {
+        account: account.clone(),
+        handle: None,
+        pds: Origin::parse("https://pds.example.com").unwrap(),
+        directory: None,
+        mediators: vec![client.did().clone()],
+        label: None,
+        keys: vec![key],
+    };
+    let receiver = Receiver::new(
+        wallet.clone(),
+        wallet.drawer(&account),
+        enrolment,
+        Recipients::new(net.clone(), identity.clone(), clock.clone(), None),
+        Courier::new(&net, &identity, &clock),
+        clock,
+    );
+    Scene {
+        _dir: dir,
+        own,
+        client,
+        receiver,
+    }
+}
+
+impl Scene {
+    fn key(&self) -> &MessagingKey {
+        self.client.key()
+    }
+
+    async fn take(&self, id: &str, envelope: Vec<u8>) -> Taken {
+        let mail = Mail {
+            id: id.to_owned(),
+            envelope,
+        };
+        self.receiver.take(&self.client, &mail).await.unwrap()
+    }
+
+    /// A message of a stranger who writes what he likes into it.
+    fn letter_of(&self, stranger: &MessagingKey, id: &str, more: &str) -> Vec<u8> {
+        let plaintext = format!(
+            r#"{{"id":"{id}","type":"{}","from":"{}","to":["{}"],"body":{{"text":"hi"}}{more}}}"#,
+            Dm::TYPE,
+            stranger.peer.as_str(),
+            self.key().peer.as_str(),
+        );
+        let to = self.key().agreement.public();
+        authcrypt(plaintext.as_bytes(), &stranger.agreement, &[to]).unwrap()
+    }
+
+    fn stored(&self) -> Vec<Stored> {
+        let stored = self.receiver.drawer.received(None).unwrap();
+        stored.map(Result::unwrap).collect()
+    }
+}
+
+#[tokio::test]
+async fn no_message_is_one_that_nothing_comes_after() {
+    let scene = scene_of(key());
+    let stranger = key();
+    let nested = |depth: usize, inner: &str| {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        format!(r#","x":{open}{inner}{close}"#)
+    };
+    let many = vec!["[]"; 100_000].join(",");
+    let cases = [
+        nested(120, &many),
+        nested(125, ""),
+        nested(126, ""),
+        nested(127, ""),
+        nested(50_000, ""),
+        r#","x":1e999"#.to_owned(),
+        format!(r#","x":"{}""#, r#"\""#.repeat(1_400_000)),
+    ];
+    for (n, more) in cases.iter().enumerate() {
+        let envelope = scene.letter_of(&stranger, &n.to_string(), more);
+        let taken = scene.take("a", envelope.clone()).await;
+        let Received::Message { kept, .. } = taken.received else {
+            panic!("{n}: {taken:?}")
+        };
+        assert!(kept.message.ends_with(&format!("{more}}}")), "{n}");
+        let again = scene.take("b", envelope).await;
+        assert!(matches!(again.received, Received::Copy), "{n}");
+    }
+    assert_eq!(scene.stored().len(), cases.len());
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_is_one_whatever_a_mediator_calls_it() {
+    let scene = scene_of(key());
+    for envelope in [&b""[..], b"junk", &[0xff; 6 << 20]] {
+        let taken = scene.take("a", envelope.to_vec()).await;
+        let Received::Unreadable { unopened } = taken.received else {
+            panic!("{taken:?}")
+        };
+        assert_eq!(unopened.envelope().unwrap(), envelope);
+        let again = scene.take("b", envelope.to_vec()).await;
+        assert!(matches!(again.received, Received::Copy));
+    }
+    assert_eq!(scene.stored().len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
+    let stranger = key();
+    for (age, opens) in [
+        (KEEP - std::time::Duration::from_millis(1), true),
+        (KEEP, false),
+    ] {
+        let mut key = key();
+        key.state = KeyState::Replaced {
+            at: now().minus(age),
+        };
+        let scene = scene_of(key);
+        let taken = scene.take("a", scene.letter_of(&stranger, "1", "")).await;
+        match taken.received {
+            Received::Message { kept, .. } => assert!(opens && kept.reader_replaced),
+            Received::Unreadable { .. } => assert!(!opens),
+            other => panic!("{other:?}"),
+        }
+    }
+    let scene = scene_of(key());
+    let taken = scene.take("a", scene.letter_of(&stranger, "1", "")).await;
+    let Received::Message { kept, .. } = taken.received else {
+        panic!("{taken:?}")
+    };
+    assert!(!kept.reader_replaced);
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
+    let scene = scene_of(key());
+    let mediator = MediatorDid::parse("did:web:a.example.com").unwrap();
+    let sent = Sent {
+        id: "m1".to_owned(),
+        account: Did::parse("did:web:carol.example.com").unwrap(),
+        handle: None,
+        peer: "did:peer:2.Ez6LScarol".to_owned(),
+        from: scene.key().peer.as_str().to_owned(),
+        envelope: "{}".to_owned(),
+        mediators: vec![mediator.clone()],
+        attempts: vec![Attempt {
+            mediator,
+            via: Some(scene.client.did().clone()),
+            forward: "f1".to_owned(),
+            state: AttemptState::Taken,
+            at: now(),
+        }],
+        at: now(),
+        given_up: None,
+    };
+    let drawer = &scene.receiver.drawer;
+    drawer.keep_sent(&sent.id, &sent).unwrap();
+    assert!(scene.receiver.given_up().unwrap().is_empty());
+    let body = Report::new("e.p.xfer.undeliverable", "nobody took it");
+    let report = scene.own.write(
+        Message::new("r1", &body).pthid("f1"),
+        &scene.key().agreement,
+    );
+    // The report comes again where it was not acknowledged.
+    for _ in 0..2 {
+        let taken = scene.take("a", report.clone()).await;
+        let Received::Returned { sent, next, .. } = taken.received else {
+            panic!("{taken:?}")
+        };
+        assert!(matches!(next, Next::GivenUp));
+        let left = scene.receiver.given_up().unwrap();
+        assert_eq!(left, std::slice::from_ref(&sent));
+        // It waits for its writer however long that takes.
+        assert!(sent.is_open(now().plus(crate::KEPT * 100)));
+    }
+    let left = scene.receiver.given_up().unwrap();
+    scene.receiver.told(&left[0]).unwrap();
+    assert!(scene.receiver.given_up().unwrap().is_empty());
+    let taken = scene.take("a", report).await;
+    assert!(matches!(taken.received, Received::Nothing));
+}
+
+#[test]
+fn inv7_strangers_whose_hosts_hang_do_not_hold_up_the_others_for_long() {
+    let waited = Waited::default();
+    let start = Timestamp::from_millis(1_800_000_000_000);
+    assert!(!waited.is_over(start));
+    waited.add(SPENT / 2, start);
+    assert!(!waited.is_over(start));
+    waited.add(SPENT / 2, start.plus(WINDOW / 2));
+    assert!(waited.is_over(start.plus(WINDOW / 2)));
+    let later = start.plus(WINDOW);
+    assert!(!waited.is_over(later));
+    waited.add(SPENT / 2, later);
+    assert!(!waited.is_over(later));
+}

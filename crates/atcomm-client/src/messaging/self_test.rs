@@ -1,0 +1,123 @@
+//! A message to oneself, by way of one mediator: whether what others send arrives.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::open::open;
+use super::send;
+use super::wrap::{parcel, seal};
+use crate::mediator::client::{Mail, MailError, MediatorClient};
+use crate::mediator::live::Live;
+use crate::wallet::enrolment::MessagingKey;
+use atcomm_net::identity::MediatorDocument;
+use atcomm_net::net::Net;
+use atcomm_proto::clock::Clock;
+use atcomm_proto::didcomm::message::{Message, fresh_id};
+use atcomm_proto::didcomm::protocol::trust_ping::Ping;
+use atcomm_proto::syntax::MediatorDid;
+
+/// Time for the message to come back.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Messages looked through where the mediator has no live mode; those that wait come first.
+const LOOKED_THROUGH: u64 = 100;
+
+/// Why a message to oneself did not come back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The mediator.
+    #[error("{0}")]
+    Mail(#[from] MailError),
+    /// The message cannot be made.
+    #[error("a message to oneself cannot be made: {0}")]
+    Making(String),
+    /// It was taken, and was not handed over.
+    #[error("the mediator took a message and did not hand it over within {} s", PATIENCE.as_secs())]
+    Lost,
+}
+
+/// Sends a message to the client's own key, and takes it from the queue again. Other mail is left
+/// where it is.
+pub async fn round_trip(
+    net: &Net,
+    clock: &Clock,
+    client: &MediatorClient,
+) -> Result<Duration, ProbeError> {
+    // Before it is sent, so that it is pushed.
+    let live = match client.live().await {
+        Ok(live) => Some(live),
+        Err(error) if error.is_transient() => return Err(error.into()),
+        Err(_) => None,
+    };
+    let began = Instant::now();
+    let id = fresh_id();
+    post(net, clock, client, &id).await?;
+    let found = match live {
+        Some(mut live) => {
+            let found = pushed(client, &mut live, &id, began + PATIENCE).await?;
+            live.close().await;
+            found
+        }
+        None => {
+            let waiting = client.fetch(LOOKED_THROUGH).await?;
+            waiting.into_iter().find(|mail| is_it(client, mail, &id))
+        }
+    };
+    let mail = found.ok_or(ProbeError::Lost)?;
+    client.acknowledge(&[mail.id]).await?;
+    Ok(began.elapsed())
+}
+
+async fn pushed(
+    client: &MediatorClient,
+    live: &mut Live,
+    id: &str,
+    until: Instant,
+) -> Result<Option<Mail>, ProbeError> {
+    loop {
+        let Ok(mail) = timeout_at(until, live.next()).await else {
+            return Ok(None);
+        };
+        let mut mail = mail?.into_iter();
+        if let Some(found) = mail.find(|mail| is_it(client, mail, id)) {
+            return Ok(Some(found));
+        }
+    }
+}
+
+fn is_it(client: &MediatorClient, mail: &Mail, id: &str) -> bool {
+    let own = client.key().peer.as_str();
+    open(&mail.envelope, client.key(), &[])
+        .is_ok_and(|opened| opened.message.id == id && opened.writer.as_deref() == Some(own))
+}
+
+/// Posts a ping that nobody answers, as others would post mail.
+async fn post(
+    net: &Net,
+    clock: &Clock,
+    client: &MediatorClient,
+    id: &str,
+) -> Result<(), ProbeError> {
+    let making = |error: String| ProbeError::Making(error);
+    let key: &MessagingKey = client.key();
+    let now = clock.now().millis() / 1000;
+    let ping = Ping {
+        response_requested: false,
+    };
+    let message = Message::new(id, &ping).created_time(now);
+    let sealed = seal(message, key, &key.peer).map_err(|error| making(error.to_string()))?;
+    let document = client.document();
+    let nobody = |_: &MediatorDid| -> Option<std::sync::Arc<MediatorDocument>> { None };
+    let parcel = parcel(
+        &sealed,
+        key.peer.as_str(),
+        document,
+        document,
+        key,
+        now,
+        &nobody,
+    )
+    .map_err(|error| making(error.to_string()))?;
+    Ok(send::post(net, parcel).await?)
+}

@@ -1,0 +1,114 @@
+//! How a message travels: encrypted to its reader, wrapped for the reader's mediator, and once more
+//! for the writer's own, so that the reader's never sees where the writer is.
+//!
+//! ```text
+//! writer's mediator <- forward by the writer, next = reader's mediator
+//!                        reader's mediator <- forward by nobody, next = reader
+//!                                               reader <- message by the writer
+//! ```
+//!
+//! Where one mediator serves both, the outermost layer is left out. The outermost forward names its
+//! writer, who is told by it when the relay fails.
+//!
+//! Source: the binding, "Envelope and delivery"; DIDComm Messaging 2.1, "Routing Protocol 2.0".
+
+use url::Url;
+
+use crate::mediator::route::{self, Others, Route, RouteError};
+use crate::wallet::enrolment::MessagingKey;
+use atcomm_net::identity::MediatorDocument;
+use atcomm_proto::did_peer::PeerDid;
+use atcomm_proto::didcomm::envelope::{self, Curve, EnvelopeError, PublicKey};
+use atcomm_proto::didcomm::message::{Message, fresh_id};
+use atcomm_proto::didcomm::protocol::routing::Forward;
+use atcomm_proto::syntax::MediatorDid;
+
+/// Something to be posted.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// Where.
+    pub url: Url,
+    /// What.
+    pub body: Vec<u8>,
+    /// Id of the outermost forward, and of its thread: a report about it names it.
+    pub forward_id: String,
+    /// Who relays it to `mediator`; none where it is posted there.
+    pub via: Option<MediatorDid>,
+    /// Who keeps it for the reader.
+    pub mediator: MediatorDid,
+}
+
+/// Encrypts a message in the writer's name to the first X25519 key of the reader. `from` and `to`
+/// of the message are set.
+pub fn seal(message: Message, key: &MessagingKey, to: &PeerDid) -> Result<Vec<u8>, EnvelopeError> {
+    let mut keys = to.key_agreement().iter();
+    let first = keys
+        .find_map(|key| PublicKey::new(key.id.as_str(), Curve::X25519, key.as_bytes()).ok())
+        .ok_or(EnvelopeError::NoRecipients)?;
+    let message = Message {
+        from: Some(key.peer.as_str().to_owned()),
+        to: vec![to.as_str().to_owned()],
+        ..message
+    };
+    envelope::authcrypt(
+        &message.to_vec(),
+        &key.agreement,
+        std::slice::from_ref(&first),
+    )
+}
+
+/// Wraps a sealed message for the way to `peer` at the mediator of `theirs`, by way of `own` where
+/// that is another one; `own` was read by this client itself. `now` in seconds since 1970. Every
+/// call makes new layers.
+pub fn parcel(
+    envelope: &[u8],
+    peer: &str,
+    theirs: &MediatorDocument,
+    own: &MediatorDocument,
+    key: &MessagingKey,
+    now: i64,
+    others: Others<'_>,
+) -> Result<Parcel, RouteError> {
+    if theirs.did == own.did {
+        let route = Route::to(own, others)?;
+        let to_own = route::first_key(own)?;
+        let forward_id = fresh_id();
+        let body = route::forward(forward_id.clone(), envelope, &to_own, peer, now)?;
+        return Ok(Parcel {
+            body: route.wrap(body, now)?,
+            url: route.endpoint,
+            forward_id,
+            via: None,
+            mediator: theirs.did.clone(),
+        });
+    }
+    let to_theirs = route::first_key(theirs)?;
+    let route = Route::to(own, others)?;
+    let inner = route::forward(fresh_id(), envelope, &to_theirs, peer, now)?;
+    let forward_id = fresh_id();
+    let outer = Forward::of(
+        forward_id.as_str(),
+        theirs.did.as_str(),
+        route::json(&inner)?,
+    )
+    .from(key.peer.as_str())
+    .to(own.did.as_str())
+    .created_time(now);
+    let to_own = route::first_key(own)?;
+    let body = envelope::authcrypt(
+        &outer.to_vec(),
+        &key.agreement,
+        std::slice::from_ref(&to_own),
+    )
+    .map_err(|_| RouteError::Wrapping)?;
+    Ok(Parcel {
+        body: route.wrap(body, now)?,
+        url: route.endpoint,
+        forward_id,
+        via: Some(own.did.clone()),
+        mediator: theirs.did.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

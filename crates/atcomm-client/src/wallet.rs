@@ -1,0 +1,319 @@
+//! The wallet: one directory with the keys of its accounts, their mail, and what is remembered of
+//! those one writes with.
+//!
+//! ```text
+//! contacts/<name>.json                  what is remembered of an account (`Pin`)
+//! accounts/<name>/enrolment.json        keys, mediators, how far their publication has come
+//! accounts/<name>/session.json          session at the PDS
+//! accounts/<name>/mail/<name>.json      a message that was received
+//! accounts/<name>/unopened/<name>.json  an envelope that could not be opened
+//! accounts/<name>/sent/<name>.json      a message that was sent
+//! ```
+//!
+//! A name is a hash of what the file is known by, so no text of others becomes a path. Every file
+//! is JSON, `{"version": 1, "content": ...}`, for its owner only, and is written in one step: after
+//! `kill -9` or a power cut the old text or the new one is there. `enrolment.json` is trusted and
+//! cannot be made again: without it, mail under way to the account cannot be read, and a new key
+//! has to be published. The session can be had again for the password. Without the contacts a key
+//! that was swapped looks like a first meeting.
+
+pub mod backup;
+pub mod enrolment;
+pub mod error;
+pub mod file;
+pub mod messages;
+pub mod session;
+pub(crate) mod stored;
+pub mod undecryptable;
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use atcomm_proto::syntax::{Actor, Did};
+use atcomm_proto::verify::pin::Pin;
+
+use enrolment::Enrolment;
+use error::WalletError;
+use file::Lock;
+use session::Session;
+use stored::{MAX_KEYS, StoredEnrolment, StoredSession};
+
+/// Longest file of an account, in bytes: a key takes less than a KiB.
+const MAX_ENROLMENT: usize = 256 * 1024;
+
+/// Longest file of a session, in bytes; a token takes one or two KiB.
+const MAX_SESSION: usize = 64 * 1024;
+
+/// Longest file of a contact, in bytes: the keys of 32 mediators.
+const MAX_PIN: usize = 256 * 1024;
+
+/// Most accounts that are read.
+pub(super) const MAX_ACCOUNTS: usize = 1000;
+
+/// Most contacts that are read.
+pub(super) const MAX_CONTACTS: usize = 100_000;
+
+/// The wallet in a directory. Cloning is cheap; several processes may use one wallet at a time.
+#[derive(Debug, Clone)]
+pub struct Wallet {
+    home: PathBuf,
+}
+
+/// What belongs to one account of the wallet.
+#[derive(Debug, Clone)]
+pub struct Drawer {
+    home: PathBuf,
+    account: Did,
+}
+
+impl Wallet {
+    /// The wallet in `home`, which is made when something is first put into it. A directory that
+    /// others than its owner may read is refused.
+    pub fn open(home: &Path) -> Result<Self, WalletError> {
+        let unreadable = |error| WalletError::Unreadable {
+            path: home.to_owned(),
+            error,
+        };
+        match std::fs::metadata(home) {
+            Ok(meta) if !meta.is_dir() => {
+                return Err(unreadable(io::ErrorKind::NotADirectory.into()));
+            }
+            Ok(meta) => file::check_private(home, meta.mode())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+        file::sweep(home);
+        Ok(Self {
+            home: home.to_owned(),
+        })
+    }
+
+    /// Its directory.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The accounts that were enrolled from it, in order of their DIDs.
+    pub fn accounts(&self) -> Result<Vec<Did>, WalletError> {
+        let enrolments = self.enrolments()?;
+        Ok(enrolments.into_iter().map(|one| one.account).collect())
+    }
+
+    /// The same with all that belongs to them.
+    pub fn enrolments(&self) -> Result<Vec<Enrolment>, WalletError> {
+        let folder = self.home.join("accounts");
+        let unreadable = |error| WalletError::Unreadable {
+            path: folder.clone(),
+            error,
+        };
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut all: Vec<Enrolment> = Vec::new();
+        for entry in entries.take(file::MAX_ENTRIES) {
+            if all.len() == MAX_ACCOUNTS {
+                break;
+            }
+            let path = entry.map_err(unreadable)?.path().join("enrolment.json");
+            all.extend(read_enrolment(&path)?);
+        }
+        all.sort_by(|a, b| a.account.cmp(&b.account));
+        Ok(all)
+    }
+
+    /// One account of the wallet, by handle or DID; without either the only one that there is.
+    pub fn find(&self, actor: Option<&str>) -> Result<Drawer, WalletError> {
+        let all = self.enrolments()?;
+        let found: Vec<Did> =
+            match actor.map(|text| (text, Actor::parse(text.trim_start_matches('@')))) {
+                None if all.is_empty() => {
+                    return Err(WalletError::NoAccount {
+                        home: self.home.clone(),
+                    });
+                }
+                None => all.into_iter().map(|one| one.account).collect(),
+                Some((text, wanted)) => {
+                    let is_it = |one: &Enrolment| match &wanted {
+                        Ok(Actor::Did(did)) => one.account == *did,
+                        Ok(Actor::Handle(handle)) => one.handle.as_ref() == Some(handle),
+                        Err(_) => false,
+                    };
+                    let found: Vec<Did> = all
+                        .iter()
+                        .filter(|one| is_it(one))
+                        .map(|one| one.account.clone())
+                        .collect();
+                    if found.is_empty() {
+                        return Err(WalletError::Unknown {
+                            actor: text.to_owned(),
+                            home: self.home.clone(),
+                        });
+                    }
+                    found
+                }
+            };
+        match found.as_slice() {
+            [one] => Ok(self.drawer(one)),
+            _ => Err(WalletError::Several { accounts: found }),
+        }
+    }
+
+    /// What belongs to an account, whether it is known already or not.
+    pub fn drawer(&self, account: &Did) -> Drawer {
+        Drawer {
+            home: self.home.clone(),
+            account: account.clone(),
+        }
+    }
+
+    /// What is remembered of an account.
+    pub fn pin(&self, account: &Did) -> Result<Option<Pin>, WalletError> {
+        let path = self.pin_path(account);
+        let pin = file::read::<Pin>(&path, MAX_PIN)?;
+        match pin {
+            Some(pin) if pin.account != *account => Err(WalletError::Damaged {
+                path,
+                reason: "it is about another account".to_owned(),
+            }),
+            pin => Ok(pin),
+        }
+    }
+
+    /// Everything that is remembered, in order of DIDs.
+    pub fn contacts(&self) -> Result<Vec<Pin>, WalletError> {
+        let files = file::list(&self.home.join("contacts"))?;
+        let mut pins = Vec::new();
+        for one in files.into_iter().take(MAX_CONTACTS) {
+            pins.extend(file::read::<Pin>(&one.path, MAX_PIN)?);
+        }
+        pins.sort_by(|a, b| a.account.cmp(&b.account));
+        Ok(pins)
+    }
+
+    /// Remembers an account, whatever was remembered of it. On disk when it returns. What was made
+    /// of the pin before goes through [`Wallet::replace_pin`].
+    pub fn keep_pin(&self, pin: &Pin) -> Result<(), WalletError> {
+        file::write(&self.home, &self.pin_path(&pin.account), pin, MAX_PIN)
+    }
+
+    /// Keeps a pin in the place of the one that it was made from, `before`, and says whether it
+    /// did. Where another command has changed that one since, nothing is written: what was found
+    /// out here is to be found out again.
+    pub fn replace_pin(&self, before: Option<&Pin>, pin: &Pin) -> Result<bool, WalletError> {
+        if before == Some(pin) {
+            return Ok(true);
+        }
+        let _lock = self.lock()?;
+        if self.pin(&pin.account)?.as_ref() != before {
+            return Ok(false);
+        }
+        self.keep_pin(pin)?;
+        Ok(true)
+    }
+
+    /// Forgets an account; whether it was known.
+    pub fn forget_pin(&self, account: &Did) -> Result<bool, WalletError> {
+        file::remove(&self.pin_path(account))
+    }
+
+    /// The lock of the contacts, for reading one and writing what came of it. To be held for
+    /// moments only, and not across anything that waits for the network.
+    pub fn lock(&self) -> Result<Lock, WalletError> {
+        file::lock(&self.home.join("contacts"), "lock")
+    }
+
+    fn pin_path(&self, account: &Did) -> PathBuf {
+        let name = file::name(&[account.as_str().as_bytes()]);
+        self.home.join("contacts").join(format!("{name}.json"))
+    }
+}
+
+impl Drawer {
+    /// Whose it is.
+    pub fn account(&self) -> &Did {
+        &self.account
+    }
+
+    /// The account's keys and mediators; `None` where it was never enrolled from here.
+    pub fn enrolment(&self) -> Result<Option<Enrolment>, WalletError> {
+        let path = self.folder().join("enrolment.json");
+        match read_enrolment(&path)? {
+            Some(enrolment) if enrolment.account != self.account => Err(WalletError::Damaged {
+                path,
+                reason: "it is about another account".to_owned(),
+            }),
+            enrolment => Ok(enrolment),
+        }
+    }
+
+    /// Keeps the account's keys and mediators, in place of what was kept. On disk when it returns.
+    /// Who writes what he made of the enrolment before takes [`Drawer::lock`] around both.
+    pub fn keep(&self, enrolment: &Enrolment) -> Result<(), WalletError> {
+        let path = self.folder().join("enrolment.json");
+        if enrolment.keys.len() > MAX_KEYS {
+            return Err(WalletError::TooLong {
+                path,
+                cap: MAX_ENROLMENT,
+            });
+        }
+        let stored = StoredEnrolment::of(enrolment);
+        file::write(&self.home, &path, &stored, MAX_ENROLMENT)
+    }
+
+    /// The session at the account's PDS.
+    pub fn session(&self) -> Result<Option<Session>, WalletError> {
+        let stored = file::read::<StoredSession>(&self.session_path(), MAX_SESSION)?;
+        Ok(stored.map(StoredSession::read))
+    }
+
+    /// Keeps the session. On disk when it returns.
+    pub fn keep_session(&self, session: &Session) -> Result<(), WalletError> {
+        let stored = StoredSession::of(session);
+        file::write(&self.home, &self.session_path(), &stored, MAX_SESSION)
+    }
+
+    /// Forgets the session; whether there was one.
+    pub fn forget_session(&self) -> Result<bool, WalletError> {
+        file::remove(&self.session_path())
+    }
+
+    /// The lock of the account, for reading its enrolment and writing what came of it. To be held
+    /// for moments only, and not across anything that waits for the network.
+    pub fn lock(&self) -> Result<Lock, WalletError> {
+        file::lock(&self.folder(), "lock")
+    }
+
+    /// The lock of whoever changes how the account is enrolled, here and at its PDS; `None` where
+    /// another does. It is held from the first look at the record to the last word about it: who
+    /// writes down what the record names has to be the one who wrote the record. Reading and writing
+    /// mail goes on under it.
+    pub fn change_lock(&self) -> Result<Option<Lock>, WalletError> {
+        file::try_lock(&self.folder(), "change.lock")
+    }
+
+    fn folder(&self) -> PathBuf {
+        let name = file::name(&[self.account.as_str().as_bytes()]);
+        self.home.join("accounts").join(name)
+    }
+
+    fn session_path(&self) -> PathBuf {
+        self.folder().join("session.json")
+    }
+}
+
+fn read_enrolment(path: &Path) -> Result<Option<Enrolment>, WalletError> {
+    let stored = file::read::<StoredEnrolment>(path, MAX_ENROLMENT)?;
+    stored
+        .map(StoredEnrolment::read)
+        .transpose()
+        .map_err(|reason| WalletError::Damaged {
+            path: path.to_owned(),
+            reason,
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,527 @@
+//! Backups: the keys and contacts of a wallet in one file, encrypted to a passphrase.
+//!
+//! The file is an age file (age-encryption.org/v1) of one scrypt recipient, armored, so `age -d`
+//! opens it too. In it is one JSON document:
+//!
+//! ```text
+//! {"atcomm": "atcomm backup/1", "madeAt": <ms>, "accounts": [<as in enrolment.json>], "contacts": [<as in
+//! contacts/*.json>]}
+//! ```
+//!
+//! Sessions are left out, since a password brings a new one, and mail, since it grows.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use age::armor::{ArmoredReader, ArmoredWriter, Format};
+use age::secrecy::SecretString;
+use age::{DecryptError, Decryptor, Encryptor, scrypt};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::enrolment::{Enrolment, replace_all};
+use super::error::WalletError;
+use super::file::Lock;
+use super::stored::{MAX_KEYS, StoredEnrolment};
+use super::{MAX_ACCOUNTS, MAX_CONTACTS, Wallet};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::Did;
+use atcomm_proto::verify::pin::Pin;
+
+/// What the document says that it is.
+const KIND: &str = "atcomm backup/1";
+
+/// Work of trying a passphrase, as a power of two: about a second and 256 MiB of memory, as in the
+/// reference implementation of age.
+const WORK_FACTOR: u8 = 18;
+
+/// Work that a file may ask for: four times as much.
+const MAX_WORK_FACTOR: u8 = 20;
+
+/// Longest file, in bytes, and longest document in it.
+const MAX_LEN: usize = 64 << 20;
+
+/// Names tried for a temporary file.
+const MAX_NAMES: u32 = 100;
+
+/// How often it is looked at whether another process is done.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Shortest passphrase that is taken, in characters. Whoever has the file can try as many as he
+/// likes.
+pub const MIN_PASSPHRASE: usize = 10;
+
+/// Why there is no backup, or none that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The passphrase is too easily found.
+    #[error("the passphrase is shorter than {MIN_PASSPHRASE} characters")]
+    WeakPassphrase,
+    /// It is not the one that the file was made with.
+    #[error("the passphrase is not the one of this backup")]
+    WrongPassphrase,
+    /// The file is not an age file, or not one of a passphrase.
+    #[error("it is not an encrypted backup: {0}")]
+    Foreign(&'static str),
+    /// The file, or what is in it, was changed or cut.
+    #[error("the backup is damaged: {0}")]
+    Damaged(String),
+    /// It asks for more work than there is memory for.
+    #[error("the backup asks for too much work (scrypt 2^{0})")]
+    TooMuchWork(u8),
+    /// There is a file already.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// The wallet has another key for the account.
+    #[error("the wallet has another key for {0}")]
+    Conflict(String),
+    /// The wallet has no room for the account's keys.
+    #[error("the wallet would have more than {MAX_KEYS} keys of {0}")]
+    TooManyKeys(String),
+    /// More than would be taken back.
+    #[error("the wallet is too large for a backup: {0}")]
+    TooLarge(&'static str),
+    /// Nothing to be backed up.
+    #[error("the wallet has no accounts")]
+    Empty,
+    /// The backup cannot be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The wallet cannot be used.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+impl BackupError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            Self::WeakPassphrase => {
+                "take several words; whoever finds the file can try as many as he likes"
+            }
+            Self::WrongPassphrase => "try again; if you are sure of it, the file is damaged",
+            Self::Foreign(_) => "a backup is what `atcomm backup` has written; nothing was changed",
+            Self::Damaged(_) => "take another copy of the backup; nothing was changed",
+            Self::TooMuchWork(_) => "it was not made by `atcomm backup`; nothing was changed",
+            Self::Exists(_) => "name another file, or give --force to replace it",
+            Self::Conflict(_) => {
+                "nothing was changed; --force puts the backup's key in its place and keeps the \
+                 wallet's for reading"
+            }
+            Self::TooManyKeys(_) => {
+                "nothing was changed; restore it into another wallet, which --home names"
+            }
+            Self::TooLarge(_) => {
+                "nothing was written; forget contacts that you do not need with `atcomm contacts \
+                 forget`"
+            }
+            Self::Empty => "enrol one with `atcomm enroll` first",
+            Self::Unwritable { .. } => "nothing was written; look at the disk and its permissions",
+            Self::Wallet(error) => return error.hint(),
+        };
+        hint.to_owned()
+    }
+}
+
+/// What a backup holds.
+#[derive(Debug)]
+pub struct Backup {
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// The accounts.
+    pub accounts: Vec<Enrolment>,
+    /// Those one writes with.
+    pub contacts: Vec<Pin>,
+}
+
+/// What became of a backup in a wallet.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// Accounts that were not in the wallet.
+    pub added: Vec<String>,
+    /// Accounts that were, and got keys from the backup.
+    pub merged: Vec<String>,
+    /// Accounts of which the wallet had all.
+    pub unchanged: Vec<String>,
+    /// Contacts that were added, or are newer in the backup.
+    pub contacts: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    atcomm: String,
+    made_at: i64,
+    accounts: Vec<StoredEnrolment>,
+    contacts: Vec<Pin>,
+}
+
+impl Backup {
+    /// What is in the wallet now: all of it, or an error.
+    pub fn of(wallet: &Wallet, now: Timestamp) -> Result<Self, BackupError> {
+        Self::below(wallet, now, MAX_ACCOUNTS, MAX_CONTACTS)
+    }
+
+    /// The same with the numbers at which the wallet stops reading.
+    fn below(
+        wallet: &Wallet,
+        now: Timestamp,
+        max_accounts: usize,
+        max_contacts: usize,
+    ) -> Result<Self, BackupError> {
+        let accounts = wallet.enrolments()?;
+        if accounts.is_empty() {
+            return Err(BackupError::Empty);
+        }
+        let contacts = wallet.contacts()?;
+        if accounts.len() >= max_accounts {
+            return Err(BackupError::TooLarge("not all of its accounts are read"));
+        }
+        if contacts.len() >= max_contacts {
+            return Err(BackupError::TooLarge("not all of its contacts are read"));
+        }
+        Ok(Self {
+            made_at: now,
+            accounts,
+            contacts,
+        })
+    }
+
+    /// The encrypted file. Takes about a second.
+    pub fn seal(&self, passphrase: &str) -> Result<Vec<u8>, BackupError> {
+        if passphrase.chars().count() < MIN_PASSPHRASE {
+            return Err(BackupError::WeakPassphrase);
+        }
+        self.seal_with(passphrase, WORK_FACTOR, MAX_LEN)
+    }
+
+    fn seal_with(
+        &self,
+        passphrase: &str,
+        work_factor: u8,
+        max_len: usize,
+    ) -> Result<Vec<u8>, BackupError> {
+        let document = Document {
+            atcomm: KIND.to_owned(),
+            made_at: self.made_at.millis(),
+            accounts: self.accounts.iter().map(StoredEnrolment::of).collect(),
+            contacts: self.contacts.clone(),
+        };
+        let unsealed = |why: &dyn ToString| BackupError::Damaged(why.to_string());
+        let text = serde_json::to_vec(&document)
+            .map(Zeroizing::new)
+            .map_err(|error| unsealed(&error))?;
+        let too_large = || BackupError::TooLarge("the file could not be restored");
+        if text.len() > max_len {
+            return Err(too_large());
+        }
+        let mut recipient = scrypt::Recipient::new(SecretString::from(passphrase.to_owned()));
+        recipient.set_work_factor(work_factor);
+        let recipient: &dyn age::Recipient = &recipient;
+        let encryptor = Encryptor::with_recipients(std::iter::once(recipient))
+            .map_err(|_| unsealed(&"it cannot be encrypted"))?;
+        let write = || {
+            let armor = ArmoredWriter::wrap_output(Vec::new(), Format::AsciiArmor)?;
+            let mut out = encryptor.wrap_output(armor)?;
+            out.write_all(&text)?;
+            out.finish()?.finish()
+        };
+        let sealed = write().map_err(|error: io::Error| unsealed(&error))?;
+        match sealed.len() > max_len {
+            true => Err(too_large()),
+            false => Ok(sealed),
+        }
+    }
+
+    /// Opens an encrypted file, armored or not. Takes about a second.
+    pub fn open(file: &[u8], passphrase: &str) -> Result<Self, BackupError> {
+        if file.len() > MAX_LEN {
+            return Err(BackupError::Foreign("it is far too long"));
+        }
+        let decryptor = Decryptor::new_buffered(BufReader::new(ArmoredReader::new(file)))
+            .map_err(|error| refusal(error, file))?;
+        if !decryptor.is_scrypt() {
+            return Err(BackupError::Foreign(
+                "it is encrypted to a key, not to a passphrase",
+            ));
+        }
+        let mut identity = scrypt::Identity::new(SecretString::from(passphrase.to_owned()));
+        identity.set_max_work_factor(MAX_WORK_FACTOR);
+        let identity: &dyn age::Identity = &identity;
+        let stream = decryptor
+            .decrypt(std::iter::once(identity))
+            .map_err(|error| refusal(error, file))?;
+        let mut text = Zeroizing::new(Vec::with_capacity(file.len()));
+        stream
+            .take(MAX_LEN as u64)
+            .read_to_end(&mut text)
+            .map_err(|_| BackupError::Damaged("it was cut or changed".to_owned()))?;
+        Self::read(&text)
+    }
+
+    fn read(text: &[u8]) -> Result<Self, BackupError> {
+        #[derive(Deserialize)]
+        struct Kind {
+            atcomm: String,
+        }
+        let kind: Kind = serde_json::from_slice(text)
+            .map_err(|_| BackupError::Foreign("what is in it is something else"))?;
+        if kind.atcomm != KIND {
+            return Err(BackupError::Foreign(
+                "it was made by another version of atcomm",
+            ));
+        }
+        let document: Document = serde_json::from_slice(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            BackupError::Damaged(format!(
+                "not what is expected at line {line} column {column}"
+            ))
+        })?;
+        let accounts = document.accounts.into_iter().map(StoredEnrolment::read);
+        Ok(Self {
+            made_at: Timestamp::from_millis(document.made_at),
+            accounts: accounts
+                .collect::<Result<_, _>>()
+                .map_err(BackupError::Damaged)?,
+            contacts: document.contacts,
+        })
+    }
+
+    /// Brings it into a wallet. What the wallet has stays: keys come beside its own, a state never
+    /// goes back, and of two pins of an account the one verified later stands. Where the wallet has
+    /// another present key for an account, and does not know the backup's, nothing at all is changed
+    /// unless `force` is set; then the backup's is the present one, and the wallet's is kept for
+    /// reading. Run again it finishes what was interrupted. Where another process changes how one of
+    /// the accounts is enrolled, that is told to `waiting`, and waited for.
+    pub fn restore(
+        &self,
+        wallet: &Wallet,
+        force: bool,
+        now: Timestamp,
+        waiting: &mut dyn FnMut(&Did),
+    ) -> Result<Restored, BackupError> {
+        // All of them until the end, so that what is decided here still holds when it is written;
+        // in one order, so that no two wait for each other.
+        let names: BTreeSet<&Did> = self.accounts.iter().map(|ours| &ours.account).collect();
+        if names.len() < self.accounts.len() {
+            return Err(BackupError::Damaged("it has an account twice".to_owned()));
+        }
+        let mut locks = Vec::new();
+        for account in names {
+            locks.push(change_lock(wallet, account, waiting)?);
+        }
+        for ours in &self.accounts {
+            let Some(known) = wallet.drawer(&ours.account).enrolment()? else {
+                continue;
+            };
+            if !force && is_conflict(&known, ours) {
+                return Err(BackupError::Conflict(ours.account.to_string()));
+            }
+            if merged(&known, ours, now).is_some_and(|both| both.keys.len() > MAX_KEYS) {
+                return Err(BackupError::TooManyKeys(ours.account.to_string()));
+            }
+        }
+        let mut restored = Restored::default();
+        for ours in &self.accounts {
+            let drawer = wallet.drawer(&ours.account);
+            let _lock = drawer.lock()?;
+            let name = ours.account.to_string();
+            match drawer.enrolment()? {
+                None => {
+                    drawer.keep(ours)?;
+                    restored.added.push(name);
+                }
+                Some(known) => match merged(&known, ours, now) {
+                    Some(both) => {
+                        drawer.keep(&both)?;
+                        restored.merged.push(name);
+                    }
+                    None => restored.unchanged.push(name),
+                },
+            }
+        }
+        let _lock = wallet.lock()?;
+        for pin in &self.contacts {
+            let known = wallet.pin(&pin.account)?;
+            if known.is_none_or(|known| known.last_seen < pin.last_seen) {
+                wallet.keep_pin(pin)?;
+                restored.contacts += 1;
+            }
+        }
+        Ok(restored)
+    }
+}
+
+/// Waits until no other process changes how an account is enrolled, and keeps others from it.
+fn change_lock(
+    wallet: &Wallet,
+    account: &Did,
+    waiting: &mut dyn FnMut(&Did),
+) -> Result<Lock, WalletError> {
+    let drawer = wallet.drawer(account);
+    if let Some(lock) = drawer.change_lock()? {
+        return Ok(lock);
+    }
+    waiting(account);
+    loop {
+        std::thread::sleep(POLL);
+        if let Some(lock) = drawer.change_lock()? {
+            return Ok(lock);
+        }
+    }
+}
+
+/// What a refusal of the library to open `file` means.
+fn refusal(error: DecryptError, file: &[u8]) -> BackupError {
+    let begins = |words: &[u8]| file.trim_ascii_start().starts_with(words);
+    match error {
+        DecryptError::ExcessiveWork { required, .. } => BackupError::TooMuchWork(required),
+        DecryptError::DecryptionFailed
+        | DecryptError::KeyDecryptionFailed
+        | DecryptError::NoMatchingKeys => BackupError::WrongPassphrase,
+        DecryptError::InvalidMac => BackupError::Damaged("its header was changed".to_owned()),
+        _ if begins(b"-----BEGIN AGE ENCRYPTED FILE-----") || begins(b"age-encryption.org/v1") => {
+            BackupError::Damaged("it was cut or changed".to_owned())
+        }
+        _ => BackupError::Foreign("it is no age file"),
+    }
+}
+
+fn holds(enrolment: &Enrolment, peer: &str) -> bool {
+    enrolment.keys.iter().any(|key| key.peer.as_str() == peer)
+}
+
+/// Whether both have a present key and the wallet never had the backup's: then only its owner knows
+/// which one is right.
+fn is_conflict(known: &Enrolment, ours: &Enrolment) -> bool {
+    match (known.current(), ours.current()) {
+        (Some(_), Some(key)) => !holds(known, key.peer.as_str()),
+        _ => false,
+    }
+}
+
+/// What the wallet has with what comes from the backup; `None` where that is nothing.
+fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolment> {
+    let is_new = |peer: &str| !holds(known, peer);
+    let mut added: Vec<_> = ours
+        .keys
+        .iter()
+        .filter(|key| is_new(key.peer.as_str()))
+        .cloned()
+        .collect();
+    if added.is_empty() {
+        return None;
+    }
+    let mut both = known.clone();
+    // A key that the wallet never had takes its place only where it is its account's present one.
+    if ours.current().is_some_and(|key| is_new(key.peer.as_str())) {
+        replace_all(&mut both.keys, None, now);
+        both.mediators.clone_from(&ours.mediators);
+        both.directory.clone_from(&ours.directory);
+        both.label.clone_from(&ours.label);
+        added.append(&mut both.keys);
+        both.keys = added;
+    } else {
+        // For reading, and for nothing else: one that was never published is of a time before the
+        // wallet's present one.
+        replace_all(&mut added, None, now);
+        both.keys.append(&mut added);
+    }
+    Some(both)
+}
+
+/// Writes a backup to a file, for its owner only and in one step; it is on disk when this returns.
+/// A file that is there is replaced only with `force`, even one that came while this was at work.
+pub fn write(path: &Path, backup: &[u8], force: bool) -> Result<(), BackupError> {
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(path.to_owned()));
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let place = || {
+        let (mut file, fresh) = create_beside(path)?;
+        let placed = file
+            .write_all(backup)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| match force {
+                true => std::fs::rename(&fresh, path),
+                false => link(&fresh, path),
+            });
+        if placed.is_err() {
+            drop(std::fs::remove_file(&fresh));
+        }
+        placed?;
+        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    place().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists if !force => BackupError::Exists(path.to_owned()),
+        _ => BackupError::Unwritable {
+            path: path.to_owned(),
+            error,
+        },
+    })
+}
+
+/// A new file beside another. One that a killed run left is passed over: it may have had the number
+/// of this process.
+fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut tried = 0;
+    loop {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(format!(".{}-{tried}.new", std::process::id()));
+        let fresh = PathBuf::from(fresh);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&fresh);
+        match file {
+            Ok(file) => return Ok((file, fresh)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MAX_NAMES => {
+                tried += 1;
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// Gives a file another name that nothing has.
+fn link(fresh: &Path, path: &Path) -> io::Result<()> {
+    match std::fs::hard_link(fresh, path) {
+        Ok(()) => {
+            // It is in its place; a second name of it is no failure.
+            drop(std::fs::remove_file(fresh));
+            return Ok(());
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+        Err(_) => {}
+    }
+    // Where one file cannot have two names, as on most sticks, the name is taken by an empty one.
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    std::fs::rename(fresh, path).inspect_err(|_| drop(std::fs::remove_file(path)))
+}
+
+/// Reads a file that may be a backup, up to the longest one.
+pub fn read(input: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut file = Vec::new();
+    input.take(MAX_LEN as u64 + 1).read_to_end(&mut file)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Accounts as files hold them: the one place where secret keys become text.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::enrolment::{Enrolment, KeyState, MessagingKey};
+use super::session::Session;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::keypackage::MAX_MEDIATORS;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
+
+/// Most keys of an account: the present one, and those whose mail may still come.
+pub(crate) const MAX_KEYS: usize = 64;
+
+/// A text that is wiped when it is dropped.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+struct SecretText(String);
+
+/// An account, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StoredEnrolment {
+    account: Did,
+    handle: Option<Handle>,
+    pds: Origin,
+    directory: Option<Origin>,
+    mediators: Vec<MediatorDid>,
+    label: Option<String>,
+    keys: Vec<StoredKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredKey {
+    peer: String,
+    x25519: SecretText,
+    ed25519: SecretText,
+    minted_at: i64,
+    state: StoredState,
+    registered: Vec<MediatorDid>,
+}
+
+/// Times are milliseconds since 1970.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "camelCase")]
+enum StoredState {
+    Minted,
+    Published { since: i64 },
+    Replaced { since: i64 },
+}
+
+/// A session, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StoredSession {
+    pds: Origin,
+    access_jwt: SecretText,
+    refresh_jwt: SecretText,
+}
+
+impl StoredEnrolment {
+    /// The account's form on disk.
+    pub(crate) fn of(enrolment: &Enrolment) -> Self {
+        Self {
+            account: enrolment.account.clone(),
+            handle: enrolment.handle.clone(),
+            pds: enrolment.pds.clone(),
+            directory: enrolment.directory.clone(),
+            mediators: enrolment.mediators.clone(),
+            label: enrolment.label.clone(),
+            keys: enrolment.keys.iter().map(StoredKey::of).collect(),
+        }
+    }
+
+    /// The account, or what is wrong with its form.
+    pub(crate) fn read(self) -> Result<Enrolment, String> {
+        if self.mediators.is_empty() || self.mediators.len() > MAX_MEDIATORS {
+            return Err(format!("it names {} mediators", self.mediators.len()));
+        }
+        if self.keys.len() > MAX_KEYS {
+            return Err(format!("it has {} keys", self.keys.len()));
+        }
+        let keys = self.keys.into_iter().map(StoredKey::read);
+        Ok(Enrolment {
+            keys: keys.collect::<Result<_, _>>()?,
+            account: self.account,
+            handle: self.handle,
+            pds: self.pds,
+            directory: self.directory,
+            mediators: self.mediators,
+            label: self.label,
+        })
+    }
+}
+
+impl StoredKey {
+    fn of(key: &MessagingKey) -> Self {
+        let text = |bytes: &[u8]| SecretText(BASE64URL_NOPAD.encode(bytes));
+        Self {
+            peer: key.peer.as_str().to_owned(),
+            x25519: text(&key.agreement.to_bytes()),
+            ed25519: text(&key.signing.to_bytes()),
+            minted_at: key.minted_at.millis(),
+            state: match key.state {
+                KeyState::Minted => StoredState::Minted,
+                KeyState::Published { at } => StoredState::Published { since: at.millis() },
+                KeyState::Replaced { at } => StoredState::Replaced { since: at.millis() },
+            },
+            registered: key.registered.clone(),
+        }
+    }
+
+    fn read(self) -> Result<MessagingKey, String> {
+        let bytes = |text: &SecretText| {
+            let bytes = BASE64URL_NOPAD.decode(text.0.as_bytes()).ok();
+            bytes.map(Zeroizing::new).ok_or("a key is not base64url")
+        };
+        let (agreement, signing) = (bytes(&self.x25519)?, bytes(&self.ed25519)?);
+        let minted_at = Timestamp::from_millis(self.minted_at);
+        let key = MessagingKey::from_parts(&agreement, &signing, minted_at)
+            .ok_or("a key is not 32 bytes")?;
+        if key.peer.as_str() != self.peer {
+            return Err("a key does not belong to its DID".to_owned());
+        }
+        if self.registered.len() > MAX_MEDIATORS {
+            return Err("a key is registered with too many mediators".to_owned());
+        }
+        Ok(MessagingKey {
+            state: match self.state {
+                StoredState::Minted => KeyState::Minted,
+                StoredState::Published { since } => KeyState::Published {
+                    at: Timestamp::from_millis(since),
+                },
+                StoredState::Replaced { since } => KeyState::Replaced {
+                    at: Timestamp::from_millis(since),
+                },
+            },
+            registered: self.registered,
+            ..key
+        })
+    }
+}
+
+impl StoredSession {
+    pub(super) fn of(session: &Session) -> Self {
+        Self {
+            pds: session.pds.clone(),
+            access_jwt: SecretText(session.access.to_string()),
+            refresh_jwt: SecretText(session.refresh.to_string()),
+        }
+    }
+
+    pub(super) fn read(mut self) -> Session {
+        Session {
+            access: Zeroizing::new(std::mem::take(&mut self.access_jwt.0)),
+            refresh: Zeroizing::new(std::mem::take(&mut self.refresh_jwt.0)),
+            pds: self.pds,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Envelopes that could not be opened, kept as they came.
+//!
+//! Anybody may send what nobody can open, so this is the one part of the wallet that strangers
+//! could fill without a word that reaches its owner: it holds so much, and the oldest goes.
+
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::Drawer;
+use super::error::WalletError;
+use super::file::{self, Placed};
+use atcomm_proto::clock::Timestamp;
+
+/// Most envelopes kept: more than come by mishap, as after a key was lost.
+const MAX_COUNT: usize = 500;
+
+/// Most bytes of all their files: a small part of any disk that mail is kept on, and several times
+/// the longest of them.
+const MAX_TOTAL: u64 = 64 << 20;
+
+/// Longest file, in bytes: an answer of a mediator, of at most 16 MiB, in base64.
+const MAX_FILE: usize = 24 << 20;
+
+/// Longest reason that is kept, in bytes.
+const MAX_REASON: usize = 512;
+
+/// An envelope that could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unopened {
+    /// SHA-256 of the envelope, in hexadecimal: whatever a mediator calls it, it stays the same.
+    pub id: String,
+    /// The did:peer of ours in whose queue it was.
+    pub reader: String,
+    /// When it came.
+    #[serde(with = "atcomm_proto::clock::serde::millis")]
+    pub received_at: Timestamp,
+    /// Why it could not be opened.
+    pub reason: String,
+    /// Its bytes in base64.
+    envelope: String,
+}
+
+impl Unopened {
+    /// An envelope that came in the queue of `reader`.
+    pub fn new(envelope: &[u8], reader: &str, received_at: Timestamp, reason: &str) -> Self {
+        let end = reason.floor_char_boundary(MAX_REASON);
+        Self {
+            id: file::hash(envelope),
+            reader: reader.to_owned(),
+            received_at,
+            reason: reason.get(..end).unwrap_or_default().to_owned(),
+            envelope: BASE64.encode(envelope),
+        }
+    }
+
+    /// Its bytes; `None` where they are damaged.
+    pub fn envelope(&self) -> Option<Vec<u8>> {
+        BASE64.decode(self.envelope.as_bytes()).ok()
+    }
+}
+
+impl Drawer {
+    /// Keeps an envelope that could not be opened, and lets the oldest go where there are too many.
+    /// On disk when it returns; only then may a mediator be told. Safe concurrently.
+    pub fn keep_unopened(&self, unopened: &Unopened) -> Result<Placed, WalletError> {
+        let folder = self.unopened();
+        let path = folder.join(format!("{}.json", unopened.id));
+        let _lock = file::lock(&folder, "lock")?;
+        if path.exists() {
+            return Ok(Placed::Copy);
+        }
+        file::write(&self.home, &path, unopened, MAX_FILE)?;
+        let mut files = file::list(&folder)?;
+        files.sort_by_key(|one| one.modified);
+        let (mut count, mut total) = (0, 0);
+        for one in files.iter().rev() {
+            count += 1;
+            total += one.len;
+            if (count > MAX_COUNT || total > MAX_TOTAL) && one.path != path {
+                file::remove(&one.path)?;
+            }
+        }
+        Ok(Placed::New)
+    }
+
+    pub(super) fn unopened(&self) -> PathBuf {
+        self.folder().join("unopened")
+    }
+}
+
+/// Reads one; `None` where there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Unopened>, WalletError> {
+    file::read(path, MAX_FILE)
+}

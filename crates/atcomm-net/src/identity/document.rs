@@ -1,0 +1,173 @@
+//! What an account's DID document says: handle claimed, PDS, signing key.
+//!
+//! Source: atproto DID specification, "DID documents".
+
+use serde_json::Value;
+
+use atcomm_proto::key::{Curve, KeyError, SigningKey};
+use atcomm_proto::syntax::{Did, Handle, Origin, SyntaxError};
+
+/// Longest document read, in bytes. Real ones have about one KiB.
+pub const MAX_DOCUMENT_LEN: usize = 64 * 1024;
+
+/// Why a document is not the one of this DID at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// Longer than [`MAX_DOCUMENT_LEN`].
+    #[error("the document is longer than 64 KiB")]
+    TooLong,
+    /// Not a JSON object, or nested too deeply.
+    #[error("the document is not a JSON object")]
+    NotAnObject,
+    /// Its `id` is missing or names another DID.
+    #[error("the document's id is not the DID asked for")]
+    WrongId,
+}
+
+/// Why a document of the right DID lacks a part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// No entry of that id.
+    #[error("there is no such entry")]
+    Missing,
+    /// Several entries of that id. Which one another reader takes is anybody's guess.
+    #[error("there are several such entries")]
+    Ambiguous,
+    /// The entry is of another type.
+    #[error("the entry is of another type")]
+    WrongType,
+    /// The entry has no value of text.
+    #[error("the entry has no value")]
+    NoValue,
+    /// The value is not a signing key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The address of the PDS has white space, control characters, backslashes or letters beyond
+    /// ASCII.
+    #[error("the address has characters that do not belong there")]
+    Spelling,
+    /// The value is not the address of a PDS.
+    #[error(transparent)]
+    Address(#[from] SyntaxError),
+}
+
+/// An account's DID document, reduced to what atproto reads in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DidDocument {
+    /// Whose document it is.
+    pub did: Did,
+    /// The first valid `at://` name of `alsoKnownAs`: a claim until it is verified.
+    pub claimed_handle: Option<Handle>,
+    /// Service `#atproto_pds`.
+    pub pds: Result<Origin, Unusable>,
+    /// Verification method `#atproto`.
+    pub signing_key: Result<SigningKey, Unusable>,
+}
+
+impl DidDocument {
+    /// Reads the document of `expected`. Parts that are missing or wrong do not make it unreadable:
+    /// they say for themselves what they lack.
+    pub fn parse(bytes: &[u8], expected: &Did) -> Result<Self, DocumentError> {
+        let document = parse_object(bytes)?;
+        if document.get("id").and_then(Value::as_str) != Some(expected.as_str()) {
+            return Err(DocumentError::WrongId);
+        }
+        let claimed_handle = entries(&document, "alsoKnownAs")
+            .filter_map(|name| name.as_str()?.strip_prefix("at://"))
+            .find_map(|name| Handle::parse(name).ok());
+        Ok(Self {
+            pds: pds(&document, expected),
+            signing_key: signing_key(&document, expected),
+            did: expected.clone(),
+            claimed_handle,
+        })
+    }
+}
+
+/// A JSON object within the limits of length and of depth (the parser's own, 128 levels).
+pub(super) fn parse_object(bytes: &[u8]) -> Result<Value, DocumentError> {
+    if bytes.len() > MAX_DOCUMENT_LEN {
+        return Err(DocumentError::TooLong);
+    }
+    serde_json::from_slice::<Value>(bytes)
+        .ok()
+        .filter(Value::is_object)
+        .ok_or(DocumentError::NotAnObject)
+}
+
+/// The elements of an array member; nothing where it is no array.
+pub(super) fn entries<'d>(document: &'d Value, name: &str) -> impl Iterator<Item = &'d Value> {
+    document
+        .get(name)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// Whether `type` is, or contains, `wanted`.
+pub(super) fn is_of_type(entry: &Value, wanted: &str) -> bool {
+    match entry.get("type") {
+        Some(Value::String(one)) => one == wanted,
+        Some(Value::Array(many)) => many.iter().any(|one| one == wanted),
+        _ => false,
+    }
+}
+
+/// The one entry of `list` with the id `#fragment`, relative or absolute.
+fn the_entry<'d>(
+    document: &'d Value,
+    list: &str,
+    did: &Did,
+    fragment: &str,
+) -> Result<&'d Value, Unusable> {
+    let mut found = entries(document, list).filter(|entry| {
+        let id = entry.get("id").and_then(Value::as_str).unwrap_or_default();
+        id.strip_prefix(did.as_str()).unwrap_or(id) == fragment
+    });
+    match (found.next(), found.next()) {
+        (None, _) => Err(Unusable::Missing),
+        (Some(entry), None) => Ok(entry),
+        (Some(_), Some(_)) => Err(Unusable::Ambiguous),
+    }
+}
+
+fn pds(document: &Value, did: &Did) -> Result<Origin, Unusable> {
+    let service = the_entry(document, "service", did, "#atproto_pds")?;
+    if !is_of_type(service, "AtprotoPersonalDataServer") {
+        return Err(Unusable::WrongType);
+    }
+    let endpoint = service.get("serviceEndpoint").and_then(Value::as_str);
+    let endpoint = endpoint.ok_or(Unusable::NoValue)?;
+    // Browsers' rules for addresses repair white space and backslashes: other readers of the
+    // document would see another host, or none.
+    if !endpoint.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return Err(Unusable::Spelling);
+    }
+    Ok(Origin::parse(endpoint)?)
+}
+
+fn signing_key(document: &Value, did: &Did) -> Result<SigningKey, Unusable> {
+    let method = the_entry(document, "verificationMethod", did, "#atproto")?;
+    let text = method.get("publicKeyMultibase").and_then(Value::as_str);
+    let legacy = |curve| {
+        let text = text.ok_or(Unusable::NoValue)?;
+        // Some writers put a Multikey under the old type's name. The two never look alike: with
+        // its multicodec a key has 35 bytes, without it 33 or 65.
+        match SigningKey::from_legacy(curve, text) {
+            Ok(key) => Ok(key),
+            Err(e) => match SigningKey::from_multikey(text) {
+                Ok(key) if key.curve() == curve => Ok(key),
+                _ => Err(Unusable::Key(e)),
+            },
+        }
+    };
+    match method.get("type").and_then(Value::as_str) {
+        Some("Multikey") => Ok(SigningKey::from_multikey(text.ok_or(Unusable::NoValue)?)?),
+        Some("EcdsaSecp256k1VerificationKey2019") => legacy(Curve::K256),
+        Some("EcdsaSecp256r1VerificationKey2019") => legacy(Curve::P256),
+        _ => Err(Unusable::WrongType),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! From a handle to the DID that its owner names.
+//!
+//! Source: atproto handle specification, "Handle resolution".
+
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
+use url::Url;
+
+use crate::net::{DnsError, Net, NetError, Priority, Request, Trust};
+use atcomm_proto::syntax::{Did, Handle};
+
+/// Longest answer of the well-known page, in bytes: a DID of full length.
+const MAX_WELL_KNOWN_LEN: usize = 2048;
+
+/// Redirects followed for the well-known page (atproto handle specification allows them).
+const MAX_REDIRECTS: u8 = 3;
+
+/// Why a handle has no DID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// Both ways answered, and neither names a DID.
+    #[error("the handle names no account")]
+    NotFound,
+    /// DNS names several different DIDs.
+    #[error("the handle names several accounts")]
+    Ambiguous,
+    /// No way gave an answer that could be relied on; later one may.
+    #[error("the handle cannot be looked up now")]
+    Unreachable,
+    /// Its top-level domain is never resolved.
+    #[error("handles under this top-level domain are not resolved")]
+    NotResolvable,
+}
+
+/// Asks both ways at the same time; what DNS says wins, and an answer of DNS ends the wait for the
+/// other.
+pub(super) async fn resolve(
+    net: &Net,
+    handle: &Handle,
+    priority: Priority,
+) -> Result<Did, HandleError> {
+    let dns = pin!(by_dns(net, handle));
+    let https = pin!(by_https(net, handle, priority));
+    match select(dns, https).await {
+        Either::Left((dns @ (Ok(_) | Err(HandleError::Ambiguous)), _)) => dns,
+        Either::Left((dns, https)) => combine(dns, https.await),
+        Either::Right((https, dns)) => combine(dns.await, https),
+    }
+}
+
+fn combine(
+    dns: Result<Did, HandleError>,
+    https: Result<Did, HandleError>,
+) -> Result<Did, HandleError> {
+    match (dns, https) {
+        (Ok(did), _) | (Err(HandleError::NotFound | HandleError::Unreachable), Ok(did)) => Ok(did),
+        (Err(HandleError::NotFound), Err(https)) => Err(https),
+        (Err(dns), _) => Err(dns),
+    }
+}
+
+async fn by_dns(net: &Net, handle: &Handle) -> Result<Did, HandleError> {
+    match net.txt(&format!("_atproto.{handle}")).await {
+        Ok(records) => read_txt(&records),
+        Err(DnsError::NoRecords) => Err(HandleError::NotFound),
+        Err(DnsError::Failed) => Err(HandleError::Unreachable),
+    }
+}
+
+/// The one DID that the records name. Other records may stand beside it.
+fn read_txt(records: &[String]) -> Result<Did, HandleError> {
+    let mut named = records
+        .iter()
+        .filter_map(|record| record.strip_prefix("did="));
+    let first = named.next().ok_or(HandleError::NotFound)?;
+    if named.any(|other| other != first) {
+        return Err(HandleError::Ambiguous);
+    }
+    Did::parse(first.trim_ascii()).map_err(|_| HandleError::NotFound)
+}
+
+async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did, HandleError> {
+    let port = net.https_port();
+    let url = format!("https://{handle}:{port}/.well-known/atproto-did");
+    let url = Url::parse(&url).map_err(|_| HandleError::NotFound)?;
+    let request = Request {
+        priority,
+        accept: Some("text/plain"),
+        redirects: MAX_REDIRECTS,
+        ..Request::new(url, Trust::Untrusted, MAX_WELL_KNOWN_LEN)
+    };
+    match net.get(&request).await {
+        Ok(answer) if answer.status == 200 => std::str::from_utf8(&answer.body)
+            .ok()
+            .and_then(|text| Did::parse(text.trim_ascii()).ok())
+            .ok_or(HandleError::NotFound),
+        // Overload and faults of the server say nothing about the handle.
+        Ok(answer) if matches!(answer.status.as_u16(), 408 | 425 | 429 | 500..) => {
+            Err(HandleError::Unreachable)
+        }
+        Ok(_)
+        | Err(
+            NetError::NoSuchHost
+            | NetError::Refused(_)
+            | NetError::TooLarge { .. }
+            | NetError::Protocol(_),
+        ) => Err(HandleError::NotFound),
+        Err(_) => Err(HandleError::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+    const B: &str = "did:plc:z72i7hdynmk6r22z27h6tvur";
+
+    #[test]
+    fn txt_names_one_did() {
+        let read = |records: &[&str]| {
+            let records: Vec<String> = records.iter().map(|r| (*r).to_owned()).collect();
+            read_txt(&records).map(|did| did.to_string())
+        };
+        let (a, b) = (&*format!("did={A}"), &*format!("did={B}"));
+        assert_eq!(read(&[a]).unwrap(), A);
+        assert_eq!(read(&["v=spf1 -all", a, a]).unwrap(), A);
+        assert_eq!(read(&[a, b]), Err(HandleError::Ambiguous));
+        assert_eq!(read(&[a, "did=did:plc:x"]), Err(HandleError::Ambiguous));
+        assert_eq!(read(&["did=did:key:z6Mk"]), Err(HandleError::NotFound));
+        assert_eq!(read(&[A, "did=", "DID=x"]), Err(HandleError::NotFound));
+        assert_eq!(read(&[]), Err(HandleError::NotFound));
+    }
+
+    #[test]
+    fn dns_wins_and_doubt_stays_doubt() {
+        use HandleError::*;
+        let (a, b) = (Did::parse(A).unwrap(), Did::parse(B).unwrap());
+        assert_eq!(combine(Ok(a.clone()), Ok(b.clone())), Ok(a));
+        assert_eq!(combine(Err(NotFound), Ok(b.clone())), Ok(b.clone()));
+        assert_eq!(combine(Err(Unreachable), Ok(b.clone())), Ok(b.clone()));
+        assert_eq!(combine(Err(Ambiguous), Ok(b)), Err(Ambiguous));
+        assert_eq!(combine(Err(NotFound), Err(NotFound)), Err(NotFound));
+        assert_eq!(combine(Err(Unreachable), Err(NotFound)), Err(Unreachable));
+        assert_eq!(combine(Err(NotFound), Err(Unreachable)), Err(Unreachable));
+    }
+}

@@ -1,0 +1,226 @@
+//! What a mediator's DID document says: keys to encrypt to, endpoints to send to.
+//!
+//! Source: DIDComm Messaging 2.1, "Service endpoint"; the key shapes of its many writers.
+
+use serde_json::Value;
+use url::Url;
+
+use super::Service;
+use crate::identity::document::{DocumentError, entries, is_of_type, parse_object};
+use atcomm_proto::didcomm::party::KeyAgreement;
+use atcomm_proto::key::{Curve, SigningKey};
+use atcomm_proto::syntax::MediatorDid;
+
+/// Keys and services kept of one document; more is no mediator. These limits and the ones below
+/// are those of `at.didcomm.directory.defs`, which promises them to readers of the view.
+const MAX_KEYS: usize = 8;
+const MAX_SERVICES: usize = 8;
+
+/// Limits of one service, lengths in bytes: its address, its profiles, its routing keys (a
+/// did:peer is long).
+const MAX_URI_LEN: usize = 2048;
+const MAX_PROFILES: usize = 16;
+const MAX_PROFILE_LEN: usize = 64;
+const MAX_ROUTING_KEYS: usize = 8;
+const MAX_ROUTING_KEY_LEN: usize = 4096;
+
+const X25519_CODEC: [u8; 2] = [0xec, 0x01];
+
+/// Keys and services of the document of `did`, in its order. What cannot be used is left out.
+pub(super) fn read(
+    bytes: &[u8],
+    did: &str,
+    development: bool,
+) -> Result<(Vec<KeyAgreement>, Vec<Service>), DocumentError> {
+    let document = parse_object(bytes)?;
+    if document.get("id").and_then(Value::as_str) != Some(did) {
+        return Err(DocumentError::WrongId);
+    }
+    Ok((keys(&document, did), services(&document, development)))
+}
+
+fn keys(document: &Value, did: &str) -> Vec<KeyAgreement> {
+    let mut keys: Vec<KeyAgreement> = Vec::new();
+    let mut doubled: Vec<String> = Vec::new();
+    for entry in entries(document, "keyAgreement").take(MAX_KEYS) {
+        let Some(key) = key(document, entry, did) else {
+            continue;
+        };
+        match keys.iter().find(|known| known.id == key.id) {
+            None => keys.push(key),
+            Some(same) if *same == key => {}
+            Some(_) => doubled.push(key.id),
+        }
+    }
+    // Two keys under one id: an envelope's `kid` would not say which.
+    keys.retain(|key| !doubled.contains(&key.id));
+    keys
+}
+
+/// The key of one `keyAgreement` entry: a method, or the id of one.
+fn key(document: &Value, entry: &Value, did: &str) -> Option<KeyAgreement> {
+    let method = match entry {
+        Value::String(wanted) => {
+            let wanted = absolute(wanted, did)?;
+            let mut found = entries(document, "verificationMethod")
+                .filter(|m| method_id(m, did).as_ref() == Some(&wanted));
+            let method = found.next()?;
+            found.next().is_none().then_some(method)?
+        }
+        embedded => embedded,
+    };
+    Some(KeyAgreement {
+        id: method_id(method, did)?,
+        kind: "Multikey".to_owned(),
+        public_key_multibase: multikey(method)?,
+    })
+}
+
+fn method_id(method: &Value, did: &str) -> Option<String> {
+    absolute(method.get("id")?.as_str()?, did)
+}
+
+/// An id of this document in full; `None` for those of others.
+fn absolute(id: &str, did: &str) -> Option<String> {
+    let fragment = id.strip_prefix(did).unwrap_or(id).strip_prefix('#')?;
+    (!fragment.is_empty() && fragment.len() <= 256).then(|| format!("{did}#{fragment}"))
+}
+
+/// The key of a method as a Multikey, if it is X25519 or P-256 in one of the known shapes.
+fn multikey(method: &Value) -> Option<String> {
+    let text = |name: &str| method.get(name)?.as_str().filter(|s| s.len() <= 256);
+    match method.get("type")?.as_str()? {
+        "Multikey" => multibase(text("publicKeyMultibase")?),
+        "X25519KeyAgreementKey2020" => {
+            let key = multibase(text("publicKeyMultibase")?)?;
+            key.starts_with("z6LS").then_some(key)
+        }
+        "X25519KeyAgreementKey2019" => {
+            let bytes = bs58::decode(text("publicKeyBase58")?).into_vec().ok()?;
+            x25519(&bytes)
+        }
+        "JsonWebKey2020" | "JsonWebKey" => jwk(method.get("publicKeyJwk")?),
+        _ => None,
+    }
+}
+
+fn multibase(text: &str) -> Option<String> {
+    let bytes = bs58::decode(text.strip_prefix('z')?).into_vec().ok()?;
+    match bytes.split_at_checked(2)? {
+        (codec, key) if codec == X25519_CODEC => x25519(key),
+        _ => p256(SigningKey::from_multikey(text).ok()?),
+    }
+}
+
+fn jwk(jwk: &Value) -> Option<String> {
+    let text = |name: &str| jwk.get(name)?.as_str();
+    let bytes = |name: &str| -> Option<[u8; 32]> {
+        let bytes = data_encoding::BASE64URL_NOPAD
+            .decode(text(name)?.as_bytes())
+            .ok()?;
+        bytes.try_into().ok()
+    };
+    match (text("kty")?, text("crv")?) {
+        ("OKP", "X25519") => x25519(&bytes("x")?),
+        ("EC", "P-256") => {
+            let point = [&[4][..], &bytes("x")?, &bytes("y")?].concat();
+            let point = format!("z{}", bs58::encode(point).into_string());
+            p256(SigningKey::from_legacy(Curve::P256, &point).ok()?)
+        }
+        _ => None,
+    }
+}
+
+fn x25519(key: &[u8]) -> Option<String> {
+    // The zero point agrees on the same secret with everybody.
+    if key.len() != 32 || key.iter().all(|b| *b == 0) {
+        return None;
+    }
+    let bytes = [&X25519_CODEC[..], key].concat();
+    Some(format!("z{}", bs58::encode(bytes).into_string()))
+}
+
+/// The curve's points are checked where signing keys are; the Multikey of both is the same.
+fn p256(key: SigningKey) -> Option<String> {
+    (key.curve() == Curve::P256).then(|| key.multikey())
+}
+
+fn services(document: &Value, development: bool) -> Vec<Service> {
+    entries(document, "service")
+        .filter(|service| is_of_type(service, "DIDCommMessaging"))
+        .flat_map(|service| {
+            let endpoint = service.get("serviceEndpoint");
+            let many = endpoint.and_then(Value::as_array);
+            let one = endpoint.filter(|e| !e.is_array());
+            many.into_iter()
+                .flatten()
+                .chain(one)
+                .map(move |endpoint| (service, endpoint))
+        })
+        .filter_map(|(service, endpoint)| endpoint_of(service, endpoint, development))
+        .take(MAX_SERVICES)
+        .collect()
+}
+
+fn endpoint_of(service: &Value, endpoint: &Value, development: bool) -> Option<Service> {
+    // The old shape: a bare address, its properties beside it in the service.
+    let (uri, properties) = match endpoint {
+        Value::String(uri) => (uri.as_str(), service),
+        Value::Object(_) => (endpoint.get("uri")?.as_str()?, endpoint),
+        _ => return None,
+    };
+    if uri.len() > MAX_URI_LEN || !is_address(uri, development) {
+        return None;
+    }
+    Some(Service {
+        uri: uri.to_owned(),
+        accept: accept(properties)?,
+        routing_keys: routing_keys(properties)?,
+    })
+}
+
+/// Whether mail could be sent there: encrypted connections (plain ones in development), no user in
+/// the address; or a DID, which the sender resolves.
+fn is_address(uri: &str, development: bool) -> bool {
+    if uri.starts_with("did:") {
+        return MediatorDid::parse(uri).is_ok();
+    }
+    let Ok(url) = Url::parse(uri) else {
+        return false;
+    };
+    let scheme = match url.scheme() {
+        "https" | "wss" => true,
+        "http" | "ws" => development,
+        _ => false,
+    };
+    scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
+}
+
+/// The profiles, without those beyond the limits. `None` where none of several is left: an empty
+/// list would say that anything is accepted.
+fn accept(properties: &Value) -> Option<Vec<String>> {
+    let mut named = entries(properties, "accept").peekable();
+    let names_any = named.peek().is_some();
+    let profiles: Vec<String> = named
+        .filter_map(Value::as_str)
+        .filter(|profile| profile.len() <= MAX_PROFILE_LEN)
+        .take(MAX_PROFILES)
+        .map(str::to_owned)
+        .collect();
+    (!names_any || !profiles.is_empty()).then_some(profiles)
+}
+
+/// The routing keys. `None` beyond the limits: to leave out one of several would send mail astray.
+fn routing_keys(properties: &Value) -> Option<Vec<String>> {
+    let keys: Vec<String> = entries(properties, "routingKeys")
+        .map(|key| {
+            key.as_str()
+                .filter(|key| key.len() <= MAX_ROUTING_KEY_LEN)
+                .map(str::to_owned)
+        })
+        .collect::<Option<_>>()?;
+    (keys.len() <= MAX_ROUTING_KEYS).then_some(keys)
+}
+
+#[cfg(test)]
+mod tests;

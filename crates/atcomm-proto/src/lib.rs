@@ -1,0 +1,48 @@
+//! What atcomm reads and writes, as values: checked identifiers, signing keys, operation logs,
+//! repository proofs, frames and events of streams, key packages, DIDComm messages, and the
+//! verification of all of them.
+//!
+//! This crate does no I/O and knows no runtime: its functions take bytes and time and return
+//! values. Everything that it reads is hostile until verified. Malformed input is a typed error,
+//! never a panic.
+//!
+//! # Modules by rank
+//!
+//! A module imports only modules of lower rank (`tests/structure` of the program checks).
+//!
+//! | rank | module | holds |
+//! |---|---|---|
+//! | 0 | [`syntax`], [`clock`] | checked identifiers, text of other servers made harmless; time as a value |
+//! | 1 | [`key`] | signing keys in every shape, the signature check |
+//! | 2 | [`did_peer`], [`plc`], [`proof`], [`wire`] | did:peer:2 and 4; a did:plc's log to its keys; CAR bytes and a key to a verified record or absence; frames and events as values |
+//! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages in both directions |
+//! | 4 | [`verify`] | evidence, attribution, pinning, succession, fingerprints: the decisions of a client |
+
+// 0
+pub mod clock;
+pub mod syntax;
+// 1
+pub mod key;
+// 2
+pub mod did_peer;
+pub mod plc;
+pub mod proof;
+pub mod wire;
+// 3
+pub mod didcomm;
+pub mod keypackage;
+// 4
+pub mod verify;
+
+#[cfg(test)]
+extern crate self as atcomm_proto;
+#[cfg(test)]
+#[path = "../../testkit/src/proto/mod.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::duplicate_mod,
+    reason = "the same source as in testkit, compiled against the crate under test"
+)]
+mod testing;

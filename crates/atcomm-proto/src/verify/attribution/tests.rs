@@ -1,0 +1,514 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::syntax::Rev;
+use crate::verify::pin::Changed;
+
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
+const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
+const CAROL: &str = "did:web:carol.example.com";
+
+const K1: &str = "did:peer:2.Ez1";
+const K2: &str = "did:peer:2.Ez2";
+const K3: &str = "did:peer:2.Ez3";
+
+fn did(text: &str) -> Did {
+    Did::parse(text).unwrap()
+}
+
+fn handle() -> Option<Handle> {
+    Some(Handle::parse("alice.example.com").unwrap())
+}
+
+/// A message to Bob that says it is Alice's.
+fn claim(writer: &str) -> Claim {
+    Claim {
+        writer: Some(writer.to_owned()),
+        sender: Some(ALICE.to_owned()),
+        recipient: Some(BOB.to_owned()),
+        reader: did(BOB),
+    }
+}
+
+fn previous(peer: &str, ago: Duration) -> Previous {
+    Previous {
+        peer: peer.to_owned(),
+        replaced_at: NOW.minus(ago),
+    }
+}
+
+fn enrolled(peer: &str, previous: &[Previous]) -> Standing {
+    Standing::Enrolled {
+        peer: peer.to_owned(),
+        handle: handle(),
+        known_of: None,
+        previous: previous.to_vec(),
+    }
+}
+
+fn pin(peer: &str) -> Pin {
+    Pin {
+        account: did(ALICE),
+        handle: handle(),
+        known_as: Vec::new(),
+        peer: peer.to_owned(),
+        rev: Rev::parse("3n2wo76pa3k2w").unwrap(),
+        signing_key: "did:key:zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc".to_owned(),
+        mediators: BTreeMap::new(),
+        previous: None,
+        changed: None,
+        first_seen: NOW.minus(1000 * HOUR),
+        last_seen: NOW.minus(HOUR),
+    }
+}
+
+fn changed(mut pin: Pin, peer: &str, ago: Duration) -> Pin {
+    pin.changed = Some(Changed {
+        peer: peer.to_owned(),
+        rev: pin.rev,
+        signing_key: None,
+        seen_at: NOW.minus(ago),
+    });
+    pin
+}
+
+fn verified(unaccepted: bool) -> Attribution {
+    Attribution::Verified {
+        account: did(ALICE),
+        handle: handle(),
+        unaccepted,
+        known_of: None,
+    }
+}
+
+fn verified_previous(ago: Duration) -> Attribution {
+    Attribution::VerifiedPrevious {
+        account: did(ALICE),
+        handle: handle(),
+        replaced_at: NOW.minus(ago),
+        known_of: None,
+    }
+}
+
+fn mismatch(ago: Option<Duration>) -> Attribution {
+    Attribution::Mismatch {
+        claimed: did(ALICE),
+        replaced_at: ago.map(|ago| NOW.minus(ago)),
+    }
+}
+
+fn unverified(reason: Doubt, pinned: bool) -> Attribution {
+    Attribution::Unverified {
+        claimed: ALICE.to_owned(),
+        reason,
+        pinned,
+    }
+}
+
+#[test]
+fn the_table() {
+    let attributed = |claim: &Claim, standing: &Standing, pin: Option<&Pin>| {
+        attribute(claim, standing, pin, NOW)
+    };
+    let by = |writer, standing: &Standing| attributed(&claim(writer), standing, None);
+    let by_pinned =
+        |writer, standing: &Standing, pin: &Pin| attributed(&claim(writer), standing, Some(pin));
+
+    // The current key.
+    assert_eq!(by(K1, &enrolled(K1, &[])), verified(false));
+    assert_eq!(by_pinned(K1, &enrolled(K1, &[]), &pin(K1)), verified(false));
+    let waiting = changed(pin(K1), K2, HOUR);
+    assert_eq!(by_pinned(K2, &enrolled(K2, &[]), &waiting), verified(true));
+
+    // A key before it, by a superseded proof.
+    let replaced = enrolled(K2, &[previous(K3, 90 * HOUR), previous(K1, HOUR)]);
+    assert_eq!(by(K1, &replaced), verified_previous(HOUR));
+    assert_eq!(by(K3, &replaced), verified_previous(90 * HOUR));
+    // By the pin: as what it knows was before, and as what waits to be replaced.
+    let mut moved_on = pin(K2);
+    moved_on.previous = Some(previous(K1, 2 * HOUR));
+    assert_eq!(
+        by_pinned(K1, &enrolled(K2, &[]), &moved_on),
+        verified_previous(2 * HOUR)
+    );
+    assert_eq!(
+        by_pinned(K1, &enrolled(K2, &[]), &waiting),
+        verified_previous(HOUR)
+    );
+    // When it was last seen in use counts, whatever is shown.
+    let long_unseen = changed(pin(K1), K2, 700 * HOUR);
+    assert_eq!(
+        by_pinned(K1, &enrolled(K2, &[]), &long_unseen),
+        mismatch(Some(700 * HOUR))
+    );
+    assert_eq!(
+        by_pinned(K1, &replaced, &long_unseen),
+        mismatch(Some(700 * HOUR))
+    );
+    // What this client has seen itself counts, else the earliest of what is shown.
+    assert_eq!(
+        by_pinned(K1, &replaced, &moved_on),
+        verified_previous(2 * HOUR)
+    );
+    let twice = enrolled(K2, &[previous(K1, HOUR), previous(K1, 3 * HOUR)]);
+    assert_eq!(by(K1, &twice), verified_previous(3 * HOUR));
+    // Too long ago.
+    let long_ago = enrolled(K2, &[previous(K1, 169 * HOUR)]);
+    assert_eq!(by(K1, &long_ago), mismatch(Some(169 * HOUR)));
+    // Nobody who shows less makes that fraud, or who shows more makes fraud anything else.
+    assert_eq!(
+        by_pinned(K1, &long_ago, &moved_on),
+        verified_previous(2 * HOUR)
+    );
+    moved_on.previous = Some(previous(K1, 170 * HOUR));
+    assert_eq!(
+        by_pinned(K1, &replaced, &moved_on),
+        mismatch(Some(170 * HOUR))
+    );
+
+    // A handle by which the reader knows somebody else is not shown without that.
+    for writer in [K1, K2] {
+        let mut standing = replaced.clone();
+        if let Standing::Enrolled { known_of, .. } = &mut standing {
+            *known_of = Some(did(CAROL));
+        }
+        match by(writer, &standing) {
+            Attribution::Verified { known_of, .. }
+            | Attribution::VerifiedPrevious { known_of, .. } => {
+                assert_eq!(known_of, Some(did(CAROL)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // Another key.
+    assert_eq!(by(K3, &enrolled(K1, &[])), mismatch(None));
+    assert_eq!(by_pinned(K3, &enrolled(K1, &[]), &pin(K1)), mismatch(None));
+    // A pinned key that the account does not publish, and of which nothing says since when.
+    assert_eq!(by_pinned(K1, &enrolled(K2, &[]), &pin(K1)), mismatch(None));
+    // What is pinned for somebody else does not count.
+    let mut other = waiting.clone();
+    other.account = did(CAROL);
+    assert_eq!(by_pinned(K1, &enrolled(K2, &[]), &other), mismatch(None));
+    assert_eq!(by_pinned(K2, &enrolled(K2, &[]), &other), verified(false));
+
+    // Removed, also where it was the account's key until then.
+    let revoked = Attribution::Revoked {
+        claimed: did(ALICE),
+    };
+    assert_eq!(by(K1, &Standing::Removed), revoked);
+    assert_eq!(by_pinned(K1, &Standing::Removed, &pin(K1)), revoked);
+    assert_eq!(by_pinned(K1, &Standing::Removed, &moved_on), revoked);
+
+    // Nothing known: the pin is no proof.
+    for reason in DOUBTS {
+        let unknown = Standing::Unknown(reason);
+        assert_eq!(by(K1, &unknown), unverified(reason, false));
+        assert_eq!(by_pinned(K1, &unknown, &pin(K1)), unverified(reason, true));
+        assert_eq!(by_pinned(K2, &unknown, &pin(K1)), unverified(reason, false));
+        assert_eq!(
+            by_pinned(K1, &unknown, &moved_on),
+            unverified(reason, false)
+        );
+    }
+
+    // No claim, and one that is none.
+    let mut nobody = claim(K1);
+    nobody.sender = None;
+    assert_eq!(
+        attributed(&nobody, &enrolled(K1, &[]), None),
+        Attribution::Unattributed
+    );
+    assert_eq!(nobody.account(), None);
+    for text in ["", "alice.example.com", "did:key:z6Mk", "did:plc:short", K1] {
+        let mut odd = claim(K1);
+        odd.sender = Some(text.to_owned());
+        let expected = Attribution::Unverified {
+            claimed: text.to_owned(),
+            reason: Doubt::NotAnAccount,
+            pinned: false,
+        };
+        assert_eq!(
+            attributed(&odd, &enrolled(K1, &[]), Some(&pin(K1))),
+            expected
+        );
+        assert_eq!(odd.account(), None);
+    }
+
+    // No proof of a writer.
+    let mut unsigned = claim(K1);
+    unsigned.writer = None;
+    assert_eq!(
+        attributed(&unsigned, &enrolled(K1, &[]), None),
+        Attribution::Anonymous
+    );
+    unsigned.sender = None;
+    assert_eq!(
+        attributed(&unsigned, &Standing::Removed, None),
+        Attribution::Anonymous
+    );
+    assert_eq!(unsigned.account(), None);
+
+    // Meant for somebody else, whoever wrote it.
+    for mut elsewhere in [claim(K1), nobody, unsigned] {
+        for meant in [CAROL, "", "nobody", "DID:plc:bbbbbbbbbbbbbbbbbbbbbbbb"] {
+            elsewhere.recipient = Some(meant.to_owned());
+            let expected = Attribution::Misdirected {
+                meant: meant.to_owned(),
+            };
+            assert_eq!(
+                attributed(&elsewhere, &enrolled(K1, &[]), Some(&pin(K1))),
+                expected
+            );
+            assert_eq!(elsewhere.account(), None);
+        }
+    }
+    let mut unaddressed = claim(K1);
+    unaddressed.recipient = None;
+    assert_eq!(
+        attributed(&unaddressed, &enrolled(K1, &[]), None),
+        verified(false)
+    );
+    assert_eq!(unaddressed.account(), Some(did(ALICE)));
+}
+
+#[test]
+fn a_key_counts_for_seven_days_to_the_millisecond() {
+    let tick = Duration::from_millis(1);
+    let replaced = |at: Timestamp, now| {
+        let previous = Previous {
+            peer: K1.to_owned(),
+            replaced_at: at,
+        };
+        attribute(&claim(K1), &enrolled(K2, &[previous]), None, now)
+            .account()
+            .is_some()
+    };
+    let week = 168 * HOUR;
+    assert_eq!(GRACE, week);
+    assert!(replaced(NOW, NOW));
+    assert!(replaced(NOW, NOW.plus(week)));
+    assert!(!replaced(NOW, NOW.plus(week + tick)));
+    // A clock that is a little behind is no fraud; one that is set back does not make a key good
+    // for ever.
+    assert!(replaced(NOW, NOW.minus(SKEW)));
+    assert!(!replaced(NOW, NOW.minus(SKEW + tick)));
+    assert!(!replaced(NOW, Timestamp::from_millis(0)));
+    assert!(!replaced(Timestamp::from_millis(i64::MIN), NOW));
+    assert!(!replaced(Timestamp::from_millis(i64::MAX), NOW));
+    assert!(!replaced(NOW, Timestamp::from_millis(i64::MAX)));
+}
+
+#[test]
+fn what_is_kept_is_read_again() {
+    for attribution in [
+        verified(true),
+        verified_previous(HOUR),
+        mismatch(None),
+        mismatch(Some(HOUR)),
+        Attribution::Misdirected {
+            meant: CAROL.to_owned(),
+        },
+        Attribution::Revoked {
+            claimed: did(ALICE),
+        },
+        Attribution::Unattributed,
+        unverified(Doubt::RolledBack, true),
+        Attribution::Anonymous,
+    ] {
+        let json = serde_json::to_string(&attribution).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Attribution>(&json).unwrap(),
+            attribution,
+            "{json}"
+        );
+    }
+    let shown = serde_json::to_value(verified_previous(HOUR)).unwrap();
+    assert_eq!(
+        shown,
+        serde_json::json!({
+            "outcome": "verifiedPrevious",
+            "account": ALICE,
+            "handle": "alice.example.com",
+            "replacedAt": "2026-09-21T13:13:20.000Z",
+        })
+    );
+}
+
+const DOUBTS: [Doubt; 7] = [
+    Doubt::NotAnAccount,
+    Doubt::Unreachable,
+    Doubt::NoAccount,
+    Doubt::Inactive,
+    Doubt::Unproven,
+    Doubt::RolledBack,
+    Doubt::Invalid,
+];
+
+fn peers() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![K1, K2, K3, "did:peer:2.Ez1.V", ""]).prop_map(str::to_owned)
+}
+
+fn accounts() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![ALICE, BOB, CAROL, "did:key:z6Mk", "alice.test", ""])
+        .prop_map(str::to_owned)
+}
+
+prop_compose! {
+    fn claims()(
+        writer in prop::option::of(peers()),
+        sender in prop::option::of(accounts()),
+        recipient in prop::option::of(accounts()),
+        reader in prop::sample::select(vec![ALICE, BOB]),
+    ) -> Claim {
+        Claim { writer, sender, recipient, reader: did(reader) }
+    }
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    let week = 7 * 24 * 3_600_000_i64;
+    prop_oneof![
+        any::<i64>().prop_map(Timestamp::from_millis),
+        (-2 * week..2 * week).prop_map(|by| Timestamp::from_millis(NOW.millis() + by)),
+    ]
+}
+
+fn many_previous() -> impl Strategy<Value = Vec<Previous>> {
+    let one = (peers(), times()).prop_map(|(peer, replaced_at)| Previous { peer, replaced_at });
+    prop::collection::vec(one, 0..4)
+}
+
+fn standings() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        (peers(), many_previous()).prop_map(|(peer, previous)| Standing::Enrolled {
+            peer,
+            handle: handle(),
+            known_of: None,
+            previous,
+        }),
+        Just(Standing::Removed),
+        prop::sample::select(DOUBTS.to_vec()).prop_map(Standing::Unknown),
+    ]
+}
+
+prop_compose! {
+    fn pins()(
+        account in prop::sample::select(vec![ALICE, BOB, CAROL]),
+        peer in peers(),
+        previous in many_previous(),
+        waits in prop::option::of((peers(), times())),
+    ) -> Pin {
+        let mut pin = pin(&peer);
+        pin.account = did(account);
+        pin.previous = previous.into_iter().next();
+        pin.changed = waits.map(|(peer, seen_at)| Changed { peer, rev: pin.rev, signing_key: None, seen_at });
+        pin
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn verified_is_only_what_the_package_of_the_claimed_account_names(
+        claim in claims(),
+        standing in standings(),
+        pin in prop::option::of(pins()),
+        now in times(),
+    ) {
+        let found = attribute(&claim, &standing, pin.as_ref(), now);
+        let names = |peer: &String| Some(peer) == claim.writer.as_ref();
+        if let Some(account) = found.account() {
+            prop_assert_eq!(Some(account.as_str()), claim.sender.as_deref());
+            prop_assert!(claim.recipient.as_deref().is_none_or(|to| to == claim.reader.as_str()));
+            let Standing::Enrolled { peer, previous, .. } = &standing else {
+                return Err(TestCaseError::fail("no package, and a name"));
+            };
+            match &found {
+                Attribution::Verified { .. } => prop_assert!(names(peer)),
+                Attribution::VerifiedPrevious { replaced_at, .. } => {
+                    prop_assert!(!names(peer));
+                    prop_assert!(now.since(*replaced_at) <= GRACE);
+                    prop_assert!(*replaced_at <= now.plus(SKEW));
+                    let of_account = pin.iter().filter(|pin| pin.account == *account);
+                    let by_pin = of_account.into_iter().any(|pin| {
+                        names(&pin.peer) || pin.previous.iter().any(|p| names(&p.peer))
+                    });
+                    prop_assert!(by_pin || previous.iter().any(|p| names(&p.peer)));
+                }
+                other => prop_assert!(false, "{other:?} has an account"),
+            }
+        }
+        // What is looked up is what can be shown.
+        if let Some(account) = found.account() {
+            prop_assert_eq!(claim.account(), Some(account.clone()));
+        }
+    }
+
+    #[test]
+    fn another_recipient_wins_over_everything(
+        mut claim in claims(),
+        meant in accounts(),
+        standing in standings(),
+        pin in prop::option::of(pins()),
+        now in times(),
+    ) {
+        claim.recipient = Some(meant.clone());
+        let found = attribute(&claim, &standing, pin.as_ref(), now);
+        let misdirected = matches!(found, Attribution::Misdirected { .. });
+        prop_assert_eq!(misdirected, meant != claim.reader.as_str());
+    }
+
+    #[test]
+    fn no_lack_of_an_answer_upgrades(
+        claim in claims(),
+        reason in prop::sample::select(DOUBTS.to_vec()),
+        standing in standings(),
+        pin in prop::option::of(pins()),
+        now in times(),
+    ) {
+        let unknown = attribute(&claim, &Standing::Unknown(reason), pin.as_ref(), now);
+        prop_assert_eq!(unknown.account(), None);
+        prop_assert!(!unknown.is_adverse());
+        // And without a writer or an account to ask about no answer changes anything.
+        if claim.account().is_none() {
+            prop_assert_eq!(&unknown, &attribute(&claim, &standing, pin.as_ref(), now));
+        }
+    }
+
+    #[test]
+    fn what_is_known_besides_only_shortens_a_grace(
+        claim in claims(),
+        standing in standings(),
+        more in many_previous(),
+        pin in prop::option::of(pins()),
+        now in times(),
+    ) {
+        let Standing::Enrolled { peer, handle, known_of, previous } = standing.clone() else {
+            return Ok(());
+        };
+        let before = attribute(&claim, &standing, pin.as_ref(), now);
+        let with_more = Standing::Enrolled {
+            peer,
+            handle,
+            known_of,
+            previous: previous.into_iter().chain(more).collect(),
+        };
+        let after = attribute(&claim, &with_more, pin.as_ref(), now);
+        if let (
+            Attribution::VerifiedPrevious { replaced_at: before, .. }
+            | Attribution::Mismatch { replaced_at: Some(before), .. },
+            Attribution::VerifiedPrevious { replaced_at: after, .. }
+            | Attribution::Mismatch { replaced_at: Some(after), .. },
+        ) = (before, after)
+        {
+            prop_assert!(after <= before);
+        }
+    }
+}

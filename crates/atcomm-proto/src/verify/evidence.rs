@@ -1,0 +1,357 @@
+//! Evidence: a proof and an operation log, in one file that anybody can verify without a network.
+//!
+//! What it shows: that the account's signing key committed to this record, and, for a `did:plc`,
+//! that this key follows from the account's identifier. What it cannot show stands in
+//! [`CANNOT_SHOW`].
+
+use data_encoding::{BASE64, BASE64_NOPAD};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::clock::Timestamp;
+use crate::key::SigningKey;
+use crate::keypackage::{InvalidKeyPackage, KeyPackage, Rule, record_json};
+use crate::plc::{self, LogError, VerifiedLog};
+use crate::proof::{
+    Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, VerifiedRecord, verify as verify_car,
+};
+use crate::syntax::{Did, Handle, Origin, Rev};
+
+/// The version of the file.
+const FORMAT: &str = "evidence/1";
+
+/// Longest file read, in bytes: a log and a proof of the greatest length, the directory's answer
+/// with both once more, and white space.
+pub const MAX_FILE_LEN: usize = 4 * 1024 * 1024;
+
+/// What no file can show, whoever made it.
+pub const CANNOT_SHOW: [&str; 5] = [
+    "that the handle is the account's: it is a claim until it is looked up",
+    "that nothing newer exists: a later package, or later operations that replaced the signing key",
+    "when the operations of the log were made: no signature covers that",
+    "what its mediators' documents say",
+    "whether the account is active",
+];
+
+/// Why evidence shows no key package.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// Not a file of this format, or longer than [`MAX_FILE_LEN`].
+    #[error("it is not a file of evidence: {0}")]
+    Format(String),
+    /// It has no operation log, without which the signing key of a `did:plc` is anybody's word.
+    #[error("it has no operation log, so nothing shows the account's signing key")]
+    NoLog,
+    /// The signing key of a `did:web` stands in a document on its host and nowhere else.
+    #[error("the signing key of a did:web is shown by its host alone")]
+    Web,
+    /// The operation log does not verify.
+    #[error("the operation log does not verify: {0}")]
+    Log(#[from] LogError),
+    /// The account has ended.
+    #[error("the account has ended")]
+    Tombstoned,
+    /// The account has no signing key.
+    #[error("the account has no signing key that can be used")]
+    NoSigningKey,
+    /// The proof does not hold under the account's key.
+    #[error("the proof does not hold: {0}")]
+    Proof(ProofError),
+    /// It proves the opposite: that there is no key package.
+    #[error("it proves that the account has no key package")]
+    Absent,
+    /// The record is not a valid key package.
+    #[error("the record is not a valid key package: {0}")]
+    Invalid(InvalidKeyPackage),
+}
+
+/// What somebody showed about an account, as it is handed on. Nothing in it is verified.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// The account.
+    pub did: Did,
+    /// Its handle, as whoever made the file had verified it.
+    pub handle: Option<Handle>,
+    /// The directory that was asked.
+    pub directory: Option<Origin>,
+    /// When.
+    pub asked_at: Timestamp,
+    /// The proof: a CAR.
+    pub car: Vec<u8>,
+    /// The operation log, a JSON array as the PLC directory gives it.
+    pub plc_log: Option<Box<RawValue>>,
+    /// What the directory answered, word for word.
+    pub answer: Option<Box<RawValue>>,
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    atcomm: String,
+    did: Did,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handle: Option<Handle>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory: Option<Origin>,
+    #[serde(with = "crate::clock::serde::rfc3339")]
+    asked_at: Timestamp,
+    car: Base64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plc_log: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<Box<RawValue>>,
+}
+
+/// Bytes as the atproto data model writes them in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Base64 {
+    #[serde(rename = "$bytes")]
+    text: String,
+}
+
+impl Base64 {
+    /// Encodes bytes without padding.
+    pub fn encode(bytes: &[u8]) -> Self {
+        Self {
+            text: BASE64_NOPAD.encode(bytes),
+        }
+    }
+
+    /// With or without padding: both are in use.
+    pub fn decode(&self) -> Option<Vec<u8>> {
+        let text = self.text.as_bytes();
+        BASE64_NOPAD
+            .decode(text)
+            .or_else(|_| BASE64.decode(text))
+            .ok()
+    }
+}
+
+impl Evidence {
+    /// Reads a file.
+    pub fn read(bytes: &[u8]) -> Result<Self, EvidenceError> {
+        let wrong = |why: &str| EvidenceError::Format(why.to_owned());
+        if bytes.len() > MAX_FILE_LEN {
+            return Err(wrong("it is longer than 4 MiB"));
+        }
+        let file: File =
+            serde_json::from_slice(bytes).map_err(|why| EvidenceError::Format(why.to_string()))?;
+        if file.atcomm != FORMAT {
+            return Err(wrong("it is of another version"));
+        }
+        Ok(Self {
+            did: file.did,
+            handle: file.handle,
+            directory: file.directory,
+            asked_at: file.asked_at,
+            car: file.car.decode().ok_or(wrong("car is not base64"))?,
+            plc_log: file.plc_log,
+            answer: file.answer,
+        })
+    }
+
+    /// The file's bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let file = File {
+            atcomm: FORMAT.to_owned(),
+            did: self.did.clone(),
+            handle: self.handle.clone(),
+            directory: self.directory.clone(),
+            asked_at: self.asked_at,
+            car: Base64::encode(&self.car),
+            plc_log: self.plc_log.clone(),
+            answer: self.answer.clone(),
+        };
+        #[expect(
+            clippy::expect_used,
+            reason = "texts under constant names, and JSON that was read"
+        )]
+        let mut bytes = serde_json::to_vec_pretty(&file).expect("evidence is JSON");
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+/// A key package that the account's signing key committed to. Only this module makes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedPackage {
+    record: VerifiedRecord,
+    package: KeyPackage,
+    value: Value,
+    signed_by_previous_host: bool,
+}
+
+impl VerifiedPackage {
+    /// The account.
+    pub fn account(&self) -> &Did {
+        self.record.commitment().did()
+    }
+
+    /// The package.
+    pub fn package(&self) -> &KeyPackage {
+        &self.package
+    }
+
+    /// The did:peer to encrypt to.
+    pub fn peer(&self) -> &str {
+        self.package.peer.as_str()
+    }
+
+    /// The record as JSON, with fields that are not known here.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// CID of the record.
+    pub fn cid(&self) -> String {
+        self.record.cid().to_string()
+    }
+
+    /// Revision of the repository in which it is proven.
+    pub fn rev(&self) -> Rev {
+        self.record.commitment().rev()
+    }
+
+    /// The key that signed it.
+    pub fn signing_key(&self) -> &SigningKey {
+        self.record.commitment().key()
+    }
+
+    /// The proof, cut to what it needs.
+    pub fn car(&self) -> &[u8] {
+        self.record.commitment().car()
+    }
+
+    /// Whether that key is the one of the PDS which the account left, and it has not written
+    /// since.
+    pub fn signed_by_previous_host(&self) -> bool {
+        self.signed_by_previous_host
+    }
+
+    /// When it was proven: the time of the revision, which the account's PDS signed.
+    pub fn proven_at(&self) -> Timestamp {
+        Timestamp::from_millis(millis(self.rev()))
+    }
+
+    /// When the account says that it made the package.
+    pub fn created_at(&self) -> Option<Timestamp> {
+        Timestamp::parse_rfc3339(&self.package.created_at)
+    }
+
+    /// The word of an earlier key for this one, where the record has one
+    /// ([`succession`](super::succession)).
+    pub fn succession(&self) -> Option<&str> {
+        self.value.get(super::succession::FIELD)?.as_str()
+    }
+}
+
+/// What a proof shows under the keys of an account.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    /// A valid key package.
+    Package(Box<VerifiedPackage>),
+    /// That there is none, at this revision.
+    Absent {
+        /// The revision.
+        rev: Rev,
+        /// The key that signed it.
+        key: SigningKey,
+    },
+}
+
+/// The keys under which an account's proofs count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The present one.
+    pub current: SigningKey,
+    /// The one of the PDS that it left, and when it did.
+    pub pre_migration_key: Option<(SigningKey, Timestamp)>,
+}
+
+impl Keys {
+    /// The keys at the end of a log.
+    pub fn of_log(log: &VerifiedLog) -> Result<Self, EvidenceError> {
+        let state = log.current().ok_or(EvidenceError::Tombstoned)?;
+        let current = state.signing_key.clone();
+        Ok(Self {
+            current: current.ok_or(EvidenceError::NoSigningKey)?,
+            pre_migration_key: log.pre_migration_key().map(|(key, at)| (key.clone(), at)),
+        })
+    }
+
+    /// Verifies a CAR.
+    pub fn prove(&self, did: &Did, car: &[u8], now: Timestamp) -> Result<Shown, EvidenceError> {
+        let under = |key: &SigningKey| verify_car(car, Container::GetRecord, did, key, now);
+        let mut verdict = under(&self.current);
+        let mut signed_by_previous_host = false;
+        if verdict == Err(ProofError::Signature)
+            && let Some((key, until)) = &self.pre_migration_key
+            && let Ok(proven) = under(key)
+            && millis(proven.commitment().rev()) <= until.plus(MAX_FUTURE).millis()
+        {
+            verdict = Ok(proven);
+            signed_by_previous_host = true;
+        }
+        match verdict.map_err(EvidenceError::Proof)? {
+            Proven::Absent(absence) => Ok(Shown::Absent {
+                rev: absence.commitment().rev(),
+                key: absence.commitment().key().clone(),
+            }),
+            Proven::Present(record) => {
+                let package = KeyPackage::parse(record.record()).map_err(EvidenceError::Invalid)?;
+                // What is parsed has a JSON form.
+                let value = record_json(record.record()).map_err(|why| {
+                    EvidenceError::Invalid(InvalidKeyPackage {
+                        rule: Rule::DataModel,
+                        detail: why.to_string(),
+                    })
+                })?;
+                Ok(Shown::Package(Box::new(VerifiedPackage {
+                    record,
+                    package,
+                    value,
+                    signed_by_previous_host,
+                })))
+            }
+        }
+    }
+}
+
+/// The time that a revision encodes, in milliseconds since 1970.
+fn millis(rev: Rev) -> i64 {
+    i64::try_from(rev.micros() / 1000).unwrap_or(i64::MAX)
+}
+
+/// What a file of evidence shows: the package, and the log that leads to its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// The package.
+    pub package: VerifiedPackage,
+    /// The account's operations as far as the file has them.
+    pub log: VerifiedLog,
+}
+
+/// Verifies evidence about a `did:plc`; asks nobody. `now` bounds how far in the future the
+/// revision may lie.
+pub fn verify(evidence: &Evidence, now: Timestamp) -> Result<Verified, EvidenceError> {
+    if evidence.did.web().is_some() {
+        return Err(EvidenceError::Web);
+    }
+    if evidence.car.len() > MAX_PROOF_LEN {
+        return Err(EvidenceError::Proof(ProofError::Oversize));
+    }
+    let log = evidence.plc_log.as_ref().ok_or(EvidenceError::NoLog)?;
+    let log = plc::verify(&evidence.did, log.get().as_bytes())?;
+    match Keys::of_log(&log)?.prove(&evidence.did, &evidence.car, now)? {
+        Shown::Package(package) => Ok(Verified {
+            package: *package,
+            log,
+        }),
+        Shown::Absent { .. } => Err(EvidenceError::Absent),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::syntax::{Did, Rev};
+use crate::testing::account::{NOW, PDS, TestAccount, TestKey};
+use crate::testing::repo::peer;
+use crate::verify::succession::FIELD;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn seen(package: &VerifiedPackage) -> Seen<'_> {
+    Seen {
+        package,
+        handle: Some(Handle::parse("alice.example.com").unwrap()),
+        firsthand: true,
+        mediators: BTreeMap::new(),
+    }
+}
+
+/// The pin of a package that was met a hundred days ago and seen yesterday.
+fn pinned(package: &VerifiedPackage) -> Pin {
+    let (change, pin) = follow(None, seen(package), &[], NOW.minus(DAY));
+    assert_eq!(change, KeyChange::First);
+    Pin {
+        first_seen: NOW.minus(100 * DAY),
+        ..pin
+    }
+}
+
+fn put(alice: &mut TestAccount, key: &TestKey, word: Option<String>) -> VerifiedPackage {
+    let mut more = json!({"did": key.peer.as_str()});
+    if let Some(word) = word {
+        more[FIELD] = json!(word);
+    }
+    alice.put(3, &more)
+}
+
+fn word(old: &TestKey, new: &TestKey, account: &Did) -> Option<String> {
+    word_at(old, new, account, NOW)
+}
+
+fn word_at(old: &TestKey, new: &TestKey, account: &Did, at: Timestamp) -> Option<String> {
+    Some(old.vouch(new, account, at))
+}
+
+#[test]
+fn the_same_key_moves_the_revision_on() {
+    let mut alice = TestAccount::new(7);
+    let first = alice.put(3, &json!({}));
+    let pin = pinned(&first);
+    let second = alice.put(3, &json!({"label": "other"}));
+    let (change, next) = follow(Some(&pin), seen(&second), &[], NOW);
+    assert_eq!(change, KeyChange::Same);
+    assert!(next.rev > pin.rev && next.last_seen == NOW);
+    assert_eq!(next.first_seen, pin.first_seen);
+    assert!(is_rolled_back(&next, &first) && !is_rolled_back(&next, &second));
+    // What the directory alone shows does not count as seen.
+    let by_directory = Seen {
+        firsthand: false,
+        ..seen(&second)
+    };
+    let (_, next) = follow(Some(&pin), by_directory, &[], NOW);
+    assert_eq!(next.last_seen, pin.last_seen);
+    // Under another signing key revisions begin anew.
+    alice.rotate(5, 9, PDS);
+    let third = alice.put(3, &json!({}));
+    let mut ahead = next.clone();
+    ahead.rev = Rev::parse("jzzzzzzzzzzzz").unwrap();
+    assert!(is_rolled_back(&ahead, &second) && !is_rolled_back(&ahead, &third));
+    // A key that waited and was taken back is forgotten.
+    // What waits is newer than what is pinned under its own signing key alone.
+    let mut waits = next.clone();
+    waits.changed = Some(Changed {
+        peer: peer(4),
+        rev: Rev::parse("jzzzzzzzzzzzz").unwrap(),
+        signing_key: Some("did:key:zOther".to_owned()),
+        seen_at: NOW,
+    });
+    assert!(!is_rolled_back(&waits, &second));
+    waits.changed.as_mut().unwrap().signing_key = Some(third.signing_key().did_key());
+    assert!(is_rolled_back(&waits, &third) && !is_rolled_back(&waits, &second));
+    waits.changed.as_mut().unwrap().signing_key = None;
+    assert!(is_rolled_back(&waits, &second) && !is_rolled_back(&waits, &third));
+    let other = alice.put(4, &json!({}));
+    let (_, waiting) = follow(Some(&next), seen(&other), &[], NOW);
+    assert!(waiting.changed.is_some());
+    let back = alice.put(3, &json!({}));
+    let (change, next) = follow(Some(&waiting), seen(&back), &[], NOW);
+    assert_eq!((change, next.changed), (KeyChange::Same, None));
+}
+
+#[test]
+fn another_key_waits_to_be_accepted() {
+    let mut alice = TestAccount::new(7);
+    let pin = pinned(&alice.put(3, &json!({})));
+    let other = alice.put(4, &json!({}));
+    let (change, waiting) = follow(Some(&pin), seen(&other), &[], NOW);
+    assert_eq!(change, KeyChange::Changed { before: peer(3) });
+    let changed = waiting.changed.clone().unwrap();
+    assert_eq!(
+        (changed.peer.as_str(), changed.rev),
+        (&*peer(4), other.rev())
+    );
+    // Others may have come between the two, so the record's own time says nothing.
+    assert_eq!(changed.seen_at, pin.last_seen);
+    let kept = Pin {
+        changed: None,
+        ..waiting.clone()
+    };
+    assert_eq!(kept, pin);
+    // An older package than the one that waits is a step back too.
+    let third = alice.put(4, &json!({"label": "x"}));
+    let (_, later) = follow(Some(&waiting), seen(&third), &[], NOW.plus(DAY));
+    let again = later.changed.clone().unwrap();
+    assert_eq!((again.seen_at, again.rev), (changed.seen_at, third.rev()));
+    assert!(is_rolled_back(&later, &other));
+
+    let accepted = accept(Some(&later), seen(&third), NOW.plus(DAY));
+    assert_eq!(
+        (accepted.peer.as_str(), accepted.rev),
+        (&*peer(4), third.rev())
+    );
+    assert_eq!(accepted.first_seen, pin.first_seen);
+    let previous = accepted.previous.clone().unwrap();
+    assert_eq!(
+        (previous.peer, previous.replaced_at),
+        (peer(3), changed.seen_at)
+    );
+    assert_eq!(accepted.changed, None);
+    let (change, _) = follow(Some(&accepted), seen(&third), &[], NOW);
+    assert_eq!(change, KeyChange::Same);
+    // To accept what is pinned changes nothing of it.
+    let again = accept(Some(&accepted), seen(&third), NOW.plus(DAY));
+    assert_eq!(again.previous, accepted.previous);
+}
+
+/// The rotation is taken for having been when the key before gave its word, unless the record or
+/// its proof is older, and within what was seen.
+#[test]
+fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
+    let mut alice = TestAccount::new(7);
+    let account = alice.log.did();
+    let keys: Vec<_> = (0..3).map(|_| TestKey::generate()).collect();
+    let first = put(&mut alice, &keys[0], None);
+    // The test's revisions are of today, and the clock of these pins is around them.
+    let today = first.proven_at();
+    let (_, fresh) = follow(None, seen(&first), &[], today.minus(9 * DAY));
+    let dated = |package: &VerifiedPackage, older: &[VerifiedPackage], now| {
+        let (change, next) = follow(Some(&fresh), seen(package), older, now);
+        assert!(matches!(change, KeyChange::Vouched { .. }));
+        next.previous.unwrap().replaced_at
+    };
+    let seconds = |at: Timestamp| Timestamp::from_millis(at.millis() / 1000 * 1000);
+    for (said, expected) in [
+        (today.minus(DAY), seconds(today.minus(DAY))),
+        (today.minus(30 * DAY), fresh.last_seen),
+    ] {
+        let mut more = json!({"did": keys[1].peer.as_str(), "createdAt": today.to_string()});
+        more[FIELD] = json!(word_at(&keys[0], &keys[1], &account, said));
+        let second = alice.put(3, &more);
+        assert_eq!(dated(&second, &[], today.plus(DAY)), expected, "{said}");
+        // An update of the record later changes nothing of that, nor a later key.
+        more["createdAt"] = json!(today.plus(DAY).to_string());
+        let again = alice.put(3, &more);
+        assert_eq!(dated(&again, &[], today.plus(DAY)), expected, "{said}");
+        let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+        assert_eq!(
+            dated(&third, &[second], today.plus(DAY)),
+            expected,
+            "{said}"
+        );
+    }
+    // A word from the future is not later than its record, nor that than its proof.
+    let made = today.minus(2 * DAY);
+    let mut more = json!({"did": keys[1].peer.as_str(), "createdAt": made.to_string()});
+    more[FIELD] = json!(word_at(&keys[0], &keys[1], &account, NOW));
+    let second = alice.put(3, &more);
+    assert_eq!(dated(&second, &[], today.plus(DAY)), made);
+    more["createdAt"] = json!(NOW.to_string());
+    let second = alice.put(3, &more);
+    assert_eq!(dated(&second, &[], today.plus(DAY)), second.proven_at());
+    assert_eq!(dated(&second, &[], today.minus(DAY)), today.minus(DAY));
+
+    // P0 was replaced long ago, and what the directory leaves out has replaced it: the key of
+    // today says nothing of when. Nor does one that waits after another that waited.
+    let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+    let (change, waiting) = follow(Some(&fresh), seen(&third), &[], today);
+    assert!(matches!(change, KeyChange::Changed { .. }));
+    assert_eq!(waiting.changed.as_ref().unwrap().seen_at, fresh.last_seen);
+    let fourth = put(&mut alice, &keys[1], None);
+    let later = Pin {
+        last_seen: today,
+        ..waiting
+    };
+    let (_, waiting) = follow(Some(&later), seen(&fourth), &[], today);
+    assert_eq!(waiting.changed.unwrap().seen_at, fresh.last_seen);
+}
+
+/// Behind [`Hold::HandleMoved`](atcomm_client::Hold::HandleMoved).
+#[test]
+fn handles_that_led_to_it_are_remembered() {
+    let mut alice = TestAccount::new(7);
+    let package = alice.put(3, &json!({}));
+    let pin = pinned(&package);
+    let handle = |text: &str| Handle::parse(text).unwrap();
+    let alice_s = handle("alice.example.com");
+    let with = |pin: &Pin, handle: Option<Handle>| {
+        let seen = Seen {
+            handle,
+            ..seen(&package)
+        };
+        follow(Some(pin), seen, &[], NOW).1
+    };
+    let lost = with(&pin, None);
+    assert_eq!(
+        (&lost.handle, &*lost.known_as),
+        (&None, &[alice_s.clone()][..])
+    );
+    assert!(lost.is_known_by(&alice_s));
+    // For as long as it takes, and beside a new one.
+    let renamed = with(&with(&lost, None), Some(handle("a.example.com")));
+    assert!(renamed.is_known_by(&alice_s) && renamed.is_known_by(&handle("a.example.com")));
+    // Until the same account proves it again, or it is given up.
+    let back = with(&renamed, Some(alice_s.clone()));
+    assert_eq!(back.known_as, [handle("a.example.com")]);
+    assert!(
+        !renamed
+            .clone()
+            .without_handle(&alice_s)
+            .is_known_by(&alice_s)
+    );
+    assert!(!pin.clone().without_handle(&alice_s).is_known_by(&alice_s));
+    // Another key that is accepted is not another handle that is.
+    let seen = Seen {
+        handle: None,
+        ..seen(&package)
+    };
+    assert!(accept(Some(&pin), seen, NOW).is_known_by(&alice_s));
+    let mut many = pin;
+    for number in 0..2 * MAX_KNOWN_AS {
+        many = with(&many, Some(handle(&format!("a{number}.example.com"))));
+    }
+    assert_eq!(many.known_as.len(), MAX_KNOWN_AS);
+    assert!(many.is_known_by(&handle("a30.example.com")));
+    // Pins of before.
+    let mut json = serde_json::to_value(&back).unwrap();
+    json.as_object_mut().unwrap().remove("knownAs").unwrap();
+    let read: Pin = serde_json::from_value(json).unwrap();
+    assert_eq!((read.known_as.len(), read.handle), (0, back.handle));
+}
+
+#[test]
+fn the_word_of_the_pinned_key_is_enough() {
+    let mut alice = TestAccount::new(7);
+    let account = alice.log.did();
+    let keys: Vec<_> = (0..4).map(|_| TestKey::generate()).collect();
+    let pin = pinned(&put(&mut alice, &keys[0], None));
+    let second = put(&mut alice, &keys[1], word(&keys[0], &keys[1], &account));
+    let (change, next) = follow(Some(&pin), seen(&second), &[], NOW);
+    let before = keys[0].peer.as_str().to_owned();
+    assert_eq!(
+        change,
+        KeyChange::Vouched {
+            before: before.clone()
+        }
+    );
+    assert_eq!(next.peer, keys[1].peer.as_str());
+    assert_eq!(next.previous.unwrap().peer, before);
+    assert_eq!((next.changed, next.first_seen), (None, pin.first_seen));
+
+    // Over keys that were never seen, where superseded packages bridge them.
+    let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+    let fourth = put(&mut alice, &keys[3], word(&keys[2], &keys[3], &account));
+    let change = |older: &[VerifiedPackage]| follow(Some(&pin), seen(&fourth), older, NOW).0;
+    assert!(matches!(
+        change(&[third.clone(), second.clone()]),
+        KeyChange::Vouched { .. }
+    ));
+    assert!(matches!(
+        change(std::slice::from_ref(&third)),
+        KeyChange::Changed { .. }
+    ));
+    assert!(matches!(
+        change(std::slice::from_ref(&second)),
+        KeyChange::Changed { .. }
+    ));
+    assert!(matches!(change(&[]), KeyChange::Changed { .. }));
+}
+
+#[test]
+fn no_other_word_is() {
+    let mut alice = TestAccount::new(7);
+    let account = alice.log.did();
+    let other = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+    let keys: Vec<_> = (0..3).map(|_| TestKey::generate()).collect();
+    let pin = pinned(&put(&mut alice, &keys[0], None));
+    for word in [
+        None,
+        word(&keys[0], &keys[1], &other),
+        word(&keys[0], &keys[2], &account),
+        word(&keys[1], &keys[1], &account),
+        word(&keys[2], &keys[1], &account),
+        Some("{}".to_owned()),
+    ] {
+        let package = put(&mut alice, &keys[1], word.clone());
+        let (change, _) = follow(Some(&pin), seen(&package), &[], NOW);
+        assert!(matches!(change, KeyChange::Changed { .. }), "{word:?}");
+    }
+    // A chain that ends in a circle.
+    let one = put(&mut alice, &keys[1], word(&keys[2], &keys[1], &account));
+    let two = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+    let (change, _) = follow(Some(&pin), seen(&two), &[one, two.clone()], NOW);
+    assert!(matches!(change, KeyChange::Changed { .. }));
+}

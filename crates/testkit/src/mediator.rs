@@ -1,0 +1,76 @@
+//! Mediators with their secret keys, and what they make of what is posted to them.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use atcomm_net::identity::MediatorDocument;
+use atcomm_proto::didcomm::envelope::{self, Curve, SecretKey, SelfCertified, Unpacked};
+use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::didcomm::protocol::routing::Forward;
+
+/// A mediator.
+pub struct Post {
+    pub did: String,
+    pub key: SecretKey,
+    pub party: Party,
+    pub document: Arc<MediatorDocument>,
+}
+
+/// A mediator named `did:web:NAME.example.com`, reachable, with these services.
+pub fn post_with(name: &str, services: serde_json::Value) -> Post {
+    let did = format!("did:web:{name}.example.com");
+    let key = SecretKey::generate(Curve::X25519, format!("{did}#key-1"));
+    let document = json!({
+        "did": did,
+        "state": "reachable",
+        "keyAgreement": [{
+            "id": key.kid(),
+            "type": "Multikey",
+            "publicKeyMultibase": key.public().multikey(),
+        }],
+        "services": services,
+    });
+    Post {
+        party: Party::from_document(&did, vec![key.public()], Vec::new()),
+        document: Arc::new(serde_json::from_value(document).unwrap()),
+        did,
+        key,
+    }
+}
+
+/// The same with one endpoint of the usual kind.
+pub fn post(name: &str) -> Post {
+    let uri = format!("https://{name}.example.com/didcomm");
+    post_with(name, json!([{"uri": uri, "accept": ["didcomm/v2"]}]))
+}
+
+impl Post {
+    /// Opens what was posted.
+    pub fn open(&self, body: &[u8]) -> Unpacked {
+        envelope::unpack(body, &std::slice::from_ref(&self.key), &SelfCertified).unwrap()
+    }
+
+    /// Opens a forward: who sent it, its id, who comes next and what it holds.
+    pub fn forward(&self, body: &[u8]) -> (Option<String>, String, String, Vec<u8>) {
+        let opened = self.open(body);
+        let message = Message::parse(&opened.plaintext).unwrap();
+        let next = message.body_of::<Forward>().unwrap().next;
+        assert_eq!(message.to, [self.did.as_str()]);
+        assert!(message.created_time.is_some());
+        let [attachment] = message.attachments.as_slice() else {
+            panic!("one attachment")
+        };
+        let sender = opened.sender.map(|sender| sender.party.did().to_owned());
+        let inner = attachment.bytes().unwrap().into_owned();
+        (sender, message.id, next, inner)
+    }
+
+    /// Encrypts a message to the key of a did:peer in the mediator's name.
+    pub fn write(&self, message: Message, to: &SecretKey) -> Vec<u8> {
+        let (peer, _) = to.kid().split_once('#').unwrap();
+        let message = message.from(self.did.as_str()).to(peer);
+        envelope::authcrypt(&message.to_vec(), &self.key, &[to.public()]).unwrap()
+    }
+}

@@ -1,0 +1,128 @@
+//! Repositories made in memory, for tests of what is built on proofs.
+
+use shrike::crypto::{K256SigningKey, SigningKey as _};
+use shrike::repo::Repo;
+use shrike::syntax as library;
+
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::key::SigningKey;
+use atcomm_proto::proof::{Container, Proven, verify};
+use atcomm_proto::syntax::{COLLECTION, Did, MediatorDid, RECORD_KEY};
+
+/// An account's repository, with its key.
+pub struct TestRepo {
+    pub did: Did,
+    repo: Repo,
+    secret: K256SigningKey,
+}
+
+impl TestRepo {
+    pub fn new(did: &str, seed: u8) -> Self {
+        let clock = library::TidClock::new(u16::from(seed)).unwrap();
+        Self {
+            did: Did::parse(did).unwrap(),
+            repo: Repo::new(library::Did::try_from(did).unwrap(), clock),
+            secret: K256SigningKey::from_bytes(&[seed; 32]).unwrap(),
+        }
+    }
+
+    pub fn key(&self) -> SigningKey {
+        SigningKey::from_did_key(&self.secret.public_key().did_key()).unwrap()
+    }
+
+    /// From now on commits are signed with another key.
+    pub fn rotate(&mut self, seed: u8) {
+        self.secret = K256SigningKey::from_bytes(&[seed; 32]).unwrap();
+        self.commit();
+    }
+
+    /// Writes our record, and proves it.
+    pub fn put(&mut self, record: &serde_json::Value) -> Proven {
+        let bytes = serde_ipld_dagcbor::to_vec(record).unwrap();
+        let (collection, rkey) = path();
+        if self.repo.get(&collection, &rkey).unwrap().is_some() {
+            self.repo.update(&collection, &rkey, &bytes).unwrap();
+        } else {
+            self.repo.create(&collection, &rkey, &bytes).unwrap();
+        }
+        self.commit();
+        self.prove()
+    }
+
+    /// Deletes our record, and proves that it is gone.
+    pub fn delete(&mut self) -> Proven {
+        let (collection, rkey) = path();
+        self.repo.delete(&collection, &rkey).unwrap();
+        self.commit();
+        self.prove()
+    }
+
+    /// A commit that does not touch our record, and the proof at it.
+    pub fn touch(&mut self, n: u32) -> Proven {
+        let collection = library::Nsid::try_from("app.example.note").unwrap();
+        let rkey = library::RecordKey::try_from(format!("n{n}").as_str()).unwrap();
+        self.repo
+            .create(&collection, &rkey, b"\xa1\x61n\x01")
+            .unwrap();
+        self.commit();
+        self.prove()
+    }
+
+    /// The proof at the newest commit.
+    pub fn prove(&self) -> Proven {
+        let now = Timestamp::from_millis(4_102_444_800_000);
+        verify(
+            &self.car(),
+            Container::GetRecord,
+            &self.did,
+            &self.key(),
+            now,
+        )
+        .unwrap()
+    }
+
+    /// The answer of `getRecord` at the newest commit.
+    pub fn car(&self) -> Vec<u8> {
+        let (collection, rkey) = path();
+        self.repo.record_proof(&collection, &rkey).unwrap()
+    }
+
+    fn commit(&mut self) {
+        self.repo.commit(&self.secret).unwrap();
+    }
+}
+
+fn path() -> (library::Nsid, library::RecordKey) {
+    (
+        library::Nsid::try_from(COLLECTION).unwrap(),
+        library::RecordKey::try_from(RECORD_KEY).unwrap(),
+    )
+}
+
+/// A did:peer:2 that no other seed has.
+pub fn peer(seed: u8) -> String {
+    let key = |codec: [u8; 2], byte: u8| {
+        format!(
+            "z{}",
+            bs58::encode([&codec[..], &[byte; 32][..]].concat()).into_string()
+        )
+    };
+    format!(
+        "did:peer:2.E{}.V{}",
+        key([0xec, 1], seed.max(2)),
+        key([0xed, 1], seed.max(2))
+    )
+}
+
+/// A valid key package.
+pub fn package(peer: &str, mediators: &[&str]) -> serde_json::Value {
+    for mediator in mediators {
+        MediatorDid::parse(mediator).unwrap();
+    }
+    serde_json::json!({
+        "$type": COLLECTION,
+        "did": peer,
+        "mediators": mediators,
+        "createdAt": "2026-06-14T00:00:00Z",
+    })
+}
