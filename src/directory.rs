@@ -22,11 +22,12 @@ use crate::store::{
     BackfillRow, ChangeKind, DirectoryStore, Entry, MediatorRow, NewPending, PendingRefresh,
     SourceCursor, StoreError,
 };
+use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Actor, Did, MediatorDid};
 
-pub use apply::{BACKOFF, DROP, REPROVE, STALE, backoff, spread_of};
+pub use apply::{BACKOFF, DROP, REPROVE, STALE};
 use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
 pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
@@ -307,7 +308,7 @@ impl Directory {
                 };
                 let wait = if failed {
                     // Sooner than the hourly look: senders wait for it to come back.
-                    backoff(failures, 0x8000).min(MEDIATOR_RECHECK)
+                    BACKOFF.wait(failures, Spread::MIDDLE).min(MEDIATOR_RECHECK)
                 } else {
                     MEDIATOR_RECHECK
                 };

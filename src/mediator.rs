@@ -376,9 +376,3 @@ impl Core {
 fn count_refused(refused: &Refused) {
     metrics::counter!("atcomm_mediator_refused_total", "reason" => refused.code()).increment(1);
 }
-
-/// A random number for pauses; not for keys.
-fn random() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    RandomState::new().build_hasher().finish()
-}

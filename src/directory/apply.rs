@@ -7,10 +7,11 @@ use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::store::{
     AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof,
 };
+use atcomm_net::backoff::{Backoff, Jitter, Spread};
 use atcomm_net::identity::HandleCheck;
 use atcomm_proto::keypackage::KeyPackage;
 use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
-use atcomm_proto::syntax::{Did, Handle};
+use atcomm_proto::syntax::Handle;
 
 /// An entry is proven again at the latest this long after its last proof.
 pub const REPROVE: Duration = Duration::from_secs(24 * 3600);
@@ -26,8 +27,12 @@ pub const DROP: Duration = Duration::from_secs(30 * 24 * 3600);
 /// without success: within minutes at first, every six hours in the end.
 const HANDLE_BACKOFF: u32 = 6;
 
-/// First and longest wait after a look without success.
-pub const BACKOFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// The waits after refreshes without success in a row.
+pub const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(60),
+    longest: Duration::from_secs(3600),
+    jitter: Jitter::between(0.5, 1.0),
+};
 
 /// What is to be written.
 #[derive(Debug)]
@@ -443,28 +448,27 @@ impl<'o> EntryUpdate<'o> {
         if self.handle_open {
             // Proven, but people look for it by a handle that nobody could confirm yet.
             entry.failures = entry.failures.saturating_add(1);
-            let wait = backoff(entry.failures, spread_of(&entry.did)) * HANDLE_BACKOFF;
+            let spread = Spread::of(entry.did.as_str());
+            let wait = BACKOFF.wait(entry.failures, spread) * HANDLE_BACKOFF;
             entry.next_check_at = self.seen.at.plus(wait.min(within));
             return;
         }
         entry.failures = 0;
-        let spread = within / 4;
-        let part = f64::from(spread_of(&entry.did)) / f64::from(u16::MAX);
+        let quarter = within / 4;
         entry.next_check_at = self
             .seen
             .at
-            .plus(within - spread)
-            .plus(spread.mul_f64(part));
+            .plus(within - quarter)
+            .plus(Spread::of(entry.did.as_str()).part(quarter));
     }
 
     /// A look without an answer.
     fn failed(&mut self) {
-        self.entry.checked_at = self.seen.at;
-        self.entry.failures = self.entry.failures.saturating_add(1);
-        self.entry.next_check_at = self
-            .seen
-            .at
-            .plus(backoff(self.entry.failures, spread_of(&self.entry.did)));
+        let entry = &mut self.entry;
+        entry.checked_at = self.seen.at;
+        entry.failures = entry.failures.saturating_add(1);
+        let wait = BACKOFF.wait(entry.failures, Spread::of(entry.did.as_str()));
+        entry.next_check_at = self.seen.at.plus(wait);
     }
 
     fn drop_if_old(&mut self) -> Option<Outcome> {
@@ -537,20 +541,4 @@ impl<'o> EntryUpdate<'o> {
             evidence: self.evidence,
         }
     }
-}
-
-/// A number that spreads accounts over a span of time, the same for an account each time.
-pub fn spread_of(did: &Did) -> u16 {
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(did.as_str());
-    u16::from_be_bytes([digest[0], digest[1]])
-}
-
-/// The wait after `failures` looks without success in a row, between half and all of a doubling
-/// step.
-pub fn backoff(failures: u32, spread: u16) -> Duration {
-    let (first, longest) = BACKOFF;
-    let step = first
-        .saturating_mul(1 << failures.saturating_sub(1).min(10))
-        .min(longest);
-    step / 2 + (step / 2).mul_f64(f64::from(spread) / f64::from(u16::MAX))
 }

@@ -12,9 +12,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{BackfillProgress, Source, SourceKind};
-use crate::directory::{Batch, backoff};
+use crate::directory::{BACKOFF, Batch};
 use crate::resolve::Resolver;
 use crate::store::{AnnouncedChange, BackfillRow, NewPending, StoreError, Trigger};
+use atcomm_net::backoff::Spread;
 use atcomm_net::net::{NetError, Request, Trust};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{COLLECTION, Did};
@@ -123,7 +124,7 @@ impl Backfill {
                     Err(error) => error,
                 };
                 failures += 1;
-                let wait = backoff(failures, 0x8000) / 4;
+                let wait = BACKOFF.wait(failures, Spread::MIDDLE) / 4;
                 tracing::warn!(source = self.source.name, %error, ?wait, "walk interrupted");
                 sleep(wait).await;
             }

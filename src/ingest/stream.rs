@@ -10,6 +10,7 @@ use super::{BackfillHandle, Source, SourceKind};
 use crate::directory::{Batch, Outcome};
 use crate::resolve::Resolver;
 use crate::store::SourceCursor;
+use atcomm_net::backoff::{Backoff, Jitter, Spread};
 use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::COLLECTION;
@@ -28,9 +29,22 @@ const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PONG_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// First and longest wait before connecting again, and the time after which a connection that
-/// stood counts as good.
-const RECONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The waits before connecting again, spread so that the followers of a host do not return
+/// together.
+const RECONNECT: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+    jitter: Jitter::between(0.5, 1.0),
+};
+
+/// The waits before a failed write is repeated.
+const REWRITE: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: RECONNECT.longest,
+    jitter: Jitter::NONE,
+};
+
+/// Time after which a connection counts as good, so that the waits begin anew.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Times that a stream may break at the same place before that place is skipped and what was
@@ -109,7 +123,7 @@ impl Reader {
         while !self.load_cursor().await {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(RECONNECT.0) => {}
+                () = sleep(RECONNECT.first) => {}
             }
         }
         loop {
@@ -145,15 +159,9 @@ impl Reader {
                 }
             }
             failures = failures.saturating_add(1);
-            let (first, longest) = RECONNECT;
-            let step = first
-                .saturating_mul(1 << (failures - 1).min(10))
-                .min(longest);
-            // Between half and all of the step, so that followers of a host do not come together.
-            let jitter = f64::from(self.clock.now().millis().rem_euclid(1000) as u32) / 1000.0;
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(step / 2 + (step / 2).mul_f64(jitter)) => {}
+                () = sleep(RECONNECT.wait(failures, Spread::random())) => {}
             }
         }
     }
@@ -508,7 +516,7 @@ impl Reader {
         self.moved = false;
         let (pending, gap) = (!batch.pending.is_empty(), !batch.gaps.is_empty());
         let directory = self.resolver.directory();
-        let mut wait = Duration::from_millis(100);
+        let mut failures = 0_u32;
         loop {
             match directory.apply_batch(batch.clone()).await {
                 Ok(outcomes) => {
@@ -522,12 +530,12 @@ impl Reader {
                 }
                 Err(error) => {
                     tracing::error!(%error, source = self.source.name, "cannot write events");
+                    failures = failures.saturating_add(1);
                     tokio::select! {
                         // What is not written comes again from the stored cursor.
                         () = stop.cancelled() => return,
-                        () = sleep(wait) => {}
+                        () = sleep(REWRITE.step(failures)) => {}
                     }
-                    wait = (wait * 2).min(RECONNECT.1);
                 }
             }
         }

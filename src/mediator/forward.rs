@@ -11,7 +11,8 @@ use super::parties;
 use super::queues::{Enqueued, NewMessage};
 use super::relay::{NewRelay, NextHop};
 use super::session::Session;
-use super::{Core, Refused, random};
+use super::{Core, Refused};
+use atcomm_net::backoff::Spread;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::{self, Authenticated};
 use atcomm_proto::didcomm::message::Message;
@@ -96,8 +97,7 @@ fn delay(delay_milli: Option<i64>) -> Duration {
     if wanted >= 0 {
         return longest;
     }
-    let millis = u64::try_from(longest.as_millis()).unwrap_or(0);
-    Duration::from_millis(random() % (millis + 1))
+    Spread::random().part(longest)
 }
 
 impl<S> Session<'_, S> {

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use super::{Core, Refused, RelaySettings};
 use crate::store::{Abort, NewOutbound, OutPushed, OutboxQuota, StoreError};
+use atcomm_net::backoff::{Backoff, Jitter};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::syntax::MediatorDid;
@@ -197,30 +198,31 @@ impl Core {
     }
 }
 
-/// The pause before an attempt: a second, doubled each time, up to `longest`, and anything from
-/// half to one and a half of that, so that what failed together is not tried together.
-fn pause(attempts: u32, longest: Duration, random: u64) -> Duration {
-    let whole = Duration::from_secs(1)
-        .saturating_mul(1 << attempts.min(20))
-        .min(longest);
-    // 0 to 1023 parts of 1024.
-    let part = u32::try_from(random % 1024).unwrap_or(0);
-    whole / 2 + whole.saturating_mul(part) / 1024
+/// Returns the pauses between the attempts of one message: a second, doubled each time, up to
+/// `longest`, each multiplied by a number from a half to one and a half.
+fn pauses(longest: Duration) -> Backoff {
+    Backoff {
+        first: Duration::from_secs(1),
+        longest,
+        jitter: Jitter::between(0.5, 1.5),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atcomm_net::backoff::Spread;
 
     #[test]
     fn pauses_double_up_to_the_longest_and_vary() {
         let longest = Duration::from_secs(1800);
-        assert_eq!(pause(0, longest, 512), Duration::from_secs(1));
-        assert_eq!(pause(3, longest, 512), Duration::from_secs(8));
-        assert_eq!(pause(3, longest, 0), Duration::from_secs(4));
-        assert!(pause(3, longest, 1023) < Duration::from_secs(12));
-        for attempts in [11, 32, u32::MAX] {
-            assert_eq!(pause(attempts, longest, 512), longest);
+        let pause = |failures, place| pauses(longest).wait(failures, Spread::at(place));
+        assert_eq!(pause(1, 0.5), Duration::from_secs(1));
+        assert_eq!(pause(4, 0.5), Duration::from_secs(8));
+        assert_eq!(pause(4, 0.0), Duration::from_secs(4));
+        assert_eq!(pause(4, 1.0), Duration::from_secs(12));
+        for failures in [12, 33, u32::MAX] {
+            assert_eq!(pause(failures, 0.5), longest);
         }
     }
 

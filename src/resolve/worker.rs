@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Refresh, RefreshError, RefreshOutcome, Resolver};
-use crate::directory::{Outcome, PendingUpdate, backoff};
+use crate::directory::{BACKOFF, Outcome, PendingUpdate};
 use crate::store::{PendingRefresh, StoreError, Trigger};
+use atcomm_net::backoff::Spread;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, MediatorDid};
 
@@ -30,6 +31,9 @@ const MAX_ATTEMPTS: u32 = 250;
 /// An account that is not in the directory and shows nothing that can be proven is tried this
 /// often, over about four hours.
 const MAX_UNPROVEN: u32 = 8;
+
+/// Least and most time added to the wait of every refresh that was turned away.
+const BUSY_SPREAD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(4595));
 
 /// Most that a look which was turned away waits beyond what it was told.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
@@ -309,7 +313,7 @@ impl PendingVerdict {
         let attempts = row.attempts + 1;
         let wait = match result {
             Ok(_) if self == Self::Overtaken => POLL_INTERVAL,
-            Ok(_) => backoff(attempts, spread(&row.did)),
+            Ok(_) => BACKOFF.wait(attempts, Spread::of(row.did.as_str())),
             Err(error) => wait_after(error, row, now),
         };
         match self {
@@ -339,7 +343,9 @@ fn wait_after(error: &RefreshError, row: &PendingRefresh, now: Timestamp) -> Dur
         }
         RefreshError::Unreachable { retry_after, .. } => {
             let told = retry_after.unwrap_or_default().min(MAX_TOLD_WAIT);
-            backoff(row.attempts + 1, spread(&row.did)).max(told)
+            BACKOFF
+                .wait(row.attempts + 1, Spread::of(row.did.as_str()))
+                .max(told)
         }
         RefreshError::Store(_) => STORE_RETRY,
     }
@@ -347,9 +353,6 @@ fn wait_after(error: &RefreshError, row: &PendingRefresh, now: Timestamp) -> Dur
 
 /// The wait of a look that was turned away, spread so that such looks do not come back together.
 fn spread_out(retry_after: Duration, did: &Did) -> Duration {
-    retry_after + Duration::from_millis(500 + u64::from(spread(did)) / 16)
-}
-
-fn spread(did: &Did) -> u16 {
-    crate::directory::spread_of(did)
+    let (least, most) = BUSY_SPREAD;
+    retry_after + least + Spread::of(did.as_str()).part(most - least)
 }

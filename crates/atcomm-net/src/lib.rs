@@ -11,9 +11,12 @@
 //!
 //! | rank | module | holds |
 //! |---|---|---|
+//! | 0 | [`backoff`] | waits between attempts |
 //! | 1 | [`net`] | the only place that dials out; errors of XRPC read once |
 //! | 2 | [`identity`] | DID documents, handles, mediators and `getRecord` of a PDS |
 
+// 0
+pub mod backoff;
 // 1
 pub mod net;
 // 2

@@ -10,13 +10,16 @@ use super::super::Complaint;
 use super::super::mailing::Mailing;
 use super::{Left, Mailbox, Output, fetch, nobody, place, take};
 use atcomm_client::{MailError, Receiver};
+use atcomm_net::backoff::{Backoff, Jitter, Spread};
 use atcomm_net::identity::Freshness;
 
-/// The first pause after a connection broke, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The pauses after a connection broke, spread so that all clients of a mediator do not return at
+/// once.
+const RECONNECT: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+    jitter: Jitter::between(0.75, 1.25),
+};
 
 /// Between two questions to a mediator that has no live mode.
 const POLL: Duration = Duration::from_secs(20);
@@ -83,7 +86,7 @@ async fn stay(
     mailbox: &Mailbox,
     output: &Mutex<Output<'_>>,
 ) -> Result<(), Left> {
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0_u32;
     let mut told: Option<MailError> = None;
     loop {
         let began = tokio::time::Instant::now();
@@ -105,14 +108,15 @@ async fn stay(
             told = Some(error.clone());
         }
         if began.elapsed() >= GOOD {
-            pause = FIRST_PAUSE;
+            failures = 0;
         }
+        failures = failures.saturating_add(1);
+        let step = RECONNECT.step(failures);
         let wait = error
             .retry_after()
-            .unwrap_or(pause)
-            .clamp(pause, LONGEST_PAUSE);
+            .unwrap_or(step)
+            .clamp(step, RECONNECT.longest);
         tokio::time::sleep(spread(wait)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -162,11 +166,7 @@ async fn connection(
     }
 }
 
-/// A pause from three quarters to five quarters of its length, so that all who lost one mediator do
-/// not come back at once.
+/// A pause with the jitter of [`RECONNECT`].
 fn spread(pause: Duration) -> Duration {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    let random = RandomState::new().build_hasher().finish();
-    let part = u32::try_from(random % 512).unwrap_or(0);
-    pause * 3 / 4 + pause * part / 1024
+    RECONNECT.jitter.apply(pause, Spread::random())
 }

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::super::queues::{Enqueued, NewMessage};
-use super::super::{Core, Mediator, fresh_id, random};
+use super::super::{Core, Mediator, fresh_id};
 use super::concurrency::{DestinationHealth, DestinationSlots, InFlight};
 use super::route::RouteError;
-use super::{NewRelay, NextHop, pause};
+use super::{NewRelay, NextHop, pauses};
 use crate::store::mailbox::Tx;
 use crate::store::{Outbound, Outcome, StoreError};
+use atcomm_net::backoff::Spread;
 use atcomm_net::net::{NetError, Priority, Request, Response, Trust};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope;
@@ -217,9 +218,10 @@ impl Core {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let longest = self.settings.relay.longest_pause;
-        let pause = pause(row.attempts, longest, random());
-        // What a mediator asks for is heard, but does not end the message's time.
-        let pause = pause.max(wait.unwrap_or_default().min(longest));
+        // A mediator's `Retry-After` is heard, but does not end the message's time.
+        let pause = pauses(longest)
+            .wait(row.attempts.saturating_add(1), Spread::random())
+            .max(wait.unwrap_or_default().min(longest));
         let last = row.expires_at.minus(2 * POLL_INTERVAL);
         match now.plus(pause) {
             next_at if next_at < row.expires_at => Some(next_at),

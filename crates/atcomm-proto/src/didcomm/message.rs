@@ -10,6 +10,7 @@ mod attachment;
 mod object;
 mod type_uri;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -370,11 +371,15 @@ fn check_media_type(typ: &str) -> Result<(), MessageError> {
     Err(MessageError::MediaType)
 }
 
-/// A text of 32 characters that nobody has used before, for message ids: random, and no secret.
+/// Returns a new message id: 128 bits from the system's random numbers, as 32 characters.
+#[expect(
+    clippy::expect_used,
+    reason = "a system without random numbers makes neither keys nor envelopes, so no message either"
+)]
 pub fn fresh_id() -> String {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    let random = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    HEXLOWER.encode(&bytes)
 }
 
 /// JSON of a value of ours.

@@ -534,3 +534,13 @@ fn header() -> impl Strategy<Value = String> {
     ])
     .prop_map(str::to_owned)
 }
+
+#[test]
+fn fresh_ids_are_32_characters_and_differ() {
+    let ids: std::collections::BTreeSet<String> = (0..100).map(|_| fresh_id()).collect();
+    assert_eq!(ids.len(), 100);
+    for id in ids {
+        let hex = id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(hex && id.len() == 32, "{id}");
+    }
+}
