@@ -6,7 +6,6 @@
 //! library is linked with, and the types of the two do not mix. Those two modules therefore name
 //! the crate that they serve by its outer name, and import nothing else of this library.
 #![allow(
-    missing_docs,
     clippy::unwrap_used,
     clippy::panic,
     reason = "a fault in a test's preparation fails the test"

@@ -1,4 +1,4 @@
-//! Mediators with their secret keys, and what they make of what is posted to them.
+//! Mediators with their secret keys, which open what is posted to them.
 
 use std::sync::Arc;
 
@@ -12,13 +12,17 @@ use atcomm_proto::didcomm::protocol::routing::Forward;
 
 /// A mediator.
 pub struct Post {
+    /// A did:web.
     pub did: String,
+    /// The X25519 key that opens what is encrypted to the mediator.
     pub key: SecretKey,
+    /// The mediator as a sender sees it.
     pub party: Party,
+    /// The document that names the key and the services.
     pub document: Arc<MediatorDocument>,
 }
 
-/// A mediator named `did:web:NAME.example.com`, reachable, with these services.
+/// Returns a mediator named `did:web:NAME.example.com`, reachable, with these services.
 pub fn post_with(name: &str, services: serde_json::Value) -> Post {
     let did = format!("did:web:{name}.example.com");
     let key = SecretKey::generate(Curve::X25519, format!("{did}#key-1"));
@@ -40,7 +44,7 @@ pub fn post_with(name: &str, services: serde_json::Value) -> Post {
     }
 }
 
-/// The same with one endpoint of the usual kind.
+/// Returns the same with one endpoint of the usual kind.
 pub fn post(name: &str) -> Post {
     let uri = format!("https://{name}.example.com/didcomm");
     post_with(name, json!([{"uri": uri, "accept": ["didcomm/v2"]}]))

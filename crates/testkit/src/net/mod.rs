@@ -18,10 +18,12 @@ use url::Url;
 use atcomm_net::net::{Net, NetSettings, Request, Trust};
 use atcomm_proto::clock::Clock;
 
-/// What the name server says of a name.
+/// The answer of the name server for one name.
 #[derive(Clone)]
 pub enum Answer {
+    /// Text records.
     Txt(Vec<String>),
+    /// Addresses of both families.
     Addresses(Vec<IpAddr>),
     /// An answer code without records: 2 is SERVFAIL, 3 NXDOMAIN.
     Code(u8),
@@ -34,6 +36,7 @@ pub enum Answer {
 /// A name server on loopback, UDP and TCP. Names it was not told about do not exist.
 #[derive(Clone)]
 pub struct NameServer {
+    /// The address of both protocols.
     pub address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, Answer>>>,
     asked: Arc<Mutex<Vec<(String, u16)>>>,
@@ -44,6 +47,7 @@ const TXT: u16 = 16;
 const AAAA: u16 = 28;
 
 impl NameServer {
+    /// Starts a server on a free port; it ends with the test's runtime.
     pub async fn start() -> Self {
         // The two protocols need the same port: try until one is free for both.
         let (udp, tcp) = loop {
@@ -85,10 +89,12 @@ impl NameServer {
         server
     }
 
+    /// Sets the answer for a name.
     pub fn set(&self, name: &str, answer: Answer) {
         self.answers.lock().unwrap().insert(name.to_owned(), answer);
     }
 
+    /// Sets the text record that binds a handle to a DID.
     pub fn set_did(&self, handle: &str, did: &str) {
         self.set(
             &format!("_atproto.{handle}"),
@@ -96,11 +102,12 @@ impl NameServer {
         );
     }
 
+    /// Sets one address for a name.
     pub fn set_address(&self, name: &str, ip: &str) {
         self.set(name, Answer::Addresses(vec![ip.parse().unwrap()]));
     }
 
-    /// How often the name was asked for an IPv4 address or a text.
+    /// Returns how often an IPv4 address or a text of the name was asked for.
     pub fn asked(&self, name: &str) -> usize {
         let asked = self.asked.lock().unwrap();
         asked
@@ -212,6 +219,7 @@ pub struct Authority {
 }
 
 impl Authority {
+    /// Makes a key, and writes the certificate to a file.
     pub fn generate() -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
@@ -226,10 +234,12 @@ impl Authority {
         authority
     }
 
+    /// Returns the path of the certificate, PEM.
     pub fn file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
+    /// Returns what accepts TLS connections for `names`.
     pub fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
         let key = rcgen::KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
@@ -286,7 +296,7 @@ impl axum::serve::Listener for TlsListener {
     }
 }
 
-/// Settings for a network on loopback.
+/// Returns settings for a network on loopback.
 pub fn development() -> NetSettings {
     NetSettings {
         development: true,
@@ -296,10 +306,12 @@ pub fn development() -> NetSettings {
     }
 }
 
+/// Binds a network with the system's clock.
 pub fn bind(settings: NetSettings) -> Net {
     Net::bind(settings, Clock::system()).unwrap()
 }
 
+/// Parses a URL.
 pub fn url(s: &str) -> Url {
     Url::parse(s).unwrap()
 }

@@ -13,19 +13,22 @@ use atcomm_proto::verify::evidence::{Evidence, Keys, Shown, VerifiedPackage};
 use atcomm_proto::verify::succession;
 use serde_json::value::RawValue;
 
-/// After every revision of a test repository, which takes them from the system's clock.
+/// A time after every revision of a test repository, which takes them from the system's clock.
 pub const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 
+/// The PDS that operation logs name at first.
 pub const PDS: &str = "https://pds.example.com";
 
 /// An account: its operation log, and its repository.
 pub struct TestAccount {
+    /// The operation log.
     pub log: TestLog,
+    /// The repository.
     pub repo: TestRepo,
 }
 
 impl TestAccount {
-    /// With signing key `seed` and rotation key 99.
+    /// Makes an account with signing key `seed` and rotation key 99.
     pub fn new(seed: u8) -> Self {
         let rotation = k256(99);
         let genesis = rotation.sign(&operation(&[&rotation], &k256(seed), PDS, None));
@@ -35,7 +38,7 @@ impl TestAccount {
         Self { log, repo }
     }
 
-    /// From now on another key signs.
+    /// Names another signing key and PDS, and signs with that key from now on.
     pub fn rotate(&mut self, minute: u32, seed: u8, pds: &str) {
         let rotation = k256(99);
         let last = self.log.0.last().unwrap()["operation"].clone();
@@ -44,6 +47,7 @@ impl TestAccount {
         self.repo.rotate(seed);
     }
 
+    /// Writes a key package with did:peer `key` and these further fields, and returns it verified.
     pub fn put(&mut self, key: u8, more: &Value) -> VerifiedPackage {
         let mut record = package(&peer(key), &["did:web:m.example.com"]);
         for (name, value) in more.as_object().unwrap() {
@@ -53,15 +57,17 @@ impl TestAccount {
         self.proven()
     }
 
+    /// Returns the signing keys that the log shows.
     pub fn keys(&self) -> Keys {
         Keys::of_log(&self.verified_log()).unwrap()
     }
 
+    /// Returns the log, verified.
     pub fn verified_log(&self) -> VerifiedLog {
         plc::verify(&self.log.did(), &self.log.to_vec()).unwrap()
     }
 
-    /// The newest package.
+    /// Returns the newest package, verified.
     pub fn proven(&self) -> VerifiedPackage {
         let shown = self.keys().prove(&self.log.did(), &self.repo.car(), NOW);
         match shown.unwrap() {
@@ -70,6 +76,7 @@ impl TestAccount {
         }
     }
 
+    /// Returns all that proves the newest package.
     pub fn evidence(&self) -> Evidence {
         Evidence {
             did: self.log.did(),
@@ -85,12 +92,16 @@ impl TestAccount {
 
 /// A did:peer with its secret keys.
 pub struct TestKey {
+    /// The DID.
     pub peer: PeerDid,
+    /// The X25519 key.
     pub agreement: SecretKey,
+    /// The Ed25519 key.
     pub signing: SecretKey,
 }
 
 impl TestKey {
+    /// Makes both keys, and the DID that contains them.
     pub fn generate() -> Self {
         let made = |curve| SecretKey::generate(curve, "did:key:new#key");
         let (agreement, signing) = (made(Curve::X25519), made(Curve::Ed25519));
@@ -116,6 +127,7 @@ impl TestKey {
     }
 }
 
+/// Returns a value as JSON text.
 pub fn raw(value: &Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Logs made and signed in memory, for tests of what is built on them.
+//! Operation logs made and signed in memory.
 
 use std::collections::BTreeMap;
 
@@ -16,24 +16,28 @@ use atcomm_proto::syntax::Did;
 /// A key that can sign.
 pub struct TestKey(Box<dyn Secret>);
 
+/// Returns the K-256 key of this seed.
 pub fn k256(seed: u8) -> TestKey {
     TestKey(Box::new(K256SigningKey::from_bytes(&[seed; 32]).unwrap()))
 }
 
+/// Returns the P-256 key of this seed.
 pub fn p256(seed: u8) -> TestKey {
     TestKey(Box::new(P256SigningKey::from_bytes(&[seed; 32]).unwrap()))
 }
 
 impl TestKey {
+    /// Returns the public key as a did:key.
     pub fn text(&self) -> String {
         self.0.public_key().did_key()
     }
 
+    /// Returns the public key.
     pub fn public(&self) -> SigningKey {
         SigningKey::from_did_key(&self.text()).unwrap()
     }
 
-    /// The operation with this key's signature over it.
+    /// Returns the operation with this key's signature over it.
     pub fn sign(&self, operation: &Value) -> Value {
         let mut operation = operation.clone();
         operation.as_object_mut().unwrap().remove("sig");
@@ -49,18 +53,19 @@ fn encode(value: &Value) -> Vec<u8> {
     serde_ipld_dagcbor::to_vec(&map).unwrap()
 }
 
+/// Returns the CID of an operation.
 pub fn cid(operation: &Value) -> String {
     let hash = Multihash::wrap(0x12, &Sha256::digest(encode(operation))).unwrap();
     Cid::new_v1(0x71, hash).to_string()
 }
 
-/// The account that begins with this operation.
+/// Returns the account that begins with this operation.
 pub fn did(genesis: &Value) -> Did {
     let hash = data_encoding::BASE32_NOPAD.encode(&Sha256::digest(encode(genesis)));
     Did::parse(&format!("did:plc:{}", hash[..24].to_lowercase())).unwrap()
 }
 
-/// An unsigned operation behind `prev`.
+/// Returns an unsigned operation behind `prev`.
 pub fn operation(rotation: &[&TestKey], key: &TestKey, pds: &str, prev: Option<&Value>) -> Value {
     json!({
         "type": "plc_operation",
@@ -72,11 +77,12 @@ pub fn operation(rotation: &[&TestKey], key: &TestKey, pds: &str, prev: Option<&
     })
 }
 
+/// Returns an unsigned tombstone behind `prev`.
 pub fn tombstone(prev: &Value) -> Value {
     json!({"type": "plc_tombstone", "prev": cid(prev)})
 }
 
-/// A directory's log.
+/// A log as the PLC directory serves it, one JSON object per operation.
 #[derive(Clone, Default)]
 pub struct TestLog(pub Vec<Value>);
 
@@ -95,22 +101,24 @@ impl TestLog {
         self
     }
 
-    /// Marks an entry as undone.
+    /// Marks an entry as nullified.
     pub fn nullify(&mut self, index: usize) -> &mut Self {
         self.0[index]["nullified"] = json!(true);
         self
     }
 
+    /// Returns the account of the log.
     pub fn did(&self) -> Did {
         Did::parse(self.0[0]["did"].as_str().unwrap()).unwrap()
     }
 
+    /// Returns the log as JSON.
     pub fn to_vec(&self) -> Vec<u8> {
         serde_json::to_vec(&self.0).unwrap()
     }
 }
 
-/// So many minutes after the beginning of every log.
+/// Returns the time so many minutes after the beginning of every log.
 pub fn at(minute: u32) -> Timestamp {
     Timestamp::from_millis(1_767_225_600_000 + i64::from(minute) * 60_000)
 }

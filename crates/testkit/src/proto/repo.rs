@@ -1,4 +1,4 @@
-//! Repositories made in memory, for tests of what is built on proofs.
+//! Repositories made in memory.
 
 use shrike::crypto::{K256SigningKey, SigningKey as _};
 use shrike::repo::Repo;
@@ -11,12 +11,14 @@ use atcomm_proto::syntax::{COLLECTION, Did, MediatorDid, RECORD_KEY};
 
 /// An account's repository, with its key.
 pub struct TestRepo {
+    /// The account.
     pub did: Did,
     repo: Repo,
     secret: K256SigningKey,
 }
 
 impl TestRepo {
+    /// Makes an empty repository that is signed with the K-256 key of this seed.
     pub fn new(did: &str, seed: u8) -> Self {
         let clock = library::TidClock::new(u16::from(seed)).unwrap();
         Self {
@@ -26,11 +28,12 @@ impl TestRepo {
         }
     }
 
+    /// Returns the public signing key.
     pub fn key(&self) -> SigningKey {
         SigningKey::from_did_key(&self.secret.public_key().did_key()).unwrap()
     }
 
-    /// From now on commits are signed with another key.
+    /// Commits with another key, which signs from now on.
     pub fn rotate(&mut self, seed: u8) {
         self.secret = K256SigningKey::from_bytes(&[seed; 32]).unwrap();
         self.commit();
@@ -57,7 +60,7 @@ impl TestRepo {
         self.prove()
     }
 
-    /// A commit that does not touch our record, and the proof at it.
+    /// Commits another record, and returns the proof of ours at that commit.
     pub fn touch(&mut self, n: u32) -> Proven {
         let collection = library::Nsid::try_from("app.example.note").unwrap();
         let rkey = library::RecordKey::try_from(format!("n{n}").as_str()).unwrap();
@@ -68,7 +71,7 @@ impl TestRepo {
         self.prove()
     }
 
-    /// The proof at the newest commit.
+    /// Returns the proof at the newest commit, verified.
     pub fn prove(&self) -> Proven {
         let now = Timestamp::from_millis(4_102_444_800_000);
         verify(
@@ -81,7 +84,7 @@ impl TestRepo {
         .unwrap()
     }
 
-    /// The answer of `getRecord` at the newest commit.
+    /// Returns the answer of `getRecord` at the newest commit, a CAR.
     pub fn car(&self) -> Vec<u8> {
         let (collection, rkey) = path();
         self.repo.record_proof(&collection, &rkey).unwrap()
@@ -99,7 +102,7 @@ fn path() -> (library::Nsid, library::RecordKey) {
     )
 }
 
-/// A did:peer:2 that no other seed has.
+/// Returns a did:peer:2 that no other seed has.
 pub fn peer(seed: u8) -> String {
     let key = |codec: [u8; 2], byte: u8| {
         format!(
@@ -114,7 +117,7 @@ pub fn peer(seed: u8) -> String {
     )
 }
 
-/// A valid key package.
+/// Returns a valid key package.
 pub fn package(peer: &str, mediators: &[&str]) -> serde_json::Value {
     for mediator in mediators {
         MediatorDid::parse(mediator).unwrap();
