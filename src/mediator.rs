@@ -14,6 +14,7 @@ mod address;
 mod admission;
 mod document;
 mod forward;
+mod identity;
 mod keys;
 mod live;
 mod maintenance;
@@ -29,19 +30,18 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use crate::resolve::Resolver;
-use crate::store::{Abort, MailboxStore, ReplayKind, StoreError};
+use crate::store::{Abort, MailboxStore, StoreError};
 use atcomm_net::net::AddressLimiter;
-use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::clock::Clock;
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::didcomm::protocol::out_of_band;
-use atcomm_proto::syntax::{MediatorDid, Origin, SyntaxError, WebDid};
+use atcomm_proto::syntax::{MediatorDid, Origin, SyntaxError};
 
 pub use address::{ENDPOINT, PublicAddress};
 pub use admission::{INACTIVE_MAIL_PERIOD, READ_PERIOD, REPLACED_MAIL_PERIOD};
@@ -52,8 +52,9 @@ pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;
 
 use admission::{ClaimFollower, Policy};
-use live::LiveSockets;
-use relay::Destinations;
+use identity::MediatorIdentity;
+use queues::Queues;
+use relay::{Destinations, Outbox};
 use replay::Replays;
 
 /// How long who was told that a queue is full should wait before the next attempt.
@@ -62,8 +63,8 @@ const QUEUE_FULL_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// Signed reports a minute to one address, each of which may tell whether somebody is known here.
 const REPORTS_PER_MINUTE: u32 = 60;
 
-/// Notes of requests on their way to the disk.
-const MAX_RECORDING: usize = 256;
+/// Bytes of message bodies in one delivery or push; one message at least is handed out.
+const MAX_DELIVERY_BYTES: u64 = 2 << 20;
 
 /// Why the mediator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -175,31 +176,31 @@ pub struct Mediator {
     core: Arc<Core>,
 }
 
+/// State that all handles, sessions and tasks of one mediator share.
 struct Core {
+    // Fixed when the mediator is bound.
     settings: MediatorSettings,
-    address: PublicAddress,
-    keys: RwLock<Arc<Keys>>,
-    mailbox: Arc<MailboxStore>,
+    policy: Arc<Policy>,
     resolver: Resolver,
     clock: Clock,
-    policy: Arc<Policy>,
-    admission: ClaimFollower,
-    live: Arc<LiveSockets>,
+    // Accounts, claims and counts; the messages in it belong to `queues` and `outbox`. The store
+    // orders all transactions.
+    mailbox: Arc<MailboxStore>,
+    // Each part owns its state and its locks.
+    identity: MediatorIdentity,
+    claims: ClaimFollower,
+    queues: Queues,
+    outbox: Outbox,
     replays: Replays,
-    /// Places for notes of requests that nobody waits for.
-    recording: Arc<Semaphore>,
-    destinations: Destinations,
-    /// Messages by the address they come from.
+    /// Limits messages by the address that they come from.
     by_address: AddressLimiter,
-    /// Signed reports by the address that they go to.
+    /// Limits signed reports by the address that they go to.
     reports: AddressLimiter,
-    /// Messages by the did:peer they are for.
-    by_recipient: queues::RecipientLimiter,
 }
 
 impl Mediator {
-    /// Reads the keys, restores what outlives a restart and follows the directory up to now.
-    /// `local` are the PDSes beside this service.
+    /// Restores the state that outlives a restart and follows the directory up to now. `local` are
+    /// the PDSes beside this service.
     pub async fn bind(
         settings: MediatorSettings,
         address: PublicAddress,
@@ -211,45 +212,40 @@ impl Mediator {
     ) -> Result<Self, MediatorError> {
         let policy = Arc::new(Policy::new(&settings, local, address.did().clone()));
         let mailbox = Arc::new(mailbox);
-        let admission = ClaimFollower::new(
+        let claims = ClaimFollower::new(
             Arc::clone(&policy),
             Arc::clone(resolver.directory()),
             Arc::clone(&mailbox),
             clock.clone(),
         );
-        admission.catch_up().await?;
-        let replays = Replays::default();
-        let (writes, reads) = mailbox
-            .query(|q| {
-                let writes = q.replays(ReplayKind::Write, replay::MAX_REQUESTS)?;
-                let reads = q.replays(ReplayKind::Read, replay::MAX_REQUESTS)?;
-                Ok((writes, reads))
-            })
-            .await?;
-        replays.writes.restore(&writes, clock.now());
-        replays.reads.restore(&reads, clock.now());
+        claims.catch_up().await?;
+        let replays = Replays::load(Arc::clone(&mailbox), &clock).await?;
         tracing::info!(
             did = %address.did(),
             admission = policy.mode().as_str(),
             "the mediator keeps mail"
         );
+        let destinations =
+            Destinations::new(&settings.relay, address.did().clone(), resolver.clone());
         Ok(Self {
             core: Arc::new(Core {
+                identity: MediatorIdentity::new(address, keys),
+                claims,
+                queues: Queues::new(&settings, Arc::clone(&mailbox), clock.clone()),
+                outbox: Outbox::new(
+                    settings.relay.clone(),
+                    destinations,
+                    Arc::clone(&mailbox),
+                    clock.clone(),
+                ),
+                replays,
                 by_address: AddressLimiter::new(settings.address_rate),
                 reports: AddressLimiter::new(REPORTS_PER_MINUTE),
-                by_recipient: queues::RecipientLimiter::new(settings.queue_rate),
-                destinations: Destinations::new(&settings.relay, address.did().clone()),
-                live: Arc::default(),
-                keys: RwLock::new(Arc::new(keys)),
                 settings,
-                address,
-                mailbox,
+                policy,
                 resolver,
                 clock,
-                policy,
-                admission,
-                replays,
-                recording: Arc::new(Semaphore::new(MAX_RECORDING)),
+                mailbox,
             }),
         })
     }
@@ -261,29 +257,30 @@ impl Mediator {
 
     /// Its DID.
     pub fn did(&self) -> &MediatorDid {
-        self.core.address.did()
+        self.core.identity.did()
     }
 
     /// Its DID document, as JSON.
     pub fn did_document(&self) -> Bytes {
-        let document = document::did_document(&self.core.address, &self.core.keys());
-        document.to_string().into()
+        let identity = &self.core.identity;
+        document::did_document(identity.address(), &identity.keys())
+            .to_string()
+            .into()
     }
 
     /// Its invitation, as JSON.
     pub fn invitation(&self) -> Bytes {
-        document::invitation(&self.core.keys()).to_vec().into()
+        document::invitation(&self.core.identity.keys())
+            .to_vec()
+            .into()
     }
 
     /// What a text behind `_oob=` carries, as JSON, if it is an invitation of this mediator.
     pub fn read_invitation(&self, oob: &str) -> Option<Bytes> {
         let (message, _) = out_of_band::read_parameter(oob).ok()?;
-        let ours = self
-            .core
-            .keys()
-            .identity(message.from.as_deref()?)
-            .is_some();
-        ours.then(|| message.to_vec().into())
+        let keys = self.core.identity.keys();
+        keys.identity(message.from.as_deref()?)?;
+        Some(message.to_vec().into())
     }
 
     /// Takes one message from the address's allowance.
@@ -310,9 +307,7 @@ impl Mediator {
 
     /// Uses the keys that are in the file now.
     pub fn reload_keys(&self, path: &Path) -> Result<(), KeysError> {
-        let keys = Keys::open(path, true, &self.core.address, self.core.clock.now())?;
-        self.core.set_keys(keys);
-        Ok(())
+        self.core.identity.reload(path, self.core.clock.now())
     }
 
     /// Questions to the mailbox, for whoever runs the service.
@@ -328,48 +323,6 @@ impl Mediator {
     /// Writes what waits and closes the store.
     pub async fn shutdown(&self) {
         self.core.mailbox.shutdown().await;
-    }
-}
-
-impl Core {
-    /// Notes a request on disk, without anybody waiting for that. Where the disk is behind, it is
-    /// remembered in memory only.
-    fn record_read(&self, replay_id: replay::ReplayId, now: Timestamp) {
-        let Ok(place) = Arc::clone(&self.recording).try_acquire_owned() else {
-            return;
-        };
-        let mailbox = Arc::clone(&self.mailbox);
-        tokio::spawn(async move {
-            let noted =
-                mailbox.transact(move |tx| tx.record_replay(ReplayKind::Read, replay_id, now));
-            if let Err(error) = noted.await {
-                tracing::warn!(%error, "a request is not remembered");
-            }
-            drop(place);
-        });
-    }
-
-    fn keys(&self) -> Arc<Keys> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn drop_expired_keys(&self, now: Timestamp) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rest) = keys.without_expired(now) {
-            *keys = Arc::new(rest);
-        }
-    }
-
-    /// Whether a DID, or the id of one of its keys, is this mediator's own, however it is spelt.
-    fn is_own_name(&self, keys: &Keys, name: &str) -> bool {
-        let did = name.split_once('#').map_or(name, |(did, _)| did);
-        let web = || WebDid::parse(did).ok();
-        keys.identity(did).is_some()
-            || web().is_some_and(|web| self.address.did().web() == Some(web))
-    }
-
-    fn set_keys(&self, keys: Keys) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 }
 

@@ -1,11 +1,9 @@
-//! `routing/2.0/forward`: into a queue here, or on to another mediator.
+//! `routing/2.0/forward`: into a queue here, or into the outbox for another mediator.
 //!
 //! Source: DIDComm Messaging 2.1, "Routing Protocol 2.0".
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use sha2::{Digest as _, Sha256};
 
 use super::parties;
 use super::queues::{Enqueued, NewMessage};
@@ -19,23 +17,25 @@ use atcomm_proto::didcomm::message::Message;
 use atcomm_proto::didcomm::protocol::Request;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 
-/// Messages in one forward: each is stored by itself, and nobody needs many.
+/// Messages in one forward: each is stored by itself, and clients send one.
 const MAX_ATTACHMENTS: usize = 16;
 
-/// Longest wait that a sender may ask for (`delay_milli`).
+/// Longest delay that a sender may ask for (`delay_milli`).
 const MAX_DELAY: Duration = Duration::from_secs(3600);
 
-/// What a forward holds, once it was looked at.
+/// The contents of a forward.
 struct ForwardRequest {
     next: String,
     messages: Vec<Arc<[u8]>>,
-    /// When it may be handed out, and when it is worth nothing any more.
+    /// The messages are not handed out before.
     available_at: Timestamp,
+    /// The messages are worthless afterwards.
     expires_at: Option<Timestamp>,
-    /// What to name if it cannot be delivered.
+    /// Thread of a report that the messages cannot be delivered.
     thread: String,
+    /// Id of the forward, for the same report.
     id: String,
-    /// Made by another mediator, which has looked into its own directory.
+    /// Whether another mediator has made the forward, by its own directory.
     relayed: bool,
 }
 
@@ -52,7 +52,7 @@ impl ForwardRequest {
             let bytes = attachment.bytes().map_err(|_| {
                 unreadable("an attachment of the forward is neither json nor base64")
             })?;
-            // Only encrypted messages are carried: what is not one, nobody could have sent.
+            // Only encrypted messages are forwarded: others cannot come from a DIDComm client.
             if envelope::recipient_kids(&bytes).is_empty() {
                 return Err(unreadable(
                     "an attachment of the forward is not an encrypted message",
@@ -73,7 +73,11 @@ impl ForwardRequest {
         })
     }
 
-    /// The same for the outbox.
+    fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Returns the messages as the outbox takes them.
     fn relay(&self, sender: Option<&Authenticated>) -> NewRelay {
         NewRelay {
             messages: self.messages.clone(),
@@ -86,70 +90,70 @@ impl ForwardRequest {
     }
 }
 
-fn unreadable(why: &'static str) -> Refused {
-    Refused::Unreadable(why.into())
+fn unreadable(reason: &'static str) -> Refused {
+    Refused::Unreadable(reason.into())
 }
 
-/// How long a forward is to wait: below zero a random time up to that.
+/// Returns how long a forward is delayed: for a negative number a random time up to its amount.
 fn delay(delay_milli: Option<i64>) -> Duration {
-    let wanted = delay_milli.unwrap_or(0);
-    let longest = Duration::from_millis(wanted.unsigned_abs()).min(MAX_DELAY);
-    if wanted >= 0 {
+    let asked = delay_milli.unwrap_or(0);
+    let longest = Duration::from_millis(asked.unsigned_abs()).min(MAX_DELAY);
+    if asked >= 0 {
         return longest;
     }
     Spread::random().part(longest)
 }
 
-impl<S> Session<'_, S> {
-    /// Carries out a forward. Says whether its recipient is unknown and the operator wants that to
-    /// be told.
+impl<S> Session<S> {
+    /// Routes a forward. Returns whether its recipient is unknown and the settings allow to report
+    /// that.
     pub(super) async fn forward(
         &self,
         forward: &Forward,
         sender: Option<&Authenticated>,
     ) -> Result<bool, Refused> {
-        let (mediator, now) = (self.mediator(), self.now());
-        let request = ForwardRequest::read(self.message(), &forward.next, now)?;
+        let ctx = &self.ctx;
+        let request = ForwardRequest::read(&ctx.message, &forward.next, ctx.now)?;
         let mut requests = Vec::with_capacity(1);
-        if mediator.is_own_name(self.keys(), &request.next) {
-            // Addressed to us inside an envelope that was for us already: one more layer at most,
-            // so that nothing goes round in circles.
+        if ctx.core.identity.is_named_by(&ctx.keys, &request.next) {
+            // The envelope for this mediator holds a forward to this mediator. One such layer is
+            // unwrapped and no more, so that a message cannot loop.
             for message in &request.messages {
                 requests.push(self.unwrap_self_forward(&request, message).await?);
             }
         } else {
             requests.push((request, sender.cloned()));
         }
-        let mut unknown = false;
+        let mut is_unknown = false;
         for (request, sender) in requests {
-            unknown |= mediator
-                .route_forward(request, sender.as_ref(), now)
-                .await?;
+            let outcome = ctx.core.route_forward(&request, sender.as_ref(), ctx.now);
+            is_unknown |= outcome.await? == ForwardOutcome::Unknown;
         }
-        Ok(unknown && mediator.settings.report_unknown)
+        Ok(is_unknown && ctx.core.settings.report_unknown)
     }
 
-    /// The forward inside a forward to ourselves, and its own sender: whoever has put one layer
-    /// more around it has nothing to do with what becomes of it.
+    /// Opens the forward inside a forward to this mediator. Returns it with its own sender: the
+    /// sender of the outer layer learns nothing of what becomes of it.
     async fn unwrap_self_forward(
         &self,
         outer: &ForwardRequest,
         message: &[u8],
     ) -> Result<(ForwardRequest, Option<Authenticated>), Refused> {
+        let ctx = &self.ctx;
         let no_forward = || unreadable("what is forwarded to this mediator itself is no forward");
-        let opened = parties::open_envelope(self.mediator(), self.keys(), message).await?;
+        let opened = parties::open_envelope(&ctx.core.mailbox, &ctx.keys, message).await?;
         let opened = opened.map_err(|_| no_forward())?;
         let inner = Message::parse(&opened.plaintext).map_err(|_| no_forward())?;
         let Ok(Request::Forward(forward)) = Request::read(&inner) else {
             return Err(no_forward());
         };
-        if self.mediator().is_own_name(self.keys(), &forward.next) {
-            metrics::counter!("atcomm_mediator_forwards_total", "outcome" => "looped").increment(1);
+        if ctx.core.identity.is_named_by(&ctx.keys, &forward.next) {
+            count("looped");
             return Err(unreadable(
                 "it is forwarded to this mediator again and again",
             ));
         }
-        let mut request = ForwardRequest::read(&inner, &forward.next, self.now())?;
+        let mut request = ForwardRequest::read(&inner, &forward.next, ctx.now)?;
         request.available_at = request.available_at.max(outer.available_at);
         request.expires_at = match (request.expires_at, outer.expires_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -159,128 +163,184 @@ impl<S> Session<'_, S> {
     }
 }
 
-impl Core {
-    /// Takes a parcel to its next hop. True where that is nobody that is known.
-    async fn route_forward(
-        &self,
-        request: ForwardRequest,
-        sender: Option<&Authenticated>,
-        now: Timestamp,
-    ) -> Result<bool, Refused> {
-        let count = |outcome: &'static str| {
-            metrics::counter!("atcomm_mediator_forwards_total", "outcome" => outcome).increment(1);
-        };
-        if request.expires_at.is_some_and(|at| at <= now) {
-            count("expired");
-            return Ok(false);
-        }
-        let Some(recipient) = parties::queue_name(&request.next) else {
-            let Some(next) = self.mediator_hop(&request.next).await? else {
-                // The same commit that mail to somebody known waits for.
-                self.enqueue(Vec::new()).await?;
-                count("unknown");
-                return Ok(true);
-            };
-            self.enqueue_relay(next, request.relay(sender)).await?;
-            count("relayed");
-            return Ok(false);
-        };
-        let longest = now.plus(self.settings.time_to_live);
-        let mail = |body: &Arc<[u8]>| NewMessage {
-            recipient: recipient.clone(),
-            hash: Sha256::digest(body).into(),
-            body: Arc::clone(body),
-            available_at: request.available_at,
-            expires_at: request.expires_at.unwrap_or(longest).min(longest),
-        };
-        let mail = request.messages.iter().map(mail).collect();
-        let (kept, refused) = match self.enqueue(mail).await {
-            Ok(delivered) => match delivered.first() {
-                Some(Enqueued::Queued(Some(_))) => {
-                    count("kept");
-                    return Ok(false);
-                }
-                // Nobody reads that queue yet: the package that opened it may be somebody else's,
-                // who has published this did:peer as his own, while its owner lives at another
-                // mediator.
-                Some(Enqueued::Queued(None)) => (true, None),
-                Some(Enqueued::UnknownRecipient) | None => (false, None),
-            },
-            // So may be the one that is full, if nobody reads it.
-            Err(Refused::QueueFull) if !self.has_reader(&recipient).await? => {
-                (false, Some(Refused::QueueFull))
-            }
-            Err(refused) => return Err(refused),
-        };
-        // What a mediator has sent here by its directory is not sent on by ours.
-        let other_hops = match request.relayed {
-            true => Vec::new(),
-            false => self.other_mediators_of(&recipient).await?,
-        };
-        let (mut relayed, mut refused) = (false, refused);
-        for next in other_hops {
-            match self.enqueue_relay(next, request.relay(sender)).await {
-                Ok(()) => relayed = true,
-                Err(why) => refused = Some(why),
-            }
-        }
-        // Which of several claims is its owner's is not known here, so the copy that was not taken
-        // may be the one that counts. Those that were taken stay, and are the same when the sender
-        // comes again.
-        if let Some(refused) = refused {
-            return Err(refused);
-        }
-        count(match (relayed, kept) {
-            (true, _) => "relayed",
-            (false, true) => "kept",
-            (false, false) => "unknown",
-        });
-        Ok(!relayed && !kept)
-    }
+fn count(outcome: &'static str) {
+    metrics::counter!("atcomm_mediator_forwards_total", "outcome" => outcome).increment(1);
+}
 
-    /// Whether an account reads the queue of a recipient.
-    async fn has_reader(&self, recipient: &str) -> Result<bool, Refused> {
-        let did = recipient.to_owned();
-        let found = self.mailbox.query(move |q| q.recipient(&did)).await?;
-        Ok(found.is_some_and(|one| one.account.is_some()))
-    }
+/// What became of a forward that was not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForwardOutcome {
+    /// Its time had ended when it came.
+    Expired,
+    /// Neither this mediator nor the directory knows the recipient.
+    Unknown,
+    /// The messages wait in a queue here.
+    Queued,
+    /// The messages wait in the outbox, and perhaps in a queue here, too.
+    Relayed,
+}
 
-    /// Where a did:peer lives besides here, as its accounts have published: for each account that
-    /// names it and not this mediator, that account's mediators. Each account has its own copy, so
-    /// that none of them takes another's mail away.
-    pub(super) async fn other_mediators_of(
-        &self,
-        recipient: &str,
-    ) -> Result<Vec<NextHop>, Refused> {
-        let peer = recipient.to_owned();
-        let ours = self.address.did().clone();
-        let directory = self.resolver.directory();
-        Ok(directory
-            .store()
-            .query(move |q| {
-                let mut hops = Vec::new();
-                for account in q.claimants(&peer, MAX_CLAIMANTS)? {
-                    let named = q.entry(&account)?.map(|entry| entry.mediators);
-                    let mut mediators = named.unwrap_or_default();
-                    if mediators.contains(&ours) {
-                        continue;
-                    }
-                    mediators.retain(|mediator| mediator.web().is_some());
-                    mediators.truncate(MAX_MEDIATORS);
-                    let hop = NextHop::peer(peer.clone(), mediators);
-                    if hop.has_mediator() && !hops.contains(&hop) {
-                        hops.push(hop);
-                    }
-                }
-                Ok(hops)
-            })
-            .await?)
+impl ForwardOutcome {
+    /// Stable code for metrics.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+            Self::Queued => "kept",
+            Self::Relayed => "relayed",
+        }
     }
 }
 
-/// Accounts that claim one did:peer whose mediators are tried, and mediators of each.
-const MAX_CLAIMANTS: usize = 16;
-const MAX_MEDIATORS: usize = 8;
+/// Where the `next` of a forward leads.
+enum Destination {
+    /// The canonical DID of a recipient.
+    Recipient(String),
+    /// Another mediator.
+    Mediator(NextHop),
+    Unknown,
+}
+
+/// What became of the copy for the recipient's queue here.
+enum LocalCopy {
+    /// The messages wait in a queue that an account reads.
+    Read,
+    /// The messages wait in a queue without a reader.
+    Unread,
+    /// The queue has no reader and is full.
+    Full,
+    /// The recipient has no queue here.
+    NoQueue,
+}
+
+/// What became of the copies for the other mediators of a recipient.
+enum RelayCopies {
+    /// No other mediator is known.
+    None,
+    /// Every copy waits in the outbox.
+    Enqueued,
+}
+
+impl Core {
+    /// Takes the messages of a forward to their next hop. On disk when this returns.
+    async fn route_forward(
+        &self,
+        request: &ForwardRequest,
+        sender: Option<&Authenticated>,
+        now: Timestamp,
+    ) -> Result<ForwardOutcome, Refused> {
+        let outcome = if request.is_expired(now) {
+            ForwardOutcome::Expired
+        } else {
+            match self.resolve_destination(&request.next).await? {
+                Destination::Recipient(did) => {
+                    self.forward_to_recipient(&did, request, sender, now)
+                        .await?
+                }
+                Destination::Mediator(hop) => {
+                    let relay = request.relay(sender);
+                    self.outbox.enqueue_relay(hop, relay).await?;
+                    ForwardOutcome::Relayed
+                }
+                Destination::Unknown => {
+                    // Waits for the same commit as mail to a known recipient.
+                    self.queues.enqueue(Vec::new()).await?;
+                    ForwardOutcome::Unknown
+                }
+            }
+        };
+        count(outcome.code());
+        Ok(outcome)
+    }
+
+    async fn resolve_destination(&self, next: &str) -> Result<Destination, Refused> {
+        if let Some(did) = parties::queue_name(next) {
+            return Ok(Destination::Recipient(did));
+        }
+        let hop = self.outbox.destinations().mediator_hop(next).await?;
+        Ok(hop.map_or(Destination::Unknown, Destination::Mediator))
+    }
+
+    /// Puts messages into the recipient's queue here and, where no account reads that queue, into
+    /// the outbox for the recipient's other mediators. Which of several claims on a did:peer is its
+    /// owner's is not known here, so a copy that was not taken may be the one that counts, and
+    /// refuses the forward. The copies that were taken stay, and are the same when the sender
+    /// repeats the forward.
+    async fn forward_to_recipient(
+        &self,
+        recipient: &str,
+        request: &ForwardRequest,
+        sender: Option<&Authenticated>,
+        now: Timestamp,
+    ) -> Result<ForwardOutcome, Refused> {
+        let local = self.enqueue_locally(recipient, request, now).await?;
+        if matches!(local, LocalCopy::Read) {
+            return Ok(ForwardOutcome::Queued);
+        }
+        let copies = self.relay_copies(recipient, request, sender).await?;
+        match (local, copies) {
+            (LocalCopy::Full, _) => Err(Refused::QueueFull),
+            (_, RelayCopies::Enqueued) => Ok(ForwardOutcome::Relayed),
+            (LocalCopy::Read | LocalCopy::Unread, RelayCopies::None) => Ok(ForwardOutcome::Queued),
+            (LocalCopy::NoQueue, RelayCopies::None) => Ok(ForwardOutcome::Unknown),
+        }
+    }
+
+    async fn enqueue_locally(
+        &self,
+        recipient: &str,
+        request: &ForwardRequest,
+        now: Timestamp,
+    ) -> Result<LocalCopy, Refused> {
+        let latest = now.plus(self.settings.time_to_live);
+        let expires_at = request.expires_at.unwrap_or(latest).min(latest);
+        let message = |body: &Arc<[u8]>| {
+            let (recipient, body) = (recipient.to_owned(), Arc::clone(body));
+            NewMessage::new(recipient, body, request.available_at, expires_at)
+        };
+        let messages = request.messages.iter().map(message).collect();
+        match self.queues.enqueue(messages).await {
+            Ok(outcomes) => Ok(match outcomes.first() {
+                Some(Enqueued::Queued(Some(_))) => LocalCopy::Read,
+                // The key package that opened the queue may be of another account, which has
+                // published this did:peer as its own while the owner uses another mediator.
+                Some(Enqueued::Queued(None)) => LocalCopy::Unread,
+                Some(Enqueued::UnknownRecipient) | None => LocalCopy::NoQueue,
+            }),
+            // The same holds for a full queue without a reader.
+            Err(Refused::QueueFull) if !self.queues.has_reader(recipient).await? => {
+                Ok(LocalCopy::Full)
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Puts one copy for each other mediator of the recipient into the outbox. Fails with the last
+    /// refusal if any copy is refused; the others are put in all the same.
+    async fn relay_copies(
+        &self,
+        recipient: &str,
+        request: &ForwardRequest,
+        sender: Option<&Authenticated>,
+    ) -> Result<RelayCopies, Refused> {
+        // A mediator that has relayed the message here by its directory is believed: by ours the
+        // message might come back to it.
+        if request.relayed {
+            return Ok(RelayCopies::None);
+        }
+        let hops = self.outbox.destinations().other_mediators_of(recipient);
+        let mut results = Vec::new();
+        for hop in hops.await? {
+            let relay = request.relay(sender);
+            results.push(self.outbox.enqueue_relay(hop, relay).await);
+        }
+        if results.is_empty() {
+            return Ok(RelayCopies::None);
+        }
+        let refused = results.into_iter().filter_map(Result::err).next_back();
+        refused.map_or(Ok(RelayCopies::Enqueued), Err)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -244,9 +244,9 @@ impl Keys {
     }
 
     /// The identity that a `kid` of ours belongs to.
-    pub(super) fn by_kid(&self, kid: &str) -> Option<&IdentityKeys> {
-        let is_its = |own: &&Arc<IdentityKeys>| own.party.key(kid).is_some();
-        self.identities.iter().find(is_its).map(|own| &**own)
+    pub(super) fn by_kid(&self, kid: &str) -> Option<&Arc<IdentityKeys>> {
+        let mut identities = self.identities.iter();
+        identities.find(|own| own.party.key(kid).is_some())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What has to be done now and then: the directory is followed, what has ended is removed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -9,13 +10,15 @@ use super::admission::READ_PERIOD;
 use super::session::confirm_provisional;
 use super::{Core, Mediator, replay};
 use crate::directory::DROP;
-use crate::store::{ClaimState, ReplayKind, StoreError};
+use crate::store::mailbox::Tx;
+use crate::store::{ClaimState, StoreError};
+use atcomm_proto::clock::Timestamp;
 
 /// How soon a change of the directory counts here.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often what has ended is looked for.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(10);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Rows removed in one transaction, so that mail that comes does not wait for long.
 const ROW_BATCH: usize = 200;
@@ -38,111 +41,50 @@ const IDLE_DESTINATION: Duration = Duration::from_secs(30 * 24 * 3600);
 const SPARE_PAGES: u64 = 16_384;
 const RECLAIM_PAGES: u64 = 512;
 
-/// Follows the directory and tidies up until it is told to stop.
+/// The periodic work of one mediator.
 pub struct Maintenance {
-    mediator: Mediator,
+    core: Arc<Core>,
 }
 
 impl Maintenance {
-    /// Of this mediator.
+    /// Takes a handle of the mediator to maintain.
     pub fn new(mediator: Mediator) -> Self {
-        Self { mediator }
+        Self {
+            core: mediator.core,
+        }
     }
 
-    /// Works until `stop`. What fails is tried again in the next round.
+    /// Works until `stop`. A step that fails is repeated at its next interval.
     pub async fn run(self, stop: CancellationToken) {
-        let core = &self.mediator.core;
-        let (mut follow, mut round) = (interval(FOLLOW_INTERVAL), interval(MAINTENANCE_INTERVAL));
+        let (mut follow, mut prune) = (interval(FOLLOW_INTERVAL), interval(PRUNE_INTERVAL));
         follow.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let result = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = follow.tick() => core.follow_directory().await,
-                _ = round.tick() => core.expire_and_prune().await,
+                _ = follow.tick() => self.follow_directory().await,
+                _ = prune.tick() => self.expire_and_prune().await,
             };
             if let Err(error) = result {
                 tracing::error!(%error, "the mediator cannot keep its mailbox in order");
             }
         }
     }
-}
 
-impl Core {
     async fn follow_directory(&self) -> Result<(), StoreError> {
-        self.admission.catch_up().await?;
-        let now = self.clock.now();
-        // Mail that was to wait comes to the end of its queue, where those who read on find it.
-        let accounts = self
-            .mailbox
-            .transact(move |tx| {
-                let mut accounts = Vec::new();
-                for recipient in tx.release(now, ROW_BATCH)? {
-                    accounts.extend(tx.reader_of(recipient)?);
-                }
-                Ok(accounts)
-            })
-            .await?;
-        accounts
-            .into_iter()
-            .for_each(|account| self.live.wake(account));
-        Ok(())
+        self.core.claims.catch_up().await?;
+        self.core.queues.release_delayed(ROW_BATCH).await
     }
 
     async fn expire_and_prune(&self) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        self.drop_expired_keys(now);
-        for _ in 0..MAX_BATCHES {
-            let expired = self
-                .mailbox
-                .transact(move |tx| tx.expire(now, ROW_BATCH))
-                .await?;
-            metrics::counter!("atcomm_mediator_expired_total").increment(expired);
-            if expired < ROW_BATCH as u64 {
-                break;
-            }
-        }
-        for _ in 0..MAX_BATCHES {
-            let done = self
-                .mailbox
-                .transact(move |tx| {
-                    let lapsed = tx.lapsed_accounts(now, ROW_BATCH)?;
-                    for account in &lapsed {
-                        if !confirm_provisional(tx, account, now)? {
-                            tx.delete_account(account.id)?;
-                        }
-                    }
-                    let mut ended = 0;
-                    for (state, time) in [
-                        (ClaimState::Replaced, READ_PERIOD),
-                        (ClaimState::Dropped, READ_PERIOD),
-                        (ClaimState::Inactive, INACTIVE_CLAIM_PERIOD),
-                    ] {
-                        let over = tx.claims_before(state, now.minus(time), ROW_BATCH)?;
-                        ended += over.len();
-                        for claim in over {
-                            tx.delete_claim(&claim.account, &claim.peer)?;
-                        }
-                    }
-                    let idle = tx.idle_accounts(now.minus(IDLE_ACCOUNT), ROW_BATCH)?;
-                    for account in &idle {
-                        tx.delete_account(account.id)?;
-                    }
-                    let dropped = tx.drop_idle_recipients(ROW_BATCH)?;
-                    let most = lapsed.len().max(ended).max(idle.len());
-                    Ok(most < ROW_BATCH && dropped < ROW_BATCH as u64)
-                })
-                .await?;
-            if done {
-                break;
-            }
-        }
-        self.mailbox
+        let now = self.core.clock.now();
+        self.core.identity.drop_expired(now);
+        self.expire_messages(now).await?;
+        self.prune_accounts(now).await?;
+        self.core
+            .mailbox
             .transact(move |tx| {
-                for kind in [ReplayKind::Write, ReplayKind::Read] {
-                    let keep = replay::MAX_REQUESTS as u64;
-                    tx.prune_replays(kind, now.minus(replay::WINDOW), keep)?;
-                }
+                replay::prune(tx, now)?;
                 tx.prune_outcomes(now.minus(IDLE_DESTINATION), ROW_BATCH)?;
                 tx.shrink(SPARE_PAGES, RECLAIM_PAGES)
             })
@@ -150,9 +92,37 @@ impl Core {
         self.publish_gauges().await
     }
 
-    /// Sets the gauges.
+    async fn expire_messages(&self, now: Timestamp) -> Result<(), StoreError> {
+        for _ in 0..MAX_BATCHES {
+            let mailbox = &self.core.mailbox;
+            let expired = mailbox
+                .transact(move |tx| tx.expire(now, ROW_BATCH))
+                .await?;
+            metrics::counter!("atcomm_mediator_expired_total").increment(expired);
+            if expired < ROW_BATCH as u64 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes accounts and claims that have ended, and recipients without either.
+    async fn prune_accounts(&self, now: Timestamp) -> Result<(), StoreError> {
+        for _ in 0..MAX_BATCHES {
+            let mailbox = &self.core.mailbox;
+            let is_done = mailbox
+                .transact(move |tx| prune_accounts_batch(tx, now))
+                .await?;
+            if is_done {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn publish_gauges(&self) -> Result<(), StoreError> {
         let (mail, outbox, accounts, file) = self
+            .core
             .mailbox
             .query(|q| {
                 Ok((
@@ -163,6 +133,7 @@ impl Core {
                 ))
             })
             .await?;
+        let live_accounts = self.core.queues.live_accounts() as u64;
         for (name, value) in [
             ("atcomm_mediator_queued_messages", mail.0),
             ("atcomm_mediator_queued_bytes", mail.1),
@@ -170,10 +141,39 @@ impl Core {
             ("atcomm_mediator_outbox_bytes", outbox.1),
             ("atcomm_mediator_accounts", accounts),
             ("atcomm_mediator_file_bytes", file.0),
-            ("atcomm_mediator_live_accounts", self.live.accounts() as u64),
+            ("atcomm_mediator_live_accounts", live_accounts),
         ] {
             metrics::gauge!(name).set(value as f64);
         }
         Ok(())
     }
+}
+
+/// Removes one batch of each kind of row that has ended. Returns whether nothing is left to remove.
+fn prune_accounts_batch(tx: &Tx<'_>, now: Timestamp) -> Result<bool, StoreError> {
+    let lapsed = tx.lapsed_accounts(now, ROW_BATCH)?;
+    for account in &lapsed {
+        if !confirm_provisional(tx, account, now)? {
+            tx.delete_account(account.id)?;
+        }
+    }
+    let mut claims = 0;
+    for (state, period) in [
+        (ClaimState::Replaced, READ_PERIOD),
+        (ClaimState::Dropped, READ_PERIOD),
+        (ClaimState::Inactive, INACTIVE_CLAIM_PERIOD),
+    ] {
+        let ended = tx.claims_before(state, now.minus(period), ROW_BATCH)?;
+        claims += ended.len();
+        for claim in ended {
+            tx.delete_claim(&claim.account, &claim.peer)?;
+        }
+    }
+    let idle = tx.idle_accounts(now.minus(IDLE_ACCOUNT), ROW_BATCH)?;
+    for account in &idle {
+        tx.delete_account(account.id)?;
+    }
+    let recipients = tx.drop_idle_recipients(ROW_BATCH)?;
+    let most = lapsed.len().max(claims).max(idle.len());
+    Ok(most < ROW_BATCH && recipients < ROW_BATCH as u64)
 }

@@ -3,9 +3,8 @@
 //! The short form of a did:peer:4 carries none; its keys are known from the long form that its
 //! account was registered under.
 
-use super::Core;
 use super::keys::Keys;
-use crate::store::StoreError;
+use crate::store::{MailboxStore, StoreError};
 use atcomm_proto::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
 use atcomm_proto::didcomm::party::{Party, PartyError};
 
@@ -24,13 +23,13 @@ impl Resolve for SenderResolver {
 /// Opens an envelope. Where the DID of its sender does not tell its keys, they are those that its
 /// account was registered under.
 pub(super) async fn open_envelope(
-    mediator: &Core,
+    mailbox: &MailboxStore,
     keys: &Keys,
     message: &[u8],
 ) -> Result<Result<Unpacked, EnvelopeError>, StoreError> {
     match unpack(message, keys, &SenderResolver(None)) {
         Err(EnvelopeError::Unresolved { did }) => {
-            let account = mediator.mailbox.query(move |q| q.account(&did)).await?;
+            let account = mailbox.query(move |q| q.account(&did)).await?;
             let party = account.and_then(|account| Party::resolve(&account.long).ok());
             Ok(unpack(message, keys, &SenderResolver(party)))
         }

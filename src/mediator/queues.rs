@@ -8,12 +8,17 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota as Rate, RateLimiter};
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 
 use super::admission::Admission;
-use super::{Core, Refused};
+use super::live::{LiveSockets, LiveSubscription};
+use super::settings::{AdmissionMode, MediatorSettings};
+use super::{MAX_DELIVERY_BYTES, Refused};
 use crate::store::mailbox::{Queries, Tx};
-use crate::store::{Abort, ClaimState, Push, Pushed, Quota, StoreError};
-use atcomm_proto::clock::Timestamp;
+use crate::store::{
+    Abort, ClaimState, MailboxStore, Message, Push, Pushed, Queue, Quota, StoreError,
+};
+use atcomm_proto::clock::{Clock, Timestamp};
 
 /// When something came for nobody, in the mailbox's store.
 const UNKNOWN_KEY: &str = "unknown_at";
@@ -23,6 +28,9 @@ const MAX_RECIPIENTS: u64 = 100_000;
 
 /// A recipient that got nothing this long is forgotten: its allowance is full again by then.
 const FORGET: Duration = Duration::from_secs(120);
+
+/// Messages pushed to a socket at once.
+const MAX_PUSH: usize = 32;
 
 /// A rate per recipient, so that a flood to one does not fill the store's queue of writes.
 pub(super) struct RecipientLimiter {
@@ -64,57 +72,152 @@ pub(super) struct NewMessage {
     pub(super) body: Arc<[u8]>,
     /// SHA-256 of the body: its id for the recipient.
     pub(super) hash: [u8; 32],
-    /// Not to be handed out before.
+    /// The message is not handed out before.
     pub(super) available_at: Timestamp,
     pub(super) expires_at: Timestamp,
 }
 
-/// What became of mail.
+impl NewMessage {
+    pub(super) fn new(
+        recipient: String,
+        body: Arc<[u8]>,
+        available_at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        Self {
+            recipient,
+            hash: Sha256::digest(&body).into(),
+            body,
+            available_at,
+            expires_at,
+        }
+    }
+}
+
+/// What became of one message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Enqueued {
-    /// It is on disk. The account to be woken, if one is registered.
+    /// It is on disk. Holds the account that reads the queue, if one is registered.
     Queued(Option<i64>),
     /// No mail is kept for this recipient.
     UnknownRecipient,
 }
 
-impl Core {
-    /// Puts messages of one envelope into queues: all of them, or none and a reason. On disk when
-    /// it returns; who waits for them has been woken. Recipients that are not known take the same
-    /// way through the same commit.
-    pub(super) async fn enqueue(&self, mail: Vec<NewMessage>) -> Result<Vec<Enqueued>, Refused> {
-        for message in &mail {
+/// The queues of all recipients: takes messages in, under limits, and wakes their readers.
+pub(super) struct Queues {
+    // Fixed by the settings.
+    quota: Quota,
+    /// Whether a registered account suffices to receive mail, without a claim.
+    is_open: bool,
+    clock: Clock,
+    // Shared with the other parts of the mediator; the store orders all transactions.
+    mailbox: Arc<MailboxStore>,
+    // Each with a lock of its own.
+    live: Arc<LiveSockets>,
+    /// Limits messages by their recipient.
+    by_recipient: RecipientLimiter,
+}
+
+impl Queues {
+    pub(super) fn new(
+        settings: &MediatorSettings,
+        mailbox: Arc<MailboxStore>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            quota: Quota {
+                messages: settings.queue_messages,
+                bytes: settings.queue_bytes,
+                total_bytes: settings.total_bytes,
+            },
+            is_open: settings.admission == AdmissionMode::Open,
+            clock,
+            mailbox,
+            live: Arc::default(),
+            by_recipient: RecipientLimiter::new(settings.queue_rate),
+        }
+    }
+
+    /// Puts the messages of one envelope into their queues: all of them, or none and a reason. The
+    /// messages are on disk and their readers woken when this returns. Unknown recipients take the
+    /// same way through the same commit. Putting a message in twice stores it once.
+    pub(super) async fn enqueue(
+        &self,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Enqueued>, Refused> {
+        for message in &messages {
             self.by_recipient.charge(&message.recipient)?;
         }
-        let now = self.clock.now();
-        let quota = Quota {
-            messages: self.settings.queue_messages,
-            bytes: self.settings.queue_bytes,
-            total_bytes: self.settings.total_bytes,
-        };
-        let open = self.policy.is_open();
-        let delivered = self
+        let (now, quota, is_open) = (self.clock.now(), self.quota, self.is_open);
+        let outcomes = self
             .mailbox
             .attempt(move |tx| {
-                let push = |message| push(tx, message, &quota, open, now);
-                let delivered = mail.iter().map(push).collect::<Result<Vec<_>, _>>()?;
-                if !delivered
-                    .iter()
-                    .any(|one| matches!(one, Enqueued::Queued(_)))
-                {
-                    // A commit that writes nothing does not wait for the disk, and would tell who
-                    // is unknown by its haste.
+                let push = |message| push(tx, message, &quota, is_open, now);
+                let outcomes = messages.iter().map(push).collect::<Result<Vec<_>, _>>()?;
+                let is_queued = |outcome| matches!(outcome, &Enqueued::Queued(_));
+                if !outcomes.iter().any(is_queued) {
+                    // An empty commit skips the sync of the disk and returns sooner, which would
+                    // tell that the recipient is unknown. So a row is written in any case.
                     tx.set_meta(UNKNOWN_KEY, &now.millis().to_string())?;
                 }
-                Ok(delivered)
+                Ok(outcomes)
             })
             .await?;
-        for outcome in &delivered {
+        for outcome in &outcomes {
             if let Enqueued::Queued(Some(account)) = outcome {
                 self.live.wake(*account);
             }
         }
-        Ok(delivered)
+        Ok(outcomes)
+    }
+
+    /// Returns whether an account reads the queue of a recipient.
+    pub(super) async fn has_reader(&self, recipient: &str) -> Result<bool, StoreError> {
+        let did = recipient.to_owned();
+        let found = self.mailbox.query(move |q| q.recipient(&did)).await?;
+        Ok(found.is_some_and(|one| one.account.is_some()))
+    }
+
+    /// Returns messages of an account that came after the message `after`, to be pushed.
+    pub(super) async fn messages_after(
+        &self,
+        account: i64,
+        after: i64,
+    ) -> Result<Vec<Message>, StoreError> {
+        let (queue, now) = (Queue::Account(account), self.clock.now());
+        self.mailbox
+            .query(move |q| q.peek(queue, after, MAX_PUSH, MAX_DELIVERY_BYTES, now))
+            .await
+    }
+
+    /// Moves delayed messages whose time has come to the end of their queues, at most `limit`, and
+    /// wakes their readers.
+    pub(super) async fn release_delayed(&self, limit: usize) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let accounts = self
+            .mailbox
+            .transact(move |tx| {
+                let mut accounts = Vec::new();
+                for recipient in tx.release(now, limit)? {
+                    accounts.extend(tx.reader_of(recipient)?);
+                }
+                Ok(accounts)
+            })
+            .await?;
+        for account in accounts {
+            self.live.wake(account);
+        }
+        Ok(())
+    }
+
+    /// Wakes a socket whenever messages come for the account, until the subscription is dropped.
+    pub(super) fn subscribe(&self, account: i64, wake: &Arc<Notify>) -> LiveSubscription {
+        self.live.subscribe(account, wake)
+    }
+
+    /// Returns the number of accounts with a socket in live mode.
+    pub(super) fn live_accounts(&self) -> usize {
+        self.live.accounts()
     }
 }
 

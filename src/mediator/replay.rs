@@ -5,27 +5,101 @@
 //! newest of them in memory. Forwards need none of this, since a queue takes the same message once.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atcomm_proto::clock::Timestamp;
+use tokio::sync::Semaphore;
+
+use crate::store::mailbox::Tx;
+use crate::store::{MailboxStore, ReplayKind, StoreError};
+use atcomm_proto::clock::{Clock, Timestamp};
 
 /// How long a request is remembered.
 pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Requests remembered, 16 bytes each; beyond it the oldest are forgotten before their time.
-pub(super) const MAX_REQUESTS: usize = 200_000;
+const MAX_REQUESTS: usize = 200_000;
+
+/// Reads that are being recorded at the same time.
+const MAX_RECORDING: usize = 256;
 
 /// The first half of what tells one authenticated message from every other
 /// ([`atcomm_proto::didcomm::envelope::Unpacked::seal`]).
-pub(super) type ReplayId = [u8; 16];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ReplayId(pub(super) [u8; 16]);
 
-/// The requests received lately. Those that change something have room of their own, so that
-/// questions, which anybody may ask, do not make room for them to be repeated.
-#[derive(Default)]
+/// Authenticated requests that were received lately. Requests that change something have a window
+/// of their own, so that reads, which any sender may send, do not evict them.
 pub(super) struct Replays {
+    // Each with a lock of its own.
     pub(super) writes: ReplayWindow,
     pub(super) reads: ReplayWindow,
+    // Shared with the other parts of the mediator.
+    mailbox: Arc<MailboxStore>,
+    /// Permits for reads that are being recorded in the background.
+    recording: Arc<Semaphore>,
+}
+
+impl Replays {
+    /// Loads the requests that were recorded before the restart.
+    pub(super) async fn load(
+        mailbox: Arc<MailboxStore>,
+        clock: &Clock,
+    ) -> Result<Self, StoreError> {
+        let (writes, reads) = mailbox
+            .query(|q| {
+                let writes = q.replays(ReplayKind::Write, MAX_REQUESTS)?;
+                let reads = q.replays(ReplayKind::Read, MAX_REQUESTS)?;
+                Ok((writes, reads))
+            })
+            .await?;
+        let replays = Self {
+            writes: ReplayWindow::default(),
+            reads: ReplayWindow::default(),
+            mailbox,
+            recording: Arc::new(Semaphore::new(MAX_RECORDING)),
+        };
+        replays.writes.restore(&writes, clock.now());
+        replays.reads.restore(&reads, clock.now());
+        Ok(replays)
+    }
+
+    /// Records a request that changes something. On disk when this returns.
+    pub(super) async fn record_write(
+        &self,
+        id: ReplayId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.mailbox
+            .transact(move |tx| tx.record_replay(ReplayKind::Write, id.0, now))
+            .await?;
+        Ok(())
+    }
+
+    /// Records a read on disk in the background. While the disk is behind, the read stays in memory
+    /// only.
+    pub(super) fn record_read(&self, id: ReplayId, now: Timestamp) {
+        let Ok(permit) = Arc::clone(&self.recording).try_acquire_owned() else {
+            return;
+        };
+        let mailbox = Arc::clone(&self.mailbox);
+        tokio::spawn(async move {
+            let recorded =
+                mailbox.transact(move |tx| tx.record_replay(ReplayKind::Read, id.0, now));
+            if let Err(error) = recorded.await {
+                tracing::warn!(%error, "a request is not remembered");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Removes recorded requests that are older than the window or more than fit into it.
+pub(super) fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
+    for kind in [ReplayKind::Write, ReplayKind::Read] {
+        tx.prune_replays(kind, now.minus(WINDOW), MAX_REQUESTS as u64)?;
+    }
+    Ok(())
 }
 
 /// Requests of one kind.
@@ -40,9 +114,9 @@ struct Recent {
 
 impl ReplayWindow {
     /// What was remembered before a restart, the newest first. Their window begins anew.
-    pub(super) fn restore(&self, ids: &[ReplayId], now: Timestamp) {
+    pub(super) fn restore(&self, ids: &[[u8; 16]], now: Timestamp) {
         for id in ids.iter().rev() {
-            self.insert(*id, now);
+            self.insert(ReplayId(*id), now);
         }
     }
 
@@ -86,7 +160,7 @@ mod tests {
     use super::*;
 
     fn print(n: usize) -> ReplayId {
-        (n as u128).to_be_bytes()
+        ReplayId((n as u128).to_be_bytes())
     }
 
     fn at(seconds: u64) -> Timestamp {
@@ -106,7 +180,7 @@ mod tests {
     #[test]
     fn inv7_the_oldest_are_forgotten_when_there_are_too_many() {
         let replays = ReplayWindow::default();
-        replays.restore(&[print(2), print(1)], at(2));
+        replays.restore(&[print(2).0, print(1).0], at(2));
         for n in 3..=MAX_REQUESTS + 1 {
             assert!(replays.insert(print(n), at(3)));
         }

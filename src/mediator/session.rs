@@ -1,17 +1,18 @@
-//! One message and what may be done with it.
+//! One message and the requests that its sender may make.
 //!
-//! What is known of the sender is in the type: a session of a stranger can forward and nothing
-//! else; one whose envelope names its sender can ask to be registered; only one with a registered
-//! account can read or change anything. Each step returns what is to be said, and says nothing.
+//! The type says what is known of the sender: an [`Unauthenticated`] session can forward and
+//! nothing else; one whose envelope is [`Authenticated`] can ask to be registered; only a
+//! [`Registered`] one can read or change anything. Each step returns what is to be said to the
+//! sender and sends nothing itself.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::keys::{IdentityKeys, Keys};
-use super::parties;
 use super::replay::ReplayId;
-use super::{Answer, Core, Form, Refused, fresh_id};
+use super::{Answer, Core, Refused, count_refused, fresh_id, parties};
 use crate::store::Account;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::{self, Authenticated, Curve, EnvelopeError, PublicKey};
@@ -24,37 +25,36 @@ mod authenticated;
 mod mediation;
 mod pickup;
 mod ping_discover;
+mod unauthenticated;
 
 pub(super) use mediation::confirm_provisional;
 pub(super) use pickup::live_delivery;
 
 /// How a message came.
-#[derive(Clone)]
 pub(super) enum Transport {
     /// As a request of its own, answered with at most one message.
     Http(IpAddr),
     /// Over a socket, which may be sent more later.
     Socket {
-        /// Whose.
+        /// Address of the peer.
         address: IpAddr,
-        /// Whether the socket may be answered on: asked for once, it holds.
-        answers: bool,
-        /// Accounts in live mode on it.
+        /// Whether the socket may be answered on. Once asked for, this holds for later messages.
+        may_answer: bool,
+        /// Accounts in live mode on the socket.
         live: Vec<i64>,
     },
 }
 
-/// What came of a message.
+/// What the connection is to do after a message.
 pub(super) struct HandlerOutput {
     pub(super) answer: Answer,
-    /// A change of live mode, for the socket that it came over.
+    /// A change of live mode, for the socket that the message came over.
     pub(super) live: Option<LiveChange>,
     /// Whether the connection may be answered on from now on; `None`: as before.
-    pub(super) answers: Option<bool>,
+    pub(super) may_answer: Option<bool>,
 }
 
-/// What a socket is to do about live mode.
-#[derive(Clone)]
+/// A change of an account's live mode on a socket.
 pub(super) struct LiveChange {
     pub(super) account: i64,
     /// `None`: off.
@@ -62,51 +62,54 @@ pub(super) struct LiveChange {
 }
 
 /// How new mail is pushed.
-#[derive(Clone)]
 pub(super) struct LiveMode {
-    /// The last message that was there before.
+    /// Id of the last message that was there before.
     pub(super) after: i64,
-    /// Where deliveries are wrapped ones: who they are for, and as which of our DIDs they are sent.
-    pub(super) wrapped: Option<Wrapped>,
+    /// The ends of the deliveries that messages are wrapped in; `None`: bare messages are pushed.
+    pub(super) wrapped: Option<WrappedDelivery>,
 }
 
 /// The two ends of a wrapped delivery.
 #[derive(Clone)]
-pub(super) struct Wrapped {
-    pub(super) sender: Authenticated,
-    pub(super) own: String,
+pub(super) struct WrappedDelivery {
+    pub(super) to: Authenticated,
+    /// The own DID that the delivery is sent from.
+    pub(super) from: String,
 }
 
-/// Nothing vouches for the sender.
-pub(super) struct Anonymous;
+/// State of a session whose envelope proves no sender.
+pub(super) struct Unauthenticated;
 
-/// The envelope proves who sent it.
-pub(super) struct Known {
-    sender: Authenticated,
-}
-
-/// The sender has an account here.
+/// State of a session whose sender has an account here.
 pub(super) struct Registered {
     sender: Authenticated,
     account: Account,
 }
 
-/// A message that was opened.
-pub(super) struct Session<'m, S> {
-    mediator: &'m Core,
-    keys: &'m Keys,
-    /// As whom we were addressed, and so answer.
-    own: &'m IdentityKeys,
-    message: Message,
+/// An opened message and what all its handlers need.
+pub(super) struct Context {
+    pub(super) core: Arc<Core>,
+    /// The keys that the message was opened with.
+    pub(super) keys: Arc<Keys>,
+    /// The identity that the message is addressed to, and is answered from.
+    own: Arc<IdentityKeys>,
+    pub(super) message: Message,
     transport: Transport,
-    now: Timestamp,
-    /// Of what the sender has authenticated, whatever stands around it.
+    /// When the message came.
+    pub(super) now: Timestamp,
+    /// Identifies the part of the message that its sender has authenticated.
     replay_id: ReplayId,
+}
+
+/// A message with what is known of its sender in `S`: [`Unauthenticated`], the envelope's
+/// [`Authenticated`], or [`Registered`].
+pub(super) struct Session<S> {
+    pub(super) ctx: Arc<Context>,
     state: S,
 }
 
 /// What is to be said to the sender.
-pub(super) struct Reply {
+struct Reply {
     message: Option<Message>,
     live: Option<LiveChange>,
 }
@@ -127,54 +130,74 @@ impl Reply {
     }
 }
 
-/// Opens a message, does what it asks for and makes the answer.
-pub(super) async fn receive(
-    mediator: &Core,
-    bytes: &[u8],
-    transport: Transport,
-) -> Result<HandlerOutput, Refused> {
-    let keys = mediator.keys();
-    let opened = parties::open_envelope(mediator, &keys, bytes).await?;
-    let opened = opened.map_err(|error| unreadable(&error))?;
-    let message = Message::parse(&opened.plaintext)
-        .map_err(|_| Refused::Unreadable("its content is not a DIDComm message".into()))?;
-    // Signed messages can be shown to others by whoever has received them: not enough to act for
-    // somebody, and nothing here asks for a signature.
-    let own = opened.recipient.as_deref().and_then(|kid| keys.by_kid(kid));
-    let own = own.ok_or(Refused::Unreadable(
-        "it is not encrypted to this mediator".into(),
-    ))?;
-    let session = Session {
-        mediator,
-        keys: &keys,
-        own,
-        transport,
-        now: mediator.clock.now(),
-        replay_id: replay_id(opened.seal.unwrap_or_default()),
-        state: Anonymous,
-        message,
-    };
-    match opened.sender {
-        None => session.answer_unauthenticated().await,
-        Some(sender) => session.known(sender).answer().await,
+/// A request that was carried out, or answered with a problem.
+struct Handled {
+    reply: Reply,
+    /// Stable code for metrics.
+    outcome: &'static str,
+}
+
+impl Handled {
+    fn new(message: Message, outcome: &'static str) -> Self {
+        Self {
+            reply: Reply::of(message),
+            outcome,
+        }
     }
 }
 
-/// Which fault it was, as far as the sender may know.
+/// Opens a message, does what it asks for and makes the answer.
+pub(super) async fn receive(
+    core: &Arc<Core>,
+    bytes: &[u8],
+    transport: Transport,
+) -> Result<HandlerOutput, Refused> {
+    let keys = core.identity.keys();
+    let opened = parties::open_envelope(&core.mailbox, &keys, bytes).await?;
+    let opened = opened.map_err(|error| unreadable(&error))?;
+    let message = Message::parse(&opened.plaintext)
+        .map_err(|_| Refused::Unreadable("its content is not a DIDComm message".into()))?;
+    // A signed message can be repeated by all who receive it: a signature does not suffice to act
+    // for the signer, and no protocol here asks for one.
+    let own = opened.recipient.as_deref().and_then(|kid| keys.by_kid(kid));
+    let Some(own) = own.cloned() else {
+        return Err(Refused::Unreadable(
+            "it is not encrypted to this mediator".into(),
+        ));
+    };
+    let ctx = Arc::new(Context {
+        core: Arc::clone(core),
+        own,
+        message,
+        transport,
+        now: core.clock.now(),
+        replay_id: replay_id(opened.seal.unwrap_or_default()),
+        keys,
+    });
+    match opened.sender {
+        None => {
+            let state = Unauthenticated;
+            Session { ctx, state }.answer().await
+        }
+        Some(state) => Session { ctx, state }.answer().await,
+    }
+}
+
+/// Returns the fault of an envelope, as far as the sender may know it.
 fn unreadable(error: &EnvelopeError) -> Refused {
     metrics::counter!("atcomm_mediator_unreadable_total", "reason" => error.code()).increment(1);
     Refused::Unreadable(error.to_string().into())
 }
 
-fn replay_id(replay_id: [u8; 32]) -> ReplayId {
-    let mut half = ReplayId::default();
-    half.copy_from_slice(&replay_id[..16]);
-    half
+fn replay_id(hash: [u8; 32]) -> ReplayId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash[..16]);
+    ReplayId(id)
 }
 
-/// The refusal of a forward that breaks its rules: its sender, who asks for no answer, would take it
-/// for delivered.
-fn refused_forward(error: &ReadError) -> Option<Refused> {
+/// Returns the refusal of a malformed forward. A forward has no response, so without a refusal its
+/// sender would believe it delivered.
+fn malformed_forward(error: &ReadError) -> Option<Refused> {
     let ReadError::Malformed { piuri, why } = error else {
         return None;
     };
@@ -182,7 +205,7 @@ fn refused_forward(error: &ReadError) -> Option<Refused> {
     (kind.protocol == "routing").then(|| Refused::Unreadable(why.to_string().into()))
 }
 
-/// What a message of this kind is called in metrics: never a word of the sender's.
+/// Returns what metrics call a message of this kind: never a word of the sender's.
 fn label(request: &Result<Request, ReadError>) -> &'static str {
     match request {
         Ok(Request::Forward(_)) => "routing",
@@ -201,30 +224,7 @@ fn count(label: &'static str, outcome: &'static str) {
         .increment(1);
 }
 
-impl<'m, S> Session<'m, S> {
-    fn with<T>(self, state: T) -> Session<'m, T> {
-        let Self {
-            mediator,
-            keys,
-            own,
-            message,
-            transport,
-            now,
-            replay_id,
-            state: _,
-        } = self;
-        Session {
-            mediator,
-            keys,
-            own,
-            message,
-            transport,
-            now,
-            replay_id,
-            state,
-        }
-    }
-
+impl Context {
     fn is_expired(&self) -> bool {
         let expires = self.message.expires_time;
         expires.is_some_and(|at| at.saturating_mul(1000) <= self.now.millis())
@@ -236,17 +236,23 @@ impl<'m, S> Session<'m, S> {
         }
     }
 
-    /// Whether an answer is wanted on this connection.
+    /// Returns whether an answer is wanted on this connection.
     fn wants_answers(&self) -> bool {
         match self.message.return_route {
             Some(ReturnRoute::All | ReturnRoute::Thread) => true,
             Some(ReturnRoute::None) => false,
-            None => matches!(self.transport, Transport::Socket { answers: true, .. }),
+            None => matches!(
+                self.transport,
+                Transport::Socket {
+                    may_answer: true,
+                    ..
+                }
+            ),
         }
     }
 
-    /// What the message says about answers on this connection from now on.
-    fn answers(&self) -> Option<bool> {
+    /// Returns what the message says about answers on this connection from now on.
+    fn may_answer(&self) -> Option<bool> {
         match self.message.return_route {
             Some(ReturnRoute::All) => Some(true),
             Some(ReturnRoute::None) => Some(false),
@@ -261,7 +267,7 @@ impl<'m, S> Session<'m, S> {
             .created_time(self.now.millis() / 1000)
     }
 
-    /// A problem with this message.
+    /// Reports a problem with this message.
     fn problem(&self, code: Code) -> Message {
         let comment = code.comment();
         self.report(&Report::new(code, comment))
@@ -273,112 +279,41 @@ impl<'m, S> Session<'m, S> {
             .created_time(self.now.millis() / 1000)
     }
 
-    pub(super) fn message(&self) -> &Message {
-        &self.message
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.now
-    }
-
-    pub(super) fn mediator(&self) -> &'m Core {
-        self.mediator
-    }
-
-    pub(super) fn keys(&self) -> &'m Keys {
-        self.keys
-    }
-}
-
-impl<'m> Session<'m, Anonymous> {
-    fn known(self, sender: Authenticated) -> Session<'m, Known> {
-        self.with(Known { sender })
-    }
-
-    /// A stranger can have something forwarded; to anything else there is only silence.
-    async fn answer_unauthenticated(self) -> Result<HandlerOutput, Refused> {
-        let request = Request::read(&self.message);
-        let label = label(&request);
-        let answer = match request {
-            _ if self.is_expired() => {
-                count(label, "expired");
-                Answer::Accepted
-            }
-            Ok(Request::Forward(forward)) => match self.forward(&forward, None).await {
-                Ok(unknown) => {
-                    count(label, "done");
-                    match unknown && self.wants_answers() {
-                        true => self.signed(self.unknown_recipient())?,
-                        false => Answer::Accepted,
-                    }
-                }
-                // A request is refused by its status; a socket has nothing but messages.
-                Err(refused) => match (&self.transport, problem_code(&refused)) {
-                    (Transport::Socket { .. }, Some(code)) if self.wants_answers() => {
-                        super::count_refused(&refused);
-                        self.signed(self.report(&Report::new(code, refused.to_string())))?
-                    }
-                    _ => return Err(refused),
-                },
-            },
-            Err(error) => {
-                count(label, "anonymous");
-                refused_forward(&error).map_or(Ok(Answer::Accepted), Err)?
-            }
-            _ => {
-                count(label, "anonymous");
-                Answer::Accepted
-            }
-        };
-        Ok(HandlerOutput {
-            answer,
-            live: None,
-            answers: self.answers(),
-        })
-    }
-
-    /// An answer to somebody whose keys are not known: signed, so that it is believed.
-    fn signed(&self, message: Message) -> Result<Answer, Refused> {
-        if self.mediator.reports.charge(self.address()).is_err() {
-            return Ok(Answer::Accepted);
-        }
-        let message = message.from(self.own.party.did());
-        let signed = envelope::sign(&message.to_vec(), &self.own.signing);
-        match signed {
-            Ok(bytes) => Ok(Answer::Reply(Form::Signed, bytes.into())),
-            Err(error) => {
-                tracing::error!(%error, "cannot sign");
-                Err(Refused::Unavailable)
-            }
-        }
-    }
-}
-
-impl<S> Session<'_, S> {
-    /// The report about a recipient that is not known here.
     fn unknown_recipient(&self) -> Message {
         let comment = "the recipient of the forward is not known to this mediator";
         self.report(&Report::new(Code::NotEnrolled, comment))
     }
+
+    /// Turns a refusal into a report where the transport has nothing but messages: on a socket that
+    /// may be answered on. A request over HTTP is refused by its status instead, which relays in
+    /// between understand, too.
+    fn report_refusal(&self, refused: Refused) -> Result<Message, Refused> {
+        if matches!(self.transport, Transport::Socket { .. }) && self.wants_answers() {
+            count_refused(&refused);
+            let code = problem_code(&refused);
+            return Ok(self.report(&Report::new(code, refused.to_string())));
+        }
+        Err(refused)
+    }
 }
 
-/// What a refusal of a forward is as a problem.
-fn problem_code(refused: &Refused) -> Option<Code> {
+/// Returns the problem code that stands for a refusal.
+fn problem_code(refused: &Refused) -> Code {
     match refused {
         Refused::QueueFull
         | Refused::RelayFull
         | Refused::RateLimited(_)
         | Refused::Busy(_)
-        | Refused::Unavailable => Some(Code::Storage),
-        Refused::RelayRefused => Some(Code::NotEnrolled),
-        Refused::Unreadable(_) => Some(Code::Malformed(Forward::TYPE.to_owned())),
+        | Refused::Unavailable => Code::Storage,
+        Refused::RelayRefused => Code::NotEnrolled,
+        Refused::Unreadable(_) => Code::Malformed(Forward::TYPE.to_owned()),
     }
 }
 
-/// Encrypts an answer to the key that the sender has used: that one it has at hand. Key and DID are
-/// called as the sender calls them, whose secrets may lie under an older spelling, or under the
-/// short form of its DID.
-pub(super) fn encrypt(
+/// Encrypts an answer to the key that the sender has used, since the sender has its secret at hand.
+/// Key and DID are spelt as the sender spells them: its secrets may be stored under an older
+/// spelling, or under the short form of its DID.
+pub(super) fn encrypt_reply(
     message: Message,
     own: &IdentityKeys,
     to: &Authenticated,

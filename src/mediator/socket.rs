@@ -11,20 +11,20 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::live::LiveSubscription;
-use super::session::{self, LiveChange, LiveMode, Transport, Wrapped};
+use super::session::{self, LiveChange, LiveMode, Transport, WrappedDelivery};
 use super::{Answer, Core, Refused, count_refused};
 use crate::store::{Message as Mail, StoreError};
 
 /// One WebSocket's side of the mediator.
 pub struct SocketSession {
-    mediator: Arc<Core>,
+    core: Arc<Core>,
     address: IpAddr,
-    /// Whether answers are wanted on it: said once, it holds.
-    answers: bool,
+    /// Whether answers are wanted on the socket. Once asked for, this holds for later messages.
+    may_answer: bool,
     live: BTreeMap<i64, LiveAccount>,
-    /// Rung when mail comes for one of the accounts.
+    /// Notified when mail comes for one of the accounts.
     wake: Arc<Notify>,
-    /// Whether there may be mail that was not looked for yet.
+    /// Whether the store may hold mail that was not pushed yet.
     check_store: bool,
 }
 
@@ -34,41 +34,40 @@ struct LiveAccount {
 }
 
 impl SocketSession {
-    pub(super) fn new(mediator: Arc<Core>, address: IpAddr) -> Self {
+    pub(super) fn new(core: Arc<Core>, address: IpAddr) -> Self {
         Self {
-            mediator,
+            core,
             address,
-            answers: false,
+            may_answer: false,
             live: BTreeMap::new(),
             wake: Arc::new(Notify::new()),
             check_store: false,
         }
     }
 
-    /// Takes one message. Returns what is to be sent now.
+    /// Handles one message. Returns the messages to send now.
     pub async fn receive(&mut self, message: &[u8]) -> Vec<Bytes> {
-        let mediator = Arc::clone(&self.mediator);
         // A socket is slowed down where a request would be refused.
-        while let Err(wait) = mediator.by_address.charge(self.address) {
+        while let Err(wait) = self.core.by_address.charge(self.address) {
             count_refused(&Refused::RateLimited(wait));
             tokio::time::sleep(wait).await;
         }
         let transport = Transport::Socket {
             address: self.address,
-            answers: self.answers,
+            may_answer: self.may_answer,
             live: self.live.keys().copied().collect(),
         };
-        let output = match session::receive(&mediator, message, transport).await {
+        let output = match session::receive(&self.core, message, transport).await {
             Ok(output) => output,
             Err(refused) => {
-                // Nobody is known to answer to; what was not acknowledged will be sent again.
+                // No sender is known to answer. A message without an acknowledgement is sent again.
                 count_refused(&refused);
                 return Vec::new();
             }
         };
-        self.answers = output.answers.unwrap_or(self.answers);
+        self.may_answer = output.may_answer.unwrap_or(self.may_answer);
         if let Some(change) = output.live {
-            self.change(change);
+            self.change_live(change);
         }
         match output.answer {
             Answer::Reply(_, message) => vec![message],
@@ -76,18 +75,18 @@ impl SocketSession {
         }
     }
 
-    fn change(&mut self, change: LiveChange) {
+    fn change_live(&mut self, change: LiveChange) {
         let LiveChange { account, on } = change;
         let Some(mode) = on else {
             self.live.remove(&account);
             return;
         };
         if let Some(known) = self.live.get_mut(&account) {
-            // On already: what was not pushed yet still is.
+            // On already: `after` stays, so that mail that was not pushed yet still is.
             known.mode.wrapped = mode.wrapped;
             return;
         }
-        let subscription = self.mediator.live.subscribe(account, &self.wake);
+        let subscription = self.core.queues.subscribe(account, &self.wake);
         self.live.insert(
             account,
             LiveAccount {
@@ -95,17 +94,17 @@ impl SocketSession {
                 _subscription: subscription,
             },
         );
-        // Mail may have come between the answer's count and the listening.
+        // Mail may have come between the count in the answer and the subscription.
         self.check_store = true;
     }
 
-    /// Looks for mail at the next turn, whether or not anybody rang.
+    /// Asks the store for mail at the next turn, woken or not.
     pub fn check_store(&mut self) {
         self.check_store = !self.live.is_empty();
     }
 
-    /// Waits for mail of those in live mode. Returns what is to be sent. Can be dropped while it
-    /// waits: nothing is passed over by that, because only what is returned moves on.
+    /// Waits for mail of the accounts in live mode. Returns the messages to send. Cancel safe: a
+    /// message counts as pushed only when it is returned.
     pub async fn live(&mut self) -> Vec<Bytes> {
         loop {
             if !self.check_store {
@@ -114,7 +113,7 @@ impl SocketSession {
             }
             match self.new_mail().await {
                 Ok(messages) if messages.is_empty() => self.check_store = false,
-                // There may be more than fits at once: look again after these.
+                // More mail may wait than fits at once, so the store is asked again after these.
                 Ok(messages) => return messages,
                 Err(error) => {
                     tracing::error!(%error, "cannot read mail for a socket");
@@ -124,41 +123,39 @@ impl SocketSession {
         }
     }
 
+    /// Returns the next messages of the first account that has any.
     async fn new_mail(&mut self) -> Result<Vec<Bytes>, StoreError> {
-        let accounts: Vec<i64> = self.live.keys().copied().collect();
-        for account in accounts {
-            let Some(known) = self.live.get(&account) else {
-                continue;
-            };
-            let mail = self.mediator.new_mail(account, known.mode.after).await?;
+        for (account, live) in &mut self.live {
+            let mail = self
+                .core
+                .queues
+                .messages_after(*account, live.mode.after)
+                .await?;
             let Some(last) = mail.last().map(|last| last.id) else {
                 continue;
             };
             let pushed = mail.len() as u64;
-            let wrapped = known.mode.wrapped.clone();
-            let messages = match wrapped {
+            let messages = match &live.mode.wrapped {
                 None => mail.into_iter().map(|one| one.body.into()).collect(),
-                Some(wrapped) => self.wrap(&mail, &wrapped),
+                Some(ends) => wrap(&self.core, &mail, ends),
             };
-            // Nothing waits between this and the return.
-            if let Some(known) = self.live.get_mut(&account) {
-                known.mode.after = last;
-            }
+            // No await follows, so the messages are returned.
+            live.mode.after = last;
             metrics::counter!("atcomm_mediator_handed_out_total", "how" => "live")
                 .increment(pushed);
             return Ok(messages);
         }
         Ok(Vec::new())
     }
+}
 
-    fn wrap(&self, mail: &[Mail], ends: &Wrapped) -> Vec<Bytes> {
-        let keys = self.mediator.keys();
-        // Keys that were forgotten meanwhile are answered by those of today.
-        let own = keys.identity(&ends.own).unwrap_or(keys.web_identity());
-        let delivery = session::live_delivery(mail, self.mediator.clock.now());
-        match session::encrypt(delivery, own, &ends.sender) {
-            Ok(message) => vec![message],
-            Err(_) => Vec::new(),
-        }
-    }
+/// Wraps messages into one encrypted delivery.
+fn wrap(core: &Core, mail: &[Mail], ends: &WrappedDelivery) -> Vec<Bytes> {
+    let keys = core.identity.keys();
+    // The present identity takes over where the keys of the other have expired meanwhile.
+    let own = keys.identity(&ends.from).unwrap_or(keys.web_identity());
+    let delivery = session::live_delivery(mail, core.clock.now());
+    session::encrypt_reply(delivery, own, &ends.to)
+        .into_iter()
+        .collect()
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::super::{Core, fresh_id};
+use super::Destinations;
 use atcomm_net::identity::{Freshness, MediatorDocument, Service};
 use atcomm_proto::didcomm::envelope::{self, ContentEncryption, PublicKey};
+use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 use atcomm_proto::syntax::MediatorDid;
@@ -73,7 +74,7 @@ fn wrap(
     .map_err(|_| RouteError::Wrapping)
 }
 
-impl Core {
+impl Destinations {
     /// The way to a mediator, and behind it to `peer` where the message is wrapped anew.
     pub(super) async fn route(
         &self,
@@ -122,7 +123,7 @@ impl Core {
             let Ok(did) = MediatorDid::parse(&service.uri) else {
                 continue;
             };
-            let own = self.destinations.own.web();
+            let own = self.own.web();
             if did.web().is_none() || did == document.did || did.web() == own {
                 continue;
             }

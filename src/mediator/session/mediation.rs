@@ -5,16 +5,16 @@
 //! admission is open, an account may name others that belong to nobody yet, and loses them to
 //! their owners.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Known, Registered, Reply, Session};
+use super::{Handled, Registered, Session};
 use crate::mediator::admission::Admission;
-use crate::mediator::{Core, Refused, fresh_id, parties};
+use crate::mediator::{Refused, fresh_id, parties};
 use crate::store::mailbox::Tx;
 use crate::store::{Account, Bound, StoreError};
 use atcomm_net::net::group_of;
 use atcomm_proto::clock::Timestamp;
+use atcomm_proto::didcomm::envelope::Authenticated;
 use atcomm_proto::didcomm::protocol::coordination::{
     Action, Outcome, Page, Pagination, Reply as Answer, Request, Update, Updated, Version,
 };
@@ -41,120 +41,102 @@ enum Verdict {
     Denied,
 }
 
-impl Session<'_, Known> {
+impl Session<Authenticated> {
     /// Answers, and says for metrics how it went.
     pub(super) async fn coordinate(
         &self,
         version: Version,
         request: Request,
-    ) -> Result<(Reply, &'static str), Refused> {
+    ) -> Result<Handled, Refused> {
         let session = match request {
             Request::Mediate { account } => return self.mediate(version, account.as_ref()).await,
             _ => self.registered().await?,
         };
         let Some(session) = session else {
-            return Ok((Reply::of(self.not_registered()), "not_registered"));
+            return Ok(Handled::new(self.not_registered(), "not_registered"));
         };
         let answer = match request {
             Request::Update(updates) => session.update(updates).await?,
             Request::Query(page) => session.query(page).await?,
             Request::Mediate { .. } => Answer::Deny,
         };
-        Ok((
-            Reply::of(self.reply(answer.write(version, fresh_id()))),
-            "done",
-        ))
+        let reply = self.ctx.reply(answer.write(version, fresh_id()));
+        Ok(Handled::new(reply, "done"))
     }
 
-    async fn mediate(
-        &self,
-        version: Version,
-        hint: Option<&Did>,
-    ) -> Result<(Reply, &'static str), Refused> {
+    async fn mediate(&self, version: Version, hint: Option<&Did>) -> Result<Handled, Refused> {
         let verdict = self.register(hint).await?;
         let (answer, outcome) = match verdict {
             Verdict::Granted => (self.grant(), "granted"),
             Verdict::Provisional => (self.grant(), "provisional"),
             Verdict::Denied => (Answer::Deny, "denied"),
         };
-        let reply = self.reply(answer.write(version, fresh_id()));
-        Ok((Reply::of(reply), outcome))
+        let reply = self.ctx.reply(answer.write(version, fresh_id()));
+        Ok(Handled::new(reply, outcome))
     }
 
     /// Where senders are to send to: as whom we were asked, by its newest name.
     fn grant(&self) -> Answer {
-        let own = self.keys.current(self.own.kind);
+        let own = self.ctx.keys.current(self.ctx.own.kind);
         Answer::Grant {
             routing_did: vec![own.party.did().to_owned()],
         }
     }
 
     async fn register(&self, hint: Option<&Did>) -> Result<Verdict, Refused> {
-        let party = &self.state.sender.party;
+        let party = &self.state.party;
         let account = Account {
             id: 0,
             did: party.canonical().to_owned(),
             long: party.did().to_owned(),
-            granted_at: self.now,
+            granted_at: self.ctx.now,
             provisional_until: None,
             address_group: None,
-            seen_at: self.now,
+            seen_at: self.ctx.now,
         };
-        let open = self.mediator.policy.is_open();
-        let first = self.mediator.try_register(account.clone(), open).await?;
-        if let Some(verdict) = first {
-            return Ok(verdict);
+        if self.try_register(account.clone()).await? {
+            return Ok(Verdict::Granted);
         }
-        // What the directory has not heard of yet, it looks for now, as it does for any asker.
+        // An account that the directory does not know yet is refreshed, as for any caller.
         if let Some(did) = hint {
-            let resolver = &self.mediator.resolver;
-            if let Err(error) = resolver.refresh(did, self.address()).await {
+            let resolver = &self.ctx.core.resolver;
+            if let Err(error) = resolver.refresh(did, self.ctx.address()).await {
                 tracing::debug!(?error, "no look for a mediate-request");
             }
         }
-        self.mediator.admission.catch_up().await?;
-        if let Some(verdict) = self.mediator.try_register(account.clone(), open).await? {
-            return Ok(verdict);
+        self.ctx.core.claims.catch_up().await?;
+        if self.try_register(account.clone()).await? {
+            return Ok(Verdict::Granted);
         }
-        Ok(self
-            .mediator
-            .register_provisionally(account, self.address())
-            .await?)
+        Ok(self.register_provisionally(account).await?)
     }
-}
 
-impl Core {
-    /// Registers an account that may be registered for good.
-    async fn try_register(
-        &self,
-        account: Account,
-        open: bool,
-    ) -> Result<Option<Verdict>, StoreError> {
-        let now = self.clock.now();
-        self.mailbox
+    /// Registers an account for good, if its claims or the settings allow that. Returns whether it
+    /// is registered.
+    async fn try_register(&self, account: Account) -> Result<bool, StoreError> {
+        let core = &self.ctx.core;
+        let (now, is_open) = (core.clock.now(), core.policy.is_open());
+        core.mailbox
             .transact(move |tx| {
                 let admission = Admission::of(&tx.claims(&account.did)?, now);
-                if !open && !admission.reading {
-                    return Ok(None);
+                if !is_open && !admission.reading {
+                    return Ok(false);
                 }
                 put_registered(tx, &account)?;
-                Ok(Some(Verdict::Granted))
+                Ok(true)
             })
             .await
     }
 
-    async fn register_provisionally(
-        &self,
-        account: Account,
-        address: IpAddr,
-    ) -> Result<Verdict, StoreError> {
-        let now = self.clock.now();
-        let group = group_of(address).to_be_bytes();
-        self.mailbox
+    async fn register_provisionally(&self, account: Account) -> Result<Verdict, StoreError> {
+        let core = &self.ctx.core;
+        let now = core.clock.now();
+        let group = group_of(self.ctx.address()).to_be_bytes();
+        core.mailbox
             .transact(move |tx| {
                 let known = tx.account(&account.did)?;
                 let stands = |known: &Account| known.provisional_until.is_some_and(|u| now < u);
-                // One that stands keeps its time: asking again does not prolong it.
+                // A grant that stands keeps its end: asking again does not prolong it.
                 if known.as_ref().is_some_and(stands) {
                     return Ok(Verdict::Provisional);
                 }
@@ -164,21 +146,20 @@ impl Core {
                     return Ok(Verdict::Denied);
                 }
                 if all >= PROVISIONAL_IN_ALL {
-                    // The oldest makes room: whoever meant it has published by now, or asks again.
+                    // The oldest grant makes room: by now its account has published a key package,
+                    // or asks again.
                     for oldest in tx.lapsed_accounts(now.plus(PROVISIONAL), 1)? {
                         if !confirm_provisional(tx, &oldest, now)? {
                             tx.delete_account(oldest.id)?;
                         }
                     }
                 }
-                put_registered(
-                    tx,
-                    &Account {
-                        provisional_until: Some(now.plus(PROVISIONAL)),
-                        address_group: Some(group),
-                        ..account
-                    },
-                )?;
+                let provisional = Account {
+                    provisional_until: Some(now.plus(PROVISIONAL)),
+                    address_group: Some(group),
+                    ..account
+                };
+                put_registered(tx, &provisional)?;
                 Ok(Verdict::Provisional)
             })
             .await
@@ -205,22 +186,23 @@ fn put_registered(tx: &Tx<'_>, account: &Account) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl Session<'_, Registered> {
+impl Session<Registered> {
     async fn update(&self, updates: Vec<Update>) -> Result<Answer, Refused> {
         let (account, own) = (self.state.account.id, self.state.account.did.clone());
-        let open = self.mediator.policy.is_open();
-        let ours = |did: &str| self.keys.identity(did).is_some();
+        let is_open = self.ctx.core.policy.is_open();
+        let is_ours = |did: &str| self.ctx.keys.identity(did).is_some();
         // What cannot be a recipient is settled before the store is asked.
         let named: Vec<(Update, Option<String>)> = updates
             .into_iter()
             .map(|update| {
                 let did = parties::canonical(&update.recipient_did);
-                let usable = did.filter(|did| !ours(did) && (open || *did == own));
+                let usable = did.filter(|did| !is_ours(did) && (is_open || *did == own));
                 (update, usable)
             })
             .collect();
         let updated = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .transact(move |tx| {
                 let mut updated = Vec::with_capacity(named.len());
@@ -249,7 +231,8 @@ impl Session<'_, Registered> {
             None => (MAX_PAGE, 0),
         };
         let (total, recipients) = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .query(move |q| {
                 Ok((

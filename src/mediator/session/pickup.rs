@@ -5,8 +5,8 @@
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
-use super::{LiveChange, LiveMode, Registered, Reply, Session, Transport, Wrapped};
-use crate::mediator::{Core, Refused, fresh_id, parties};
+use super::{LiveChange, LiveMode, Registered, Reply, Session, Transport, WrappedDelivery};
+use crate::mediator::{MAX_DELIVERY_BYTES, Refused, fresh_id, parties};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::Attachment;
@@ -19,13 +19,10 @@ const MAX_LIVE: usize = 16;
 /// Messages in one delivery, whatever limit is asked for.
 const MAX_DELIVERY: usize = 100;
 
-/// Bytes of bodies in one delivery; one message at least is delivered.
-const MAX_DELIVERY_BYTES: u64 = 2 << 20;
-
 /// A queue without mail: ids of recipients begin at 1.
 const NO_QUEUE: Queue = Queue::Recipient(0);
 
-impl<'m> Session<'m, Registered> {
+impl Session<Registered> {
     pub(super) async fn pick_up(
         self,
         version: Version,
@@ -45,11 +42,11 @@ impl<'m> Session<'m, Registered> {
 
     /// Notes that the account is in use; once a minute is enough.
     async fn touch(&self) -> Result<(), StoreError> {
-        let (account, now) = (self.state.account.clone(), self.now);
+        let (account, now) = (self.state.account.clone(), self.ctx.now);
         if now.since(account.seen_at) < SEEN_AT_PRECISION {
             return Ok(());
         }
-        let mailbox = &self.mediator.mailbox;
+        let mailbox = &self.ctx.core.mailbox;
         mailbox
             .transact(move |tx| tx.touch_account(account.id, now))
             .await
@@ -66,7 +63,8 @@ impl<'m> Session<'m, Registered> {
         };
         let own = did == self.state.account.did;
         let found = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .query(move |q| q.recipient(&did))
             .await?;
@@ -80,20 +78,21 @@ impl<'m> Session<'m, Registered> {
 
     fn foreign_recipient(&self) -> Reply {
         let comment = "recipient_did is not registered to the sender's account";
-        Reply::of(self.report(&Report::new(Code::NotEnrolled, comment)))
+        Reply::of(self.ctx.report(&Report::new(Code::NotEnrolled, comment)))
     }
 
     fn respond(&self, version: Version, answer: Answer) -> Reply {
-        Reply::of(self.reply(answer.write(version, fresh_id())))
+        Reply::of(self.ctx.reply(answer.write(version, fresh_id())))
     }
 
     async fn status(&self, version: Version, recipient: Option<String>) -> Result<Reply, Refused> {
         let Some(queue) = self.queue(recipient.as_deref()).await? else {
             return Ok(self.foreign_recipient());
         };
-        let now = self.now;
+        let now = self.ctx.now;
         let status = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .query(move |q| q.queue(queue, now))
             .await?;
@@ -104,11 +103,11 @@ impl<'m> Session<'m, Registered> {
         Answer::Status(Status {
             message_count: status.messages,
             recipient_did,
-            longest_waited: status.oldest.map(|oldest| self.now.since(oldest)),
+            longest_waited: status.oldest.map(|oldest| self.ctx.now.since(oldest)),
             newest_received: status.newest,
             oldest_received: status.oldest,
             total_bytes: Some(status.bytes),
-            live_delivery: match &self.transport {
+            live_delivery: match &self.ctx.transport {
                 Transport::Socket { live, .. } => live.contains(&self.state.account.id),
                 Transport::Http(_) => false,
             },
@@ -126,9 +125,10 @@ impl<'m> Session<'m, Registered> {
         };
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let limit = limit.min(MAX_DELIVERY);
-        let now = self.now;
+        let now = self.ctx.now;
         let (status, mail) = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .query(move |q| {
                 let mail = q.peek(queue, 0, limit, MAX_DELIVERY_BYTES, now)?;
@@ -153,14 +153,15 @@ impl<'m> Session<'m, Registered> {
     }
 
     async fn acknowledge(&self, version: Version, ids: &[String]) -> Result<Reply, Refused> {
-        let (account, now) = (self.state.account.id, self.now);
+        let (account, now) = (self.state.account.id, self.ctx.now);
         // Ids that cannot be ours are no messages that wait: there is nothing to remove.
         let hashes: Vec<[u8; 32]> = ids
             .iter()
             .filter_map(|id| HEX.decode(id.as_bytes()).ok()?.try_into().ok())
             .collect();
         let (removed, status) = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .transact(move |tx| {
                 let removed = tx.ack(account, &hashes)?;
@@ -172,18 +173,19 @@ impl<'m> Session<'m, Registered> {
     }
 
     async fn change_live(&self, version: Version, on: bool) -> Result<Reply, Refused> {
-        let room = match &self.transport {
+        let room = match &self.ctx.transport {
             Transport::Http(_) => false,
             Transport::Socket { live, .. } => {
                 live.len() < MAX_LIVE || live.contains(&self.state.account.id)
             }
         };
         if on && !room {
-            return Ok(Reply::of(self.problem(Code::LiveModeNotSupported)));
+            return Ok(Reply::of(self.ctx.problem(Code::LiveModeNotSupported)));
         }
-        let (account, now) = (self.state.account.id, self.now);
+        let (account, now) = (self.state.account.id, self.ctx.now);
         let (after, status) = self
-            .mediator
+            .ctx
+            .core
             .mailbox
             .query(move |q| {
                 let status = q.queue(Queue::Account(account), now)?;
@@ -196,9 +198,9 @@ impl<'m> Session<'m, Registered> {
         }
         let mode = LiveMode {
             after,
-            wrapped: (version == Version::V4).then(|| Wrapped {
-                sender: self.state.sender.clone(),
-                own: self.own.party.did().to_owned(),
+            wrapped: (version == Version::V4).then(|| WrappedDelivery {
+                to: self.state.sender.clone(),
+                from: self.ctx.own.party.did().to_owned(),
             }),
         };
         Ok(Reply {
@@ -230,29 +232,4 @@ pub(in crate::mediator) fn live_delivery(
     answer
         .write(Version::V4, fresh_id())
         .created_time(now.millis() / 1000)
-}
-
-/// Messages pushed at once.
-const MAX_PUSH: usize = 32;
-
-impl Core {
-    /// Mail of an account that came after `after`, to be pushed.
-    pub(in crate::mediator) async fn new_mail(
-        &self,
-        account: i64,
-        after: i64,
-    ) -> Result<Vec<Mail>, StoreError> {
-        let now = self.clock.now();
-        self.mailbox
-            .query(move |q| {
-                q.peek(
-                    Queue::Account(account),
-                    after,
-                    MAX_PUSH,
-                    MAX_DELIVERY_BYTES,
-                    now,
-                )
-            })
-            .await
-    }
 }

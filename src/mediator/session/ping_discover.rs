@@ -1,7 +1,8 @@
 //! Pings and what we can do: `trust-ping/2.0`, `discover-features/2.0`.
 
-use super::{Known, Reply, Session};
+use super::{Reply, Session};
 use crate::mediator::fresh_id;
+use atcomm_proto::didcomm::envelope::Authenticated;
 use atcomm_proto::didcomm::message::Message;
 use atcomm_proto::didcomm::protocol::discover::{Disclose, Disclosure, Queries};
 use atcomm_proto::didcomm::protocol::empty::Empty;
@@ -37,22 +38,26 @@ fn features(max_message: usize) -> Vec<Disclosure> {
     features
 }
 
-impl Session<'_, Known> {
+impl Session<Authenticated> {
     pub(super) fn ping(&self, ping: &Ping) -> Reply {
-        match ping.response_requested {
-            true => Reply::of(self.reply(Message::new(fresh_id(), &PingResponse))),
-            false => Reply::none(),
+        if ping.response_requested {
+            Reply::of(self.ctx.reply(Message::new(fresh_id(), &PingResponse)))
+        } else {
+            Reply::none()
         }
     }
 
     pub(super) fn disclose(&self, queries: &Queries) -> Reply {
-        let mut disclosures = features(self.mediator.settings.max_message);
+        let mut disclosures = features(self.ctx.core.settings.max_message);
         disclosures.retain(|feature| {
             let asked = |query: &atcomm_proto::didcomm::protocol::discover::Query| {
                 query.matches(&feature.feature_type, &feature.id)
             };
             queries.queries.iter().any(asked)
         });
-        Reply::of(self.reply(Message::new(fresh_id(), &Disclose { disclosures })))
+        Reply::of(
+            self.ctx
+                .reply(Message::new(fresh_id(), &Disclose { disclosures })),
+        )
     }
 }
