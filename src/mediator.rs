@@ -1,11 +1,11 @@
-//! The mediator: takes encrypted messages, keeps them for who has published that they are kept
-//! here, hands them out, and carries others on.
+//! The mediator: accepts encrypted messages, queues them for accounts whose key package names this
+//! mediator, delivers them on pickup, and relays forwards addressed to other mediators.
 //!
-//! A message goes one way: [`Mediator::receive`] opens the envelope, a `session` decides by what
-//! is known of the sender and returns what is to be said, the store commits, and only then is
-//! anything acknowledged (invariant 3). Nothing here owns a socket: answers are returned, live
-//! mail is fetched by whoever holds the connection ([`SocketSession`]), and what is carried on
-//! goes out through [`atcomm_net::net`].
+//! A message goes one way: [`Mediator::receive`] opens the envelope, a `session` carries out the
+//! request by what is known of the sender and returns the answer, the store commits, and only then
+//! is anything acknowledged (invariant 3). No code here owns a socket: answers are returned,
+//! [`SocketSession`] returns live mail to the owner of the connection, and relayed messages go out
+//! through [`atcomm_net::net`].
 //!
 //! Sources: DIDComm Messaging 2.1; the pages of its protocols at didcomm.org; the binding at
 //! didcomm.at, "Mediators".
@@ -57,22 +57,22 @@ use queues::Queues;
 use relay::{Destinations, Outbox};
 use replay::Replays;
 
-/// How long who was told that a queue is full should wait before the next attempt.
+/// Time that a sender should wait before the next attempt after a queue was full.
 const QUEUE_FULL_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Signed reports a minute to one address, each of which may tell whether somebody is known here.
+/// Signed reports a minute to one address. Each may tell whether a recipient is known here.
 const REPORTS_PER_MINUTE: u32 = 60;
 
 /// Bytes of message bodies in one delivery or push; one message at least is handed out.
 const MAX_DELIVERY_BYTES: u64 = 2 << 20;
 
-/// Why the mediator cannot run.
+/// Errors of starting the mediator.
 #[derive(Debug, thiserror::Error)]
 pub enum MediatorError {
-    /// The public address cannot be one.
+    /// The public address is malformed.
     #[error("mediator.public_url: {0}")]
     Address(#[from] SyntaxError),
-    /// There are no keys.
+    /// The keys cannot be loaded.
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The store failed.
@@ -80,53 +80,53 @@ pub enum MediatorError {
     Store(#[from] StoreError),
 }
 
-/// What becomes of a message, as its sender sees it.
+/// The result of a message, as its sender sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Taken; there is nothing to say.
+    /// The message is accepted and has no response.
     Accepted,
-    /// One message in return.
+    /// One message in response.
     Reply(Form, Bytes),
 }
 
-/// The form of an answer.
+/// The envelope of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Encrypted to the sender.
     Encrypted,
-    /// Signed, for a sender who is not known.
+    /// Signed, for an unauthenticated sender.
     Signed,
 }
 
-/// Why a message was not taken.
+/// Reasons to refuse a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It is not a message for this mediator. Says what kind of fault it was, never more than the
-    /// sender knows.
+    /// The message is not one for this mediator. Names the kind of fault, and tells the sender
+    /// nothing new.
     #[error("the message cannot be opened: {0}")]
     Unreadable(Cow<'static, str>),
-    /// The sender's address, or its recipient, has used up its rate.
+    /// The sender's address, or the recipient, has used up its rate.
     #[error("too many messages")]
     RateLimited(Duration),
     /// The recipient's queue, or the whole store, is full.
     #[error("the recipient's queue is full")]
     QueueFull,
-    /// Too much waits for the mediator that it was to be carried to.
+    /// Too many messages wait for the mediator that the message is to be relayed to.
     #[error("too many messages wait for that mediator")]
     RelayFull,
-    /// It was to be carried to a mediator that nothing is carried to.
+    /// The settings do not allow to relay messages to that mediator.
     #[error("messages are not carried to that mediator")]
     RelayRefused,
-    /// There is no room to receive it now.
+    /// Too many messages are being received now.
     #[error("too many messages are being received")]
     Busy(Duration),
-    /// Something of ours is broken; it is in the log.
+    /// This service failed; the log tells how.
     #[error("the mediator cannot take messages at the moment")]
     Unavailable,
 }
 
 impl Refused {
-    /// When another attempt makes sense, where it does.
+    /// Returns how long the sender should wait before another attempt, if one can succeed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(wait) | Self::Busy(wait) => Some(*wait),
@@ -152,7 +152,7 @@ impl Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        // A full disk is a full queue; both are told as one.
+        // Senders are told the same of a full disk as of a full queue.
         if matches!(error, StoreError::Full) {
             return Self::QueueFull;
         }
@@ -170,7 +170,7 @@ impl From<Abort<Refused>> for Refused {
     }
 }
 
-/// The mediator. Cloning is cheap.
+/// A handle of the mediator. Cloning is cheap.
 #[derive(Clone)]
 pub struct Mediator {
     core: Arc<Core>,
@@ -200,7 +200,7 @@ struct Core {
 
 impl Mediator {
     /// Restores the state that outlives a restart and follows the directory up to now. `local` are
-    /// the PDSes beside this service.
+    /// the PDSes whose accounts [`AdmissionMode::Local`] admits.
     pub async fn bind(
         settings: MediatorSettings,
         address: PublicAddress,
@@ -250,17 +250,17 @@ impl Mediator {
         })
     }
 
-    /// The settings it was bound with.
+    /// Returns the settings that the mediator was bound with.
     pub fn settings(&self) -> &MediatorSettings {
         &self.core.settings
     }
 
-    /// Its DID.
+    /// Returns the DID of the mediator.
     pub fn did(&self) -> &MediatorDid {
         self.core.identity.did()
     }
 
-    /// Its DID document, as JSON.
+    /// Returns the DID document, as JSON.
     pub fn did_document(&self) -> Bytes {
         let identity = &self.core.identity;
         document::did_document(identity.address(), &identity.keys())
@@ -268,14 +268,14 @@ impl Mediator {
             .into()
     }
 
-    /// Its invitation, as JSON.
+    /// Returns the invitation, as JSON.
     pub fn invitation(&self) -> Bytes {
         document::invitation(&self.core.identity.keys())
             .to_vec()
             .into()
     }
 
-    /// What a text behind `_oob=` carries, as JSON, if it is an invitation of this mediator.
+    /// Returns the invitation in the value of `_oob=`, as JSON, if this mediator has made it.
     pub fn read_invitation(&self, oob: &str) -> Option<Bytes> {
         let (message, _) = out_of_band::read_parameter(oob).ok()?;
         let keys = self.core.identity.keys();
@@ -283,7 +283,7 @@ impl Mediator {
         Some(message.to_vec().into())
     }
 
-    /// Takes one message from the address's allowance.
+    /// Charges one message to the rate of an address.
     pub fn charge(&self, address: IpAddr) -> Result<(), Refused> {
         self.core.by_address.charge(address).map_err(|wait| {
             let refused = Refused::RateLimited(wait);
@@ -292,7 +292,7 @@ impl Mediator {
         })
     }
 
-    /// Takes one message that came over HTTP.
+    /// Handles one message that came over HTTP. A change that it makes is on disk when this returns.
     pub async fn receive(&self, message: &[u8], address: IpAddr) -> Result<Answer, Refused> {
         let answer = session::receive(&self.core, message, session::Transport::Http(address)).await;
         answer
@@ -300,27 +300,27 @@ impl Mediator {
             .inspect_err(count_refused)
     }
 
-    /// A conversation over one WebSocket.
+    /// Begins a conversation over one WebSocket.
     pub fn socket(&self, address: IpAddr) -> SocketSession {
         SocketSession::new(Arc::clone(&self.core), address)
     }
 
-    /// Uses the keys that are in the file now.
+    /// Replaces the keys by those that the file at `path` holds now.
     pub fn reload_keys(&self, path: &Path) -> Result<(), KeysError> {
         self.core.identity.reload(path, self.core.clock.now())
     }
 
-    /// Questions to the mailbox, for whoever runs the service.
+    /// Returns the mailbox store, for the status reports of the operator.
     pub fn mailbox(&self) -> &Arc<MailboxStore> {
         &self.core.mailbox
     }
 
-    /// Whether mail can be taken.
+    /// Returns whether messages can be stored.
     pub fn is_healthy(&self) -> bool {
         self.core.mailbox.is_healthy()
     }
 
-    /// Writes what waits and closes the store.
+    /// Completes pending writes and closes the store.
     pub async fn shutdown(&self) {
         self.core.mailbox.shutdown().await;
     }

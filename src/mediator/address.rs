@@ -1,4 +1,4 @@
-//! Where the mediator is reached, and what its documents say about that.
+//! The public address of the mediator, its DID and its endpoints.
 
 use serde_json::{Value, json};
 use url::{Host, Url};
@@ -8,7 +8,7 @@ use atcomm_proto::syntax::{MediatorDid, SyntaxError};
 /// Path of the DIDComm endpoint, for HTTP and WebSockets.
 pub const ENDPOINT: &str = "/didcomm";
 
-/// Profile that we speak (DIDComm Messaging 2.1, "Service endpoint").
+/// Profile that the mediator speaks (DIDComm Messaging 2.1, "Service endpoint").
 pub(super) const PROFILE: &str = "didcomm/v2";
 
 /// The public address of the service and the `did:web` that follows from it.
@@ -19,8 +19,8 @@ pub struct PublicAddress {
 }
 
 impl PublicAddress {
-    /// Reads an origin such as `https://mail.example.com`. Plain `http`, and `localhost`, in
-    /// development only: a `did:web` is looked up by `https`.
+    /// Parses an origin such as `https://mail.example.com`. Accepts `http` and `localhost` in
+    /// development only, since a `did:web` is resolved by `https`.
     pub fn parse(text: &str, development: bool) -> Result<Self, SyntaxError> {
         let invalid = |reason| SyntaxError {
             kind: "public address",
@@ -57,28 +57,29 @@ impl PublicAddress {
         })
     }
 
-    /// The mediator's DID.
+    /// Returns the mediator's DID.
     pub fn did(&self) -> &MediatorDid {
         &self.did
     }
 
-    /// Scheme, host and port.
+    /// Returns scheme, host and port.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Where messages are posted.
+    /// Returns the URL that messages are posted to.
     pub fn http_endpoint(&self) -> String {
         format!("{}{ENDPOINT}", self.origin)
     }
 
-    /// Where WebSockets are opened.
+    /// Returns the URL for WebSockets.
     pub fn ws_endpoint(&self) -> String {
         // `https` becomes `wss`, `http` becomes `ws`.
         format!("ws{}{ENDPOINT}", self.origin.trim_start_matches("http"))
     }
 
-    /// The services of the did:peer:2, which many readers take the first of.
+    /// Returns the services of the did:peer:2. HTTP comes first, since many clients use the first
+    /// service only.
     pub(super) fn peer_services(&self) -> [Value; 2] {
         [self.http_endpoint(), self.ws_endpoint()].map(|uri| {
             json!({

@@ -1,10 +1,11 @@
-//! Whose mail is kept: decided by what accounts have published, never by who asks first.
+//! Admission: whose mail is kept, decided by what accounts have published and never by who asks
+//! first.
 //!
 //! A claim says that an account's verified key package names a did:peer and this mediator, or did
-//! so lately. Claims follow the directory's change log; what may be done for a did:peer is a pure
-//! function of all claims on it ([`Admission::of`]). A claim opens a queue and lets the owner of
-//! the did:peer in; it never lets the claiming account in, so that publishing somebody else's
-//! did:peer gains nothing and takes nothing away.
+//! so lately. Claims follow the directory's change log; what is allowed for a did:peer is a pure
+//! function of all claims on it ([`Admission::of`]). A claim opens a queue and admits the owner of
+//! the did:peer; it never admits the claiming account, so publishing the did:peer of another gains
+//! nothing and takes nothing away.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,36 +20,38 @@ use crate::store::{Claim, ClaimState, Entry, MailboxStore, PackageState, StoreEr
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 
-/// How long new mail is taken for a did:peer that its account has replaced: senders hold its old
+/// How long new mail is accepted for a did:peer that its account has replaced: senders keep its old
 /// key package for a while.
 pub const REPLACED_MAIL_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long mail that is there already can be read after the account has replaced the did:peer or
-/// left this mediator.
+/// How long mail in a queue can be read after the account has replaced the did:peer or left this
+/// mediator.
 pub const READ_PERIOD: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// How long new mail is held for an account that is switched off, at its own wish or its host's.
+/// How long new mail is accepted for an account that is deactivated, suspended or taken down.
 pub const INACTIVE_MAIL_PERIOD: Duration = Duration::from_secs(72 * 3600);
 
-/// Changes of the directory that are followed in one transaction.
+/// Changes of the directory that are applied in one transaction.
 const CHANGE_BATCH: usize = 500;
 
-/// Where the change log has been followed to, in the mailbox's store.
+/// Key in the mailbox's store: the last applied position of the change log.
 const POSITION_KEY: &str = "directory_position";
 
-/// What the change at that place was, so that another log is noticed.
+/// Key in the mailbox's store: a mark of the change at that position, by which another log is
+/// noticed.
 const MARK_KEY: &str = "directory_mark";
 
-/// What claims were made by; they are made anew when this changes.
+/// Key in the mailbox's store: the settings that the claims depend on. All claims are rebuilt when
+/// they change.
 const BASIS_KEY: &str = "admission_basis";
 
-/// Which accounts count.
+/// The settings that admit accounts.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
     mode: AdmissionMode,
     allow: BTreeSet<Did>,
     deny: BTreeSet<Did>,
-    /// PDSes of ours.
+    /// PDSes whose accounts [`AdmissionMode::Local`] admits.
     local: BTreeSet<Origin>,
     mediator: MediatorDid,
 }
@@ -76,7 +79,7 @@ impl Policy {
         self.mode
     }
 
-    /// Whether an account lives where it has to.
+    /// Returns whether the mode admits an account on its PDS.
     fn is_on_admitted_host(&self, entry: &Entry) -> bool {
         let local = || {
             entry
@@ -87,7 +90,7 @@ impl Policy {
         self.mode != AdmissionMode::Local || self.allow.contains(&entry.did) || local()
     }
 
-    /// Everything that claims depend on besides the directory.
+    /// Returns all settings that claims depend on, as one text.
     fn basis(&self) -> String {
         let list = |items: Vec<&str>| items.join(" ");
         format!(
@@ -101,17 +104,17 @@ impl Policy {
     }
 }
 
-/// What all claims on a did:peer together allow.
+/// What all claims on a did:peer allow together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Admission {
-    /// New mail is taken.
+    /// New mail is accepted.
     pub(super) mail: bool,
     /// Its owner may register and read.
     pub(super) reading: bool,
 }
 
 impl Admission {
-    /// The table of key states: the best of what each claim allows.
+    /// Returns the best of what each claim allows, by the table of key states.
     pub(super) fn of(claims: &[Claim], now: Timestamp) -> Self {
         claims.iter().fold(Self::default(), |best, claim| {
             let age = now.since(claim.since);
@@ -131,48 +134,50 @@ impl Admission {
 
 /// What an account's entry says about this mediator.
 enum EntryClaim {
-    /// Mail for this did:peer is to be kept here.
+    /// Its key package names this mediator and this did:peer.
     Current(String),
-    /// The account is switched off, or cannot be proven at the moment.
+    /// The account is inactive, or cannot be proven at the moment.
     Inactive,
-    /// A package that names this mediator no more, or no package.
+    /// The account has no key package, or one that does not name this mediator any more.
     Dropped,
-    /// The operator does not want the account, and its claims end at once.
+    /// The settings deny the account, and its claims end at once.
     Denied,
 }
 
-fn entry_claim(entry: Option<&Entry>, policy: &Policy) -> EntryClaim {
-    let Some(entry) = entry else {
-        return EntryClaim::Dropped;
-    };
-    if policy.deny.contains(&entry.did) {
-        return EntryClaim::Denied;
-    }
-    // One that has moved away takes along what waits.
-    if !policy.is_on_admitted_host(entry) {
-        return EntryClaim::Dropped;
-    }
-    match (entry.state, &entry.peer) {
-        // Neither of them proves that the account is gone.
-        (PackageState::Unverifiable | PackageState::RemovedUnproven, _) => EntryClaim::Inactive,
-        (PackageState::Present, _) if !entry.status.is_active() => EntryClaim::Inactive,
-        (PackageState::Present, Some(peer)) if entry.mediators.contains(&policy.mediator) => {
-            EntryClaim::Current(peer.clone())
+impl EntryClaim {
+    fn of(entry: Option<&Entry>, policy: &Policy) -> Self {
+        let Some(entry) = entry else {
+            return Self::Dropped;
+        };
+        if policy.deny.contains(&entry.did) {
+            return Self::Denied;
         }
-        _ => EntryClaim::Dropped,
+        // An account that has moved to another PDS can still read its mail.
+        if !policy.is_on_admitted_host(entry) {
+            return Self::Dropped;
+        }
+        match (entry.state, &entry.peer) {
+            // Neither state proves that the package is gone.
+            (PackageState::Unverifiable | PackageState::RemovedUnproven, _) => Self::Inactive,
+            (PackageState::Present, _) if !entry.status.is_active() => Self::Inactive,
+            (PackageState::Present, Some(peer)) if entry.mediators.contains(&policy.mediator) => {
+                Self::Current(peer.clone())
+            }
+            _ => Self::Dropped,
+        }
     }
 }
 
-/// Replaced did:peers of one account that still take mail: each is a queue of its own.
+/// Replaced did:peers of one account that still accept mail. Each has a queue of its own.
 const MAX_REPLACED_QUEUES: usize = 4;
 
 /// Claims of one account in all.
 const MAX_CLAIMS: usize = 32;
 
-/// Bounds what an account that rotates without end takes up: of those that were replaced the
-/// youngest take mail, the others can be read as long as they were promised to be.
+/// Bounds the claims of an account that rotates its keys without end. Of the replaced did:peers the
+/// youngest accept mail; the others can be read for the promised time.
 fn bound_claims(mut claims: Vec<Claim>) -> Vec<Claim> {
-    // Those that stand first, then the youngest.
+    // Current and inactive claims come first, then the youngest.
     claims.sort_by_key(|claim| {
         let ended = matches!(claim.state, ClaimState::Replaced | ClaimState::Dropped);
         (ended, std::cmp::Reverse(claim.since))
@@ -187,15 +192,15 @@ fn bound_claims(mut claims: Vec<Claim>) -> Vec<Claim> {
     claims
 }
 
-/// The claims of one account as they should be, given what they were: pure, so that every path
-/// through the table can be tried.
+/// Returns the claims that an account should have after the claims `old`. Pure, so that tests cover
+/// every path through the table.
 fn next_claims(account: &Did, old: &[Claim], claimed: &EntryClaim, now: Timestamp) -> Vec<Claim> {
     let in_state = |claim: &Claim, state: ClaimState| Claim {
         state,
         since: now,
         ..claim.clone()
     };
-    let live = |claim: &&Claim| matches!(claim.state, ClaimState::Current | ClaimState::Inactive);
+    let is_live = |claim: &Claim| matches!(claim.state, ClaimState::Current | ClaimState::Inactive);
     match claimed {
         EntryClaim::Denied => Vec::new(),
         EntryClaim::Inactive => old
@@ -207,18 +212,24 @@ fn next_claims(account: &Did, old: &[Claim], claimed: &EntryClaim, now: Timestam
             .collect(),
         EntryClaim::Dropped => old
             .iter()
-            .map(|claim| match live(&claim) {
-                true => in_state(claim, ClaimState::Dropped),
-                false => claim.clone(),
+            .map(|claim| {
+                if is_live(claim) {
+                    in_state(claim, ClaimState::Dropped)
+                } else {
+                    claim.clone()
+                }
             })
             .collect(),
         EntryClaim::Current(peer) => {
             let mut next: Vec<Claim> = old
                 .iter()
                 .filter(|claim| claim.peer != *peer)
-                .map(|claim| match live(&claim) {
-                    true => in_state(claim, ClaimState::Replaced),
-                    false => claim.clone(),
+                .map(|claim| {
+                    if is_live(claim) {
+                        in_state(claim, ClaimState::Replaced)
+                    } else {
+                        claim.clone()
+                    }
                 })
                 .collect();
             let same = old
@@ -235,12 +246,12 @@ fn next_claims(account: &Did, old: &[Claim], claimed: &EntryClaim, now: Timestam
     }
 }
 
-/// Whether a claim allows nothing any more.
+/// Returns whether a claim allows nothing any more.
 fn is_expired(claim: &Claim, now: Timestamp) -> bool {
     Admission::of(std::slice::from_ref(claim), now) == Admission::default()
 }
 
-/// Writes the claims of one account. Safe to repeat: nothing is written where nothing changes.
+/// Writes the claims of one account. Idempotent: writes nothing where nothing changes.
 fn write_claims(
     tx: &Tx<'_>,
     account: &Did,
@@ -264,13 +275,13 @@ fn write_claims(
     Ok(())
 }
 
-/// Follows the directory.
+/// Follows the directory's change log and keeps the claims up to date.
 pub(super) struct ClaimFollower {
     policy: Arc<Policy>,
     directory: Arc<Directory>,
     mailbox: Arc<MailboxStore>,
     clock: Clock,
-    /// One at a time: positions only go forward.
+    /// Held while catching up, so that the position only goes forward.
     catching_up: Mutex<()>,
 }
 
@@ -290,8 +301,8 @@ impl ClaimFollower {
         }
     }
 
-    /// Brings claims up to date with everything that the directory has committed. Returns whether
-    /// anything was looked at.
+    /// Brings the claims up to date with all changes that the directory has committed. Returns
+    /// whether there were any.
     pub(super) async fn catch_up(&self) -> Result<bool, StoreError> {
         let _turn = self.catching_up.lock().await;
         let basis = self.policy.basis();
@@ -306,7 +317,7 @@ impl ClaimFollower {
         };
         let mut position = match position.filter(|_| known.as_ref() == Some(&basis)) {
             Some(position) if self.is_same_log(position, mark.as_deref()).await? => position,
-            // The first time, after other settings, or beside a directory that was made anew.
+            // The first start, changed settings, or a directory that was rebuilt.
             _ => self.rebuild(basis).await?,
         };
         let mut any = false;
@@ -327,7 +338,7 @@ impl ClaimFollower {
         }
     }
 
-    /// Whether the directory's log is the one that was followed so far.
+    /// Returns whether the directory's log is the one that was followed so far.
     async fn is_same_log(&self, position: i64, mark: Option<&str>) -> Result<bool, StoreError> {
         let found = self
             .directory
@@ -337,9 +348,9 @@ impl ClaimFollower {
         Ok(found.as_deref() == mark)
     }
 
-    /// Makes all claims anew: those of accounts that name us now, and those we know of. An account
-    /// that the directory does not know has not said that it is gone: the directory may have been
-    /// lost, and will find it again.
+    /// Rebuilds the claims of all accounts that name this mediator now or have claims. Returns the
+    /// position to follow from. An account that the directory does not know keeps its claims as
+    /// inactive: the directory may have been lost, and will find the account again.
     async fn rebuild(&self, basis: String) -> Result<i64, StoreError> {
         let mediator = self.policy.mediator.clone();
         let (newest, mark, mut accounts) = self
@@ -369,8 +380,8 @@ impl ClaimFollower {
         Ok(newest)
     }
 
-    /// Settles accounts by their entries as they stand now, whatever the log says of the past: a
-    /// change that came meanwhile is in the log, too, and settles them again.
+    /// Updates the claims of accounts by their present entries. A later change is in the log, too,
+    /// and updates them again.
     async fn update_accounts(
         &self,
         accounts: Vec<Did>,
@@ -392,12 +403,12 @@ impl ClaimFollower {
             .transact(move |tx| {
                 for (entry, did) in &entries {
                     let claimed = match entry {
-                        // Only a change that is in the log says that an account is gone.
+                        // Only a change in the log shows that an account has dropped its package.
                         None if position.is_none() && !policy.deny.contains(did) => {
                             EntryClaim::Inactive
                         }
                         None if position.is_none() => EntryClaim::Denied,
-                        entry => entry_claim(entry.as_ref(), &policy),
+                        entry => EntryClaim::of(entry.as_ref(), &policy),
                     };
                     write_claims(tx, did, &claimed, now)?;
                 }
@@ -443,7 +454,7 @@ mod tests {
         next_claims(&alice(), old, claimed, at(seconds))
     }
 
-    /// What is allowed for `peer` at a time: (new mail, reading).
+    /// Returns what is allowed for `peer` at a time: (new mail, reading).
     fn allowed(claims: &[Claim], peer: &str, seconds: u64) -> (bool, bool) {
         let of_peer: Vec<Claim> = claims.iter().filter(|c| c.peer == peer).cloned().collect();
         let admission = Admission::of(&of_peer, at(seconds));
@@ -465,7 +476,7 @@ mod tests {
         ] {
             assert_eq!(allowed(&replaced, "a", seconds), expected, "{seconds}");
         }
-        // Record removed, mediator dropped from it, or made invalid.
+        // The record was removed, does not name the mediator any more, or became invalid.
         let dropped = step(&current, &EntryClaim::Dropped, 0);
         for (seconds, expected) in [
             (0, (false, true)),
@@ -474,7 +485,7 @@ mod tests {
         ] {
             assert_eq!(allowed(&dropped, "a", seconds), expected, "{seconds}");
         }
-        // Account switched off.
+        // The account was deactivated.
         let paused = step(&current, &EntryClaim::Inactive, 0);
         for (seconds, expected) in [
             (72 * HOUR - 1, (true, true)),
@@ -489,22 +500,22 @@ mod tests {
     #[test]
     fn states_follow_each_other() {
         let current = step(&[], &here("a"), 0);
-        // Hearing the same again starts nothing anew.
+        // The same entry again changes nothing.
         assert_eq!(step(&current, &here("a"), 5), current);
         let paused = step(&current, &EntryClaim::Inactive, 10);
         assert_eq!(step(&paused, &EntryClaim::Inactive, 20), paused);
-        // Back again: as if nothing had been.
+        // A return makes the claim current again.
         assert_eq!(
             allowed(&step(&paused, &here("a"), 30), "a", 365 * DAY),
             (true, true)
         );
-        // Gone while switched off: the clock of the new state runs from then on.
+        // Dropped while inactive: the time of the new state runs from then on.
         let gone = step(&paused, &EntryClaim::Dropped, 100);
         assert_eq!(allowed(&gone, "a", 100), (false, true));
         assert_eq!(step(&gone, &EntryClaim::Dropped, 200), gone);
-        // Pausing does not revive what was dropped or replaced.
+        // Deactivation does not revive a dropped claim.
         assert_eq!(step(&gone, &EntryClaim::Inactive, 300), gone);
-        // Naming us again does.
+        // Naming this mediator again does.
         assert_eq!(
             allowed(&step(&gone, &here("a"), 400), "a", 400),
             (true, true)
@@ -542,7 +553,7 @@ mod tests {
         }
         assert_eq!(taking(17), (false, false));
         assert_eq!(claims.len(), MAX_CLAIMS);
-        // Long enough after it was replaced, not after it was pushed aside.
+        // The time runs from the replacement, not from when younger claims displaced it.
         assert_eq!(allowed(&claims, "peer18", 19 + 14 * DAY), (false, false));
     }
 
@@ -572,8 +583,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, at most one claim of an account is current, none is doubled, and
-        /// nothing but the account naming us opens a queue.
+        /// After any events at most one claim of an account is current, no claim is doubled, and
+        /// only a package that names this mediator opens a queue.
         #[test]
         fn an_account_has_one_current_claim(events in proptest::collection::vec(0..6_u8, 0..30)) {
             let mut claims = Vec::new();

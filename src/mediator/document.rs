@@ -1,7 +1,8 @@
 //! The mediator's DID document and its invitation.
 //!
-//! Sources: W3C DID core; DIDComm Messaging 2.1, "Service endpoint": endpoints are objects, since
-//! readers in use fail on lists; the one for HTTP comes first, since many take no other.
+//! Sources: W3C DID core; DIDComm Messaging 2.1, "Service endpoint". Endpoints are objects, since
+//! some clients in use fail on lists. HTTP comes first, since many clients use the first endpoint
+//! only.
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use super::keys::{IdentityKeys, Keys};
 use atcomm_proto::didcomm::message::Message;
 use atcomm_proto::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
 
-/// The document of the `did:web`.
+/// Returns the document of the `did:web`.
 pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
     let did = address.did().as_str();
     let IdentityKeys {
@@ -53,7 +54,8 @@ pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
     })
 }
 
-/// The invitation of clients that know no `did:web`: it comes from the did:peer:2 twin.
+/// Returns the invitation for clients that cannot resolve a `did:web`. It comes from the did:peer:2
+/// with the same keys.
 pub(super) fn invitation(keys: &Keys) -> Message {
     let peer = keys.peer_identity().party.did();
     let body = Invitation {
@@ -61,7 +63,7 @@ pub(super) fn invitation(keys: &Keys) -> Message {
         goal: Some("have mail kept by this mediator".to_owned()),
         accept: vec![PROFILE.to_owned()],
     };
-    // The same as long as the keys are: whoever answers it names it.
+    // A response names this id, so it stays the same as long as the keys do.
     let id = HEXLOWER.encode(&Sha256::digest(peer)[..16]);
     Message::new(id, &body).from(peer)
 }

@@ -1,9 +1,9 @@
-//! The mediator's own keys: one file, made once, and the identities that they stand for.
+//! The mediator's own keys: one file, made once, and the identities that the keys belong to.
 //!
-//! The file is trusted and cannot be made again: whoever loses it cannot be written to any more
-//! under the DID that accounts have published, and mail on its way is lost. Each generation of keys
-//! stands for two identities: the `did:web` that key packages name, and a `did:peer:2` with the
-//! same keys for clients that cannot look up the former.
+//! The file is trusted and cannot be made again: without it, messages to the DID that accounts have
+//! published cannot be opened, and mail on its way is lost. Each generation of keys belongs to two
+//! identities: the `did:web` that key packages name, and a `did:peer:2` with the same keys for
+//! clients that cannot resolve the former.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -26,17 +26,17 @@ use super::address::PublicAddress;
 /// Name of the file in the data directory.
 pub const FILE: &str = "mediator-keys.json";
 
-/// How long messages to keys that were replaced are still opened: clients remember the keys of
-/// mediators, and relays try for a day.
+/// How long messages to retired keys are still opened: clients cache the keys of mediators, and
+/// relays try for a day.
 pub const RETIRED_KEY_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Generations kept, so that rotating without end does not make opening a message slow.
+/// Generations in the file. Bounded, so that endless rotation does not slow the opening of messages.
 const MAX_GENERATIONS: usize = 16;
 
-/// Longest file that is read.
+/// Longest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Why there are no keys.
+/// Errors of the keys.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read or written.
@@ -44,24 +44,24 @@ pub enum KeysError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the system.
         error: io::Error,
     },
-    /// The file holds something else.
+    /// The file does not hold keys.
     #[error("{} does not hold the mediator's keys: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of its contents.
         reason: String,
     },
-    /// Others may read the file.
+    /// Other users may read the file.
     #[error("{} may be read by others than its owner", .0.display())]
     Exposed(PathBuf),
-    /// The keys are gone, but mail that was received under them is not.
+    /// The keys are missing, but mail that was received under them is not.
     #[error("the mediator's keys in {} are gone, but its store is not", .0.display())]
     Vanished(PathBuf),
-    /// No keys could be made.
+    /// Keys could not be made.
     #[error("cannot make keys: {0}")]
     Making(String),
 }
@@ -83,7 +83,7 @@ impl KeysError {
     }
 }
 
-/// The file, as it is written.
+/// The contents of the file.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     version: u32,
@@ -106,7 +106,7 @@ struct StoredGeneration {
 #[serde(transparent)]
 struct SecretText(String);
 
-/// One generation of keys, as it is used.
+/// One generation of keys.
 struct Generation {
     number: u32,
     created_at: Timestamp,
@@ -115,7 +115,7 @@ struct Generation {
     ed25519: Zeroizing<Vec<u8>>,
 }
 
-/// Which of the two DIDs.
+/// The two kinds of the mediator's DIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IdentityKind {
     /// The `did:web` that key packages name.
@@ -128,22 +128,23 @@ pub(super) enum IdentityKind {
 pub(super) struct IdentityKeys {
     pub(super) kind: IdentityKind,
     retired_at: Option<Timestamp>,
-    /// Its DID and public keys.
+    /// The DID and its public keys.
     pub(super) party: Party,
-    /// What it agrees on keys with.
+    /// Decrypts messages, and authenticates encrypted ones.
     pub(super) agreement: SecretKey,
-    /// What it signs with.
+    /// Signs messages.
     pub(super) signing: SecretKey,
 }
 
-/// All identities of the mediator; those of the newest keys first, the `did:web` before its twin.
+/// All identities of the mediator. Those of the newest keys come first, each `did:web` before the
+/// did:peer:2 with the same keys.
 pub struct Keys {
     identities: Vec<Arc<IdentityKeys>>,
     created_at: Timestamp,
 }
 
 impl Keys {
-    /// Reads the file, or makes it where there is none and nothing was received yet.
+    /// Reads the file. Makes keys and writes them where neither the file nor the store exists.
     pub fn open(
         path: &Path,
         store_exists: bool,
@@ -162,7 +163,8 @@ impl Keys {
         Self::of(&generations, address, now)
     }
 
-    /// Makes new keys; the ones before are still opened for [`RETIRED_KEY_GRACE`]. On disk when it returns.
+    /// Makes new keys and returns their number. The keys before still open messages for
+    /// [`RETIRED_KEY_GRACE`]. On disk when this returns.
     pub fn rotate(path: &Path, now: Timestamp) -> Result<u32, KeysError> {
         let Some(mut generations) = read(path)? else {
             return Err(KeysError::Vanished(path.to_owned()));
@@ -203,18 +205,18 @@ impl Keys {
         })
     }
 
-    /// The identity that senders find.
+    /// Returns the present `did:web`.
     pub(super) fn web_identity(&self) -> &IdentityKeys {
-        // `of` makes none without.
+        // `of` makes no value without both identities.
         &self.identities[0]
     }
 
-    /// The same keys as a did:peer:2.
+    /// Returns the present did:peer:2.
     pub(super) fn peer_identity(&self) -> &IdentityKeys {
         &self.identities[1]
     }
 
-    /// The present identity of the same kind: what is to be published, whoever was addressed.
+    /// Returns the present identity of a kind.
     pub(super) fn current(&self, kind: IdentityKind) -> &IdentityKeys {
         match kind {
             IdentityKind::Web => self.web_identity(),
@@ -222,7 +224,7 @@ impl Keys {
         }
     }
 
-    /// The keys without those whose time has ended; `None` where none has.
+    /// Returns the keys without those whose grace has ended; `None` if there are none.
     pub(super) fn without_expired(&self, now: Timestamp) -> Option<Self> {
         let lasts = |own: &&Arc<IdentityKeys>| lasts(own.retired_at, now);
         let identities: Vec<_> = self.identities.iter().filter(lasts).cloned().collect();
@@ -232,18 +234,18 @@ impl Keys {
         })
     }
 
-    /// When the present keys were made.
+    /// Returns when the present keys were made.
     pub fn created_at(&self) -> Timestamp {
         self.created_at
     }
 
-    /// The identity under a DID of ours, the newest where several generations share it.
+    /// Returns the identity with a DID, the newest where several generations share it.
     pub(super) fn identity(&self, did: &str) -> Option<&IdentityKeys> {
         let found = self.identities.iter().find(|own| own.party.is(did));
         found.map(|own| &**own)
     }
 
-    /// The identity that a `kid` of ours belongs to.
+    /// Returns the identity that a key belongs to.
     pub(super) fn by_kid(&self, kid: &str) -> Option<&Arc<IdentityKeys>> {
         let mut identities = self.identities.iter();
         identities.find(|own| own.party.key(kid).is_some())
@@ -259,7 +261,7 @@ impl Keyring for Keys {
     }
 }
 
-/// Whether keys still open messages.
+/// Returns whether keys still open messages.
 fn lasts(retired_at: Option<Timestamp>, now: Timestamp) -> bool {
     retired_at.is_none_or(|at| now.since(at) < RETIRED_KEY_GRACE)
 }
@@ -291,7 +293,8 @@ impl Generation {
         ])
     }
 
-    /// Under the `did:web`, keys are numbered through all generations: a `kid` means one key.
+    /// Makes the `did:web`. Its keys are numbered through all generations, so that a `kid` never
+    /// changes its meaning.
     fn web_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeysError> {
         let did = address.did().as_str();
         let first = 2 * self.number - 1;

@@ -1,8 +1,7 @@
-//! Who waits on an open socket: an account's new mail wakes all its sockets.
+//! Sockets in live mode: new mail of an account wakes all its sockets.
 //!
-//! A wake-up carries nothing. The socket asks the store what has come since it last did, so that a
-//! lost or doubled wake-up changes nothing, and one that came from another process could be made up
-//! for by asking every now and then.
+//! A wake-up carries no data: the socket asks the store for messages after the last one that it has
+//! pushed. So a lost or doubled wake-up loses and doubles no message.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +14,7 @@ pub(super) struct LiveSockets {
     listeners: Mutex<HashMap<i64, Vec<Arc<Notify>>>>,
 }
 
-/// A socket's place among the listeners, until it is dropped.
+/// Keeps a socket subscribed to an account until it is dropped.
 pub(super) struct LiveSubscription {
     live: Arc<LiveSockets>,
     account: i64,
@@ -23,7 +22,7 @@ pub(super) struct LiveSubscription {
 }
 
 impl LiveSockets {
-    /// Lets `bell` be rung for the account.
+    /// Notifies `wake` of new mail of the account as long as the subscription lives.
     pub(super) fn subscribe(
         self: &Arc<Self>,
         account: i64,
@@ -38,14 +37,14 @@ impl LiveSockets {
         }
     }
 
-    /// Something has come for the account. A bell that nobody waits at rings when somebody does.
+    /// Wakes all sockets of the account. A socket that is not waiting wakes when it next waits.
     pub(super) fn wake(&self, account: i64) {
         if let Some(sockets) = self.lock().get(&account) {
             sockets.iter().for_each(|wake| wake.notify_one());
         }
     }
 
-    /// Accounts with a socket in live mode.
+    /// Returns the number of accounts with a socket in live mode.
     pub(super) fn accounts(&self) -> usize {
         self.lock().len()
     }
@@ -61,7 +60,7 @@ impl Drop for LiveSubscription {
     fn drop(&mut self) {
         let mut listeners = self.live.lock();
         if let Some(sockets) = listeners.get_mut(&self.account) {
-            // One place of this bell: a socket may listen for several accounts.
+            // One subscription of this socket only.
             if let Some(at) = sockets
                 .iter()
                 .position(|wake| Arc::ptr_eq(wake, &self.wake))
@@ -92,7 +91,7 @@ mod tests {
         live.wake(1);
         assert!(first.notified().now_or_never().is_some());
         assert!(second.notified().now_or_never().is_some());
-        // Two wake-ups that nobody waited for are one.
+        // Two wake-ups while the socket is not waiting are one.
         assert!(first.notified().now_or_never().is_none());
         drop(one);
         live.wake(1);

@@ -1,4 +1,4 @@
-//! What has to be done now and then: the directory is followed, what has ended is removed.
+//! Periodic work: follow the directory's change log, expire messages, prune accounts and claims.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,31 +14,35 @@ use crate::store::mailbox::Tx;
 use crate::store::{ClaimState, StoreError};
 use atcomm_proto::clock::Timestamp;
 
-/// How soon a change of the directory counts here.
+/// How often the change log is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often what has ended is looked for.
+/// How often rows that have ended are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Rows removed in one transaction, so that mail that comes does not wait for long.
+/// Rows removed in one transaction. Few, so that new messages do not wait for long.
 const ROW_BATCH: usize = 200;
 
-/// Slices of one kind in one round: after a long pause there is much, and it is not urgent.
+/// Batches of one kind in one interval. After a long downtime there may be many, and removing them
+/// is not urgent.
 const MAX_BATCHES: usize = 50;
 
-/// An account that asked for nothing this long is forgotten; it can register again. Longer than
-/// any message waits, so that nothing is lost by it.
+/// An account without requests for this long is removed; it can register again. Longer than any
+/// message waits, so no message is lost.
 const IDLE_ACCOUNT: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// A claim whose account was switched off, or is not known to a new directory, ends after the time
-/// after which the directory drops such an account, and the time for reading after that.
+/// A claim of an inactive account, or of one that a new directory does not know, ends after this
+/// time: the directory drops such an account after [`DROP`], and its mail can be read for
+/// [`READ_PERIOD`] more.
 const INACTIVE_CLAIM_PERIOD: Duration = READ_PERIOD.saturating_add(DROP);
 
-/// How long it is remembered how it went with a mediator that nothing is carried to any more.
+/// Relay statistics of a destination are removed after this long without a message.
 const IDLE_DESTINATION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Free pages that are left in the file, 64 MiB of them, and those given back at a time.
+/// Free pages that stay in the file: 64 MiB.
 const SPARE_PAGES: u64 = 16_384;
+
+/// Pages returned to the file system in one interval.
 const RECLAIM_PAGES: u64 = 512;
 
 /// The periodic work of one mediator.

@@ -1,14 +1,14 @@
-//! Who senders and recipients are: DIDs that carry their own keys.
+//! Senders and recipients: DIDs that carry their own keys.
 //!
-//! The short form of a did:peer:4 carries none; its keys are known from the long form that its
-//! account was registered under.
+//! The short form of a did:peer:4 carries none; its keys come from the long form that its account
+//! was registered under.
 
 use super::keys::Keys;
 use crate::store::{MailboxStore, StoreError};
 use atcomm_proto::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
 use atcomm_proto::didcomm::party::{Party, PartyError};
 
-/// The party that a message says it is from, where it was looked up.
+/// Resolves senders, and knows one that was looked up.
 pub(super) struct SenderResolver(Option<Party>);
 
 impl Resolve for SenderResolver {
@@ -20,8 +20,8 @@ impl Resolve for SenderResolver {
     }
 }
 
-/// Opens an envelope. Where the DID of its sender does not tell its keys, they are those that its
-/// account was registered under.
+/// Opens an envelope. Takes the keys of a sender whose DID does not carry them from the sender's
+/// account.
 pub(super) async fn open_envelope(
     mailbox: &MailboxStore,
     keys: &Keys,
@@ -37,9 +37,9 @@ pub(super) async fn open_envelope(
     }
 }
 
-/// The name of a recipient's queue, as a forward names it. Only the shape is looked at: a queue is
-/// found by its name, and nobody opens one by sending to it, so that reading the keys of every
-/// recipient would gain nothing.
+/// Returns the name of the queue that a forward names. Checks only the shape of the DID: a message
+/// never opens a queue, so a malformed DID finds none, and parsing its keys would cost time for
+/// nothing.
 pub(super) fn queue_name(next: &str) -> Option<String> {
     let did = next.split_once('#').map_or(next, |(did, _)| did);
     let plain = did.starts_with("did:peer:2") || did.starts_with("did:key:");
@@ -52,8 +52,8 @@ pub(super) fn queue_name(next: &str) -> Option<String> {
 /// Longest DID of a recipient, in bytes.
 const MAX_DID_BYTES: usize = 4096;
 
-/// The name of a recipient's queue, from whatever a forward or an update names it by: a DID, or
-/// the id of one of its keys. `None` for what cannot have a queue here.
+/// Returns the name of a recipient's queue, given its DID or the id of one of its keys. `None` for a
+/// text that cannot have a queue here.
 pub(super) fn canonical(text: &str) -> Option<String> {
     let did = text.split_once('#').map_or(text, |(did, _)| did);
     match Party::resolve(did) {

@@ -1,4 +1,4 @@
-//! Mail into queues: who takes it, how much, and what that wakes.
+//! The queues of recipients: which messages they accept, how many, and whom a message wakes.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::store::{
 };
 use atcomm_proto::clock::{Clock, Timestamp};
 
-/// When something came for nobody, in the mailbox's store.
+/// Key in the mailbox's store: when a message came for an unknown recipient.
 const UNKNOWN_KEY: &str = "unknown_at";
 
 /// Recipients whose rates are remembered; the ones unseen for longest are forgotten first.
@@ -240,11 +240,11 @@ fn push(
         expires_at: message.expires_at,
     };
     match tx.push(&push, quota)? {
-        // What waits already was woken for already, but once more does no harm.
+        // A duplicate wakes the readers once more, which does no harm.
         Pushed::Stored(_) | Pushed::Duplicate => Ok(Enqueued::Queued(account)),
-        // Nothing of the envelope is kept then.
+        // Undoes the messages of this envelope that were pushed before.
         Pushed::RecipientFull | Pushed::StoreFull => Err(Abort::Refused(Refused::QueueFull)),
-        // Found or opened in this very transaction.
+        // The queue was found or opened in this transaction.
         Pushed::Gone => {
             let gone = "a queue is gone within a transaction".to_owned();
             Err(StoreError::Corrupt(gone).into())
@@ -252,8 +252,8 @@ fn push(
     }
 }
 
-/// The queue of a recipient for whom mail is taken, opened if need be, and the account that reads
-/// it.
+/// Returns the queue of a recipient whose mail is accepted, and the account that reads it. Opens the
+/// queue if there is none.
 fn queue_of(
     tx: &Tx<'_>,
     did: &str,
@@ -272,7 +272,7 @@ fn queue_of(
         Some((id, _)) => id,
         None => tx.open_queue(did)?,
     };
-    // Its owner may have registered before the first mail came.
+    // The owner may have registered before the first message came.
     let owner = tx.account(did)?.map(|account| account.id);
     if let Some(owner) = owner {
         tx.rebind(did, owner)?;
@@ -280,8 +280,8 @@ fn queue_of(
     Ok(Some((id, owner)))
 }
 
-/// Whether accounts have published that mail for this DID is kept here. Claims that stand come
-/// first, so that mostly one is read.
+/// Returns whether a claim admits mail for this DID. The states are asked in the order in which they
+/// are likely to admit it, so mostly one is read.
 fn accepts_mail(q: &Queries<'_>, did: &str, now: Timestamp) -> Result<bool, StoreError> {
     for state in ClaimState::ALL {
         let claim = q.claim_in(did, *state)?;

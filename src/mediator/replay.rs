@@ -1,8 +1,8 @@
-//! Requests that were received already.
+//! Replay protection for authenticated requests.
 //!
-//! Somebody who has recorded an envelope can send it again without being able to read it. What
-//! changes state is refused the second time, across restarts: hashes are kept in the store, the
-//! newest of them in memory. Forwards need none of this, since a queue takes the same message once.
+//! An attacker who has recorded an envelope can send it again without being able to read it. So a
+//! repeated request is refused, across restarts: ids of requests are kept in the store, the newest
+//! of them in memory. Forwards need no protection, since a queue takes the same message once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,16 +14,16 @@ use crate::store::mailbox::Tx;
 use crate::store::{MailboxStore, ReplayKind, StoreError};
 use atcomm_proto::clock::{Clock, Timestamp};
 
-/// How long a request is remembered.
+/// How long a request cannot be repeated.
 pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// Requests remembered, 16 bytes each; beyond it the oldest are forgotten before their time.
+/// Requests in one window, 16 bytes each. Beyond it the oldest are evicted early.
 const MAX_REQUESTS: usize = 200_000;
 
 /// Reads that are being recorded at the same time.
 const MAX_RECORDING: usize = 256;
 
-/// The first half of what tells one authenticated message from every other
+/// The first half of the hash that identifies an authenticated message
 /// ([`atcomm_proto::didcomm::envelope::Unpacked::seal`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ReplayId(pub(super) [u8; 16]);
@@ -102,7 +102,7 @@ pub(super) fn prune(tx: &Tx<'_>, now: Timestamp) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Requests of one kind.
+/// The newest requests of one kind.
 #[derive(Default)]
 pub(super) struct ReplayWindow(Mutex<Recent>);
 
@@ -113,14 +113,15 @@ struct Recent {
 }
 
 impl ReplayWindow {
-    /// What was remembered before a restart, the newest first. Their window begins anew.
+    /// Inserts the ids that were recorded before a restart, the newest first. Their time begins
+    /// anew.
     pub(super) fn restore(&self, ids: &[[u8; 16]], now: Timestamp) {
         for id in ids.iter().rev() {
             self.insert(ReplayId(*id), now);
         }
     }
 
-    /// Notes a request; false if it was noted before.
+    /// Inserts a request. Returns false if it is in the window already.
     pub(super) fn insert(&self, id: ReplayId, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((at, _)) = seen.order.front()
@@ -139,7 +140,7 @@ impl ReplayWindow {
         true
     }
 
-    /// Forgets a request whose effect was not made durable, so that it can be sent again.
+    /// Removes a request whose effect was not made durable, so that it can be repeated.
     pub(super) fn remove(&self, id: &ReplayId) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.known.remove(id);

@@ -7,27 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use atcomm_proto::syntax::{Did, MediatorDid};
 
-/// Whom the mediator keeps mail for, how much of it, and what it carries on to others.
+/// Settings of the mediator: whose mail it keeps, its limits, and what it relays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MediatorSettings {
-    /// Where the world reaches this service, such as `https://mail.example.com`; the mediator's
-    /// `did:web` follows from it, so it cannot be changed without every account naming the new
-    /// one. Absent: no mediator.
+    /// Public address of this service, such as `https://mail.example.com`. It determines the
+    /// mediator's `did:web`, so after a change every account has to name the new one. Absent: no
+    /// mediator.
     pub public_url: Option<String>,
     /// Whose mail is kept. Absent: `enrolled`.
     pub admission: AdmissionMode,
-    /// Accounts that are admitted whatever their host, where `admission` is `local`. Absent: none.
+    /// Accounts that are admitted on any PDS where `admission` is `local`. Absent: none.
     pub allow: BTreeSet<Did>,
     /// Accounts whose mail is never kept. Absent: none.
     pub deny: BTreeSet<Did>,
-    /// Whether who sends to somebody unknown is told so, by a signed problem report. That lets
-    /// anybody find out who has registered here. Absent: false.
+    /// Whether a sender to an unknown recipient receives a signed problem report. It lets any
+    /// sender find out who has registered here. Absent: false.
     pub report_unknown: bool,
-    /// Longest message that is received, in bytes. Absent: 1 MiB.
+    /// Longest message that is accepted, in bytes. Absent: 1 MiB.
     pub max_message: usize,
-    /// Messages that are being received at once may take up this much memory, in bytes.
-    /// Absent: 64 MiB.
+    /// Memory for messages that are being received at the same time, in bytes. Absent: 64 MiB.
     pub receive_memory: usize,
     /// How long a message waits to be picked up. Absent: 30 days.
     #[serde(with = "humantime_serde")]
@@ -38,16 +37,16 @@ pub struct MediatorSettings {
     pub queue_bytes: u64,
     /// Bytes that may wait for all together. Absent: 8 GiB.
     pub total_bytes: u64,
-    /// Messages a minute that are taken for one did:peer. Absent: 600.
+    /// Messages a minute that are accepted for one did:peer. Absent: 600.
     pub queue_rate: u32,
-    /// Messages a minute that are taken from one address (a /64 of IPv6). Mediators that relay
-    /// for many are one address each. Absent: 6000.
+    /// Messages a minute that are accepted from one address (a /64 of IPv6). A mediator that relays
+    /// for many senders is one address. Absent: 6000.
     pub address_rate: u32,
     /// WebSockets at the same time; each may hold one message in memory. Absent: 1024.
     pub max_sockets: usize,
     /// WebSockets of one address at the same time. Absent: 64.
     pub address_sockets: usize,
-    /// What is carried on to other mediators.
+    /// Relaying to other mediators.
     pub relay: RelaySettings,
 }
 
@@ -74,22 +73,22 @@ impl Default for MediatorSettings {
     }
 }
 
-/// Whose mail is kept.
+/// Accounts whose mail is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdmissionMode {
-    /// Of every account whose key package names this mediator.
+    /// Every account whose key package names this mediator.
     #[default]
     Enrolled,
-    /// Of those among them whose PDS is one of the sources of kind `pds`, or that are allowed by
-    /// name.
+    /// The accounts among them whose PDS is one of the sources of kind `pds`, or that `allow`
+    /// names.
     Local,
-    /// Of whoever asks, record or not.
+    /// Every did:peer that registers, with or without a key package.
     Open,
 }
 
 impl AdmissionMode {
-    /// The word of the setting.
+    /// Returns the value as the configuration spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enrolled => "enrolled",
@@ -99,19 +98,19 @@ impl AdmissionMode {
     }
 }
 
-/// What is carried on to other mediators.
+/// Settings of relaying to other mediators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelaySettings {
-    /// Mediators that mail is carried to although no key package names them. Absent: none.
+    /// Mediators that messages are relayed to although no key package names them. Absent: none.
     pub allow: BTreeSet<MediatorDid>,
-    /// Messages an hour to mediators that neither a key package nor `allow` names, all of them
-    /// together; 0: none. Absent: 60.
+    /// Messages an hour to all mediators together that neither a key package nor `allow` names; 0:
+    /// none. Absent: 60.
     pub strangers_per_hour: u32,
-    /// How long delivery is tried. Absent: 24 h.
+    /// How long the delivery of a message is tried. Absent: 24 h.
     #[serde(with = "humantime_serde")]
     pub give_up: Duration,
-    /// Longest pause between two attempts; the first is a second, and each doubles. Absent: 30 min.
+    /// Longest pause between two attempts. The first is a second, and each doubles. Absent: 30 min.
     #[serde(with = "humantime_serde")]
     pub longest_pause: Duration,
     /// Messages that may wait for one mediator. Absent: 2000.
@@ -120,7 +119,7 @@ pub struct RelaySettings {
     pub destination_bytes: u64,
     /// Bytes that may wait for all mediators together. Absent: 1 GiB.
     pub total_bytes: u64,
-    /// Deliveries under way at once. Absent: 32.
+    /// Deliveries in flight at the same time. Absent: 32.
     pub concurrency: usize,
 }
 

@@ -1,7 +1,7 @@
 //! A conversation over one WebSocket: requests and their answers, and mail as it comes.
 //!
-//! Trust comes from each envelope, never from the socket: several DIDs may use one. What the
-//! socket itself has is whether it may be answered on, and who is in live mode on it.
+//! Each envelope proves its own sender, since several DIDs may use one socket. The socket only has
+//! whether it may be answered on, and the accounts in live mode on it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

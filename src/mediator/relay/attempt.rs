@@ -96,7 +96,7 @@ impl Destinations {
     }
 }
 
-/// What an answer means for the message.
+/// Returns what a response means for the message.
 fn classify_response(answer: &Response) -> Attempt {
     let status = answer.status;
     if status.is_success() {
@@ -104,14 +104,14 @@ fn classify_response(answer: &Response) -> Attempt {
     }
     let why = format!("it answered {}", status.as_u16());
     match status {
-        // The message itself is at fault, or is not wanted.
+        // The message is malformed or not wanted.
         StatusCode::BAD_REQUEST
         | StatusCode::FORBIDDEN
         | StatusCode::GONE
         | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::UNSUPPORTED_MEDIA_TYPE
         | StatusCode::UNPROCESSABLE_ENTITY => Attempt::Refused(why),
-        // A recipient's queue that is full, or a rate that somebody has used up.
+        // The recipient's queue is full, or a rate is used up.
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             Attempt::Deferred(why, answer.retry_after)
         }
@@ -119,7 +119,8 @@ fn classify_response(answer: &Response) -> Attempt {
     }
 }
 
-/// Where a redirect leads that keeps method and body; other redirects would lose the message.
+/// Returns the target of a redirect that keeps method and body. Other redirects would lose the
+/// message.
 fn redirect(url: &Url, answer: &Response) -> Option<Url> {
     if answer.status != StatusCode::TEMPORARY_REDIRECT {
         return None;

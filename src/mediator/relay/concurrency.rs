@@ -1,15 +1,15 @@
-//! Who gets how many of the places for deliveries.
+//! How the slots for deliveries are shared between destinations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Deliveries under way to one mediator.
+/// Deliveries in flight to one mediator.
 const PER_DESTINATION: usize = 4;
 
-/// Mediators remembered as failing.
+/// Mediators kept as failing.
 const MAX_FAILING: usize = 10_000;
 
-/// What an attempt says about its mediator.
+/// What an attempt shows of its mediator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DestinationHealth {
     Healthy,
@@ -17,26 +17,27 @@ pub(super) enum DestinationHealth {
     Unknown,
 }
 
-/// What is being delivered. A mediator that failed last time has one place until it answers, and all
-/// such mediators together have half of them: those that hang do not hold up those that answer.
+/// The deliveries in flight. A mediator that failed last time has one slot until it answers, and all
+/// such mediators together have half of the slots, so that mediators that hang do not hold up those
+/// that answer.
 pub(super) struct InFlight {
-    places: usize,
+    slots: usize,
     destinations: HashMap<tokio::task::Id, String>,
     failing: Arc<BTreeSet<String>>,
 }
 
-/// How many more deliveries each mediator may have.
+/// The number of further deliveries that each mediator may have.
 pub(super) struct DestinationSlots {
     held: BTreeMap<String, usize>,
     failing: Arc<BTreeSet<String>>,
-    /// What is left for failing ones.
+    /// Slots left for failing mediators.
     left: usize,
 }
 
 impl InFlight {
-    pub(super) fn new(places: usize) -> Self {
+    pub(super) fn new(slots: usize) -> Self {
         Self {
-            places,
+            slots,
             destinations: HashMap::new(),
             failing: Arc::default(),
         }
@@ -58,7 +59,7 @@ impl InFlight {
             DestinationHealth::Healthy => {}
             DestinationHealth::Failing => {
                 let failing = Arc::make_mut(&mut self.failing);
-                // They are tried few at a time, so that forgetting all of them costs little.
+                // Failing mediators have few slots, so clearing the set costs few attempts.
                 if failing.len() >= MAX_FAILING {
                     failing.clear();
                 }
@@ -81,21 +82,22 @@ impl InFlight {
         DestinationSlots {
             held,
             failing: Arc::clone(&self.failing),
-            left: self.places.div_ceil(2).saturating_sub(hanging),
+            left: self.slots.div_ceil(2).saturating_sub(hanging),
         }
     }
 }
 
 impl DestinationSlots {
-    /// Room for one mediator; what a failing one is given is taken from what is left for them.
+    /// Returns the slots of one mediator. Slots of a failing one are taken from those left for all
+    /// failing ones.
     pub(super) fn of(&mut self, destination: &str) -> usize {
         let held = self.held.get(destination).copied().unwrap_or(0);
         if !self.failing.contains(destination) {
             return PER_DESTINATION.saturating_sub(held);
         }
-        let room = 1_usize.saturating_sub(held).min(self.left);
-        self.left -= room;
-        room
+        let slots = 1_usize.saturating_sub(held).min(self.left);
+        self.left -= slots;
+        slots
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn inv7_a_mediator_takes_few_places_and_a_failing_one_fewer() {
+    async fn inv7_a_mediator_takes_few_slots_and_a_failing_one_fewer() {
         let id = || tokio::spawn(std::future::ready(())).id();
         let (a, b, c) = (
             "did:web:a.example",
@@ -118,7 +120,7 @@ mod tests {
             in_flight.insert(*id, a.to_owned());
         }
         assert_eq!((in_flight.slots().of(a), in_flight.slots().of(b)), (0, 4));
-        // One that has failed gets one place at a time.
+        // A mediator that has failed gets one slot at a time.
         in_flight.remove(ids[0], DestinationHealth::Unknown);
         assert_eq!(in_flight.slots().of(a), 1);
         in_flight.remove(ids[1], DestinationHealth::Failing);
@@ -126,7 +128,7 @@ mod tests {
         in_flight.remove(ids[2], DestinationHealth::Failing);
         in_flight.remove(ids[3], DestinationHealth::Failing);
         assert_eq!(in_flight.slots().of(a), 1);
-        // All that fail together have half of the places, also within one look.
+        // All failing mediators together have half of the slots, also within one scan.
         for destination in [b, c] {
             let failed = id();
             in_flight.insert(failed, destination.to_owned());

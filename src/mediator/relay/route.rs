@@ -1,4 +1,4 @@
-//! How a mediator is reached: its endpoint, and who else has to be wrapped for on the way.
+//! How a mediator is reached: its endpoint, and the layers of encryption on the way.
 //!
 //! Source: DIDComm Messaging 2.1, "Service Endpoint" and "Using a DID as an endpoint".
 
@@ -15,16 +15,16 @@ use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 use atcomm_proto::syntax::MediatorDid;
 
-/// Why a mediator cannot be reached.
+/// Errors of resolving the route to a mediator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RouteError {
-    /// No document could be had now.
+    /// The document cannot be resolved now.
     #[error("its DID document cannot be had: {0}")]
     NoDocument(String),
-    /// The document names nothing that can be posted to.
+    /// The document names no endpoint that messages can be posted to.
     #[error("its DID document names no endpoint that can be used")]
     NoEndpoint,
-    /// Somebody to wrap for has no key.
+    /// A mediator or routing key to wrap for has no usable key.
     #[error("a key to wrap for cannot be found")]
     NoKey,
     /// A message cannot be wrapped.
@@ -32,15 +32,17 @@ pub(super) enum RouteError {
     Wrapping,
 }
 
-/// The way to one mediator.
+/// The route to one mediator.
 pub(super) struct Route {
     pub(super) endpoint: Url,
-    /// Layers to put around the message, the innermost first: the key, and what follows behind it.
+    /// Layers to put around the message, the innermost first: the key of each, and the DID that
+    /// follows behind it.
     layers: Vec<(PublicKey, String)>,
 }
 
 impl Route {
-    /// The message as it is sent; `expires` is what its sender says, in seconds since 1970.
+    /// Wraps the message in all layers. `expires` is the end that the sender has set, in seconds
+    /// since 1970.
     pub(super) fn wrap(
         &self,
         message: Vec<u8>,
@@ -52,8 +54,8 @@ impl Route {
     }
 }
 
-/// A forward to `next`, encrypted to one key. It says that a mediator has made it, so that two
-/// directories that contradict each other do not send it to and fro.
+/// Makes a forward to `next`, encrypted to one key. The forward is marked as relayed, so that
+/// mediators whose directories contradict each other do not send it to and fro.
 fn wrap(
     message: &[u8],
     key: &PublicKey,
@@ -75,7 +77,7 @@ fn wrap(
 }
 
 impl Destinations {
-    /// The way to a mediator, and behind it to `peer` where the message is wrapped anew.
+    /// Resolves the route to a mediator, and behind it to `peer` where the message is wrapped anew.
     pub(super) async fn route(
         &self,
         mediator: &MediatorDid,
@@ -86,8 +88,8 @@ impl Destinations {
         if let Some(peer) = peer {
             layers.push((first_key(&document)?, peer.to_owned()));
         }
-        // The first endpoint that can be posted to; one behind another DID only where there is
-        // none.
+        // The first endpoint that messages can be posted to. Only where there is none, one behind
+        // the DID of another mediator.
         let direct = document
             .services
             .iter()
@@ -100,8 +102,8 @@ impl Destinations {
             }
         };
         let own = format!("{}#", mediator.as_str());
-        // The last key to pass comes last in the list, and is the first to be wrapped for. One of
-        // the mediator's own would wrap for it what is encrypted to it.
+        // Wrapping begins with the last key of the list. The mediator's own keys are skipped: the
+        // message is encrypted to them already.
         let mut next = mediator.as_str().to_owned();
         let keys = service.routing_keys.iter().rev();
         for text in keys.filter(|key| !key.starts_with(&own) && *key != mediator.as_str()) {
@@ -114,7 +116,8 @@ impl Destinations {
         Ok(Route { endpoint, layers })
     }
 
-    /// A service whose endpoint is the DID of another mediator, and where that one is posted to.
+    /// Finds a service whose endpoint is the DID of another mediator. Returns the service, that
+    /// mediator and its endpoint.
     async fn behind(
         &self,
         document: &MediatorDocument,
@@ -182,7 +185,7 @@ impl Destinations {
     }
 }
 
-/// The first key of a document that can be encrypted to.
+/// Returns the first key of a document that can be encrypted to.
 fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteError> {
     document
         .key_agreement
@@ -191,7 +194,7 @@ fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteError> {
         .ok_or(RouteError::NoKey)
 }
 
-/// The address of a service, if messages can be posted there.
+/// Returns the URL of a service, if messages can be posted there.
 fn post_to(service: &Service) -> Option<Url> {
     let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
     let accepts = service.accept.is_empty() || service.accept.iter().any(v2);
@@ -220,7 +223,7 @@ mod tests {
                 (near.public(), "did:web:far.example.com".to_owned()),
             ],
         };
-        // White space inside shows that nothing is written anew on the way.
+        // The white space shows that the message is not serialised anew on the way.
         let at = Some(1_800_000_000);
         let message = br#"{ "protected": "x",  "recipients": [] }"#.to_vec();
         let mut wrapped = route.wrap(message.clone(), at).unwrap();

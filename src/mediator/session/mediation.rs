@@ -1,9 +1,9 @@
-//! `coordinate-mediation` 2.0 and 3.0: who has an account, and for which DIDs.
+//! `coordinate-mediation` 2.0 and 3.0: accounts are registered, and the DIDs that they receive for.
 //!
-//! Nobody but its owner registers a DID. Where mail is kept by record, an account is for its own
-//! DID and no other: a package that names a DID proves nothing about who has its keys. Where
-//! admission is open, an account may name others that belong to nobody yet, and loses them to
-//! their owners.
+//! Only its owner registers a DID. Where key packages decide on admission, an account receives for
+//! its own DID and no other: a package that names a DID proves nothing about its keys. Where
+//! admission is open, an account may add other DIDs that have no owner here yet, and loses them when
+//! their owners register.
 
 use std::time::Duration;
 
@@ -20,11 +20,13 @@ use atcomm_proto::didcomm::protocol::coordination::{
 };
 use atcomm_proto::syntax::Did;
 
-/// How long a grant stands that no key package has confirmed yet.
+/// How long a grant stands without a key package that confirms it.
 const PROVISIONAL: Duration = Duration::from_secs(15 * 60);
 
-/// Such grants of one address, and in all, at the same time.
+/// Provisional grants of one address at the same time.
 const PROVISIONAL_PER_ADDRESS: u64 = 10;
+
+/// Provisional grants in all at the same time.
 const PROVISIONAL_IN_ALL: u64 = 10_000;
 
 /// Recipients of one account.
@@ -33,7 +35,7 @@ const MAX_RECIPIENTS: u64 = 1000;
 /// Recipients shown in one answer.
 const MAX_PAGE: usize = 1000;
 
-/// How a request for mediation ends.
+/// The decision on a request for mediation.
 enum Verdict {
     Granted,
     /// Granted until a key package confirms it.
@@ -42,7 +44,7 @@ enum Verdict {
 }
 
 impl Session<Authenticated> {
-    /// Answers, and says for metrics how it went.
+    /// Carries out one request.
     pub(super) async fn coordinate(
         &self,
         version: Version,
@@ -75,7 +77,7 @@ impl Session<Authenticated> {
         Ok(Handled::new(reply, outcome))
     }
 
-    /// Where senders are to send to: as whom we were asked, by its newest name.
+    /// Grants mediation under the present DID of the kind that was addressed.
     fn grant(&self) -> Answer {
         let own = self.ctx.keys.current(self.ctx.own.kind);
         Answer::Grant {
@@ -166,7 +168,7 @@ impl Session<Authenticated> {
     }
 }
 
-/// Writes an account and gives it its own DID, whoever had that before.
+/// Writes an account and binds its own DID to it, even if another account has that DID.
 fn put_registered(tx: &Tx<'_>, account: &Account) -> Result<(), StoreError> {
     let granted_at = match tx.account(&account.did)? {
         Some(known) if known.provisional_until.is_none() => known.granted_at,
@@ -176,8 +178,9 @@ fn put_registered(tx: &Tx<'_>, account: &Account) -> Result<(), StoreError> {
         granted_at,
         ..account.clone()
     })?;
-    // After a grant the list is empty, says the protocol: the DID is listed when it is added. Its
-    // mail is taken by record before that, so the queue has to be its own from now on.
+    // By the protocol the list of recipients is empty after a grant, and the DID is listed once it is
+    // added. But a claim admits its mail before that, so the queue has to belong to the account from
+    // now on.
     if let Some(recipient) = tx.recipient(&account.did)?
         && recipient.account != Some(id)
     {
@@ -191,7 +194,7 @@ impl Session<Registered> {
         let (account, own) = (self.state.account.id, self.state.account.did.clone());
         let is_open = self.ctx.core.policy.is_open();
         let is_ours = |did: &str| self.ctx.keys.identity(did).is_some();
-        // What cannot be a recipient is settled before the store is asked.
+        // DIDs that cannot be recipients are sorted out before the store is asked.
         let named: Vec<(Update, Option<String>)> = updates
             .into_iter()
             .map(|update| {
@@ -276,7 +279,7 @@ fn update_recipient(
             }
         }),
         Action::Add => {
-            // Somebody else's, or about to be: a key package names it, so its owner will come.
+            // The DID has another owner, or will have: a key package names it.
             let owned = tx.account(did)?.is_some() || !tx.claims(did)?.is_empty();
             if owned || tx.recipient_count(account)? >= MAX_RECIPIENTS {
                 return Ok(Outcome::ClientError);
@@ -290,7 +293,7 @@ fn update_recipient(
     }
 }
 
-/// Lets mail be taken for a DID whose account was registered before a record named it.
+/// Makes a provisional account permanent if a key package names its DID now. Returns whether it does.
 pub(in crate::mediator) fn confirm_provisional(
     tx: &Tx<'_>,
     account: &Account,

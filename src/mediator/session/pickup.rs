@@ -1,7 +1,9 @@
-//! `messagepickup` 3.0 and `message-pickup` 4.0: what waits, handed out and acknowledged.
+//! `messagepickup` 3.0 and `message-pickup` 4.0: messages are counted, delivered and acknowledged.
 //!
 //! The id of a message is the SHA-256 of its bytes in hexadecimal, so that a recipient to whom
-//! version 3.0 pushes the bare message knows what to acknowledge.
+//! version 3.0 pushes the bare message can compute the id to acknowledge.
+
+use std::time::Duration;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
@@ -9,17 +11,17 @@ use super::{LiveChange, LiveMode, Registered, Reply, Session, Transport, Wrapped
 use crate::mediator::{MAX_DELIVERY_BYTES, Refused, fresh_id, parties};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::didcomm::message::Attachment;
+use atcomm_proto::didcomm::message::{Attachment, Message};
 use atcomm_proto::didcomm::protocol::pickup::{Reply as Answer, Request, Status, Version};
 use atcomm_proto::didcomm::protocol::problem::{Code, Report};
 
 /// Accounts in live mode on one socket.
 const MAX_LIVE: usize = 16;
 
-/// Messages in one delivery, whatever limit is asked for.
+/// Messages in one delivery, even if the request allows more.
 const MAX_DELIVERY: usize = 100;
 
-/// A queue without mail: ids of recipients begin at 1.
+/// A queue without messages: ids of recipients begin at 1.
 const NO_QUEUE: Queue = Queue::Recipient(0);
 
 impl Session<Registered> {
@@ -40,7 +42,7 @@ impl Session<Registered> {
         }
     }
 
-    /// Notes that the account is in use; once a minute is enough.
+    /// Records that the account is in use, at most once a minute.
     async fn touch(&self) -> Result<(), StoreError> {
         let (account, now) = (self.state.account.clone(), self.ctx.now);
         if now.since(account.seen_at) < SEEN_AT_PRECISION {
@@ -52,7 +54,8 @@ impl Session<Registered> {
             .await
     }
 
-    /// The queue that a request is about: one recipient's of the account, or all of them.
+    /// Returns the queue that a request is about: that of one recipient of the account, or all. `None`
+    /// if the recipient is not registered to the account.
     async fn queue(&self, recipient: Option<&str>) -> Result<Option<Queue>, StoreError> {
         let account = self.state.account.id;
         let Some(named) = recipient else {
@@ -70,7 +73,7 @@ impl Session<Registered> {
             .await?;
         Ok(match found {
             Some(one) if one.account == Some(account) => Some(Queue::Recipient(one.id)),
-            // Its own DID, without mail so far; that of its aliases is not meant.
+            // The DID of the account itself, without mail so far. Mail of its aliases is not counted.
             None if own => Some(NO_QUEUE),
             _ => None,
         })
@@ -154,7 +157,7 @@ impl Session<Registered> {
 
     async fn acknowledge(&self, version: Version, ids: &[String]) -> Result<Reply, Refused> {
         let (account, now) = (self.state.account.id, self.ctx.now);
-        // Ids that cannot be ours are no messages that wait: there is nothing to remove.
+        // A malformed id names no message, so there is nothing to remove.
         let hashes: Vec<[u8; 32]> = ids
             .iter()
             .filter_map(|id| HEX.decode(id.as_bytes()).ok()?.try_into().ok())
@@ -213,18 +216,15 @@ impl Session<Registered> {
     }
 }
 
-/// An account's last request is noted this exactly.
-const SEEN_AT_PRECISION: std::time::Duration = std::time::Duration::from_secs(60);
+/// The time of an account's last request is recorded with this precision.
+const SEEN_AT_PRECISION: Duration = Duration::from_secs(60);
 
 fn attachment(mail: &Mail) -> Attachment {
     Attachment::message(HEX.encode(&mail.hash), &mail.body)
 }
 
-/// A wrapped delivery of messages that came while a socket was in live mode (4.0).
-pub(in crate::mediator) fn live_delivery(
-    mail: &[Mail],
-    now: Timestamp,
-) -> atcomm_proto::didcomm::message::Message {
+/// Returns a delivery of messages that came while a socket was in live mode (4.0).
+pub(in crate::mediator) fn live_delivery(mail: &[Mail], now: Timestamp) -> Message {
     let answer = Answer::Delivery {
         recipient_did: None,
         messages: mail.iter().map(attachment).collect(),

@@ -1,10 +1,10 @@
-//! Pings and what we can do: `trust-ping/2.0`, `discover-features/2.0`.
+//! `trust-ping/2.0` and `discover-features/2.0`.
 
 use super::{Reply, Session};
 use crate::mediator::fresh_id;
 use atcomm_proto::didcomm::envelope::Authenticated;
 use atcomm_proto::didcomm::message::Message;
-use atcomm_proto::didcomm::protocol::discover::{Disclose, Disclosure, Queries};
+use atcomm_proto::didcomm::protocol::discover::{Disclose, Disclosure, Queries, Query};
 use atcomm_proto::didcomm::protocol::empty::Empty;
 use atcomm_proto::didcomm::protocol::out_of_band::{Invitation, REQUEST_MEDIATE};
 use atcomm_proto::didcomm::protocol::problem::Report;
@@ -12,7 +12,7 @@ use atcomm_proto::didcomm::protocol::routing::Forward;
 use atcomm_proto::didcomm::protocol::trust_ping::{Ping, PingResponse};
 use atcomm_proto::didcomm::protocol::{Body as _, coordination, pickup};
 
-/// Everything that is disclosed, in the order in which it is listed.
+/// Returns all features that are disclosed, in their order.
 fn features(max_message: usize) -> Vec<Disclosure> {
     let protocols = [
         (Forward::PROTOCOL, "mediator"),
@@ -50,10 +50,8 @@ impl Session<Authenticated> {
     pub(super) fn disclose(&self, queries: &Queries) -> Reply {
         let mut disclosures = features(self.ctx.core.settings.max_message);
         disclosures.retain(|feature| {
-            let asked = |query: &atcomm_proto::didcomm::protocol::discover::Query| {
-                query.matches(&feature.feature_type, &feature.id)
-            };
-            queries.queries.iter().any(asked)
+            let is_asked = |query: &Query| query.matches(&feature.feature_type, &feature.id);
+            queries.queries.iter().any(is_asked)
         });
         Reply::of(
             self.ctx
