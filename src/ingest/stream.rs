@@ -1,9 +1,14 @@
-//! Following one stream: connect, read, sort, write, and connect again.
+//! Following one stream: connect, read, handle, write, and connect again.
+//!
+//! The loop here owns the socket, the retries and the clock; [`state`] decides.
+
+mod state;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::events::EventHandler;
 use super::{BackfillHandle, Source, SourceKind};
@@ -12,18 +17,11 @@ use crate::resolve::Resolver;
 use crate::store::SourceCursor;
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
 use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
-use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::COLLECTION;
 use atcomm_proto::wire::{Frame, FrameError, JetstreamEvent, MAX_EVENT, MAX_FRAME};
 
-/// Work of one transaction at most; a stream that has more waits for the commit.
-const MAX_BATCH: usize = 256;
-
-/// Work waits this long for company before it is written.
-const COALESCE_DELAY: Duration = Duration::from_millis(25);
-
-/// A cursor that only passed events without meaning here is written this often.
-const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+use state::{Action, End, Gap, GapReason, Next, Position, Step, StreamEvent, StreamState};
 
 /// Keep-alive. Silence is normal beside a quiet PDS: only an unanswered ping ends a connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -44,55 +42,16 @@ const REWRITE: Backoff = Backoff {
     jitter: Jitter::NONE,
 };
 
-/// Time after which a connection counts as good, so that the waits begin anew.
-const STABLE_AFTER: Duration = Duration::from_secs(10);
-
-/// Times that a stream may break at the same place before that place is skipped and what was
-/// skipped is walked for.
-const MAX_UNREADABLE: u32 = 3;
-
-/// A Jetstream is asked again for this much before its cursor: hosts reorder a little where they
-/// switch from replay to live.
-const OVERLAP_US: i64 = 5_000_000;
-
-/// How far back a Jetstream can be asked for, as its users see it.
-const JETSTREAM_KEEPS_US: i64 = 24 * 3600 * 1_000_000;
-
-/// A stream that continues this much later than the cursor, and not at the next number, has a
-/// hole, whether or not it says so.
-const SILENT_GAP: Duration = Duration::from_secs(3600);
-
-/// How a connection ended.
-enum End {
-    /// Asked to stop.
-    Stopped,
-    /// The connection broke, or never stood.
-    Lost(String),
-    /// What came cannot be read; the same would come again.
-    Unreadable(String),
-    /// The server says that the cursor lies in its future: its numbers began anew.
-    FutureCursor,
-}
-
 /// Reads one source's stream.
 pub(super) struct Reader {
     source: Source,
     resolver: Resolver,
     clock: Clock,
-    /// Walks that find what this stream misses: the source's own, or for a Jetstream, which
+    /// Backfills that find what this stream misses: the source's own, or for a Jetstream, which
     /// enumerates nothing, those of all others.
     backfills: Vec<BackfillHandle>,
-    /// Place reached and its time, as far as it was read.
-    place: Option<(i64, Option<String>)>,
+    state: StreamState,
     batch: Batch,
-    /// The place moved since it was last written.
-    moved: bool,
-    /// Nothing was read yet on this connection.
-    fresh: bool,
-    /// The next connection begins with what is live: what can be replayed cannot be read.
-    live: bool,
-    /// What comes before the next connection is missed, unless that begins at a place.
-    adrift: bool,
 }
 
 impl Reader {
@@ -103,23 +62,17 @@ impl Reader {
         backfills: Vec<BackfillHandle>,
     ) -> Self {
         Self {
+            state: StreamState::new(source.kind, None, now()),
             source,
             resolver,
             clock,
             backfills,
-            place: None,
             batch: Batch::default(),
-            moved: false,
-            fresh: true,
-            live: false,
-            adrift: false,
         }
     }
 
     /// Follows the stream until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut failures = 0_u32;
-        let mut poison = (None, 0_u32);
         while !self.load_cursor().await {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -132,33 +85,24 @@ impl Reader {
             self.flush(&stop).await;
             metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
                 .set(0.0);
-            if began.elapsed() > STABLE_AFTER {
-                failures = 0;
-            }
-            match end {
-                End::Stopped => return,
+            match &end {
+                End::Stopped | End::FutureCursor => {}
                 End::Lost(why) => {
                     tracing::warn!(source = self.source.name, %why, "stream lost, connecting again");
                 }
                 End::Unreadable(why) => {
                     tracing::warn!(source = self.source.name, %why, "unreadable stream");
-                    let at = self.place.as_ref().map(|(position, _)| *position);
-                    poison = if poison.0 == at {
-                        (at, poison.1 + 1)
-                    } else {
-                        (at, 1)
-                    };
-                    if poison.1 >= MAX_UNREADABLE {
-                        self.skip_ahead("the stream cannot be read past this place");
-                        self.live = true;
-                        poison = (None, 0);
-                    }
-                }
-                End::FutureCursor => {
-                    self.skip_ahead("the source says that our cursor lies in its future");
                 }
             }
-            failures = failures.saturating_add(1);
+            let failures = match self.state.on_end(&end, began.elapsed()) {
+                Next::Stop => return,
+                Next::Reconnect { failures, gap } => {
+                    if let Some(gap) = gap {
+                        self.report(gap);
+                    }
+                    failures
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(RECONNECT.wait(failures, Spread::random())) => {}
@@ -166,17 +110,17 @@ impl Reader {
         }
     }
 
+    /// Reads the stored cursor. Returns whether the store answered.
     async fn load_cursor(&mut self) -> bool {
         let name = self.source.name.clone();
-        match self
-            .resolver
-            .directory()
-            .store()
-            .query(move |q| q.cursor(&name))
-            .await
-        {
+        let store = self.resolver.directory().store();
+        match store.query(move |q| q.cursor(&name)).await {
             Ok(cursor) => {
-                self.place = cursor.map(|cursor| (cursor.position, cursor.event_time));
+                let position = cursor.map(|cursor| Position {
+                    seq: cursor.position,
+                    time: cursor.event_time,
+                });
+                self.state = StreamState::new(self.source.kind, position, now());
                 true
             }
             Err(error) => {
@@ -186,29 +130,30 @@ impl Reader {
         }
     }
 
-    /// Gives up a place that cannot be continued from, and says so loudly: what lies between is
-    /// walked for.
-    fn skip_ahead(&mut self, why: &str) {
-        tracing::error!(
-            source = self.source.name,
-            cursor = self.place.as_ref().map(|(position, _)| *position),
-            "{why}: continuing with what is live, and enumerating the accounts again"
-        );
-        self.place = None;
-        self.adrift = true;
-        self.gap();
-    }
-
-    /// Events were missed: the walk is owed from the next write on.
-    fn gap(&mut self) {
-        metrics::counter!("atcomm_ingest_gaps_total", "source" => self.source.name.clone())
-            .increment(1);
-        self.batch.gaps = self
-            .backfills
-            .iter()
-            .map(|backfill| backfill.source.clone())
-            .collect();
-        self.moved = true;
+    /// Counts and logs missed events.
+    fn report(&self, gap: Gap) {
+        let source = self.source.name.as_str();
+        metrics::counter!("atcomm_ingest_gaps_total", "source" => source.to_owned()).increment(1);
+        let given_up = |why: &str| {
+            tracing::error!(
+                source,
+                cursor = gap.position,
+                "{why}: continuing with what is live, and enumerating the accounts again"
+            );
+        };
+        match gap.reason {
+            // Of an outdated cursor the host's own words are logged.
+            GapReason::NoCursor | GapReason::Outdated => {}
+            GapReason::Expired => {
+                tracing::warn!(source, "the cursor is older than what is kept");
+            }
+            GapReason::Hole => tracing::warn!(source, "the stream continues with a hole"),
+            GapReason::Renumbered => given_up("the source counts its events anew"),
+            GapReason::FutureCursor => {
+                given_up("the source says that our cursor lies in its future");
+            }
+            GapReason::Unreadable => given_up("the stream cannot be read past this place"),
+        }
     }
 
     fn wake_backfills(&self) {
@@ -217,33 +162,17 @@ impl Reader {
         }
     }
 
-    /// One connection, from its opening to its end.
+    /// Makes one connection and reads it to its end.
     async fn connection(&mut self, stop: &CancellationToken) -> End {
-        let (path, options) = match self.source.kind {
-            SourceKind::Pds | SourceKind::Relay => (
-                "/xrpc/com.atproto.sync.subscribeRepos",
-                WsOptions {
-                    max_frame: MAX_FRAME,
-                    ..WsOptions::default()
-                },
-            ),
-            SourceKind::Jetstream => (
-                "/subscribe",
-                WsOptions {
-                    max_frame: MAX_EVENT,
-                    ..WsOptions::default()
-                },
-            ),
+        let max_frame = match self.source.kind {
+            SourceKind::Pds | SourceKind::Relay => MAX_FRAME,
+            SourceKind::Jetstream => MAX_EVENT,
         };
-        let mut url = self.source.url(path, true);
-        if self.source.kind == SourceKind::Jetstream {
-            url.query_pairs_mut()
-                .append_pair("wantedCollections", COLLECTION);
-        }
-        if let Some(cursor) = self.start_cursor() {
-            url.query_pairs_mut()
-                .append_pair("cursor", &cursor.to_string());
-        }
+        let options = WsOptions {
+            max_frame,
+            ..WsOptions::default()
+        };
+        let url = self.url();
         let connecting = self
             .resolver
             .net()
@@ -257,68 +186,48 @@ impl Reader {
         };
         tracing::info!(source = self.source.name, "following");
         metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone()).set(1.0);
-        self.fresh = true;
-        // A walk that ended before this moment has not seen what came since.
-        if self.start_cursor().is_none() && std::mem::replace(&mut self.adrift, true) {
-            self.gap();
+        if let Some(gap) = self.state.on_connect(now(), self.clock.now()) {
+            self.report(gap);
         }
-        let now_us = self.clock.now().millis().saturating_mul(1000);
-        if self.source.kind == SourceKind::Jetstream
-            && self
-                .place
-                .as_ref()
-                .is_some_and(|(at, _)| now_us - at > JETSTREAM_KEEPS_US)
-        {
-            // The host begins with the oldest it has, and does not say so.
-            tracing::warn!(
-                source = self.source.name,
-                "the cursor is older than what is kept"
-            );
-            self.gap();
-        }
-        if self.source.kind == SourceKind::Jetstream && self.place.is_none() {
-            // A place in time even where nothing happens, so that a restart misses nothing.
-            self.place = Some((now_us, None));
-            self.moved = true;
-        }
+        // A backfill that ended before this moment has not seen what came since.
         self.wake_backfills();
         let end = self.read(&mut socket, stop).await;
         socket.close().await;
         end
     }
 
-    /// Where to ask the stream to begin. A PDS keeps a day: with no place of our own we take all
-    /// of it, and so have a place from then on. A relay's three days of everybody are left to the
-    /// walk.
-    fn start_cursor(&self) -> Option<i64> {
-        match (&self.place, self.source.kind) {
-            (Some((position, _)), SourceKind::Jetstream) => Some(position - OVERLAP_US),
-            (Some((position, _)), _) => Some(*position),
-            (None, SourceKind::Pds) if !self.live => Some(0),
-            (None, _) => None,
+    /// Returns the address of the stream, from the cursor on.
+    fn url(&self) -> Url {
+        let path = match self.source.kind {
+            SourceKind::Pds | SourceKind::Relay => "/xrpc/com.atproto.sync.subscribeRepos",
+            SourceKind::Jetstream => "/subscribe",
+        };
+        let mut url = self.source.url(path, true);
+        if self.source.kind == SourceKind::Jetstream {
+            url.query_pairs_mut()
+                .append_pair("wantedCollections", COLLECTION);
         }
+        if let Some(cursor) = self.state.start_cursor() {
+            url.query_pairs_mut()
+                .append_pair("cursor", &cursor.to_string());
+        }
+        url
     }
 
+    /// Reads until the connection ends. Waits for the next message, for the time to write what was
+    /// read, for the time to ping, and for `stop`.
     async fn read(&mut self, socket: &mut StreamReader, stop: &CancellationToken) -> End {
         let mut ping = interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
         let mut heard = Instant::now();
-        let mut written = Instant::now();
         loop {
-            let pending = self.work();
-            if pending >= MAX_BATCH
-                || (pending > 0 && written.elapsed() >= COALESCE_DELAY)
-                || (self.moved && written.elapsed() >= CURSOR_INTERVAL)
-            {
-                self.flush(stop).await;
-                written = Instant::now();
-            }
-            // With work at hand the wait is short, with only a cursor longer.
-            let wait = if pending > 0 {
-                COALESCE_DELAY
-            } else {
-                CURSOR_INTERVAL
+            let at_most = match self.state.step(self.work(), now()) {
+                Step::Read(at_most) => at_most,
+                Step::Write => {
+                    self.flush(stop).await;
+                    continue;
+                }
             };
             let message = tokio::select! {
                 biased;
@@ -333,25 +242,31 @@ impl Reader {
                     }
                     continue;
                 }
-                () = sleep(wait), if pending > 0 || self.moved => continue,
+                () = sleep(at_most.unwrap_or_default()), if at_most.is_some() => continue,
             };
             heard = Instant::now();
-            let end = match message {
-                None => Some(End::Lost("closed by the server".to_owned())),
-                Some(Err(NetError::TooLarge { cap })) => Some(End::Unreadable(format!(
-                    "a message of more than {cap} bytes"
-                ))),
-                Some(Err(error)) => Some(End::Lost(error.to_string())),
-                Some(Ok(Received::Binary(bytes))) => self.frame(&bytes),
-                Some(Ok(Received::Text(text))) => self.event(&text),
-                Some(Ok(Received::Alive)) => None,
-            };
-            if let Some(end) = end {
-                return end;
+            match self.message(message) {
+                Action::Continue => {}
+                Action::Report(gap) => self.report(gap),
+                Action::Disconnect(end) => return end,
             }
         }
     }
 
+    fn message(&mut self, message: Option<Result<Received, NetError>>) -> Action {
+        match message {
+            None => Action::Disconnect(End::Lost("closed by the server".to_owned())),
+            Some(Err(NetError::TooLarge { cap })) => Action::Disconnect(End::Unreadable(format!(
+                "a message of more than {cap} bytes"
+            ))),
+            Some(Err(error)) => Action::Disconnect(End::Lost(error.to_string())),
+            Some(Ok(Received::Binary(bytes))) => self.frame(&bytes),
+            Some(Ok(Received::Text(text))) => self.event(&text),
+            Some(Ok(Received::Alive)) => Action::Continue,
+        }
+    }
+
+    /// Returns the number of items read and not written.
     fn work(&self) -> usize {
         self.batch.observations.len() + self.batch.pending.len()
     }
@@ -365,167 +280,116 @@ impl Reader {
         }
     }
 
-    /// One frame of `subscribeRepos`.
-    fn frame(&mut self, bytes: &[u8]) -> Option<End> {
+    /// Handles one frame of `subscribeRepos`.
+    fn frame(&mut self, bytes: &[u8]) -> Action {
         if self.source.kind == SourceKind::Jetstream {
-            return Some(End::Unreadable(
-                "a binary message from a Jetstream".to_owned(),
-            ));
+            return unreadable("a binary message from a Jetstream");
         }
-        let frame = match Frame::parse(bytes) {
-            Ok(frame) => frame,
-            Err(error @ FrameError::Framing(_)) => {
-                metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason())
-                    .increment(1);
-                return Some(End::Unreadable(error.to_string()));
-            }
+        let event = match Frame::parse(bytes) {
+            Ok(frame) => match self.handle(&frame) {
+                Ok(event) => event,
+                Err(end) => return Action::Disconnect(end),
+            },
             Err(error) => {
                 self.handler().malformed(&error);
-                if let FrameError::Event { seq, .. } = error {
-                    self.advance(seq, None);
+                match error {
+                    FrameError::Framing(_) => return unreadable(&error.to_string()),
+                    FrameError::Event { seq, .. } => Some(StreamEvent::At { seq, time: None }),
                 }
-                return None;
             }
         };
-        match &frame {
+        match event {
+            Some(event) => self.state.on_event(event, self.clock.now()),
+            None => Action::Continue,
+        }
+    }
+
+    /// Handles what a frame says of an account. Returns what it says of the stream.
+    fn handle<'f>(&mut self, frame: &Frame<'f>) -> Result<Option<StreamEvent<'f>>, End> {
+        let at = |seq, time| Ok(Some(StreamEvent::At { seq, time }));
+        match frame {
             Frame::Commit(commit) => {
                 self.handler().commit(commit);
-                self.advance(commit.seq, Some(commit.time));
+                at(commit.seq, Some(commit.time))
             }
             Frame::Sync(sync) => {
                 self.handler().sync(sync.did);
-                self.advance(sync.seq, Some(sync.time));
+                at(sync.seq, Some(sync.time))
             }
             Frame::Identity(identity) => {
                 self.handler().identity(identity.did);
-                self.advance(identity.seq, Some(identity.time));
+                at(identity.seq, Some(identity.time))
             }
             Frame::Account(account) => {
                 self.handler().account(account);
-                self.advance(account.seq, Some(account.time));
+                at(account.seq, Some(account.time))
             }
             Frame::Info { name, message } => {
                 tracing::warn!(source = self.source.name, name, message, "the source says");
-                if *name == "OutdatedCursor" {
-                    self.gap();
-                }
+                Ok((*name == "OutdatedCursor").then_some(StreamEvent::OutdatedCursor))
             }
             Frame::Error {
                 error: "FutureCursor",
                 ..
-            } => return Some(End::FutureCursor),
-            Frame::Error { error, message } => {
-                return Some(End::Lost(format!(
-                    "{error}: {}",
-                    message.unwrap_or_default()
-                )));
-            }
+            } => Ok(Some(StreamEvent::FutureCursor)),
+            Frame::Error { error, message } => Err(End::Lost(format!(
+                "{error}: {}",
+                message.unwrap_or_default()
+            ))),
             Frame::Unknown { seq, .. } => {
-                metrics::counter!("atcomm_ingest_drops_total", "reason" => "unknown_kind")
-                    .increment(1);
-                if let Some(seq) = seq {
-                    self.advance(*seq, None);
-                }
+                count_drop("unknown_kind");
+                Ok(seq.map(|seq| StreamEvent::At { seq, time: None }))
             }
         }
-        None
     }
 
-    /// One message of a Jetstream.
-    fn event(&mut self, text: &str) -> Option<End> {
+    /// Handles one message of a Jetstream.
+    fn event(&mut self, text: &str) -> Action {
         if self.source.kind != SourceKind::Jetstream {
-            return Some(End::Unreadable("a text message from a firehose".to_owned()));
+            return unreadable("a text message from a firehose");
         }
         match JetstreamEvent::parse(text) {
             Ok(event) => {
                 self.handler().jetstream(&event);
-                let time = i64::try_from(event.time_us).unwrap_or(i64::MAX);
-                // Nothing from a clock that runs ahead moves our place past what is still to come.
-                let latest = self.clock.now().millis().saturating_mul(1000);
-                let (before, _) = self.place.clone().unwrap_or_default();
-                if time > before && time <= latest.saturating_add(OVERLAP_US) {
-                    self.place = Some((time, None));
-                    self.moved = true;
-                }
+                let event = StreamEvent::AtTime(event.time_us);
+                self.state.on_event(event, self.clock.now())
             }
             // One message that is none does not end a stream of hints.
             Err(error) => {
-                metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason())
-                    .increment(1);
+                count_drop(error.reason());
+                Action::Continue
             }
-        }
-        None
-    }
-
-    /// Moves the place. Events may come again after a reconnect; the place never goes back on
-    /// one connection.
-    fn advance(&mut self, seq: u64, time: Option<&str>) {
-        let seq = i64::try_from(seq).unwrap_or(i64::MAX);
-        if std::mem::take(&mut self.fresh) {
-            self.compare_with_stored(seq, time);
-        }
-        if self
-            .place
-            .as_ref()
-            .is_none_or(|(position, _)| seq > *position)
-        {
-            let time = time.map(str::to_owned);
-            self.place = Some((seq, time));
-            self.moved = true;
-            self.live = false;
-        }
-    }
-
-    /// The first event of a connection against the stored place: some servers say nothing when
-    /// they cannot continue there.
-    fn compare_with_stored(&mut self, seq: i64, time: Option<&str>) {
-        let Some((position, stored_time)) = self.place.clone() else {
-            return;
-        };
-        let stored = stored_time.as_deref().and_then(Timestamp::parse_rfc3339);
-        let later = match (stored, time.and_then(Timestamp::parse_rfc3339)) {
-            (Some(stored), Some(now)) => now.since(stored),
-            _ => Duration::ZERO,
-        };
-        if seq > position.saturating_add(1) && later > SILENT_GAP {
-            tracing::warn!(
-                source = self.source.name,
-                "the stream continues with a hole"
-            );
-            self.gap();
-        } else if seq < position && !later.is_zero() {
-            self.skip_ahead("the source counts its events anew");
         }
     }
 
     /// Writes what was read, with the cursor, and tries until it is written or `stop`: a stream is
     /// not read on while its events are in memory only.
     async fn flush(&mut self, stop: &CancellationToken) {
-        if self.work() == 0 && !self.moved {
+        let Some(progress) = self.state.take_progress(self.work()) else {
             return;
-        }
+        };
         let mut batch = std::mem::take(&mut self.batch);
-        batch.cursor = self
-            .place
-            .clone()
-            .map(|(position, event_time)| SourceCursor {
-                source: self.source.name.clone(),
-                position,
-                event_time,
-            });
-        self.moved = false;
-        let (pending, gap) = (!batch.pending.is_empty(), !batch.gaps.is_empty());
+        batch.cursor = progress.position.map(|position| SourceCursor {
+            source: self.source.name.clone(),
+            position: position.seq,
+            event_time: position.time,
+        });
+        if progress.gap {
+            let sources = self.backfills.iter().map(|one| one.source.clone());
+            batch.gaps = sources.collect();
+        }
         let directory = self.resolver.directory();
         let mut failures = 0_u32;
         loop {
             match directory.apply_batch(batch.clone()).await {
                 Ok(outcomes) => {
-                    if pending || outcomes.contains(&Outcome::Package) {
+                    if !batch.pending.is_empty() || outcomes.contains(&Outcome::Package) {
                         self.resolver.wake();
                     }
-                    if gap {
+                    if progress.gap {
                         self.wake_backfills();
                     }
+                    self.state.on_written(now());
                     return;
                 }
                 Err(error) => {
@@ -540,4 +404,16 @@ impl Reader {
             }
         }
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn unreadable(why: &str) -> Action {
+    Action::Disconnect(End::Unreadable(why.to_owned()))
+}
+
+fn count_drop(reason: &'static str) {
+    metrics::counter!("atcomm_ingest_drops_total", "reason" => reason).increment(1);
 }
