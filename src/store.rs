@@ -1,11 +1,16 @@
-//! Durable state: SQLite files, one writer thread with group commit each, readers beside it.
+//! Durable state: two SQLite files, each with one writer thread that commits in groups, and a few
+//! readers.
 //!
-//! This module is the only user of the engine; no engine type leaves it, and nothing in its
-//! interface wakes anybody up, so that a server shared by several processes could stand behind it.
+//! This module is the only user of the engine. No engine type leaves it, and nothing in its
+//! interface sends a notification, so that a server shared by several processes could stand behind
+//! it.
 //!
-//! `directory.db` can be rebuilt from the network: losing it costs a new walk of the sources and
-//! the history of changes, not anybody's mail. `mailbox.db` is the only place where mail that waits
-//! is: losing it loses that mail, and every recipient has to register anew.
+//! `directory.db` can be rebuilt from the network: its loss costs a new backfill of the sources and
+//! the history of changes, and no mail. `mailbox.db` is the only place where queued mail is: its
+//! loss loses that mail, and every recipient has to register anew.
+//!
+//! Rows and stores are named here; the questions and transactions of each file are
+//! [`directory::Queries`] and [`directory::Tx`], [`mailbox::Queries`] and [`mailbox::Tx`].
 
 mod columns;
 mod database;
@@ -25,13 +30,13 @@ pub use mailbox::{
     ReplayKind,
 };
 
-/// Why the store could not do as asked.
+/// Errors of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full or the file cannot grow: nothing was written.
     #[error("no space left for the store")]
     Full,
-    /// The file is damaged, or holds what this version never writes. Not to be retried.
+    /// The file is damaged, or holds what this version never writes. A retry does not help.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
     /// The file was written by a newer version.
@@ -68,7 +73,7 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// The end of a transaction that wrote nothing.
+/// The end of a transaction that wrote nothing: [`MailboxStore::attempt`].
 #[derive(Debug, Clone)]
 pub enum Abort<R> {
     /// The work gave up, for this reason.

@@ -1,4 +1,4 @@
-//! Columns read as the values they were written from.
+//! Readers and writers of single columns.
 
 use rusqlite::Row;
 
@@ -13,7 +13,7 @@ pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// A count from the file; none is ever below zero.
+/// Reads a count of the file, which is never below zero.
 pub(super) fn unsigned(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
@@ -24,8 +24,8 @@ pub(super) fn collect<T>(
     rows.collect::<Result<_, _>>().map_err(StoreError::from)
 }
 
-/// A column's text read as what it must be; anything else is damage, because only this program
-/// writes the file.
+/// Reads a column's text by its parser. A text that does not parse is damage, because only this
+/// program writes the file.
 pub(super) fn parsed<T, E>(
     row: &Row<'_>,
     column: impl rusqlite::RowIndex,
@@ -58,7 +58,7 @@ pub(super) fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, rusqlite::E
     row.get(column).map(Timestamp::from_millis)
 }
 
-/// A word that this program never writes.
+/// A word in the file that this program never writes.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown word in the store: {0}")]
 pub(super) struct UnknownWord(pub(super) String);
@@ -70,10 +70,10 @@ macro_rules! words {
         pub enum $name { $($(#[$vmeta])* $variant,)* }
 
         impl $name {
-            /// All of them.
+            /// All values.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The word as stored.
+            /// Returns the word as stored.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }

@@ -1,5 +1,5 @@
-//! One SQLite file: a writer thread that commits what waits in one transaction, and a small pool
-//! of read connections.
+//! One SQLite file: a writer thread that commits all waiting writes in one transaction, and a small
+//! pool of read connections.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use super::schema::Schema;
 use super::wal::{self, ReaderBarrier, Wal};
 use super::{Abort, StoreError};
 
-/// Writes waiting for the writer; a full queue makes the asker wait.
+/// Most writes that wait for the writer. When the queue is full, the caller waits.
 const QUEUE: usize = 4096;
 
 /// Most writes in one commit, so that the first of them does not wait for a whole flood.
-const GROUP: usize = 512;
+const MAX_COMMIT_BATCH: usize = 512;
 
-/// How long a connection waits for a lock that another program holds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for a lock that another program holds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Read connections: more than the machine has cores gains nothing, SQLite reads are CPU-bound
-/// once the pages are in memory.
+/// Read connections. More than the cores of the machine would gain nothing: SQLite reads are
+/// CPU-bound once the pages are in memory.
 const READERS: usize = 4;
 
 /// The error of a write: the store's, or a refusal by the write's own logic.
 pub(super) trait WriteError: From<StoreError> + Send + 'static {
-    /// The store's error, if it is one.
+    /// Returns the store's error, if it is one.
     fn store_error(&self) -> Option<&StoreError>;
 }
 
@@ -50,7 +50,7 @@ impl<R: Send + 'static> WriteError for Abort<R> {
     }
 }
 
-/// A write that waits: run inside the open transaction, answered after its commit.
+/// A waiting write: run inside the open transaction, answered after its commit.
 trait Job: Send {
     /// Runs the write. Returns the store's error, if there was one.
     fn run(&mut self, conn: &Connection) -> Option<StoreError>;
@@ -83,19 +83,19 @@ where
                 .unwrap_or_else(|| Err(StoreError::Closed.into())),
             Err(error) => Err(error.into()),
         };
-        // The caller may have gone away; the write stands all the same.
+        // The caller may be gone. The write stands all the same.
         drop(self.reply.send(result));
     }
 }
 
-/// Runs one write so that its failure undoes only itself, not its companions in the group.
+/// Runs one write so that its failure undoes only itself and not the rest of its group.
 fn in_savepoint<T, E: From<StoreError>>(
     conn: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, E>,
 ) -> Result<T, E> {
     run(conn, "SAVEPOINT job")?;
     let result = work(conn);
-    // Where the disk is full the engine may have undone the whole group: nothing is left to undo.
+    // When the disk is full, the engine may have undone the whole group. Nothing is left to undo.
     if conn.is_autocommit() {
         return result;
     }
@@ -106,7 +106,7 @@ fn in_savepoint<T, E: From<StoreError>>(
     result
 }
 
-/// Runs a statement that is the same each time.
+/// Runs a constant statement.
 fn run(conn: &Connection, sql: &str) -> Result<(), StoreError> {
     conn.prepare_cached(sql)?.execute([])?;
     Ok(())
@@ -135,7 +135,7 @@ impl Database {
             conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
         }
         // FULL: a commit that was acknowledged survives loss of power.
-        conn.busy_timeout(LOCK_PATIENCE)?;
+        conn.busy_timeout(LOCK_TIMEOUT)?;
         conn.execute_batch(&format!(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
@@ -174,8 +174,8 @@ impl Database {
         })
     }
 
-    /// Runs `work` in the writer. Durable when it returns; all or nothing; writes are done in
-    /// the order in which they were sent.
+    /// Runs `work` in the writer: all of it or nothing, durable when this returns. Writes are done
+    /// in the order of the calls.
     pub(super) async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -213,12 +213,12 @@ impl Database {
             .await
             .map_err(|_| StoreError::Closed)?;
         tokio::task::spawn_blocking(move || {
-            // The place is free when the connection is, whether or not the asker still waits.
+            // The permit is released with the connection, whether or not the caller still waits.
             let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let conn = idle().pop().ok_or(StoreError::Closed)?;
             let guard = readers.barrier.enter();
-            let result = in_view(&conn, work);
+            let result = in_snapshot(&conn, work);
             drop(guard);
             idle().push(conn);
             result
@@ -227,12 +227,13 @@ impl Database {
         .map_err(|_| StoreError::Closed)?
     }
 
-    /// Whether the last commit succeeded.
+    /// Returns whether the last commit succeeded.
     pub(super) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// Commits what waits and ends the writer. Later writes fail with [`StoreError::Closed`].
+    /// Commits all waiting writes and ends the writer. Later writes fail with
+    /// [`StoreError::Closed`].
     pub(super) async fn shutdown(&self) {
         drop(
             self.jobs
@@ -251,9 +252,8 @@ impl Database {
     }
 }
 
-/// Has a statement planned once, whatever is bound to it. Without this the engine plans a statement
-/// over a table with a partial index anew each time its parameters change, which costs more than
-/// to run it.
+/// Makes the engine plan a statement once for all parameters. Otherwise it plans a statement over a
+/// table with a partial index again whenever a parameter changes, which costs more than to run it.
 fn keep_plans(conn: &Connection) -> Result<(), StoreError> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
@@ -263,8 +263,8 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let path: PathBuf = path.to_owned();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(LOCK_PATIENCE)?;
-    // 8 MiB of pages each; the rest is the operating system's cache, which counts once for all.
+    conn.busy_timeout(LOCK_TIMEOUT)?;
+    // 8 MiB of pages each. The rest is the operating system's cache, which all connections share.
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -8192;")?;
     keep_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(32);
@@ -272,7 +272,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Runs `work` so that all its statements see the same state.
-fn in_view<T>(
+fn in_snapshot<T>(
     conn: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
@@ -292,7 +292,7 @@ fn write_loop(
 ) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
-        while group.len() < GROUP {
+        while group.len() < MAX_COMMIT_BATCH {
             let Ok(job) = queue.try_recv() else { break };
             group.push(job);
         }
@@ -314,11 +314,11 @@ fn write_loop(
         }
         wal.tend(conn);
     }
-    // Leave one file behind, not a log beside it.
+    // Leave one file behind, without a log beside it.
     drop(wal::checkpoint(conn));
 }
 
-/// What a commit did.
+/// The effect of a commit.
 enum Commit {
     /// Rows were written.
     Written,
@@ -343,14 +343,17 @@ fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<Commit, Store
         // A commit that failed may have left the transaction open.
         drop(conn.execute_batch("ROLLBACK"));
     })?;
-    Ok(match total_changes(conn)? > before {
-        _ if !taken => Commit::Refused,
-        true => Commit::Written,
-        false => Commit::Nothing,
+    let changed = total_changes(conn)? > before;
+    Ok(if !taken {
+        Commit::Refused
+    } else if changed {
+        Commit::Written
+    } else {
+        Commit::Nothing
     })
 }
 
-/// Rows changed since the connection was opened.
+/// Returns the number of rows changed since the connection was opened.
 fn total_changes(conn: &Connection) -> Result<i64, StoreError> {
     let mut query = conn.prepare_cached("SELECT total_changes()")?;
     Ok(query.query_row([], |row| row.get(0))?)

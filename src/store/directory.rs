@@ -1,7 +1,7 @@
-//! `directory.db`: entries, change log, owed work and cursors.
+//! `directory.db`: entries, change log, pending refreshes and cursors.
 //!
-//! All of it can be rebuilt from the network: losing the file costs a new walk of the sources and
-//! the history of changes.
+//! All of it can be rebuilt from the network: the loss of the file costs a new backfill of the
+//! sources and the history of changes.
 
 mod queries;
 mod rows;
@@ -38,7 +38,7 @@ impl DirectoryStore {
     }
 
     /// Runs `work` in one transaction: all of it or nothing, durable when this returns. Safe to
-    /// call concurrently; transactions are done one after the other in the order of the calls.
+    /// call concurrently; transactions run one after the other in the order of the calls.
     pub async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -56,12 +56,12 @@ impl DirectoryStore {
         self.db.read(move |conn| work(&Queries(conn))).await
     }
 
-    /// Whether the last write succeeded.
+    /// Returns whether the last write succeeded.
     pub fn is_healthy(&self) -> bool {
         self.db.is_healthy()
     }
 
-    /// Writes what waits and closes the file for writing.
+    /// Commits all waiting writes and closes the file for writing.
     pub async fn shutdown(&self) {
         self.db.shutdown().await;
     }

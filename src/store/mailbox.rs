@@ -1,12 +1,13 @@
-//! `mailbox.db`: accounts, recipients and their queues, the outbox, and what the mediator
-//! remembers.
+//! `mailbox.db`: accounts, recipients and their queues, the outbox, and the mediator's memory of
+//! requests.
 //!
-//! The file is the only place where mail is: losing it loses what waited. Bodies are envelopes
-//! that the mediator cannot open. What is acknowledged or expires is deleted, not overwritten: its
-//! bytes can stay in the file and its log until their pages are used again or given back.
+//! The file is the only place where queued mail is: its loss loses that mail. Bodies are envelopes
+//! that the mediator cannot open. An acknowledged or expired message is deleted, not overwritten:
+//! its bytes can stay in the file and in the write-ahead log until their pages are used again or
+//! given back.
 //!
-//! Pages that fall free are used again before the file grows; [`Tx::shrink`] gives them back
-//! to the file system in slices, so that a flood does not leave a large file for ever.
+//! Free pages are used again before the file grows. [`Tx::shrink`] gives them back to the file
+//! system in batches, so that a flood does not leave a large file for ever.
 
 mod accounts;
 mod outbox;
@@ -45,8 +46,9 @@ impl MailboxStore {
     }
 
     /// Runs `work` in one transaction: all of it or nothing, durable when this returns. Safe to
-    /// call concurrently; transactions are done one after the other in the order of the calls, and
-    /// share their commits. [`StoreError::Full`] when the disk takes no more: nothing was written.
+    /// call concurrently; transactions run one after the other in the order of the calls, and share
+    /// their commits. Returns [`StoreError::Full`] when the disk takes no more: nothing was
+    /// written.
     pub async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -55,8 +57,8 @@ impl MailboxStore {
         self.db.write(move |conn| work(&Tx::new(conn))).await
     }
 
-    /// Runs `work` in one transaction as [`Self::transact`] does, and lets it refuse: with
-    /// [`Abort::Refused`] all that it wrote is undone.
+    /// Runs `work` in one transaction as [`Self::transact`] does, and lets it refuse: on
+    /// [`Abort::Refused`] all its writes are undone.
     pub async fn attempt<T, R, F>(&self, work: F) -> Result<T, Abort<R>>
     where
         T: Send + 'static,
@@ -75,12 +77,12 @@ impl MailboxStore {
         self.db.read(move |conn| work(&Queries(conn))).await
     }
 
-    /// Whether the last write succeeded.
+    /// Returns whether the last write succeeded.
     pub fn is_healthy(&self) -> bool {
         self.db.is_healthy()
     }
 
-    /// Writes what waits and closes the file for writing.
+    /// Commits all waiting writes and closes the file for writing.
     pub async fn shutdown(&self) {
         self.db.shutdown().await;
     }
@@ -110,7 +112,7 @@ impl<'c> Deref for Tx<'c> {
 }
 
 impl Queries<'_> {
-    /// A small fact that was set before.
+    /// Returns the value stored under a key.
     pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
         let mut query = self
             .0
@@ -118,7 +120,7 @@ impl Queries<'_> {
         Ok(query.query_row([key], |row| row.get(0)).optional()?)
     }
 
-    /// Bytes of the file, and of those the bytes in free pages.
+    /// Returns the bytes of the file, and how many of them are in free pages.
     pub fn file_bytes(&self) -> Result<(u64, u64), StoreError> {
         let pragma = |name: &str| -> Result<u64, StoreError> {
             let value = self.0.pragma_query_value(None, name, |row| row.get(0))?;
@@ -141,7 +143,7 @@ impl Queries<'_> {
 }
 
 impl Tx<'_> {
-    /// Sets a small fact, replacing the one before.
+    /// Stores a value under a key, replacing the one before.
     pub fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
@@ -152,7 +154,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Forgets a small fact.
+    /// Deletes the value under a key.
     pub fn delete_meta(&self, key: &str) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("DELETE FROM meta WHERE key = ?1")?
@@ -160,9 +162,9 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Gives free pages back to the file system, at most `pages`, while more than `spare` are
-    /// free: what is free is soon used again under load, and moving pages costs writes. Returns
-    /// how many went.
+    /// Gives free pages back to the file system, at most `pages`, while more than `spare` are free:
+    /// under load free pages are soon used again, and moving pages costs writes. Returns how many
+    /// pages were given back.
     pub fn shrink(&self, spare: u64, pages: u64) -> Result<u64, StoreError> {
         let free = |conn: &Connection| -> Result<u64, StoreError> {
             let count = conn.pragma_query_value(None, "freelist_count", |row| row.get(0))?;

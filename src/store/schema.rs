@@ -1,5 +1,5 @@
-//! Schemas and their migrations. Times are milliseconds since 1970, identifiers are text, so that
-//! a snapshot can be read with any SQLite tool.
+//! Schemas and their migrations. Times are milliseconds since 1970 and identifiers are text, so
+//! that any SQLite tool can read a snapshot.
 
 use rusqlite::Connection;
 
@@ -11,19 +11,19 @@ mod mailbox;
 pub(super) use directory::DIRECTORY;
 pub(super) use mailbox::MAILBOX;
 
-/// One step of a schema: run in order, once, in a transaction.
+/// One step of a schema. The steps run in order, once, each in a transaction.
 pub(super) type Migration = &'static str;
 
-/// What a file is made of.
+/// The schema of a file.
 pub(super) struct Schema {
-    /// Whether pages that fall free can be given back to the file system, in slices and on
-    /// demand. Takes effect only when the file is created.
+    /// Whether free pages can be given back to the file system, in batches and on demand. Takes
+    /// effect only when the file is created.
     pub(super) reclaims: bool,
-    /// How the tables came to be, from the first version on.
+    /// The steps that made the tables, from the first version on.
     pub(super) migrations: &'static [Migration],
 }
 
-/// Brings the file from its version to the newest, each step in its own transaction.
+/// Brings a file from its version to the newest, each step in its own transaction.
 pub(super) fn migrate(conn: &Connection, migrations: &[Migration]) -> Result<(), StoreError> {
     let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;

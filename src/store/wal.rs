@@ -1,9 +1,9 @@
-//! The log beside a file, kept from growing.
+//! The write-ahead log beside a file, kept from growing.
 //!
-//! The engine moves what is committed from the log into the file as it goes, but only up to the
-//! oldest state that somebody reads, and starts the log anew only when nobody reads in it. Readers
-//! that follow each other without a gap would have it grow for ever: once it is too long, new ones
-//! wait at the barrier until those inside have left.
+//! The engine moves committed pages from the log into the file as it goes, but only up to the
+//! oldest state that a reader uses, and it starts the log anew only when no reader uses the log.
+//! Readers that overlap without end would let it grow for ever. So when the log is too long, new
+//! readers wait at a barrier until the others have left.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// Bytes of the log from which on it is emptied.
+/// Length of the log, in bytes, beyond which it is emptied.
 pub(super) const LIMIT: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
-/// Pages in the log from which on the engine moves them into the file, 32 MiB: pages written over
-/// and over, as those of an index by hash are, are moved once.
+/// Pages in the log (32 MiB) from which on the engine moves them into the file. Pages that are
+/// written over and over, such as those of an index by hash, are moved once.
 pub(super) const PAGES: u32 = 8000;
 
-/// How long readers at the barrier, and the writer, wait for the readers inside.
+/// Longest wait of the writer, and of readers at the barrier, for the readers that have passed it.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Where readers are held up for a moment.
+/// A barrier that can hold readers up for a moment.
 #[derive(Default)]
 pub(super) struct ReaderBarrier {
     state: Mutex<State>,
@@ -34,7 +34,7 @@ struct State {
     closed: bool,
 }
 
-/// A reader who is inside.
+/// A reader that has passed the barrier.
 pub(super) struct ReadGuard<'g>(&'g ReaderBarrier);
 
 impl ReaderBarrier {
@@ -42,14 +42,15 @@ impl ReaderBarrier {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a reader in, once the barrier is open.
+    /// Lets a reader pass, once the barrier is open.
     pub(super) fn enter(&self) -> ReadGuard<'_> {
         let state = self.changed.wait_while(self.state(), |state| state.closed);
         state.unwrap_or_else(PoisonError::into_inner).readers += 1;
         ReadGuard(self)
     }
 
-    /// Runs `work` while nobody is inside; `None` when somebody does not leave in time.
+    /// Runs `work` while no reader has passed the barrier. Returns `None` when readers do not leave
+    /// in time.
     fn exclusive<T>(&self, timeout: Duration, work: impl FnOnce() -> T) -> Option<T> {
         let mut state = self.state();
         state.closed = true;
@@ -72,7 +73,7 @@ impl Drop for ReadGuard<'_> {
     }
 }
 
-/// The log, as its writer sees it.
+/// The log from its writer's point of view.
 pub(super) struct Wal {
     path: PathBuf,
     barrier: Arc<ReaderBarrier>,
@@ -80,7 +81,7 @@ pub(super) struct Wal {
 }
 
 impl Wal {
-    /// The log of a file, all of whose readers in this program pass `barrier`.
+    /// Returns the log of a file. All readers of the file in this program pass `barrier`.
     pub(super) fn of(file: &Path, barrier: Arc<ReaderBarrier>) -> Self {
         let mut path = file.to_owned().into_os_string();
         path.push("-wal");
@@ -91,8 +92,8 @@ impl Wal {
         }
     }
 
-    /// Empties the log once it is too long. While somebody reads for long it goes on growing, and
-    /// is tried again when it has grown by as much.
+    /// Empties the log when it is too long. During a long read the log keeps growing, and the next
+    /// attempt comes when it has grown by as much again.
     pub(super) fn tend(&mut self, conn: &Connection) {
         let len = std::fs::metadata(&self.path).map_or(0, |meta| meta.len());
         if len <= self.limit {
@@ -108,7 +109,7 @@ impl Wal {
     }
 }
 
-/// Moves all of the log into the file. Returns whether nobody was in the way; other programs may
+/// Moves the whole log into the file. Returns whether no reader was in the way; other programs may
 /// read, too.
 pub(super) fn checkpoint(conn: &Connection) -> Result<bool, rusqlite::Error> {
     conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {

@@ -13,7 +13,7 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 
 impl Queries<'_> {
-    /// The entry of an account.
+    /// Returns the entry of an account.
     pub fn entry(&self, did: &Did) -> Result<Option<Entry>, StoreError> {
         let mut query = self
             .0
@@ -22,7 +22,7 @@ impl Queries<'_> {
         entry.map(|entry| self.with_mediators(entry)).transpose()
     }
 
-    /// The account whose verified handle this is.
+    /// Returns the account with this verified handle.
     pub fn did_by_handle(&self, handle: &Handle) -> Result<Option<Did>, StoreError> {
         let mut query = self
             .0
@@ -32,7 +32,7 @@ impl Queries<'_> {
             .optional()?)
     }
 
-    /// Active accounts whose present package names this did:peer, at most `limit`.
+    /// Returns the active accounts whose present package names this did:peer, at most `limit`.
     pub fn claimants(&self, peer: &str, limit: usize) -> Result<Vec<Did>, StoreError> {
         let mut query = self.0.prepare_cached(
             "SELECT did FROM entry WHERE peer = ?1 AND state = 'present' AND status = 'active'
@@ -43,7 +43,7 @@ impl Queries<'_> {
         })?)
     }
 
-    /// Every account in the directory, handed to `each`.
+    /// Calls `each` with every account in the directory.
     pub fn each_did(&self, mut each: impl FnMut(&str)) -> Result<(), StoreError> {
         let mut query = self.0.prepare("SELECT did FROM entry")?;
         let mut rows = query.query([])?;
@@ -57,7 +57,7 @@ impl Queries<'_> {
         Ok(())
     }
 
-    /// Accounts in the directory.
+    /// Returns the number of accounts in the directory.
     pub fn entry_count(&self) -> Result<u64, StoreError> {
         let count: i64 = self
             .0
@@ -65,7 +65,7 @@ impl Queries<'_> {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Entries to be looked at again by `now`, the longest due first.
+    /// Returns the entries to be checked again by `now`, the longest due first.
     pub fn due_entries(&self, now: Timestamp, limit: usize) -> Result<Vec<Did>, StoreError> {
         let mut query = self.0.prepare_cached(
             "SELECT did FROM entry WHERE next_check_at <= ?1 ORDER BY next_check_at LIMIT ?2",
@@ -77,8 +77,8 @@ impl Queries<'_> {
         )
     }
 
-    /// Owed looks that are due by `now`: what is news first, then what was only listed, each the
-    /// longest due first.
+    /// Returns the pending refreshes that are due by `now`: news first, then listings, each with
+    /// the longest due first.
     pub fn due_pending(
         &self,
         now: Timestamp,
@@ -98,7 +98,7 @@ impl Queries<'_> {
         Ok(due)
     }
 
-    /// Owed looks that are due by `now` because an enumeration came by.
+    /// Returns how many pending refreshes are due by `now` because of a listing.
     pub fn listed_pending_count(&self, now: Timestamp) -> Result<u64, StoreError> {
         let mut query = self
             .0
@@ -107,7 +107,7 @@ impl Queries<'_> {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// The look owed to one account.
+    /// Returns the pending refresh of one account.
     pub fn pending(&self, did: &Did) -> Result<Option<PendingRefresh>, StoreError> {
         let mut query = self
             .0
@@ -115,14 +115,14 @@ impl Queries<'_> {
         Ok(query.query_row([did.as_str()], read_pending).optional()?)
     }
 
-    /// Looks owed in all.
+    /// Returns the number of pending refreshes.
     pub fn pending_count(&self) -> Result<u64, StoreError> {
         let mut query = self.0.prepare_cached("SELECT count(*) FROM pending")?;
         let count: i64 = query.query_row([], |row| row.get(0))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// What is known of a mediator.
+    /// Returns the stored document of a mediator.
     pub fn mediator(&self, did: &MediatorDid) -> Result<Option<MediatorRow>, StoreError> {
         let mut query = self
             .0
@@ -130,7 +130,7 @@ impl Queries<'_> {
         Ok(query.query_row([did.as_str()], read_mediator).optional()?)
     }
 
-    /// Mediators to be looked up again by `now`.
+    /// Returns the mediators to be looked up again by `now`.
     pub fn due_mediators(
         &self,
         now: Timestamp,
@@ -142,7 +142,7 @@ impl Queries<'_> {
         collect(query.query_map(params![now.millis(), to_i64(limit)], read_mediator)?)
     }
 
-    /// Whether any package names this mediator.
+    /// Returns whether any package names this mediator.
     pub fn is_named(&self, did: &MediatorDid) -> Result<bool, StoreError> {
         let mut query = self
             .0
@@ -150,7 +150,7 @@ impl Queries<'_> {
         Ok(query.exists([did.as_str()])?)
     }
 
-    /// Accounts whose package names this mediator, at most `limit`.
+    /// Returns the accounts whose package names this mediator, at most `limit`.
     pub fn accounts_of_mediator(
         &self,
         did: &MediatorDid,
@@ -166,7 +166,7 @@ impl Queries<'_> {
         )
     }
 
-    /// Changes of one account, the newest first.
+    /// Returns the changes of one account, the newest first.
     pub fn changes(&self, did: &Did, limit: usize) -> Result<Vec<Change>, StoreError> {
         let mut query = self
             .0
@@ -174,8 +174,8 @@ impl Queries<'_> {
         collect(query.query_map(params![did.as_str(), to_i64(limit)], read_change)?)
     }
 
-    /// Hands the changes of one account that stand before a place to `each`, the newest first, until
-    /// it says no more; their proofs only where they are wanted.
+    /// Calls `each` with the changes of one account before a position, the newest first, until it
+    /// returns `false`. Their proofs are read only on demand.
     pub fn each_change(
         &self,
         did: &Did,
@@ -198,8 +198,8 @@ impl Queries<'_> {
         Ok(())
     }
 
-    /// Changes later than `seq`, the oldest first, at most `limit`: their places and accounts. An
-    /// account that changes without end keeps its newest changes only.
+    /// Returns the positions and accounts of the changes after `seq`, the oldest first, at most
+    /// `limit`. Of an account that changes without end only the newest changes are kept.
     pub fn changes_after(&self, seq: i64, limit: usize) -> Result<Vec<(i64, Did)>, StoreError> {
         let mut query = self
             .0
@@ -209,7 +209,7 @@ impl Queries<'_> {
         })?)
     }
 
-    /// The place of the newest change; 0 where there never was one.
+    /// Returns the position of the newest change; 0 where there never was one.
     pub fn newest_change(&self) -> Result<i64, StoreError> {
         let mut query = self
             .0
@@ -217,7 +217,8 @@ impl Queries<'_> {
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
-    /// What tells a change from one at the same place in another log; `None` where none is there.
+    /// Returns what distinguishes a change from one at the same position in another log, or `None`
+    /// where there is no change.
     pub fn change_mark(&self, seq: i64) -> Result<Option<String>, StoreError> {
         let mut query = self
             .0
@@ -225,7 +226,7 @@ impl Queries<'_> {
         Ok(query.query_row([seq], |row| row.get(0)).optional()?)
     }
 
-    /// How far a source is processed.
+    /// Returns the cursor of a source.
     pub fn cursor(&self, source: &str) -> Result<Option<SourceCursor>, StoreError> {
         let mut query = self
             .0
@@ -240,7 +241,7 @@ impl Queries<'_> {
         Ok(row.optional()?)
     }
 
-    /// How far the enumeration of a source has come.
+    /// Returns the state of a source's backfill.
     pub fn backfill(&self, source: &str) -> Result<Option<BackfillRow>, StoreError> {
         let mut query = self
             .0

@@ -1,4 +1,4 @@
-//! What the tables of `directory.db` hold, as values.
+//! The rows of `directory.db`, as values.
 
 use std::fmt;
 
@@ -19,13 +19,13 @@ pub enum AccountStatus {
     Active,
     /// Switched off by its owner.
     Deactivated,
-    /// Taken down by its host.
+    /// Taken down by its PDS or another service.
     Takendown,
-    /// Suspended by its host.
+    /// Suspended by its PDS or another service.
     Suspended,
     /// Deleted, or its DID ended.
     Deleted,
-    /// Any other word; treated as inactive.
+    /// Any other word. Treated as inactive.
     Other(String),
 }
 
@@ -33,7 +33,7 @@ impl AccountStatus {
     /// Longest status word kept, in bytes.
     pub const MAX_LEN: usize = 64;
 
-    /// Reads any word; one that is too long is cut.
+    /// Reads any word. A word that is too long is cut.
     pub fn parse(s: &str) -> Self {
         match s {
             "active" => Self::Active,
@@ -45,7 +45,7 @@ impl AccountStatus {
         }
     }
 
-    /// The word.
+    /// Returns the word.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Active => "active",
@@ -57,7 +57,7 @@ impl AccountStatus {
         }
     }
 
-    /// Whether the account may be shown.
+    /// Returns whether the directory may answer for the account.
     pub fn is_active(&self) -> bool {
         *self == Self::Active
     }
@@ -82,15 +82,15 @@ impl fmt::Display for AccountStatus {
 }
 
 words! {
-    /// What is known of an account's key package.
+    /// The state of an account's key package.
     PackageState {
         /// Proven to be there, and valid.
         Present = "present",
-        /// Proven to be there, and breaking a rule of its lexicon.
+        /// Proven to be there, and in breach of a rule of its lexicon.
         Invalid = "invalid",
         /// Proven not to be there any more.
         Removed = "removed",
-        /// Said not to be there, by a PDS that gives no proof.
+        /// Reported as not there by a PDS that gives no proof.
         RemovedUnproven = "removedUnproven",
         /// Nothing is proven under the account's present key and PDS.
         Unverifiable = "unverifiable",
@@ -98,7 +98,7 @@ words! {
 }
 
 words! {
-    /// What was proven.
+    /// The kind of a proof.
     ProofMethod {
         /// The answer of `com.atproto.sync.getRecord`.
         GetRecord = "getRecord",
@@ -108,13 +108,13 @@ words! {
 }
 
 words! {
-    /// What a row of the change log tells.
+    /// The kind of a change in the change log.
     ChangeKind {
         /// A valid package appeared or replaced another.
         Package = "package",
         /// An invalid package appeared or replaced another.
         Invalid = "invalid",
-        /// The package went away.
+        /// The package was removed.
         Removed = "removed",
         /// The package can no longer be proven.
         Unverifiable = "unverifiable",
@@ -122,9 +122,9 @@ words! {
         Status = "status",
         /// Handle, PDS or signing key changed.
         Identity = "identity",
-        /// The PDS showed an older revision.
+        /// The PDS served an older revision.
         Regressed = "regressed",
-        /// Dropped: nothing proven for too long.
+        /// The entry was dropped: nothing proven for too long.
         Dropped = "dropped",
     }
 }
@@ -146,7 +146,7 @@ pub struct Entry {
     pub state: PackageState,
     /// Code of the rule that an invalid or unverifiable package breaks.
     pub reason: Option<String>,
-    /// That rule as a sentence.
+    /// The same rule as a sentence.
     pub detail: Option<String>,
 
     /// Revision of the newest proof.
@@ -163,31 +163,31 @@ pub struct Entry {
     pub proof_pds: Option<Origin>,
     /// Key that signed the newest proof, under which `rev` is ordered.
     pub proof_key: Option<SigningKey>,
-    /// `signing_key` as it was at that proof. The two keys differ while an account that moved has
-    /// not written again.
+    /// `signing_key` at the time of that proof. The two keys differ until an account that has
+    /// migrated writes again.
     pub identity_key: Option<SigningKey>,
     /// The did:peer of a present package.
     pub peer: Option<String>,
     /// The mediators of a present package, in its order.
     pub mediators: Vec<MediatorDid>,
-    /// Whether the PDS showed an older revision since.
+    /// Whether the PDS has served an older revision since.
     pub regressed: bool,
 
-    /// What led to the last proof: `pds`, `relay`, `jetstream`, `listing`, `request`, `recheck`.
+    /// Source of the last proof ([`Trigger::source`]).
     pub source: String,
-    /// What was proven.
+    /// The kind of the last proof.
     pub method: ProofMethod,
     /// When this state was first seen.
     pub observed_at: Timestamp,
     /// When it was last proven.
     pub proved_at: Option<Timestamp>,
-    /// When it was last looked at.
+    /// When it was last checked.
     pub checked_at: Timestamp,
-    /// When it is to be looked at again.
+    /// When it is to be checked again.
     pub next_check_at: Timestamp,
-    /// Looks without success since the last proof.
+    /// Checks without success since the last proof.
     pub failures: u32,
-    /// Sequence number of the change that brought this package.
+    /// Position of the change that brought this package.
     pub change_seq: i64,
 }
 
@@ -200,7 +200,7 @@ pub struct Change {
     pub did: Did,
     /// What changed.
     pub kind: ChangeKind,
-    /// Revision of the proof: the one that brought the change, or the last one that was kept.
+    /// Revision of the proof: that of the change itself, or of the last proof saved with it.
     pub rev: Option<Rev>,
     /// CID of the record.
     pub cid: Option<Cid>,
@@ -210,15 +210,15 @@ pub struct Change {
     pub mediators: Vec<MediatorDid>,
     /// The key that signed that proof.
     pub key: Option<SigningKey>,
-    /// More, in words: the new status, handle or rule.
+    /// Details in words: the new status, handle or rule.
     pub detail: Option<String>,
-    /// When it was seen here.
+    /// When the directory saw the change.
     pub seen_at: Timestamp,
-    /// CAR of the package, kept once it is superseded.
+    /// CAR of the package, saved when it is superseded.
     pub proof: Option<Vec<u8>>,
 }
 
-/// The last proof of a package, to be kept with the change that brought the package.
+/// The last proof of a superseded package, to be saved with the change that brought the package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SupersededProof {
     /// Position of that change.
@@ -236,23 +236,23 @@ pub struct SupersededProof {
 pub struct AnnouncedStatus {
     /// The status.
     pub status: AccountStatus,
-    /// Who announced it.
+    /// The PDS that announced it.
     pub pds: Origin,
 }
 
-/// What an event means for the hint that is owed with a look.
+/// The effect of an event on the announced status of a pending refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnnouncedChange {
-    /// Nothing.
+    /// None.
     Keep,
     /// The account is active again.
     Clear,
-    /// A newer one.
+    /// A newer status.
     Set(AnnouncedStatus),
 }
 
 words! {
-    /// What a source of events is.
+    /// The kind of a source.
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "lowercase")]
     SourceKind {
@@ -266,7 +266,7 @@ words! {
 }
 
 words! {
-    /// What an event of a stream is about.
+    /// The kind of a stream's event.
     EventKind {
         /// A write to our collection, or one that may be.
         Commit = "commit",
@@ -346,11 +346,11 @@ impl fmt::Display for Trigger {
 pub struct NewPending {
     /// The account.
     pub did: Did,
-    /// What leads to it. A listing waits for what is news, and replaces no other trigger.
+    /// What leads to it. A listing waits until all news is handled, and replaces no other trigger.
     pub trigger: Trigger,
-    /// What it means for the status that a PDS announced.
+    /// The effect on the announced status.
     pub announced: AnnouncedChange,
-    /// Not before this time.
+    /// Earliest time of the refresh.
     pub not_before: Timestamp,
 }
 
@@ -359,58 +359,58 @@ pub struct NewPending {
 pub struct PendingRefresh {
     /// The account.
     pub did: Did,
-    /// What led to it last.
+    /// The last trigger.
     pub trigger: Trigger,
     /// Status that a PDS announced of the account.
     pub announced: Option<AnnouncedStatus>,
-    /// Not before this time.
+    /// Earliest time of the refresh.
     pub not_before: Timestamp,
-    /// Refreshes without success so far.
+    /// Attempts without success so far.
     pub attempts: u32,
     /// Grows with every trigger that was coalesced into the row.
     pub generation: i64,
-    /// When the first of them was stored.
+    /// When the first trigger was stored.
     pub since: Timestamp,
 }
 
-/// How far a source is durably processed.
+/// The cursor of a source: all before it is durably processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceCursor {
     /// The source's name: kind and address.
     pub source: String,
     /// Sequence number, or microseconds for Jetstream.
     pub position: i64,
-    /// The source's own time of that event.
+    /// The source's own time of the event there.
     pub event_time: Option<String>,
 }
 
-/// How far the enumeration of a source has come.
+/// The state of a source's backfill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackfillRow {
     /// The source's name.
     pub source: String,
-    /// Its paging cursor; `None` at the start.
+    /// Paging cursor of the enumeration; `None` at the start.
     pub position: Option<String>,
     /// Accounts seen so far.
     pub seen: i64,
-    /// When the walk began.
+    /// When the backfill began.
     pub started_at: Timestamp,
-    /// When it came to its end.
+    /// When the backfill ended.
     pub done_at: Option<Timestamp>,
 }
 
-/// What is known of a mediator.
+/// The stored document of a mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediatorRow {
     /// The mediator.
     pub did: MediatorDid,
-    /// Its document as JSON, as in the recipient view.
+    /// The document as JSON, as in the recipient view.
     pub document: String,
     /// When it was last looked up.
     pub checked_at: Timestamp,
     /// When it is to be looked up again.
     pub next_check_at: Timestamp,
-    /// Look-ups without success since the last one that had it.
+    /// Look-ups without success since the last one that succeeded.
     pub failures: u32,
 }
 
@@ -473,7 +473,7 @@ pub(super) fn read_change(row: &Row<'_>) -> Result<Change, rusqlite::Error> {
 pub(super) fn read_pending(row: &Row<'_>) -> Result<PendingRefresh, rusqlite::Error> {
     Ok(PendingRefresh {
         did: parsed(row, "did", Did::parse)?,
-        // The text of another version is a plain recheck.
+        // The text of another version stands for a plain recheck.
         trigger: Trigger::parse(row.get_ref("reason")?.as_str()?).unwrap_or(Trigger::Recheck),
         announced: match (
             row.get::<_, Option<String>>("hint")?,

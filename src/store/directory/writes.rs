@@ -19,9 +19,9 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 /// Changes kept of one account, the newest.
 const MAX_CHANGES: i64 = 256;
 
-/// Largest proof kept of what is superseded or went backwards, in bytes: larger ones come from
-/// paths inflated on purpose.
-const MAX_KEPT_PROOF: usize = 16 * 1024;
+/// Largest proof that is saved of a superseded package or a regression, in bytes. Larger ones come
+/// from paths inflated on purpose.
+const MAX_SAVED_PROOF: usize = 16 * 1024;
 
 /// The columns of `entry`.
 pub(super) const COLUMNS: [&str; 26] = [
@@ -66,7 +66,7 @@ static PUT_ENTRY: LazyLock<String> = LazyLock::new(|| {
 });
 
 impl Tx<'_> {
-    /// Writes an entry whole, replacing the one before.
+    /// Writes a whole entry, replacing the one before.
     pub fn put_entry(&self, entry: &Entry) -> Result<(), StoreError> {
         let mut put = self.conn().prepare_cached(&PUT_ENTRY)?;
         put.execute(named_params! {
@@ -97,8 +97,8 @@ impl Tx<'_> {
             ":failures": entry.failures,
             ":change_seq": entry.change_seq,
         })?;
-        // Mediators are rewritten only where they differ: a re-proof of an unchanged package is
-        // the usual write.
+        // Mediators are rewritten only where they differ: most writes prove an unchanged package
+        // again.
         if self.entry_mediators(&entry.did)? != entry.mediators {
             self.conn()
                 .prepare_cached("DELETE FROM entry_mediator WHERE did = ?1")?
@@ -120,7 +120,7 @@ impl Tx<'_> {
         collect(query.query_map([did.as_str()], |row| parsed(row, 0, MediatorDid::parse))?)
     }
 
-    /// Removes an entry and what hangs on it; the change log stays.
+    /// Deletes an entry with its mediators. The change log stays.
     pub fn delete_entry(&self, did: &Did) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("DELETE FROM entry WHERE did = ?1")?
@@ -128,8 +128,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes `handle` away from every account but `owner`, and has those looked at again now.
-    /// Returns them.
+    /// Takes `handle` away from every account but `owner`, and makes the others due now. Returns
+    /// them.
     pub fn claim_handle(
         &self,
         handle: &Handle,
@@ -146,7 +146,7 @@ impl Tx<'_> {
         )?)
     }
 
-    /// Puts the next look at an entry off; it does not count as one without success.
+    /// Defers the next check of an entry, without counting a failure.
     pub fn defer_check(&self, did: &Did, next_check_at: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("UPDATE entry SET next_check_at = ?2 WHERE did = ?1")?
@@ -154,7 +154,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Appends to the change log; the row's own `seq` is not looked at. Returns its position.
+    /// Appends to the change log. Returns the position, which the store sets.
     pub fn append_change(&self, change: &Change) -> Result<i64, StoreError> {
         let mediators = serde_json::to_string(&change.mediators)
             .map_err(|e| StoreError::Engine(e.to_string()))?;
@@ -176,7 +176,7 @@ impl Tx<'_> {
                 change.proof,
             ])?;
         let seq = self.conn().last_insert_rowid();
-        // An account that writes without end keeps its newest changes only.
+        // Of an account that writes without end only the newest changes are kept.
         self.conn()
             .prepare_cached(
                 "DELETE FROM change WHERE did = ?1 AND seq <= (
@@ -186,24 +186,24 @@ impl Tx<'_> {
         Ok(seq)
     }
 
-    /// Keeps the proof of a package that is superseded with the change that brought it. It may be
-    /// of a later revision and by another key than the proof that the change came with.
-    pub fn save_proof(&self, kept: &SupersededProof) -> Result<(), StoreError> {
-        if kept.car.len() > MAX_KEPT_PROOF {
+    /// Saves the proof of a superseded package with the change that brought it. The proof may have
+    /// a later revision and another key than the proof that the change came with.
+    pub fn save_proof(&self, superseded: &SupersededProof) -> Result<(), StoreError> {
+        if superseded.car.len() > MAX_SAVED_PROOF {
             return Ok(());
         }
         self.conn()
             .prepare_cached("UPDATE change SET rev = ?2, key = ?3, proof = ?4 WHERE seq = ?1")?
             .execute(params![
-                kept.seq,
-                kept.rev.as_ref().map(Rev::as_str),
-                kept.key.as_ref().map(SigningKey::did_key),
-                kept.car,
+                superseded.seq,
+                superseded.rev.as_ref().map(Rev::as_str),
+                superseded.key.as_ref().map(SigningKey::did_key),
+                superseded.car,
             ])?;
         Ok(())
     }
 
-    /// Keeps the proof of a revision that went backwards.
+    /// Saves the proof of a revision that went backwards.
     pub fn save_evidence(
         &self,
         did: &Did,
@@ -213,7 +213,7 @@ impl Tx<'_> {
         proof: &[u8],
         seen_at: Timestamp,
     ) -> Result<(), StoreError> {
-        // Bounded: a server that shows the same old proof every day adds one row in all.
+        // Bounded: a server that serves the same old proof every day adds one row in all.
         self.conn()
             .prepare_cached(
                 "INSERT INTO evidence (did, rev, pds, key, seen_at, proof)
@@ -232,8 +232,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Owes an account a look. An account that is already owed one keeps its place: the earlier
-    /// time stands, and what is news prevails over what was only listed.
+    /// Stores a pending refresh. Where the account has one already, the two are coalesced: the
+    /// earlier time stands, and news prevails over a listing.
     pub fn enqueue_pending(&self, new: &NewPending, now: Timestamp) -> Result<(), StoreError> {
         let (status, pds) = match &new.announced {
             AnnouncedChange::Set(announced) => (
@@ -268,7 +268,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Ends an owed look, unless something was coalesced into it since `generation`.
+    /// Deletes a pending refresh, unless a trigger was coalesced into it since `generation`.
     pub fn complete_pending(&self, did: &Did, generation: i64) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("DELETE FROM pending WHERE did = ?1 AND generation = ?2")?
@@ -276,7 +276,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Puts an owed look off to `not_before`; `failed` counts it as a look without success.
+    /// Moves a pending refresh to `not_before`, unless a trigger was coalesced into it since
+    /// `generation`. `failed` counts a failure.
     pub fn retry_pending(
         &self,
         did: &Did,
@@ -298,7 +299,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Writes what is known of a mediator.
+    /// Writes a mediator's document.
     pub fn put_mediator(&self, row: &MediatorRow) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
@@ -317,7 +318,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Puts the next look-up of a mediator off.
+    /// Defers the next look-up of a mediator.
     pub fn defer_mediator_check(
         &self,
         did: &MediatorDid,
@@ -329,20 +330,20 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Forgets a mediator that no package names any more. Returns whether it did.
+    /// Deletes a mediator that no package names any more. Returns whether it did.
     pub fn delete_mediator(&self, did: &MediatorDid) -> Result<bool, StoreError> {
-        let forgotten = self
+        let deleted = self
             .conn()
             .prepare_cached(
                 "DELETE FROM mediator WHERE did = ?1
                  AND NOT EXISTS (SELECT 1 FROM entry_mediator WHERE mediator = ?1)",
             )?
             .execute([did.as_str()])?;
-        Ok(forgotten > 0)
+        Ok(deleted > 0)
     }
 
-    /// Moves a source's cursor; the caller has made everything up to it durable in this same
-    /// transaction or before.
+    /// Moves a source's cursor. The caller has made everything before it durable, in this
+    /// transaction or earlier.
     pub fn set_cursor(&self, cursor: &SourceCursor, now: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
@@ -360,7 +361,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Begins an enumeration anew, whatever one is under way.
+    /// Begins a backfill anew, even where one is under way.
     pub fn begin_backfill(&self, source: &str, now: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
@@ -373,19 +374,19 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Writes how far an enumeration has come; nothing where it was begun anew since.
-    pub fn advance_backfill(&self, walk: &BackfillRow) -> Result<(), StoreError> {
+    /// Writes the progress of a backfill; nothing where it was begun anew since.
+    pub fn advance_backfill(&self, backfill: &BackfillRow) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
                 "UPDATE walk SET position = ?2, seen = ?3, done_at = ?5
                  WHERE source = ?1 AND started_at = ?4",
             )?
             .execute(params![
-                walk.source,
-                walk.position,
-                walk.seen,
-                walk.started_at.millis(),
-                walk.done_at.map(Timestamp::millis)
+                backfill.source,
+                backfill.position,
+                backfill.seen,
+                backfill.started_at.millis(),
+                backfill.done_at.map(Timestamp::millis)
             ])?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
 
-/// How exactly it is known when an account was last seen: a write per request would buy nothing.
+/// Grain of an account's last request: a write per request would gain nothing.
 const SEEN_GRAIN_MS: i64 = 60_000;
 
 pub(super) const PROVISIONAL_OF_GROUP: &str = "SELECT count(*) FROM account
@@ -25,7 +25,7 @@ pub(super) const IDLE: &str = "SELECT * FROM account WHERE seen_at < ?1 ORDER BY
 pub(super) const RECIPIENTS: &str =
     "SELECT * FROM recipient WHERE account = ?1 ORDER BY id LIMIT ?2 OFFSET ?3";
 
-/// The youngest claim on a DID in one state.
+/// The newest claim on a DID in one state.
 pub(super) const CLAIM: &str = "SELECT * FROM claim INDEXED BY claim_peer
  WHERE peer = ?1 AND state = ?2 ORDER BY since DESC LIMIT 1";
 
@@ -37,7 +37,7 @@ pub(super) const DROP_IDLE: &str = "DELETE FROM recipient WHERE id IN (
  WHERE account IS NULL AND messages = 0 LIMIT ?1)";
 
 impl Queries<'_> {
-    /// The account of a DID.
+    /// Returns the account of a DID.
     pub fn account(&self, did: &str) -> Result<Option<Account>, StoreError> {
         let mut query = self
             .0
@@ -45,7 +45,7 @@ impl Queries<'_> {
         Ok(query.query_row([did], read_account).optional()?)
     }
 
-    /// The account with this id.
+    /// Returns the account with this id.
     pub fn account_by_id(&self, id: i64) -> Result<Option<Account>, StoreError> {
         let mut query = self
             .0
@@ -53,13 +53,13 @@ impl Queries<'_> {
         Ok(query.query_row([id], read_account).optional()?)
     }
 
-    /// Accounts in all.
+    /// Returns the number of accounts.
     pub fn account_count(&self) -> Result<u64, StoreError> {
         let mut query = self.0.prepare_cached("SELECT count(*) FROM account")?;
         Ok(unsigned(query.query_row([], |row| row.get(0))?))
     }
 
-    /// Provisional grants that stand: of one group of addresses, or of all.
+    /// Returns the number of valid provisional grants: of one group of addresses, or of all.
     pub fn provisional_count(
         &self,
         group: Option<&[u8; 16]>,
@@ -78,7 +78,7 @@ impl Queries<'_> {
         Ok(unsigned(count))
     }
 
-    /// Accounts whose provisional grant has ended by `now`, at most `limit`.
+    /// Returns the accounts whose provisional grant has ended by `now`, at most `limit`.
     pub fn lapsed_accounts(
         &self,
         now: Timestamp,
@@ -88,7 +88,8 @@ impl Queries<'_> {
         collect(query.query_map(params![now.millis(), to_i64(limit)], read_account)?)
     }
 
-    /// Accounts that asked for nothing since `before`, the longest idle first, at most `limit`.
+    /// Returns the accounts without a request since `before`, the longest idle first, at most
+    /// `limit`.
     pub fn idle_accounts(
         &self,
         before: Timestamp,
@@ -98,7 +99,7 @@ impl Queries<'_> {
         collect(query.query_map(params![before.millis(), to_i64(limit)], read_account)?)
     }
 
-    /// The recipient of a DID.
+    /// Returns the recipient of a DID.
     pub fn recipient(&self, did: &str) -> Result<Option<Recipient>, StoreError> {
         let mut query = self
             .0
@@ -106,7 +107,7 @@ impl Queries<'_> {
         Ok(query.query_row([did], read_recipient).optional()?)
     }
 
-    /// The recipients bound to an account, in the order in which they were first known here.
+    /// Returns the recipients bound to an account, in the order in which they became known here.
     pub fn recipients_of(
         &self,
         account: i64,
@@ -120,7 +121,7 @@ impl Queries<'_> {
         )?)
     }
 
-    /// How many recipients are bound to an account.
+    /// Returns the number of recipients bound to an account.
     pub fn recipient_count(&self, account: i64) -> Result<u64, StoreError> {
         let mut query = self
             .0
@@ -128,8 +129,8 @@ impl Queries<'_> {
         Ok(unsigned(query.query_row([account], |row| row.get(0))?))
     }
 
-    /// What key packages say of a DID: of each state the claim that came into it last, so that any
-    /// number of accounts that name a DID hide nothing that another says of it.
+    /// Returns the claims on a DID, the newest of each state. So no number of accounts that name a
+    /// DID can hide the claim of another account.
     pub fn claims(&self, peer: &str) -> Result<Vec<Claim>, StoreError> {
         let mut claims = Vec::new();
         for state in ClaimState::ALL {
@@ -138,14 +139,14 @@ impl Queries<'_> {
         Ok(claims)
     }
 
-    /// Of the claims on a DID in one state the one that came into it last.
+    /// Returns the newest claim on a DID in one state.
     pub fn claim_in(&self, peer: &str, state: ClaimState) -> Result<Option<Claim>, StoreError> {
         let mut query = self.0.prepare_cached(CLAIM)?;
         let found = query.query_row(params![peer, state.as_str()], read_claim);
         Ok(found.optional()?)
     }
 
-    /// What the key packages of an account of atproto say and said.
+    /// Returns the claims that the key packages of an atproto account make and made.
     pub fn claims_of(&self, account: &Did) -> Result<Vec<Claim>, StoreError> {
         let mut query = self
             .0
@@ -153,7 +154,7 @@ impl Queries<'_> {
         collect(query.query_map([account.as_str()], read_claim)?)
     }
 
-    /// Every account of atproto with a claim.
+    /// Returns every atproto account with a claim.
     pub fn claiming_accounts(&self) -> Result<Vec<Did>, StoreError> {
         let mut query = self
             .0
@@ -161,7 +162,7 @@ impl Queries<'_> {
         collect(query.query_map([], |row| parsed(row, 0, Did::parse))?)
     }
 
-    /// The account that reads the mail of the recipient with this id.
+    /// Returns the account that reads the mail of the recipient with this id.
     pub fn reader_of(&self, recipient: i64) -> Result<Option<i64>, StoreError> {
         let mut query = self
             .0
@@ -171,7 +172,7 @@ impl Queries<'_> {
         Ok(account.flatten())
     }
 
-    /// Claims in a state since before a time, the oldest first, at most `limit`.
+    /// Returns the claims in a state since before a time, the oldest first, at most `limit`.
     pub fn claims_before(
         &self,
         state: ClaimState,
@@ -187,8 +188,8 @@ impl Queries<'_> {
 }
 
 impl Tx<'_> {
-    /// Writes an account whole, found by its DID; the row's own `id` is not looked at. Returns its
-    /// id, which stays over all updates. Idempotent.
+    /// Writes a whole account, found by its DID. Returns its id, which the store sets and which
+    /// stays over all updates. Idempotent.
     pub fn put_account(&self, account: &Account) -> Result<i64, StoreError> {
         let mut put = self.conn().prepare_cached(
             "INSERT INTO account (did, long, granted_at, provisional_until, address_group, seen_at)
@@ -211,8 +212,8 @@ impl Tx<'_> {
         )?)
     }
 
-    /// Removes an account. Its recipients belong to nobody then; their mail waits for its end.
-    /// Returns whether there was one.
+    /// Deletes an account. Its recipients are then bound to none, and their mail waits until it
+    /// expires. Returns whether there was an account.
     pub fn delete_account(&self, id: i64) -> Result<bool, StoreError> {
         let deleted = self
             .conn()
@@ -221,7 +222,7 @@ impl Tx<'_> {
         Ok(deleted > 0)
     }
 
-    /// Notes that an account asked for something. Writes at most once a minute.
+    /// Records that an account made a request. Writes at most once a minute.
     pub fn touch_account(&self, id: i64, now: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("UPDATE account SET seen_at = ?2 WHERE id = ?1 AND seen_at <= ?3")?
@@ -229,8 +230,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Binds a recipient to an account, unless another has it. Idempotent. An account that is not
-    /// there is an error.
+    /// Binds a recipient to an account, unless it is bound to another. Idempotent. An account that
+    /// does not exist is an error.
     pub fn bind(&self, recipient: &str, account: i64) -> Result<Bound, StoreError> {
         let holder = self.recipient(recipient)?.and_then(|row| row.account);
         match holder {
@@ -240,8 +241,9 @@ impl Tx<'_> {
         }
     }
 
-    /// Binds a recipient to an account, whoever had it before, with the mail that waits. For the
-    /// DID's own account, which always wins. Returns the account that lost it. Idempotent.
+    /// Binds a recipient, with its queued mail, to an account, even where it is bound to another.
+    /// For the DID's own account, which always wins. Returns the account that lost the recipient.
+    /// Idempotent.
     pub fn rebind(&self, recipient: &str, account: i64) -> Result<Option<i64>, StoreError> {
         let holder = self.recipient(recipient)?.and_then(|row| row.account);
         self.conn()
@@ -253,8 +255,8 @@ impl Tx<'_> {
         Ok(holder.filter(|holder| *holder != account))
     }
 
-    /// Takes a recipient from an account; its mail waits for its end or for another binding.
-    /// Returns whether it was bound to it.
+    /// Unbinds a recipient from an account. Its mail waits until it expires or the recipient is
+    /// bound again. Returns whether the recipient was bound to the account.
     pub fn unbind(&self, recipient: &str, account: i64) -> Result<bool, StoreError> {
         let unbound = self
             .conn()
@@ -263,9 +265,9 @@ impl Tx<'_> {
         Ok(unbound > 0)
     }
 
-    /// The id of a recipient, which is made, bound to nobody, when it is not there. Idempotent.
-    /// Push in the same transaction: a recipient that is empty and belongs to nobody may go any
-    /// time.
+    /// Returns the id of a recipient, and creates it, bound to no account, where it does not exist.
+    /// Idempotent. Push in the same transaction: an empty recipient without an account may be
+    /// removed at any time.
     pub fn open_queue(&self, recipient: &str) -> Result<i64, StoreError> {
         let mut find = self
             .conn()
@@ -279,7 +281,7 @@ impl Tx<'_> {
         Ok(self.conn().last_insert_rowid())
     }
 
-    /// Removes recipients that are empty and belong to nobody, at most `limit`. Returns how many.
+    /// Deletes empty recipients that are bound to no account, at most `limit`. Returns how many.
     pub fn drop_idle_recipients(&self, limit: usize) -> Result<u64, StoreError> {
         let dropped = self
             .conn()
@@ -288,7 +290,8 @@ impl Tx<'_> {
         Ok(dropped as u64)
     }
 
-    /// Writes a claim, replacing what the account's packages said of this DID before. Idempotent.
+    /// Writes a claim, replacing what the account's packages claimed of this DID before.
+    /// Idempotent.
     pub fn put_claim(&self, claim: &Claim) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
@@ -304,7 +307,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Removes a claim. Returns whether there was one.
+    /// Deletes a claim. Returns whether there was one.
     pub fn delete_claim(&self, account: &Did, peer: &str) -> Result<bool, StoreError> {
         let deleted = self
             .conn()

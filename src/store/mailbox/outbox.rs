@@ -1,4 +1,4 @@
-//! The outbox: mail for other mediators, and how it went.
+//! The outbox: mail for other mediators, and the outcomes of its delivery.
 
 use rusqlite::{OptionalExtension as _, Row, named_params, params};
 
@@ -8,16 +8,16 @@ use super::rows::{NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayO
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 
-/// Bytes of bodies in one answer of [`Queries::outbox_due`], one message at least.
+/// Most bytes of bodies in one answer of [`Queries::outbox_due`], which holds at least one message.
 const MAX_DUE_BYTES: u64 = 8 << 20;
 
-/// Longest reason kept of a failure, in characters.
+/// Longest saved error of a failure, in characters.
 const MAX_ERROR_CHARS: usize = 300;
 
 pub(super) const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
  WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
 
-/// The destinations for which something is due, each with the time of the longest due.
+/// The destinations with a due message, each with the time of the longest due.
 pub(super) const HEADS: &str = "SELECT did, head FROM (
    SELECT did, (SELECT min(next_at) FROM outbound WHERE destination = did) AS head
    FROM destination INDEXED BY destination_waiting WHERE waiting > 0)
@@ -28,9 +28,9 @@ pub(super) const OUTCOMES: &str = "SELECT * FROM destination ORDER BY last_at DE
 pub(super) const PRUNE: &str = "DELETE FROM destination WHERE did IN (
    SELECT did FROM destination WHERE last_at < ?1 AND waiting = 0 LIMIT ?2)";
 
-/// A message that is due, its body not yet read.
+/// A due message, its body not yet read.
 struct Due {
-    /// How many messages of the same destination come before it.
+    /// Number of messages for the same destination before it.
     rank: usize,
     next_at: i64,
     id: i64,
@@ -38,16 +38,16 @@ struct Due {
 }
 
 impl Queries<'_> {
-    /// Whether anything is to be tried by `now`.
+    /// Returns whether any message is due by `now`.
     pub fn outbox_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
         let mut query = self.0.prepare_cached(HEADS)?;
         Ok(query.exists([now.millis()])?)
     }
 
-    /// Messages to be tried by `now`, at most `limit`, none for the destinations in `except`.
-    /// First the longest due of each destination, then the second of each, and so on: no
-    /// destination with many messages holds up another. Can hold fewer than `limit` although more
-    /// are due: ask again.
+    /// Returns the messages that are due by `now`, at most `limit`, without those for the
+    /// destinations in `except`. The longest due message of each destination comes first, then the
+    /// second of each, and so on: a destination with many messages holds up no other. Can return
+    /// fewer than `limit` although more are due: ask again.
     pub fn outbox_due(
         &self,
         now: Timestamp,
@@ -55,15 +55,16 @@ impl Queries<'_> {
         except: &[String],
     ) -> Result<Vec<Outbound>, StoreError> {
         self.outbox_due_within(now, limit, |destination| {
-            match except.iter().any(|one| one == destination) {
-                true => 0,
-                false => limit,
+            if except.iter().any(|one| one == destination) {
+                0
+            } else {
+                limit
             }
         })
     }
 
-    /// The same, at most `room` of each destination, which is asked about once, in the order in
-    /// which they are due.
+    /// Like [`Self::outbox_due`], with at most `room` messages of each destination. `room` is
+    /// called once per destination, in the order in which the destinations became due.
     pub fn outbox_due_within(
         &self,
         now: Timestamp,
@@ -109,7 +110,7 @@ impl Queries<'_> {
         Ok(messages)
     }
 
-    /// The longest due messages of one destination.
+    /// Returns the longest due messages of one destination.
     fn due(&self, destination: &str, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
         let mut query = self.0.prepare_cached(DUE)?;
         let rows = query.query_map(params![destination, now.millis(), to_i64(limit)], |row| {
@@ -126,12 +127,12 @@ impl Queries<'_> {
         collect(due)
     }
 
-    /// Messages that wait for elsewhere, and the bytes of their bodies.
+    /// Returns the number of messages in the outbox, and the bytes of their bodies.
     pub fn outbox_totals(&self) -> Result<(u64, u64), StoreError> {
         self.total("relay")
     }
 
-    /// Messages that wait for a destination, and the bytes of their bodies.
+    /// Returns the number of messages for a destination, and the bytes of their bodies.
     pub fn outbox_of(&self, destination: &str) -> Result<(u64, u64), StoreError> {
         let mut query = self
             .0
@@ -144,7 +145,7 @@ impl Queries<'_> {
         }))
     }
 
-    /// How it went with the destinations, those that were tried last first, at most `limit`.
+    /// Returns the outcomes of the destinations, the last tried first, at most `limit`.
     pub fn relay_outcomes(&self, limit: usize) -> Result<Vec<RelayOutcome>, StoreError> {
         let mut query = self.0.prepare_cached(OUTCOMES)?;
         collect(query.query_map([to_i64(limit)], read_outcome)?)
@@ -152,9 +153,9 @@ impl Queries<'_> {
 }
 
 impl Tx<'_> {
-    /// Takes messages to be tried: those of [`Queries::outbox_due_within`], none of which is due again
-    /// before `until`, so that what is under way is not taken twice and what a crash has left is
-    /// taken up again.
+    /// Takes the messages that [`Queries::outbox_due_within`] returns. None of them is due again
+    /// before `until`: messages under way are not taken twice, and messages left by a crash become
+    /// due.
     pub fn outbox_take(
         &self,
         now: Timestamp,
@@ -172,8 +173,8 @@ impl Tx<'_> {
         Ok(taken)
     }
 
-    /// Makes due what was taken and neither put off nor done: for a start, when nothing is under
-    /// way. Returns how many messages that were.
+    /// Makes all messages due that were taken and neither deferred nor done. For the start of the
+    /// service, when nothing is under way. Returns how many.
     pub fn outbox_recover(&self, now: Timestamp) -> Result<u64, StoreError> {
         let recovered = self
             .conn()
@@ -182,10 +183,9 @@ impl Tx<'_> {
         Ok(recovered as u64)
     }
 
-    /// Stores a message for elsewhere, once: the same bytes for the same destination are a
-    /// duplicate while they wait, of whose times the later end and the earlier beginning count. Its
-    /// end is the relay worker's affair: nothing here removes a
-    /// message because its time has come.
+    /// Stores a message for another mediator, once: the same bytes for the same destination are a
+    /// duplicate while they wait, and the later end and the earlier beginning count. Nothing here
+    /// removes a message when its time has ended: the relay worker does.
     pub fn outbox_push(
         &self,
         new: &NewOutbound<'_>,
@@ -243,8 +243,8 @@ impl Tx<'_> {
         Ok(OutPushed::Stored(self.conn().last_insert_rowid()))
     }
 
-    /// Puts a message that was taken off to `next_at`, for reasons that are not its destination's;
-    /// nothing when it is gone.
+    /// Defers a message that was taken to `next_at`, for reasons other than its destination. Does
+    /// nothing when the message is gone.
     pub fn outbox_defer(&self, id: i64, next_at: Timestamp) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 0 WHERE id = ?1")?
@@ -252,8 +252,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Counts an attempt that failed and puts the message off to `next_at`; nothing when it is
-    /// gone.
+    /// Counts a failed attempt and defers the message to `next_at`. Does nothing when the message
+    /// is gone.
     pub fn outbox_retry(
         &self,
         id: i64,
@@ -281,8 +281,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Ends a message and counts how; why it was not delivered is kept as the destination's last
-    /// error. Returns whether it was still there. Idempotent.
+    /// Deletes a message and counts its outcome. The reason for a failure is saved as the
+    /// destination's last error. Returns whether the message was still there. Idempotent.
     pub fn outbox_done(
         &self,
         id: i64,
@@ -314,8 +314,8 @@ impl Tx<'_> {
         Ok(true)
     }
 
-    /// Forgets how it went with destinations for which nothing waits and that were last tried
-    /// before a time, at most `limit`. Returns how many.
+    /// Deletes the outcomes of destinations without messages that were last tried before a time, at
+    /// most `limit`. Returns how many.
     pub fn prune_outcomes(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let pruned = self
             .conn()
@@ -325,7 +325,7 @@ impl Tx<'_> {
     }
 }
 
-/// A reason in the length that is kept.
+/// Cuts an error to the saved length.
 fn short(error: &str) -> String {
     error.chars().take(MAX_ERROR_CHARS).collect()
 }

@@ -25,7 +25,7 @@ pub(super) const CHOOSE: &str = "SELECT id, size FROM message INDEXED BY message
  WHERE recipient = ?1 AND id > ?2 AND available_at <= ?3 AND expires_at > ?3
  ORDER BY id LIMIT ?4";
 
-/// The quotas are looked at in the statement that stores, so that the common push is one.
+/// Checks the quotas in the statement that stores, so that the common push is one statement.
 pub(super) const PUSH: &str = "INSERT INTO message
    (recipient, hash, size, stored_at, available_at, expires_at, body)
  SELECT r.id, ?2, ?3, ?4, ?5, ?6, ?7 FROM recipient r, total t
@@ -61,8 +61,8 @@ struct Chosen {
 }
 
 impl Queries<'_> {
-    /// What can be delivered of a queue at `now`: neither what waits for its time nor what is past
-    /// it. Costs a walk over the queue's index, not over its bodies.
+    /// Returns what can be delivered of a queue at `now`: neither delayed nor expired messages
+    /// count. Reads the queue's index and no bodies.
     pub fn queue(&self, queue: Queue, now: Timestamp) -> Result<QueueStatus, StoreError> {
         let mut query = self.0.prepare_cached(STATUS)?;
         let mut status = QueueStatus::default();
@@ -81,13 +81,13 @@ impl Queries<'_> {
         Ok(status)
     }
 
-    /// Messages of a queue with an id greater than `after`, the oldest first: at most `limit` of
-    /// them, and at most `max_bytes` of bodies, but one at least when there is any. Those that wait
-    /// for their time or are past it are left out. Reads no body that it does not return, and
+    /// Returns the messages of a queue with an id greater than `after`, the oldest first: at most
+    /// `limit`, and at most `max_bytes` of bodies, but at least one message where there is any.
+    /// Delayed and expired messages are left out. Reads no body that it does not return, and
     /// removes nothing.
     ///
-    /// A message that was delayed comes to the end of the queue by [`Tx::release`], so that
-    /// who reads on from the last id does not miss it.
+    /// [`Tx::release`] moves a delayed message to the end of the queue, so that a reader who
+    /// continues after the last id does not miss it.
     pub fn peek(
         &self,
         queue: Queue,
@@ -141,7 +141,8 @@ impl Queries<'_> {
         Ok(messages)
     }
 
-    /// The greatest id that a message waits under; 0 where none does. Later ones have greater ids.
+    /// Returns the greatest id of a message, or 0 without messages. Later messages have greater
+    /// ids.
     pub fn newest_message(&self) -> Result<i64, StoreError> {
         let mut query = self
             .0
@@ -149,12 +150,12 @@ impl Queries<'_> {
         Ok(query.query_row([], |row| row.get(0))?)
     }
 
-    /// Messages that wait for all recipients, and the bytes of their bodies.
+    /// Returns the number of messages of all recipients, and the bytes of their bodies.
     pub fn totals(&self) -> Result<(u64, u64), StoreError> {
         self.total("mail")
     }
 
-    /// The recipients of a queue that have mail: ids and DIDs.
+    /// Returns the ids and DIDs of a queue's recipients that have mail.
     fn sources(&self, queue: Queue) -> Result<Vec<(i64, String)>, StoreError> {
         let (sql, id) = match queue {
             Queue::Account(id) => (OF_ACCOUNT, id),
@@ -168,8 +169,8 @@ impl Queries<'_> {
 impl Tx<'_> {
     /// Stores a message for a recipient, once: the same bytes are a duplicate while they wait, and
     /// a new message after they were acknowledged. Of a duplicate's times the later end and the
-    /// earlier beginning count. Counters of the recipient and of the whole file
-    /// change with it.
+    /// earlier beginning count. The counters of the recipient and of the whole file change in the
+    /// same transaction.
     pub fn push(&self, push: &Push<'_>, quota: &Quota) -> Result<Pushed, StoreError> {
         let size = to_i64(push.body.len());
         let stored = self.conn().prepare_cached(PUSH)?.execute(params![
@@ -187,7 +188,7 @@ impl Tx<'_> {
         if stored > 0 {
             return Ok(Pushed::Stored(self.conn().last_insert_rowid()));
         }
-        // A repeated message is no news to a full queue either.
+        // A repeated message is a duplicate even where the queue is full.
         let prolonged = self.conn().prepare_cached(PROLONG)?.execute(params![
             push.recipient,
             push.hash,
@@ -215,15 +216,15 @@ impl Tx<'_> {
         })
     }
 
-    /// Removes the messages with these hashes from all recipients bound to an account. Hashes that
-    /// do not wait there are passed over. Returns how many messages went. Idempotent.
+    /// Deletes the messages with these hashes from all recipients bound to an account. Unknown
+    /// hashes are ignored. Returns how many messages were deleted. Idempotent.
     pub fn ack(&self, account: i64, hashes: &[[u8; 32]]) -> Result<u64, StoreError> {
         let mut remove = self.conn().prepare_cached(ACK)?;
         let mut hashes_of = self.conn().prepare_cached(HASHES)?;
         let asked: HashSet<_> = hashes.iter().collect();
         let mut removed = 0;
         for (recipient, messages) in self.counts(account)? {
-            // The smaller side is walked: neither many hashes nor many recipients multiply.
+            // The smaller side is iterated: neither many hashes nor many recipients multiply.
             if unsigned(messages) < asked.len() as u64 {
                 let waiting: Vec<[u8; 32]> =
                     collect(hashes_of.query_map([recipient], |row| row.get(0))?)?;
@@ -239,15 +240,15 @@ impl Tx<'_> {
         Ok(removed as u64)
     }
 
-    /// The recipients of an account that have mail, and how much.
+    /// Returns the recipients of an account that have mail, and the number of their messages.
     fn counts(&self, account: i64) -> Result<Vec<(i64, i64)>, StoreError> {
         let mut query = self.conn().prepare_cached(COUNTS)?;
         collect(query.query_map([account], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 
-    /// Brings delayed messages whose time has come to the ends of their queues, under new ids, at
-    /// most `limit` of them: they count as stored when their time came. Returns the ids of their
-    /// recipients, each once, so that whoever reads can be told.
+    /// Moves delayed messages that have become due to the ends of their queues, under new ids, at
+    /// most `limit`. They count as stored when they became due. Returns the ids of their
+    /// recipients, each once, so that readers can be notified.
     pub fn release(&self, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
         let due: Vec<i64> = {
             let mut query = self.conn().prepare_cached(DELAYED)?;
@@ -286,8 +287,9 @@ impl Tx<'_> {
         Ok(recipients)
     }
 
-    /// Removes messages whose time has ended, the longest past first, at most `limit`. Returns how
-    /// many went. Other writes wait meanwhile, some 20 ms for a thousand: a few hundred a call.
+    /// Deletes expired messages, the longest expired first, at most `limit`. Returns how many.
+    /// Other writes wait meanwhile, some 20 ms for a thousand messages: use a `limit` of a few
+    /// hundred.
     pub fn expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
         let expired = self
             .conn()

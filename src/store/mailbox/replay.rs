@@ -1,4 +1,4 @@
-//! Requests seen lately.
+//! Recent requests, so that a repeated envelope is told from a new one.
 
 use rusqlite::params;
 
@@ -8,9 +8,9 @@ use super::rows::ReplayKind;
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 
-/// Rows that one call of [`Tx::prune_replays`] looks at, so that it does not hold up the
-/// writes behind it.
-const PRUNE_SLICE: i64 = 10_000;
+/// Rows that one call of [`Tx::prune_replays`] reads, so that it does not hold up the writes behind
+/// it.
+const PRUNE_BATCH: i64 = 10_000;
 
 fn table(kind: ReplayKind) -> &'static str {
     match kind {
@@ -20,7 +20,7 @@ fn table(kind: ReplayKind) -> &'static str {
 }
 
 impl Queries<'_> {
-    /// Requests of a kind seen lately, the newest first, at most `limit`.
+    /// Returns the recent requests of a kind, the newest first, at most `limit`.
     pub fn replays(&self, kind: ReplayKind, limit: usize) -> Result<Vec<[u8; 16]>, StoreError> {
         let table = table(kind);
         let mut query = self.0.prepare_cached(&format!(
@@ -31,8 +31,8 @@ impl Queries<'_> {
 }
 
 impl Tx<'_> {
-    /// Notes a request by the first 16 bytes of its hash. Returns whether it is new; one that was
-    /// seen before keeps its time.
+    /// Records a request by the first 16 bytes of its hash. Returns whether it is new. A known
+    /// request keeps its time.
     pub fn record_replay(
         &self,
         kind: ReplayKind,
@@ -49,8 +49,8 @@ impl Tx<'_> {
         Ok(noted > 0)
     }
 
-    /// Forgets requests of a kind seen before a time, and all but the newest `keep`; of very many
-    /// those in the first slice. Returns how many.
+    /// Deletes requests of a kind seen before a time, and all but the newest `keep`; of very many
+    /// only the oldest. Returns how many.
     pub fn prune_replays(
         &self,
         kind: ReplayKind,
@@ -58,7 +58,7 @@ impl Tx<'_> {
         keep: u64,
     ) -> Result<u64, StoreError> {
         let table = table(kind);
-        // Rows leave only from the old end, so that ids count them.
+        // Rows leave only from the old end, so ids count them.
         let pruned = self
             .conn()
             .prepare_cached(&format!(
@@ -66,7 +66,7 @@ impl Tx<'_> {
                    SELECT max(id) FROM (SELECT id, seen_at FROM {table} ORDER BY id LIMIT ?3)
                    WHERE seen_at < ?1 OR id <= (SELECT max(id) FROM {table}) - ?2)"
             ))?
-            .execute(params![before.millis(), signed(keep), PRUNE_SLICE])?;
+            .execute(params![before.millis(), signed(keep), PRUNE_BATCH])?;
         Ok(pruned as u64)
     }
 }

@@ -1,5 +1,5 @@
-//! What the tables of `mailbox.db` hold, as values. DIDs of recipients, accounts and destinations
-//! are in canonical form; hashes are sha-256 of the body, made by the caller.
+//! The rows of `mailbox.db`, as values. DIDs of recipients, accounts and destinations are in
+//! canonical form; hashes are sha-256 of the body, made by the caller.
 
 use super::super::columns::words;
 use atcomm_proto::clock::Timestamp;
@@ -12,13 +12,13 @@ pub struct Account {
     pub id: i64,
     /// Canonical DID.
     pub did: String,
-    /// The DID from which its keys are read: the long form of a did:peer:4, else the same.
+    /// The DID that its keys are read from: the long form of a did:peer:4, else the same.
     pub long: String,
     /// When mediation was granted.
     pub granted_at: Timestamp,
-    /// Until when a grant stands that nothing has confirmed yet; `None`: granted for good.
+    /// End of a grant that nothing has confirmed yet; `None`: granted for good.
     pub provisional_until: Option<Timestamp>,
-    /// The addresses that asked for it, while the grant is provisional.
+    /// The group of addresses that asked for it, while the grant is provisional.
     pub address_group: Option<[u8; 16]>,
     /// Last request, to the minute.
     pub seen_at: Timestamp,
@@ -33,75 +33,75 @@ pub struct Recipient {
     pub did: String,
     /// The account that reads its mail.
     pub account: Option<i64>,
-    /// Messages stored, those that wait for their time or are past it included.
+    /// Messages stored, including delayed and expired ones.
     pub messages: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
 }
 
 words! {
-    /// What became of a key package that names a DID with this mediator.
+    /// The state of a key package's claim on a DID with this mediator.
     ClaimState {
-        /// It stands.
+        /// The package names the DID.
         Current = "current",
-        /// The account names another DID now.
+        /// The package names another DID now.
         Replaced = "replaced",
-        /// The package, or this mediator in it, is gone.
+        /// The package, or this mediator in it, was removed.
         Dropped = "dropped",
-        /// The account is not active.
+        /// The atproto account is not active.
         Inactive = "inactive",
     }
 }
 
-/// That an account of atproto names, or named, a DID with this mediator.
+/// A statement in the key package of an atproto account: its mail for this DID is at this mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The account of atproto.
+    /// The atproto account.
     pub account: Did,
     /// The DID in its key package, canonical.
     pub peer: String,
-    /// Whether it still does.
+    /// Whether the package still makes it.
     pub state: ClaimState,
-    /// Since when the state is this.
+    /// Start of the state.
     pub since: Timestamp,
 }
 
-/// Whose mail.
+/// A selection of recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Queue {
-    /// Of all recipients bound to the account with this id.
+    /// All recipients bound to the account with this id.
     Account(i64),
-    /// Of the recipient with this id.
+    /// The recipient with this id.
     Recipient(i64),
 }
 
-/// A message that waits.
+/// A queued message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its place: later messages have greater ones.
+    /// Id in the order of arrival.
     pub id: i64,
-    /// The DID it is addressed to.
+    /// The recipient's DID.
     pub recipient: String,
     /// sha-256 of the body.
     pub hash: [u8; 32],
-    /// The bytes as they came.
+    /// The bytes as received.
     pub body: Vec<u8>,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Timestamp,
 }
 
-/// What can be delivered of a queue.
+/// The size of a queue's deliverable part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueStatus {
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
-    /// When the first of them was stored.
+    /// When the oldest of them was stored.
     pub oldest: Option<Timestamp>,
-    /// When the last of them was stored.
+    /// When the newest of them was stored.
     pub newest: Option<Timestamp>,
 }
 
@@ -114,15 +114,15 @@ pub struct Push<'a> {
     pub hash: [u8; 32],
     /// The bytes to deliver.
     pub body: &'a [u8],
-    /// The time now.
+    /// The current time.
     pub now: Timestamp,
-    /// Not to be delivered before; `now` for most.
+    /// Start of delivery; `now` for most.
     pub available_at: Timestamp,
-    /// Not to be delivered from then on.
+    /// End of delivery.
     pub expires_at: Timestamp,
 }
 
-/// What may be stored. All are upper bounds that may be reached.
+/// Upper bounds for a push, which may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Messages of the recipient.
@@ -133,29 +133,29 @@ pub struct Quota {
     pub total_bytes: u64,
 }
 
-/// What became of a push.
+/// Result of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits, under this id.
+    /// The message is queued, under this id.
     Stored(i64),
-    /// The same bytes wait for this recipient already.
+    /// The same bytes are queued for this recipient already.
     Duplicate,
-    /// The recipient's quota does not take it.
+    /// The message exceeds the recipient's quota.
     RecipientFull,
-    /// All recipients' quota does not take it.
+    /// The message exceeds the quota of all recipients.
     StoreFull,
-    /// There is no such recipient, or no more: open its queue and push again.
+    /// The recipient does not exist (any more): open its queue and push again.
     Gone,
 }
 
-/// What became of a binding.
+/// Result of a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// The recipient belongs to the account from now on.
+    /// The recipient is bound to the account now.
     New,
-    /// It did before.
+    /// The recipient was bound to the account before.
     Already,
-    /// It belongs to the account with this id.
+    /// The recipient is bound to the account with this id.
     Taken(i64),
 }
 
@@ -166,23 +166,23 @@ pub struct Outbound {
     pub id: i64,
     /// DID of the mediator.
     pub destination: String,
-    /// How to get there, in the relay worker's own words.
+    /// The way to the destination, as the relay worker writes it.
     pub route: String,
     /// sha-256 of the body.
     pub hash: [u8; 32],
     /// The bytes to send.
     pub body: Vec<u8>,
-    /// Who is told when it is given up.
+    /// The DID to notify when the message is given up.
     pub sender: Option<String>,
-    /// In which thread.
+    /// The thread of that notification.
     pub thread: Option<String>,
     /// Attempts so far.
     pub attempts: u32,
-    /// Not to be tried before.
+    /// Earliest time of the next attempt.
     pub next_at: Timestamp,
     /// When it was stored.
     pub created_at: Timestamp,
-    /// When it is to be given up.
+    /// When the message is given up.
     pub expires_at: Timestamp,
 }
 
@@ -191,25 +191,25 @@ pub struct Outbound {
 pub struct NewOutbound<'a> {
     /// DID of the mediator.
     pub destination: &'a str,
-    /// How to get there, in the relay worker's own words.
+    /// The way to the destination, as the relay worker writes it.
     pub route: &'a str,
     /// sha-256 of the body.
     pub hash: [u8; 32],
     /// The bytes to send.
     pub body: &'a [u8],
-    /// Who is told when it is given up.
+    /// The DID to notify when the message is given up.
     pub sender: Option<&'a str>,
-    /// In which thread.
+    /// The thread of that notification.
     pub thread: Option<&'a str>,
-    /// The time now.
+    /// The current time.
     pub now: Timestamp,
-    /// Not to be tried before; `now` for most.
+    /// Earliest time of the first attempt; `now` for most.
     pub next_at: Timestamp,
-    /// When it is to be given up.
+    /// When the message is given up.
     pub expires_at: Timestamp,
 }
 
-/// What may wait for elsewhere. All are upper bounds that may be reached.
+/// Upper bounds for a push to the outbox, which may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxQuota {
     /// Messages for one destination.
@@ -220,59 +220,59 @@ pub struct OutboxQuota {
     pub total_bytes: u64,
 }
 
-/// What became of a push to the outbox.
+/// Result of a push to the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutPushed {
-    /// It waits, under this id.
+    /// The message is queued, under this id.
     Stored(i64),
-    /// The same bytes wait for this destination already.
+    /// The same bytes are queued for this destination already.
     Duplicate,
-    /// The destination's quota does not take it.
+    /// The message exceeds the destination's quota.
     DestinationFull,
-    /// All destinations' quota does not take it.
+    /// The message exceeds the quota of all destinations.
     StoreFull,
 }
 
-/// How the time of an outbound message ended.
+/// The end of an outbound message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Its destination took it.
+    /// The destination accepted it.
     Delivered,
-    /// Its destination refused it for good.
+    /// The destination refused it for good.
     Refused,
-    /// It could not be delivered in its time.
+    /// It could not be delivered in time.
     GivenUp,
 }
 
-/// What waits for a destination, and how it went there.
+/// A destination's queue, and the outcomes of its deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayOutcome {
     /// DID of the mediator.
     pub destination: String,
-    /// Messages that wait.
+    /// Messages queued.
     pub waiting: u64,
     /// Bytes of their bodies.
     pub waiting_bytes: u64,
-    /// Messages that it took.
+    /// Messages accepted.
     pub delivered: u64,
-    /// Attempts that failed and were put off.
+    /// Failed attempts that were deferred.
     pub failed: u64,
-    /// Messages that it refused for good.
+    /// Messages refused for good.
     pub refused: u64,
-    /// Messages that were given up.
+    /// Messages given up.
     pub given_up: u64,
-    /// What the last failure was.
+    /// The last failure.
     pub last_error: Option<String>,
     /// The last attempt.
     pub last_at: Option<Timestamp>,
 }
 
-/// What a request is about. Each kind is remembered by itself, so that one makes no room for
-/// another to be repeated.
+/// The kind of a request. Requests of each kind are remembered apart, so that a flood of one kind
+/// does not let another be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayKind {
     /// It changes something.
     Write,
-    /// It only asks.
+    /// It only reads.
     Read,
 }
