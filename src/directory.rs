@@ -1,8 +1,8 @@
 //! The directory: applies verified findings to the store and answers questions from it.
 //!
-//! [`Directory::apply`] takes an [`Observation`], whose proofs only the `proof` module can make;
-//! entry, change log and the end of owed work go into one transaction, and rendered answers about
-//! the account are forgotten when it has committed.
+//! [`Directory::apply`] takes an [`Observation`], whose proofs only the `proof` module can make.
+//! The entry, the change log and the end of the pending refresh are written in one transaction, and
+//! the cached views of the account are invalidated after its commit.
 
 mod apply;
 mod enrolled;
@@ -35,24 +35,24 @@ use view::ViewOptions;
 pub use view::{MAX_MEDIATORS, RecipientView};
 use view_cache::ViewCache;
 
-/// Mediator documents are looked up again this long after the last time.
+/// Age of a mediator's document at which it is looked up again.
 pub const MEDIATOR_RECHECK: Duration = Duration::from_secs(3600);
 
-/// Most other claimants of a did:peer whose answers are forgotten one by one; with more of them
-/// all answers are forgotten.
+/// Most other claimants of a did:peer whose cached views are invalidated one by one. With more of
+/// them all cached views are invalidated.
 const MAX_INVALIDATED: usize = 1000;
 
-/// Why there is no recipient view for an account.
+/// The reason why there is no recipient view for an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which error of the lexicon it is.
+    /// The error of the lexicon.
     pub kind: RefusalKind,
-    /// A sentence for people.
+    /// The reason as a sentence.
     pub message: String,
 }
 
 impl Refusal {
-    /// With a message that names the rule, never a secret.
+    /// Makes a refusal. The message names the rule, and never a secret.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -70,20 +70,20 @@ pub enum RefusalKind {
     DidNotFound,
     /// Proven: the account has no key package.
     NotEnrolled,
-    /// Claimed without proof: the account has no key package.
+    /// Reported without proof: the account has no key package.
     NotEnrolledUnproven,
     /// The account is deactivated, suspended, taken down or deleted.
     AccountInactive,
-    /// Proven to be there, and breaking a rule.
+    /// The key package is proven to be there, and breaks a rule.
     InvalidKeyPackage,
     /// A server that had to be asked failed.
     Upstream,
 }
 
-/// What the directory has of an account that is asked for.
+/// What the directory has of an account.
 #[derive(Debug, Clone)]
 pub enum Lookup<T = Arc<RecipientView>> {
-    /// What was asked for.
+    /// The answer.
     Found(T),
     /// The account has an entry and no recipient view.
     Refused(Refusal),
@@ -92,7 +92,7 @@ pub enum Lookup<T = Arc<RecipientView>> {
 }
 
 impl<T> Lookup<T> {
-    /// Returns what was found, or `None` for an account without an entry.
+    /// Returns the answer, or `None` for an account without an entry.
     pub fn found(self) -> Result<Option<T>, Refusal> {
         match self {
             Self::Found(found) => Ok(Some(found)),
@@ -102,31 +102,31 @@ impl<T> Lookup<T> {
     }
 }
 
-/// One event's worth of work, or several: all of it is written in one transaction.
+/// The work of one event, or of several: all of it is written in one transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// Findings with inline proofs, in the order of the stream.
     pub observations: Vec<Observation>,
-    /// Accounts owed a look.
+    /// Refreshes to be made.
     pub pending: Vec<NewPending>,
-    /// How far the source is processed once this is durable.
+    /// The cursor of the source, once this is durable.
     pub cursor: Option<SourceCursor>,
-    /// How far the source's enumeration has come.
+    /// The progress of the source's backfill.
     pub backfill: Option<BackfillRow>,
-    /// Sources, by name, that have to be enumerated anew because events were missed.
+    /// Names of the sources whose backfill begins anew because events were missed.
     pub gaps: Vec<String>,
 }
 
-/// How an owed look ends.
+/// The effect of a refresh on the pending one that led to it.
 #[derive(Debug, Clone, Copy)]
 pub enum PendingUpdate {
-    /// Nothing was owed.
+    /// None: there was no pending refresh, or it stays as it is.
     Unchanged,
-    /// The look that was owed at this generation is done.
+    /// The pending refresh at this generation is done.
     Complete(i64),
-    /// It stays owed until then; `failed` counts it as a look without success.
+    /// It stays pending.
     RetryAt {
-        /// Generation at which the look began.
+        /// Generation at which the refresh began.
         generation: i64,
         /// When it is due again.
         not_before: Timestamp,
@@ -143,16 +143,16 @@ pub struct Directory {
     clock: Clock,
 }
 
-/// Accounts whose answers a transaction changes.
+/// Accounts whose cached views a transaction makes invalid.
 #[derive(Default)]
 struct Invalidated {
     dids: Vec<Did>,
-    /// More than could be listed.
+    /// Whether there are more than could be listed.
     all: bool,
 }
 
 impl Directory {
-    /// Opens the directory over a store, and learns which accounts are in it.
+    /// Opens the directory over a store, and reads which accounts have an entry.
     pub async fn bind(
         store: DirectoryStore,
         clock: Clock,
@@ -172,28 +172,29 @@ impl Directory {
         })
     }
 
-    /// Whether an account has an entry; may rarely say so of one that has none.
+    /// Returns whether an account has an entry. May rarely return `true` for an account without
+    /// one.
     pub fn is_tracked(&self, did: &str) -> bool {
         self.enrolled.contains(did)
     }
 
-    /// Accounts with an entry.
+    /// Returns the number of accounts with an entry.
     pub fn len(&self) -> usize {
         self.enrolled.len()
     }
 
-    /// Whether no account has an entry.
+    /// Returns whether no account has an entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The store below, for questions that need no rendering.
+    /// Returns the store, for questions that need no rendering.
     pub fn store(&self) -> &DirectoryStore {
         &self.store
     }
 
-    /// Applies one finding and settles the look that led to it. Durable when it returns;
-    /// idempotent: the same proof again changes nothing but its time.
+    /// Applies one finding, and writes the end of the pending refresh that led to it. Durable when
+    /// this returns. Idempotent: the same proof again changes nothing but its time.
     pub async fn apply(
         &self,
         seen: Observation,
@@ -206,26 +207,27 @@ impl Directory {
             .transact(move |tx| {
                 let mut invalidated = Invalidated::default();
                 let outcome = apply_one(tx, &seen, &enrolled, &mut invalidated)?;
-                // What was overtaken has seen neither the newest status nor the newest handle: it
-                // is owed still. So is the look that proved nothing and left nothing behind.
-                let unsettled = outcome == Outcome::Ignored
+                // A refresh that was overtaken has read neither the newest status nor the newest
+                // handle, so it stays pending. So does a refresh that proved nothing of an account
+                // without an entry.
+                let stays_pending = outcome == Outcome::Ignored
                     || (outcome == Outcome::Unverifiable && tx.entry(&seen.did)?.is_none());
-                if !unsettled {
+                if !stays_pending {
                     write_pending_update(tx, &seen.did, update)?;
                 }
                 Ok((outcome, invalidated))
             })
             .await;
-        // What was noted as gone may not have been committed.
+        // An account may have been removed from the set by a transaction that did not commit.
         let (outcome, invalidated) = result.inspect_err(|_| self.enrolled.insert(did.as_str()))?;
-        self.forget(&invalidated);
+        self.invalidate(&invalidated);
         metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
             .increment(1);
         Ok(outcome)
     }
 
-    /// Applies a batch from a source: findings, owed looks and cursor, all or nothing
-    /// (invariant 2). Safe to repeat.
+    /// Applies a batch of a source: findings, pending refreshes and cursor, all or nothing
+    /// (invariant 2). Idempotent.
     pub async fn apply_batch(&self, batch: Batch) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
         let enrolled = Arc::clone(&self.enrolled);
@@ -261,7 +263,7 @@ impl Directory {
             dids.iter()
                 .for_each(|did| self.enrolled.insert(did.as_str()))
         })?;
-        self.forget(&invalidated);
+        self.invalidate(&invalidated);
         for outcome in &outcomes {
             metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
                 .increment(1);
@@ -269,7 +271,7 @@ impl Directory {
         Ok(outcomes)
     }
 
-    /// Settles an owed look that found nothing to apply.
+    /// Writes the end of a pending refresh that found nothing to apply.
     pub async fn update_pending(&self, did: &Did, update: PendingUpdate) -> Result<(), StoreError> {
         let did = did.clone();
         self.store
@@ -277,7 +279,8 @@ impl Directory {
             .await
     }
 
-    /// Looks that are due, and after them entries that are; at most `limit` of each.
+    /// Returns the pending refreshes that are due, and the entries that are due; at most `limit` of
+    /// each.
     pub async fn due(&self, limit: usize) -> Result<(Vec<PendingRefresh>, Vec<Did>), StoreError> {
         let now = self.clock.now();
         self.store
@@ -285,7 +288,8 @@ impl Directory {
             .await
     }
 
-    /// Writes what is known of a mediator, and forgets the answers that show it if it changed.
+    /// Writes a mediator's document, and invalidates the cached views with that document if it
+    /// changed.
     pub async fn put_mediator(
         &self,
         did: &MediatorDid,
@@ -307,7 +311,7 @@ impl Directory {
                     _ => u32::from(failed),
                 };
                 let wait = if failed {
-                    // Sooner than the hourly look: senders wait for it to come back.
+                    // Sooner than after an hour: senders wait for the mediator to come back.
                     BACKOFF.wait(failures, Spread::MIDDLE).min(MEDIATOR_RECHECK)
                 } else {
                     MEDIATOR_RECHECK
@@ -330,11 +334,11 @@ impl Directory {
                 Ok(invalidated)
             })
             .await?;
-        self.forget(&invalidated);
+        self.invalidate(&invalidated);
         Ok(())
     }
 
-    /// Mediators whose documents are due; forgets those that no package names any more.
+    /// Returns the mediators whose documents are due. Deletes those that no package names any more.
     pub async fn due_mediators(&self, limit: usize) -> Result<Vec<MediatorDid>, StoreError> {
         let now = self.clock.now();
         let (due, unnamed) = self
@@ -364,7 +368,7 @@ impl Directory {
         Ok(due)
     }
 
-    /// Puts the next look at an entry off, where it could not be made now.
+    /// Defers the next check of an entry that could not be made now.
     pub async fn defer_check(&self, did: &Did, until: Timestamp) -> Result<(), StoreError> {
         let did = did.clone();
         self.store
@@ -372,7 +376,7 @@ impl Directory {
             .await
     }
 
-    /// What is stored of a mediator.
+    /// Returns the stored document of a mediator.
     pub async fn mediator(
         &self,
         did: &MediatorDid,
@@ -382,7 +386,7 @@ impl Directory {
         Ok(row.and_then(|row| MediatorDocument::from_stored(&row.document)))
     }
 
-    /// Puts the next look-up of a mediator off, where it could not be made now.
+    /// Defers the next look-up of a mediator that could not be made now.
     pub async fn defer_mediator_check(
         &self,
         did: &MediatorDid,
@@ -394,7 +398,7 @@ impl Directory {
             .await
     }
 
-    /// The mediators of an account whose look-up is due, never looked up or not lately.
+    /// Returns the mediators of an account whose look-up is due.
     pub async fn due_mediators_of(&self, did: &Did) -> Result<Vec<MediatorDid>, StoreError> {
         let (did, now) = (did.clone(), self.clock.now());
         self.store
@@ -416,18 +420,18 @@ impl Directory {
             .await
     }
 
-    /// The answer that is ready under this text, a DID or a handle in lower case.
-    pub fn ready(&self, actor: &str) -> Option<Arc<RecipientView>> {
-        self.view_cache.ready(actor, self.clock.now())
+    /// Returns the cached view under this text, a DID or a handle in lower case.
+    pub fn cached_view(&self, actor: &str) -> Option<Arc<RecipientView>> {
+        self.view_cache.view(actor, self.clock.now())
     }
 
     /// Returns the recipient view of an account, and caches it.
     pub async fn recipient(&self, actor: &Actor) -> Result<Lookup, StoreError> {
-        // What changes after this point makes the view below unfit for the cache.
+        // A change after this point makes the view below unfit for the cache.
         let epoch = self.view_cache.epoch();
         let found = self.render(actor.clone(), ViewOptions::Plain).await?;
         if let Lookup::Found(view) = &found {
-            self.view_cache.keep(view, epoch);
+            self.view_cache.insert(view, epoch);
         }
         Ok(found)
     }
@@ -446,7 +450,7 @@ impl Directory {
     async fn render(&self, actor: Actor, options: ViewOptions) -> Result<Lookup, StoreError> {
         let now = self.clock.now();
         let found = self.store.query(move |q| find(q, &actor)).await?;
-        // The store's readers are few: they do not wait for this.
+        // The store has few readers: rendering does not keep one of them.
         let (entry, context) = match found {
             Lookup::Found(found) => found,
             Lookup::Refused(refusal) => return Ok(Lookup::Refused(refusal)),
@@ -458,26 +462,26 @@ impl Directory {
         Ok(Lookup::Found(Arc::new(view)))
     }
 
-    /// Whether the store takes writes.
+    /// Returns whether the store takes writes.
     pub fn is_healthy(&self) -> bool {
         self.store.is_healthy()
     }
 
-    /// Writes what waits and closes the store.
+    /// Commits all waiting writes and closes the store.
     pub async fn shutdown(&self) {
         self.store.shutdown().await;
     }
 
-    fn forget(&self, invalidated: &Invalidated) {
+    fn invalidate(&self, invalidated: &Invalidated) {
         if invalidated.all {
-            self.view_cache.forget_all();
+            self.view_cache.invalidate_all();
         } else {
-            self.view_cache.forget(&invalidated.dids);
+            self.view_cache.invalidate(&invalidated.dids);
         }
     }
 }
 
-/// Writes how an owed look ended.
+/// Writes the end of a pending refresh.
 fn write_pending_update(tx: &Tx<'_>, did: &Did, update: PendingUpdate) -> Result<(), StoreError> {
     match update {
         PendingUpdate::Unchanged => Ok(()),
@@ -510,14 +514,14 @@ fn apply_one(
             tracing::warn!("a PDS showed an older revision than one already proven");
         }
     }
-    if let Some(shown) = &decision.evidence {
+    if let Some(commitment) = &decision.evidence {
         let pds = seen.identity.as_ref().and_then(|facts| facts.pds.as_ref());
         tx.save_evidence(
             &seen.did,
-            shown.rev(),
+            commitment.rev(),
             pds,
-            shown.key(),
-            shown.car(),
+            commitment.key(),
+            commitment.car(),
             seen.at,
         )?;
     }
@@ -539,7 +543,7 @@ fn apply_one(
             }
             peers.push(entry.peer.clone());
             tx.put_entry(&entry)?;
-            // Mediators nobody looked up yet are due at once; the row is what is owed.
+            // A mediator that was never looked up is due at once. Its row makes it due.
             for did in entry.mediators.iter().take(MAX_MEDIATORS) {
                 if did.web().is_some() && tx.mediator(did)?.is_none() {
                     let document = MediatorDocument::unchecked(did.clone()).to_stored();
@@ -556,7 +560,7 @@ fn apply_one(
         }
     }
     invalidated.dids.push(seen.did.clone());
-    // Whoever else claims the same did:peer is, or is no longer, ambiguous.
+    // The other claimants of the same did:peer become ambiguous, or are so no longer.
     if decision.outcome != Outcome::Proven {
         for peer in peers.iter().flatten() {
             invalidated
@@ -568,12 +572,12 @@ fn apply_one(
     Ok(decision.outcome)
 }
 
-/// Whether two documents of a mediator tell a sender the same, whenever they were read.
+/// Returns whether two documents of a mediator, read at any time, tell a sender the same.
 fn same_for_senders(a: &MediatorDocument, b: &MediatorDocument) -> bool {
     a.state == b.state && a.key_agreement == b.key_agreement && a.services == b.services
 }
 
-/// Reads what the view of an account is made of.
+/// Reads the entry of an actor and the context of its view.
 fn find(q: &Queries<'_>, actor: &Actor) -> Result<Lookup<(Entry, view::ViewContext)>, StoreError> {
     let did = match actor {
         Actor::Did(did) => Some(did.clone()),
@@ -593,7 +597,7 @@ fn find(q: &Queries<'_>, actor: &Actor) -> Result<Lookup<(Entry, view::ViewConte
     Ok(Lookup::Found((entry, context)))
 }
 
-/// What a view shows besides the entry itself.
+/// Reads the context of an entry's view.
 fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<view::ViewContext, StoreError> {
     let mut mediators = Vec::new();
     for (i, did) in entry.mediators.iter().enumerate() {

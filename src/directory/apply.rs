@@ -1,5 +1,5 @@
-//! What a finding does to an entry: a pure function of the entry before, the observation and the
-//! clock, run inside the store's transaction.
+//! The effect of a finding on an entry: a pure function of the old entry, the observation and the
+//! time, run inside the store's transaction.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use atcomm_proto::keypackage::KeyPackage;
 use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
 use atcomm_proto::syntax::Handle;
 
-/// An entry is proven again at the latest this long after its last proof.
+/// Longest time from one proof of an entry to the next.
 pub const REPROVE: Duration = Duration::from_secs(24 * 3600);
 
-/// An answer older than this since its last proof says so.
+/// Age of the last proof above which an answer is marked as stale.
 pub const STALE: Duration = Duration::from_secs(72 * 3600);
 
-/// An entry without a proof for this long is dropped, and so is one whose package was removed
-/// this long ago.
+/// Age of the last proof at which an entry is dropped, and age of a removal at which the entry of a
+/// removed package is dropped.
 pub const DROP: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A handle that could not be verified is tried again after this many times the wait of a look
-/// without success: within minutes at first, every six hours in the end.
+/// Factor of the wait before a handle is verified again that could not be: minutes at first, six
+/// hours in the end.
 const HANDLE_BACKOFF: u32 = 6;
 
-/// The waits after refreshes without success in a row.
+/// The waits after checks without success in a row.
 pub const BACKOFF: Backoff = Backoff {
     first: Duration::from_secs(60),
     longest: Duration::from_secs(3600),
@@ -39,16 +39,17 @@ pub const BACKOFF: Backoff = Backoff {
 pub(super) struct Decision {
     pub(super) outcome: Outcome,
     pub(super) write: Write,
-    /// Changes, in order. `entry_change` tells which of them brought the entry's package.
+    /// Changes, in order.
     pub(super) changes: Vec<Change>,
+    /// The change among them that brought the entry's package.
     pub(super) entry_change: Option<usize>,
-    /// The proof of the package before goes with the change that brought it.
+    /// The last proof of the superseded package, for the change that brought the package.
     pub(super) supersedes: Option<SupersededProof>,
-    /// A revision that went backwards.
+    /// The commit of a revision that went backwards.
     pub(super) evidence: Option<Commitment>,
 }
 
-/// What becomes of the row.
+/// The write to the entry.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -60,7 +61,7 @@ pub(super) enum Write {
     Delete,
 }
 
-/// Decides; see [`Outcome`] for what can come of it.
+/// Decides about an observation.
 pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
     let Some(old) = old else {
         return new_entry(seen);
@@ -78,11 +79,12 @@ pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
     update.finish(outcome)
 }
 
-/// An account without an entry gets one only by a proven record.
+/// Decides about an account without an entry: only a proven record makes one.
 fn new_entry(seen: &Observation) -> Decision {
     let outcome = match &seen.finding {
         Finding::Present(record) => {
-            let mut update = EntryUpdate::new(blank(seen), seen);
+            let empty = Entry::empty(seen.did.clone(), seen.trigger.source(), seen.at);
+            let mut update = EntryUpdate::new(empty, seen);
             let outcome = update.present(record);
             return update.finish(outcome);
         }
@@ -101,52 +103,19 @@ fn new_entry(seen: &Observation) -> Decision {
     }
 }
 
-/// An entry of which nothing is known yet.
-fn blank(seen: &Observation) -> Entry {
-    Entry {
-        did: seen.did.clone(),
-        handle: None,
-        pds: None,
-        signing_key: None,
-        status: AccountStatus::Active,
-        state: PackageState::Removed,
-        reason: None,
-        detail: None,
-        rev: None,
-        commit: None,
-        cid: None,
-        record: None,
-        proof: None,
-        proof_pds: None,
-        proof_key: None,
-        identity_key: None,
-        peer: None,
-        mediators: Vec::new(),
-        regressed: false,
-        source: seen.trigger.source().to_owned(),
-        method: ProofMethod::GetRecord,
-        observed_at: seen.at,
-        proved_at: None,
-        checked_at: seen.at,
-        next_check_at: seen.at,
-        failures: 0,
-        change_seq: 0,
-    }
-}
-
-/// How a proof stands to the one before.
+/// Order of a proof relative to the entry's proof.
 enum Order {
     /// The first under this PDS and key, or a later revision.
     Newer,
     /// The same commit.
     Same,
-    /// Older, and only late: something newer was applied while it was fetched, or a replay.
+    /// Older, and only late: a replay, or something newer was applied during the fetch.
     Late,
-    /// Older, or another commit of the same revision, shown by the PDS itself.
+    /// Older, or another commit of the same revision, served by the PDS itself.
     Backwards,
 }
 
-/// The entry in the making.
+/// An entry while an observation is applied to it.
 struct EntryUpdate<'o> {
     seen: &'o Observation,
     entry: Entry,
@@ -154,29 +123,29 @@ struct EntryUpdate<'o> {
     entry_change: Option<usize>,
     supersedes: Option<SupersededProof>,
     evidence: Option<Commitment>,
-    /// Whether the package was proven before this observation under the identity of today.
-    known: bool,
-    /// Whether a handle may be there that could not be verified yet.
-    handle_open: bool,
+    /// Whether the package had been proven before this observation.
+    was_proven: bool,
+    /// Whether the account may have a handle that could not be verified yet.
+    handle_unverified: bool,
 }
 
 impl<'o> EntryUpdate<'o> {
     fn new(old: Entry, seen: &'o Observation) -> Self {
         let mut update = Self {
             seen,
-            known: old.change_seq != 0,
+            was_proven: old.change_seq != 0,
             entry: old,
             changes: Vec::new(),
             entry_change: None,
             supersedes: None,
             evidence: None,
-            handle_open: false,
+            handle_unverified: false,
         };
         update.identity();
         update
     }
 
-    /// Takes over what the DID document says.
+    /// Takes over the identity from the DID document.
     fn identity(&mut self) {
         let Some(facts) = &self.seen.identity else {
             return;
@@ -184,29 +153,29 @@ impl<'o> EntryUpdate<'o> {
         let handle = match &facts.handle {
             HandleCheck::Verified(handle) => Some(handle.clone()),
             HandleCheck::Invalid => None,
-            // A name server that does not answer takes nobody's handle away.
+            // A name server that does not answer takes no handle away.
             HandleCheck::Inconclusive => self.entry.handle.clone(),
         };
-        self.handle_open = facts.handle == HandleCheck::Inconclusive && handle.is_none();
+        self.handle_unverified = facts.handle == HandleCheck::Inconclusive && handle.is_none();
         let entry = &mut self.entry;
         let changed =
             entry.handle != handle || entry.pds != facts.pds || entry.signing_key != facts.key;
         entry.handle = handle;
         entry.pds.clone_from(&facts.pds);
         entry.signing_key.clone_from(&facts.key);
-        if changed && self.known {
+        if changed && self.was_proven {
             let detail = self.entry.handle.as_ref().map(Handle::to_string);
             self.change(ChangeKind::Identity, detail);
         }
     }
 
     fn present(&mut self, record: &VerifiedRecord) -> Outcome {
-        let shown = record.commitment();
-        match self.order(shown) {
+        let commitment = record.commitment();
+        match self.order(commitment) {
             Order::Newer => self.entry.regressed = false,
             Order::Same => {}
             Order::Late => return Outcome::Ignored,
-            Order::Backwards => return self.regressed(shown),
+            Order::Backwards => return self.regressed(commitment),
         }
         let same = self.entry.cid.as_ref() == Some(record.cid())
             && matches!(
@@ -216,10 +185,10 @@ impl<'o> EntryUpdate<'o> {
         if !same {
             self.supersede();
         }
-        self.proven(shown);
+        self.proven(commitment);
         self.entry.cid = Some(*record.cid());
         self.entry.record = Some(record.record().to_vec());
-        // Parsed anew each time: a newer version of this program may judge otherwise.
+        // Parsed again each time: a newer version of this program may judge otherwise.
         let before = (self.entry.state, self.entry.reason.clone());
         match KeyPackage::parse(record.record()) {
             Ok(package) => {
@@ -253,12 +222,12 @@ impl<'o> EntryUpdate<'o> {
     }
 
     fn absent(&mut self, absence: &VerifiedAbsence) -> Outcome {
-        let shown = absence.commitment();
-        match self.order(shown) {
+        let commitment = absence.commitment();
+        match self.order(commitment) {
             Order::Newer => self.entry.regressed = false,
             Order::Same => {}
             Order::Late => return Outcome::Ignored,
-            Order::Backwards => return self.regressed(shown),
+            Order::Backwards => return self.regressed(commitment),
         }
         let gone = matches!(
             self.entry.state,
@@ -270,7 +239,7 @@ impl<'o> EntryUpdate<'o> {
             self.entry.observed_at = self.seen.at;
         }
         self.clear(PackageState::Removed);
-        self.proven(shown);
+        self.proven(commitment);
         if !gone {
             Outcome::Removed
         } else if self.seen.at.since(self.entry.observed_at) > DROP {
@@ -288,7 +257,7 @@ impl<'o> EntryUpdate<'o> {
         self.active();
         self.checked(REPROVE);
         match self.entry.state {
-            // A proven absence is not replaced by a mere claim of the same.
+            // A report without proof does not replace a proven absence.
             PackageState::Removed | PackageState::RemovedUnproven => {
                 if self.seen.at.since(self.entry.observed_at) > DROP {
                     self.change(ChangeKind::Dropped, None);
@@ -324,8 +293,8 @@ impl<'o> EntryUpdate<'o> {
     fn unverifiable(&mut self, reason: &str, detail: &str) -> Outcome {
         self.failed();
         if self.proof_is_current() {
-            // The entry is proven under the present identity: a server that talks nonsense today
-            // does not unsay what the account signed.
+            // The entry is proven under the present identity. A useless answer of a server does not
+            // invalidate what the account signed.
             return self.drop_if_old().unwrap_or(Outcome::Unverifiable);
         }
         self.withdraw(reason, detail);
@@ -343,7 +312,7 @@ impl<'o> EntryUpdate<'o> {
         self.drop_if_old().unwrap_or(Outcome::Unreachable)
     }
 
-    /// What was proven under another key or PDS is no longer shown as verified.
+    /// Withdraws a package that was proven under another key or PDS.
     fn withdraw(&mut self, reason: &str, detail: &str) {
         if self.entry.state == PackageState::Unverifiable {
             return;
@@ -356,34 +325,37 @@ impl<'o> EntryUpdate<'o> {
         self.entry.observed_at = self.seen.at;
     }
 
-    fn regressed(&mut self, shown: &Commitment) -> Outcome {
+    fn regressed(&mut self, commitment: &Commitment) -> Outcome {
         self.checked(REPROVE);
         self.active();
-        self.evidence = Some(shown.clone());
+        self.evidence = Some(commitment.clone());
         if !self.entry.regressed {
             self.entry.regressed = true;
-            self.change(ChangeKind::Regressed, Some(shown.rev().to_string()));
+            self.change(ChangeKind::Regressed, Some(commitment.rev().to_string()));
         }
         self.drop_if_old().unwrap_or(Outcome::Regressed)
     }
 
-    /// How `shown` stands to the entry's proof (invariant 4): revisions are ordered only under
+    /// Compares a commitment with the entry's proof (invariant 4): revisions are ordered only under
     /// one account, PDS and key.
-    fn order(&self, shown: &Commitment) -> Order {
+    fn order(&self, commitment: &Commitment) -> Order {
         let Some(rev) = self.entry.rev else {
             return Order::Newer;
         };
         let same_pds = self.entry.proof_pds == self.entry.pds;
-        // Once the present key has signed, a commit by the key before it is history.
+        // Once the present key has signed, a commit by the previous key is history.
         let outdated = same_pds
             && self.entry.proof_key == self.entry.signing_key
-            && self.entry.signing_key.as_ref() != Some(shown.key());
-        let same_order = same_pds && self.entry.proof_key.as_ref() == Some(shown.key());
-        if !outdated && (!same_order || shown.rev() > rev) {
+            && self.entry.signing_key.as_ref() != Some(commitment.key());
+        let is_ordered = same_pds && self.entry.proof_key.as_ref() == Some(commitment.key());
+        if !outdated && (!is_ordered || commitment.rev() > rev) {
             return Order::Newer;
         }
-        if !outdated && shown.rev() == rev && self.entry.commit.as_ref() == Some(shown.commit()) {
-            // A stream that repeats what is known says nothing about today.
+        if !outdated
+            && commitment.rev() == rev
+            && self.entry.commit.as_ref() == Some(commitment.commit())
+        {
+            // A stream that repeats a known commit says nothing about the present.
             return match self.seen.authority {
                 Authority::Stream => Order::Late,
                 Authority::Pds => Order::Same,
@@ -395,28 +367,28 @@ impl<'o> EntryUpdate<'o> {
         Order::Backwards
     }
 
-    /// Whether something was proven after this look began.
+    /// Returns whether something was proven after this refresh began.
     fn overtaken(&self) -> bool {
         self.entry
             .proved_at
             .is_some_and(|proved| proved > self.seen.asked_at)
     }
 
-    /// Whether the entry's proof was made under the PDS and key of today.
+    /// Returns whether the entry's proof was made under the present PDS and key.
     fn proof_is_current(&self) -> bool {
         self.seen.identity.is_none()
             || (self.entry.proof_pds == self.entry.pds
                 && self.entry.identity_key == self.entry.signing_key)
     }
 
-    /// A proof is taken over.
-    fn proven(&mut self, shown: &Commitment) {
+    /// Takes over a proof.
+    fn proven(&mut self, commitment: &Commitment) {
         let seen = self.seen;
         let entry = &mut self.entry;
-        entry.rev = Some(shown.rev());
-        entry.commit = Some(*shown.commit());
-        entry.proof = Some(shown.car().to_vec());
-        entry.proof_key = Some(shown.key().clone());
+        entry.rev = Some(commitment.rev());
+        entry.commit = Some(*commitment.commit());
+        entry.proof = Some(commitment.car().to_vec());
+        entry.proof_key = Some(commitment.key().clone());
         entry.identity_key.clone_from(&entry.signing_key);
         entry.proof_pds.clone_from(&entry.pds);
         entry.proved_at = Some(seen.at);
@@ -426,7 +398,7 @@ impl<'o> EntryUpdate<'o> {
             Authority::Pds => ProofMethod::GetRecord,
         };
         self.checked(REPROVE);
-        // Old events can be replayed after newer ones: only the PDS itself, asked just now, says
+        // Old events can be replayed after newer ones: only the answer of the PDS itself proves
         // that an account is active again.
         if seen.authority == Authority::Pds {
             self.active();
@@ -440,13 +412,13 @@ impl<'o> EntryUpdate<'o> {
         }
     }
 
-    /// A look that had an answer: the next one comes within `within`, spread over its last
-    /// quarter so that what was learnt together is not asked for together.
+    /// Schedules the next check after one that had an answer: within `within`, spread over the last
+    /// quarter of it, so that accounts found together are not checked together.
     fn checked(&mut self, within: Duration) {
         let entry = &mut self.entry;
         entry.checked_at = self.seen.at;
-        if self.handle_open {
-            // Proven, but people look for it by a handle that nobody could confirm yet.
+        if self.handle_unverified {
+            // The package is proven, but clients look it up by a handle that is not verified yet.
             entry.failures = entry.failures.saturating_add(1);
             let spread = Spread::of(entry.did.as_str());
             let wait = BACKOFF.wait(entry.failures, spread) * HANDLE_BACKOFF;
@@ -462,7 +434,7 @@ impl<'o> EntryUpdate<'o> {
             .plus(Spread::of(entry.did.as_str()).part(quarter));
     }
 
-    /// A look without an answer.
+    /// Schedules the next check after one without an answer.
     fn failed(&mut self) {
         let entry = &mut self.entry;
         entry.checked_at = self.seen.at;
@@ -479,7 +451,7 @@ impl<'o> EntryUpdate<'o> {
         })
     }
 
-    /// Keeps the proof of the package that is about to be replaced.
+    /// Saves the proof of the package that is about to be replaced.
     fn supersede(&mut self) {
         let had = matches!(
             self.entry.state,
@@ -496,7 +468,7 @@ impl<'o> EntryUpdate<'o> {
         }
     }
 
-    /// Takes the package out of the entry.
+    /// Removes the package from the entry.
     fn clear(&mut self, state: PackageState) {
         let entry = &mut self.entry;
         entry.state = state;

@@ -1,14 +1,15 @@
-//! Which accounts have an entry, without a question to the store.
+//! The set of accounts that have an entry, without a question to the store.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{PoisonError, RwLock};
 
-/// Hashes of DIDs, 64 bits under a random key: a collision costs one look too many.
+/// Hashes of DIDs, 64 bits under a random key: a collision costs one refresh too many.
 ///
-/// Written inside the store's transactions, which follow each other, so that two changes of one
-/// account cannot be noted in the wrong order. A transaction that fails afterwards may leave an
-/// account here that has no entry, never the reverse (see [`EnrolledSet::insert`]'s callers).
+/// The set changes inside the store's transactions, which run one after the other, so two changes
+/// of one account cannot be recorded in the wrong order. After a failed transaction the set may
+/// contain DIDs without an entry; it never misses one that has an entry (see the callers of
+/// [`EnrolledSet::insert`]).
 #[derive(Default)]
 pub(super) struct EnrolledSet {
     hashes: RwLock<HashSet<u64>>,

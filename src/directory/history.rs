@@ -1,4 +1,4 @@
-//! What is known to have changed about an account, as `getHistory` answers it
+//! The changes of an account, as `getHistory` returns them
 //! (`lexicons/at/didcomm/directory/getHistory.json`).
 
 use std::sync::Arc;
@@ -18,33 +18,34 @@ use atcomm_proto::syntax::{Did, MediatorDid};
 /// Most changes of one page.
 pub const MAX_CHANGES: usize = 100;
 
-/// Bytes of one page, roughly, beside the account's operation log; a single change may be larger.
+/// Approximate limit of a page in bytes, without the account's operation log. A single change may
+/// be larger.
 const MAX_PAGE_BYTES: usize = 512 * 1024;
 
-/// Rough bytes of a change beside its texts and its proof.
+/// Approximate bytes of a change without its texts and its proof.
 const CHANGE_BYTES: usize = 384;
 
-/// Which changes are asked for.
+/// The selection of changes for a page.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Only changes before this place in the log; `None` from the newest.
+    /// Only changes before this position in the log; `None` from the newest.
     pub before: Option<i64>,
     /// Most changes, at most [`MAX_CHANGES`].
     pub limit: usize,
-    /// With the proof of each package that there is one of.
+    /// Whether to include the proof of each package that has one.
     pub with_proof: bool,
-    /// The account's operation log, to go with the proofs.
+    /// The account's operation log, to accompany the proofs.
     pub log: Option<Arc<PlcLog>>,
 }
 
-/// How an operation log stands to what the directory knows of the account.
+/// Relation of an operation log to the account's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFit {
-    /// It ends with the signing key that the account has here.
+    /// The log ends with the signing key of the entry.
     Fits,
-    /// It does not, and the account was looked at since it was asked for.
+    /// The log ends with another key, and the entry was checked after the log was asked for.
     Outdated,
-    /// It does not.
+    /// The log ends with another key.
     Differs,
 }
 
@@ -82,8 +83,8 @@ struct ChangeView<'a> {
 }
 
 impl Directory {
-    /// A page of the account's changes, the newest first. Nothing where the account has no entry:
-    /// what was learnt of one that has ended is not shown any more.
+    /// Returns a page of the account's changes, the newest first. The page is empty where the
+    /// account has no entry: changes of an account that has ended are not shown any more.
     pub async fn history(
         &self,
         did: &Did,
@@ -103,13 +104,13 @@ impl Directory {
                 })
             })
             .await?;
-        // The store's readers are few: they do not wait for this.
+        // The store has few readers: rendering does not keep one of them.
         found
             .map(|history| render(did, history.as_ref(), &page))
             .map_or_else(|refusal| Ok(Err(refusal)), |body| body.map(Ok))
     }
 
-    /// Whether an operation log is the one to show with what is known of the account.
+    /// Compares an operation log with the entry of its account.
     pub async fn fit(&self, log: &Arc<PlcLog>) -> Result<LogFit, StoreError> {
         let log = Arc::clone(log);
         self.store
@@ -124,13 +125,13 @@ impl Directory {
     }
 }
 
-/// Whether the log's end and the entry name the same signing key.
+/// Returns whether the log's end and the entry name the same signing key.
 fn ends_with_key_of(entry: &Entry, log: &VerifiedLog) -> bool {
     let now = log.current().and_then(|state| state.signing_key.as_ref());
     now.is_some() && now == entry.signing_key.as_ref()
 }
 
-/// What is known of an account, as far as a page shows it.
+/// The part of an account's history on one page.
 struct AccountHistory {
     entry: Entry,
     changes: Vec<Change>,
@@ -186,10 +187,10 @@ fn render(did: &Did, history: Option<&AccountHistory>, page: &Page) -> Result<By
     Ok(body.into())
 }
 
-/// The newest package's proof stands in the entry, where it is renewed.
+/// Adds the newest package's proof, which is in the entry because it is renewed there.
 fn complete(change: &mut Change, entry: &Entry) {
-    let shown = matches!(entry.state, PackageState::Present | PackageState::Invalid);
-    if shown && change.seq == entry.change_seq && entry.proof.is_some() {
+    let has_package = matches!(entry.state, PackageState::Present | PackageState::Invalid);
+    if has_package && change.seq == entry.change_seq && entry.proof.is_some() {
         change.proof.clone_from(&entry.proof);
         change.rev = entry.rev;
         change.key.clone_from(&entry.proof_key);
@@ -204,7 +205,7 @@ fn bytes_of(change: &Change) -> usize {
 }
 
 fn view_of(change: &Change) -> ChangeView<'_> {
-    // Other changes happen beside a package, which is told of where it came and went.
+    // Only changes of the package itself tell about the package.
     let package = match change.kind {
         ChangeKind::Package
         | ChangeKind::Invalid

@@ -1,4 +1,4 @@
-//! What a look at an account found, and what became of it.
+//! The result of a refresh, and its outcome in the directory.
 
 use crate::store::{AccountStatus, Trigger};
 use atcomm_net::identity::HandleCheck;
@@ -7,7 +7,7 @@ use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{VerifiedAbsence, VerifiedRecord};
 use atcomm_proto::syntax::{Did, Origin};
 
-/// Who showed a proof, which decides what a lower revision means.
+/// The source of a proof, which decides about a lower revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
     /// A stream, which may replay.
@@ -16,29 +16,29 @@ pub enum Authority {
     Pds,
 }
 
-/// What the account's DID document says, as far as it matters here.
+/// The part of the account's DID document that the directory keeps.
 #[derive(Debug, Clone)]
 pub struct IdentityFacts {
     /// PDS.
     pub pds: Option<Origin>,
     /// Signing key.
     pub key: Option<SigningKey>,
-    /// Whether the claimed handle leads back to the DID.
+    /// Whether the claimed handle resolves to the DID.
     pub handle: HandleCheck,
 }
 
-/// What a look at an account found.
+/// The result of a refresh.
 #[derive(Debug, Clone)]
 pub enum Finding {
     /// A proven record.
     Present(VerifiedRecord),
     /// A proven absence.
     Absent(VerifiedAbsence),
-    /// The PDS says that there is none, and proves nothing.
+    /// The PDS reports that there is no record, and proves nothing.
     AbsentUnproven,
     /// The account is not active at its PDS, or its DID has ended.
     Inactive(AccountStatus),
-    /// Its own PDS announced the account's deletion and no longer knows it.
+    /// The account's own PDS announced the account's deletion and no longer knows the account.
     Deleted,
     /// The PDS answered, and the answer proves nothing.
     Unverifiable {
@@ -47,30 +47,30 @@ pub enum Finding {
         /// The same as a sentence.
         detail: String,
     },
-    /// Nothing could be asked. Only an identity that changed makes a difference then.
+    /// No server answered. Only an identity that changed makes a difference then.
     Unreachable,
 }
 
-/// One look at one account.
+/// One refresh of one account.
 #[derive(Debug, Clone)]
 pub struct Observation {
     /// The account.
     pub did: Did,
-    /// Its identity; `None` where the DID has ended.
+    /// The account's identity; `None` where the DID has ended.
     pub identity: Option<IdentityFacts>,
-    /// What was found.
+    /// The result.
     pub finding: Finding,
-    /// Who showed it.
+    /// The source of the proof.
     pub authority: Authority,
-    /// What led to it.
+    /// What led to the refresh.
     pub trigger: Trigger,
-    /// When the asking began: what was applied since then is newer than this observation.
+    /// When the refresh began: what was applied since then is newer than this observation.
     pub asked_at: Timestamp,
-    /// When it ended.
+    /// When the refresh ended.
     pub at: Timestamp,
 }
 
-/// What became of an observation.
+/// The outcome of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// A new or changed valid package.
@@ -79,28 +79,28 @@ pub enum Outcome {
     Invalid,
     /// The same package, proven again.
     Proven,
-    /// The package went away.
+    /// The package was removed.
     Removed,
-    /// Still, or never, without a package.
+    /// The account has no package, as before.
     NotEnrolled,
     /// The account's status hides it.
     Inactive,
-    /// Deleted with everything about it.
+    /// The entry was deleted with the account.
     Deleted,
     /// Nothing is proven under the present identity.
     Unverifiable,
-    /// The PDS showed an older revision.
+    /// The PDS served an older revision.
     Regressed,
-    /// Older than what is known.
+    /// The observation is older than the entry.
     Ignored,
-    /// Could not be asked.
+    /// No server answered.
     Unreachable,
-    /// Dropped: too long without a proof, or without a package.
+    /// The entry was dropped: too long without a proof, or without a package.
     Dropped,
 }
 
 impl Outcome {
-    /// Stable code for metrics and answers.
+    /// Returns the stable code for metrics and answers.
     pub fn code(self) -> &'static str {
         match self {
             Self::Package => "package",

@@ -292,11 +292,11 @@ async fn several_claimants_of_a_did_peer_are_ambiguous_until_one_is_left() {
             .unwrap()
     };
     assert!(!ambiguous(w.view(ALICE).await));
-    assert!(w.directory.ready(ALICE).is_some());
+    assert!(w.directory.cached_view(ALICE).is_some());
     let his = bob.put(&package(&peer(10), &[MEDIATOR]));
     w.pds(&bob, his).await;
     // Her answer, though ready, is not what it was.
-    assert!(w.directory.ready(ALICE).is_none());
+    assert!(w.directory.cached_view(ALICE).is_none());
     assert!(ambiguous(w.view(ALICE).await) && ambiguous(w.view(BOB).await));
     let gone = bob.delete();
     w.pds(&bob, gone).await;
@@ -341,7 +341,7 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
     w.pds(&repo, there).await;
     let first = w
         .directory
-        .ready(ALICE)
+        .cached_view(ALICE)
         .or(w
             .directory
             .recipient(&Actor::parse(ALICE).unwrap())
@@ -359,11 +359,11 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
     assert_eq!(view["verification"]["stale"], true);
     assert!(view["verification"]["age"].as_u64().unwrap() >= STALE.as_secs());
     // Being stale is news to a reader; a mere check time is not.
-    let later = w.directory.ready(ALICE).unwrap();
+    let later = w.directory.cached_view(ALICE).unwrap();
     assert_ne!(first.etag, later.etag);
     w.clock.advance(Duration::from_secs(60));
     w.view(ALICE).await;
-    assert_eq!(w.directory.ready(ALICE).unwrap().etag, later.etag);
+    assert_eq!(w.directory.cached_view(ALICE).unwrap().etag, later.etag);
     w.clock.advance(DROP);
     assert_eq!(
         w.finding(&repo, Finding::Unreachable).await,
@@ -458,7 +458,7 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
         vec![did.clone()]
     );
     w.view(ALICE).await;
-    let before = w.directory.ready(ALICE).unwrap();
+    let before = w.directory.cached_view(ALICE).unwrap();
     let mut document = MediatorDocument::unchecked(did.clone());
     document.state = MediatorState::Reachable;
     document.checked_at = Some(w.clock.now());
@@ -466,13 +466,13 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
     let view = w.view(ALICE).await.unwrap().unwrap();
     assert_eq!(view["mediators"][0]["state"], "reachable");
     assert_eq!(view["mediators"][1]["state"], "unsupported");
-    let after = w.directory.ready(ALICE).unwrap();
+    let after = w.directory.cached_view(ALICE).unwrap();
     assert_ne!(before.etag, after.etag);
     // The same document again leaves the answer ready.
     w.clock.advance(Duration::from_secs(1));
     document.checked_at = Some(w.clock.now());
     w.directory.put_mediator(&did, &document).await.unwrap();
-    assert!(w.directory.ready(ALICE).is_some());
+    assert!(w.directory.cached_view(ALICE).is_some());
     assert!(w.directory.due_mediators(9).await.unwrap().is_empty());
     w.clock.advance(MEDIATOR_RECHECK);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The recipient view: an entry as `resolveRecipient` answers it
+//! The recipient view: an entry as `resolveRecipient` returns it
 //! (`lexicons/at/didcomm/directory/defs.json`).
 
 use std::sync::Arc;
@@ -20,37 +20,37 @@ use atcomm_proto::keypackage::record_json;
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::syntax::{Did, Handle, RECORD_PATH};
 
-/// Most mediators of one package that are looked up and shown with their documents; a sender
-/// takes the first that answers.
+/// Most mediators of one package that are looked up and shown with their documents. A sender takes
+/// the first that answers.
 pub const MAX_MEDIATORS: usize = 8;
 
-/// A rendered answer, ready to be sent.
+/// A rendered recipient view, ready to be sent.
 #[derive(Debug, Clone)]
 pub struct RecipientView {
     /// The account it is about.
     pub did: Did,
-    /// Its verified handle, under which the answer is found too.
+    /// The account's verified handle, which the view is cached under too.
     pub handle: Option<Handle>,
     /// The JSON body.
     pub body: Bytes,
     /// Weak entity tag: over the body without its check times.
     pub etag: String,
-    /// When it was rendered; ages in it are of then.
+    /// When the view was rendered; ages in it refer to this time.
     pub at: Timestamp,
 }
 
-/// How much an answer shows.
+/// The extent of a view.
 #[derive(Debug)]
 pub(super) enum ViewOptions {
-    /// What sending needs.
+    /// All that sending needs.
     Plain,
-    /// The proof too, with the account's operation log if it leads to the proof's key.
+    /// The proof as well, with the account's operation log if it leads to the proof's key.
     Proof(Option<Arc<PlcLog>>),
 }
 
-/// What the answer is made of, besides the entry.
+/// What a view is made of besides the entry.
 pub(super) struct ViewContext {
-    /// The entry's mediators in its order; those beyond [`MAX_MEDIATORS`] unchecked.
+    /// The entry's mediators in its order. Those beyond [`MAX_MEDIATORS`] are unchecked.
     pub(super) mediators: Vec<MediatorDocument>,
     /// Whether another active account names the same did:peer.
     pub(super) ambiguous: bool,
@@ -130,7 +130,7 @@ struct BytesView {
     base64: String,
 }
 
-/// Why nothing is shown of an account whose host does not serve it.
+/// Returns the refusal for an account that its PDS does not serve.
 pub(super) fn inactive(entry: &Entry) -> Refusal {
     Refusal::new(
         RefusalKind::AccountInactive,
@@ -138,8 +138,8 @@ pub(super) fn inactive(entry: &Entry) -> Refusal {
     )
 }
 
-/// Whether an operation log leads to the key that the entry's proof is signed with: the account's
-/// key of today, or the one before the move that brought it where it is.
+/// Returns whether an operation log leads to the key that the entry's proof is signed with: the
+/// account's present key, or the one before the migration to its present PDS.
 fn leads_to_proof(log: &VerifiedLog, entry: &Entry) -> bool {
     let now = log.current().and_then(|state| state.signing_key.as_ref());
     if now.is_none() || now != entry.identity_key.as_ref() {
@@ -149,7 +149,7 @@ fn leads_to_proof(log: &VerifiedLog, entry: &Entry) -> bool {
         || log.pre_migration_key().map(|(key, _)| key) == entry.proof_key.as_ref()
 }
 
-/// Why an entry is not shown as a recipient, if it is not.
+/// Returns the refusal for an entry that has no recipient view.
 pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
     if !entry.status.is_active() {
         return Some(inactive(entry));
@@ -177,8 +177,8 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
     }
 }
 
-/// Renders a present package. `None` when the entry does not hold what its state promises, which
-/// only damage could bring about.
+/// Renders a present package. Returns `None` when the entry does not hold what its state promises,
+/// which only damage can bring about.
 pub(super) fn render(
     entry: &Entry,
     context: &ViewContext,
@@ -231,7 +231,7 @@ pub(super) fn render(
         let car = entry.proof.as_deref()?;
         view.proof = Some(ProofView::new(car, log.map(PlcLog::entries)));
     }
-    // The tag is over what a reader would act on: not over when it was last checked.
+    // The tag covers what a reader acts on, so not the times of the last checks.
     for mediator in &mut view.mediators {
         mediator.checked_at = None;
         mediator.reason = None;

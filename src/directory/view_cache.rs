@@ -1,4 +1,4 @@
-//! Rendered answers, kept ready under the account's DID and its handle.
+//! A cache of rendered recipient views, under the account's DID and its handle.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -12,46 +12,47 @@ use super::RecipientView;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle};
 
-/// An answer is rendered anew after this long, so that the ages in it are true to it.
-const READY_FOR: Duration = Duration::from_secs(15);
+/// Time after which a view is rendered again, so that the ages in it are true to this time.
+const VIEW_TTL: Duration = Duration::from_secs(15);
 
-/// Answers expected in a cache of average size, for its first allocation.
+/// Views expected in a cache of average size, for its first allocation.
 const EXPECTED: usize = 10_000;
 
-/// Groups of accounts whose changes are told apart; a change makes the answers of its whole
-/// group be rendered again.
+/// Groups of accounts whose changes are distinguished. A change invalidates the views of its whole
+/// group.
 const GROUPS: usize = 4096;
 
-/// Bytes of an answer without its body: keys, tags and the cache's own bookkeeping.
+/// Bytes of a cached view beside its body: keys, tags and the cache's own bookkeeping.
 const OVERHEAD: u64 = 512;
 
-/// An answer and the epoch in which its rendering began.
+/// A view, and the epoch in which its rendering began.
 #[derive(Clone)]
-struct Kept {
-    answer: Arc<RecipientView>,
+struct Cached {
+    view: Arc<RecipientView>,
     epoch: Epoch,
 }
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<Box<str>, Kept> for ByBytes {
-    fn weight(&self, name: &Box<str>, kept: &Kept) -> u64 {
-        // An answer stands under two names; each carries its whole weight, so the bound holds.
-        name.len() as u64 + kept.answer.body.len() as u64 + OVERHEAD
+impl Weighter<Box<str>, Cached> for ByBytes {
+    fn weight(&self, name: &Box<str>, cached: &Cached) -> u64 {
+        // A view is stored under two names. Each of them carries the whole weight, so the bound
+        // holds.
+        name.len() as u64 + cached.view.body.len() as u64 + OVERHEAD
     }
 }
 
-/// A count of the changes so far; an answer is fit for use while nothing about its group changed
-/// after the epoch in which its rendering began.
+/// A count of the changes so far. A view is valid while nothing in its group has changed after the
+/// epoch in which its rendering began.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Epoch(u64);
 
-/// The cache of rendered answers, bounded in bytes.
+/// The cache, bounded in bytes.
 pub(super) struct ViewCache {
-    by_name: Cache<Box<str>, Kept, ByBytes>,
+    by_name: Cache<Box<str>, Cached, ByBytes>,
     now: AtomicU64,
-    /// Epoch of the last change of each group, and of the last one that concerned everybody.
+    /// Epoch of the last change of each group, and of the last change that concerned all accounts.
     changed: Vec<AtomicU64>,
     all_changed: AtomicU64,
     hasher: RandomState,
@@ -68,32 +69,33 @@ impl ViewCache {
         }
     }
 
-    /// The answer under this name, unless it is too old or something changed since.
-    pub(super) fn ready(&self, name: &str, now: Timestamp) -> Option<Arc<RecipientView>> {
-        let kept = self.by_name.get(name)?;
-        let fresh = now.since(kept.answer.at) < READY_FOR;
-        (fresh && self.is_current(&kept.answer.did, kept.epoch)).then_some(kept.answer)
+    /// Returns the view under this name, unless it is too old or invalid.
+    pub(super) fn view(&self, name: &str, now: Timestamp) -> Option<Arc<RecipientView>> {
+        let cached = self.by_name.get(name)?;
+        let fresh = now.since(cached.view.at) < VIEW_TTL;
+        (fresh && self.is_current(&cached.view.did, cached.epoch)).then_some(cached.view)
     }
 
-    /// To be taken before the store is read: what was read before a change must not outlive it.
+    /// Returns the present epoch. To be called before the store is read: a view of the state before
+    /// a change must not outlive the change.
     pub(super) fn epoch(&self) -> Epoch {
         Epoch(self.now.load(Ordering::Acquire))
     }
 
-    /// Keeps an answer whose rendering began in `epoch`.
-    pub(super) fn keep(&self, answer: &Arc<RecipientView>, epoch: Epoch) {
-        let kept = Kept {
-            answer: Arc::clone(answer),
+    /// Caches a view whose rendering began in `epoch`.
+    pub(super) fn insert(&self, view: &Arc<RecipientView>, epoch: Epoch) {
+        let cached = Cached {
+            view: Arc::clone(view),
             epoch,
         };
-        if let Some(handle) = answer.handle.as_ref().map(Handle::as_str) {
-            self.by_name.insert(handle.into(), kept.clone());
+        if let Some(handle) = view.handle.as_ref().map(Handle::as_str) {
+            self.by_name.insert(handle.into(), cached.clone());
         }
-        self.by_name.insert(answer.did.as_str().into(), kept);
+        self.by_name.insert(view.did.as_str().into(), cached);
     }
 
-    /// Makes the answers about these accounts unfit, once their changes have committed.
-    pub(super) fn forget(&self, dids: &[Did]) {
+    /// Invalidates the views of these accounts, once their changes have committed.
+    pub(super) fn invalidate(&self, dids: &[Did]) {
         if dids.is_empty() {
             return;
         }
@@ -105,8 +107,8 @@ impl ViewCache {
         }
     }
 
-    /// Makes every answer unfit.
-    pub(super) fn forget_all(&self) {
+    /// Invalidates every view.
+    pub(super) fn invalidate_all(&self) {
         let epoch = self.now.fetch_add(1, Ordering::AcqRel) + 1;
         self.all_changed.fetch_max(epoch, Ordering::AcqRel);
     }

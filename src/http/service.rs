@@ -93,7 +93,7 @@ impl App {
         let begun = Instant::now();
         let mut name = [0; 256];
         let name = plain_actor(request.uri().query()?, &mut name)?;
-        let rendered = self.resolver.directory().ready(name)?;
+        let rendered = self.resolver.directory().cached_view(name)?;
         let mut response = xrpc::recipient(&rendered, request.headers());
         add_cors_headers(response.headers_mut());
         if response.status() == StatusCode::OK {

@@ -26,9 +26,9 @@ const NOBODY: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 #[tokio::test]
 async fn a_recipient_is_answered_by_any_of_its_names() {
     let w = World::new().await;
-    assert!(w.resolver.directory().ready(&w.did).is_none());
+    assert!(w.resolver.directory().cached_view(&w.did).is_none());
     let first = w.get(&format!("{RESOLVE}?actor={}", w.did)).await;
-    assert!(w.resolver.directory().ready(&w.did).is_some());
+    assert!(w.resolver.directory().cached_view(&w.did).is_some());
     let view = first.json();
     assert_eq!(
         (first.status, view["did"].as_str()),

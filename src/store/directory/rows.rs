@@ -191,6 +191,41 @@ pub struct Entry {
     pub change_seq: i64,
 }
 
+impl Entry {
+    /// Returns an entry without a package, whose times are all `at`.
+    pub fn empty(did: Did, source: &str, at: Timestamp) -> Self {
+        Self {
+            did,
+            handle: None,
+            pds: None,
+            signing_key: None,
+            status: AccountStatus::Active,
+            state: PackageState::Removed,
+            reason: None,
+            detail: None,
+            rev: None,
+            commit: None,
+            cid: None,
+            record: None,
+            proof: None,
+            proof_pds: None,
+            proof_key: None,
+            identity_key: None,
+            peer: None,
+            mediators: Vec::new(),
+            regressed: false,
+            source: source.to_owned(),
+            method: ProofMethod::GetRecord,
+            observed_at: at,
+            proved_at: None,
+            checked_at: at,
+            next_check_at: at,
+            failures: 0,
+            change_seq: 0,
+        }
+    }
+}
+
 /// One row of the change log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
