@@ -1,9 +1,10 @@
-//! One account at a time: fetch what its PDS shows, prove it, apply it to the directory.
+//! Refreshes one account at a time: fetches the record from its PDS, proves it, and applies it to
+//! the directory.
 //!
-//! A look is made for whoever asks (on demand, within budgets), for events and walks (owed work,
-//! durable in the store, with growing back-off) and by age (every entry is proven again within
-//! 24 hours). There is one look per account at a time; whoever comes while it runs shares it,
-//! unless what brought them is newer than its start.
+//! A refresh is triggered by the request of a client (within budgets), by an event or a listing
+//! (pending in the store, with growing back-off), and by age (every entry is proven again within 24
+//! hours). At most one refresh per account runs at a time. A caller that arrives while one runs
+//! shares its result, unless it was triggered by an event newer than the start of that refresh.
 
 mod fetch;
 mod negative;
@@ -34,22 +35,21 @@ use negative::Negatives;
 pub use refresh::{IdentityNeed, Refresh, RefreshError, RefreshOutcome, ResolveError};
 pub use worker::Worker;
 
-/// How looks are bounded.
+/// Limits of refreshes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResolveSettings {
-    /// Looks under way for askers; beyond it an asker is told to come back. Absent: 64.
+    /// Most concurrent refreshes for clients; above it a client is told to come back. Absent: 64.
     pub on_demand: usize,
-    /// Looks under way for events, walks and re-proofs together. Several times
-    /// `net.operator_concurrency`, so that a host that hangs does not take every place.
-    /// Absent: 64.
+    /// Most concurrent refreshes for events, listings and rechecks together. Several times
+    /// `net.operator_concurrency`, so that a host that hangs does not take every slot. Absent: 64.
     pub maintenance: usize,
-    /// Looks that one asker's address may cause per minute (IPv6: its /64). Absent: 60.
+    /// Refreshes that one client address may cause per minute (IPv6: its /64). Absent: 60.
     pub misses_per_minute: u32,
-    /// How long a look without a package is remembered for askers. Absent: 30 s.
+    /// Time for which a refresh without a package is cached for clients. Absent: 30 s.
     #[serde(with = "humantime_serde")]
     pub negative_ttl: Duration,
-    /// Longest time an asker waits for a look; the look itself goes on. Absent: 15 s.
+    /// Longest time that a client waits for a refresh; the refresh itself goes on. Absent: 15 s.
     #[serde(with = "humantime_serde")]
     pub patience: Duration,
 }
@@ -66,7 +66,7 @@ impl Default for ResolveSettings {
     }
 }
 
-/// A PDS that the operator named, with the address under which it is asked.
+/// A PDS that the operator configured, with the address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The PDS as DID documents name it.
@@ -77,7 +77,7 @@ pub struct Route {
 
 type SharedRefresh = Shared<BoxFuture<'static, Result<RefreshOutcome, RefreshError>>>;
 
-/// Looks at accounts. Cloning is cheap.
+/// Refreshes accounts. Cloning is cheap.
 #[derive(Clone)]
 pub struct Resolver {
     inner: Arc<Inner>,
@@ -91,31 +91,31 @@ struct Inner {
     settings: ResolveSettings,
     clock: Clock,
 
-    /// Looks under way, at most one per account; bounded by the budgets below.
+    /// Running refreshes, at most one per account; bounded by the budgets below.
     in_flight: Mutex<HashMap<Did, SharedRefresh>>,
     on_demand: Arc<Semaphore>,
     misses: AddressLimiter,
     negatives: Negatives,
-    /// Identities that were looked up anew because a signature did not hold.
+    /// Accounts whose identity was looked up again because of a bad signature.
     recently_reverified: moka::sync::Cache<Did, ()>,
-    /// Operation logs that were read because a signature did not hold.
-    moves: moka::sync::Cache<Did, Arc<fetch::CachedMigration>>,
-    /// Handles that name accounts which do not name them.
+    /// Operation logs that were read because of a bad signature.
+    migrations: moka::sync::Cache<Did, Arc<fetch::CachedMigration>>,
+    /// Handles of accounts that do not claim them.
     handle_mismatch: moka::sync::Cache<Handle, ()>,
-    /// Owed work was written.
+    /// Notified when a refresh becomes pending.
     wake: Notify,
     wake_mediators: Notify,
 }
 
-/// A mediator that could not be asked under our own limits rests this much longer than told.
+/// Time that a mediator is deferred beyond what our own limits demand.
 const BUSY_REST: Duration = Duration::from_secs(2);
 
-/// An identity is looked up anew, and its operation log read, because of a bad signature at most
-/// once in this time.
+/// Time within which a bad signature leads to at most one look-up of the identity and one of the
+/// operation log.
 const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
 
 impl Resolver {
-    /// Prepares looks; starts nothing. See [`Worker`] for the owed ones.
+    /// Prepares a resolver, and starts nothing. The [`Worker`] makes the pending refreshes.
     pub fn bind(
         net: Net,
         identity: Identity,
@@ -142,7 +142,7 @@ impl Resolver {
                     .max_capacity(10_000)
                     .time_to_live(BAD_SIGNATURE_TTL)
                     .build(),
-                moves: moka::sync::Cache::builder()
+                migrations: moka::sync::Cache::builder()
                     .max_capacity(10_000)
                     .time_to_live(BAD_SIGNATURE_TTL)
                     .build(),
@@ -158,35 +158,35 @@ impl Resolver {
         }
     }
 
-    /// The directory that looks are applied to.
+    /// Returns the directory that refreshes are applied to.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.inner.directory
     }
 
-    /// Identities, as far as they are known.
+    /// Returns the cached look-up of identities.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
     }
 
-    /// What dials out.
+    /// Returns the outbound network.
     pub fn net(&self) -> &Net {
         &self.inner.net
     }
 
-    /// Whether a look at the account is under way.
+    /// Returns whether a refresh of the account is running.
     pub fn is_refreshing(&self, did: &str) -> bool {
         self.in_flight().contains_key(did)
     }
 
-    /// Owed work was written: the worker need not wait for its next round.
+    /// Wakes the worker, because refreshes became pending.
     pub fn wake(&self) {
         self.inner.wake.notify_one();
         self.inner.wake_mediators.notify_one();
     }
 
-    /// The recipient view of an account, from the directory or by a look now.
+    /// Returns the recipient view of an account, from the directory or after a refresh.
     ///
-    /// `client` is the address that pays for a look out of its own allowance.
+    /// `client` is the address whose allowance pays for the refresh.
     pub async fn recipient(
         &self,
         actor: &Actor,
@@ -204,8 +204,8 @@ impl Resolver {
         }
         let did = self.resolve_handle(handle, client).await?;
         let mut view = None;
-        // The handle leads here and the directory does not know it: the account was renamed, or it
-        // does not claim the handle.
+        // The handle resolves to an account that the directory has under another handle or none:
+        // the account was renamed, or it does not claim the handle.
         if self.inner.directory.is_tracked(did.as_str()) {
             self.refresh_for_client(&did, client).await?;
             let by_did = Actor::Did(did.clone());
@@ -234,14 +234,14 @@ impl Resolver {
         found.ok_or_else(|| refreshed.refusal.unwrap_or_else(not_enrolled).into())
     }
 
-    /// Looks at an account now, whatever is known of it, on behalf of an asker.
+    /// Refreshes an account for a client, whatever the directory has of it.
     pub async fn refresh(&self, did: &Did, client: IpAddr) -> Result<RefreshOutcome, ResolveError> {
         let refreshed = self.refresh_for_client(did, client).await;
-        self.inner.negatives.forget(did);
+        self.inner.negatives.evict(did);
         refreshed
     }
 
-    /// A look that begins now, out of the asker's allowance and everybody's budget.
+    /// Starts a refresh now, out of the client's allowance and the common budget.
     async fn refresh_for_client(
         &self,
         did: &Did,
@@ -253,17 +253,13 @@ impl Resolver {
             identity: IdentityNeed::Refresh,
             ..Refresh::new(Trigger::Request)
         };
-        let look = self.refresh_and_update(did, refresh, PendingUpdate::Unchanged, Some(permit));
-        self.with_timeout(look).await?.map_err(ask_error)
+        let refreshed =
+            self.refresh_and_update(did, refresh, PendingUpdate::Unchanged, Some(permit));
+        self.with_timeout(refreshed).await?.map_err(client_error)
     }
 
-    /// Looks at an account. What is known when this begins is looked at anew; it never shares a
-    /// look that began earlier.
-    pub async fn look(&self, did: &Did, refresh: Refresh) -> Result<RefreshOutcome, RefreshError> {
-        self.refresh_and_update(did, refresh, PendingUpdate::Unchanged, None)
-            .await
-    }
-
+    /// Refreshes an account, and writes the end of the pending refresh in the same transaction. Never
+    /// shares a refresh that began earlier, so all that is known at the call is checked again.
     async fn refresh_and_update(
         &self,
         did: &Did,
@@ -272,7 +268,7 @@ impl Resolver {
         mut permit: Option<OwnedSemaphorePermit>,
     ) -> Result<RefreshOutcome, RefreshError> {
         loop {
-            let mine =
+            let started =
                 {
                     let mut in_flight = self.in_flight();
                     match in_flight.get(did) {
@@ -289,15 +285,15 @@ impl Resolver {
                         }
                     }
                 };
-            match mine {
+            match started {
                 Ok(shared) => return shared.await,
                 Err(earlier) => drop(earlier.await),
             }
         }
     }
 
-    /// A look for an asker: shares one that is under way, remembers for a while that there was
-    /// nothing, and counts against the asker's allowance and everybody's.
+    /// Refreshes an account for a client. Shares a running refresh, caches a result without a
+    /// package for a while, and counts against the client's allowance and the common budget.
     async fn ask(&self, did: &Did, client: IpAddr) -> Result<RefreshOutcome, ResolveError> {
         if let Some(remembered) = self.inner.negatives.get(did) {
             return Ok(remembered);
@@ -308,7 +304,7 @@ impl Resolver {
             None => None,
         };
         let refreshed = match shared {
-            // What satisfies a walk is no answer.
+            // The result of a prefilter is enough for a listing, and no answer for a client.
             Some(refreshed)
                 if !refreshed
                     .as_ref()
@@ -338,15 +334,15 @@ impl Resolver {
                 self.with_timeout(shared).await?
             }
         };
-        let refreshed = refreshed.map_err(ask_error)?;
+        let refreshed = refreshed.map_err(client_error)?;
         if refreshed.refusal.is_some() {
-            self.inner.negatives.remember(did, &refreshed);
+            self.inner.negatives.insert(did, &refreshed);
         }
         Ok(refreshed)
     }
 
-    /// Starts a look in a task of its own, so that an asker who goes away takes nobody else's
-    /// answer along. The place in the budget is free when the look has ended.
+    /// Starts a refresh in a task of its own, so that a client that goes away does not cancel it
+    /// for the others. The budget's permit is released when the refresh has ended.
     fn spawn_refresh(
         &self,
         in_flight: &mut HashMap<Did, SharedRefresh>,
@@ -369,14 +365,15 @@ impl Resolver {
                 .refresh_now(&guard.did, &refresh, update)
                 .await
         });
-        let landed = async move {
+        let joined = async move {
             task.await.unwrap_or_else(|error| {
-                // A panic in a look is a defect of ours; the asker gets an error, others go on.
-                tracing::error!(%error, "a look failed");
+                // A panic in a refresh is a defect of this program. The caller gets an error, other
+                // refreshes go on.
+                tracing::error!(%error, "a refresh failed");
                 Err(RefreshError::Store(StoreError::Closed))
             })
         };
-        let shared = landed.boxed().shared();
+        let shared = joined.boxed().shared();
         in_flight.insert(did.clone(), shared.clone());
         shared
     }
@@ -410,8 +407,8 @@ impl Resolver {
             })
     }
 
-    async fn with_timeout<T>(&self, look: impl Future<Output = T>) -> Result<T, ResolveError> {
-        tokio::time::timeout(self.inner.settings.patience, look)
+    async fn with_timeout<T>(&self, work: impl Future<Output = T>) -> Result<T, ResolveError> {
+        tokio::time::timeout(self.inner.settings.patience, work)
             .await
             .map_err(|_| {
                 ResolveError::Refused(Refusal::new(
@@ -463,8 +460,7 @@ fn handle_mismatch() -> ResolveError {
     ))
 }
 
-/// Takes a look out of the list of those under way, also when it ends in a panic: nobody may wait
-/// for it for ever.
+/// Removes a refresh from the running ones, even after a panic: no caller may wait for it for ever.
 struct InFlightGuard {
     resolver: Resolver,
     did: Did,
@@ -476,7 +472,7 @@ impl Drop for InFlightGuard {
     }
 }
 
-fn ask_error(error: RefreshError) -> ResolveError {
+fn client_error(error: RefreshError) -> ResolveError {
     match error {
         // The account's own servers are at their limit, not this directory.
         RefreshError::Busy { retry_after } => ResolveError::Refused(Refusal::new(
@@ -494,7 +490,7 @@ fn ask_error(error: RefreshError) -> ResolveError {
 }
 
 impl Inner {
-    /// Looks up those of the account's mediators that are due, all at once.
+    /// Looks up the account's mediators that are due, all at once.
     async fn check_mediators(&self, did: &Did) -> Result<(), StoreError> {
         let due = self.directory.due_mediators_of(did).await?;
         join_all(due.iter().map(|mediator| self.check_mediator(mediator)))
@@ -503,7 +499,7 @@ impl Inner {
             .collect()
     }
 
-    /// Looks up one mediator and keeps what it says.
+    /// Looks up one mediator and stores its document.
     async fn check_mediator(&self, did: &MediatorDid) -> Result<(), StoreError> {
         let known = self.directory.mediator(did).await?;
         match self.identity.mediator(did, Freshness::Refresh, known).await {

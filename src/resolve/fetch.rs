@@ -1,4 +1,4 @@
-//! The look itself: identity, `com.atproto.sync.getRecord`, proof, directory.
+//! The refresh itself: identity, `com.atproto.sync.getRecord`, proof, directory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
 use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 
-/// Longest time an asker's look waits for mediator documents: with them the answer is whole,
-/// without them it still tells what is proven.
+/// Longest time that a refresh waits for mediator documents. The answer is whole with them, and
+/// still proven without them.
 const MEDIATORS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a PDS answered.
@@ -35,7 +35,7 @@ enum Answer {
     /// It knows the account and does not serve it.
     Inactive(AccountStatus),
     /// It answered, and the answer is of no use.
-    Useless {
+    Unusable {
         reason: &'static str,
         detail: String,
     },
@@ -47,14 +47,14 @@ struct XrpcError {
     error: String,
 }
 
-/// What an account's operation log showed of where its document says that it is.
+/// The last migration of an account in its operation log, for the key and PDS of its document.
 pub(super) struct CachedMigration {
     key: SigningKey,
     pds: Origin,
     before: Option<PreMigrationKey>,
 }
 
-/// A finding, with what an asker is told when the directory keeps no entry.
+/// A finding, with the refusal for clients where the directory keeps no entry.
 struct Found {
     finding: Finding,
     refusal: Option<Refusal>,
@@ -129,8 +129,8 @@ impl Found {
 }
 
 impl Inner {
-    /// Refreshes an account: identity, PDS, proof, directory. On an error nothing was found out; an
-    /// entry that has to change all the same is written.
+    /// Refreshes an account: identity, PDS, proof, directory. On an error nothing was found out,
+    /// but a change to the entry that follows from the error is written.
     pub(super) async fn refresh_now(
         &self,
         did: &Did,
@@ -186,7 +186,7 @@ impl Inner {
         if matches!(outcome, Outcome::Package | Outcome::Proven) {
             self.check_mediators_briefly(did).await?;
         }
-        self.negatives.forget(did);
+        self.negatives.evict(did);
         Ok(RefreshOutcome {
             outcome,
             refusal: found.refusal,
@@ -244,14 +244,14 @@ impl Inner {
                 }
             }
             IdentityNeed::Refresh => {
-                // A look-up that began before this look may carry the old answer.
+                // A look-up that began before this refresh may return the old document.
                 identity.purge(did);
                 identity.resolve(did, Freshness::Refresh).await
             }
         }
     }
 
-    /// Identities, under the limits of whoever causes the look.
+    /// Returns the look-up of identities, under the limits of the refresh's trigger.
     fn identity_for(&self, refresh: &Refresh) -> Identity {
         match refresh.priority() {
             Priority::Interactive => self.identity.interactive(),
@@ -259,8 +259,8 @@ impl Inner {
         }
     }
 
-    /// The status that the account's own PDS announced, for a look that cannot ask: hiding an
-    /// account must not wait for a directory or a host that is down.
+    /// Returns the status that the account's own PDS announced, for a refresh that got no answer:
+    /// hiding an account must not wait for a directory or a PDS that is down.
     async fn announced(
         &self,
         did: &Did,
@@ -314,8 +314,7 @@ impl Inner {
         }
         self.recently_reverified.insert(did.clone(), ());
         let identity = self.identity_for(refresh);
-        // The log stays cached: one that does not end where the new document is, is asked for
-        // again.
+        // The log stays cached: a log that does not end with the new document is asked for again.
         identity.purge_document(did);
         match identity.resolve(did, Freshness::Refresh).await {
             Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
@@ -395,12 +394,12 @@ impl Inner {
             }
             Answer::RepoNotFound => Found::inactive(AccountStatus::Deleted),
             Answer::Inactive(status) => Found::inactive(status),
-            Answer::Useless { reason, detail } => Found::unverifiable(reason, detail),
+            Answer::Unusable { reason, detail } => Found::unverifiable(reason, detail),
         })
     }
 
-    /// The proof under the key of the PDS that the account left, if it has not written since: the
-    /// commit must not be younger than the move.
+    /// Returns the proof under the key of the PDS that the account left. It holds while the account
+    /// has not written since: the commit must not be younger than the migration.
     async fn prove_with_pre_migration_key(
         &self,
         car: &[u8],
@@ -419,9 +418,11 @@ impl Inner {
         }))
     }
 
-    /// The key before the account's move. What a log showed is kept for [`BAD_SIGNATURE_TTL`], so that an
-    /// account whose proofs are always bad does not make its log, which may be large, be asked for
-    /// by every look.
+    /// Returns the key before the account's migration. The result is cached for
+    /// [`BAD_SIGNATURE_TTL`], so that an account whose proofs are always bad does not cause a
+    /// look-up of its log, which may be large, in every refresh.
+    ///
+    /// [`BAD_SIGNATURE_TTL`]: super::BAD_SIGNATURE_TTL
     async fn pre_migration_key(
         &self,
         document: &DidDocument,
@@ -431,11 +432,11 @@ impl Inner {
         let (Ok(key), Ok(pds)) = (key.as_ref(), pds.as_ref()) else {
             return Ok(None);
         };
-        if let Some(shown) = self.moves.get(&document.did)
-            && shown.key == *key
-            && shown.pds == *pds
+        if let Some(cached) = self.migrations.get(&document.did)
+            && cached.key == *key
+            && cached.pds == *pds
         {
-            return Ok(shown.before.clone());
+            return Ok(cached.before.clone());
         }
         let identity = self.identity_for(refresh);
         let before = match identity.pre_migration_key(document).await {
@@ -451,17 +452,18 @@ impl Inner {
                 });
             }
         };
-        let shown = CachedMigration {
+        let cached = CachedMigration {
             key: key.clone(),
             pds: pds.clone(),
             before: before.clone(),
         };
-        self.moves.insert(document.did.clone(), Arc::new(shown));
+        self.migrations
+            .insert(document.did.clone(), Arc::new(cached));
         Ok(before)
     }
 
-    /// Whether the PDS that is being walked shows nothing that looks like a key package. Only a
-    /// hint: it saves an identity look-up for each of the many accounts without one.
+    /// Returns whether the enumerated PDS returns nothing that looks like a key package. Not a
+    /// proof: it saves an identity look-up for each of the many accounts without a package.
     async fn seems_without_package(&self, did: &Did, pds: &Origin) -> Result<bool, RefreshError> {
         if self.directory.is_tracked(did.as_str()) {
             return Ok(false);
@@ -470,7 +472,7 @@ impl Inner {
             match self.get_record(did, pds, Priority::Background).await? {
                 Answer::Car(car) => memchr::memmem::find(&car, COLLECTION.as_bytes()).is_none(),
                 Answer::RecordNotFound | Answer::RepoNotFound | Answer::Inactive(_) => true,
-                Answer::Useless { .. } => false,
+                Answer::Unusable { .. } => false,
             },
         )
     }
@@ -508,14 +510,14 @@ impl Inner {
             }
             Err(NetError::TooLarge { .. }) => {
                 let error = ProofError::Oversize;
-                return Ok(Answer::Useless {
+                return Ok(Answer::Unusable {
                     reason: error.code(),
                     detail: error.to_string(),
                 });
             }
             Err(error @ NetError::Refused(_)) => {
                 let detail = format!("its PDS address is not allowed ({error})");
-                return Ok(Answer::Useless {
+                return Ok(Answer::Unusable {
                     reason: "pds_refused",
                     detail,
                 });
@@ -537,7 +539,7 @@ impl Inner {
             Ok("RepoDeactivated") => Answer::Inactive(AccountStatus::Deactivated),
             Ok("RepoTakendown") => Answer::Inactive(AccountStatus::Takendown),
             Ok("RepoSuspended") => Answer::Inactive(AccountStatus::Suspended),
-            _ => Answer::Useless {
+            _ => Answer::Unusable {
                 reason: "pds_answer",
                 detail: format!("its PDS answered HTTP {}", status.as_u16()),
             },
@@ -545,7 +547,7 @@ impl Inner {
     }
 }
 
-/// What it means that an identity cannot be had.
+/// Returns the finding of an identity that cannot be had.
 fn identity_failure(error: IdentityError) -> Result<Found, RefreshError> {
     let refused = |kind, message: &str, finding| {
         Ok(Found {

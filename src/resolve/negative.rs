@@ -1,4 +1,4 @@
-//! Looks that found no package, remembered for a while for whoever asks again.
+//! A cache of refreshes that found no package, for clients that ask again.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use moka::sync::Cache;
 use super::RefreshOutcome;
 use atcomm_proto::syntax::Did;
 
-/// Bytes remembered in all, proofs of absence included.
+/// Limit of the cache in bytes, including proofs of absence.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Bytes of one memory beside its proof.
+/// Bytes of a cached result without its proof.
 const OVERHEAD: usize = 512;
 
-/// A bounded memory; what does not fit is forgotten, which costs another look.
+/// The cache. An evicted result costs another refresh.
 pub(super) struct Negatives {
     by_did: Cache<Did, RefreshOutcome>,
 }
@@ -35,11 +35,11 @@ impl Negatives {
         self.by_did.get(did)
     }
 
-    pub(super) fn remember(&self, did: &Did, refreshed: &RefreshOutcome) {
+    pub(super) fn insert(&self, did: &Did, refreshed: &RefreshOutcome) {
         self.by_did.insert(did.clone(), refreshed.clone());
     }
 
-    pub(super) fn forget(&self, did: &Did) {
+    pub(super) fn evict(&self, did: &Did) {
         self.by_did.invalidate(did);
     }
 }

@@ -1,4 +1,4 @@
-//! Answers with what a client needs to verify them by itself.
+//! Answers with all that a client needs to verify them itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use atcomm_proto::syntax::{Actor, Did};
 const PLC_LOG_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Resolver {
-    /// The recipient view of an account with its proof, and with its PLC operation log where that
-    /// can be had and leads to the proof's key; else as [`Self::recipient`].
+    /// Returns the recipient view of an account with its proof, and with its PLC operation log
+    /// where the log is available and leads to the proof's key; else like [`Self::recipient`].
     pub async fn recipient_with_proof(
         &self,
         actor: &Actor,
@@ -30,7 +30,7 @@ impl Resolver {
         found.found()?.ok_or_else(|| super::not_enrolled().into())
     }
 
-    /// The newest proof about an account, of presence or absence, as a CAR.
+    /// Returns the newest proof about an account, of presence or absence, as a CAR.
     pub async fn proof(&self, did: &Did, client: IpAddr) -> Result<Bytes, ResolveError> {
         let known = {
             let did = did.clone();
@@ -62,25 +62,26 @@ impl Resolver {
         }
     }
 
-    /// A page of the changes that are known of an account, as JSON. Looks at nothing but the
-    /// account's operation log, and at that only for proofs.
+    /// Returns a page of an account's changes as JSON. Looks up nothing but the account's operation
+    /// log, and the log only for proofs.
     pub async fn history(
         &self,
         did: &Did,
         page: Page,
         client: IpAddr,
     ) -> Result<Bytes, ResolveError> {
-        let log = match page.with_proof && self.inner.directory.is_tracked(did.as_str()) {
-            true => self.plc_log(did, client).await?,
-            false => None,
+        let log = if page.with_proof && self.inner.directory.is_tracked(did.as_str()) {
+            self.plc_log(did, client).await?
+        } else {
+            None
         };
         let page = Page { log, ..page };
-        let shown = self.inner.directory.history(did, page).await?;
-        shown.map_err(ResolveError::Refused)
+        let body = self.inner.directory.history(did, page).await?;
+        body.map_err(ResolveError::Refused)
     }
 
-    /// The account's operation log. One that does not fit what is known of the account, and that
-    /// was asked for before the account was last looked at, is asked for again.
+    /// Returns the account's operation log. A log that does not fit the account's entry, and that
+    /// was asked for before the entry was last checked, is asked for again.
     async fn plc_log(&self, did: &Did, client: IpAddr) -> Result<Option<Arc<PlcLog>>, StoreError> {
         if did.web().is_some() {
             return Ok(None);
@@ -88,21 +89,21 @@ impl Resolver {
         let known = self.inner.identity.cached_plc_log(did);
         let log = match known {
             Some(known) => known.ok(),
-            None => self.ask_for_log(did, Freshness::Cached, client).await,
+            None => self.look_up_log(did, Freshness::Cached, client).await,
         };
         let Some(log) = log else {
             return Ok(None);
         };
         Ok(match self.inner.directory.fit(&log).await? {
             LogFit::Fits => Some(log),
-            LogFit::Outdated => self.ask_for_log(did, Freshness::Refresh, client).await,
+            LogFit::Outdated => self.look_up_log(did, Freshness::Refresh, client).await,
             LogFit::Differs => None,
         })
     }
 
-    /// Asks for the log out of the asker's allowance and all askers'. Over either there is none: a
-    /// client can ask the PLC directory by itself.
-    async fn ask_for_log(
+    /// Looks up the log out of the client's allowance and that of all clients. Returns none over
+    /// either: a client can ask the PLC directory itself.
+    async fn look_up_log(
         &self,
         did: &Did,
         freshness: Freshness,

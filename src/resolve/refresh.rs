@@ -1,4 +1,4 @@
-//! What leads to a look, and what it comes to.
+//! A refresh to be made, and its result.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ pub struct Refresh {
     pub announced: Option<AnnouncedStatus>,
 }
 
-/// How new the identity behind a look has to be.
+/// Required age of the identity for a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityNeed {
-    /// As the cache has it.
+    /// As cached.
     Cached,
-    /// Looked up now; as the cache has it where that fails.
+    /// Looked up now; as cached where that fails.
     RefreshOrCached,
-    /// Looked up now or not at all: it may just have changed.
+    /// Looked up now or not at all: the identity may just have changed.
     Refresh,
 }
 
@@ -68,24 +68,24 @@ impl Refresh {
     }
 }
 
-/// What a look came to.
+/// The result of a refresh.
 #[derive(Debug, Clone)]
 pub struct RefreshOutcome {
-    /// What it did to the directory.
+    /// The outcome in the directory.
     pub outcome: Outcome,
-    /// Why there is no recipient view, where the directory has no entry to say so.
+    /// The reason why there is no recipient view, where the directory has no entry that tells.
     pub refusal: Option<Refusal>,
     /// The proof, of presence or absence.
     pub car: Option<Bytes>,
-    /// The walk of a PDS saw nothing that looks like a package: good enough for the walk, and no
-    /// answer for an asker.
+    /// Whether the enumerated PDS returned nothing that looks like a package. That is enough for a
+    /// listing, and no answer for a client.
     pub prefiltered: bool,
 }
 
-/// Why a look came to nothing; it can be repeated.
+/// Errors of a refresh, which can be repeated.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RefreshError {
-    /// A limit of ours is reached, or a host asked us to stay away.
+    /// A limit of ours is reached, or a host asked us to wait.
     #[error("too many look-ups are under way")]
     Busy {
         /// When to try again.
@@ -94,7 +94,7 @@ pub enum RefreshError {
     /// A server that had to be asked did not answer.
     #[error("{what} did not answer: {why}")]
     Unreachable {
-        /// Which server: `the DID directory`, `the PDS`.
+        /// The server: `the DID directory`, `the PDS`.
         what: &'static str,
         /// What went wrong.
         why: String,
@@ -106,14 +106,14 @@ pub enum RefreshError {
     Store(#[from] StoreError),
 }
 
-/// Why an asker gets no recipient view.
+/// Errors of an answer to a client.
 #[derive(Debug, Clone)]
 pub enum ResolveError {
-    /// The answer is that there is none.
+    /// There is no recipient view.
     Refused(Refusal),
-    /// Too much is asked at the moment, by this address or by all.
+    /// A limit is reached.
     OverBudget {
-        /// Whether it is this asker's own limit.
+        /// Whether it is the limit of this client's address, and not of all clients.
         own: bool,
         /// When to try again.
         retry_after: Duration,

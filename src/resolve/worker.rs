@@ -1,8 +1,8 @@
-//! Owed looks: what events, walks and age ask for, done in the background.
+//! The background worker: refreshes for events, listings and age.
 //!
-//! What is owed stands in the store; the worker only takes what is due, a bounded number at a
-//! time, and puts off what did not work. A host that hangs or is over its limits holds up its own
-//! accounts and nobody else's.
+//! Pending refreshes are in the store. The worker takes those that are due, a bounded number at a
+//! time, and defers those that fail. A host that hangs or is over its limits holds up only its own
+//! accounts.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -18,24 +18,23 @@ use atcomm_net::backoff::Spread;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, MediatorDid};
 
-/// How often the worker asks the store for what is due when nobody wakes it.
+/// Longest time between two queries for what is due; a notification shortens it.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Mediators looked up at the same time.
 const MEDIATORS_AT_ONCE: usize = 16;
 
-/// An owed look is given up after this many tries without success, about ten days; an account in
-/// the directory is looked at again by age all the same.
+/// Attempts without success after which a pending refresh is given up, about ten days. An account
+/// with an entry is still rechecked by age.
 const MAX_ATTEMPTS: u32 = 250;
 
-/// An account that is not in the directory and shows nothing that can be proven is tried this
-/// often, over about four hours.
+/// Attempts for an account without an entry that proves nothing, over about four hours.
 const MAX_UNPROVEN: u32 = 8;
 
 /// Least and most time added to the wait of every refresh that was turned away.
 const BUSY_SPREAD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(4595));
 
-/// Most that a look which was turned away waits beyond what it was told.
+/// Longest wait of a refresh that was turned away beyond what it was told.
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
 
 /// Longest wait that a server can ask for.
@@ -49,11 +48,11 @@ pub struct Worker {
     resolver: Resolver,
 }
 
-/// A look that the worker has begun.
+/// A refresh that the worker makes.
 enum Task {
-    /// Owed by an event or a walk.
+    /// Triggered by an event or a listing.
     Pending(PendingRefresh),
-    /// Due by age.
+    /// A recheck by age.
     Due(Did),
 }
 
@@ -67,12 +66,12 @@ impl Task {
 }
 
 impl Worker {
-    /// A worker for what `resolver`'s directory owes.
+    /// Returns a worker for the directory of `resolver`.
     pub fn new(resolver: Resolver) -> Self {
         Self { resolver }
     }
 
-    /// Works until `stop`; looks under way are then left, since they are owed still.
+    /// Runs until `stop`. Running refreshes are then abandoned, because they are still pending.
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -82,27 +81,27 @@ impl Worker {
 
     async fn accounts(&self) {
         let inner = &self.resolver.inner;
-        let places = inner.settings.maintenance.max(1);
+        let slots = inner.settings.maintenance.max(1);
         let mut busy: HashSet<Did> = HashSet::new();
-        let mut looks: JoinSet<Did> = JoinSet::new();
+        let mut refreshes: JoinSet<Did> = JoinSet::new();
         loop {
-            while let Some(done) = looks.try_join_next() {
-                forget(&mut busy, done);
+            while let Some(done) = refreshes.try_join_next() {
+                release(&mut busy, done);
             }
             let mut started = false;
-            if busy.len() < places {
-                match self.next(&busy, places).await {
+            if busy.len() < slots {
+                match self.next(&busy, slots).await {
                     Ok(tasks) => {
                         for task in tasks {
-                            if busy.len() == places || !busy.insert(task.did().clone()) {
+                            if busy.len() == slots || !busy.insert(task.did().clone()) {
                                 continue;
                             }
                             let resolver = self.resolver.clone();
-                            looks.spawn(async move { resolver.work(task).await });
+                            refreshes.spawn(async move { resolver.work(task).await });
                             started = true;
                         }
                     }
-                    Err(error) => tracing::error!(%error, "cannot read what is owed"),
+                    Err(error) => tracing::error!(%error, "cannot read the pending refreshes"),
                 }
             }
             metrics::gauge!("atcomm_resolve_looks_under_way").set(busy.len() as f64);
@@ -110,28 +109,28 @@ impl Worker {
                 continue;
             }
             tokio::select! {
-                Some(done) = looks.join_next(), if !looks.is_empty() => forget(&mut busy, done),
+                Some(done) = refreshes.join_next(), if !refreshes.is_empty() => release(&mut busy, done),
                 () = inner.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
     }
 
-    /// What is due and not under way: owed looks first, then re-proofs.
-    async fn next(&self, busy: &HashSet<Did>, places: usize) -> Result<Vec<Task>, StoreError> {
-        let (owed, due) = self
+    /// Returns what is due and not running: pending refreshes first, then rechecks.
+    async fn next(&self, busy: &HashSet<Did>, slots: usize) -> Result<Vec<Task>, StoreError> {
+        let (pending, due) = self
             .resolver
             .inner
             .directory
-            .due(places + busy.len())
+            .due(slots + busy.len())
             .await?;
         let free = |did: &Did| !busy.contains(did);
-        let owed = owed
+        let pending = pending
             .into_iter()
             .filter(|row| free(&row.did))
             .map(Task::Pending);
         let due = due.into_iter().filter(free).map(Task::Due);
-        Ok(owed.chain(due).collect())
+        Ok(pending.chain(due).collect())
     }
 
     async fn mediators(&self) {
@@ -139,11 +138,11 @@ impl Worker {
         let mut checks: JoinSet<MediatorDid> = JoinSet::new();
         loop {
             while let Some(done) = checks.try_join_next() {
-                forget(&mut busy, done);
+                release(&mut busy, done);
             }
             let mut started = false;
             if busy.len() < MEDIATORS_AT_ONCE {
-                // One that hangs holds up a place, and nobody else.
+                // A mediator that hangs takes one slot, and holds up no other.
                 let limit = MEDIATORS_AT_ONCE + busy.len();
                 match self.resolver.inner.directory.due_mediators(limit).await {
                     Ok(due) => {
@@ -163,7 +162,7 @@ impl Worker {
                 continue;
             }
             tokio::select! {
-                Some(done) = checks.join_next(), if !checks.is_empty() => forget(&mut busy, done),
+                Some(done) = checks.join_next(), if !checks.is_empty() => release(&mut busy, done),
                 () = self.resolver.inner.wake_mediators.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
@@ -171,14 +170,14 @@ impl Worker {
     }
 }
 
-fn forget<T: Eq + Hash>(busy: &mut HashSet<T>, done: Result<T, tokio::task::JoinError>) {
+fn release<T: Eq + Hash>(busy: &mut HashSet<T>, done: Result<T, tokio::task::JoinError>) {
     match done {
         Ok(one) => {
             busy.remove(&one);
         }
-        // Which one it was is not known any more; none may stay busy for ever.
+        // The failed one is unknown, and none may stay busy for ever.
         Err(error) => {
-            tracing::error!(%error, "a look failed");
+            tracing::error!(%error, "a refresh failed");
             busy.clear();
         }
     }
@@ -188,7 +187,7 @@ impl Resolver {
     /// Looks one mediator up.
     async fn check(&self, did: MediatorDid) -> MediatorDid {
         if let Err(error) = self.inner.check_mediator(&did).await {
-            tracing::error!(%error, "cannot keep what a mediator says");
+            tracing::error!(%error, "cannot write a mediator's document");
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         did
@@ -351,7 +350,8 @@ fn wait_after(error: &RefreshError, row: &PendingRefresh, now: Timestamp) -> Dur
     }
 }
 
-/// The wait of a look that was turned away, spread so that such looks do not come back together.
+/// Returns the wait of a refresh that was turned away, spread so that such refreshes do not return
+/// together.
 fn spread_out(retry_after: Duration, did: &Did) -> Duration {
     let (least, most) = BUSY_SPREAD;
     retry_after + least + Spread::of(did.as_str()).part(most - least)

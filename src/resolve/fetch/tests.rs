@@ -23,7 +23,7 @@ use testkit::proto::repo::{TestRepo, package, peer};
 
 const OLD: &str = "https://old.example.com";
 const NEW: &str = "https://new.example.com";
-const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What a PLC directory and a PDS answer, by account, and how often the directory was asked.
 #[derive(Default)]
@@ -153,10 +153,19 @@ impl World {
         (answers.documents_asked, answers.logs_asked)
     }
 
+    /// Refreshes an account in the background.
+    async fn refresh(&self, did: &Did, refresh: Refresh) -> RefreshOutcome {
+        let unchanged = PendingUpdate::Unchanged;
+        let refreshed = self
+            .resolver
+            .refresh_and_update(did, refresh, unchanged, None);
+        refreshed.await.unwrap()
+    }
+
     /// The message of a refusal.
     async fn refused(&self, did: &Did) -> String {
         let actor = Actor::Did(did.clone());
-        match self.resolver.recipient(&actor, ASKER).await {
+        match self.resolver.recipient(&actor, CLIENT).await {
             Err(ResolveError::Refused(refusal)) => refusal.message,
             other => panic!("{other:?}"),
         }
@@ -173,12 +182,12 @@ fn commit() -> Trigger {
 const BUSY: &str = "must not be asked again";
 
 #[tokio::test]
-async fn bad_proofs_make_askers_spend_no_more_than_their_share_of_the_directory() {
+async fn bad_proofs_make_clients_spend_no_more_than_their_share_of_the_directory() {
     let world = World::start(10).await;
     for owner in 1..=12 {
         let did = world.account(owner, OLD, 1, 9);
         world.refused(&did).await;
-        let _ = world.resolver.refresh(&did, ASKER).await;
+        let _ = world.resolver.refresh(&did, CLIENT).await;
     }
     let (documents, logs) = world.asked();
     assert_eq!(documents + logs, 10, "{documents} documents, {logs} logs");
@@ -200,11 +209,11 @@ async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
             identity,
             ..Refresh::new(commit())
         };
-        let looked = world.resolver.look(&did, refresh).await.unwrap();
-        assert_eq!(looked.outcome, Outcome::Unverifiable);
+        let refreshed = world.refresh(&did, refresh).await;
+        assert_eq!(refreshed.outcome, Outcome::Unverifiable);
     }
     assert_eq!(world.asked().1, 1);
-    // Its askers find what the stream's looks found.
+    // Clients get what the refreshes of the stream found.
     assert!(world.refused(&did).await.contains("signature"));
     assert_eq!(world.asked().1, 1);
 }
@@ -220,7 +229,7 @@ async fn an_account_that_moved_is_not_called_a_bad_proof_under_a_limit() {
     assert!(!world.resolver.directory().is_tracked(did.as_str()));
     world.clock.advance(Duration::from_secs(60));
     let actor = Actor::Did(did);
-    let found = world.resolver.recipient(&actor, ASKER).await.unwrap();
+    let found = world.resolver.recipient(&actor, CLIENT).await.unwrap();
     let view: Value = serde_json::from_slice(&found.body).unwrap();
     assert_eq!(view["verification"]["beforeMove"], true);
     assert_eq!(view["verification"]["signingKey"], k256(1).text());
@@ -240,7 +249,7 @@ async fn an_account_that_replaced_its_key_is_not_called_a_bad_proof_under_a_limi
         if asked.0 == 2 {
             world.clock.advance(Duration::from_secs(60));
             let actor = Actor::Did(did.clone());
-            let found = world.resolver.recipient(&actor, ASKER).await.unwrap();
+            let found = world.resolver.recipient(&actor, CLIENT).await.unwrap();
             let view: Value = serde_json::from_slice(&found.body).unwrap();
             assert_eq!(view["verification"]["signingKey"], k256(2).text());
         } else {
@@ -268,11 +277,7 @@ async fn a_log_from_before_the_move_does_not_do() {
     identity.plc_log(&did, Freshness::Cached).await.unwrap();
     set_log(after);
     world.clock.advance(Duration::from_secs(1));
-    let looked = world
-        .resolver
-        .look(&did, Refresh::new(commit()))
-        .await
-        .unwrap();
-    assert_eq!(looked.outcome, Outcome::Package);
+    let refreshed = world.refresh(&did, Refresh::new(commit())).await;
+    assert_eq!(refreshed.outcome, Outcome::Package);
     assert_eq!(world.asked().1, 2);
 }

@@ -20,7 +20,7 @@ use testkit::proto::plc::{TestLog, k256, operation, p256};
 use testkit::proto::repo::{TestRepo, package, peer};
 
 const PDS: &str = "https://pds.example.com";
-const ASKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// A log whose account replaced its key in place, as a PLC directory has it at first.
 fn logs() -> (TestLog, TestLog) {
@@ -34,8 +34,8 @@ fn logs() -> (TestLog, TestLog) {
     (before, log)
 }
 
-/// A log that has become too short is asked for again once for every look at the account, and not
-/// for every asker.
+/// A log that has become too short is asked for again once for every refresh of the account, and
+/// not for every client.
 #[tokio::test]
 async fn a_log_that_is_too_old_is_asked_for_again_once() {
     let (before, after) = logs();
@@ -93,7 +93,7 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
     // How many operations an answer shows, and how often the directory was asked so far.
     let shown = async || {
         let actor = Actor::Did(before.did());
-        let view = resolver.recipient_with_proof(&actor, ASKER).await.unwrap();
+        let view = resolver.recipient_with_proof(&actor, CLIENT).await.unwrap();
         let view: Value = serde_json::from_slice(&view.body).unwrap();
         let page = Page {
             before: None,
@@ -101,7 +101,7 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
             with_proof: true,
             log: None,
         };
-        let history = resolver.history(&before.did(), page, ASKER).await.unwrap();
+        let history = resolver.history(&before.did(), page, CLIENT).await.unwrap();
         let history: Value = serde_json::from_slice(&history).unwrap();
         assert_eq!(
             view["proof"].get("plcLog"),
