@@ -1,7 +1,7 @@
-//! Sources: streams that tell which accounts to look at, and walks that enumerate them.
+//! Sources: streams that tell which accounts to refresh, and backfills that enumerate them.
 //!
-//! Every event ends as a proof that the event itself carried, or as an owed look; both are written
-//! together with the source's cursor, in one transaction (invariant 2). A cursor therefore never
+//! Every event ends as a proof that the event itself carried, or as a pending refresh. Both are
+//! written together with the source's cursor, in one transaction (invariant 2), so a cursor never
 //! passes work that is not durable, whatever hangs.
 
 mod backfill;
@@ -22,7 +22,7 @@ use atcomm_proto::syntax::{Origin, SyntaxError};
 
 pub use crate::store::SourceKind;
 
-/// A source as the operator names it.
+/// A source as the operator configures it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSettings {
@@ -31,7 +31,7 @@ pub struct SourceSettings {
     /// Where to connect instead, such as `http://pds:3000`. Absent: `url`.
     #[serde(default)]
     pub connect: Option<String>,
-    /// What the host is.
+    /// The kind of the host.
     pub kind: SourceKind,
     /// Whether to follow its stream. Absent: true.
     #[serde(default = "yes")]
@@ -45,18 +45,18 @@ fn yes() -> bool {
     true
 }
 
-/// Why the sources cannot be used.
+/// Errors of the configured sources.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
-    /// An address that is none.
+    /// An address is not valid.
     #[error("source {url}: {reason}")]
     Address {
-        /// The address as given.
+        /// The address as configured.
         url: String,
-        /// What is wrong with it.
+        /// The broken rule.
         reason: SyntaxError,
     },
-    /// The same host and kind twice.
+    /// The same host and kind are configured twice.
     #[error("source {0} is given twice")]
     Twice(String),
 }
@@ -64,7 +64,7 @@ pub enum IngestError {
 /// A checked source.
 #[derive(Debug, Clone)]
 struct Source {
-    /// Kind and address: the name under which its cursor is kept.
+    /// Kind and address: the name that its cursor is stored under.
     name: String,
     kind: SourceKind,
     origin: Origin,
@@ -76,7 +76,7 @@ struct Source {
 impl Source {
     fn read(settings: &SourceSettings) -> Result<Self, IngestError> {
         let parse = |url: &str| {
-            // Streams are often written with their own scheme; it is the same host.
+            // Stream addresses are often written with their own scheme. The host is the same.
             let plain = url
                 .replacen("wss://", "https://", 1)
                 .replacen("ws://", "http://", 1);
@@ -107,12 +107,13 @@ impl Source {
         })
     }
 
-    /// A request or stream address at this host.
+    /// Returns the address of a request or stream at this host.
     fn url(&self, path: &str, websocket: bool) -> Url {
         let mut url = self.connect.clone();
         if websocket {
             let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
-            // Both are special schemes, between which the URL standard lets one change.
+            // Both schemes are special, and the URL standard allows the change from one to the
+            // other.
             if url.set_scheme(scheme).is_err() {
                 tracing::error!("cannot make a WebSocket address of {url}");
             }
@@ -122,15 +123,16 @@ impl Source {
     }
 }
 
-/// A source whose accounts can be enumerated, and what wakes that walk: its own stream stands, or
-/// events were missed. What is to be walked is in the store.
+/// A source whose accounts can be enumerated. `wake` starts a backfill that is due: when the
+/// source's own stream is connected, and when events were missed. The store knows which backfills
+/// are due.
 #[derive(Debug, Clone)]
 struct BackfillHandle {
     source: String,
     wake: Arc<Notify>,
 }
 
-/// The PDSes among the sources, with the addresses under which looks ask them too.
+/// Returns the PDSes among the sources, with the addresses that refreshes use for them too.
 pub fn routes(settings: &[SourceSettings]) -> Result<Vec<Route>, IngestError> {
     settings
         .iter()
@@ -144,14 +146,14 @@ pub fn routes(settings: &[SourceSettings]) -> Result<Vec<Route>, IngestError> {
         .collect()
 }
 
-/// How far the walk of one source has come.
+/// The progress of one source's backfill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackfillProgress {
     /// The source's name.
     pub source: String,
     /// Accounts seen.
     pub seen: u64,
-    /// Whether it has come to its end.
+    /// Whether the backfill has ended.
     pub done: bool,
 }
 
@@ -164,7 +166,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Checks the sources; connects to nothing.
+    /// Checks the sources, and connects to none.
     pub fn bind(
         resolver: Resolver,
         settings: Vec<SourceSettings>,
@@ -186,12 +188,13 @@ impl Ingest {
         })
     }
 
-    /// How far the walks have come.
+    /// Returns the progress of all backfills.
     pub fn progress(&self) -> watch::Receiver<Vec<BackfillProgress>> {
         self.progress.subscribe()
     }
 
-    /// Follows and walks until `stop`; what was read is written before this returns.
+    /// Follows streams and runs backfills until `stop`. All that was read is written before this
+    /// returns.
     pub async fn run(self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         let backfills: Vec<BackfillHandle> = self
@@ -220,7 +223,7 @@ impl Ingest {
                 );
                 tasks.spawn(reader.run(stop.clone()));
             } else if let Some(own) = own {
-                // No stream will say that it stands.
+                // There is no stream that wakes the backfill when it is connected.
                 own.wake.notify_one();
             }
             if let Some(own) = own {

@@ -63,7 +63,7 @@
 //! The test that guards one carries its number in its name.
 //!
 //! 1. Nothing unverified is served as verified; what a Jetstream says is never indexed.
-//! 2. A cursor passes only work that is durable: applied, or owed in the same transaction.
+//! 2. A cursor passes only work that is durable: applied, or pending in the same transaction.
 //! 3. No 2xx for mail to a known recipient before it is on disk; nothing leaves a queue before its
 //!    recipient acknowledged it or its time to live ended.
 //! 4. Under one account, PDS and key the revision only goes forward: a lower one is ignored from a

@@ -1,7 +1,7 @@
-//! Enumerating the accounts of a source: at the first start, and whenever its stream had a gap.
+//! Enumerates the accounts of a source: at the first start, and whenever its stream had a gap.
 //!
-//! Every page becomes owed looks and a new paging position in one transaction, so that a walk goes
-//! on after a restart where it was.
+//! Every page becomes pending refreshes and a new paging cursor in one transaction, so that a
+//! backfill continues after a restart where it was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,29 +20,30 @@ use atcomm_net::net::{NetError, Request, Trust};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{COLLECTION, Did};
 
-/// Accounts asked for per page.
-const PAGE: u32 = 500;
+/// Accounts per page.
+const PAGE_ACCOUNTS: u32 = 500;
 
 /// Largest page, in bytes; 500 accounts of a PDS have about 100 KB.
 const MAX_PAGE_LEN: usize = 4 * 1024 * 1024;
 
-/// A walk waits while this many looks are owed, so that it fills no disk with work to come.
+/// Most pending refreshes of listings while a backfill goes on, so that it does not fill the disk
+/// with work to come.
 const MAX_PENDING: u64 = 20_000;
 
-/// How often it looks whether that has changed.
+/// Interval between two checks of that number.
 const PENDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between the stream's standing and the first page: what is written just as a subscription
-/// begins may be in neither.
+/// Time between the connection of the stream and the first page: what is written in the moment of
+/// the subscription may be in neither.
 const START_DELAY: Duration = Duration::from_millis(500);
 
-/// Relays list what they know; they are asked again this often.
+/// Interval between two backfills of a relay, which lists only what it knows.
 const RELAY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// How often it is looked up whether that time has come.
+/// Interval between two checks whether that time has come.
 const RELAY_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 
-/// The two listings have the same shape where it matters.
+/// A page of either listing; the two differ only in fields that are not read.
 #[derive(Deserialize)]
 struct Page {
     cursor: Option<String>,
@@ -56,7 +57,7 @@ struct Repo {
     active: Option<bool>,
 }
 
-/// Why a page could not be had.
+/// Errors of a page.
 #[derive(Debug, thiserror::Error)]
 enum PageError {
     #[error(transparent)]
@@ -71,7 +72,7 @@ enum PageError {
     Store(#[from] StoreError),
 }
 
-/// Walks one source.
+/// The backfill of one source.
 pub(super) struct Backfill {
     source: Source,
     resolver: Resolver,
@@ -94,7 +95,7 @@ impl Backfill {
         }
     }
 
-    /// Walks whenever the store says that a walk is due, until `stop`.
+    /// Runs every backfill that is due in the store, until `stop`.
     pub(super) async fn run(self, wake: Arc<Notify>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -125,15 +126,15 @@ impl Backfill {
                 };
                 failures += 1;
                 let wait = BACKOFF.wait(failures, Spread::MIDDLE) / 4;
-                tracing::warn!(source = self.source.name, %error, ?wait, "walk interrupted");
+                tracing::warn!(source = self.source.name, %error, ?wait, "backfill interrupted");
                 sleep(wait).await;
             }
             failures = 0;
         }
     }
 
-    /// Ends when it is time to ask a relay again, and begins that walk. The time is the store's,
-    /// so that neither a restart nor a reconnect puts it off.
+    /// Begins a new backfill of a relay when it is time, and returns then. The time is stored, so
+    /// that neither a restart nor a reconnect moves it.
     async fn again(&self) {
         if self.source.kind != SourceKind::Relay {
             return std::future::pending().await;
@@ -154,19 +155,19 @@ impl Backfill {
                     .await
                 {
                     Ok(_) => return,
-                    Err(error) => tracing::error!(%error, "cannot begin a walk"),
+                    Err(error) => tracing::error!(%error, "cannot begin a backfill"),
                 }
             }
         }
     }
 
-    /// Goes from the stored position to the end; does nothing where the walk is done and nothing
-    /// was missed since.
+    /// Continues from the stored paging cursor to the end. Does nothing where the backfill is done
+    /// and no gap came since.
     async fn backfill(&self) -> Result<(), PageError> {
         let directory = self.resolver.directory();
         loop {
             self.wait_for_room().await?;
-            // Read anew for every page: a gap begins the walk from the start.
+            // Read again for every page: a gap begins the backfill anew.
             let name = self.source.name.clone();
             let Some(mut row) = directory.store().query(move |q| q.backfill(&name)).await? else {
                 let gaps = vec![self.source.name.clone()];
@@ -211,7 +212,7 @@ impl Backfill {
         }
     }
 
-    /// Waits while too much of what was listed is still due; what was put off does not count.
+    /// Waits while too many pending refreshes of listings are due. Deferred ones do not count.
     async fn wait_for_room(&self) -> Result<(), StoreError> {
         let directory = self.resolver.directory();
         loop {
@@ -236,7 +237,7 @@ impl Backfill {
         let mut url = self.source.url(path, false);
         {
             let mut query = url.query_pairs_mut();
-            query.append_pair("limit", &PAGE.to_string());
+            query.append_pair("limit", &PAGE_ACCOUNTS.to_string());
             if self.source.kind == SourceKind::Relay {
                 query.append_pair("collection", COLLECTION);
             }
@@ -254,11 +255,11 @@ impl Backfill {
         }
     }
 
-    /// The looks that a page leads to. Accounts that are not active have nothing to show, unless
-    /// the directory still shows something of them.
+    /// Returns the refreshes that a page leads to. An inactive account has nothing to show, unless
+    /// the directory still has an entry of it.
     fn pending(&self, repos: &[Repo]) -> Vec<NewPending> {
         let now = self.clock.now();
-        // What the walk of a PDS meets can be asked there without an identity.
+        // An account that a PDS lists can be asked for there without an identity.
         let pds = (self.source.kind == SourceKind::Pds).then(|| self.source.origin.clone());
         repos
             .iter()

@@ -1,4 +1,4 @@
-//! What one event means: nothing, a proof, or a look that is owed.
+//! The meaning of one event: nothing, a proof, or a pending refresh.
 
 use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
 use crate::resolve::Resolver;
@@ -13,7 +13,7 @@ use atcomm_net::identity::HandleCheck;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::proof::{Container, ProofError, Proven, verify};
 
-/// Sorts the events of one source into a batch.
+/// Adds the work of one source's events to a batch.
 pub(super) struct EventHandler<'a> {
     pub(super) source: &'a Source,
     pub(super) resolver: &'a Resolver,
@@ -22,25 +22,25 @@ pub(super) struct EventHandler<'a> {
 }
 
 impl EventHandler<'_> {
-    /// Whether an event of an account matters though it does not touch our collection: on a PDS
-    /// every account is ours, on other streams those in the directory.
+    /// Returns whether an event matters that does not touch our collection: on a PDS for every
+    /// account, on other streams for the accounts in the directory.
     fn follows(&self, did: &str) -> bool {
-        self.source.kind == SourceKind::Pds || self.concerns(did)
+        self.source.kind == SourceKind::Pds || self.is_relevant(did)
     }
 
-    /// Whether an account is in the directory, or on its way into it: a look that is under way
-    /// may have asked before what this event tells.
-    fn concerns(&self, did: &str) -> bool {
-        self.knows(did) || self.resolver.is_refreshing(did)
+    /// Returns whether an account is in the directory, or about to be: a running refresh may have
+    /// asked before the event.
+    fn is_relevant(&self, did: &str) -> bool {
+        self.is_tracked(did) || self.resolver.is_refreshing(did)
     }
 
-    fn knows(&self, did: &str) -> bool {
+    fn is_tracked(&self, did: &str) -> bool {
         self.resolver.directory().is_tracked(did)
     }
 
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
         let Some(op) = commit.op else {
-            // A server that left the operations out does not say what it left out.
+            // A server that left the operations out does not say which.
             if commit.too_big && self.follows(commit.repo) {
                 self.refresh(commit.repo, EventKind::Commit, AnnouncedChange::Keep);
             }
@@ -53,9 +53,9 @@ impl EventHandler<'_> {
         let now = self.clock.now();
         match self.inline_proof(&did, commit, op, now) {
             Inline::Proven(proven, identity) => {
-                let first = !self.knows(did.as_str());
+                let first = !self.is_tracked(did.as_str());
                 self.observe(&did, proven, identity, now);
-                // The entry is there at once; handle and mediators take a look.
+                // The entry is there at once. Its handle and mediators need a refresh.
                 if first {
                     self.enqueue(did, EventKind::Commit, AnnouncedChange::Keep);
                 }
@@ -74,7 +74,7 @@ impl EventHandler<'_> {
     pub(super) fn identity(&mut self, did: &str) {
         let Some(account) = self.did(did) else { return };
         self.resolver.identity().purge(&account);
-        if self.concerns(did) {
+        if self.is_relevant(did) {
             count(self.source, EventKind::Identity);
             self.enqueue(account, EventKind::Identity, AnnouncedChange::Keep);
         }
@@ -85,13 +85,14 @@ impl EventHandler<'_> {
     }
 
     fn status(&mut self, did: &str, active: bool, status: Option<&str>) {
-        // An account unknown here that goes away changes nothing.
-        let relevant = self.concerns(did) || (active && self.follows(did));
+        // An account without an entry that goes away changes nothing.
+        let relevant = self.is_relevant(did) || (active && self.follows(did));
         if !relevant {
             return;
         }
         count(self.source, EventKind::Account);
-        // Only a PDS speaks for its accounts; what others pass on leads to a look.
+        // Only a PDS announces the status of its accounts. Other hosts pass it on, which leads to a
+        // refresh.
         let announced = match (self.source.kind, active) {
             (SourceKind::Pds, true) => AnnouncedChange::Clear,
             (SourceKind::Pds, false) => AnnouncedChange::Set(AnnouncedStatus {
@@ -103,7 +104,7 @@ impl EventHandler<'_> {
         self.refresh(did, EventKind::Account, announced);
     }
 
-    /// An event that is not as it must be: the account may have changed all the same.
+    /// Handles an event that breaks a rule: the account may have changed all the same.
     pub(super) fn malformed(&mut self, error: &FrameError) {
         metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason()).increment(1);
         if let FrameError::Event { did: Some(did), .. } = error
@@ -127,7 +128,8 @@ impl EventHandler<'_> {
         }
     }
 
-    /// The proof in the commit's own CAR, where the identity is known and everything fits.
+    /// Verifies the proof in the commit's own CAR, where the identity is cached and everything
+    /// fits.
     fn inline_proof(
         &self,
         did: &Did,
@@ -138,7 +140,7 @@ impl EventHandler<'_> {
         let Some(document) = self.resolver.identity().cached(did) else {
             return Inline::NeedsRefresh(EventKind::Commit);
         };
-        // One document for the proof and for what is kept of it.
+        // The same document for the proof and for the facts that are stored with it.
         let (Ok(key), Ok(pds)) = (&document.signing_key, &document.pds) else {
             return Inline::NeedsRefresh(EventKind::Sync);
         };
@@ -148,16 +150,16 @@ impl EventHandler<'_> {
             handle: HandleCheck::Inconclusive,
         };
         if self.source.kind == SourceKind::Pds && *pds != self.source.origin {
-            // Either the account has left this PDS, or what we know of it is old.
+            // Either the account has left this PDS, or the cached document is old.
             metrics::counter!("atcomm_ingest_drops_total", "reason" => "other_pds").increment(1);
             return Inline::NeedsRefresh(EventKind::Sync);
         }
         if commit.too_big {
             return Inline::NeedsRefresh(EventKind::Commit);
         }
-        let dropped = |reason: &'static str, look| {
+        let dropped = |reason: &'static str, event| {
             metrics::counter!("atcomm_ingest_drops_total", "reason" => reason).increment(1);
-            Inline::NeedsRefresh(look)
+            Inline::NeedsRefresh(event)
         };
         let proven = match verify(commit.blocks, Container::Commit, did, key, now) {
             Ok(proven) => proven,
@@ -167,7 +169,7 @@ impl EventHandler<'_> {
             Err(error @ ProofError::Signature) => return dropped(error.code(), EventKind::Sync),
             Err(error) => return dropped(error.code(), EventKind::Commit),
         };
-        let shown = proven.commitment();
+        let commitment = proven.commitment();
         let same_record = match (&proven, op) {
             (Proven::Present(record), RecordOp::Create { cid } | RecordOp::Update { cid }) => {
                 record.cid().to_bytes() == cid
@@ -176,8 +178,8 @@ impl EventHandler<'_> {
             _ => false,
         };
         if !same_record
-            || shown.commit().to_bytes() != commit.commit
-            || shown.rev().as_str() != commit.rev
+            || commitment.commit().to_bytes() != commit.commit
+            || commitment.rev().as_str() != commit.rev
         {
             return dropped("frame_mismatch", EventKind::Commit);
         }
@@ -207,7 +209,7 @@ impl EventHandler<'_> {
 
     fn enqueue(&mut self, did: Did, event: EventKind, announced: AnnouncedChange) {
         if event != EventKind::Commit {
-            // The look has to read the identity anew, whatever comes to be owed after this.
+            // The refresh must read a new identity, whatever is coalesced into it later.
             self.resolver.identity().purge(&did);
         }
         let not_before = self.clock.now();
@@ -235,7 +237,7 @@ impl EventHandler<'_> {
     }
 }
 
-/// What a commit's own CAR gives.
+/// The proof in a commit.
 #[expect(
     clippy::large_enum_variant,
     reason = "lives for the length of one event"
@@ -243,7 +245,7 @@ impl EventHandler<'_> {
 enum Inline {
     /// A proof, and the identity under which it holds.
     Proven(Proven, IdentityFacts),
-    /// A reason to look.
+    /// The commit proves nothing by itself: refresh the account, as after this kind of event.
     NeedsRefresh(EventKind),
 }
 

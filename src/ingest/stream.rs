@@ -1,4 +1,4 @@
-//! Following one stream: connect, read, handle, write, and connect again.
+//! Follows one stream: connects, reads, handles, writes, and connects again.
 //!
 //! The loop here owns the socket, the retries and the clock; [`state`] decides.
 
@@ -42,7 +42,7 @@ const REWRITE: Backoff = Backoff {
     jitter: Jitter::NONE,
 };
 
-/// Reads one source's stream.
+/// The reader of one source's stream.
 pub(super) struct Reader {
     source: Source,
     resolver: Resolver,
@@ -354,7 +354,7 @@ impl Reader {
                 let event = StreamEvent::AtTime(event.time_us);
                 self.state.on_event(event, self.clock.now())
             }
-            // One message that is none does not end a stream of hints.
+            // A message that is not an event does not end a stream of hints.
             Err(error) => {
                 count_drop(error.reason());
                 Action::Continue
