@@ -6,6 +6,7 @@ mod check;
 mod contacts;
 mod desk;
 mod enroll;
+mod hint;
 mod log;
 mod mailing;
 mod operate;

@@ -1,16 +1,16 @@
-//! The configuration: one TOML file, the environment and flags over the defaults.
+//! The configuration: defaults, overridden by one TOML file, the environment and flags.
 //!
-//! Later ones win: defaults, file, environment (`ATCOMM_HTTP__LISTEN` is `listen` under `[http]`),
-//! flags. Every module owns the settings it understands; this one collects them and says where a
-//! wrong one came from. `deploy/config.example.toml` shows every key with its default.
+//! Later layers win: defaults, file, environment (`ATCOMM_HTTP__LISTEN` is `listen` under `[http]`),
+//! flags. Every module defines its own settings; this module collects them, and its errors name the
+//! origin of a wrong one. `deploy/config.example.toml` shows every key with its default.
 
+mod error;
 mod source;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -25,35 +25,38 @@ use atcomm_client::ClientSettings;
 use atcomm_net::identity::IdentitySettings;
 use atcomm_net::net::NetSettings;
 
+pub use error::ConfigError;
+
 use source::Layer;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the store lies. Absent: `$XDG_DATA_HOME/atcomm`, else `~/.local/share/atcomm`, else
+    /// Directory of the stores. Absent: `$XDG_DATA_HOME/atcomm`, else `~/.local/share/atcomm`, else
     /// `atcomm-data` in the working directory.
     pub data_dir: PathBuf,
     /// The public listener.
     pub http: HttpSettings,
     /// The listener for metrics.
     pub metrics: MetricsSettings,
-    /// The log.
+    /// The log of `serve`.
     pub log: LogSettings,
-    /// Everything that dials out.
+    /// Outbound connections.
     pub net: NetSettings,
     /// Look-ups of identities.
     pub identity: IdentitySettings,
-    /// Looks at accounts.
+    /// Refreshes of accounts.
     pub resolve: ResolveSettings,
     /// The directory.
     pub directory: DirectorySettings,
     /// The mediator.
     pub mediator: MediatorSettings,
-    /// The client; nothing that `serve` reads.
+    /// The client. Not read by `serve`.
     pub client: ClientSettings,
-    /// What is followed and walked. Absent: two public Jetstream hosts to follow and a public
-    /// relay to walk. Empty: nothing, and accounts are looked at when somebody asks for them.
+    /// Sources of records: streams to follow and hosts to enumerate. Absent: two public Jetstream
+    /// hosts to follow and a public relay to enumerate. Empty: none, and an account is refreshed
+    /// when a client asks for it.
     pub sources: Vec<SourceSettings>,
 }
 
@@ -75,22 +78,22 @@ impl Default for Config {
     }
 }
 
-/// Where metrics are shown.
+/// The listener for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// Address of `/metrics`, for the operator's network only. Absent: nothing is measured or
-    /// shown.
+    /// Address that serves `/metrics`, for the operator's network only. Absent: no metrics are
+    /// recorded or served.
     pub listen: Option<SocketAddr>,
 }
 
-/// What is logged, and how. The log goes to standard error.
+/// Filter and format of the log, which is written to standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// Filter as of the `tracing` crates, such as `info` or `atcomm=debug,warn`. Absent: `info`.
+    /// Filter in the syntax of the `tracing` crates, such as `info` or `atcomm=debug,warn`. Absent: `info`.
     pub filter: String,
-    /// Form of the lines. Absent: `text`.
+    /// Format of the lines. Absent: `text`.
     pub format: LogFormat,
 }
 
@@ -103,11 +106,11 @@ impl Default for LogSettings {
     }
 }
 
-/// Form of the log's lines.
+/// Format of the log's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object a line.
     Json,
@@ -117,7 +120,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DirectorySettings {
-    /// Memory for rendered answers, in bytes; one takes about 4 KiB. Absent: 64 MiB.
+    /// Memory for cached recipient views, in bytes; a view takes about 4 KiB. Absent: 64 MiB.
     pub answers_cache: u64,
 }
 
@@ -129,7 +132,7 @@ impl Default for DirectorySettings {
     }
 }
 
-/// What flags set.
+/// Settings that flags override.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `http.listen`.
@@ -146,74 +149,23 @@ pub struct Overrides {
     pub directory: Option<String>,
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The file is not TOML.
-    #[error("{}: {reason}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with the line.
-        reason: String,
-    },
-    /// A key that does not exist.
-    #[error("unknown key {key} in {origin}")]
-    UnknownKey {
-        /// The key with its sections.
-        key: String,
-        /// The file, variable or flag.
-        origin: String,
-        /// Keys that exist in that place.
-        known: &'static [&'static str],
-    },
-    /// A value that does not fit.
-    #[error("{key} in {origin}: {reason}")]
-    Value {
-        /// The key with its sections.
-        key: String,
-        /// The file, variable or flag.
-        origin: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-impl ConfigError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::UnknownKey { known, .. } => format!("keys known there: {}", known.join(", ")),
-            _ => "deploy/config.example.toml shows every key with its default".to_owned(),
-        }
-    }
-}
-
 impl Config {
-    /// The directory of the wallet.
+    /// Returns the directory of the wallet.
     pub fn home(&self) -> PathBuf {
         let default = || default_data_dir(|name| std::env::var_os(name)).join("wallet");
         self.client.home.clone().unwrap_or_else(default)
     }
 
-    /// Reads the file, if one is named, and the process's environment.
+    /// Loads the file, if one is named, and the environment of the process.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os().filter_map(|(name, value)| {
-            // What is not text cannot be one of ours.
+            // A variable that is not UTF-8 cannot be a setting.
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
         Self::read(file, environment, overrides)
     }
 
-    /// The same with another environment.
+    /// Loads the file with the given environment.
     fn read(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
@@ -254,14 +206,14 @@ impl Overrides {
     }
 }
 
-/// Where data lies unless it is said; `environment` reads a variable.
+/// Returns the data directory that applies without a setting; `environment` reads a variable.
 fn default_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let folder = |name| {
         environment(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    // A relative path in the variable is to be ignored (XDG base directory specification).
+    // The XDG base directory specification says to ignore relative paths.
     let share = folder("XDG_DATA_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".local").join("share")));
     share.map_or_else(
@@ -270,7 +222,8 @@ fn default_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     )
 }
 
-/// Jetstream tells of changes and has nothing to enumerate, so the first walk goes to a relay.
+/// Returns the public sources. A Jetstream reports changes only, so a relay is enumerated once for
+/// the accounts that exist already.
 fn public_sources() -> Vec<SourceSettings> {
     let source = |url: &str, kind| SourceSettings {
         url: url.to_owned(),

@@ -1,33 +1,33 @@
-//! The running service: every part bound to the next, until it is told to stop.
+//! The running service: opens every module, spawns their tasks, and ends them together.
 
 mod admin;
+mod error;
 mod files;
 mod measure;
 
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::http::{self, Http, HttpError, MetricsServer};
-use crate::ingest::{self, BackfillProgress, Ingest, IngestError, SourceKind, SourceSettings};
+use crate::http::{self, Http, HttpSettings, MetricsServer};
+use crate::ingest::{self, BackfillProgress, Ingest, SourceKind, SourceSettings};
 use crate::mediator::{
-    KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, MediatorSettings, PublicAddress, Relay,
+    KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, PublicAddress, Relay,
 };
 use crate::resolve::{Resolver, Worker};
-use crate::store::{DirectoryStore, MailboxStore, StoreError};
+use crate::store::{DirectoryStore, MailboxStore};
 use atcomm_net::identity::Identity;
-use atcomm_net::net::{Net, NetError};
+use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::Origin;
 
@@ -35,100 +35,23 @@ pub use admin::{
     AdminError, DestinationStatus, MailboxStatus, RelayStatus, Rotated, ask_mailbox_status,
     ask_relay_status, rotate_keys,
 };
+pub use error::ServerError;
 
-use admin::Admin;
+use admin::AdminSocket;
 use files::DataDir;
 
-/// The mediator's store in the data directory.
-const MAILBOX: &str = "mailbox.db";
+/// File of the directory's store in the data directory.
+const DIRECTORY_FILE: &str = "directory.db";
 
-/// Longest time for everything to end: requests have [`http::SHUTDOWN_TIMEOUT`], and sources write what they read.
+/// File of the mediator's store in the data directory.
+pub const MAILBOX_FILE: &str = "mailbox.db";
+
+/// Maximum time for all tasks to end: open requests have [`http::SHUTDOWN_TIMEOUT`], and the
+/// sources write what they read.
 const SHUTDOWN_TIMEOUT: Duration = http::SHUTDOWN_TIMEOUT.saturating_add(Duration::from_secs(5));
 
-/// Why the service cannot run, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// The data directory cannot be used.
-    #[error("cannot use the data directory {}: {error}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// Another process has the data directory.
-    #[error("the data directory {} is in use by another process", .0.display())]
-    Locked(PathBuf),
-    /// The store cannot be opened.
-    #[error("cannot open {}: {error}", path.display())]
-    Store {
-        /// The store's file.
-        path: PathBuf,
-        /// Why.
-        error: StoreError,
-    },
-    /// Settings of what dials out that cannot be used.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// Sources that cannot be used.
-    #[error(transparent)]
-    Sources(#[from] IngestError),
-    /// A listener that cannot be had.
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    /// A mediator that cannot run.
-    #[error(transparent)]
-    Mediator(#[from] MediatorError),
-    /// The operator's socket cannot be had.
-    #[error("cannot listen on admin.sock in the data directory: {0}")]
-    Admin(io::Error),
-    /// Something else in this process records metrics already.
-    #[error("metrics are recorded elsewhere in this process")]
-    Recorder,
-    /// A part ended by itself: a defect, which the log tells more about.
-    #[error("{0} ended unexpectedly")]
-    Ended(&'static str),
-}
-
-impl ServerError {
-    /// Whether the configuration has to be changed.
-    pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Net(_) | Self::Sources(_) | Self::Mediator(MediatorError::Address(_))
-        )
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::DataDir { .. } => {
-                "set data_dir, or --data-dir, to a directory that can be written"
-            }
-            Self::Locked(_) => "stop the other process, or give this one its own --data-dir",
-            Self::Store {
-                error: StoreError::Newer { .. },
-                ..
-            } => "the file was written by a newer version of atcomm; use that one",
-            Self::Store { path, .. } if path.ends_with(MAILBOX) => {
-                "mail is nowhere else: put the file back from a backup before you give it up"
-            }
-            Self::Store { .. } => {
-                "what the file holds can be fetched again: move it away and start anew"
-            }
-            Self::Mediator(MediatorError::Keys(error)) => error.hint(),
-            Self::Mediator(_) => "see [mediator] in the configuration",
-            Self::Admin(_) => "the path of the data directory may be too long for a socket",
-            Self::Net(_) => "see [net] in the configuration",
-            Self::Sources(_) => "see [[sources]] in the configuration",
-            Self::Http(_) => "choose another address with http.listen, --listen or --metrics",
-            Self::Recorder | Self::Ended(_) => "this is a defect; please report it with the log",
-        }
-    }
-}
-
-/// A running service. Dropping it without [`Server::join`] ends its tasks where they are, which
-/// loses nothing that was acknowledged.
+/// A running service. Dropping it without [`Server::join`] aborts its tasks, which loses nothing
+/// that was acknowledged.
 pub struct Server {
     http: SocketAddr,
     metrics: Option<SocketAddr>,
@@ -137,145 +60,132 @@ pub struct Server {
     tasks: JoinSet<&'static str>,
     directory: Arc<Directory>,
     mediator: Option<Mediator>,
-    /// Locked as long as it lives; after the store, which is in it.
+    /// Unlocked when dropped, so it is declared after the stores, which lie in it.
     _data_dir: DataDir,
 }
 
 impl Server {
-    /// Binds everything and starts to serve. What it is and where is in the log.
+    /// Opens the store, binds the public, metrics and admin listeners and spawns all tasks.
+    /// Returns once every listener is bound; the bound addresses are logged.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, ServerError> {
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            data_dir = %config.data_dir.display(),
-            "atcomm starts"
-        );
-        if config.net.development {
-            tracing::warn!("development is on: this must not be reachable by others");
-        }
+        log_start(&config);
         let data_dir = DataDir::claim(&config.data_dir)?;
-        // Before any part takes a handle of its metrics.
+        // Installed before any module takes a handle of its metrics.
         let recorder = match config.metrics.listen {
             Some(address) => Some((address, measure::recorder().ok_or(ServerError::Recorder)?)),
             None => None,
         };
-        let routes = ingest::routes(&config.sources)?;
-        let net = Net::bind(config.net, clock.clone())?;
-        let path = config.data_dir.join("directory.db");
-        let unopened = |error| ServerError::Store {
-            path: path.clone(),
-            error,
-        };
-        let store = DirectoryStore::open(&path).map_err(unopened)?;
-        let cache = config.directory.answers_cache;
-        let directory = Directory::bind(store, clock.clone(), cache)
-            .await
-            .map_err(unopened)?;
-        let directory = Arc::new(directory);
-        let identity = Identity::bind(net.clone(), config.identity, clock.clone());
-        let resolver = Resolver::bind(
-            net,
-            identity,
-            Arc::clone(&directory),
-            routes,
-            config.resolve,
-            clock.clone(),
-        );
-        let mut http = config.http;
-        http.max_connections = files::connections(http.max_connections);
-        let mediator = open_mediator(
-            config.mediator,
-            &config.data_dir,
-            &config.sources,
-            &resolver,
-            clock.clone(),
-        )
-        .await?;
-        let admin = Admin::bind(&config.data_dir, mediator.clone(), clock.clone())
+        let resolver = open_resolver(&config, &clock).await?;
+        let mediator = open_mediator(&config, &resolver, clock.clone()).await?;
+        let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
             .map_err(ServerError::Admin)?;
-        let http = Http::bind(http, resolver.clone(), mediator.clone())?;
+        let http_settings = HttpSettings {
+            max_connections: files::affordable_connections(config.http.max_connections),
+            ..config.http
+        };
+        let http = Http::bind(http_settings, resolver.clone(), mediator.clone())?;
         let metrics = match &recorder {
-            Some((address, handle)) => {
-                let handle = handle.clone();
-                Some(MetricsServer::bind(*address, move || handle.render())?)
+            Some((address, recorder)) => {
+                let recorder = recorder.clone();
+                Some(MetricsServer::bind(*address, move || recorder.render())?)
             }
             None => None,
         };
         log_sources(&config.sources);
         let ingest = Ingest::bind(resolver.clone(), config.sources, clock)?;
 
-        let stop = CancellationToken::new();
         let mut server = Self {
             http: http.local_addr(),
             metrics: metrics.as_ref().map(MetricsServer::local_addr),
             progress: ingest.progress(),
-            stop: stop.clone(),
+            stop: CancellationToken::new(),
             tasks: JoinSet::new(),
-            directory: Arc::clone(&directory),
-            mediator: mediator.clone(),
+            directory: Arc::clone(resolver.directory()),
+            mediator,
             _data_dir: data_dir,
         };
-        server.start("the worker", Worker::new(resolver).run(stop.clone()));
-        let idle = stop.clone();
-        server.start("ingest", async move {
-            ingest.run(idle.clone()).await;
-            // Without sources there is nothing to do from the beginning.
-            idle.cancelled().await;
-        });
-        if let Some((_, handle)) = recorder {
-            let measuring = measure::run(handle, directory, mediator.clone(), stop.clone());
-            server.start("measuring", measuring);
-        }
-        if let Some(mediator) = mediator {
-            server.start(
-                "keeping",
-                Maintenance::new(mediator.clone()).run(stop.clone()),
-            );
-            server.start("the relay", Relay::new(mediator).run(stop.clone()));
-        }
-        server.start("the admin socket", admin.run(stop.clone()));
-        server.start("http", http.run(stop.clone()));
-        tracing::info!(address = %server.http, "listening");
-        if let Some(metrics) = metrics {
-            tracing::info!(address = %metrics.local_addr(), "metrics are shown");
-            server.start("metrics", metrics.run(stop));
-        }
+        server.spawn_workers(resolver, ingest, recorder.map(|(_, recorder)| recorder));
+        server.spawn_listeners(admin, http, metrics);
         Ok(server)
     }
 
-    fn start(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    /// Spawns the tasks that work without being asked.
+    fn spawn_workers(
+        &mut self,
+        resolver: Resolver,
+        ingest: Ingest,
+        recorder: Option<PrometheusHandle>,
+    ) {
+        let stop = self.stop.clone();
+        self.spawn("the worker", Worker::new(resolver).run(stop.clone()));
+        let running = stop.clone();
+        self.spawn("ingest", async move {
+            ingest.run(running.clone()).await;
+            // Without sources it returns at once, which is no reason to end the service.
+            running.cancelled().await;
+        });
+        if let Some(recorder) = recorder {
+            let (directory, mediator) = (Arc::clone(&self.directory), self.mediator.clone());
+            self.spawn(
+                "measuring",
+                measure::run(recorder, directory, mediator, stop.clone()),
+            );
+        }
+        if let Some(mediator) = self.mediator.clone() {
+            self.spawn(
+                "keeping",
+                Maintenance::new(mediator.clone()).run(stop.clone()),
+            );
+            self.spawn("the relay", Relay::new(mediator).run(stop));
+        }
+    }
+
+    /// Spawns the tasks that accept connections, and logs the bound addresses.
+    fn spawn_listeners(&mut self, admin: AdminSocket, http: Http, metrics: Option<MetricsServer>) {
+        self.spawn("the admin socket", admin.run(self.stop.clone()));
+        self.spawn("http", http.run(self.stop.clone()));
+        tracing::info!(address = %self.http, "listening");
+        if let Some(metrics) = metrics {
+            tracing::info!(address = %metrics.local_addr(), "metrics are shown");
+            self.spawn("metrics", metrics.run(self.stop.clone()));
+        }
+    }
+
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
             task.await;
             name
         });
     }
 
-    /// Where the world is served.
+    /// Returns the address of the public listener.
     pub fn http_addr(&self) -> SocketAddr {
         self.http
     }
 
-    /// Where metrics are shown.
+    /// Returns the address of the metrics listener.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics
     }
 
-    /// How far the walks have come.
+    /// Returns the progress of the enumerations of accounts.
     pub fn progress(&self) -> watch::Receiver<Vec<BackfillProgress>> {
         self.progress.clone()
     }
 
-    /// Ends the service from elsewhere, like [`Server::shutdown`].
+    /// Returns a token whose cancellation has the effect of [`Server::shutdown`].
     pub fn stopper(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Lets the service end: nothing more is accepted, requests under way are finished, what was
-    /// read from sources is written. [`Server::join`] waits for that.
+    /// Begins the shutdown: nothing more is accepted, open requests are finished, and events that
+    /// were read from sources are written. [`Server::join`] waits for that.
     pub fn shutdown(&self) {
         self.stop.cancel();
     }
 
-    /// Waits for [`Server::shutdown`], or for a part that ends by itself, and closes the store.
+    /// Waits for [`Server::shutdown`], or for a task that ends by itself, then ends all tasks and
+    /// closes the stores.
     pub async fn join(mut self) -> Result<(), ServerError> {
         let mut result = Ok(());
         let ended = tokio::select! {
@@ -285,7 +195,7 @@ impl Server {
         if let Some(ended) = ended
             && !self.stop.is_cancelled()
         {
-            // The panic hook has written where; which task it was is not known any more.
+            // A task that panicked has lost its name; the panic hook has logged the place.
             result = Err(ServerError::Ended(ended.unwrap_or("a part of the service")));
             self.stop.cancel();
         }
@@ -304,26 +214,55 @@ impl Server {
     }
 }
 
-/// The mediator with its keys and its store, if there is to be one.
+/// Opens the directory's store and everything that refreshes its entries.
+async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, ServerError> {
+    let routes = ingest::routes(&config.sources)?;
+    let net = Net::bind(config.net.clone(), clock.clone())?;
+    let path = config.data_dir.join(DIRECTORY_FILE);
+    let unopened = |error| ServerError::Store {
+        path: path.clone(),
+        error,
+    };
+    let store = DirectoryStore::open(&path).map_err(unopened)?;
+    let directory = Directory::bind(store, clock.clone(), config.directory.answers_cache)
+        .await
+        .map_err(unopened)?;
+    let identity = Identity::bind(net.clone(), config.identity.clone(), clock.clone());
+    Ok(Resolver::bind(
+        net,
+        identity,
+        Arc::new(directory),
+        routes,
+        config.resolve.clone(),
+        clock.clone(),
+    ))
+}
+
+/// Opens the mediator with its keys and its store. Returns `None` without `mediator.public_url`.
 async fn open_mediator(
-    settings: MediatorSettings,
-    data_dir: &Path,
-    sources: &[SourceSettings],
+    config: &Config,
     resolver: &Resolver,
     clock: Clock,
 ) -> Result<Option<Mediator>, ServerError> {
+    let settings = config.mediator.clone();
     let Some(public_url) = &settings.public_url else {
         return Ok(None);
     };
     let address = PublicAddress::parse(public_url, resolver.net().development())
         .map_err(MediatorError::Address)?;
-    let path = data_dir.join(MAILBOX);
-    let (mailbox_exists, keys) = (path.exists(), data_dir.join(KEYS_FILE));
-    // Before the store, so that one is never there without the keys that it was filled under.
-    let keys =
-        Keys::open(&keys, mailbox_exists, &address, clock.now()).map_err(MediatorError::Keys)?;
+    let path = config.data_dir.join(MAILBOX_FILE);
+    // Opened before the store, so that a store never exists without the keys that its mail was
+    // encrypted to.
+    let keys = Keys::open(
+        &config.data_dir.join(KEYS_FILE),
+        path.exists(),
+        &address,
+        clock.now(),
+    )
+    .map_err(MediatorError::Keys)?;
     let mailbox = MailboxStore::open(&path).map_err(|error| ServerError::Store { path, error })?;
-    let local = sources
+    let local = config
+        .sources
         .iter()
         .filter(|source| source.kind == SourceKind::Pds)
         .filter_map(|source| Origin::parse(&source.url).ok())
@@ -331,6 +270,17 @@ async fn open_mediator(
     let resolver = resolver.clone();
     let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
     Ok(Some(mediator))
+}
+
+fn log_start(config: &Config) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %config.data_dir.display(),
+        "atcomm starts"
+    );
+    if config.net.development {
+        tracing::warn!("development is on: this must not be reachable by others");
+    }
 }
 
 fn log_sources(sources: &[SourceSettings]) {

@@ -4,21 +4,11 @@
 use std::io::{self, Write};
 
 use super::output::show;
-use super::{Complaint, Exit, Place};
+use super::{Complaint, Place};
 use crate::config::{Config, Overrides};
 use crate::server::{
-    AdminError, MailboxStatus, RelayStatus, ask_mailbox_status, ask_relay_status, rotate_keys,
+    MailboxStatus, RelayStatus, ask_mailbox_status, ask_relay_status, rotate_keys,
 };
-
-impl From<AdminError> for Complaint {
-    fn from(error: AdminError) -> Self {
-        Self {
-            exit: Exit::Failed,
-            message: error.to_string(),
-            hint: error.hint().to_owned(),
-        }
-    }
-}
 
 impl Place {
     fn data_dir(&self) -> Result<std::path::PathBuf, Complaint> {

@@ -7,37 +7,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Complaint, Exit, Serve, log};
-use crate::config::{Config, ConfigError, Overrides};
-use crate::server::{Server, ServerError};
+use crate::config::{Config, Overrides};
+use crate::server::Server;
 use atcomm_proto::clock::Clock;
 
 /// Time for what runs outside of tasks, such as a look-up of the system's, after all has ended.
 const LEFTOVERS: Duration = Duration::from_secs(1);
-
-impl From<ConfigError> for Complaint {
-    fn from(error: ConfigError) -> Self {
-        Self {
-            exit: Exit::Usage,
-            message: error.to_string(),
-            hint: error.hint(),
-        }
-    }
-}
-
-impl From<ServerError> for Complaint {
-    fn from(error: ServerError) -> Self {
-        let exit = if error.is_configuration() {
-            Exit::Usage
-        } else {
-            Exit::Failed
-        };
-        Self {
-            exit,
-            message: error.to_string(),
-            hint: error.hint().to_owned(),
-        }
-    }
-}
 
 /// What the system refuses before there is anything to serve.
 fn system(error: io::Error) -> Complaint {

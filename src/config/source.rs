@@ -1,4 +1,4 @@
-//! Where settings come from, so that an error can say it.
+//! Layers of settings with their origin, which errors name.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use figment::util::nest;
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
-/// How the names of our variables begin.
+/// Prefix of the variables that are settings.
 const PREFIX: &str = "ATCOMM_";
 
-/// Settings from one place.
+/// Settings with one origin.
 pub(super) struct Layer {
-    /// The place, as an error names it.
+    /// File, variable or flag, as an error names it.
     origin: String,
     settings: Dict,
 }
 
 impl Layer {
-    /// A TOML file.
+    /// Reads a TOML file.
     pub(super) fn file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
             path: path.to_owned(),
@@ -37,8 +37,8 @@ impl Layer {
         })
     }
 
-    /// A variable of the environment, if it is a setting. The value is read as TOML where it can
-    /// be, so that lists can be given, and as text else.
+    /// Reads a variable of the environment. Returns `None` if the variable is not a setting. The
+    /// value is parsed as TOML where possible, which allows lists, and taken as text otherwise.
     pub(super) fn variable(name: &str, value: &str) -> Option<Self> {
         let key = name.strip_prefix(PREFIX)?;
         if is_foreign(key) {
@@ -49,7 +49,7 @@ impl Layer {
         Some(Self::one(format!("the environment ({name})"), &path, value))
     }
 
-    /// A flag.
+    /// Reads a flag.
     pub(super) fn flag(flag: &str, key: &str, value: String) -> Self {
         Self::one(flag.to_owned(), key, Value::from(value))
     }
@@ -60,8 +60,8 @@ impl Layer {
     }
 }
 
-/// Variables of flags, which are no settings.
-const OF_FLAGS: [&str; 6] = [
+/// Variables that give a flag its value and are not settings, without the prefix.
+const FLAG_VARIABLES: [&str; 6] = [
     "CONFIG",
     "HOME",
     "ACCOUNT",
@@ -70,10 +70,10 @@ const OF_FLAGS: [&str; 6] = [
     "PASSPHRASE",
 ];
 
-/// Variables that begin like ours and are no settings: those of flags, and those that Kubernetes
-/// and Docker set for every container beside a service called atcomm.
+/// Returns whether a variable has the prefix but is not a setting: variables of flags, and those
+/// that Kubernetes and Docker set in every container beside a service called atcomm.
 fn is_foreign(key: &str) -> bool {
-    OF_FLAGS.contains(&key)
+    FLAG_VARIABLES.contains(&key)
         || key == "PORT"
         || key == "NAME"
         || key.starts_with("PORT_")
@@ -91,7 +91,7 @@ impl Provider for Layer {
     }
 }
 
-/// Says which key of which place is wrong.
+/// Converts an error of figment to one that names the key and its origin.
 pub(super) fn explain(figment: &Figment, error: Error) -> ConfigError {
     let mut path = error.path.clone();
     if let Kind::UnknownField(name, _) = &error.kind
@@ -100,7 +100,7 @@ pub(super) fn explain(figment: &Figment, error: Error) -> ConfigError {
         path.push(name.clone());
     }
     let key = path.join(".");
-    // A section may be made of several layers; only the value itself tells which it was.
+    // A section may combine several layers, so only the value itself has the right origin.
     let origin = figment.find_metadata(&key).or(error.metadata.as_ref());
     let origin = origin.map_or_else(|| "the configuration".to_owned(), |m| m.name.to_string());
     match error.kind {
@@ -123,7 +123,7 @@ pub(super) fn explain(figment: &Figment, error: Error) -> ConfigError {
     }
 }
 
-/// The library draws the faulty line below its message; one line is enough.
+/// Reduces a message to one line: figment draws the faulty line of the file below it.
 fn one_line(text: &str) -> String {
     let drawn = |line: &&str| !line.contains('|') && !line.trim().is_empty();
     text.lines().filter(drawn).collect::<Vec<_>>().join(": ")

@@ -45,6 +45,7 @@ pub enum KeysError {
         /// The file.
         path: PathBuf,
         /// Error of the system.
+        #[source]
         error: io::Error,
     },
     /// The file does not hold keys.
@@ -64,23 +65,6 @@ pub enum KeysError {
     /// Keys could not be made.
     #[error("cannot make keys: {0}")]
     Making(String),
-}
-
-impl KeysError {
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "the data directory must be writable by the user of the service",
-            Self::Damaged { .. } | Self::Vanished(_) => {
-                "put the file back from a backup; without it mail under way cannot be opened. To \
-                 start anew all the same, move mailbox.db away too"
-            }
-            Self::Exposed(_) => {
-                "chmod 600 the file; if others could read it, run `atcomm keys rotate`"
-            }
-            Self::Making(_) => "this is a defect; please report it",
-        }
-    }
 }
 
 /// The contents of the file.

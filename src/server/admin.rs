@@ -1,6 +1,6 @@
-//! The operator's socket: `admin.sock` in the data directory, for the user of the service only.
+//! The admin socket: `admin.sock` in the data directory, accessible to the user of the service only.
 //!
-//! One line of JSON asks, one line of JSON answers, and the connection ends.
+//! A connection carries one request and one response, each a line of JSON.
 
 use std::fs::Permissions;
 use std::io;
@@ -15,170 +15,160 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::ServerError;
+use super::error::ServerError;
 use super::files::DataDir;
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
 use crate::store::StoreError;
 use atcomm_proto::clock::Clock;
 
-/// Name of the socket in the data directory.
-const SOCKET: &str = "admin.sock";
+/// File name of the socket in the data directory.
+const SOCKET_FILE: &str = "admin.sock";
 
-/// Longest question, in bytes.
-const MAX_QUESTION: u64 = 4096;
+/// Maximum length of a request in bytes.
+const MAX_REQUEST_LEN: u64 = 4096;
 
-/// Longest answer, in bytes.
-const MAX_ANSWER: u64 = 16 << 20;
+/// Maximum length of a response in bytes.
+const MAX_RESPONSE_LEN: u64 = 16 << 20;
 
-/// Conversations at the same time; more wait.
-const PLACES: usize = 8;
+/// Maximum simultaneous connections; more wait.
+const MAX_CONNECTIONS: usize = 8;
 
-/// Time for one conversation.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum duration of one connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Mediators that are listed.
-const MAX_LISTED: usize = 10_000;
+/// Pause after a failed `accept`, such as one without a free file descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What an operator asks for.
+/// Maximum destinations in a [`RelayStatus`].
+const MAX_DESTINATIONS: usize = 10_000;
+
+/// A request of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Question {
-    /// What waits for other mediators, and how it went there.
+enum Request {
+    /// Asks for the outbox and the deliveries to other mediators.
     RelayStatus,
-    /// What waits here.
+    /// Asks for the queues of the accounts.
     MailboxStatus,
-    /// New keys for the mediator.
+    /// Makes new keys for the mediator.
     RotateKeys,
 }
 
-/// What waits for other mediators.
+/// State of the outbox: messages for other mediators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RelayStatus {
-    /// Messages that wait.
+    /// Messages in the outbox.
     pub waiting: u64,
-    /// Bytes of them.
+    /// Bytes of the messages in the outbox.
     pub waiting_bytes: u64,
-    /// Each mediator that anything was carried to lately.
+    /// Mediators that messages were relayed to recently.
     pub destinations: Vec<DestinationStatus>,
 }
 
-/// How it went with one mediator.
+/// Deliveries to one mediator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationStatus {
-    /// The mediator.
+    /// DID of the mediator.
     pub did: String,
-    /// Messages that wait.
+    /// Messages in the outbox.
     pub waiting: u64,
-    /// Bytes of them.
+    /// Bytes of the messages in the outbox.
     pub waiting_bytes: u64,
-    /// Messages that it took.
+    /// Messages that the mediator accepted.
     pub delivered: u64,
-    /// Attempts that failed and were put off.
+    /// Attempts that failed and are retried.
     pub failed: u64,
-    /// Messages that it refused for good.
+    /// Messages that the mediator refused permanently.
     pub refused: u64,
-    /// Messages that were given up.
+    /// Messages that expired in the outbox.
     pub given_up: u64,
-    /// What the last failure was.
+    /// Reason of the last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// When it was last tried (RFC 3339).
+    /// Time of the last attempt (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_at: Option<String>,
 }
 
-/// What waits here.
+/// State of the queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MailboxStatus {
-    /// The mediator.
+    /// DID of the mediator.
     pub did: String,
-    /// Accounts that are registered.
+    /// Registered accounts.
     pub accounts: u64,
-    /// Messages that wait to be picked up.
+    /// Messages that wait for pickup.
     pub messages: u64,
-    /// Bytes of them.
+    /// Bytes of the messages that wait for pickup.
     pub bytes: u64,
-    /// Bytes of the file.
+    /// Size of the store's file in bytes.
     pub file_bytes: u64,
 }
 
-/// What came of a rotation.
+/// Result of a key rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotated {
-    /// Number of the new keys.
+    /// Number of the new generation of keys.
     pub generation: u32,
-    /// Whether a running service uses them already.
+    /// Whether a running service uses the new keys already.
     pub in_use: bool,
 }
 
-/// Why an operator's question has no answer.
+/// Errors of the admin socket's client.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// No service runs on this data directory.
+    /// No service runs on the data directory.
     #[error("no service runs on {}", .0.display())]
     NotRunning(PathBuf),
-    /// The conversation broke.
+    /// The connection failed.
     #[error("cannot talk to the service: {0}")]
-    Conversation(io::Error),
-    /// The service says no.
+    Connection(#[source] io::Error),
+    /// The service refused the request.
     #[error("{0}")]
     Refused(String),
-    /// The data directory or the keys in it cannot be used.
+    /// The key file cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// No mediator has ever run on this data directory.
     #[error("there are no keys of a mediator in {}", .0.display())]
     NoKeys(PathBuf),
-    /// The data directory cannot be had.
+    /// The data directory cannot be claimed.
     #[error(transparent)]
     DataDir(Box<ServerError>),
 }
 
-impl AdminError {
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::NotRunning(_) => "start it with `atcomm serve`, or name its --data-dir",
-            Self::Conversation(_) => "run this as the user of the service",
-            Self::Refused(_) => "see [mediator] in the configuration, and the service's log",
-            Self::Keys(error) => error.hint(),
-            Self::NoKeys(_) => "name the data directory of a mediator with --data-dir",
-            Self::DataDir(error) => error.hint(),
-        }
-    }
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Answer {
+enum Response {
     RelayStatus(RelayStatus),
     MailboxStatus(MailboxStatus),
     Rotated(Rotated),
     Error(String),
 }
 
-/// The socket, listening.
-pub(super) struct Admin {
+/// The server side of the admin socket.
+pub(super) struct AdminSocket {
     listener: UnixListener,
     data_dir: PathBuf,
     mediator: Option<Mediator>,
     clock: Clock,
-    rotating: Mutex<()>,
+    /// Held during a rotation, since two at once would give two generations one number.
+    rotation: Mutex<()>,
 }
 
-impl Admin {
-    /// Listens. The data directory is this process's alone, so a socket that lies there already is
-    /// what a crash has left.
+impl AdminSocket {
+    /// Binds the socket. The caller holds the lock of the data directory, so an existing socket is
+    /// a leftover of a crash and is replaced.
     pub(super) fn bind(
         data_dir: &Path,
         mediator: Option<Mediator>,
         clock: Clock,
     ) -> io::Result<Self> {
-        let path = data_dir.join(SOCKET);
+        let path = data_dir.join(SOCKET_FILE);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -190,68 +180,67 @@ impl Admin {
             data_dir: data_dir.to_owned(),
             mediator,
             clock,
-            rotating: Mutex::new(()),
+            rotation: Mutex::new(()),
         })
     }
 
-    /// Answers until `stop`.
+    /// Answers requests until `stop`, then removes the socket.
     pub(super) async fn run(self, stop: CancellationToken) {
         let this = Arc::new(self);
-        let places = Arc::new(Semaphore::new(PLACES));
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = this.listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&slots).acquire_owned().await else {
                 break;
             };
             let this = Arc::clone(&this);
             tokio::spawn(async move {
-                // Whoever asked has gone away, or is slow.
-                drop(tokio::time::timeout(PATIENCE, this.converse(stream)).await);
-                drop(place);
+                // A client that is slow or has closed loses only its own response.
+                let _ = tokio::time::timeout(REQUEST_TIMEOUT, this.serve(stream)).await;
+                drop(permit);
             });
         }
-        drop(std::fs::remove_file(this.data_dir.join(SOCKET)));
+        let _ = std::fs::remove_file(this.data_dir.join(SOCKET_FILE));
     }
 
-    async fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+    async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.split();
         let mut line = String::new();
-        BufReader::new(read.take(MAX_QUESTION))
+        BufReader::new(read.take(MAX_REQUEST_LEN))
             .read_line(&mut line)
             .await?;
-        let answer = match serde_json::from_str(&line) {
-            Ok(question) => self.answer(question).await,
-            Err(_) => Answer::Error("the question is not known to this version".to_owned()),
+        let response = match serde_json::from_str(&line) {
+            Ok(request) => self.respond(request).await,
+            Err(_) => Response::Error("the question is not known to this version".to_owned()),
         };
-        let mut text = serde_json::to_vec(&answer)?;
+        let mut text = serde_json::to_vec(&response)?;
         text.push(b'\n');
         write.write_all(&text).await?;
         write.shutdown().await
     }
 
-    async fn answer(&self, question: Question) -> Answer {
+    async fn respond(&self, request: Request) -> Response {
         let Some(mediator) = &self.mediator else {
-            let why = "this service is no mediator: mediator.public_url is not set";
-            return Answer::Error(why.to_owned());
+            let reason = "this service is no mediator: mediator.public_url is not set";
+            return Response::Error(reason.to_owned());
         };
-        let answered = match question {
-            Question::RelayStatus => relay_status(mediator).await.map(Answer::RelayStatus),
-            Question::MailboxStatus => mailbox_status(mediator).await.map(Answer::MailboxStatus),
-            Question::RotateKeys => return self.rotate(mediator),
+        let status = match request {
+            Request::RelayStatus => relay_status(mediator).await.map(Response::RelayStatus),
+            Request::MailboxStatus => mailbox_status(mediator).await.map(Response::MailboxStatus),
+            Request::RotateKeys => return self.rotate(mediator),
         };
-        answered.unwrap_or_else(|error| Answer::Error(error.to_string()))
+        status.unwrap_or_else(|error| Response::Error(error.to_string()))
     }
 
-    fn rotate(&self, mediator: &Mediator) -> Answer {
-        // Two at once would give two keys one number.
-        let _turn = self.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+    fn rotate(&self, mediator: &Mediator) -> Response {
+        let _rotation = self.rotation.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.data_dir.join(KEYS_FILE);
         let rotated = Keys::rotate(&path, self.clock.now()).and_then(|generation| {
             mediator.reload_keys(&path)?;
@@ -260,12 +249,12 @@ impl Admin {
         match rotated {
             Ok(generation) => {
                 tracing::info!(generation, "the mediator has new keys");
-                Answer::Rotated(Rotated {
+                Response::Rotated(Rotated {
                     generation,
                     in_use: true,
                 })
             }
-            Err(error) => Answer::Error(error.to_string()),
+            Err(error) => Response::Error(error.to_string()),
         }
     }
 }
@@ -273,7 +262,7 @@ impl Admin {
 async fn relay_status(mediator: &Mediator) -> Result<RelayStatus, StoreError> {
     let ((waiting, waiting_bytes), outcomes) = mediator
         .mailbox()
-        .query(|q| Ok((q.outbox_totals()?, q.relay_outcomes(MAX_LISTED)?)))
+        .query(|q| Ok((q.outbox_totals()?, q.relay_outcomes(MAX_DESTINATIONS)?)))
         .await?;
     let destinations = outcomes.into_iter().map(|one| DestinationStatus {
         did: one.destination,
@@ -307,34 +296,30 @@ async fn mailbox_status(mediator: &Mediator) -> Result<MailboxStatus, StoreError
     })
 }
 
-/// Asks the service that runs on a data directory.
-fn ask(data_dir: &Path, question: Question) -> Result<Answer, AdminError> {
+/// Sends a request to the service that runs on a data directory.
+fn ask(data_dir: &Path, request: Request) -> Result<Response, AdminError> {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::os::unix::net::UnixStream;
 
-    let mut stream = match UnixStream::connect(data_dir.join(SOCKET)) {
-        Ok(stream) => stream,
-        Err(error) => {
-            return Err(match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    AdminError::NotRunning(data_dir.to_owned())
-                }
-                _ => AdminError::Conversation(error),
-            });
-        }
-    };
-    let mut converse = || {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut text = serde_json::to_vec(&question)?;
+    let mut stream =
+        UnixStream::connect(data_dir.join(SOCKET_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                AdminError::NotRunning(data_dir.to_owned())
+            }
+            _ => AdminError::Connection(error),
+        })?;
+    let mut exchange = || {
+        stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+        let mut text = serde_json::to_vec(&request)?;
         text.push(b'\n');
         stream.write_all(&text)?;
         let mut line = String::new();
-        BufReader::new((&stream).take(MAX_ANSWER)).read_line(&mut line)?;
+        BufReader::new((&stream).take(MAX_RESPONSE_LEN)).read_line(&mut line)?;
         Ok(serde_json::from_str(&line)?)
     };
-    match converse().map_err(AdminError::Conversation)? {
-        Answer::Error(why) => Err(AdminError::Refused(why)),
-        answer => Ok(answer),
+    match exchange().map_err(AdminError::Connection)? {
+        Response::Error(reason) => Err(AdminError::Refused(reason)),
+        response => Ok(response),
     }
 }
 
@@ -342,40 +327,43 @@ fn unexpected() -> AdminError {
     AdminError::Refused("the service answers something else".to_owned())
 }
 
-/// What waits for other mediators at the service that runs on a data directory.
+/// Asks the service that runs on a data directory for the state of its outbox.
 pub fn ask_relay_status(data_dir: &Path) -> Result<RelayStatus, AdminError> {
-    match ask(data_dir, Question::RelayStatus)? {
-        Answer::RelayStatus(status) => Ok(status),
+    match ask(data_dir, Request::RelayStatus)? {
+        Response::RelayStatus(status) => Ok(status),
         _ => Err(unexpected()),
     }
 }
 
-/// What waits at the service that runs on a data directory.
+/// Asks the service that runs on a data directory for the state of its queues.
 pub fn ask_mailbox_status(data_dir: &Path) -> Result<MailboxStatus, AdminError> {
-    match ask(data_dir, Question::MailboxStatus)? {
-        Answer::MailboxStatus(status) => Ok(status),
+    match ask(data_dir, Request::MailboxStatus)? {
+        Response::MailboxStatus(status) => Ok(status),
         _ => Err(unexpected()),
     }
 }
 
-/// Makes new keys for the mediator of a data directory, whether or not it runs.
+/// Makes new keys for the mediator of a data directory: through the service if one runs, else in
+/// the key file itself.
 pub fn rotate_keys(data_dir: &Path) -> Result<Rotated, AdminError> {
-    match ask(data_dir, Question::RotateKeys) {
-        Ok(Answer::Rotated(rotated)) => Ok(rotated),
+    match ask(data_dir, Request::RotateKeys) {
+        Ok(Response::Rotated(rotated)) => Ok(rotated),
         Ok(_) => Err(unexpected()),
-        Err(AdminError::NotRunning(_)) => {
-            let path = data_dir.join(KEYS_FILE);
-            if !path.exists() {
-                return Err(AdminError::NoKeys(data_dir.to_owned()));
-            }
-            let _claimed =
-                DataDir::claim(data_dir).map_err(|error| AdminError::DataDir(Box::new(error)))?;
-            let generation = Keys::rotate(&path, Clock::system().now())?;
-            Ok(Rotated {
-                generation,
-                in_use: false,
-            })
-        }
+        Err(AdminError::NotRunning(_)) => rotate_offline(data_dir),
         Err(error) => Err(error),
     }
+}
+
+fn rotate_offline(data_dir: &Path) -> Result<Rotated, AdminError> {
+    let path = data_dir.join(KEYS_FILE);
+    if !path.exists() {
+        return Err(AdminError::NoKeys(data_dir.to_owned()));
+    }
+    let _data_dir =
+        DataDir::claim(data_dir).map_err(|error| AdminError::DataDir(Box::new(error)))?;
+    let generation = Keys::rotate(&path, Clock::system().now())?;
+    Ok(Rotated {
+        generation,
+        in_use: false,
+    })
 }

@@ -1,23 +1,23 @@
-//! What the service takes from the machine: its directory and its file descriptors.
+//! Resources of the machine: the data directory, file descriptors and memory.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::ServerError;
+use super::error::ServerError;
 
-/// File descriptors kept for the store, for what we dial and for the log.
-const RESERVED: usize = 256;
+/// File descriptors reserved for the stores, outbound connections and the log.
+const RESERVED_FILES: usize = 256;
 
-/// A data directory that no other process uses.
+/// A data directory that this process has locked.
 pub(super) struct DataDir {
-    /// The system forgets the lock with the process, however that ends.
+    /// The system releases the lock when the process ends, also after a crash.
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory, for this user only, and locks it.
+    /// Creates the directory, accessible to this user only, and locks it.
     pub(super) fn claim(path: &Path) -> Result<Self, ServerError> {
         let unusable = |error| ServerError::DataDir {
             path: path.to_owned(),
@@ -43,13 +43,13 @@ impl DataDir {
     }
 }
 
-/// Connections that can be had of those wanted: without a descriptor left, the store and every
-/// look would fail too.
-pub(super) fn connections(wanted: usize) -> usize {
+/// Reduces the wanted number of connections to one that leaves descriptors for the stores and for
+/// outbound connections, which would fail too without any.
+pub(super) fn affordable_connections(wanted: usize) -> usize {
     let Some(limit) = open_files() else {
         return wanted;
     };
-    let possible = limit.saturating_sub(RESERVED).max(limit / 2).max(1);
+    let possible = limit.saturating_sub(RESERVED_FILES).max(limit / 2).max(1);
     if possible < wanted {
         tracing::warn!(
             limit,
@@ -61,7 +61,7 @@ pub(super) fn connections(wanted: usize) -> usize {
     wanted.min(possible)
 }
 
-/// The limit of open files; `None` where it is not known or there is none.
+/// Returns the limit of open files, or `None` if it is unknown or unlimited.
 fn open_files() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
@@ -70,7 +70,7 @@ fn open_files() -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Memory that the process takes up, in bytes.
+/// Returns the resident memory of the process in bytes.
 pub(super) fn resident_memory() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let kib = status
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn the_machine_can_be_read() {
         assert!(resident_memory().unwrap() > 1_000_000);
-        assert_eq!(connections(1), 1);
-        assert!(open_files().is_none_or(|limit| connections(usize::MAX) < limit));
+        assert_eq!(affordable_connections(1), 1);
+        assert!(open_files().is_none_or(|limit| affordable_connections(usize::MAX) < limit));
     }
 }

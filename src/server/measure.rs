@@ -1,4 +1,4 @@
-//! Metrics: the recorder of this process, and what nobody counts as it happens.
+//! Metrics: the recorder of this process, and the gauges that are sampled.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,16 +10,17 @@ use super::files::resident_memory;
 use crate::directory::Directory;
 use crate::mediator::Mediator;
 
-/// How often gauges are set and recorded durations are sorted into their buckets.
-const ROUND: Duration = Duration::from_secs(5);
+/// Time between two samples of the gauges, and between two rounds of the recorder's upkeep, which
+/// sorts recorded durations into their buckets.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Bounds of latency histograms in seconds: from a ready answer to an asker's longest wait.
+/// Bounds of the latency histograms in seconds: from a cached view to the longest request.
 const BUCKETS: [f64; 14] = [
     0.000_01, 0.000_05, 0.000_2, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0,
 ];
 
-/// The recorder of this process, installed with the first server that shows metrics. `None` where
-/// something else has installed one before.
+/// Returns the recorder of this process, installed by the first call. Returns `None` if another
+/// library has installed a recorder before.
 pub(super) fn recorder() -> Option<PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     RECORDER
@@ -37,18 +38,18 @@ pub(super) fn recorder() -> Option<PrometheusHandle> {
         .clone()
 }
 
-/// Sets gauges and does the recorder's upkeep until `stop`.
+/// Samples the gauges and does the recorder's upkeep until `stop`.
 pub(super) async fn run(
-    handle: PrometheusHandle,
+    recorder: PrometheusHandle,
     directory: Arc<Directory>,
     mediator: Option<Mediator>,
     stop: CancellationToken,
 ) {
-    let mut rounds = tokio::time::interval(ROUND);
+    let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = rounds.tick() => {}
+            _ = samples.tick() => {}
         }
         metrics::gauge!("atcomm_directory_entries").set(directory.len() as f64);
         match directory.store().query(|q| q.pending_count()).await {
@@ -60,103 +61,109 @@ pub(super) async fn run(
             let healthy = f64::from(u8::from(mediator.is_healthy()));
             metrics::gauge!("atcomm_mediator_healthy").set(healthy);
         }
-        // Where the system does not say, the gauge is missing.
+        // Without /proc the gauge is missing.
         if let Ok(bytes) = resident_memory() {
             metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
         }
-        handle.run_upkeep();
+        recorder.run_upkeep();
     }
 }
 
+/// All gauges, with their help texts.
+const GAUGES: [(&str, &str); 16] = [
+    ("atcomm_info", "Version of the running program"),
+    ("atcomm_directory_entries", "Accounts in the directory"),
+    ("atcomm_directory_pending", "Looks that are owed"),
+    (
+        "atcomm_ingest_connected",
+        "Sources that are followed at the moment",
+    ),
+    (
+        "atcomm_resolve_looks_under_way",
+        "Looks of the background worker under way",
+    ),
+    ("atcomm_mediator_accounts", "Accounts registered for mail"),
+    ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
+    (
+        "atcomm_mediator_healthy",
+        "Whether the last commit of mail succeeded",
+    ),
+    ("atcomm_mediator_live_accounts", "Accounts in live mode"),
+    (
+        "atcomm_mediator_outbox_bytes",
+        "Bytes that wait for other mediators",
+    ),
+    (
+        "atcomm_mediator_outbox_messages",
+        "Messages that wait for other mediators",
+    ),
+    (
+        "atcomm_mediator_queued_bytes",
+        "Bytes that wait to be picked up",
+    ),
+    (
+        "atcomm_mediator_queued_messages",
+        "Messages that wait to be picked up",
+    ),
+    ("atcomm_mediator_sockets", "WebSockets that are open"),
+    ("atcomm_store_healthy", "Whether the last commit succeeded"),
+    ("process_resident_memory_bytes", "Memory of the process"),
+];
+
+/// All counters, with their help texts.
+const COUNTERS: [(&str, &str); 17] = [
+    ("atcomm_directory_outcomes_total", "What became of findings"),
+    ("atcomm_http_requests_total", "Requests answered"),
+    (
+        "atcomm_identity_documents_total",
+        "Look-ups of DID documents",
+    ),
+    (
+        "atcomm_identity_plc_logs_total",
+        "Look-ups of operation logs",
+    ),
+    (
+        "atcomm_ingest_drops_total",
+        "Events of which something was dropped",
+    ),
+    ("atcomm_ingest_events_total", "Events that concern us"),
+    (
+        "atcomm_mediator_acknowledged_total",
+        "Messages that their recipients acknowledged",
+    ),
+    ("atcomm_mediator_expired_total", "Messages whose time ended"),
+    ("atcomm_mediator_forwards_total", "What became of forwards"),
+    (
+        "atcomm_mediator_handed_out_total",
+        "Messages handed out, whether or not acknowledged",
+    ),
+    (
+        "atcomm_mediator_messages_total",
+        "Messages received, by protocol",
+    ),
+    (
+        "atcomm_mediator_refused_total",
+        "Messages that were not taken",
+    ),
+    (
+        "atcomm_mediator_relay_total",
+        "What became of messages for other mediators",
+    ),
+    (
+        "atcomm_mediator_unreadable_total",
+        "Messages that could not be opened",
+    ),
+    ("atcomm_net_requests_total", "Requests that went out"),
+    ("atcomm_resolve_owed_total", "Owed looks that ended"),
+    ("atcomm_store_commits_total", "Commits of the store"),
+];
+
 fn describe() {
     metrics::gauge!("atcomm_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    for (name, text) in [
-        ("atcomm_info", "Version of the running program"),
-        ("atcomm_directory_entries", "Accounts in the directory"),
-        ("atcomm_directory_pending", "Looks that are owed"),
-        (
-            "atcomm_ingest_connected",
-            "Sources that are followed at the moment",
-        ),
-        (
-            "atcomm_resolve_looks_under_way",
-            "Looks of the background worker under way",
-        ),
-        ("atcomm_mediator_accounts", "Accounts registered for mail"),
-        ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
-        (
-            "atcomm_mediator_healthy",
-            "Whether the last commit of mail succeeded",
-        ),
-        ("atcomm_mediator_live_accounts", "Accounts in live mode"),
-        (
-            "atcomm_mediator_outbox_bytes",
-            "Bytes that wait for other mediators",
-        ),
-        (
-            "atcomm_mediator_outbox_messages",
-            "Messages that wait for other mediators",
-        ),
-        (
-            "atcomm_mediator_queued_bytes",
-            "Bytes that wait to be picked up",
-        ),
-        (
-            "atcomm_mediator_queued_messages",
-            "Messages that wait to be picked up",
-        ),
-        ("atcomm_mediator_sockets", "WebSockets that are open"),
-        ("atcomm_store_healthy", "Whether the last commit succeeded"),
-        ("process_resident_memory_bytes", "Memory of the process"),
-    ] {
+    for (name, text) in GAUGES {
         metrics::describe_gauge!(name, text);
     }
-    for (name, text) in [
-        ("atcomm_directory_outcomes_total", "What became of findings"),
-        ("atcomm_http_requests_total", "Requests answered"),
-        (
-            "atcomm_identity_documents_total",
-            "Look-ups of DID documents",
-        ),
-        (
-            "atcomm_identity_plc_logs_total",
-            "Look-ups of operation logs",
-        ),
-        (
-            "atcomm_ingest_drops_total",
-            "Events of which something was dropped",
-        ),
-        ("atcomm_ingest_events_total", "Events that concern us"),
-        (
-            "atcomm_mediator_acknowledged_total",
-            "Messages that their recipients acknowledged",
-        ),
-        ("atcomm_mediator_expired_total", "Messages whose time ended"),
-        ("atcomm_mediator_forwards_total", "What became of forwards"),
-        (
-            "atcomm_mediator_handed_out_total",
-            "Messages handed out, whether or not acknowledged",
-        ),
-        (
-            "atcomm_mediator_messages_total",
-            "Messages received, by protocol",
-        ),
-        (
-            "atcomm_mediator_refused_total",
-            "Messages that were not taken",
-        ),
-        (
-            "atcomm_mediator_relay_total",
-            "What became of messages for other mediators",
-        ),
-        (
-            "atcomm_mediator_unreadable_total",
-            "Messages that could not be opened",
-        ),
-        ("atcomm_net_requests_total", "Requests that went out"),
-        ("atcomm_resolve_owed_total", "Owed looks that ended"),
-        ("atcomm_store_commits_total", "Commits of the store"),
-    ] {
+    for (name, text) in COUNTERS {
         metrics::describe_counter!(name, text);
     }
     metrics::describe_histogram!(

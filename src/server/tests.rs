@@ -8,8 +8,9 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::config::Config;
+use crate::mediator::KeysError;
 
-/// A service that follows nothing and listens where there is room.
+/// Returns a configuration without sources that listens on free ports.
 fn config(data_dir: &Path) -> Config {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = Config {
@@ -32,7 +33,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn it_serves_until_it_is_told_to_stop() {
+async fn a_server_serves_until_it_is_told_to_stop() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::bind(with_mediator(dir.path()), Clock::system())
         .await
@@ -100,7 +101,7 @@ async fn a_second_server_starts_only_beside_its_own_data() {
         server.shutdown();
         server.join().await.unwrap();
     }
-    // The directory is free again, and what it holds is used.
+    // The directory is unlocked again, and its files are used.
     let again = Server::bind(config(dir.path()), Clock::system())
         .await
         .unwrap();
@@ -109,7 +110,7 @@ async fn a_second_server_starts_only_beside_its_own_data() {
 }
 
 #[tokio::test]
-async fn settings_that_do_not_fit_are_the_operators_to_change() {
+async fn wrong_settings_are_errors_of_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let mut twice = config(dir.path());
     let source = Config::default().sources.remove(0);
@@ -127,7 +128,7 @@ async fn settings_that_do_not_fit_are_the_operators_to_change() {
         .err()
         .unwrap();
     assert!(
-        !error.is_configuration() && error.hint().contains("data_dir"),
+        !error.is_configuration() && matches!(error, ServerError::DataDir { .. }),
         "{error}"
     );
     let damaged = dir.path().join("damaged");
@@ -145,17 +146,17 @@ async fn settings_that_do_not_fit_are_the_operators_to_change() {
 }
 
 #[tokio::test]
-async fn a_part_that_ends_takes_the_rest_along() {
+async fn a_task_that_ends_ends_the_service() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::bind(config(dir.path()), Clock::system())
         .await
         .unwrap();
-    server.start("a test", std::future::ready(()));
+    server.spawn("a test", std::future::ready(()));
     let error = server.join().await.unwrap_err();
     assert_eq!(error.to_string(), "a test ended unexpectedly");
 }
 
-/// The same with a mediator.
+/// Returns the same configuration with a mediator.
 fn with_mediator(data_dir: &Path) -> Config {
     let mut config = config(data_dir);
     config.mediator.public_url = Some("https://mail.example.com".to_owned());
@@ -179,7 +180,7 @@ async fn json(address: SocketAddr, path: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn a_mediator_is_there_where_it_has_an_address() {
+async fn a_mediator_runs_if_it_has_an_address() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::bind(with_mediator(dir.path()), Clock::system())
         .await
@@ -195,13 +196,13 @@ async fn a_mediator_is_there_where_it_has_an_address() {
             .await
             .contains("\ndid:web:mail.example.com\n")
     );
-    // Secrets, and the way to have them changed, are for the user of the service only.
+    // Keys, and the socket that replaces them, are accessible to the user of the service only.
     for file in [KEYS_FILE, "admin.sock"] {
         assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
     }
     let second = Server::bind(with_mediator(dir.path()), Clock::system()).await;
     assert!(matches!(second.err(), Some(ServerError::Locked(_))));
-    // It has not taken the first one's socket away.
+    // The second server has not removed the socket of the first.
     let data_dir = dir.path().to_owned();
     let status = tokio::task::spawn_blocking(move || ask_mailbox_status(&data_dir));
     let status = status.await.unwrap().unwrap();
@@ -211,7 +212,7 @@ async fn a_mediator_is_there_where_it_has_an_address() {
     );
     ended(server).await;
     assert!(!dir.path().join("admin.sock").exists());
-    // Its DIDs and keys outlive it, and so do what a crash leaves of the socket.
+    // DIDs and keys survive a restart, also one that finds the socket of a crashed process.
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("admin.sock")).unwrap());
     let again = Server::bind(with_mediator(dir.path()), Clock::system())
         .await
@@ -230,7 +231,7 @@ async fn without_an_address_there_is_no_mediator() {
         .unwrap();
     let answer = get(server.http_addr(), "/.well-known/did.json").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    for file in [KEYS_FILE, MAILBOX] {
+    for file in [KEYS_FILE, MAILBOX_FILE] {
         assert!(!dir.path().join(file).exists(), "{file}");
     }
     let data_dir = dir.path().to_owned();
@@ -240,12 +241,12 @@ async fn without_an_address_there_is_no_mediator() {
         refused.to_string(),
         "this service is no mediator: mediator.public_url is not set"
     );
-    assert!(refused.hint().contains("[mediator]"), "{}", refused.hint());
+    assert!(matches!(refused, AdminError::Refused(_)), "{refused:?}");
     ended(server).await;
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_a_mediators_is_the_operators_to_change() {
+async fn a_wrong_public_url_is_an_error_of_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
     for wrong in [
         "mail.example.com",
@@ -260,7 +261,10 @@ async fn an_address_that_cannot_be_a_mediators_is_the_operators_to_change() {
         assert!(error.is_configuration(), "{wrong}: {error}");
         let message = error.to_string();
         assert!(message.starts_with("mediator.public_url: "), "{message}");
-        assert!(error.hint().contains("[mediator]"), "{}", error.hint());
+        assert!(
+            matches!(error, ServerError::Mediator(MediatorError::Address(_))),
+            "{error:?}"
+        );
         assert!(!dir.path().join(KEYS_FILE).exists());
     }
 }
@@ -281,15 +285,27 @@ async fn mail_without_its_keys_is_not_served() {
     };
     std::fs::set_permissions(&keys, Permissions::from_mode(0o640)).unwrap();
     let error = refused().await;
-    assert!(error.hint().contains("chmod 600"), "{}", error.hint());
+    assert!(
+        matches!(
+            error,
+            ServerError::Mediator(MediatorError::Keys(KeysError::Exposed(_)))
+        ),
+        "{error:?}"
+    );
     std::fs::rename(&keys, dir.path().join("moved")).unwrap();
     let error = refused().await;
     assert!(!error.is_configuration() && error.to_string().contains("are gone"));
-    assert!(error.hint().contains("backup"), "{}", error.hint());
-    // New ones would make the loss final.
+    assert!(
+        matches!(
+            error,
+            ServerError::Mediator(MediatorError::Keys(KeysError::Vanished(_)))
+        ),
+        "{error:?}"
+    );
+    // New keys would make the loss permanent.
     assert!(!keys.exists());
-    // Without the mail there is nothing to lose.
-    std::fs::remove_file(dir.path().join(MAILBOX)).unwrap();
+    // Without mail there is nothing to lose.
+    std::fs::remove_file(dir.path().join(MAILBOX_FILE)).unwrap();
     let server = Server::bind(with_mediator(dir.path()), Clock::system())
         .await
         .unwrap();
