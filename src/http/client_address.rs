@@ -1,4 +1,4 @@
-//! Whose request it is: the address that pays for what it causes.
+//! The address of the client, which the limits per address are charged to.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -93,13 +93,13 @@ impl fmt::Debug for Network {
     }
 }
 
-/// The address of whoever asks. A handler takes it from the request's extensions.
+/// The address of the client. Handlers take it from the extensions of the request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClientAddress(pub(super) IpAddr);
 
 impl ClientAddress {
-    /// Goes back along `X-Forwarded-For` as long as trusted proxies vouch for the entry before
-    /// them: everything further left anybody could have written.
+    /// Reads the address from `X-Forwarded-For`. Entries count from the right while the address
+    /// found so far is a trusted proxy; a client can have written everything further left.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Self {
         let mut client = peer.to_canonical();
         let entries = headers.get_all("x-forwarded-for").iter().rev();
@@ -117,7 +117,7 @@ impl ClientAddress {
     }
 }
 
-/// An address, as some proxies write it with a port.
+/// Reads an entry: an address, with the port that some proxies append.
 fn read_entry(entry: &str) -> Option<IpAddr> {
     let address = entry.parse().ok().or_else(|| {
         let with_port: Option<SocketAddr> = entry.parse().ok();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_trusted_proxies_wrote_is_believed() {
+    fn only_entries_of_trusted_proxies_count() {
         let trusted = [network("127.0.0.0/8"), network("10.0.0.0/8")];
         let client = |peer: &str, lines: &[&'static str]| {
             let mut headers = HeaderMap::new();

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::http::header::IF_NONE_MATCH;
 
-/// Whether the client already has what `etag` stands for: a list of tags, compared weakly, or `*`.
+/// Returns whether `If-None-Match` is `*` or lists `etag`, by the weak comparison.
 pub(super) fn not_modified(headers: &HeaderMap, etag: &str) -> bool {
     let etag = opaque(etag);
     headers.get_all(IF_NONE_MATCH).iter().any(|list| {
@@ -15,7 +15,7 @@ pub(super) fn not_modified(headers: &HeaderMap, etag: &str) -> bool {
     })
 }
 
-/// The tag without its mark of weakness.
+/// Returns the tag without its weakness indicator.
 fn opaque(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }

@@ -1,8 +1,18 @@
-//! Accepted connections: how many, how long a request head may take and be, how long a silent
-//! one may stay.
+//! Accepted connections: their number, the time and length of a request head, and the time that a
+//! silent connection stays open.
 //!
-//! axum's server sets no such limits, so they lie here, below it, where bytes come and go. What
-//! the bytes mean is told by the service above through [`Activity`].
+//! axum's server sets no such limits, so they are set below it, where bytes are read and written.
+//! The service above reports requests through [`Activity`].
+//!
+//! An accept loop over hyper-util with `header_read_timeout` and `max_buf_size` does not replace
+//! [`Head`]:
+//!
+//! - hyper runs `header_read_timeout` also between two requests. One value cannot end a slow head
+//!   after 2 checks and keep a silent connection for 12: with the first value connections of reverse
+//!   proxies close early, with the second a slow head stays too long.
+//! - hyper-util reads the first bytes to tell HTTP/1 from HTTP/2 before that timer starts, also with
+//!   `http1_only` where connections can be upgraded, so a connection without any byte never ends.
+//! - Beyond `max_buf_size` hyper answers 431; here a head that is too long gets no answer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,22 +28,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How often a connection is looked at that gives no work. Two of these are the longest time that
-/// a request head may take.
+/// Time between two checks of an inactive connection. Two intervals are the maximum time for a
+/// request head.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Ticks without a request or a byte written after which a connection is closed: longer than the
-/// usual reverse proxy keeps its own end open, so that it never sends into a closing connection.
+/// Checks without a request or a written byte after which a connection is closed: longer than
+/// reverse proxies usually keep their end open, so that they never send into a closing connection.
 const MAX_SILENT_CHECKS: u32 = 12;
 
-/// Longest request head in bytes. Ours take a few hundred.
+/// Maximum length of a request head in bytes. Usual ones take a few hundred.
 const MAX_HEAD_LEN: usize = 32 * 1024;
 
-/// Bytes read at a time. The server's buffer grows with what it gets at once, to hundreds of KiB for
-/// each connection that sends much; with this it stays small.
+/// Maximum bytes per read. The server's buffer grows with the size of a read, to hundreds of KiB for
+/// each connection that sends much; with this limit it stays small.
 const MAX_READ_LEN: usize = 16 * 1024;
 
-/// Pause after an error that the next attempt would meet again, such as no free file descriptor.
+/// Pause after an error of `accept` that lasts, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener that admits a bounded number of connections.
@@ -59,13 +69,13 @@ impl Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // The semaphore is never closed; without a permit the connection would just be uncounted.
+        // The semaphore is never closed, so there is always a permit.
         let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    // Only speed is lost where this fails.
-                    drop(stream.set_nodelay(true));
+                    // A failure costs only latency.
+                    let _ = stream.set_nodelay(true);
                     return (Connection::new(stream, permit, self.check_interval), peer);
                 }
                 Err(error) if is_of_peer(&error) => {}
@@ -82,7 +92,7 @@ impl Listener for LimitedListener {
     }
 }
 
-/// Whether an error of `accept` is about one connection that is gone already.
+/// Returns whether an error of `accept` concerns one connection that is gone already.
 fn is_of_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -92,29 +102,30 @@ fn is_of_peer(error: &io::Error) -> bool {
     )
 }
 
-/// What the service above makes of a connection's bytes.
+/// The requests of one connection, as the service above reports them.
 #[derive(Default)]
 pub(super) struct Activity {
-    /// Requests whose head was read.
+    /// Number of requests whose head was read.
     begun: AtomicU64,
-    /// Requests whose answer is being made.
+    /// Number of requests in progress.
     busy: AtomicUsize,
 }
 
 impl Activity {
-    /// A request head was read.
+    /// Records that a request head was read.
     pub(super) fn request_begun(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keeps the connection alive, and its bytes from being taken for a head, until dropped.
+    /// Returns a guard: until it is dropped, the connection stays open and its bytes do not count as
+    /// a request head.
     pub(super) fn busy_guard(self: &Arc<Self>) -> BusyGuard {
         self.busy.fetch_add(1, Ordering::Relaxed);
         BusyGuard(Arc::clone(self))
     }
 }
 
-/// See [`Activity::busy_guard`].
+/// The guard of [`Activity::busy_guard`].
 pub(super) struct BusyGuard(Arc<Activity>);
 
 impl Drop for BusyGuard {
@@ -123,15 +134,15 @@ impl Drop for BusyGuard {
     }
 }
 
-/// How far a request head has come. What is read in one piece with its end is not counted: the
-/// server reads as much at once as there is, which may be all of a body.
+/// Progress of a request head. Bytes after its end are not counted, since one read can return a
+/// head together with its body.
 #[derive(Default)]
 struct Head {
-    /// Bytes of it.
+    /// Bytes read.
     len: usize,
-    /// Whether more than empty lines has come, which may stand before a request.
+    /// Whether a byte other than a line break was read: empty lines may precede a request.
     begun: bool,
-    /// Whether its current line is empty so far.
+    /// Whether the current line is empty so far.
     empty_line: bool,
     complete: bool,
 }
@@ -158,15 +169,15 @@ impl Head {
     }
 }
 
-/// One connection.
+/// One accepted connection.
 pub(super) struct Connection {
     stream: TcpStream,
     activity: Arc<Activity>,
 
-    /// What was read since the request numbered `head_after` began, and so of the next head.
+    /// The head that follows the request numbered `head_after`.
     head: Head,
     head_after: u64,
-    /// Whether it speaks HTTP/1; not known before its first bytes.
+    /// Whether the peer speaks HTTP/1; `None` before the first bytes.
     http1: Option<bool>,
 
     check_interval: Duration,
@@ -208,7 +219,8 @@ impl Connection {
         self.activity.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// Lets time pass for a connection that has nothing to read or cannot write.
+    /// Counts the checks that passed while nothing could be read or written, and fails once the
+    /// connection was inactive for too long.
     fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.next_check.as_mut().poll(cx).is_ready() {
             self.next_check
@@ -222,7 +234,7 @@ impl Connection {
                 self.overdue_checks = 0;
                 continue;
             }
-            // A new connection owes its first head; an old one the rest of what it has begun.
+            // A head is due on a new connection, and on an old one after the first byte of the next.
             let in_head = self.head_after == begun && self.head.len > 0;
             let is_head_due = begun == 0 || (in_head && self.http1 == Some(true));
             self.overdue_checks = if is_head_due {
@@ -338,7 +350,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(100);
 
-    /// Answers everything after a while, and tells the connection about it.
+    /// Answers every request after a pause, and reports it to the connection.
     #[derive(Clone)]
     struct Slow(Arc<Activity>, Duration);
 
@@ -363,9 +375,9 @@ mod tests {
         }
     }
 
-    struct Each(Duration);
+    struct MakeSlow(Duration);
 
-    impl Service<IncomingStream<'_, LimitedListener>> for Each {
+    impl Service<IncomingStream<'_, LimitedListener>> for MakeSlow {
         type Response = Slow;
         type Error = Infallible;
         type Future = Ready<Result<Slow, Infallible>>;
@@ -384,32 +396,32 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut listener = LimitedListener::new(listener, max_connections);
         listener.check_interval = SHORT;
-        tokio::spawn(async move { axum::serve(listener, Each(wait)).await });
+        tokio::spawn(async move { axum::serve(listener, MakeSlow(wait)).await });
         address
     }
 
-    /// What comes until the server closes, and after how many ticks it did.
+    /// Returns the bytes until the server closes, and the number of check intervals until then.
     async fn until_closed(stream: &mut TcpStream) -> (String, f64) {
         let (begun, mut answer) = (Instant::now(), Vec::new());
         let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer));
         drop(read.await.expect("the server closes"));
-        let ticks = begun.elapsed().as_secs_f64() / SHORT.as_secs_f64();
-        (String::from_utf8(answer).unwrap(), ticks)
+        let checks = begun.elapsed().as_secs_f64() / SHORT.as_secs_f64();
+        (String::from_utf8(answer).unwrap(), checks)
     }
 
     #[tokio::test]
-    async fn a_head_must_come_soon() {
+    async fn a_request_head_has_a_timeout() {
         let address = serve(10, Duration::ZERO).await;
         for begun in ["", "G", "GET / HTTP/1.1\r\nhost: x\r\nx-slow: "] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(begun.as_bytes()).await.unwrap();
-            let (answer, ticks) = until_closed(&mut stream).await;
+            let (answer, checks) = until_closed(&mut stream).await;
             assert!(
-                answer.is_empty() && ticks < f64::from(MAX_SILENT_CHECKS),
-                "{answer} {ticks}"
+                answer.is_empty() && checks < f64::from(MAX_SILENT_CHECKS),
+                "{answer} {checks}"
             );
         }
-        // One byte now and then is not soon.
+        // A head that arrives byte by byte is cut off too.
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
         let (mut reader, mut writer) = stream.split();
@@ -427,20 +439,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_connection_stays_longer_and_a_busy_one_as_long_as_it_takes() {
+    async fn a_silent_connection_outlasts_the_head_timeout_and_a_busy_one_both() {
         let address = serve(10, SHORT * 20).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream
             .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             .await
             .unwrap();
-        let (answer, ticks) = until_closed(&mut stream).await;
+        let (answer, checks) = until_closed(&mut stream).await;
         assert!(answer.ends_with("ok"), "{answer}");
-        assert!(ticks > f64::from(20 + MAX_SILENT_CHECKS - 2), "{ticks}");
+        assert!(checks > f64::from(20 + MAX_SILENT_CHECKS - 2), "{checks}");
     }
 
     #[tokio::test]
-    async fn a_head_has_an_end() {
+    async fn a_request_head_has_a_maximum_length() {
         let address = serve(10, Duration::ZERO).await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         let (mut reader, mut writer) = stream.split();
@@ -470,13 +482,13 @@ mod tests {
         assert_eq!(counted(&["GET /\r\n\r\nbody\n\n"]), (9, true));
         assert_eq!(counted(&["GET /\r\n", "\r", "\nbody", "more"]), (9, true));
         assert_eq!(counted(&["GET /\n\nbody"]), (7, true));
-        // Empty lines before a request are no end of it.
+        // Empty lines before a request do not end its head.
         assert_eq!(counted(&["\r\n\r\n\r\n", "G"]), (7, false));
         assert_eq!(counted(&["\r\n\r\nG\r\n\r\nbody"]), (9, true));
     }
 
     #[tokio::test]
-    async fn a_full_house_lets_others_wait() {
+    async fn connections_beyond_the_maximum_wait() {
         let address = serve(1, Duration::ZERO).await;
         let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         let mut first = TcpStream::connect(address).await.unwrap();

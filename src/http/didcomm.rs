@@ -1,6 +1,6 @@
-//! The mediator's paths: `/didcomm`, its DID document and its invitation.
+//! The routes of the mediator: messages, its DID document and its invitation.
 //!
-//! Source: DIDComm Messaging 2.1, "Transports"; what clients in use send besides.
+//! Source: DIDComm Messaging 2.1, "Transports"; deviations of clients in use are accepted too.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,44 +34,44 @@ const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed
 const DID_JSON: HeaderValue = HeaderValue::from_static("application/did+json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Documents change with the keys only, and the ones before are good for weeks.
+/// Documents change only with the keys, and previous keys stay valid for weeks.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Memory for messages is counted in parts of this many bytes.
+/// Unit in which memory for messages is counted.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Time for a message to arrive.
+/// Maximum time for a message to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for what is passed over of a body that is too long.
+/// Maximum time to drain a body that is too long.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a message waits for memory.
+/// Maximum time that a message waits for memory.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How soon a sender whose message found no memory is told to come back.
+/// `Retry-After` for a sender whose message gets no memory.
 const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// What the handlers share.
+/// State of the handlers.
 struct Shared {
     mediator: Mediator,
     sockets: Sockets,
-    /// Parts of memory for messages that are being received.
+    /// Chunks of memory for messages that are being received.
     memory: Arc<Semaphore>,
-    /// What one address may hold of it, so that one that sends slowly holds up only itself.
+    /// Limit of one address, so that a client that sends slowly delays only its own messages.
     per_address: PerAddressLimit,
 }
 
 /// Returns the routes of the mediator.
 pub(super) fn routes(mediator: Mediator, sockets: Sockets) -> Router {
     let settings = mediator.settings();
-    // At least one message of the greatest length.
+    // At least one message of the maximum length.
     let memory = settings.receive_memory.max(settings.max_message);
-    let parts = memory
+    let chunks = memory
         .div_ceil(CHUNK_BYTES)
         .clamp(1, Semaphore::MAX_PERMITS);
-    let address = parts / 4 + settings.max_message.div_ceil(CHUNK_BYTES);
+    let of_one_address = chunks / 4 + settings.max_message.div_ceil(CHUNK_BYTES);
     Router::new()
         .route(MESSAGES.path, get(open_socket).post(receive))
         .route(DID_DOCUMENT.path, get(document))
@@ -79,8 +79,8 @@ pub(super) fn routes(mediator: Mediator, sockets: Sockets) -> Router {
         .with_state(Arc::new(Shared {
             mediator,
             sockets,
-            memory: Arc::new(Semaphore::new(parts)),
-            per_address: PerAddressLimit::new(address),
+            memory: Arc::new(Semaphore::new(chunks)),
+            per_address: PerAddressLimit::new(of_one_address),
         }))
 }
 
@@ -88,7 +88,7 @@ async fn document(State(shared): State<Arc<Shared>>) -> Response {
     cacheable(DID_JSON, shared.mediator.did_document())
 }
 
-/// The invitation as JSON, or what an URL that carries it says.
+/// Returns the invitation as JSON, also for its URL form, which carries it in `_oob`.
 async fn invitation(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, XrpcError> {
     let carried = Params::of(&uri).one("_oob")?;
     let body = match carried {
@@ -133,14 +133,14 @@ async fn receive(
     })
 }
 
-/// A part of memory, until it is dropped.
+/// A chunk of memory, released when it is dropped.
 struct MemoryPermit {
     _address: AddressPermit,
     _memory: OwnedSemaphorePermit,
 }
 
 impl Shared {
-    /// Reads a message. Memory is taken as its parts come, so that one that is announced and not
+    /// Reads a message. Memory is taken as its parts arrive, so a message that is announced and not
     /// sent holds none.
     async fn read_body(
         &self,
@@ -187,8 +187,8 @@ impl Shared {
     }
 }
 
-/// Takes a little more of a body that is too long, and keeps none of it: a connection that is closed
-/// on who still writes loses the answer.
+/// Reads and discards up to `max` further bytes of a body that is too long. A client that is still
+/// writing when the connection closes would not see the response.
 async fn drain_body(mut parts: BodyDataStream, max: usize) {
     let deadline = Instant::now() + DRAIN_TIMEOUT;
     let mut len = 0;
@@ -208,8 +208,8 @@ fn too_large(max: usize) -> XrpcError {
     )
 }
 
-/// Whether the body may be an encrypted message. Clients in use send no type, or one that says
-/// nothing; whether it is one is seen when it is opened.
+/// Checks whether the media type allows an encrypted message. Clients in use send none or a generic
+/// one, so those pass; unpacking decides.
 fn check_type(headers: &HeaderMap) -> Result<(), XrpcError> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
@@ -243,7 +243,7 @@ async fn open_socket(
             "UpgradeRequired",
             "POST an encrypted DIDComm message here, or open a WebSocket",
         );
-        // RFC 9110, section 15.5.22: it has to say to what.
+        // RFC 9110, section 15.5.22: the response must name the protocol.
         return Ok(([(UPGRADE, "websocket")], error).into_response());
     };
     shared.mediator.charge(client)?;
@@ -255,7 +255,7 @@ async fn open_socket(
         .max_message_size(max)
         .max_frame_size(max)
         .on_upgrade(move |stream| async move {
-            // Without it the bytes of the socket would be taken for the head of a request.
+            // Without the guard the connection would count the socket's bytes as a request head.
             let _guard = activity.busy_guard();
             sockets
                 .run(socket::serve(stream, session, sockets.stop_token()))
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_that_say_nothing_are_let_through() {
+    fn generic_media_types_pass() {
         let check = |value: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             if let Some(value) = value {

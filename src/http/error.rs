@@ -1,4 +1,4 @@
-//! Errors as XRPC answers them: `{"error": "UpperCamel", "message": "..."}`.
+//! Error responses of XRPC: `{"error": "UpperCamel", "message": "..."}`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::mediator::Refused;
 use crate::resolve::ResolveError;
 use crate::store::StoreError;
 
-/// An error as the client sees it. What only the operator may know is logged where it is made.
+/// An error response. Details for the operator are logged where the error is created.
 #[derive(Debug)]
 pub(super) struct XrpcError {
     status: StatusCode,
@@ -36,12 +36,12 @@ impl XrpcError {
         }
     }
 
-    /// The request is not as the lexicon wants it.
+    /// Creates an error for a request that the lexicon does not allow.
     pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequest", message)
     }
 
-    /// The client's address exceeds its limits.
+    /// Creates an error for a client whose address exceeds a limit.
     pub(super) fn rate_limited(retry_after: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -51,7 +51,7 @@ impl XrpcError {
         .retry_after(retry_after)
     }
 
-    /// All clients together exceed a limit.
+    /// Creates an error for a limit that all clients together exceed.
     pub(super) fn overloaded(retry_after: Duration) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -61,7 +61,7 @@ impl XrpcError {
         .retry_after(retry_after)
     }
 
-    /// Something of ours is broken; it is in the log.
+    /// Creates an error for a failure of the service, which the log describes.
     pub(super) fn unavailable() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -70,7 +70,7 @@ impl XrpcError {
         )
     }
 
-    /// A defect; it is in the log.
+    /// Creates an error for a defect, which the log describes.
     pub(super) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -79,7 +79,7 @@ impl XrpcError {
         )
     }
 
-    /// The request took longer than it may.
+    /// Creates an error for a request that exceeds its time limit.
     pub(super) fn timeout() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -89,6 +89,7 @@ impl XrpcError {
         .retry_after(Duration::from_secs(5))
     }
 
+    /// Adds `Retry-After`.
     pub(super) fn retry_after(self, wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
@@ -167,14 +168,14 @@ impl IntoResponse for XrpcError {
             error: self.error,
             message: &self.message,
         };
-        // Two strings always have a JSON form.
+        // Serialization of two strings cannot fail.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: who comes back too early is refused again.
+            // Whole seconds, rounded up: a client that returns too early is refused again.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, seconds.max(1).into());
         }
@@ -186,7 +187,8 @@ impl IntoResponse for XrpcError {
 mod tests {
     use super::*;
 
-    fn shown(error: ResolveError) -> (u16, Option<String>, serde_json::Value) {
+    /// Returns status, `Retry-After` and body of the response.
+    fn response(error: ResolveError) -> (u16, Option<String>, serde_json::Value) {
         let response = XrpcError::from(error).into_response();
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
         let retry = response.headers().get(RETRY_AFTER);
@@ -214,14 +216,14 @@ mod tests {
             (RefusalKind::InvalidKeyPackage, 400, "InvalidKeyPackage"),
             (RefusalKind::Upstream, 502, "UpstreamFailure"),
         ] {
-            let (found, retry, body) = shown(ResolveError::Refused(Refusal::new(kind, "why")));
+            let (found, retry, body) = response(ResolveError::Refused(Refusal::new(kind, "why")));
             assert_eq!((found, retry), (status, None));
             assert_eq!(body, serde_json::json!({"error": name, "message": "why"}));
         }
     }
 
     #[test]
-    fn budgets_say_when_to_come_back() {
+    fn an_exhausted_budget_says_when_to_retry() {
         for (own, retry_after, status, name, wait) in [
             (true, Duration::ZERO, 429, "RateLimitExceeded", "1"),
             (
@@ -233,16 +235,16 @@ mod tests {
             ),
             (false, Duration::from_secs(2), 503, "Overloaded", "2"),
         ] {
-            let (found, retry, body) = shown(ResolveError::OverBudget { own, retry_after });
+            let (found, retry, body) = response(ResolveError::OverBudget { own, retry_after });
             assert_eq!((found, retry.as_deref()), (status, Some(wait)));
             assert_eq!(body["error"], name);
         }
     }
 
     #[test]
-    fn what_the_store_says_stays_inside() {
+    fn a_message_of_the_store_is_not_sent() {
         let error = StoreError::Corrupt("/var/lib/atcomm/directory.db".to_owned());
-        let (status, _, body) = shown(ResolveError::Store(error));
+        let (status, _, body) = response(ResolveError::Store(error));
         assert_eq!(
             (status, body["error"].as_str()),
             (503, Some("ServiceUnavailable"))

@@ -1,4 +1,4 @@
-//! Metrics for the operator, on a listener of their own that the world does not see.
+//! The metrics server, on a listener of its own for the operator's network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::{HttpError, listen, serve_until};
 
-/// Text format of Prometheus.
+/// Media type of the Prometheus text format.
 const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves `/metrics`, listening and not yet serving.
+/// The server of `/metrics`: bound to its address, and serving once [`MetricsServer::run`] is
+/// called.
 pub struct MetricsServer {
     listener: TcpListener,
     address: SocketAddr,
@@ -22,7 +23,8 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Listens; `render` writes the metrics of the moment. Must be called inside a tokio runtime.
+    /// Binds the listener; `render` writes the current metrics. Must be called inside a tokio
+    /// runtime.
     pub fn bind(
         address: SocketAddr,
         render: impl Fn() -> String + Send + Sync + 'static,
@@ -40,12 +42,13 @@ impl MetricsServer {
         })
     }
 
-    /// Where it listens.
+    /// Returns the bound address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop`.
+    /// Serves until `stop`, and open requests at most [`SHUTDOWN_TIMEOUT`](super::SHUTDOWN_TIMEOUT)
+    /// longer.
     pub async fn run(self, stop: CancellationToken) {
         let serving = axum::serve(self.listener, self.router)
             .with_graceful_shutdown(stop.clone().cancelled_owned());

@@ -8,12 +8,11 @@ use url::form_urlencoded;
 use super::error::XrpcError;
 use atcomm_proto::syntax::{Actor, Did};
 
-/// Longest query in bytes: a DID of the greatest length with every character escaped, and
-/// switches and numbers beside it.
+/// Maximum length of a query in bytes: a DID of the maximum length with every character escaped,
+/// and 256 bytes for flags and numbers.
 pub(super) const MAX_QUERY_LEN: usize = 3 * atcomm_proto::syntax::MAX_DID_LEN + 256;
 
-/// The parameters of one request. Names that a method does not know are ignored, as the reference
-/// servers do.
+/// The parameters of one request. Unknown parameters are ignored, as by the reference servers.
 pub(super) struct Params<'a>(&'a str);
 
 impl<'a> Params<'a> {
@@ -21,21 +20,21 @@ impl<'a> Params<'a> {
         Self(uri.query().unwrap_or_default())
     }
 
-    /// A handle or a DID.
+    /// Returns the handle or DID in `actor`.
     pub(super) fn actor(&self) -> Result<Actor, XrpcError> {
         let hint = "a handle or a DID, as in ?actor=alice.example.com";
         let text = self.required("actor", hint)?;
         Actor::parse(&text).map_err(|why| invalid("actor", &why, hint))
     }
 
-    /// An account's DID.
+    /// Returns the DID of an account in `did`.
     pub(super) fn did(&self) -> Result<Did, XrpcError> {
         let hint = "an account's DID, as in ?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz";
         let text = self.required("did", hint)?;
         Did::parse(&text).map_err(|why| invalid("did", &why, hint))
     }
 
-    /// A switch; off when absent.
+    /// Returns a boolean parameter; false when absent.
     pub(super) fn flag(&self, name: &str) -> Result<bool, XrpcError> {
         match self.one(name)?.as_deref() {
             None | Some("false") => Ok(false),
@@ -46,7 +45,7 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// How many items a page holds at most, from 1 to `max`; `default` when absent.
+    /// Returns the maximum number of items of a page, from 1 to `max`; `default` when absent.
     pub(super) fn limit(&self, max: usize, default: usize) -> Result<usize, XrpcError> {
         let Some(text) = self.one("limit")? else {
             return Ok(default);
@@ -55,13 +54,14 @@ impl<'a> Params<'a> {
         limit.ok_or_else(|| XrpcError::invalid(format!("parameter limit is not from 1 to {max}")))
     }
 
-    /// The place in a log where the page before ended.
+    /// Returns the position in a log at which the previous page ended.
     pub(super) fn cursor(&self) -> Result<Option<i64>, XrpcError> {
         let Some(text) = self.one("cursor")? else {
             return Ok(None);
         };
-        let place = text.parse().ok().filter(|place| *place > 0);
-        place
+        text.parse()
+            .ok()
+            .filter(|position| *position > 0)
             .map(Some)
             .ok_or_else(|| XrpcError::invalid("parameter cursor is none that this server gave"))
     }
@@ -72,7 +72,7 @@ impl<'a> Params<'a> {
         })
     }
 
-    /// A parameter that may be given once.
+    /// Returns a parameter that may be given once.
     pub(super) fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, XrpcError> {
         let mut values =
             form_urlencoded::parse(self.0.as_bytes()).filter(|(found, _)| found == name);
@@ -90,13 +90,13 @@ fn invalid(name: &str, why: &impl std::fmt::Display, hint: &str) -> XrpcError {
     XrpcError::invalid(format!("parameter {name}: {why}; it takes {hint}"))
 }
 
-/// Room for the longest name that answers are kept under by handle, and for most DIDs; the few
-/// longer ones take the long way.
+/// Buffer for a name: as long as the longest handle and most DIDs. Longer DIDs are parsed by
+/// [`Params`].
 pub(super) type NameBuffer = [u8; 256];
 
-/// The name of an account in a query that asks for nothing but its answer, as the directory keeps
-/// it: unescaped, a handle in lower case. `None` is not an error: it means that the query needs a
-/// closer look. Allocates nothing.
+/// Reads the account from a query that has no other effective parameter: unescaped, a handle in
+/// lower case, as the cache of views is keyed. Returns `None` for every other query, which
+/// [`Params`] must parse. Allocates nothing.
 pub(super) fn plain_actor<'n>(query: &str, name: &'n mut NameBuffer) -> Option<&'n str> {
     let value = match query.split_once('&') {
         None => query.strip_prefix("actor=")?,
@@ -116,7 +116,7 @@ pub(super) fn plain_actor<'n>(query: &str, name: &'n mut NameBuffer) -> Option<&
         len += 1;
     }
     let name = name.get_mut(..len)?;
-    // Case is folded in handles only: in a did:web, `%3A` is something else than `%3a`.
+    // Only handles are case-insensitive: in a did:web, `%3A` differs from `%3a`.
     if !name.starts_with(b"did:") {
         name.make_ascii_lowercase();
     }
@@ -171,9 +171,9 @@ mod tests {
     }
 
     proptest! {
-        /// The short way reads the same account as the long one, whenever it reads any.
+        /// Whenever `plain_actor` reads an account, `Params` reads the same.
         #[test]
-        fn the_short_way_agrees_with_the_long_one(query in "(actor=)?[a-zA-Z0-9.:%@&=+-]{0,40}") {
+        fn plain_actor_agrees_with_params(query in "(actor=)?[a-zA-Z0-9.:%@&=+-]{0,40}") {
             if let Some(name) = plain(&query) {
                 let uri: Uri = format!("/?{query}").parse().unwrap();
                 let text = Params::of(&uri).one("actor");
@@ -181,7 +181,7 @@ mod tests {
                 match Actor::parse(&text) {
                     Ok(Actor::Handle(handle)) => prop_assert_eq!(handle.as_str(), name),
                     Ok(Actor::Did(did)) => prop_assert_eq!(did.as_str(), name),
-                    // No answer is kept under what is no name.
+                    // The cache has no entry for an invalid name.
                     Err(_) => prop_assert!(Actor::parse(&name).is_err() || text.starts_with("@")),
                 }
             }

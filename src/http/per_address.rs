@@ -1,4 +1,4 @@
-//! What one address may hold of something that all share: sockets, memory.
+//! Per-address limit on a shared resource (sockets, memory).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atcomm_net::net::group_of;
 
-/// Counts what each address holds. An IPv6 address is its /64.
+/// Counts the permits that each address holds. All addresses of an IPv6 /64 count as one.
 #[derive(Clone)]
 pub(super) struct PerAddressLimit {
     held: Arc<Mutex<HashMap<u128, usize>>>,
     max: usize,
 }
 
-/// A part that is held until it is dropped.
+/// A permit of one address, released when it is dropped.
 pub(super) struct AddressPermit {
     held: Arc<Mutex<HashMap<u128, usize>>>,
     group: u128,
 }
 
 impl PerAddressLimit {
-    /// At most so many of one address, at least one.
+    /// Creates a limit of `max` permits for each address, at least one.
     pub(super) fn new(max: usize) -> Self {
         Self {
             held: Arc::default(),
@@ -28,7 +28,7 @@ impl PerAddressLimit {
         }
     }
 
-    /// One more for the address, if it may have that.
+    /// Takes a permit for the address. Returns `None` if the address holds the maximum.
     pub(super) fn acquire(&self, address: IpAddr) -> Option<AddressPermit> {
         let group = group_of(address);
         let mut held = lock(&self.held);
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_holds_its_share_and_is_forgotten_without_one() {
+    fn an_address_is_limited_and_removed_with_its_last_permit() {
         let limit = PerAddressLimit::new(2);
         let address = |s: &str| s.parse::<IpAddr>().unwrap();
         let first = limit.acquire(address("192.0.2.1")).unwrap();

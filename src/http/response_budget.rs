@@ -1,5 +1,5 @@
-//! Large answers: how many are made or held at the same time, until they are written. Who reads
-//! slowly holds one for as long.
+//! Limits concurrent large responses, in total and per address. A permit is released when the last
+//! byte has been written, so slow readers keep theirs.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,32 +9,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::per_address::{AddressPermit, PerAddressLimit};
 
-/// Large answers that one address may hold. One takes about 1.2 MiB at most.
+/// Maximum large responses that one address holds. A response takes about 1.2 MiB at most.
 pub(super) const MAX_PER_ADDRESS: usize = 16;
 
-/// Room for large answers.
+/// The permits for large responses.
 pub(super) struct LargeResponseBudget {
     slots: Arc<Semaphore>,
     per_address: PerAddressLimit,
 }
 
-/// Why there is no room.
+/// The limit that leaves no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exhausted {
-    /// The address holds its share.
+    /// The limit of the address.
     Address,
-    /// All do together.
+    /// The limit of all addresses together.
     Total,
 }
 
-/// Room for one large answer.
+/// A permit for one large response.
 pub(super) struct ResponsePermit {
     _slot: OwnedSemaphorePermit,
     _address: AddressPermit,
 }
 
 impl LargeResponseBudget {
-    /// At most so many, at least one.
+    /// Creates a budget of `max` permits, at least one.
     pub(super) fn new(max: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))),
@@ -42,7 +42,7 @@ impl LargeResponseBudget {
         }
     }
 
-    /// Room for an answer to the address.
+    /// Takes a permit for a response to the address.
     pub(super) fn acquire(&self, client: IpAddr) -> Result<ResponsePermit, Exhausted> {
         let address = self.per_address.acquire(client).ok_or(Exhausted::Address)?;
         let slot = Arc::clone(&self.slots).try_acquire_owned();
@@ -54,8 +54,8 @@ impl LargeResponseBudget {
 }
 
 impl ResponsePermit {
-    /// The body of the answer, which takes the room until the last of its bytes is let go: also
-    /// while the server has them in its own buffers, when the response is gone already.
+    /// Ties the permit to the body: it is released when the last reference to the bytes is dropped.
+    /// The buffers of the server hold references after the response itself is gone.
     pub(super) fn attach(self, body: Bytes) -> Bytes {
         Bytes::from_owner(PermittedBody {
             body,
@@ -80,37 +80,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inv7_an_answer_takes_its_room_until_its_last_byte_is_let_go() {
-        let large = LargeResponseBudget::new(2);
+    fn inv7_a_response_keeps_its_permit_until_its_last_byte_is_dropped() {
+        let budget = LargeResponseBudget::new(2);
         let address = |s: &str| s.parse::<IpAddr>().unwrap();
-        let first = large.acquire(address("192.0.2.1")).ok().unwrap();
-        let second = large.acquire(address("192.0.2.2")).ok().unwrap();
+        let first = budget.acquire(address("192.0.2.1")).ok().unwrap();
+        let second = budget.acquire(address("192.0.2.2")).ok().unwrap();
         assert_eq!(
-            large.acquire(address("192.0.2.3")).err(),
+            budget.acquire(address("192.0.2.3")).err(),
             Some(Exhausted::Total)
         );
         let mut body = first.attach(Bytes::from_static(b"answer"));
         let rest = body.split_off(3);
         drop(body);
         assert_eq!(
-            large.acquire(address("192.0.2.3")).err(),
+            budget.acquire(address("192.0.2.3")).err(),
             Some(Exhausted::Total)
         );
         assert_eq!(rest, "wer");
         drop(rest);
-        drop(large.acquire(address("192.0.2.3")).ok().unwrap());
+        drop(budget.acquire(address("192.0.2.3")).ok().unwrap());
         drop(second);
-        // A refusal leaves nothing behind.
-        assert_eq!(large.slots.available_permits(), 2);
+        // A refused request keeps no slot.
+        assert_eq!(budget.slots.available_permits(), 2);
 
-        let large = LargeResponseBudget::new(MAX_PER_ADDRESS + 1);
+        let budget = LargeResponseBudget::new(MAX_PER_ADDRESS + 1);
         let greedy = address("192.0.2.1");
         let held: Vec<_> = (0..MAX_PER_ADDRESS)
-            .map(|_| large.acquire(greedy).ok().unwrap())
+            .map(|_| budget.acquire(greedy).ok().unwrap())
             .collect();
-        assert_eq!(large.acquire(greedy).err(), Some(Exhausted::Address));
-        assert!(large.acquire(address("192.0.2.2")).is_ok());
+        assert_eq!(budget.acquire(greedy).err(), Some(Exhausted::Address));
+        assert!(budget.acquire(address("192.0.2.2")).is_ok());
         drop(held);
-        assert!(large.acquire(greedy).is_ok());
+        assert!(budget.acquire(greedy).is_ok());
     }
 }

@@ -1,4 +1,7 @@
-//! The service in front of the router: ready answers at once, and what every request needs.
+//! The services of axum: one for all connections, in front of the router, and one for each.
+//!
+//! [`App`] answers from the cache of views at once, and does for every other request what all of
+//! them need.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -34,7 +37,7 @@ use super::xrpc;
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 
-/// What a browser may send, for a day.
+/// Headers of a preflight response, valid for a day.
 const PREFLIGHT: [(axum::http::HeaderName, &str); 3] = [
     (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
     (
@@ -44,20 +47,21 @@ const PREFLIGHT: [(axum::http::HeaderName, &str); 3] = [
     (ACCESS_CONTROL_MAX_AGE, "86400"),
 ];
 
-/// Lets any page read any answer: everything here is public and nothing depends on cookies.
+/// Allows pages of every origin to read the response: responses are public and do not depend on
+/// cookies.
 pub(super) fn add_cors_headers(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     let exposed = HeaderValue::from_static("ETag, Retry-After");
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
 }
 
-/// What all connections share.
+/// State and router that all connections share.
 pub(super) struct App {
     settings: HttpSettings,
     resolver: Resolver,
     router: Router,
-    /// Handles of the metrics of ready answers, which are too many to look them up each time.
-    ready: Counter,
+    /// Handles of the metrics of cached views, so that they are not looked up for each request.
+    ok: Counter,
     not_modified: Counter,
     seconds: Histogram,
 }
@@ -73,7 +77,7 @@ impl App {
         Self {
             router: router(resolver.clone(), mediator, settings.max_requests),
             resolver,
-            ready: requests("200"),
+            ok: requests("200"),
             not_modified: requests("304"),
             seconds: metrics::histogram!("atcomm_http_request_seconds", "method" => method),
             settings,
@@ -85,8 +89,8 @@ impl App {
         self.router = router;
     }
 
-    /// The answer to the commonest question, where it stands ready.
-    fn ready(&self, request: &Request) -> Option<Response> {
+    /// Answers the commonest query from the cache of views. Returns `None` where the cache cannot.
+    fn answer_cached(&self, request: &Request) -> Option<Response> {
         if request.method() != Method::GET || request.uri().path() != RESOLVE_RECIPIENT.path {
             return None;
         }
@@ -97,7 +101,7 @@ impl App {
         let mut response = xrpc::recipient(&rendered, request.headers());
         add_cors_headers(response.headers_mut());
         if response.status() == StatusCode::OK {
-            self.ready.increment(1);
+            self.ok.increment(1);
         } else {
             self.not_modified.increment(1);
         }
@@ -105,7 +109,7 @@ impl App {
         Some(response)
     }
 
-    /// Every other answer.
+    /// Answers every other request.
     pub(super) async fn answer(&self, request: Request, peer: IpAddr) -> Response {
         let begun = Instant::now();
         let method = routes::label(request.uri().path());
@@ -139,14 +143,14 @@ impl App {
         match tokio::time::timeout(self.settings.timeout, answer).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
-            // The panic hook has written where it was.
+            // The panic hook has logged the place.
             Ok(Err(_panic)) => XrpcError::internal().into_response(),
             Err(_elapsed) => XrpcError::timeout().into_response(),
         }
     }
 }
 
-/// Gives each connection its service.
+/// Makes the service of each connection.
 pub(super) struct MakeConnectionService(Arc<App>);
 
 impl MakeConnectionService {
@@ -195,13 +199,13 @@ impl Service<Request> for ConnectionService {
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         self.activity.request_begun();
-        if let Some(response) = self.app.ready(&request) {
+        if let Some(response) = self.app.answer_cached(&request) {
             return Either::Left(ready(Ok(response)));
         }
         let guard = self.activity.busy_guard();
         let Self { app, peer, .. } = self.clone();
         if request.uri().path() == MESSAGES.path {
-            // For the socket that the connection may become.
+            // Needed by the socket that the connection may become.
             let activity = Arc::clone(&self.activity);
             request.extensions_mut().insert(activity);
         }

@@ -1,7 +1,9 @@
-//! WebSockets of the mediator: one message a frame in both directions.
+//! WebSockets of the mediator: one message per frame in both directions.
 //!
-//! A socket does one thing at a time, so a peer that does not read is not read from either. Nothing
-//! is lost with a socket: what it was sent stays queued until it is acknowledged.
+//! The loop of a socket waits for three events: a frame of the peer, messages that live mode
+//! delivers, and the ping timer. It handles one event at a time, so frames of a peer that does not
+//! read are not read either. A closed socket loses nothing: delivered messages stay queued until
+//! the recipient acknowledges them.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,20 +24,20 @@ use super::listener::SHUTDOWN_TIMEOUT;
 use super::per_address::{AddressPermit, PerAddressLimit};
 use crate::mediator::{MediatorSettings, Refused, SocketSession};
 
-/// How often a silent peer is asked whether it is still there. Proxies in between close what is
-/// silent for a minute.
+/// Time between two pings. Proxies on the way usually close a connection that is silent for a
+/// minute.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// A peer that has sent nothing for so long, not even pongs, is gone.
+/// Maximum time without any frame of the peer, pongs included; then the peer counts as gone.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(65);
 
-/// A peer that does not take a frame for so long is gone.
+/// Maximum time to write a frame; then the peer counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How soon a client that finds no free slot for a socket is told to come back.
+/// `Retry-After` for a client that finds no free slot for a socket.
 const RETRY_AFTER: Duration = Duration::from_secs(20);
 
-/// All open sockets.
+/// The open sockets, with their limits.
 #[derive(Clone)]
 pub(super) struct Sockets {
     stop: CancellationToken,
@@ -44,7 +46,7 @@ pub(super) struct Sockets {
     per_address: PerAddressLimit,
 }
 
-/// A socket's place, until it is dropped.
+/// A permit for one socket, released when it is dropped.
 pub(super) struct SocketPermit {
     _slot: OwnedSemaphorePermit,
     _address: AddressPermit,
@@ -61,7 +63,7 @@ impl Sockets {
         }
     }
 
-    /// A place for one more socket of this address.
+    /// Takes a permit for a socket of the address.
     pub(super) fn acquire(&self, client: IpAddr) -> Result<SocketPermit, Refused> {
         let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
@@ -77,17 +79,17 @@ impl Sockets {
         })
     }
 
-    /// Tells sockets to end.
+    /// Returns the token that tells every socket to close.
     pub(super) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Runs one socket so that the end waits for it.
+    /// Runs one socket; [`Sockets::shutdown`] waits for its end.
     pub(super) async fn run(&self, socket: impl Future<Output = ()>) {
         self.tracker.track_future(socket).await;
     }
 
-    /// Lets every socket end: each is told so, and has a while to take what is being written.
+    /// Tells every socket to close, and waits at most [`SHUTDOWN_TIMEOUT`] for pending writes.
     pub(super) async fn shutdown(&self) {
         self.stop.cancel();
         self.tracker.close();
@@ -106,7 +108,7 @@ impl Drop for SocketPermit {
     }
 }
 
-/// Serves one socket until either side ends it.
+/// Serves one socket until either side closes it.
 pub(super) async fn serve(
     mut stream: WebSocket,
     mut session: SocketSession,
@@ -121,16 +123,16 @@ pub(super) async fn serve(
             code,
             reason: Utf8Bytes::from_static(reason),
         };
-        // The peer may be gone already.
-        drop(tokio::time::timeout(WRITE_TIMEOUT, stream.send(Message::Close(Some(frame)))).await);
+        // A peer that is gone already needs no reason.
+        let _ = tokio::time::timeout(WRITE_TIMEOUT, stream.send(Message::Close(Some(frame)))).await;
     }
 }
 
-/// How a socket ended.
+/// The end of a conversation.
 enum Ended {
-    /// The peer has closed it or is gone.
+    /// The peer has closed the socket or is gone.
     Gone,
-    /// It is still to be told why.
+    /// The socket is to be closed with this code and reason.
     Close(u16, &'static str),
 }
 
@@ -148,7 +150,7 @@ async fn converse(
                 match frame {
                     Some(Ok(Message::Text(text))) => session.receive(text.as_bytes()).await,
                     Some(Ok(Message::Binary(bytes))) => session.receive(&bytes).await,
-                    // The library answers pings by itself.
+                    // tungstenite answers pings.
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                     Some(Ok(Message::Close(_))) | None => return Err(Ended::Gone),
                     Some(Err(error)) => return Err(broken(&error)),
@@ -160,13 +162,13 @@ async fn converse(
                     return Err(Ended::Close(close_code::NORMAL, "nothing was heard for too long"));
                 }
                 write(stream, Message::Ping(Bytes::new())).await?;
-                // For what nobody rings for, such as mail whose time has come.
+                // Finds messages that no wake announces, such as those whose delay has passed.
                 session.check_store();
                 continue;
             }
         };
         for message in messages {
-            // JSON is text; what a queue holds was looked at when it came.
+            // Messages are JSON, hence UTF-8: the queue checked them on arrival.
             let frame = match Utf8Bytes::try_from(message.clone()) {
                 Ok(text) => Message::Text(text),
                 Err(_) => Message::Binary(message),
@@ -183,7 +185,7 @@ async fn write(stream: &mut WebSocket, frame: Message) -> Result<(), Ended> {
     }
 }
 
-/// A frame that cannot be read ends the socket; one that is too long is told so.
+/// Returns the end that a read error causes: only a message that is too long is told its reason.
 fn broken(error: &axum::Error) -> Ended {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {

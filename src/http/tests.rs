@@ -1,5 +1,5 @@
+mod harness;
 mod mediator;
-mod world;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -14,25 +14,37 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::resolve::ResolveSettings;
 
-use world::{HANDLE, Plc, Setup, World, ask};
+use harness::{HANDLE, Plc, Setup, TestServer, ask};
 
 const RESOLVE: &str = "/xrpc/at.didcomm.directory.resolveRecipient";
 const PROOF: &str = "/xrpc/at.didcomm.directory.getProof";
 const REFRESH: &str = "/xrpc/at.didcomm.directory.refresh";
 
-/// An account that nobody knows; the DID directory of these tests is a closed port.
-const NOBODY: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+/// An account that the directory does not know. The PLC directory of these tests is a closed port.
+const UNKNOWN: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 
 #[tokio::test]
 async fn a_recipient_is_answered_by_any_of_its_names() {
-    let w = World::new().await;
-    assert!(w.resolver.directory().cached_view(&w.did).is_none());
-    let first = w.get(&format!("{RESOLVE}?actor={}", w.did)).await;
-    assert!(w.resolver.directory().cached_view(&w.did).is_some());
+    let server = TestServer::new().await;
+    assert!(
+        server
+            .resolver
+            .directory()
+            .cached_view(&server.did)
+            .is_none()
+    );
+    let first = server.get(&format!("{RESOLVE}?actor={}", server.did)).await;
+    assert!(
+        server
+            .resolver
+            .directory()
+            .cached_view(&server.did)
+            .is_some()
+    );
     let view = first.json();
     assert_eq!(
         (first.status, view["did"].as_str()),
-        (200, Some(w.did.as_str()))
+        (200, Some(server.did.as_str()))
     );
     assert_eq!(view["handle"], HANDLE);
     assert_eq!(first.headers["cache-control"], "public, max-age=15");
@@ -42,13 +54,13 @@ async fn a_recipient_is_answered_by_any_of_its_names() {
         "ETag, Retry-After"
     );
     for target in [
-        format!("{RESOLVE}?actor={}", w.did),
-        format!("{RESOLVE}?actor={}", w.did.replace(':', "%3A")),
+        format!("{RESOLVE}?actor={}", server.did),
+        format!("{RESOLVE}?actor={}", server.did.replace(':', "%3A")),
         format!("{RESOLVE}?actor={HANDLE}"),
         format!("{RESOLVE}?actor=%40ALICE.Example.com&proof=false"),
         format!("{RESOLVE}?unknown=x&actor={HANDLE}"),
     ] {
-        let again = w.get(&target).await;
+        let again = server.get(&target).await;
         assert_eq!(again.body, first.body, "{target}");
         for header in [
             "etag",
@@ -63,7 +75,7 @@ async fn a_recipient_is_answered_by_any_of_its_names() {
         }
     }
     let head = ask(
-        w.address,
+        server.address,
         &format!("HEAD {RESOLVE}?actor={HANDLE}"),
         &[],
         "",
@@ -75,48 +87,52 @@ async fn a_recipient_is_answered_by_any_of_its_names() {
 
 #[tokio::test]
 async fn a_proof_comes_with_the_view_or_alone() {
-    let w = World::new().await;
-    let plain = w.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
+    let server = TestServer::new().await;
+    let plain = server.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
     assert_eq!(plain.json().get("proof"), None);
-    let with = w.get(&format!("{RESOLVE}?actor={HANDLE}&proof=true")).await;
+    let with = server
+        .get(&format!("{RESOLVE}?actor={HANDLE}&proof=true"))
+        .await;
     assert_ne!(with.headers["etag"], plain.headers["etag"]);
     assert!(with.json()["proof"]["car"].is_string() || with.json()["proof"]["car"].is_object());
-    let target = format!("{PROOF}?did={}", w.did);
-    let alone = w.get(&target).await;
+    let target = format!("{PROOF}?did={}", server.did);
+    let alone = server.get(&target).await;
     assert_eq!(alone.headers["content-type"], "application/vnd.ipld.car");
     assert_eq!(alone.headers["cache-control"], "public, max-age=15");
-    // What is kept is the part of the PDS's answer that proves, in the same order.
-    assert!(!alone.body.is_empty() && alone.body.len() <= w.car.len());
+    // Only the blocks that prove the record are kept, in the order of the PDS.
+    assert!(!alone.body.is_empty() && alone.body.len() <= server.car.len());
     let etag = alone.headers["etag"].clone();
-    let again = w.get_with(&target, &[("if-none-match", &etag)]).await;
+    let again = server.get_with(&target, &[("if-none-match", &etag)]).await;
     assert_eq!((again.status, again.body.len()), (304, 0));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_known_is_not_sent_again() {
-    let w = World::new().await;
+async fn a_matching_etag_is_answered_with_304() {
+    let server = TestServer::new().await;
     let target = format!("{RESOLVE}?actor={HANDLE}");
-    let etag = w.get(&target).await.headers["etag"].clone();
-    // Weak, because ages in the body move on under it; compared without the mark.
+    let etag = server.get(&target).await.headers["etag"].clone();
+    // Weak, because ages in the body change under the same tag; compared without the prefix.
     let bare = etag.strip_prefix("W/").unwrap().to_owned();
     let listed = format!("\"x\", {etag}");
-    // First by way of the store, then from the ready answers.
+    // First through the store, then from the cache of views.
     for target in [format!("{target}&x=y"), target] {
         for tags in [etag.as_str(), &bare, &listed, "*"] {
-            let answer = w.get_with(&target, &[("if-none-match", tags)]).await;
+            let answer = server.get_with(&target, &[("if-none-match", tags)]).await;
             assert_eq!((answer.status, answer.body.len()), (304, 0), "{tags}");
             assert_eq!(answer.headers["etag"], etag);
             assert_eq!(answer.headers["cache-control"], "public, max-age=15");
             assert_eq!(answer.headers["access-control-allow-origin"], "*");
         }
-        let answer = w.get_with(&target, &[("if-none-match", "\"x\"")]).await;
+        let answer = server
+            .get_with(&target, &[("if-none-match", "\"x\"")])
+            .await;
         assert_eq!(answer.status, 200);
     }
 }
 
 #[tokio::test]
 async fn bad_parameters_are_named() {
-    let w = World::new().await;
+    let server = TestServer::new().await;
     let long = format!("{RESOLVE}?actor={}", "a".repeat(7000));
     for (target, names) in [
         (RESOLVE.to_owned(), "actor is missing"),
@@ -134,7 +150,7 @@ async fn bad_parameters_are_named() {
         (format!("{PROOF}?did={HANDLE}"), "did"),
         (long, "query"),
     ] {
-        let answer = w.get(&target).await;
+        let answer = server.get(&target).await;
         assert_eq!(
             answer.error(),
             (400, "InvalidRequest".to_owned()),
@@ -147,7 +163,7 @@ async fn bad_parameters_are_named() {
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_told_apart() {
-    let w = World::new().await;
+    let server = TestServer::new().await;
     for (line, status, name) in [
         (
             "GET /xrpc/app.bsky.actor.getProfile",
@@ -170,7 +186,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
         ("GET /xrpc", 404, "NotFound"),
     ] {
         assert_eq!(
-            ask(w.address, line, &[], "").await.error(),
+            ask(server.address, line, &[], "").await.error(),
             (status, name.to_owned()),
             "{line}"
         );
@@ -181,21 +197,21 @@ async fn unknown_paths_and_methods_are_told_apart() {
         (format!("GET {REFRESH}"), "POST"),
         ("PUT /".to_owned(), "GET,HEAD"),
     ] {
-        let answer = ask(w.address, &line, &[], "").await;
+        let answer = ask(server.address, &line, &[], "").await;
         assert_eq!(answer.error(), (405, "InvalidRequest".to_owned()), "{line}");
         assert_eq!(answer.headers["allow"], allow, "{line}");
     }
 }
 
 #[tokio::test]
-async fn browsers_may_ask_from_anywhere() {
-    let w = World::new().await;
+async fn browsers_may_call_from_any_origin() {
+    let server = TestServer::new().await;
     for path in [RESOLVE, REFRESH, "/xrpc/app.bsky.actor.getProfile", "/"] {
         let headers = [
             ("origin", "https://app.example"),
             ("access-control-request-method", "POST"),
         ];
-        let answer = ask(w.address, &format!("OPTIONS {path}"), &headers, "").await;
+        let answer = ask(server.address, &format!("OPTIONS {path}"), &headers, "").await;
         assert_eq!((answer.status, answer.body.len()), (204, 0));
         assert_eq!(answer.headers["access-control-allow-origin"], "*");
         assert_eq!(
@@ -217,18 +233,19 @@ async fn browsers_may_ask_from_anywhere() {
 
 #[tokio::test]
 async fn health_and_pages() {
-    let w = World::new().await;
-    let health = w.get("/xrpc/_health").await;
+    let server = TestServer::new().await;
+    let health = server.get("/xrpc/_health").await;
     assert_eq!(health.json(), json!({"version": env!("CARGO_PKG_VERSION")}));
     assert_eq!(health.headers["cache-control"], "no-store");
-    let index = w.get("/").await;
+    let index = server.get("/").await;
     assert!(index.headers["content-type"].starts_with("text/plain"));
     let index = String::from_utf8(index.body).unwrap();
     for path in [RESOLVE, PROOF, REFRESH] {
         assert!(index.contains(path), "{index}");
     }
     assert!(
-        w.get("/robots.txt")
+        server
+            .get("/robots.txt")
             .await
             .body
             .starts_with(b"User-agent: *\n")
@@ -236,10 +253,10 @@ async fn health_and_pages() {
 }
 
 #[tokio::test]
-async fn a_refresh_checks_what_it_is_given() {
-    let w = World::new().await;
-    let good = json!({"did": NOBODY}).to_string();
-    let long = json!({"did": NOBODY, "more": "x".repeat(4096)}).to_string();
+async fn a_refresh_checks_its_input() {
+    let server = TestServer::new().await;
+    let good = json!({"did": UNKNOWN}).to_string();
+    let long = json!({"did": UNKNOWN, "more": "x".repeat(4096)}).to_string();
     for (media_type, body, status, name) in [
         ("text/plain", good.as_str(), 400, "InvalidRequest"),
         ("application/json", "{", 400, "InvalidRequest"),
@@ -259,14 +276,14 @@ async fn a_refresh_checks_what_it_is_given() {
             "UpstreamFailure",
         ),
     ] {
-        let answer = w.refresh(media_type, body).await;
+        let answer = server.refresh(media_type, body).await;
         assert_eq!(
             answer.error(),
             (status, name.to_owned()),
             "{media_type} {body}"
         );
     }
-    let answer = ask(w.address, &format!("POST {REFRESH}"), &[], &good).await;
+    let answer = ask(server.address, &format!("POST {REFRESH}"), &[], &good).await;
     assert!(
         answer.json()["message"]
             .as_str()
@@ -278,43 +295,49 @@ async fn a_refresh_checks_what_it_is_given() {
 #[tokio::test]
 async fn a_refresh_of_an_ended_account_says_so() {
     let plc = Plc::start().await;
-    plc.let_go.add_permits(100);
-    let w = Setup {
+    plc.release.add_permits(100);
+    let server = Setup {
         plc: Some(plc.address),
         ..Setup::default()
     }
     .start()
     .await;
-    let body = json!({"did": NOBODY}).to_string();
-    let answer = w.refresh("application/json", &body).await;
+    let body = json!({"did": UNKNOWN}).to_string();
+    let answer = server.refresh("application/json", &body).await;
     assert_eq!(answer.error(), (400, "DidNotFound".to_owned()));
-    // The account in the directory has ended too: it has no view any more.
-    let body = json!({"did": w.did}).to_string();
-    let answer = w.refresh("application/json", &body).await;
+    // The account in the directory is deleted too, so it has no view any more.
+    let body = json!({"did": server.did}).to_string();
+    let answer = server.refresh("application/json", &body).await;
     assert_eq!(answer.status, 400, "{answer:?}");
-    let answer = w.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
+    let answer = server.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
     assert_eq!(answer.error(), (400, "AccountInactive".to_owned()));
 }
 
 #[tokio::test]
-async fn a_refresh_shows_what_is_served_from_now_on() {
-    // The DID directory is down: what is known stays, and the look is an error.
-    let w = World::new().await;
-    let body = json!({"did": w.did}).to_string();
-    assert_eq!(w.refresh("application/json", &body).await.error().0, 502);
+async fn a_failed_refresh_keeps_the_served_view() {
+    // The PLC directory is down: the refresh fails, and the entry stays.
+    let server = TestServer::new().await;
+    let body = json!({"did": server.did}).to_string();
     assert_eq!(
-        w.get(&format!("{RESOLVE}?actor={HANDLE}")).await.status,
+        server.refresh("application/json", &body).await.error().0,
+        502
+    );
+    assert_eq!(
+        server
+            .get(&format!("{RESOLVE}?actor={HANDLE}"))
+            .await
+            .status,
         200
     );
 }
 
 #[tokio::test]
-async fn who_asks_too_much_is_told_when_to_come_back() {
+async fn a_client_over_its_budget_is_told_when_to_retry() {
     let resolve = ResolveSettings {
         misses_per_minute: 1,
         ..ResolveSettings::default()
     };
-    let w = Setup {
+    let server = Setup {
         resolve,
         ..Setup::default()
     }
@@ -323,17 +346,18 @@ async fn who_asks_too_much_is_told_when_to_come_back() {
     let did = |n: u8| format!("did:plc:{}", char::from(b'a' + n).to_string().repeat(24));
     let asked = async |n, from: &str| {
         let target = format!("{RESOLVE}?actor={}", did(n));
-        w.get_with(&target, &[("x-forwarded-for", from)]).await
+        server.get_with(&target, &[("x-forwarded-for", from)]).await
     };
     assert_eq!(asked(0, "203.0.113.5").await.error().0, 502);
     let limited = asked(1, "203.0.113.5").await;
     assert_eq!(limited.error(), (429, "RateLimitExceeded".to_owned()));
     assert!((1..=60).contains(&limited.headers["retry-after"].parse::<u32>().unwrap()));
     assert_eq!(asked(2, "203.0.113.6").await.error().0, 502);
-    // What is in the directory costs nothing.
+    // An account in the directory costs no budget.
     let target = format!("{RESOLVE}?actor={HANDLE}");
     assert_eq!(
-        w.get_with(&target, &[("x-forwarded-for", "203.0.113.5")])
+        server
+            .get_with(&target, &[("x-forwarded-for", "203.0.113.5")])
             .await
             .status,
         200
@@ -341,33 +365,33 @@ async fn who_asks_too_much_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn requests_under_way_are_finished_and_no_more_taken() {
+async fn open_requests_are_finished_and_no_more_accepted() {
     let plc = Plc::start().await;
     let http = HttpSettings {
         max_requests: 1,
         ..HttpSettings::default()
     };
-    let w = Setup {
+    let server = Setup {
         plc: Some(plc.address),
         http,
         ..Setup::default()
     }
     .start()
     .await;
-    let (address, line) = (w.address, format!("GET {RESOLVE}?actor={NOBODY}"));
+    let (address, line) = (server.address, format!("GET {RESOLVE}?actor={UNKNOWN}"));
     let waiting = tokio::spawn(async move { ask(address, &line, &[], "").await });
-    plc.asked.acquire().await.unwrap().forget();
-    // The only place for requests that wait is taken; health needs none.
-    let overloaded = w.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
+    plc.requests.acquire().await.unwrap().forget();
+    // The only slot for requests that wait is taken; the health check needs none.
+    let overloaded = server.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
     assert_eq!(overloaded.error().1, "Overloaded");
     assert_eq!(overloaded.headers["retry-after"], "1");
-    assert_eq!(w.get("/xrpc/_health").await.status, 200);
-    w.stop.cancel();
+    assert_eq!(server.get("/xrpc/_health").await.status, 200);
+    server.stop.cancel();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(!waiting.is_finished() && !w.running.is_finished());
-    plc.let_go.add_permits(100);
+    assert!(!waiting.is_finished() && !server.running.is_finished());
+    plc.release.add_permits(100);
     assert_eq!(waiting.await.unwrap().error().1, "DidNotFound");
-    tokio::time::timeout(Duration::from_secs(5), w.running)
+    tokio::time::timeout(Duration::from_secs(5), server.running)
         .await
         .unwrap()
         .unwrap();
@@ -375,13 +399,13 @@ async fn requests_under_way_are_finished_and_no_more_taken() {
 }
 
 #[tokio::test]
-async fn a_defect_or_a_long_wait_ends_in_an_error() {
-    let w = World::new().await;
+async fn a_panic_or_a_timeout_ends_in_an_error() {
+    let server = TestServer::new().await;
     let settings = HttpSettings {
         timeout: Duration::from_millis(20),
         ..HttpSettings::default()
     };
-    let mut app = App::new(settings, w.resolver.clone(), None);
+    let mut app = App::new(settings, server.resolver.clone(), None);
     app.set_router(
         Router::new()
             .route("/panic", get(async || panic!("on purpose") as &'static str))
@@ -403,18 +427,18 @@ async fn a_defect_or_a_long_wait_ends_in_an_error() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named() {
-    let w = World::new().await;
+async fn an_address_in_use_is_named() {
+    let server = TestServer::new().await;
     let settings = HttpSettings {
-        listen: w.address,
+        listen: server.address,
         ..HttpSettings::default()
     };
-    let error = Http::bind(settings, w.resolver.clone(), None)
+    let error = Http::bind(settings, server.resolver.clone(), None)
         .err()
         .unwrap()
         .to_string();
     assert!(
-        error.starts_with(&format!("cannot listen on {}: ", w.address)),
+        error.starts_with(&format!("cannot listen on {}: ", server.address)),
         "{error}"
     );
 }
@@ -433,11 +457,12 @@ async fn metrics_have_a_listener_of_their_own() {
     running.await.unwrap();
 }
 
-/// What an answer with proofs takes is given back when it is written, not when it is made.
+/// The permit of a response with proofs is released when the body is written, not when the response
+/// is made.
 #[tokio::test]
 async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
     use tower::Service as _;
-    let w = World::new().await;
+    let server = TestServer::new().await;
     let ask = async |router: &Router, target: &str, address: [u8; 4]| {
         let mut request = Request::builder().uri(target).body(Body::empty()).unwrap();
         let client = client_address::ClientAddress(Ipv4Addr::from(address).into());
@@ -447,12 +472,12 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
     };
     let history = "/xrpc/at.didcomm.directory.getHistory";
     let targets = [
-        format!("{RESOLVE}?actor={}&proof=true", w.did),
-        format!("{PROOF}?did={}", w.did),
-        format!("{history}?did={}&proof=true", w.did),
-        format!("{history}?did={}", w.did),
+        format!("{RESOLVE}?actor={}&proof=true", server.did),
+        format!("{PROOF}?did={}", server.did),
+        format!("{history}?did={}&proof=true", server.did),
+        format!("{history}?did={}", server.did),
     ];
-    let router = router::router(w.resolver.clone(), None, 4);
+    let router = router::router(server.resolver.clone(), None, 4);
     for target in &targets {
         let (status, body) = ask(&router, target, [192, 0, 2, 1]).await;
         assert_eq!(status, 200, "{target}");
@@ -460,12 +485,12 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
             let (status, _) = ask(&router, other, [192, 0, 2, 2]).await;
             assert_eq!(status, 503, "{other}");
         }
-        // Others are answered.
-        let plain = format!("{RESOLVE}?actor={}", w.did);
+        // Requests without proofs are answered.
+        let plain = format!("{RESOLVE}?actor={}", server.did);
         assert_eq!(ask(&router, &plain, [192, 0, 2, 1]).await.0, 200);
         drop(body);
     }
-    let router = router::router(w.resolver.clone(), None, 512);
+    let router = router::router(server.resolver.clone(), None, 512);
     let mut held = Vec::new();
     for _ in 0..response_budget::MAX_PER_ADDRESS {
         held.push(ask(&router, &targets[0], [192, 0, 2, 1]).await);

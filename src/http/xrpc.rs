@@ -31,40 +31,41 @@ use crate::resolve::Resolver;
 use crate::store::PackageState;
 use atcomm_proto::syntax::{Actor, Did};
 
-/// A ready answer is rendered anew after 15 s, so that together with this nobody is shown what is
-/// older than 30 s.
+/// A cached view is rendered anew after 15 s; together with 15 s in caches on the way, a client
+/// sees nothing older than 30 s.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=15");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CAR: HeaderValue = HeaderValue::from_static("application/vnd.ipld.car");
 
-/// Longest body of a procedure in bytes: a DID of the greatest length with room around it.
+/// Maximum length of a procedure's body in bytes: a DID of the maximum length, and its JSON.
 const MAX_BODY_LEN: usize = 4 * 1024;
 
-/// How soon to come back when all places for requests are taken.
+/// `Retry-After` for a request that finds no free slot.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Changes of a page of `getHistory` where the client names no number.
+/// Changes in a page of `getHistory` without `limit`.
 const DEFAULT_CHANGES: usize = 50;
 
-/// What handlers share.
+/// State of the handlers.
 struct Shared {
     resolver: Resolver,
     mediator: Option<Mediator>,
+    /// Slots for requests that may wait for the store or the network.
     slots: Semaphore,
     large_responses: LargeResponseBudget,
 }
 
 impl Shared {
-    /// A place for a request that may wait for the store or the network.
+    /// Takes a slot for a request that may wait for the store or the network.
     fn acquire_slot(&self) -> Result<SemaphorePermit<'_>, XrpcError> {
         self.slots
             .try_acquire()
             .map_err(|_| XrpcError::overloaded(RETRY_AFTER))
     }
 
-    /// Takes a permit for an answer with a proof or a history.
+    /// Takes a permit for a response with a proof or a history.
     fn acquire_response(&self, client: IpAddr) -> Result<ResponsePermit, XrpcError> {
         self.large_responses
             .acquire(client)
@@ -119,7 +120,7 @@ async fn resolve_recipient(
     Ok(cacheable(&body, &rendered.etag, JSON, &headers))
 }
 
-/// A recipient view, or that the client has it already.
+/// Returns the recipient view, or 304 if the client's ETag matches.
 pub(super) fn recipient(rendered: &RecipientView, asked: &HeaderMap) -> Response {
     cacheable(&rendered.body, &rendered.etag, JSON, asked)
 }
@@ -159,6 +160,7 @@ async fn get_history(
     Ok(cacheable(&body, &etag, JSON, &headers))
 }
 
+/// Returns the body with its ETag, or 304 if the client's ETag matches.
 fn cacheable(body: &Bytes, etag: &str, media_type: HeaderValue, asked: &HeaderMap) -> Response {
     let known = conditional::not_modified(asked, etag);
     let mut response = Response::new(if known {
@@ -173,7 +175,8 @@ fn cacheable(body: &Bytes, etag: &str, media_type: HeaderValue, asked: &HeaderMa
         headers.insert(CONTENT_TYPE, media_type);
     }
     headers.insert(CACHE_CONTROL, CACHE);
-    // Tags are quoted hexadecimal; one that is not would only cost its use.
+    // ETags are quoted hexadecimal, so the conversion succeeds; without one the response is only
+    // not cached.
     if let Ok(etag) = HeaderValue::from_str(etag) {
         headers.insert(ETAG, etag);
     }
@@ -239,7 +242,7 @@ async fn refresh(
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response())
 }
 
-/// The account that a refresh is about.
+/// Reads the DID in the body of a refresh.
 fn refresh_input(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -268,7 +271,7 @@ fn refresh_input(
     Did::parse(&input.did).map_err(|why| XrpcError::invalid(format!("input did: {why}")))
 }
 
-/// The code of the rule that an account's package breaks, if it is one that is not valid.
+/// Returns the code of the rule that an account's key package breaks, if the package is invalid.
 async fn invalid_package_reason(
     resolver: &Resolver,
     did: &Did,

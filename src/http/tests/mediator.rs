@@ -1,12 +1,12 @@
-//! The mediator's paths, and what else changes where there is one.
+//! The paths of the mediator, and the other responses that a mediator changes.
 
 use serde_json::json;
 
-use super::world::{Setup, World, ask};
+use super::harness::{Setup, TestServer, ask};
 use crate::mediator::MediatorSettings;
 use crate::store::StoreError;
 
-async fn world() -> World {
+async fn with_mediator() -> TestServer {
     Setup {
         mediator: Some(MediatorSettings::default()),
         ..Setup::default()
@@ -17,8 +17,8 @@ async fn world() -> World {
 
 #[tokio::test]
 async fn documents_are_public_and_cached_for_a_while() {
-    let w = world().await;
-    let document = w.get("/.well-known/did.json").await;
+    let server = with_mediator().await;
+    let document = server.get("/.well-known/did.json").await;
     assert_eq!(
         (document.status, document.headers["content-type"].as_str()),
         (200, "application/did+json")
@@ -51,7 +51,7 @@ async fn documents_are_public_and_cached_for_a_while() {
             ),
         ]
     );
-    let invitation = w.get("/invitation").await.json();
+    let invitation = server.get("/invitation").await.json();
     assert_eq!(
         invitation["type"],
         "https://didcomm.org/out-of-band/2.0/invitation"
@@ -63,21 +63,21 @@ async fn documents_are_public_and_cached_for_a_while() {
             .unwrap()
             .starts_with("did:peer:2.")
     );
-    // What an URL carries is shown only if it is of this mediator.
+    // The invitation in an URL is returned only if it is one of this mediator.
     let text = data_encoding::BASE64URL_NOPAD.encode(invitation.to_string().as_bytes());
-    let carried = w.get(&format!("/invitation?_oob={text}")).await;
+    let carried = server.get(&format!("/invitation?_oob={text}")).await;
     assert_eq!(carried.json(), invitation);
     let other = invitation.to_string().replace(".Vz6Mk", ".Vz6Mm");
     let text = data_encoding::BASE64URL_NOPAD.encode(other.as_bytes());
     for text in [text.as_str(), "e30", "%20"] {
-        let refused = w.get(&format!("/invitation?_oob={text}")).await;
+        let refused = server.get(&format!("/invitation?_oob={text}")).await;
         assert_eq!(refused.error(), (400, "InvalidRequest".to_owned()));
     }
 }
 
 #[tokio::test]
 async fn wrong_verbs_are_told_the_right_one() {
-    let w = world().await;
+    let server = with_mediator().await;
     for (line, allow) in [
         ("PUT /didcomm", "GET,HEAD,POST"),
         ("DELETE /didcomm", "GET,HEAD,POST"),
@@ -85,7 +85,7 @@ async fn wrong_verbs_are_told_the_right_one() {
         ("PUT /.well-known/did.json", "GET,HEAD"),
         ("POST /", "GET,HEAD"),
     ] {
-        let answer = ask(w.address, line, &[], "").await;
+        let answer = ask(server.address, line, &[], "").await;
         assert_eq!(answer.error().0, 405, "{line}");
         assert_eq!(answer.headers["allow"], allow, "{line}");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
@@ -93,8 +93,8 @@ async fn wrong_verbs_are_told_the_right_one() {
             assert!(message.contains(verb), "{line}: {message}");
         }
     }
-    // A browser that opens the endpoint, and a check whether it is there.
-    let opened = w.get("/didcomm").await;
+    // A browser that opens the endpoint, and a HEAD request.
+    let opened = server.get("/didcomm").await;
     assert_eq!(opened.error(), (426, "UpgradeRequired".to_owned()));
     assert_eq!(opened.headers["upgrade"], "websocket");
     for (line, status) in [
@@ -102,21 +102,21 @@ async fn wrong_verbs_are_told_the_right_one() {
         ("HEAD /invitation", 200),
         ("HEAD /.well-known/did.json", 200),
     ] {
-        let head = ask(w.address, line, &[], "").await;
+        let head = ask(server.address, line, &[], "").await;
         assert_eq!((head.status, head.body.len()), (status, 0), "{line}");
     }
-    let preflight = ask(w.address, "OPTIONS /didcomm", &[], "").await;
+    let preflight = ask(server.address, "OPTIONS /didcomm", &[], "").await;
     assert_eq!(preflight.status, 204);
-    assert_eq!(w.get("/didcomm/").await.error().0, 404);
+    assert_eq!(server.get("/didcomm/").await.error().0, 404);
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_refused_by_name() {
+async fn a_body_that_is_not_a_message_is_refused_by_name() {
     let settings = MediatorSettings {
         max_message: 5000,
         ..MediatorSettings::default()
     };
-    let w = Setup {
+    let server = Setup {
         mediator: Some(settings),
         ..Setup::default()
     }
@@ -135,31 +135,31 @@ async fn what_is_no_message_is_refused_by_name() {
         ("application/json", &long, 413, "MessageTooLarge"),
     ] {
         let headers = [("content-type", media_type)];
-        let answer = ask(w.address, "POST /didcomm", &headers, body).await;
+        let answer = ask(server.address, "POST /didcomm", &headers, body).await;
         assert_eq!(answer.error(), (status, name.to_owned()), "{media_type}");
     }
 }
 
 #[tokio::test]
-async fn without_a_mediator_nothing_of_it_is_there() {
-    let w = World::new().await;
+async fn without_a_mediator_its_paths_are_unknown() {
+    let server = TestServer::new().await;
     for line in [
         "POST /didcomm",
         "GET /didcomm",
         "GET /.well-known/did.json",
         "GET /invitation",
     ] {
-        let answer = ask(w.address, line, &[], "").await;
+        let answer = ask(server.address, line, &[], "").await;
         assert_eq!(answer.error(), (404, "NotFound".to_owned()), "{line}");
     }
-    let index = String::from_utf8(w.get("/").await.body).unwrap();
+    let index = String::from_utf8(server.get("/").await.body).unwrap();
     assert!(!index.contains("/didcomm"), "{index}");
 }
 
 #[tokio::test]
-async fn pages_tell_of_it() {
-    let w = world().await;
-    let index = w.get("/").await;
+async fn pages_describe_the_mediator() {
+    let server = with_mediator().await;
+    let index = server.get("/").await;
     assert_eq!(index.headers["cache-control"], "public, max-age=300");
     let index = String::from_utf8(index.body).unwrap();
     for wanted in [
@@ -170,7 +170,7 @@ async fn pages_tell_of_it() {
     ] {
         assert!(index.contains(wanted), "{wanted} in {index}");
     }
-    let robots = String::from_utf8(w.get("/robots.txt").await.body).unwrap();
+    let robots = String::from_utf8(server.get("/robots.txt").await.body).unwrap();
     let disallowed: Vec<_> = robots
         .lines()
         .filter_map(|line| line.strip_prefix("Disallow: "))
@@ -180,11 +180,11 @@ async fn pages_tell_of_it() {
 
 #[tokio::test]
 async fn health_is_that_of_both_stores() {
-    let w = world().await;
-    let health = async || w.get("/xrpc/_health").await;
+    let server = with_mediator().await;
+    let health = async || server.get("/xrpc/_health").await;
     assert_eq!(health().await.status, 200);
-    // A write that finds the disk full, and one that succeeds afterwards.
-    let mailbox = w.mediator.as_ref().unwrap().mailbox();
+    // A write that fails because the disk is full, and one that succeeds afterwards.
+    let mailbox = server.mediator.as_ref().unwrap().mailbox();
     let full = mailbox.transact(|_| Err::<(), _>(StoreError::Full)).await;
     assert!(matches!(full, Err(StoreError::Full)));
     assert_eq!(
@@ -194,7 +194,7 @@ async fn health_is_that_of_both_stores() {
     let written = mailbox.transact(|tx| tx.set_meta("a", "test")).await;
     written.unwrap();
     assert_eq!(health().await.status, 200);
-    let store = w.resolver.directory().store();
+    let store = server.resolver.directory().store();
     let full = store.transact(|_| Err::<(), _>(StoreError::Full)).await;
     assert!(matches!(full, Err(StoreError::Full)));
     assert_eq!(health().await.error().0, 503);

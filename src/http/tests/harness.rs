@@ -1,4 +1,4 @@
-//! A server on loopback, and a client that shows everything.
+//! A server on loopback, and a client that returns the whole response.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,11 +29,11 @@ use atcomm_proto::syntax::{Did, Handle, Origin};
 /// The handle of the account in the directory.
 pub(super) const HANDLE: &str = "alice.example.com";
 
-/// A server with one account in its directory, under the proof that a real PDS gave.
-pub(super) struct World {
+/// A server whose directory has one account, proven by a response of a real PDS.
+pub(super) struct TestServer {
     pub(super) _dir: tempfile::TempDir,
     pub(super) resolver: Resolver,
-    /// There if the setup asks for one.
+    /// Present if the setup has settings for one.
     pub(super) mediator: Option<Mediator>,
     pub(super) address: SocketAddr,
     pub(super) did: String,
@@ -47,12 +47,12 @@ pub(super) struct Setup {
     pub(super) http: HttpSettings,
     pub(super) resolve: ResolveSettings,
     pub(super) plc: Option<SocketAddr>,
-    /// `https://mail.example.com`, on an empty mailbox.
+    /// Settings of a mediator at `https://mail.example.com` with an empty mailbox.
     pub(super) mediator: Option<MediatorSettings>,
 }
 
 impl Setup {
-    pub(super) async fn start(self) -> World {
+    pub(super) async fn start(self) -> TestServer {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(Timestamp::from_millis(1_798_761_540_000));
         let store = DirectoryStore::open(&dir.path().join("directory.db")).unwrap();
@@ -99,7 +99,7 @@ impl Setup {
         .unwrap();
         let (address, stop) = (http.local_addr(), CancellationToken::new());
         let running = tokio::spawn(http.run(stop.clone()));
-        World {
+        TestServer {
             _dir: dir,
             resolver,
             mediator,
@@ -171,7 +171,8 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// Status and name of an error, which must be shaped and marked as every error is.
+    /// Returns status and name of an error. Fails the test if the body or a header lacks the form of
+    /// every error.
     pub(super) fn error(&self) -> (u16, String) {
         let body = self.json();
         assert!(!body["message"].as_str().unwrap().is_empty());
@@ -182,13 +183,13 @@ impl Answer {
     }
 }
 
-/// Sends bytes and reads until the server closes.
+/// Sends bytes and returns those that arrive until the server closes.
 pub(super) async fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may close before it has read everything.
-    drop(stream.write_all(request).await);
+    let _ = stream.write_all(request).await;
     let mut answer = Vec::new();
-    drop(stream.read_to_end(&mut answer).await);
+    let _ = stream.read_to_end(&mut answer).await;
     answer
 }
 
@@ -229,7 +230,7 @@ pub(super) async fn ask(
     }
 }
 
-impl World {
+impl TestServer {
     pub(super) async fn new() -> Self {
         Setup::default().start().await
     }
@@ -248,20 +249,20 @@ impl World {
     }
 }
 
-/// A DID directory that says, when it is let, that there is no such DID.
+/// A PLC directory that answers each request with 404, after the test has released it.
 pub(super) struct Plc {
     pub(super) address: SocketAddr,
-    pub(super) asked: Arc<Semaphore>,
-    pub(super) let_go: Arc<Semaphore>,
+    pub(super) requests: Arc<Semaphore>,
+    pub(super) release: Arc<Semaphore>,
 }
 
 impl Plc {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Semaphore::new(0));
-        let let_go = Arc::new(Semaphore::new(0));
-        let (ask, wait) = (Arc::clone(&asked), Arc::clone(&let_go));
+        let requests = Arc::new(Semaphore::new(0));
+        let release = Arc::new(Semaphore::new(0));
+        let (ask, wait) = (Arc::clone(&requests), Arc::clone(&release));
         let router = Router::new().fallback(async move || {
             ask.add_permits(1);
             wait.acquire().await.unwrap().forget();
@@ -270,8 +271,8 @@ impl Plc {
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self {
             address,
-            asked,
-            let_go,
+            requests,
+            release,
         }
     }
 }
