@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use atcomm_client::dm::Dm;
 use atcomm_client::wrap::{parcel, seal};
-use atcomm_client::{Attribution, Handed, Live, Mail, MediatorClient, Received, Sent};
+use atcomm_client::{
+    Attribution, DeliveryOutcome, Live, Mail, MediatorClient, Received, SentMessage,
+};
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::proof::{Container, verify};
 use atcomm_proto::syntax::Actor;
@@ -101,10 +103,10 @@ async fn messages(alice: &Person, bob: &Person) {
     let receiver = bob.receiver();
     let actor = Actor::Did(bob.account().clone());
     let first = alice.recipients.resolve(&actor, &[]).await.unwrap();
-    alice.wallet.keep_pin(&first.pin.unwrap()).unwrap();
+    alice.wallet.save_pin(&first.pin.unwrap()).unwrap();
     let writer = Actor::Did(alice.account().clone());
     let known = bob.recipients.resolve(&writer, &[]).await.unwrap();
-    bob.wallet.keep_pin(&known.pin.unwrap()).unwrap();
+    bob.wallet.save_pin(&known.pin.unwrap()).unwrap();
     let mut steps = Steps::default();
     for round in 0..WARM_UP + MESSAGES {
         let mut one = Steps::default();
@@ -177,7 +179,7 @@ async fn send_one(
     let wrapped = wrapping.elapsed();
     steps.pack.push(millis(sealed + wrapped));
 
-    let mut sent = Sent {
+    let mut sent = SentMessage {
         id,
         account: resolved.account.clone(),
         handle: resolved.handle.clone(),
@@ -190,13 +192,13 @@ async fn send_one(
         given_up: None,
     };
     let posting = Instant::now();
-    let mut keep = |sent: &Sent| alice.drawer.keep_sent(&sent.id, sent);
+    let mut keep = |sent: &SentMessage| alice.store.save_sent(&sent.id, sent);
     let own_mediators = &alice.enrolment.mediators;
     let (handed, mail) = tokio::join!(
         async {
             let handed = alice
                 .courier
-                .hand_over(&mut sent, &theirs, own_mediators, key, &mut keep)
+                .deliver(&mut sent, &theirs, own_mediators, key, &mut keep)
                 .await
                 .unwrap();
             (handed, posting.elapsed())
@@ -206,7 +208,11 @@ async fn send_one(
             (mail, posting.elapsed())
         }
     );
-    assert!(matches!(handed.0, Handed::Taken { .. }), "{:?}", handed.0);
+    assert!(
+        matches!(handed.0, DeliveryOutcome::Accepted { .. }),
+        "{:?}",
+        handed.0
+    );
     let first_hop = handed.1.saturating_sub(wrapped);
     steps.first_hop.push(millis(first_hop));
     let arrived = mail.1.max(handed.1);
@@ -234,7 +240,7 @@ async fn send_one(
     steps
         .whole
         .push(millis(began.elapsed().saturating_sub(checked + wrapped)));
-    alice.drawer.forget_sent(&sent.id).unwrap();
+    alice.store.delete_sent(&sent.id).unwrap();
 }
 
 impl Steps {

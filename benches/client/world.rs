@@ -11,8 +11,8 @@ use atcomm::server::Server;
 use atcomm_client::AccountClient;
 use atcomm_client::enrolment::enroll::{Enroller, Plan, mediator_did};
 use atcomm_client::{
-    Courier, DirectoryClient, Drawer, Enrolment, MediatorClient, Receiver, Recipients, Wallet,
-    document,
+    AccountStore, Courier, DirectoryClient, Enrolment, MediatorClient, Receiver, RecipientLookup,
+    Wallet, document,
 };
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument};
 use atcomm_net::net::{Net, Request, Trust};
@@ -39,9 +39,9 @@ struct Service {
 /// An enrolled account at work.
 pub(crate) struct Person {
     pub(crate) wallet: Wallet,
-    pub(crate) drawer: Drawer,
+    pub(crate) store: AccountStore,
     pub(crate) enrolment: Enrolment,
-    pub(crate) recipients: Recipients,
+    pub(crate) recipients: RecipientLookup,
     pub(crate) courier: Courier,
     settings: Config,
     net: Net,
@@ -150,8 +150,8 @@ impl World {
         let enroller = Enroller::new(&net, &identity, &clock, &wallet);
         let did = Did::parse(made["did"].as_str().unwrap()).unwrap();
         let located = enroller.locate(&Actor::Did(did.clone())).await.unwrap();
-        let drawer = wallet.drawer(&did);
-        AccountClient::new(&net, &located.pds, &drawer)
+        let store = wallet.account_store(&did);
+        AccountClient::new(&net, &located.pds, &store)
             .sign_in(did.as_str(), made["password"].as_str().unwrap(), None)
             .await
             .unwrap();
@@ -167,7 +167,7 @@ impl World {
             courier: Courier::new(&net, &identity, &clock),
             enrolment: outcome.enrolment,
             wallet,
-            drawer,
+            store,
             recipients,
             settings,
             net,
@@ -177,9 +177,14 @@ impl World {
     }
 }
 
-fn recipients(net: &Net, identity: &Identity, clock: &Clock, enrolment: &Enrolment) -> Recipients {
+fn recipients(
+    net: &Net,
+    identity: &Identity,
+    clock: &Clock,
+    enrolment: &Enrolment,
+) -> RecipientLookup {
     let directory: Option<Origin> = enrolment.directory.clone();
-    Recipients::new(
+    RecipientLookup::new(
         net.clone(),
         identity.clone(),
         clock.clone(),
@@ -201,7 +206,7 @@ impl Person {
     }
 
     /// What knows nobody yet.
-    pub(crate) fn new_recipients(&self) -> Recipients {
+    pub(crate) fn new_recipients(&self) -> RecipientLookup {
         let settings = self.settings.identity.clone();
         let identity = Identity::bind(self.net.clone(), settings, self.clock.clone());
         recipients(&self.net, &identity, &self.clock, &self.enrolment)
@@ -225,7 +230,7 @@ impl Person {
     pub(crate) fn receiver(&self) -> Receiver {
         Receiver::new(
             self.wallet.clone(),
-            self.drawer.clone(),
+            self.store.clone(),
             self.enrolment.clone(),
             self.recipients.clone(),
             self.courier.clone(),

@@ -11,7 +11,7 @@ use super::desk::Desk;
 use super::secret::Source;
 use super::terminal::line;
 use super::{Complaint, Exit};
-use atcomm_client::{AccountError, EnrolError, Enroller, Located, Step, WhoisError};
+use atcomm_client::{AccountError, AccountIdentityError, EnrolError, Enroller, Located, Step};
 
 /// How the account's owner shows who he is to its PDS.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ impl From<EnrolError> for Complaint {
             error if error.is_transient() => Exit::Unreachable,
             EnrolError::Wallet(_) => Exit::Failed,
             EnrolError::Identity {
-                error: WhoisError::Unproven(_),
+                error: AccountIdentityError::Unproven(_),
                 ..
             } => Exit::Untrusted,
             EnrolError::NoMediator

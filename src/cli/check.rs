@@ -12,8 +12,8 @@ use super::output::{show, unwritten};
 use super::terminal::{line, short_did};
 use super::{Complaint, Exit};
 use atcomm_client::{
-    AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, ProbeError,
-    RecipientError, proven_document, round_trip,
+    AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, RecipientError,
+    SelfTestError, proven_document, self_test,
 };
 use atcomm_net::identity::{DidDocument, Freshness, HandleCheck};
 use atcomm_proto::syntax::{Actor, MediatorDid, Origin};
@@ -210,7 +210,7 @@ async fn about_record(
     pds: &Origin,
     findings: &mut Findings<'_>,
 ) -> Result<(), Complaint> {
-    let client = AccountClient::new(&mailing.desk.net, pds, &mailing.drawer);
+    let client = AccountClient::new(&mailing.desk.net, pds, &mailing.store);
     match client.is_signed_in().await {
         Ok(true) => findings.ok("sign-in", format!("the session at {pds} is good"))?,
         Ok(false) | Err(AccountError::SignedOut) => findings.failed(
@@ -348,14 +348,14 @@ async fn about_mediator(
         }
         Err(error) => return findings.add("registration", Some(did), Err(trouble(did, &error))),
     }
-    let found = match round_trip(net, clock, &client).await {
+    let found = match self_test(net, clock, &client).await {
         Ok(time) => {
             let millis = time.as_millis();
             Ok(format!(
                 "a message to yourself by {did} came back in {millis} ms"
             ))
         }
-        Err(ProbeError::Mail(error)) => Err(trouble(did, &error)),
+        Err(SelfTestError::Mail(error)) => Err(trouble(did, &error)),
         Err(error) => Err((
             format!("{did}: {error}"),
             "mail that others send may be lost there; tell its operator".to_owned(),

@@ -9,7 +9,7 @@ use super::desk::{Common, Desk, actor};
 use super::output::show;
 use super::resolve::{held, recipients, remember};
 use super::{Complaint, EXIT_CODES, Exit};
-use atcomm_client::{Hold, KeyChange, Pin, Wallet, fingerprint};
+use atcomm_client::{KeyChange, Pin, SendBlocker, Wallet, fingerprint};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
 
@@ -224,7 +224,7 @@ fn forget(one: &One, stdout: &mut dyn Write) -> Result<(), Complaint> {
     let wallet = Wallet::open(&Desk::open(&one.common)?.home)?;
     let pin = find(&wallet, &one.actor)?;
     let lock = wallet.lock()?;
-    wallet.forget_pin(&pin.account)?;
+    wallet.delete_pin(&pin.account)?;
     drop(lock);
     let answer = Forgotten { did: &pin.account };
     show(one.common.json, stdout, &answer, |out| {
@@ -239,7 +239,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let pins = wallet.contacts()?;
     let recipients = recipients(&desk, &wallet, stderr)?;
     let resolved = desk.block_on(recipients.resolve(&wanted, &pins))?;
-    if let Some(hold @ Hold::Unconfirmed { .. }) = resolved.unconfirmed_hold() {
+    if let Some(hold @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_hold() {
         return Err(held(&hold, &resolved));
     }
     let known = pins.iter().find(|pin| pin.account == resolved.account);

@@ -7,7 +7,7 @@ use clap::Args;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::config::{Config, Overrides};
-use atcomm_client::{DirectoryClient, Recipients};
+use atcomm_client::{DirectoryClient, RecipientLookup};
 use atcomm_net::identity::Identity;
 use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
@@ -100,7 +100,7 @@ impl Desk {
 
     /// Looks up others, by the directory that the user names, else by `known`, which a document of
     /// the network has named, else by their own servers alone.
-    pub(super) fn recipients(&self, known: Option<&Origin>) -> Recipients {
+    pub(super) fn recipients(&self, known: Option<&Origin>) -> RecipientLookup {
         let net = || self.net.clone();
         let directory = match (&self.directory, known) {
             (Some(named), _) => Some(DirectoryClient::named(net(), named.clone())),
@@ -111,13 +111,13 @@ impl Desk {
     }
 
     /// Looks up others by their own servers alone.
-    pub(super) fn firsthand(&self) -> Recipients {
+    pub(super) fn firsthand(&self) -> RecipientLookup {
         self.looking_up_by(None).thorough()
     }
 
-    fn looking_up_by(&self, directory: Option<DirectoryClient>) -> Recipients {
+    fn looking_up_by(&self, directory: Option<DirectoryClient>) -> RecipientLookup {
         let (net, identity) = (self.net.clone(), self.identity.clone());
-        Recipients::new(net, identity, self.clock.clone(), directory)
+        RecipientLookup::new(net, identity, self.clock.clone(), directory)
     }
 
     /// Runs what waits for the network.

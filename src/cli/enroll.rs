@@ -9,7 +9,7 @@ use super::desk::{Common, Desk, Own, actor};
 use super::output::show;
 use super::{Complaint, Exit};
 use atcomm_client::enrolment::enroll::mediator_did;
-use atcomm_client::{Drawer, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
+use atcomm_client::{AccountStore, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
 use atcomm_proto::syntax::{Actor, MediatorDid};
 
 /// `atcomm enroll`.
@@ -153,7 +153,7 @@ pub(super) fn enroll(
     let enroller = Enroller::new(&desk.net, &desk.identity, &desk.clock, &wallet);
     let sign_in = &args.sign_in;
     let located = sign_in.before(&desk, enroller.locate(&actor))?;
-    let is_first = enroller.drawer(&located).enrolment()?.is_none();
+    let is_first = enroller.store(&located).enrolment()?.is_none();
     sign_in.ensure(&desk, &enroller, &located)?;
     let outcome = interruptible(
         &desk,
@@ -186,14 +186,14 @@ impl Known {
     fn open(args: &Change) -> Result<Self, Complaint> {
         let desk = Desk::open(&args.own.common)?;
         let wallet = Wallet::open(&desk.home)?;
-        let drawer: Drawer = wallet.find(args.own.account.as_deref())?;
-        let enrolment = drawer.enrolment()?.ok_or_else(|| {
+        let store: AccountStore = wallet.find(args.own.account.as_deref())?;
+        let enrolment = store.enrolment()?.ok_or_else(|| {
             Complaint::from(atcomm_client::EnrolError::NotEnrolled(
-                drawer.account().clone(),
+                store.account().clone(),
             ))
         })?;
         let enroller = Enroller::new(&desk.net, &desk.identity, &desk.clock, &wallet);
-        let actor = Actor::Did(drawer.account().clone());
+        let actor = Actor::Did(store.account().clone());
         let located = args.sign_in.before(&desk, enroller.locate(&actor))?;
         Ok(Self {
             desk,

@@ -4,7 +4,7 @@ use super::desk::{Desk, Own};
 use super::terminal::line;
 use super::{Complaint, Exit};
 use atcomm_client::{
-    Courier, Drawer, Enrolment, Failure, MailError, MessagingKey, Recipients, Wallet,
+    AccountStore, Courier, Enrolment, MailError, MessagingKey, PathFailure, RecipientLookup, Wallet,
 };
 use atcomm_proto::syntax::{Did, Handle};
 
@@ -12,9 +12,9 @@ use atcomm_proto::syntax::{Did, Handle};
 pub(super) struct Mailing {
     pub(super) desk: Desk,
     pub(super) wallet: Wallet,
-    pub(super) drawer: Drawer,
+    pub(super) store: AccountStore,
     pub(super) enrolment: Enrolment,
-    pub(super) recipients: Recipients,
+    pub(super) recipients: RecipientLookup,
     pub(super) courier: Courier,
 }
 
@@ -23,14 +23,14 @@ impl Mailing {
     pub(super) fn open(own: &Own) -> Result<Self, Complaint> {
         let desk = Desk::open(&own.common)?;
         let wallet = Wallet::open(&desk.home)?;
-        let drawer = wallet.find(own.account.as_deref())?;
-        let enrolment = drawer.enrolment()?.ok_or_else(|| not_enrolled(&drawer))?;
+        let store = wallet.find(own.account.as_deref())?;
+        let enrolment = store.enrolment()?.ok_or_else(|| not_enrolled(&store))?;
         let recipients = desk.recipients(enrolment.directory.as_ref());
         Ok(Self {
             courier: Courier::new(&desk.net, &desk.identity, &desk.clock),
             desk,
             wallet,
-            drawer,
+            store,
             enrolment,
             recipients,
         })
@@ -40,14 +40,14 @@ impl Mailing {
     pub(super) fn key(&self) -> Result<&MessagingKey, Complaint> {
         self.enrolment
             .current()
-            .ok_or_else(|| not_enrolled(&self.drawer))
+            .ok_or_else(|| not_enrolled(&self.store))
     }
 }
 
-fn not_enrolled(drawer: &Drawer) -> Complaint {
+fn not_enrolled(store: &AccountStore) -> Complaint {
     Complaint {
         exit: Exit::Failed,
-        message: format!("{} has no messaging key", drawer.account()),
+        message: format!("{} has no messaging key", store.account()),
         hint: "make and publish one with `atcomm enroll`".to_owned(),
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn name(handle: Option<&Handle>, account: &Did) -> String {
 }
 
 /// One way that failed, in a line.
-pub(super) fn failed_way(failure: &Failure) -> String {
+pub(super) fn failed_way(failure: &PathFailure) -> String {
     line(&failure.to_string())
 }
 

@@ -15,8 +15,8 @@ use super::output::unwritten;
 use super::terminal::{self, line, short_did};
 use atcomm_client::dm::Dm;
 use atcomm_client::{
-    Attribution, GRACE, Kept, Mail, MailError, MediatorClient, MessagingKey, Next, Received,
-    Receiver, Sent, Stored, Taken,
+    Attribution, Mail, MailError, MediatorClient, MessagingKey, NextStep, PREVIOUS_KEY_GRACE,
+    Processed, Received, Receiver, SentMessage, StoredItem, StoredMessage,
 };
 use atcomm_net::identity::Freshness;
 use atcomm_proto::clock::Clock;
@@ -109,7 +109,7 @@ pub(super) fn run(
     let mailboxes = mailboxes(&mailing, key);
     let receiver = Receiver::new(
         mailing.wallet.clone(),
-        mailing.drawer.clone(),
+        mailing.store.clone(),
         mailing.enrolment.clone(),
         mailing.recipients.clone(),
         mailing.courier.clone(),
@@ -289,7 +289,7 @@ impl Output<'_> {
         self.closed || self.left == Some(0)
     }
 
-    fn taken(&mut self, receiver: &Receiver, taken: Taken) -> Result<(), Complaint> {
+    fn taken(&mut self, receiver: &Receiver, taken: Processed) -> Result<(), Complaint> {
         if let Some(path) = taken.set_aside {
             self.warn(&format!(
                 "a message that was kept is damaged: it is set aside as {}",
@@ -298,8 +298,8 @@ impl Output<'_> {
         }
         let now = self.clock.now();
         let (shown, is_new) = match taken.received {
-            Received::Nothing => return Ok(()),
-            Received::Copy => {
+            Received::Ignored => return Ok(()),
+            Received::Duplicate => {
                 self.copies += 1;
                 return Ok(());
             }
@@ -314,9 +314,9 @@ impl Output<'_> {
                 why,
             } => (Shown::other(&kept, &attribution, why, now), true),
             // A mediator can make any number of these.
-            Received::Unreadable { unopened } => (Shown::unreadable(&unopened), false),
-            Received::Returned { sent, words, next } => match next {
-                Next::GivenUp => return self.given_up(receiver, &sent),
+            Received::Undecryptable { undecryptable } => (Shown::unreadable(&undecryptable), false),
+            Received::Undeliverable { sent, words, next } => match next {
+                NextStep::GivenUp => return self.given_up(receiver, &sent),
                 next => (Shown::returned(&sent, &words, &next), false),
             },
         };
@@ -328,9 +328,9 @@ impl Output<'_> {
     }
 
     /// Shows that a message of ours was given up. It is forgotten once that is written.
-    fn given_up(&mut self, receiver: &Receiver, sent: &Sent) -> Result<(), Complaint> {
+    fn given_up(&mut self, receiver: &Receiver, sent: &SentMessage) -> Result<(), Complaint> {
         let words = sent.given_up.as_ref().map_or("", |one| &one.words);
-        self.show(&Shown::returned(sent, words, &Next::GivenUp))?;
+        self.show(&Shown::returned(sent, words, &NextStep::GivenUp))?;
         if !self.closed {
             receiver.told(sent)?;
         }
@@ -378,12 +378,12 @@ async fn before(
 ) -> Result<(), Complaint> {
     let count = output.left.and_then(|left| usize::try_from(left).ok());
     let mut adverse = MAX_AGAIN;
-    for stored in mailing.drawer.received(count)? {
+    for stored in mailing.store.received(count)? {
         let shown = match stored {
-            Ok(Stored::Message(kept)) => {
+            Ok(StoredItem::Message(kept)) => {
                 again(receiver, &kept, &output.clock, &mut adverse).await?
             }
-            Ok(Stored::Unopened(unopened)) => Shown::unreadable(&unopened),
+            Ok(StoredItem::Undecryptable(undecryptable)) => Shown::unreadable(&undecryptable),
             // The others are shown all the same.
             Err(error) => {
                 output.warn(&format!("left out: {error}"));
@@ -400,7 +400,7 @@ async fn before(
 
 async fn again(
     receiver: &Receiver,
-    kept: &Kept,
+    kept: &StoredMessage,
     clock: &Clock,
     adverse: &mut u32,
 ) -> Result<Shown, Complaint> {
@@ -421,12 +421,12 @@ async fn again(
 }
 
 /// Whether a later look at the sender of a message of this age may end otherwise. A key that was
-/// replaced in the minute before the message came may have looked like fraud; after [`GRACE`] no
+/// replaced in the minute before the message came may have looked like fraud; after [`PREVIOUS_KEY_GRACE`] no
 /// look clears it any more, so it is not worth one. `adverse` counts down the looks of that kind.
 fn is_open(attribution: &Attribution, age: Duration, adverse: &mut u32) -> bool {
     match attribution {
         Attribution::Unverified { reason, .. } => reason.may_pass(),
-        found if found.is_adverse() && age <= GRACE && *adverse > 0 => {
+        found if found.is_adverse() && age <= PREVIOUS_KEY_GRACE && *adverse > 0 => {
             *adverse -= 1;
             true
         }

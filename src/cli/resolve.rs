@@ -14,7 +14,8 @@ use super::output::show;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use atcomm_client::{
-    Hold, Pin, RecipientError, Recipients, Resolved, Unconfirmed, Wallet, WalletError, fingerprint,
+    Pin, Recipient, RecipientError, RecipientLookup, SendBlocker, Unconfirmed, Wallet, WalletError,
+    fingerprint,
 };
 
 use shown::Shown;
@@ -93,7 +94,7 @@ pub(super) fn recipients(
     desk: &Desk,
     wallet: &Wallet,
     stderr: &mut dyn Write,
-) -> Result<Recipients, Complaint> {
+) -> Result<RecipientLookup, Complaint> {
     let mut own = wallet.enrolments()?.into_iter();
     let own = own.find_map(|one| one.directory);
     if desk.directory.is_none() && own.is_none() {
@@ -120,25 +121,25 @@ pub(super) fn remember(
 }
 
 /// Why nothing may be sent, and what lets it be.
-pub(super) fn held(hold: &Hold, resolved: &Resolved) -> Complaint {
+pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> Complaint {
     let hint = match hold {
-        Hold::KeyChanged { .. } => format!(
+        SendBlocker::KeyChanged { .. } => format!(
             "compare the fingerprint with its owner by another way; if it is right, atcomm \
              contacts accept {}",
             resolved.account
         ),
-        Hold::HandleMoved { handle, .. } => format!(
+        SendBlocker::HandleMoved { handle, .. } => format!(
             "ask the person by another way; if the new account is right, atcomm contacts accept \
              {handle}"
         ),
-        Hold::Unconfirmed { .. } => format!(
+        SendBlocker::Unconfirmed { .. } => format!(
             "try again later; if its owner tells you by another way that the fingerprint is {}, \
              atcomm send --anyway",
             fingerprint(resolved.package.peer())
         ),
     };
     let exit = match hold {
-        Hold::Unconfirmed {
+        SendBlocker::Unconfirmed {
             why: Unconfirmed::HostSilent,
             ..
         } => Exit::Unreachable,
@@ -183,7 +184,7 @@ impl From<RecipientError> for Complaint {
             RecipientError::Unproven { by, .. } => (
                 Exit::Untrusted,
                 match by {
-                    atcomm_client::Shower::Directory => {
+                    atcomm_client::Source::Directory => {
                         "atcomm resolve --directly shows what the account's own servers say, and --directory \
                          asks another directory; tell the operator of this one"
                     }

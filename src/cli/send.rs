@@ -18,7 +18,8 @@ use atcomm_client::dm::{facets, spans};
 use atcomm_client::embed::{self, ReferenceError};
 use atcomm_client::wrap::seal;
 use atcomm_client::{
-    Failure, Handed, Hold, KeyChange, MessagingKey, Resolved, Sent, Warning, mediators_of,
+    DeliveryOutcome, KeyChange, MessagingKey, PathFailure, Recipient, SendBlocker, SentMessage,
+    Warning, mediators_of,
 };
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid};
@@ -143,7 +144,7 @@ fn bad_text(error: TextError) -> Complaint {
 }
 
 /// Finds the recipient, and remembers what was found.
-async fn find(mailing: &Mailing, actor: &Actor) -> Result<Resolved, Complaint> {
+async fn find(mailing: &Mailing, actor: &Actor) -> Result<Recipient, Complaint> {
     let pins = mailing.wallet.contacts()?;
     let resolved = mailing.recipients.resolve(actor, &pins).await?;
     remember(&mailing.wallet, &pins, resolved.pin.as_ref())?;
@@ -165,9 +166,9 @@ fn met(change: &KeyChange, shown: &str) -> Option<String> {
 }
 
 /// Stops where it is not sure who would read the message.
-fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint> {
+fn hold(resolved: &Recipient, shown: &str, anyway: bool) -> Result<(), Complaint> {
     match resolved.hold() {
-        Some(Hold::Unconfirmed { .. }) if anyway => {}
+        Some(SendBlocker::Unconfirmed { .. }) if anyway => {}
         Some(hold) => return Err(held(&hold, resolved)),
         None => {}
     }
@@ -185,7 +186,7 @@ fn hold(resolved: &Resolved, shown: &str, anyway: bool) -> Result<(), Complaint>
 }
 
 /// Whether a warning says what the command stops for.
-fn is_reason(warning: &Warning, resolved: &Resolved) -> bool {
+fn is_reason(warning: &Warning, resolved: &Recipient) -> bool {
     let of_ambiguous = matches!(warning, Warning::Ambiguous);
     of_ambiguous && resolved.hold().is_none()
 }
@@ -237,7 +238,7 @@ async fn write(mailing: &Mailing, args: &Send, text: String, to: &Did) -> Result
 async fn send(
     mailing: &Mailing,
     key: &MessagingKey,
-    resolved: &Resolved,
+    resolved: &Recipient,
     shown: &str,
     dm: &Dm,
     args: &Send,
@@ -260,7 +261,7 @@ async fn send(
     };
     let envelope = seal(message, key, to).map_err(|error| unpacked(error.to_string()))?;
     let theirs: Vec<_> = resolved.mediators.iter().cloned().map(Arc::new).collect();
-    let mut sent = Sent {
+    let mut sent = SentMessage {
         id,
         account: resolved.account.clone(),
         handle: resolved.handle.clone(),
@@ -272,25 +273,25 @@ async fn send(
         at: now,
         given_up: None,
     };
-    let drawer = &mailing.drawer;
+    let store = &mailing.store;
     forget_old(mailing)?;
     let own = mediators_of(&mailing.enrolment, key);
-    let mut keep = |sent: &Sent| drawer.keep_sent(&sent.id, sent);
+    let mut keep = |sent: &SentMessage| store.save_sent(&sent.id, sent);
     let handed = mailing
         .courier
-        .hand_over(&mut sent, &theirs, own, key, &mut keep)
+        .deliver(&mut sent, &theirs, own, key, &mut keep)
         .await?;
     if !sent.is_open(mailing.desk.clock.now()) {
         // Nothing more will be heard of it.
-        drawer.forget_sent(&sent.id)?;
+        store.delete_sent(&sent.id)?;
     }
     let (way, reachable, failures) = match handed {
-        Handed::Taken {
+        DeliveryOutcome::Accepted {
             way,
             reachable,
             failures,
         } => (way, reachable, failures),
-        Handed::Refused(failures) => return Err(nobody(shown, &failures)),
+        DeliveryOutcome::Refused(failures) => return Err(nobody(shown, &failures)),
     };
     for failure in &failures {
         let _ = writeln!(stderr, "warning: {}", failed_way(failure));
@@ -335,7 +336,7 @@ fn unrepeated(mediators: &[MediatorDid]) -> Vec<MediatorDid> {
     once
 }
 
-fn failed(failure: &Failure) -> Value {
+fn failed(failure: &PathFailure) -> Value {
     json!({
         "mediator": failure.way.mediator,
         "via": failure.way.via,
@@ -343,7 +344,7 @@ fn failed(failure: &Failure) -> Value {
     })
 }
 
-fn nobody(shown: &str, failures: &[Failure]) -> Complaint {
+fn nobody(shown: &str, failures: &[PathFailure]) -> Complaint {
     let reasons: Vec<String> = failures.iter().map(failed_way).collect();
     let later = failures.iter().any(|failure| failure.error.is_transient());
     let last = failures.last().map(|failure| exit_of(&failure.error));
@@ -374,9 +375,9 @@ fn nobody(shown: &str, failures: &[Failure]) -> Complaint {
 /// Forgets what no relay will report any more.
 fn forget_old(mailing: &Mailing) -> Result<(), Complaint> {
     let now = mailing.desk.clock.now();
-    for sent in mailing.drawer.sent::<Sent>()? {
-        if !sent.is_open(now) && now.since(sent.at) > atcomm_client::KEPT {
-            mailing.drawer.forget_sent(&sent.id)?;
+    for sent in mailing.store.sent::<SentMessage>()? {
+        if !sent.is_open(now) && now.since(sent.at) > atcomm_client::SENT_RETENTION {
+            mailing.store.delete_sent(&sent.id)?;
         }
     }
     Ok(())

@@ -150,7 +150,10 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), Complaint> 
     let enroller = Enroller::new(&desk.net, &desk.identity, &desk.clock, &wallet);
     let mut accounts = Vec::new();
     for enrolment in &enrolments {
-        let signed_in = wallet.drawer(&enrolment.account).session()?.is_some();
+        let signed_in = wallet
+            .account_store(&enrolment.account)
+            .session()?
+            .is_some();
         let record = match args.offline {
             true => Record::Unknown {
                 why: "nobody was asked".to_owned(),

@@ -62,7 +62,7 @@ pub struct Wallet {
 
 /// What belongs to one account of the wallet.
 #[derive(Debug, Clone)]
-pub struct Drawer {
+pub struct AccountStore {
     home: PathBuf,
     account: Did,
 }
@@ -125,7 +125,7 @@ impl Wallet {
     }
 
     /// One account of the wallet, by handle or DID; without either the only one that there is.
-    pub fn find(&self, actor: Option<&str>) -> Result<Drawer, WalletError> {
+    pub fn find(&self, actor: Option<&str>) -> Result<AccountStore, WalletError> {
         let all = self.enrolments()?;
         let found: Vec<Did> =
             match actor.map(|text| (text, Actor::parse(text.trim_start_matches('@')))) {
@@ -156,14 +156,14 @@ impl Wallet {
                 }
             };
         match found.as_slice() {
-            [one] => Ok(self.drawer(one)),
+            [one] => Ok(self.account_store(one)),
             _ => Err(WalletError::Several { accounts: found }),
         }
     }
 
     /// What belongs to an account, whether it is known already or not.
-    pub fn drawer(&self, account: &Did) -> Drawer {
-        Drawer {
+    pub fn account_store(&self, account: &Did) -> AccountStore {
+        AccountStore {
             home: self.home.clone(),
             account: account.clone(),
         }
@@ -195,7 +195,7 @@ impl Wallet {
 
     /// Remembers an account, whatever was remembered of it. On disk when it returns. What was made
     /// of the pin before goes through [`Wallet::replace_pin`].
-    pub fn keep_pin(&self, pin: &Pin) -> Result<(), WalletError> {
+    pub fn save_pin(&self, pin: &Pin) -> Result<(), WalletError> {
         file::write(&self.home, &self.pin_path(&pin.account), pin, MAX_PIN)
     }
 
@@ -210,12 +210,12 @@ impl Wallet {
         if self.pin(&pin.account)?.as_ref() != before {
             return Ok(false);
         }
-        self.keep_pin(pin)?;
+        self.save_pin(pin)?;
         Ok(true)
     }
 
     /// Forgets an account; whether it was known.
-    pub fn forget_pin(&self, account: &Did) -> Result<bool, WalletError> {
+    pub fn delete_pin(&self, account: &Did) -> Result<bool, WalletError> {
         file::remove(&self.pin_path(account))
     }
 
@@ -231,7 +231,7 @@ impl Wallet {
     }
 }
 
-impl Drawer {
+impl AccountStore {
     /// Whose it is.
     pub fn account(&self) -> &Did {
         &self.account
@@ -250,7 +250,7 @@ impl Drawer {
     }
 
     /// Keeps the account's keys and mediators, in place of what was kept. On disk when it returns.
-    /// Who writes what he made of the enrolment before takes [`Drawer::lock`] around both.
+    /// Who writes what he made of the enrolment before takes [`AccountStore::lock`] around both.
     pub fn keep(&self, enrolment: &Enrolment) -> Result<(), WalletError> {
         let path = self.folder().join("enrolment.json");
         if enrolment.keys.len() > MAX_KEYS {
@@ -270,13 +270,13 @@ impl Drawer {
     }
 
     /// Keeps the session. On disk when it returns.
-    pub fn keep_session(&self, session: &Session) -> Result<(), WalletError> {
+    pub fn save_session(&self, session: &Session) -> Result<(), WalletError> {
         let stored = StoredSession::of(session);
         file::write(&self.home, &self.session_path(), &stored, MAX_SESSION)
     }
 
     /// Forgets the session; whether there was one.
-    pub fn forget_session(&self) -> Result<bool, WalletError> {
+    pub fn delete_session(&self) -> Result<bool, WalletError> {
         file::remove(&self.session_path())
     }
 

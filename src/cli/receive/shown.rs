@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 use super::super::mailing::{failed_way, name};
 use super::super::terminal::{self, block, line, note, short_did};
 use atcomm_client::dm::{Dm, Feature};
-use atcomm_client::{Attribution, Handed, Kept, Next, Sent, Unopened};
+use atcomm_client::{
+    Attribution, DeliveryOutcome, NextStep, SentMessage, StoredMessage, Undecryptable,
+};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::Message;
 
@@ -29,7 +31,12 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn message(kept: &Kept, dm: &Dm, attribution: &Attribution, now: Timestamp) -> Self {
+    pub(super) fn message(
+        kept: &StoredMessage,
+        dm: &Dm,
+        attribution: &Attribution,
+        now: Timestamp,
+    ) -> Self {
         let mut shown = Self::mail("message", kept, attribution, now);
         if let Value::Object(json) = &mut shown.json {
             json.insert("text".to_owned(), json!(dm.text));
@@ -52,7 +59,7 @@ impl Shown {
     }
 
     pub(super) fn other(
-        kept: &Kept,
+        kept: &StoredMessage,
         attribution: &Attribution,
         why: String,
         now: Timestamp,
@@ -65,7 +72,7 @@ impl Shown {
         shown
     }
 
-    fn mail(kind: &str, kept: &Kept, attribution: &Attribution, now: Timestamp) -> Self {
+    fn mail(kind: &str, kept: &StoredMessage, attribution: &Attribution, now: Timestamp) -> Self {
         // It was a message when it was kept.
         let message = Message::parse(kept.message.as_bytes()).ok();
         let time = |read: fn(&Message) -> Option<i64>| message.as_ref().and_then(read);
@@ -114,26 +121,26 @@ impl Shown {
         }
     }
 
-    pub(super) fn unreadable(unopened: &Unopened) -> Self {
-        let at = unopened.received_at;
+    pub(super) fn unreadable(undecryptable: &Undecryptable) -> Self {
+        let at = undecryptable.received_at;
         Self {
             json: json!({
                 "type": "unreadable",
-                "id": unopened.id,
+                "id": undecryptable.id,
                 "receivedAt": at.to_string(),
-                "reason": unopened.reason,
+                "reason": undecryptable.reason,
             }),
             head: format!("{}  a message that cannot be opened", minute(at)),
             text: None,
-            notes: vec![unopened.reason.clone()],
+            notes: vec![undecryptable.reason.clone()],
             mail: true,
         }
     }
 
     /// A message of ours that did not arrive, or is on another way.
-    pub(super) fn returned(sent: &Sent, words: &str, next: &Next) -> Self {
+    pub(super) fn returned(sent: &SentMessage, words: &str, next: &NextStep) -> Self {
         let (outcome, what) = match next {
-            Next::Again(Handed::Taken { way, .. }) => (
+            NextStep::Again(DeliveryOutcome::Accepted { way, .. }) => (
                 json!({"next": "again", "mediator": way.mediator, "via": way.via}),
                 match &way.via {
                     Some(via) => format!(
@@ -143,14 +150,14 @@ impl Shown {
                     None => format!("it was sent again: {} has it", way.mediator),
                 },
             ),
-            Next::Pending => (
+            NextStep::Pending => (
                 json!({"next": "pending"}),
                 "another attempt of it may still arrive".to_owned(),
             ),
-            Next::Again(Handed::Refused(failures)) => {
+            NextStep::Again(DeliveryOutcome::Refused(failures)) => {
                 not_delivered(failures.iter().map(failed_way).collect())
             }
-            Next::GivenUp => {
+            NextStep::GivenUp => {
                 let given_up = sent.given_up.as_ref();
                 not_delivered(given_up.map_or_else(Vec::new, |one| one.failed.clone()))
             }

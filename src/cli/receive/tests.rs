@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use atcomm_client::{Courier, Doubt, Enrolment, Recipients, Wallet};
+use atcomm_client::{Courier, Enrolment, RecipientLookup, UnverifiedReason, Wallet};
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope;
@@ -93,9 +93,9 @@ async fn a_mediator_that_hands_out_the_same_for_ever_is_left() {
         };
         let receiver = Receiver::new(
             wallet.clone(),
-            wallet.drawer(&account),
+            wallet.account_store(&account),
             enrolment,
-            Recipients::new(net.clone(), identity.clone(), clock.clone(), None),
+            RecipientLookup::new(net.clone(), identity.clone(), clock.clone(), None),
             Courier::new(&net, &identity, &clock),
             clock.clone(),
         );
@@ -133,15 +133,15 @@ fn what_may_have_been_judged_wrongly_is_looked_at_again() {
     };
     let mut left = 3;
     assert!(is_open(&mismatch, Duration::ZERO, &mut left));
-    assert!(is_open(&revoked, GRACE, &mut left));
+    assert!(is_open(&revoked, PREVIOUS_KEY_GRACE, &mut left));
     assert!(!is_open(
         &revoked,
-        GRACE + Duration::from_secs(1),
+        PREVIOUS_KEY_GRACE + Duration::from_secs(1),
         &mut left
     ));
     assert!(!is_open(&Attribution::Anonymous, Duration::ZERO, &mut left));
     assert!(!is_open(
-        &doubt(Doubt::NotAnAccount),
+        &doubt(UnverifiedReason::NotAnAccount),
         Duration::ZERO,
         &mut left
     ));
@@ -151,5 +151,9 @@ fn what_may_have_been_judged_wrongly_is_looked_at_again() {
         !is_open(&mismatch, Duration::ZERO, &mut left),
         "the looks are bounded"
     );
-    assert!(is_open(&doubt(Doubt::Unreachable), GRACE * 100, &mut left));
+    assert!(is_open(
+        &doubt(UnverifiedReason::Unreachable),
+        PREVIOUS_KEY_GRACE * 100,
+        &mut left
+    ));
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::terminal::line;
-use atcomm_client::{KeyChange, Resolved, Warning, fingerprint};
+use atcomm_client::{KeyChange, Recipient, Warning, fingerprint};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::syntax::{Did, Handle, Origin};
 
@@ -50,7 +50,7 @@ struct Before<'a> {
 }
 
 impl<'a> Shown<'a> {
-    pub(in crate::cli) fn new(resolved: &'a Resolved) -> Self {
+    pub(in crate::cli) fn new(resolved: &'a Recipient) -> Self {
         let package = &resolved.package;
         let (contact, before) = match &resolved.change {
             KeyChange::First => ("first", None),
@@ -149,12 +149,12 @@ fn state(mediator: &MediatorDocument) -> String {
     }
 }
 
-fn has(resolved: &Resolved, wanted: impl Fn(&Warning) -> bool) -> bool {
+fn has(resolved: &Recipient, wanted: impl Fn(&Warning) -> bool) -> bool {
     resolved.warnings.iter().any(wanted)
 }
 
 /// Whether the PDS was asked, and shows nothing that is newer.
-fn is_newest(resolved: &Resolved) -> bool {
+fn is_newest(resolved: &Recipient) -> bool {
     let unsure = has(resolved, |warning| {
         matches!(
             warning,
@@ -164,7 +164,7 @@ fn is_newest(resolved: &Resolved) -> bool {
     resolved.firsthand && !unsure
 }
 
-fn verified(resolved: &Resolved) -> Vec<&'static str> {
+fn verified(resolved: &Recipient) -> Vec<&'static str> {
     let read = resolved
         .mediators
         .iter()
@@ -190,7 +190,7 @@ fn verified(resolved: &Resolved) -> Vec<&'static str> {
     .collect()
 }
 
-fn not_verified(resolved: &Resolved) -> Vec<String> {
+fn not_verified(resolved: &Recipient) -> Vec<String> {
     let mut all = Vec::new();
     if resolved.account.web().is_some() {
         all.push(

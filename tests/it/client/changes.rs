@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use atcomm_client::succession::statement;
 use atcomm_client::{
-    Attribution, Claim, DirectoryClient, Doubt, Hold, KeyChange, MessagingKey, Pin, RecipientError,
-    Recipients, Resolved, Warning, fingerprint,
+    Attribution, Claim, DirectoryClient, KeyChange, MessagingKey, Pin, Recipient, RecipientError,
+    RecipientLookup, SendBlocker, UnverifiedReason, Warning, fingerprint,
 };
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_net::net::{Net, NetSettings};
@@ -200,7 +200,7 @@ fn a_forged_message_does_not_make_a_handle_free() {
         assert_eq!(found.account, mallory.did());
         found.hold()
     };
-    let expected = Some(Hold::HandleMoved {
+    let expected = Some(SendBlocker::HandleMoved {
         handle: alice.handle.parse().expect("a handle"),
         before: alice.did(),
         now: mallory.did(),
@@ -415,10 +415,10 @@ impl Reader {
         }
     }
 
-    fn recipients(&self) -> Recipients {
+    fn recipients(&self) -> RecipientLookup {
         let directory = DirectoryClient::named(self.net.clone(), self.directory.clone());
         let (net, identity) = (self.net.clone(), self.identity.clone());
-        Recipients::new(net, identity, Clock::system(), Some(directory))
+        RecipientLookup::new(net, identity, Clock::system(), Some(directory))
     }
 
     fn keep(&mut self, pin: Pin) {
@@ -427,7 +427,7 @@ impl Reader {
     }
 
     /// Whom to send to; what is to be remembered is.
-    fn resolve(&mut self, actor: &Actor) -> Result<Resolved, RecipientError> {
+    fn resolve(&mut self, actor: &Actor) -> Result<Recipient, RecipientError> {
         let found = RUNTIME.block_on(self.recipients().resolve(actor, &self.pins))?;
         if let Some(pin) = found.pin.clone() {
             self.keep(pin);
@@ -544,7 +544,7 @@ fn whose_a_message_is() {
     let Attribution::Unverified { reason, .. } = found else {
         panic!("{found:?}")
     };
-    assert_eq!(reason, Doubt::Inactive);
+    assert_eq!(reason, UnverifiedReason::Inactive);
 
     // A claim on somebody who cannot be asked is neither true nor false.
     let away = enrolled(network, "away");
@@ -555,5 +555,5 @@ fn whose_a_message_is() {
     let Attribution::Unverified { reason, .. } = found else {
         panic!("{found:?}")
     };
-    assert_eq!(reason, Doubt::Unreachable);
+    assert_eq!(reason, UnverifiedReason::Unreachable);
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use atcomm_client::dm::Dm;
 use atcomm_client::wrap::{parcel, seal};
-use atcomm_client::{Drawer, GivenUp, MessagingKey, Sent, Wallet, document};
+use atcomm_client::{AccountStore, GivenUp, MessagingKey, SentMessage, Wallet, document};
 use atcomm_net::identity::Freshness;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::did_peer::PeerDid;
@@ -24,9 +24,9 @@ fn peer_of(person: &Person) -> PeerDid {
     PeerDid::parse(text(&record, "/did")).expect("a did:peer")
 }
 
-fn drawer_of(person: &Person) -> Drawer {
+fn store_of(person: &Person) -> AccountStore {
     let wallet = Wallet::open(&person.home.wallet()).expect("a wallet");
-    wallet.drawer(&person.account.did())
+    wallet.account_store(&person.account.did())
 }
 
 /// Hands an envelope for somebody to the mediator.
@@ -114,7 +114,7 @@ fn what_was_given_up_is_told_until_somebody_has_read_it() {
     let network = Network::multikey();
     let station = Station::start(network);
     let bob = settled(network, "kg", 1, &[&station]);
-    let sent = Sent {
+    let sent = SentMessage {
         id: "m1".to_owned(),
         account: bob.account.did(),
         handle: None,
@@ -129,7 +129,7 @@ fn what_was_given_up_is_told_until_somebody_has_read_it() {
             failed: vec!["a: it is away".to_owned()],
         }),
     };
-    drawer_of(&bob).keep_sent(&sent.id, &sent).expect("kept");
+    store_of(&bob).save_sent(&sent.id, &sent).expect("kept");
     // Nobody reads what it says.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -371,8 +371,8 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
     alice.send(&bob, "to the old key");
     let old = {
         let wallet = atcomm_client::Wallet::open(&bob.home.wallet()).expect("a wallet");
-        let drawer = wallet.drawer(&bob.account.did());
-        drawer
+        let store = wallet.account_store(&bob.account.did());
+        store
             .enrolment()
             .expect("read")
             .expect("enrolled")
@@ -381,15 +381,15 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
     };
     settle(&bob, &[&station], &[&station.did]);
     let wallet = atcomm_client::Wallet::open(&bob.home.wallet()).expect("a wallet");
-    let drawer = wallet.drawer(&bob.account.did());
-    let mut enrolment = drawer.enrolment().expect("read").expect("enrolled");
+    let store = wallet.account_store(&bob.account.did());
+    let mut enrolment = store.enrolment().expect("read").expect("enrolled");
     enrolment.keys.push(MessagingKey {
         state: atcomm_client::KeyState::Replaced {
             at: Timestamp::from_millis(1_800_000_000_000),
         },
         ..old
     });
-    drawer.keep(&enrolment).expect("kept");
+    store.keep(&enrolment).expect("kept");
     assert_eq!(texts(&bob.receive(&[])), ["to the old key"]);
     assert_eq!(json!(bob.receive(&["--all"]).len()), json!(1));
 }

@@ -95,9 +95,9 @@ pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str])
         keys: vec![key.clone()],
     };
     let wallet = Wallet::open(&person.home.wallet()).expect("a wallet");
-    let drawer = wallet.drawer(&account);
-    drawer.keep(&enrolment).expect("kept");
-    let client = AccountClient::new(&sight.net, &pds, &drawer);
+    let store = wallet.account_store(&account);
+    store.keep(&enrolment).expect("kept");
+    let client = AccountClient::new(&sight.net, &pds, &store);
     let signed_in = RUNTIME.block_on(client.sign_in(&person.account.did, person.password(), None));
     signed_in.expect("signed in");
     key

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::wallet::Drawer;
+use crate::wallet::AccountStore;
 use crate::wallet::session::Session;
 use atcomm_net::net::Net;
 use atcomm_proto::syntax::{COLLECTION, Origin, RECORD_KEY};
@@ -53,7 +53,7 @@ impl Published {
 pub struct AccountClient {
     net: Net,
     pds: Origin,
-    drawer: Drawer,
+    store: AccountStore,
 }
 
 /// What `getRecord` answers, with any record: even one that is outside of the data model has to be
@@ -65,12 +65,12 @@ struct Found {
 }
 
 impl AccountClient {
-    /// The account of `drawer` at the PDS that its DID document names. Asks nobody.
-    pub fn new(net: &Net, pds: &Origin, drawer: &Drawer) -> Self {
+    /// The account of `store` at the PDS that its DID document names. Asks nobody.
+    pub fn new(net: &Net, pds: &Origin, store: &AccountStore) -> Self {
         Self {
             net: net.clone(),
             pds: pds.clone(),
-            drawer: drawer.clone(),
+            store: store.clone(),
         }
     }
 
@@ -124,10 +124,10 @@ impl AccountClient {
                 | AccountError::Malformed(_),
             ) => Ok(true),
             Err(AccountError::SignedOut) => {
-                let session = self.drawer.session()?;
+                let session = self.store.session()?;
                 if session.is_some_and(|session| session.pds == self.pds) {
                     // Of no more use to anybody. Of that of another PDS nothing is known.
-                    self.drawer.forget_session()?;
+                    self.store.delete_session()?;
                 }
                 Ok(false)
             }
@@ -144,7 +144,7 @@ impl AccountClient {
             .await?
             .data;
         self.check_active(info.active, info.status.as_deref())?;
-        match info.did.as_str() == self.drawer.account().as_str() {
+        match info.did.as_str() == self.store.account().as_str() {
             true => Ok(()),
             false => Err(AccountError::SignedOut),
         }
@@ -152,7 +152,7 @@ impl AccountClient {
 
     /// Ends the session, at the PDS as far as that can be reached, and here.
     pub async fn sign_out(&self) -> Result<(), AccountError> {
-        let Some(session) = self.drawer.session()? else {
+        let Some(session) = self.store.session()? else {
             return Ok(());
         };
         if session.pds == self.pds {
@@ -160,7 +160,7 @@ impl AccountClient {
             // A session that nobody knows any more ends by itself.
             drop(service.service.com.atproto.server.delete_session().await);
         }
-        self.drawer.forget_session()?;
+        self.store.delete_session()?;
         Ok(())
     }
 
@@ -300,7 +300,7 @@ impl AccountClient {
 
     /// The kept session. One of another PDS is shown to nobody: the account has moved.
     fn session(&self) -> Result<Session, AccountError> {
-        let session = self.drawer.session()?.filter(|kept| kept.pds == self.pds);
+        let session = self.store.session()?.filter(|kept| kept.pds == self.pds);
         session.ok_or(AccountError::SignedOut)
     }
 
@@ -318,12 +318,12 @@ impl AccountClient {
             access: Zeroizing::new(access),
             refresh: Zeroizing::new(refresh),
         };
-        if did != self.drawer.account().as_str() {
+        if did != self.store.account().as_str() {
             return Err(AccountError::Malformed(
                 "the session of another account".to_owned(),
             ));
         }
-        self.drawer.keep_session(&session)?;
+        self.store.save_session(&session)?;
         Ok(session)
     }
 
@@ -343,7 +343,7 @@ impl AccountClient {
     }
 
     fn repo(&self) -> Result<AtIdentifier, AccountError> {
-        let did = string::Did::new(self.drawer.account().as_str().to_owned());
+        let did = string::Did::new(self.store.account().as_str().to_owned());
         Ok(AtIdentifier::Did(did.map_err(constant)?))
     }
 }

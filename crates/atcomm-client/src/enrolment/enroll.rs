@@ -21,7 +21,7 @@ use crate::lookup::authoritative::proven_document;
 use crate::mediator::client::{MailError, document};
 use crate::wallet::enrolment::{Enrolment, KeyState, MessagingKey, replace_all};
 use crate::wallet::stored::MAX_KEYS;
-use crate::wallet::{Drawer, Wallet};
+use crate::wallet::{AccountStore, Wallet};
 use atcomm_net::identity::{Freshness, HandleCheck, Identity};
 use atcomm_net::net::Net;
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -208,18 +208,18 @@ impl Enroller {
     }
 
     fn known_handle(&self, account: &Did) -> Result<Option<Handle>, EnrolError> {
-        let known = self.wallet.drawer(account).enrolment()?;
+        let known = self.wallet.account_store(account).enrolment()?;
         Ok(known.and_then(|known| known.handle))
     }
 
     /// What belongs to the account.
-    pub fn drawer(&self, located: &Located) -> Drawer {
-        self.wallet.drawer(&located.account)
+    pub fn store(&self, located: &Located) -> AccountStore {
+        self.wallet.account_store(&located.account)
     }
 
     /// The account at its PDS.
     pub fn client(&self, located: &Located) -> AccountClient {
-        AccountClient::new(&self.net, &located.pds, &self.drawer(located))
+        AccountClient::new(&self.net, &located.pds, &self.store(located))
     }
 
     /// Enrols the account, or changes how it is enrolled: saves a key, publishes it, and has the
@@ -232,7 +232,7 @@ impl Enroller {
     ) -> Result<Outcome, EnrolError> {
         plan.check()?;
         let _lock = self.begin(located, observe).await?;
-        let known = self.drawer(located).enrolment()?;
+        let known = self.store(located).enrolment()?;
         let mediators = match plan.mediators.is_empty() {
             true => known.as_ref().map(|known| known.mediators.clone()),
             false => Some(unique(&plan.mediators)),
@@ -311,7 +311,7 @@ impl Enroller {
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
         let _lock = self.begin(located, observe).await?;
-        let known = self.drawer(located).enrolment()?;
+        let known = self.store(located).enrolment()?;
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
         let known = known.ok_or_else(not_enrolled)?;
         let published = |key: &&MessagingKey| matches!(key.state, KeyState::Published { .. });
@@ -348,7 +348,7 @@ impl Enroller {
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
         let _lock = self.begin(located, observe).await?;
-        let known = self.drawer(located).enrolment()?;
+        let known = self.store(located).enrolment()?;
         let known = known.ok_or_else(|| EnrolError::NotEnrolled(located.account.clone()))?;
         self.withdraw(located, &known, observe).await?;
         let enrolment = self.change(located, |before| {
@@ -379,7 +379,7 @@ impl Enroller {
             .as_ref()
             .and_then(|there| there.peer())
             .map(str::to_owned);
-        let known = self.drawer(located).enrolment()?;
+        let known = self.store(located).enrolment()?;
         Ok(AtHost {
             has_record: there.is_some(),
             is_published: known

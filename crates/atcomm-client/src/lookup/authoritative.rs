@@ -13,7 +13,7 @@ use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::proof::MAX_PROOF_LEN;
 use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
-use atcomm_proto::verify::evidence::{EvidenceError, Keys, Shown};
+use atcomm_proto::verify::evidence::{EvidenceError, Keys, ProofResult};
 
 /// Time for a PDS to show a record: what else is known of the account must still find its way into
 /// the time for one message.
@@ -21,7 +21,7 @@ const PDS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the servers that an account itself names.
 #[derive(Clone)]
-pub(super) struct Firsthand {
+pub(super) struct Authoritative {
     net: Net,
     identity: Identity,
     clock: Clock,
@@ -29,7 +29,7 @@ pub(super) struct Firsthand {
 
 /// Who an account is, as it says itself.
 #[derive(Debug, Clone)]
-pub(super) struct Whois {
+pub(super) struct AccountIdentity {
     /// Its DID document; of a `did:plc` what the log comes to.
     pub(super) document: DidDocument,
     /// The keys under which its proofs count.
@@ -40,7 +40,7 @@ pub(super) struct Whois {
 
 /// Why it cannot be found out who an account is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WhoisError {
+pub enum AccountIdentityError {
     /// There is no such DID, or it has ended.
     #[error("there is no such DID, or it has ended")]
     NoAccount,
@@ -62,16 +62,16 @@ pub async fn proven_document(
     identity: &Identity,
     clock: &Clock,
     did: &Did,
-) -> Result<DidDocument, WhoisError> {
-    let own = Firsthand::new(net.clone(), identity.clone(), clock.clone());
-    Ok(own.whois(did).await?.document)
+) -> Result<DidDocument, AccountIdentityError> {
+    let own = Authoritative::new(net.clone(), identity.clone(), clock.clone());
+    Ok(own.identify(did).await?.document)
 }
 
 /// What the account's PDS says of its key package.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Word {
+pub(super) enum HostAnswer {
     /// Something that is proven.
-    Proven(Shown),
+    Proven(ProofResult),
     /// That there is none, without a proof.
     NotThere,
     /// That the account is not active.
@@ -82,7 +82,7 @@ pub(super) enum Word {
     Silent(String),
 }
 
-impl Firsthand {
+impl Authoritative {
     pub(super) fn new(net: Net, identity: Identity, clock: Clock) -> Self {
         Self {
             net,
@@ -96,24 +96,27 @@ impl Firsthand {
     }
 
     /// Looks the account up anew.
-    pub(super) async fn whois(&self, did: &Did) -> Result<Whois, WhoisError> {
+    pub(super) async fn identify(
+        &self,
+        did: &Did,
+    ) -> Result<AccountIdentity, AccountIdentityError> {
         if did.web().is_some() {
-            return self.whois_web(did).await;
+            return self.identify_web(did).await;
         }
         self.identity.purge(did);
         let log = self.identity.plc_log(did, Freshness::Refresh).await;
         let log = log.map_err(|error| match error {
-            PlcLogError::NotFound => WhoisError::NoAccount,
-            PlcLogError::Invalid(why) => WhoisError::Unproven(why.into()),
-            PlcLogError::Unreachable { .. } => WhoisError::Unreachable(error.to_string()),
+            PlcLogError::NotFound => AccountIdentityError::NoAccount,
+            PlcLogError::Invalid(why) => AccountIdentityError::Unproven(why.into()),
+            PlcLogError::Unreachable { .. } => AccountIdentityError::Unreachable(error.to_string()),
         })?;
         let (log, raw) = (log.verified().clone(), log.entries().to_owned());
         let keys = match Keys::of_log(&log) {
             Ok(keys) => keys,
-            Err(EvidenceError::Tombstoned) => return Err(WhoisError::NoAccount),
-            Err(why) => return Err(WhoisError::Unproven(why)),
+            Err(EvidenceError::Tombstoned) => return Err(AccountIdentityError::NoAccount),
+            Err(why) => return Err(AccountIdentityError::Unproven(why)),
         };
-        let state = log.current().ok_or(WhoisError::NoAccount)?;
+        let state = log.current().ok_or(AccountIdentityError::NoAccount)?;
         let document = DidDocument {
             did: did.clone(),
             claimed_handle: state.handle.clone(),
@@ -123,26 +126,29 @@ impl Firsthand {
                 .ok_or(atcomm_net::identity::Unusable::Missing),
             signing_key: Ok(keys.current.clone()),
         };
-        Ok(Whois {
+        Ok(AccountIdentity {
             document,
             keys,
             log: Some((log, raw)),
         })
     }
 
-    async fn whois_web(&self, did: &Did) -> Result<Whois, WhoisError> {
+    async fn identify_web(&self, did: &Did) -> Result<AccountIdentity, AccountIdentityError> {
         self.identity.purge(did);
         let document = self.identity.resolve(did, Freshness::Refresh).await;
         let document = document.map_err(|error| match error {
-            IdentityError::NotFound | IdentityError::Tombstoned => WhoisError::NoAccount,
-            IdentityError::Unreachable { .. } => WhoisError::Unreachable(error.to_string()),
+            IdentityError::NotFound | IdentityError::Tombstoned => AccountIdentityError::NoAccount,
+            IdentityError::Unreachable { .. } => {
+                AccountIdentityError::Unreachable(error.to_string())
+            }
             IdentityError::Malformed(_) | IdentityError::Refused(_) => {
-                WhoisError::Useless(error.to_string())
+                AccountIdentityError::Useless(error.to_string())
             }
         })?;
         let key = document.signing_key.clone();
-        let current = key.map_err(|_| WhoisError::Unproven(EvidenceError::NoSigningKey))?;
-        Ok(Whois {
+        let current =
+            key.map_err(|_| AccountIdentityError::Unproven(EvidenceError::NoSigningKey))?;
+        Ok(AccountIdentity {
             document: (*document).clone(),
             keys: Keys {
                 current,
@@ -153,27 +159,27 @@ impl Firsthand {
     }
 
     /// Asks the account's PDS for its key package.
-    pub(super) async fn word(&self, whois: &Whois) -> Word {
-        let did = &whois.document.did;
-        let pds = match &whois.document.pds {
+    pub(super) async fn answer(&self, identity: &AccountIdentity) -> HostAnswer {
+        let did = &identity.document.did;
+        let pds = match &identity.document.pds {
             Ok(pds) => pds,
-            Err(lack) => return Word::Silent(format!("it names no usable PDS: {lack}")),
+            Err(lack) => return HostAnswer::Silent(format!("it names no usable PDS: {lack}")),
         };
         match self.record(did, pds).await {
-            Ok(car) => self.weigh(whois, &car, self.clock.now()),
-            Err(word) => word,
+            Ok(car) => self.weigh(identity, &car, self.clock.now()),
+            Err(answer) => answer,
         }
     }
 
-    fn weigh(&self, whois: &Whois, car: &[u8], now: Timestamp) -> Word {
-        match whois.keys.prove(&whois.document.did, car, now) {
-            Ok(shown) => Word::Proven(shown),
-            Err(why) => Word::Useless(why),
+    fn weigh(&self, identity: &AccountIdentity, car: &[u8], now: Timestamp) -> HostAnswer {
+        match identity.keys.prove(&identity.document.did, car, now) {
+            Ok(shown) => HostAnswer::Proven(shown),
+            Err(why) => HostAnswer::Useless(why),
         }
     }
 
-    async fn record(&self, did: &Did, pds: &Origin) -> Result<Bytes, Word> {
-        let silent = |why: String| Word::Silent(why);
+    async fn record(&self, did: &Did, pds: &Origin) -> Result<Bytes, HostAnswer> {
+        let silent = |why: String| HostAnswer::Silent(why);
         let mut url = Url::parse(pds.as_str()).map_err(|why| silent(why.to_string()))?;
         url.set_path("/xrpc/com.atproto.sync.getRecord");
         url.query_pairs_mut()
@@ -190,7 +196,7 @@ impl Firsthand {
             Ok(answer) => answer,
             Err(NetError::TooLarge { .. }) => {
                 let oversize = atcomm_proto::proof::ProofError::Oversize;
-                return Err(Word::Useless(EvidenceError::Proof(oversize)));
+                return Err(HostAnswer::Useless(EvidenceError::Proof(oversize)));
             }
             Err(why) => return Err(silent(why.to_string())),
         };
@@ -207,11 +213,11 @@ impl Firsthand {
             _ if status.is_server_error() || status.as_u16() == 429 => {
                 silent(format!("HTTP {}", status.as_u16()))
             }
-            Some("RecordNotFound") => Word::NotThere,
-            Some("RepoNotFound") => Word::Inactive("its host does not know it"),
-            Some("RepoDeactivated") => Word::Inactive("deactivated"),
-            Some("RepoTakendown") => Word::Inactive("taken down"),
-            Some("RepoSuspended") => Word::Inactive("suspended"),
+            Some("RecordNotFound") => HostAnswer::NotThere,
+            Some("RepoNotFound") => HostAnswer::Inactive("its host does not know it"),
+            Some("RepoDeactivated") => HostAnswer::Inactive("deactivated"),
+            Some("RepoTakendown") => HostAnswer::Inactive("taken down"),
+            Some("RepoSuspended") => HostAnswer::Inactive("suspended"),
             _ => silent(format!("HTTP {}", status.as_u16())),
         })
     }

@@ -1,13 +1,13 @@
 //! Which package counts, of what the directory and the account's own servers show: a pure function.
 
-use super::authoritative::{Whois, Word};
-use super::directory::{Denial, DirectoryError, View, said};
-use super::outcome::{RecipientError, Shower, Unconfirmed, Warning};
+use super::authoritative::{AccountIdentity, HostAnswer};
+use super::directory::{DirectoryError, DirectoryErrorCode, View, said};
+use super::outcome::{RecipientError, Source, Unconfirmed, Warning};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc;
 use atcomm_proto::proof::ProofError;
 use atcomm_proto::syntax::Did;
-use atcomm_proto::verify::evidence::{EvidenceError, Keys, Shown, VerifiedPackage};
+use atcomm_proto::verify::evidence::{EvidenceError, Keys, ProofResult, VerifiedPackage};
 
 /// The package that counts, and what is to be said about how it was found.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Choice {
 }
 
 /// What the directory's answer comes to.
-enum Answer {
+enum DirectoryAnswer {
     /// Nobody was asked.
     None,
     /// A package that is proven under the account's present keys.
@@ -35,31 +35,33 @@ enum Answer {
 pub(super) fn choose(
     did: &Did,
     shown: Option<&Result<View, DirectoryError>>,
-    whois: &Whois,
-    word: Word,
+    identity: &AccountIdentity,
+    host_answer: HostAnswer,
     now: Timestamp,
 ) -> Result<Choice, RecipientError> {
     let mut warnings = Vec::new();
     let answer = match shown {
-        None => Answer::None,
-        Some(Err(error)) => Answer::Failed(error.clone()),
+        None => DirectoryAnswer::None,
+        Some(Err(error)) => DirectoryAnswer::Failed(error.clone()),
         Some(Ok(view)) => {
-            warnings.extend(about_log(did, view, whois));
-            warnings.extend(about_handle(view, whois));
-            weigh(did, view, whois, now)?
+            warnings.extend(about_log(did, view, identity));
+            warnings.extend(about_handle(view, identity));
+            weigh(did, view, identity, now)?
         }
     };
-    if let Answer::Package(package) = answer {
-        return beside(*package, word, warnings);
+    if let DirectoryAnswer::Package(package) = answer {
+        return beside(*package, host_answer, warnings);
     }
-    let package = alone(word, &answer)?;
+    let package = alone(host_answer, &answer)?;
     match answer {
-        Answer::Failed(DirectoryError::Refused { name, message }) => {
+        DirectoryAnswer::Failed(DirectoryError::Refused { name, message }) => {
             warnings.push(Warning::DirectoryDenies { name, message });
         }
-        Answer::Failed(error) => warnings.push(Warning::DirectorySilent(error.to_string())),
-        Answer::Outdated => warnings.push(Warning::DirectoryOutdated),
-        Answer::None | Answer::Package(_) => {}
+        DirectoryAnswer::Failed(error) => {
+            warnings.push(Warning::DirectorySilent(error.to_string()))
+        }
+        DirectoryAnswer::Outdated => warnings.push(Warning::DirectoryOutdated),
+        DirectoryAnswer::None | DirectoryAnswer::Package(_) => {}
     }
     Ok(Choice {
         package,
@@ -69,9 +71,14 @@ pub(super) fn choose(
 }
 
 /// Whether the directory's answer is about the account, proven, and nothing but what it proves.
-fn weigh(did: &Did, view: &View, whois: &Whois, now: Timestamp) -> Result<Answer, RecipientError> {
+fn weigh(
+    did: &Did,
+    view: &View,
+    identity: &AccountIdentity,
+    now: Timestamp,
+) -> Result<DirectoryAnswer, RecipientError> {
     let refuse = |why: String| RecipientError::Unproven {
-        by: Shower::Directory,
+        by: Source::Directory,
         why,
     };
     if view.did != *did {
@@ -79,11 +86,13 @@ fn weigh(did: &Did, view: &View, whois: &Whois, now: Timestamp) -> Result<Answer
     }
     let car = view.car.as_ref();
     let car = car.ok_or_else(|| refuse("it has no proof".to_owned()))?;
-    let package = match whois.keys.prove(did, car, now) {
-        Ok(Shown::Package(package)) => package,
-        Ok(Shown::Absent { .. }) => return Err(refuse(EvidenceError::Absent.to_string())),
-        Err(EvidenceError::Proof(ProofError::Signature)) if by_replaced(did, car, whois, now) => {
-            return Ok(Answer::Outdated);
+    let package = match identity.keys.prove(did, car, now) {
+        Ok(ProofResult::Package(package)) => package,
+        Ok(ProofResult::Absent { .. }) => return Err(refuse(EvidenceError::Absent.to_string())),
+        Err(EvidenceError::Proof(ProofError::Signature))
+            if by_replaced(did, car, identity, now) =>
+        {
+            return Ok(DirectoryAnswer::Outdated);
         }
         Err(why) => return Err(refuse(why.to_string())),
     };
@@ -96,13 +105,13 @@ fn weigh(did: &Did, view: &View, whois: &Whois, now: Timestamp) -> Result<Answer
     if let Some((field, _)) = same.iter().find(|(_, same)| !same) {
         return Err(refuse(format!("its field {field} is not what it proves")));
     }
-    Ok(Answer::Package(package))
+    Ok(DirectoryAnswer::Package(package))
 }
 
 /// Whether a key that the account had before signed it: then it is old, and not forged by somebody
 /// who never had one.
-fn by_replaced(did: &Did, car: &[u8], whois: &Whois, now: Timestamp) -> bool {
-    let states = whois.log.iter().flat_map(|(log, _)| log.states());
+fn by_replaced(did: &Did, car: &[u8], identity: &AccountIdentity, now: Timestamp) -> bool {
+    let states = identity.log.iter().flat_map(|(log, _)| log.states());
     let mut keys: Vec<_> = states
         .filter_map(|state| state.signing_key.clone())
         .collect();
@@ -113,13 +122,13 @@ fn by_replaced(did: &Did, car: &[u8], whois: &Whois, now: Timestamp) -> bool {
             current,
             pre_migration_key: None,
         };
-        matches!(keys.prove(did, car, now), Ok(Shown::Package(_)))
+        matches!(keys.prove(did, car, now), Ok(ProofResult::Package(_)))
     })
 }
 
 /// The directory's log against ours.
-fn about_log(did: &Did, view: &View, whois: &Whois) -> Option<Warning> {
-    let (log, _) = whois.log.as_ref()?;
+fn about_log(did: &Did, view: &View, identity: &AccountIdentity) -> Option<Warning> {
+    let (log, _) = identity.log.as_ref()?;
     let theirs = plc::verify(did, view.plc_log.as_ref()?.get().as_bytes());
     match theirs {
         Err(why) => Some(Warning::DirectoryLog(why.to_string())),
@@ -134,8 +143,8 @@ fn about_log(did: &Did, view: &View, whois: &Whois) -> Option<Warning> {
     }
 }
 
-fn about_handle(view: &View, whois: &Whois) -> Option<Warning> {
-    let claimed = whois.document.claimed_handle.as_ref();
+fn about_handle(view: &View, identity: &AccountIdentity) -> Option<Warning> {
+    let claimed = identity.document.claimed_handle.as_ref();
     let same = view.handle == "handle.invalid"
         || claimed.is_some_and(|handle| handle.as_str() == view.handle);
     (!same).then(|| Warning::DirectoryHandle(said(&view.handle)))
@@ -144,7 +153,7 @@ fn about_handle(view: &View, whois: &Whois) -> Option<Warning> {
 /// The directory's package, and what the account's own PDS says.
 fn beside(
     package: VerifiedPackage,
-    word: Word,
+    host_answer: HostAnswer,
     mut warnings: Vec<Warning>,
 ) -> Result<Choice, RecipientError> {
     let same_order = |key| package.signing_key() == key;
@@ -152,8 +161,8 @@ fn beside(
     // likes in whatever revision: of that, only what the present host shows as well counts.
     let by_old_host = package.signed_by_previous_host();
     let mut unconfirmed = None;
-    let package = match word {
-        Word::Proven(Shown::Package(own)) => {
+    let package = match host_answer {
+        HostAnswer::Proven(ProofResult::Package(own)) => {
             let newer = own.rev() >= package.rev() || !same_order(own.signing_key());
             if own.cid() == package.cid() {
                 // The same record, proven in a later revision.
@@ -169,7 +178,7 @@ fn beside(
                 package
             }
         }
-        Word::Proven(Shown::Absent { rev, key }) => {
+        HostAnswer::Proven(ProofResult::Absent { rev, key }) => {
             if !by_old_host && rev < package.rev() && same_order(&key) {
                 warnings.push(Warning::HostBehind);
                 package
@@ -177,17 +186,17 @@ fn beside(
                 return Err(RecipientError::NotEnrolled { rev, key });
             }
         }
-        Word::NotThere => return Err(RecipientError::NotEnrolledUnproven),
-        Word::Inactive(why) => return Err(RecipientError::Inactive(why.to_owned())),
-        Word::Useless(EvidenceError::Invalid(why)) => {
+        HostAnswer::NotThere => return Err(RecipientError::NotEnrolledUnproven),
+        HostAnswer::Inactive(why) => return Err(RecipientError::Inactive(why.to_owned())),
+        HostAnswer::Useless(EvidenceError::Invalid(why)) => {
             return Err(RecipientError::Invalid(why.to_string()));
         }
-        Word::Useless(why) => {
+        HostAnswer::Useless(why) => {
             warnings.push(Warning::HostUseless(why.to_string()));
             unconfirmed = Some(Unconfirmed::HostUseless);
             package
         }
-        Word::Silent(why) => {
+        HostAnswer::Silent(why) => {
             warnings.push(Warning::HostSilent(why));
             unconfirmed = Some(Unconfirmed::HostSilent);
             package
@@ -201,25 +210,32 @@ fn beside(
 }
 
 /// What the account's own PDS says, alone.
-fn alone(word: Word, answer: &Answer) -> Result<VerifiedPackage, RecipientError> {
-    match word {
-        Word::Proven(Shown::Package(own)) => Ok(*own),
-        Word::Proven(Shown::Absent { rev, key }) => Err(RecipientError::NotEnrolled { rev, key }),
-        Word::NotThere => Err(RecipientError::NotEnrolledUnproven),
-        Word::Inactive(why) => Err(RecipientError::Inactive(why.to_owned())),
-        Word::Useless(EvidenceError::Invalid(why)) => Err(RecipientError::Invalid(why.to_string())),
-        Word::Useless(why) => Err(RecipientError::Unproven {
-            by: Shower::Host,
+fn alone(
+    host_answer: HostAnswer,
+    answer: &DirectoryAnswer,
+) -> Result<VerifiedPackage, RecipientError> {
+    match host_answer {
+        HostAnswer::Proven(ProofResult::Package(own)) => Ok(*own),
+        HostAnswer::Proven(ProofResult::Absent { rev, key }) => {
+            Err(RecipientError::NotEnrolled { rev, key })
+        }
+        HostAnswer::NotThere => Err(RecipientError::NotEnrolledUnproven),
+        HostAnswer::Inactive(why) => Err(RecipientError::Inactive(why.to_owned())),
+        HostAnswer::Useless(EvidenceError::Invalid(why)) => {
+            Err(RecipientError::Invalid(why.to_string()))
+        }
+        HostAnswer::Useless(why) => Err(RecipientError::Unproven {
+            by: Source::Host,
             why: why.to_string(),
         }),
-        Word::Silent(why) => Err(RecipientError::Unreachable(match answer {
-            Answer::Failed(DirectoryError::Refused {
-                name: name @ (Denial::NotEnrolled | Denial::AccountInactive),
+        HostAnswer::Silent(why) => Err(RecipientError::Unreachable(match answer {
+            DirectoryAnswer::Failed(DirectoryError::Refused {
+                name: name @ (DirectoryErrorCode::NotEnrolled | DirectoryErrorCode::AccountInactive),
                 ..
             }) => format!(
                 "the directory says {name}, and the account's own host cannot be asked: {why}"
             ),
-            Answer::Failed(error) => format!("{error}; the account's own host: {why}"),
+            DirectoryAnswer::Failed(error) => format!("{error}; the account's own host: {why}"),
             _ => format!("the account's own host: {why}"),
         })),
     }

@@ -48,7 +48,7 @@ pub enum DirectoryError {
     #[error("the directory says: {message} ({name})")]
     Refused {
         /// Which of the lexicon's errors.
-        name: Denial,
+        name: DirectoryErrorCode,
         /// Its words, made fit to be shown.
         message: String,
     },
@@ -75,7 +75,7 @@ fn again(after: &Option<Duration>) -> String {
 
 /// The errors of the lexicons that say something about the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Denial {
+pub enum DirectoryErrorCode {
     /// The handle leads to no account.
     HandleNotFound,
     /// There is no such account.
@@ -92,7 +92,7 @@ pub enum Denial {
     UpstreamFailure,
 }
 
-impl Denial {
+impl DirectoryErrorCode {
     fn of(name: &str) -> Option<Self> {
         Some(match name {
             "HandleNotFound" => Self::HandleNotFound,
@@ -107,7 +107,7 @@ impl Denial {
     }
 }
 
-impl std::fmt::Display for Denial {
+impl std::fmt::Display for DirectoryErrorCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Debug::fmt(self, f)
     }
@@ -280,7 +280,7 @@ fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError>
         retry_after: answer.retry_after,
     };
     match body {
-        Some(body) => match Denial::of(&body.error) {
+        Some(body) => match DirectoryErrorCode::of(&body.error) {
             Some(name) => Err(DirectoryError::Refused {
                 name,
                 message: said(&body.message),

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::directory::View;
 use super::outcome::Warning;
-use super::recipient::Recipients;
+use super::recipient::RecipientLookup;
 use atcomm_net::identity::{Freshness, MediatorDocument};
 use atcomm_proto::didcomm::party::KeyAgreement;
 use atcomm_proto::syntax::MediatorDid;
@@ -16,7 +16,7 @@ use atcomm_proto::verify::pin::Pin;
 /// Most mediators of one package that are looked up; a sender takes the first that answers.
 const MAX_MEDIATORS: usize = 8;
 
-impl Recipients {
+impl RecipientLookup {
     /// The mediators' documents: the directory's where their keys are the pinned ones, else as the
     /// mediators themselves give them. With the keys that are to be pinned.
     pub(super) async fn mediators(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::directory::Denial;
+use super::directory::DirectoryErrorCode;
 use atcomm_net::identity::{HandleError, MediatorDocument};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
@@ -13,7 +13,7 @@ use atcomm_proto::verify::pinning::KeyChange;
 
 /// Who showed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Shower {
+pub enum Source {
     /// The directory.
     Directory,
     /// The account's PDS.
@@ -22,7 +22,7 @@ pub enum Shower {
     Identity,
 }
 
-impl std::fmt::Display for Shower {
+impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Directory => "the directory",
@@ -75,7 +75,7 @@ pub enum RecipientError {
     #[error("{by} shows something that is not true: {why}")]
     Unproven {
         /// Who showed it.
-        by: Shower,
+        by: Source,
         /// What is wrong with it.
         why: String,
     },
@@ -115,7 +115,7 @@ pub enum Warning {
     #[error("the directory denies what the account's own host proves: {message} ({name})")]
     DirectoryDenies {
         /// By which name.
-        name: Denial,
+        name: DirectoryErrorCode,
         /// In which words.
         message: String,
     },
@@ -215,7 +215,7 @@ impl std::fmt::Display for Unconfirmed {
 
 /// Why nothing may be sent until the user accepts what changed, or decides otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Hold {
+pub enum SendBlocker {
     /// Another key, and the pinned one does not vouch for it.
     #[error(
         "the messaging key of {} has changed, and the key before it does not vouch for the new one",
@@ -257,7 +257,7 @@ fn named(handle: Option<&Handle>, account: &Did) -> String {
 
 /// An account that can be sent to, everything of it verified.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub struct Recipient {
     /// The account.
     pub account: Did,
     /// Its handle, verified in both directions.
@@ -292,11 +292,11 @@ pub struct Resolved {
     pub(super) known_as: Option<Handle>,
 }
 
-impl Resolved {
+impl Recipient {
     /// Why nothing may be sent now, if so.
-    pub fn hold(&self) -> Option<Hold> {
+    pub fn hold(&self) -> Option<SendBlocker> {
         if let KeyChange::Changed { .. } = self.change {
-            return Some(Hold::KeyChanged {
+            return Some(SendBlocker::KeyChanged {
                 account: self.account.clone(),
                 handle: self.known_as.clone(),
             });
@@ -305,7 +305,7 @@ impl Resolved {
         let Some((handle, before)) = moved_from else {
             return self.unconfirmed_hold();
         };
-        Some(Hold::HandleMoved {
+        Some(SendBlocker::HandleMoved {
             handle,
             before,
             now: self.account.clone(),
@@ -313,9 +313,9 @@ impl Resolved {
     }
 
     /// The same where it is for no other reason than that the directory alone shows the key.
-    pub fn unconfirmed_hold(&self) -> Option<Hold> {
+    pub fn unconfirmed_hold(&self) -> Option<SendBlocker> {
         let why = self.unconfirmed.filter(|_| self.needs_confirmation())?;
-        Some(Hold::Unconfirmed {
+        Some(SendBlocker::Unconfirmed {
             account: self.account.clone(),
             why,
         })

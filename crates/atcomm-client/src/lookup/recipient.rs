@@ -10,17 +10,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::authoritative::{Firsthand, Whois, WhoisError, Word};
+use super::authoritative::{AccountIdentity, AccountIdentityError, Authoritative, HostAnswer};
 use super::choose::{Choice, choose};
 use super::directory::{DirectoryClient, DirectoryError, View};
-use super::outcome::{RecipientError, Resolved, Shower, Unconfirmed, Warning};
-use super::sender::Lately;
+use super::outcome::{Recipient, RecipientError, Source, Unconfirmed, Warning};
+use super::sender::CachedSender;
 use atcomm_net::identity::{HandleCheck, Identity, MediatorDocument};
 use atcomm_net::net::Net;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::{Actor, Did, Handle, Rev};
-use atcomm_proto::verify::evidence::{Evidence, Keys, Shown, VerifiedPackage};
+use atcomm_proto::verify::evidence::{Evidence, Keys, ProofResult, VerifiedPackage};
 use atcomm_proto::verify::pin::Pin;
 use atcomm_proto::verify::pinning::{self, Seen, follow, is_rolled_back};
 use atcomm_proto::verify::succession;
@@ -31,8 +31,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Looks up recipients, and accounts that messages claim. Cloning is cheap.
 #[derive(Clone)]
-pub struct Recipients {
-    pub(super) own: Firsthand,
+pub struct RecipientLookup {
+    pub(super) own: Authoritative,
     pub(super) directory: Option<DirectoryClient>,
     pub(super) clock: Clock,
     pub(super) thorough: bool,
@@ -40,19 +40,19 @@ pub struct Recipients {
     /// one must not make its reader dial what he names without need.
     pub(super) to_send: bool,
     /// Accounts that messages claimed lately; see `sender`.
-    pub(super) lately: Arc<Mutex<HashMap<Did, Lately>>>,
+    pub(super) lately: Arc<Mutex<HashMap<Did, CachedSender>>>,
 }
 
 /// What is known of an account before its pin is compared.
 struct Found {
     package: VerifiedPackage,
-    whois: Option<Whois>,
+    identity: Option<AccountIdentity>,
     view: Option<View>,
     warnings: Vec<Warning>,
     unconfirmed: Option<Unconfirmed>,
 }
 
-impl Recipients {
+impl RecipientLookup {
     /// Asks `directory`, if there is one, and accounts' own servers.
     pub fn new(
         net: Net,
@@ -61,7 +61,7 @@ impl Recipients {
         directory: Option<DirectoryClient>,
     ) -> Self {
         Self {
-            own: Firsthand::new(net, identity, clock.clone()),
+            own: Authoritative::new(net, identity, clock.clone()),
             directory,
             clock,
             thorough: false,
@@ -99,7 +99,7 @@ impl Recipients {
     }
 
     /// Finds out how to send to an account. `pins` is all that is remembered of whomever.
-    pub async fn resolve(&self, actor: &Actor, pins: &[Pin]) -> Result<Resolved, RecipientError> {
+    pub async fn resolve(&self, actor: &Actor, pins: &[Pin]) -> Result<Recipient, RecipientError> {
         let did = self.account(actor).await?;
         let pin = pins.iter().find(|pin| pin.account == did);
         let found = match self.find(&did, actor, pin).await {
@@ -131,7 +131,7 @@ impl Recipients {
         {
             return Ok(Found {
                 package,
-                whois: None,
+                identity: None,
                 view: Some(view.clone()),
                 warnings: Vec::new(),
                 unconfirmed: None,
@@ -148,39 +148,39 @@ impl Recipients {
         }
     }
 
-    async fn own_word(&self, did: &Did) -> Result<(Whois, Word), RecipientError> {
-        let whois = self.own.whois(did).await.map_err(|error| match error {
-            WhoisError::NoAccount => RecipientError::NoAccount,
-            WhoisError::Unproven(why) => RecipientError::Unproven {
-                by: Shower::Identity,
+    async fn own_word(&self, did: &Did) -> Result<(AccountIdentity, HostAnswer), RecipientError> {
+        let identity = self.own.identify(did).await.map_err(|error| match error {
+            AccountIdentityError::NoAccount => RecipientError::NoAccount,
+            AccountIdentityError::Unproven(why) => RecipientError::Unproven {
+                by: Source::Identity,
                 why: why.to_string(),
             },
-            WhoisError::Useless(why) => RecipientError::Unproven {
-                by: Shower::Identity,
+            AccountIdentityError::Useless(why) => RecipientError::Unproven {
+                by: Source::Identity,
                 why,
             },
-            WhoisError::Unreachable(why) => RecipientError::Unreachable(why),
+            AccountIdentityError::Unreachable(why) => RecipientError::Unreachable(why),
         })?;
-        let word = self.own.word(&whois).await;
-        Ok((whois, word))
+        let answer = self.own.answer(&identity).await;
+        Ok((identity, answer))
     }
 
     fn chosen(
         &self,
         did: &Did,
         view: Option<Result<View, DirectoryError>>,
-        own: Result<(Whois, Word), RecipientError>,
+        own: Result<(AccountIdentity, HostAnswer), RecipientError>,
     ) -> Result<Found, RecipientError> {
-        let (whois, word) = own?;
+        let (identity, answer) = own?;
         let now = self.clock.now();
         let Choice {
             package,
             warnings,
             unconfirmed,
-        } = choose(did, view.as_ref(), &whois, word, now)?;
+        } = choose(did, view.as_ref(), &identity, answer, now)?;
         Ok(Found {
             package,
-            whois: Some(whois),
+            identity: Some(identity),
             view: view.and_then(Result::ok),
             warnings,
             unconfirmed,
@@ -193,10 +193,10 @@ impl Recipients {
         pins: &[Pin],
         pin: Option<&Pin>,
         found: Found,
-    ) -> Result<Resolved, RecipientError> {
+    ) -> Result<Recipient, RecipientError> {
         let Found {
             package,
-            whois,
+            identity,
             view,
             mut warnings,
             unconfirmed,
@@ -209,9 +209,9 @@ impl Recipients {
                 shown: package.rev(),
             });
         }
-        let handle = match &whois {
+        let handle = match &identity {
             None => pin.and_then(|pin| pin.handle.clone()),
-            Some(whois) => match self.own.identity().verify_handle(&whois.document).await {
+            Some(identity) => match self.own.identity().verify_handle(&identity.document).await {
                 HandleCheck::Verified(handle) => Some(handle),
                 HandleCheck::Invalid => {
                     warnings.push(Warning::HandleInvalid);
@@ -220,7 +220,7 @@ impl Recipients {
                 HandleCheck::Inconclusive => {
                     warnings.push(Warning::HandleUnknown);
                     // What was known stays known, as long as the account claims it.
-                    let claimed = whois.document.claimed_handle.as_ref();
+                    let claimed = identity.document.claimed_handle.as_ref();
                     let known = pin.and_then(|pin| pin.handle.as_ref());
                     known.filter(|known| claimed == Some(known)).cloned()
                 }
@@ -252,12 +252,12 @@ impl Recipients {
                 .clone()
                 .map(|(handle, before)| Warning::HandleMoved { handle, before }),
         );
-        let older = self.bridges(&package, pin, whois.as_ref()).await;
+        let older = self.bridges(&package, pin, identity.as_ref()).await;
         let now = self.clock.now();
         let seen = || Seen {
             package: &package,
             handle: handle.clone(),
-            firsthand: whois.is_some(),
+            firsthand: identity.is_some(),
             mediators: keys.clone(),
         };
         let (change, mut new_pin) = follow(pin, seen(), &older, now);
@@ -266,7 +266,7 @@ impl Recipients {
             new_pin.handle = None;
         }
         let accepted = pinning::accept(pin, seen(), now);
-        let log = whois.as_ref().and_then(|whois| whois.log.clone());
+        let log = identity.as_ref().and_then(|identity| identity.log.clone());
         let evidence = Evidence {
             did: package.account().clone(),
             handle: handle.clone(),
@@ -276,17 +276,17 @@ impl Recipients {
             plc_log: log.as_ref().map(|(_, raw)| raw.clone()),
             answer: view.as_ref().map(|view| view.answer.clone()),
         };
-        let mut resolved = Resolved {
+        let mut resolved = Recipient {
             account: package.account().clone(),
             handle,
-            pds: whois
+            pds: identity
                 .as_ref()
-                .and_then(|whois| whois.document.pds.clone().ok()),
+                .and_then(|identity| identity.document.pds.clone().ok()),
             log: log.map(|(log, _)| log),
             mediators,
             change,
             ambiguous: view.as_ref().map(|view| view.ambiguous),
-            firsthand: whois.is_some(),
+            firsthand: identity.is_some(),
             warnings,
             evidence,
             unconfirmed,
@@ -310,19 +310,19 @@ impl Recipients {
         &self,
         package: &VerifiedPackage,
         pin: Option<&Pin>,
-        whois: Option<&Whois>,
+        identity: Option<&AccountIdentity>,
     ) -> Vec<VerifiedPackage> {
-        let (Some(pin), Some(whois)) = (pin, whois) else {
+        let (Some(pin), Some(identity)) = (pin, identity) else {
             return Vec::new();
         };
-        let vouched = package.succession().is_some_and(|word| {
-            succession::vouches(word, &pin.peer, package.peer(), package.account())
+        let vouched = package.succession().is_some_and(|answer| {
+            succession::vouches(answer, &pin.peer, package.peer(), package.account())
         });
         // A package without a word of any key ends every chain.
         if pin.peer == package.peer() || vouched || package.succession().is_none() {
             return Vec::new();
         }
-        self.superseded(package.account(), &whois.keys).await
+        self.superseded(package.account(), &identity.keys).await
     }
 
     /// Packages of the account that the directory has seen, each proven under `keys`. None without
@@ -337,7 +337,7 @@ impl Recipients {
             changes
                 .into_iter()
                 .filter_map(|change| match keys.prove(did, &change.car?, now) {
-                    Ok(Shown::Package(package)) => Some(*package),
+                    Ok(ProofResult::Package(package)) => Some(*package),
                     _ => None,
                 });
         proven.collect()
@@ -370,7 +370,8 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
         current: SigningKey::from_did_key(&pin.signing_key).ok()?,
         pre_migration_key: None,
     };
-    let Ok(Shown::Package(package)) = keys.prove(&pin.account, view.car.as_ref()?, now) else {
+    let Ok(ProofResult::Package(package)) = keys.prove(&pin.account, view.car.as_ref()?, now)
+    else {
         return None;
     };
     let same = package.peer() == pin.peer

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::outcome::{RecipientError, Resolved, Unconfirmed};
-use super::recipient::{Recipients, known_by};
+use super::outcome::{Recipient, RecipientError, Unconfirmed};
+use super::recipient::{RecipientLookup, known_by};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
-use atcomm_proto::verify::attribution::{Attribution, Claim, Doubt, Standing, attribute};
+use atcomm_proto::verify::attribution::{
+    AccountState, Attribution, Claim, UnverifiedReason, attribute,
+};
 use atcomm_proto::verify::evidence::{Keys, VerifiedPackage};
 use atcomm_proto::verify::pin::{Pin, Previous};
 use atcomm_proto::verify::pinning::{KeyChange, predecessor};
@@ -32,20 +34,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was found out of an account.
 #[derive(Debug, Clone)]
-pub(super) struct Lately {
+pub(super) struct CachedSender {
     at: Timestamp,
     /// Whether it was the second look.
     anew: bool,
     /// How many looks there were, as long as none was forgotten.
     looks: u32,
-    standing: Standing,
+    standing: AccountState,
     /// The pin that was known then.
     before: Option<Pin>,
     /// The one that it became, where it became another.
     pin: Option<Pin>,
 }
 
-impl Lately {
+impl CachedSender {
     /// Whether it is about what is known now. Another process may have accepted a key since, or
     /// forgotten the account.
     fn fits(&self, known: Option<&Pin>) -> bool {
@@ -63,23 +65,23 @@ pub struct Attributed {
     pub pin: Option<Pin>,
 }
 
-impl Recipients {
+impl RecipientLookup {
     /// Attributes a message; looks up the account that it claims. `pins` is all that is remembered
     /// of whomever.
     pub async fn attribute(&self, claim: &Claim, pins: &[Pin]) -> Attributed {
         let now = self.clock.now();
         let Some(account) = claim.account() else {
-            let unknown = Standing::Unknown(Doubt::NotAnAccount);
+            let unknown = AccountState::Unknown(UnverifiedReason::NotAnAccount);
             return Attributed {
                 attribution: attribute(claim, &unknown, None, now),
                 pin: None,
             };
         };
         let known = pins.iter().find(|pin| pin.account == account);
-        let weigh = |found: &Lately| {
+        let weigh = |found: &CachedSender| {
             let pin = found.pin.as_ref().or(known);
             let mut standing = found.standing.clone();
-            if let Standing::Enrolled {
+            if let AccountState::Enrolled {
                 handle: Some(handle),
                 known_of,
                 ..
@@ -100,7 +102,7 @@ impl Recipients {
         let again = !found.anew || (!looked && found.looks < MAX_LOOKS);
         if attribution.is_adverse() && again {
             let looks = found.looks + 1;
-            found = Lately {
+            found = CachedSender {
                 looks,
                 ..self.look_until(deadline, &account, pins, true).await
             };
@@ -124,10 +126,11 @@ impl Recipients {
         account: &Did,
         pins: &[Pin],
         anew: bool,
-    ) -> Lately {
+    ) -> CachedSender {
         let look = timeout_at(deadline, self.look(account, pins, anew)).await;
-        let (standing, pin) = look.unwrap_or((Standing::Unknown(Doubt::Unreachable), None));
-        Lately {
+        let (standing, pin) =
+            look.unwrap_or((AccountState::Unknown(UnverifiedReason::Unreachable), None));
+        CachedSender {
             at: self.clock.now(),
             anew,
             looks: 1,
@@ -137,7 +140,7 @@ impl Recipients {
         }
     }
 
-    async fn look(&self, account: &Did, pins: &[Pin], anew: bool) -> (Standing, Option<Pin>) {
+    async fn look(&self, account: &Did, pins: &[Pin], anew: bool) -> (AccountState, Option<Pin>) {
         let actor = Actor::Did(account.clone());
         let reader = Self {
             thorough: anew,
@@ -153,13 +156,13 @@ impl Recipients {
             Err(error) => return (standing_of(&error), None),
         };
         if let Some(doubt) = doubt(&resolved) {
-            return (Standing::Unknown(doubt), resolved.pin);
+            return (AccountState::Unknown(doubt), resolved.pin);
         }
         let previous = match anew {
             true => self.previous(&resolved).await,
             false => Vec::new(),
         };
-        let standing = Standing::Enrolled {
+        let standing = AccountState::Enrolled {
             peer: resolved.package.peer().to_owned(),
             handle: resolved.handle.clone(),
             known_of: None,
@@ -169,7 +172,7 @@ impl Recipients {
     }
 
     /// The did:peers that the account had before, as proofs under its present signing key show.
-    async fn previous(&self, resolved: &Resolved) -> Vec<Previous> {
+    async fn previous(&self, resolved: &Recipient) -> Vec<Previous> {
         let current = match &resolved.log {
             Some(log) => log.current().and_then(|state| state.signing_key.clone()),
             None => Some(resolved.package.signing_key().clone()),
@@ -186,12 +189,12 @@ impl Recipients {
         shown_until(&packages)
     }
 
-    fn remembered(&self, account: &Did) -> Option<Lately> {
+    fn remembered(&self, account: &Did) -> Option<CachedSender> {
         let found = self.lately().get(account).cloned()?;
         (self.clock.now().since(found.at) < LATELY).then_some(found)
     }
 
-    fn remember(&self, account: Did, found: Lately) {
+    fn remember(&self, account: Did, found: CachedSender) {
         let now = self.clock.now();
         let mut lately = self.lately();
         if lately.len() >= MAX_LATELY {
@@ -202,7 +205,7 @@ impl Recipients {
         }
     }
 
-    fn lately(&self) -> MutexGuard<'_, HashMap<Did, Lately>> {
+    fn lately(&self) -> MutexGuard<'_, HashMap<Did, CachedSender>> {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -234,27 +237,29 @@ pub(super) fn shown_until(packages: &[VerifiedPackage]) -> Vec<Previous> {
 
 /// Why a package that can be sent to says nothing of whose a message is: where the account's own
 /// PDS does not confirm it, nothing counts but that the pinned key is still there.
-fn doubt(resolved: &Resolved) -> Option<Doubt> {
+fn doubt(resolved: &Recipient) -> Option<UnverifiedReason> {
     let why = resolved.unconfirmed?;
     let is_known = resolved.change == KeyChange::Same && !resolved.needs_confirmation();
     (!is_known).then_some(match why {
-        Unconfirmed::HostSilent => Doubt::Unreachable,
-        Unconfirmed::HostUseless => Doubt::Unproven,
+        Unconfirmed::HostSilent => UnverifiedReason::Unreachable,
+        Unconfirmed::HostUseless => UnverifiedReason::Unproven,
     })
 }
 
 /// What it says of a message's claim that its account cannot be sent to.
-fn standing_of(error: &RecipientError) -> Standing {
-    Standing::Unknown(match error {
-        RecipientError::NotEnrolled { .. } => return Standing::Removed,
-        RecipientError::NoAccount => Doubt::NoAccount,
-        RecipientError::Inactive(_) => Doubt::Inactive,
-        RecipientError::Invalid(_) => Doubt::Invalid,
-        RecipientError::RolledBack { .. } => Doubt::RolledBack,
-        RecipientError::NotEnrolledUnproven | RecipientError::Unproven { .. } => Doubt::Unproven,
+fn standing_of(error: &RecipientError) -> AccountState {
+    AccountState::Unknown(match error {
+        RecipientError::NotEnrolled { .. } => return AccountState::Removed,
+        RecipientError::NoAccount => UnverifiedReason::NoAccount,
+        RecipientError::Inactive(_) => UnverifiedReason::Inactive,
+        RecipientError::Invalid(_) => UnverifiedReason::Invalid,
+        RecipientError::RolledBack { .. } => UnverifiedReason::RolledBack,
+        RecipientError::NotEnrolledUnproven | RecipientError::Unproven { .. } => {
+            UnverifiedReason::Unproven
+        }
         RecipientError::Unreachable(_)
         | RecipientError::Handle { .. }
-        | RecipientError::HandleNotClaimed { .. } => Doubt::Unreachable,
+        | RecipientError::HandleNotClaimed { .. } => UnverifiedReason::Unreachable,
     })
 }
 

@@ -10,7 +10,7 @@ use atcomm_proto::syntax::MediatorDid;
 
 /// A way that a message may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub struct DeliveryPath {
     /// The reader's mediator.
     pub mediator: MediatorDid,
     /// Which of ours relays; none where it is posted to the reader's itself.
@@ -19,14 +19,14 @@ pub struct Way {
 
 /// A way that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct PathFailure {
     /// The way.
-    pub way: Way,
+    pub way: DeliveryPath,
     /// Why, about the one that was posted to.
     pub error: MailError,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for PathFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { way, error } = self;
         match &way.via {
@@ -38,7 +38,7 @@ impl fmt::Display for Failure {
 
 /// The ways in the order that they are tried: mediators that do not answer after the others, ours
 /// in their order; one that serves both is asked itself and no relay.
-pub fn ways(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<Way> {
+pub fn delivery_paths(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<DeliveryPath> {
     let answers = |one: &&Arc<MediatorDocument>| {
         matches!(
             one.state,
@@ -48,7 +48,7 @@ pub fn ways(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<Way> {
     let (first, last): (Vec<_>, Vec<_>) = theirs.iter().partition(answers);
     let mut seen = BTreeSet::new();
     let to = |one: &Arc<MediatorDocument>| {
-        let way = |via| Way {
+        let way = |via| DeliveryPath {
             mediator: one.did.clone(),
             via,
         };

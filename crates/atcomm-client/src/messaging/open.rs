@@ -13,7 +13,7 @@ pub const MAX_ENVELOPE: usize = 4 << 20;
 
 /// Why a message is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum UnpackError {
     /// Longer than [`MAX_ENVELOPE`], or empty.
     #[error("it is empty or longer than {MAX_ENVELOPE} bytes")]
     Length,
@@ -30,7 +30,7 @@ pub enum OpenError {
 
 /// An opened message.
 #[derive(Debug, Clone)]
-pub struct Opened {
+pub struct Unpacked {
     /// What is in it.
     pub message: Message,
     /// The same as it was written: a JSON object.
@@ -44,9 +44,9 @@ pub struct Opened {
 
 /// Opens an envelope with our keys. DIDs that carry their keys are known of themselves; `known` are
 /// others that may have written, such as our mediators.
-pub fn open(envelope: &[u8], ring: &dyn Keyring, known: &[Party]) -> Result<Opened, OpenError> {
+pub fn open(envelope: &[u8], ring: &dyn Keyring, known: &[Party]) -> Result<Unpacked, UnpackError> {
     if envelope.is_empty() || envelope.len() > MAX_ENVELOPE {
-        return Err(OpenError::Length);
+        return Err(UnpackError::Length);
     }
     let parties = |did: &str| {
         let known = known.iter().find(|party| party.is(did)).cloned();
@@ -57,11 +57,11 @@ pub fn open(envelope: &[u8], ring: &dyn Keyring, known: &[Party]) -> Result<Open
         [Layer::Anoncrypt(_)] => None,
         [Layer::Authcrypt] | [Layer::Anoncrypt(_), Layer::Authcrypt] => opened.sender,
         [Layer::Anoncrypt(_), Layer::Signed] => opened.signer,
-        _ => return Err(OpenError::Layers),
+        _ => return Err(UnpackError::Layers),
     };
-    let reader = opened.recipient.ok_or(OpenError::Layers)?;
+    let reader = opened.recipient.ok_or(UnpackError::Layers)?;
     let reader = reader.split_once('#').map_or(&*reader, |(did, _)| did);
-    Ok(Opened {
+    Ok(Unpacked {
         message: Message::parse(&opened.plaintext)?,
         writer: author.map(|author| author.party.did().to_owned()),
         reader: reader.to_owned(),

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::attempt::Failure;
-use super::open::Opened;
+use super::attempt::PathFailure;
+use super::open::Unpacked;
 use atcomm_proto::clock::{Timestamp, serde::millis};
 use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 
 /// For how long after the last attempt a report is waited for. Relays try for a day by default.
-pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const SENT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Most attempts of one message that are kept.
 const MAX_ATTEMPTS: usize = 64;
@@ -26,7 +26,7 @@ const MAX_REASON: usize = 512;
 /// A message on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Sent {
+pub struct SentMessage {
     /// Id of the message.
     pub id: String,
     /// The account that it is for.
@@ -92,7 +92,7 @@ pub enum AttemptState {
 
 /// What a mediator tells about a forward that it could not deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
+pub struct UndeliverableReport {
     /// Who tells it: a DID, shown by the envelope.
     pub by: String,
     /// The thread of the forward, and what the report acknowledges.
@@ -103,9 +103,9 @@ pub struct Reported {
     pub words: String,
 }
 
-impl Reported {
+impl UndeliverableReport {
     /// Reads a problem report. `None` for other messages, and where nothing shows who wrote it.
-    pub fn read(opened: &Opened) -> Option<Self> {
+    pub fn read(opened: &Unpacked) -> Option<Self> {
         let report: Report = opened.message.body_of().ok()?;
         let about = opened.message.pthid.iter().chain(&opened.message.ack);
         Some(Self {
@@ -119,27 +119,27 @@ impl Reported {
 
 /// What a report means for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReportOutcome {
     /// It is about another message, or its writer did not relay this one.
     NotOurs,
     /// Another attempt of the same message may still arrive.
     Pending,
     /// These mediators of the reader were not tried yet, in this order.
-    Next(Vec<MediatorDid>),
+    TryNext(Vec<MediatorDid>),
     /// No mediator is left.
     GivenUp,
 }
 
-impl Sent {
+impl SentMessage {
     /// Notes a report, and says what comes next. The same report again says the same again, so that
     /// whoever was interrupted after noting it goes on.
-    pub fn report(&mut self, report: &Reported) -> Verdict {
+    pub fn report(&mut self, report: &UndeliverableReport) -> ReportOutcome {
         let named = |attempt: &Attempt| {
             report.about.contains(&attempt.forward)
                 && attempt.via.as_ref().map(MediatorDid::as_str) == Some(&report.by)
         };
         let Some(attempt) = self.attempts.iter_mut().find(|one| named(one)) else {
-            return Verdict::NotOurs;
+            return ReportOutcome::NotOurs;
         };
         attempt.state = AttemptState::Failed(report.words.clone());
         let tried = |wanted: fn(&AttemptState) -> bool| {
@@ -150,19 +150,19 @@ impl Sent {
             .next()
             .is_some()
         {
-            return Verdict::Pending;
+            return ReportOutcome::Pending;
         }
         let failed: Vec<_> = tried(|state| matches!(state, AttemptState::Failed(_))).collect();
         let left = self.mediators.iter().filter(|one| !failed.contains(one));
         let left: Vec<_> = left.cloned().collect();
         match left.is_empty() {
-            true => Verdict::GivenUp,
-            false => Verdict::Next(left),
+            true => ReportOutcome::GivenUp,
+            false => ReportOutcome::TryNext(left),
         }
     }
 
     /// Notes that no way is left.
-    pub(super) fn give_up(&mut self, words: &str, failures: &[Failure]) {
+    pub(super) fn give_up(&mut self, words: &str, failures: &[PathFailure]) {
         let failures = failures.iter().take(MAX_ATTEMPTS);
         self.given_up = Some(GivenUp {
             words: short(words),
@@ -204,7 +204,7 @@ impl Sent {
     /// taken it, not too long ago, and may report that.
     pub fn is_open(&self, now: Timestamp) -> bool {
         let may_fail = |one: &Attempt| one.via.is_some() && one.state == AttemptState::Taken;
-        let recent = |one: &Attempt| now.since(one.at) < KEPT;
+        let recent = |one: &Attempt| now.since(one.at) < SENT_RETENTION;
         let may_come = self.attempts.iter().any(|one| may_fail(one) && recent(one));
         self.given_up.is_some() || may_come
     }

@@ -11,20 +11,20 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::attempt::{Failure, Way};
+use super::attempt::{DeliveryPath, PathFailure};
 use super::dm::Dm;
-use super::open::{Opened, open};
-use super::outbox::{Reported, Sent, Verdict};
-use super::send::{Courier, Handed};
-use crate::lookup::recipient::Recipients;
+use super::open::{Unpacked, open};
+use super::outbox::{ReportOutcome, SentMessage, UndeliverableReport};
+use super::send::{Courier, DeliveryOutcome};
+use crate::lookup::recipient::RecipientLookup;
 use crate::lookup::sender::Attributed;
 use crate::mediator::client::{Mail, MailError, MediatorClient};
 use crate::wallet::enrolment::{Enrolment, MessagingKey};
 use crate::wallet::error::WalletError;
-use crate::wallet::file::Placed;
-use crate::wallet::messages::Kept;
-use crate::wallet::undecryptable::Unopened;
-use crate::wallet::{Drawer, Wallet};
+use crate::wallet::file::Saved;
+use crate::wallet::messages::StoredMessage;
+use crate::wallet::undecryptable::Undecryptable;
+use crate::wallet::{AccountStore, Wallet};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::didcomm::message::{BodyError, Message, TypeUri};
 use atcomm_proto::didcomm::protocol::Body as _;
@@ -32,7 +32,9 @@ use atcomm_proto::didcomm::protocol::empty::Empty;
 use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
 use atcomm_proto::syntax::MediatorDid;
-use atcomm_proto::verify::attribution::{Attribution, Claim, Doubt, Standing, attribute};
+use atcomm_proto::verify::attribution::{
+    AccountState, Attribution, Claim, UnverifiedReason, attribute,
+};
 
 /// Time for one account to be looked up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +50,7 @@ pub enum Received {
     /// A direct message, kept.
     Message {
         /// As it is kept.
-        kept: Kept,
+        kept: StoredMessage,
         /// Its body.
         dm: Dm,
         /// Whose it is.
@@ -57,38 +59,38 @@ pub enum Received {
     /// A message of another type or one whose body cannot be read, kept.
     Other {
         /// As it is kept.
-        kept: Kept,
+        kept: StoredMessage,
         /// Whose it is, as far as such a message shows.
         attribution: Attribution,
         /// Why there is nothing to be shown.
         why: String,
     },
     /// An envelope that cannot be opened, kept as it came.
-    Unreadable {
+    Undecryptable {
         /// As it is kept, with the reason.
-        unopened: Unopened,
+        undecryptable: Undecryptable,
     },
     /// A message that is kept already.
-    Copy,
+    Duplicate,
     /// Something that asks for nothing and says nothing.
-    Nothing,
+    Ignored,
     /// A mediator of ours did not deliver a message of ours.
-    Returned {
+    Undeliverable {
         /// The message; where it is given up, [`Receiver::told`] is to hear when its writer has read
         /// that.
-        sent: Sent,
+        sent: SentMessage,
         /// Why not, in the mediator's words.
         words: String,
         /// What comes next.
-        next: Next,
+        next: NextStep,
     },
 }
 
 /// What comes next for a message that was not delivered.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextStep {
     /// It is on another way.
-    Again(Handed),
+    Again(DeliveryOutcome),
     /// Another attempt of it may still arrive.
     Pending,
     /// Nothing: no mediator is left, or none took it. The wallet remembers it until its writer was
@@ -98,14 +100,14 @@ pub enum Next {
 
 /// A message that was taken.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Processed {
     /// What it turned out to be.
     pub received: Received,
     /// A damaged file of the wallet that stood in its way, by its new name.
     pub set_aside: Option<PathBuf>,
 }
 
-impl From<Received> for Taken {
+impl From<Received> for Processed {
     fn from(received: Received) -> Self {
         Self {
             received,
@@ -117,20 +119,20 @@ impl From<Received> for Taken {
 /// Takes messages for one account.
 pub struct Receiver {
     wallet: Wallet,
-    drawer: Drawer,
+    store: AccountStore,
     enrolment: Enrolment,
-    recipients: Recipients,
+    recipients: RecipientLookup,
     courier: Courier,
     clock: Clock,
-    waited: Waited,
+    waited: LookupBudget,
 }
 
 /// Time spent in vain on accounts of strangers: each message may claim another one whose host does
 /// not answer, and all the others would wait behind it.
 #[derive(Default)]
-struct Waited(Mutex<Option<(Timestamp, Duration)>>);
+struct LookupBudget(Mutex<Option<(Timestamp, Duration)>>);
 
-impl Waited {
+impl LookupBudget {
     fn add(&self, time: Duration, now: Timestamp) {
         let mut waited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *waited = Some(match *waited {
@@ -146,23 +148,23 @@ impl Waited {
 }
 
 impl Receiver {
-    /// For the account of `drawer`, with the keys of `enrolment`.
+    /// For the account of `store`, with the keys of `enrolment`.
     pub fn new(
         wallet: Wallet,
-        drawer: Drawer,
+        store: AccountStore,
         enrolment: Enrolment,
-        recipients: Recipients,
+        recipients: RecipientLookup,
         courier: Courier,
         clock: Clock,
     ) -> Self {
         Self {
             wallet,
-            drawer,
+            store,
             enrolment,
             recipients,
             courier,
             clock,
-            waited: Waited::default(),
+            waited: LookupBudget::default(),
         }
     }
 
@@ -173,20 +175,24 @@ impl Receiver {
 
     /// Takes a message; on disk when it returns, and nothing waits between. An error keeps the
     /// message at the mediator, and is about the wallet and not about the message.
-    pub async fn take(&self, client: &MediatorClient, mail: &Mail) -> Result<Taken, WalletError> {
+    pub async fn take(
+        &self,
+        client: &MediatorClient,
+        mail: &Mail,
+    ) -> Result<Processed, WalletError> {
         let known = std::slice::from_ref(client.party());
         let ring = self.enrolment.reading(self.clock.now());
         let opened = match open(&mail.envelope, &ring, known) {
             Ok(opened) => opened,
-            Err(error) => return self.keep_unopened(client, mail, &error.to_string()),
+            Err(error) => return self.save_undecryptable(client, mail, &error.to_string()),
         };
         if opened.writer.as_deref() == Some(client.did().as_str())
-            && let Some(reported) = Reported::read(&opened)
+            && let Some(reported) = UndeliverableReport::read(&opened)
         {
             return Ok(self.returned(&reported).await?.into());
         }
         if says_nothing(&opened.message) {
-            return Ok(Received::Nothing.into());
+            return Ok(Received::Ignored.into());
         }
         let dm = opened.message.body_of::<Dm>();
         let claim = Claim {
@@ -197,13 +203,13 @@ impl Receiver {
         };
         let attribution = self.attribute(&claim).await?;
         let kept = self.kept(&opened, &attribution);
-        let set_aside = match self.drawer.keep_message(&kept) {
-            Ok(Placed::New) => None,
-            Ok(Placed::InPlaceOf(path)) => Some(path),
-            Ok(Placed::Copy) => return Ok(Received::Copy.into()),
+        let set_aside = match self.store.save_message(&kept) {
+            Ok(Saved::New) => None,
+            Ok(Saved::DamagedSetAside(path)) => Some(path),
+            Ok(Saved::Duplicate) => return Ok(Received::Duplicate.into()),
             // None that is opened gets so long; and if one did, the others go on.
             Err(error @ WalletError::TooLong { .. }) => {
-                return self.keep_unopened(client, mail, &error.to_string());
+                return self.save_undecryptable(client, mail, &error.to_string());
             }
             Err(error) => return Err(error),
         };
@@ -227,22 +233,22 @@ impl Receiver {
                 ),
             },
         };
-        Ok(Taken {
+        Ok(Processed {
             received,
             set_aside,
         })
     }
 
     /// Messages of ours that were given up and whose writer was not told.
-    pub fn given_up(&self) -> Result<Vec<Sent>, WalletError> {
-        let mut sent = self.drawer.sent::<Sent>()?;
+    pub fn given_up(&self) -> Result<Vec<SentMessage>, WalletError> {
+        let mut sent = self.store.sent::<SentMessage>()?;
         sent.retain(|one| one.given_up.is_some());
         Ok(sent)
     }
 
     /// The writer of a message that was given up has read that.
-    pub fn told(&self, sent: &Sent) -> Result<(), WalletError> {
-        self.drawer.forget_sent(&sent.id).map(drop)
+    pub fn told(&self, sent: &SentMessage) -> Result<(), WalletError> {
+        self.store.delete_sent(&sent.id).map(drop)
     }
 
     /// Whose a message is, by what is known now; what is learnt of a contact is kept.
@@ -251,13 +257,13 @@ impl Receiver {
         let account = claim.account();
         let is_known = account.is_none_or(|account| pins.iter().any(|pin| pin.account == account));
         if !is_known && self.waited.is_over(self.clock.now()) {
-            let unknown = Standing::Unknown(Doubt::Unreachable);
+            let unknown = AccountState::Unknown(UnverifiedReason::Unreachable);
             return Ok(attribute(claim, &unknown, None, self.clock.now()));
         }
         let began = Instant::now();
         let attributed = timeout(PATIENCE, self.recipients.attribute(claim, &pins)).await;
         let attributed = attributed.unwrap_or_else(|_| {
-            let unknown = Standing::Unknown(Doubt::Unreachable);
+            let unknown = AccountState::Unknown(UnverifiedReason::Unreachable);
             Attributed {
                 attribution: attribute(claim, &unknown, None, self.clock.now()),
                 pin: None,
@@ -278,7 +284,11 @@ impl Receiver {
     }
 
     /// Attributes a message that is kept anew, and keeps what proves its writer.
-    pub async fn attribute_again(&self, kept: &Kept, dm: &Dm) -> Result<Attribution, WalletError> {
+    pub async fn attribute_again(
+        &self,
+        kept: &StoredMessage,
+        dm: &Dm,
+    ) -> Result<Attribution, WalletError> {
         let claim = Claim {
             writer: kept.from.clone(),
             sender: dm.sender_did.clone(),
@@ -287,19 +297,19 @@ impl Receiver {
         };
         let attribution = self.attribute(&claim).await?;
         if attribution.account().is_some() {
-            let kept = Kept {
+            let kept = StoredMessage {
                 attribution: json!(attribution),
                 ..kept.clone()
             };
-            self.drawer.reattribute(&kept)?;
+            self.store.reattribute(&kept)?;
         }
         Ok(attribution)
     }
 
-    fn kept(&self, opened: &Opened, attribution: &Attribution) -> Kept {
+    fn kept(&self, opened: &Unpacked, attribution: &Attribution) -> StoredMessage {
         let mut keys = self.enrolment.keys.iter();
         let reader = keys.find(|key| key.peer.as_str() == opened.reader);
-        Kept {
+        StoredMessage {
             id: opened.message.id.clone(),
             from: opened.writer.clone(),
             reader: opened.reader.clone(),
@@ -310,71 +320,77 @@ impl Receiver {
         }
     }
 
-    fn keep_unopened(
+    fn save_undecryptable(
         &self,
         client: &MediatorClient,
         mail: &Mail,
         why: &str,
-    ) -> Result<Taken, WalletError> {
+    ) -> Result<Processed, WalletError> {
         let reader = client.key().peer.as_str();
-        let unopened = Unopened::new(&mail.envelope, reader, self.clock.now(), why);
-        Ok(match self.drawer.keep_unopened(&unopened)? {
-            Placed::New | Placed::InPlaceOf(_) => Received::Unreadable { unopened }.into(),
-            Placed::Copy => Received::Copy.into(),
+        let undecryptable = Undecryptable::new(&mail.envelope, reader, self.clock.now(), why);
+        Ok(match self.store.save_undecryptable(&undecryptable)? {
+            Saved::New | Saved::DamagedSetAside(_) => {
+                Received::Undecryptable { undecryptable }.into()
+            }
+            Saved::Duplicate => Received::Duplicate.into(),
         })
     }
 
     /// Follows up a report of a mediator of ours.
-    async fn returned(&self, reported: &Reported) -> Result<Received, WalletError> {
-        for mut sent in self.drawer.sent::<Sent>()? {
+    async fn returned(&self, reported: &UndeliverableReport) -> Result<Received, WalletError> {
+        for mut sent in self.store.sent::<SentMessage>()? {
             let verdict = sent.report(reported);
-            if verdict == Verdict::NotOurs {
+            if verdict == ReportOutcome::NotOurs {
                 continue;
             }
             sent.given_up = None;
-            self.drawer.keep_sent(&sent.id, &sent)?;
+            self.store.save_sent(&sent.id, &sent)?;
             let failures = match verdict {
-                Verdict::Next(left) => match self.try_next(&mut sent, &left).await? {
-                    taken @ Handed::Taken { .. } => {
+                ReportOutcome::TryNext(left) => match self.try_next(&mut sent, &left).await? {
+                    taken @ DeliveryOutcome::Accepted { .. } => {
                         self.forget_over(&sent)?;
-                        return Ok(returned(sent, reported, Next::Again(taken)));
+                        return Ok(returned(sent, reported, NextStep::Again(taken)));
                     }
-                    Handed::Refused(failures) => failures,
+                    DeliveryOutcome::Refused(failures) => failures,
                 },
-                Verdict::GivenUp => Vec::new(),
-                Verdict::Pending | Verdict::NotOurs => {
-                    return Ok(returned(sent, reported, Next::Pending));
+                ReportOutcome::GivenUp => Vec::new(),
+                ReportOutcome::Pending | ReportOutcome::NotOurs => {
+                    return Ok(returned(sent, reported, NextStep::Pending));
                 }
             };
             sent.give_up(&reported.words, &failures);
-            self.drawer.keep_sent(&sent.id, &sent)?;
-            return Ok(returned(sent, reported, Next::GivenUp));
+            self.store.save_sent(&sent.id, &sent)?;
+            return Ok(returned(sent, reported, NextStep::GivenUp));
         }
         // About something that is not remembered any more.
-        Ok(Received::Nothing)
+        Ok(Received::Ignored)
     }
 
-    async fn try_next(&self, sent: &mut Sent, left: &[MediatorDid]) -> Result<Handed, WalletError> {
+    async fn try_next(
+        &self,
+        sent: &mut SentMessage,
+        left: &[MediatorDid],
+    ) -> Result<DeliveryOutcome, WalletError> {
         let mut keys = self.enrolment.keys.iter();
         let Some(key) = keys.find(|key| key.peer.as_str() == sent.from) else {
-            return Ok(Handed::Refused(Vec::new()));
+            return Ok(DeliveryOutcome::Refused(Vec::new()));
         };
         let documents = match self.courier.documents(left).await {
             Ok(documents) => documents,
-            Err(error) => return Ok(Handed::Refused(all_failed(left, &error))),
+            Err(error) => return Ok(DeliveryOutcome::Refused(all_failed(left, &error))),
         };
         let own = mediators_of(&self.enrolment, key);
-        let drawer = &self.drawer;
-        let mut keep = |sent: &Sent| drawer.keep_sent(&sent.id, sent);
+        let store = &self.store;
+        let mut keep = |sent: &SentMessage| store.save_sent(&sent.id, sent);
         self.courier
-            .hand_over(sent, &documents, own, key, &mut keep)
+            .deliver(sent, &documents, own, key, &mut keep)
             .await
     }
 
     /// Nothing more is to be heard of what no relay has.
-    fn forget_over(&self, sent: &Sent) -> Result<(), WalletError> {
+    fn forget_over(&self, sent: &SentMessage) -> Result<(), WalletError> {
         if !sent.is_open(self.clock.now()) {
-            self.drawer.forget_sent(&sent.id)?;
+            self.store.delete_sent(&sent.id)?;
         }
         Ok(())
     }
@@ -384,7 +400,7 @@ fn is_vain(attribution: &Attribution) -> bool {
     matches!(
         attribution,
         Attribution::Unverified {
-            reason: Doubt::Unreachable,
+            reason: UnverifiedReason::Unreachable,
             ..
         }
     )
@@ -398,17 +414,17 @@ pub fn mediators_of<'e>(enrolment: &'e Enrolment, key: &'e MessagingKey) -> &'e 
     }
 }
 
-fn returned(sent: Sent, reported: &Reported, next: Next) -> Received {
-    Received::Returned {
+fn returned(sent: SentMessage, reported: &UndeliverableReport, next: NextStep) -> Received {
+    Received::Undeliverable {
         sent,
         words: reported.words.clone(),
         next,
     }
 }
 
-fn all_failed(mediators: &[MediatorDid], error: &MailError) -> Vec<Failure> {
-    let failure = |mediator: &MediatorDid| Failure {
-        way: Way {
+fn all_failed(mediators: &[MediatorDid], error: &MailError) -> Vec<PathFailure> {
+    let failure = |mediator: &MediatorDid| PathFailure {
+        way: DeliveryPath {
             mediator: mediator.clone(),
             via: None,
         },

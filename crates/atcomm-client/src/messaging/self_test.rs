@@ -25,7 +25,7 @@ const LOOKED_THROUGH: u64 = 100;
 
 /// Why a message to oneself did not come back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProbeError {
+pub enum SelfTestError {
     /// The mediator.
     #[error("{0}")]
     Mail(#[from] MailError),
@@ -39,11 +39,11 @@ pub enum ProbeError {
 
 /// Sends a message to the client's own key, and takes it from the queue again. Other mail is left
 /// where it is.
-pub async fn round_trip(
+pub async fn self_test(
     net: &Net,
     clock: &Clock,
     client: &MediatorClient,
-) -> Result<Duration, ProbeError> {
+) -> Result<Duration, SelfTestError> {
     // Before it is sent, so that it is pushed.
     let live = match client.live().await {
         Ok(live) => Some(live),
@@ -64,7 +64,7 @@ pub async fn round_trip(
             waiting.into_iter().find(|mail| is_it(client, mail, &id))
         }
     };
-    let mail = found.ok_or(ProbeError::Lost)?;
+    let mail = found.ok_or(SelfTestError::Lost)?;
     client.acknowledge(&[mail.id]).await?;
     Ok(began.elapsed())
 }
@@ -74,7 +74,7 @@ async fn pushed(
     live: &mut Live,
     id: &str,
     until: Instant,
-) -> Result<Option<Mail>, ProbeError> {
+) -> Result<Option<Mail>, SelfTestError> {
     loop {
         let Ok(mail) = timeout_at(until, live.next()).await else {
             return Ok(None);
@@ -98,8 +98,8 @@ async fn post(
     clock: &Clock,
     client: &MediatorClient,
     id: &str,
-) -> Result<(), ProbeError> {
-    let making = |error: String| ProbeError::Making(error);
+) -> Result<(), SelfTestError> {
+    let making = |error: String| SelfTestError::Making(error);
     let key: &MessagingKey = client.key();
     let now = clock.now().millis() / 1000;
     let ping = Ping {

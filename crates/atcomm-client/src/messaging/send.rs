@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::{Failure, Way, ways};
-use super::outbox::{AttemptState, Sent};
-use super::wrap::{Parcel, parcel};
+use super::attempt::{DeliveryPath, PathFailure, delivery_paths};
+use super::outbox::{AttemptState, SentMessage};
+use super::wrap::{WrappedMessage, parcel};
 use crate::mediator::client::{
     MAX_REFUSAL, MEDIA_TYPE, MailError, check_usable, document, refused,
 };
@@ -37,18 +37,18 @@ pub struct Courier {
 
 /// How handing over ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Handed {
+pub enum DeliveryOutcome {
     /// Somebody took it.
-    Taken {
+    Accepted {
         /// The way that it is on.
-        way: Way,
+        way: DeliveryPath,
         /// Whether the reader's mediator answered when it was looked at.
         reachable: bool,
         /// What was tried before.
-        failures: Vec<Failure>,
+        failures: Vec<PathFailure>,
     },
     /// Nobody did.
-    Refused(Vec<Failure>),
+    Refused(Vec<PathFailure>),
 }
 
 impl Courier {
@@ -64,18 +64,18 @@ impl Courier {
     /// Hands a message over by the first way that works. `theirs` are the reader's mediators that
     /// are to be tried, `own` those that keep mail for `key`, which wrote the message. `keep` is
     /// called before and after each attempt; where it fails, nothing more is tried.
-    pub async fn hand_over<E>(
+    pub async fn deliver<E>(
         &self,
-        sent: &mut Sent,
+        sent: &mut SentMessage,
         theirs: &[Arc<MediatorDocument>],
         own: &[MediatorDid],
         key: &MessagingKey,
-        keep: &mut (dyn FnMut(&Sent) -> Result<(), E> + Send),
-    ) -> Result<Handed, E> {
-        let mut failures: Vec<Failure> = Vec::new();
+        keep: &mut (dyn FnMut(&SentMessage) -> Result<(), E> + Send),
+    ) -> Result<DeliveryOutcome, E> {
+        let mut failures: Vec<PathFailure> = Vec::new();
         // Who did not answer is not asked again for another mediator.
         let mut away = BTreeSet::new();
-        for way in ways(theirs, own) {
+        for way in delivery_paths(theirs, own) {
             let posted_to = way.via.as_ref().unwrap_or(&way.mediator).clone();
             if away.contains(&posted_to) || away.contains(&way.mediator) {
                 continue;
@@ -86,8 +86,8 @@ impl Courier {
             if let Err(error) = check_usable(document) {
                 // Nothing can be encrypted to it, whoever relays.
                 away.insert(way.mediator.clone());
-                let way = Way { via: None, ..way };
-                failures.push(Failure { way, error });
+                let way = DeliveryPath { via: None, ..way };
+                failures.push(PathFailure { way, error });
                 continue;
             }
             let parcel = match self.prepare(sent, document, &way, key).await {
@@ -96,7 +96,7 @@ impl Courier {
                     if matches!(error, MailError::Unreachable { .. }) {
                         away.insert(posted_to);
                     }
-                    failures.push(Failure { way, error });
+                    failures.push(PathFailure { way, error });
                     continue;
                 }
             };
@@ -108,7 +108,7 @@ impl Courier {
                 Ok(()) => {
                     sent.end(AttemptState::Taken);
                     keep(sent)?;
-                    return Ok(Handed::Taken {
+                    return Ok(DeliveryOutcome::Accepted {
                         reachable: document.state != MediatorState::Unreachable,
                         way,
                         failures,
@@ -120,11 +120,11 @@ impl Courier {
                     if matches!(error, MailError::Unreachable { .. }) {
                         away.insert(posted_to);
                     }
-                    failures.push(Failure { way, error });
+                    failures.push(PathFailure { way, error });
                 }
             }
         }
-        Ok(Handed::Refused(failures))
+        Ok(DeliveryOutcome::Refused(failures))
     }
 
     /// Reads the documents of mediators; those that cannot be had now are left out.
@@ -149,11 +149,11 @@ impl Courier {
     /// Wraps a message for a way, looking up who else stands on it.
     async fn prepare(
         &self,
-        sent: &Sent,
+        sent: &SentMessage,
         theirs: &Arc<MediatorDocument>,
-        way: &Way,
+        way: &DeliveryPath,
         key: &MessagingKey,
-    ) -> Result<Parcel, MailError> {
+    ) -> Result<WrappedMessage, MailError> {
         // What is posted to is what this client has read itself, whoever has shown `theirs`.
         let posted_to = way.via.as_ref().unwrap_or(&way.mediator);
         let own = document(&self.identity, posted_to, Freshness::Cached).await?;
@@ -173,7 +173,7 @@ impl Courier {
 }
 
 /// Posts a parcel; taken when it returns.
-pub(super) async fn post(net: &Net, parcel: Parcel) -> Result<(), MailError> {
+pub(super) async fn post(net: &Net, parcel: WrappedMessage) -> Result<(), MailError> {
     let request = Request {
         priority: Priority::Mail,
         timeout: Some(TIMEOUT),

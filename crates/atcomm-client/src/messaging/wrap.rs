@@ -25,7 +25,7 @@ use atcomm_proto::syntax::MediatorDid;
 
 /// Something to be posted.
 #[derive(Debug, Clone)]
-pub struct Parcel {
+pub struct WrappedMessage {
     /// Where.
     pub url: Url,
     /// What.
@@ -68,13 +68,13 @@ pub fn parcel(
     key: &MessagingKey,
     now: i64,
     others: Others<'_>,
-) -> Result<Parcel, RouteError> {
+) -> Result<WrappedMessage, RouteError> {
     if theirs.did == own.did {
         let route = Route::to(own, others)?;
         let to_own = route::first_key(own)?;
         let forward_id = fresh_id();
         let body = route::forward(forward_id.clone(), envelope, &to_own, peer, now)?;
-        return Ok(Parcel {
+        return Ok(WrappedMessage {
             body: route.wrap(body, now)?,
             url: route.endpoint,
             forward_id,
@@ -101,7 +101,7 @@ pub fn parcel(
         std::slice::from_ref(&to_own),
     )
     .map_err(|_| RouteError::Wrapping)?;
-    Ok(Parcel {
+    Ok(WrappedMessage {
         body: route.wrap(body, now)?,
         url: route.endpoint,
         forward_id,

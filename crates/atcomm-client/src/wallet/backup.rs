@@ -321,7 +321,7 @@ impl Backup {
             locks.push(change_lock(wallet, account, waiting)?);
         }
         for ours in &self.accounts {
-            let Some(known) = wallet.drawer(&ours.account).enrolment()? else {
+            let Some(known) = wallet.account_store(&ours.account).enrolment()? else {
                 continue;
             };
             if !force && is_conflict(&known, ours) {
@@ -333,17 +333,17 @@ impl Backup {
         }
         let mut restored = Restored::default();
         for ours in &self.accounts {
-            let drawer = wallet.drawer(&ours.account);
-            let _lock = drawer.lock()?;
+            let store = wallet.account_store(&ours.account);
+            let _lock = store.lock()?;
             let name = ours.account.to_string();
-            match drawer.enrolment()? {
+            match store.enrolment()? {
                 None => {
-                    drawer.keep(ours)?;
+                    store.keep(ours)?;
                     restored.added.push(name);
                 }
                 Some(known) => match merged(&known, ours, now) {
                     Some(both) => {
-                        drawer.keep(&both)?;
+                        store.keep(&both)?;
                         restored.merged.push(name);
                     }
                     None => restored.unchanged.push(name),
@@ -354,7 +354,7 @@ impl Backup {
         for pin in &self.contacts {
             let known = wallet.pin(&pin.account)?;
             if known.is_none_or(|known| known.last_seen < pin.last_seen) {
-                wallet.keep_pin(pin)?;
+                wallet.save_pin(pin)?;
                 restored.contacts += 1;
             }
         }
@@ -368,14 +368,14 @@ fn change_lock(
     account: &Did,
     waiting: &mut dyn FnMut(&Did),
 ) -> Result<Lock, WalletError> {
-    let drawer = wallet.drawer(account);
-    if let Some(lock) = drawer.change_lock()? {
+    let store = wallet.account_store(account);
+    if let Some(lock) = store.change_lock()? {
         return Ok(lock);
     }
     waiting(account);
     loop {
         std::thread::sleep(POLL);
-        if let Some(lock) = drawer.change_lock()? {
+        if let Some(lock) = store.change_lock()? {
             return Ok(lock);
         }
     }

@@ -10,7 +10,7 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 
 /// For how long the secret halves of a key that was replaced are kept: mediators hand out mail to
 /// it for as long.
-pub const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
+pub const REPLACED_KEY_RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// An account of the wallet.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ impl MessagingKey {
     /// Whether it still opens mail. Whoever gets hold of a key can write to it in anybody's name,
     /// since authcrypt proves a sender to whoever has the reader's key; so its time has an end.
     pub fn reads(&self, now: Timestamp) -> bool {
-        !matches!(self.state, KeyState::Replaced { at } if now.since(at) >= KEEP)
+        !matches!(self.state, KeyState::Replaced { at } if now.since(at) >= REPLACED_KEY_RETENTION)
     }
 
     /// Whether the record names another one, or none.
@@ -211,7 +211,7 @@ mod tests {
     fn a_key_that_was_replaced_reads_for_so_long_and_no_longer() {
         let now = Timestamp::from_millis(1_800_000_000_000);
         let mut key = MessagingKey::mint(now);
-        assert!(key.reads(now.plus(KEEP * 100)) && !key.is_replaced());
+        assert!(key.reads(now.plus(REPLACED_KEY_RETENTION * 100)) && !key.is_replaced());
         key.state = KeyState::Replaced { at: now };
         let kid = key.agreement.kid().to_owned();
         let enrolment = Enrolment {
@@ -223,9 +223,9 @@ mod tests {
             label: None,
             keys: vec![MessagingKey::mint(now), key],
         };
-        let last = now.plus(KEEP - Duration::from_millis(1));
+        let last = now.plus(REPLACED_KEY_RETENTION - Duration::from_millis(1));
         assert!(enrolment.reading(last).secret(&kid).is_some());
-        let over = now.plus(KEEP);
+        let over = now.plus(REPLACED_KEY_RETENTION);
         assert!(enrolment.reading(over).secret(&kid).is_none());
         let current = enrolment.keys[0].agreement.kid();
         assert!(enrolment.reading(over).secret(current).is_some());

@@ -65,13 +65,13 @@ pub struct Lock {
 
 /// What became of something that was to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Placed {
+pub enum Saved {
     /// It is on disk.
     New,
     /// It is on disk. What stood in its place cannot be read, and is set aside under this name.
-    InPlaceOf(PathBuf),
+    DamagedSetAside(PathBuf),
     /// It is kept already, and stays as it is.
-    Copy,
+    Duplicate,
 }
 
 /// A data file of a directory.

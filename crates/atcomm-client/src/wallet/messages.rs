@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Drawer;
+use super::AccountStore;
 use super::error::WalletError;
-use super::file::{self, Placed};
-use super::undecryptable::{self, Unopened};
+use super::file::{self, Saved};
+use super::undecryptable::{self, Undecryptable};
 use atcomm_proto::clock::Timestamp;
 
 /// For how long other words by the same writer under the same id are taken for a copy; the same
@@ -28,7 +28,7 @@ pub const MAX_SENT: usize = 10_000;
 /// A message that was received.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kept {
+pub struct StoredMessage {
     /// Its id, as its writer chose it.
     pub id: String,
     /// The did:peer that proved to have written it; none where it was anonymous.
@@ -48,16 +48,16 @@ pub struct Kept {
     pub attribution: Value,
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for StoredMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept")
+        f.debug_struct("StoredMessage")
             .field("id", &self.id)
             .field("received_at", &self.received_at)
             .finish_non_exhaustive()
     }
 }
 
-impl Kept {
+impl StoredMessage {
     /// Writer and id say which message it is. Nobody stands for the id of an anonymous one, so it
     /// is its words that do.
     fn name(&self) -> String {
@@ -76,42 +76,42 @@ impl Kept {
 
 /// Something that was received.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Stored {
+pub enum StoredItem {
     /// A message.
-    Message(Box<Kept>),
+    Message(Box<StoredMessage>),
     /// An envelope that could not be opened.
-    Unopened(Unopened),
+    Undecryptable(Undecryptable),
 }
 
-impl Drawer {
+impl AccountStore {
     /// Keeps a message that was received. A copy is what has writer, id and words of one that is
     /// kept, or writer and id of one that came within [`DUPLICATE`] before it. On disk when it
     /// returns; only then may a mediator be told. Safe concurrently.
-    pub fn keep_message(&self, message: &Kept) -> Result<Placed, WalletError> {
+    pub fn save_message(&self, message: &StoredMessage) -> Result<Saved, WalletError> {
         let folder = self.mail();
         let place = |name: &str| folder.join(format!("{name}.json"));
         let (path, aside) = (place(&message.name()), place(&message.full_name()));
         let _lock = file::lock(&folder, "lock")?;
         if aside != path && aside.exists() {
-            return Ok(Placed::Copy);
+            return Ok(Saved::Duplicate);
         }
-        let placed = match file::read::<Kept>(&path, MAX_MESSAGE) {
-            Ok(None) => Placed::New,
+        let placed = match file::read::<StoredMessage>(&path, MAX_MESSAGE) {
+            Ok(None) => Saved::New,
             Ok(Some(known))
                 if known.message == message.message
                     || message.received_at.since(known.received_at) < DUPLICATE =>
             {
-                return Ok(Placed::Copy);
+                return Ok(Saved::Duplicate);
             }
             Ok(Some(known)) => {
                 file::rename(&path, &place(&known.full_name()))?;
-                Placed::New
+                Saved::New
             }
             Err(WalletError::Damaged { .. } | WalletError::Newer { .. }) => {
                 let at = message.received_at.millis().max(0);
                 let aside = folder.join(format!("{}.{at}.aside", message.name()));
                 file::rename(&path, &aside)?;
-                Placed::InPlaceOf(aside)
+                Saved::DamagedSetAside(aside)
             }
             Err(error) => return Err(error),
         };
@@ -121,12 +121,12 @@ impl Drawer {
 
     /// Keeps what a later look has found out about the writer of a message that is kept. Nothing is
     /// written where it is not there.
-    pub fn reattribute(&self, message: &Kept) -> Result<(), WalletError> {
+    pub fn reattribute(&self, message: &StoredMessage) -> Result<(), WalletError> {
         let folder = self.mail();
         let _lock = file::lock(&folder, "lock")?;
         for name in [message.name(), message.full_name()] {
             let path = folder.join(format!("{name}.json"));
-            let Some(mut known) = file::read::<Kept>(&path, MAX_MESSAGE)? else {
+            let Some(mut known) = file::read::<StoredMessage>(&path, MAX_MESSAGE)? else {
                 continue;
             };
             if known.message == message.message {
@@ -147,12 +147,12 @@ impl Drawer {
     pub fn received(
         &self,
         newest: Option<usize>,
-    ) -> Result<impl Iterator<Item = Result<Stored, WalletError>> + use<>, WalletError> {
+    ) -> Result<impl Iterator<Item = Result<StoredItem, WalletError>> + use<>, WalletError> {
         let opened = file::list(&self.mail())?.into_iter();
-        let unopened = file::list(&self.unopened())?.into_iter();
+        let undecryptable = file::list(&self.undecryptable())?.into_iter();
         let mut files: Vec<(SystemTime, bool, PathBuf)> = opened
             .map(|one| (one.modified, true, one.path))
-            .chain(unopened.map(|one| (one.modified, false, one.path)))
+            .chain(undecryptable.map(|one| (one.modified, false, one.path)))
             .collect();
         files.sort();
         if let Some(newest) = newest {
@@ -161,8 +161,8 @@ impl Drawer {
         let read = |(_, opened, path): (SystemTime, bool, PathBuf)| {
             let stored = match opened {
                 true => file::read(&path, MAX_MESSAGE)
-                    .map(|kept| kept.map(|kept| Stored::Message(Box::new(kept)))),
-                false => undecryptable::read(&path).map(|kept| kept.map(Stored::Unopened)),
+                    .map(|kept| kept.map(|kept| StoredItem::Message(Box::new(kept)))),
+                false => undecryptable::read(&path).map(|kept| kept.map(StoredItem::Undecryptable)),
             };
             // Forgotten by another process since: not there.
             stored.transpose()
@@ -172,7 +172,7 @@ impl Drawer {
 
     /// Keeps what was sent under its id, in place of what was kept under it. On disk when it
     /// returns.
-    pub fn keep_sent<T: Serialize>(&self, id: &str, sent: &T) -> Result<(), WalletError> {
+    pub fn save_sent<T: Serialize>(&self, id: &str, sent: &T) -> Result<(), WalletError> {
         file::write(&self.home, &self.sent_path(id), sent, MAX_MESSAGE)
     }
 
@@ -195,7 +195,7 @@ impl Drawer {
     }
 
     /// Forgets what was sent under an id; whether it was known.
-    pub fn forget_sent(&self, id: &str) -> Result<bool, WalletError> {
+    pub fn delete_sent(&self, id: &str) -> Result<bool, WalletError> {
         file::remove(&self.sent_path(id))
     }
 

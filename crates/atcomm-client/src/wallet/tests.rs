@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::wallet::enrolment::{KeyState, MessagingKey};
-use crate::wallet::file::Placed;
-use crate::wallet::messages::Kept;
+use crate::wallet::file::Saved;
+use crate::wallet::messages::StoredMessage;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::Keyring as _;
 use atcomm_proto::syntax::{Handle, MediatorDid, Origin, Rev};
@@ -60,8 +60,8 @@ fn pin(name: &str) -> Pin {
     }
 }
 
-fn kept(from: Option<&str>, id: &str, received_at: i64) -> Kept {
-    Kept {
+fn kept(from: Option<&str>, id: &str, received_at: i64) -> StoredMessage {
+    StoredMessage {
         id: id.to_owned(),
         from: from.map(str::to_owned),
         reader: "did:peer:2.Ez6LSreader".to_owned(),
@@ -109,7 +109,7 @@ fn a_pin_that_another_command_has_changed_is_not_written_over() {
         assert!(!wallet.replace_pin(before, &mine).unwrap());
         assert_eq!(wallet.pin(&first.account).unwrap().unwrap(), later);
     }
-    assert!(wallet.forget_pin(&first.account).unwrap());
+    assert!(wallet.delete_pin(&first.account).unwrap());
     assert!(!wallet.replace_pin(Some(&later), &first).unwrap());
     assert_eq!(wallet.pin(&first.account).unwrap(), None);
 }
@@ -122,24 +122,24 @@ fn what_is_put_in_comes_out_again() {
         !wallet.home().exists(),
         "nothing is made before it is needed"
     );
-    let drawer = wallet.drawer(&did("alice"));
-    assert!(drawer.enrolment().unwrap().is_none() && drawer.session().unwrap().is_none());
+    let store = wallet.account_store(&did("alice"));
+    assert!(store.enrolment().unwrap().is_none() && store.session().unwrap().is_none());
     let alice = enrolment("alice");
-    drawer.keep(&alice).unwrap();
+    store.keep(&alice).unwrap();
     let session = Session {
         pds: alice.pds.clone(),
         access: Zeroizing::new("eyJa".to_owned()),
         refresh: Zeroizing::new("eyJr".to_owned()),
     };
-    drawer.keep_session(&session).unwrap();
-    wallet.keep_pin(&pin("bob")).unwrap();
-    drawer
-        .keep_sent("letter-1", &json!({"id": "letter-1"}))
+    store.save_session(&session).unwrap();
+    wallet.save_pin(&pin("bob")).unwrap();
+    store
+        .save_sent("letter-1", &json!({"id": "letter-1"}))
         .unwrap();
 
     let wallet = Wallet::open(wallet.home()).unwrap();
-    let drawer = wallet.find(None).unwrap();
-    let again = drawer.enrolment().unwrap().unwrap();
+    let store = wallet.find(None).unwrap();
+    let again = store.enrolment().unwrap().unwrap();
     assert_eq!(format!("{again:?}"), format!("{alice:?}"));
     for key in &alice.keys {
         let kid = key.agreement.kid();
@@ -151,18 +151,18 @@ fn what_is_put_in_comes_out_again() {
             *key.signing.to_bytes()
         );
     }
-    assert_eq!(drawer.session().unwrap(), Some(session));
-    assert!(drawer.forget_session().unwrap() && !drawer.forget_session().unwrap());
-    assert_eq!(drawer.session().unwrap(), None);
+    assert_eq!(store.session().unwrap(), Some(session));
+    assert!(store.delete_session().unwrap() && !store.delete_session().unwrap());
+    assert_eq!(store.session().unwrap(), None);
     assert_eq!(wallet.pin(&did("bob")).unwrap(), Some(pin("bob")));
     assert_eq!(wallet.contacts().unwrap(), [pin("bob")]);
-    assert!(wallet.forget_pin(&did("bob")).unwrap() && !wallet.forget_pin(&did("bob")).unwrap());
+    assert!(wallet.delete_pin(&did("bob")).unwrap() && !wallet.delete_pin(&did("bob")).unwrap());
     assert_eq!(
-        drawer.sent::<serde_json::Value>().unwrap(),
+        store.sent::<serde_json::Value>().unwrap(),
         [json!({"id": "letter-1"})]
     );
-    assert!(drawer.forget_sent("letter-1").unwrap());
-    assert!(drawer.sent::<serde_json::Value>().unwrap().is_empty());
+    assert!(store.delete_sent("letter-1").unwrap());
+    assert!(store.sent::<serde_json::Value>().unwrap().is_empty());
     // All of it for the owner only.
     for path in files(dir.path()) {
         assert_eq!(
@@ -202,16 +202,22 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
         Err(WalletError::NoAccount { .. })
     ));
     let [alice, bob] = ["alice", "bob"].map(did);
-    wallet.drawer(&alice).keep(&enrolment("alice")).unwrap();
+    wallet
+        .account_store(&alice)
+        .keep(&enrolment("alice"))
+        .unwrap();
     assert_eq!(wallet.find(None).unwrap().account(), &alice);
-    wallet.drawer(&bob).keep(&enrolment("bob")).unwrap();
+    wallet.account_store(&bob).keep(&enrolment("bob")).unwrap();
     // What has no enrolment is not one of its accounts.
     let session = Session {
         pds: Origin::parse("https://pds.example.com").unwrap(),
         access: Zeroizing::default(),
         refresh: Zeroizing::default(),
     };
-    wallet.drawer(&did("carol")).keep_session(&session).unwrap();
+    wallet
+        .account_store(&did("carol"))
+        .save_session(&session)
+        .unwrap();
     assert_eq!(wallet.accounts().unwrap(), [alice.clone(), bob.clone()]);
     for actor in ["bob.example.com", "@Bob.Example.com", bob.as_str()] {
         assert_eq!(wallet.find(Some(actor)).unwrap().account(), &bob, "{actor}");
@@ -231,7 +237,7 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
     // Two with the handle of one: it has moved from one account to the other.
     let mut heir = enrolment("carol");
     heir.handle = Handle::parse("bob.example.com").ok();
-    wallet.drawer(&did("carol")).keep(&heir).unwrap();
+    wallet.account_store(&did("carol")).keep(&heir).unwrap();
     let both = wallet.find(Some("bob.example.com"));
     assert!(matches!(both, Err(WalletError::Several { .. })));
 }
@@ -239,20 +245,20 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
 #[test]
 fn two_who_keep_the_same_message_keep_one() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let new: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(|| {
-                    drawer
-                        .keep_message(&kept(Some("did:peer:2.Ez"), "1", 1))
+                    store
+                        .save_message(&kept(Some("did:peer:2.Ez"), "1", 1))
                         .unwrap()
                 })
             })
             .collect();
         threads
             .into_iter()
-            .map(|t| usize::from(t.join().unwrap() == Placed::New))
+            .map(|t| usize::from(t.join().unwrap() == Saved::New))
             .sum()
     });
     assert_eq!(new, 1);
@@ -261,14 +267,14 @@ fn two_who_keep_the_same_message_keep_one() {
 #[test]
 fn what_others_may_read_is_refused() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
-    drawer.keep(&enrolment("alice")).unwrap();
+    let store = wallet.account_store(&did("alice"));
+    store.keep(&enrolment("alice")).unwrap();
     let file = files(wallet.home())
         .into_iter()
         .find(|p| p.ends_with("enrolment.json"))
         .unwrap();
     std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
-    let refused = drawer.enrolment().unwrap_err();
+    let refused = store.enrolment().unwrap_err();
     assert_eq!(
         refused.to_string(),
         format!("{} may be read by others than its owner", file.display())
@@ -276,7 +282,7 @@ fn what_others_may_read_is_refused() {
     assert!(refused.hint().starts_with("run `chmod -R go= "));
     assert!(wallet.find(None).is_err());
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    drawer.enrolment().unwrap().unwrap();
+    store.enrolment().unwrap().unwrap();
     std::fs::set_permissions(wallet.home(), Permissions::from_mode(0o750)).unwrap();
     assert!(matches!(
         Wallet::open(wallet.home()),
@@ -287,8 +293,8 @@ fn what_others_may_read_is_refused() {
 #[test]
 fn damage_is_told_without_what_it_damaged() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
-    drawer.keep(&enrolment("alice")).unwrap();
+    let store = wallet.account_store(&did("alice"));
+    store.keep(&enrolment("alice")).unwrap();
     let file = files(wallet.home())
         .into_iter()
         .find(|p| p.ends_with("enrolment.json"))
@@ -312,7 +318,7 @@ fn damage_is_told_without_what_it_damaged() {
     ] {
         assert_ne!(bad, sound);
         std::fs::write(&file, &bad).unwrap();
-        let error = drawer.enrolment().unwrap_err();
+        let error = store.enrolment().unwrap_err();
         assert!(
             matches!(error, WalletError::Damaged { .. }),
             "{error}: {bad}"
@@ -322,17 +328,20 @@ fn damage_is_told_without_what_it_damaged() {
     }
     std::fs::write(&file, sound.replace("\"version\": 1", "\"version\": 2")).unwrap();
     assert!(matches!(
-        drawer.enrolment(),
+        store.enrolment(),
         Err(WalletError::Newer { version: 2, .. })
     ));
     // Another account's file in this one's place.
-    wallet.drawer(&did("bob")).keep(&enrolment("bob")).unwrap();
+    wallet
+        .account_store(&did("bob"))
+        .keep(&enrolment("bob"))
+        .unwrap();
     let bobs = files(wallet.home())
         .into_iter()
         .find(|p| p.ends_with("enrolment.json") && *p != file);
     std::fs::copy(bobs.unwrap(), &file).unwrap();
     assert!(matches!(
-        drawer.enrolment(),
+        store.enrolment(),
         Err(WalletError::Damaged { .. })
     ));
 }
@@ -340,34 +349,31 @@ fn damage_is_told_without_what_it_damaged() {
 #[test]
 fn what_is_too_long_to_be_read_again_is_not_written() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let mut big = enrolment("alice");
-    drawer.keep(&big).unwrap();
+    store.keep(&big).unwrap();
     big.label = Some("x".repeat(MAX_ENROLMENT));
-    assert!(matches!(
-        drawer.keep(&big),
-        Err(WalletError::TooLong { .. })
-    ));
-    assert_ne!(drawer.enrolment().unwrap().unwrap().label, big.label);
+    assert!(matches!(store.keep(&big), Err(WalletError::TooLong { .. })));
+    assert_ne!(store.enrolment().unwrap().unwrap().label, big.label);
     let mut many = enrolment("alice");
     many.keys = vec![many.keys[0].clone(); MAX_KEYS + 1];
-    assert!(drawer.keep(&many).is_err());
-    assert!(drawer.enrolment().unwrap().unwrap().keys.len() < MAX_KEYS);
+    assert!(store.keep(&many).is_err());
+    assert!(store.enrolment().unwrap().unwrap().keys.len() < MAX_KEYS);
 }
 
 #[test]
 fn one_at_a_time_has_the_lock() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
-    let lock = drawer.lock().unwrap();
+    let store = wallet.account_store(&did("alice"));
+    let lock = store.lock().unwrap();
     // Not of another account, nor of the contacts; and whoever has it may write.
     drop(wallet.lock().unwrap());
-    drop(wallet.drawer(&did("bob")).lock().unwrap());
-    drawer.keep(&enrolment("alice")).unwrap();
-    drawer.keep_message(&kept(None, "1", 1)).unwrap();
+    drop(wallet.account_store(&did("bob")).lock().unwrap());
+    store.keep(&enrolment("alice")).unwrap();
+    store.save_message(&kept(None, "1", 1)).unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     let waiting = std::thread::spawn(move || {
-        let lock = drawer.lock().unwrap();
+        let lock = store.lock().unwrap();
         send.send(()).unwrap();
         drop(lock);
     });
@@ -381,10 +387,10 @@ fn one_at_a_time_has_the_lock() {
 fn what_killed_writers_left_is_no_data_and_is_swept_up() {
     let (_dir, wallet) = wallet();
     wallet
-        .drawer(&did("alice"))
+        .account_store(&did("alice"))
         .keep(&enrolment("alice"))
         .unwrap();
-    wallet.keep_pin(&pin("bob")).unwrap();
+    wallet.save_pin(&pin("bob")).unwrap();
     let tmp = wallet.home().join("tmp");
     let fresh = tmp.join("1-0");
     let old = tmp.join("2-0");

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
-use super::Drawer;
+use super::AccountStore;
 use super::error::WalletError;
-use super::file::{self, Placed};
+use super::file::{self, Saved};
 use atcomm_proto::clock::Timestamp;
 
 /// Most envelopes kept: more than come by mishap, as after a key was lost.
@@ -29,7 +29,7 @@ const MAX_REASON: usize = 512;
 /// An envelope that could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Unopened {
+pub struct Undecryptable {
     /// SHA-256 of the envelope, in hexadecimal: whatever a mediator calls it, it stays the same.
     pub id: String,
     /// The did:peer of ours in whose queue it was.
@@ -43,7 +43,7 @@ pub struct Unopened {
     envelope: String,
 }
 
-impl Unopened {
+impl Undecryptable {
     /// An envelope that came in the queue of `reader`.
     pub fn new(envelope: &[u8], reader: &str, received_at: Timestamp, reason: &str) -> Self {
         let end = reason.floor_char_boundary(MAX_REASON);
@@ -62,17 +62,17 @@ impl Unopened {
     }
 }
 
-impl Drawer {
+impl AccountStore {
     /// Keeps an envelope that could not be opened, and lets the oldest go where there are too many.
     /// On disk when it returns; only then may a mediator be told. Safe concurrently.
-    pub fn keep_unopened(&self, unopened: &Unopened) -> Result<Placed, WalletError> {
-        let folder = self.unopened();
-        let path = folder.join(format!("{}.json", unopened.id));
+    pub fn save_undecryptable(&self, undecryptable: &Undecryptable) -> Result<Saved, WalletError> {
+        let folder = self.undecryptable();
+        let path = folder.join(format!("{}.json", undecryptable.id));
         let _lock = file::lock(&folder, "lock")?;
         if path.exists() {
-            return Ok(Placed::Copy);
+            return Ok(Saved::Duplicate);
         }
-        file::write(&self.home, &path, unopened, MAX_FILE)?;
+        file::write(&self.home, &path, undecryptable, MAX_FILE)?;
         let mut files = file::list(&folder)?;
         files.sort_by_key(|one| one.modified);
         let (mut count, mut total) = (0, 0);
@@ -83,15 +83,15 @@ impl Drawer {
                 file::remove(&one.path)?;
             }
         }
-        Ok(Placed::New)
+        Ok(Saved::New)
     }
 
-    pub(super) fn unopened(&self) -> PathBuf {
+    pub(super) fn undecryptable(&self) -> PathBuf {
         self.folder().join("unopened")
     }
 }
 
 /// Reads one; `None` where there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Unopened>, WalletError> {
+pub(super) fn read(path: &Path) -> Result<Option<Undecryptable>, WalletError> {
     file::read(path, MAX_FILE)
 }

@@ -19,7 +19,7 @@ use crate::syntax::{Did, Handle};
 
 /// For how long a key that was replaced still counts as its account's, from the binding: a message
 /// may have been on its way.
-pub const GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const PREVIOUS_KEY_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How far a time may lie in the future and still be one: clocks differ.
 const SKEW: Duration = Duration::from_secs(5 * 60);
@@ -56,7 +56,7 @@ impl Claim {
 /// What is known of the account that a message claims. Everything in it was verified by this
 /// client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum AccountState {
     /// Its record holds a key package.
     Enrolled {
         /// The did:peer in it.
@@ -72,13 +72,13 @@ pub enum Standing {
     /// Proven: its record is gone.
     Removed,
     /// It could not be found out.
-    Unknown(Doubt),
+    Unknown(UnverifiedReason),
 }
 
 /// Why a claim could be neither confirmed nor refuted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
-pub enum Doubt {
+pub enum UnverifiedReason {
     /// What it claims is not the DID of an account.
     #[error("what it claims is not the DID of an account")]
     NotAnAccount,
@@ -102,7 +102,7 @@ pub enum Doubt {
     Invalid,
 }
 
-impl Doubt {
+impl UnverifiedReason {
     /// Whether looking again later may settle it.
     pub fn may_pass(self) -> bool {
         self != Self::NotAnAccount
@@ -175,7 +175,7 @@ pub enum Attribution {
         /// The account that it claims, as it was written.
         claimed: String,
         /// Why.
-        reason: Doubt,
+        reason: UnverifiedReason,
         /// Whether it was written with the key that is pinned for that account.
         pinned: bool,
     },
@@ -204,7 +204,7 @@ impl Attribution {
 /// Attributes a message. `pin` is what this client remembers of the claimed account, if anything.
 pub fn attribute(
     claim: &Claim,
-    standing: &Standing,
+    standing: &AccountState,
     pin: Option<&Pin>,
     now: Timestamp,
 ) -> Attribution {
@@ -221,19 +221,19 @@ pub fn attribute(
     let Ok(account) = Did::parse(sender) else {
         return Attribution::Unverified {
             claimed: sender.to_owned(),
-            reason: Doubt::NotAnAccount,
+            reason: UnverifiedReason::NotAnAccount,
             pinned: false,
         };
     };
     let pin = pin.filter(|pin| pin.account == account);
     match standing {
-        Standing::Unknown(reason) => Attribution::Unverified {
+        AccountState::Unknown(reason) => Attribution::Unverified {
             claimed: account.into(),
             reason: *reason,
             pinned: pin.is_some_and(|pin| pin.peer == writer),
         },
-        Standing::Removed => Attribution::Revoked { claimed: account },
-        Standing::Enrolled {
+        AccountState::Removed => Attribution::Revoked { claimed: account },
+        AccountState::Enrolled {
             peer,
             handle,
             known_of,
@@ -244,7 +244,7 @@ pub fn attribute(
             unaccepted: pin.is_some_and(|pin| pin.peer != *peer),
             known_of: known_of.clone(),
         },
-        Standing::Enrolled {
+        AccountState::Enrolled {
             peer,
             handle,
             known_of,
@@ -292,7 +292,7 @@ fn replaced(
 }
 
 fn within_grace(replaced_at: Timestamp, now: Timestamp) -> bool {
-    replaced_at <= now.plus(SKEW) && now.since(replaced_at) <= GRACE
+    replaced_at <= now.plus(SKEW) && now.since(replaced_at) <= PREVIOUS_KEY_GRACE
 }
 
 #[cfg(test)]

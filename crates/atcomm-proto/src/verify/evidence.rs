@@ -249,7 +249,7 @@ impl VerifiedPackage {
 
 /// What a proof shows under the keys of an account.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Shown {
+pub enum ProofResult {
     /// A valid key package.
     Package(Box<VerifiedPackage>),
     /// That there is none, at this revision.
@@ -282,7 +282,12 @@ impl Keys {
     }
 
     /// Verifies a CAR.
-    pub fn prove(&self, did: &Did, car: &[u8], now: Timestamp) -> Result<Shown, EvidenceError> {
+    pub fn prove(
+        &self,
+        did: &Did,
+        car: &[u8],
+        now: Timestamp,
+    ) -> Result<ProofResult, EvidenceError> {
         let under = |key: &SigningKey| verify_car(car, Container::GetRecord, did, key, now);
         let mut verdict = under(&self.current);
         let mut signed_by_previous_host = false;
@@ -295,7 +300,7 @@ impl Keys {
             signed_by_previous_host = true;
         }
         match verdict.map_err(EvidenceError::Proof)? {
-            Proven::Absent(absence) => Ok(Shown::Absent {
+            Proven::Absent(absence) => Ok(ProofResult::Absent {
                 rev: absence.commitment().rev(),
                 key: absence.commitment().key().clone(),
             }),
@@ -308,7 +313,7 @@ impl Keys {
                         detail: why.to_string(),
                     })
                 })?;
-                Ok(Shown::Package(Box::new(VerifiedPackage {
+                Ok(ProofResult::Package(Box::new(VerifiedPackage {
                     record,
                     package,
                     value,
@@ -345,11 +350,11 @@ pub fn verify(evidence: &Evidence, now: Timestamp) -> Result<Verified, EvidenceE
     let log = evidence.plc_log.as_ref().ok_or(EvidenceError::NoLog)?;
     let log = plc::verify(&evidence.did, log.get().as_bytes())?;
     match Keys::of_log(&log)?.prove(&evidence.did, &evidence.car, now)? {
-        Shown::Package(package) => Ok(Verified {
+        ProofResult::Package(package) => Ok(Verified {
             package: *package,
             log,
         }),
-        Shown::Absent { .. } => Err(EvidenceError::Absent),
+        ProofResult::Absent { .. } => Err(EvidenceError::Absent),
     }
 }
 

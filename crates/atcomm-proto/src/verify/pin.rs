@@ -34,7 +34,7 @@ pub struct Pin {
     /// The mediators' keys as this client has read them itself.
     pub mediators: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
     /// The did:peer before, and when it was replaced: mail from it counts for
-    /// [`GRACE`](super::attribution::GRACE).
+    /// [`PREVIOUS_KEY_GRACE`](super::attribution::PREVIOUS_KEY_GRACE).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Previous>,
     /// Another did:peer that the account publishes now, without the word of the pinned key: nothing

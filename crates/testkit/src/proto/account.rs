@@ -9,7 +9,7 @@ use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::didcomm::envelope::{Curve, SecretKey};
 use atcomm_proto::plc::{self, VerifiedLog};
 use atcomm_proto::syntax::{Did, Handle, Origin};
-use atcomm_proto::verify::evidence::{Evidence, Keys, Shown, VerifiedPackage};
+use atcomm_proto::verify::evidence::{Evidence, Keys, ProofResult, VerifiedPackage};
 use atcomm_proto::verify::succession;
 use serde_json::value::RawValue;
 
@@ -71,7 +71,7 @@ impl TestAccount {
     pub fn proven(&self) -> VerifiedPackage {
         let shown = self.keys().prove(&self.log.did(), &self.repo.car(), NOW);
         match shown.unwrap() {
-            Shown::Package(package) => *package,
+            ProofResult::Package(package) => *package,
             absent => panic!("{absent:?}"),
         }
     }

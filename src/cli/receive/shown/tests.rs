@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use atcomm_client::dm::{ByteSlice, Facet, StrongRef};
-use atcomm_client::{Doubt, Way};
+use atcomm_client::{DeliveryPath, UnverifiedReason};
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 
 fn did() -> Did {
@@ -13,8 +13,8 @@ fn at() -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000)
 }
 
-fn kept(from: Option<&str>) -> Kept {
-    Kept {
+fn kept(from: Option<&str>) -> StoredMessage {
+    StoredMessage {
         id: "m1".to_owned(),
         from: from.map(str::to_owned),
         reader: "did:peer:2.Ez6LSbob".to_owned(),
@@ -57,7 +57,7 @@ fn outcomes() -> Vec<(Attribution, bool)> {
     };
     let unverified = |pinned| Attribution::Unverified {
         claimed: "alice.example.com\u{1b}[2J".to_owned(),
-        reason: Doubt::Unreachable,
+        reason: UnverifiedReason::Unreachable,
         pinned,
     };
     vec![
@@ -167,7 +167,7 @@ fn a_message_for_people_and_for_programs() {
 #[test]
 fn what_became_of_a_message_that_came_back() {
     let mediator = |name: &str| MediatorDid::parse(&format!("did:web:{name}.example.com")).unwrap();
-    let sent = Sent {
+    let sent = SentMessage {
         id: "m1".to_owned(),
         account: did(),
         handle: None,
@@ -179,11 +179,11 @@ fn what_became_of_a_message_that_came_back() {
         at: at(),
         given_up: None,
     };
-    let way = Way {
+    let way = DeliveryPath {
         mediator: mediator("b"),
         via: Some(mediator("own")),
     };
-    let again = Next::Again(Handed::Taken {
+    let again = NextStep::Again(DeliveryOutcome::Accepted {
         way,
         reachable: true,
         failures: Vec::new(),
@@ -194,8 +194,8 @@ fn what_became_of_a_message_that_came_back() {
             "did:web:own.example.com relays it to did:web:b.example.com",
             "again",
         ),
-        (Next::Pending, "may still arrive", "pending"),
-        (Next::GivenUp, "it was not delivered", "givenUp"),
+        (NextStep::Pending, "may still arrive", "pending"),
+        (NextStep::GivenUp, "it was not delivered", "givenUp"),
     ] {
         let shown = Shown::returned(&sent, "no\u{1b}thing", &next);
         assert!(!shown.is_mail());
@@ -225,7 +225,7 @@ fn what_is_late_or_no_longer_valid_or_to_an_old_key_says_so() {
         if let Some(at) = expires {
             headers["expires_time"] = json!(at);
         }
-        let kept = Kept {
+        let kept = StoredMessage {
             message: headers.to_string(),
             reader_replaced: replaced,
             ..kept(None)

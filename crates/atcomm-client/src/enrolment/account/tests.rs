@@ -18,10 +18,10 @@ const ACCOUNT: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 const THERE: &str = "bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm";
 const OTHER: &str = "bafyreiclp443lavogvhj3d2ob2cxbfuscni2k5jk7bebjzg7khl3esabwq";
 
-fn drawer() -> (TempDir, Drawer) {
+fn store() -> (TempDir, AccountStore) {
     let dir = TempDir::new().unwrap();
     let wallet = Wallet::open(&dir.path().join("wallet")).unwrap();
-    (dir, wallet.drawer(&Did::parse(ACCOUNT).unwrap()))
+    (dir, wallet.account_store(&Did::parse(ACCOUNT).unwrap()))
 }
 
 fn session(pds: &Origin, name: &str) -> Session {
@@ -32,11 +32,11 @@ fn session(pds: &Origin, name: &str) -> Session {
     }
 }
 
-async fn client(router: Router, drawer: &Drawer) -> AccountClient {
+async fn client(router: Router, store: &AccountStore) -> AccountClient {
     let port = serve(router).await;
     let pds = Origin::parse(&format!("http://localhost:{port}")).unwrap();
-    drawer.keep_session(&session(&pds, "old")).unwrap();
-    AccountClient::new(&bind(development()), &pds, drawer)
+    store.save_session(&session(&pds, "old")).unwrap();
+    AccountClient::new(&bind(development()), &pds, store)
 }
 
 #[tokio::test]
@@ -62,8 +62,8 @@ async fn a_mismatch_in_other_words_does_not_open_the_way() {
         )
         .route("/xrpc/com.atproto.repo.putRecord", write.clone())
         .route("/xrpc/com.atproto.repo.deleteRecord", write);
-    let (_dir, drawer) = drawer();
-    let client = client(router, &drawer).await;
+    let (_dir, store) = store();
+    let client = client(router, &store).await;
     let [there, other] = [THERE, OTHER].map(|cid| Cid::try_from(cid).unwrap());
     let record = json!({"$type": COLLECTION});
     for before in [None, Some(&other)] {
@@ -81,8 +81,8 @@ async fn a_mismatch_in_other_words_does_not_open_the_way() {
 
 #[tokio::test]
 async fn a_session_that_another_process_has_renewed_is_used_and_not_forgotten() {
-    let (_dir, drawer) = drawer();
-    let theirs = drawer.clone();
+    let (_dir, store) = store();
+    let theirs = store.clone();
     let ended = || {
         let said = json!({"error": "ExpiredToken", "message": "Token has expired"});
         (StatusCode::BAD_REQUEST, Json(said))
@@ -105,13 +105,13 @@ async fn a_session_that_another_process_has_renewed_is_used_and_not_forgotten() 
             // Another was faster by a moment.
             post(async move || {
                 let old = theirs.session().unwrap().unwrap();
-                theirs.keep_session(&session(&old.pds, "new")).unwrap();
+                theirs.save_session(&session(&old.pds, "new")).unwrap();
                 ended()
             }),
         );
-    let client = client(router, &drawer).await;
+    let client = client(router, &store).await;
     assert!(client.is_signed_in().await.unwrap());
-    let kept = drawer.session().unwrap().unwrap();
+    let kept = store.session().unwrap().unwrap();
     assert_eq!(kept, session(client.pds(), "new"));
 }
 
@@ -120,19 +120,19 @@ async fn the_session_of_another_host_is_neither_used_nor_forgotten() {
     let dir = tempfile::TempDir::new().unwrap();
     let wallet = Wallet::open(&dir.path().join("wallet")).unwrap();
     let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
-    let drawer = wallet.drawer(&account);
+    let store = wallet.account_store(&account);
     let session = Session {
         pds: Origin::parse("https://pds.example.com").unwrap(),
         access: Zeroizing::new("access".to_owned()),
         refresh: Zeroizing::new("refresh".to_owned()),
     };
-    drawer.keep_session(&session).unwrap();
+    store.save_session(&session).unwrap();
     let other = Origin::parse("https://other.example.com").unwrap();
     let client = AccountClient::new(
         &bind(atcomm_net::net::NetSettings::default()),
         &other,
-        &drawer,
+        &store,
     );
     assert!(!client.is_signed_in().await.unwrap());
-    assert_eq!(drawer.session().unwrap().unwrap().pds, session.pds);
+    assert_eq!(store.session().unwrap().unwrap().pds, session.pds);
 }

@@ -1,7 +1,7 @@
 //! Why an account cannot be enrolled.
 
 use crate::enrolment::account::AccountError;
-use crate::lookup::authoritative::WhoisError;
+use crate::lookup::authoritative::AccountIdentityError;
 use crate::mediator::client::MailError;
 use crate::wallet::error::WalletError;
 use atcomm_net::identity::HandleError;
@@ -33,7 +33,7 @@ pub enum EnrolError {
         /// The account.
         account: Did,
         /// Why.
-        error: WhoisError,
+        error: AccountIdentityError,
     },
     /// The DID document names no PDS.
     #[error("the DID document of {0} names no PDS")]
@@ -93,7 +93,7 @@ impl EnrolError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Handle { error, .. } => *error == HandleError::Unreachable,
-            Self::Identity { error, .. } => matches!(error, WhoisError::Unreachable(_)),
+            Self::Identity { error, .. } => matches!(error, AccountIdentityError::Unreachable(_)),
             Self::Mediator { error, .. } => error.is_transient(),
             Self::Account(error) => error.is_transient(),
             _ => false,
@@ -110,7 +110,7 @@ impl EnrolError {
                 "look for a slip in the handle, or give the DID of the account"
             }
             Self::Identity {
-                error: WhoisError::Unproven(_),
+                error: AccountIdentityError::Unproven(_),
                 ..
             } => "somebody may be between you and the directory of DIDs; try again from elsewhere",
             Self::Identity { .. } | Self::NoPds(_) => {

@@ -145,7 +145,7 @@ mod tests {
             &one.keys[0],
             Some(&record),
             false,
-            NOW.plus(crate::KEEP),
+            NOW.plus(crate::REPLACED_KEY_RETENTION),
         );
         assert_eq!(same.unwrap(), Task::Nothing);
     }

@@ -27,14 +27,14 @@ impl Enroller {
         located: &Located,
         observe: &mut dyn FnMut(Step),
     ) -> Result<Lock, EnrolError> {
-        let drawer = self.drawer(located);
-        if let Some(lock) = drawer.change_lock()? {
+        let store = self.store(located);
+        if let Some(lock) = store.change_lock()? {
             return Ok(lock);
         }
         observe(Step::Waiting);
         loop {
             tokio::time::sleep(POLL).await;
-            if let Some(lock) = drawer.change_lock()? {
+            if let Some(lock) = store.change_lock()? {
                 return Ok(lock);
             }
         }
@@ -46,12 +46,12 @@ impl Enroller {
         located: &Located,
         change: impl FnOnce(Option<Enrolment>) -> Enrolment,
     ) -> Result<Enrolment, EnrolError> {
-        let drawer = self.drawer(located);
-        let _lock = drawer.lock()?;
-        let mut enrolment = change(drawer.enrolment()?);
+        let store = self.store(located);
+        let _lock = store.lock()?;
+        let mut enrolment = change(store.enrolment()?);
         enrolment.pds.clone_from(&located.pds);
         enrolment.handle.clone_from(&located.handle);
-        drawer.keep(&enrolment)?;
+        store.keep(&enrolment)?;
         Ok(enrolment)
     }
 
@@ -66,7 +66,7 @@ impl Enroller {
     ) -> Result<(), EnrolError> {
         let client = self.client(located);
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
-        let enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let enrolment = self.store(located).enrolment()?.ok_or_else(not_enrolled)?;
         let key = next_key(&enrolment).ok_or_else(not_enrolled)?;
         let mut attempts = 0;
         let there = loop {
@@ -148,7 +148,7 @@ impl Enroller {
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
-        let mut enrolment = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let mut enrolment = self.store(located).enrolment()?.ok_or_else(not_enrolled)?;
         let key = enrolment.current().cloned().ok_or_else(not_enrolled)?;
         self.notice(&enrolment, Some(&key), is_named, observe).await;
         let mut missing = Vec::new();
@@ -193,7 +193,7 @@ impl Enroller {
         is_registered: bool,
     ) -> Result<Enrolment, EnrolError> {
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
-        let before = self.drawer(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let before = self.store(located).enrolment()?.ok_or_else(not_enrolled)?;
         self.change(located, |known| {
             let mut enrolment = known.unwrap_or(before);
             for known in &mut enrolment.keys {
@@ -322,7 +322,7 @@ mod tests {
 
     use super::*;
     use crate::enrolment::enroll::mint;
-    use crate::wallet::enrolment::KEEP;
+    use crate::wallet::enrolment::REPLACED_KEY_RETENTION;
     use crate::wallet::stored::MAX_KEYS;
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn keys_go_when_the_record_is_known_and_never_the_one_that_it_named() {
         let long_ago = KeyState::Replaced {
-            at: NOW.minus(KEEP * 3),
+            at: NOW.minus(REPLACED_KEY_RETENTION * 3),
         };
         let keys = vec![key(KeyState::Minted), key(long_ago), key(long_ago)];
         let [new, named, old] = [0, 1, 2].map(|place: usize| peers(&keys)[place].clone());
@@ -363,7 +363,7 @@ mod tests {
         settle(&mut unseen, &new, None, NOW);
         assert_eq!(peers(&unseen), [new.clone(), named, old]);
         // The record names it already.
-        let later = NOW.plus(KEEP);
+        let later = NOW.plus(REPLACED_KEY_RETENTION);
         settle(&mut seen, &new, Some(&record(&new)), later);
         assert_eq!(peers(&seen), [new]);
         assert_eq!(seen[0].state, KeyState::Published { at: NOW });

@@ -6,9 +6,9 @@ use atcomm_proto::syntax::{Handle, Origin};
 use testkit::proto::account::{NOW, PDS, TestAccount, raw};
 use testkit::proto::repo::peer;
 
-fn whois(account: &TestAccount) -> Whois {
+fn identity(account: &TestAccount) -> AccountIdentity {
     let keys = account.keys();
-    Whois {
+    AccountIdentity {
         document: DidDocument {
             did: account.log.did(),
             claimed_handle: Some(Handle::parse("alice.example.com").unwrap()),
@@ -42,24 +42,24 @@ fn view(account: &TestAccount) -> View {
 }
 
 /// What the PDS says of the newest state.
-fn word(account: &TestAccount) -> Word {
+fn host_answer(account: &TestAccount) -> HostAnswer {
     let shown = account
         .keys()
         .prove(&account.log.did(), &account.repo.car(), NOW);
-    Word::Proven(shown.unwrap())
+    HostAnswer::Proven(shown.unwrap())
 }
 
 /// The chosen did:peer with the warnings' codes, or the error.
 fn chosen(
     account: &TestAccount,
     shown: Option<Result<View, DirectoryError>>,
-    word: Word,
+    host_answer: HostAnswer,
 ) -> Result<(String, Vec<&'static str>), RecipientError> {
     let choice = choose(
         &account.log.did(),
         shown.as_ref(),
-        &whois(account),
-        word,
+        &identity(account),
+        host_answer,
         NOW,
     )?;
     let codes = choice.warnings.iter().map(Warning::code).collect();
@@ -76,7 +76,7 @@ fn alice() -> TestAccount {
     alice
 }
 
-fn denied(name: Denial) -> DirectoryError {
+fn denied(name: DirectoryErrorCode) -> DirectoryError {
     DirectoryError::Refused {
         name,
         message: "no".to_owned(),
@@ -88,18 +88,18 @@ fn both_show_the_same() {
     let mut alice = alice();
     let shown = view(&alice);
     assert_eq!(
-        chosen(&alice, Some(Ok(shown.clone())), word(&alice)),
+        chosen(&alice, Some(Ok(shown.clone())), host_answer(&alice)),
         is(3, &[])
     );
-    assert_eq!(chosen(&alice, None, word(&alice)), is(3, &[]));
+    assert_eq!(chosen(&alice, None, host_answer(&alice)), is(3, &[]));
     // Proven once more in a later revision.
     alice.repo.touch(1);
-    let word = word(&alice);
+    let host_answer = host_answer(&alice);
     let choice = choose(
         &alice.log.did(),
         Some(&Ok(shown.clone())),
-        &whois(&alice),
-        word,
+        &identity(&alice),
+        host_answer,
         NOW,
     );
     assert!(choice.unwrap().package.rev() > shown.rev);
@@ -108,9 +108,9 @@ fn both_show_the_same() {
 #[test]
 fn what_is_newer_counts() {
     let mut alice = alice();
-    let (old, old_word) = (view(&alice), word(&alice));
+    let (old, old_word) = (view(&alice), host_answer(&alice));
     alice.put(4, &json!({}));
-    let (new, new_word) = (view(&alice), word(&alice));
+    let (new, new_word) = (view(&alice), host_answer(&alice));
     assert_eq!(
         chosen(&alice, Some(Ok(old)), new_word),
         is(4, &["directoryOutdated"])
@@ -120,7 +120,7 @@ fn what_is_newer_counts() {
         is(4, &["hostBehind"])
     );
     alice.repo.delete();
-    let gone = || word(&alice);
+    let gone = || host_answer(&alice);
     let error = chosen(&alice, Some(Ok(new.clone())), gone()).unwrap_err();
     assert!(
         matches!(error, RecipientError::NotEnrolled { .. }),
@@ -148,11 +148,11 @@ fn a_key_that_was_replaced_proves_nothing_any_more() {
     alice.put(4, &json!({}));
     let codes = ["directoryLog", "directoryOutdated"];
     assert_eq!(
-        chosen(&alice, Some(Ok(old.clone())), word(&alice)),
+        chosen(&alice, Some(Ok(old.clone())), host_answer(&alice)),
         is(4, &codes)
     );
     // And the host cannot be asked.
-    let silent = Word::Silent("HTTP 503".to_owned());
+    let silent = HostAnswer::Silent("HTTP 503".to_owned());
     let error = chosen(&alice, Some(Ok(old)), silent).unwrap_err();
     assert!(matches!(error, RecipientError::Unreachable(_)), "{error:?}");
 }
@@ -173,16 +173,17 @@ fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
     absent.repo.delete();
     let absent_car = absent.repo.car();
     alice.rotate(5, 9, "https://other.example.com");
-    let whois = |account: &TestAccount| {
-        let mut whois = whois(account);
+    let identity = |account: &TestAccount| {
+        let mut identity = identity(account);
         // The test's revisions are later than the operation that moved the account.
-        whois.keys.pre_migration_key = whois.keys.pre_migration_key.map(|(key, _)| (key, NOW));
-        whois
+        identity.keys.pre_migration_key =
+            identity.keys.pre_migration_key.map(|(key, _)| (key, NOW));
+        identity
     };
     let did = alice.log.did();
-    let prove = |car: &[u8]| whois(&alice).keys.prove(&did, car, NOW).unwrap();
+    let prove = |car: &[u8]| identity(&alice).keys.prove(&did, car, NOW).unwrap();
     let view = |car: &[u8]| {
-        let Shown::Package(package) = prove(car) else {
+        let ProofResult::Package(package) = prove(car) else {
             panic!("no package")
         };
         assert!(package.signed_by_previous_host());
@@ -195,11 +196,17 @@ fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
             ..view(&forged)
         }
     };
-    let chosen = |car: &[u8], word: Word| {
-        let choice = choose(&did, Some(&Ok(view(car))), &whois(&alice), word, NOW)?;
+    let chosen = |car: &[u8], host_answer: HostAnswer| {
+        let choice = choose(
+            &did,
+            Some(&Ok(view(car))),
+            &identity(&alice),
+            host_answer,
+            NOW,
+        )?;
         Ok((choice.package.peer().to_owned(), choice.unconfirmed))
     };
-    let by_host = |car: &[u8]| Word::Proven(prove(car));
+    let by_host = |car: &[u8]| HostAnswer::Proven(prove(car));
     let genuine_one = Ok((genuine.peer().to_owned(), None));
     assert_ne!(genuine.peer(), peer(6));
     assert_eq!(chosen(&genuine_car, by_host(&genuine_car)), genuine_one);
@@ -211,10 +218,10 @@ fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
         "{error:?}"
     );
     // And where it cannot be asked, that is said.
-    let silent = Word::Silent("HTTP 503".to_owned());
+    let silent = HostAnswer::Silent("HTTP 503".to_owned());
     let why = Some(Unconfirmed::HostSilent);
     assert_eq!(chosen(&forged_car, silent), Ok((peer(6), why)));
-    let useless = Word::Useless(EvidenceError::Proof(ProofError::Malformed));
+    let useless = HostAnswer::Useless(EvidenceError::Proof(ProofError::Malformed));
     let why = Some(Unconfirmed::HostUseless);
     assert_eq!(chosen(&forged_car, useless), Ok((peer(6), why)));
 }
@@ -224,26 +231,32 @@ fn a_host_that_says_nothing_useful() {
     let alice = alice();
     let useless = EvidenceError::Proof(ProofError::Malformed);
     let shown = || Some(Ok(view(&alice)));
-    let silent = || Word::Silent("HTTP 503".to_owned());
+    let silent = || HostAnswer::Silent("HTTP 503".to_owned());
     assert_eq!(chosen(&alice, shown(), silent()), is(3, &["hostSilent"]));
     assert_eq!(
-        chosen(&alice, shown(), Word::Useless(useless.clone())),
+        chosen(&alice, shown(), HostAnswer::Useless(useless.clone())),
         is(3, &["hostUseless"])
     );
-    let refused = |word: Word| chosen(&alice, shown(), word).unwrap_err();
-    assert_eq!(refused(Word::NotThere), RecipientError::NotEnrolledUnproven);
+    let refused = |host_answer: HostAnswer| chosen(&alice, shown(), host_answer).unwrap_err();
+    assert_eq!(
+        refused(HostAnswer::NotThere),
+        RecipientError::NotEnrolledUnproven
+    );
     let inactive = RecipientError::Inactive("suspended".to_owned());
-    assert_eq!(refused(Word::Inactive("suspended")), inactive);
+    assert_eq!(refused(HostAnswer::Inactive("suspended")), inactive);
 
-    let alone = |word: Word| chosen(&alice, None, word).unwrap_err();
+    let alone = |host_answer: HostAnswer| chosen(&alice, None, host_answer).unwrap_err();
     assert!(matches!(alone(silent()), RecipientError::Unreachable(_)));
     let by = |error| match error {
         RecipientError::Unproven { by, .. } => by,
         other => panic!("{other:?}"),
     };
-    assert_eq!(by(alone(Word::Useless(useless))), Shower::Host);
-    assert_eq!(alone(Word::NotThere), RecipientError::NotEnrolledUnproven);
-    assert_eq!(alone(Word::Inactive("suspended")), inactive);
+    assert_eq!(by(alone(HostAnswer::Useless(useless))), Source::Host);
+    assert_eq!(
+        alone(HostAnswer::NotThere),
+        RecipientError::NotEnrolledUnproven
+    );
+    assert_eq!(alone(HostAnswer::Inactive("suspended")), inactive);
     let mut invalid = TestAccount::new(8);
     invalid
         .repo
@@ -253,11 +266,11 @@ fn a_host_that_says_nothing_useful() {
         .prove(&invalid.log.did(), &invalid.repo.car(), NOW)
         .unwrap_err();
     assert!(matches!(
-        alone(Word::Useless(error.clone())),
+        alone(HostAnswer::Useless(error.clone())),
         RecipientError::Invalid(_)
     ));
     assert!(matches!(
-        refused(Word::Useless(error)),
+        refused(HostAnswer::Useless(error)),
         RecipientError::Invalid(_)
     ));
 }
@@ -266,8 +279,11 @@ fn a_host_that_says_nothing_useful() {
 fn a_directory_that_shows_nothing() {
     let alice = alice();
     for (error, code) in [
-        (denied(Denial::NotEnrolled), "directoryDenies"),
-        (denied(Denial::HandleNotFound), "directoryDenies"),
+        (denied(DirectoryErrorCode::NotEnrolled), "directoryDenies"),
+        (
+            denied(DirectoryErrorCode::HandleNotFound),
+            "directoryDenies",
+        ),
         (
             DirectoryError::Busy { retry_after: None },
             "directorySilent",
@@ -279,10 +295,10 @@ fn a_directory_that_shows_nothing() {
         (DirectoryError::Malformed("x".to_owned()), "directorySilent"),
     ] {
         assert_eq!(
-            chosen(&alice, Some(Err(error.clone())), word(&alice)),
+            chosen(&alice, Some(Err(error.clone())), host_answer(&alice)),
             is(3, &[code])
         );
-        let silent = Word::Silent("HTTP 503".to_owned());
+        let silent = HostAnswer::Silent("HTTP 503".to_owned());
         let nothing = chosen(&alice, Some(Err(error)), silent).unwrap_err();
         assert!(
             matches!(nothing, RecipientError::Unreachable(_)),
@@ -317,9 +333,9 @@ fn a_lie_is_not_made_good_by_the_host_s_truth() {
     for (why, lie) in lies {
         let mut shown = view(&alice);
         lie(&mut shown);
-        match chosen(&alice, Some(Ok(shown)), word(&alice)) {
+        match chosen(&alice, Some(Ok(shown)), host_answer(&alice)) {
             Err(RecipientError::Unproven {
-                by: Shower::Directory,
+                by: Source::Directory,
                 why: said,
             }) => {
                 assert!(said.contains(why), "{said}");
@@ -337,7 +353,10 @@ fn smaller_lies_are_told() {
     let warned = |lie: &dyn Fn(&mut View), codes: &[&'static str]| {
         let mut shown = view(&alice);
         lie(&mut shown);
-        assert_eq!(chosen(&alice, Some(Ok(shown)), word(&alice)), is(3, codes));
+        assert_eq!(
+            chosen(&alice, Some(Ok(shown)), host_answer(&alice)),
+            is(3, codes)
+        );
     };
     warned(&|_| {}, &[]);
     warned(&|view| view.plc_log = None, &[]);

@@ -23,16 +23,16 @@ impl Alice {
     }
 
     /// Puts a key, with the word of another that it gave at some time.
-    fn put(&mut self, key: usize, word: Option<(usize, Timestamp)>) -> VerifiedPackage {
+    fn put(&mut self, key: usize, answer: Option<(usize, Timestamp)>) -> VerifiedPackage {
         let mut more = json!({"did": self.peer(key)});
-        if let Some((old, at)) = word {
+        if let Some((old, at)) = answer {
             more["createdAt"] = json!(at.to_string());
             let account = self.account.log.did();
-            let word = {
+            let answer = {
                 let old = &self.keys[old];
                 statement(&old.peer, &old.signing, &self.keys[key].peer, &account, at)
             };
-            more[FIELD] = json!(word.unwrap());
+            more[FIELD] = json!(answer.unwrap());
         }
         self.account.put(3, &more)
     }
@@ -97,7 +97,7 @@ fn a_host_that_was_left_shows_nothing_of_other_keys() {
     };
     let did = alice.account.log.did();
     let shown = keys.prove(&did, &car, testkit::proto::account::NOW);
-    let crate::evidence::Shown::Package(old) = shown.unwrap() else {
+    let crate::evidence::ProofResult::Package(old) = shown.unwrap() else {
         panic!("no package")
     };
     assert!(old.signed_by_previous_host());
@@ -131,11 +131,11 @@ fn what_was_found_out_serves_for_what_is_known_still() {
         first_seen: Timestamp::from_millis(0),
         last_seen: Timestamp::from_millis(0),
     };
-    let lately = |before: Option<Pin>, pin: Option<Pin>| Lately {
+    let lately = |before: Option<Pin>, pin: Option<Pin>| CachedSender {
         at: Timestamp::from_millis(0),
         anew: true,
         looks: 1,
-        standing: Standing::Removed,
+        standing: AccountState::Removed,
         before,
         pin,
     };
@@ -179,7 +179,7 @@ async fn inv7_a_look_ends() {
     };
     let identity = Identity::bind(net.clone(), identity, Clock::system());
     let directory = DirectoryClient::named(net.clone(), silent);
-    let recipients = Recipients::new(net, identity, Clock::system(), Some(directory));
+    let recipients = RecipientLookup::new(net, identity, Clock::system(), Some(directory));
     let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
     let patience = Duration::from_millis(300);
     let began = Instant::now();
@@ -187,6 +187,9 @@ async fn inv7_a_look_ends() {
         .look_until(began + patience, &account, &[], true)
         .await;
     assert!(began.elapsed() >= patience && began.elapsed() < PATIENCE / 2);
-    assert_eq!(found.standing, Standing::Unknown(Doubt::Unreachable));
+    assert_eq!(
+        found.standing,
+        AccountState::Unknown(UnverifiedReason::Unreachable)
+    );
     assert_eq!(found.pin, None);
 }

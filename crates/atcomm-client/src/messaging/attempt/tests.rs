@@ -14,7 +14,7 @@ fn did(name: &str) -> MediatorDid {
 fn shown(theirs: &[Arc<MediatorDocument>], own: &[&str]) -> Vec<String> {
     let own: Vec<MediatorDid> = own.iter().map(|name| did(name)).collect();
     let name = |did: &MediatorDid| did.as_str()["did:web:".len()..].replace(".example.com", "");
-    ways(theirs, &own)
+    delivery_paths(theirs, &own)
         .iter()
         .map(|way| match &way.via {
             Some(via) => format!("{} by {}", name(&way.mediator), name(via)),

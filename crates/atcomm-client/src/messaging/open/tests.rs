@@ -34,7 +34,7 @@ fn the_three_stacks_of_mail_and_the_anonymous_one() {
     // What anybody may have been shown, or was signed for somebody else, is no mail.
     let both = authcrypt(&signed, &alice.agreement, &to).unwrap();
     for envelope in [&signed, &both] {
-        assert_eq!(open(envelope, &bob, &[]).unwrap_err(), OpenError::Layers);
+        assert_eq!(open(envelope, &bob, &[]).unwrap_err(), UnpackError::Layers);
     }
 }
 
@@ -58,12 +58,12 @@ fn writers_are_held_to_their_keys() {
         (passed_on, EnvelopeError::To),
     ] {
         let refused = open(&envelope, &bob, &[]).unwrap_err();
-        assert_eq!(refused, OpenError::Envelope(error));
+        assert_eq!(refused, UnpackError::Envelope(error));
     }
     let ours = plain(mallory.peer.as_str(), bob.peer.as_str());
     let ours = authcrypt(&ours, &mallory.agreement, &to).unwrap();
     let refused = open(&ours, &alice, &[]).unwrap_err();
-    assert_eq!(refused, OpenError::Envelope(EnvelopeError::NotForUs));
+    assert_eq!(refused, UnpackError::Envelope(EnvelopeError::NotForUs));
 }
 
 #[test]
@@ -77,11 +77,11 @@ fn a_mediator_is_known_when_it_is_named() {
     let unknown = open(&envelope, &bob, &[post("other").party]).unwrap_err();
     assert_eq!(
         unknown,
-        OpenError::Envelope(EnvelopeError::Unresolved { did })
+        UnpackError::Envelope(EnvelopeError::Unresolved { did })
     );
     // Another one of that name.
     let refused = open(&envelope, &bob, &[post("ours").party]).unwrap_err();
-    assert!(matches!(refused, OpenError::Envelope(_)), "{refused}");
+    assert!(matches!(refused, UnpackError::Envelope(_)), "{refused}");
 }
 
 #[test]

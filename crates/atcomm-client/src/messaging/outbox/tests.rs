@@ -14,8 +14,8 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000 + millis)
 }
 
-fn sent(mediators: &[&str]) -> Sent {
-    Sent {
+fn sent(mediators: &[&str]) -> SentMessage {
+    SentMessage {
         id: "m1".to_owned(),
         account: Did::parse("did:web:bob.example.com").unwrap(),
         handle: None,
@@ -29,8 +29,8 @@ fn sent(mediators: &[&str]) -> Sent {
     }
 }
 
-fn report(by: &str, forward: &str) -> Reported {
-    Reported {
+fn report(by: &str, forward: &str) -> UndeliverableReport {
+    UndeliverableReport {
         by: did(by).as_str().to_owned(),
         about: vec![forward.to_owned()],
         code: "e.p.xfer.undeliverable".to_owned(),
@@ -38,7 +38,7 @@ fn report(by: &str, forward: &str) -> Reported {
     }
 }
 
-impl Sent {
+impl SentMessage {
     fn taken(mut self, mediator: &str, via: Option<&str>, forward: &str) -> Self {
         self.begin(did(mediator), via.map(did), forward.to_owned(), at(0));
         self.end(AttemptState::Taken);
@@ -55,18 +55,18 @@ impl Sent {
 #[test]
 fn a_report_leads_to_the_mediator_that_was_not_tried() {
     let mut one = sent(&["a", "b", "c"]).taken("a", Some("own"), "f1");
-    let next = Verdict::Next(vec![did("b"), did("c")]);
+    let next = ReportOutcome::TryNext(vec![did("b"), did("c")]);
     assert_eq!(one.report(&report("own", "f1")), next);
     // Who was interrupted after that hears the same again.
     assert_eq!(one.report(&report("own", "f1")), next);
     let mut one = one.taken("b", Some("own"), "f2");
     // The first report once more, while the second attempt is on its way.
-    assert_eq!(one.report(&report("own", "f1")), Verdict::Pending);
-    let next = Verdict::Next(vec![did("c")]);
+    assert_eq!(one.report(&report("own", "f1")), ReportOutcome::Pending);
+    let next = ReportOutcome::TryNext(vec![did("c")]);
     assert_eq!(one.report(&report("own", "f2")), next);
     let mut one = one.taken("c", Some("own"), "f3");
-    assert_eq!(one.report(&report("own", "f3")), Verdict::GivenUp);
-    assert_eq!(one.report(&report("own", "f2")), Verdict::GivenUp);
+    assert_eq!(one.report(&report("own", "f3")), ReportOutcome::GivenUp);
+    assert_eq!(one.report(&report("own", "f2")), ReportOutcome::GivenUp);
 }
 
 #[test]
@@ -74,18 +74,18 @@ fn only_who_relayed_it_is_believed() {
     let before = sent(&["a", "b"]).taken("a", Some("own"), "f1");
     for (by, forward) in [("a", "f1"), ("other", "f1"), ("own", "f2"), ("own", "m1")] {
         let mut one = before.clone();
-        assert_eq!(one.report(&report(by, forward)), Verdict::NotOurs);
+        assert_eq!(one.report(&report(by, forward)), ReportOutcome::NotOurs);
         assert_eq!(one, before);
     }
     // Nobody relayed what was posted to the mediator itself.
     let mut direct = sent(&["a"]).taken("a", None, "f1");
-    assert_eq!(direct.report(&report("a", "f1")), Verdict::NotOurs);
+    assert_eq!(direct.report(&report("a", "f1")), ReportOutcome::NotOurs);
 }
 
 #[test]
 fn an_attempt_that_was_interrupted_is_made_again() {
     let mut one = sent(&["a", "b"]).taken("a", Some("own"), "f1");
-    let next = Verdict::Next(vec![did("b")]);
+    let next = ReportOutcome::TryNext(vec![did("b")]);
     assert_eq!(one.report(&report("own", "f1")), next);
     one.begin(did("b"), Some(did("own")), "f2".to_owned(), at(1));
     assert_eq!(one.report(&report("own", "f1")), next);
@@ -99,7 +99,7 @@ fn one_that_failed_at_once_by_one_way_may_be_under_way_by_another() {
             .taken("a", Some("second"), "f2");
     assert_eq!(
         one.report(&report("second", "f2")),
-        Verdict::Next(vec![did("b")])
+        ReportOutcome::TryNext(vec![did("b")])
     );
 }
 
@@ -110,7 +110,7 @@ fn reports_are_waited_for_as_long_as_a_relay_may_fail() {
     assert!(!sent(&["a"]).failed("a", Some("own"), "f1").is_open(at(0)));
     let one = sent(&["a"]).taken("a", Some("own"), "f1");
     assert!(one.is_open(at(0)));
-    assert!(!one.is_open(at(0).plus(KEPT)));
+    assert!(!one.is_open(at(0).plus(SENT_RETENTION)));
 }
 
 #[test]
@@ -124,11 +124,11 @@ fn reports_are_read_of_who_is_known() {
         &alice,
         std::slice::from_ref(&own.party),
     );
-    let read = Reported::read(&opened.unwrap()).unwrap();
+    let read = UndeliverableReport::read(&opened.unwrap()).unwrap();
     assert_eq!(read.words, "did:web:a.example.com did not take the message");
     assert_eq!(read.code, "e.p.xfer.undeliverable");
     let mut one = sent(&["a"]).taken("a", Some("own"), "f1");
-    assert_eq!(one.report(&read), Verdict::GivenUp);
+    assert_eq!(one.report(&read), ReportOutcome::GivenUp);
     let ping = Message::new(
         "p",
         &atcomm_proto::didcomm::protocol::trust_ping::Ping::default(),
@@ -138,7 +138,7 @@ fn reports_are_read_of_who_is_known() {
         &alice,
         std::slice::from_ref(&own.party),
     );
-    assert_eq!(Reported::read(&opened.unwrap()), None);
+    assert_eq!(UndeliverableReport::read(&opened.unwrap()), None);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn it_outlives_a_restart() {
         .failed("a", Some("own"), "f1")
         .taken("b", Some("own"), "f2");
     let text = serde_json::to_string(&one).unwrap();
-    assert_eq!(serde_json::from_str::<Sent>(&text).unwrap(), one);
+    assert_eq!(serde_json::from_str::<SentMessage>(&text).unwrap(), one);
 }
 
 proptest! {
@@ -167,15 +167,15 @@ proptest! {
         for n in reports {
             let verdict = one.report(&report("own", &forward(n)));
             if n >= tried {
-                prop_assert_eq!(verdict, Verdict::NotOurs);
+                prop_assert_eq!(verdict, ReportOutcome::NotOurs);
                 continue;
             }
             failed.insert(n);
             if failed.len() < tried {
-                prop_assert_eq!(verdict, Verdict::Pending);
+                prop_assert_eq!(verdict, ReportOutcome::Pending);
             } else {
                 let left = names[tried..].iter().map(|name| did(name)).collect();
-                prop_assert_eq!(verdict, Verdict::Next(left));
+                prop_assert_eq!(verdict, ReportOutcome::TryNext(left));
             }
         }
     }

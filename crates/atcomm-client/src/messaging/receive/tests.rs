@@ -3,8 +3,8 @@ use tempfile::TempDir;
 use super::super::outbox::{Attempt, AttemptState};
 use super::*;
 use crate::testing::key;
-use crate::wallet::enrolment::{KEEP, KeyState};
-use crate::wallet::messages::Stored;
+use crate::wallet::enrolment::{KeyState, REPLACED_KEY_RETENTION};
+use crate::wallet::messages::StoredItem;
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::authcrypt;
@@ -44,9 +44,9 @@ fn scene_of(key: MessagingKey) -> Scene {
     };
     let receiver = Receiver::new(
         wallet.clone(),
-        wallet.drawer(&account),
+        wallet.account_store(&account),
         enrolment,
-        Recipients::new(net.clone(), identity.clone(), clock.clone(), None),
+        RecipientLookup::new(net.clone(), identity.clone(), clock.clone(), None),
         Courier::new(&net, &identity, &clock),
         clock,
     );
@@ -63,7 +63,7 @@ impl Scene {
         self.client.key()
     }
 
-    async fn take(&self, id: &str, envelope: Vec<u8>) -> Taken {
+    async fn take(&self, id: &str, envelope: Vec<u8>) -> Processed {
         let mail = Mail {
             id: id.to_owned(),
             envelope,
@@ -83,8 +83,8 @@ impl Scene {
         authcrypt(plaintext.as_bytes(), &stranger.agreement, &[to]).unwrap()
     }
 
-    fn stored(&self) -> Vec<Stored> {
-        let stored = self.receiver.drawer.received(None).unwrap();
+    fn stored(&self) -> Vec<StoredItem> {
+        let stored = self.receiver.store.received(None).unwrap();
         stored.map(Result::unwrap).collect()
     }
 }
@@ -115,7 +115,7 @@ async fn no_message_is_one_that_nothing_comes_after() {
         };
         assert!(kept.message.ends_with(&format!("{more}}}")), "{n}");
         let again = scene.take("b", envelope).await;
-        assert!(matches!(again.received, Received::Copy), "{n}");
+        assert!(matches!(again.received, Received::Duplicate), "{n}");
     }
     assert_eq!(scene.stored().len(), cases.len());
 }
@@ -125,12 +125,12 @@ async fn what_cannot_be_opened_is_one_whatever_a_mediator_calls_it() {
     let scene = scene_of(key());
     for envelope in [&b""[..], b"junk", &[0xff; 6 << 20]] {
         let taken = scene.take("a", envelope.to_vec()).await;
-        let Received::Unreadable { unopened } = taken.received else {
+        let Received::Undecryptable { undecryptable } = taken.received else {
             panic!("{taken:?}")
         };
-        assert_eq!(unopened.envelope().unwrap(), envelope);
+        assert_eq!(undecryptable.envelope().unwrap(), envelope);
         let again = scene.take("b", envelope.to_vec()).await;
-        assert!(matches!(again.received, Received::Copy));
+        assert!(matches!(again.received, Received::Duplicate));
     }
     assert_eq!(scene.stored().len(), 3);
 }
@@ -139,8 +139,11 @@ async fn what_cannot_be_opened_is_one_whatever_a_mediator_calls_it() {
 async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
     let stranger = key();
     for (age, opens) in [
-        (KEEP - std::time::Duration::from_millis(1), true),
-        (KEEP, false),
+        (
+            REPLACED_KEY_RETENTION - std::time::Duration::from_millis(1),
+            true,
+        ),
+        (REPLACED_KEY_RETENTION, false),
     ] {
         let mut key = key();
         key.state = KeyState::Replaced {
@@ -150,7 +153,7 @@ async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
         let taken = scene.take("a", scene.letter_of(&stranger, "1", "")).await;
         match taken.received {
             Received::Message { kept, .. } => assert!(opens && kept.reader_replaced),
-            Received::Unreadable { .. } => assert!(!opens),
+            Received::Undecryptable { .. } => assert!(!opens),
             other => panic!("{other:?}"),
         }
     }
@@ -166,7 +169,7 @@ async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
 async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
     let scene = scene_of(key());
     let mediator = MediatorDid::parse("did:web:a.example.com").unwrap();
-    let sent = Sent {
+    let sent = SentMessage {
         id: "m1".to_owned(),
         account: Did::parse("did:web:carol.example.com").unwrap(),
         handle: None,
@@ -184,8 +187,8 @@ async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
         at: now(),
         given_up: None,
     };
-    let drawer = &scene.receiver.drawer;
-    drawer.keep_sent(&sent.id, &sent).unwrap();
+    let store = &scene.receiver.store;
+    store.save_sent(&sent.id, &sent).unwrap();
     assert!(scene.receiver.given_up().unwrap().is_empty());
     let body = Report::new("e.p.xfer.undeliverable", "nobody took it");
     let report = scene.own.write(
@@ -195,25 +198,25 @@ async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
     // The report comes again where it was not acknowledged.
     for _ in 0..2 {
         let taken = scene.take("a", report.clone()).await;
-        let Received::Returned { sent, next, .. } = taken.received else {
+        let Received::Undeliverable { sent, next, .. } = taken.received else {
             panic!("{taken:?}")
         };
-        assert!(matches!(next, Next::GivenUp));
+        assert!(matches!(next, NextStep::GivenUp));
         let left = scene.receiver.given_up().unwrap();
         assert_eq!(left, std::slice::from_ref(&sent));
         // It waits for its writer however long that takes.
-        assert!(sent.is_open(now().plus(crate::KEPT * 100)));
+        assert!(sent.is_open(now().plus(crate::SENT_RETENTION * 100)));
     }
     let left = scene.receiver.given_up().unwrap();
     scene.receiver.told(&left[0]).unwrap();
     assert!(scene.receiver.given_up().unwrap().is_empty());
     let taken = scene.take("a", report).await;
-    assert!(matches!(taken.received, Received::Nothing));
+    assert!(matches!(taken.received, Received::Ignored));
 }
 
 #[test]
 fn inv7_strangers_whose_hosts_hang_do_not_hold_up_the_others_for_long() {
-    let waited = Waited::default();
+    let waited = LookupBudget::default();
     let start = Timestamp::from_millis(1_800_000_000_000);
     assert!(!waited.is_over(start));
     waited.add(SPENT / 2, start);

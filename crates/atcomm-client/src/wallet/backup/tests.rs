@@ -59,7 +59,11 @@ fn wallet() -> (TempDir, Wallet) {
 }
 
 fn peers(wallet: &Wallet, name: &str) -> Vec<String> {
-    let enrolment = wallet.drawer(&did(name)).enrolment().unwrap().unwrap();
+    let enrolment = wallet
+        .account_store(&did(name))
+        .enrolment()
+        .unwrap()
+        .unwrap();
     enrolment
         .keys
         .iter()
@@ -86,9 +90,11 @@ fn what_was_backed_up_is_restored_on_a_new_machine() {
     let (_dir, old) = wallet();
     assert!(matches!(Backup::of(&old, at(1)), Err(BackupError::Empty)));
     for name in ["alice", "bob"] {
-        old.drawer(&did(name)).keep(&enrolment(name)).unwrap();
+        old.account_store(&did(name))
+            .keep(&enrolment(name))
+            .unwrap();
     }
-    old.keep_pin(&pin("carol", 5)).unwrap();
+    old.save_pin(&pin("carol", 5)).unwrap();
     let file = sealed(&Backup::of(&old, at(9)).unwrap());
     assert!(file.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----\n"));
     let opened = Backup::open(&file, PASSPHRASE).unwrap();
@@ -100,8 +106,13 @@ fn what_was_backed_up_is_restored_on_a_new_machine() {
     assert_eq!(restored.added, both);
     assert_eq!(restored.contacts, 1);
     for name in ["alice", "bob"] {
-        let [before, after] =
-            [&old, &new].map(|wallet| wallet.drawer(&did(name)).enrolment().unwrap().unwrap());
+        let [before, after] = [&old, &new].map(|wallet| {
+            wallet
+                .account_store(&did(name))
+                .enrolment()
+                .unwrap()
+                .unwrap()
+        });
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
         assert_eq!(
             *before.keys[0].agreement.to_bytes(),
@@ -120,10 +131,10 @@ fn what_was_backed_up_is_restored_on_a_new_machine() {
 #[test]
 fn an_old_backup_never_puts_a_wallet_back() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let old = enrolment("alice");
-    drawer.keep(&old).unwrap();
-    wallet.keep_pin(&pin("carol", 5)).unwrap();
+    store.keep(&old).unwrap();
+    wallet.save_pin(&pin("carol", 5)).unwrap();
     let backup = Backup::of(&wallet, at(3)).unwrap();
     // Since then the key was replaced, and the contact verified again.
     let mut rotated = old.clone();
@@ -132,13 +143,13 @@ fn an_old_backup_never_puts_a_wallet_back() {
         .keys
         .insert(0, key(KeyState::Published { at: at(4) }));
     rotated.label = Some("phone".to_owned());
-    drawer.keep(&rotated).unwrap();
-    wallet.keep_pin(&pin("carol", 7)).unwrap();
+    store.keep(&rotated).unwrap();
+    wallet.save_pin(&pin("carol", 7)).unwrap();
     for force in [false, true] {
         let restored = restore(&backup, &wallet, force, 8).unwrap();
         assert_eq!(restored.unchanged, [did("alice").to_string()]);
         assert_eq!(restored.contacts, 0);
-        let now = drawer.enrolment().unwrap().unwrap();
+        let now = store.enrolment().unwrap().unwrap();
         assert_eq!(format!("{now:?}"), format!("{rotated:?}"));
         assert_eq!(wallet.contacts().unwrap(), [pin("carol", 7)]);
     }
@@ -147,10 +158,10 @@ fn an_old_backup_never_puts_a_wallet_back() {
     pruned.keys.truncate(1);
     let mut backup = backup;
     backup.accounts[0].keys[0].state = KeyState::Replaced { at: at(2) };
-    drawer.keep(&pruned).unwrap();
+    store.keep(&pruned).unwrap();
     let restored = restore(&backup, &wallet, false, 9).unwrap();
     assert_eq!(restored.merged, [did("alice").to_string()]);
-    let now = drawer.enrolment().unwrap().unwrap();
+    let now = store.enrolment().unwrap().unwrap();
     assert_eq!(now.current().unwrap().peer, rotated.keys[0].peer);
     assert_eq!(peers(&wallet, "alice").len(), 2);
     assert_eq!(now.label.as_deref(), Some("phone"));
@@ -159,7 +170,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
 #[test]
 fn another_key_is_replaced_only_when_that_is_said() {
     let (_dir, wallet) = wallet();
-    let [alice, bob] = ["alice", "bob"].map(|name| wallet.drawer(&did(name)));
+    let [alice, bob] = ["alice", "bob"].map(|name| wallet.account_store(&did(name)));
     let here = enrolment("alice");
     alice.keep(&here).unwrap();
     let mut there = enrolment("alice");
@@ -297,7 +308,7 @@ fn a_backup_is_written_for_its_owner_and_over_nothing() {
 #[test]
 fn a_key_of_before_that_was_never_published_comes_back_for_reading_only() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let mut here = enrolment("alice");
     // Of a rotation that had begun when the backup was made.
     let mut old = here.clone();
@@ -309,9 +320,9 @@ fn a_key_of_before_that_was_never_published_comes_back_for_reading_only() {
     };
     here.keys[0].state = KeyState::Replaced { at: at(4) };
     here.keys.insert(0, key(KeyState::Published { at: at(4) }));
-    drawer.keep(&here).unwrap();
+    store.keep(&here).unwrap();
     restore(&backup, &wallet, false, 5).unwrap();
-    let now = drawer.enrolment().unwrap().unwrap();
+    let now = store.enrolment().unwrap().unwrap();
     assert_eq!(now.keys.len(), 3);
     assert_eq!(now.current().unwrap().peer, here.keys[0].peer);
     assert!(now.minted().is_none(), "{now:?}");
@@ -322,14 +333,14 @@ fn a_key_of_before_that_was_never_published_comes_back_for_reading_only() {
 #[test]
 fn what_another_process_writes_meanwhile_is_not_written_over() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let backup = Backup {
         made_at: at(1),
         accounts: vec![enrolment("bob"), enrolment("alice")],
         contacts: Vec::new(),
     };
     let other = enrolment("alice");
-    let lock = drawer.change_lock().unwrap().unwrap();
+    let lock = store.change_lock().unwrap().unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     let refused = std::thread::scope(|scope| {
         let restoring = scope.spawn(|| {
@@ -338,7 +349,7 @@ fn what_another_process_writes_meanwhile_is_not_written_over() {
         });
         let waits = receive.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(waits, did("alice"));
-        drawer.keep(&other).unwrap();
+        store.keep(&other).unwrap();
         drop(lock);
         restoring.join().unwrap()
     });
@@ -347,18 +358,24 @@ fn what_another_process_writes_meanwhile_is_not_written_over() {
         "{refused:?}"
     );
     assert_eq!(peers(&wallet, "alice"), [other.keys[0].peer.as_str()]);
-    assert!(wallet.drawer(&did("bob")).enrolment().unwrap().is_none());
+    assert!(
+        wallet
+            .account_store(&did("bob"))
+            .enrolment()
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
 fn no_key_of_the_wallet_makes_room_for_one_of_the_backup() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let mut full = enrolment("alice");
     full.keys = (0..MAX_KEYS)
         .map(|_| key(KeyState::Replaced { at: at(3) }))
         .collect();
-    drawer.keep(&full).unwrap();
+    store.keep(&full).unwrap();
     let backup = Backup {
         made_at: at(1),
         accounts: vec![enrolment("alice")],
@@ -378,10 +395,10 @@ fn no_key_of_the_wallet_makes_room_for_one_of_the_backup() {
 fn what_could_not_be_restored_is_not_written() {
     let (_dir, wallet) = wallet();
     wallet
-        .drawer(&did("alice"))
+        .account_store(&did("alice"))
         .keep(&enrolment("alice"))
         .unwrap();
-    wallet.keep_pin(&pin("carol", 5)).unwrap();
+    wallet.save_pin(&pin("carol", 5)).unwrap();
     // A list that ends where reading does may have been cut.
     for (accounts, contacts) in [(1, 2), (2, 1)] {
         let refused = Backup::below(&wallet, at(1), accounts, contacts);

@@ -54,21 +54,21 @@ fn write() {
         return;
     };
     let wallet = Wallet::open(Path::new(&home)).unwrap();
-    let drawer = wallet.drawer(&did("alice"));
-    let known = drawer.enrolment().unwrap();
+    let store = wallet.account_store(&did("alice"));
+    let known = store.enrolment().unwrap();
     let first = known.as_ref().map_or(0, |known| number_of(known) + 1);
     for number in first.. {
         let id = number.to_string();
         let steps = || -> Result<(), WalletError> {
-            drawer.keep(&numbered(number))?;
+            store.keep(&numbered(number))?;
             println!("kept {number}");
-            drawer.keep_message(&kept(Some("did:peer:2.Ez"), &id, 1))?;
+            store.save_message(&kept(Some("did:peer:2.Ez"), &id, 1))?;
             println!("message {number}");
             let mut pin = pin("bob");
             pin.last_seen = at(i64::try_from(number).unwrap());
-            wallet.keep_pin(&pin)?;
+            wallet.save_pin(&pin)?;
             println!("pin {number}");
-            drawer.keep_sent("always the same", &number)?;
+            store.save_sent("always the same", &number)?;
             println!("sent {number}");
             Ok(())
         };
@@ -119,8 +119,8 @@ impl Said {
             (Some(_), None) => false,
         };
         let wallet = Wallet::open(home).unwrap();
-        let drawer = wallet.drawer(&did("alice"));
-        let enrolment = drawer.enrolment().unwrap();
+        let store = wallet.account_store(&did("alice"));
+        let enrolment = store.enrolment().unwrap();
         assert!(
             fits(self.kept, enrolment.as_ref().map(number_of)),
             "{self:?}"
@@ -130,13 +130,13 @@ impl Said {
             .first()
             .map(|pin| u64::try_from(pin.last_seen.millis()).unwrap());
         assert!(fits(self.pin, pin), "{self:?} {pin:?}");
-        let sent = drawer.sent::<u64>().unwrap();
+        let sent = store.sent::<u64>().unwrap();
         assert!(
             sent.len() < 2 && fits(self.sent, sent.first().copied()),
             "{self:?} {sent:?}"
         );
         // Every message that was said to be kept is there; of one more there may be no word yet.
-        let messages = messages::messages(&drawer);
+        let messages = messages::messages(&store);
         let mut numbers: Vec<u64> = messages.iter().map(|m| m.id.parse().unwrap()).collect();
         numbers.sort_unstable();
         let wanted: Vec<u64> = self.message.map_or(Vec::new(), |last| (0..=last).collect());
@@ -170,8 +170,8 @@ fn inv10_a_killed_writer_leaves_the_old_or_the_new() {
         assert_eq!(said.error, None);
         // The next round goes on from what is there, whether it was said or not.
         let wallet = Wallet::open(&home).unwrap();
-        let drawer = wallet.drawer(&did("alice"));
-        if let Some(enrolment) = drawer.enrolment().unwrap() {
+        let store = wallet.account_store(&did("alice"));
+        if let Some(enrolment) = store.enrolment().unwrap() {
             // A round that was killed in between leaves its number without the rest.
             catch_up(&wallet, number_of(&enrolment), &mut said);
         }
@@ -181,14 +181,14 @@ fn inv10_a_killed_writer_leaves_the_old_or_the_new() {
 
 /// Does what the writer was killed before.
 fn catch_up(wallet: &Wallet, number: u64, said: &mut Said) {
-    let drawer = wallet.drawer(&did("alice"));
-    drawer
-        .keep_message(&kept(Some("did:peer:2.Ez"), &number.to_string(), 1))
+    let store = wallet.account_store(&did("alice"));
+    store
+        .save_message(&kept(Some("did:peer:2.Ez"), &number.to_string(), 1))
         .unwrap();
     let mut pin = pin("bob");
     pin.last_seen = at(i64::try_from(number).unwrap());
-    wallet.keep_pin(&pin).unwrap();
-    drawer.keep_sent("always the same", &number).unwrap();
+    wallet.save_pin(&pin).unwrap();
+    store.save_sent("always the same", &number).unwrap();
     *said = Said {
         kept: Some(number),
         message: Some(number),
@@ -204,7 +204,10 @@ fn without_room_nothing_is_half_written() {
     let home = dir.path().join("wallet");
     // Room for the smaller files only (in blocks of 512 bytes).
     let wallet = Wallet::open(&home).unwrap();
-    wallet.drawer(&did("alice")).keep(&numbered(7)).unwrap();
+    wallet
+        .account_store(&did("alice"))
+        .keep(&numbered(7))
+        .unwrap();
     let child = writer(&home, "trap '' XFSZ; ulimit -f 60");
     let output = child.wait_with_output().unwrap();
     let mut said = Said::default();
@@ -218,7 +221,11 @@ fn without_room_nothing_is_half_written() {
         error.ends_with("there is no room left: free some and run it again; nothing was changed"),
         "{error}"
     );
-    let enrolment = wallet.drawer(&did("alice")).enrolment().unwrap().unwrap();
+    let enrolment = wallet
+        .account_store(&did("alice"))
+        .enrolment()
+        .unwrap()
+        .unwrap();
     assert_eq!(number_of(&enrolment), 7);
     assert_eq!(std::fs::read_dir(home.join("tmp")).unwrap().count(), 0);
     // Not a byte: the first write of all.

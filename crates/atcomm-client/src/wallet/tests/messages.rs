@@ -1,93 +1,93 @@
 //! Messages that are kept: each once, in the words that came, and none in the way of another.
 
-use super::super::file::Placed;
-use super::super::messages::Stored;
-use super::super::undecryptable::Unopened;
+use super::super::file::Saved;
+use super::super::messages::StoredItem;
+use super::super::undecryptable::Undecryptable;
 use super::*;
 
 const DAY: i64 = 24 * 3600 * 1000;
 const BOB: Option<&str> = Some("did:peer:2.Ez6LSbob");
 
-fn saying(from: Option<&str>, id: &str, words: &str, received_at: i64) -> Kept {
-    Kept {
+fn saying(from: Option<&str>, id: &str, words: &str, received_at: i64) -> StoredMessage {
+    StoredMessage {
         message: json!({"id": id, "body": {"text": words}}).to_string(),
         ..kept(from, id, received_at)
     }
 }
 
 /// Every message that is kept.
-pub(super) fn messages(drawer: &Drawer) -> Vec<Kept> {
-    let stored = drawer.received(None).unwrap();
+pub(super) fn messages(store: &AccountStore) -> Vec<StoredMessage> {
+    let stored = store.received(None).unwrap();
     stored
         .map(|one| match one.unwrap() {
-            Stored::Message(kept) => *kept,
-            Stored::Unopened(unopened) => panic!("{unopened:?}"),
+            StoredItem::Message(kept) => *kept,
+            StoredItem::Undecryptable(undecryptable) => panic!("{undecryptable:?}"),
         })
         .collect()
 }
 
-fn keep(drawer: &Drawer, message: &Kept) -> bool {
-    match drawer.keep_message(message).unwrap() {
-        Placed::New => true,
-        Placed::Copy => false,
-        Placed::InPlaceOf(path) => panic!("{path:?}"),
+fn keep(store: &AccountStore, message: &StoredMessage) -> bool {
+    match store.save_message(message).unwrap() {
+        Saved::New => true,
+        Saved::Duplicate => false,
+        Saved::DamagedSetAside(path) => panic!("{path:?}"),
     }
 }
 
 #[test]
 fn a_message_is_kept_once() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let first = kept(BOB, "1", 5);
-    assert!(keep(&drawer, &first));
+    assert!(keep(&store, &first));
     let reworded = saying(BOB, "1", "something else", 30 * DAY);
-    assert!(!keep(&drawer, &first) && !keep(&drawer, &reworded));
-    assert_eq!(messages(&drawer), [first]);
+    assert!(!keep(&store, &first) && !keep(&store, &reworded));
+    assert_eq!(messages(&store), [first]);
     // Others are others: by id, by writer.
     let other = kept(BOB, "2", 4);
     let eve = kept(Some("did:peer:2.Ez6LSeve"), "1", 6);
-    assert!(keep(&drawer, &other) && keep(&drawer, &eve));
-    assert!(messages(&wallet.drawer(&did("bob"))).is_empty());
-    let received: Vec<i64> = messages(&drawer)
+    assert!(keep(&store, &other) && keep(&store, &eve));
+    assert!(messages(&wallet.account_store(&did("bob"))).is_empty());
+    let received: Vec<i64> = messages(&store)
         .iter()
         .map(|m| m.received_at.millis())
         .collect();
     assert_eq!(received, [5, 4, 6], "in the order in which they came");
     // Nobody can take the place of an anonymous message by its id.
     let anonymous = kept(None, "3", 7);
-    assert!(keep(&drawer, &anonymous) && keep(&drawer, &saying(None, "3", "else", 8)));
-    assert!(!keep(&drawer, &anonymous));
-    assert_eq!(drawer.received(Some(1)).unwrap().count(), 1);
-    assert_eq!(drawer.received(Some(100)).unwrap().count(), 5);
+    assert!(keep(&store, &anonymous) && keep(&store, &saying(None, "3", "else", 8)));
+    assert!(!keep(&store, &anonymous));
+    assert_eq!(store.received(Some(1)).unwrap().count(), 1);
+    assert_eq!(store.received(Some(100)).unwrap().count(), 5);
     assert!(!format!("{anonymous:?}").contains("dich"));
 }
 
 #[test]
 fn the_same_words_are_a_copy_for_ever_and_others_after_thirty_days_are_new() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let one = |at| saying(BOB, "1", "one", at);
     let two = |at| saying(BOB, "1", "two", at);
-    assert!(keep(&drawer, &one(0)));
-    assert!(!keep(&drawer, &one(31 * DAY)), "the same, handed in again");
-    assert!(keep(&drawer, &two(32 * DAY)));
+    assert!(keep(&store, &one(0)));
+    assert!(!keep(&store, &one(31 * DAY)), "the same, handed in again");
+    assert!(keep(&store, &two(32 * DAY)));
     for at in [33, 100, 1000] {
-        assert!(!keep(&drawer, &one(at * DAY)), "{at}");
-        assert!(!keep(&drawer, &two(at * DAY)), "{at}");
+        assert!(!keep(&store, &one(at * DAY)), "{at}");
+        assert!(!keep(&store, &two(at * DAY)), "{at}");
     }
     // The thirty days are those after the last of them.
-    assert!(!keep(&drawer, &saying(BOB, "1", "three", 61 * DAY)));
-    assert!(keep(&drawer, &saying(BOB, "1", "three", 62 * DAY)));
-    assert!(!keep(&drawer, &two(63 * DAY)));
-    assert_eq!(messages(&drawer).len(), 3);
-    assert!(!keep(&drawer, &saying(None, "1", "x", 0)) || messages(&drawer).len() == 4);
-    assert!(!keep(&drawer, &saying(None, "1", "x", 100 * DAY)));
+    assert!(!keep(&store, &saying(BOB, "1", "three", 61 * DAY)));
+    assert!(keep(&store, &saying(BOB, "1", "three", 62 * DAY)));
+    assert!(!keep(&store, &two(63 * DAY)));
+    assert_eq!(messages(&store).len(), 3);
+    assert!(!keep(&store, &saying(None, "1", "x", 0)) || messages(&store).len() == 4);
+    assert!(!keep(&store, &saying(None, "1", "x", 100 * DAY)));
 }
 
 #[test]
 fn a_message_comes_out_as_it_went_in_whatever_it_is() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let deep = |depth: usize, inner: &str| {
         let inner = format!("{}{inner}{}", "[".repeat(depth), "]".repeat(depth));
         format!(r#"{{"id":"1","type":"x","x":{inner}}}"#)
@@ -106,102 +106,110 @@ fn a_message_comes_out_as_it_went_in_whatever_it_is() {
     {
         let mut message = kept(BOB, &n.to_string(), 1);
         message.message = plaintext;
-        assert!(keep(&drawer, &message), "{n}");
-        assert!(!keep(&drawer, &message), "{n}");
-        assert!(messages(&drawer).last() == Some(&message), "{n}");
+        assert!(keep(&store, &message), "{n}");
+        assert!(!keep(&store, &message), "{n}");
+        assert!(messages(&store).last() == Some(&message), "{n}");
     }
 }
 
 #[test]
 fn what_is_found_out_later_takes_no_other_place() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     let all = [
         saying(BOB, "1", "one", 0),
         saying(BOB, "2", "two", 1),
         saying(BOB, "1", "three", 31 * DAY),
     ];
     for message in &all {
-        assert!(keep(&drawer, message));
+        assert!(keep(&store, message));
     }
     let mut later = all.clone();
     for message in &mut later {
         message.attribution = json!("verified");
-        drawer.reattribute(message).unwrap();
+        store.reattribute(message).unwrap();
     }
-    assert_eq!(messages(&drawer), later);
+    assert_eq!(messages(&store), later);
     // What is not kept does not come about.
-    drawer.reattribute(&saying(BOB, "1", "four", 5)).unwrap();
-    drawer.reattribute(&saying(BOB, "9", "one", 5)).unwrap();
-    assert_eq!(messages(&drawer), later);
+    store.reattribute(&saying(BOB, "1", "four", 5)).unwrap();
+    store.reattribute(&saying(BOB, "9", "one", 5)).unwrap();
+    assert_eq!(messages(&store), later);
 }
 
 #[test]
 fn a_damaged_message_is_in_nobodys_way() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
+    let store = wallet.account_store(&did("alice"));
     for id in ["1", "2", "3"] {
-        assert!(keep(&drawer, &kept(BOB, id, 1)));
+        assert!(keep(&store, &kept(BOB, id, 1)));
     }
     let file = files(wallet.home())
         .into_iter()
         .find(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"id\": \"2\"")))
         .unwrap();
     std::fs::write(&file, "{").unwrap();
-    let read: Vec<bool> = drawer
+    let read: Vec<bool> = store
         .received(None)
         .unwrap()
         .map(|one| one.is_ok())
         .collect();
     assert_eq!(read.iter().filter(|ok| **ok).count(), 2);
     assert_eq!(read.len(), 3);
-    let Placed::InPlaceOf(aside) = drawer.keep_message(&kept(BOB, "2", 5)).unwrap() else {
+    let Saved::DamagedSetAside(aside) = store.save_message(&kept(BOB, "2", 5)).unwrap() else {
         panic!("it is new, and something was there")
     };
     assert_eq!(std::fs::read_to_string(aside).unwrap(), "{");
-    assert_eq!(messages(&drawer).len(), 3);
-    assert!(!keep(&drawer, &kept(BOB, "2", 6)));
+    assert_eq!(messages(&store).len(), 3);
+    assert!(!keep(&store, &kept(BOB, "2", 6)));
     // The same of what was sent.
-    drawer.keep_sent("1", &json!("one")).unwrap();
-    drawer.keep_sent("2", &json!("two")).unwrap();
+    store.save_sent("1", &json!("one")).unwrap();
+    store.save_sent("2", &json!("two")).unwrap();
     let file = files(wallet.home())
         .into_iter()
         .find(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"one\"")));
     std::fs::write(file.unwrap(), "").unwrap();
-    assert_eq!(drawer.sent::<serde_json::Value>().unwrap(), [json!("two")]);
+    assert_eq!(store.sent::<serde_json::Value>().unwrap(), [json!("two")]);
 }
 
 #[test]
 fn what_cannot_be_opened_is_kept_once_and_not_without_end() {
     let (_dir, wallet) = wallet();
-    let drawer = wallet.drawer(&did("alice"));
-    let unopened = |n: u32, len: usize| {
+    let store = wallet.account_store(&did("alice"));
+    let undecryptable = |n: u32, len: usize| {
         let mut envelope = vec![0xff; len];
         envelope.extend(n.to_be_bytes());
-        Unopened::new(&envelope, "did:peer:2.Ez6LSbob", at(i64::from(n)), "why")
+        Undecryptable::new(&envelope, "did:peer:2.Ez6LSbob", at(i64::from(n)), "why")
     };
-    let kept = |drawer: &Drawer| -> Vec<i64> {
-        let stored = drawer.received(None).unwrap();
+    let kept = |store: &AccountStore| -> Vec<i64> {
+        let stored = store.received(None).unwrap();
         stored
             .map(|one| match one.unwrap() {
-                Stored::Unopened(one) => {
+                StoredItem::Undecryptable(one) => {
                     assert!(one.envelope().unwrap().starts_with(&[0xff; 3]));
                     one.received_at.millis()
                 }
-                Stored::Message(kept) => panic!("{kept:?}"),
+                StoredItem::Message(kept) => panic!("{kept:?}"),
             })
             .collect()
     };
-    assert_eq!(drawer.keep_unopened(&unopened(0, 3)).unwrap(), Placed::New);
-    assert_eq!(drawer.keep_unopened(&unopened(0, 3)).unwrap(), Placed::Copy);
+    assert_eq!(
+        store.save_undecryptable(&undecryptable(0, 3)).unwrap(),
+        Saved::New
+    );
+    assert_eq!(
+        store.save_undecryptable(&undecryptable(0, 3)).unwrap(),
+        Saved::Duplicate
+    );
     for n in 1..=510 {
-        drawer.keep_unopened(&unopened(n, 3)).unwrap();
+        store.save_undecryptable(&undecryptable(n, 3)).unwrap();
     }
-    assert_eq!(kept(&drawer), (11..=510).collect::<Vec<i64>>());
+    assert_eq!(kept(&store), (11..=510).collect::<Vec<i64>>());
     // The longest that a mediator can hand out, again and again.
     for n in 511..=520 {
-        drawer.keep_unopened(&unopened(n, 12 << 20)).unwrap();
+        store
+            .save_undecryptable(&undecryptable(n, 12 << 20))
+            .unwrap();
     }
-    let left = kept(&drawer);
+    let left = kept(&store);
     assert!(left.len() < 5 && left.last() == Some(&520), "{left:?}");
 }

@@ -43,8 +43,8 @@ fn previous(peer: &str, ago: Duration) -> Previous {
     }
 }
 
-fn enrolled(peer: &str, previous: &[Previous]) -> Standing {
-    Standing::Enrolled {
+fn enrolled(peer: &str, previous: &[Previous]) -> AccountState {
+    AccountState::Enrolled {
         peer: peer.to_owned(),
         handle: handle(),
         known_of: None,
@@ -103,7 +103,7 @@ fn mismatch(ago: Option<Duration>) -> Attribution {
     }
 }
 
-fn unverified(reason: Doubt, pinned: bool) -> Attribution {
+fn unverified(reason: UnverifiedReason, pinned: bool) -> Attribution {
     Attribution::Unverified {
         claimed: ALICE.to_owned(),
         reason,
@@ -113,12 +113,13 @@ fn unverified(reason: Doubt, pinned: bool) -> Attribution {
 
 #[test]
 fn the_table() {
-    let attributed = |claim: &Claim, standing: &Standing, pin: Option<&Pin>| {
+    let attributed = |claim: &Claim, standing: &AccountState, pin: Option<&Pin>| {
         attribute(claim, standing, pin, NOW)
     };
-    let by = |writer, standing: &Standing| attributed(&claim(writer), standing, None);
-    let by_pinned =
-        |writer, standing: &Standing, pin: &Pin| attributed(&claim(writer), standing, Some(pin));
+    let by = |writer, standing: &AccountState| attributed(&claim(writer), standing, None);
+    let by_pinned = |writer, standing: &AccountState, pin: &Pin| {
+        attributed(&claim(writer), standing, Some(pin))
+    };
 
     // The current key.
     assert_eq!(by(K1, &enrolled(K1, &[])), verified(false));
@@ -175,7 +176,7 @@ fn the_table() {
     // A handle by which the reader knows somebody else is not shown without that.
     for writer in [K1, K2] {
         let mut standing = replaced.clone();
-        if let Standing::Enrolled { known_of, .. } = &mut standing {
+        if let AccountState::Enrolled { known_of, .. } = &mut standing {
             *known_of = Some(did(CAROL));
         }
         match by(writer, &standing) {
@@ -202,13 +203,13 @@ fn the_table() {
     let revoked = Attribution::Revoked {
         claimed: did(ALICE),
     };
-    assert_eq!(by(K1, &Standing::Removed), revoked);
-    assert_eq!(by_pinned(K1, &Standing::Removed, &pin(K1)), revoked);
-    assert_eq!(by_pinned(K1, &Standing::Removed, &moved_on), revoked);
+    assert_eq!(by(K1, &AccountState::Removed), revoked);
+    assert_eq!(by_pinned(K1, &AccountState::Removed, &pin(K1)), revoked);
+    assert_eq!(by_pinned(K1, &AccountState::Removed, &moved_on), revoked);
 
     // Nothing known: the pin is no proof.
     for reason in DOUBTS {
-        let unknown = Standing::Unknown(reason);
+        let unknown = AccountState::Unknown(reason);
         assert_eq!(by(K1, &unknown), unverified(reason, false));
         assert_eq!(by_pinned(K1, &unknown, &pin(K1)), unverified(reason, true));
         assert_eq!(by_pinned(K2, &unknown, &pin(K1)), unverified(reason, false));
@@ -231,7 +232,7 @@ fn the_table() {
         odd.sender = Some(text.to_owned());
         let expected = Attribution::Unverified {
             claimed: text.to_owned(),
-            reason: Doubt::NotAnAccount,
+            reason: UnverifiedReason::NotAnAccount,
             pinned: false,
         };
         assert_eq!(
@@ -250,7 +251,7 @@ fn the_table() {
     );
     unsigned.sender = None;
     assert_eq!(
-        attributed(&unsigned, &Standing::Removed, None),
+        attributed(&unsigned, &AccountState::Removed, None),
         Attribution::Anonymous
     );
     assert_eq!(unsigned.account(), None);
@@ -291,7 +292,7 @@ fn a_key_counts_for_seven_days_to_the_millisecond() {
             .is_some()
     };
     let week = 168 * HOUR;
-    assert_eq!(GRACE, week);
+    assert_eq!(PREVIOUS_KEY_GRACE, week);
     assert!(replaced(NOW, NOW));
     assert!(replaced(NOW, NOW.plus(week)));
     assert!(!replaced(NOW, NOW.plus(week + tick)));
@@ -319,7 +320,7 @@ fn what_is_kept_is_read_again() {
             claimed: did(ALICE),
         },
         Attribution::Unattributed,
-        unverified(Doubt::RolledBack, true),
+        unverified(UnverifiedReason::RolledBack, true),
         Attribution::Anonymous,
     ] {
         let json = serde_json::to_string(&attribution).unwrap();
@@ -341,14 +342,14 @@ fn what_is_kept_is_read_again() {
     );
 }
 
-const DOUBTS: [Doubt; 7] = [
-    Doubt::NotAnAccount,
-    Doubt::Unreachable,
-    Doubt::NoAccount,
-    Doubt::Inactive,
-    Doubt::Unproven,
-    Doubt::RolledBack,
-    Doubt::Invalid,
+const DOUBTS: [UnverifiedReason; 7] = [
+    UnverifiedReason::NotAnAccount,
+    UnverifiedReason::Unreachable,
+    UnverifiedReason::NoAccount,
+    UnverifiedReason::Inactive,
+    UnverifiedReason::Unproven,
+    UnverifiedReason::RolledBack,
+    UnverifiedReason::Invalid,
 ];
 
 fn peers() -> impl Strategy<Value = String> {
@@ -384,16 +385,16 @@ fn many_previous() -> impl Strategy<Value = Vec<Previous>> {
     prop::collection::vec(one, 0..4)
 }
 
-fn standings() -> impl Strategy<Value = Standing> {
+fn standings() -> impl Strategy<Value = AccountState> {
     prop_oneof![
-        (peers(), many_previous()).prop_map(|(peer, previous)| Standing::Enrolled {
+        (peers(), many_previous()).prop_map(|(peer, previous)| AccountState::Enrolled {
             peer,
             handle: handle(),
             known_of: None,
             previous,
         }),
-        Just(Standing::Removed),
-        prop::sample::select(DOUBTS.to_vec()).prop_map(Standing::Unknown),
+        Just(AccountState::Removed),
+        prop::sample::select(DOUBTS.to_vec()).prop_map(AccountState::Unknown),
     ]
 }
 
@@ -427,14 +428,14 @@ proptest! {
         if let Some(account) = found.account() {
             prop_assert_eq!(Some(account.as_str()), claim.sender.as_deref());
             prop_assert!(claim.recipient.as_deref().is_none_or(|to| to == claim.reader.as_str()));
-            let Standing::Enrolled { peer, previous, .. } = &standing else {
+            let AccountState::Enrolled { peer, previous, .. } = &standing else {
                 return Err(TestCaseError::fail("no package, and a name"));
             };
             match &found {
                 Attribution::Verified { .. } => prop_assert!(names(peer)),
                 Attribution::VerifiedPrevious { replaced_at, .. } => {
                     prop_assert!(!names(peer));
-                    prop_assert!(now.since(*replaced_at) <= GRACE);
+                    prop_assert!(now.since(*replaced_at) <= PREVIOUS_KEY_GRACE);
                     prop_assert!(*replaced_at <= now.plus(SKEW));
                     let of_account = pin.iter().filter(|pin| pin.account == *account);
                     let by_pin = of_account.into_iter().any(|pin| {
@@ -473,7 +474,7 @@ proptest! {
         pin in prop::option::of(pins()),
         now in times(),
     ) {
-        let unknown = attribute(&claim, &Standing::Unknown(reason), pin.as_ref(), now);
+        let unknown = attribute(&claim, &AccountState::Unknown(reason), pin.as_ref(), now);
         prop_assert_eq!(unknown.account(), None);
         prop_assert!(!unknown.is_adverse());
         // And without a writer or an account to ask about no answer changes anything.
@@ -490,11 +491,11 @@ proptest! {
         pin in prop::option::of(pins()),
         now in times(),
     ) {
-        let Standing::Enrolled { peer, handle, known_of, previous } = standing.clone() else {
+        let AccountState::Enrolled { peer, handle, known_of, previous } = standing.clone() else {
             return Ok(());
         };
         let before = attribute(&claim, &standing, pin.as_ref(), now);
-        let with_more = Standing::Enrolled {
+        let with_more = AccountState::Enrolled {
             peer,
             handle,
             known_of,

@@ -198,7 +198,7 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
     assert_eq!(waiting.changed.unwrap().seen_at, fresh.last_seen);
 }
 
-/// Behind [`Hold::HandleMoved`](atcomm_client::Hold::HandleMoved).
+/// Behind [`SendBlocker::HandleMoved`](atcomm_client::SendBlocker::HandleMoved).
 #[test]
 fn handles_that_led_to_it_are_remembered() {
     let mut alice = TestAccount::new(7);
