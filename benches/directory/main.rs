@@ -13,7 +13,6 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
-mod load;
 mod world;
 
 use std::hint::black_box;
@@ -30,46 +29,25 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 
-use load::{Load, Report};
+use testkit::bench::{Sections, median, rate};
+use testkit::load::{Connection, Report, ask};
+
 use world::World;
 
 /// Rounds whose median is printed.
 const ROUNDS: usize = 9;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| !a.starts_with('-'))
-        .collect();
-    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
-    if runs("proof") {
+    let sections = Sections::from_arguments();
+    if sections.contain("proof") {
         proofs();
     }
-    if runs("frames") {
+    if sections.contain("frames") {
         frames();
     }
-    if runs("resolve") {
+    if sections.contain("resolve") {
         resolve();
     }
-}
-
-/// The median of `ROUNDS` rates, each over about 200 ms.
-fn rate(mut work: impl FnMut()) -> f64 {
-    let mut rates: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let began = Instant::now();
-            let mut n = 0_u32;
-            while began.elapsed() < Duration::from_millis(200) {
-                for _ in 0..64 {
-                    work();
-                }
-                n += 64;
-            }
-            f64::from(n) / began.elapsed().as_secs_f64()
-        })
-        .collect();
-    rates.sort_by(f64::total_cmp);
-    rates[ROUNDS / 2]
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -91,9 +69,9 @@ fn proofs() {
         let key = SigningKey::from_did_key(sidecar["signingKey"].as_str().unwrap()).unwrap();
         let check = || verify(black_box(&car), Container::GetRecord, &did, &key, at);
         check().expect("a sound fixture");
-        let whole = rate(|| drop(black_box(check())));
+        let whole = rate(ROUNDS, || drop(black_box(check())));
         // The limit: nothing but a signature check of the same curve.
-        let limit = rate(|| {
+        let limit = rate(ROUNDS, || {
             let _ = black_box(key.verify(black_box(b"message"), &[1; 64]));
         });
         println!(
@@ -117,7 +95,7 @@ fn frames() {
         .collect();
     others.sort_by_key(Vec::len);
     let frame = &others[others.len() / 2];
-    let parsed = rate(|| drop(black_box(Frame::parse(black_box(frame)))));
+    let parsed = rate(ROUNDS, || drop(black_box(Frame::parse(black_box(frame)))));
     println!(
         "frame that does not concern us, {} B: {parsed:.0}/s per core (target at least 500,000/s)",
         frame.len()
@@ -151,28 +129,22 @@ fn resolve() {
 
     let hot = World::did(7);
     let path = format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={hot}");
-    let body = load::fetch(world.address, &path);
-    let bare = bare(&runtime, body.len(), body);
+    let body = runtime.block_on(async {
+        let mut connection = Connection::connect(world.address).await;
+        connection.get(&path).await.body.to_vec()
+    });
+    let bare = bare(&runtime, body);
 
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let round = Duration::from_millis(700);
         let hot = path.clone();
-        let a = Load {
-            connections: 64,
-            time: round,
-        }
-        .run(world.address, move |_| hot.clone());
-        let b = Load {
-            connections: 64,
-            time: round,
-        }
-        .run(bare, |_| "/".to_owned());
+        let a = ask(world.address, 64, round, move |_| hot.clone());
+        let b = ask(bare, 64, round, |_| "/".to_owned());
         ratios.push(a.rate / b.rate);
         ours.push(a);
         theirs.push(b);
     }
-    ratios.sort_by(f64::total_cmp);
     let (ours, theirs) = (Report::median(ours), Report::median(theirs));
     println!(
         "resolveRecipient, ready, 64 connections: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms; bare handler \
@@ -182,17 +154,14 @@ fn resolve() {
         ours.p99,
         theirs.rate,
         theirs.p99,
-        ratios[ROUNDS / 2]
+        median(&ratios)
     );
 
     let cold = |connections: usize| {
-        let load = Load {
-            connections,
-            time: Duration::from_millis(1500),
-        };
+        let time = Duration::from_millis(1500);
         let reports: Vec<Report> = (0..5)
             .map(|round: u64| {
-                load.run(world.address, move |n| {
+                ask(world.address, connections, time, move |n| {
                     let account = (round * 1_000_003 + n * 7919) % entries;
                     let did = World::did(account);
                     format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={did}")
@@ -218,8 +187,7 @@ fn resolve() {
 }
 
 /// A handler that does nothing but return the same bytes.
-fn bare(runtime: &tokio::runtime::Runtime, len: usize, body: Vec<u8>) -> SocketAddr {
-    assert_eq!(len, body.len());
+fn bare(runtime: &tokio::runtime::Runtime, body: Vec<u8>) -> SocketAddr {
     let body = bytes::Bytes::from(body);
     let handler = move || {
         let body = body.clone();

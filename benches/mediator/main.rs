@@ -7,12 +7,10 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "a bench may end with a message and prints its figures"
 )]
 
-mod client;
 mod world;
 
 use std::hint::black_box;
@@ -23,8 +21,10 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
 use sha2::{Digest as _, Sha256};
 
-use client::{Post, drive};
-use world::World;
+use testkit::bench::{Sections, median, rate};
+use testkit::load::{Connection, Report, post};
+
+use world::{MEDIA_TYPE, PATH, World};
 
 /// Rounds whose median is printed.
 const ROUNDS: usize = 7;
@@ -39,53 +39,25 @@ const MESSAGES: usize = 6000;
 const BODY: usize = 600;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| !a.starts_with('-'))
-        .collect();
-    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let sections = Sections::from_arguments();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     let world = runtime.block_on(World::start());
-    if runs("unpack") {
+    if sections.contain("unpack") {
         unpacking(&world);
     }
-    if runs("forward") {
+    if sections.contain("forward") {
         forwards(&runtime, &world);
     }
-    if runs("pickup") {
+    if sections.contain("pickup") {
         pickups(&runtime, &world);
     }
-    if runs("live") {
+    if sections.contain("live") {
         live(&runtime, &world);
     }
     runtime.block_on(world.stop());
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-/// The median of `ROUNDS` rates, each over about 200 ms.
-fn rate(mut work: impl FnMut()) -> f64 {
-    median(
-        (0..ROUNDS)
-            .map(|_| {
-                let began = Instant::now();
-                let mut n = 0_u32;
-                while began.elapsed() < Duration::from_millis(200) {
-                    for _ in 0..32 {
-                        work();
-                    }
-                    n += 32;
-                }
-                f64::from(n) / began.elapsed().as_secs_f64()
-            })
-            .collect(),
-    )
 }
 
 /// Opening a forward, beside the key agreement that it cannot do without.
@@ -96,13 +68,13 @@ fn unpacking(world: &World) {
     )];
     let key = ring[0].public();
     let forward = world.forward_to(&key, 0, 0, None);
-    let ours = rate(|| {
+    let ours = rate(ROUNDS, || {
         black_box(unpack(&forward, &ring.as_slice(), &SelfCertified).unwrap());
     });
     let bytes = ring[0].to_bytes();
     let secret = x25519::StaticSecret::from(<[u8; 32]>::try_from(&bytes[..]).unwrap());
     let public = x25519::PublicKey::from(<[u8; 32]>::try_from(key.as_bytes()).unwrap());
-    let bare = rate(|| {
+    let bare = rate(ROUNDS, || {
         black_box(secret.diffie_hellman(black_box(&public)));
     });
     println!(
@@ -111,6 +83,11 @@ fn unpacking(world: &World) {
         forward.len(),
         ours / bare
     );
+}
+
+/// Posts all messages over so many connections.
+async fn send(world: &World, connections: usize, messages: Vec<Vec<u8>>) -> Report {
+    post(world.address, connections, PATH, MEDIA_TYPE, messages).await
 }
 
 /// Forwards by 64 clients, each accepted when it is on disk, beside the same ones opened and not
@@ -122,8 +99,8 @@ fn forwards(runtime: &tokio::runtime::Runtime, world: &World) {
         // The same message with a time that is over is opened, read and not kept.
         let over = world.forwards(MESSAGES, 2 * round, Some(1));
         let kept = world.forwards(MESSAGES, 2 * round + 1, None);
-        let a = runtime.block_on(drive(world.address, CONNECTIONS, over));
-        let b = runtime.block_on(drive(world.address, CONNECTIONS, kept));
+        let a = runtime.block_on(send(world, CONNECTIONS, over));
+        let b = runtime.block_on(send(world, CONNECTIONS, kept));
         assert_eq!(
             (a.refused, b.refused),
             (0, 0),
@@ -141,10 +118,10 @@ fn forwards(runtime: &tokio::runtime::Runtime, world: &World) {
         "forward accepted durably, {CONNECTIONS} clients, these included: {:.0}/s, p50 {p50:.1} \
          ms, p99 {p99:.1} ms, none refused; opened and not kept {:.0}/s, ratio {:.2} (target at \
          least 0.70); the store alone {:.0}/s (an established mediator: 1,800-2,800/s)",
-        median(ours),
-        median(opened),
-        median(ratios),
-        median(stored)
+        median(&ours),
+        median(&opened),
+        median(&ratios),
+        median(&stored)
     );
 }
 
@@ -203,29 +180,26 @@ fn pickups(runtime: &tokio::runtime::Runtime, world: &World) {
     for (limit, target) in [(1, "0.8"), (100, "5")] {
         let mut figures = Vec::new();
         let reader = world.reader(limit);
-        let sent = runtime.block_on(drive(
-            world.address,
-            8,
-            world.forwards_for(&reader, limit, limit),
-        ));
+        let forwards = world.forwards_for(&reader, limit, limit);
+        let sent = runtime.block_on(send(world, 8, forwards));
         assert_eq!(sent.refused, 0);
         runtime.block_on(async {
-            let mut post = Post::connect(world.address).await;
+            let mut connection = Connection::connect(world.address).await;
             for n in 0..200 {
                 let request = reader.delivery_request(limit);
                 let began = Instant::now();
-                let answer = post.send(&request).await;
+                let answer = connection.post(PATH, MEDIA_TYPE, &request).await;
                 figures.push(began.elapsed().as_secs_f64() * 1000.0);
                 assert_eq!(answer.status, 200);
                 if n == 0 {
-                    assert_eq!(reader.count(&answer.body), limit);
+                    assert_eq!(reader.count(answer.body), limit);
                 }
             }
         });
         println!(
             "pickup of {limit} in one round trip, its request not timed: median {:.2} ms (target \
              under {target} ms)",
-            median(figures)
+            median(&figures)
         );
     }
 }
@@ -235,11 +209,11 @@ fn live(runtime: &tokio::runtime::Runtime, world: &World) {
     let reader = world.reader(7);
     let figures = runtime.block_on(async {
         let mut socket = world.live_socket(&reader).await;
-        let mut post = Post::connect(world.address).await;
+        let mut connection = Connection::connect(world.address).await;
         let mut figures = Vec::new();
         for forward in world.forwards_for(&reader, 200, 77) {
             let began = Instant::now();
-            let answer = post.send(&forward).await;
+            let answer = connection.post(PATH, MEDIA_TYPE, &forward).await;
             let accepted = began.elapsed().as_secs_f64() * 1000.0;
             assert_eq!(answer.status, 202);
             world::next_text(&mut socket).await;
@@ -250,7 +224,7 @@ fn live(runtime: &tokio::runtime::Runtime, world: &World) {
     println!(
         "live delivery, from sending the forward to the recipient's socket: median {:.2} ms, of \
          which until it is accepted durably {:.2} ms",
-        median(figures.iter().map(|f| f.0).collect()),
-        median(figures.iter().map(|f| f.1).collect())
+        median(&figures.iter().map(|f| f.0).collect::<Vec<_>>()),
+        median(&figures.iter().map(|f| f.1).collect::<Vec<_>>())
     );
 }

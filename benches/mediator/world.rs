@@ -21,7 +21,13 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::client::Post;
+use testkit::load::Connection;
+
+/// Where messages are posted.
+pub(crate) const PATH: &str = "/didcomm";
+
+/// The media type of an envelope.
+pub(crate) const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 
 /// Recipients that forwards are spread over.
 pub(crate) const RECIPIENTS: usize = 16;
@@ -79,10 +85,10 @@ impl World {
             extra: Vec::new(),
             _dir: dir,
         };
-        let mut post = Post::connect(address).await;
+        let mut connection = Connection::connect(address).await;
         for n in 0..RECIPIENTS + 3 {
             let reader = Reader::new(world.mediator.clone());
-            reader.register(&mut post).await;
+            reader.register(&mut connection).await;
             match n < RECIPIENTS {
                 true => world.readers.push(reader),
                 false => world.extra.push(reader),
@@ -233,7 +239,7 @@ impl Reader {
         }
     }
 
-    async fn register(&self, post: &mut Post) {
+    async fn register(&self, connection: &mut Connection) {
         let request = coordination::Request::Mediate { account: None };
         let add = coordination::Request::Update(vec![coordination::Update {
             recipient_did: self.did.to_string(),
@@ -241,7 +247,8 @@ impl Reader {
         }]);
         for request in [request, add] {
             let message = request.write(coordination::Version::V3, unique());
-            let answer = post.send(&self.pack(message)).await;
+            let packed = self.pack(message);
+            let answer = connection.post(PATH, MEDIA_TYPE, &packed).await;
             assert_eq!(answer.status, 200);
         }
     }

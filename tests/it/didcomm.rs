@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::network::script;
 
-use crate::network::{root, script, text};
+use crate::network::{root, text};
 
 /// How long one operation may take. The scripts give up sooner, so reaching it is a hang.
 const DEADLINE: Duration = Duration::from_secs(90);

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
+use testkit::network::script;
 
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::{self, VerifiedLog};
@@ -11,7 +12,7 @@ use atcomm_proto::syntax::Did;
 use serde_json::{Value, json};
 
 use crate::http::eventually;
-use crate::network::{Account, Network, in_both_shapes, script, text};
+use crate::network::{Account, Network, in_both_shapes, text};
 use crate::service::{Failure, HISTORY, Service, Setup, car_of, checked, failure};
 
 /// What the implementation behind the PLC directory says of a log.

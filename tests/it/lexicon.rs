@@ -5,8 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::{Value, json};
+use testkit::network::script;
 
-use crate::network::{root, script};
+use crate::network::root;
 
 static VALIDATOR: LazyLock<Mutex<Validator>> = LazyLock::new(|| Mutex::new(Validator::start()));
 

@@ -1,11 +1,9 @@
 //! The local network of `tests/network/`: a DID directory, real PDSes, a name server, a web host
 //! and a control port. One network per shape of DID documents is shared by all tests.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{LazyLock, Once, OnceLock};
+use std::sync::{LazyLock, OnceLock};
 
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::Did;
@@ -48,10 +46,9 @@ macro_rules! in_both_shapes {
 }
 pub(crate) use in_both_shapes;
 
-/// A running network. It ends with its standard input, so also when the tests are killed.
+/// A running network, and what the tests have taken of it.
 pub(crate) struct Network {
-    _child: Child,
-    ready: Value,
+    process: testkit::network::Network,
     control: String,
     names: AtomicUsize,
     peer: OnceLock<Value>,
@@ -82,20 +79,6 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A script of the test network, whose packages are installed where they are not.
-pub(crate) fn script(name: &str) -> Command {
-    static SETUP: Once = Once::new();
-    let directory: PathBuf = root().join("tests/network");
-    SETUP.call_once(|| {
-        let status = Command::new(directory.join("setup.sh")).status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "tests/network/setup.sh failed"
-        );
-    });
-    Command::new(directory.join(name))
-}
-
 impl Network {
     pub(crate) fn older() -> &'static Self {
         &OLDER
@@ -111,23 +94,10 @@ impl Network {
     }
 
     fn start(flags: &[&str]) -> Self {
-        let mut child = script("run.sh")
-            .arg("--exit-with-stdin")
-            .args(flags)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tests/network/run.sh");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("a pipe");
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .expect("the ready line");
-        let ready: Value = serde_json::from_str(&line).expect("the network is ready");
+        let process = testkit::network::Network::start(flags);
         Self {
-            control: text(&ready, "/control").to_owned(),
-            ready,
-            _child: child,
+            control: process.text("/control").to_owned(),
+            process,
             names: AtomicUsize::new(0),
             peer: OnceLock::new(),
             peers_taken: AtomicUsize::new(0),
@@ -152,15 +122,15 @@ impl Network {
     }
 
     pub(crate) fn plc(&self) -> &str {
-        text(&self.ready, "/plc")
+        self.process.text("/plc")
     }
 
     pub(crate) fn name_server(&self) -> &str {
-        text(&self.ready, "/dns")
+        self.process.text("/dns")
     }
 
     pub(crate) fn pds_url(&self, pds: Pds) -> String {
-        text(&self.ready, &format!("/pds/{pds}/url")).to_owned()
+        self.process.text(&format!("/pds/{pds}/url")).to_owned()
     }
 
     /// Last sequence number of a PDS's firehose.

@@ -1,8 +1,9 @@
 //! `make demo`: the story holds, and the README shows what its commands print.
 
 use std::process::Stdio;
+use testkit::network::script;
 
-use crate::network::{root, script};
+use crate::network::root;
 
 /// What the README has between these is the transcript.
 const BEGIN: &str = "<!-- what `make demo` prints; a test compares it -->\n\n```console\n";

@@ -10,11 +10,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::network::script;
 
 use super::{Running, Said, Station, finish};
 use crate::didcomm::Script;
 use crate::http::{eventually, request};
-use crate::network::{Account, Network, mediator_document, root, script, text};
+use crate::network::{Account, Network, mediator_document, root, text};
 use crate::service::RESOLVE;
 
 /// In which language somebody's program is.
