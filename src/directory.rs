@@ -163,7 +163,7 @@ impl Directory {
         store
             .query(move |q| q.each_did(|did| filled.insert(did)))
             .await?;
-        let view_cache = ViewCache::new(cache_bytes);
+        let view_cache = ViewCache::new(cache_bytes, clock.clone());
         Ok(Self {
             store,
             view_cache,
@@ -422,7 +422,7 @@ impl Directory {
 
     /// Returns the cached view under this text, a DID or a handle in lower case.
     pub fn cached_view(&self, actor: &str) -> Option<Arc<RecipientView>> {
-        self.view_cache.view(actor, self.clock.now())
+        self.view_cache.view(actor)
     }
 
     /// Returns the recipient view of an account, and caches it.

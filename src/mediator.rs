@@ -225,8 +225,12 @@ impl Mediator {
             admission = policy.mode().as_str(),
             "the mediator keeps mail"
         );
-        let destinations =
-            Destinations::new(&settings.relay, address.did().clone(), resolver.clone());
+        let destinations = Destinations::new(
+            &settings.relay,
+            address.did().clone(),
+            resolver.clone(),
+            clock.clone(),
+        );
         Ok(Self {
             core: Arc::new(Core {
                 identity: MediatorIdentity::new(address, keys),
@@ -239,8 +243,8 @@ impl Mediator {
                     clock.clone(),
                 ),
                 replays,
-                by_address: AddressLimiter::new(settings.address_rate),
-                reports: AddressLimiter::new(REPORTS_PER_MINUTE),
+                by_address: AddressLimiter::new(settings.address_rate, clock.clone()),
+                reports: AddressLimiter::new(REPORTS_PER_MINUTE, clock.clone()),
                 settings,
                 policy,
                 resolver,

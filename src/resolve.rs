@@ -27,6 +27,7 @@ use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal, Refusal
 use crate::store::{StoreError, Trigger};
 use atcomm_net::identity::{Freshness, HandleError, Identity};
 use atcomm_net::net::{AddressLimiter, Net};
+use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
@@ -97,11 +98,11 @@ struct Inner {
     misses: AddressLimiter,
     negatives: Negatives,
     /// Accounts whose identity was looked up again because of a bad signature.
-    recently_reverified: moka::sync::Cache<Did, ()>,
+    recently_reverified: TtlCache<Did, ()>,
     /// Operation logs that were read because of a bad signature.
-    migrations: moka::sync::Cache<Did, Arc<fetch::CachedMigration>>,
+    migrations: TtlCache<Did, Arc<fetch::CachedMigration>>,
     /// Handles of accounts that do not claim them.
-    handle_mismatch: moka::sync::Cache<Handle, ()>,
+    handle_mismatch: TtlCache<Handle, ()>,
     /// Notified when a refresh becomes pending.
     wake: Notify,
     wake_mediators: Notify,
@@ -110,9 +111,8 @@ struct Inner {
 /// Time that a mediator is deferred beyond what our own limits demand.
 const BUSY_REST: Duration = Duration::from_secs(2);
 
-/// Time within which a bad signature leads to at most one look-up of the identity and one of the
-/// operation log.
-const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
+/// Most accounts, or handles, in each of the caches that spare look-ups.
+const MAX_CACHED: usize = 10_000;
 
 impl Resolver {
     /// Prepares a resolver, and starts nothing. The [`Worker`] makes the pending refreshes.
@@ -136,20 +136,11 @@ impl Resolver {
                 routes,
                 in_flight: Mutex::default(),
                 on_demand: Arc::new(Semaphore::new(settings.on_demand)),
-                misses: AddressLimiter::new(settings.misses_per_minute),
-                negatives: Negatives::new(settings.negative_ttl),
-                recently_reverified: moka::sync::Cache::builder()
-                    .max_capacity(10_000)
-                    .time_to_live(BAD_SIGNATURE_TTL)
-                    .build(),
-                migrations: moka::sync::Cache::builder()
-                    .max_capacity(10_000)
-                    .time_to_live(BAD_SIGNATURE_TTL)
-                    .build(),
-                handle_mismatch: moka::sync::Cache::builder()
-                    .max_capacity(10_000)
-                    .time_to_live(settings.negative_ttl)
-                    .build(),
+                misses: AddressLimiter::new(settings.misses_per_minute, clock.clone()),
+                negatives: Negatives::new(settings.negative_ttl, clock.clone()),
+                recently_reverified: TtlCache::with_entries(MAX_CACHED, clock.clone()),
+                migrations: TtlCache::with_entries(MAX_CACHED, clock.clone()),
+                handle_mismatch: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 wake: Notify::new(),
                 wake_mediators: Notify::new(),
                 settings,
@@ -199,7 +190,7 @@ impl Resolver {
             Actor::Did(did) => return self.refreshed_recipient(did, client).await,
             Actor::Handle(handle) => handle,
         };
-        if self.inner.handle_mismatch.contains_key(handle) {
+        if self.inner.handle_mismatch.get(handle).is_some() {
             return Err(handle_mismatch());
         }
         let did = self.resolve_handle(handle, client).await?;
@@ -216,7 +207,8 @@ impl Resolver {
             None => self.refreshed_recipient(&did, client).await?,
         };
         if view.handle.as_ref() != Some(handle) {
-            self.inner.handle_mismatch.insert(handle.clone(), ());
+            let ttl = self.inner.settings.negative_ttl;
+            self.inner.handle_mismatch.insert(handle.clone(), (), ttl);
             return Err(handle_mismatch());
         }
         Ok(view)

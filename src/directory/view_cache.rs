@@ -5,18 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
-
 use super::RecipientView;
-use atcomm_proto::clock::Timestamp;
+use atcomm_net::ttl_cache::TtlCache;
+use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Did, Handle};
 
 /// Time after which a view is rendered again, so that the ages in it are true to this time.
 const VIEW_TTL: Duration = Duration::from_secs(15);
-
-/// Views expected in a cache of average size, for its first allocation.
-const EXPECTED: usize = 10_000;
 
 /// Groups of accounts whose changes are distinguished. A change invalidates the views of its whole
 /// group.
@@ -32,17 +27,6 @@ struct Cached {
     epoch: Epoch,
 }
 
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<Box<str>, Cached> for ByBytes {
-    fn weight(&self, name: &Box<str>, cached: &Cached) -> u64 {
-        // A view is stored under two names. Each of them carries the whole weight, so the bound
-        // holds.
-        name.len() as u64 + cached.view.body.len() as u64 + OVERHEAD
-    }
-}
-
 /// A count of the changes so far. A view is valid while nothing in its group has changed after the
 /// epoch in which its rendering began.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +34,7 @@ pub(super) struct Epoch(u64);
 
 /// The cache, bounded in bytes.
 pub(super) struct ViewCache {
-    by_name: Cache<Box<str>, Cached, ByBytes>,
+    by_name: TtlCache<Box<str>, Cached>,
     now: AtomicU64,
     /// Epoch of the last change of each group, and of the last change that concerned all accounts.
     changed: Vec<AtomicU64>,
@@ -59,9 +43,15 @@ pub(super) struct ViewCache {
 }
 
 impl ViewCache {
-    pub(super) fn new(max_bytes: u64) -> Self {
+    pub(super) fn new(max_bytes: u64, clock: Clock) -> Self {
         Self {
-            by_name: Cache::with_weighter(EXPECTED, max_bytes, ByBytes),
+            // A view is stored under two names. Each of them carries the whole weight, so the
+            // bound holds.
+            by_name: TtlCache::with_bytes(
+                max_bytes,
+                |name, cached| name.len() as u64 + cached.view.body.len() as u64 + OVERHEAD,
+                clock,
+            ),
             now: AtomicU64::new(0),
             changed: (0..GROUPS).map(|_| AtomicU64::new(0)).collect(),
             all_changed: AtomicU64::new(0),
@@ -70,10 +60,10 @@ impl ViewCache {
     }
 
     /// Returns the view under this name, unless it is too old or invalid.
-    pub(super) fn view(&self, name: &str, now: Timestamp) -> Option<Arc<RecipientView>> {
+    pub(super) fn view(&self, name: &str) -> Option<Arc<RecipientView>> {
         let cached = self.by_name.get(name)?;
-        let fresh = now.since(cached.view.at) < VIEW_TTL;
-        (fresh && self.is_current(&cached.view.did, cached.epoch)).then_some(cached.view)
+        self.is_current(&cached.view.did, cached.epoch)
+            .then_some(cached.view)
     }
 
     /// Returns the present epoch. To be called before the store is read: a view of the state before
@@ -89,9 +79,10 @@ impl ViewCache {
             epoch,
         };
         if let Some(handle) = view.handle.as_ref().map(Handle::as_str) {
-            self.by_name.insert(handle.into(), cached.clone());
+            self.by_name.insert(handle.into(), cached.clone(), VIEW_TTL);
         }
-        self.by_name.insert(view.did.as_str().into(), cached);
+        self.by_name
+            .insert(view.did.as_str().into(), cached, VIEW_TTL);
     }
 
     /// Invalidates the views of these accounts, once their changes have committed.

@@ -1,12 +1,7 @@
 //! The queues of recipients: which messages they accept, how many, and whom a message wakes.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota as Rate, RateLimiter};
-use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
@@ -18,50 +13,36 @@ use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
     Abort, ClaimState, MailboxStore, Message, Push, Pushed, Queue, Quota, StoreError,
 };
+use atcomm_net::rate_limit::{KeyedRateLimit, Rate};
 use atcomm_proto::clock::{Clock, Timestamp};
 
 /// Key in the mailbox's store: when a message came for an unknown recipient.
 const UNKNOWN_KEY: &str = "unknown_at";
 
-/// Recipients whose rates are remembered; the ones unseen for longest are forgotten first.
-const MAX_RECIPIENTS: u64 = 100_000;
-
-/// A recipient that got nothing this long is forgotten: its allowance is full again by then.
-const FORGET: Duration = Duration::from_secs(120);
+/// Most recipients with a bucket of their own; the least recently used are evicted first.
+const MAX_RECIPIENTS: usize = 100_000;
 
 /// Messages pushed to a socket at once.
 const MAX_PUSH: usize = 32;
 
-/// A rate per recipient, so that a flood to one does not fill the store's queue of writes.
+/// A rate limit per recipient, so that a flood to one does not fill the store's queue of writes.
 pub(super) struct RecipientLimiter {
-    rate: Rate,
-    clock: DefaultClock,
-    by_recipient: Cache<[u8; 32], Arc<DefaultDirectRateLimiter>>,
+    by_recipient: KeyedRateLimit<[u8; 32]>,
 }
 
 impl RecipientLimiter {
-    pub(super) fn new(per_minute: u32) -> Self {
+    pub(super) fn new(per_minute: u32, clock: Clock) -> Self {
         Self {
-            rate: Rate::per_minute(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN)),
-            clock: DefaultClock::default(),
-            by_recipient: Cache::builder()
-                .max_capacity(MAX_RECIPIENTS)
-                .time_to_idle(FORGET)
-                .build(),
+            by_recipient: KeyedRateLimit::new(Rate::per_minute(per_minute), MAX_RECIPIENTS, clock),
         }
     }
 
-    /// Takes one message from the recipient's allowance. What is not known here has one, too, so
-    /// that being refused tells nothing.
+    /// Charges the recipient with one message. A recipient that is not known here has a limit, too,
+    /// so that a refusal tells nothing.
     fn charge(&self, recipient: &str) -> Result<(), Refused> {
-        let limiter = self
-            .by_recipient
-            .get_with(Sha256::digest(recipient).into(), || {
-                Arc::new(RateLimiter::direct(self.rate))
-            });
-        limiter
-            .check()
-            .map_err(|wait| Refused::RateLimited(wait.wait_time_from(self.clock.now())))
+        self.by_recipient
+            .take(&Sha256::digest(recipient).into())
+            .map_err(Refused::RateLimited)
     }
 }
 
@@ -131,10 +112,10 @@ impl Queues {
                 total_bytes: settings.total_bytes,
             },
             is_open: settings.admission == AdmissionMode::Open,
+            by_recipient: RecipientLimiter::new(settings.queue_rate, clock.clone()),
             clock,
             mailbox,
             live: Arc::default(),
-            by_recipient: RecipientLimiter::new(settings.queue_rate),
         }
     }
 

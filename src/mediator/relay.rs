@@ -13,15 +13,14 @@ mod route;
 mod worker;
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
 
-use governor::clock::Clock as _;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 
 use super::{Refused, RelaySettings};
 use crate::resolve::Resolver;
 use crate::store::StoreError;
+use atcomm_net::rate_limit::{Rate, RateLimit};
+use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::MediatorDid;
 
 pub use worker::Relay;
@@ -82,17 +81,22 @@ pub(super) struct Destinations {
     resolver: Resolver,
     // With a lock of its own.
     /// Budget for mediators that neither `allow` nor a key package names; `None`: no messages.
-    unlisted: Option<DefaultDirectRateLimiter>,
+    unlisted: Option<RateLimit>,
 }
 
 impl Destinations {
-    pub(super) fn new(settings: &RelaySettings, own: MediatorDid, resolver: Resolver) -> Self {
-        let per_hour = NonZeroU32::new(settings.strangers_per_hour);
+    pub(super) fn new(
+        settings: &RelaySettings,
+        own: MediatorDid,
+        resolver: Resolver,
+        clock: Clock,
+    ) -> Self {
+        let per_hour = settings.strangers_per_hour;
         Self {
             own,
             allow: settings.allow.clone(),
             resolver,
-            unlisted: per_hour.map(|n| RateLimiter::direct(Quota::per_hour(n))),
+            unlisted: (per_hour > 0).then(|| RateLimit::new(Rate::per_hour(per_hour), clock)),
         }
     }
 
@@ -110,10 +114,7 @@ impl Destinations {
             let Some(budget) = &self.unlisted else {
                 return Err(Refused::RelayRefused);
             };
-            if let Err(wait) = budget.check() {
-                let clock = governor::clock::DefaultClock::default();
-                return Err(Refused::RateLimited(wait.wait_time_from(clock.now())));
-            }
+            budget.take().map_err(Refused::RateLimited)?;
         }
         Ok(Some(NextHop::mediator(did)))
     }

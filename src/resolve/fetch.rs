@@ -24,6 +24,10 @@ use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 /// still proven without them.
 const MEDIATORS_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Time within which a bad signature leads to at most one look-up of the identity and one of the
+/// operation log.
+const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
+
 /// What a PDS answered.
 enum Answer {
     /// Something that may be a proof.
@@ -308,11 +312,12 @@ impl Inner {
         let bad_signature = found.as_ref().is_ok_and(Found::is_bad_signature);
         if !(inactive || bad_signature)
             || refresh.identity == IdentityNeed::Refresh
-            || self.recently_reverified.contains_key(did)
+            || self.recently_reverified.get(did).is_some()
         {
             return (Some(document), found);
         }
-        self.recently_reverified.insert(did.clone(), ());
+        self.recently_reverified
+            .insert(did.clone(), (), BAD_SIGNATURE_TTL);
         let identity = self.identity_for(refresh);
         // The log stays cached: a log that does not end with the new document is asked for again.
         identity.purge_document(did);
@@ -331,7 +336,7 @@ impl Inner {
                     retry_after: Some(_),
                 },
             ) if bad_signature => {
-                self.recently_reverified.invalidate(did);
+                self.recently_reverified.remove(did);
                 (Some(document), identity_failure(error))
             }
             _ => (Some(document), found),
@@ -458,7 +463,7 @@ impl Inner {
             before: before.clone(),
         };
         self.migrations
-            .insert(document.did.clone(), Arc::new(cached));
+            .insert(document.did.clone(), Arc::new(cached), BAD_SIGNATURE_TTL);
         Ok(before)
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use moka::sync::Cache;
-
 use super::RefreshOutcome;
+use atcomm_net::ttl_cache::TtlCache;
+use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::Did;
 
 /// Limit of the cache in bytes, including proofs of absence.
@@ -15,20 +15,19 @@ const OVERHEAD: usize = 512;
 
 /// The cache. An evicted result costs another refresh.
 pub(super) struct Negatives {
-    by_did: Cache<Did, RefreshOutcome>,
+    ttl: Duration,
+    by_did: TtlCache<Did, RefreshOutcome>,
 }
 
 impl Negatives {
-    pub(super) fn new(ttl: Duration) -> Self {
-        let by_did = Cache::builder()
-            .max_capacity(MAX_BYTES)
-            .weigher(|_, refreshed: &RefreshOutcome| {
-                let proof = refreshed.car.as_ref().map_or(0, bytes::Bytes::len);
-                u32::try_from(proof + OVERHEAD).unwrap_or(u32::MAX)
-            })
-            .time_to_live(ttl)
-            .build();
-        Self { by_did }
+    pub(super) fn new(ttl: Duration, clock: Clock) -> Self {
+        let weight = |_: &Did, refreshed: &RefreshOutcome| {
+            let proof = refreshed.car.as_ref().map_or(0, bytes::Bytes::len);
+            (proof + OVERHEAD) as u64
+        };
+        // A single proof of absence may be large.
+        let by_did = TtlCache::with_bytes_undivided(MAX_BYTES, weight, clock);
+        Self { ttl, by_did }
     }
 
     pub(super) fn get(&self, did: &Did) -> Option<RefreshOutcome> {
@@ -36,10 +35,10 @@ impl Negatives {
     }
 
     pub(super) fn insert(&self, did: &Did, refreshed: &RefreshOutcome) {
-        self.by_did.insert(did.clone(), refreshed.clone());
+        self.by_did.insert(did.clone(), refreshed.clone(), self.ttl);
     }
 
     pub(super) fn evict(&self, did: &Did) {
-        self.by_did.invalidate(did);
+        self.by_did.remove(did);
     }
 }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::net::{Net, NetError, Priority, Refusal, Request, Response, Trust};
+use crate::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, WebDid};
 
-mod allowance;
 mod document;
 mod handle;
 mod lookups;
@@ -29,7 +29,6 @@ pub use mediator::{Busy, MediatorDocument, MediatorState, Service};
 pub use migration::PreMigrationKey;
 pub use plc_log::{PlcLog, PlcLogError};
 
-use allowance::Allowance;
 use lookups::{Bytes, Found, Lookups};
 
 /// How identities are looked up. The default is right for the public network.
@@ -141,7 +140,9 @@ struct Inner {
     net: Net,
     settings: IdentitySettings,
     clock: Clock,
-    plc: Allowance,
+    /// The PLC directory has a limit of its own for us. Used up by strangers, it would be missing
+    /// where events and re-proofs need it; so the look-ups that they cause have a limit below it.
+    plc: RateLimit,
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
     handles: Lookups<Handle, Result<Did, HandleError>>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
@@ -157,7 +158,7 @@ impl Identity {
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
                 plc_logs: Lookups::undivided(settings.plc_log_cache, clock.clone()),
-                plc: Allowance::new(settings.plc_rate, clock.clone()),
+                plc: RateLimit::new(Rate::per_minute(settings.plc_rate), clock.clone()),
                 net,
                 settings,
                 clock,

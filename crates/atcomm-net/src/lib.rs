@@ -11,12 +11,14 @@
 //!
 //! | rank | module | holds |
 //! |---|---|---|
-//! | 0 | [`backoff`] | waits between attempts |
+//! | 0 | [`backoff`], [`rate_limit`], [`ttl_cache`] | waits between attempts; token buckets; entries with a time to live |
 //! | 1 | [`net`] | the only place that dials out; errors of XRPC read once |
 //! | 2 | [`identity`] | DID documents, handles, mediators and `getRecord` of a PDS |
 
 // 0
 pub mod backoff;
+pub mod rate_limit;
+pub mod ttl_cache;
 // 1
 pub mod net;
 // 2

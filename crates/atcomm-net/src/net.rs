@@ -24,7 +24,7 @@ use url::Url;
 use atcomm_proto::clock::Clock;
 
 mod address;
-mod askers;
+mod address_limiter;
 mod dns;
 mod error;
 mod gate;
@@ -35,7 +35,7 @@ mod settings;
 mod socket;
 mod tls;
 
-pub use askers::{AddressLimiter, group_of};
+pub use address_limiter::{AddressLimiter, group_of};
 pub use error::{DnsError, NetError, Refusal};
 pub use gate::Priority;
 pub use policy::Trust;

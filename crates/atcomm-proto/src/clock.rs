@@ -1,9 +1,9 @@
 //! Injected time: code that decides by the time takes a [`Clock`], so that tests need not wait.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub mod serde;
 
@@ -70,6 +70,9 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// The fixed point of the system's monotonic time.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// Where the time comes from: the system, or a hand that a test moves.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -102,6 +105,17 @@ impl Clock {
         }
     }
 
+    /// Returns the time since a fixed point. It never goes back, also not where the machine's clock
+    /// is set back.
+    pub fn monotonic(&self) -> Duration {
+        match &self.manual {
+            Some(hand) => {
+                Duration::from_millis(u64::try_from(hand.load(Ordering::Relaxed)).unwrap_or(0))
+            }
+            None => STARTED.elapsed(),
+        }
+    }
+
     /// Moves a manual clock forward; the system's clock does not move for us.
     pub fn advance(&self, d: Duration) {
         if let Some(hand) = &self.manual {
@@ -124,6 +138,9 @@ mod tests {
         clock.advance(Duration::from_secs(90));
         assert_eq!(clock.now().since(start), Duration::from_secs(90));
         assert_eq!(start.since(clock.now()), Duration::ZERO);
+        let before = clock.monotonic();
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(clock.monotonic() - before, Duration::from_secs(10));
         assert_eq!(start.to_string(), "2023-11-14T22:13:20.000Z");
     }
 

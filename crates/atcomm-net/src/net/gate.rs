@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::NetError;
 use super::policy::{self, Trust};
 use super::settings::NetSettings;
+use crate::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::{Clock, Timestamp};
 
 /// Domains remembered. Beyond it the one used longest ago is forgotten, those that nobody is
@@ -66,9 +67,7 @@ pub(super) struct Turn {
 }
 
 struct Host {
-    /// Turns that may be taken at once; below zero are turns given to callers that still wait.
-    tokens: f64,
-    refilled: Timestamp,
+    rate: RateLimit,
     closed_until: Timestamp,
     places: Arc<Semaphore>,
     /// Position in the order of use.
@@ -84,8 +83,7 @@ struct Table {
 /// The limits of all hosts.
 pub(super) struct Gate {
     clock: Clock,
-    rate: f64,
-    burst: f64,
+    rate: Rate,
     learnt_places: usize,
     operator_places: usize,
     wait: Duration,
@@ -105,8 +103,7 @@ impl Gate {
         let of_class = || Arc::new(Semaphore::new(all - all / 3));
         Self {
             clock,
-            rate: f64::from(settings.host_rate.max(1)),
-            burst: f64::from(settings.host_burst.max(1)),
+            rate: Rate::per_second(settings.host_rate, settings.host_burst),
             learnt_places: places(settings.host_concurrency),
             operator_places: places(settings.operator_concurrency),
             wait: settings.busy_wait,
@@ -183,17 +180,10 @@ impl Gate {
         if key.trust == Trust::Configured || priority == Priority::Mail {
             return Ok((Arc::clone(&host.places), Duration::ZERO));
         }
-        let earned = now.since(host.refilled).as_secs_f64() * self.rate;
-        host.tokens = (host.tokens + earned).min(self.burst);
-        // Also backwards: after the system's clock was set back the bucket must fill again.
-        host.refilled = now;
-        let missing = (1.0 - host.tokens).max(0.0) / self.rate;
-        let delay = Duration::try_from_secs_f64(missing).unwrap_or(MAX_RETRY_AFTER);
-        if delay > self.wait {
-            return Err(NetError::HostBusy { retry_after: delay });
+        match host.rate.reserve(self.wait) {
+            Ok(delay) => Ok((Arc::clone(&host.places), delay)),
+            Err(retry_after) => Err(NetError::HostBusy { retry_after }),
         }
-        host.tokens -= 1.0;
-        Ok((Arc::clone(&host.places), delay))
     }
 
     fn closed_for(&self, key: &HostKey) -> Option<Duration> {
@@ -215,8 +205,7 @@ impl Gate {
             Trust::Configured => self.operator_places,
         };
         let host = table.hosts.entry(key.clone()).or_insert_with(|| Host {
-            tokens: self.burst,
-            refilled: now,
+            rate: RateLimit::new(self.rate, self.clock.clone()),
             closed_until: Timestamp::default(),
             places: Arc::new(Semaphore::new(places)),
             used,
