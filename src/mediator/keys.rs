@@ -30,7 +30,7 @@ pub const FILE: &str = "mediator-keys.json";
 /// relays try for a day.
 pub const RETIRED_KEY_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Generations in the file. Bounded, so that endless rotation does not slow the opening of messages.
+/// Generations in the file. Bounded, so that endless rotation does not slow down unpacking.
 const MAX_GENERATIONS: usize = 16;
 
 /// Longest file that is read, in bytes.

@@ -40,7 +40,9 @@ pub(in crate::mediator) struct NewRelay {
 pub(in crate::mediator) struct Outbox {
     // Fixed when the mediator is bound.
     settings: RelaySettings,
+    quota: OutboxQuota,
     clock: Clock,
+    // Owns its budget of messages to unlisted mediators.
     destinations: Destinations,
     // Shared with the other parts of the mediator; the store orders all transactions.
     mailbox: Arc<MailboxStore>,
@@ -57,6 +59,11 @@ impl Outbox {
         clock: Clock,
     ) -> Self {
         Self {
+            quota: OutboxQuota {
+                per_destination_messages: settings.destination_messages,
+                per_destination_bytes: settings.destination_bytes,
+                total_bytes: settings.total_bytes,
+            },
             settings,
             clock,
             destinations,
@@ -84,12 +91,7 @@ impl Outbox {
         let Some(destination) = hop.mediators.first().cloned() else {
             return Ok(());
         };
-        let now = self.clock.now();
-        let quota = OutboxQuota {
-            per_destination_messages: self.settings.destination_messages,
-            per_destination_bytes: self.settings.destination_bytes,
-            total_bytes: self.settings.total_bytes,
-        };
+        let (now, quota) = (self.clock.now(), self.quota);
         // The time counts from when the message may go, so that a delayed one has all of it.
         let latest = now.max(new.not_before).plus(self.settings.give_up);
         let expires_at = new.expires_at.unwrap_or(latest).min(latest);

@@ -139,49 +139,48 @@ impl Destinations {
     }
 
     async fn document(&self, did: &MediatorDid) -> Result<Arc<MediatorDocument>, RouteError> {
-        let failed = |reason: String| RouteError::NoDocument(reason);
         let directory = self.resolver.directory();
         let known = directory
             .mediator(did)
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| RouteError::NoDocument(error.to_string()))?;
         let identity = self.resolver.identity();
         let document = identity
             .mediator(did, Freshness::Cached, known)
             .await
-            .map_err(|busy| failed(busy.to_string()))?;
+            .map_err(|busy| RouteError::NoDocument(busy.to_string()))?;
         if document.services.is_empty() {
-            let reason = document.reason.clone();
-            return Err(failed(
-                reason.unwrap_or_else(|| "it has no service".to_owned()),
-            ));
+            let no_service = || "it has no service".to_owned();
+            let reason = document.reason.clone().unwrap_or_else(no_service);
+            return Err(RouteError::NoDocument(reason));
         }
         Ok(document)
     }
 
     async fn routing_key(&self, text: &str) -> Result<PublicKey, RouteError> {
-        let (did, fragment) = match text.split_once('#') {
+        let (did, has_fragment) = match text.split_once('#') {
             Some((did, _)) => (did, true),
             None => (text, false),
         };
         if let Ok(party) = Party::resolve(did) {
-            let key = match fragment {
-                true => party.key(text),
-                false => party.key_agreement().first(),
+            let key = if has_fragment {
+                party.key(text)
+            } else {
+                party.key_agreement().first()
             };
             return key.cloned().ok_or(RouteError::NoKey);
         }
         let did = MediatorDid::parse(did).map_err(|_| RouteError::NoKey)?;
         let document = self.document(&did).await?;
-        match fragment {
-            false => first_key(&document),
-            true => document
-                .key_agreement
-                .iter()
-                .find(|key| key.id == text)
-                .and_then(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
-                .ok_or(RouteError::NoKey),
+        if !has_fragment {
+            return first_key(&document);
         }
+        document
+            .key_agreement
+            .iter()
+            .find(|key| key.id == text)
+            .and_then(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
+            .ok_or(RouteError::NoKey)
     }
 }
 

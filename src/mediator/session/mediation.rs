@@ -16,7 +16,8 @@ use atcomm_net::net::group_of;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::Authenticated;
 use atcomm_proto::didcomm::protocol::coordination::{
-    Action, Outcome, Page, Pagination, Reply as Answer, Request, Update, Updated, Version,
+    Action, Outcome, Page, Pagination, Reply as CoordinationReply, Request, Update, Updated,
+    Version,
 };
 use atcomm_proto::syntax::Did;
 
@@ -60,27 +61,26 @@ impl Session<Authenticated> {
         let answer = match request {
             Request::Update(updates) => session.update(updates).await?,
             Request::Query(page) => session.query(page).await?,
-            Request::Mediate { .. } => Answer::Deny,
+            Request::Mediate { .. } => CoordinationReply::Deny,
         };
         let reply = self.ctx.reply(answer.write(version, fresh_id()));
         Ok(Handled::new(reply, "done"))
     }
 
     async fn mediate(&self, version: Version, hint: Option<&Did>) -> Result<Handled, Refused> {
-        let verdict = self.register(hint).await?;
-        let (answer, outcome) = match verdict {
+        let (answer, outcome) = match self.register(hint).await? {
             Verdict::Granted => (self.grant(), "granted"),
             Verdict::Provisional => (self.grant(), "provisional"),
-            Verdict::Denied => (Answer::Deny, "denied"),
+            Verdict::Denied => (CoordinationReply::Deny, "denied"),
         };
         let reply = self.ctx.reply(answer.write(version, fresh_id()));
         Ok(Handled::new(reply, outcome))
     }
 
     /// Grants mediation under the present DID of the kind that was addressed.
-    fn grant(&self) -> Answer {
+    fn grant(&self) -> CoordinationReply {
         let own = self.ctx.keys.current(self.ctx.own.kind);
-        Answer::Grant {
+        CoordinationReply::Grant {
             routing_did: vec![own.party.did().to_owned()],
         }
     }
@@ -190,7 +190,7 @@ fn put_registered(tx: &Tx<'_>, account: &Account) -> Result<(), StoreError> {
 }
 
 impl Session<Registered> {
-    async fn update(&self, updates: Vec<Update>) -> Result<Answer, Refused> {
+    async fn update(&self, updates: Vec<Update>) -> Result<CoordinationReply, Refused> {
         let (account, own) = (self.state.account.id, self.state.account.did.clone());
         let is_open = self.ctx.core.policy.is_open();
         let is_ours = |did: &str| self.ctx.keys.identity(did).is_some();
@@ -223,10 +223,10 @@ impl Session<Registered> {
                 Ok(updated)
             })
             .await?;
-        Ok(Answer::Updated(updated))
+        Ok(CoordinationReply::Updated(updated))
     }
 
-    async fn query(&self, page: Option<Page>) -> Result<Answer, Refused> {
+    async fn query(&self, page: Option<Page>) -> Result<CoordinationReply, Refused> {
         let account = self.state.account.id;
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let (limit, offset) = match page {
@@ -244,9 +244,8 @@ impl Session<Registered> {
                 ))
             })
             .await?;
-        let count = recipients.len() as u64;
-        let offset = offset as u64;
-        Ok(Answer::Recipients {
+        let (count, offset) = (recipients.len() as u64, offset as u64);
+        Ok(CoordinationReply::Recipients {
             dids: recipients.into_iter().map(|one| one.did).collect(),
             pagination: page.map(|_| Pagination {
                 count,
@@ -266,9 +265,10 @@ fn update_recipient(
     own: &str,
 ) -> Result<Outcome, StoreError> {
     match action {
-        Action::Remove => Ok(match tx.unbind(did, account)? {
-            true => Outcome::Success,
-            false => Outcome::NoChange,
+        Action::Remove => Ok(if tx.unbind(did, account)? {
+            Outcome::Success
+        } else {
+            Outcome::NoChange
         }),
         Action::Add if did == own => Ok(match tx.bind(did, account)? {
             Bound::Already => Outcome::NoChange,

@@ -12,7 +12,7 @@ use crate::mediator::{MAX_DELIVERY_BYTES, Refused, fresh_id, parties};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::{Attachment, Message};
-use atcomm_proto::didcomm::protocol::pickup::{Reply as Answer, Request, Status, Version};
+use atcomm_proto::didcomm::protocol::pickup::{Reply as PickupReply, Request, Status, Version};
 use atcomm_proto::didcomm::protocol::problem::{Code, Report};
 
 /// Accounts in live mode on one socket.
@@ -84,7 +84,7 @@ impl Session<Registered> {
         Reply::of(self.ctx.report(&Report::new(Code::NotEnrolled, comment)))
     }
 
-    fn respond(&self, version: Version, answer: Answer) -> Reply {
+    fn respond(&self, version: Version, answer: PickupReply) -> Reply {
         Reply::of(self.ctx.reply(answer.write(version, fresh_id())))
     }
 
@@ -102,8 +102,8 @@ impl Session<Registered> {
         Ok(self.respond(version, self.status_body(&status, recipient)))
     }
 
-    fn status_body(&self, status: &QueueStatus, recipient_did: Option<String>) -> Answer {
-        Answer::Status(Status {
+    fn status_body(&self, status: &QueueStatus, recipient_did: Option<String>) -> PickupReply {
+        PickupReply::Status(Status {
             message_count: status.messages,
             recipient_did,
             longest_waited: status.oldest.map(|oldest| self.ctx.now.since(oldest)),
@@ -126,8 +126,7 @@ impl Session<Registered> {
         let Some(queue) = self.queue(recipient.as_deref()).await? else {
             return Ok(self.foreign_recipient());
         };
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let limit = limit.min(MAX_DELIVERY);
+        let limit = usize::try_from(limit).map_or(MAX_DELIVERY, |limit| limit.min(MAX_DELIVERY));
         let now = self.ctx.now;
         let (status, mail) = self
             .ctx
@@ -135,9 +134,10 @@ impl Session<Registered> {
             .mailbox
             .query(move |q| {
                 let mail = q.peek(queue, 0, limit, MAX_DELIVERY_BYTES, now)?;
-                let status = match mail.is_empty() {
-                    true => q.queue(queue, now)?,
-                    false => QueueStatus::default(),
+                let status = if mail.is_empty() {
+                    q.queue(queue, now)?
+                } else {
+                    QueueStatus::default()
                 };
                 Ok((status, mail))
             })
@@ -148,7 +148,7 @@ impl Session<Registered> {
         metrics::counter!("atcomm_mediator_handed_out_total", "how" => "delivery")
             .increment(mail.len() as u64);
         let messages = mail.iter().map(attachment).collect();
-        let answer = Answer::Delivery {
+        let answer = PickupReply::Delivery {
             recipient_did: recipient,
             messages,
         };
@@ -196,7 +196,7 @@ impl Session<Registered> {
             })
             .await?;
         let mut answer = self.status_body(&status, None);
-        if let Answer::Status(status) = &mut answer {
+        if let PickupReply::Status(status) = &mut answer {
             status.live_delivery = on;
         }
         let mode = LiveMode {
@@ -225,7 +225,7 @@ fn attachment(mail: &Mail) -> Attachment {
 
 /// Returns a delivery of messages that came while a socket was in live mode (4.0).
 pub(in crate::mediator) fn live_delivery(mail: &[Mail], now: Timestamp) -> Message {
-    let answer = Answer::Delivery {
+    let answer = PickupReply::Delivery {
         recipient_did: None,
         messages: mail.iter().map(attachment).collect(),
     };
