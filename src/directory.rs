@@ -25,7 +25,7 @@ use crate::store::{
 use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
 use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::syntax::{Actor, Did, MediatorDid};
+use atcomm_proto::syntax::{Actor, Did, LexiconError, MediatorDid};
 
 pub use apply::{BACKOFF, DROP, REPROVE, STALE};
 use enrolled::EnrolledSet;
@@ -46,38 +46,19 @@ const MAX_INVALIDATED: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The error of the lexicon.
-    pub kind: RefusalKind,
+    pub kind: LexiconError,
     /// The reason as a sentence.
     pub message: String,
 }
 
 impl Refusal {
     /// Makes a refusal. The message names the rule, and never a secret.
-    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: LexiconError, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
         }
     }
-}
-
-/// Errors of the directory's methods, as the lexicons name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefusalKind {
-    /// No DID is found under the handle.
-    HandleNotFound,
-    /// The DID is not known, or has ended.
-    DidNotFound,
-    /// Proven: the account has no key package.
-    NotEnrolled,
-    /// Reported without proof: the account has no key package.
-    NotEnrolledUnproven,
-    /// The account is deactivated, suspended, taken down or deleted.
-    AccountInactive,
-    /// The key package is proven to be there, and breaks a rule.
-    InvalidKeyPackage,
-    /// A server that had to be asked failed.
-    Upstream,
 }
 
 /// What the directory has of an account.

@@ -23,13 +23,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
-use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal, RefusalKind};
+use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal};
 use crate::store::{StoreError, Trigger};
 use atcomm_net::identity::{Freshness, HandleError, Identity};
 use atcomm_net::net::{AddressLimiter, Net};
 use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::Clock;
-use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
+use atcomm_proto::syntax::{Actor, Did, Handle, LexiconError, MediatorDid, Origin};
 
 use negative::Negatives;
 
@@ -404,7 +404,7 @@ impl Resolver {
             .await
             .map_err(|_| {
                 ResolveError::Refused(Refusal::new(
-                    RefusalKind::Upstream,
+                    LexiconError::UpstreamFailure,
                     "the account's servers take too long to answer",
                 ))
             })
@@ -422,19 +422,19 @@ impl Resolver {
         match found {
             Ok(did) => Ok(did),
             Err(HandleError::NotFound) => refused(
-                RefusalKind::HandleNotFound,
+                LexiconError::HandleNotFound,
                 "no DID is found under the handle",
             ),
             Err(HandleError::Ambiguous) => refused(
-                RefusalKind::HandleNotFound,
+                LexiconError::HandleNotFound,
                 "the handle's DNS names several DIDs",
             ),
             Err(HandleError::NotResolvable) => refused(
-                RefusalKind::HandleNotFound,
+                LexiconError::HandleNotFound,
                 "handles under this domain are not resolved",
             ),
             Err(HandleError::Unreachable) => refused(
-                RefusalKind::Upstream,
+                LexiconError::UpstreamFailure,
                 "the handle's name servers did not answer",
             ),
         }
@@ -442,12 +442,12 @@ impl Resolver {
 }
 
 fn not_enrolled() -> Refusal {
-    Refusal::new(RefusalKind::NotEnrolled, "the account has no key package")
+    Refusal::new(LexiconError::NotEnrolled, "the account has no key package")
 }
 
 fn handle_mismatch() -> ResolveError {
     ResolveError::Refused(Refusal::new(
-        RefusalKind::HandleNotFound,
+        LexiconError::HandleNotFound,
         "the handle names an account that does not name the handle",
     ))
 }
@@ -468,15 +468,16 @@ fn client_error(error: RefreshError) -> ResolveError {
     match error {
         // The account's own servers are at their limit, not this directory.
         RefreshError::Busy { retry_after } => ResolveError::Refused(Refusal::new(
-            RefusalKind::Upstream,
+            LexiconError::UpstreamFailure,
             format!(
                 "the account's servers must not be asked again for {} s",
                 retry_after.as_secs().max(1)
             ),
         )),
-        RefreshError::Unreachable { .. } => {
-            ResolveError::Refused(Refusal::new(RefusalKind::Upstream, error.to_string()))
-        }
+        RefreshError::Unreachable { .. } => ResolveError::Refused(Refusal::new(
+            LexiconError::UpstreamFailure,
+            error.to_string(),
+        )),
         RefreshError::Store(error) => ResolveError::Store(error),
     }
 }

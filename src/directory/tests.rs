@@ -84,7 +84,7 @@ impl World {
         outcome
     }
 
-    async fn view(&self, actor: &str) -> Option<Result<serde_json::Value, RefusalKind>> {
+    async fn view(&self, actor: &str) -> Option<Result<serde_json::Value, LexiconError>> {
         let actor = Actor::parse(actor).unwrap();
         let found = self.directory.recipient(&actor).await.unwrap().found();
         found
@@ -166,7 +166,7 @@ async fn a_package_is_shown_replaced_and_removed() {
     );
     let gone = repo.delete();
     assert_eq!(w.stream(&repo, gone.clone()).await, Outcome::Removed);
-    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::NotEnrolled)));
+    assert_eq!(w.view(ALICE).await, Some(Err(LexiconError::NotEnrolled)));
     assert_eq!(w.pds(&repo, gone).await, Outcome::NotEnrolled);
     use ChangeKind::{Package, Removed};
     assert_eq!(w.kinds(&repo).await, vec![Package, Package, Removed]);
@@ -211,14 +211,14 @@ async fn inv5_absences_are_told_apart() {
     );
     assert_eq!(
         w.view(ALICE).await,
-        Some(Err(RefusalKind::NotEnrolledUnproven))
+        Some(Err(LexiconError::NotEnrolledUnproven))
     );
     let gone = repo.delete();
     w.pds(&repo, gone).await;
-    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::NotEnrolled)));
+    assert_eq!(w.view(ALICE).await, Some(Err(LexiconError::NotEnrolled)));
     // A mere claim does not take the place of the proof.
     w.finding(&repo, Finding::AbsentUnproven).await;
-    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::NotEnrolled)));
+    assert_eq!(w.view(ALICE).await, Some(Err(LexiconError::NotEnrolled)));
 }
 
 #[tokio::test]
@@ -229,10 +229,16 @@ async fn an_inactive_account_is_hidden_and_kept() {
     w.pds(&repo, there.clone()).await;
     let takendown = Finding::Inactive(AccountStatus::Takendown);
     assert_eq!(w.finding(&repo, takendown).await, Outcome::Inactive);
-    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::AccountInactive)));
+    assert_eq!(
+        w.view(ALICE).await,
+        Some(Err(LexiconError::AccountInactive))
+    );
     // A stream may replay what was before; only the PDS says that the account is back.
     w.stream(&repo, there.clone()).await;
-    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::AccountInactive)));
+    assert_eq!(
+        w.view(ALICE).await,
+        Some(Err(LexiconError::AccountInactive))
+    );
     assert_eq!(w.pds(&repo, there).await, Outcome::Proven);
     assert!(w.view(ALICE).await.unwrap().is_ok());
     assert_eq!(w.finding(&repo, Finding::Deleted).await, Outcome::Deleted);
@@ -255,7 +261,10 @@ async fn inv1_what_was_proven_under_another_key_is_not_shown() {
     // The key was rotated in the DID document, and nothing is proven under the new one.
     repo.rotate(2);
     assert_eq!(w.finding(&repo, bad()).await, Outcome::Unverifiable);
-    assert_eq!(w.view(ALICE).await, Some(Err(RefusalKind::Upstream)));
+    assert_eq!(
+        w.view(ALICE).await,
+        Some(Err(LexiconError::UpstreamFailure))
+    );
     let again = repo.touch(1);
     assert_eq!(w.pds(&repo, again).await, Outcome::Package);
     assert!(w.view(ALICE).await.unwrap().is_ok());
@@ -269,7 +278,7 @@ async fn an_invalid_package_is_kept_with_its_reason() {
     assert_eq!(w.pds(&repo, invalid.clone()).await, Outcome::Invalid);
     assert_eq!(
         w.view(ALICE).await,
-        Some(Err(RefusalKind::InvalidKeyPackage))
+        Some(Err(LexiconError::InvalidKeyPackage))
     );
     let entry = w.entry(&repo).await.unwrap();
     assert_eq!(
@@ -286,7 +295,7 @@ async fn several_claimants_of_a_did_peer_are_ambiguous_until_one_is_left() {
     let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
     let hers = alice.put(&package(&peer(10), &[MEDIATOR]));
     w.pds(&alice, hers).await;
-    let ambiguous = |view: Option<Result<serde_json::Value, RefusalKind>>| {
+    let ambiguous = |view: Option<Result<serde_json::Value, LexiconError>>| {
         view.unwrap().unwrap()["peer"]["ambiguous"]
             .as_bool()
             .unwrap()
@@ -533,6 +542,6 @@ async fn inv5_a_replayed_commit_does_not_bring_back_what_the_pds_says_is_gone() 
     assert_eq!(w.stream(&repo, there).await, Outcome::Ignored);
     assert_eq!(
         w.view(ALICE).await,
-        Some(Err(RefusalKind::NotEnrolledUnproven))
+        Some(Err(LexiconError::NotEnrolledUnproven))
     );
 }

@@ -10,15 +10,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::Refusal;
 use super::apply::STALE;
-use super::{Refusal, RefusalKind};
 use crate::store::{Entry, PackageState};
 use atcomm_net::identity::{MediatorDocument, PlcLog};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::did_peer::{PeerDid, PeerKey};
 use atcomm_proto::keypackage::record_json;
 use atcomm_proto::plc::VerifiedLog;
-use atcomm_proto::syntax::{Did, Handle, RECORD_PATH};
+use atcomm_proto::syntax::{Did, Handle, LexiconError, RECORD_PATH};
 
 /// Most mediators of one package that are looked up and shown with their documents. A sender takes
 /// the first that answers.
@@ -133,7 +133,7 @@ struct BytesView {
 /// Returns the refusal for an account that its PDS does not serve.
 pub(super) fn inactive(entry: &Entry) -> Refusal {
     Refusal::new(
-        RefusalKind::AccountInactive,
+        LexiconError::AccountInactive,
         format!("the account is not active: {}", entry.status),
     )
 }
@@ -157,17 +157,17 @@ pub(super) fn refusal(entry: &Entry) -> Option<Refusal> {
     let detail = || entry.detail.clone().unwrap_or_default();
     match entry.state {
         PackageState::Present => None,
-        PackageState::Invalid => Some(Refusal::new(RefusalKind::InvalidKeyPackage, detail())),
+        PackageState::Invalid => Some(Refusal::new(LexiconError::InvalidKeyPackage, detail())),
         PackageState::Removed => Some(Refusal::new(
-            RefusalKind::NotEnrolled,
+            LexiconError::NotEnrolled,
             "the account has removed its key package (proven)",
         )),
         PackageState::RemovedUnproven => Some(Refusal::new(
-            RefusalKind::NotEnrolledUnproven,
+            LexiconError::NotEnrolledUnproven,
             "the account's PDS says that it has no key package, and gives no proof of that",
         )),
         PackageState::Unverifiable => Some(Refusal::new(
-            RefusalKind::Upstream,
+            LexiconError::UpstreamFailure,
             format!(
                 "the account's key package cannot be verified: {} ({})",
                 detail(),

@@ -8,10 +8,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::directory::{Refusal, RefusalKind};
+use crate::directory::Refusal;
 use crate::mediator::Refused;
 use crate::resolve::ResolveError;
 use crate::store::StoreError;
+use atcomm_proto::syntax::LexiconError;
 
 /// An error response. Details for the operator are logged where the error is created.
 #[derive(Debug)]
@@ -124,16 +125,16 @@ impl From<StoreError> for XrpcError {
 
 impl From<Refusal> for XrpcError {
     fn from(refusal: Refusal) -> Self {
-        let (status, error) = match refusal.kind {
-            RefusalKind::HandleNotFound => (StatusCode::BAD_REQUEST, "HandleNotFound"),
-            RefusalKind::DidNotFound => (StatusCode::BAD_REQUEST, "DidNotFound"),
-            RefusalKind::NotEnrolled => (StatusCode::BAD_REQUEST, "NotEnrolled"),
-            RefusalKind::NotEnrolledUnproven => (StatusCode::BAD_REQUEST, "NotEnrolledUnproven"),
-            RefusalKind::AccountInactive => (StatusCode::BAD_REQUEST, "AccountInactive"),
-            RefusalKind::InvalidKeyPackage => (StatusCode::BAD_REQUEST, "InvalidKeyPackage"),
-            RefusalKind::Upstream => (StatusCode::BAD_GATEWAY, "UpstreamFailure"),
+        let status = match refusal.kind {
+            LexiconError::HandleNotFound
+            | LexiconError::DidNotFound
+            | LexiconError::NotEnrolled
+            | LexiconError::NotEnrolledUnproven
+            | LexiconError::AccountInactive
+            | LexiconError::InvalidKeyPackage => StatusCode::BAD_REQUEST,
+            LexiconError::UpstreamFailure => StatusCode::BAD_GATEWAY,
         };
-        Self::new(status, error, refusal.message)
+        Self::new(status, refusal.kind.as_str(), refusal.message)
     }
 }
 
@@ -208,13 +209,17 @@ mod tests {
     #[test]
     fn every_refusal_has_its_name_and_status() {
         for (kind, status, name) in [
-            (RefusalKind::HandleNotFound, 400, "HandleNotFound"),
-            (RefusalKind::DidNotFound, 400, "DidNotFound"),
-            (RefusalKind::NotEnrolled, 400, "NotEnrolled"),
-            (RefusalKind::NotEnrolledUnproven, 400, "NotEnrolledUnproven"),
-            (RefusalKind::AccountInactive, 400, "AccountInactive"),
-            (RefusalKind::InvalidKeyPackage, 400, "InvalidKeyPackage"),
-            (RefusalKind::Upstream, 502, "UpstreamFailure"),
+            (LexiconError::HandleNotFound, 400, "HandleNotFound"),
+            (LexiconError::DidNotFound, 400, "DidNotFound"),
+            (LexiconError::NotEnrolled, 400, "NotEnrolled"),
+            (
+                LexiconError::NotEnrolledUnproven,
+                400,
+                "NotEnrolledUnproven",
+            ),
+            (LexiconError::AccountInactive, 400, "AccountInactive"),
+            (LexiconError::InvalidKeyPackage, 400, "InvalidKeyPackage"),
+            (LexiconError::UpstreamFailure, 502, "UpstreamFailure"),
         ] {
             let (found, retry, body) = response(ResolveError::Refused(Refusal::new(kind, "why")));
             assert_eq!((found, retry), (status, None));

@@ -25,11 +25,11 @@ use super::error::XrpcError;
 use super::params::Params;
 use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
 use super::routes::{GET_HISTORY, GET_PROOF, HEALTH, REFRESH, RESOLVE_RECIPIENT};
-use crate::directory::{MAX_CHANGES, Page, RecipientView, RefusalKind};
+use crate::directory::{MAX_CHANGES, Page, RecipientView};
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 use crate::store::PackageState;
-use atcomm_proto::syntax::{Actor, Did};
+use atcomm_proto::syntax::{Actor, Did, LexiconError};
 
 /// A cached view is rendered anew after 15 s; together with 15 s in caches on the way, a client
 /// sees nothing older than 30 s.
@@ -217,7 +217,7 @@ async fn refresh(
     if let (None, Some(refusal)) = (&served, refreshed.refusal)
         && matches!(
             refusal.kind,
-            RefusalKind::DidNotFound | RefusalKind::Upstream
+            LexiconError::DidNotFound | LexiconError::UpstreamFailure
         )
     {
         return Err(refusal.into());

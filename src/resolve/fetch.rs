@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{IdentityNeed, Inner, Refresh, RefreshError, RefreshOutcome};
 use crate::directory::{
-    Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal, RefusalKind,
+    Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal,
 };
 use crate::store::AccountStatus;
 use atcomm_net::identity::{
@@ -18,7 +18,7 @@ use atcomm_net::identity::{
 use atcomm_net::net::{NetError, Priority, Request, Trust};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
-use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
+use atcomm_proto::syntax::{COLLECTION, Did, LexiconError, Origin, RECORD_KEY};
 
 /// Longest time that a refresh waits for mediator documents. The answer is whole with them, and
 /// still proven without them.
@@ -71,7 +71,7 @@ impl Found {
         let message = format!("the account's key package cannot be verified: {detail} ({reason})");
         Self {
             finding: Finding::Unverifiable { reason, detail },
-            refusal: Some(Refusal::new(RefusalKind::Upstream, message)),
+            refusal: Some(Refusal::new(LexiconError::UpstreamFailure, message)),
             car: None,
         }
     }
@@ -80,7 +80,7 @@ impl Found {
         let message = format!("the account is not active: {status}");
         Self {
             finding: Finding::Inactive(status),
-            refusal: Some(Refusal::new(RefusalKind::AccountInactive, message)),
+            refusal: Some(Refusal::new(LexiconError::AccountInactive, message)),
             car: None,
         }
     }
@@ -123,7 +123,7 @@ impl Found {
             Proven::Absent(absence) => Self {
                 finding: Finding::Absent(absence),
                 refusal: Some(Refusal::new(
-                    RefusalKind::NotEnrolled,
+                    LexiconError::NotEnrolled,
                     "the account has no key package (proven)",
                 )),
                 car,
@@ -387,7 +387,7 @@ impl Inner {
             Answer::RecordNotFound => Found {
                 finding: Finding::AbsentUnproven,
                 refusal: Some(Refusal::new(
-                    RefusalKind::NotEnrolledUnproven,
+                    LexiconError::NotEnrolledUnproven,
                     "the account's PDS says that it has no key package, and gives no proof of that",
                 )),
                 car: None,
@@ -563,12 +563,12 @@ fn identity_failure(error: IdentityError) -> Result<Found, RefreshError> {
     };
     match error {
         IdentityError::NotFound => refused(
-            RefusalKind::DidNotFound,
+            LexiconError::DidNotFound,
             "the DID is not registered",
             Finding::Inactive(AccountStatus::Deleted),
         ),
         IdentityError::Tombstoned => refused(
-            RefusalKind::DidNotFound,
+            LexiconError::DidNotFound,
             "the DID has ended",
             Finding::Deleted,
         ),

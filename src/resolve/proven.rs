@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use super::Resolver;
 use super::refresh::ResolveError;
-use crate::directory::{LogFit, Page, RecipientView, Refusal, RefusalKind};
+use crate::directory::{LogFit, Page, RecipientView, Refusal};
 use crate::store::StoreError;
 use atcomm_net::identity::{Freshness, PlcLog};
-use atcomm_proto::syntax::{Actor, Did};
+use atcomm_proto::syntax::{Actor, Did, LexiconError};
 
 /// Longest time that an answer waits for an operation log, which it can do without.
 const PLC_LOG_TIMEOUT: Duration = Duration::from_secs(4);
@@ -43,7 +43,7 @@ impl Resolver {
         if let Some(entry) = known {
             if !entry.status.is_active() {
                 return Err(ResolveError::Refused(Refusal::new(
-                    RefusalKind::AccountInactive,
+                    LexiconError::AccountInactive,
                     format!("the account is not active: {}", entry.status),
                 )));
             }
@@ -56,7 +56,7 @@ impl Resolver {
             (Some(car), _) => Ok(car),
             (None, Some(refusal)) => Err(ResolveError::Refused(refusal)),
             (None, None) => Err(ResolveError::Refused(Refusal::new(
-                RefusalKind::NotEnrolledUnproven,
+                LexiconError::NotEnrolledUnproven,
                 "the account's PDS gives no proof",
             ))),
         }

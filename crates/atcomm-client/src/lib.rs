@@ -21,9 +21,7 @@ pub use atcomm_proto::verify::{evidence, succession};
 pub use enrolment::account::{AccountClient, AccountError, Published};
 pub use enrolment::enroll::{EnrolError, Enroller, Located, Outcome, Plan, Step};
 pub use lookup::authoritative::{AccountIdentityError, proven_document};
-pub use lookup::directory::{
-    Change, DirectoryClient, DirectoryError, DirectoryErrorCode, Refreshed, View,
-};
+pub use lookup::directory::{Change, DirectoryClient, DirectoryError, Refreshed, View};
 pub use lookup::outcome::{Recipient, RecipientError, SendBlocker, Source, Unconfirmed, Warning};
 pub use lookup::recipient::RecipientLookup;
 pub use lookup::sender::Attributed;

@@ -11,6 +11,10 @@ use std::sync::Arc;
 use atrium_api::types::string as atrium;
 use serde::{Deserialize, Serialize};
 
+mod lexicon_error;
+
+pub use lexicon_error::LexiconError;
+
 /// Collection of the records this service follows.
 pub const COLLECTION: &str = "at.didcomm.keyPackage";
 

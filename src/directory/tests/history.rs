@@ -19,7 +19,7 @@ fn page(with_proof: bool) -> Page {
 }
 
 impl World {
-    async fn history(&self, did: &str, page: Page) -> Result<Value, RefusalKind> {
+    async fn history(&self, did: &str, page: Page) -> Result<Value, LexiconError> {
         let did = Did::parse(did).unwrap();
         let answer = self.directory.history(&did, page).await.unwrap();
         answer
@@ -169,7 +169,7 @@ async fn nothing_is_shown_of_who_is_away_or_gone() {
     let away = Finding::Inactive(AccountStatus::Takendown);
     w.finding(&repo, away).await;
     let refused = w.history(ALICE, page(true)).await;
-    assert_eq!(refused, Err(RefusalKind::AccountInactive));
+    assert_eq!(refused, Err(LexiconError::AccountInactive));
     w.pds(&repo, first).await;
     let back = w.history(ALICE, page(true)).await.unwrap();
     assert_eq!(kinds(&back), ["status", "status", "package"]);

@@ -1,12 +1,12 @@
 //! Which package counts, of what the directory and the account's own servers show: a pure function.
 
 use super::authoritative::{AccountIdentity, HostAnswer};
-use super::directory::{DirectoryError, DirectoryErrorCode, View, said};
+use super::directory::{DirectoryError, View, said};
 use super::outcome::{RecipientError, Source, Unconfirmed, Warning};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc;
 use atcomm_proto::proof::ProofError;
-use atcomm_proto::syntax::Did;
+use atcomm_proto::syntax::{Did, LexiconError};
 use atcomm_proto::verify::evidence::{EvidenceError, Keys, ProofResult, VerifiedPackage};
 
 /// The package that counts, and what is to be said about how it was found.
@@ -230,7 +230,7 @@ fn alone(
         }),
         HostAnswer::Silent(why) => Err(RecipientError::Unreachable(match answer {
             DirectoryAnswer::Failed(DirectoryError::Refused {
-                name: name @ (DirectoryErrorCode::NotEnrolled | DirectoryErrorCode::AccountInactive),
+                name: name @ (LexiconError::NotEnrolled | LexiconError::AccountInactive),
                 ..
             }) => format!(
                 "the directory says {name}, and the account's own host cannot be asked: {why}"

@@ -17,7 +17,7 @@ use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc::MAX_LOG_LEN;
 use atcomm_proto::proof::MAX_PROOF_LEN;
-use atcomm_proto::syntax::{Did, Origin, Rev};
+use atcomm_proto::syntax::{Did, LexiconError, Origin, Rev};
 use atcomm_proto::verify::evidence::Base64;
 
 /// Longest answer about one account, in bytes: a proof in base64, an operation log, the record
@@ -48,7 +48,7 @@ pub enum DirectoryError {
     #[error("the directory says: {message} ({name})")]
     Refused {
         /// Which of the lexicon's errors.
-        name: DirectoryErrorCode,
+        name: LexiconError,
         /// Its words, made fit to be shown.
         message: String,
     },
@@ -70,46 +70,6 @@ fn again(after: &Option<Duration>) -> String {
     match after {
         Some(wait) => format!("; it asks to come back after {} s", wait.as_secs().max(1)),
         None => String::new(),
-    }
-}
-
-/// The errors of the lexicons that say something about the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DirectoryErrorCode {
-    /// The handle leads to no account.
-    HandleNotFound,
-    /// There is no such account.
-    DidNotFound,
-    /// Proven, as it says: the account has no key package.
-    NotEnrolled,
-    /// Its host says so, without a proof.
-    NotEnrolledUnproven,
-    /// The account is not active.
-    AccountInactive,
-    /// The package breaks a rule.
-    InvalidKeyPackage,
-    /// Neither its host nor the PLC directory gave a usable answer.
-    UpstreamFailure,
-}
-
-impl DirectoryErrorCode {
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "HandleNotFound" => Self::HandleNotFound,
-            "DidNotFound" => Self::DidNotFound,
-            "NotEnrolled" => Self::NotEnrolled,
-            "NotEnrolledUnproven" => Self::NotEnrolledUnproven,
-            "AccountInactive" => Self::AccountInactive,
-            "InvalidKeyPackage" => Self::InvalidKeyPackage,
-            "UpstreamFailure" => Self::UpstreamFailure,
-            _ => return None,
-        })
-    }
-}
-
-impl std::fmt::Display for DirectoryErrorCode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Debug::fmt(self, f)
     }
 }
 
@@ -280,7 +240,7 @@ fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError>
         retry_after: answer.retry_after,
     };
     match body {
-        Some(body) => match DirectoryErrorCode::of(&body.error) {
+        Some(body) => match LexiconError::parse(&body.error) {
             Some(name) => Err(DirectoryError::Refused {
                 name,
                 message: said(&body.message),

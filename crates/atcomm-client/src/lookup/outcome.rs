@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::directory::DirectoryErrorCode;
 use atcomm_net::identity::{HandleError, MediatorDocument};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
-use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, Rev};
 use atcomm_proto::verify::evidence::{Evidence, VerifiedPackage};
 use atcomm_proto::verify::pin::Pin;
 use atcomm_proto::verify::pinning::KeyChange;
@@ -115,7 +114,7 @@ pub enum Warning {
     #[error("the directory denies what the account's own host proves: {message} ({name})")]
     DirectoryDenies {
         /// By which name.
-        name: DirectoryErrorCode,
+        name: LexiconError,
         /// In which words.
         message: String,
     },

@@ -76,7 +76,7 @@ fn alice() -> TestAccount {
     alice
 }
 
-fn denied(name: DirectoryErrorCode) -> DirectoryError {
+fn denied(name: LexiconError) -> DirectoryError {
     DirectoryError::Refused {
         name,
         message: "no".to_owned(),
@@ -279,11 +279,8 @@ fn a_host_that_says_nothing_useful() {
 fn a_directory_that_shows_nothing() {
     let alice = alice();
     for (error, code) in [
-        (denied(DirectoryErrorCode::NotEnrolled), "directoryDenies"),
-        (
-            denied(DirectoryErrorCode::HandleNotFound),
-            "directoryDenies",
-        ),
+        (denied(LexiconError::NotEnrolled), "directoryDenies"),
+        (denied(LexiconError::HandleNotFound), "directoryDenies"),
         (
             DirectoryError::Busy { retry_after: None },
             "directorySilent",

@@ -131,12 +131,12 @@ fn answers_that_are_none_are_told_apart() {
     };
     assert_eq!(
         (*name, &**message),
-        (DirectoryErrorCode::NotEnrolled, "m\u{fffd}essage")
+        (LexiconError::NotEnrolled, "m\u{fffd}essage")
     );
     assert!(matches!(
         answered(502, error("UpstreamFailure")),
         DirectoryError::Refused {
-            name: DirectoryErrorCode::UpstreamFailure,
+            name: LexiconError::UpstreamFailure,
             ..
         }
     ));
