@@ -317,7 +317,7 @@ impl Output<'_> {
             Received::Undecryptable { undecryptable } => (Shown::unreadable(&undecryptable), false),
             Received::Undeliverable { sent, words, next } => match next {
                 NextStep::GivenUp => return self.given_up(receiver, &sent),
-                next => (Shown::returned(&sent, &words, &next), false),
+                next => (Shown::returned(&sent, words.as_str(), &next), false),
             },
         };
         self.fresh += u64::from(is_new);
@@ -329,7 +329,7 @@ impl Output<'_> {
 
     /// Shows that a message of ours was given up. It is forgotten once that is written.
     fn given_up(&mut self, receiver: &Receiver, sent: &SentMessage) -> Result<(), Complaint> {
-        let words = sent.given_up.as_ref().map_or("", |one| &one.words);
+        let words = sent.given_up.as_ref().map_or("", |one| one.words.as_str());
         self.show(&Shown::returned(sent, words, &NextStep::GivenUp))?;
         if !self.closed {
             receiver.told(sent)?;

@@ -1,5 +1,7 @@
 //! Words of others on a terminal: shown, and never obeyed.
 
+use atcomm_proto::syntax::is_printable;
+
 /// A text of others in one line: characters that would move the cursor, reverse the order of
 /// writing or hide themselves are shown by their numbers.
 pub(super) fn line(text: &str) -> String {
@@ -105,7 +107,7 @@ fn columns(c: char) -> usize {
 pub(super) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c == '\n' || is_harmless(c) {
+        match c == '\n' || is_printable(c) {
             true => shown.push(c),
             // Only strings hold such.
             false => {
@@ -119,21 +121,10 @@ pub(super) fn json(text: &str) -> String {
 }
 
 fn push(shown: &mut String, c: char) {
-    match is_harmless(c) {
+    match is_printable(c) {
         true => shown.push(c),
         false => shown.extend(c.escape_unicode()),
     }
-}
-
-/// Joiners between letters and emoji (U+200C, U+200D) and variation selectors belong to writing.
-fn is_harmless(c: char) -> bool {
-    let steers = matches!(c,
-        // Order of writing.
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
-        // Other ends of a line, and what has no width.
-        | '\u{2028}' | '\u{2029}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{ad}'
-        | '\u{180e}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e001f}');
-    !c.is_control() && !steers
 }
 
 /// A DID in a few characters, for people: the ends of a long one.
@@ -234,7 +225,7 @@ mod tests {
         ] {
             let shown = json(&raw);
             assert!(
-                shown.chars().all(|c| c == '\n' || is_harmless(c)),
+                shown.chars().all(|c| c == '\n' || is_printable(c)),
                 "{shown}"
             );
             assert_eq!(
@@ -255,10 +246,10 @@ mod tests {
     proptest! {
         #[test]
         fn inv8_nothing_that_steers_comes_through(text in "\\PC{0,20}(.|\n){0,20}\\PC{0,20}") {
-            prop_assert!(line(&text).chars().all(is_harmless));
+            prop_assert!(line(&text).chars().all(is_printable));
             for width in [None, Some(10)] {
                 for part in block(&text, width).lines() {
-                    prop_assert!(part.starts_with('|') && part.chars().all(is_harmless));
+                    prop_assert!(part.starts_with('|') && part.chars().all(is_printable));
                 }
             }
         }

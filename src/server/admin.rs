@@ -20,6 +20,7 @@ use super::files::DataDir;
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
 use crate::store::StoreError;
 use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::RemoteText;
 
 /// File name of the socket in the data directory.
 const SOCKET_FILE: &str = "admin.sock";
@@ -86,7 +87,7 @@ pub struct DestinationStatus {
     pub given_up: u64,
     /// Reason of the last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
+    pub last_error: Option<RemoteText>,
     /// Time of the last attempt (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_at: Option<String>,

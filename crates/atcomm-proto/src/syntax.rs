@@ -1,4 +1,5 @@
-//! Checked identifiers: what the libraries lack, with limits and reasons.
+//! Checked identifiers, and text of other servers made harmless: what the libraries lack, with
+//! limits and reasons.
 //!
 //! Strings from outside become one of these types at the edge; below it no bare `&str` names an
 //! account, a handle, a revision or a mediator. Cloning any of them is cheap.
@@ -12,8 +13,10 @@ use atrium_api::types::string as atrium;
 use serde::{Deserialize, Serialize};
 
 mod lexicon_error;
+mod remote_text;
 
 pub use lexicon_error::LexiconError;
+pub use remote_text::{RemoteText, is_printable};
 
 /// Collection of the records this service follows.
 pub const COLLECTION: &str = "at.didcomm.keyPackage";

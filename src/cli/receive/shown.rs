@@ -158,8 +158,8 @@ impl Shown {
                 not_delivered(failures.iter().map(failed_way).collect())
             }
             NextStep::GivenUp => {
-                let given_up = sent.given_up.as_ref();
-                not_delivered(given_up.map_or_else(Vec::new, |one| one.failed.clone()))
+                let failed = sent.given_up.iter().flat_map(|one| &one.failed);
+                not_delivered(failed.map(ToString::to_string).collect())
             }
         };
         let mut json = json!({

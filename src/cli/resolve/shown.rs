@@ -144,7 +144,7 @@ fn state(mediator: &MediatorDocument) -> String {
         MediatorState::Unchecked => "unchecked",
     };
     match &mediator.reason {
-        Some(reason) => format!("{state}: {}", line(reason)),
+        Some(reason) => format!("{state}: {}", line(reason.as_str())),
         None => state.to_owned(),
     }
 }

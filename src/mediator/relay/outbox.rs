@@ -16,6 +16,7 @@ use crate::store::{
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::didcomm::party::Party;
+use atcomm_proto::syntax::RemoteText;
 
 /// Shortest time before an attempt is repeated, and the time between two scans of the outbox.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -185,16 +186,17 @@ impl Outbox {
             Outcome::Refused => "refused",
             Outcome::GivenUp => "given_up",
         });
-        let reason = reason.map(str::to_owned);
+        let reason = reason.map(RemoteText::new);
         let done = self
             .mailbox
-            .transact(move |tx| tx.outbox_done(id, outcome, reason.as_deref(), now));
+            .transact(move |tx| tx.outbox_done(id, outcome, reason.as_ref(), now));
         log_failure(done.await.map(drop));
     }
 
     /// Records a failed attempt, to be repeated at `next_at`.
     pub(super) async fn retry(&self, id: i64, next_at: Timestamp, reason: String, now: Timestamp) {
         count("failed");
+        let reason = RemoteText::new(&reason);
         let retried = self
             .mailbox
             .transact(move |tx| tx.outbox_retry(id, next_at, &reason, now));

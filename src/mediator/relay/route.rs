@@ -151,8 +151,12 @@ impl Destinations {
             .map_err(|busy| RouteError::NoDocument(busy.to_string()))?;
         if document.services.is_empty() {
             let no_service = || "it has no service".to_owned();
-            let reason = document.reason.clone().unwrap_or_else(no_service);
-            return Err(RouteError::NoDocument(reason));
+            return Err(RouteError::NoDocument(
+                document
+                    .reason
+                    .as_ref()
+                    .map_or_else(no_service, ToString::to_string),
+            ));
         }
         Ok(document)
     }

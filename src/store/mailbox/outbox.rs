@@ -7,12 +7,10 @@ use super::super::columns::{collect, signed, time, to_i64, unsigned};
 use super::rows::{NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome};
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::RemoteText;
 
 /// Most bytes of bodies in one answer of [`Queries::outbox_due`], which holds at least one message.
 const MAX_DUE_BYTES: u64 = 8 << 20;
-
-/// Longest saved error of a failure, in characters.
-const MAX_ERROR_CHARS: usize = 300;
 
 pub(super) const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
  WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
@@ -258,7 +256,7 @@ impl Tx<'_> {
         &self,
         id: i64,
         next_at: Timestamp,
-        error: &str,
+        error: &RemoteText,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut put_off = self.conn().prepare_cached(
@@ -271,13 +269,12 @@ impl Tx<'_> {
         let Some(destination) = destination else {
             return Ok(());
         };
-        let error = short(error);
         self.conn()
             .prepare_cached(
                 "UPDATE destination SET failed = failed + 1, last_error = ?2, last_at = ?3
                  WHERE did = ?1",
             )?
-            .execute(params![destination, error, now.millis()])?;
+            .execute(params![destination, error.as_str(), now.millis()])?;
         Ok(())
     }
 
@@ -287,7 +284,7 @@ impl Tx<'_> {
         &self,
         id: i64,
         outcome: Outcome,
-        why: Option<&str>,
+        why: Option<&RemoteText>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut remove = self
@@ -308,7 +305,7 @@ impl Tx<'_> {
                 outcome == Outcome::Delivered,
                 outcome == Outcome::Refused,
                 outcome == Outcome::GivenUp,
-                why.map(short),
+                why.map(RemoteText::as_str),
                 now.millis()
             ])?;
         Ok(true)
@@ -323,11 +320,6 @@ impl Tx<'_> {
             .execute(params![before.millis(), to_i64(limit)])?;
         Ok(pruned as u64)
     }
-}
-
-/// Cuts an error to the saved length.
-fn short(error: &str) -> String {
-    error.chars().take(MAX_ERROR_CHARS).collect()
 }
 
 fn read_outbound(row: &Row<'_>) -> Result<Outbound, rusqlite::Error> {
@@ -355,7 +347,9 @@ fn read_outcome(row: &Row<'_>) -> Result<RelayOutcome, rusqlite::Error> {
         failed: unsigned(row.get("failed")?),
         refused: unsigned(row.get("refused")?),
         given_up: unsigned(row.get("given_up")?),
-        last_error: row.get("last_error")?,
+        last_error: row
+            .get::<_, Option<String>>("last_error")?
+            .map(|text| RemoteText::new(&text)),
         last_at: row
             .get::<_, Option<i64>>("last_at")?
             .map(Timestamp::from_millis),

@@ -3,7 +3,7 @@
 
 use super::super::columns::words;
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::Did;
+use atcomm_proto::syntax::{Did, RemoteText};
 
 /// A DID that was granted mediation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,7 +262,7 @@ pub struct RelayOutcome {
     /// Messages given up.
     pub given_up: u64,
     /// The last failure.
-    pub last_error: Option<String>,
+    pub last_error: Option<RemoteText>,
     /// The last attempt.
     pub last_at: Option<Timestamp>,
 }

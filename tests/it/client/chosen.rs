@@ -13,6 +13,7 @@ use atcomm_proto::didcomm::envelope::{Curve, PublicKey, authcrypt};
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::didcomm::protocol::Body as _;
 use atcomm_proto::syntax::MediatorDid;
+use atcomm_proto::syntax::RemoteText;
 
 use super::settled::{settled, sight, texts};
 use super::{Person, Running, Station};
@@ -125,8 +126,8 @@ fn what_was_given_up_is_told_until_somebody_has_read_it() {
         attempts: Vec::new(),
         at: Timestamp::from_millis(0),
         given_up: Some(GivenUp {
-            words: "nobody took it".to_owned(),
-            failed: vec!["a: it is away".to_owned()],
+            words: RemoteText::new("nobody took it"),
+            failed: vec![RemoteText::new("a: it is away")],
         }),
     };
     store_of(&bob).save_sent(&sent.id, &sent).expect("kept");

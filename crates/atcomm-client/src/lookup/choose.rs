@@ -1,7 +1,7 @@
 //! Which package counts, of what the directory and the account's own servers show: a pure function.
 
 use super::authoritative::{AccountIdentity, HostAnswer};
-use super::directory::{DirectoryError, View, said};
+use super::directory::{DirectoryError, View};
 use super::outcome::{RecipientError, Source, Unconfirmed, Warning};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc;
@@ -146,8 +146,8 @@ fn about_log(did: &Did, view: &View, identity: &AccountIdentity) -> Option<Warni
 fn about_handle(view: &View, identity: &AccountIdentity) -> Option<Warning> {
     let claimed = identity.document.claimed_handle.as_ref();
     let same = view.handle == "handle.invalid"
-        || claimed.is_some_and(|handle| handle.as_str() == view.handle);
-    (!same).then(|| Warning::DirectoryHandle(said(&view.handle)))
+        || claimed.is_some_and(|handle| view.handle == handle.as_str());
+    (!same).then(|| Warning::DirectoryHandle(view.handle.clone()))
 }
 
 /// The directory's package, and what the account's own PDS says.

@@ -17,7 +17,7 @@ use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc::MAX_LOG_LEN;
 use atcomm_proto::proof::MAX_PROOF_LEN;
-use atcomm_proto::syntax::{Did, LexiconError, Origin, Rev};
+use atcomm_proto::syntax::{Did, LexiconError, Origin, RemoteText, Rev};
 use atcomm_proto::verify::evidence::Base64;
 
 /// Longest answer about one account, in bytes: a proof in base64, an operation log, the record
@@ -38,9 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const MAX_MEDIATORS: usize = 32;
 const MAX_PARTS: usize = 8;
 
-/// Longest text of somebody else's that is shown, in characters.
-const MAX_SAID: usize = 300;
-
 /// Why a directory gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
@@ -49,8 +46,8 @@ pub enum DirectoryError {
     Refused {
         /// Which of the lexicon's errors.
         name: LexiconError,
-        /// Its words, made fit to be shown.
-        message: String,
+        /// Its words.
+        message: RemoteText,
     },
     /// It has too much to do, or was asked too much.
     #[error("the directory is busy{}", again(.retry_after))]
@@ -79,9 +76,9 @@ pub struct View {
     /// The account.
     pub did: Did,
     /// Its handle, or `handle.invalid`.
-    pub handle: String,
+    pub handle: RemoteText,
     /// `active` or `regressed`.
-    pub status: String,
+    pub status: RemoteText,
     /// CID of the record.
     pub cid: String,
     /// Revision of the proof.
@@ -110,7 +107,7 @@ pub struct View {
 #[derive(Debug, Clone)]
 pub struct Change {
     /// What it says that happened, such as `package` or `removed`.
-    pub kind: String,
+    pub kind: RemoteText,
     /// When it saw it.
     pub seen_at: Timestamp,
     /// The proof of what was then, where it has one.
@@ -121,10 +118,10 @@ pub struct Change {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Refreshed {
     /// Such as `package`, `unchanged` or `notEnrolled`.
-    pub outcome: String,
+    pub outcome: RemoteText,
     /// The rule that an invalid package breaks.
     #[serde(default)]
-    pub reason: Option<String>,
+    pub reason: Option<RemoteText>,
 }
 
 /// Asks one directory. Cloning is cheap.
@@ -175,10 +172,7 @@ impl DirectoryClient {
         let body = serde_json::json!({"did": did.as_str()}).to_string();
         let request = self.request(url, MAX_ANSWER);
         let answer = self.net.post(&request, "application/json", body.into());
-        let mut refreshed: Refreshed = read(&accepted(answer.await)?)?;
-        refreshed.outcome = said(&refreshed.outcome);
-        refreshed.reason = refreshed.reason.as_deref().map(said);
-        Ok(refreshed)
+        read(&accepted(answer.await)?)
     }
 
     /// The newest changes of an account that it saw, newest first, with their proofs.
@@ -231,19 +225,19 @@ fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError>
     }
     #[derive(Deserialize)]
     struct Body {
-        error: String,
+        error: RemoteText,
         #[serde(default)]
-        message: String,
+        message: RemoteText,
     }
     let body = serde_json::from_slice::<Body>(&answer.body).ok();
     let busy = DirectoryError::Busy {
         retry_after: answer.retry_after,
     };
     match body {
-        Some(body) => match LexiconError::parse(&body.error) {
+        Some(body) => match LexiconError::parse(body.error.as_str()) {
             Some(name) => Err(DirectoryError::Refused {
                 name,
-                message: said(&body.message),
+                message: body.message,
             }),
             None if matches!(status, 429 | 503) => Err(busy),
             None if status >= 500 && body.error != "MethodNotImplemented" => {
@@ -251,8 +245,7 @@ fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError>
             }
             None => Err(DirectoryError::Malformed(format!(
                 "HTTP {status}, {}: {}",
-                said(&body.error),
-                said(&body.message)
+                body.error, body.message
             ))),
         },
         None if matches!(status, 429 | 503) => Err(busy),
@@ -263,23 +256,9 @@ fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError>
     }
 }
 
-/// Somebody else's words, short and without characters that do something to a terminal.
-pub(super) fn said(text: &str) -> String {
-    text.chars()
-        .map(|c| if is_plain(c) { c } else { '\u{fffd}' })
-        .take(MAX_SAID)
-        .collect()
-}
-
-/// Neither a control character nor one that changes how others are shown.
-fn is_plain(c: char) -> bool {
-    let invisible = matches!(c,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    !c.is_control() && !invisible
-}
-
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, DirectoryError> {
-    serde_json::from_slice(body).map_err(|why| DirectoryError::Malformed(said(&why.to_string())))
+    serde_json::from_slice(body)
+        .map_err(|why| DirectoryError::Malformed(RemoteText::new(&why.to_string()).to_string()))
 }
 
 fn view(body: &[u8]) -> Result<View, DirectoryError> {
@@ -287,8 +266,8 @@ fn view(body: &[u8]) -> Result<View, DirectoryError> {
     #[serde(rename_all = "camelCase")]
     struct Wire {
         did: Did,
-        handle: String,
-        status: String,
+        handle: RemoteText,
+        status: RemoteText,
         key_package: Package,
         peer: Peer,
         #[serde(default)]
@@ -323,8 +302,8 @@ fn view(body: &[u8]) -> Result<View, DirectoryError> {
     let mediators = wire.mediators.into_iter().take(MAX_MEDIATORS);
     Ok(View {
         did: wire.did,
-        handle: said(&wire.handle),
-        status: said(&wire.status),
+        handle: wire.handle,
+        status: wire.status,
         cid: wire.key_package.cid,
         rev: wire.key_package.rev,
         value: wire.key_package.value,
@@ -347,7 +326,6 @@ fn view(body: &[u8]) -> Result<View, DirectoryError> {
 /// more is lost than one look at the mediator itself.
 fn mediator(value: Value) -> Option<MediatorDocument> {
     let mut document: MediatorDocument = serde_json::from_value(value).ok()?;
-    document.reason = document.reason.as_deref().map(said);
     document.key_agreement.truncate(MAX_PARTS);
     document.services.truncate(MAX_PARTS);
     Some(document)
@@ -377,7 +355,7 @@ fn history(body: &[u8], asked: &Did) -> Result<Vec<Change>, DirectoryError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Entry {
-        kind: String,
+        kind: RemoteText,
         seen_at: String,
         #[serde(default)]
         proof: Option<Proof>,
@@ -391,7 +369,7 @@ fn history(body: &[u8], asked: &Did) -> Result<Vec<Change>, DirectoryError> {
     let change = |entry: Entry| {
         let seen_at = Timestamp::parse_rfc3339(&entry.seen_at);
         Ok(Change {
-            kind: said(&entry.kind),
+            kind: entry.kind,
             seen_at: seen_at
                 .ok_or_else(|| DirectoryError::Malformed("seenAt is no time".to_owned()))?,
             car: entry.proof.map(|proof| proof.car()).transpose()?,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use atcomm_net::identity::{HandleError, MediatorDocument};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
-use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, Rev};
+use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, RemoteText, Rev};
 use atcomm_proto::verify::evidence::{Evidence, VerifiedPackage};
 use atcomm_proto::verify::pin::Pin;
 use atcomm_proto::verify::pinning::KeyChange;
@@ -116,7 +116,7 @@ pub enum Warning {
         /// By which name.
         name: LexiconError,
         /// In which words.
-        message: String,
+        message: RemoteText,
     },
     /// The directory gave no answer.
     #[error("{0}; the account's own servers were asked instead")]
@@ -126,7 +126,7 @@ pub enum Warning {
     DirectoryLog(String),
     /// The directory names another handle than the account.
     #[error("the directory shows the handle {0}, which the account does not claim")]
-    DirectoryHandle(String),
+    DirectoryHandle(RemoteText),
     /// The directory shows other keys of a mediator than the mediator.
     #[error("the directory shows other keys of the mediator {0} than it has; its own count")]
     DirectoryMediator(MediatorDid),

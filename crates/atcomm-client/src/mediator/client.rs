@@ -26,7 +26,7 @@ use atcomm_proto::didcomm::protocol::coordination::{self, Action, Outcome, Updat
 use atcomm_proto::didcomm::protocol::pickup::{self, Status};
 use atcomm_proto::didcomm::protocol::problem::{Code, Report};
 use atcomm_proto::didcomm::protocol::trust_ping::{Ping, PingResponse};
-use atcomm_proto::syntax::{Did, MediatorDid};
+use atcomm_proto::syntax::{Did, MediatorDid, RemoteText};
 
 /// Longest answer, in bytes. A delivery of 2 MiB of mail carries it twice, each time a third longer,
 /// and once more a third longer for the envelope around it; one message alone may be longer.
@@ -35,9 +35,6 @@ pub(super) const MAX_ANSWER: usize = 16 << 20;
 /// Time for an answer. One to a mediate-request may wait for the mediator's directory, which looks
 /// at the account.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Longest sentence of the mediator that is passed on, in bytes.
-const MAX_WORDS: usize = 512;
 
 /// Longest refusal of a forward that is read, in bytes.
 pub(crate) const MAX_REFUSAL: usize = 16 * 1024;
@@ -65,9 +62,9 @@ pub enum MailError {
         /// HTTP status; none where it answered by a problem report.
         status: Option<u16>,
         /// Name of the error, or code of the report.
-        code: String,
-        /// For people; anything may stand there.
-        words: String,
+        code: RemoteText,
+        /// For people.
+        words: RemoteText,
         /// When a new attempt makes sense, where that is known.
         retry_after: Option<Duration>,
     },
@@ -105,7 +102,7 @@ impl MailError {
     }
 
     fn is_code(&self, wanted: Code) -> bool {
-        matches!(self, Self::Refused { code, .. } if *code == wanted.to_string())
+        matches!(self, Self::Refused { code, .. } if code.as_str() == wanted.to_string())
     }
 }
 
@@ -460,8 +457,14 @@ fn problem(message: &Message) -> Option<MailError> {
         return None;
     }
     let (code, words) = match Report::read(&message.body) {
-        Ok(report) => (report.code.clone(), short(&report.text())),
-        Err(_) => ("?".to_owned(), "its reason cannot be read".to_owned()),
+        Ok(report) => (
+            RemoteText::new(&report.code),
+            RemoteText::new(&report.text()),
+        ),
+        Err(_) => (
+            RemoteText::new("?"),
+            RemoteText::new("its reason cannot be read"),
+        ),
     };
     Some(MailError::Refused {
         status: None,
@@ -475,19 +478,19 @@ fn problem(message: &Message) -> Option<MailError> {
 pub(crate) fn refused(answer: &Response) -> MailError {
     #[derive(serde::Deserialize)]
     struct Words {
-        error: String,
-        message: Option<String>,
+        error: RemoteText,
+        message: Option<RemoteText>,
     }
     let status = answer.status.as_u16();
     let words: Option<Words> = serde_json::from_slice(&answer.body).ok();
     let (code, words) = match words {
         Some(Words { error, message }) => {
             let words = message.unwrap_or_else(|| error.clone());
-            (short(&error), short(&words))
+            (error, words)
         }
         None => (
-            status.to_string(),
-            format!("it answered with the status {status}"),
+            RemoteText::new(&status.to_string()),
+            RemoteText::new(&format!("it answered with the status {status}")),
         ),
     };
     MailError::Refused {
@@ -496,11 +499,6 @@ pub(crate) fn refused(answer: &Response) -> MailError {
         words,
         retry_after: answer.retry_after,
     }
-}
-
-fn short(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_WORDS);
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

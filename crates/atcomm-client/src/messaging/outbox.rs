@@ -12,16 +12,13 @@ use super::attempt::PathFailure;
 use super::open::Unpacked;
 use atcomm_proto::clock::{Timestamp, serde::millis};
 use atcomm_proto::didcomm::protocol::problem::Report;
-use atcomm_proto::syntax::{Did, Handle, MediatorDid};
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, RemoteText};
 
 /// For how long after the last attempt a report is waited for. Relays try for a day by default.
 pub const SENT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Most attempts of one message that are kept.
 const MAX_ATTEMPTS: usize = 64;
-
-/// Longest reason that is kept, in bytes.
-const MAX_REASON: usize = 512;
 
 /// A message on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +53,9 @@ pub struct SentMessage {
 #[serde(rename_all = "camelCase")]
 pub struct GivenUp {
     /// What the mediator says that reported it.
-    pub words: String,
+    pub words: RemoteText,
     /// The ways that were tried after its report, each with what came of it.
-    pub failed: Vec<String>,
+    pub failed: Vec<RemoteText>,
 }
 
 /// One way that was tried.
@@ -87,7 +84,7 @@ pub enum AttemptState {
     /// Taken by whom it was posted to.
     Taken,
     /// Refused, or reported as failed.
-    Failed(String),
+    Failed(RemoteText),
 }
 
 /// What a mediator tells about a forward that it could not deliver.
@@ -98,9 +95,9 @@ pub struct UndeliverableReport {
     /// The thread of the forward, and what the report acknowledges.
     about: Vec<String>,
     /// Code of the problem.
-    pub code: String,
-    /// For people; anything may stand there.
-    pub words: String,
+    pub code: RemoteText,
+    /// For people.
+    pub words: RemoteText,
 }
 
 impl UndeliverableReport {
@@ -111,8 +108,8 @@ impl UndeliverableReport {
         Some(Self {
             by: opened.writer.clone()?,
             about: about.cloned().collect(),
-            words: short(&report.text()),
-            code: report.code,
+            words: RemoteText::new(&report.text()),
+            code: RemoteText::new(&report.code),
         })
     }
 }
@@ -162,11 +159,13 @@ impl SentMessage {
     }
 
     /// Notes that no way is left.
-    pub(super) fn give_up(&mut self, words: &str, failures: &[PathFailure]) {
+    pub(super) fn give_up(&mut self, words: &RemoteText, failures: &[PathFailure]) {
         let failures = failures.iter().take(MAX_ATTEMPTS);
         self.given_up = Some(GivenUp {
-            words: short(words),
-            failed: failures.map(|one| short(&one.to_string())).collect(),
+            words: words.clone(),
+            failed: failures
+                .map(|one| RemoteText::new(&one.to_string()))
+                .collect(),
         });
     }
 
@@ -193,10 +192,7 @@ impl SentMessage {
     /// Notes how the last attempt went.
     pub(super) fn end(&mut self, state: AttemptState) {
         if let Some(attempt) = self.attempts.last_mut() {
-            attempt.state = match state {
-                AttemptState::Failed(why) => AttemptState::Failed(short(&why)),
-                state => state,
-            };
+            attempt.state = state;
         }
     }
 
@@ -208,11 +204,6 @@ impl SentMessage {
         let may_come = self.attempts.iter().any(|one| may_fail(one) && recent(one));
         self.given_up.is_some() || may_come
     }
-}
-
-fn short(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_REASON);
-    text.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use atcomm_proto::didcomm::protocol::Body as _;
 use atcomm_proto::didcomm::protocol::empty::Empty;
 use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
-use atcomm_proto::syntax::MediatorDid;
+use atcomm_proto::syntax::{MediatorDid, RemoteText};
 use atcomm_proto::verify::attribution::{
     AccountState, Attribution, Claim, UnverifiedReason, attribute,
 };
@@ -80,7 +80,7 @@ pub enum Received {
         /// that.
         sent: SentMessage,
         /// Why not, in the mediator's words.
-        words: String,
+        words: RemoteText,
         /// What comes next.
         next: NextStep,
     },

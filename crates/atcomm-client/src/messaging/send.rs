@@ -19,7 +19,7 @@ use crate::wallet::enrolment::MessagingKey;
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument, MediatorState};
 use atcomm_net::net::{Net, Priority, Request, Trust};
 use atcomm_proto::clock::Clock;
-use atcomm_proto::syntax::MediatorDid;
+use atcomm_proto::syntax::{MediatorDid, RemoteText};
 
 /// Time for a mediator to take a message.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -115,7 +115,7 @@ impl Courier {
                     });
                 }
                 Err(error) => {
-                    sent.end(AttemptState::Failed(error.to_string()));
+                    sent.end(AttemptState::Failed(RemoteText::new(&error.to_string())));
                     keep(sent)?;
                     if matches!(error, MailError::Unreachable { .. }) {
                         away.insert(posted_to);

@@ -11,7 +11,7 @@ use super::{IdentitySettings, web_url};
 use crate::net::{Net, NetError, Priority, Request, Trust};
 use atcomm_proto::clock::{Clock, Timestamp, serde::rfc3339_option};
 use atcomm_proto::didcomm::party::KeyAgreement;
-use atcomm_proto::syntax::{MediatorDid, Origin, WebDid};
+use atcomm_proto::syntax::{MediatorDid, Origin, RemoteText, WebDid};
 
 mod document;
 
@@ -26,9 +26,6 @@ const PROBE_CAP: usize = 4096;
 
 /// For how long keys of an earlier document are shown when a new one cannot be had.
 const KEEP_KEYS: Duration = Duration::from_secs(24 * 3600);
-
-/// Longest reason that is kept, in bytes: what a certificate says of itself may be long.
-const MAX_REASON_LEN: usize = 256;
 
 /// What is known of a mediator, as the recipient view shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +44,7 @@ pub struct MediatorDocument {
     pub checked_at: Option<Timestamp>,
     /// Why it is not reachable, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<RemoteText>,
     /// X25519 and P-256 keys to encrypt forwards to, in the document's order.
     #[serde(default)]
     pub key_agreement: Vec<KeyAgreement>,
@@ -231,9 +228,9 @@ pub(super) async fn check(
             document.key_agreement = key_agreement;
             document.services = services;
             if document.key_agreement.is_empty() {
-                document.reason = Some("the document has no key to encrypt to".to_owned());
+                document.reason = Some(RemoteText::new("the document has no key to encrypt to"));
             } else if !document.services.iter().any(|s| s.is_usable(&document.did)) {
-                document.reason = Some("the document has no DIDComm v2 endpoint".to_owned());
+                document.reason = Some(RemoteText::new("the document has no DIDComm v2 endpoint"));
             } else {
                 asked = probe(net, priority, &mut document, clock, known.as_deref()).await;
             }
@@ -292,9 +289,9 @@ pub(super) enum Failure {
     /// The mediator was not asked.
     Busy(Busy),
     /// It may have one, so keys of an earlier one are still good.
-    Transient(String),
+    Transient(RemoteText),
     /// It has none that can be used.
-    Definite(String),
+    Definite(RemoteText),
 }
 
 async fn fetch(
@@ -304,13 +301,15 @@ async fn fetch(
     web: &WebDid,
 ) -> Result<(Vec<KeyAgreement>, Vec<Service>), Failure> {
     let body = fetch_bytes(net, priority, web).await?;
-    document::read(&body, did.as_str(), net.development()).map_err(|e| fail(e.to_string(), false))
+    document::read(&body, did.as_str(), net.development()).map_err(|e| fail(&e.to_string(), false))
 }
 
-fn fail(reason: String, transient: bool) -> Failure {
-    match transient {
-        true => Failure::Transient(reason),
-        false => Failure::Definite(reason),
+fn fail(reason: &str, transient: bool) -> Failure {
+    let reason = RemoteText::new(reason);
+    if transient {
+        Failure::Transient(reason)
+    } else {
+        Failure::Definite(reason)
     }
 }
 
@@ -320,7 +319,7 @@ pub(super) async fn fetch_bytes(
     priority: Priority,
     web: &WebDid,
 ) -> Result<bytes::Bytes, Failure> {
-    let url = web_url(net, web).ok_or_else(|| fail("not an address".to_owned(), false))?;
+    let url = web_url(net, web).ok_or_else(|| fail("not an address", false))?;
     let request = Request {
         priority,
         accept: Some("application/did+ld+json, application/did+json, application/json"),
@@ -328,12 +327,12 @@ pub(super) async fn fetch_bytes(
     };
     let answer = net.get(&request).await.map_err(|e| match e {
         NetError::HostBusy { retry_after } => Failure::Busy(Busy { retry_after }),
-        e => fail(short(e.to_string()), e.is_transient()),
+        e => fail(&e.to_string(), e.is_transient()),
     })?;
     let status = answer.status.as_u16();
     if status != 200 {
         let transient = status >= 500 || matches!(status, 408 | 425 | 429);
-        return Err(fail(format!("the host answered {status}"), transient));
+        return Err(fail(&format!("the host answered {status}"), transient));
     }
     Ok(answer.body)
 }
@@ -371,7 +370,7 @@ async fn probe(
         .find(|s| s.is_usable(&document.did) && speaks_http(&s.uri));
     let Some(url) = endpoint.and_then(|s| Url::parse(&s.uri).ok()) else {
         document.state = MediatorState::Unchecked;
-        document.reason = Some("no https endpoint to ask".to_owned());
+        document.reason = Some(RemoteText::new("no https endpoint to ask"));
         return true;
     };
     let request = Request {
@@ -395,21 +394,16 @@ async fn probe(
             document.checked_at = known.and_then(|known| known.checked_at);
             document.reason = match known {
                 Some(known) => known.reason.clone(),
-                None => Some(e.to_string()),
+                None => Some(RemoteText::new(&e.to_string())),
             };
             return false;
         }
         Err(e) => {
             document.state = MediatorState::Unreachable;
-            document.reason = Some(short(e.to_string()));
+            document.reason = Some(RemoteText::new(&e.to_string()));
         }
     }
     true
-}
-
-fn short(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(MAX_REASON_LEN));
-    reason
 }
 
 #[cfg(test)]

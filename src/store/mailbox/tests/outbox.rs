@@ -1,4 +1,5 @@
 use super::*;
+use atcomm_proto::syntax::RemoteText;
 
 const AMPLE_OUT: OutboxQuota = OutboxQuota {
     per_destination_messages: 1 << 40,
@@ -65,7 +66,8 @@ async fn a_message_is_tried_put_off_and_ended() {
     };
     assert_eq!(rows, [expected]);
 
-    let long = "é".repeat(1000);
+    let long = RemoteText::new(&"é".repeat(1000));
+    let kept = long.clone();
     f.write(move |tx| tx.outbox_retry(id, at(50), &long, at(6)))
         .await;
     assert!(due(&f, 49, 9, &[]).await.is_empty());
@@ -73,7 +75,7 @@ async fn a_message_is_tried_put_off_and_ended() {
     assert_eq!(rows[0].attempts, 1);
     let outcome = f.read(|q| q.relay_outcomes(9)).await.remove(0);
     assert_eq!((outcome.waiting, outcome.failed), (1, 1));
-    assert_eq!(outcome.last_error.unwrap().chars().count(), 300);
+    assert_eq!(outcome.last_error, Some(kept));
     assert_eq!(outcome.last_at, Some(at(6)));
 
     assert!(
@@ -85,7 +87,7 @@ async fn a_message_is_tried_put_off_and_ended() {
             .await
     );
     // What is gone is not counted any more.
-    f.write(move |tx| tx.outbox_retry(id, at(50), "late", at(53)))
+    f.write(move |tx| tx.outbox_retry(id, at(50), &RemoteText::new("late"), at(53)))
         .await;
     let outcome = f.read(|q| q.relay_outcomes(9)).await.remove(0);
     assert_eq!((outcome.waiting, outcome.waiting_bytes), (0, 0));
@@ -188,7 +190,8 @@ async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
         (ids[0], Outcome::Refused, 10),
         (ids[2], Outcome::GivenUp, 20),
     ] {
-        f.write(move |tx| tx.outbox_done(id, outcome, Some("it says no"), at(now)))
+        let why = RemoteText::new("it says no");
+        f.write(move |tx| tx.outbox_done(id, outcome, Some(&why), at(now)))
             .await;
     }
     let outcomes = f.read(|q| q.relay_outcomes(9)).await;
@@ -205,7 +208,10 @@ async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
         ]
     );
     let why = f.read(|q| q.relay_outcomes(9)).await;
-    let why: Vec<_> = why.iter().map(|o| o.last_error.as_deref()).collect();
+    let why: Vec<_> = why
+        .iter()
+        .map(|o| o.last_error.as_ref().map(RemoteText::as_str))
+        .collect();
     assert_eq!(why, [Some("it says no"), Some("it says no"), None]);
     // Something waits for a; nothing was tried with c.
     assert_eq!(f.write(|tx| tx.prune_outcomes(at(20), 9)).await, 0);

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crate::wallet::error::WalletError;
 use atcomm_net::net::NetError;
-
-/// Longest text of a PDS that is passed on, in bytes.
-const MAX_WORDS: usize = 300;
+use atcomm_proto::syntax::RemoteText;
 
 /// Why a PDS did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +20,10 @@ pub enum AccountError {
     SignedOut,
     /// The session is not allowed to do this.
     #[error("the PDS does not allow this session to write the record: {0}")]
-    Forbidden(String),
+    Forbidden(RemoteText),
     /// The account is not active there.
     #[error("the account is {0} at its PDS")]
-    Inactive(String),
+    Inactive(RemoteText),
     /// Another key package was written since.
     #[error("the key package was changed by somebody else in the meantime")]
     Swapped,
@@ -47,9 +45,9 @@ pub enum AccountError {
         /// HTTP status.
         status: u16,
         /// Name of the error.
-        error: String,
-        /// For people; anything may stand there but control characters.
-        message: String,
+        error: RemoteText,
+        /// For people.
+        message: RemoteText,
     },
     /// Its answer is not what it should be.
     #[error("the PDS gave an answer that makes no sense: {0}")]
@@ -61,19 +59,22 @@ pub enum AccountError {
 
 impl AccountError {
     pub(super) fn inactive(status: &str) -> Self {
-        Self::Inactive(words(status))
+        Self::Inactive(RemoteText::new(status))
     }
 
     /// What an answer of this status means that is no success.
     pub(super) fn of(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         #[derive(Default, serde::Deserialize)]
         struct Said {
-            error: Option<String>,
-            message: Option<String>,
+            error: Option<RemoteText>,
+            message: Option<RemoteText>,
         }
         let said: Said = serde_json::from_slice(body).unwrap_or_default();
-        let error = said.error.as_deref().unwrap_or_default();
-        match (status, error) {
+        let message = said
+            .message
+            .unwrap_or_else(|| RemoteText::new("no reason given"));
+        let error = said.error.unwrap_or_default();
+        match (status, error.as_str()) {
             (_, "AuthFactorTokenRequired") => Self::CodeNeeded,
             (_, "AccountTakedown" | "RepoTakendown") => Self::inactive("taken down"),
             (_, "AccountDeactivated" | "RepoDeactivated") => Self::inactive("deactivated"),
@@ -84,23 +85,23 @@ impl AccountError {
             }
             (429, _) => Self::RateLimited { retry_after },
             (500.., _) => Self::Failing(status),
-            (403, _) => {
-                Self::Forbidden(words(said.message.as_deref().unwrap_or("no reason given")))
-            }
+            (403, _) => Self::Forbidden(message),
+            (_, "") => Self::Refused {
+                status,
+                error: RemoteText::new(&status.to_string()),
+                message,
+            },
             _ => Self::Refused {
                 status,
-                error: match error {
-                    "" => status.to_string(),
-                    error => words(error),
-                },
-                message: words(said.message.as_deref().unwrap_or("no reason given")),
+                error,
+                message,
             },
         }
     }
 
     /// Whether the host says that it cannot compare with what is there.
     pub(super) fn is_about_swap(&self) -> bool {
-        matches!(self, Self::Refused { message, .. } if message.contains("swapRecord"))
+        matches!(self, Self::Refused { message, .. } if message.as_str().contains("swapRecord"))
     }
 
     /// Whether a later attempt may go better.
@@ -150,15 +151,6 @@ impl From<NetError> for AccountError {
     }
 }
 
-/// Text of the PDS for a terminal.
-fn words(text: &str) -> String {
-    let end = text.floor_char_boundary(MAX_WORDS);
-    let text = text.get(..end).unwrap_or_default();
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +172,10 @@ mod tests {
         assert!(matches!(of(429, ""), E::RateLimited { .. }));
         assert!(of(502, "<html>").is_transient() && of(429, "").is_transient());
         let refused = of(400, "{\"error\":\"Odd\",\"message\":\"\\u001b[31mred\"}");
-        assert_eq!(refused.to_string(), "the PDS refused:  [31mred (Odd)");
+        assert_eq!(
+            refused.to_string(),
+            "the PDS refused: \u{fffd}[31mred (Odd)"
+        );
         assert_eq!(
             of(404, "?").to_string(),
             "the PDS refused: no reason given (404)"

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use atcomm_net::identity::DidDocument;
-use atcomm_proto::syntax::{Handle, Origin};
+use atcomm_proto::syntax::{Handle, Origin, RemoteText};
 use testkit::proto::account::{NOW, PDS, TestAccount, raw};
 use testkit::proto::repo::peer;
 
@@ -25,8 +25,8 @@ fn view(account: &TestAccount) -> View {
     let package = account.proven();
     View {
         did: account.log.did(),
-        handle: "alice.example.com".to_owned(),
-        status: "active".to_owned(),
+        handle: RemoteText::new("alice.example.com"),
+        status: RemoteText::new("active"),
         cid: package.cid(),
         rev: package.rev(),
         value: package.value().clone(),
@@ -79,7 +79,7 @@ fn alice() -> TestAccount {
 fn denied(name: LexiconError) -> DirectoryError {
     DirectoryError::Refused {
         name,
-        message: "no".to_owned(),
+        message: RemoteText::new("no"),
     }
 }
 
@@ -357,9 +357,9 @@ fn smaller_lies_are_told() {
     };
     warned(&|_| {}, &[]);
     warned(&|view| view.plc_log = None, &[]);
-    warned(&|view| view.handle = "handle.invalid".to_owned(), &[]);
+    warned(&|view| view.handle = RemoteText::new("handle.invalid"), &[]);
     warned(
-        &|view| view.handle = "bob.example.com".to_owned(),
+        &|view| view.handle = RemoteText::new("bob.example.com"),
         &["directoryHandle"],
     );
     let log = |entries: Value| Some(raw(&entries));

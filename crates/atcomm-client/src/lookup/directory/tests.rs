@@ -42,7 +42,7 @@ fn a_view_is_read_with_what_is_not_known_passed_over() {
     let view = read_view(&shown).unwrap();
     assert!(view.ambiguous && !view.stale);
     assert_eq!(view.mediators.len(), 1);
-    assert_eq!(view.mediators[0].reason.as_deref(), Some("a\u{fffd}[2Jb"));
+    assert_eq!(view.mediators[0].reason.as_ref().unwrap(), "a\u{fffd}[2Jb");
     assert!(view.car.is_some() && view.plc_log.is_some());
     assert_eq!(
         view.proved_at,
@@ -130,7 +130,7 @@ fn answers_that_are_none_are_told_apart() {
         panic!("{refused:?}")
     };
     assert_eq!(
-        (*name, &**message),
+        (*name, message.as_str()),
         (LexiconError::NotEnrolled, "m\u{fffd}essage")
     );
     assert!(matches!(

@@ -186,7 +186,10 @@ async fn refusals_are_told_in_its_words() {
     let MailError::Refused { code, words, .. } = words.await.unwrap_err() else {
         panic!("a refusal")
     };
-    assert!(code.len() <= MAX_WORDS && words.len() <= MAX_WORDS);
+    assert!(
+        code.as_str().len() <= RemoteText::MAX_BYTES
+            && words.as_str().len() <= RemoteText::MAX_BYTES
+    );
 }
 
 /// Grants, and then answers updates with this outcome.

@@ -33,8 +33,8 @@ fn report(by: &str, forward: &str) -> UndeliverableReport {
     UndeliverableReport {
         by: did(by).as_str().to_owned(),
         about: vec![forward.to_owned()],
-        code: "e.p.xfer.undeliverable".to_owned(),
-        words: "it did not take it".to_owned(),
+        code: RemoteText::new("e.p.xfer.undeliverable"),
+        words: RemoteText::new("it did not take it"),
     }
 }
 
@@ -47,7 +47,7 @@ impl SentMessage {
 
     fn failed(mut self, mediator: &str, via: Option<&str>, forward: &str) -> Self {
         self.begin(did(mediator), via.map(did), forward.to_owned(), at(0));
-        self.end(AttemptState::Failed("no".to_owned()));
+        self.end(AttemptState::Failed(RemoteText::new("no")));
         self
     }
 }

@@ -373,10 +373,3 @@ async fn an_endpoint_that_was_not_asked_is_unchecked() {
     let found = identity.cached_mediator(&mediator.did).unwrap();
     assert_eq!((found.key_agreement.len(), found.checked_at), (1, None));
 }
-
-#[test]
-fn inv7_reasons_are_cut() {
-    assert_eq!(short("timed out".to_owned()), "timed out");
-    assert_eq!(short("ä".repeat(1000)).len(), MAX_REASON_LEN);
-    assert_eq!(short(format!("x{}", "ä".repeat(1000))).len(), 255);
-}
