@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use url::Url;
 
 use super::{IdentityNeed, Inner, Refresh, RefreshError, RefreshOutcome};
 use crate::directory::{
@@ -13,12 +11,13 @@ use crate::directory::{
 };
 use crate::store::AccountStatus;
 use atcomm_net::identity::{
-    DidDocument, Freshness, HandleCheck, Identity, IdentityError, PlcLogError, PreMigrationKey,
+    DidDocument, Freshness, HandleCheck, Identity, IdentityError, PdsOptions, PlcLogError,
+    PreMigrationKey, RecordAnswer, RepoStatus, UnusableAnswer, fetch_record,
 };
-use atcomm_net::net::{NetError, Priority, Request, Trust};
+use atcomm_net::net::{CallError, NetError, Priority};
 use atcomm_proto::key::SigningKey;
-use atcomm_proto::proof::{Container, MAX_FUTURE, MAX_PROOF_LEN, ProofError, Proven, verify};
-use atcomm_proto::syntax::{COLLECTION, Did, LexiconError, Origin, RECORD_KEY};
+use atcomm_proto::proof::{Container, MAX_FUTURE, ProofError, Proven, verify};
+use atcomm_proto::syntax::{COLLECTION, Did, LexiconError, Origin};
 
 /// Longest time that a refresh waits for mediator documents. The answer is whole with them, and
 /// still proven without them.
@@ -27,29 +26,6 @@ const MEDIATORS_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time within which a bad signature leads to at most one look-up of the identity and one of the
 /// operation log.
 const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
-
-/// What a PDS answered.
-enum Answer {
-    /// Something that may be a proof.
-    Car(Bytes),
-    /// It knows the account and says that the record is not there.
-    RecordNotFound,
-    /// It does not know the account.
-    RepoNotFound,
-    /// It knows the account and does not serve it.
-    Inactive(AccountStatus),
-    /// It answered, and the answer is of no use.
-    Unusable {
-        reason: &'static str,
-        detail: String,
-    },
-}
-
-/// The error body of an XRPC answer.
-#[derive(Deserialize)]
-struct XrpcError {
-    error: String,
-}
 
 /// The last migration of an account in its operation log, for the key and PDS of its document.
 pub(super) struct CachedMigration {
@@ -363,13 +339,13 @@ impl Inner {
                 return Ok(Found::unverifiable("no_signing_key", detail));
             }
         };
-        let answer = self.get_record(did, pds, refresh.priority()).await;
+        let answer = self.record(did, pds, refresh.priority()).await;
         let announced_deleted = refresh.announced.as_ref().is_some_and(|announced| {
             announced.pds == *pds && announced.status == AccountStatus::Deleted
         });
         let answer = answer?;
         Ok(match answer {
-            Answer::Car(car) => {
+            RecordAnswer::Car(car) => {
                 let now = self.clock.now();
                 let mut verdict = verify(&car, Container::GetRecord, did, key, now);
                 if verdict == Err(ProofError::Signature)
@@ -384,7 +360,7 @@ impl Inner {
                     Err(error) => Found::unverifiable(error.code(), error.to_string()),
                 }
             }
-            Answer::RecordNotFound => Found {
+            RecordAnswer::RecordNotFound => Found {
                 finding: Finding::AbsentUnproven,
                 refusal: Some(Refusal::new(
                     LexiconError::NotEnrolledUnproven,
@@ -392,14 +368,18 @@ impl Inner {
                 )),
                 car: None,
             },
-            Answer::RepoNotFound if announced_deleted => {
+            RecordAnswer::RepoNotFound if announced_deleted => {
                 let mut found = Found::inactive(AccountStatus::Deleted);
                 found.finding = Finding::Deleted;
                 found
             }
-            Answer::RepoNotFound => Found::inactive(AccountStatus::Deleted),
-            Answer::Inactive(status) => Found::inactive(status),
-            Answer::Unusable { reason, detail } => Found::unverifiable(reason, detail),
+            RecordAnswer::RepoNotFound => Found::inactive(AccountStatus::Deleted),
+            RecordAnswer::Inactive(status) => Found::inactive(match status {
+                RepoStatus::Deactivated => AccountStatus::Deactivated,
+                RepoStatus::Takendown => AccountStatus::Takendown,
+                RepoStatus::Suspended => AccountStatus::Suspended,
+            }),
+            RecordAnswer::Unusable(why) => unusable(why),
         })
     }
 
@@ -473,82 +453,59 @@ impl Inner {
         if self.directory.is_tracked(did.as_str()) {
             return Ok(false);
         }
-        Ok(
-            match self.get_record(did, pds, Priority::Background).await? {
-                Answer::Car(car) => memchr::memmem::find(&car, COLLECTION.as_bytes()).is_none(),
-                Answer::RecordNotFound | Answer::RepoNotFound | Answer::Inactive(_) => true,
-                Answer::Unusable { .. } => false,
-            },
-        )
+        Ok(match self.record(did, pds, Priority::Background).await? {
+            RecordAnswer::Car(car) => memchr::memmem::find(&car, COLLECTION.as_bytes()).is_none(),
+            RecordAnswer::RecordNotFound
+            | RecordAnswer::RepoNotFound
+            | RecordAnswer::Inactive(_) => true,
+            RecordAnswer::Unusable(_) => false,
+        })
     }
 
-    async fn get_record(
+    async fn record(
         &self,
         did: &Did,
         pds: &Origin,
         priority: Priority,
-    ) -> Result<Answer, RefreshError> {
+    ) -> Result<RecordAnswer, RefreshError> {
+        let options = PdsOptions {
+            connect: self.routes.get(pds),
+            priority,
+            ..PdsOptions::default()
+        };
         let unreachable = |why: String, retry_after| RefreshError::Unreachable {
             what: "the account's PDS",
             why,
             retry_after,
         };
-        let (mut url, trust) = match self.routes.get(pds) {
-            Some(connect) => (connect.clone(), Trust::Configured),
-            None => {
-                let url = Url::parse(pds.as_str()).map_err(|e| unreachable(e.to_string(), None))?;
-                (url, Trust::Untrusted)
-            }
-        };
-        url.set_path("/xrpc/com.atproto.sync.getRecord");
-        url.query_pairs_mut()
-            .append_pair("did", did.as_str())
-            .append_pair("collection", COLLECTION)
-            .append_pair("rkey", RECORD_KEY);
-        let mut request = Request::new(url, trust, MAX_PROOF_LEN);
-        request.accept = Some("application/vnd.ipld.car");
-        request.priority = priority;
-        let response = match self.net.get(&request).await {
-            Ok(response) => response,
-            Err(NetError::HostBusy { retry_after }) => {
-                return Err(RefreshError::Busy { retry_after });
-            }
-            Err(NetError::TooLarge { .. }) => {
-                let error = ProofError::Oversize;
-                return Ok(Answer::Unusable {
-                    reason: error.code(),
-                    detail: error.to_string(),
-                });
-            }
-            Err(error @ NetError::Refused(_)) => {
-                let detail = format!("its PDS address is not allowed ({error})");
-                return Ok(Answer::Unusable {
-                    reason: "pds_refused",
-                    detail,
-                });
-            }
-            Err(error) => return Err(unreachable(error.to_string(), error.retry_after())),
-        };
-        let status = response.status;
-        if status.is_success() {
-            // Some servers call a CAR text/html: what it is shows in the proof.
-            return Ok(Answer::Car(response.body));
+        fetch_record(&self.net, did, pds, options)
+            .await
+            .map_err(|error| match error {
+                CallError::Net(NetError::HostBusy { retry_after }) => {
+                    RefreshError::Busy { retry_after }
+                }
+                CallError::Net(error) => unreachable(error.to_string(), error.retry_after()),
+                CallError::Refused(error) => {
+                    unreachable(format!("HTTP {}", error.status), error.retry_after)
+                }
+            })
+    }
+}
+
+/// The finding of an answer that says nothing about the record.
+fn unusable(why: UnusableAnswer) -> Found {
+    match why {
+        UnusableAnswer::Oversize => {
+            let error = ProofError::Oversize;
+            Found::unverifiable(error.code(), error.to_string())
         }
-        if status.is_server_error() || status.as_u16() == 429 {
-            return Err(unreachable(format!("HTTP {status}"), response.retry_after));
+        UnusableAnswer::Forbidden(_) => Found::unverifiable(
+            "pds_refused",
+            format!("its PDS address is not allowed ({why})"),
+        ),
+        UnusableAnswer::Status(_) => {
+            Found::unverifiable("pds_answer", format!("its PDS answered {why}"))
         }
-        let error = serde_json::from_slice::<XrpcError>(&response.body).map(|e| e.error);
-        Ok(match error.as_deref() {
-            Ok("RecordNotFound") => Answer::RecordNotFound,
-            Ok("RepoNotFound") => Answer::RepoNotFound,
-            Ok("RepoDeactivated") => Answer::Inactive(AccountStatus::Deactivated),
-            Ok("RepoTakendown") => Answer::Inactive(AccountStatus::Takendown),
-            Ok("RepoSuspended") => Answer::Inactive(AccountStatus::Suspended),
-            _ => Answer::Unusable {
-                reason: "pds_answer",
-                detail: format!("its PDS answered HTTP {}", status.as_u16()),
-            },
-        })
     }
 }
 

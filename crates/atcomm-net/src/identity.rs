@@ -20,6 +20,7 @@ mod handle;
 mod lookups;
 mod mediator;
 mod migration;
+mod pds;
 mod plc_log;
 
 pub use document::{DidDocument, DocumentError, MAX_DOCUMENT_LEN, Unusable};
@@ -27,6 +28,7 @@ pub use handle::HandleError;
 pub use lookups::Freshness;
 pub use mediator::{Busy, MediatorDocument, MediatorState, Service};
 pub use migration::PreMigrationKey;
+pub use pds::{PdsOptions, RecordAnswer, RepoStatus, UnusableAnswer, fetch_record};
 pub use plc_log::{PlcLog, PlcLogError};
 
 use lookups::{Bytes, Found, Lookups};

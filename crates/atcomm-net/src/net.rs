@@ -34,6 +34,7 @@ mod retry;
 mod settings;
 mod socket;
 mod tls;
+mod xrpc;
 
 pub use address_limiter::{AddressLimiter, group_of};
 pub use error::{DnsError, NetError, Refusal};
@@ -42,6 +43,7 @@ pub use policy::Trust;
 pub use reader::{Received, StreamReader};
 pub use settings::NetSettings;
 pub use socket::{Wire, WsOptions};
+pub use xrpc::{CallError, XrpcError};
 
 use dns::Names;
 use gate::{Gate, HostKey};

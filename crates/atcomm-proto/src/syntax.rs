@@ -403,6 +403,12 @@ impl Origin {
         Ok(Self(url.origin().ascii_serialization().into()))
     }
 
+    /// The origin as the URL of its root.
+    pub fn to_url(&self) -> url::Url {
+        #[expect(clippy::expect_used, reason = "it was written from a parsed URL")]
+        url::Url::parse(&self.0).expect("an origin is an URL")
+    }
+
     /// The host without scheme, with the port where it is not the default one.
     pub fn host(&self) -> &str {
         self.0.split_once("://").map_or(&*self.0, |(_, host)| host)
@@ -475,6 +481,14 @@ mod tests {
             Origin::parse("http://localhost:2583").unwrap().host(),
             "localhost:2583"
         );
+        for good in [
+            "https://PDS.Example.com:443/",
+            "http://[::1]:8080",
+            "https://ä.example",
+        ] {
+            let origin = Origin::parse(good).unwrap();
+            assert_eq!(Origin::parse(origin.to_url().as_str()).unwrap(), origin);
+        }
         for bad in [
             "ftp://x.com",
             "https://u@x.com",

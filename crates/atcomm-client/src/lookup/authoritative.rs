@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use url::Url;
 
-use atcomm_net::identity::{DidDocument, Freshness, Identity, IdentityError, PlcLogError};
-use atcomm_net::net::{Net, NetError, Priority, Request, Trust};
+use atcomm_net::identity::{
+    DidDocument, Freshness, Identity, IdentityError, PdsOptions, PlcLogError, RecordAnswer,
+    UnusableAnswer, fetch_record,
+};
+use atcomm_net::net::{Net, Priority};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::plc::VerifiedLog;
-use atcomm_proto::proof::MAX_PROOF_LEN;
-use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
+use atcomm_proto::proof::ProofError;
+use atcomm_proto::syntax::Did;
 use atcomm_proto::verify::evidence::{EvidenceError, Keys, ProofResult};
 
 /// Time for a PDS to show a record: what else is known of the account must still find its way into
@@ -165,9 +165,21 @@ impl Authoritative {
             Ok(pds) => pds,
             Err(lack) => return HostAnswer::Silent(format!("it names no usable PDS: {lack}")),
         };
-        match self.record(did, pds).await {
-            Ok(car) => self.weigh(identity, &car, self.clock.now()),
-            Err(answer) => answer,
+        let options = PdsOptions {
+            priority: Priority::Interactive,
+            timeout: Some(PDS_PATIENCE),
+            ..PdsOptions::default()
+        };
+        match fetch_record(&self.net, did, pds, options).await {
+            Ok(RecordAnswer::Car(car)) => self.weigh(identity, &car, self.clock.now()),
+            Ok(RecordAnswer::RecordNotFound) => HostAnswer::NotThere,
+            Ok(RecordAnswer::RepoNotFound) => HostAnswer::Inactive("its host does not know it"),
+            Ok(RecordAnswer::Inactive(status)) => HostAnswer::Inactive(status.as_str()),
+            Ok(RecordAnswer::Unusable(UnusableAnswer::Oversize)) => {
+                HostAnswer::Useless(EvidenceError::Proof(ProofError::Oversize))
+            }
+            Ok(RecordAnswer::Unusable(why)) => HostAnswer::Silent(why.to_string()),
+            Err(error) => HostAnswer::Silent(error.to_string()),
         }
     }
 
@@ -176,49 +188,5 @@ impl Authoritative {
             Ok(shown) => HostAnswer::Proven(shown),
             Err(why) => HostAnswer::Useless(why),
         }
-    }
-
-    async fn record(&self, did: &Did, pds: &Origin) -> Result<Bytes, HostAnswer> {
-        let silent = |why: String| HostAnswer::Silent(why);
-        let mut url = Url::parse(pds.as_str()).map_err(|why| silent(why.to_string()))?;
-        url.set_path("/xrpc/com.atproto.sync.getRecord");
-        url.query_pairs_mut()
-            .append_pair("did", did.as_str())
-            .append_pair("collection", COLLECTION)
-            .append_pair("rkey", RECORD_KEY);
-        let request = Request {
-            priority: Priority::Interactive,
-            accept: Some("application/vnd.ipld.car"),
-            timeout: Some(PDS_PATIENCE),
-            ..Request::new(url, Trust::Untrusted, MAX_PROOF_LEN)
-        };
-        let answer = match self.net.get(&request).await {
-            Ok(answer) => answer,
-            Err(NetError::TooLarge { .. }) => {
-                let oversize = atcomm_proto::proof::ProofError::Oversize;
-                return Err(HostAnswer::Useless(EvidenceError::Proof(oversize)));
-            }
-            Err(why) => return Err(silent(why.to_string())),
-        };
-        let status = answer.status;
-        if status.is_success() {
-            return Ok(answer.body);
-        }
-        #[derive(Deserialize)]
-        struct XrpcError {
-            error: String,
-        }
-        let error = serde_json::from_slice::<XrpcError>(&answer.body).ok();
-        Err(match error.as_ref().map(|body| body.error.as_str()) {
-            _ if status.is_server_error() || status.as_u16() == 429 => {
-                silent(format!("HTTP {}", status.as_u16()))
-            }
-            Some("RecordNotFound") => HostAnswer::NotThere,
-            Some("RepoNotFound") => HostAnswer::Inactive("its host does not know it"),
-            Some("RepoDeactivated") => HostAnswer::Inactive("deactivated"),
-            Some("RepoTakendown") => HostAnswer::Inactive("taken down"),
-            Some("RepoSuspended") => HostAnswer::Inactive("suspended"),
-            _ => silent(format!("HTTP {}", status.as_u16())),
-        })
     }
 }

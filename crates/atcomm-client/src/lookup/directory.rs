@@ -5,15 +5,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use url::Url;
 
 use atcomm_net::identity::MediatorDocument;
-use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust};
+use atcomm_net::net::{CallError, Net, NetError, Priority, Request, Trust, XrpcError};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc::MAX_LOG_LEN;
 use atcomm_proto::proof::MAX_PROOF_LEN;
@@ -158,101 +156,72 @@ impl DirectoryClient {
 
     /// What it says of an account, with the proof.
     pub async fn resolve(&self, did: &Did) -> Result<View, DirectoryError> {
-        let url = self.url(
-            "at.didcomm.directory.resolveRecipient",
-            &[("actor", did.as_str()), ("proof", "true")],
-        )?;
-        let answer = self.net.get(&self.request(url, MAX_ANSWER)).await;
-        view(&accepted(answer)?)
+        let params = [("actor", did.as_str()), ("proof", "true")];
+        let request = self.request("at.didcomm.directory.resolveRecipient", &params, MAX_ANSWER);
+        view(&self.net.query(&request).await?)
     }
 
     /// Makes it look at an account again.
     pub async fn refresh(&self, did: &Did) -> Result<Refreshed, DirectoryError> {
-        let url = self.url("at.didcomm.directory.refresh", &[])?;
-        let body = serde_json::json!({"did": did.as_str()}).to_string();
-        let request = self.request(url, MAX_ANSWER);
-        let answer = self.net.post(&request, "application/json", body.into());
-        read(&accepted(answer.await)?)
+        let request = self.request("at.didcomm.directory.refresh", &[], MAX_ANSWER);
+        let input = serde_json::json!({"did": did.as_str()}).to_string();
+        read(&self.net.procedure(&request, input.into()).await?)
     }
 
     /// The newest changes of an account that it saw, newest first, with their proofs.
     pub async fn history(&self, did: &Did) -> Result<Vec<Change>, DirectoryError> {
         let limit = PAGE.to_string();
         let params = [("did", did.as_str()), ("limit", &limit), ("proof", "true")];
-        let url = self.url("at.didcomm.directory.getHistory", &params)?;
-        let answer = self.net.get(&self.request(url, MAX_PAGE)).await;
-        history(&accepted(answer)?, did)
+        let request = self.request("at.didcomm.directory.getHistory", &params, MAX_PAGE);
+        history(&self.net.query(&request).await?, did)
     }
 
-    fn url(&self, nsid: &str, params: &[(&str, &str)]) -> Result<Url, DirectoryError> {
-        let mut url = Url::parse(self.origin.as_str())
-            .map_err(|why| DirectoryError::Unreachable(why.to_string()))?;
-        url.set_path(&format!("/xrpc/{nsid}"));
-        if !params.is_empty() {
-            url.query_pairs_mut().extend_pairs(params);
-        }
-        Ok(url)
-    }
-
-    fn request(&self, url: Url, cap: usize) -> Request {
+    fn request(&self, nsid: &str, params: &[(&str, &str)], cap: usize) -> Request {
         Request {
             accept: Some("application/json"),
             // A directory that asks us to wait has said so; closing it for others is not ours.
             priority: Priority::Interactive,
             timeout: Some(PATIENCE),
-            ..Request::new(url, self.trust, cap)
+            ..Request::xrpc(&self.origin.to_url(), nsid, params, self.trust, cap)
         }
     }
 }
 
-/// The body of an answer that is a success.
-fn accepted(answer: Result<Response, NetError>) -> Result<Bytes, DirectoryError> {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(NetError::HostBusy { retry_after }) => {
-            return Err(DirectoryError::Busy {
+impl From<CallError> for DirectoryError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(error) => error.into(),
+            CallError::Net(NetError::HostBusy { retry_after }) => Self::Busy {
                 retry_after: Some(retry_after),
-            });
+            },
+            CallError::Net(error @ NetError::TooLarge { .. }) => Self::Malformed(error.to_string()),
+            CallError::Net(error) => Self::Unreachable(error.to_string()),
         }
-        Err(error @ NetError::TooLarge { .. }) => {
-            return Err(DirectoryError::Malformed(error.to_string()));
-        }
-        Err(error) => return Err(DirectoryError::Unreachable(error.to_string())),
-    };
-    let status = answer.status.as_u16();
-    if status == 200 {
-        return Ok(answer.body);
     }
-    #[derive(Deserialize)]
-    struct Body {
-        error: RemoteText,
-        #[serde(default)]
-        message: RemoteText,
-    }
-    let body = serde_json::from_slice::<Body>(&answer.body).ok();
-    let busy = DirectoryError::Busy {
-        retry_after: answer.retry_after,
-    };
-    match body {
-        Some(body) => match LexiconError::parse(body.error.as_str()) {
-            Some(name) => Err(DirectoryError::Refused {
+}
+
+impl From<XrpcError> for DirectoryError {
+    fn from(error: XrpcError) -> Self {
+        if let Some(name) = LexiconError::parse(error.name()) {
+            return Self::Refused {
                 name,
-                message: body.message,
-            }),
-            None if matches!(status, 429 | 503) => Err(busy),
-            None if status >= 500 && body.error != "MethodNotImplemented" => {
-                Err(DirectoryError::Unreachable(format!("HTTP {status}")))
+                message: error.message.unwrap_or_default(),
+            };
+        }
+        let retry_after = error.retry_after;
+        match (error.status.as_u16(), error.name.as_ref()) {
+            (429 | 503, _) => Self::Busy { retry_after },
+            (status @ 500.., name) if name.is_none_or(|name| *name != "MethodNotImplemented") => {
+                Self::Unreachable(format!("HTTP {status}"))
             }
-            None => Err(DirectoryError::Malformed(format!(
-                "HTTP {status}, {}: {}",
-                body.error, body.message
-            ))),
-        },
-        None if matches!(status, 429 | 503) => Err(busy),
-        None if status >= 500 => Err(DirectoryError::Unreachable(format!("HTTP {status}"))),
-        None => Err(DirectoryError::Malformed(format!(
-            "HTTP {status}; there may be no directory at this address"
-        ))),
+            (status, Some(name)) => {
+                let message = error.message.unwrap_or_default();
+                Self::Malformed(format!("HTTP {status}, {name}: {message}"))
+            }
+            (status, None) => Self::Malformed(format!(
+                "HTTP {status}; there may be no directory at this address"
+            )),
+        }
     }
 }
 

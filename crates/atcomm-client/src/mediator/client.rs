@@ -16,7 +16,7 @@ use url::Url;
 use super::route::{self, RouteError};
 use crate::wallet::enrolment::MessagingKey;
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument, MediatorState};
-use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust};
+use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust, XrpcError};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::didcomm::envelope::{self, EnvelopeError, Layer, PublicKey};
 use atcomm_proto::didcomm::message::{Message, ReturnRoute, TypeUri, fresh_id};
@@ -476,18 +476,10 @@ fn problem(message: &Message) -> Option<MailError> {
 
 /// What a refusal over HTTP says: `{error, message}` where it is one of ours.
 pub(crate) fn refused(answer: &Response) -> MailError {
-    #[derive(serde::Deserialize)]
-    struct Words {
-        error: RemoteText,
-        message: Option<RemoteText>,
-    }
     let status = answer.status.as_u16();
-    let words: Option<Words> = serde_json::from_slice(&answer.body).ok();
-    let (code, words) = match words {
-        Some(Words { error, message }) => {
-            let words = message.unwrap_or_else(|| error.clone());
-            (error, words)
-        }
+    let error = XrpcError::of(answer);
+    let (code, words) = match error.name {
+        Some(name) => (name.clone(), error.message.unwrap_or(name)),
         None => (
             RemoteText::new(&status.to_string()),
             RemoteText::new(&format!("it answered with the status {status}")),
@@ -497,7 +489,7 @@ pub(crate) fn refused(answer: &Response) -> MailError {
         status: Some(status),
         code,
         words,
-        retry_after: answer.retry_after,
+        retry_after: error.retry_after,
     }
 }
 

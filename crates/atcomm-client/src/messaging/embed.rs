@@ -2,14 +2,17 @@
 //!
 //! Source: atproto, "at:// URI scheme"; com.atproto.repo.getRecord; com.atproto.repo.strongRef.
 
+use bytes::Bytes;
 use ipld_core::cid::Cid;
 use serde::Deserialize;
-use url::Url;
 
 use super::dm::StrongRef;
 use atcomm_net::identity::{Freshness, Identity};
-use atcomm_net::net::{Net, Priority, Request, Trust};
+use atcomm_net::net::{CallError, Net, Priority, Request, Trust};
 use atcomm_proto::syntax::{Actor, Did};
+
+/// The method that shows a record.
+const NSID: &str = "com.atproto.repo.getRecord";
 
 /// Longest record that is read for its hash, in bytes; the protocol has none above 1 MiB.
 const MAX_RECORD: usize = 2 << 20;
@@ -69,52 +72,37 @@ pub async fn look_up(
     let document = document.map_err(|error| lost(error.to_string()))?;
     let pds = document.pds.as_ref();
     let pds = pds.map_err(|lack| lost(lack.to_string()))?;
-    let mut url = Url::parse(pds.as_str()).map_err(|error| lost(error.to_string()))?;
-    url.set_path("/xrpc/com.atproto.repo.getRecord");
-    url.query_pairs_mut()
-        .append_pair("repo", did.as_str())
-        .append_pair("collection", &collection)
-        .append_pair("rkey", &key);
+    let params = [
+        ("repo", did.as_str()),
+        ("collection", &collection),
+        ("rkey", &key),
+    ];
     let request = Request {
         priority: Priority::Interactive,
         accept: Some("application/json"),
-        ..Request::new(url, Trust::Untrusted, MAX_RECORD)
+        ..Request::xrpc(&pds.to_url(), NSID, &params, Trust::Untrusted, MAX_RECORD)
     };
-    let answer = net.get(&request).await;
-    let answer = answer.map_err(|error| ReferenceError::Unreachable(error.to_string()))?;
-    read(
-        &did,
-        &collection,
-        &key,
-        answer.status.as_u16(),
-        &answer.body,
-    )
+    read(&did, &collection, &key, net.query(&request).await)
 }
 
 fn read(
     did: &Did,
     collection: &str,
     key: &str,
-    status: u16,
-    body: &[u8],
+    answer: Result<Bytes, CallError>,
 ) -> Result<StrongRef, ReferenceError> {
     #[derive(Deserialize)]
     struct Found {
         cid: String,
     }
-    #[derive(Deserialize)]
-    struct Refused {
-        error: String,
-    }
     let unusable = |why: &str| ReferenceError::Unreachable(why.to_owned());
-    if status != 200 {
-        return Err(match serde_json::from_slice::<Refused>(body) {
-            Ok(refused) if refused.error == "RecordNotFound" => ReferenceError::NotFound,
-            _ => ReferenceError::Unreachable(format!("it answered {status}")),
-        });
-    }
+    let body = answer.map_err(|error| match error {
+        CallError::Refused(error) if error.name() == "RecordNotFound" => ReferenceError::NotFound,
+        CallError::Refused(error) => unusable(&format!("it answered {}", error.status.as_u16())),
+        CallError::Net(error) => unusable(&error.to_string()),
+    })?;
     let found: Found =
-        serde_json::from_slice(body).map_err(|_| unusable("its answer cannot be read"))?;
+        serde_json::from_slice(&body).map_err(|_| unusable("its answer cannot be read"))?;
     let cid = Cid::try_from(found.cid.as_str()).map_err(|_| unusable("its answer has no CID"))?;
     Ok(StrongRef {
         uri: format!("at://{did}/{collection}/{key}"),
@@ -145,6 +133,7 @@ fn parse(uri: &str) -> Option<Parts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atcomm_net::net::Response;
 
     #[test]
     fn addresses_of_records() {
@@ -174,7 +163,15 @@ mod tests {
     #[test]
     fn answers_of_hosts() {
         let did = Did::parse("did:web:alice.example.com").unwrap();
-        let read = |status, body: &str| read(&did, "a.b.c", "1", status, body.as_bytes());
+        let read = |status, body: &str| {
+            let answer = Response {
+                status: http::StatusCode::from_u16(status).unwrap(),
+                headers: http::HeaderMap::new(),
+                body: Bytes::copy_from_slice(body.as_bytes()),
+                retry_after: None,
+            };
+            read(&did, "a.b.c", "1", answer.accepted().map_err(Into::into))
+        };
         let cid = "bafyreigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
         let found = read(
             200,

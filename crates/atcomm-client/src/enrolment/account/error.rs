@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::wallet::error::WalletError;
-use atcomm_net::net::NetError;
+use atcomm_net::net::{NetError, XrpcError};
 use atcomm_proto::syntax::RemoteText;
 
 /// Why a PDS did not do what was asked.
@@ -62,43 +62,6 @@ impl AccountError {
         Self::Inactive(RemoteText::new(status))
     }
 
-    /// What an answer of this status means that is no success.
-    pub(super) fn of(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
-        #[derive(Default, serde::Deserialize)]
-        struct Said {
-            error: Option<RemoteText>,
-            message: Option<RemoteText>,
-        }
-        let said: Said = serde_json::from_slice(body).unwrap_or_default();
-        let message = said
-            .message
-            .unwrap_or_else(|| RemoteText::new("no reason given"));
-        let error = said.error.unwrap_or_default();
-        match (status, error.as_str()) {
-            (_, "AuthFactorTokenRequired") => Self::CodeNeeded,
-            (_, "AccountTakedown" | "RepoTakendown") => Self::inactive("taken down"),
-            (_, "AccountDeactivated" | "RepoDeactivated") => Self::inactive("deactivated"),
-            (_, "AccountSuspended" | "RepoSuspended") => Self::inactive("suspended"),
-            (_, "InvalidSwap") => Self::Swapped,
-            (401, _) | (_, "ExpiredToken" | "InvalidToken" | "AuthenticationRequired") => {
-                Self::SignedOut
-            }
-            (429, _) => Self::RateLimited { retry_after },
-            (500.., _) => Self::Failing(status),
-            (403, _) => Self::Forbidden(message),
-            (_, "") => Self::Refused {
-                status,
-                error: RemoteText::new(&status.to_string()),
-                message,
-            },
-            _ => Self::Refused {
-                status,
-                error,
-                message,
-            },
-        }
-    }
-
     /// Whether the host says that it cannot compare with what is there.
     pub(super) fn is_about_swap(&self) -> bool {
         matches!(self, Self::Refused { message, .. } if message.as_str().contains("swapRecord"))
@@ -139,6 +102,40 @@ impl AccountError {
     }
 }
 
+impl From<XrpcError> for AccountError {
+    fn from(error: XrpcError) -> Self {
+        let status = error.status.as_u16();
+        let retry_after = error.retry_after;
+        let message = error
+            .message
+            .unwrap_or_else(|| RemoteText::new("no reason given"));
+        let name = error.name.unwrap_or_default();
+        match (status, name.as_str()) {
+            (_, "AuthFactorTokenRequired") => Self::CodeNeeded,
+            (_, "AccountTakedown" | "RepoTakendown") => Self::inactive("taken down"),
+            (_, "AccountDeactivated" | "RepoDeactivated") => Self::inactive("deactivated"),
+            (_, "AccountSuspended" | "RepoSuspended") => Self::inactive("suspended"),
+            (_, "InvalidSwap") => Self::Swapped,
+            (401, _) | (_, "ExpiredToken" | "InvalidToken" | "AuthenticationRequired") => {
+                Self::SignedOut
+            }
+            (429, _) => Self::RateLimited { retry_after },
+            (500.., _) => Self::Failing(status),
+            (403, _) => Self::Forbidden(message),
+            (_, "") => Self::Refused {
+                status,
+                error: RemoteText::new(&status.to_string()),
+                message,
+            },
+            _ => Self::Refused {
+                status,
+                error: name,
+                message,
+            },
+        }
+    }
+}
+
 impl From<NetError> for AccountError {
     fn from(error: NetError) -> Self {
         match error {
@@ -154,10 +151,19 @@ impl From<NetError> for AccountError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atcomm_net::net::Response;
 
     #[test]
     fn answers_are_understood() {
-        let of = |status, body: &str| AccountError::of(status, body.as_bytes(), None);
+        let of = |status, body: &str| {
+            let answer = Response {
+                status: http::StatusCode::from_u16(status).unwrap(),
+                headers: http::HeaderMap::new(),
+                body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+                retry_after: None,
+            };
+            AccountError::from(answer.accepted().unwrap_err())
+        };
         let named = |status, name: &str| of(status, &format!("{{\"error\":\"{name}\"}}"));
         use AccountError as E;
         assert!(matches!(named(401, "AuthenticationRequired"), E::SignedOut));

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::AccountError;
 use crate::wallet::session::Session;
-use atcomm_net::net::{Net, Priority, Request, Trust};
+use atcomm_net::net::{Net, Priority, Request, Trust, XrpcError};
 use atcomm_proto::syntax::Origin;
 
 /// Longest answer, in bytes: a record with all that surrounds it, or a session with a DID document.
@@ -71,8 +71,7 @@ impl Xrpc {
             }
         }?;
         if !answer.status.is_success() {
-            let status = answer.status.as_u16();
-            return Err(AccountError::of(status, &answer.body, answer.retry_after));
+            return Err(XrpcError::of(&answer).into());
         }
         let mut response = HttpResponse::new(answer.body.to_vec());
         *response.status_mut() = answer.status;

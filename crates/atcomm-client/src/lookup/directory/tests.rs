@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use atcomm_net::net::Response;
 use testkit::proto::account::TestAccount;
 
 fn good() -> Value {
@@ -122,7 +123,10 @@ fn answers_that_are_none_are_told_apart() {
             body: body.to_string().into(),
             retry_after: Some(Duration::from_secs(9)),
         };
-        accepted(Ok(answer)).unwrap_err()
+        let answer = answer.accepted().map_err(DirectoryError::from);
+        answer
+            .and_then(|body| read::<Refreshed>(&body))
+            .unwrap_err()
     };
     let error = |name: &str| json!({"error": name, "message": "m\u{7}essage"});
     let refused = answered(400, error("NotEnrolled"));
