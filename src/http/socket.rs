@@ -185,7 +185,8 @@ async fn write(stream: &mut WebSocket, frame: Message) -> Result<(), Ended> {
     }
 }
 
-/// Returns the end that a read error causes: only a message that is too long is told its reason.
+/// Maps a read error to the end of the conversation. Only a peer whose message is too long is told
+/// the reason.
 fn broken(error: &axum::Error) -> Ended {
     let mut source: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = source {
