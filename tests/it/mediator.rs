@@ -1,7 +1,7 @@
-//! The program as a mediator, and clients of it that others wrote.
+//! The program as a mediator, with foreign clients.
 //!
-//! Every answer is looked at when it comes ([`Client::tell`]): its form, whom it is from, which
-//! thread it is in, and whether it is as the schema of its type in `schemas/didcomm/` says.
+//! Every response is checked when it comes ([`Client::tell`]): its form, its sender, its thread, and
+//! the schema of its type in `schemas/didcomm/`.
 
 mod client;
 mod documents;
@@ -34,24 +34,24 @@ const GREETING: &str = "https://example.org/greeting/1.0/hello";
 /// The versions of coordinate-mediation.
 const VERSIONS: [&str; 2] = ["2.0", "3.0"];
 
-/// The one that the tests with admission `open` share, as long as one of them runs. What lives
-/// until the end of the process would outlive it.
+/// The mediator that the tests with admission `open` share, as long as one of them runs. A static
+/// mediator would outlive the process, since statics are not dropped.
 static SHARED: Mutex<Weak<Mediator>> = Mutex::new(Weak::new());
 
-/// Judges messages by their schemas.
+/// Validates messages by their schemas.
 static SCHEMAS: LazyLock<Script> = LazyLock::new(|| {
     let directory = root().join("schemas/didcomm");
     let arguments = [directory.to_str().expect("text")];
     Script::start(Library::Messaging, "schemas.py", &arguments)
 });
 
-/// Clients whose tests are over: it takes as long to start one as to run a test with it.
+/// Clients whose tests are over, to be reused: starting one takes as long as a test with it.
 static IDLE: Mutex<Vec<Script>> = Mutex::new(Vec::new());
 
 /// A running mediator.
 pub(crate) struct Mediator {
     service: Service,
-    /// Its did:peer:2, which clients that look up no did:web are given.
+    /// Its did:peer:2, for clients that cannot resolve a did:web.
     pub(crate) did: String,
     /// Its did:web.
     pub(crate) web: String,
@@ -59,12 +59,12 @@ pub(crate) struct Mediator {
 }
 
 impl Mediator {
-    /// Settings of a mediator that keeps mail for whoever asks.
+    /// Settings of a mediator with open admission.
     pub(crate) fn setup() -> Setup {
         Setup::offline().set("mediator.admission", json!("open"))
     }
 
-    /// The shared one.
+    /// Returns the shared mediator.
     #[track_caller]
     pub(crate) fn open() -> Arc<Self> {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +75,7 @@ impl Mediator {
         })
     }
 
-    /// Starts one at a free port, which its DID names.
+    /// Starts a mediator at a free port, which its DID names.
     #[track_caller]
     pub(crate) fn start(setup: Setup) -> Self {
         let port = free_port();
@@ -88,7 +88,7 @@ impl Mediator {
         Self::of(setup.start())
     }
 
-    /// Starts one again on what it left.
+    /// Restarts a mediator on its data directory.
     #[track_caller]
     pub(crate) fn restart(stopped: Stopped) -> Self {
         Self::of(stopped.start())
@@ -115,26 +115,26 @@ impl Mediator {
         format!("{}{path}", self.base)
     }
 
-    /// Ends it as an operator would.
+    /// Stops the mediator as an operator would.
     #[track_caller]
     pub(crate) fn stop(self) -> Stopped {
         self.service.stop()
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the mediator, like a power cut.
     #[track_caller]
     pub(crate) fn kill(self) -> Stopped {
         self.service.kill()
     }
 
-    /// A client without an account, with one identity.
+    /// Returns a client without an account, with one identity.
     #[track_caller]
     pub(crate) fn client(&self) -> Client {
         let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         self.client_of(idle.unwrap_or_else(Script::client))
     }
 
-    /// The same in a process that was nobody's before, for who brings identities along.
+    /// The same in a new process, for a test that brings its own identities.
     #[track_caller]
     pub(crate) fn new_client(&self) -> Client {
         self.client_of(Script::client())
@@ -147,7 +147,7 @@ impl Mediator {
         client
     }
 
-    /// A client with an account that its own DID is added to.
+    /// Returns a client with an account that its own DID is added to.
     #[track_caller]
     pub(crate) fn member(&self) -> Client {
         let client = self.client();
@@ -155,7 +155,7 @@ impl Mediator {
         client
     }
 
-    /// What the operator's program says on this mediator's data directory.
+    /// Runs an operator's command on this mediator's data directory and returns its output.
     #[track_caller]
     pub(crate) fn operate(&self, arguments: &[&str]) -> Value {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_atcomm"))
@@ -171,8 +171,8 @@ impl Mediator {
     }
 }
 
-/// A port that nobody has. It is below the range that the system gives outgoing connections, so
-/// that a mediator finds its own free when it is started again.
+/// Returns a free port below the range of outgoing connections, so that it is still free when its
+/// mediator is restarted.
 fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let begin = std::process::id().wrapping_mul(61);
@@ -183,7 +183,7 @@ fn free_port() -> u16 {
         .expect("a free port")
 }
 
-/// A refusal over HTTP says which and why, and nothing else.
+/// Checks a refusal over HTTP: the name of the error and a message, and nothing else.
 #[track_caller]
 pub(crate) fn assert_refusal(body: &str) {
     let body: Value = serde_json::from_str(body).expect("JSON");
@@ -192,7 +192,7 @@ pub(crate) fn assert_refusal(body: &str) {
     assert!(!text(&body, "/error").is_empty() && !text(&body, "/message").is_empty());
 }
 
-/// A message is as the schema of its type says.
+/// Checks a message by the schema of its type.
 #[track_caller]
 pub(crate) fn assert_schema(message: &Value) {
     let kind = text(message, "/type");
@@ -202,13 +202,13 @@ pub(crate) fn assert_schema(message: &Value) {
     SCHEMAS.op("check", json!({"schema": schema, "instance": message}));
 }
 
-/// A GET of one of the mediator's documents.
+/// Fetches one of the mediator's documents.
 #[track_caller]
 pub(crate) fn get(mediator: &Mediator, path: &str) -> Answer {
     request("GET", &mediator.url(path), &[], None)
 }
 
-/// An id that nobody else uses.
+/// Returns an unused id.
 fn fresh_id() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("message-{}", NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,8 +1,8 @@
-//! Mail in quantity and under stress: a mediator's promises where processes are killed, sockets are
-//! cut, other mediators are away and senders mean harm.
+//! Mail in quantity and under stress: a mediator's promises while processes are killed, sockets are
+//! cut, other mediators are down and senders are hostile.
 //!
-//! The clients here are built on the crate's own envelope and protocols, because they have to be
-//! many and fast; that others understand the same is shown elsewhere.
+//! The clients here are built on this project's own envelope and protocols, because they have to be
+//! many and fast. The module `mediator` tests the same with a foreign client.
 
 mod durable;
 mod enrolled;
@@ -10,7 +10,7 @@ mod flood;
 mod hostile;
 mod relay;
 mod silence;
-mod strangers;
+mod unlisted;
 
 use std::net::TcpListener;
 use std::sync::LazyLock;
@@ -51,14 +51,14 @@ static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         .expect("a client")
 });
 
-/// A number that no other message, port or name of this run has.
+/// Returns a number that no other message, port or name of this run has.
 fn number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A port that nobody listens on, below the range of outgoing connections: it stays free while a
-/// mediator that has it is down.
+/// Returns a free port below the range of outgoing connections, so that it stays free while the
+/// mediator on it is down.
 pub(crate) fn free_port() -> u16 {
     let start = std::process::id() as usize * 61;
     loop {
@@ -69,19 +69,19 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// What clients know of a mediator.
+/// A mediator as clients know it.
 #[derive(Clone, Debug)]
-struct Known {
+struct MediatorEndpoint {
     port: u16,
     did: String,
     key: PublicKey,
     party: Party,
 }
 
-/// A mediator at home in `network`, with rates that only tests of rates meet. `change` says what
-/// else it is to be.
+/// Starts a mediator in `network`, with rates that only tests of rates meet. `change` makes the other
+/// settings.
 #[track_caller]
-fn mediator(network: &Network, change: impl FnOnce(Setup) -> Setup) -> (Service, Known) {
+fn mediator(network: &Network, change: impl FnOnce(Setup) -> Setup) -> (Service, MediatorEndpoint) {
     let port = free_port();
     let setup = Setup::new(network)
         .set("http.listen", json!(format!("127.0.0.1:{port}")))
@@ -92,15 +92,15 @@ fn mediator(network: &Network, change: impl FnOnce(Setup) -> Setup) -> (Service,
         .set("mediator.queue_rate", json!(1_000_000))
         .set("mediator.address_rate", json!(1_000_000));
     let service = change(setup).start();
-    (service, Known::at(port))
+    (service, MediatorEndpoint::at(port))
 }
 
-/// One that keeps mail for whoever asks.
+/// Settings of a mediator with open admission.
 fn open(setup: Setup) -> Setup {
     setup.set("mediator.admission", json!("open"))
 }
 
-impl Known {
+impl MediatorEndpoint {
     /// Reads a mediator's document.
     fn at(port: u16) -> Self {
         let url = format!("http://127.0.0.1:{port}/.well-known/did.json");
@@ -124,12 +124,12 @@ impl Known {
         format!("http://127.0.0.1:{}/didcomm", self.port)
     }
 
-    /// A forward to `next`, sealed by nobody.
+    /// Returns an anonymous forward to `next`.
     fn forward(&self, next: &str, letter: &[u8]) -> Vec<u8> {
         self.seal(&forward(next, letter))
     }
 
-    /// Any message, sealed by nobody.
+    /// Encrypts a message anonymously.
     fn seal(&self, message: &Message) -> Vec<u8> {
         let to = std::slice::from_ref(&self.key);
         anoncrypt(&message.to_vec(), to, ContentEncryption::A256CbcHs512).expect("an envelope")
@@ -143,7 +143,7 @@ impl Known {
             .expect("an answer")
     }
 
-    /// Sends an envelope that has to be taken without a word.
+    /// Sends an envelope that has to be accepted without a response.
     #[track_caller]
     fn take(&self, envelope: &[u8]) {
         let answer = self.post(envelope);
@@ -151,7 +151,7 @@ impl Known {
         assert!(answer.body.is_empty(), "{}", answer.text());
     }
 
-    /// Sends an envelope that has to be refused, and gives the error's name.
+    /// Sends an envelope that has to be refused. Returns the error's name.
     #[track_caller]
     fn refuse(&self, envelope: &[u8], status: u16) -> String {
         let answer = self.post(envelope);
@@ -160,13 +160,13 @@ impl Known {
     }
 }
 
-/// A forward to `next`, for whoever passes it on.
+/// Returns the plaintext of a forward to `next`.
 fn forward(next: &str, letter: &[u8]) -> Message {
     let raw = RawValue::from_string(String::from_utf8(letter.to_vec()).expect("text"));
     Forward::of(format!("forward-{}", number()), next, raw.expect("JSON"))
 }
 
-/// Sends an envelope, as many at once as there are callers.
+/// Sends an envelope. Callers do so concurrently.
 async fn post(url: String, envelope: Vec<u8>) -> Result<Answer, reqwest::Error> {
     let request = CLIENT.post(url).header("content-type", MEDIA_TYPE);
     let response = request.body(envelope).send().await?;
@@ -177,7 +177,7 @@ async fn post(url: String, envelope: Vec<u8>) -> Result<Answer, reqwest::Error> 
     })
 }
 
-/// Somebody with a did:peer:2.
+/// A client with a did:peer:2.
 #[derive(Clone, Debug)]
 struct Peer {
     did: String,
@@ -209,7 +209,7 @@ impl Peer {
         }
     }
 
-    /// Words for this peer, sealed by nobody.
+    /// Encrypts words for this peer anonymously.
     fn letter(&self, words: &str) -> Vec<u8> {
         let message = json!({
             "id": format!("letter-{}", number()),
@@ -226,7 +226,7 @@ impl Peer {
         sealed.expect("an envelope")
     }
 
-    /// The words of a letter to this peer.
+    /// Returns the words of a letter to this peer.
     #[track_caller]
     fn words(&self, letter: &[u8]) -> String {
         let opened = unpack(letter, &self.keys, &|_: &str| None).expect("a letter to this peer");
@@ -234,8 +234,8 @@ impl Peer {
         text(&message, "/body/words").to_owned()
     }
 
-    /// A message of this peer to a mediator.
-    fn seal(&self, to: &Known, message: Message) -> Vec<u8> {
+    /// Encrypts a message of this peer to a mediator.
+    fn seal(&self, to: &MediatorEndpoint, message: Message) -> Vec<u8> {
         let message = message.from(&self.did).to(&to.did);
         let key = std::slice::from_ref(&to.key);
         authcrypt(&message.to_vec(), &self.keys[0], key).expect("an envelope")
@@ -243,7 +243,7 @@ impl Peer {
 
     /// Opens a message of a mediator.
     #[track_caller]
-    fn open(&self, from: &Known, envelope: &[u8]) -> Message {
+    fn open(&self, from: &MediatorEndpoint, envelope: &[u8]) -> Message {
         let party = |did: &str| from.party.is(did).then(|| from.party.clone());
         let opened = unpack(envelope, &self.keys, &party);
         let Unpacked {
@@ -253,17 +253,17 @@ impl Peer {
         Message::parse(&plaintext).expect("a message")
     }
 
-    /// Asks and is answered.
+    /// Sends a request and returns the response.
     #[track_caller]
-    fn ask(&self, mediator: &Known, message: Message) -> Message {
+    fn ask(&self, mediator: &MediatorEndpoint, message: Message) -> Message {
         let answer = mediator.post(&self.seal(mediator, message.return_route(ReturnRoute::All)));
         assert_eq!(answer.status, 200, "{}", answer.text());
         self.open(mediator, &answer.body)
     }
 
-    /// Asks for mediation; whether it was granted.
+    /// Asks for mediation. Returns whether it was granted.
     #[track_caller]
-    fn request(&self, mediator: &Known, account: Option<&str>) -> bool {
+    fn request(&self, mediator: &MediatorEndpoint, account: Option<&str>) -> bool {
         let account = account.map(|did| Did::parse(did).expect("a DID"));
         let ask = coordination::Request::Mediate { account };
         let answer = self.ask(mediator, ask.write(coordination::Version::V3, id()));
@@ -277,9 +277,9 @@ impl Peer {
         }
     }
 
-    /// Has its own DID listed, or another.
+    /// Adds a recipient DID to the account.
     #[track_caller]
-    fn add(&self, mediator: &Known, did: &str) -> Outcome {
+    fn add(&self, mediator: &MediatorEndpoint, did: &str) -> Outcome {
         let update = coordination::Request::Update(vec![Update {
             recipient_did: did.to_owned(),
             action: Action::Add,
@@ -291,15 +291,15 @@ impl Peer {
         }
     }
 
-    /// Registers for good.
+    /// Registers, and adds the own DID.
     #[track_caller]
-    fn enter(&self, mediator: &Known) {
+    fn enter(&self, mediator: &MediatorEndpoint) {
         assert!(self.request(mediator, None), "denied");
         assert_eq!(self.add(mediator, &self.did), Outcome::Success);
     }
 
     #[track_caller]
-    fn pick_up(&self, mediator: &Known, ask: &pickup::Request) -> pickup::Reply {
+    fn pick_up(&self, mediator: &MediatorEndpoint, ask: &pickup::Request) -> pickup::Reply {
         let answer = self.ask(mediator, ask.write(pickup::Version::V3, id()));
         match pickup::Reply::of(&answer).expect("an answer") {
             Some((_, reply)) => reply,
@@ -307,9 +307,9 @@ impl Peer {
         }
     }
 
-    /// How its queue stands.
+    /// Returns the status of the peer's queue.
     #[track_caller]
-    fn status(&self, mediator: &Known) -> Status {
+    fn status(&self, mediator: &MediatorEndpoint) -> Status {
         let ask = pickup::Request::Status {
             recipient_did: None,
         };
@@ -319,9 +319,9 @@ impl Peer {
         }
     }
 
-    /// What waits, up to a hundred: ids and letters.
+    /// Returns queued letters with their ids, at most a hundred.
     #[track_caller]
-    fn fetch(&self, mediator: &Known) -> Vec<(String, Vec<u8>)> {
+    fn fetch(&self, mediator: &MediatorEndpoint) -> Vec<(String, Vec<u8>)> {
         let ask = pickup::Request::Delivery {
             limit: 100,
             recipient_did: None,
@@ -341,18 +341,18 @@ impl Peer {
         }
     }
 
-    /// Acknowledges; what waits then.
+    /// Acknowledges letters. Returns the number of those that stay queued.
     #[track_caller]
-    fn acknowledge(&self, mediator: &Known, ids: Vec<String>) -> u64 {
+    fn acknowledge(&self, mediator: &MediatorEndpoint, ids: Vec<String>) -> u64 {
         match self.pick_up(mediator, &pickup::Request::Received(ids)) {
             pickup::Reply::Status(status) => status.message_count,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Takes everything that waits out of the queue.
+    /// Fetches and acknowledges all queued letters.
     #[track_caller]
-    fn empty(&self, mediator: &Known) -> Vec<Vec<u8>> {
+    fn empty(&self, mediator: &MediatorEndpoint) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         loop {
             let mail = self.fetch(mediator);
@@ -365,9 +365,9 @@ impl Peer {
         }
     }
 
-    /// Waits for as much mail and takes it; the words, in order of arrival.
+    /// Waits for `count` letters and takes them. Returns their words in order of arrival.
     #[track_caller]
-    fn collect(&self, mediator: &Known, count: usize) -> Vec<String> {
+    fn collect(&self, mediator: &MediatorEndpoint, count: usize) -> Vec<String> {
         let mut words = Vec::new();
         eventually(&format!("{count} letters come"), || {
             let letters = self.empty(mediator);
@@ -377,9 +377,9 @@ impl Peer {
         words
     }
 
-    /// Waits for a problem report of a mediator, and gives it with the thread that it is about.
+    /// Waits for a problem report of a mediator. Returns it with the thread that it is about.
     #[track_caller]
-    fn report(&self, mediator: &Known) -> (Report, String) {
+    fn report(&self, mediator: &MediatorEndpoint) -> (Report, String) {
         let letter = eventually("a report comes", || self.empty(mediator).pop());
         let message = self.open(mediator, &letter);
         let report = message.body_of::<Report>().expect("a report");
@@ -396,12 +396,12 @@ struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     #[track_caller]
-    fn open(mediator: &Known) -> Self {
+    fn open(mediator: &MediatorEndpoint) -> Self {
         Self::try_open(mediator).expect("a socket")
     }
 
-    /// Opens one, or says with which status it was refused.
-    fn try_open(mediator: &Known) -> Result<Self, u16> {
+    /// Opens one. Fails with the status of a refusal.
+    fn try_open(mediator: &MediatorEndpoint) -> Result<Self, u16> {
         let url = format!("ws://127.0.0.1:{}/didcomm", mediator.port);
         match RUNTIME.block_on(connect_async(url)) {
             Ok((stream, _)) => Ok(Self(stream)),
@@ -412,9 +412,9 @@ impl Socket {
         }
     }
 
-    /// One in live mode for a peer, which was told so.
+    /// Opens one in live mode for a peer.
     #[track_caller]
-    fn live(mediator: &Known, peer: &Peer) -> Self {
+    fn live(mediator: &MediatorEndpoint, peer: &Peer) -> Self {
         let mut socket = Self::open(mediator);
         let ask = pickup::Request::Live(true).write(pickup::Version::V3, id());
         socket.send(peer.seal(mediator, ask.return_route(ReturnRoute::All)));
@@ -434,7 +434,7 @@ impl Socket {
             .expect("it is open");
     }
 
-    /// The next message within a while; none where it was closed or nothing came.
+    /// Returns the next message; `None` if the socket was closed or no message came in time.
     fn next(&mut self) -> Option<Vec<u8>> {
         self.next_within(Duration::from_secs(10))
     }

@@ -1,4 +1,4 @@
-//! A client of a mediator, of which every answer is checked.
+//! A client of a mediator that checks every response.
 
 use std::cell::RefCell;
 use std::sync::PoisonError;
@@ -9,28 +9,28 @@ use super::{GREETING, IDLE, Mediator, assert_refusal, assert_schema, fresh_id};
 use crate::didcomm::Script;
 use crate::network::text;
 
-/// A client in a process of its own, over a library that others wrote.
+/// A client in a process of its own, over a foreign library.
 pub(crate) struct Client {
-    /// Taken when it is dropped.
+    /// `None` only while the client is dropped.
     script: Option<Script>,
-    /// The sockets it has opened.
+    /// The sockets that the client has opened.
     sockets: RefCell<Vec<Value>>,
-    /// The identity that it speaks as unless told otherwise.
+    /// The identity of the client, unless a call names another.
     pub(crate) did: String,
-    /// What the mediator may be called.
+    /// The DIDs of the mediator.
     pub(super) mediators: Vec<String>,
 }
 
-/// A message to somebody, packed by the client.
+/// A message to a recipient, packed by the client.
 pub(crate) struct Letter {
     /// The envelope.
     pub(crate) packed: String,
-    /// What is in it.
+    /// The plaintext.
     pub(crate) plain: Value,
 }
 
 impl Letter {
-    /// Its id at the mediator, which a recipient can work out by itself.
+    /// The id of the message at the mediator, which a recipient can compute.
     pub(crate) fn id(&self) -> String {
         use sha2::Digest as _;
         data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&self.packed))
@@ -38,7 +38,7 @@ impl Letter {
 }
 
 impl Client {
-    /// A client by one new identity.
+    /// Returns a client with one new identity.
     #[track_caller]
     pub(super) fn new(script: Script, mediators: Vec<String>) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl Client {
         }
     }
 
-    /// Speaks to the mediator as this DID of it.
+    /// Addresses the mediator by this one of its DIDs.
     #[track_caller]
     pub(crate) fn turn_to(&self, did: &str, mediator: &Mediator) {
         let http = mediator.url("/didcomm");
@@ -62,14 +62,13 @@ impl Client {
         self.script.as_ref().expect("until it is dropped")
     }
 
-    /// One more identity of this client.
+    /// Generates one more identity of this client.
     #[track_caller]
     pub(crate) fn generate(&self) -> String {
         self.script().generate()
     }
 
-    /// An operation as the client's own identity, or as the one in `fields`. What is answered is
-    /// checked.
+    /// Runs an operation as the client's own identity, or as the one in `fields`. Checks the response.
     #[track_caller]
     pub(crate) fn tell(&self, operation: &str, mut fields: Value) -> Value {
         if fields.get("from").is_none() {
@@ -80,7 +79,7 @@ impl Client {
         answer
     }
 
-    /// The same, and there has to be an answer: its message.
+    /// The same with a required response. Returns its message.
     #[track_caller]
     pub(crate) fn ask(&self, operation: &str, fields: Value) -> Value {
         let answer = self.tell(operation, fields);
@@ -88,7 +87,7 @@ impl Client {
         answer["message"].clone()
     }
 
-    /// A message of any type, whose answer is asked for.
+    /// Sends a message of any type and returns the response.
     #[track_caller]
     pub(crate) fn say(&self, kind: &str, body: Value) -> Value {
         self.tell(
@@ -97,7 +96,7 @@ impl Client {
         )
     }
 
-    /// A message of the client to the mediator.
+    /// Makes a message of the client to the mediator.
     pub(crate) fn message(&self, kind: &str, body: Value) -> Value {
         json!({
             "id": fresh_id(),
@@ -109,7 +108,7 @@ impl Client {
         })
     }
 
-    /// Is told that there is a problem, of this code.
+    /// Asserts that a response is a problem report of this code.
     #[track_caller]
     pub(crate) fn assert_problem(&self, answer: &Value, code: &str) {
         assert_eq!(answer["status"], 200, "{answer}");
@@ -119,7 +118,7 @@ impl Client {
         assert_eq!(report["body"]["code"], code, "{report}");
     }
 
-    /// Asks for mediation and adds recipients.
+    /// Asks for mediation and adds a recipient.
     #[track_caller]
     pub(crate) fn enter(&self, recipient: &str) {
         let granted = self.ask("request", json!({}));
@@ -127,7 +126,7 @@ impl Client {
         assert_eq!(self.update("3.0", "add", recipient), "success");
     }
 
-    /// The result of one update.
+    /// Sends one update and returns its result.
     #[track_caller]
     pub(crate) fn update(&self, version: &str, action: &str, recipient: &str) -> String {
         let update = json!({"recipient_did": recipient, "action": action});
@@ -139,14 +138,14 @@ impl Client {
         text(&updated[0], "/result").to_owned()
     }
 
-    /// Messages that wait, for one DID or for all of the account's.
+    /// Returns the number of queued messages, for one DID or for all DIDs of the account.
     #[track_caller]
     pub(crate) fn waiting(&self, recipient: Option<&str>) -> u64 {
         let status = self.ask("status", json!({"recipient_did": recipient}));
         status["body"]["message_count"].as_u64().expect("a number")
     }
 
-    /// What a delivery hands out, each opened.
+    /// Returns the messages of a delivery, unpacked.
     #[track_caller]
     pub(crate) fn fetch(&self, fields: Value) -> Vec<Value> {
         let answer = self.tell("delivery", fields);
@@ -157,7 +156,7 @@ impl Client {
             .clone()
     }
 
-    /// A message of somebody to somebody.
+    /// Packs a message of the client to a recipient.
     #[track_caller]
     pub(crate) fn letter(&self, to: &str) -> Letter {
         self.letter_of(to, "grüß dich")
@@ -184,7 +183,7 @@ impl Client {
         }
     }
 
-    /// Sends an anonymous forward that is taken; its success has no body.
+    /// Sends an anonymous forward that has to be accepted, without a body in the response.
     #[track_caller]
     pub(crate) fn forward(&self, next: &str, letter: &Letter) {
         let answer = self.try_forward(json!({"next": next, "packed": letter.packed}));
@@ -199,7 +198,7 @@ impl Client {
         answer
     }
 
-    /// What comes by a socket; less than `count` where no more came.
+    /// Returns the messages that come by a socket; fewer than `count` if no more came in time.
     #[track_caller]
     pub(crate) fn frames(&self, socket: &Value, count: usize) -> Vec<Value> {
         let answer = self
@@ -220,13 +219,13 @@ impl Client {
         frames
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     #[track_caller]
     pub(crate) fn frame(&self, socket: &Value) -> Value {
         self.frames(socket, 1).remove(0)
     }
 
-    /// A new WebSocket.
+    /// Opens a WebSocket.
     #[track_caller]
     pub(crate) fn socket(&self) -> Value {
         let socket = self.script().op("open", json!({}))["socket"].clone();
@@ -234,7 +233,7 @@ impl Client {
         socket
     }
 
-    /// A WebSocket in live mode.
+    /// Opens a WebSocket in live mode.
     #[track_caller]
     pub(crate) fn live(&self) -> Value {
         let socket = self.socket();
@@ -248,12 +247,12 @@ impl Client {
         self.mediators.iter().any(|known| did == known)
     }
 
-    /// An answer over HTTP is as it has to be, whatever was asked.
+    /// Checks a response over HTTP, for any request.
     #[track_caller]
     fn check(&self, answer: &Value) {
         let header = |name: &str| answer["headers"][name].as_str().unwrap_or_default();
         match answer["status"].as_u64() {
-            // By a socket, or not sent at all.
+            // Sent by a socket, or not sent.
             None => {}
             Some(200) => {
                 assert_eq!(header("cache-control"), "no-store");
@@ -286,7 +285,7 @@ impl Client {
         }
     }
 
-    /// A message of the mediator: encrypted by it to whom it was sent, and as its schema says.
+    /// Checks a message of the mediator: its encryption, its recipient and its schema.
     #[track_caller]
     fn check_message(&self, opened: &Value) {
         assert_eq!(opened.get("refused"), None, "{opened}");
@@ -301,7 +300,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // After a failure it may be stuck.
+        // After a failure the process may hang.
         if std::thread::panicking() {
             return;
         }

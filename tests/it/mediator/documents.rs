@@ -1,4 +1,4 @@
-//! What the mediator says about itself: its DID document, its invitation, its features.
+//! The mediator's DID document, invitation and features.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};

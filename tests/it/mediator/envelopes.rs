@@ -1,4 +1,4 @@
-//! Envelopes as they come in the wild, and such as nobody may send.
+//! Envelopes of foreign clients in use, and forbidden ones.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::network::text;
 const PING: &str = "https://didcomm.org/trust-ping/2.0/ping";
 const RESPONSE: &str = "https://didcomm.org/trust-ping/2.0/ping-response";
 
-/// Posts what another library has packed.
+/// Posts a message that another library has packed.
 fn post(mediator: &Mediator, packed: &Value) -> crate::http::Answer {
     let headers = [("content-type", "application/didcomm-encrypted+json")];
     let body = text(packed, "/packed").as_bytes().to_vec();
@@ -29,7 +29,7 @@ fn ping(from: &str, to: &str) -> Value {
     })
 }
 
-/// Fails unless the client is answered when it pings as `from`.
+/// Asserts that the client gets a response to a ping as `from`.
 #[track_caller]
 fn assert_answered(client: &Client, fields: Value) -> Value {
     let answer = client.tell("ping", fields);
@@ -87,7 +87,7 @@ fn authcrypts_of_both_libraries_are_answered_so_that_they_can_read_it() {
         assert_eq!(opened["message"]["thid"], message["id"]);
         assert!(text(&opened, "/sender").starts_with(&format!("{}#", mediator.did)));
     }
-    // Signed within, and addressed by a key in place of the DID.
+    // A signed message inside, and a key in place of the DID as the recipient.
     let kid = format!("{}#key-1", mediator.did);
     let signed = |fields: Value| {
         let mut pack = json!({"message": ping(&did, &mediator.did), "signer": did});
@@ -97,8 +97,8 @@ fn authcrypts_of_both_libraries_are_answered_so_that_they_can_read_it() {
         post(&mediator, &others.op("pack", pack)).status
     };
     assert_eq!(signed(json!({"to": kid, "from": did})), 200);
-    // Whoever was sent something signed can show it to others: that is not enough to act for its
-    // signer, and without encryption it is no message for this mediator at all.
+    // Any recipient of a signed message can repeat it, so a signature does not suffice to act for the
+    // signer. Without encryption it is no message for this mediator.
     assert_eq!(signed(json!({"to": kid})), 202);
     assert_eq!(signed(json!({})), 400);
 }
@@ -111,7 +111,7 @@ fn the_ephemeral_key_may_stand_with_the_recipient() {
     let fields = json!({"next": client.did, "packed": letter.packed});
     let sent = client.try_forward(fields);
     let packed: Value = serde_json::from_str(text(&sent, "/packed")).expect("JSON");
-    // This library is the one that writes it so.
+    // This library is the one with this form.
     assert!(
         packed["recipients"][0]["header"]["epk"].is_object(),
         "{packed}"
@@ -139,7 +139,7 @@ fn a_did_peer_4_is_known_by_its_short_form_once_the_long_one_came() {
         assert_eq!(answer["body"]["updated"][0]["result"], result);
         assert_eq!(answer["body"]["updated"][0]["recipient_did"], did);
     }
-    // Mail for either form is in one queue, which either form reads.
+    // Both forms of the DID share one queue, and each can read it.
     for next in [long, short] {
         client.forward(next, &client.letter(next));
     }
@@ -179,7 +179,7 @@ fn who_spells_its_key_in_its_own_way_is_answered_so() {
         script.op("know", json!({"did": did, "document": document}));
         let key = json!({"kid": kid, "curve": "X25519", "secret": secret});
         script.op("import", json!({"keys": [key]}));
-        // Its secret lies under this name and no other.
+        // The client stores the secret under this name only.
         let answer = assert_answered(&client, json!({"from": did}));
         assert_eq!(answer["recipient"], kid);
         client.ask("request", json!({"from": did}));
@@ -226,11 +226,11 @@ fn what_the_envelope_does_not_bear_out_is_refused() {
             );
         }
     }
-    // Several recipients are no lie, nor is a header that nobody knows.
+    // Several recipients are allowed, and so is an unknown header.
     let extra = json!({"to": [other, mediator.did], "unheard_of": {"a": 1}});
     assert_answered(&client, json!({"extra": extra}));
 
-    // Nobody becomes somebody by saying so in an anonymous envelope.
+    // A `from` in an anonymous envelope proves no sender.
     victim.forward(&victim.did, &client.letter(&victim.did));
     for operation in ["status", "delivery", "ping"] {
         let answer = client.tell(
@@ -257,7 +257,7 @@ fn it_answers_as_who_it_was_asked_as() {
     let know = json!({"did": mediator.web, "document": document});
     client.script().op("know", know);
     let answer = assert_answered(&client, json!({"to": mediator.web}));
-    // It answers as who it was asked as, also about where mail is to be sent.
+    // The mediator answers as the DID that was addressed, also in the grant.
     assert_eq!(answer["message"]["from"], mediator.web);
     let granted = client.ask("request", json!({"to": mediator.web}));
     assert_eq!(granted["body"]["routing_did"], json!([mediator.web]));

@@ -1,4 +1,4 @@
-//! What an operator does: new keys, looking at queues, and losing a file.
+//! Operation: key rotation, the status of queues, and the loss of a file.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn keys_change_under_running_clients() {
     let mediator = Mediator::start(Mediator::setup());
     let keys = mediator.service().data_dir().join(KEYS);
     assert_private(&keys);
-    let (twin, web) = (mediator.did.clone(), mediator.web.clone());
+    let (peer_did, web) = (mediator.did.clone(), mediator.web.clone());
     let before = get(&mediator, DOCUMENT).json();
     let client = mediator.member();
     let know = |document| {
@@ -45,38 +45,38 @@ fn keys_change_under_running_clients() {
         assert_eq!(after[relationship].as_array().map(Vec::len), Some(1));
     }
     let invitation = get(&mediator, "/invitation").json();
-    let new_twin = text(&invitation, "/from").to_owned();
-    assert_ne!(new_twin, twin);
+    let new_peer_did = text(&invitation, "/from").to_owned();
+    assert_ne!(new_peer_did, peer_did);
 
-    // Who knows the old keys is answered by them, since it could not read others.
+    // A client with the old keys gets responses from them, since it cannot verify others.
     let old = client.tell("ping", by_web.clone());
     assert_eq!(old["status"], 200, "{old}");
     assert_eq!(old["sender"], before["keyAgreement"][0]);
     let old = client.tell("ping", json!({}));
-    assert_eq!(old["message"]["from"], twin);
+    assert_eq!(old["message"]["from"], peer_did);
     client.forward(&client.did, &client.letter(&client.did));
     assert_eq!(client.waiting(None), 1);
 
-    // Who looks anew finds the new ones and is answered by them.
+    // A client that resolves again finds the new keys and gets responses from them.
     know(&after);
     let new = client.tell("ping", by_web);
     assert_eq!(new["status"], 200, "{new}");
     assert_eq!(new["sender"], after["keyAgreement"][0]);
     let mut newcomer = mediator.client();
-    newcomer.mediators = vec![new_twin.clone()];
-    newcomer.turn_to(&new_twin, &mediator);
+    newcomer.mediators = vec![new_peer_did.clone()];
+    newcomer.turn_to(&new_peer_did, &mediator);
     newcomer.enter(&newcomer.did);
     newcomer.forward(&newcomer.did, &newcomer.letter(&newcomer.did));
     assert_eq!(newcomer.waiting(None), 1);
-    // The account is the same under either name of the mediator.
-    client.turn_to(&new_twin, &mediator);
+    // The account is the same under both DIDs of the mediator.
+    client.turn_to(&new_peer_did, &mediator);
     let status = client.script().op("status", json!({"from": client.did}));
     assert_eq!(status["message"]["body"]["message_count"], 1, "{status}");
-    client.turn_to(&twin, &mediator);
+    client.turn_to(&peer_did, &mediator);
 
     let mediator = Mediator::restart(mediator.stop());
     assert_eq!(get(&mediator, DOCUMENT).json(), after);
-    assert_eq!(mediator.did, new_twin);
+    assert_eq!(mediator.did, new_peer_did);
     assert_eq!(client.waiting(None), 1);
 }
 
@@ -120,7 +120,7 @@ fn without_its_keys_it_does_not_start_on_mail_that_is_there() {
         "nothing is made in their place"
     );
 
-    // Nor on keys that others may have read.
+    // The service does not start on keys that other users may read.
     std::fs::write(&keys, kept).expect("a file");
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).expect("a file");
     let (code, said) = stopped.refuses_to_start();
@@ -132,7 +132,7 @@ fn without_its_keys_it_does_not_start_on_mail_that_is_there() {
 
 #[test]
 fn the_operator_sees_queues() {
-    // Nobody is at home there.
+    // No mediator listens there.
     let elsewhere = "did:web:localhost%3A9";
     let setup = Mediator::setup().set("mediator.relay.allow", json!([elsewhere]));
     let mediator = Mediator::start(setup);
@@ -172,7 +172,7 @@ fn the_operator_sees_queues() {
     assert!(destination["lastError"].is_string(), "{destination}");
     assert!(destination["lastAt"].is_string(), "{destination}");
 
-    // The socket goes with the service, and who asks then is told what to do.
+    // The admin socket ends with the service, and the command gives a hint then.
     let stopped = mediator.stop();
     assert!(!stopped.data_dir().join("admin.sock").exists());
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_atcomm"))

@@ -1,4 +1,4 @@
-//! Whose mail it is: a DID belongs to who has its keys.
+//! Ownership: a DID belongs to the holder of its keys.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{Client, Mediator, VERSIONS};
 
 const NOT_ENROLLED: &str = "e.p.req.not_enroll";
 
-/// Letters to this DID, one after the other.
+/// Sends letters to this DID, one after the other.
 fn send(client: &Client, to: &str, words: &[&str]) {
     for words in words {
         client.forward(to, &client.letter_of(to, words));
@@ -22,7 +22,7 @@ fn words(attached: &[Value]) -> Vec<&str> {
 fn an_alias_goes_to_its_owner_when_that_one_registers() {
     let mediator = Mediator::open();
     for version in VERSIONS {
-        // One process that holds the secrets of both, so that either could read what it is given.
+        // One process holds the secrets of both, so that each could read all that it receives.
         let client = mediator.member();
         let owner = client.generate();
         assert_eq!(client.update(version, "add", &owner), "success");
@@ -41,14 +41,14 @@ fn an_alias_goes_to_its_owner_when_that_one_registers() {
         client.assert_problem(&refused, NOT_ENROLLED);
         assert_eq!(client.waiting(None), 0);
         assert_eq!(client.update(version, "add", &owner), "client_error");
-        // The one who lost it cannot take it away, either.
+        // The account that lost the DID cannot remove it.
         assert_eq!(client.update(version, "remove", &owner), "no_change");
 
         send(&client, &owner, &["after"]);
         let attached = as_owner("delivery", json!({}))["attached"].clone();
         let attached = attached.as_array().expect("a delivery");
         assert_eq!(words(attached), ["before", "after"]);
-        // Nor can it acknowledge the other's mail.
+        // The account that lost it cannot acknowledge the owner's mail.
         let ids: Vec<_> = attached.iter().map(|one| one["id"].clone()).collect();
         client.ask("received", json!({"ids": ids}));
         let status = as_owner("status", json!({}));
@@ -64,15 +64,15 @@ fn a_did_with_an_account_of_its_own_is_nobodys_alias() {
     let (first, second) = (mediator.member(), mediator.client());
     second.enter(&second.did);
     assert_eq!(second.update("3.0", "add", &first.did), "client_error");
-    // Nor is what another account has added.
+    // A DID that another account has added is refused, too.
     let alias = first.generate();
     assert_eq!(first.update("3.0", "add", &alias), "success");
     assert_eq!(second.update("3.0", "add", &alias), "client_error");
     assert_eq!(second.update("2.0", "remove", &alias), "no_change");
-    // Also where its owner has taken its own DID off the list.
+    // The same holds after the owner has removed its own DID from the list.
     assert_eq!(first.update("3.0", "remove", &first.did), "success");
     assert_eq!(second.update("3.0", "add", &first.did), "client_error");
-    // What was given up can be taken.
+    // A removed DID can be added by another account.
     assert_eq!(first.update("3.0", "remove", &alias), "success");
     assert_eq!(second.update("3.0", "add", &alias), "success");
 }
@@ -122,14 +122,14 @@ fn where_mail_is_kept_by_record_an_account_is_for_its_own_did_only() {
     let client = mediator.client();
     let other = client.generate();
     for version in VERSIONS {
-        // Granted for a while, until a key package confirms it.
+        // A provisional grant, until a key package confirms it.
         client.ask("request", json!({"version": version}));
         assert_eq!(client.update(version, "add", &other), "client_error");
         assert_eq!(client.update(version, "remove", &other), "client_error");
     }
     assert_eq!(client.update("3.0", "add", &client.did), "success");
     assert_eq!(client.update("3.0", "add", &client.did), "no_change");
-    // No key package names it, so no mail is taken for it.
+    // No key package names the DID, so no mail is accepted for it.
     send(&client, &client.did, &["lost"]);
     assert_eq!(client.waiting(None), 0);
 }

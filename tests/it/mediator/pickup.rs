@@ -1,4 +1,4 @@
-//! message-pickup 4.0: where it differs from the version before, and what both share.
+//! message-pickup 4.0: its differences to version 3.0, and the common parts.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,7 +35,7 @@ fn version_4_has_its_own_words() {
         assert!((now - 60_000..=now).contains(&time), "{status}");
     }
 
-    // The client says `message_count_limit` in this version.
+    // The client sends `message_count_limit` in this version.
     let attached = client.fetch(json!({"pickup": "4.0", "limit": 2}));
     assert_eq!(attached.len(), 2);
     for (attached, letter) in attached.iter().zip(&letters) {
@@ -144,20 +144,20 @@ fn a_forward_to_the_mediator_itself_is_opened_once_more() {
     let document = super::get(&mediator, "/.well-known/did.json").json();
     let know = json!({"did": mediator.web, "document": document});
     client.script().op("know", know);
-    let (twin, web) = (&mediator.did, &mediator.web);
+    let (peer_did, web) = (&mediator.did, &mediator.web);
     let mut waiting = 0;
     for (through, kept) in [
-        (vec![twin, twin], 1),
-        (vec![twin, web], 1),
-        (vec![web, twin], 1),
-        (vec![twin, twin, web], 0),
+        (vec![peer_did, peer_did], 1),
+        (vec![peer_did, web], 1),
+        (vec![web, peer_did], 1),
+        (vec![peer_did, peer_did, web], 0),
     ] {
         for form in ["json", "base64"] {
             let letter = client.letter_of(&client.did, form);
             let fields = json!({
                 "next": client.did, "packed": letter.packed, "form": form, "through": through,
             });
-            // Round and round it does not go, and is not taken for delivered, either.
+            // The message does not loop, and does not count as delivered.
             let status = if kept == 1 { 202 } else { 400 };
             assert_eq!(client.try_forward(fields)["status"], status, "{through:?}");
             waiting += kept;

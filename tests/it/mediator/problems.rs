@@ -1,4 +1,4 @@
-//! What the mediator says about requests that it does not carry out.
+//! Responses to requests that are not carried out.
 
 use serde_json::{Value, json};
 
@@ -23,10 +23,10 @@ fn the_same_request_twice_is_a_problem_also_after_a_crash() {
         assert_eq!(answer["message"]["pthid"], first["sent"]["id"]);
         assert_eq!(answer["message"]["ack"], json!([first["sent"]["id"]]));
     }
-    // A request that nobody wants an answer to is remembered, too.
+    // A request without a wanted response cannot be replayed, either.
     let silent = client.tell("ping", json!({"return_route": null}));
     assert_eq!(silent["status"], 202);
-    // A forward may come again: it is kept once.
+    // A forward may be repeated, and is stored once.
     let letter = client.letter(&client.did);
     for from in [Value::Null, json!(client.did)] {
         let forward = json!({"next": client.did, "packed": letter.packed, "from": from});
@@ -92,7 +92,7 @@ fn unknown_protocols_and_versions_are_unsupported() {
         let answer = client.say(kind, json!({"content": "hello"}));
         client.assert_problem(&answer, "e.p.msg.unsupported");
     }
-    // A report is never answered by a report, an empty message by nothing.
+    // A report has no report in response, an empty message no response.
     for (kind, body) in [
         (
             "https://didcomm.org/report-problem/2.0/problem-report",
@@ -160,7 +160,7 @@ fn malformed_bodies_are_named_by_their_type() {
         let answer = client.say(&kind, body);
         client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
     }
-    // A forward that is none cannot be carried on by anybody: whoever made it is told.
+    // A malformed forward is refused, since its sender would believe it delivered.
     let kind = format!("{site}/routing/2.0/forward");
     let answer = client.say(&kind, json!({}));
     client.assert_problem(&answer, &format!("e.p.msg.{kind}"));
@@ -202,7 +202,7 @@ fn nothing_is_told_to_who_is_not_enrolled() {
         let answer = client.tell("query", json!({"version": version}));
         client.assert_problem(&answer, NOT_ENROLLED);
     }
-    // A stranger gets no answer at all.
+    // An unauthenticated sender gets no response.
     for operation in ["ping", "status", "request"] {
         let answer = client.tell(operation, json!({"from": null}));
         assert_eq!(answer["status"], 202, "{answer}");
@@ -213,11 +213,11 @@ fn nothing_is_told_to_who_is_not_enrolled() {
 fn an_unknown_recipient_is_told_only_where_the_operator_wants_it() {
     let quiet = Mediator::open();
     let client = quiet.client();
-    let nobody = client.generate();
-    let letter = client.letter(&nobody);
+    let unknown = client.generate();
+    let letter = client.letter(&unknown);
     let forward = |client: &Client, from: Value, return_route: Value| {
         client.try_forward(json!({
-            "next": nobody, "packed": letter.packed, "from": from, "return_route": return_route,
+            "next": unknown, "packed": letter.packed, "from": from, "return_route": return_route,
         }))
     };
     for from in [Value::Null, json!(client.did)] {
@@ -251,7 +251,7 @@ fn an_unknown_recipient_is_told_only_where_the_operator_wants_it() {
     assert_eq!(report["body"]["code"], NOT_ENROLLED);
     assert_eq!(report["pthid"], answer["sent"]["id"]);
 
-    // Somebody known is no news in any case.
+    // A known recipient is never reported.
     let member = telling.member();
     let fields = json!({"next": member.did, "packed": letter.packed, "return_route": "all"});
     let answer = client.try_forward(fields);

@@ -1,4 +1,4 @@
-//! The quickstart of a library that others wrote, as its authors wrote it.
+//! The quickstart of a foreign library, as its authors wrote it.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Full queues and rates: told, and nothing that was taken is lost by it.
+//! Full queues and rates: refused by name, and no accepted message is lost.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     for letter in taken {
         client.forward(&client.did, letter);
     }
-    // What waits already is no more for coming again, also where there is no room.
+    // A duplicate is stored once, and is accepted even by a full queue.
     for letter in taken {
         client.forward(&client.did, letter);
     }
@@ -33,7 +33,8 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     );
     let retry = text(&refused, "/headers/retry-after").parse::<u32>();
     assert!(retry.is_ok_and(|seconds| seconds > 0), "{refused}");
-    // The same to whoever is known and wants answers: relays in between know nothing but statuses.
+    // An authenticated sender who wants answers gets the same status, since relays in between
+    // understand only statuses.
     let (mut known, mut answered) = (fields.clone(), fields.clone());
     known["from"] = json!(client.did);
     answered["return_route"] = json!("all");
@@ -43,7 +44,7 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
         let answer = client.try_forward(fields);
         assert_eq!(answer["status"], 503, "{answer}");
     }
-    // A socket has no status: there the report is all, signed for who is not known.
+    // A socket has no status, so the sender gets a report, signed for an unauthenticated one.
     let socket = client.socket();
     let mut by_socket = fields.clone();
     by_socket["socket"] = socket.clone();
@@ -60,7 +61,7 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     let report = client.frame(&socket);
     assert_eq!(report["message"]["body"]["code"], "e.p.me.res.storage");
 
-    // Of several in one forward none is kept where not all can be.
+    // Several messages in one forward are stored together or not at all.
     let other = client.letter_of(&alias, "five");
     let many: Vec<_> = (0..4)
         .map(|number| client.letter_of(&alias, &number.to_string()).packed)
@@ -68,7 +69,7 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     let answer = client.try_forward(json!({"next": alias, "packed": many}));
     assert_eq!(answer["status"], 503, "{answer}");
     assert_eq!(client.waiting(Some(&alias)), 0);
-    // Another's queue, even of the same account, has room of its own.
+    // Another recipient of the same account has its own quota.
     client.forward(&alias, &other);
 
     let attached = client.fetch(json!({"recipient_did": client.did}));
@@ -110,14 +111,14 @@ fn rates_of_recipients_and_addresses_are_kept() {
     let refused = client.script().try_op("open", json!({}));
     let refused = refused.expect_err("there were two");
     assert!(text(&refused, "/error").contains("429"), "{refused}");
-    // Who leaves makes room.
+    // Removing a recipient frees its quota.
     client.script().op("close", json!({"socket": first}));
     eventually("there is room for a socket", || {
         client.script().try_op("open", json!({})).ok()
     });
-    let nobody = client.generate();
-    let letter = client.letter(&nobody);
-    let fields = json!({"next": nobody, "packed": letter.packed});
+    let unknown = client.generate();
+    let letter = client.letter(&unknown);
+    let fields = json!({"next": unknown, "packed": letter.packed});
     let limited = |answer: &serde_json::Value| {
         assert_eq!(answer["status"], 429, "{answer}");
         assert!(
@@ -130,7 +131,7 @@ fn rates_of_recipients_and_addresses_are_kept() {
             "{answer}"
         );
     };
-    // Somebody unknown has a rate, too, or it would tell who is known.
+    // Unknown recipients have a rate, too; otherwise the refusal would show who is known.
     for _ in 0..2 {
         assert_eq!(client.try_forward(fields.clone())["status"], 202);
     }
@@ -138,7 +139,8 @@ fn rates_of_recipients_and_addresses_are_kept() {
     let other = client.generate();
     client.forward(&other, &client.letter(&other));
 
-    // Sockets count as messages do. Eight were counted at most; within the time of this the address regains one or two.
+    // Sockets are charged like messages. At most eight were charged, and the address regains one or
+    // two in the time of the test.
     let mut answered = 0;
     let refused = loop {
         let answer = client.tell("ping", json!({}));

@@ -1,5 +1,5 @@
-//! The scenarios that mediators of DIDComm v2 are usually tested by, in both versions of
-//! coordinate-mediation, with a client that others wrote.
+//! The usual test scenarios for mediators of DIDComm v2, in both versions of coordinate-mediation,
+//! with a foreign client.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ macro_rules! in_both_versions {
     )*};
 }
 
-/// Type of an answer of coordinate-mediation.
+/// Returns the type of a response of coordinate-mediation.
 fn kind(version: &str, of_2: &str, of_3: &str) -> String {
     let name = if version == "2.0" { of_2 } else { of_3 };
     format!("https://didcomm.org/coordinate-mediation/{version}/{name}")
@@ -46,7 +46,7 @@ fn enter(client: &Client, version: &str) -> String {
     alias
 }
 
-/// The list of recipients, and how it was cut.
+/// Returns the list of recipients and its pagination.
 #[track_caller]
 fn list(client: &Client, version: &str, paginate: Value) -> (Vec<String>, Value) {
     let answer = client.ask("query", json!({"version": version, "paginate": paginate}));
@@ -59,7 +59,7 @@ fn list(client: &Client, version: &str, paginate: Value) -> (Vec<String>, Value)
     (dids.collect(), answer["body"]["pagination"].clone())
 }
 
-/// The delivered message is the one that was sent, whole.
+/// Asserts that the delivered message is the one that was sent.
 #[track_caller]
 fn assert_same(attached: &Value, letter: &Letter) {
     assert_eq!(attached["message"], letter.plain, "{attached}");
@@ -125,7 +125,7 @@ in_both_versions! {
             assert_eq!(client.update(version, "remove", alias), "no_change");
         }
         assert_eq!(list(&client, version, Value::Null).0, Vec::<String>::new());
-        // What was an alias is nobody's now, and takes no mail.
+        // The removed alias accepts no mail.
         client.forward(&aliases[0], &client.letter(&aliases[0]));
         assert_eq!(client.waiting(None), 0);
     }
@@ -163,7 +163,7 @@ in_both_versions! {
         assert!(body["longest_waited_seconds"].as_u64().is_some_and(|s| s < 60), "{body}");
         assert_eq!(client.waiting(Some(&client.did)), 0);
 
-        // At most as many as asked for, the oldest first, again and again until acknowledged.
+        // At most the requested number, the oldest first, repeatedly until acknowledged.
         for _ in 0..2 {
             let attached = client.fetch(json!({"limit": 1, "recipient_did": alias}));
             assert_eq!(attached.len(), 1);
@@ -194,7 +194,7 @@ in_both_versions! {
         assert_eq!(empty["body"]["message_count"], 0);
     }
 
-    /// Live mode over a WebSocket, and asked for where it cannot be: two scenarios.
+    /// Live mode over a WebSocket, and a request for it over HTTP: two scenarios.
     fn mail_is_pushed_in_live_mode(version) {
         let mediator = Mediator::open();
         let client = mediator.client();
@@ -212,7 +212,7 @@ in_both_versions! {
         assert_eq!(status["message"]["body"]["live_delivery"], true);
         assert_eq!(status["message"]["body"]["message_count"], 1);
 
-        // What was there before is not pushed; what comes is, as it came.
+        // Mail from before is not pushed; new mail is pushed unchanged.
         let letter = client.letter(&alias);
         client.forward(&alias, &letter);
         let pushed = client.frame(&socket);
@@ -223,7 +223,7 @@ in_both_versions! {
         );
         assert_eq!(sent, got);
 
-        // It waits all the same until it is acknowledged, here by the hash of its bytes.
+        // Pushed mail stays queued until it is acknowledged, here by the hash of its bytes.
         client.tell("status", json!({"socket": socket}));
         assert_eq!(client.frame(&socket)["message"]["body"]["message_count"], 2);
         let id = data_encoding::HEXLOWER.encode(&<sha2::Sha256 as sha2::Digest>::digest(
@@ -234,7 +234,7 @@ in_both_versions! {
         assert_eq!(status["message"]["body"]["message_count"], 1);
         assert_eq!(status["message"]["body"]["live_delivery"], true);
 
-        // Off again: the next frame after a further message is the answer to a question.
+        // After live mode is off, the next frame after a further message is the response to a request.
         client.tell("live", json!({"socket": socket, "on": false}));
         assert_eq!(client.frame(&socket)["message"]["body"]["live_delivery"], false);
         client.forward(&alias, &client.letter(&alias));

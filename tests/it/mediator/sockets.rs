@@ -1,4 +1,4 @@
-//! WebSockets: frames, several who share one, one who has several, and how they end.
+//! WebSockets: frames, several clients on one socket, several sockets of one client, and their ends.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::network::text;
 
 const RESPONSE: &str = "https://didcomm.org/trust-ping/2.0/ping-response";
 
-/// A ping by a socket; gives its id.
+/// Sends a ping by a socket. Returns its id.
 fn ping(client: &Client, socket: &Value, fields: Value) -> String {
     let mut fields = fields;
     fields["socket"] = socket.clone();
     text(&client.tell("ping", fields), "/sent/id").to_owned()
 }
 
-/// The next frame is the answer to this ping.
+/// Asserts that the next frame is the response to this ping.
 #[track_caller]
 fn assert_pong(client: &Client, socket: &Value, id: &str) {
     let frame = client.frame(socket);
@@ -40,12 +40,12 @@ fn text_and_binary_frames_are_messages() {
         let id = ping(&client, &socket, json!({"binary": binary}));
         assert_pong(&client, &socket, &id);
     }
-    // Browsers say which page it is, and are let in.
+    // Browsers send an `Origin`, and are accepted.
     let page = json!({"headers": {"Origin": "https://app.example.com"}});
     let browser = client.script().op("open", page)["socket"].clone();
     let id = ping(&client, &browser, json!({}));
     assert_pong(&client, &browser, &id);
-    // What cannot be opened ends nothing, and is not answered.
+    // An unreadable message has no response and does not end the socket.
     for garbage in ["", "hello", "{}"] {
         client.tell("send", json!({"packed": garbage, "socket": socket}));
     }
@@ -121,7 +121,7 @@ fn several_share_one_socket() {
     let letter = client.letter(&client.did);
     client.forward(&client.did, &letter);
     assert_eq!(client.frame(&socket)["message"], letter.plain);
-    // Nobody reads another's mail by sharing a socket with them.
+    // Clients on one socket cannot read the mail of each other.
     client.tell("status", json!({"socket": socket, "recipient_did": second}));
     let refused = client.frame(&socket);
     assert_eq!(
@@ -140,7 +140,7 @@ fn two_sockets_of_one_account_both_get_what_comes() {
     for socket in [&first, &second] {
         assert_eq!(client.frame(socket)["message"], letter.plain);
     }
-    // One that reads nothing, and then is gone, takes nothing from the other.
+    // A socket that reads nothing and then is cut takes no mail from the other.
     client.script().op("freeze", json!({"socket": first}));
     let letter = client.letter(&client.did);
     client.forward(&client.did, &letter);

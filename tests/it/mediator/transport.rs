@@ -11,7 +11,7 @@ use crate::network::text;
 
 const ENCRYPTED: &str = "application/didcomm-encrypted+json";
 
-/// A ping that was not sent yet.
+/// Packs a ping without sending it.
 fn packed(client: &Client) -> String {
     let ping = client.tell("ping", json!({"post": false}));
     text(&ping, "/packed").to_owned()
@@ -76,8 +76,8 @@ fn types_of_content_are_accepted_and_refused() {
 fn what_is_no_message_for_it_is_refused() {
     let mediator = Mediator::open();
     let client = mediator.client();
-    let stranger = client.generate();
-    let elsewhere = client.tell("ping", json!({"to": stranger, "post": false}));
+    let other = client.generate();
+    let elsewhere = client.tell("ping", json!({"to": other, "post": false}));
     let plain = client.tell("ping", json!({"plain": true, "post": false}));
     let sound = packed(&client);
     let mut forged: serde_json::Value = serde_json::from_str(&sound).expect("JSON");
@@ -101,7 +101,7 @@ fn what_is_no_message_for_it_is_refused() {
     }
     let answer = post(&mediator, Some(ENCRYPTED), vec![0xff; 64]);
     assert_refused(&answer, 400, "NotUnpackable");
-    // None of that spent the message itself.
+    // None of these requests used up the message itself.
     assert_eq!(post(&mediator, Some(ENCRYPTED), sound).status, 200);
 }
 
@@ -114,7 +114,7 @@ fn what_is_too_long_is_refused_before_it_is_read() {
     let answer = post(&mediator, Some(ENCRYPTED), vec![b' '; max + 1]);
     assert_refused(&answer, 413, "MessageTooLarge");
 
-    // One that does not say how long it is going to be.
+    // A body of unknown length.
     let address = mediator.url("").replace("http://localhost", "127.0.0.1");
     let mut stream = TcpStream::connect(&address).expect("a connection");
     write!(
@@ -124,14 +124,14 @@ fn what_is_too_long_is_refused_before_it_is_read() {
         max + 1
     )
     .expect("a request");
-    // It may close before everything is written.
+    // The service may close the connection before all is written.
     drop(stream.write_all(&vec![b' '; max + 1]));
     drop(stream.write_all(b"\r\n0\r\n\r\n"));
     let mut head = [0; 12];
     stream.read_exact(&mut head).expect("an answer");
     assert_eq!(&head, b"HTTP/1.1 413");
 
-    // A message as long as may be is taken.
+    // A message of the greatest length is accepted.
     let client = mediator.member();
     let letter = client.letter_of(&client.did, &"long ".repeat(100_000));
     client.forward(&client.did, &letter);
@@ -198,7 +198,7 @@ fn browsers_may_ask() {
             "{allowed}"
         );
     }
-    // Answers are shown to the page, refusals and their headers, too.
+    // The page may read responses, also refusals and their headers.
     for (body, status) in [(packed(&client), 200), ("{}".to_owned(), 400)] {
         let headers = [page, ("content-type", ENCRYPTED)];
         let url = mediator.url("/didcomm");

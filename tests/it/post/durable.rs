@@ -1,4 +1,4 @@
-//! What was acknowledged is there, whatever ends: the process, a socket, a recipient's patience.
+//! Acknowledged messages survive the end of the process, of a socket and of a client.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Known, Peer, Socket, mediator, open, post};
+use super::{MediatorEndpoint, Peer, Socket, mediator, open, post};
 use crate::http::{RUNTIME, eventually};
 use crate::network::Network;
 
 const SENDERS: usize = 64;
 
-/// Sends every envelope by [`SENDERS`] tasks, each again and again until it is taken. `taken`
-/// counts what was.
-fn send_all(to: &Known, envelopes: Vec<Vec<u8>>, taken: &Arc<AtomicUsize>) -> JoinHandle<usize> {
+/// Sends every envelope by [`SENDERS`] tasks, each repeatedly until it is accepted. `taken` counts
+/// the accepted ones.
+fn send_all(
+    to: &MediatorEndpoint,
+    envelopes: Vec<Vec<u8>>,
+    taken: &Arc<AtomicUsize>,
+) -> JoinHandle<usize> {
     let next = Arc::new(AtomicUsize::new(0));
     let envelopes = Arc::new(envelopes);
     let (url, taken) = (to.url(), Arc::clone(taken));
@@ -30,7 +34,7 @@ fn send_all(to: &Known, envelopes: Vec<Vec<u8>>, taken: &Arc<AtomicUsize>) -> Jo
                             assert_eq!(answer.status, 202, "{}", answer.text());
                             break;
                         }
-                        // No answer: nobody knows whether it was taken.
+                        // Without a response the sender does not know whether it was accepted.
                         Err(_) => {
                             again += 1;
                             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -112,7 +116,7 @@ fn inv3_a_socket_that_is_cut_in_the_middle_of_a_push_loses_nothing() {
         bob.words(&socket.next().expect("a letter"));
     }
     drop(socket);
-    // One that never reads, while the rest comes.
+    // A socket that never reads while messages come.
     let frozen = Socket::live(&home, &bob);
     sending.join().expect("senders");
     assert_eq!(bob.status(&home).message_count, LETTERS as u64);
@@ -143,7 +147,7 @@ fn two_sockets_of_one_recipient_both_get_everything() {
     }
     sending.join().expect("senders");
     drop(frozen);
-    // Pushed or not, they wait until they are acknowledged.
+    // Messages stay queued until they are acknowledged, pushed or not.
     assert_eq!(bob.empty(&home).len(), LETTERS);
     for socket in &mut sockets {
         assert_eq!(socket.next_within(Duration::from_millis(300)), None);
@@ -168,7 +172,7 @@ fn inv10_what_was_acknowledged_does_not_come_back_after_a_kill() {
     let service = service.kill().start();
     let left: BTreeSet<String> = bob.fetch(&home).into_iter().map(|(id, _)| id).collect();
     assert_eq!(left, rest);
-    // Somebody who has recorded the request gets nothing by it, after a restart either.
+    // A recorded request cannot be replayed, not even after a restart.
     home.take(&home.forward(&bob.did, &bob.letter("later")));
     assert_eq!(home.post(&envelope).status, 202);
     assert_eq!(bob.status(&home).message_count, 36);

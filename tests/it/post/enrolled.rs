@@ -1,23 +1,23 @@
-//! Whose mail is kept, decided by what accounts publish on a real network.
+//! Admission by what accounts publish on a real network.
 
 use std::time::Duration;
 
 use atcomm_proto::didcomm::protocol::coordination::Outcome;
 use serde_json::{Value, json};
 
-use super::strangers::Fake;
-use super::{Known, Peer, id, mediator, pickup};
+use super::unlisted::Fake;
+use super::{MediatorEndpoint, Peer, id, mediator, pickup};
 use crate::http::{eventually, throughout};
 use crate::network::{Account, Network, in_both_shapes};
 use crate::service::{Service, Setup};
 
-/// A package of `peer` that names the mediator.
-fn naming(peer: &Peer, home: &Known) -> Value {
+/// Returns a package of `peer` that names the mediator.
+fn naming(peer: &Peer, home: &MediatorEndpoint) -> Value {
     json!({"did": peer.did, "mediators": [home.did]})
 }
 
-/// A mediator that hears of both PDSes, and tells who is unknown.
-fn telling(network: &Network) -> (Service, Known) {
+/// Starts a mediator that follows both PDSes and reports unknown recipients.
+fn telling(network: &Network) -> (Service, MediatorEndpoint) {
     let (service, home) = mediator(network, |setup| {
         setup
             .pds(network, 0)
@@ -29,17 +29,17 @@ fn telling(network: &Network) -> (Service, Known) {
     (service, home)
 }
 
-/// Whether a forward to `peer` is kept now, by the word of a mediator that tells.
+/// Returns whether the mediator keeps a forward to `peer` now, by its report.
 #[track_caller]
-fn is_kept(home: &Known, peer: &Peer, words: &str) -> bool {
-    let stranger = Peer::new();
+fn is_kept(home: &MediatorEndpoint, peer: &Peer, words: &str) -> bool {
+    let unknown = Peer::new();
     let forward = super::forward(&peer.did, &peer.letter(words));
     let wants_answer = forward.return_route(super::ReturnRoute::All);
-    let answer = home.post(&stranger.seal(home, wants_answer));
+    let answer = home.post(&unknown.seal(home, wants_answer));
     match answer.status {
         202 => true,
         200 => {
-            let report = stranger.open(home, &answer.body);
+            let report = unknown.open(home, &answer.body);
             let report = report.body_of::<super::Report>().expect("a report");
             assert_eq!(report.code, "e.p.req.not_enroll");
             false
@@ -48,24 +48,24 @@ fn is_kept(home: &Known, peer: &Peer, words: &str) -> bool {
     }
 }
 
-/// Waits until mail is kept, or is not. What was kept on the way is taken out.
+/// Waits until mail is kept, or is not, and removes the messages that were kept while waiting.
 #[track_caller]
-fn until_kept(home: &Known, peer: &Peer, wanted: bool) {
+fn until_kept(home: &MediatorEndpoint, peer: &Peer, wanted: bool) {
     eventually(&format!("mail is kept: {wanted}"), || {
         (is_kept(home, peer, "is anybody there") == wanted).then_some(())
     });
 }
 
-/// The words that wait, without those that only asked.
+/// Returns the queued words, without the probes.
 #[track_caller]
-fn words(home: &Known, peer: &Peer) -> Vec<String> {
+fn words(home: &MediatorEndpoint, peer: &Peer) -> Vec<String> {
     let letters = peer.empty(home);
     let words = letters.iter().map(|letter| peer.words(letter));
     words.filter(|words| words != "is anybody there").collect()
 }
 
-/// Whether a mediator lets somebody in who asks for mail.
-fn may_read(home: &Known, peer: &Peer) -> bool {
+/// Returns whether a mediator lets a peer read its queue.
+fn may_read(home: &MediatorEndpoint, peer: &Peer) -> bool {
     let ask = pickup::Request::Status {
         recipient_did: None,
     };
@@ -82,23 +82,23 @@ in_both_shapes! {
         service.refresh(&account.did).expect("the package");
         assert!(bob.request(&home, Some(&account.did)));
         assert!([Outcome::Success, Outcome::NoChange].contains(&bob.add(&home, &bob.did)));
-        home.take(&home.forward(&bob.did, &bob.letter("from a stranger")));
-        assert_eq!(words(&home, &bob), ["from a stranger"]);
+        home.take(&home.forward(&bob.did, &bob.letter("from an unknown sender")));
+        assert_eq!(words(&home, &bob), ["from an unknown sender"]);
         assert!(is_kept(&home, &bob, "before the end"));
-        // The record names another mediator: new mail goes there, what is here can be read.
+        // The record names another mediator: new mail goes there, and queued mail can be read.
         let elsewhere = Fake::start(|_, _| (202, None));
-        account.put(json!({"did": bob.did, "mediators": [elsewhere.known.did]}));
+        account.put(json!({"did": bob.did, "mediators": [elsewhere.endpoint.did]}));
         eventually("mail goes elsewhere", || {
             is_kept(&home, &bob, "is anybody there");
             elsewhere.received().pop()
         });
-        // One that nothing can be carried to: nobody is known by this name any more.
+        // The other mediator cannot be relayed to, so the recipient is unknown.
         account.put(json!({"did": bob.did, "mediators": ["did:example:elsewhere"]}));
         until_kept(&home, &bob, false);
         assert!(!is_kept(&home, &bob, "too late"));
         assert_eq!(words(&home, &bob), ["before the end"]);
         assert!(may_read(&home, &bob));
-        // Back again, and then no record at all.
+        // The mediator is named again, and then the record is removed.
         account.put(naming(&bob, &home));
         until_kept(&home, &bob, true);
         account.delete_record();
@@ -118,7 +118,7 @@ fn a_replaced_key_still_takes_mail_and_so_does_the_new_one() {
     until_kept(&home, &new, true);
     for peer in [&old, &new] {
         assert!(is_kept(&home, peer, "to either"));
-        // Each is an account of its own.
+        // Each did:peer has its own account.
         assert!(peer.request(&home, Some(&account.did)));
         assert_eq!(words(&home, peer), ["to either"]);
     }
@@ -163,7 +163,7 @@ fn mail_that_came_before_its_owner_ever_did_is_there() {
     network.enrolled("bob", 0, naming(&bob, &home));
     until_kept(&home, &bob, true);
     assert!(is_kept(&home, &bob, "early"));
-    // Across a restart, too.
+    // The same holds after a restart.
     let service = service.kill().start();
     assert!(!may_read(&home, &bob));
     assert!(bob.request(&home, None));
@@ -185,13 +185,13 @@ fn a_grant_before_the_record_takes_no_mail_until_the_record_is_there() {
     until_kept(&home, &bob, true);
     assert!(is_kept(&home, &bob, "in time"));
     assert_eq!(words(&home, &bob), ["in time"]);
-    // Ten of them for one address, and no more.
+    // One address gets ten provisional grants and no more.
     let granted = (0..30).filter(|_| Peer::new().request(&home, None)).count();
     assert!(
         (9..=10).contains(&granted),
         "{granted} grants without a record"
     );
-    // One whose record is there is no matter of such grants.
+    // An account with a record does not need such a grant.
     let carol = Peer::new();
     let account = network.enrolled("carol", 1, naming(&carol, &home));
     assert!(carol.request(&home, Some(&account.did)));
@@ -211,8 +211,8 @@ fn publishing_somebody_elses_did_gains_nothing_and_takes_nothing_away() {
     let thief = network.enrolled("carol", 1, naming(&bob, &home));
     service.refresh(&thief.did).expect("the package");
     assert!(is_kept(&home, &bob, "for bob"));
-    // Her own DID stands in no package: what she is granted, if anything, takes no mail, names
-    // nobody else and reads nothing of his.
+    // Her own DID stands in no package, so a grant to her accepts no mail, admits no other DID and
+    // reads none of his mail.
     carol.request(&home, Some(&thief.did));
     assert!(!is_kept(&home, &carol, "for carol"));
     if may_read(&home, &carol) {
@@ -226,14 +226,14 @@ fn publishing_somebody_elses_did_gains_nothing_and_takes_nothing_away() {
         assert!(answer.kind.ends_with("/problem-report"), "{}", answer.kind);
     }
     assert_eq!(words(&home, &bob), ["for bob"]);
-    // When she takes it back, or is gone, nothing changes for him.
+    // Her removal of the record, or of her account, changes nothing for him.
     thief.delete_record();
     service.until_refused(&thief.did, "NotEnrolled");
     throughout(Duration::from_millis(1500), "bob's mail is kept", || {
         is_kept(&home, &bob, "is anybody there")
     });
     assert!(may_read(&home, &bob));
-    // And he keeps what is his when it is hers that remains.
+    // He keeps his mail while only her record remains.
     thief.put(naming(&bob, &home));
     service.until(&thief.did, "the package", |_| true);
     owner.delete_record();
@@ -266,7 +266,7 @@ fn accounts_of_other_hosts_and_denied_ones_are_admitted_by_name_only() {
     assert!(!is_kept(&home, &far, "from elsewhere"));
     assert!(!is_kept(&home, &denied, "denied"));
     assert!(near.request(&home, Some(&near_account.did)));
-    // With the same mailbox: one is allowed, the other not denied any more.
+    // With the same mailbox one account is allowed and the other is no longer denied.
     let port = home.port;
     let change = |setup: Setup| {
         local(setup)

@@ -1,5 +1,5 @@
-//! More of everything than there is room for: each is refused by name, others are served as
-//! before, and memory stays bounded (invariant 7).
+//! Floods of every kind: the surplus is refused by name, others are served as before, and memory
+//! stays bounded (invariant 7).
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -12,13 +12,18 @@ use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use serde_json::json;
 
 use super::hostile::assert_well;
-use super::{Known, Peer, Socket, forward, mediator, open, post};
+use super::{MediatorEndpoint, Peer, Socket, forward, mediator, open, post};
 use crate::http::{Answer, RUNTIME, eventually, request, throughout};
 use crate::network::{Network, text};
 use crate::service::Service;
 
-/// Sends to all of `next` at once, by as many tasks as `tasks`.
-fn send_to_each(home: &Known, next: Vec<String>, letter: &[u8], tasks: usize) -> Vec<Answer> {
+/// Sends a letter to each of `next`, by `tasks` concurrent tasks.
+fn send_to_each(
+    home: &MediatorEndpoint,
+    next: Vec<String>,
+    letter: &[u8],
+    tasks: usize,
+) -> Vec<Answer> {
     let (next, letter) = (Arc::new(next), Arc::new(letter.to_vec()));
     let at = Arc::new(AtomicUsize::new(0));
     let task = || {
@@ -43,8 +48,8 @@ fn send_to_each(home: &Known, next: Vec<String>, letter: &[u8], tasks: usize) ->
     })
 }
 
-/// Somebody of whom nobody has the keys.
-fn nobody(n: usize) -> String {
+/// Returns a DID that no mediator knows.
+fn unknown_did(n: usize) -> String {
     let mut key = [0x5a; 32];
     key[..8].copy_from_slice(&n.to_be_bytes());
     let keys = [(Purpose::KeyAgreement, KeyType::X25519, &key[..])];
@@ -54,7 +59,7 @@ fn nobody(n: usize) -> String {
         .to_owned()
 }
 
-/// All that a sender sees of an answer, but for the time.
+/// Returns all that a sender sees of a response, except the date.
 fn shape(answer: &Answer) -> String {
     let headers: Vec<_> = answer
         .headers
@@ -64,7 +69,7 @@ fn shape(answer: &Answer) -> String {
     format!("{} {headers:?} {:?}", answer.status, answer.body)
 }
 
-/// Memory that a service takes up at the moment, in bytes; its own gauge is set now and then.
+/// Returns the memory of a service, in bytes. Its own gauge is not always up to date.
 fn memory(service: &Service) -> f64 {
     let path = format!("/proc/{}/status", service.process_id());
     let status = std::fs::read_to_string(path).expect("the status of a process");
@@ -75,23 +80,26 @@ fn memory(service: &Service) -> f64 {
 
 #[test]
 fn inv7_ten_thousand_unknown_recipients_look_like_known_ones_and_leave_nothing() {
-    const STRANGERS: usize = 10_000;
+    const UNKNOWN: usize = 10_000;
     let (service, home) = mediator(Network::multikey(), open);
     let bob = Peer::new();
     bob.enter(&home);
     let letter = bob.letter("for whom it may concern");
     let known = send_to_each(&home, vec![bob.did.clone(); 200], &letter, 16);
     let before = memory(&service);
-    let strangers = (0..STRANGERS).map(nobody).collect();
-    let unknown = send_to_each(&home, strangers, &letter, 32);
+    let recipients = (0..UNKNOWN).map(unknown_did).collect();
+    let unknown = send_to_each(&home, recipients, &letter, 32);
     let grown = memory(&service) - before;
-    assert_eq!(unknown.len(), STRANGERS);
+    assert_eq!(unknown.len(), UNKNOWN);
     let shapes: BTreeSet<_> = known.iter().chain(&unknown).map(shape).collect();
     assert_eq!(shapes.len(), 1, "{shapes:?}");
     assert_eq!(known[0].status, 202);
-    // What is left of each is its allowance, of a few hundred bytes.
-    assert!(grown < 24e6, "{grown} bytes for {STRANGERS} strangers");
-    println!("{STRANGERS} strangers: {grown} bytes");
+    // Of each recipient only its rate limit remains, a few hundred bytes.
+    assert!(
+        grown < 24e6,
+        "{grown} bytes for {UNKNOWN} unknown recipients"
+    );
+    println!("{UNKNOWN} unknown recipients: {grown} bytes");
     let outcomes =
         |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
     assert_eq!((outcomes("unknown"), outcomes("kept")), (10_000.0, 200.0));
@@ -100,7 +108,7 @@ fn inv7_ten_thousand_unknown_recipients_look_like_known_ones_and_leave_nothing()
 }
 
 #[test]
-fn inv7_a_flood_to_one_recipient_is_slowed_down_and_holds_up_nobody_else() {
+fn inv7_a_flood_to_one_recipient_is_slowed_down_and_delays_no_other() {
     let (service, home) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.queue_rate", json!(50))
     });
@@ -124,7 +132,7 @@ fn inv7_a_flood_to_one_recipient_is_slowed_down_and_holds_up_nobody_else() {
         .iter()
         .filter(|answer| answer.status != 202)
         .collect();
-    // Fifty at once, and a few more for each second that it took.
+    // Fifty at once, and a few more for each second of the test.
     assert!(
         (500..=550).contains(&refused.len()),
         "{} refused",
@@ -143,13 +151,10 @@ fn inv7_a_flood_to_one_recipient_is_slowed_down_and_holds_up_nobody_else() {
     for peer in &others {
         assert_eq!(peer.empty(&home).len(), 10);
     }
-    // Nobody can find out by it who is known here.
-    let stranger = send_to_each(&home, vec![nobody(1); 60], &others[0].letter("x"), 1);
+    // The refusal does not show whether the recipient is known.
+    let refused = send_to_each(&home, vec![unknown_did(1); 60], &others[0].letter("x"), 1);
     assert_eq!(
-        stranger
-            .iter()
-            .filter(|answer| answer.status == 202)
-            .count(),
+        refused.iter().filter(|answer| answer.status == 202).count(),
         50
     );
     assert_well(&service, &home, &others[0]);
@@ -160,14 +165,14 @@ fn inv7_one_address_has_one_allowance() {
     let (service, home) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.address_rate", json!(100))
     });
-    let answers = send_to_each(&home, (0..150).map(nobody).collect(), b"{}", 4);
+    let answers = send_to_each(&home, (0..150).map(unknown_did).collect(), b"{}", 4);
     let of = |status: u16| {
         answers
             .iter()
             .filter(|answer| answer.status == status)
             .count()
     };
-    // What cannot be read costs as much as what can.
+    // Unreadable messages are charged like others.
     assert_eq!(of(400) + of(429), 150);
     assert!((100..=112).contains(&of(400)), "{} were looked at", of(400));
     assert_eq!(Socket::try_open(&home).err(), Some(429));
@@ -200,14 +205,14 @@ fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
             .parse::<u64>()
             .is_ok_and(|wait| wait > 0)
     );
-    // A socket has no status: who has a name and wants answers is told in a message.
+    // A socket has no status: an authenticated sender who wants answers gets a report.
     let mut socket = Socket::open(&home);
     let named = forward(&bob.did, &letters[5]).return_route(super::ReturnRoute::All);
     socket.send(alice.seal(&home, named));
     let told = alice.open(&home, &socket.next().expect("an answer"));
     let report = told.body_of::<super::Report>().expect("a report");
     assert_eq!(report.code, "e.p.me.res.storage");
-    // What is there already takes no second place, and others have their own.
+    // A duplicate is not stored twice, and other recipients have their own quota.
     home.take(&home.forward(&bob.did, &letters[0]));
     home.take(&home.forward(&carol.did, &carol.letter("beside")));
     let mail = bob.fetch(&home);
@@ -219,8 +224,8 @@ fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
     assert_well(&service, &home, &carol);
 }
 
-/// The head of a request for an address that promises a body, and its first byte.
-fn slow(home: &Known, len: usize, address: &str) -> TcpStream {
+/// Sends the head of a request that announces a body, and its first byte.
+fn slow(home: &MediatorEndpoint, len: usize, address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", home.port)).expect("a connection");
     let head = format!(
         "POST /didcomm HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\n\
@@ -239,7 +244,7 @@ fn inv7_bodies_that_never_come_hold_up_nobody_and_end() {
     });
     let bob = Peer::new();
     bob.enter(&home);
-    // Ten times as much as may be received at once.
+    // Ten times the memory for receiving.
     let mut slow: Vec<_> = (0..80).map(|_| slow(&home, 1 << 20, "x")).collect();
     for n in 0..20 {
         home.take(&home.forward(&bob.did, &bob.letter(&format!("letter {n}"))));
@@ -249,7 +254,7 @@ fn inv7_bodies_that_never_come_hold_up_nobody_and_end() {
         let wait = Some(Duration::from_secs(15));
         stream.set_read_timeout(wait).expect("a socket");
         let mut answer = [0; 12];
-        // It is told, or cut.
+        // The connection gets a refusal or is cut.
         match stream.read(&mut answer) {
             Ok(0) => {}
             Ok(_) => assert!(answer.starts_with(b"HTTP/1.1 "), "{answer:?}"),
@@ -267,13 +272,13 @@ fn inv7_memory_for_bodies_is_bounded() {
     let bob = Peer::new();
     bob.enter(&home);
     let before = memory(&service);
-    // Forty bodies that come but for their last byte.
+    // Forty bodies of which all but the last byte comes.
     let mut large: Vec<_> = (0..40).map(|_| slow(&home, 1 << 20, "x")).collect();
     let part = vec![b'x'; (1 << 20) - 2];
     for stream in &mut large {
-        let patience = Some(Duration::from_millis(30));
-        stream.set_write_timeout(patience).expect("a socket");
-        // What is not read does not go.
+        let timeout = Some(Duration::from_millis(30));
+        stream.set_write_timeout(timeout).expect("a socket");
+        // A write that the service does not read blocks.
         drop(stream.write_all(&part));
     }
     let grown = memory(&service) - before;
@@ -289,7 +294,7 @@ fn inv7_memory_for_bodies_is_bounded() {
     assert_well(&service, &home, &bob);
 }
 
-/// Connections that stay open, as those of mediators do, after long messages.
+/// Connections that stay open after long messages, as those of mediators do.
 #[test]
 fn inv7_a_connection_that_has_sent_much_keeps_little_memory() {
     const CONNECTIONS: u32 = 100;
@@ -321,7 +326,7 @@ fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
     let bob = Peer::new();
     bob.enter(&home);
     let part = vec![b'x'; (1 << 20) - 2];
-    // A quarter, and one message more: that is three of them.
+    // A quarter of the memory and one message more: three messages.
     let mut large: Vec<_> = (0..3)
         .map(|_| slow(&home, 1 << 20, "203.0.113.7"))
         .collect();
@@ -336,7 +341,7 @@ fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
         let letter = home.forward(&bob.did, &bob.letter(&format!("letter {n}")));
         assert_eq!(post_as("203.0.113.8", letter), 202);
     }
-    // Its own messages have to wait, once all of that was read.
+    // Further messages of the address wait once all of that was read.
     eventually("its share is taken up", || {
         (post_as("203.0.113.7", part.clone()) == 429).then_some(())
     });
@@ -358,7 +363,7 @@ fn inv7_sockets_over_the_cap_are_refused_until_one_ends() {
         for _ in 0..20 {
             assert_eq!(Socket::try_open(&home).err(), Some(status), "{key}");
         }
-        // The rest goes on: requests, and the sockets that are open.
+        // Requests and open sockets are still served.
         home.take(&home.forward(&bob.did, &bob.letter("for the socket")));
         let live = sockets.last_mut().expect("a socket").next();
         assert_eq!(bob.words(&live.expect("a letter")), "for the socket");

@@ -1,27 +1,26 @@
-//! Messages that are meant to harm: each ends in a refusal or in silence, and mail goes on
-//! (invariant 8).
+//! Hostile messages: each is refused or ignored, and mail is still served (invariant 8).
 
 use atcomm_proto::didcomm::message::ReturnRoute;
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
-use super::{Known, Peer, Socket, mediator, open};
+use super::{MediatorEndpoint, Peer, Socket, mediator, open};
 use crate::http::{RUNTIME, eventually, request};
 use crate::network::Network;
 use crate::service::{Service, Setup};
 
-/// A mediator with one recipient.
-fn with_bob(change: impl FnOnce(Setup) -> Setup) -> (Service, Known, Peer) {
+/// Starts a mediator with one recipient.
+fn with_bob(change: impl FnOnce(Setup) -> Setup) -> (Service, MediatorEndpoint, Peer) {
     let (service, home) = mediator(Network::multikey(), |setup| change(open(setup)));
     let bob = Peer::new();
     bob.enter(&home);
     (service, home, bob)
 }
 
-/// Mail is still taken and handed out, and nothing panicked on the way.
+/// Asserts that mail is accepted and delivered, and that nothing panicked before.
 #[track_caller]
-pub(super) fn assert_well(service: &Service, home: &Known, bob: &Peer) {
+pub(super) fn assert_well(service: &Service, home: &MediatorEndpoint, bob: &Peer) {
     let health = request("GET", &service.url("/xrpc/_health"), &[], None);
     assert_eq!(health.status, 200, "{}", health.text());
     home.take(&home.forward(&bob.did, &bob.letter("well")));
@@ -31,8 +30,8 @@ pub(super) fn assert_well(service: &Service, home: &Known, bob: &Peer) {
     assert!(!log.contains("ERROR"), "{log}");
 }
 
-/// Anonymous plaintext of any shape.
-fn sealed(home: &Known, plaintext: &str) -> Vec<u8> {
+/// Encrypts a plaintext of any shape anonymously.
+fn sealed(home: &MediatorEndpoint, plaintext: &str) -> Vec<u8> {
     super::anoncrypt(
         plaintext.as_bytes(),
         std::slice::from_ref(&home.key),
@@ -48,7 +47,7 @@ fn inv7_bodies_and_frames_over_the_limit_are_refused() {
     let garbage = |len: usize| vec![b'x'; len];
     assert_eq!(home.refuse(&garbage(LIMIT), 400), "NotUnpackable");
     assert_eq!(home.refuse(&garbage(LIMIT + 1), 413), "MessageTooLarge");
-    // Without a length in the head.
+    // A body without a length in its head.
     let status = |len: usize| {
         let chunks = (0..len / 1024).map(move |_| Ok::<_, std::io::Error>(garbage(1024)));
         let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
@@ -58,7 +57,7 @@ fn inv7_bodies_and_frames_over_the_limit_are_refused() {
     };
     assert_eq!(status(LIMIT), 400);
     assert_eq!(status(LIMIT + 1024), 413);
-    // A letter that just fits, and one that does not.
+    // A letter of the greatest length, and a longer one.
     let forward = |len: usize| home.forward(&bob.did, &bob.letter(&"x".repeat(len)));
     let room = (0..LIMIT / 2).rev().step_by(64);
     let longest = room.map(forward).find(|sealed| sealed.len() <= LIMIT);
@@ -68,13 +67,13 @@ fn inv7_bodies_and_frames_over_the_limit_are_refused() {
 
     let mut socket = Socket::live(&home, &bob);
     let long = Frame::Binary(garbage(LIMIT + 1).into());
-    // The service may have closed it before everything was written.
+    // The service may close the connection before all is written.
     drop(RUNTIME.block_on(socket.0.send(long)));
     assert_eq!(socket.next(), None);
     assert_well(&service, &home, &bob);
 }
 
-/// A connection that is used again, as mediators do, and a server that reads ahead.
+/// A connection that is reused, as mediators do, while the server reads ahead.
 #[test]
 fn bodies_of_any_length_follow_each_other_on_one_connection() {
     let (service, home, bob) = with_bob(|setup| setup);
@@ -96,7 +95,7 @@ fn inv8_forwards_inside_forwards_end_after_one_layer() {
     let (service, home, bob) = with_bob(|setup| setup);
     let mut layers = home.forward(&bob.did, &bob.letter("at the core"));
     let mut count = 0;
-    // As deep as the limit on messages allows: each layer is a third longer.
+    // As many layers as the limit on messages allows: each is longer by a third.
     loop {
         let next = home.forward(&home.did, &layers);
         if next.len() > 1 << 20 {
@@ -211,10 +210,10 @@ fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
             assert_eq!(answer.json()["error"], "NotUnpackable");
         }
     }
-    // Not one of them was taken for a letter, except where what is wrong says nothing.
+    // None of them became a letter, except where the fault has no meaning.
     let letters = bob.empty(&home);
     assert!(letters.len() <= 1, "{} letters", letters.len());
-    // The same from somebody who has an account gets reports, and never an error of ours.
+    // The same from a registered sender gets reports, and never an error of the service.
     for (kind, body) in [
         ("messagepickup/3.0/delivery-request", json!({"limit": -1})),
         (
@@ -269,7 +268,7 @@ fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
     assert_well(&service, &home, &bob);
 }
 
-/// Numbers that look like chance and are the same in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -323,12 +322,12 @@ fn inv8_500_mutilated_envelopes_do_nothing() {
         let answer = home.post(&bytes);
         match answer.status {
             400 => assert_eq!(answer.json()["error"], "NotUnpackable"),
-            // What was changed is no part of the message; it says what it said before.
+            // The changed byte is no part of the message, which is as it was.
             202 => taken += 1,
             _ => panic!("{}: {}", answer.text(), String::from_utf8_lossy(&bytes)),
         }
     }
-    // A byte that replaces itself, and what JSON does not care about.
+    // A byte that was replaced by itself, and changes that JSON ignores.
     assert!(taken < 10, "{taken} of 508 were taken");
     let letters = bob.empty(&home);
     assert!(letters.len() <= 1, "{} letters", letters.len());

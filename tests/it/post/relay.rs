@@ -1,38 +1,38 @@
-//! Two mediators, and mail from one to the other: while both run, while one is away, for ever.
+//! Mail from one mediator to another: while both run, while one is down, and if it stays down.
 
 use std::time::Duration;
 
 use atcomm_proto::didcomm::message::Message;
 use serde_json::json;
 
-use super::strangers::{Fake, relay_status};
-use super::{Known, Peer, forward, mediator, open};
+use super::unlisted::{Fake, relay_status};
+use super::{MediatorEndpoint, Peer, forward, mediator, open};
 use crate::didcomm::Script;
 use crate::http::{eventually, request, within};
 use crate::network::{Network, text};
 use crate::service::{Service, Setup, Stopped};
 
-/// Retries so often that a test can wait for them.
+/// Settings with retries so frequent that a test can wait for them.
 fn eager(setup: Setup) -> Setup {
     open(setup)
         .set("mediator.relay.longest_pause", json!("500ms"))
         .set("mediator.relay.strangers_per_hour", json!(1_000_000))
-        // For how long a document that could not be had is not asked for again.
+        // How long a document that could not be fetched is not requested again.
         .set("identity.error_ttl", json!("500ms"))
 }
 
 /// The sender's mediator and the recipient's.
-fn two() -> ((Service, Known), (Service, Known)) {
+fn two() -> ((Service, MediatorEndpoint), (Service, MediatorEndpoint)) {
     let network = Network::multikey();
     (mediator(network, eager), mediator(network, open))
 }
 
-/// A letter by way of two mediators.
-fn by_way_of(near: &Known, far: &Known, to: &Peer, words: &str) -> Vec<u8> {
+/// Returns a letter by way of two mediators.
+fn by_way_of(near: &MediatorEndpoint, far: &MediatorEndpoint, to: &Peer, words: &str) -> Vec<u8> {
     near.forward(&far.did, &far.forward(&to.did, &to.letter(words)))
 }
 
-/// Waits until nothing waits for other mediators.
+/// Waits until the outbox is empty.
 fn until_carried(service: &Service) {
     eventually("the outbox is empty", || {
         (relay_status(service)["waiting"] == 0).then_some(())
@@ -77,7 +77,7 @@ fn a_client_of_others_sends_by_way_of_two_mediators() {
     }
 }
 
-/// One destination that was never heard of before it went away, and one that was.
+/// One destination goes down before it was ever resolved, another one afterwards.
 #[test]
 fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
     for known_before in [true, false] {
@@ -101,8 +101,8 @@ fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
     }
 }
 
-/// Starts a mediator again; five letters come, each once.
-fn assert_all_come(near: &Service, left: Stopped, far: &Known, bob: &Peer) {
+/// Restarts a mediator. Five letters come, each once.
+fn assert_all_come(near: &Service, left: Stopped, far: &MediatorEndpoint, bob: &Peer) {
     let _far_service = left.start();
     let mut words = bob.collect(far, 5);
     words.sort();
@@ -126,7 +126,7 @@ fn inv10_the_outbox_outlives_a_kill() {
     assert_all_come(&near_service, left, &far, &bob);
 }
 
-/// Either may be killed between a delivery and the note of it.
+/// Either mediator may be killed between a delivery and the record of it.
 #[test]
 fn inv10_kills_on_either_side_of_a_relay_lose_nothing_and_double_nothing() {
     const LETTERS: usize = 400;
@@ -177,7 +177,7 @@ fn the_sender_is_told_when_a_mediator_is_away_for_good() {
     let inner = far.forward(&bob.did, &bob.letter("in vain"));
     let outer = forward(&far.did, &inner).thid("the thread");
     near.take(&alice.seal(&near, outer));
-    // Nobody is told about what was sent without a name.
+    // An anonymous forward has no sender to report to.
     near.take(&by_way_of(&near, &far, &bob, "without a name"));
     let (report, thread) = alice.report(&near);
     assert_eq!(thread, "the thread");
@@ -196,8 +196,8 @@ fn what_a_mediator_refuses_is_reported_at_once() {
     let fake = Fake::start(|_, _| (400, None));
     let (alice, bob) = (Peer::new(), Peer::new());
     alice.enter(&near);
-    let inner = fake.known.forward(&bob.did, &bob.letter("unwelcome"));
-    let outer: Message = forward(&fake.known.did, &inner);
+    let inner = fake.endpoint.forward(&bob.did, &bob.letter("unwelcome"));
+    let outer: Message = forward(&fake.endpoint.did, &inner);
     let thread = outer.id.clone();
     near.take(&alice.seal(&near, outer));
     let (report, about) = alice.report(&near);
@@ -206,15 +206,15 @@ fn what_a_mediator_refuses_is_reported_at_once() {
         ("e.p.xfer.undeliverable", thread)
     );
     assert!(report.text().contains("400"), "{}", report.text());
-    // As it was, and once.
+    // It comes unchanged, and once.
     assert_eq!(fake.received(), [inner]);
     let status = relay_status(&near_service);
     assert_eq!(status["destinations"][0]["refused"], 1, "{status}");
     assert_eq!(status["waiting"], 0);
 }
 
-/// A sender whose own mediator is another than the one that gives up: the report finds it by its
-/// key package.
+/// A sender uses another mediator than the one that gives up: the report reaches it by its key
+/// package.
 #[test]
 fn a_report_goes_to_where_the_senders_key_package_says() {
     let network = Network::multikey();
@@ -229,10 +229,13 @@ fn a_report_goes_to_where_the_senders_key_package_says() {
     assert!(alice.request(&home, Some(&account.did)));
     let fake = Fake::start(|_, _| (400, None));
     let inner = fake
-        .known
-        .forward("did:peer:2.nobody", &alice.letter("unwelcome"));
-    near.take(&alice.seal(&near, forward(&fake.known.did, &inner).thid("the thread")));
-    // It is sealed by the mediator that reports.
+        .endpoint
+        .forward("did:peer:2.unknown", &alice.letter("unwelcome"));
+    near.take(&alice.seal(
+        &near,
+        forward(&fake.endpoint.did, &inner).thid("the thread"),
+    ));
+    // It is encrypted by the mediator that reports.
     let letter = eventually("a report comes", || alice.empty(&home).pop());
     let report = alice.open(&near, &letter);
     assert_eq!(report.pthid.as_deref(), Some("the thread"));
@@ -244,12 +247,12 @@ fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
     let (near_service, near) = mediator(network, eager);
     let (_far_service, far) = mediator(network, |setup| setup);
     let bob = Peer::new();
-    // Nobody answers at the first of them.
+    // The first of them does not answer.
     let package = json!({"did": bob.did, "mediators": ["did:web:localhost%3A1", far.did]});
     let account = network.enrolled("bob", 0, package);
     assert!(bob.request(&far, Some(&account.did)));
     let letter = bob.letter("over the hills");
-    // Not known to the first mediator's directory: like anybody unknown.
+    // The first mediator's directory does not know it, so it is an unknown recipient.
     near.take(&near.forward(&bob.did, &letter));
     near_service.refresh(&account.did).expect("the package");
     near.take(&near.forward(&bob.did, &letter));
@@ -280,7 +283,7 @@ fn a_forward_to_the_mediator_itself_is_peeled_once() {
 #[test]
 fn two_mediators_do_not_send_a_forward_round_in_circles() {
     let ((near_service, near), (far_service, far)) = two();
-    // Each layer is for the other: it takes as many hops as there are layers, and then it ends.
+    // Each layer is for the other mediator: the message takes one hop for each layer, and then ends.
     let bob = Peer::new();
     bob.enter(&near);
     let mut letter = near.forward(&bob.did, &bob.letter("well travelled"));
@@ -300,7 +303,7 @@ fn two_mediators_do_not_send_a_forward_round_in_circles() {
 
 #[test]
 fn answers_of_a_mediator_know_no_account_by_its_relay() {
-    // The status is for the operator: it names mediators and no one else.
+    // The status is for the operator: it names mediators and no accounts.
     let ((near_service, near), (_far_service, far)) = two();
     let bob = Peer::new();
     bob.enter(&far);

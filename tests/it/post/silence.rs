@@ -1,13 +1,13 @@
-//! Invariant 9: neither the log nor a metric tells who writes to whom, or what.
+//! Invariant 9: neither the log nor a metric shows senders with recipients, or contents.
 
 use serde_json::json;
 
-use super::strangers::{Fake, relay_status};
+use super::unlisted::{Fake, relay_status};
 use super::{Peer, Socket, forward, mediator};
 use crate::http::eventually;
 use crate::network::Network;
 
-/// Everything that a mediator does, as loudly as it can say it.
+/// A mediator carries out all its functions at the most verbose level of the log.
 #[test]
 fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
     let network = Network::multikey();
@@ -18,7 +18,7 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
             .set("mediator.queue_messages", json!(3))
             .set("mediator.relay.give_up", json!("1s"))
     });
-    let [alice, bob, nobody] = [(); 3].map(|()| Peer::new());
+    let [alice, bob, unknown] = [(); 3].map(|()| Peer::new());
     let package = |peer: &Peer| json!({"did": peer.did, "mediators": [home.did]});
     let accounts = [
         network.enrolled("alice", 0, package(&alice)),
@@ -29,7 +29,8 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
         assert!(peer.request(&home, Some(&account.did)));
         peer.add(&home, &peer.did);
     }
-    // Named and nameless, by request and by socket, kept, full, unknown, replayed, garbage.
+    // Forwards with and without a sender, by request and by socket: kept, refused, unknown, replayed
+    // and malformed.
     let mut live = Socket::live(&home, &bob);
     let words = "the very words";
     let named = alice.seal(&home, forward(&bob.did, &bob.letter(words)));
@@ -45,9 +46,9 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
         "QueueFull"
     );
     assert_eq!(bob.empty(&home).len(), 3);
-    home.take(&home.forward(&nobody.did, &nobody.letter(words)));
-    home.post(&nobody.seal(&home, forward(&nobody.did, &nobody.letter(words))));
-    nobody.request(&home, None);
+    home.take(&home.forward(&unknown.did, &unknown.letter(words)));
+    home.post(&unknown.seal(&home, forward(&unknown.did, &unknown.letter(words))));
+    unknown.request(&home, None);
     let status = super::pickup::Request::Status {
         recipient_did: Some(bob.did.clone()),
     };
@@ -57,23 +58,28 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
         [202, 202]
     );
     home.refuse(&alice.letter(words), 400);
-    // On to another mediator, which refuses it, and a report about that.
+    // A relayed message that another mediator refuses, and the report about it.
     let refusing = Fake::start(|_, _| (400, None));
-    let parcel = refusing.known.forward(&nobody.did, &nobody.letter(words));
+    let envelope = refusing
+        .endpoint
+        .forward(&unknown.did, &unknown.letter(words));
     home.take(&alice.seal(
         &home,
-        forward(&refusing.known.did, &parcel).thid("the thread"),
+        forward(&refusing.endpoint.did, &envelope).thid("the thread"),
     ));
     alice.report(&home);
     let away = Fake::start(|_, _| (503, None));
-    home.take(&alice.seal(&home, forward(&away.known.did, &parcel).thid("the thread")));
+    home.take(&alice.seal(
+        &home,
+        forward(&away.endpoint.did, &envelope).thid("the thread"),
+    ));
     alice.report(&home);
     eventually("all is carried out", || {
         (relay_status(&service)["waiting"] == 0).then_some(())
     });
 
     let (log, metrics) = (service.log(), service.metrics_page());
-    // It is loud indeed.
+    // The log is at its most verbose.
     assert!(
         log.contains("DEBUG atcomm") && log.contains(" TRACE "),
         "{log}"
@@ -83,7 +89,7 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
         "{metrics}"
     );
     let mut secrets = vec![words.to_owned(), "the thread".to_owned()];
-    for peer in [&alice, &bob, &nobody] {
+    for peer in [&alice, &bob, &unknown] {
         let key = peer.did.split(".E").nth(1).expect("a key");
         secrets.push(key[..40].to_owned());
     }
@@ -93,7 +99,7 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
             assert_eq!(line, None, "{secret} in the {name}");
         }
     }
-    // An account's DID may stand in the log, where it was looked at; never beside another.
+    // An account's DID may stand in the log, where it was refreshed, but never beside another.
     for line in log.lines().chain(metrics.lines()) {
         let both = accounts.iter().all(|account| line.contains(&account.did));
         assert!(!both, "{line}");

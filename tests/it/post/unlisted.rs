@@ -1,5 +1,5 @@
-//! Where mail is carried: to mediators that key packages name, a little to strangers, and nowhere
-//! inside.
+//! The destinations of relayed mail: mediators that key packages name, unlisted ones within a budget,
+//! and never internal addresses.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -13,12 +13,12 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
-use super::{Known, Peer, ReturnRoute, Socket, forward, mediator, open};
+use super::{MediatorEndpoint, Peer, ReturnRoute, Socket, forward, mediator, open};
 use crate::http::{RUNTIME, eventually, throughout};
 use crate::network::{Network, mediator_document, text};
 use crate::service::{Service, Setup};
 
-/// What `atcomm relay status --json` says.
+/// Returns the output of `atcomm relay status --json`.
 #[track_caller]
 pub(super) fn relay_status(service: &Service) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_atcomm"))
@@ -26,23 +26,23 @@ pub(super) fn relay_status(service: &Service) -> Value {
         .arg(service.data_dir())
         .output()
         .expect("the program");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{complaint}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// How a false mediator answers: by path and by how many it has answered before.
+/// The response of a fake mediator to a path, given the number of responses before.
 type Rule = dyn Fn(&str, usize) -> (u16, Option<String>) + Send + Sync;
 
-/// A message that was taken, and by which path it came.
+/// A message that was accepted, and the path that it came by.
 struct Taken {
     path: String,
     message: Vec<u8>,
 }
 
-/// A mediator that takes messages and opens none.
+/// A mediator that accepts messages and opens none.
 pub(super) struct Fake {
-    pub(super) known: Known,
+    pub(super) endpoint: MediatorEndpoint,
     received: Arc<Mutex<Vec<Taken>>>,
 }
 
@@ -67,18 +67,18 @@ impl Fake {
             drop(axum::serve(listener, Router::new().fallback(answer)).await);
         });
         Self {
-            known: Known::at(port),
+            endpoint: MediatorEndpoint::at(port),
             received,
         }
     }
 
-    /// The messages that came, wherever.
+    /// Returns all messages that came.
     pub(super) fn received(&self) -> Vec<Vec<u8>> {
         let received = self.received.lock().expect("a list");
         received.iter().map(|taken| taken.message.clone()).collect()
     }
 
-    /// Where messages came.
+    /// Returns the paths that messages came by.
     fn paths(&self) -> Vec<String> {
         let received = self.received.lock().expect("a list");
         received.iter().map(|taken| taken.path.clone()).collect()
@@ -97,7 +97,7 @@ fn answer(
         return (headers, document.to_owned()).into_response();
     }
     if body.is_empty() {
-        // Whether anybody is there.
+        // A check whether the mediator is reachable.
         return StatusCode::NO_CONTENT.into_response();
     }
     let mut received = received.lock().expect("a list");
@@ -113,83 +113,89 @@ fn answer(
     }
 }
 
-fn strangers(budget: u32) -> impl FnOnce(Setup) -> Setup {
+fn unlisted_budget(budget: u32) -> impl FnOnce(Setup) -> Setup {
     move |setup| open(setup).set("mediator.relay.strangers_per_hour", json!(budget))
 }
 
-/// Any envelope for a mediator that never opens it.
-fn parcel(to: &Known) -> Vec<u8> {
+/// Returns any envelope for a mediator that never opens it.
+fn envelope(to: &MediatorEndpoint) -> Vec<u8> {
     let bob = Peer::new();
-    to.forward(&bob.did, &bob.letter("for a stranger"))
+    to.forward(&bob.did, &bob.letter("for an unlisted mediator"))
 }
 
 #[test]
-fn strangers_have_a_budget_and_those_named_in_key_packages_have_none() {
+fn unlisted_mediators_have_a_budget_and_those_named_in_key_packages_have_none() {
     let network = Network::multikey();
-    let (service, near) = mediator(network, strangers(2));
-    let [stranger, named] = [(); 2].map(|()| Fake::start(|_, _| (202, None)));
-    let send = |to: &Known| near.forward(&to.did, &parcel(to));
-    near.take(&send(&stranger.known));
-    near.take(&send(&stranger.known));
+    let (service, near) = mediator(network, unlisted_budget(2));
+    let [unlisted, named] = [(); 2].map(|()| Fake::start(|_, _| (202, None)));
+    let send = |to: &MediatorEndpoint| near.forward(&to.did, &envelope(to));
+    near.take(&send(&unlisted.endpoint));
+    near.take(&send(&unlisted.endpoint));
     assert_eq!(
-        near.refuse(&send(&stranger.known), 429),
+        near.refuse(&send(&unlisted.endpoint), 429),
         "RateLimitExceeded"
     );
-    assert_eq!(near.refuse(&send(&named.known), 429), "RateLimitExceeded");
-    // A key package is what makes a mediator known.
-    let package = json!({"mediators": [named.known.did]});
+    assert_eq!(
+        near.refuse(&send(&named.endpoint), 429),
+        "RateLimitExceeded"
+    );
+    // A key package lists a mediator.
+    let package = json!({"mediators": [named.endpoint.did]});
     let account = network.enrolled("named", 0, package);
     service.refresh(&account.did).expect("the package");
     for _ in 0..5 {
-        near.take(&send(&named.known));
+        near.take(&send(&named.endpoint));
     }
     eventually("all that was taken is delivered", || {
-        (stranger.received().len() == 2 && named.received().len() == 5).then_some(())
+        (unlisted.received().len() == 2 && named.received().len() == 5).then_some(())
     });
-    // With the record goes the favour.
+    // Without the record the mediator is unlisted again.
     account.put(json!({}));
     service.refresh(&account.did).expect("another package");
-    assert_eq!(near.refuse(&send(&named.known), 429), "RateLimitExceeded");
+    assert_eq!(
+        near.refuse(&send(&named.endpoint), 429),
+        "RateLimitExceeded"
+    );
 }
 
 #[test]
-fn without_a_budget_only_the_operators_choice_is_carried_to() {
-    let [stranger, chosen] = [(); 2].map(|()| Fake::start(|_, _| (202, None)));
-    let allow = json!([chosen.known.did]);
+fn without_a_budget_only_the_operators_choice_is_relayed_to() {
+    let [unlisted, chosen] = [(); 2].map(|()| Fake::start(|_, _| (202, None)));
+    let allow = json!([chosen.endpoint.did]);
     let (_service, near) = mediator(Network::multikey(), |setup| {
-        strangers(0)(setup).set("mediator.relay.allow", allow)
+        unlisted_budget(0)(setup).set("mediator.relay.allow", allow)
     });
-    let send = |to: &Known| near.forward(&to.did, &parcel(to));
-    assert_eq!(near.refuse(&send(&stranger.known), 403), "RelayRefused");
-    near.take(&send(&chosen.known));
+    let send = |to: &MediatorEndpoint| near.forward(&to.did, &envelope(to));
+    assert_eq!(near.refuse(&send(&unlisted.endpoint), 403), "RelayRefused");
+    near.take(&send(&chosen.endpoint));
     eventually("it is delivered", || {
         (chosen.received().len() == 1).then_some(())
     });
-    // By a socket, which has no status, who asks for answers has one.
+    // A socket has no status, so a sender who asks for answers gets a report.
     let alice = Peer::new();
-    let outer = forward(&stranger.known.did, &parcel(&stranger.known));
+    let outer = forward(&unlisted.endpoint.did, &envelope(&unlisted.endpoint));
     let id = outer.id.clone();
     let mut socket = Socket::open(&near);
     socket.send(alice.seal(&near, outer.return_route(ReturnRoute::All)));
     let told = alice.open(&near, &socket.next().expect("an answer"));
     assert!(told.kind.ends_with("/problem-report"), "{}", told.kind);
     assert_eq!(told.pthid, Some(id));
-    assert!(stranger.received().is_empty());
+    assert!(unlisted.received().is_empty());
 }
 
-/// Somebody publishes another's did:peer with mediators of his own: they get a copy, and a copy that
-/// they take is not what makes a forward taken.
+/// An account publishes another's did:peer with mediators of its own. These get a copy, but a copy
+/// that they accept does not suffice to accept the forward.
 #[test]
-fn inv3_a_copy_for_who_claims_the_same_did_does_not_stand_for_the_owners() {
+fn inv3_a_copy_for_another_claimant_of_the_did_does_not_stand_for_the_owners() {
     let network = Network::multikey();
     let (service, near) = mediator(network, |setup| {
         setup.set("mediator.relay.destination_messages", json!(1))
     });
     let bob = Peer::new();
-    // The owner's mediator is down, the other one takes everything.
+    // The owner's mediator is down, the other accepts all messages.
     let [home, other] = [500, 202].map(|status| Fake::start(move |_, _| (status, None)));
     for (name, fake) in [("bob", &home), ("carol", &other)] {
-        let package = json!({"did": bob.did, "mediators": [fake.known.did]});
+        let package = json!({"did": bob.did, "mediators": [fake.endpoint.did]});
         let account = network.enrolled(name, 0, package);
         service.refresh(&account.did).expect("the package");
     }
@@ -200,7 +206,7 @@ fn inv3_a_copy_for_who_claims_the_same_did_does_not_stand_for_the_owners() {
     });
     let second = near.forward(&bob.did, &bob.letter("two"));
     assert_eq!(near.refuse(&second, 503), "RelayFull");
-    // Nothing that was taken before is lost by that.
+    // A message that was accepted before is not lost.
     let waiting = relay_status(&service)["waiting"].as_u64();
     assert!(waiting.is_some_and(|waiting| waiting >= 1), "{waiting:?}");
 }
@@ -229,7 +235,7 @@ fn inv6_addresses_and_names_from_inside_are_not_dialled() {
             answer.text()
         );
     }
-    throughout(Duration::from_millis(1500), "nobody comes", || {
+    throughout(Duration::from_millis(1500), "no connection comes", || {
         listener.accept().is_err()
     });
     let delivered = service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")]);
@@ -248,7 +254,7 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
         "/didcomm" => (307, Some("/other".to_owned())),
         _ => (202, None),
     });
-    near.take(&near.forward(&once.known.did, &parcel(&once.known)));
+    near.take(&near.forward(&once.endpoint.did, &envelope(&once.endpoint)));
     eventually("it is delivered", || {
         let outcome = [("outcome", "delivered")];
         (service.metric("atcomm_mediator_relay_total", &outcome) == 1.0).then_some(())
@@ -265,7 +271,7 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
     });
     let all: Vec<_> = others.iter().chain([&circle]).collect();
     for fake in &all {
-        near.take(&near.forward(&fake.known.did, &parcel(&fake.known)));
+        near.take(&near.forward(&fake.endpoint.did, &envelope(&fake.endpoint)));
     }
     eventually("they are given up", || {
         let outcome = [("outcome", "given_up")];
@@ -278,7 +284,7 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
             fake.paths()
         );
     }
-    // Two steps an attempt, and not one more.
+    // An attempt has two requests and no more.
     let paths = circle.paths();
     assert_eq!(paths.len() % 2, 0, "{paths:?}");
     assert!(
@@ -287,7 +293,7 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
     );
 }
 
-/// Reached through a redirect, too, only what may be reached at all.
+/// The address policy holds for the target of a redirect, too.
 #[test]
 fn inv6_a_redirect_leads_nowhere_inside() {
     let (service, near) = mediator(Network::multikey(), |setup| {
@@ -297,7 +303,7 @@ fn inv6_a_redirect_leads_nowhere_inside() {
     listener.set_nonblocking(true).expect("a listener");
     let port = listener.local_addr().expect("a port").port();
     let sly = Fake::start(move |_, _| (307, Some(format!("http://127.0.0.1:{port}/admin"))));
-    near.take(&near.forward(&sly.known.did, &parcel(&sly.known)));
+    near.take(&near.forward(&sly.endpoint.did, &envelope(&sly.endpoint)));
     eventually("it has ended", || {
         let refused = service.metric("atcomm_mediator_relay_total", &[("outcome", "refused")]);
         (refused == 1.0).then_some(())
@@ -312,12 +318,12 @@ fn inv7_no_mediator_takes_more_than_its_share_of_the_outbox() {
     });
     let away = Fake::start(|_, _| (503, None));
     let well = Fake::start(|_, _| (202, None));
-    let parcels: Vec<_> = (0..4).map(|_| parcel(&away.known)).collect();
-    let send = |parcel: &[u8]| near.forward(&away.known.did, parcel);
-    parcels[..3]
+    let envelopes: Vec<_> = (0..4).map(|_| envelope(&away.endpoint)).collect();
+    let send = |envelope: &[u8]| near.forward(&away.endpoint.did, envelope);
+    envelopes[..3]
         .iter()
-        .for_each(|parcel| near.take(&send(parcel)));
-    let answer = near.post(&send(&parcels[3]));
+        .for_each(|envelope| near.take(&send(envelope)));
+    let answer = near.post(&send(&envelopes[3]));
     assert_eq!(answer.status, 503);
     assert_eq!(text(&answer.json(), "/error"), "RelayFull");
     assert!(
@@ -326,9 +332,9 @@ fn inv7_no_mediator_takes_more_than_its_share_of_the_outbox() {
             .parse::<u64>()
             .is_ok_and(|wait| wait > 0)
     );
-    // What waits already is taken again, and takes no place.
-    near.take(&send(&parcels[0]));
-    near.take(&near.forward(&well.known.did, &parcel(&well.known)));
+    // A message that waits already is accepted again, and is stored once.
+    near.take(&send(&envelopes[0]));
+    near.take(&near.forward(&well.endpoint.did, &envelope(&well.endpoint)));
     eventually("another is not held up", || {
         (well.received().len() == 1).then_some(())
     });
@@ -338,7 +344,7 @@ fn inv7_no_mediator_takes_more_than_its_share_of_the_outbox() {
             let all = status["destinations"].as_array().expect("a list");
             all.iter().find(|one| one["did"] == did).cloned()
         };
-        let (away, well) = (of(&away.known.did)?, of(&well.known.did)?);
+        let (away, well) = (of(&away.endpoint.did)?, of(&well.endpoint.did)?);
         (status["waiting"] == 3
             && away["waiting"] == 3
             && away["failed"].as_u64() >= Some(3)
