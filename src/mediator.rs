@@ -2,8 +2,8 @@
 //! mediator, delivers them on pickup, and relays forwards addressed to other mediators.
 //!
 //! A message goes one way: [`Mediator::receive`] opens the envelope, a `session` carries out the
-//! request by what is known of the sender and returns the answer, the store commits, and only then
-//! is anything acknowledged (invariant 3). No code here owns a socket: answers are returned,
+//! request that its sender may make and returns the answer, the store commits, and only then is
+//! anything acknowledged (invariant 3). No code here owns a socket: answers are returned,
 //! [`SocketSession`] returns live mail to the owner of the connection, and relayed messages go out
 //! through [`atcomm_net::net`].
 //!

@@ -104,7 +104,7 @@ impl Policy {
     }
 }
 
-/// What all claims on a did:peer allow together.
+/// The rights that all claims on a did:peer give together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Admission {
     /// New mail is accepted.
@@ -132,7 +132,7 @@ impl Admission {
     }
 }
 
-/// What an account's entry says about this mediator.
+/// The claim that an account's entry makes on this mediator.
 enum EntryClaim {
     /// Its key package names this mediator and this did:peer.
     Current(String),

@@ -132,8 +132,8 @@ impl<S> Session<S> {
         Ok(is_unknown && ctx.core.settings.report_unknown)
     }
 
-    /// Opens the forward inside a forward to this mediator. Returns it with its own sender: the
-    /// sender of the outer layer learns nothing of what becomes of it.
+    /// Opens the forward inside a forward to this mediator. Returns it with its own sender, since the
+    /// sender of the outer layer gets no report about it.
     async fn unwrap_self_forward(
         &self,
         outer: &ForwardRequest,
@@ -167,7 +167,7 @@ fn count(outcome: &'static str) {
     metrics::counter!("atcomm_mediator_forwards_total", "outcome" => outcome).increment(1);
 }
 
-/// What became of a forward that was not refused.
+/// The outcome of a forward that was not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ForwardOutcome {
     /// Its time had ended when it came.
@@ -201,7 +201,7 @@ enum Destination {
     Unknown,
 }
 
-/// What became of the copy for the recipient's queue here.
+/// The outcome of the copy for the recipient's queue here.
 enum LocalCopy {
     /// The messages wait in a queue that an account reads.
     Read,
@@ -213,7 +213,7 @@ enum LocalCopy {
     NoQueue,
 }
 
-/// What became of the copies for the other mediators of a recipient.
+/// The outcome of the copies for the other mediators of a recipient.
 enum RelayCopies {
     /// No other mediator is known.
     None,
@@ -323,8 +323,8 @@ impl Core {
         request: &ForwardRequest,
         sender: Option<&Authenticated>,
     ) -> Result<RelayCopies, Refused> {
-        // A mediator that has relayed the message here by its directory is believed: by ours the
-        // message might come back to it.
+        // The mediator that has relayed the message here has decided by its own directory. By another
+        // directory the message might go back to it.
         if request.relayed {
             return Ok(RelayCopies::None);
         }

@@ -8,7 +8,7 @@ use crate::store::{MailboxStore, StoreError};
 use atcomm_proto::didcomm::envelope::{EnvelopeError, Resolve, Unpacked, unpack};
 use atcomm_proto::didcomm::party::{Party, PartyError};
 
-/// Resolves senders, and knows one that was looked up.
+/// Resolves senders. Holds the party of a sender whose DID does not carry its keys.
 pub(super) struct SenderResolver(Option<Party>);
 
 impl Resolve for SenderResolver {

@@ -75,7 +75,7 @@ impl NewMessage {
     }
 }
 
-/// What became of one message.
+/// The outcome for one message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Enqueued {
     /// It is on disk. Holds the account that reads the queue, if one is registered.

@@ -1,9 +1,8 @@
 //! One message and the requests that its sender may make.
 //!
-//! The type says what is known of the sender: an [`Unauthenticated`] session can forward and
-//! nothing else; one whose envelope is [`Authenticated`] can ask to be registered; only a
-//! [`Registered`] one can read or change anything. Each step returns what is to be said to the
-//! sender and sends nothing itself.
+//! The state in the type of a session limits its requests: an [`Unauthenticated`] session can only
+//! forward; an [`Authenticated`] one can ask to be registered; only a [`Registered`] one can read or
+//! change anything. A handler returns its reply and sends nothing itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,7 +44,7 @@ pub(super) enum Transport {
     },
 }
 
-/// What the connection is to do after a message.
+/// The effects of a message on its connection.
 pub(super) struct HandlerOutput {
     pub(super) answer: Answer,
     /// A change of live mode, for the socket that the message came over.
@@ -86,7 +85,7 @@ pub(super) struct Registered {
     account: Account,
 }
 
-/// An opened message and what all its handlers need.
+/// An opened message with everything that its handlers need.
 pub(super) struct Context {
     pub(super) core: Arc<Core>,
     /// The keys that the message was opened with.
@@ -101,14 +100,14 @@ pub(super) struct Context {
     replay_id: ReplayId,
 }
 
-/// A message with what is known of its sender in `S`: [`Unauthenticated`], the envelope's
-/// [`Authenticated`], or [`Registered`].
+/// A message whose sender is in the state `S`: [`Unauthenticated`], [`Authenticated`] or
+/// [`Registered`].
 pub(super) struct Session<S> {
     pub(super) ctx: Arc<Context>,
     state: S,
 }
 
-/// What is to be said to the sender.
+/// The reply to the sender.
 struct Reply {
     message: Option<Message>,
     live: Option<LiveChange>,
@@ -146,7 +145,7 @@ impl Handled {
     }
 }
 
-/// Opens a message, does what it asks for and makes the answer.
+/// Opens a message, carries out its request and makes the answer.
 pub(super) async fn receive(
     core: &Arc<Core>,
     bytes: &[u8],
@@ -205,7 +204,7 @@ fn malformed_forward(error: &ReadError) -> Option<Refused> {
     (kind.protocol == "routing").then(|| Refused::Unreadable(why.to_string().into()))
 }
 
-/// Returns what metrics call a message of this kind: never a word of the sender's.
+/// Returns the label of a request in metrics, which contains no text of the sender.
 fn label(request: &Result<Request, ReadError>) -> &'static str {
     match request {
         Ok(Request::Forward(_)) => "routing",
@@ -251,7 +250,7 @@ impl Context {
         }
     }
 
-    /// Returns what the message says about answers on this connection from now on.
+    /// Returns whether the message allows or forbids answers on this connection from now on.
     fn may_answer(&self) -> Option<bool> {
         match self.message.return_route {
             Some(ReturnRoute::All) => Some(true),
@@ -284,9 +283,9 @@ impl Context {
         self.report(&Report::new(Code::NotEnrolled, comment))
     }
 
-    /// Turns a refusal into a report where the transport has nothing but messages: on a socket that
-    /// may be answered on. A request over HTTP is refused by its status instead, which relays in
-    /// between understand, too.
+    /// Turns a refusal into a report if the message came over a socket that may be answered on, since
+    /// a socket has no status. A request over HTTP is refused by its status, which relays in between
+    /// understand, too.
     fn report_refusal(&self, refused: Refused) -> Result<Message, Refused> {
         if matches!(self.transport, Transport::Socket { .. }) && self.wants_answers() {
             count_refused(&refused);

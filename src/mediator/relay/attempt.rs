@@ -96,7 +96,7 @@ impl Destinations {
     }
 }
 
-/// Returns what a response means for the message.
+/// Classifies a response by its meaning for the message.
 fn classify_response(answer: &Response) -> Attempt {
     let status = answer.status;
     if status.is_success() {

@@ -9,7 +9,7 @@ const PER_DESTINATION: usize = 4;
 /// Mediators kept as failing.
 const MAX_FAILING: usize = 10_000;
 
-/// What an attempt shows of its mediator.
+/// The health of a mediator, as one attempt shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DestinationHealth {
     Healthy,

@@ -241,7 +241,7 @@ fn log_failure(result: Result<(), StoreError>) {
     }
 }
 
-/// Counts what became of relayed messages.
+/// Counts the outcomes of relayed messages.
 pub(super) fn count(outcome: &'static str) {
     metrics::counter!("atcomm_mediator_relay_total", "outcome" => outcome).increment(1);
 }

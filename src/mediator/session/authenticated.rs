@@ -1,5 +1,5 @@
 //! Requests of a sender that the envelope proves. A request that changes something is carried out
-//! once; one that needs an account finds it.
+//! only once; a request that needs an account looks up the account.
 
 use std::sync::Arc;
 
