@@ -25,27 +25,6 @@ const MAX_RECIPIENTS: usize = 100_000;
 /// Messages pushed to a socket at once.
 const MAX_PUSH: usize = 32;
 
-/// A rate limit per recipient, so that a flood to one does not fill the store's queue of writes.
-pub(super) struct RecipientLimiter {
-    by_recipient: KeyedRateLimit<[u8; 32]>,
-}
-
-impl RecipientLimiter {
-    pub(super) fn new(per_minute: u32, clock: Clock) -> Self {
-        Self {
-            by_recipient: KeyedRateLimit::new(Rate::per_minute(per_minute), MAX_RECIPIENTS, clock),
-        }
-    }
-
-    /// Charges the recipient with one message. A recipient that is not known here has a limit, too,
-    /// so that a refusal tells nothing.
-    fn charge(&self, recipient: &str) -> Result<(), Refused> {
-        self.by_recipient
-            .take(&Sha256::digest(recipient).into())
-            .map_err(Refused::RateLimited)
-    }
-}
-
 /// One message for one queue.
 pub(super) struct NewMessage {
     /// The canonical DID of its recipient.
@@ -95,8 +74,10 @@ pub(super) struct Queues {
     mailbox: Arc<MailboxStore>,
     // Each with a lock of its own.
     live: Arc<LiveSockets>,
-    /// Limits messages by their recipient.
-    by_recipient: RecipientLimiter,
+    /// Limits messages by the hash of their recipient, so that a flood to one does not fill the
+    /// store's queue of writes. Unknown recipients are limited, too, so that a refusal does not show
+    /// who is known.
+    by_recipient: KeyedRateLimit<[u8; 32]>,
 }
 
 impl Queues {
@@ -112,7 +93,11 @@ impl Queues {
                 total_bytes: settings.total_bytes,
             },
             is_open: settings.admission == AdmissionMode::Open,
-            by_recipient: RecipientLimiter::new(settings.queue_rate, clock.clone()),
+            by_recipient: KeyedRateLimit::new(
+                Rate::per_minute(settings.queue_rate),
+                MAX_RECIPIENTS,
+                clock.clone(),
+            ),
             clock,
             mailbox,
             live: Arc::default(),
@@ -127,7 +112,9 @@ impl Queues {
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Enqueued>, Refused> {
         for message in &messages {
-            self.by_recipient.charge(&message.recipient)?;
+            self.by_recipient
+                .take(&Sha256::digest(&message.recipient).into())
+                .map_err(Refused::RateLimited)?;
         }
         let (now, quota, is_open) = (self.clock.now(), self.quota, self.is_open);
         let outcomes = self
