@@ -1,4 +1,4 @@
-//! What the mediator costs: opening envelopes, taking mail durably, handing it out, live delivery.
+//! Speed of the mediator: unpacking, durable forwards, pickup, live delivery.
 //!
 //! `cargo bench --bench mediator` prints each figure with its target and the limit measured in the
 //! same run. The service is the whole one, on loopback, in this process with its clients: figures
@@ -60,7 +60,7 @@ fn main() {
     runtime.block_on(world.stop());
 }
 
-/// Opening a forward, beside the key agreement that it cannot do without.
+/// Unpacking a forward, beside the key agreement that it needs.
 fn unpacking(world: &World) {
     let ring = [SecretKey::generate(
         Curve::X25519,
@@ -90,13 +90,13 @@ async fn send(world: &World, connections: usize, messages: Vec<Vec<u8>>) -> Repo
     post(world.address, connections, PATH, MEDIA_TYPE, messages).await
 }
 
-/// Forwards by 64 clients, each accepted when it is on disk, beside the same ones opened and not
-/// kept, and beside the store alone.
+/// Forwards by 64 clients, each accepted when it is on disk, beside the same ones unpacked and not
+/// stored, and beside the store alone.
 fn forwards(runtime: &tokio::runtime::Runtime, world: &World) {
     let (mut ours, mut opened, mut stored, mut ratios) = (vec![], vec![], vec![], vec![]);
     let mut latencies = Vec::new();
     for round in 0..ROUNDS {
-        // The same message with a time that is over is opened, read and not kept.
+        // The same message, expired, is unpacked, read and not stored.
         let over = world.forwards(MESSAGES, 2 * round, Some(1));
         let kept = world.forwards(MESSAGES, 2 * round + 1, None);
         let a = runtime.block_on(send(world, CONNECTIONS, over));

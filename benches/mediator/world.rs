@@ -34,7 +34,7 @@ pub(crate) const RECIPIENTS: usize = 16;
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Somebody whose mail is kept.
+/// A client whose mail the mediator keeps.
 #[derive(Clone)]
 pub(crate) struct Reader {
     did: PeerDid,
@@ -54,7 +54,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // Free when it was looked for; nothing else of this machine should want it meanwhile.
+        // The port was free a moment ago; nothing else on this machine should bind it meanwhile.
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -69,14 +69,14 @@ impl World {
         config.net.development = true;
         config.mediator.public_url = Some(format!("http://localhost:{port}"));
         config.mediator.admission = AdmissionMode::Open;
-        // What is measured is the work, not the limits.
+        // The work is measured, not the limits.
         config.mediator.queue_rate = u32::MAX;
         config.mediator.address_rate = u32::MAX;
         config.mediator.queue_messages = 1_000_000;
         config.mediator.queue_bytes = 8 << 30;
         let server = Server::bind(config, Clock::system()).await.unwrap();
         let address = server.http_addr();
-        let mediator = twin(address);
+        let mediator = peer_identity(address);
         let mut world = Self {
             address,
             server,
@@ -102,7 +102,7 @@ impl World {
         self.server.join().await.unwrap();
     }
 
-    /// A recipient of its own for a section.
+    /// Returns a new recipient for a section.
     pub(crate) fn reader(&self, section: usize) -> Reader {
         self.extra[match section {
             1 => 0,
@@ -112,7 +112,7 @@ impl World {
         .clone()
     }
 
-    /// A forward that nobody has sent before.
+    /// Returns a new forward.
     pub(crate) fn forward_to(
         &self,
         mediator: &PublicKey,
@@ -157,7 +157,7 @@ impl World {
     }
 }
 
-/// The next message on a socket.
+/// Returns the next message on a socket.
 pub(crate) async fn next_text(socket: &mut Socket) -> String {
     loop {
         if let Frame::Text(text) = socket.next().await.unwrap().unwrap() {
@@ -166,8 +166,8 @@ pub(crate) async fn next_text(socket: &mut Socket) -> String {
     }
 }
 
-/// The mediator's did:peer:2, from its invitation.
-fn twin(address: SocketAddr) -> Party {
+/// Resolves the mediator's did:peer:2 from its invitation.
+fn peer_identity(address: SocketAddr) -> Party {
     use std::io::{Read as _, Write as _};
     let mut socket = std::net::TcpStream::connect(address).unwrap();
     write!(
