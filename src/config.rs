@@ -230,7 +230,7 @@ fn public_sources() -> Vec<SourceSettings> {
         connect: None,
         kind,
         stream: kind == SourceKind::Jetstream,
-        walk: kind == SourceKind::Relay,
+        backfill: kind == SourceKind::Relay,
     };
     vec![
         source(

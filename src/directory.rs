@@ -483,8 +483,48 @@ fn apply_one(
     invalidated: &mut Invalidated,
 ) -> Result<Outcome, StoreError> {
     let old = tx.entry(&seen.did)?;
-    let old_peer = old.as_ref().and_then(|entry| entry.peer.clone());
+    let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
     let decision = apply::decide(old, seen);
+    let positions = write_changes(tx, seen, &decision)?;
+    match decision.write {
+        apply::Write::Nothing => return Ok(decision.outcome),
+        apply::Write::Delete => {
+            tx.delete_entry(&seen.did)?;
+            enrolled.remove(seen.did.as_str());
+        }
+        apply::Write::Put(mut entry) => {
+            if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
+                entry.change_seq = *seq;
+            }
+            if let Some(handle) = &entry.handle {
+                let lost = tx.claim_handle(handle, &entry.did, seen.at)?;
+                invalidated.dids.extend(lost);
+            }
+            tx.put_entry(&entry)?;
+            add_mediators(tx, &entry, seen.at)?;
+            peers.push(entry.peer);
+            enrolled.insert(seen.did.as_str());
+        }
+    }
+    invalidated.dids.push(seen.did.clone());
+    // The other claimants of the same did:peer become ambiguous, or are so no longer.
+    if decision.outcome != Outcome::Proven {
+        for peer in peers.iter().flatten() {
+            let claimants = tx.claimants(peer, MAX_INVALIDATED)?;
+            invalidated.dids.extend(claimants);
+        }
+    }
+    invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
+    Ok(decision.outcome)
+}
+
+/// Writes what a decision adds to the change log and to the evidence. Returns the positions of the
+/// changes.
+fn write_changes(
+    tx: &Tx<'_>,
+    seen: &Observation,
+    decision: &apply::Decision,
+) -> Result<Vec<i64>, StoreError> {
     if let Some(superseded) = &decision.supersedes {
         tx.save_proof(superseded)?;
     }
@@ -506,51 +546,23 @@ fn apply_one(
             seen.at,
         )?;
     }
-    let mut peers = vec![old_peer.clone()];
-    match decision.write {
-        apply::Write::Nothing => return Ok(decision.outcome),
-        apply::Write::Delete => {
-            tx.delete_entry(&seen.did)?;
-            enrolled.remove(seen.did.as_str());
-        }
-        apply::Write::Put(mut entry) => {
-            if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
-                entry.change_seq = *seq;
-            }
-            if let Some(handle) = &entry.handle {
-                invalidated
-                    .dids
-                    .extend(tx.claim_handle(handle, &entry.did, seen.at)?);
-            }
-            peers.push(entry.peer.clone());
-            tx.put_entry(&entry)?;
-            // A mediator that was never looked up is due at once. Its row makes it due.
-            for did in entry.mediators.iter().take(MAX_MEDIATORS) {
-                if did.web().is_some() && tx.mediator(did)?.is_none() {
-                    let document = MediatorDocument::unchecked(did.clone()).to_stored();
-                    tx.put_mediator(&MediatorRow {
-                        did: did.clone(),
-                        document,
-                        checked_at: seen.at,
-                        next_check_at: seen.at,
-                        failures: 0,
-                    })?;
-                }
-            }
-            enrolled.insert(seen.did.as_str());
+    Ok(positions)
+}
+
+/// Adds a row for each mediator of an entry that was never looked up, and makes it due at once.
+fn add_mediators(tx: &Tx<'_>, entry: &Entry, now: Timestamp) -> Result<(), StoreError> {
+    for did in entry.mediators.iter().take(MAX_MEDIATORS) {
+        if did.web().is_some() && tx.mediator(did)?.is_none() {
+            tx.put_mediator(&MediatorRow {
+                did: did.clone(),
+                document: MediatorDocument::unchecked(did.clone()).to_stored(),
+                checked_at: now,
+                next_check_at: now,
+                failures: 0,
+            })?;
         }
     }
-    invalidated.dids.push(seen.did.clone());
-    // The other claimants of the same did:peer become ambiguous, or are so no longer.
-    if decision.outcome != Outcome::Proven {
-        for peer in peers.iter().flatten() {
-            invalidated
-                .dids
-                .extend(tx.claimants(peer, MAX_INVALIDATED)?);
-        }
-    }
-    invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
-    Ok(decision.outcome)
+    Ok(())
 }
 
 /// Returns whether two documents of a mediator, read at any time, tell a sender the same.

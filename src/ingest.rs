@@ -37,8 +37,8 @@ pub struct SourceSettings {
     #[serde(default = "yes")]
     pub stream: bool,
     /// Whether to enumerate its accounts at the first start and after a gap. Absent: true.
-    #[serde(default = "yes")]
-    pub walk: bool,
+    #[serde(default = "yes", rename = "walk")]
+    pub backfill: bool,
 }
 
 fn yes() -> bool {
@@ -70,7 +70,7 @@ struct Source {
     origin: Origin,
     connect: Url,
     stream: bool,
-    walk: bool,
+    backfill: bool,
 }
 
 impl Source {
@@ -103,7 +103,7 @@ impl Source {
             origin,
             connect,
             stream: settings.stream,
-            walk: settings.walk && settings.kind != SourceKind::Jetstream,
+            backfill: settings.backfill && settings.kind != SourceKind::Jetstream,
         })
     }
 
@@ -200,7 +200,7 @@ impl Ingest {
         let backfills: Vec<BackfillHandle> = self
             .sources
             .iter()
-            .filter(|source| source.walk)
+            .filter(|source| source.backfill)
             .map(|source| BackfillHandle {
                 source: source.name.clone(),
                 wake: Arc::new(Notify::new()),

@@ -33,7 +33,7 @@ use atcomm_proto::syntax::{Actor, Did, Handle, LexiconError, MediatorDid, Origin
 
 use negative::Negatives;
 
-pub use refresh::{IdentityNeed, Refresh, RefreshError, RefreshOutcome, ResolveError};
+pub use refresh::{IdentityLookup, Refresh, RefreshError, RefreshOutcome, ResolveError};
 pub use worker::Worker;
 
 /// Limits of refreshes.
@@ -51,8 +51,8 @@ pub struct ResolveSettings {
     #[serde(with = "humantime_serde")]
     pub negative_ttl: Duration,
     /// Longest time that a client waits for a refresh; the refresh itself goes on. Absent: 15 s.
-    #[serde(with = "humantime_serde")]
-    pub patience: Duration,
+    #[serde(rename = "patience", with = "humantime_serde")]
+    pub timeout: Duration,
 }
 
 impl Default for ResolveSettings {
@@ -62,7 +62,7 @@ impl Default for ResolveSettings {
             maintenance: 64,
             misses_per_minute: 60,
             negative_ttl: Duration::from_secs(30),
-            patience: Duration::from_secs(15),
+            timeout: Duration::from_secs(15),
         }
     }
 }
@@ -242,7 +242,7 @@ impl Resolver {
         self.charge(client)?;
         let permit = self.permit()?;
         let refresh = Refresh {
-            identity: IdentityNeed::Refresh,
+            identity: IdentityLookup::Refresh,
             ..Refresh::new(Trigger::Request)
         };
         let refreshed =
@@ -400,7 +400,7 @@ impl Resolver {
     }
 
     async fn with_timeout<T>(&self, work: impl Future<Output = T>) -> Result<T, ResolveError> {
-        tokio::time::timeout(self.inner.settings.patience, work)
+        tokio::time::timeout(self.inner.settings.timeout, work)
             .await
             .map_err(|_| {
                 ResolveError::Refused(Refusal::new(

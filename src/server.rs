@@ -291,7 +291,7 @@ fn log_sources(sources: &[SourceSettings]) {
             connect,
             kind = source.kind.as_str(),
             stream = source.stream,
-            walk = source.walk,
+            walk = source.backfill,
             "source"
         );
     }

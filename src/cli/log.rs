@@ -1,4 +1,4 @@
-//! The log on standard error, and the progress of walks above its end.
+//! The log on standard error, and the progress of backfills above its end.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{Complaint, Exit};
 use crate::config::{LogFormat, LogSettings};
 use crate::ingest::BackfillProgress;
 
-/// How often the sign of life of a walk moves.
+/// Interval in which the spinner of a backfill moves.
 const SPIN: Duration = Duration::from_millis(200);
 
 /// What is not logged whatever the filter says.
@@ -72,35 +72,35 @@ impl Write for Line<'_> {
     }
 }
 
-/// Shows how far walks have come, until the service that walks is gone.
+/// Shows the progress of backfills until the service is gone.
 pub(super) async fn show(
     bars: MultiProgress,
     mut progress: watch::Receiver<Vec<BackfillProgress>>,
 ) {
     let mut shown: Vec<(String, ProgressBar)> = Vec::new();
     loop {
-        for walk in progress.borrow_and_update().iter() {
-            let known = shown.iter().find(|(source, _)| *source == walk.source);
+        for backfill in progress.borrow_and_update().iter() {
+            let known = shown.iter().find(|(source, _)| *source == backfill.source);
             let bar = match known {
                 Some((_, bar)) => bar.clone(),
-                None if walk.done => continue,
+                None if backfill.done => continue,
                 None => {
                     let bar = bars.add(ProgressBar::new_spinner());
                     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
                         bar.set_style(style);
                     }
                     bar.enable_steady_tick(SPIN);
-                    shown.push((walk.source.clone(), bar.clone()));
+                    shown.push((backfill.source.clone(), bar.clone()));
                     bar
                 }
             };
             bar.set_message(format!(
                 "walking {}: {} accounts seen",
-                walk.source, walk.seen
+                backfill.source, backfill.seen
             ));
-            if walk.done {
+            if backfill.done {
                 bar.finish_and_clear();
-                shown.retain(|(source, _)| *source != walk.source);
+                shown.retain(|(source, _)| *source != backfill.source);
             }
         }
         if progress.changed().await.is_err() {

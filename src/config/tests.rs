@@ -79,7 +79,7 @@ fn flags_win_over_the_environment_and_the_environment_over_the_file() {
     assert_eq!(config.http.max_requests, 7);
     assert_eq!(config.metrics.listen.unwrap().port(), 5);
     assert_eq!(config.log.filter, "warn");
-    assert_eq!(config.resolve.patience, Duration::from_secs(65));
+    assert_eq!(config.resolve.timeout, Duration::from_secs(65));
     let flags = Overrides {
         data_dir: Some("/flag".into()),
         log: Some("debug".into()),
@@ -111,7 +111,7 @@ fn the_environment_takes_addresses_lists_and_tables() {
     assert_eq!(config.http.trusted_proxies.len(), 2);
     assert!(config.net.development);
     assert_eq!(config.sources[0].kind, SourceKind::Pds);
-    assert!(config.sources[0].stream && config.sources[0].walk);
+    assert!(config.sources[0].stream && config.sources[0].backfill);
 }
 
 #[test]

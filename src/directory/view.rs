@@ -2,6 +2,7 @@
 //! (`lexicons/at/didcomm/directory/defs.json`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::{BASE64_NOPAD, HEXLOWER};
@@ -185,15 +186,45 @@ pub(super) fn render(
     options: &ViewOptions,
     now: Timestamp,
 ) -> Option<RecipientView> {
-    let record = entry.record.as_deref()?;
     let peer = PeerDid::parse(entry.peer.as_deref()?).ok()?;
     let age = entry.proved_at.map(|proved| now.since(proved));
-    let mut view = RecipientBody {
+    let mut view = body(entry, &peer, context, age)?;
+    if let ViewOptions::Proof(log) = options {
+        let log = log.as_deref();
+        let log = log.filter(|log| leads_to_proof(log.verified(), entry));
+        let car = entry.proof.as_deref()?;
+        view.proof = Some(ProofView::new(car, log.map(PlcLog::entries)));
+    }
+    // The tag covers what a reader acts on, so not the times of the last checks.
+    let digest = Sha256::digest(serde_json::to_vec(&view).ok()?);
+    view.mediators.clone_from(&context.mediators);
+    view.verification.proved_at = entry.proved_at.map(|at| at.to_string());
+    view.verification.age = age.map(|age| age.as_secs());
+    Some(RecipientView {
+        did: entry.did.clone(),
+        handle: entry.handle.clone(),
+        body: serde_json::to_vec(&view).ok()?.into(),
+        etag: format!("W/\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
+        at: now,
+    })
+}
+
+/// Returns the body of a view, without a proof and without the times of the last checks.
+fn body<'a>(
+    entry: &'a Entry,
+    peer: &'a PeerDid,
+    context: &ViewContext,
+    age: Option<Duration>,
+) -> Option<RecipientBody<'a>> {
+    let mut mediators = context.mediators.clone();
+    for mediator in &mut mediators {
+        mediator.checked_at = None;
+        mediator.reason = None;
+    }
+    let handle = entry.handle.as_ref();
+    Some(RecipientBody {
         did: &entry.did,
-        handle: entry
-            .handle
-            .as_ref()
-            .map_or("handle.invalid", Handle::as_str),
+        handle: handle.map_or("handle.invalid", Handle::as_str),
         pds: entry.pds.as_ref()?.as_str(),
         status: if entry.regressed {
             "regressed"
@@ -204,7 +235,7 @@ pub(super) fn render(
             uri: format!("at://{}/{RECORD_PATH}", entry.did),
             cid: entry.cid.as_ref()?.to_string(),
             rev: entry.rev.as_ref()?.as_str(),
-            value: record_json(record).ok()?,
+            value: record_json(entry.record.as_deref()?).ok()?,
         },
         peer: PeerView {
             did: peer.as_str(),
@@ -212,7 +243,7 @@ pub(super) fn render(
             authentication: peer.authentication(),
             ambiguous: context.ambiguous,
         },
-        mediators: context.mediators.clone(),
+        mediators,
         verification: VerificationView {
             signing_key: entry.proof_key.as_ref()?.did_key(),
             before_move: entry.proof_key != entry.identity_key,
@@ -224,27 +255,5 @@ pub(super) fn render(
             age: None,
         },
         proof: None,
-    };
-    if let ViewOptions::Proof(log) = options {
-        let log = log.as_deref();
-        let log = log.filter(|log| leads_to_proof(log.verified(), entry));
-        let car = entry.proof.as_deref()?;
-        view.proof = Some(ProofView::new(car, log.map(PlcLog::entries)));
-    }
-    // The tag covers what a reader acts on, so not the times of the last checks.
-    for mediator in &mut view.mediators {
-        mediator.checked_at = None;
-        mediator.reason = None;
-    }
-    let digest = Sha256::digest(serde_json::to_vec(&view).ok()?);
-    view.mediators.clone_from(&context.mediators);
-    view.verification.proved_at = entry.proved_at.map(|at| at.to_string());
-    view.verification.age = age.map(|age| age.as_secs());
-    Some(RecipientView {
-        did: entry.did.clone(),
-        handle: entry.handle.clone(),
-        body: serde_json::to_vec(&view).ok()?.into(),
-        etag: format!("W/\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
-        at: now,
     })
 }

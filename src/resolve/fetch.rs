@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{IdentityNeed, Inner, Refresh, RefreshError, RefreshOutcome};
+use super::{IdentityLookup, Inner, Refresh, RefreshError, RefreshOutcome};
 use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal,
 };
@@ -122,12 +122,7 @@ impl Inner {
             && self.seems_without_package(did, pds).await?
         {
             self.directory.update_pending(did, update).await?;
-            return Ok(RefreshOutcome {
-                outcome: Outcome::NotEnrolled,
-                refusal: None,
-                car: None,
-                prefiltered: true,
-            });
+            return Ok(RefreshOutcome::prefiltered());
         }
         let (identity, found) = match self.identify(did, refresh).await {
             Ok(document) => self.examine(did, document, refresh).await,
@@ -214,8 +209,8 @@ impl Inner {
     ) -> Result<Arc<DidDocument>, IdentityError> {
         let identity = self.identity_for(refresh);
         match refresh.identity {
-            IdentityNeed::Cached => identity.resolve(did, Freshness::Cached).await,
-            IdentityNeed::RefreshOrCached => {
+            IdentityLookup::Cached => identity.resolve(did, Freshness::Cached).await,
+            IdentityLookup::RefreshOrCached => {
                 match identity.resolve(did, Freshness::Refresh).await {
                     Err(IdentityError::Unreachable { .. }) => {
                         identity.resolve(did, Freshness::Cached).await
@@ -223,7 +218,7 @@ impl Inner {
                     answer => answer,
                 }
             }
-            IdentityNeed::Refresh => {
+            IdentityLookup::Refresh => {
                 // A look-up that began before this refresh may return the old document.
                 identity.purge(did);
                 identity.resolve(did, Freshness::Refresh).await
@@ -287,7 +282,7 @@ impl Inner {
         let inactive = found.as_ref().is_ok_and(Found::is_inactive);
         let bad_signature = found.as_ref().is_ok_and(Found::is_bad_signature);
         if !(inactive || bad_signature)
-            || refresh.identity == IdentityNeed::Refresh
+            || refresh.identity == IdentityLookup::Refresh
             || self.recently_reverified.get(did).is_some()
         {
             return (Some(document), found);

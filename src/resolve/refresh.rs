@@ -14,15 +14,15 @@ use atcomm_proto::syntax::Origin;
 pub struct Refresh {
     /// What led to it.
     pub trigger: Trigger,
-    /// How new the identity has to be.
-    pub identity: IdentityNeed,
+    /// The look-up of the identity.
+    pub identity: IdentityLookup,
     /// Status that a PDS announced of the account.
     pub announced: Option<AnnouncedStatus>,
 }
 
-/// Required age of the identity for a refresh.
+/// The look-up of the identity for a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IdentityNeed {
+pub enum IdentityLookup {
     /// As cached.
     Cached,
     /// Looked up now; as cached where that fails.
@@ -39,9 +39,9 @@ impl Refresh {
                 event: EventKind::Commit,
                 ..
             }
-            | Trigger::Request => IdentityNeed::Cached,
-            Trigger::Event { .. } => IdentityNeed::Refresh,
-            Trigger::Listing(_) | Trigger::Recheck => IdentityNeed::RefreshOrCached,
+            | Trigger::Request => IdentityLookup::Cached,
+            Trigger::Event { .. } => IdentityLookup::Refresh,
+            Trigger::Listing(_) | Trigger::Recheck => IdentityLookup::RefreshOrCached,
         };
         Self {
             trigger,
@@ -80,6 +80,19 @@ pub struct RefreshOutcome {
     /// Whether the enumerated PDS returned nothing that looks like a package. That is enough for a
     /// listing, and no answer for a client.
     pub prefiltered: bool,
+}
+
+impl RefreshOutcome {
+    /// Returns the result for an account of which the enumerated PDS returned nothing that looks
+    /// like a package.
+    pub(super) fn prefiltered() -> Self {
+        Self {
+            outcome: Outcome::NotEnrolled,
+            refusal: None,
+            car: None,
+            prefiltered: true,
+        }
+    }
 }
 
 /// Errors of a refresh, which can be repeated.

@@ -200,11 +200,11 @@ async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
     let world = World::start(10).await;
     let did = world.account(1, OLD, 1, 9);
     for identity in [
-        IdentityNeed::Cached,
-        IdentityNeed::RefreshOrCached,
-        IdentityNeed::Cached,
-        IdentityNeed::Refresh,
-        IdentityNeed::Cached,
+        IdentityLookup::Cached,
+        IdentityLookup::RefreshOrCached,
+        IdentityLookup::Cached,
+        IdentityLookup::Refresh,
+        IdentityLookup::Cached,
     ] {
         let refresh = Refresh {
             identity,
