@@ -74,7 +74,7 @@ impl World {
     }
 
     async fn apply(&self, seen: Observation) -> Outcome {
-        // Time passes between any two looks.
+        // Time passes between any two refreshes.
         let outcome = self
             .directory
             .apply(seen, PendingUpdate::Unchanged)
@@ -216,7 +216,7 @@ async fn inv5_absences_are_told_apart() {
     let gone = repo.delete();
     w.pds(&repo, gone).await;
     assert_eq!(w.view(ALICE).await, Some(Err(LexiconError::NotEnrolled)));
-    // A mere claim does not take the place of the proof.
+    // A report without proof does not replace the proof.
     w.finding(&repo, Finding::AbsentUnproven).await;
     assert_eq!(w.view(ALICE).await, Some(Err(LexiconError::NotEnrolled)));
 }
@@ -255,7 +255,7 @@ async fn inv1_what_was_proven_under_another_key_is_not_shown() {
         reason: "proof_signature",
         detail: "x".to_owned(),
     };
-    // The identity is as it was: nonsense from a server unsays nothing.
+    // The identity is as it was: a useless answer of a server invalidates nothing.
     assert_eq!(w.finding(&repo, bad()).await, Outcome::Unverifiable);
     assert!(w.view(ALICE).await.unwrap().is_ok());
     // The key was rotated in the DID document, and nothing is proven under the new one.
@@ -304,7 +304,7 @@ async fn several_claimants_of_a_did_peer_are_ambiguous_until_one_is_left() {
     assert!(w.directory.cached_view(ALICE).is_some());
     let his = bob.put(&package(&peer(10), &[MEDIATOR]));
     w.pds(&bob, his).await;
-    // Her answer, though ready, is not what it was.
+    // Her cached view is not valid any more.
     assert!(w.directory.cached_view(ALICE).is_none());
     assert!(ambiguous(w.view(ALICE).await) && ambiguous(w.view(BOB).await));
     let gone = bob.delete();
@@ -390,7 +390,7 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let owed = |did: &str, announced: AnnouncedChange| NewPending {
+    let pending = |did: &str, announced: AnnouncedChange| NewPending {
         did: Did::parse(did).unwrap(),
         trigger: Trigger::Event {
             source: SourceKind::Pds,
@@ -406,7 +406,10 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     let announced = AnnouncedChange::Set(takendown.clone());
     let batch = Batch {
         observations: vec![w.seen(&repo, found(there), Authority::Stream)],
-        pending: vec![owed(ALICE, announced), owed(BOB, AnnouncedChange::Keep)],
+        pending: vec![
+            pending(ALICE, announced),
+            pending(BOB, AnnouncedChange::Keep),
+        ],
         cursor: Some(SourceCursor {
             source: "pds x".to_owned(),
             position: 7,
@@ -431,7 +434,7 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
         .unwrap();
     assert_eq!(cursor.position, 7);
     let (due, _) = w.directory.due(10).await.unwrap();
-    // What a PDS announced stays with the look, whatever else comes by, until it takes it back.
+    // An announced status stays with the pending refresh until the PDS takes it back.
     let announced = |did: &str| {
         let row = due.iter().find(|row| row.did.as_str() == did).unwrap();
         row.announced.clone()
@@ -445,7 +448,7 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
         (AnnouncedChange::Clear, None),
     ] {
         let batch = Batch {
-            pending: vec![owed(ALICE, change)],
+            pending: vec![pending(ALICE, change)],
             ..Batch::default()
         };
         w.directory.apply_batch(batch).await.unwrap();
@@ -477,7 +480,7 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
     assert_eq!(view["mediators"][1]["state"], "unsupported");
     let after = w.directory.cached_view(ALICE).unwrap();
     assert_ne!(before.etag, after.etag);
-    // The same document again leaves the answer ready.
+    // The same document again leaves the view cached.
     w.clock.advance(Duration::from_secs(1));
     document.checked_at = Some(w.clock.now());
     w.directory.put_mediator(&did, &document).await.unwrap();
@@ -488,14 +491,14 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
         w.directory.due_mediators(9).await.unwrap(),
         vec![did.clone()]
     );
-    // Once nobody names it, it is forgotten.
+    // A mediator that no package names is deleted.
     let gone = repo.delete();
     w.pds(&repo, gone).await;
     assert!(w.directory.due_mediators(9).await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_handle_that_nobody_could_confirm_is_tried_again_soon() {
+async fn a_handle_that_could_not_be_verified_is_tried_again_soon() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
@@ -516,7 +519,7 @@ async fn a_handle_that_nobody_could_confirm_is_tried_again_soon() {
 }
 
 #[tokio::test]
-async fn a_look_that_was_turned_away_makes_room_for_the_next() {
+async fn a_refresh_that_was_turned_away_makes_room_for_the_next() {
     let w = World::new().await;
     let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
     for (repo, n) in [(&mut alice, 10), (&mut bob, 11)] {

@@ -94,7 +94,7 @@ in_both_shapes! {
     }
 
     fn refresh_looks_now_and_says_what_it_came_to(network) {
-        // No stream and no walk: only a refresh can learn anything new.
+        // No stream and no backfill: only a refresh can learn anything new.
         let service = Setup::new(network).start();
         let alice = network.account("alice", 0);
         let outcome = |did: &str| service.refresh(did).expect("an outcome");

@@ -144,7 +144,7 @@ in_both_shapes! {
         }
         alice.op("account.delete", json!({}));
         bob.op("account.delete", json!({"tombstone": true}));
-        // Without an entry the service would have to look, and has no budget to.
+        // Without an entry the service would have to refresh, and has no budget to.
         service.until_refused(&alice.did, "Overloaded");
         service.until_refused(&bob.did, "Overloaded");
         let left = service.stop();
@@ -160,16 +160,16 @@ in_both_shapes! {
         let service = setup.no_looks_for_askers().start();
         let alice = network.enrolled("alice", 0, json!({"label": "told"}));
         let told = service.until(&alice.did, "the package", |_| true)["keyPackage"]["cid"].clone();
-        // Nothing is owed any more that could find the write by itself.
+        // No refresh is pending any more that could find the write by itself.
         let mut service = Some(service);
-        let left = eventually("nothing is owed", || {
+        let left = eventually("nothing is pending", || {
             let left = service.take()?.stop();
             let did = alice.did();
             if left.read(move |q| q.pending(&did)).is_none() {
                 return Some(left);
             }
             let again = service.insert(left.start());
-            throughout(Duration::from_millis(500), "looks have their time", || {
+            throughout(Duration::from_millis(500), "refreshes have their time", || {
                 again.recipient(&alice.did).is_ok()
             });
             None

@@ -11,7 +11,7 @@ use crate::service::{Setup, Stopped};
 
 const GET_RECORD: &str = "/xrpc/com.atproto.sync.getRecord";
 
-/// An owed look that failed is made again after half a minute to a minute.
+/// A pending refresh that failed is made again after half a minute to a minute.
 const NEXT_TRY: Duration = Duration::from_secs(100);
 
 fn cursor(left: &Stopped, url: &str) -> i64 {
@@ -180,10 +180,10 @@ fn a_hanging_pds_is_believed_about_its_own_accounts_only() {
     service.recipient(&other.did).expect("it is served");
 }
 
-/// A look that finds no turn at a host is made again as soon as there may be one; the wait after a
-/// failure is longer than this test's patience.
+/// A refresh that gets no permit for a host is made again as soon as there may be one; the wait after a
+/// failure is longer than this test waits.
 #[test]
-fn looks_that_wait_for_our_own_limits_are_no_failures() {
+fn refreshes_that_wait_for_our_own_limits_are_no_failures() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
     let accounts: Vec<_> = (0..8)
         .map(|_| network.enrolled("queue", 0, json!({})))

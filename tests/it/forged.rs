@@ -125,10 +125,10 @@ fn inv8_a_stream_that_cannot_be_read_is_left_and_taken_up_again() {
     assert_serves(&service, network);
 }
 
-/// A stream that breaks each time at the same place is not tried for ever: the place is skipped,
-/// and what may lie there is walked for.
+/// A stream that breaks each time at the same position is not tried for ever: the position is
+/// skipped, and a backfill finds what may lie there.
 #[test]
-fn a_place_that_cannot_be_passed_is_skipped_and_walked_for() {
+fn a_position_that_cannot_be_passed_is_skipped_and_backfilled() {
     let network = Network::multikey();
     let hose = Firehose::start(network, &json!(0));
     let setup = Setup::new(network).source(json!({
@@ -137,7 +137,7 @@ fn a_place_that_cannot_be_passed_is_skipped_and_walked_for() {
     let service = setup.no_looks_for_askers().start();
     service.until_following(1);
     let alice = known_account(&service, network);
-    // From here on the stream itself is silent, so the place stays the same.
+    // From here on the stream itself is silent, so the position stays the same.
     hose.lose(1_000_000);
     let put = alice.put(json!({"label": "lost"}));
     for _ in 0..3 {

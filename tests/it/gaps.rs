@@ -44,7 +44,7 @@ in_both_shapes! {
         assert_eq!(left.read(move |q| q.pending(&did)), None);
     }
 
-    fn a_relay_is_walked_by_collection(network) {
+    fn a_relay_is_enumerated_by_collection(network) {
         let alice = network.enrolled("alice", 0, json!({}));
         let bob = network.account("bob", 0);
         let relay = listed(network, 0);
@@ -66,10 +66,10 @@ fn listed(network: &Network, pds: Pds) -> Proxy {
     })
 }
 
-/// The source is another server than before, whose numbers are lower: it says that our place lies
-/// in its future. We say so loudly, go on with what is live, and enumerate its accounts.
+/// The source is another server than before, whose numbers are lower: it says that our cursor
+/// lies in its future. We say so loudly, go on with what is live, and enumerate its accounts.
 #[test]
-fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
+fn a_cursor_in_the_future_is_an_alarm_and_leads_to_a_backfill() {
     let network = Network::own(&["--multikey"]);
     let long_ago = network.enrolled("longago", 1, json!({}));
     for name in ["one", "two", "three", "four"] {
@@ -89,7 +89,7 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
     let service = service.stop().start_as(follow(listed.url("http")));
     service.until_counted(GAPS, &[], 1.0);
     assert_alarmed(&service, "future");
-    service.until(&long_ago.did, "what the walk found", |_| true);
+    service.until(&long_ago.did, "what the backfill found", |_| true);
     service
         .recipient(&alice.did)
         .expect("what was known before");
@@ -99,10 +99,10 @@ fn a_place_in_the_future_is_an_alarm_and_leads_to_a_walk() {
     service.until_cid(&bob.did, &put["cid"]);
 }
 
-/// A relay is followed from what is live. Where nothing has come yet there is no place to go on
-/// from, and what comes while the connection is broken comes to nobody.
+/// A relay is followed from what is live. Without an event so far there is no position to continue
+/// from, and the events while the connection is broken are missed.
 #[test]
-fn a_stream_that_breaks_before_it_has_a_place_leads_to_a_walk() {
+fn a_stream_that_breaks_before_it_has_a_position_leads_to_a_backfill() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
     let alice = network.enrolled("alice", 0, json!({}));
     let hose = Firehose::start(network, &json!(listed(network, 0).url("http")));
@@ -112,7 +112,7 @@ fn a_stream_that_breaks_before_it_has_a_place_leads_to_a_walk() {
         .no_looks_for_askers()
         .start();
     service.until_following(1);
-    service.until(&alice.did, "what the first walk found", |_| true);
+    service.until(&alice.did, "what the first backfill found", |_| true);
     hose.cut();
     let bob = network.enrolled("bob", 0, json!({}));
     service.until(&bob.did, "the package", |_| true);
@@ -121,7 +121,7 @@ fn a_stream_that_breaks_before_it_has_a_place_leads_to_a_walk() {
 
 /// The source has forgotten what lies between: it says so and goes on with what it has.
 #[test]
-fn a_place_that_is_too_old_leads_to_a_walk() {
+fn a_cursor_that_is_too_old_leads_to_a_backfill() {
     let forgetful = json!({"repoBackfillLimitMs": 1}).to_string();
     let network = Network::own(&["--multikey", "--pds", "1", "--pds-config", &forgetful]);
     let service = Setup::new(network)

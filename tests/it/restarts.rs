@@ -14,16 +14,16 @@ use crate::proxy::Proxy;
 use crate::service::{Setup, Stopped};
 
 in_both_shapes! {
-    fn accounts_enrolled_before_the_first_start_are_found_by_the_walk(network) {
+    fn accounts_enrolled_before_the_first_start_are_found_by_the_backfill(network) {
         let accounts = [0, 1].map(|pds| network.enrolled("before", pds, json!({})));
         let erin = network.peer_account();
         erin.put(json!({"label": "arroba"}));
-        // No stream: nothing but the walk can find them.
-        let walked = |url: &str| json!({"url": url, "kind": "pds", "stream": false});
+        // No stream: nothing but the backfill can find them.
+        let listed = |url: &str| json!({"url": url, "kind": "pds", "stream": false});
         let setup = Setup::new(network)
-            .source(walked(&network.pds_url(0)))
-            .source(walked(&network.pds_url(1)))
-            .source(walked(network.peer_url()));
+            .source(listed(&network.pds_url(0)))
+            .source(listed(&network.pds_url(1)))
+            .source(listed(network.peer_url()));
         let service = setup.no_looks_for_askers().start();
         for (did, handle) in accounts
             .iter()
@@ -81,13 +81,13 @@ fn cursor(left: &Stopped, url: &str) -> i64 {
     cursor.expect("a cursor").position
 }
 
-/// A walk of many small pages, as a server may give them, is cut short by a kill: it goes on where
-/// it was.
+/// A backfill of many small pages, as a server may give them, is cut short by a kill: it continues
+/// where it was.
 #[test]
-fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
+fn inv10_a_backfill_continues_after_a_kill_where_it_was() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
     let accounts: Vec<Account> = (0..30)
-        .map(|_| network.enrolled("walked", 0, json!({})))
+        .map(|_| network.enrolled("listed", 0, json!({})))
         .collect();
     let pages = Arc::new(AtomicUsize::new(0));
     let open = Arc::new(AtomicBool::new(false));
@@ -115,8 +115,8 @@ fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
     });
     let left = service.kill();
     let name = format!("pds {}", network.pds_url(0));
-    let walk = left.read(move |q| q.backfill(&name)).expect("a walk");
-    assert_eq!((walk.seen, walk.done_at), (12, None));
+    let backfill = left.read(move |q| q.backfill(&name)).expect("a backfill");
+    assert_eq!((backfill.seen, backfill.done_at), (12, None));
     open.store(true, Ordering::SeqCst);
     let service = left.start();
     for account in &accounts {
@@ -125,8 +125,11 @@ fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
     }
     let left = service.stop();
     let name = format!("pds {}", network.pds_url(0));
-    let walk = left.read(move |q| q.backfill(&name)).expect("a walk");
-    assert!(walk.seen == 30 && walk.done_at.is_some(), "{walk:?}");
+    let backfill = left.read(move |q| q.backfill(&name)).expect("a backfill");
+    assert!(
+        backfill.seen == 30 && backfill.done_at.is_some(),
+        "{backfill:?}"
+    );
     // Never on every restart.
     let before = pages.load(Ordering::SeqCst);
     let service = left.start();
@@ -137,12 +140,12 @@ fn inv10_a_walk_goes_on_after_a_kill_where_it_was() {
     assert!(service.recipient(&later.did).is_err());
 }
 
-/// A kill may come at any time between the page, the looks that it led to and their end.
+/// A kill may come at any time between a page, the refreshes that it led to and their end.
 #[test]
-fn inv10_looks_that_a_walk_owed_are_made_after_a_kill() {
+fn inv10_refreshes_of_a_backfill_are_made_after_a_kill() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
     let accounts: Vec<Account> = (0..10)
-        .map(|_| network.enrolled("owed", 0, json!({})))
+        .map(|_| network.enrolled("pending", 0, json!({})))
         .collect();
     network.op(
         "pds.hang",
@@ -152,12 +155,12 @@ fn inv10_looks_that_a_walk_owed_are_made_after_a_kill() {
     let setup = Setup::new(network)
         .source(source)
         .no_looks_for_askers()
-        .set("net.contact", json!("owed.example"));
+        .set("net.contact", json!("pending.example"));
     let service = setup.start();
-    eventually("looks are under way", || {
+    eventually("refreshes are running", || {
         let asked = network.op(
             "pds.requests",
-            json!({"pds": 0, "agent": "owed.example", "path": "/xrpc/com.atproto.sync.getRecord"}),
+            json!({"pds": 0, "agent": "pending.example", "path": "/xrpc/com.atproto.sync.getRecord"}),
         );
         (asked["total"].as_u64()? >= 10).then_some(())
     });
@@ -230,7 +233,7 @@ fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
             json!(entry.cid.expect("a CID").to_string()),
             *cids.last().expect("writes")
         );
-        // What came together is looked at once, so the log may skip some; the first package is
+        // Events that came together lead to one refresh, so the log may skip some; the first package is
         // from before.
         let places: Vec<_> = left
             .changes(&account.did)

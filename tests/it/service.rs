@@ -84,7 +84,7 @@ impl Setup {
         self.source(json!({"url": network.pds_url(pds), "kind": "pds"}))
     }
 
-    /// Its sources are followed and never walked.
+    /// Its sources are followed and never enumerated.
     pub(crate) fn streams_only(mut self) -> Self {
         for source in &mut self.sources {
             source["walk"] = json!(false);

@@ -1,4 +1,4 @@
-//! Changes as they are shown, and proofs with the account's operation log.
+//! The changes of an account, and proofs with the account's operation log.
 
 use data_encoding::BASE64_NOPAD;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn kinds(history: &Value) -> Vec<&str> {
 }
 
 /// The record that a change's proof shows under the key that the change names.
-fn shown(world: &World, change: &Value) -> String {
+fn proven_record(world: &World, change: &Value) -> String {
     let car = change["proof"]["car"]["$bytes"].as_str().unwrap();
     let car = BASE64_NOPAD.decode(car.as_bytes()).unwrap();
     let key = SigningKey::from_did_key(change["signingKey"].as_str().unwrap()).unwrap();
@@ -77,14 +77,14 @@ async fn every_package_keeps_the_last_proof_of_its_time() {
         let change = &history["changes"][change];
         assert_eq!(change["peer"], peer);
         assert_eq!(change["mediators"], json!([MEDIATOR]));
-        assert_eq!(shown(&w, change), change["cid"]);
+        assert_eq!(proven_record(&w, change), change["cid"]);
     }
     assert_eq!(history["changes"][1]["signingKey"], repo.key().did_key());
-    // Beside a package nothing is told of one.
+    // Other changes tell nothing of the package.
     let identity = history["changes"][0].as_object().unwrap();
     let names: Vec<_> = identity.keys().collect();
     assert_eq!(names, ["seq", "kind", "seenAt"]);
-    // Not asked for, not there.
+    // The proofs are there only on demand.
     let plain = w.history(ALICE, page(false)).await.unwrap();
     assert_eq!(kinds(&plain), kinds(&history));
     assert!(!plain.to_string().contains("$bytes"));
@@ -97,7 +97,7 @@ async fn every_package_keeps_the_last_proof_of_its_time() {
     assert_eq!(history["changes"][0].get("proof"), None);
     let last = &history["changes"][2];
     assert_eq!(last["signingKey"], repo.key().did_key());
-    assert_eq!(shown(&w, last), last["cid"]);
+    assert_eq!(proven_record(&w, last), last["cid"]);
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn inv7_a_page_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn nothing_is_shown_of_who_is_away_or_gone() {
+async fn nothing_is_shown_of_an_account_that_is_inactive_or_deleted() {
     let w = World::new().await;
     let empty = json!({"did": ALICE, "changes": []});
     assert_eq!(w.history(ALICE, page(true)).await, Ok(empty.clone()));
@@ -205,10 +205,10 @@ async fn inv1_a_log_is_shown_only_where_it_leads_to_the_proof() {
         Arc::new(PlcLog::read(&log.did(), &log.to_vec(), at).unwrap())
     };
     let has_log = async |log: &Arc<PlcLog>| {
-        let shown = w
+        let found = w
             .directory
             .recipient_with_proof(&did, Some(Arc::clone(log)));
-        let view = shown.await.unwrap().found().unwrap().unwrap();
+        let view = found.await.unwrap().found().unwrap().unwrap();
         let view: Value = serde_json::from_slice(&view.body).unwrap();
         assert!(view["proof"]["car"]["$bytes"].is_string());
         let in_view = view["proof"].get("plcLog").is_some();

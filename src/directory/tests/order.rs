@@ -17,7 +17,7 @@ async fn inv4_a_lower_revision_is_ignored_from_a_stream_and_evidence_from_the_pd
         (view["status"].as_str(), &view["peer"]["did"]),
         (Some("regressed"), &peer(11).into())
     );
-    // Shown again it is the same evidence, and the same commit as before does not clear it up.
+    // Served again it is the same evidence, and the same commit as before does not clear it up.
     assert_eq!(w.pds(&repo, old).await, Outcome::Regressed);
     assert_eq!(
         w.kinds(&repo).await,
@@ -29,7 +29,7 @@ async fn inv4_a_lower_revision_is_ignored_from_a_stream_and_evidence_from_the_pd
 }
 
 #[tokio::test]
-async fn inv4_a_look_that_was_overtaken_is_late_not_evidence() {
+async fn inv4_a_refresh_that_was_overtaken_is_late_not_evidence() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let old = repo.put(&package(&peer(10), &[MEDIATOR]));
@@ -82,16 +82,16 @@ async fn inv4_a_commit_by_the_key_before_is_history_once_the_present_key_has_sig
     let view = w.view(ALICE).await.unwrap().unwrap();
     assert_eq!(view["peer"]["did"], peer(11));
     assert_eq!(view["status"], "regressed");
-    // Showing the newest again is not writing again.
+    // Serving the newest again is not writing again.
     assert_eq!(w.pds(&repo, new).await, Outcome::Proven);
     assert_eq!(w.view(ALICE).await.unwrap().unwrap()["status"], "regressed");
 }
 
 #[tokio::test]
-async fn a_look_that_was_overtaken_or_proved_nothing_is_owed_still() {
+async fn a_refresh_that_was_overtaken_or_proved_nothing_stays_pending() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
-    let owed = |did: &str| NewPending {
+    let pending = |did: &str| NewPending {
         did: Did::parse(did).unwrap(),
         trigger: Trigger::Event {
             source: SourceKind::Pds,
@@ -101,7 +101,7 @@ async fn a_look_that_was_overtaken_or_proved_nothing_is_owed_still() {
         not_before: w.clock.now(),
     };
     let batch = Batch {
-        pending: vec![owed(ALICE), owed(BOB)],
+        pending: vec![pending(ALICE), pending(BOB)],
         ..Batch::default()
     };
     w.directory.apply_batch(batch).await.unwrap();

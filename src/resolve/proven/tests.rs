@@ -90,8 +90,8 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
             .unwrap();
         clock.advance(Duration::from_secs(1));
     };
-    // How many operations an answer shows, and how often the directory was asked so far.
-    let shown = async || {
+    // The number of operations in an answer, and of questions to the directory so far.
+    let operations = async || {
         let actor = Actor::Did(before.did());
         let view = resolver.recipient_with_proof(&actor, CLIENT).await.unwrap();
         let view: Value = serde_json::from_slice(&view.body).unwrap();
@@ -113,17 +113,17 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
     };
     let first = repo.put(&package(&peer(10), &["did:web:mediator.example.com"]));
     proven(first, 1).await;
-    assert_eq!(shown().await, (Some(1), 1));
-    assert_eq!(shown().await, (Some(1), 1));
+    assert_eq!(operations().await, (Some(1), 1));
+    assert_eq!(operations().await, (Some(1), 1));
 
     // The key is replaced, and the directory still gives the log that it gave.
     repo.rotate(2);
     proven(repo.prove(), 2).await;
-    assert_eq!(shown().await, (None, 2));
-    assert_eq!(shown().await, (None, 2));
+    assert_eq!(operations().await, (None, 2));
+    assert_eq!(operations().await, (None, 2));
     served.lock().unwrap().0 = after.to_vec();
     proven(repo.prove(), 2).await;
-    assert_eq!(shown().await, (Some(2), 3));
+    assert_eq!(operations().await, (Some(2), 3));
     proven(repo.prove(), 2).await;
-    assert_eq!(shown().await, (Some(2), 3));
+    assert_eq!(operations().await, (Some(2), 3));
 }

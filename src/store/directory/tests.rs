@@ -181,10 +181,10 @@ async fn a_failed_write_undoes_itself_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn owed_work_is_coalesced_and_settled_by_generation() {
+async fn pending_refreshes_are_coalesced_and_completed_by_generation() {
     let f = open();
-    let owe = |trigger: &str, seconds, hint: Option<&str>| {
-        let owed = NewPending {
+    let enqueue = |trigger: &str, seconds, hint: Option<&str>| {
+        let new = NewPending {
             did: did(7),
             trigger: Trigger::parse(trigger).unwrap(),
             announced: hint.map_or(AnnouncedChange::Keep, |status| {
@@ -195,10 +195,10 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
             }),
             not_before: at(seconds),
         };
-        f.store.transact(move |tx| tx.enqueue_pending(&owed, at(0)))
+        f.store.transact(move |tx| tx.enqueue_pending(&new, at(0)))
     };
-    owe("relay commit", 50, None).await.unwrap();
-    owe("pds account", 20, Some("takendown")).await.unwrap();
+    enqueue("relay commit", 50, None).await.unwrap();
+    enqueue("pds account", 20, Some("takendown")).await.unwrap();
     let row = f
         .store
         .query(|q| q.pending(&did(7)))
@@ -230,7 +230,7 @@ async fn owed_work_is_coalesced_and_settled_by_generation() {
             .len(),
         1
     );
-    // What came in while the look was under way is not settled by it.
+    // A refresh does not complete what was coalesced while it ran.
     f.store
         .transact(|tx| tx.complete_pending(&did(7), 1))
         .await
@@ -333,7 +333,7 @@ fn k256_key() -> atcomm_proto::key::SigningKey {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_asker_who_goes_away_takes_no_read_connection_along() {
+async fn a_caller_that_goes_away_takes_no_read_connection_along() {
     let f = open();
     for _ in 0..4 {
         let store = Arc::clone(&f.store);
@@ -373,20 +373,24 @@ async fn a_full_disk_is_ill_health_until_something_is_written_again() {
 }
 
 #[tokio::test]
-async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
+async fn news_comes_before_listings_and_keeps_its_trigger() {
     let f = open();
-    let owe = |n: u64, trigger: &str, seconds: i64| {
-        let owed = NewPending {
+    let enqueue = |n: u64, trigger: &str, seconds: i64| {
+        let new = NewPending {
             did: did(n),
             trigger: Trigger::parse(trigger).unwrap(),
             announced: AnnouncedChange::Keep,
             not_before: at(seconds),
         };
-        f.store.transact(move |tx| tx.enqueue_pending(&owed, at(0)))
+        f.store.transact(move |tx| tx.enqueue_pending(&new, at(0)))
     };
-    owe(1, "listing https://a.example.com", 0).await.unwrap();
-    owe(2, "relay commit", 5).await.unwrap();
-    owe(2, "listing https://a.example.com", 0).await.unwrap();
+    enqueue(1, "listing https://a.example.com", 0)
+        .await
+        .unwrap();
+    enqueue(2, "relay commit", 5).await.unwrap();
+    enqueue(2, "listing https://a.example.com", 0)
+        .await
+        .unwrap();
     let due = f.store.query(|q| q.due_pending(at(9), 9)).await.unwrap();
     let order: Vec<_> = due
         .iter()
@@ -406,8 +410,8 @@ async fn what_is_news_comes_before_what_was_listed_and_keeps_its_reason() {
             .unwrap(),
         1
     );
-    // What was listed becomes news.
-    owe(1, "pds sync", 9).await.unwrap();
+    // A listed account becomes news.
+    enqueue(1, "pds sync", 9).await.unwrap();
     let row = f
         .store
         .query(|q| q.pending(&did(1)))

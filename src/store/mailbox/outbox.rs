@@ -162,11 +162,11 @@ impl Tx<'_> {
         room: impl FnMut(&str) -> usize,
     ) -> Result<Vec<Outbound>, StoreError> {
         let taken = self.outbox_due_within(now, limit, room)?;
-        let mut put_off = self
+        let mut lease = self
             .conn()
             .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 1 WHERE id = ?1")?;
         for message in &taken {
-            put_off.execute(params![message.id, until.millis()])?;
+            lease.execute(params![message.id, until.millis()])?;
         }
         Ok(taken)
     }
@@ -259,11 +259,11 @@ impl Tx<'_> {
         error: &RemoteText,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut put_off = self.conn().prepare_cached(
+        let mut retry = self.conn().prepare_cached(
             "UPDATE outbound SET attempts = attempts + 1, next_at = ?2, taken = 0 WHERE id = ?1
              RETURNING destination",
         )?;
-        let destination: Option<String> = put_off
+        let destination: Option<String> = retry
             .query_row(params![id, next_at.millis()], |row| row.get(0))
             .optional()?;
         let Some(destination) = destination else {

@@ -131,13 +131,13 @@ async fn mail_outlives_its_account_and_idle_recipients_go() {
     assert_eq!(f.read(|q| q.recipient("did:peer:y")).await, None);
     let left = f.read(|q| q.recipient("did:peer:x")).await.unwrap();
     assert_eq!((left.account, left.messages), (None, 1));
-    // The next who shows that it is theirs reads it.
+    // The next account that the DID is bound to reads the mail.
     let (b, _) = f.account("did:peer:b", &["did:peer:x"]).await;
     assert_eq!(f.texts(Queue::Account(b), 0, 9, 99).await, ["one"]);
     f.write(move |tx| tx.delete_account(b)).await;
     f.write(|tx| tx.expire(at(100), 9)).await;
     assert_eq!(f.write(|tx| tx.drop_idle_recipients(9)).await, 1);
-    // Who still holds the id is told, and does not write to somebody else.
+    // A caller that still holds the old id gets an error, and writes to no other recipient.
     let id = f.write(|tx| tx.open_queue("did:peer:new")).await;
     assert!(id > x);
     assert_eq!(f.push(x, "two").await, Pushed::Gone);

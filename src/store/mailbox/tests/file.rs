@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn inv10_concurrent_pushes_store_exactly_what_was_told_and_survive_reopening() {
+async fn inv10_concurrent_pushes_store_exactly_what_was_reported_and_survive_reopening() {
     let f = open();
     let (a, ids) = f
         .account("did:peer:a", &["did:peer:x", "did:peer:y", "did:peer:z"])
@@ -67,9 +67,9 @@ async fn inv10_concurrent_pushes_store_exactly_what_was_told_and_survive_reopeni
     let read: BTreeSet<_> = read
         .into_iter()
         .map(|message| {
-            let place = names.iter().position(|name| *name == message.recipient);
+            let index = names.iter().position(|name| *name == message.recipient);
             let text = String::from_utf8(message.body).unwrap();
-            (message.id, ids[place.unwrap()], text)
+            (message.id, ids[index.unwrap()], text)
         })
         .collect();
     assert_eq!(read, stored);
@@ -126,7 +126,7 @@ async fn a_full_file_says_so_loses_nothing_and_recovers() {
     let recipient = ids[0];
     f.push(recipient, "before").await;
     f.write(|tx| leave_pages(tx, 10)).await;
-    // Several in one group: those that were told that they are stored are.
+    // Several in one group: every write that reports success is stored.
     let mut writes = Vec::new();
     for n in 0..20 {
         let store = Arc::clone(&f.store);
@@ -148,7 +148,7 @@ async fn a_full_file_says_so_loses_nothing_and_recovers() {
     assert!(refused > 0);
     assert!(!f.store.is_healthy());
     assert_eq!(f.read(|q| q.totals()).await.0, stored);
-    // Room is made by what leaves.
+    // Deleted messages make room.
     let hashes: Vec<_> = f
         .read(move |q| q.peek(Queue::Account(a), 0, 999, 1 << 30, at(1)))
         .await
@@ -162,7 +162,7 @@ async fn a_full_file_says_so_loses_nothing_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_group_that_the_engine_undoes_is_told_so() {
+async fn a_group_that_the_engine_undoes_fails_as_a_whole() {
     let f = open();
     f.write(|tx| leave_pages(tx, 40)).await;
     // A statement of one row has the engine undo the whole transaction where the file is full.
@@ -188,7 +188,7 @@ async fn a_group_that_the_engine_undoes_is_told_so() {
         let there = f.read(move |q| q.meta(&n.to_string())).await.is_some();
         assert_eq!(there, told, "{n}");
     }
-    // What came last may have fitted; this cannot.
+    // The last message may have fitted. This one cannot.
     let huge = f
         .store
         .transact(|tx| tx.set_meta("huge", &"x".repeat(2_000_000)));
@@ -200,7 +200,7 @@ async fn a_group_that_the_engine_undoes_is_told_so() {
 }
 
 #[tokio::test]
-async fn pages_that_fell_free_are_given_back_in_slices() {
+async fn free_pages_are_given_back_in_batches() {
     let f = open();
     let (_, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
     let recipient = ids[0];
@@ -285,7 +285,7 @@ async fn a_reader_sees_one_state_of_the_file() {
 }
 
 #[tokio::test]
-async fn requests_seen_are_remembered_in_order_and_bounded() {
+async fn requests_are_recorded_in_order_and_bounded() {
     let f = open();
     let note = |n: u8, now| {
         f.store
@@ -313,7 +313,7 @@ async fn requests_seen_are_remembered_in_order_and_bounded() {
 }
 
 #[tokio::test]
-async fn small_facts_are_kept_and_replaced() {
+async fn values_are_stored_under_keys_and_replaced() {
     let f = open();
     assert_eq!(f.read(|q| q.meta("key")).await, None);
     f.write(|tx| tx.set_meta("key", "one")).await;

@@ -43,7 +43,7 @@ async fn due(f: &Fixture, now: i64, limit: usize, except: &[&str]) -> Vec<String
 }
 
 #[tokio::test]
-async fn a_message_is_tried_put_off_and_ended() {
+async fn a_message_is_tried_deferred_and_ended() {
     let f = open();
     let OutPushed::Stored(id) = push(&f, "did:web:m", "one", 5).await else {
         panic!("not stored");
@@ -172,7 +172,7 @@ async fn quotas_of_the_outbox_may_be_reached_and_not_passed() {
 }
 
 #[tokio::test]
-async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
+async fn outcomes_are_counted_and_deleted_when_nothing_waits() {
     let f = open();
     let mut ids = Vec::new();
     for (destination, text) in [
@@ -220,7 +220,7 @@ async fn outcomes_are_counted_and_forgotten_when_nothing_waits() {
 }
 
 #[tokio::test]
-async fn inv10_what_was_taken_is_nobody_elses_until_its_lease_ends_or_a_restart() {
+async fn inv10_a_taken_message_is_not_taken_again_before_its_lease_ends_or_a_restart() {
     let f = open();
     for (destination, text) in [("did:web:a", "1"), ("did:web:a", "2"), ("did:web:b", "3")] {
         push(&f, destination, text, 0).await;
@@ -242,7 +242,7 @@ async fn inv10_what_was_taken_is_nobody_elses_until_its_lease_ends_or_a_restart(
     assert_eq!((taken.len(), &*taken[0].body), (1, &b"1"[..]));
     assert_eq!(due(&f, 1, 9, &[]).await, ["2", "3"]);
     assert_eq!(due(&f, 91, 9, &[]).await.len(), 3);
-    // Put off by ourselves: no attempt is counted, and it is due when it was put off to.
+    // Deferred for our own reasons: no attempt is counted, and it is due at the given time.
     f.write(move |tx| tx.outbox_defer(first, at(5))).await;
     assert_eq!(f.read(|q| q.relay_outcomes(9)).await[0].failed, 0);
     assert_eq!(due(&f, 5, 9, &["did:web:b"]).await, ["2", "1"]);

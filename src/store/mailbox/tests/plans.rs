@@ -1,4 +1,4 @@
-//! The queries that are asked often, or of large tables, walk indexes and sort nothing.
+//! Frequent queries, and queries of large tables, use indexes and sort nothing.
 
 use rusqlite::{Connection, StatementStatus};
 
@@ -72,9 +72,9 @@ fn queries_use_their_indexes() {
             "{sql}: {plan:?}"
         );
         for line in &plan {
-            // Only an index in the wished order, or a partial one, may be walked from its end.
-            let walk = line.starts_with("SCAN") && !line.contains("INDEX");
-            assert!(!walk && !line.contains("TEMP B-TREE"), "{sql}: {plan:?}");
+            // Only an index in the wanted order, or a partial one, may be scanned from its end.
+            let scan = line.starts_with("SCAN") && !line.contains("INDEX");
+            assert!(!scan && !line.contains("TEMP B-TREE"), "{sql}: {plan:?}");
         }
     }
 }

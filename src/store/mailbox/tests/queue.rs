@@ -14,12 +14,12 @@ async fn mail_comes_oldest_first_of_one_recipient_or_of_all() {
     assert_eq!(f.texts(Queue::Recipient(y), 0, 9, 99).await, ["2", "4"]);
     assert_eq!(f.texts(all, 0, 3, 99).await, ["1", "2", "3"]);
     assert!(f.texts(all, 0, 0, 99).await.is_empty());
-    // Whoever reads on from the last id gets the rest.
+    // A reader that continues after the last id gets the rest.
     let first = f.read(move |q| q.peek(all, 0, 3, 99, at(1))).await;
     assert_eq!(first[1].recipient, "did:peer:y");
     assert_eq!((first[1].stored_at, first[1].expires_at), (at(0), at(100)));
     assert_eq!(f.texts(all, first[2].id, 9, 99).await, ["4"]);
-    // Nothing leaves by being read.
+    // Reading removes nothing.
     assert_eq!(f.read(|q| q.totals()).await, (5, 9));
 }
 
@@ -62,7 +62,7 @@ async fn the_same_bytes_are_one_message_while_they_wait() {
     // One acknowledgement is for all that the account reads.
     assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"same")])).await, 2);
     assert_eq!(f.read(|q| q.totals()).await, (0, 0));
-    // Afterwards it is new, and comes later.
+    // Afterwards it is a new message with a later id.
     let again = f.push(ids[0], "same").await;
     assert!(matches!(again, Pushed::Stored(id) if id > first));
 }
@@ -80,7 +80,7 @@ async fn inv3_only_the_reading_account_can_acknowledge() {
     assert_eq!(f.write(move |tx| tx.ack(a, &hashes)).await, 2);
     assert_eq!(f.write(move |tx| tx.ack(a, &hashes)).await, 0);
     assert_eq!(f.texts(Queue::Account(a), 0, 9, 99).await, ["2"]);
-    // Who lost the recipient lost its mail.
+    // An account that lost the recipient lost its mail.
     f.write(move |tx| tx.rebind("did:peer:x", b)).await;
     assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"2")])).await, 0);
     assert!(f.texts(Queue::Account(a), 0, 9, 99).await.is_empty());
@@ -151,7 +151,7 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
         (&b"early"[..], at(20))
     );
     assert_eq!(f.read(|q| q.totals()).await, (3, 13));
-    // Its time counts although nobody released it.
+    // Its time counts although it was not released.
     let due = f.read(move |q| q.peek(all, 0, 9, 99, at(50))).await;
     assert_eq!(due.len(), 3);
     assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"later")])).await, 1);
@@ -187,7 +187,7 @@ async fn a_repeated_message_has_the_longer_of_both_lives() {
         (waiting(40).await, waiting(55).await, waiting(89).await),
         (0, 1, 1)
     );
-    // Sooner, too; who reads on from the last id is led to it by its release.
+    // Sooner, too. A reader that continues after the last id finds it after its release.
     assert_eq!(f.write(push(10, 20)).await, Pushed::Duplicate);
     assert_eq!(
         (waiting(9).await, waiting(10).await, waiting(89).await),
@@ -198,7 +198,7 @@ async fn a_repeated_message_has_the_longer_of_both_lives() {
 }
 
 #[tokio::test]
-async fn mail_past_its_time_is_not_delivered_and_goes_in_slices() {
+async fn expired_mail_is_not_delivered_and_deleted_in_batches() {
     let f = open();
     let (a, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
     let x = ids[0];
