@@ -84,7 +84,7 @@ where
             Err(error) => Err(error.into()),
         };
         // The caller may be gone. The write stands all the same.
-        drop(self.reply.send(result));
+        self.reply.send(result).ok();
     }
 }
 
@@ -235,19 +235,21 @@ impl Database {
     /// Commits all waiting writes and ends the writer. Later writes fail with
     /// [`StoreError::Closed`].
     pub(super) async fn shutdown(&self) {
-        drop(
-            self.jobs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let jobs = self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(jobs);
         let writer = self
             .writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(writer) = writer {
-            drop(tokio::task::spawn_blocking(move || writer.join()).await);
+            tokio::task::spawn_blocking(move || writer.join())
+                .await
+                .ok();
         }
     }
 }
@@ -315,7 +317,7 @@ fn write_loop(
         wal.tend(conn);
     }
     // Leave one file behind, without a log beside it.
-    drop(wal::checkpoint(conn));
+    wal::checkpoint(conn).ok();
 }
 
 /// The effect of a commit.
@@ -341,7 +343,7 @@ fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<Commit, Store
     }
     run(conn, "COMMIT").inspect_err(|_| {
         // A commit that failed may have left the transaction open.
-        drop(conn.execute_batch("ROLLBACK"));
+        conn.execute_batch("ROLLBACK").ok();
     })?;
     let changed = total_changes(conn)? > before;
     Ok(if !taken {
