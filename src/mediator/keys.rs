@@ -5,17 +5,15 @@
 //! identities: the `did:web` that key packages name, and a `did:peer:2` with the same keys for
 //! clients that cannot resolve the former.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
+use atcomm_net::durable::{self, Mode, ReadError, SecretText};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::didcomm::envelope::{Curve, Keyring, PublicKey, SecretKey};
@@ -34,7 +32,7 @@ pub const RETIRED_KEY_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 const MAX_GENERATIONS: usize = 16;
 
 /// Longest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
+const MAX_FILE_BYTES: usize = 64 * 1024;
 
 /// Errors of the keys.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +82,6 @@ struct StoredGeneration {
     x25519: SecretText,
     ed25519: SecretText,
 }
-
-/// A secret key in base64url, wiped when it is dropped.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(transparent)]
-struct SecretText(String);
 
 /// One generation of keys.
 struct Generation {
@@ -326,8 +319,6 @@ impl Generation {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
-    use std::os::unix::fs::MetadataExt as _;
-
     let unusable = |error| KeysError::File {
         path: path.to_owned(),
         error,
@@ -336,27 +327,21 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
         path: path.to_owned(),
         reason,
     };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unusable(error)),
+    let text = durable::read_private(path, MAX_FILE_BYTES).map_err(|error| match error {
+        ReadError::Exposed => KeysError::Exposed(path.to_owned()),
+        ReadError::TooLong(_) => damaged(error.to_string()),
+        ReadError::Io(error) => unusable(error),
+    })?;
+    let Some(text) = text else {
+        return Ok(None);
     };
-    if file.metadata().map_err(unusable)?.mode() & 0o077 != 0 {
-        return Err(KeysError::Exposed(path.to_owned()));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(unusable)?;
-    let stored: Stored = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+    let stored: Stored =
+        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     if stored.version != 1 {
         return Err(damaged(format!("version {} is not known", stored.version)));
     }
-    let secret = |text: &str| {
-        BASE64URL_NOPAD
-            .decode(text.as_bytes())
-            .ok()
-            .map(Zeroizing::new)
+    let secret = |text: &SecretText| {
+        text.decode()
             .filter(|bytes| bytes.len() == 32)
             .ok_or_else(|| damaged("a key is not 32 bytes of base64url".to_owned()))
     };
@@ -368,8 +353,8 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
             number: one.number,
             created_at: Timestamp::from_millis(one.created_at),
             retired_at: one.retired_at.map(Timestamp::from_millis),
-            x25519: secret(&one.x25519.0)?,
-            ed25519: secret(&one.ed25519.0)?,
+            x25519: secret(&one.x25519)?,
+            ed25519: secret(&one.ed25519)?,
         })
     });
     let generations: Vec<Generation> = generations.collect::<Result<_, _>>()?;
@@ -386,7 +371,6 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
 
 /// Writes the file in one step: the old one or the new one is there, whenever power is lost.
 fn write(path: &Path, generations: &[Generation]) -> Result<(), KeysError> {
-    let encode = |bytes: &[u8]| SecretText(BASE64URL_NOPAD.encode(bytes));
     let stored = Stored {
         version: 1,
         generations: generations
@@ -395,31 +379,15 @@ fn write(path: &Path, generations: &[Generation]) -> Result<(), KeysError> {
                 number: one.number,
                 created_at: one.created_at.millis(),
                 retired_at: one.retired_at.map(Timestamp::millis),
-                x25519: encode(&one.x25519),
-                ed25519: encode(&one.ed25519),
+                x25519: SecretText::encode(&one.x25519),
+                ed25519: SecretText::encode(&one.ed25519),
             })
             .collect(),
     };
     let text = serde_json::to_vec_pretty(&stored)
         .map(Zeroizing::new)
         .map_err(|error| KeysError::Making(error.to_string()))?;
-    let replace = || {
-        let fresh = path.with_extension("json.new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    replace().map_err(|error| KeysError::File {
+    durable::replace(path, &text, Mode::Private).map_err(|error| KeysError::File {
         path: path.to_owned(),
         error,
     })

@@ -1,19 +1,17 @@
 //! Resources of the machine: the data directory, file descriptors and memory.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::error::ServerError;
+use atcomm_net::durable::{self, Lock};
 
 /// File descriptors reserved for the stores, outbound connections and the log.
 const RESERVED_FILES: usize = 256;
 
 /// A data directory that this process has locked.
 pub(super) struct DataDir {
-    /// The system releases the lock when the process ends, also after a crash.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DataDir {
@@ -23,23 +21,10 @@ impl DataDir {
             path: path.to_owned(),
             error,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(unusable)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(ServerError::Locked(path.to_owned())),
-            Err(TryLockError::Error(error)) => Err(unusable(error)),
-        }
+        durable::create_dir_all(path).map_err(|failed| unusable(failed.error))?;
+        let lock = durable::try_lock(&path.join("lock")).map_err(unusable)?;
+        lock.map(|lock| Self { _lock: lock })
+            .ok_or_else(|| ServerError::Locked(path.to_owned()))
     }
 }
 

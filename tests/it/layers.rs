@@ -15,7 +15,7 @@ const EMPTY_NAMES: [&str; 8] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests.
-const HOMES: [(&str, &[&str]); 22] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("rusqlite", &["store"]),
     ("axum", &["http"]),
     ("tower", &["http"]),
@@ -39,6 +39,7 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("terminal_size", &["cli"]),
     ("unicode_width", &["cli"]),
     ("age", &["client"]),
+    ("tempfile", &["durable"]),
 ];
 
 /// A file of `src`.

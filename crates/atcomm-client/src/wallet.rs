@@ -27,15 +27,14 @@ pub(crate) mod stored;
 pub mod undecryptable;
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use atcomm_net::durable::{self, Lock};
 use atcomm_proto::syntax::{Actor, Did};
 use atcomm_proto::verify::pin::Pin;
 
 use enrolment::Enrolment;
 use error::WalletError;
-use file::Lock;
 use session::Session;
 use stored::{MAX_KEYS, StoredEnrolment, StoredSession};
 
@@ -79,7 +78,12 @@ impl Wallet {
             Ok(meta) if !meta.is_dir() => {
                 return Err(unreadable(io::ErrorKind::NotADirectory.into()));
             }
-            Ok(meta) => file::check_private(home, meta.mode())?,
+            Ok(meta) if !durable::is_private(&meta) => {
+                return Err(WalletError::Exposed {
+                    path: home.to_owned(),
+                });
+            }
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(unreadable(error)),
         }

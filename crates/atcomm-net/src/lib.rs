@@ -12,11 +12,13 @@
 //! | rank | module | holds |
 //! |---|---|---|
 //! | 0 | [`backoff`], [`rate_limit`], [`ttl_cache`] | waits between attempts; token buckets; entries with a time to live |
+//! | 0 | [`durable`] | private files that survive a crash, and the secrets in them |
 //! | 1 | [`net`] | the only place that dials out; errors of XRPC read once |
 //! | 2 | [`identity`] | DID documents, handles, mediators and `getRecord` of a PDS |
 
 // 0
 pub mod backoff;
+pub mod durable;
 pub mod rate_limit;
 pub mod ttl_cache;
 // 1

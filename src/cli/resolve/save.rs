@@ -1,12 +1,13 @@
 //! A file that is there as a whole, or not at all.
 
-use std::fs::{File, OpenOptions, remove_file, rename};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::{Complaint, Exit};
+use atcomm_net::durable::{self, Mode};
 
-/// Writes a file beside its place, and moves it there; one of that name is replaced.
+/// Writes a file, in the place of one that has its name.
 pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Complaint> {
     write(path, bytes).map_err(|error| Complaint {
         exit: Exit::Failed,
@@ -24,41 +25,11 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Complaint> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     match path.metadata() {
-        Ok(meta) if meta.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(meta) if meta.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         // A device or a pipe: it stays what it is.
-        Ok(meta) if !meta.is_file() => {
-            return OpenOptions::new().write(true).open(path)?.write_all(bytes);
-        }
-        _ => {}
-    }
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}", std::process::id()));
-    let beside = parent.join(beside);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&beside)?;
-    // Not before it is ours: another process may write beside us.
-    let written = Beside(beside);
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    rename(&written.0, path)?;
-    File::open(parent)?.sync_all()
-}
-
-/// Gone when it is dropped, unless it was moved.
-struct Beside(PathBuf);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        let _ = remove_file(&self.0);
+        Ok(meta) if !meta.is_file() => OpenOptions::new().write(true).open(path)?.write_all(bytes),
+        _ => durable::replace(path, bytes, Mode::Umask),
     }
 }
 

@@ -11,9 +11,7 @@
 //! Sessions are left out, since a password brings a new one, and mail, since it grows.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,9 +23,9 @@ use zeroize::Zeroizing;
 
 use super::enrolment::{Enrolment, replace_all};
 use super::error::WalletError;
-use super::file::Lock;
 use super::stored::{MAX_KEYS, StoredEnrolment};
 use super::{MAX_ACCOUNTS, MAX_CONTACTS, Wallet};
+use atcomm_net::durable::{self, Lock, Mode};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
 use atcomm_proto::verify::pin::Pin;
@@ -44,9 +42,6 @@ const MAX_WORK_FACTOR: u8 = 20;
 
 /// Longest file, in bytes, and longest document in it.
 const MAX_LEN: usize = 64 << 20;
-
-/// Names tried for a temporary file.
-const MAX_NAMES: u32 = 100;
 
 /// How often it is looked at whether another process is done.
 const POLL: Duration = Duration::from_millis(100);
@@ -446,74 +441,18 @@ pub fn write(path: &Path, backup: &[u8], force: bool) -> Result<(), BackupError>
     if !force && path.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(path.to_owned()));
     }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let place = || {
-        let (mut file, fresh) = create_beside(path)?;
-        let placed = file
-            .write_all(backup)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| match force {
-                true => std::fs::rename(&fresh, path),
-                false => link(&fresh, path),
-            });
-        if placed.is_err() {
-            drop(std::fs::remove_file(&fresh));
-        }
-        placed?;
-        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    let written = if force {
+        durable::replace(path, backup, Mode::Private)
+    } else {
+        durable::create_new(path, backup, Mode::Private)
     };
-    place().map_err(|error| match error.kind() {
+    written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists if !force => BackupError::Exists(path.to_owned()),
         _ => BackupError::Unwritable {
             path: path.to_owned(),
             error,
         },
     })
-}
-
-/// A new file beside another. One that a killed run left is passed over: it may have had the number
-/// of this process.
-fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
-    let mut tried = 0;
-    loop {
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}-{tried}.new", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&fresh);
-        match file {
-            Ok(file) => return Ok((file, fresh)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MAX_NAMES => {
-                tried += 1;
-            }
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-}
-
-/// Gives a file another name that nothing has.
-fn link(fresh: &Path, path: &Path) -> io::Result<()> {
-    match std::fs::hard_link(fresh, path) {
-        Ok(()) => {
-            // It is in its place; a second name of it is no failure.
-            drop(std::fs::remove_file(fresh));
-            return Ok(());
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-        Err(_) => {}
-    }
-    // Where one file cannot have two names, as on most sticks, the name is taken by an empty one.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    std::fs::rename(fresh, path).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 /// Reads a file that may be a backup, up to the longest one.

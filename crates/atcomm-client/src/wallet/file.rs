@@ -1,14 +1,9 @@
-//! Files of the wallet: written in one step, for their owner only, and read up to a limit.
+//! Files of the wallet: JSON with a version, private, read up to a limit, written by `durable`.
 //!
-//! A new text goes to a file of its own below `tmp`, to the disk, and takes the old one's place by
-//! a rename, after which the directory goes to the disk too. Killed anywhere, a process leaves the
-//! old text or the new one, and at worst a file below `tmp` that nobody reads.
+//! A new text is staged below `tmp`, where [`sweep`] finds what killed processes left.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::de::DeserializeOwned;
@@ -17,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::error::WalletError;
+use atcomm_net::durable::{self, Lock, Mode, ReadError, Staged};
 
 /// Version of all files.
 const VERSION: u64 = 1;
@@ -24,18 +20,11 @@ const VERSION: u64 = 1;
 /// Directory of what is being written.
 const TMP: &str = "tmp";
 
-/// Age of a file below `tmp` from which its writer is surely gone: it takes milliseconds.
-const ABANDONED: Duration = Duration::from_secs(3600);
-
 /// How long another process is waited for: whoever holds a lock reads and writes a few files.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(20);
-
-/// Names tried for a temporary file: another process may use ours, of the same number in another
-/// container.
-const MAX_NAMES: u32 = 100;
 
 /// Most entries of one directory that are looked at.
 pub(super) const MAX_ENTRIES: usize = 1_000_000;
@@ -55,12 +44,6 @@ struct Read<T> {
 #[derive(Deserialize)]
 struct Version {
     version: u64,
-}
-
-/// A lock, given back when it is dropped or its process ends.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
 }
 
 /// What became of something that was to be kept.
@@ -111,16 +94,6 @@ fn is_data(name: &str) -> bool {
         && number.bytes().all(|c| c.is_ascii_digit())
 }
 
-/// Refuses what others than the owner may read.
-pub(super) fn check_private(path: &Path, mode: u32) -> Result<(), WalletError> {
-    match mode & 0o077 {
-        0 => Ok(()),
-        _ => Err(WalletError::Exposed {
-            path: path.to_owned(),
-        }),
-    }
-}
-
 /// Reads a file of at most `cap` bytes; `None` where there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Option<T>, WalletError> {
     let unreadable = |error| WalletError::Unreadable {
@@ -131,22 +104,16 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Optio
         path: path.to_owned(),
         reason,
     };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(error)),
+    let text = durable::read_private(path, cap).map_err(|error| match error {
+        ReadError::Exposed => WalletError::Exposed {
+            path: path.to_owned(),
+        },
+        ReadError::TooLong(_) => damaged(error.to_string()),
+        ReadError::Io(error) => unreadable(error),
+    })?;
+    let Some(text) = text else {
+        return Ok(None);
     };
-    let meta = file.metadata().map_err(unreadable)?;
-    check_private(path, meta.mode())?;
-    if meta.len() > cap as u64 {
-        return Err(damaged(format!("it is longer than {cap} bytes")));
-    }
-    // With its final size from the start, so that no part of it stays behind unwiped.
-    let size = usize::try_from(meta.len()).unwrap_or(cap);
-    let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
-    file.take(cap as u64)
-        .read_to_end(&mut text)
-        .map_err(unreadable)?;
     // What stood there is not repeated: it may be a secret.
     let at = |error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
@@ -204,101 +171,38 @@ pub(super) fn write_as_of<T: Serialize>(
             cap,
         });
     }
-    let folder = path.parent().unwrap_or(home);
-    make_folder(folder)?;
+    make_folder(path.parent().unwrap_or(home))?;
     let tmp = home.join(TMP);
     make_folder(&tmp)?;
-    let replace = || {
-        let (mut file, fresh) = create(&tmp)?;
-        let placed = file
-            .write_all(&text)
-            .and_then(|()| file.set_modified(modified))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&fresh, path));
-        if placed.is_err() {
-            drop(std::fs::remove_file(&fresh));
-        }
-        placed.and_then(|()| sync(folder))
-    };
-    replace().map_err(unwritable)
-}
-
-/// A new temporary file.
-fn create(tmp: &Path) -> io::Result<(File, PathBuf)> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut tried = 0;
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = tmp.join(format!("{}-{number}", std::process::id()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        match file {
-            Ok(file) => return Ok((file, path)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MAX_NAMES => {
-                tried += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    Staged::new(&tmp, &text, Mode::Private)
+        .and_then(|staged| staged.with_modified(modified))
+        .and_then(|staged| staged.replace(path))
+        .map_err(unwritable)
 }
 
 /// Removes a file; whether there was one. On disk when it returns.
 pub(super) fn remove(path: &Path) -> Result<bool, WalletError> {
-    let unwritable = |error| WalletError::Unwritable {
+    durable::remove(path).map_err(|error| WalletError::Unwritable {
         path: path.to_owned(),
         error,
-    };
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(unwritable(error)),
-    }
-    if let Some(folder) = path.parent() {
-        sync(folder).map_err(unwritable)?;
-    }
-    Ok(true)
+    })
 }
 
-/// Gives a file another name in its directory. On disk when it returns.
+/// Gives a file another name. On disk when it returns.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), WalletError> {
-    std::fs::rename(from, to)
-        .and_then(|()| to.parent().map_or(Ok(()), sync))
-        .map_err(|error| WalletError::Unwritable {
-            path: to.to_owned(),
-            error,
-        })
+    durable::rename(from, to).map_err(|error| WalletError::Unwritable {
+        path: to.to_owned(),
+        error,
+    })
 }
 
 /// Makes a directory and those above it, for this user only, each on disk before anything is put
 /// into it.
 pub(super) fn make_folder(path: &Path) -> Result<(), WalletError> {
-    let unwritable = |error| WalletError::Unwritable {
-        path: path.to_owned(),
-        error,
-    };
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    let above = path.parent();
-    if let Some(above) = above {
-        make_folder(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => above.map_or(Ok(()), sync).map_err(unwritable),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(unwritable(error)),
-    }
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    let folder = match folder.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => folder,
-    };
-    File::open(folder)?.sync_all()
+    durable::create_dir_all(path).map_err(|failed| WalletError::Unwritable {
+        path: failed.path,
+        error: failed.error,
+    })
 }
 
 /// The data files of a directory, in no order; none where there is no directory.
@@ -332,21 +236,9 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
     Ok(found)
 }
 
-/// Removes what killed processes left below `tmp`. What cannot be removed does no harm.
+/// Removes what killed processes left below `tmp`.
 pub(super) fn sweep(home: &Path) {
-    let Ok(entries) = std::fs::read_dir(home.join(TMP)) else {
-        return;
-    };
-    for entry in entries.take(MAX_ENTRIES).flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|modified| modified.elapsed().ok());
-        if age.is_some_and(|age| age > ABANDONED) {
-            drop(std::fs::remove_file(entry.path()));
-        }
-    }
+    durable::remove_abandoned(&home.join(TMP));
 }
 
 /// Takes the lock of a directory, waiting a while for whoever has it.
@@ -365,27 +257,11 @@ pub(super) fn lock(folder: &Path, name: &str) -> Result<Lock, WalletError> {
     }
 }
 
-/// Takes the lock of a directory; `None` where somebody has it. The system gives it back when its
-/// process ends, however that ends.
+/// Takes the lock of a directory; `None` where another process has it.
 pub(super) fn try_lock(folder: &Path, name: &str) -> Result<Option<Lock>, WalletError> {
     let path = folder.join(name);
-    let unwritable = |error| WalletError::Unwritable {
-        path: path.clone(),
-        error,
-    };
     make_folder(folder)?;
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(Lock { _file: file })),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(unwritable(error)),
-    }
+    durable::try_lock(&path).map_err(|error| WalletError::Unwritable { path, error })
 }
 
 #[cfg(test)]

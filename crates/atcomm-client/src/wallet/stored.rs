@@ -1,22 +1,16 @@
 //! Accounts as files hold them: the one place where secret keys become text.
 
-use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::enrolment::{Enrolment, KeyState, MessagingKey};
 use super::session::Session;
+use atcomm_net::durable::SecretText;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::keypackage::MAX_MEDIATORS;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 
 /// Most keys of an account: the present one, and those whose mail may still come.
 pub(crate) const MAX_KEYS: usize = 64;
-
-/// A text that is wiped when it is dropped.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(transparent)]
-struct SecretText(String);
 
 /// An account, as it is written.
 #[derive(Serialize, Deserialize)]
@@ -97,11 +91,10 @@ impl StoredEnrolment {
 
 impl StoredKey {
     fn of(key: &MessagingKey) -> Self {
-        let text = |bytes: &[u8]| SecretText(BASE64URL_NOPAD.encode(bytes));
         Self {
             peer: key.peer.as_str().to_owned(),
-            x25519: text(&key.agreement.to_bytes()),
-            ed25519: text(&key.signing.to_bytes()),
+            x25519: SecretText::encode(&key.agreement.to_bytes()),
+            ed25519: SecretText::encode(&key.signing.to_bytes()),
             minted_at: key.minted_at.millis(),
             state: match key.state {
                 KeyState::Minted => StoredState::Minted,
@@ -113,10 +106,7 @@ impl StoredKey {
     }
 
     fn read(self) -> Result<MessagingKey, String> {
-        let bytes = |text: &SecretText| {
-            let bytes = BASE64URL_NOPAD.decode(text.0.as_bytes()).ok();
-            bytes.map(Zeroizing::new).ok_or("a key is not base64url")
-        };
+        let bytes = |text: &SecretText| text.decode().ok_or("a key is not base64url");
         let (agreement, signing) = (bytes(&self.x25519)?, bytes(&self.ed25519)?);
         let minted_at = Timestamp::from_millis(self.minted_at);
         let key = MessagingKey::from_parts(&agreement, &signing, minted_at)
@@ -147,15 +137,15 @@ impl StoredSession {
     pub(super) fn of(session: &Session) -> Self {
         Self {
             pds: session.pds.clone(),
-            access_jwt: SecretText(session.access.to_string()),
-            refresh_jwt: SecretText(session.refresh.to_string()),
+            access_jwt: SecretText::new(session.access.to_string()),
+            refresh_jwt: SecretText::new(session.refresh.to_string()),
         }
     }
 
-    pub(super) fn read(mut self) -> Session {
+    pub(super) fn read(self) -> Session {
         Session {
-            access: Zeroizing::new(std::mem::take(&mut self.access_jwt.0)),
-            refresh: Zeroizing::new(std::mem::take(&mut self.refresh_jwt.0)),
+            access: self.access_jwt.into_text(),
+            refresh: self.refresh_jwt.into_text(),
             pds: self.pds,
         }
     }

@@ -8,7 +8,7 @@ use crate::enrolment::account::{AccountError, Published};
 use crate::lookup::directory::DirectoryClient;
 use crate::mediator::client::{MailError, MediatorClient};
 use crate::wallet::enrolment::{Enrolment, KeyState, MessagingKey, replace_all};
-use crate::wallet::file::Lock;
+use atcomm_net::durable::Lock;
 use atcomm_net::identity::Freshness;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::keypackage::MAX_MEDIATORS;

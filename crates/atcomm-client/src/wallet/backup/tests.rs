@@ -424,9 +424,7 @@ fn of_two_who_write_one_file_one_does_and_a_killed_run_is_in_nobody_s_way() {
     std::fs::write(&left, b"half").unwrap();
     write(&path, b"one", false).unwrap();
     // Where the look before saw nothing.
-    let fresh = dir.path().join("fresh");
-    std::fs::write(&fresh, b"two").unwrap();
-    let error = link(&fresh, &path).unwrap_err();
+    let error = durable::create_new(&path, b"two", Mode::Private).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).unwrap(), b"one");
     for round in 0..20 {
@@ -443,7 +441,6 @@ fn of_two_who_write_one_file_one_does_and_a_killed_run_is_in_nobody_s_way() {
         assert_eq!(done, 1);
     }
     std::fs::remove_file(&left).unwrap();
-    std::fs::remove_file(&fresh).unwrap();
     let names = std::fs::read_dir(dir.path()).unwrap();
     assert!(
         names
