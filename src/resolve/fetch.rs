@@ -61,6 +61,17 @@ impl Found {
         }
     }
 
+    fn absent_unproven() -> Self {
+        Self {
+            finding: Finding::AbsentUnproven,
+            refusal: Some(Refusal::new(
+                LexiconError::NotEnrolledUnproven,
+                "the account's PDS says that it has no key package, and gives no proof of that",
+            )),
+            car: None,
+        }
+    }
+
     /// Returns the finding of a refresh that failed: the status that the account's own PDS
     /// announced, or that nothing answered. `None` under our own limits, which say nothing about
     /// the account.
@@ -270,8 +281,6 @@ impl Inner {
     /// | inactive, and no PDS announced it | unreachable | unreachable: the old document may name the PDS that the account left |
     /// | bad signature | unreachable because of a limit | busy, and the next refresh looks it up again |
     /// | bad signature, inactive | the same, or not to be had | the finding |
-    ///
-    /// [`BAD_SIGNATURE_TTL`]: super::BAD_SIGNATURE_TTL
     async fn examine(
         &self,
         did: &Did,
@@ -322,59 +331,58 @@ impl Inner {
     ) -> Result<Found, RefreshError> {
         let pds = match &document.pds {
             Ok(pds) => pds,
-            Err(lack) => {
-                let detail = format!("its DID document names no usable PDS: {lack}");
+            Err(why) => {
+                let detail = format!("its DID document names no usable PDS: {why}");
                 return Ok(Found::unverifiable("no_pds", detail));
             }
         };
         let key = match &document.signing_key {
             Ok(key) => key,
-            Err(lack) => {
-                let detail = format!("its DID document has no usable signing key: {lack}");
+            Err(why) => {
+                let detail = format!("its DID document has no usable signing key: {why}");
                 return Ok(Found::unverifiable("no_signing_key", detail));
             }
         };
-        let answer = self.record(did, pds, refresh.priority()).await;
-        let announced_deleted = refresh.announced.as_ref().is_some_and(|announced| {
-            announced.pds == *pds && announced.status == AccountStatus::Deleted
-        });
-        let answer = answer?;
-        Ok(match answer {
-            RecordAnswer::Car(car) => {
-                let now = self.clock.now();
-                let mut verdict = verify(&car, Container::GetRecord, did, key, now);
-                if verdict == Err(ProofError::Signature)
-                    && let Some(proven) = self
-                        .prove_with_pre_migration_key(&car, document, refresh)
-                        .await?
-                {
-                    verdict = Ok(proven);
-                }
-                match verdict {
-                    Ok(proven) => Found::proven(proven),
-                    Err(error) => Found::unverifiable(error.code(), error.to_string()),
-                }
-            }
-            RecordAnswer::RecordNotFound => Found {
-                finding: Finding::AbsentUnproven,
-                refusal: Some(Refusal::new(
-                    LexiconError::NotEnrolledUnproven,
-                    "the account's PDS says that it has no key package, and gives no proof of that",
-                )),
-                car: None,
-            },
-            RecordAnswer::RepoNotFound if announced_deleted => {
+        Ok(match self.record(did, pds, refresh.priority()).await? {
+            RecordAnswer::Car(car) => self.prove(&car, key, document, refresh).await?,
+            RecordAnswer::RecordNotFound => Found::absent_unproven(),
+            RecordAnswer::RepoNotFound => {
                 let mut found = Found::inactive(AccountStatus::Deleted);
-                found.finding = Finding::Deleted;
+                if refresh.announces_deletion(pds) {
+                    found.finding = Finding::Deleted;
+                }
                 found
             }
-            RecordAnswer::RepoNotFound => Found::inactive(AccountStatus::Deleted),
             RecordAnswer::Inactive(status) => Found::inactive(match status {
                 RepoStatus::Deactivated => AccountStatus::Deactivated,
                 RepoStatus::Takendown => AccountStatus::Takendown,
                 RepoStatus::Suspended => AccountStatus::Suspended,
             }),
             RecordAnswer::Unusable(why) => unusable(why),
+        })
+    }
+
+    /// Verifies the answer of a PDS under the account's key, and after a migration under the key
+    /// before it.
+    async fn prove(
+        &self,
+        car: &[u8],
+        key: &SigningKey,
+        document: &DidDocument,
+        refresh: &Refresh,
+    ) -> Result<Found, RefreshError> {
+        let now = self.clock.now();
+        let verdict = verify(car, Container::GetRecord, &document.did, key, now);
+        if verdict == Err(ProofError::Signature)
+            && let Some(proven) = self
+                .prove_with_pre_migration_key(car, document, refresh)
+                .await?
+        {
+            return Ok(Found::proven(proven));
+        }
+        Ok(match verdict {
+            Ok(proven) => Found::proven(proven),
+            Err(error) => Found::unverifiable(error.code(), error.to_string()),
         })
     }
 
@@ -401,8 +409,6 @@ impl Inner {
     /// Returns the key before the account's migration. The result is cached for
     /// [`BAD_SIGNATURE_TTL`], so that an account whose proofs are always bad does not cause a
     /// look-up of its log, which may be large, in every refresh.
-    ///
-    /// [`BAD_SIGNATURE_TTL`]: super::BAD_SIGNATURE_TTL
     async fn pre_migration_key(
         &self,
         document: &DidDocument,
@@ -487,7 +493,7 @@ impl Inner {
     }
 }
 
-/// The finding of an answer that says nothing about the record.
+/// Returns the finding of an answer that says nothing about the record.
 fn unusable(why: UnusableAnswer) -> Found {
     match why {
         UnusableAnswer::Oversize => {

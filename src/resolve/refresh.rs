@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::directory::{Outcome, Refusal};
-use crate::store::{AnnouncedStatus, EventKind, StoreError, Trigger};
+use crate::store::{AccountStatus, AnnouncedStatus, EventKind, StoreError, Trigger};
 use atcomm_net::net::Priority;
 use atcomm_proto::syntax::Origin;
 
@@ -56,6 +56,13 @@ impl Refresh {
             Trigger::Request => Priority::Interactive,
             Trigger::Event { .. } | Trigger::Listing(_) | Trigger::Recheck => Priority::Background,
         }
+    }
+
+    /// Returns whether this PDS announced the deletion of the account.
+    pub(super) fn announces_deletion(&self, pds: &Origin) -> bool {
+        self.announced.as_ref().is_some_and(|announced| {
+            announced.pds == *pds && announced.status == AccountStatus::Deleted
+        })
     }
 
     /// Returns the PDS whose enumeration led here: an account that seems to have no package there
