@@ -5,8 +5,10 @@
 //! the cached views of the account are invalidated after its commit.
 
 mod apply;
+mod batch;
 mod enrolled;
 mod history;
+mod lookup;
 mod observation;
 mod view;
 mod view_cache;
@@ -17,104 +19,25 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::directory::{Queries, Tx};
-use crate::store::{
-    BackfillRow, ChangeKind, DirectoryStore, Entry, MediatorRow, NewPending, PendingRefresh,
-    SourceCursor, StoreError,
-};
+use crate::store::{DirectoryStore, MediatorRow, PendingRefresh, StoreError};
 use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
 use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::syntax::{Actor, Did, LexiconError, MediatorDid};
+use atcomm_proto::syntax::{Actor, Did, MediatorDid};
 
 pub use apply::{BACKOFF, DROP, REPROVE, STALE};
+pub use batch::{Batch, PendingUpdate};
+use batch::{Invalidated, MAX_INVALIDATED};
 use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
+pub use lookup::Lookup;
 pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
 use view::ViewOptions;
-pub use view::{MAX_MEDIATORS, RecipientView};
+pub use view::{MAX_MEDIATORS, RecipientView, Refusal};
 use view_cache::ViewCache;
 
 /// Age of a mediator's document at which it is looked up again.
 pub const MEDIATOR_RECHECK: Duration = Duration::from_secs(3600);
-
-/// Most other claimants of a did:peer whose cached views are invalidated one by one. With more of
-/// them all cached views are invalidated.
-const MAX_INVALIDATED: usize = 1000;
-
-/// The reason why there is no recipient view for an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The error of the lexicon.
-    pub kind: LexiconError,
-    /// The reason as a sentence.
-    pub message: String,
-}
-
-impl Refusal {
-    /// Makes a refusal. The message names the rule, and never a secret.
-    pub fn new(kind: LexiconError, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
-    }
-}
-
-/// What the directory has of an account.
-#[derive(Debug, Clone)]
-pub enum Lookup<T = Arc<RecipientView>> {
-    /// The answer.
-    Found(T),
-    /// The account has an entry and no recipient view.
-    Refused(Refusal),
-    /// The account has no entry.
-    Unknown,
-}
-
-impl<T> Lookup<T> {
-    /// Returns the answer, or `None` for an account without an entry.
-    pub fn found(self) -> Result<Option<T>, Refusal> {
-        match self {
-            Self::Found(found) => Ok(Some(found)),
-            Self::Refused(refusal) => Err(refusal),
-            Self::Unknown => Ok(None),
-        }
-    }
-}
-
-/// The work of one event, or of several: all of it is written in one transaction.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    /// Findings with inline proofs, in the order of the stream.
-    pub observations: Vec<Observation>,
-    /// Refreshes to be made.
-    pub pending: Vec<NewPending>,
-    /// The cursor of the source, once this is durable.
-    pub cursor: Option<SourceCursor>,
-    /// The progress of the source's backfill.
-    pub backfill: Option<BackfillRow>,
-    /// Names of the sources whose backfill begins anew because events were missed.
-    pub gaps: Vec<String>,
-}
-
-/// The effect of a refresh on the pending one that led to it.
-#[derive(Debug, Clone, Copy)]
-pub enum PendingUpdate {
-    /// None: there was no pending refresh, or it stays as it is.
-    Unchanged,
-    /// The pending refresh at this generation is done.
-    Complete(i64),
-    /// It stays pending.
-    RetryAt {
-        /// Generation at which the refresh began.
-        generation: i64,
-        /// When it is due again.
-        not_before: Timestamp,
-        /// Whether it counts as a failure.
-        failed: bool,
-    },
-}
 
 /// The directory.
 pub struct Directory {
@@ -122,14 +45,6 @@ pub struct Directory {
     view_cache: ViewCache,
     enrolled: Arc<EnrolledSet>,
     clock: Clock,
-}
-
-/// Accounts whose cached views a transaction makes invalid.
-#[derive(Default)]
-struct Invalidated {
-    dids: Vec<Did>,
-    /// Whether there are more than could be listed.
-    all: bool,
 }
 
 impl Directory {
@@ -187,14 +102,14 @@ impl Directory {
             .store
             .transact(move |tx| {
                 let mut invalidated = Invalidated::default();
-                let outcome = apply_one(tx, &seen, &enrolled, &mut invalidated)?;
+                let outcome = batch::apply_one(tx, &seen, &enrolled, &mut invalidated)?;
                 // A refresh that was overtaken has read neither the newest status nor the newest
                 // handle, so it stays pending. So does a refresh that proved nothing of an account
                 // without an entry.
                 let stays_pending = outcome == Outcome::Ignored
                     || (outcome == Outcome::Unverifiable && tx.entry(&seen.did)?.is_none());
                 if !stays_pending {
-                    write_pending_update(tx, &seen.did, update)?;
+                    batch::write_pending_update(tx, &seen.did, update)?;
                 }
                 Ok((outcome, invalidated))
             })
@@ -223,7 +138,7 @@ impl Directory {
                 let mut invalidated = Invalidated::default();
                 let mut outcomes = Vec::with_capacity(batch.observations.len());
                 for seen in &batch.observations {
-                    outcomes.push(apply_one(tx, seen, &enrolled, &mut invalidated)?);
+                    outcomes.push(batch::apply_one(tx, seen, &enrolled, &mut invalidated)?);
                 }
                 for pending in &batch.pending {
                     tx.enqueue_pending(pending, now)?;
@@ -256,7 +171,7 @@ impl Directory {
     pub async fn update_pending(&self, did: &Did, update: PendingUpdate) -> Result<(), StoreError> {
         let did = did.clone();
         self.store
-            .transact(move |tx| write_pending_update(tx, &did, update))
+            .transact(move |tx| batch::write_pending_update(tx, &did, update))
             .await
     }
 
@@ -430,7 +345,7 @@ impl Directory {
 
     async fn render(&self, actor: Actor, options: ViewOptions) -> Result<Lookup, StoreError> {
         let now = self.clock.now();
-        let found = self.store.query(move |q| find(q, &actor)).await?;
+        let found = self.store.query(move |q| lookup::find(q, &actor)).await?;
         // The store has few readers: rendering does not keep one of them.
         let (entry, context) = match found {
             Lookup::Found(found) => found,
@@ -462,155 +377,7 @@ impl Directory {
     }
 }
 
-/// Writes the end of a pending refresh.
-fn write_pending_update(tx: &Tx<'_>, did: &Did, update: PendingUpdate) -> Result<(), StoreError> {
-    match update {
-        PendingUpdate::Unchanged => Ok(()),
-        PendingUpdate::Complete(generation) => tx.complete_pending(did, generation),
-        PendingUpdate::RetryAt {
-            generation,
-            not_before,
-            failed,
-        } => tx.retry_pending(did, generation, not_before, failed),
-    }
-}
-
-/// Decides about one observation and writes the decision.
-fn apply_one(
-    tx: &Tx<'_>,
-    seen: &Observation,
-    enrolled: &EnrolledSet,
-    invalidated: &mut Invalidated,
-) -> Result<Outcome, StoreError> {
-    let old = tx.entry(&seen.did)?;
-    let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
-    let decision = apply::decide(old, seen);
-    let positions = write_changes(tx, seen, &decision)?;
-    match decision.write {
-        apply::Write::Nothing => return Ok(decision.outcome),
-        apply::Write::Delete => {
-            tx.delete_entry(&seen.did)?;
-            enrolled.remove(seen.did.as_str());
-        }
-        apply::Write::Put(mut entry) => {
-            if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
-                entry.change_seq = *seq;
-            }
-            if let Some(handle) = &entry.handle {
-                let lost = tx.claim_handle(handle, &entry.did, seen.at)?;
-                invalidated.dids.extend(lost);
-            }
-            tx.put_entry(&entry)?;
-            add_mediators(tx, &entry, seen.at)?;
-            peers.push(entry.peer);
-            enrolled.insert(seen.did.as_str());
-        }
-    }
-    invalidated.dids.push(seen.did.clone());
-    // The other claimants of the same did:peer become ambiguous, or are so no longer.
-    if decision.outcome != Outcome::Proven {
-        for peer in peers.iter().flatten() {
-            let claimants = tx.claimants(peer, MAX_INVALIDATED)?;
-            invalidated.dids.extend(claimants);
-        }
-    }
-    invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
-    Ok(decision.outcome)
-}
-
-/// Writes what a decision adds to the change log and to the evidence. Returns the positions of the
-/// changes.
-fn write_changes(
-    tx: &Tx<'_>,
-    seen: &Observation,
-    decision: &apply::Decision,
-) -> Result<Vec<i64>, StoreError> {
-    if let Some(superseded) = &decision.supersedes {
-        tx.save_proof(superseded)?;
-    }
-    let mut positions = Vec::with_capacity(decision.changes.len());
-    for change in &decision.changes {
-        positions.push(tx.append_change(change)?);
-        if change.kind == ChangeKind::Regressed {
-            tracing::warn!("a PDS showed an older revision than one already proven");
-        }
-    }
-    if let Some(commitment) = &decision.evidence {
-        let pds = seen.identity.as_ref().and_then(|facts| facts.pds.as_ref());
-        tx.save_evidence(
-            &seen.did,
-            commitment.rev(),
-            pds,
-            commitment.key(),
-            commitment.car(),
-            seen.at,
-        )?;
-    }
-    Ok(positions)
-}
-
-/// Adds a row for each mediator of an entry that was never looked up, and makes it due at once.
-fn add_mediators(tx: &Tx<'_>, entry: &Entry, now: Timestamp) -> Result<(), StoreError> {
-    for did in entry.mediators.iter().take(MAX_MEDIATORS) {
-        if did.web().is_some() && tx.mediator(did)?.is_none() {
-            tx.put_mediator(&MediatorRow {
-                did: did.clone(),
-                document: MediatorDocument::unchecked(did.clone()).to_stored(),
-                checked_at: now,
-                next_check_at: now,
-                failures: 0,
-            })?;
-        }
-    }
-    Ok(())
-}
-
 /// Returns whether two documents of a mediator, read at any time, tell a sender the same.
 fn same_for_senders(a: &MediatorDocument, b: &MediatorDocument) -> bool {
     a.state == b.state && a.key_agreement == b.key_agreement && a.services == b.services
-}
-
-/// Reads the entry of an actor and the context of its view.
-fn find(q: &Queries<'_>, actor: &Actor) -> Result<Lookup<(Entry, view::ViewContext)>, StoreError> {
-    let did = match actor {
-        Actor::Did(did) => Some(did.clone()),
-        Actor::Handle(handle) => q.did_by_handle(handle)?,
-    };
-    let entry = match did {
-        Some(did) => q.entry(&did)?,
-        None => None,
-    };
-    let Some(entry) = entry else {
-        return Ok(Lookup::Unknown);
-    };
-    if let Some(refusal) = view::refusal(&entry) {
-        return Ok(Lookup::Refused(refusal));
-    }
-    let context = view_context(q, &entry)?;
-    Ok(Lookup::Found((entry, context)))
-}
-
-/// Reads the context of an entry's view.
-fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<view::ViewContext, StoreError> {
-    let mut mediators = Vec::new();
-    for (i, did) in entry.mediators.iter().enumerate() {
-        let row = if i < MAX_MEDIATORS {
-            q.mediator(did)?
-        } else {
-            None
-        };
-        let document = row.and_then(|row| MediatorDocument::from_stored(&row.document));
-        mediators.push(document.unwrap_or_else(|| {
-            let mut unknown = MediatorDocument::unchecked(did.clone());
-            if did.web().is_none() {
-                unknown.state = MediatorState::Unsupported;
-            }
-            unknown
-        }));
-    }
-    let peer = entry.peer.as_deref().unwrap_or_default();
-    Ok(view::ViewContext {
-        mediators,
-        ambiguous: q.claimants(peer, 2)?.len() > 1,
-    })
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::view::{self, ProofView};
-use super::{Directory, Refusal};
+use super::Directory;
+use super::view::{self, ProofView, Refusal};
 use crate::store::directory::Queries;
 use crate::store::{Change, ChangeKind, Entry, PackageState, StoreError};
 use atcomm_net::identity::PlcLog;

@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::store::{
-    AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, PackageState, SourceKind, Trigger,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, ChangeKind, Entry, EventKind, NewPending,
+    PackageState, SourceCursor, SourceKind, Trigger,
 };
 use atcomm_net::identity::HandleCheck;
 use atcomm_proto::proof::Proven;
-use atcomm_proto::syntax::{Handle, Origin};
+use atcomm_proto::syntax::{Handle, LexiconError, Origin};
 use testkit::proto::repo::{TestRepo, package, peer};
 
 mod history;

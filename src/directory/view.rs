@@ -11,7 +11,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::Refusal;
 use super::apply::STALE;
 use crate::store::{Entry, PackageState};
 use atcomm_net::identity::{MediatorDocument, PlcLog};
@@ -24,6 +23,25 @@ use atcomm_proto::syntax::{Did, Handle, LexiconError, RECORD_PATH};
 /// Most mediators of one package that are looked up and shown with their documents. A sender takes
 /// the first that answers.
 pub const MAX_MEDIATORS: usize = 8;
+
+/// The reason why there is no recipient view for an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The error of the lexicon.
+    pub kind: LexiconError,
+    /// The reason as a sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Makes a refusal. The message names the rule, and never a secret.
+    pub fn new(kind: LexiconError, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
 
 /// A rendered recipient view, ready to be sent.
 #[derive(Debug, Clone)]

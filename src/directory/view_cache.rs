@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::RecipientView;
+use super::view::RecipientView;
 use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Did, Handle};

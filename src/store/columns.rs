@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 
-use super::StoreError;
+use super::error::StoreError;
 use atcomm_proto::clock::Timestamp;
 
 pub(super) fn to_i64(n: usize) -> i64 {

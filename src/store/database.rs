@@ -12,9 +12,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::error::{Abort, StoreError};
 use super::schema::Schema;
 use super::wal::{self, ReaderBarrier, Wal};
-use super::{Abort, StoreError};
 
 /// Most writes that wait for the writer. When the queue is full, the caller waits.
 const QUEUE: usize = 4096;

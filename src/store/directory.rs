@@ -16,7 +16,8 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::database::Database;
-use super::{StoreError, schema};
+use super::error::StoreError;
+use super::schema;
 
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Entry,

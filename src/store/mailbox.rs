@@ -25,7 +25,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::columns::{signed, unsigned};
 use super::database::Database;
-use super::{Abort, StoreError, schema};
+use super::error::{Abort, StoreError};
+use super::schema;
 
 pub use rows::{
     Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,

@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::StoreError;
 use super::super::columns::{collect, parsed, time, to_i64};
+use super::super::error::StoreError;
 use super::Queries;
 use super::rows::{
     BackfillRow, Change, Entry, MediatorRow, PendingRefresh, SourceCursor, read_change, read_entry,

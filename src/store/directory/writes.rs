@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use ipld_core::cid::Cid;
 use rusqlite::{named_params, params};
 
-use super::super::StoreError;
 use super::super::columns::{collect, parsed};
+use super::super::error::StoreError;
 use super::Tx;
 use super::rows::{
     AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,

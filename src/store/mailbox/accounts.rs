@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension as _, Row, named_params, params};
 
-use super::super::StoreError;
 use super::super::columns::{UnknownWord, collect, parsed, time, to_i64, unsigned};
+use super::super::error::StoreError;
 use super::rows::{Account, Bound, Claim, ClaimState, Recipient};
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::StoreError;
 use super::super::columns::{collect, signed, time, to_i64, unsigned};
+use super::super::error::StoreError;
 use super::rows::{Message, Push, Pushed, Queue, QueueStatus, Quota};
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;

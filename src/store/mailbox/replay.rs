@@ -2,8 +2,8 @@
 
 use rusqlite::params;
 
-use super::super::StoreError;
 use super::super::columns::{collect, signed, to_i64};
+use super::super::error::StoreError;
 use super::rows::ReplayKind;
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;

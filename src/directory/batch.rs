@@ -1,0 +1,165 @@
+//! Writes to the directory: the work of events and refreshes, applied inside one transaction.
+
+use super::apply;
+use super::enrolled::EnrolledSet;
+use super::observation::{Observation, Outcome};
+use super::view::MAX_MEDIATORS;
+use crate::store::directory::Tx;
+use crate::store::{
+    BackfillRow, ChangeKind, Entry, MediatorRow, NewPending, SourceCursor, StoreError,
+};
+use atcomm_net::identity::MediatorDocument;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::Did;
+
+/// Most other claimants of a did:peer whose cached views are invalidated one by one. With more of
+/// them all cached views are invalidated.
+pub(super) const MAX_INVALIDATED: usize = 1000;
+
+/// The work of one event, or of several: all of it is written in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Findings with inline proofs, in the order of the stream.
+    pub observations: Vec<Observation>,
+    /// Refreshes to be made.
+    pub pending: Vec<NewPending>,
+    /// The cursor of the source, once this is durable.
+    pub cursor: Option<SourceCursor>,
+    /// The progress of the source's backfill.
+    pub backfill: Option<BackfillRow>,
+    /// Names of the sources whose backfill begins anew because events were missed.
+    pub gaps: Vec<String>,
+}
+
+/// The effect of a refresh on the pending one that led to it.
+#[derive(Debug, Clone, Copy)]
+pub enum PendingUpdate {
+    /// None: there was no pending refresh, or it stays as it is.
+    Unchanged,
+    /// The pending refresh at this generation is done.
+    Complete(i64),
+    /// It stays pending.
+    RetryAt {
+        /// Generation at which the refresh began.
+        generation: i64,
+        /// When it is due again.
+        not_before: Timestamp,
+        /// Whether it counts as a failure.
+        failed: bool,
+    },
+}
+
+/// Accounts whose cached views a transaction makes invalid.
+#[derive(Default)]
+pub(super) struct Invalidated {
+    pub(super) dids: Vec<Did>,
+    /// Whether there are more than could be listed.
+    pub(super) all: bool,
+}
+
+/// Writes the end of a pending refresh.
+pub(super) fn write_pending_update(
+    tx: &Tx<'_>,
+    did: &Did,
+    update: PendingUpdate,
+) -> Result<(), StoreError> {
+    match update {
+        PendingUpdate::Unchanged => Ok(()),
+        PendingUpdate::Complete(generation) => tx.complete_pending(did, generation),
+        PendingUpdate::RetryAt {
+            generation,
+            not_before,
+            failed,
+        } => tx.retry_pending(did, generation, not_before, failed),
+    }
+}
+
+/// Decides about one observation and writes the decision.
+pub(super) fn apply_one(
+    tx: &Tx<'_>,
+    seen: &Observation,
+    enrolled: &EnrolledSet,
+    invalidated: &mut Invalidated,
+) -> Result<Outcome, StoreError> {
+    let old = tx.entry(&seen.did)?;
+    let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
+    let decision = apply::decide(old, seen);
+    let positions = write_changes(tx, seen, &decision)?;
+    match decision.write {
+        apply::Write::Nothing => return Ok(decision.outcome),
+        apply::Write::Delete => {
+            tx.delete_entry(&seen.did)?;
+            enrolled.remove(seen.did.as_str());
+        }
+        apply::Write::Put(mut entry) => {
+            if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
+                entry.change_seq = *seq;
+            }
+            if let Some(handle) = &entry.handle {
+                let lost = tx.claim_handle(handle, &entry.did, seen.at)?;
+                invalidated.dids.extend(lost);
+            }
+            tx.put_entry(&entry)?;
+            add_mediators(tx, &entry, seen.at)?;
+            peers.push(entry.peer);
+            enrolled.insert(seen.did.as_str());
+        }
+    }
+    invalidated.dids.push(seen.did.clone());
+    // The other claimants of the same did:peer become ambiguous, or are so no longer.
+    if decision.outcome != Outcome::Proven {
+        for peer in peers.iter().flatten() {
+            let claimants = tx.claimants(peer, MAX_INVALIDATED)?;
+            invalidated.dids.extend(claimants);
+        }
+    }
+    invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
+    Ok(decision.outcome)
+}
+
+/// Writes what a decision adds to the change log and to the evidence. Returns the positions of the
+/// changes.
+fn write_changes(
+    tx: &Tx<'_>,
+    seen: &Observation,
+    decision: &apply::Decision,
+) -> Result<Vec<i64>, StoreError> {
+    if let Some(superseded) = &decision.supersedes {
+        tx.save_proof(superseded)?;
+    }
+    let mut positions = Vec::with_capacity(decision.changes.len());
+    for change in &decision.changes {
+        positions.push(tx.append_change(change)?);
+        if change.kind == ChangeKind::Regressed {
+            tracing::warn!("a PDS showed an older revision than one already proven");
+        }
+    }
+    if let Some(commitment) = &decision.evidence {
+        let pds = seen.identity.as_ref().and_then(|facts| facts.pds.as_ref());
+        tx.save_evidence(
+            &seen.did,
+            commitment.rev(),
+            pds,
+            commitment.key(),
+            commitment.car(),
+            seen.at,
+        )?;
+    }
+    Ok(positions)
+}
+
+/// Adds a row for each mediator of an entry that was never looked up, and makes it due at once.
+fn add_mediators(tx: &Tx<'_>, entry: &Entry, now: Timestamp) -> Result<(), StoreError> {
+    for did in entry.mediators.iter().take(MAX_MEDIATORS) {
+        if did.web().is_some() && tx.mediator(did)?.is_none() {
+            tx.put_mediator(&MediatorRow {
+                did: did.clone(),
+                document: MediatorDocument::unchecked(did.clone()).to_stored(),
+                checked_at: now,
+                next_check_at: now,
+                failures: 0,
+            })?;
+        }
+    }
+    Ok(())
+}
