@@ -8,6 +8,7 @@
 
 mod fetch;
 mod negative;
+mod pending;
 mod proven;
 mod refresh;
 mod worker;

@@ -11,11 +11,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Refresh, RefreshError, RefreshOutcome, Resolver};
-use crate::directory::{BACKOFF, Outcome, PendingUpdate};
+use super::pending::{PendingVerdict, spread_out};
+use super::{Refresh, RefreshError, Resolver};
+use crate::directory::PendingUpdate;
 use crate::store::{PendingRefresh, StoreError, Trigger};
-use atcomm_net::backoff::Spread;
-use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, MediatorDid};
 
 /// Longest time between two queries for what is due; a notification shortens it.
@@ -23,25 +22,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Mediators looked up at the same time.
 const MEDIATORS_AT_ONCE: usize = 16;
-
-/// Attempts without success after which a pending refresh is given up, about ten days. An account
-/// with an entry is still rechecked by age.
-const MAX_ATTEMPTS: u32 = 250;
-
-/// Attempts for an account without an entry that proves nothing, over about four hours.
-const MAX_UNPROVEN: u32 = 8;
-
-/// Least and most time added to the wait of every refresh that was turned away.
-const BUSY_SPREAD: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(4595));
-
-/// Longest wait of a refresh that was turned away beyond what it was told.
-const MAX_BUSY_WAIT: Duration = Duration::from_secs(30);
-
-/// Longest wait that a server can ask for.
-const MAX_TOLD_WAIT: Duration = Duration::from_secs(3600);
-
-/// Wait before a refresh that the store could not write is made again.
-const STORE_RETRY: Duration = Duration::from_secs(5);
 
 /// The background worker.
 pub struct Worker {
@@ -252,107 +232,4 @@ impl Resolver {
 
 fn count(result: &'static str) {
     metrics::counter!("atcomm_resolve_owed_total", "result" => result).increment(1);
-}
-
-/// How a pending refresh ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PendingVerdict {
-    /// It is complete, and no longer pending.
-    Done,
-    /// Something newer was applied meanwhile, without regard to status and handle.
-    Overtaken,
-    /// Nothing could be proven, and the account has no entry that leads to another refresh.
-    Unproven,
-    /// Nothing could be proven, too often.
-    GivenUp,
-    /// A limit was reached.
-    Busy,
-    /// It failed.
-    Failed,
-}
-
-impl PendingVerdict {
-    fn of(
-        row: &PendingRefresh,
-        result: &Result<RefreshOutcome, RefreshError>,
-        is_tracked: bool,
-    ) -> Self {
-        match result {
-            Ok(refreshed) => match refreshed.outcome {
-                Outcome::Ignored => Self::Overtaken,
-                Outcome::Unverifiable if is_tracked => Self::Done,
-                Outcome::Unverifiable if row.attempts < MAX_UNPROVEN => Self::Unproven,
-                Outcome::Unverifiable => Self::GivenUp,
-                _ => Self::Done,
-            },
-            Err(RefreshError::Busy { .. }) => Self::Busy,
-            Err(RefreshError::Unreachable { .. } | RefreshError::Store(_)) => Self::Failed,
-        }
-    }
-
-    /// Returns the code in metrics.
-    fn code(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Overtaken => "again",
-            Self::Unproven => "unproven",
-            Self::GivenUp => "given_up",
-            Self::Busy => "busy",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Returns what is to be written of the pending refresh, if the refresh itself has not.
-    fn update(
-        self,
-        row: &PendingRefresh,
-        result: &Result<RefreshOutcome, RefreshError>,
-        now: Timestamp,
-    ) -> Option<PendingUpdate> {
-        let attempts = row.attempts + 1;
-        let wait = match result {
-            Ok(_) if self == Self::Overtaken => POLL_INTERVAL,
-            Ok(_) => BACKOFF.wait(attempts, Spread::of(row.did.as_str())),
-            Err(error) => wait_after(error, row, now),
-        };
-        match self {
-            Self::Done => None,
-            Self::GivenUp => Some(PendingUpdate::Complete(row.generation)),
-            Self::Busy | Self::Failed if attempts > MAX_ATTEMPTS => {
-                Some(PendingUpdate::Complete(row.generation))
-            }
-            Self::Overtaken | Self::Unproven | Self::Busy | Self::Failed => {
-                Some(PendingUpdate::RetryAt {
-                    generation: row.generation,
-                    not_before: now.plus(wait),
-                    failed: matches!(self, Self::Unproven | Self::Failed),
-                })
-            }
-        }
-    }
-}
-
-/// Returns the wait before a refresh that failed is made again.
-fn wait_after(error: &RefreshError, row: &PendingRefresh, now: Timestamp) -> Duration {
-    match error {
-        RefreshError::Busy { retry_after } => {
-            // The longer a refresh waits already, the less a moment more matters.
-            let age = now.since(row.since);
-            spread_out(*retry_after, &row.did) + (age / 8).min(MAX_BUSY_WAIT)
-        }
-        RefreshError::Unreachable { retry_after, .. } => {
-            let told = retry_after.unwrap_or_default().min(MAX_TOLD_WAIT);
-            BACKOFF
-                .wait(row.attempts + 1, Spread::of(row.did.as_str()))
-                .max(told)
-        }
-        RefreshError::Store(_) => STORE_RETRY,
-    }
-}
-
-/// Returns the wait of a refresh that was turned away, spread so that such refreshes do not return
-/// together.
-fn spread_out(retry_after: Duration, did: &Did) -> Duration {
-    let (least, most) = BUSY_SPREAD;
-    retry_after + least + Spread::of(did.as_str()).part(most - least)
 }
