@@ -20,7 +20,7 @@ fn writer(home: &Path, limit: &str) -> Child {
         .arg(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "client::wallet::tests::interrupted::write",
+            "wallet::tests::interrupted::write",
             "--ignored",
             "--nocapture",
         ])
