@@ -15,11 +15,10 @@ mod worker;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, join_all};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use url::Url;
@@ -28,6 +27,7 @@ use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal};
 use crate::store::{StoreError, Trigger};
 use atcomm_net::identity::{Freshness, HandleError, Identity};
 use atcomm_net::net::{AddressLimiter, Net};
+use atcomm_net::single_flight::SingleFlight;
 use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Actor, Did, Handle, LexiconError, MediatorDid, Origin};
@@ -77,8 +77,6 @@ pub struct Route {
     pub connect: Url,
 }
 
-type SharedRefresh = Shared<BoxFuture<'static, Result<RefreshOutcome, RefreshError>>>;
-
 /// Refreshes accounts. Cloning is cheap.
 #[derive(Clone)]
 pub struct Resolver {
@@ -94,7 +92,7 @@ struct Inner {
     clock: Clock,
 
     /// Running refreshes, at most one per account; bounded by the budgets below.
-    in_flight: Mutex<HashMap<Did, SharedRefresh>>,
+    in_flight: SingleFlight<Did, Result<RefreshOutcome, RefreshError>>,
     on_demand: Arc<Semaphore>,
     misses: AddressLimiter,
     negatives: Negatives,
@@ -135,7 +133,8 @@ impl Resolver {
                 identity,
                 directory,
                 routes,
-                in_flight: Mutex::default(),
+                // As many as the budgets below and the worker allow.
+                in_flight: SingleFlight::new(usize::MAX),
                 on_demand: Arc::new(Semaphore::new(settings.on_demand)),
                 misses: AddressLimiter::new(settings.misses_per_minute, clock.clone()),
                 negatives: Negatives::new(settings.negative_ttl, clock.clone()),
@@ -167,7 +166,7 @@ impl Resolver {
 
     /// Returns whether a refresh of the account is running.
     pub fn is_refreshing(&self, did: &str) -> bool {
-        self.in_flight().contains_key(did)
+        self.inner.in_flight.running(did).is_some()
     }
 
     /// Wakes the worker, because refreshes became pending.
@@ -258,31 +257,17 @@ impl Resolver {
         did: &Did,
         refresh: Refresh,
         update: PendingUpdate,
-        mut permit: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<RefreshOutcome, RefreshError> {
-        loop {
-            let started =
-                {
-                    let mut in_flight = self.in_flight();
-                    match in_flight.get(did) {
-                        Some(earlier) => Err(earlier.clone()),
-                        None => {
-                            let permit = permit.take();
-                            Ok(self.spawn_refresh(
-                                &mut in_flight,
-                                did,
-                                refresh.clone(),
-                                update,
-                                permit,
-                            ))
-                        }
-                    }
-                };
-            match started {
-                Ok(shared) => return shared.await,
-                Err(earlier) => drop(earlier.await),
-            }
-        }
+        self.inner
+            .in_flight
+            .start_next(
+                did,
+                || self.refresh_task(did, refresh, update, permit),
+                |refreshed, _| refreshed,
+            )
+            .await
+            .unwrap_or_else(lost)
     }
 
     /// Refreshes an account for a client. Shares a running refresh, caches a result without a
@@ -291,9 +276,8 @@ impl Resolver {
         if let Some(remembered) = self.inner.negatives.get(did) {
             return Ok(remembered);
         }
-        let under_way = self.in_flight().get(did).cloned();
-        let shared = match under_way {
-            Some(shared) => Some(self.with_timeout(shared).await?),
+        let shared = match self.inner.in_flight.running(did) {
+            Some(shared) => Some(self.with_timeout(shared).await?.unwrap_or_else(lost)),
             None => None,
         };
         let refreshed = match shared {
@@ -308,23 +292,15 @@ impl Resolver {
             _ => {
                 self.charge(client)?;
                 let permit = Some(self.permit()?);
-                let shared = {
-                    let mut in_flight = self.in_flight();
-                    match in_flight.get(did) {
-                        Some(shared) => shared.clone(),
-                        None => {
-                            let refresh = Refresh::new(Trigger::Request);
-                            self.spawn_refresh(
-                                &mut in_flight,
-                                did,
-                                refresh,
-                                PendingUpdate::Unchanged,
-                                permit,
-                            )
-                        }
-                    }
-                };
-                self.with_timeout(shared).await?
+                let shared = self.inner.in_flight.join(
+                    did,
+                    || {
+                        let refresh = Refresh::new(Trigger::Request);
+                        self.refresh_task(did, refresh, PendingUpdate::Unchanged, permit)
+                    },
+                    |refreshed, _| refreshed,
+                );
+                self.with_timeout(shared).await?.unwrap_or_else(lost)
             }
         };
         let refreshed = refreshed.map_err(client_error)?;
@@ -334,48 +310,20 @@ impl Resolver {
         Ok(refreshed)
     }
 
-    /// Starts a refresh in a task of its own, so that a client that goes away does not cancel it
-    /// for the others. The budget's permit is released when the refresh has ended.
-    fn spawn_refresh(
+    /// Makes the task of a refresh. The budget's permit is released when the refresh has ended.
+    fn refresh_task(
         &self,
-        in_flight: &mut HashMap<Did, SharedRefresh>,
         did: &Did,
         refresh: Refresh,
         update: PendingUpdate,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> SharedRefresh {
-        let resolver = self.clone();
-        let account = did.clone();
-        let task = tokio::spawn(async move {
+    ) -> impl Future<Output = Result<RefreshOutcome, RefreshError>> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        let did = did.clone();
+        async move {
             let _permit = permit;
-            let guard = InFlightGuard {
-                resolver,
-                did: account,
-            };
-            guard
-                .resolver
-                .inner
-                .refresh_now(&guard.did, &refresh, update)
-                .await
-        });
-        let joined = async move {
-            task.await.unwrap_or_else(|error| {
-                // A panic in a refresh is a defect of this program. The caller gets an error, other
-                // refreshes go on.
-                tracing::error!(%error, "a refresh failed");
-                Err(RefreshError::Store(StoreError::Closed))
-            })
-        };
-        let shared = joined.boxed().shared();
-        in_flight.insert(did.clone(), shared.clone());
-        shared
-    }
-
-    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<Did, SharedRefresh>> {
-        self.inner
-            .in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            inner.refresh_now(&did, &refresh, update).await
+        }
     }
 
     fn charge(&self, client: IpAddr) -> Result<(), ResolveError> {
@@ -453,16 +401,10 @@ fn handle_mismatch() -> ResolveError {
     ))
 }
 
-/// Removes a refresh from the running ones, even after a panic: no caller may wait for it for ever.
-struct InFlightGuard {
-    resolver: Resolver,
-    did: Did,
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.resolver.in_flight().remove(&self.did);
-    }
+/// The result of a refresh that ended in a panic, which is a defect of this program: its callers
+/// get an error, and other refreshes go on.
+fn lost() -> Result<RefreshOutcome, RefreshError> {
+    Err(RefreshError::Store(StoreError::Closed))
 }
 
 fn client_error(error: RefreshError) -> ResolveError {

@@ -11,7 +11,7 @@
 //!
 //! | rank | module | holds |
 //! |---|---|---|
-//! | 0 | [`backoff`], [`rate_limit`], [`ttl_cache`] | waits between attempts; token buckets; entries with a time to live |
+//! | 0 | [`backoff`], [`rate_limit`], [`single_flight`], [`ttl_cache`] | waits between attempts; token buckets; one task per key, shared by its callers; entries with a time to live |
 //! | 0 | [`durable`] | private files that survive a crash, and the secrets in them |
 //! | 1 | [`net`] | the only place that dials out; errors of XRPC read once |
 //! | 2 | [`identity`] | DID documents, handles, mediators and `getRecord` of a PDS |
@@ -20,6 +20,7 @@
 pub mod backoff;
 pub mod durable;
 pub mod rate_limit;
+pub mod single_flight;
 pub mod ttl_cache;
 // 1
 pub mod net;

@@ -1,21 +1,16 @@
 //! Look-ups of one kind: cached, refreshed behind the asker's back, and made once for all who ask
 //! at the same time.
 
-use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
-use tokio::sync::oneshot;
-
+use crate::single_flight::{Answer, SingleFlight};
+use crate::ttl_cache::TtlCache;
 use atcomm_proto::clock::{Clock, Timestamp};
 
 /// Look-ups of one kind under way. A new one beyond it is turned away; joining one is free.
-const MAX_FLIGHTS: usize = 1024;
+const MAX_IN_FLIGHT: usize = 1024;
 
 /// Rough bytes of one entry besides its key and what its value holds elsewhere.
 const ENTRY_BYTES: usize = 160;
@@ -54,30 +49,11 @@ struct Entry<V> {
     usable_until: Timestamp,
 }
 
-#[derive(Clone)]
-struct Scale;
-
-impl<K: AsRef<str>, V: Bytes> Weighter<K, Entry<V>> for Scale {
-    fn weight(&self, key: &K, entry: &Entry<V>) -> u64 {
-        (ENTRY_BYTES + key.as_ref().len() + entry.value.bytes()) as u64
-    }
-}
-
-struct Flight<V> {
-    id: u64,
-    answer: Shared<BoxFuture<'static, Option<V>>>,
-}
-
-struct Flights<K, V> {
-    by_key: HashMap<K, Flight<V>>,
-    started: u64,
-}
-
 struct Inner<K, V> {
     clock: Clock,
-    cache: Cache<K, Entry<V>, Scale>,
-    /// Also held while the cache is written, so that a purge and a landing answer have an order.
-    flights: Mutex<Flights<K, V>>,
+    /// Written under the lock of `in_flight`, so that a purge and an arriving answer have an order.
+    cache: TtlCache<K, Entry<V>>,
+    in_flight: SingleFlight<K, V>,
 }
 
 /// The look-ups of one kind. Cloning is cheap.
@@ -98,65 +74,49 @@ where
     K: AsRef<str> + Hash + Eq + Clone + Send + Sync + 'static,
     V: Bytes + Clone + Send + Sync + 'static,
 {
-    /// Remembers answers up to about `bytes`; the least used go first. The memory is divided into
-    /// parts, and an answer larger than one is not remembered.
+    /// Creates a cache of about `bytes`; the answers used least are evicted first. The cache is
+    /// divided into parts, and an answer larger than its part is not cached.
     pub(super) fn new(bytes: u64, clock: Clock) -> Self {
-        Self::of(Cache::with_weighter(items_in(bytes), bytes, Scale), clock)
+        let cache = TtlCache::with_bytes(bytes, weight, clock.clone());
+        Self::with_cache(cache, clock)
     }
 
-    /// The same in one part, for answers of which one may take a good deal of `bytes`.
+    /// Creates a cache in one part, for answers of which a single one may take a good share of
+    /// `bytes`.
     pub(super) fn undivided(bytes: u64, clock: Clock) -> Self {
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(items_in(bytes))
-            .weight_capacity(bytes)
-            .shards(1)
-            .build();
-        Self::of(
-            match options {
-                Ok(options) => Cache::with_options(
-                    options,
-                    Scale,
-                    DefaultHashBuilder::default(),
-                    DefaultLifecycle::default(),
-                ),
-                // Only options that are missing are refused.
-                Err(_) => Cache::with_weighter(items_in(bytes), bytes, Scale),
-            },
-            clock,
-        )
+        let cache = TtlCache::with_bytes_undivided(bytes, weight, clock.clone());
+        Self::with_cache(cache, clock)
     }
 
-    fn of(cache: Cache<K, Entry<V>, Scale>, clock: Clock) -> Self {
+    fn with_cache(cache: TtlCache<K, Entry<V>>, clock: Clock) -> Self {
         Self {
             inner: Arc::new(Inner {
                 clock,
                 cache,
-                flights: Mutex::new(Flights {
-                    by_key: HashMap::new(),
-                    started: 0,
-                }),
+                in_flight: SingleFlight::new(MAX_IN_FLIGHT),
             }),
         }
     }
 
-    /// The known answer, if it is still usable. No I/O.
+    /// Returns the cached answer, if it is still usable. Does no I/O.
     pub(super) fn known(&self, key: &K) -> Option<V> {
-        let now = self.inner.clock.now();
-        self.inner.usable(key, now).map(|entry| entry.value)
+        self.inner.cache.get(key).map(|entry| entry.value)
     }
 
     /// Whether such a look-up would ask the source, and is not under way.
     pub(super) fn would_start(&self, key: &K, freshness: Freshness) -> bool {
-        let now = self.inner.clock.now();
-        let is_fresh = |entry: &Entry<V>| now < entry.fresh_until;
-        let flights = self.inner.lock();
-        let known = self.inner.usable(key, now).filter(is_fresh);
-        !flights.by_key.contains_key(key) && (freshness == Freshness::Refresh || known.is_none())
+        // In this order: an answer is cached before its look-up leaves the table.
+        self.inner.in_flight.running(key).is_none()
+            && (freshness == Freshness::Refresh
+                || self.inner.cache.get(key).is_none_or(|entry| {
+                    let now = self.inner.clock.now();
+                    now >= entry.fresh_until
+                }))
     }
 
-    /// Answers from what is known, or by `fetch`, which is handed the answer known so far. The
-    /// look-up runs in a task of its own: a caller that goes away takes nothing from the others.
-    /// `None` when too many look-ups are under way.
+    /// Answers from the cache, or by `fetch`, which is handed the answer cached so far. The look-up
+    /// runs in a task of its own: a caller that goes away takes nothing from the other callers.
+    /// Returns `None` when too many look-ups are under way.
     pub(super) async fn look_up<F>(
         &self,
         key: &K,
@@ -166,110 +126,62 @@ where
     where
         F: Future<Output = Found<V>> + Send + 'static,
     {
-        let now = self.inner.clock.now();
-        let known = self.inner.usable(key, now);
-        if let Some(entry) = known.filter(|_| freshness == Freshness::Cached) {
-            if now >= entry.fresh_until {
-                self.join(key, fetch);
+        if freshness == Freshness::Cached
+            && let Some(entry) = self.inner.cache.get(key)
+        {
+            if self.inner.clock.now() >= entry.fresh_until {
+                drop(self.join(key, fetch));
             }
             return Some(entry.value);
         }
-        self.join(key, fetch)?.await
+        self.join(key, fetch).await
     }
 
-    /// Forgets the answer, and lets no look-up under way bring it back: it still answers those who
-    /// wait for it, but whoever asks from now on starts another.
+    /// Evicts the answer, and lets no look-up under way bring it back: that look-up still answers
+    /// the callers who wait for it, but a later caller starts another one.
     pub(super) fn purge(&self, key: &K) {
-        let mut flights = self.inner.lock();
-        flights.by_key.remove(key);
-        self.inner.cache.remove(key);
+        let inner = &self.inner;
+        inner.in_flight.detach(key, || inner.cache.remove(key));
     }
 
-    /// Joins the flight for `key`, started here if there is none.
-    fn join<F>(
-        &self,
-        key: &K,
-        fetch: impl FnOnce(Option<V>) -> F,
-    ) -> Option<Shared<BoxFuture<'static, Option<V>>>>
+    /// Joins the look-up of `key`, started here if there is none.
+    fn join<F>(&self, key: &K, fetch: impl FnOnce(Option<V>) -> F) -> Answer<V>
     where
         F: Future<Output = Found<V>> + Send + 'static,
     {
-        let mut flights = self.inner.lock();
-        if let Some(flight) = flights.by_key.get(key) {
-            return Some(flight.answer.clone());
-        }
-        if flights.by_key.len() >= MAX_FLIGHTS {
-            return None;
-        }
-        flights.started += 1;
-        let id = flights.started;
-        let landing = Landing {
-            inner: Arc::clone(&self.inner),
-            key: key.clone(),
-            id,
-        };
-        // Read under the lock: what the caller saw may have been purged since, and a failure must
-        // not bring it back.
-        let known = self.inner.usable(key, self.inner.clock.now());
-        let (tell, told) = oneshot::channel();
-        let fetch = fetch(known.as_ref().map(|entry| entry.value.clone()));
-        tokio::spawn(async move {
-            let found = fetch.await;
-            let value = found.value.clone();
-            landing.land(found, known);
-            // Nobody may be waiting any more.
-            let _ = tell.send(value);
-        });
-        let answer = told.map(Result::ok).boxed().shared();
-        flights.by_key.insert(
-            key.clone(),
-            Flight {
-                id,
-                answer: answer.clone(),
+        let inner = Arc::clone(&self.inner);
+        let cached = key.clone();
+        self.inner.in_flight.join(
+            key,
+            || {
+                // Read here, under the lock: the entry that the caller saw may have been purged
+                // since, and a failure must not bring it back.
+                let known = self.inner.cache.get(key);
+                let fetch = fetch(known.as_ref().map(|entry| entry.value.clone()));
+                async move { (fetch.await, known) }
             },
-        );
-        Some(answer)
+            move |(found, known), is_current| {
+                let value = found.value.clone();
+                if is_current {
+                    inner.store(cached, found, known);
+                }
+                value
+            },
+        )
     }
 }
 
 impl<K, V> Inner<K, V>
 where
-    K: AsRef<str> + Hash + Eq + Clone,
-    V: Bytes + Clone,
+    K: Hash + Eq,
+    V: Clone,
 {
-    fn usable(&self, key: &K, now: Timestamp) -> Option<Entry<V>> {
-        let entry = self.cache.get(key)?;
-        (now < entry.usable_until).then_some(entry)
-    }
-}
-
-impl<K, V> Inner<K, V> {
-    fn lock(&self) -> MutexGuard<'_, Flights<K, V>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends a flight, also one whose task was dropped half-way.
-struct Landing<K: Hash + Eq, V> {
-    inner: Arc<Inner<K, V>>,
-    key: K,
-    id: u64,
-}
-
-impl<K, V> Landing<K, V>
-where
-    K: AsRef<str> + Hash + Eq + Clone,
-    V: Bytes + Clone,
-{
-    fn land(self, found: Found<V>, known: Option<Entry<V>>) {
-        let now = self.inner.clock.now();
-        let flights = self.inner.lock();
-        if !is_current(&flights, &self.key, self.id) {
-            return;
-        }
+    /// Caches what a look-up found, beside the answer `known` when it began.
+    fn store(&self, key: K, found: Found<V>, known: Option<Entry<V>>) {
+        let now = self.clock.now();
         let older = known.filter(|entry| found.transient && now < entry.usable_until);
         let entry = match older {
-            // Served on, and asked about again only when the failure's own time is over.
+            // Served on, and looked up again only when the failure's own time is over.
             Some(older) => Entry {
                 fresh_until: now.plus(found.fresh),
                 ..older
@@ -280,31 +192,14 @@ where
                 value: found.value,
             },
         };
-        self.inner.cache.insert(self.key.clone(), entry);
-        // Still under the lock: dropping `self` takes it again to remove the flight.
-        drop(flights);
+        let ttl = entry.usable_until.since(now);
+        self.cache.insert(key, entry, ttl);
     }
 }
 
-impl<K: Hash + Eq, V> Drop for Landing<K, V> {
-    fn drop(&mut self) {
-        let mut flights = self.inner.lock();
-        if is_current(&flights, &self.key, self.id) {
-            flights.by_key.remove(&self.key);
-        }
-    }
-}
-
-/// What sizes a cache's index only: entries of half a kilobyte.
-fn items_in(bytes: u64) -> usize {
-    usize::try_from(bytes / 512).map_or(1 << 20, |items| items.min(1 << 20))
-}
-
-fn is_current<K: Hash + Eq, V>(flights: &Flights<K, V>, key: &K, id: u64) -> bool {
-    flights
-        .by_key
-        .get(key)
-        .is_some_and(|flight| flight.id == id)
+/// Rough bytes of an entry.
+fn weight<K: AsRef<str>, V: Bytes>(key: &K, entry: &Entry<V>) -> u64 {
+    (ENTRY_BYTES + key.as_ref().len() + entry.value.bytes()) as u64
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl Source {
     async fn land(&self) {
         self.gate.add_permits(1);
         self.landed.notified().await;
-        while !self.lookups.inner.lock().by_key.is_empty() {
+        while !self.lookups.inner.in_flight.is_empty() {
             tokio::task::yield_now().await;
         }
     }
@@ -192,17 +192,16 @@ async fn a_purge_is_not_undone_by_a_failure() {
     source.ask(Freshness::Cached, false).await.unwrap();
     for freshness in [Freshness::Refresh, Freshness::Cached] {
         source.clock.advance(2 * HOUR);
-        let asker = {
-            let purge = source.lookups.inner.lock();
+        let inner = &source.lookups.inner;
+        let asker = inner.in_flight.detach(&key, || {
             let asker = tokio::spawn(source.ask(freshness, true));
             // Time for the asker to read the cache and to come to the lock.
             std::thread::sleep(Duration::from_millis(100));
-            source.lookups.inner.cache.remove(&key);
-            drop(purge);
+            inner.cache.remove(&key);
             asker
-        };
+        });
         asker.await.unwrap().unwrap();
-        while !source.lookups.inner.lock().by_key.is_empty() {
+        while !source.lookups.inner.in_flight.is_empty() {
             tokio::task::yield_now().await;
         }
         assert_ne!(source.lookups.known(&key).as_deref(), Some("1"));
@@ -243,7 +242,7 @@ async fn inv7_look_ups_and_memory_are_bounded() {
             .unwrap();
     }
     assert!(lookups.inner.cache.weight() <= 1 << 20);
-    for i in 0..MAX_FLIGHTS {
+    for i in 0..MAX_IN_FLIGHT {
         let lookups = lookups.clone();
         tokio::spawn(async move {
             let fetch = |_| std::future::pending::<Found<String>>();
@@ -252,7 +251,7 @@ async fn inv7_look_ups_and_memory_are_bounded() {
                 .await
         });
     }
-    while lookups.inner.lock().by_key.len() < MAX_FLIGHTS {
+    while lookups.inner.in_flight.len() < MAX_IN_FLIGHT {
         tokio::task::yield_now().await;
     }
     let fetch = |_| async move { found(1) };
