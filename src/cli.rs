@@ -17,6 +17,7 @@ mod resolve;
 mod secret;
 mod send;
 mod serve;
+mod signal;
 mod terminal;
 mod whoami;
 

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::desk::Desk;
 use super::secret::Source;
+use super::signal::Shutdown;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use atcomm_client::{AccountError, AccountIdentityError, EnrolError, Enroller, Located, Step};
@@ -60,16 +60,13 @@ pub(super) fn interruptible<T>(
     work: impl Future<Output = Result<T, EnrolError>>,
 ) -> Result<T, Complaint> {
     desk.block_on(async {
-        let caught = signal(SignalKind::interrupt())
-            .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
-        let Ok((mut interrupt, mut terminate)) = caught else {
+        let Ok(mut shutdown) = Shutdown::listen() else {
             // Without them a signal ends the process where it is, which loses no more.
             return Ok(work.await?);
         };
         tokio::select! {
             result = work => Ok(result?),
-            _ = interrupt.recv() => Err(interrupted()),
-            _ = terminate.recv() => Err(interrupted()),
+            () = shutdown.requested() => Err(interrupted()),
         }
     })
 }

@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::signal::Shutdown;
 use super::{Complaint, Exit, Serve, log};
 use crate::config::{Config, Overrides};
 use crate::server::Server;
@@ -40,9 +40,9 @@ pub(super) fn serve(args: Serve) -> Result<(), Complaint> {
         .map_err(system)?;
     let result = runtime.block_on(async {
         // Before the service, so that a signal during its start ends it well.
-        let signals = Signals::listen().map_err(system)?;
+        let shutdown = Shutdown::listen().map_err(system)?;
         let server = Server::bind(config, Clock::system()).await?;
-        tokio::spawn(signals.pass_on(server.stopper()));
+        tokio::spawn(pass_on(shutdown, server.stopper()));
         if let Some(bars) = bars {
             tokio::spawn(log::show(bars, server.progress()));
         }
@@ -52,35 +52,11 @@ pub(super) fn serve(args: Serve) -> Result<(), Complaint> {
     result
 }
 
-/// What asks the process to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self {
-            terminate,
-            interrupt,
-        })
-    }
-
-    /// The first signal lets the service end, the second ends the process: nothing that was
-    /// acknowledged is lost by that.
-    async fn pass_on(mut self, stop: CancellationToken) {
-        self.next().await;
-        stop.cancel();
-        self.next().await;
-        std::process::exit(Exit::Failed.code().into());
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+/// Stops the service at the first signal, and ends the process at the second: nothing that was
+/// acknowledged is lost by that.
+async fn pass_on(mut shutdown: Shutdown, stop: CancellationToken) {
+    shutdown.requested().await;
+    stop.cancel();
+    shutdown.requested().await;
+    std::process::exit(Exit::Failed.code().into());
 }

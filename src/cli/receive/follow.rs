@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use super::super::Complaint;
 use super::super::mailing::Mailing;
+use super::super::signal::Shutdown;
 use super::{Left, Mailbox, Output, fetch, nobody, place, take};
 use atcomm_client::{MailError, Receiver};
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
@@ -61,21 +62,11 @@ pub(super) async fn follow(
     result
 }
 
-/// Until a signal says so, as from Ctrl-C.
+/// Waits for a signal. Where signals cannot be caught, a signal ends the process by itself.
 async fn told_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).ok();
-    let terminated = async {
-        match &mut terminate {
-            Some(signal) => {
-                signal.recv().await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+    match Shutdown::listen() {
+        Ok(mut shutdown) => shutdown.requested().await,
+        Err(_) => std::future::pending().await,
     }
 }
 
