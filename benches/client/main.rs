@@ -186,7 +186,7 @@ async fn send_one(
         peer: to.as_str().to_owned(),
         from: key.peer.as_str().to_owned(),
         envelope,
-        mediators: resolved.package.package().mediators.clone(),
+        mediators: resolved.package.package().distinct_mediators(),
         attempts: Vec::new(),
         at: alice.now(),
         given_up: None,

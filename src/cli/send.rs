@@ -22,7 +22,7 @@ use atcomm_client::{
     Warning, mediators_of,
 };
 use atcomm_proto::didcomm::message::fresh_id;
-use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid};
+use atcomm_proto::syntax::{Actor, Did, Handle};
 
 /// Send an encrypted message to an account
 ///
@@ -268,7 +268,7 @@ async fn send(
         peer: to.as_str().to_owned(),
         from: key.peer.as_str().to_owned(),
         envelope: String::from_utf8(envelope).map_err(|error| unpacked(error.to_string()))?,
-        mediators: unrepeated(&resolved.package.package().mediators),
+        mediators: resolved.package.package().distinct_mediators(),
         attempts: Vec::new(),
         at: now,
         given_up: None,
@@ -323,17 +323,6 @@ async fn send(
         }
         Ok(())
     })
-}
-
-/// A record may name a mediator twice, and it is tried once.
-fn unrepeated(mediators: &[MediatorDid]) -> Vec<MediatorDid> {
-    let mut once: Vec<MediatorDid> = Vec::new();
-    for mediator in mediators {
-        if !once.contains(mediator) {
-            once.push(mediator.clone());
-        }
-    }
-    once
 }
 
 fn failed(failure: &PathFailure) -> Value {

@@ -206,6 +206,22 @@ impl KeyPackage {
             created_at: created_at.to_owned(),
         })
     }
+
+    /// The mediators, each once, in failover order.
+    pub fn distinct_mediators(&self) -> Vec<MediatorDid> {
+        distinct(&self.mediators)
+    }
+}
+
+/// Returns each mediator of a list once, at its first place.
+pub fn distinct(mediators: &[MediatorDid]) -> Vec<MediatorDid> {
+    let mut once: Vec<MediatorDid> = Vec::new();
+    for mediator in mediators {
+        if !once.contains(mediator) {
+            once.push(mediator.clone());
+        }
+    }
+    once
 }
 
 struct Fields(BTreeMap<String, Ipld>);

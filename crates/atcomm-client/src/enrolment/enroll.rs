@@ -25,7 +25,7 @@ use crate::wallet::{AccountStore, Wallet};
 use atcomm_net::identity::{Freshness, HandleCheck, Identity};
 use atcomm_net::net::Net;
 use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::keypackage::{MAX_LABEL_GRAPHEMES, MAX_LABEL_LEN, MAX_MEDIATORS};
+use atcomm_proto::keypackage::{MAX_LABEL_GRAPHEMES, MAX_LABEL_LEN, MAX_MEDIATORS, distinct};
 use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 pub use error::EnrolError;
@@ -235,7 +235,7 @@ impl Enroller {
         let known = self.store(located).enrolment()?;
         let mediators = match plan.mediators.is_empty() {
             true => known.as_ref().map(|known| known.mediators.clone()),
-            false => Some(unique(&plan.mediators)),
+            false => Some(distinct(&plan.mediators)),
         };
         let mediators = mediators.ok_or(EnrolError::NoMediator)?;
         for did in &mediators {
@@ -427,17 +427,6 @@ fn mint(keys: &mut Vec<MessagingKey>, there: Option<&Published>, now: Timestamp)
         }
     }
     keys.insert(0, MessagingKey::mint(now));
-}
-
-/// Each once, the first place counts.
-fn unique(mediators: &[MediatorDid]) -> Vec<MediatorDid> {
-    let mut seen = Vec::new();
-    for did in mediators {
-        if !seen.contains(did) {
-            seen.push(did.clone());
-        }
-    }
-    seen
 }
 
 #[cfg(test)]

@@ -198,6 +198,18 @@ fn labels_are_counted_in_graphemes_and_bytes() {
 }
 
 #[test]
+fn a_mediator_that_is_named_twice_counts_at_its_first_place() {
+    let mut record = plain();
+    let (one, two) = ("did:web:one.example.com", "did:web:two.example.com");
+    record["mediators"] = json!([one, two, one, two, one]);
+    let package = KeyPackage::parse(&block(&record)).unwrap();
+    assert_eq!(package.mediators.len(), 5);
+    let distinct = package.distinct_mediators();
+    let distinct: Vec<&str> = distinct.iter().map(MediatorDid::as_str).collect();
+    assert_eq!(distinct, [one, two]);
+}
+
+#[test]
 fn codes_are_unique_and_read_back() {
     for rule in Rule::ALL {
         assert_eq!(Rule::from_code(rule.code()), Some(rule));
