@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use axum::http::HeaderMap;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use atcomm_proto::syntax::SyntaxError;
@@ -12,32 +13,17 @@ use atcomm_proto::syntax::SyntaxError;
 /// Addresses of a network in CIDR notation, such as `10.0.0.0/8`; without a length, one address.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Network(IpNet);
 
 impl Network {
     /// One address.
-    pub const fn host(address: IpAddr) -> Self {
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
-        Self { address, prefix }
+    pub fn host(address: IpAddr) -> Self {
+        Self(address.into())
     }
 
-    /// Whether the address lies in it; an IPv4 address in IPv6 clothes is an IPv4 address.
+    /// Whether the network holds an address; an IPv4-mapped IPv6 address counts as its IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let same = |a: u128, b: u128, length: u8| {
-            // A shift by the whole width is none for the machine: every address is in `/0`.
-            (a ^ b)
-                .checked_shr(u32::from(length - self.prefix.min(length)))
-                .unwrap_or(0)
-                == 0
-        };
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(a)) => same(net.to_bits().into(), a.to_bits().into(), 32),
-            (IpAddr::V6(net), IpAddr::V6(a)) => same(net.to_bits(), a.to_bits(), 128),
-            _ => false,
-        }
+        self.0.contains(&address.to_canonical())
     }
 }
 
@@ -49,21 +35,20 @@ impl FromStr for Network {
             kind: "network",
             reason,
         };
-        let (address, prefix) = match s.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
+        let (address, length) = match s.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
             None => (s, None),
         };
         let address: IpAddr = address.parse().map_err(|_| invalid("not an IP address"))?;
-        let whole = Self::host(address);
-        let prefix = match prefix {
-            Some(n) => n
-                .parse()
-                .ok()
-                .filter(|n| *n <= whole.prefix)
-                .ok_or(invalid("the length after / is not one of its addresses"))?,
-            None => whole.prefix,
+        let Some(length) = length else {
+            return Ok(Self::host(address));
         };
-        Ok(Self { address, prefix })
+        length
+            .parse()
+            .ok()
+            .and_then(|length| IpNet::new(address, length).ok())
+            .map(Self)
+            .ok_or(invalid("the length after / is not one of its addresses"))
     }
 }
 
@@ -83,7 +68,7 @@ impl From<Network> for String {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
