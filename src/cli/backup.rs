@@ -24,9 +24,7 @@ pub(super) struct Backup {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    passphrase: Passphrase,
-    #[command(flatten)]
-    common: Common,
+    own: Own,
 }
 
 /// `atcomm restore`.
@@ -39,21 +37,22 @@ pub(super) struct Restore {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    passphrase: Passphrase,
-    #[command(flatten)]
-    common: Common,
+    own: Own,
 }
 
+/// Options of both commands.
 #[derive(Debug, clap::Args)]
-struct Passphrase {
+struct Own {
     /// File whose first line is the passphrase; - is standard input [default: ATCOMM_PASSPHRASE,
     /// else it is asked for]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
 }
 
-impl Passphrase {
-    fn source(&self) -> Source<'_> {
+impl Own {
+    fn passphrase(&self) -> Source<'_> {
         Source {
             name: "passphrase",
             file: self.passphrase_file.as_deref(),
@@ -86,7 +85,7 @@ struct Written {
 
 /// Writes a backup.
 pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Complaint> {
-    let desk = Desk::open(&args.common)?;
+    let desk = Desk::open(&args.own.common)?;
     let wallet = Wallet::open(&desk.home)?;
     let backup = backup::Backup::of(&wallet, desk.clock.now())?;
     let to_stdout = args.file == Path::new("-");
@@ -95,7 +94,7 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Compla
         return Err(BackupError::Exists(args.file.clone()).into());
     }
     let prompt = "Passphrase of the backup (whoever has both can read your mail): ";
-    let passphrase = args.passphrase.source().read(prompt, true)?;
+    let passphrase = args.own.passphrase().read(prompt, true)?;
     let sealed = backup.seal(&passphrase)?;
     if to_stdout {
         return stdout
@@ -113,7 +112,7 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Compla
             .collect(),
         contacts: backup.contacts.len(),
     };
-    show(args.common.json, stdout, &written, |out| {
+    show(args.own.common.json, stdout, &written, |out| {
         writeln!(
             out,
             "{} has the keys of {} accounts and {} contacts, without their mail",
@@ -130,10 +129,10 @@ pub(super) fn restore(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<(), Complaint> {
-    let desk = Desk::open(&args.common)?;
+    let desk = Desk::open(&args.own.common)?;
     let wallet = Wallet::open(&desk.home)?;
     let from_stdin = args.file == Path::new("-");
-    if from_stdin && args.passphrase.passphrase_file.as_deref() == Some(Path::new("-")) {
+    if from_stdin && args.own.passphrase_file.as_deref() == Some(Path::new("-")) {
         return Err(Complaint {
             exit: Exit::Usage,
             message: "the backup and the passphrase cannot both come from standard input"
@@ -152,8 +151,8 @@ pub(super) fn restore(
         hint: "it has to be what `atcomm backup` has written".to_owned(),
     })?;
     let passphrase = args
-        .passphrase
-        .source()
+        .own
+        .passphrase()
         .read("Passphrase of the backup: ", false)?;
     let backup = backup::Backup::open(&file, &passphrase)?;
     let mut waiting = |account: &Did| {
@@ -163,7 +162,7 @@ pub(super) fn restore(
         ));
     };
     let restored = backup.restore(&wallet, args.force, desk.clock.now(), &mut waiting)?;
-    show(args.common.json, stdout, &restored, |out| {
+    show(args.own.common.json, stdout, &restored, |out| {
         for account in &restored.added {
             writeln!(out, "{account} is in the wallet now")?;
         }

@@ -203,6 +203,12 @@ impl Known {
             enrolment,
         })
     }
+
+    /// Makes sure of a session at the account's PDS.
+    fn sign_in(&self, args: &Change) -> Result<(), Complaint> {
+        args.sign_in
+            .ensure(&self.desk, &self.enroller, &self.located)
+    }
 }
 
 /// Replaces the key.
@@ -212,21 +218,16 @@ pub(super) fn rotate(
     stderr: &mut dyn Write,
 ) -> Result<(), Complaint> {
     let known = Known::open(args)?;
-    let Known {
-        desk,
-        wallet,
-        enroller,
-        located,
-        ..
-    } = &known;
-    args.sign_in.ensure(desk, enroller, located)?;
+    known.sign_in(args)?;
     let outcome = interruptible(
-        desk,
-        enroller.rotate(located, &mut |step| tell(stderr, &step)),
+        &known.desk,
+        known
+            .enroller
+            .rotate(&known.located, &mut |step| tell(stderr, &step)),
     )?;
-    let report = Report::of(&outcome, wallet);
+    let report = Report::of(&outcome, &known.wallet);
     show(args.own.common.json, stdout, &report, |out| {
-        writeln!(out, "{} has a new messaging key", name(located))?;
+        writeln!(out, "{} has a new messaging key", name(&known.located))?;
         if let Some(peer) = &report.peer {
             writeln!(out, "  messaging  {peer}")?;
         }
@@ -245,16 +246,10 @@ pub(super) fn unenroll(
     stderr: &mut dyn Write,
 ) -> Result<(), Complaint> {
     let known = Known::open(args)?;
-    let Known {
-        desk,
-        wallet,
-        enroller,
-        located,
-        enrolment,
-    } = &known;
+    let (desk, enroller, located) = (&known.desk, &known.enroller, &known.located);
     let standing = args.sign_in.before(desk, enroller.standing(located))?;
     if standing.is_published {
-        args.sign_in.ensure(desk, enroller, located)?;
+        known.sign_in(args)?;
     }
     let outcome = interruptible(
         desk,
@@ -264,7 +259,7 @@ pub(super) fn unenroll(
     interruptible(desk, async {
         Ok(enroller.client(located).sign_out().await?)
     })?;
-    let report = Report::of(&outcome, wallet);
+    let report = Report::of(&outcome, &known.wallet);
     let others = standing.peer.filter(|_| !standing.is_published);
     show(args.own.common.json, stdout, &report, |out| {
         writeln!(
@@ -278,9 +273,9 @@ pub(super) fn unenroll(
                 "its record names a key of another wallet, and was left as it is"
             )?;
         }
-        match enrolment.keys.is_empty() {
-            true => Ok(()),
-            false => writeln!(out, "mail that is on its way is read for another 14 days"),
+        if known.enrolment.keys.is_empty() {
+            return Ok(());
         }
+        writeln!(out, "mail that is on its way is read for another 14 days")
     })
 }

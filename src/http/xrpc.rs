@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::rejection::{BytesRejection, ExtensionRejection};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -100,24 +101,50 @@ pub(super) fn routes(
         }))
 }
 
-async fn resolve_recipient(
-    State(shared): State<Arc<Shared>>,
-    Extension(ClientAddress(client)): Extension<ClientAddress>,
+/// A query: what its handler takes from the request, and the state of the handlers.
+struct Query {
+    shared: Arc<Shared>,
+    client: IpAddr,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, XrpcError> {
-    let params = Params::of(&uri);
+}
+
+impl FromRequestParts<Arc<Shared>> for Query {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Self::Rejection> {
+        let Extension(ClientAddress(client)) = Extension::from_request_parts(parts, shared).await?;
+        Ok(Self {
+            shared: Arc::clone(shared),
+            client,
+            uri: parts.uri.clone(),
+            headers: parts.headers.clone(),
+        })
+    }
+}
+
+impl Query {
+    fn params(&self) -> Params<'_> {
+        Params::of(&self.uri)
+    }
+}
+
+async fn resolve_recipient(query: Query) -> Result<Response, XrpcError> {
+    let params = query.params();
     let (actor, with_proof) = (params.actor()?, params.flag("proof")?);
-    let _slot = shared.acquire_slot()?;
-    let resolver = &shared.resolver;
+    let (resolver, client) = (&query.shared.resolver, query.client);
+    let _slot = query.shared.acquire_slot()?;
     if !with_proof {
         let rendered = resolver.recipient(&actor, client).await?;
-        return Ok(recipient(&rendered, &headers));
+        return Ok(recipient(&rendered, &query.headers));
     }
-    let permit = shared.acquire_response(client)?;
+    let permit = query.shared.acquire_response(client)?;
     let rendered = resolver.recipient_with_proof(&actor, client).await?;
     let body = permit.attach(rendered.body.clone());
-    Ok(cacheable(&body, &rendered.etag, JSON, &headers))
+    Ok(cacheable(&body, &rendered.etag, JSON, &query.headers))
 }
 
 /// Returns the recipient view, or 304 if the client's ETag matches.
@@ -125,27 +152,17 @@ pub(super) fn recipient(rendered: &RecipientView, asked: &HeaderMap) -> Response
     cacheable(&rendered.body, &rendered.etag, JSON, asked)
 }
 
-async fn get_proof(
-    State(shared): State<Arc<Shared>>,
-    Extension(ClientAddress(client)): Extension<ClientAddress>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, XrpcError> {
-    let did = Params::of(&uri).did()?;
-    let _slot = shared.acquire_slot()?;
-    let permit = shared.acquire_response(client)?;
-    let car = permit.attach(shared.resolver.proof(&did, client).await?);
-    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&car)));
-    Ok(cacheable(&car, &etag, CAR, &headers))
+async fn get_proof(query: Query) -> Result<Response, XrpcError> {
+    let did = query.params().did()?;
+    let _slot = query.shared.acquire_slot()?;
+    let permit = query.shared.acquire_response(query.client)?;
+    let car = query.shared.resolver.proof(&did, query.client).await?;
+    let body = permit.attach(car);
+    Ok(cacheable(&body, &etag_of(&body), CAR, &query.headers))
 }
 
-async fn get_history(
-    State(shared): State<Arc<Shared>>,
-    Extension(ClientAddress(client)): Extension<ClientAddress>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, XrpcError> {
-    let params = Params::of(&uri);
+async fn get_history(query: Query) -> Result<Response, XrpcError> {
+    let params = query.params();
     let did = params.did()?;
     let page = Page {
         before: params.cursor()?,
@@ -153,11 +170,16 @@ async fn get_history(
         with_proof: params.flag("proof")?,
         log: None,
     };
-    let _slot = shared.acquire_slot()?;
-    let permit = shared.acquire_response(client)?;
-    let body = permit.attach(shared.resolver.history(&did, page, client).await?);
-    let etag = format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(&body)));
-    Ok(cacheable(&body, &etag, JSON, &headers))
+    let _slot = query.shared.acquire_slot()?;
+    let permit = query.shared.acquire_response(query.client)?;
+    let resolver = &query.shared.resolver;
+    let body = permit.attach(resolver.history(&did, page, query.client).await?);
+    Ok(cacheable(&body, &etag_of(&body), JSON, &query.headers))
+}
+
+/// Returns the ETag of a body that is not cached here.
+fn etag_of(body: &[u8]) -> String {
+    format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(body)))
 }
 
 /// Returns the body with its ETag, or 304 if the client's ETag matches.
