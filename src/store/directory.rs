@@ -5,6 +5,7 @@
 
 mod queries;
 mod rows;
+mod trigger;
 mod writes;
 
 #[cfg(test)]
@@ -21,9 +22,10 @@ use super::schema;
 
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Entry,
-    EventKind, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
-    SourceKind, SupersededProof, Trigger,
+    MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
+    SupersededProof,
 };
+pub use trigger::{EventKind, SourceKind, Trigger};
 
 /// The directory's file.
 pub struct DirectoryStore {

@@ -10,8 +10,9 @@ use super::super::error::StoreError;
 use super::Tx;
 use super::rows::{
     AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,
-    SupersededProof, Trigger,
+    SupersededProof,
 };
+use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
