@@ -3,7 +3,9 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
 
-use super::{KeyType, PeerDid, PeerDidError, Purpose};
+use super::PeerDid;
+use super::error::PeerDidError;
+use super::key::{KeyType, Purpose};
 
 impl PeerDid {
     /// Writes a DID with these keys and services, each in the order given.

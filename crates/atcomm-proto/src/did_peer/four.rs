@@ -12,8 +12,9 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::error::{MAX_ELEMENTS, PeerDidError};
 use super::key::{self, KeyType, PeerKey, Purpose};
-use super::{MAX_ELEMENTS, PeerDidError, PeerService, service};
+use super::service::{self, PeerService};
 
 /// Longest long form read, in bytes: those in use have about 1000.
 pub const MAX_LEN_4: usize = 4096;

@@ -3,7 +3,7 @@
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-use super::PeerDidError;
+use super::error::PeerDidError;
 
 /// Longest key text that is decoded, in characters; base58 takes quadratic time. The longest key
 /// of a known type, a compressed point, has 49.

@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::PeerDidError;
+use super::error::PeerDidError;
 
 /// One service of a DID, abbreviations expanded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
