@@ -5,7 +5,7 @@ use ipld_core::ipld::Ipld;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::Fault;
+use super::error::Fault;
 use crate::key::{SIGNATURE_LEN, SigningKey};
 use crate::syntax::{Handle, Origin};
 
