@@ -11,33 +11,30 @@
 //!
 //! Source: atproto repository and sync specifications.
 
+mod blocks;
+mod error;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::time::Duration;
 
 use ipld_core::cid::Cid;
-use shrike::car::{BlockRef, SliceReader, Writer};
 use shrike::cbor::{Cid as BlockCid, Codec, Value, decode, encode_value};
-use shrike::mst::{BlockSource, DetachedTree, MstError};
+use shrike::mst::{DetachedTree, MstError};
 
 use crate::clock::Timestamp;
 use crate::key::{SIGNATURE_LEN, SigningKey};
 use crate::syntax::{Did, RECORD_PATH, Rev};
 
-/// Largest answer of `getRecord` taken as a proof, in bytes. A typical one has 1 to 6 KB; an
-/// account can inflate its own path with neighbours, and pays for it by not being shown.
-pub const MAX_PROOF_LEN: usize = 64 * 1024;
+use self::blocks::Blocks;
+pub use self::blocks::MAX_PROOF_LEN;
+pub use self::error::ProofError;
+pub use self::tree::MAX_NODE_LEN;
 
 /// Largest CAR of one firehose commit, in bytes (sync specification).
 pub const MAX_COMMIT_LEN: usize = 2_000_000;
-
-/// Largest tree node on the path, in bytes.
-pub const MAX_NODE_LEN: usize = 16 * 1024;
 
 /// Deepest nesting of maps and arrays in a record.
 pub const MAX_RECORD_DEPTH: usize = 32;
@@ -52,67 +49,6 @@ pub enum Container {
     GetRecord,
     /// The `blocks` of a firehose `#commit`.
     Commit,
-}
-
-/// Why a CAR proves nothing. Each has a stable code for metrics and for the kept entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum ProofError {
-    /// The CAR, the record's path or a node of it is larger than allowed.
-    #[error("the proof is larger than allowed")]
-    Oversize,
-    /// Not a well-formed CAR.
-    #[error("the proof is not a well-formed CAR")]
-    Malformed,
-    /// No root, several, or one that is not in the CAR.
-    #[error("the proof does not have exactly one root")]
-    Roots,
-    /// A block whose bytes do not hash to its CID.
-    #[error("a block of the proof does not match its CID")]
-    Hash,
-    /// A block on the path is missing: neither presence nor absence is shown.
-    #[error("a block on the path to the record is missing")]
-    Incomplete,
-    /// Not a version 3 commit in canonical form.
-    #[error("the root is not a version 3 commit")]
-    Commit,
-    /// The commit belongs to another account.
-    #[error("the commit belongs to another account")]
-    WrongDid,
-    /// The signature is not by the account's current key.
-    #[error("the commit is not signed by the account's current key")]
-    Signature,
-    /// The revision is not a TID.
-    #[error("the revision is not a TID")]
-    Rev,
-    /// The revision lies more than five minutes in the future.
-    #[error("the revision lies in the future")]
-    Future,
-    /// A node of the tree breaks the rules of its shape.
-    #[error("the repository tree in the proof is malformed")]
-    Tree,
-    /// The record block is not a map in strict DAG-CBOR.
-    #[error("the record is not valid DAG-CBOR")]
-    Record,
-}
-
-impl ProofError {
-    /// Stable code, for metrics and for the entry that keeps it.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Oversize => "proof_oversize",
-            Self::Malformed => "proof_malformed",
-            Self::Roots => "proof_roots",
-            Self::Hash => "proof_hash",
-            Self::Incomplete => "proof_incomplete",
-            Self::Commit => "proof_commit",
-            Self::WrongDid => "proof_wrong_did",
-            Self::Signature => "proof_signature",
-            Self::Rev => "proof_rev",
-            Self::Future => "proof_future",
-            Self::Tree => "proof_tree",
-            Self::Record => "proof_record",
-        }
-    }
 }
 
 /// What every verified proof shows, besides the record itself.
@@ -372,63 +308,6 @@ fn read_record<'a>(blocks: &Blocks<'a>, cid: BlockCid) -> Result<&'a [u8], Proof
         _ => return Err(ProofError::Record),
     }
     Ok(bytes)
-}
-
-/// The blocks of a CAR, each checked against its CID, by CID. The order of blocks means nothing:
-/// some writers put the record first.
-struct Blocks<'a> {
-    root: BlockCid,
-    by_cid: HashMap<BlockCid, &'a [u8]>,
-}
-
-impl<'a> Blocks<'a> {
-    fn read(car: &'a [u8]) -> Result<Self, ProofError> {
-        let reader = SliceReader::new(car).map_err(|_| ProofError::Malformed)?;
-        let &[root] = reader.roots() else {
-            return Err(ProofError::Roots);
-        };
-        // One encoding of the header: what is in the CAR beside its blocks is nothing unread.
-        let mut header = Vec::with_capacity(64);
-        Writer::new(&mut header, &[root]).map_err(|_| ProofError::Malformed)?;
-        if !car.starts_with(&header) {
-            return Err(ProofError::Malformed);
-        }
-        let mut by_cid = HashMap::new();
-        for block in reader {
-            let block = block.map_err(|_| ProofError::Malformed)?;
-            if BlockCid::compute(block.cid.codec(), block.data) != block.cid {
-                return Err(ProofError::Hash);
-            }
-            by_cid.insert(block.cid, block.data);
-        }
-        Ok(Self { root, by_cid })
-    }
-
-    fn get(&self, cid: &BlockCid) -> Option<&'a [u8]> {
-        self.by_cid.get(cid).copied()
-    }
-
-    /// Writes the CAR that holds just the commit and `needed`, in that order.
-    fn cut(&self, needed: &[BlockCid]) -> Result<Vec<u8>, ProofError> {
-        let mut car = Vec::with_capacity(4096);
-        let mut writer = Writer::new(&mut car, &[self.root]).map_err(|_| ProofError::Malformed)?;
-        for cid in std::iter::once(&self.root).chain(needed) {
-            let data = self.get(cid).ok_or(ProofError::Incomplete)?;
-            writer
-                .write_block_ref(BlockRef { cid: *cid, data })
-                .map_err(|_| ProofError::Malformed)?;
-        }
-        if car.len() > MAX_PROOF_LEN {
-            return Err(ProofError::Oversize);
-        }
-        Ok(car)
-    }
-}
-
-impl BlockSource for Blocks<'_> {
-    fn read_block(&self, cid: &BlockCid) -> Result<Option<Cow<'_, [u8]>>, MstError> {
-        Ok(self.get(cid).map(Cow::Borrowed))
-    }
 }
 
 fn public_cid(cid: &BlockCid) -> Result<Cid, ProofError> {

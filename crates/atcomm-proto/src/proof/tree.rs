@@ -8,8 +8,12 @@
 use shrike::cbor::{Cid as BlockCid, Codec, Value, decode};
 use shrike::mst::{height_for_key, is_valid_key};
 
-use super::{Blocks, MAX_NODE_LEN, ProofError};
+use super::blocks::Blocks;
+use super::error::ProofError;
 use crate::syntax::RECORD_PATH;
+
+/// Largest tree node on the path, in bytes.
+pub const MAX_NODE_LEN: usize = 16 * 1024;
 
 /// The way to the record, or to where it would be.
 pub(super) struct Path {

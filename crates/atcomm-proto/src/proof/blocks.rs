@@ -1,0 +1,71 @@
+//! The blocks of a CAR.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use shrike::car::{BlockRef, SliceReader, Writer};
+use shrike::cbor::Cid as BlockCid;
+use shrike::mst::{BlockSource, MstError};
+
+use super::error::ProofError;
+
+/// Largest answer of `getRecord` taken as a proof, in bytes. A typical one has 1 to 6 KB; an
+/// account can inflate its own path with neighbours, and pays for it by not being shown.
+pub const MAX_PROOF_LEN: usize = 64 * 1024;
+
+/// The blocks of a CAR, each checked against its CID, by CID. The order of blocks means nothing:
+/// some writers put the record first.
+pub(super) struct Blocks<'a> {
+    pub(super) root: BlockCid,
+    by_cid: HashMap<BlockCid, &'a [u8]>,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn read(car: &'a [u8]) -> Result<Self, ProofError> {
+        let reader = SliceReader::new(car).map_err(|_| ProofError::Malformed)?;
+        let &[root] = reader.roots() else {
+            return Err(ProofError::Roots);
+        };
+        // One encoding of the header: what is in the CAR beside its blocks is nothing unread.
+        let mut header = Vec::with_capacity(64);
+        Writer::new(&mut header, &[root]).map_err(|_| ProofError::Malformed)?;
+        if !car.starts_with(&header) {
+            return Err(ProofError::Malformed);
+        }
+        let mut by_cid = HashMap::new();
+        for block in reader {
+            let block = block.map_err(|_| ProofError::Malformed)?;
+            if BlockCid::compute(block.cid.codec(), block.data) != block.cid {
+                return Err(ProofError::Hash);
+            }
+            by_cid.insert(block.cid, block.data);
+        }
+        Ok(Self { root, by_cid })
+    }
+
+    pub(super) fn get(&self, cid: &BlockCid) -> Option<&'a [u8]> {
+        self.by_cid.get(cid).copied()
+    }
+
+    /// Writes the CAR that holds just the commit and `needed`, in that order.
+    pub(super) fn cut(&self, needed: &[BlockCid]) -> Result<Vec<u8>, ProofError> {
+        let mut car = Vec::with_capacity(4096);
+        let mut writer = Writer::new(&mut car, &[self.root]).map_err(|_| ProofError::Malformed)?;
+        for cid in std::iter::once(&self.root).chain(needed) {
+            let data = self.get(cid).ok_or(ProofError::Incomplete)?;
+            writer
+                .write_block_ref(BlockRef { cid: *cid, data })
+                .map_err(|_| ProofError::Malformed)?;
+        }
+        if car.len() > MAX_PROOF_LEN {
+            return Err(ProofError::Oversize);
+        }
+        Ok(car)
+    }
+}
+
+impl BlockSource for Blocks<'_> {
+    fn read_block(&self, cid: &BlockCid) -> Result<Option<Cow<'_, [u8]>>, MstError> {
+        Ok(self.get(cid).map(Cow::Borrowed))
+    }
+}

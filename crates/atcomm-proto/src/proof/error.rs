@@ -1,0 +1,62 @@
+//! Errors of verifying a proof.
+
+/// Why a CAR proves nothing. Each has a stable code for metrics and for the kept entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ProofError {
+    /// The CAR, the record's path or a node of it is larger than allowed.
+    #[error("the proof is larger than allowed")]
+    Oversize,
+    /// Not a well-formed CAR.
+    #[error("the proof is not a well-formed CAR")]
+    Malformed,
+    /// No root, several, or one that is not in the CAR.
+    #[error("the proof does not have exactly one root")]
+    Roots,
+    /// A block whose bytes do not hash to its CID.
+    #[error("a block of the proof does not match its CID")]
+    Hash,
+    /// A block on the path is missing: neither presence nor absence is shown.
+    #[error("a block on the path to the record is missing")]
+    Incomplete,
+    /// Not a version 3 commit in canonical form.
+    #[error("the root is not a version 3 commit")]
+    Commit,
+    /// The commit belongs to another account.
+    #[error("the commit belongs to another account")]
+    WrongDid,
+    /// The signature is not by the account's current key.
+    #[error("the commit is not signed by the account's current key")]
+    Signature,
+    /// The revision is not a TID.
+    #[error("the revision is not a TID")]
+    Rev,
+    /// The revision lies more than five minutes in the future.
+    #[error("the revision lies in the future")]
+    Future,
+    /// A node of the tree breaks the rules of its shape.
+    #[error("the repository tree in the proof is malformed")]
+    Tree,
+    /// The record block is not a map in strict DAG-CBOR.
+    #[error("the record is not valid DAG-CBOR")]
+    Record,
+}
+
+impl ProofError {
+    /// Stable code, for metrics and for the entry that keeps it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Oversize => "proof_oversize",
+            Self::Malformed => "proof_malformed",
+            Self::Roots => "proof_roots",
+            Self::Hash => "proof_hash",
+            Self::Incomplete => "proof_incomplete",
+            Self::Commit => "proof_commit",
+            Self::WrongDid => "proof_wrong_did",
+            Self::Signature => "proof_signature",
+            Self::Rev => "proof_rev",
+            Self::Future => "proof_future",
+            Self::Tree => "proof_tree",
+            Self::Record => "proof_record",
+        }
+    }
+}
