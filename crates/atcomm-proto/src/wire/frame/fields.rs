@@ -1,8 +1,9 @@
 //! The payloads' fields, and the events made of them.
 
-use super::{
-    Account, Commit, EventFault, FrameError, Framing, Identity, MAX_BLOCKS, MAX_NAME, MAX_OPS,
-    MAX_SEQ, MAX_SYNC_BLOCKS, RecordOp, Sync,
+use super::error::{EventFault, FrameError, Framing};
+use super::event::{
+    Account, Commit, Identity, MAX_BLOCKS, MAX_NAME, MAX_OPS, MAX_SEQ, MAX_SYNC_BLOCKS, RecordOp,
+    Sync,
 };
 use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
 use crate::wire::cbor::{CID_LEN, Reader};

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::syntax::{Did, MAX_DID_LEN, RECORD_PATH, Rev};
+use crate::wire::cbor::CID_LEN;
 
 fn text(s: &str) -> Ipld {
     Ipld::String(s.to_owned())
