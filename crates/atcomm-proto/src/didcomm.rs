@@ -5,6 +5,7 @@
 //! Source: DIDComm Messaging 2.1.
 
 pub mod envelope;
+mod key;
 pub mod message;
 pub mod party;
 pub mod protocol;

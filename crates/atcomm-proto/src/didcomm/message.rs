@@ -7,6 +7,9 @@
 //! Source: DIDComm Messaging v2.1, "Plaintext Message Structure", "Attachments", "Transports".
 
 mod attachment;
+mod error;
+mod headers;
+mod limits;
 mod object;
 mod type_uri;
 
@@ -15,68 +18,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use self::attachment::{Attachment, AttachmentData};
+pub use self::error::{BodyError, FieldError, MessageError, Why};
+pub use self::limits::{MAX_ACK, MAX_ATTACHMENTS, MAX_DID, MAX_ID, MAX_TO, MAX_TYPE};
 pub(in crate::didcomm) use self::object::Object;
-pub use self::object::{FieldError, Why};
 pub(in crate::didcomm) use self::type_uri::DOC;
 pub use self::type_uri::{TypeUri, TypeUriError};
 
 /// Media type of a plaintext message, the header `typ`.
 pub const MEDIA_TYPE: &str = "application/didcomm-plain+json";
-
-/// Longest id of a message, thread or attachment, in bytes: they are kept, compared and echoed.
-pub const MAX_ID: usize = 256;
-
-/// Longest message type, in bytes.
-pub const MAX_TYPE: usize = 512;
-
-/// Longest DID in a header or body, in bytes; a did:peer:4 in its long form is among the longest.
-pub const MAX_DID: usize = 4096;
-
-/// Most recipients of one message.
-pub const MAX_TO: usize = 32;
-
-/// Most messages that one acknowledges in its header.
-pub const MAX_ACK: usize = 100;
-
-/// Most attachments of one message.
-pub const MAX_ATTACHMENTS: usize = 1000;
-
-/// Why bytes are no message, or an attachment gives no bytes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MessageError {
-    /// Not a JSON object in UTF-8.
-    #[error("the message is not a JSON object")]
-    NotJson,
-    /// More headers than any message has.
-    #[error("the message has more than {0} headers")]
-    TooManyHeaders(usize),
-    /// `typ` names another format than the plaintext of DIDComm v2.
-    #[error("the header `typ` names another media type than application/didcomm-plain+json")]
-    MediaType,
-    /// A header, or a field of an attachment.
-    #[error(transparent)]
-    Field(#[from] FieldError),
-    /// An attachment says only where its content lies: nothing is fetched here.
-    #[error("the attachment has links where its content is needed")]
-    Links,
-    /// An attachment without content.
-    #[error("the attachment has neither json nor base64")]
-    NoContent,
-    /// An attachment in broken base64.
-    #[error("the attachment is not base64")]
-    Base64,
-}
-
-/// Why a message does not give the body that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// It is of another type.
-    #[error("the message is of another type than {0}")]
-    Type(&'static str),
-    /// A field of its body.
-    #[error(transparent)]
-    Field(#[from] FieldError),
-}
 
 /// The body of a message type that has one version only.
 pub trait Body: Sized {
@@ -211,7 +160,7 @@ impl Message {
     /// Reads a message. Headers that are not known are passed over.
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
-        Self::read(Object::headers(text)?)
+        Self::read(headers::read(text)?)
     }
 
     fn read(mut headers: Object<'_>) -> Result<Self, MessageError> {

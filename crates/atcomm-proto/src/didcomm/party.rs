@@ -8,7 +8,7 @@ use crate::did_peer::{
     PeerDid, PeerDid4, PeerDid4Error, PeerDidError, PeerKey, Purpose, forms_of_4,
 };
 
-use super::envelope::{Curve, KeyError, PublicKey};
+use super::key::{Curve, KeyError, PublicKey};
 
 /// Why a DID does not give a party by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]

@@ -9,8 +9,8 @@ use askar_crypto::repr::KeySecretBytes as _;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::EnvelopeError;
-use super::key::Pair;
+use super::error::EnvelopeError;
+use crate::didcomm::key::Pair;
 
 /// The two ways to agree, each with AES-256 key wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

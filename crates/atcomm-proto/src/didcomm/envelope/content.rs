@@ -5,7 +5,7 @@ use askar_crypto::alg::chacha20::{Chacha20Key, XC20P};
 use askar_crypto::encrypt::KeyAeadInPlace;
 use askar_crypto::repr::KeySecretBytes;
 
-use super::EnvelopeError;
+use super::error::EnvelopeError;
 
 /// How a message is encrypted. Every library in use reads `A256CbcHs512`, so that is what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

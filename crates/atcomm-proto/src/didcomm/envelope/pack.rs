@@ -8,11 +8,13 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::agreement::{Context, Method, WrappingKey, apv};
-use super::key::Pair;
-use super::wire::{NewEncrypted, NewHeader, NewJwk, NewKid, NewRecipient, NewSignature, NewSigned};
-use super::{
-    ContentEncryption, Curve, EnvelopeError, MAX_RECIPIENTS, PublicKey, SecretKey, did_of,
+use super::content::ContentEncryption;
+use super::error::EnvelopeError;
+use super::kid::did_of;
+use super::wire::{
+    MAX_RECIPIENTS, NewEncrypted, NewHeader, NewJwk, NewKid, NewRecipient, NewSignature, NewSigned,
 };
+use crate::didcomm::key::{Curve, Pair, PublicKey, SecretKey};
 
 /// Encrypts a plaintext in the sender's name. The keys are those of one party, all of the curve of
 /// the sender's key; the plaintext has `from` and `to` to match, since a reader insists on it.

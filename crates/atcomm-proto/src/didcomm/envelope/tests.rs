@@ -12,7 +12,10 @@ mod vectors;
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::kid::did_of;
 use super::*;
+use crate::didcomm::key;
+use crate::didcomm::party::Party;
 
 /// A party with one key for each use, and its ring.
 pub(super) struct Actor {

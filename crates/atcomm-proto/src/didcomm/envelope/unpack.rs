@@ -3,12 +3,13 @@
 use sha2::{Digest as _, Sha256};
 
 use super::agreement::{Context, Method, WrappingKey, apv};
-use super::key::{Pair, jwk_pair};
+use super::content::ContentEncryption;
+use super::error::EnvelopeError;
+use super::keyring::{Keyring, Resolve};
+use super::kid::did_of;
+use super::unpacked::{Authenticated, Layer, Unpacked};
 use super::wire::{Encrypted, Envelope, Header, Inner, Jwk, Signature, Signed};
-use super::{
-    Authenticated, ContentEncryption, Curve, EnvelopeError, KeyError, Keyring, Layer, Resolve,
-    Unpacked, did_of,
-};
+use crate::didcomm::key::{Curve, KeyError, Pair, jwk_pair};
 use crate::didcomm::party::{Party, is_same_did};
 
 /// Opens an envelope with all its layers and checks what it says about its ends.

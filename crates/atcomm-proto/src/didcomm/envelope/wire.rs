@@ -10,7 +10,17 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{EnvelopeError, MAX_PROTECTED, MAX_RECIPIENTS, MAX_SIGNATURES};
+use super::error::EnvelopeError;
+
+/// Most recipients of one envelope. They are the keys of one party, and a `did:peer:2` has at most
+/// eight elements.
+pub const MAX_RECIPIENTS: usize = 32;
+
+/// Most signatures of one message, each of which is checked.
+pub const MAX_SIGNATURES: usize = 4;
+
+/// Longest protected header, in characters of base64url. It carries the sender's key id twice.
+pub const MAX_PROTECTED: usize = 16 * 1024;
 
 /// A text, borrowed unless it was written with escapes.
 #[derive(Debug, Clone)]

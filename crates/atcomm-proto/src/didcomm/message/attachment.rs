@@ -6,8 +6,9 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::object::{FieldError, Object};
-use super::{MAX_ID, MessageError};
+use super::error::{FieldError, MessageError, Why};
+use super::limits::MAX_ID;
+use super::object::Object;
 
 /// Longest media type, file name, format or description, in bytes.
 const MAX_LABEL: usize = 1024;
@@ -112,8 +113,7 @@ impl Attachment {
         let base64 = match data.raw("base64") {
             None => None,
             Some(raw) => Some(
-                serde_json::from_str(raw.get())
-                    .map_err(|_| data.wrong("base64", super::Why::NotText))?,
+                serde_json::from_str(raw.get()).map_err(|_| data.wrong("base64", Why::NotText))?,
             ),
         };
         Ok(Self {

@@ -3,96 +3,29 @@
 //! No tree is built: a field that nobody asks for is passed over without recursion, and one that
 //! is asked for stays the text that was sent.
 
-mod pass;
+mod entries;
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeSeed as _;
 use serde_json::value::RawValue;
 
-use super::MessageError;
+use super::error::{FieldError, Why};
 
-use self::pass::{Entries, Layer, Pairs};
-
-/// Most fields of one object: no message or body comes near it, and names are compared one with
-/// another.
-const MAX_FIELDS: usize = 64;
+use self::entries::{Entries, Pairs};
+pub(super) use self::entries::{MAX_ENTRIES, MAX_FIELDS, Name};
 
 /// Largest whole number that a JSON number surely keeps (2^53).
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What is wrong with a field.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Why {
-    /// It has to be there.
-    #[error("is missing")]
-    Missing,
-    /// Two fields of one name: two readers could see two messages.
-    #[error("stands there twice")]
-    Twice,
-    /// Another type than a string.
-    #[error("is not a string")]
-    NotText,
-    /// An empty string or list where that says nothing.
-    #[error("is empty")]
-    Empty,
-    /// A string longer than this many bytes.
-    #[error("is longer than {0} bytes")]
-    TooLong(usize),
-    /// Not a whole number.
-    #[error("is not a whole number")]
-    NotInteger,
-    /// A number below zero that counts something.
-    #[error("is below zero")]
-    Negative,
-    /// Neither true nor false.
-    #[error("is neither true nor false")]
-    NotFlag,
-    /// Another type than an array.
-    #[error("is not an array")]
-    NotList,
-    /// A list or object of more than this many entries.
-    #[error("has more than {0} entries")]
-    TooMany(usize),
-    /// Another type than an object.
-    #[error("is not an object")]
-    NotObject,
-    /// A string outside the vocabulary, which is named.
-    #[error("is not one of {0}")]
-    Word(&'static str),
-    /// It breaks another rule, which is named.
-    #[error("is unusable: {0}")]
-    Rule(Cow<'static, str>),
-}
-
-/// A field that cannot be used, as a sentence: "the field `updates[3].action` is missing".
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the field `{field}` {why}")]
-pub struct FieldError {
-    /// Its place, such as `updates[3].action`.
-    pub field: String,
-    /// What is wrong with it.
-    pub why: Why,
-}
-
-impl FieldError {
-    pub(in crate::didcomm) fn new(field: impl Into<String>, why: Why) -> Self {
-        Self {
-            field: field.into(),
-            why,
-        }
-    }
-}
-
 /// A JSON object, its fields still text.
 pub(in crate::didcomm) struct Object<'a> {
     /// Where it stands, such as `updates[3]`; empty at the top.
-    place: String,
-    fields: Vec<(Cow<'a, str>, Field<'a>)>,
+    pub(super) place: String,
+    pub(super) fields: Vec<(Cow<'a, str>, Field<'a>)>,
 }
 
 /// A field's value.
-enum Field<'a> {
+pub(super) enum Field<'a> {
     /// Its text.
     Raw(&'a RawValue),
     /// An object that was read on the way.
@@ -102,33 +35,6 @@ enum Field<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Reads the headers of a message.
-    pub(super) fn headers(text: &'a str) -> Result<Self, MessageError> {
-        // One pass for a message that is as it should be: attachments are nearly all of its bytes,
-        // and reading each layer by itself goes over them four times. What that pass does not take
-        // is read again layer by layer, which finds the name of what is wrong.
-        if let Some(headers) = Self::at_once(text) {
-            return Ok(headers);
-        }
-        Self::layered(text)
-    }
-
-    fn at_once(text: &'a str) -> Option<Self> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let layer = Layer::Message.at(String::new());
-        let headers = layer.deserialize(&mut json).ok()?;
-        json.end().ok()?;
-        Some(headers)
-    }
-
-    pub(super) fn layered(text: &'a str) -> Result<Self, MessageError> {
-        Self::read(text, String::new()).map_err(|err| match err.why {
-            Why::NotObject => MessageError::NotJson,
-            Why::TooMany(most) => MessageError::TooManyHeaders(most),
-            _ => MessageError::Field(err),
-        })
-    }
-
     /// Reads a body.
     pub(in crate::didcomm) fn body(body: &'a RawValue) -> Result<Self, FieldError> {
         Self::read(body.get(), String::new()).map_err(|mut err| {
@@ -139,19 +45,20 @@ impl<'a> Object<'a> {
         })
     }
 
-    fn read(text: &'a str, place: String) -> Result<Self, FieldError> {
-        let Ok(Pairs { found, rest }) = serde_json::from_str(text) else {
+    /// Reads an object that stands at a place of its message.
+    pub(super) fn read(text: &'a str, place: String) -> Result<Self, FieldError> {
+        let Ok(Pairs { kept, truncated }) = serde_json::from_str(text) else {
             return Err(FieldError::new(place, Why::NotObject));
         };
-        if rest {
+        if truncated {
             return Err(FieldError::new(place, Why::TooMany(MAX_FIELDS)));
         }
-        let fields = found.into_iter();
+        let fields = kept.into_iter();
         let object = Self {
             place,
             fields: fields.map(|(name, raw)| (name, Field::Raw(raw))).collect(),
         };
-        match object.twice() {
+        match object.duplicate() {
             // The name is the sender's: only its beginning goes into a sentence.
             Some(name) => Err(object.wrong(&name.chars().take(64).collect::<String>(), Why::Twice)),
             None => Ok(object),
@@ -159,7 +66,7 @@ impl<'a> Object<'a> {
     }
 
     /// A name that two fields have.
-    fn twice(&self) -> Option<&str> {
+    pub(super) fn duplicate(&self) -> Option<&str> {
         let repeated = |(index, (name, _)): (usize, &(Cow<'a, str>, Field<'a>))| {
             let before = self.fields.iter().take(index);
             before.map(|(n, _)| n).any(|n| n == name).then_some(index)
@@ -173,7 +80,7 @@ impl<'a> Object<'a> {
         FieldError::new(self.place_of(name), why)
     }
 
-    fn place_of(&self, name: &str) -> String {
+    pub(super) fn place_of(&self, name: &str) -> String {
         if self.place.is_empty() {
             return name.to_owned();
         }
@@ -263,10 +170,10 @@ impl<'a> Object<'a> {
         };
         let list: Entries<'a> =
             serde_json::from_str(raw.get()).map_err(|_| self.wrong(name, Why::NotList))?;
-        if list.found.len() > max || list.rest {
+        if list.kept.len() > max || list.truncated {
             return Err(self.wrong(name, Why::TooMany(max)));
         }
-        Ok(Some(list.found))
+        Ok(Some(list.kept))
     }
 
     /// An array of objects, at most `max`.

@@ -461,7 +461,7 @@ fn any_message() -> impl Strategy<Value = Message> {
 /// Reading layer by layer, which the one pass has to agree with.
 fn layered(bytes: &[u8]) -> Result<Message, MessageError> {
     let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
-    Message::read(Object::layered(text)?)
+    Message::read(headers::read_by_level(text)?)
 }
 
 /// Everything that may be asked of a message that somebody sent.

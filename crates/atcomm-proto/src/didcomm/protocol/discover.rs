@@ -6,9 +6,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{FieldError, Object, raw};
-
-use super::Body;
+use crate::didcomm::message::{Body, FieldError, Object, raw};
 
 /// Most questions of one message: each is held against everything that is offered.
 pub const MAX_QUERIES: usize = 32;

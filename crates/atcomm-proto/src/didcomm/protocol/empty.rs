@@ -2,9 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{FieldError, raw};
-
-use super::Body;
+use crate::didcomm::message::{Body, FieldError, raw};
 
 /// Nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

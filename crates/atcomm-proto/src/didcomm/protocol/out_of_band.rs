@@ -7,9 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use crate::didcomm::message::{BodyError, FieldError, Message, MessageError, Object, raw};
-
-use super::Body;
+use crate::didcomm::message::{Body, BodyError, FieldError, Message, MessageError, Object, raw};
 
 /// The goal of a mediator's invitation.
 pub const REQUEST_MEDIATE: &str = "request-mediate";

@@ -7,9 +7,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{FieldError, MAX_DID, MAX_TYPE, Message, Object, Why, raw};
-
-use super::Body;
+use crate::didcomm::message::{Body, FieldError, MAX_DID, MAX_TYPE, Message, Object, Why, raw};
 
 /// Longest code, in bytes: a message type may be part of one.
 const MAX_CODE: usize = MAX_TYPE + 64;

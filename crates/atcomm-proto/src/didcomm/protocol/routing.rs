@@ -5,9 +5,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{Attachment, FieldError, MAX_DID, Message, Object, Why, raw};
-
-use super::Body;
+use crate::didcomm::message::{Attachment, Body, FieldError, MAX_DID, Message, Object, Why, raw};
 
 /// Pass the attachments on to `next`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -5,9 +5,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{FieldError, Object, raw};
-
-use super::Body;
+use crate::didcomm::message::{Body, FieldError, Object, raw};
 
 /// Asks for a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

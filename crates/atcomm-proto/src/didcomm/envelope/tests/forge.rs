@@ -6,9 +6,9 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
 use crate::didcomm::envelope::agreement::{Context, Method, WrappingKey, apv};
-use crate::didcomm::envelope::key::Pair;
 use crate::didcomm::envelope::pack::jwk;
 use crate::didcomm::envelope::{ContentEncryption, PublicKey, SecretKey};
+use crate::didcomm::key::Pair;
 
 /// What is to be packed.
 pub(super) struct Forge<'a> {

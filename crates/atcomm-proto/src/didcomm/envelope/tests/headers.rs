@@ -10,8 +10,8 @@ use super::forge::{Forge, encode, json_of};
 use super::scene::{CBC, scene};
 use super::*;
 use crate::didcomm::envelope::agreement::WrappingKey;
-use crate::didcomm::envelope::key::Pair;
 use crate::didcomm::envelope::pack::jwk;
+use crate::didcomm::key::Pair;
 
 /// Every spelling of a key of low order.
 fn low_order() -> Vec<[u8; 32]> {

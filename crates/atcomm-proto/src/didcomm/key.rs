@@ -67,7 +67,7 @@ impl Curve {
 
 /// A key as the library takes it, with or without its secret half.
 #[derive(Clone)]
-pub(super) enum Pair {
+pub(in crate::didcomm) enum Pair {
     X25519(X25519KeyPair),
     P256(P256KeyPair),
     Ed25519(Ed25519KeyPair),
@@ -83,7 +83,7 @@ impl Pair {
     }
 
     /// A public key. Points are checked to lie on their curve.
-    pub(super) fn public(curve: Curve, bytes: &[u8]) -> Result<Self, KeyError> {
+    pub(in crate::didcomm) fn public(curve: Curve, bytes: &[u8]) -> Result<Self, KeyError> {
         let invalid = |_| KeyError::Invalid;
         match curve {
             Curve::X25519 if is_low_order(bytes) => Err(KeyError::LowOrder),
@@ -112,7 +112,7 @@ impl Pair {
         })
     }
 
-    pub(super) fn random(curve: Curve) -> Self {
+    pub(in crate::didcomm) fn random(curve: Curve) -> Self {
         let pair = match curve {
             Curve::X25519 => X25519KeyPair::random().map(Self::X25519),
             Curve::P256 => P256KeyPair::random().map(Self::P256),
@@ -126,7 +126,7 @@ impl Pair {
     }
 
     /// The public half: 32 bytes, or a compressed point of 33.
-    pub(super) fn public_bytes(&self) -> Vec<u8> {
+    pub(in crate::didcomm) fn public_bytes(&self) -> Vec<u8> {
         match self {
             Self::X25519(pair) => pair.with_public_bytes(<[u8]>::to_vec),
             Self::P256(pair) => pair.with_public_bytes(<[u8]>::to_vec),
@@ -214,7 +214,7 @@ impl PublicKey {
         Self::new(kid, Curve::X25519, &derived).ok()
     }
 
-    pub(super) fn pair(&self) -> &Pair {
+    pub(in crate::didcomm) fn pair(&self) -> &Pair {
         &self.pair
     }
 }
@@ -237,7 +237,12 @@ impl fmt::Debug for PublicKey {
 }
 
 /// The key of a JWK whose members have been found.
-pub(super) fn jwk_pair(kty: &str, crv: &str, x: &str, y: Option<&str>) -> Result<Pair, KeyError> {
+pub(in crate::didcomm) fn jwk_pair(
+    kty: &str,
+    crv: &str,
+    x: &str,
+    y: Option<&str>,
+) -> Result<Pair, KeyError> {
     /// Bytes of a coordinate of the three curves.
     const COORDINATE: usize = 32;
     let coordinate = |text: &str, to: &mut [u8]| -> Result<(), KeyError> {
@@ -335,7 +340,7 @@ impl SecretKey {
         self.pair.curve()
     }
 
-    pub(super) fn pair(&self) -> &Pair {
+    pub(in crate::didcomm) fn pair(&self) -> &Pair {
         &self.pair
     }
 }

@@ -1,0 +1,109 @@
+//! Errors of opening and making envelopes.
+
+/// Why an envelope was not opened, or not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// Not JSON, a field of a wrong type, or a field twice.
+    #[error("it is not well-formed JSON with the fields of an envelope")]
+    Json,
+    /// Neither encrypted nor signed; a plaintext is never taken as it is.
+    #[error("it is neither an encrypted nor a signed message")]
+    NotAnEnvelope,
+    /// A part is not strict, unpadded base64url.
+    #[error("a part is not canonical base64url")]
+    Base64,
+    /// Headers are missing, contradict each other, or stand where they are not protected.
+    #[error("its headers do not fit: {0}")]
+    Header(&'static str),
+    /// A part is over a limit of this module.
+    #[error("a part is over its limit: {0}")]
+    Limit(&'static str),
+    /// Another `alg` than ECDH-1PU+A256KW, ECDH-ES+A256KW, EdDSA and ES256.
+    #[error("its algorithm is not supported")]
+    Algorithm,
+    /// An `enc` that is unknown, or not allowed under its `alg`.
+    #[error("its content encryption is not supported")]
+    ContentEncryption,
+    /// A key of a curve that is not supported or not for this use.
+    #[error("a key is of an unsupported curve")]
+    Curve,
+    /// A key id is not a DID with a fragment.
+    #[error("a key id is not an absolute DID URL with a fragment")]
+    KeyId,
+    /// The recipients' keys belong to several DIDs.
+    #[error("its recipients are keys of several DIDs")]
+    SeveralRecipients,
+    /// `apu` is not the sender's key id.
+    #[error("apu is not the key id of the sender")]
+    Apu,
+    /// `apv` is not the hash of the recipients' key ids.
+    #[error("apv is not the hash of the recipients")]
+    Apv,
+    /// The ephemeral key is missing, no point of its curve, or of low order.
+    #[error("its ephemeral key is not usable")]
+    EphemeralKey,
+    /// No recipient's key is in our ring.
+    #[error("it is encrypted to none of our keys")]
+    NotForUs,
+    /// The document of this DID is needed and is not at hand.
+    #[error("the sender's DID is not resolved")]
+    Unresolved {
+        /// The DID as the envelope names it.
+        did: String,
+    },
+    /// The sender's DID does not have this key for this use.
+    #[error("the sender's DID does not list the key")]
+    SenderKey,
+    /// It does not decrypt. Deliberately without detail.
+    #[error("it does not decrypt")]
+    Decrypt,
+    /// A signature does not hold. Deliberately without detail.
+    #[error("its signature does not verify")]
+    Signature,
+    /// Layers in an order that the specification does not have.
+    #[error("its layers are not stacked as they may be")]
+    Stacking,
+    /// What the layers hold is not a JSON object.
+    #[error("its content is not a plaintext message")]
+    Plaintext,
+    /// `from` is missing or names another party than the one whose key was used.
+    #[error("from is not the party that encrypted or signed it")]
+    From,
+    /// `to` is missing or does not name the party it is encrypted to.
+    #[error("to does not name the party that it is encrypted to")]
+    To,
+    /// Asked to encrypt to nobody.
+    #[error("there is no recipient to encrypt to")]
+    NoRecipients,
+}
+
+impl EnvelopeError {
+    /// Stable code for metrics and statistics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::NotAnEnvelope => "not_an_envelope",
+            Self::Base64 => "base64",
+            Self::Header(_) => "header",
+            Self::Limit(_) => "limit",
+            Self::Algorithm => "algorithm",
+            Self::ContentEncryption => "content_encryption",
+            Self::Curve => "curve",
+            Self::KeyId => "key_id",
+            Self::SeveralRecipients => "several_recipients",
+            Self::Apu => "apu",
+            Self::Apv => "apv",
+            Self::EphemeralKey => "ephemeral_key",
+            Self::NotForUs => "not_for_us",
+            Self::Unresolved { .. } => "unresolved",
+            Self::SenderKey => "sender_key",
+            Self::Decrypt => "decrypt",
+            Self::Signature => "signature",
+            Self::Stacking => "stacking",
+            Self::Plaintext => "plaintext",
+            Self::From => "from",
+            Self::To => "to",
+            Self::NoRecipients => "no_recipients",
+        }
+    }
+}
