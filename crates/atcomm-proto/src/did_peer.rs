@@ -9,8 +9,8 @@
 
 mod build;
 mod error;
-mod four;
 mod key;
+mod method_4;
 mod service;
 
 use std::borrow::Borrow;
@@ -23,10 +23,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{MAX_ELEMENTS, MAX_LEN, PeerDidError};
-pub(crate) use self::four::forms as forms_of_4;
-pub use self::four::{MAX_LEN_4, PeerDid4, PeerDid4Error};
 pub(crate) use self::key::is_low_order;
 pub use self::key::{KeyType, PeerKey, Purpose};
+pub(crate) use self::method_4::forms as forms_of_4;
+pub use self::method_4::{MAX_LEN_4, PeerDid4, PeerDid4Error};
 pub use self::service::{Endpoint, PeerService};
 
 /// Characters of the abbreviated key ids that an earlier reading of the method made
@@ -37,9 +37,9 @@ const SHORT_ID_LEN: usize = 8;
 /// equal when their texts are.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PeerDid(Arc<Parts>);
+pub struct PeerDid(Arc<Elements>);
 
-struct Parts {
+struct Elements {
     text: Box<str>,
     /// All keys, in order of appearance.
     keys: Vec<PeerKey>,
@@ -86,7 +86,7 @@ impl PeerDid {
         if key_agreement.is_empty() {
             return Err(PeerDidError::NoX25519);
         }
-        Ok(Self(Arc::new(Parts {
+        Ok(Self(Arc::new(Elements {
             text: s.into(),
             keys,
             key_agreement,

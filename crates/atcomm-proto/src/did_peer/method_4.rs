@@ -53,10 +53,10 @@ pub enum PeerDid4Error {
 
 /// A checked `did:peer:4`. Cloning is cheap; two are equal when their documents are.
 #[derive(Debug, Clone)]
-pub struct PeerDid4(Arc<Parts>);
+pub struct PeerDid4(Arc<Decoded>);
 
 #[derive(Debug)]
-struct Parts {
+struct Decoded {
     long: Box<str>,
     /// Bytes of the short form, which begins the long one.
     short: usize,
@@ -110,7 +110,7 @@ impl PeerDid4 {
                 services.push(object.clone());
             }
         }
-        Ok(Self(Arc::new(Parts {
+        Ok(Self(Arc::new(Decoded {
             short: short.len(),
             key_agreement,
             authentication,
