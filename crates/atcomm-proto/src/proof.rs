@@ -176,7 +176,7 @@ pub fn verify(
     let commit = read_commit(&blocks, did, now)?;
     key.verify(&commit.unsigned, commit.signature)
         .map_err(|_| ProofError::Signature)?;
-    let found = ask_library(&blocks, commit.data)?;
+    let found = library_lookup(&blocks, commit.data)?;
     let path = tree::walk(&blocks, commit.data)?;
     // Two readings of the same bytes by two implementations: when they differ, neither counts.
     if found != path.value {
@@ -194,7 +194,7 @@ pub fn verify(
         commit: public_cid(&blocks.root)?,
         data: public_cid(&commit.data)?,
         rev: commit.rev,
-        car: blocks.cut(&needed)?,
+        car: blocks.subset_car(&needed)?,
     };
     Ok(match record {
         None => Proven::Absent(VerifiedAbsence { commitment }),
@@ -288,7 +288,7 @@ fn check_record(value: &Value<'_>, depth: usize) -> Result<(), ProofError> {
 }
 
 /// Where the library's own walk of the tree ends.
-fn ask_library(blocks: &Blocks<'_>, root: BlockCid) -> Result<Option<BlockCid>, ProofError> {
+fn library_lookup(blocks: &Blocks<'_>, root: BlockCid) -> Result<Option<BlockCid>, ProofError> {
     DetachedTree::load(root)
         .get(blocks, RECORD_PATH)
         .map_err(|error| match error {

@@ -48,7 +48,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// Writes the CAR that holds just the commit and `needed`, in that order.
-    pub(super) fn cut(&self, needed: &[BlockCid]) -> Result<Vec<u8>, ProofError> {
+    pub(super) fn subset_car(&self, needed: &[BlockCid]) -> Result<Vec<u8>, ProofError> {
         let mut car = Vec::with_capacity(4096);
         let mut writer = Writer::new(&mut car, &[self.root]).map_err(|_| ProofError::Malformed)?;
         for cid in std::iter::once(&self.root).chain(needed) {

@@ -2,7 +2,7 @@
 //!
 //! It checks what the shape promises and what a reader of one path can see: canonical nodes,
 //! every key of a node at the node's height, heights falling by one from parent to child, keys
-//! ascending and within the gap that the parent left. A tree that breaks one of these could show
+//! ascending and within the range that the parent left. A tree that breaks one of these could show
 //! a record to one reader and its absence to another.
 
 use shrike::cbor::{Cid as BlockCid, Codec, Value, decode};
@@ -23,14 +23,14 @@ pub(super) struct Path {
     pub(super) value: Option<BlockCid>,
 }
 
-/// Gap in which the keys of a subtree must lie, exclusive at both ends.
+/// Range in which the keys of a subtree must lie, exclusive at both ends.
 #[derive(Default)]
-struct Gap {
+struct KeyRange {
     above: Option<String>,
     below: Option<String>,
 }
 
-impl Gap {
+impl KeyRange {
     fn holds(&self, key: &str) -> bool {
         self.above.as_deref().is_none_or(|low| low < key)
             && self.below.as_deref().is_none_or(|high| key < high)
@@ -43,7 +43,7 @@ pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofErr
         nodes: Vec::new(),
         value: None,
     };
-    let mut gap = Gap::default();
+    let mut range = KeyRange::default();
     // Height of the node above; the root's own is what its keys say.
     let mut parent: Option<u8> = None;
     let mut cid = root;
@@ -51,7 +51,7 @@ pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofErr
         let node = Node::read(blocks, cid)?;
         path.nodes.push(cid);
         let height = node.height(parent)?;
-        if node.keys.iter().any(|key| !gap.holds(key)) {
+        if node.keys.iter().any(|key| !range.holds(key)) {
             return Err(ProofError::Tree);
         }
         let position = node.keys.iter().position(|key| key.as_str() >= RECORD_PATH);
@@ -63,10 +63,10 @@ pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofErr
         let child = node.children.get(index).copied().flatten();
         let Some(child) = child else { return Ok(path) };
         if let Some(key) = index.checked_sub(1).and_then(|i| node.keys.get(i)) {
-            gap.above = Some(key.clone());
+            range.above = Some(key.clone());
         }
         if let Some(key) = node.keys.get(index) {
-            gap.below = Some(key.clone());
+            range.below = Some(key.clone());
         }
         parent = Some(height);
         cid = child;
