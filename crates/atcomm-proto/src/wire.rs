@@ -11,4 +11,4 @@ pub use self::frame::{
     Account, Commit, EventFault, Frame, FrameError, Framing, Identity, MAX_BLOCKS, MAX_FRAME,
     MAX_OPS, MAX_SYNC_BLOCKS, RecordOp, Sync,
 };
-pub use self::jetstream::{JetstreamEvent, JetstreamKind, MAX_EVENT, WireError};
+pub use self::jetstream::{JetstreamError, JetstreamEvent, JetstreamKind, MAX_EVENT};

@@ -97,11 +97,11 @@ pub enum Item<'a> {
 
 /// Reads values one behind another.
 #[derive(Debug, Clone)]
-pub struct Reader<'a> {
+pub struct CborReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CborReader<'a> {
     /// Starts at the beginning of `input`.
     pub fn new(input: &'a [u8]) -> Self {
         Self { rest: input }
@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
 /// Whether `block` is one value in the one encoding that DAG-CBOR and the atproto data model
 /// allow it. Links must be CIDv1 with SHA-256.
 pub fn validate(block: &[u8]) -> Result<(), CborError> {
-    let mut reader = Reader::new(block);
+    let mut reader = CborReader::new(block);
     reader.validate(MAX_DEPTH)?;
     if reader.is_empty() {
         Ok(())

@@ -11,7 +11,7 @@ mod error;
 mod event;
 mod fields;
 
-use super::cbor::{CborError, Item, Reader};
+use super::cbor::{CborError, CborReader, Item};
 
 pub use self::error::{EventFault, FrameError, Framing};
 pub use self::event::{
@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
         if bytes.len() > MAX_FRAME {
             return Err(FrameError::Framing(Framing::TooLarge));
         }
-        let mut reader = Reader::new(bytes);
+        let mut reader = CborReader::new(bytes);
         let (op, t) = read_header(&mut reader)?;
         let known = op == Op::Error
             || op == Op::Message
@@ -110,7 +110,7 @@ enum Op {
     Other,
 }
 
-fn read_header<'a>(reader: &mut Reader<'a>) -> Result<(Op, &'a str), FrameError> {
+fn read_header<'a>(reader: &mut CborReader<'a>) -> Result<(Op, &'a str), FrameError> {
     let header = FrameError::Framing(Framing::Header);
     let Some(pairs) = reader.map()? else {
         return Err(header);

@@ -16,7 +16,7 @@ pub const MAX_EVENT: usize = 1024 * 1024;
 
 /// Why a text is not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum WireError {
+pub enum JetstreamError {
     /// Over [`MAX_EVENT`].
     #[error("the event is larger than 1 MiB")]
     TooLarge,
@@ -34,7 +34,7 @@ pub enum WireError {
     Body,
 }
 
-impl WireError {
+impl JetstreamError {
     /// Stable code for metrics.
     pub fn reason(self) -> &'static str {
         match self {
@@ -116,17 +116,17 @@ struct AccountBody<'a> {
 
 impl<'a> JetstreamEvent<'a> {
     /// Reads one message of the stream. Unknown kinds and fields are let through.
-    pub fn parse(text: &'a str) -> Result<Self, WireError> {
+    pub fn parse(text: &'a str) -> Result<Self, JetstreamError> {
         if text.len() > MAX_EVENT {
-            return Err(WireError::TooLarge);
+            return Err(JetstreamError::TooLarge);
         }
         // Fields that are not named here, the record above all, are passed over without recursion.
-        let event: Event<'a> = serde_json::from_str(text).map_err(|_| WireError::Json)?;
+        let event: Event<'a> = serde_json::from_str(text).map_err(|_| JetstreamError::Json)?;
         if event.did.is_empty() || event.did.len() > MAX_DID_LEN {
-            return Err(WireError::Did);
+            return Err(JetstreamError::Did);
         }
         if event.time_us == 0 {
-            return Err(WireError::Time);
+            return Err(JetstreamError::Time);
         }
         let kind = match &*event.kind {
             "commit" => {
@@ -155,8 +155,8 @@ impl<'a> JetstreamEvent<'a> {
     }
 }
 
-fn body<'a, T: Deserialize<'a>>(part: Option<&'a RawValue>) -> Result<T, WireError> {
-    serde_json::from_str(part.ok_or(WireError::Body)?.get()).map_err(|_| WireError::Body)
+fn body<'a, T: Deserialize<'a>>(part: Option<&'a RawValue>) -> Result<T, JetstreamError> {
+    serde_json::from_str(part.ok_or(JetstreamError::Body)?.get()).map_err(|_| JetstreamError::Body)
 }
 
 #[cfg(test)]
@@ -229,35 +229,38 @@ mod tests {
             "d".repeat(2049)
         );
         for (text, error) in [
-            ("", WireError::Json),
-            ("[]", WireError::Json),
-            (r#"{"did":"did:plc:a","kind":"identity"}"#, WireError::Json),
+            ("", JetstreamError::Json),
+            ("[]", JetstreamError::Json),
+            (
+                r#"{"did":"did:plc:a","kind":"identity"}"#,
+                JetstreamError::Json,
+            ),
             (
                 r#"{"did":"d","time_us":-1,"kind":"identity"}"#,
-                WireError::Json,
+                JetstreamError::Json,
             ),
             (
                 r#"{"did":"d","time_us":0,"kind":"identity"}"#,
-                WireError::Time,
+                JetstreamError::Time,
             ),
             (
                 r#"{"did":"","time_us":1,"kind":"identity"}"#,
-                WireError::Did,
+                JetstreamError::Did,
             ),
             (
                 r#"{"did":"d","time_us":1,"kind":"commit"}"#,
-                WireError::Body,
+                JetstreamError::Body,
             ),
             (
                 r#"{"did":"d","time_us":1,"kind":"commit","commit":{}}"#,
-                WireError::Body,
+                JetstreamError::Body,
             ),
             (
                 r#"{"did":"d","time_us":1,"kind":"account"}"#,
-                WireError::Body,
+                JetstreamError::Body,
             ),
-            (&long, WireError::Did),
-            (&" ".repeat(MAX_EVENT + 1), WireError::TooLarge),
+            (&long, JetstreamError::Did),
+            (&" ".repeat(MAX_EVENT + 1), JetstreamError::TooLarge),
         ] {
             assert_eq!(JetstreamEvent::parse(text), Err(error), "{text:.60}");
         }

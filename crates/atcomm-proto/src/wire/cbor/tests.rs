@@ -118,10 +118,10 @@ fn nesting_is_bounded_before_the_stack_is() {
     let nested = |levels: usize| [vec![0x81; levels], vec![0x01]].concat();
     assert_eq!(validate(&nested(MAX_DEPTH)), Ok(()));
     assert_eq!(validate(&nested(MAX_DEPTH + 1)), Err(CborError::Depth));
-    assert_eq!(Reader::new(&nested(MAX_DEPTH)).skip(), Ok(()));
+    assert_eq!(CborReader::new(&nested(MAX_DEPTH)).skip(), Ok(()));
     let deepest = nested(5_000_000);
     assert_eq!(validate(&deepest), Err(CborError::Depth));
-    assert_eq!(Reader::new(&deepest).skip(), Err(CborError::Depth));
+    assert_eq!(CborReader::new(&deepest).skip(), Err(CborError::Depth));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_value_of_another_type_is_passed_over_whole() {
         Ipld::String("next".to_owned()),
     ]);
     let bytes = serde_ipld_dagcbor::to_vec(&value).unwrap();
-    let mut reader = Reader::new(&bytes);
+    let mut reader = CborReader::new(&bytes);
     assert_eq!(reader.array(), Ok(Some(2)));
     assert_eq!(reader.unsigned(), Ok(None));
     assert_eq!(reader.text(), Ok(Some("next")));
@@ -146,7 +146,7 @@ proptest! {
     fn what_the_library_writes_is_valid(value in any_value()) {
         let bytes = serde_ipld_dagcbor::to_vec(&value).unwrap();
         prop_assert_eq!(validate(&bytes), Ok(()));
-        let mut reader = Reader::new(&bytes);
+        let mut reader = CborReader::new(&bytes);
         prop_assert_eq!(reader.skip(), Ok(()));
         prop_assert!(reader.is_empty());
         for len in 0..bytes.len() {

@@ -6,7 +6,7 @@ use super::event::{
     Sync,
 };
 use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
-use crate::wire::cbor::{CID_LEN, Reader};
+use crate::wire::cbor::{CID_LEN, CborReader};
 
 pub(super) fn set<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), FrameError> {
     if slot.is_some() {
@@ -44,7 +44,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads a payload; `None` where it is not a map.
-    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Option<Self>, FrameError> {
+    pub(super) fn read(reader: &mut CborReader<'a>) -> Result<Option<Self>, FrameError> {
         let Some(pairs) = reader.map()? else {
             return Ok(None);
         };
@@ -187,7 +187,7 @@ struct Ops<'a> {
 }
 
 impl<'a> Ops<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Option<Self>, FrameError> {
+    fn read(reader: &mut CborReader<'a>) -> Result<Option<Self>, FrameError> {
         let Some(count) = reader.array()? else {
             return Ok(None);
         };
