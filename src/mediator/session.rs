@@ -170,7 +170,7 @@ pub(super) async fn receive(
         message,
         transport,
         now: core.clock.now(),
-        replay_id: replay_id(opened.seal.unwrap_or_default()),
+        replay_id: replay_id(opened.replay_id.unwrap_or_default()),
         keys,
     });
     match opened.sender {

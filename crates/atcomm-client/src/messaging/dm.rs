@@ -13,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use unicode_segmentation::UnicodeSegmentation as _;
 
-use atcomm_proto::didcomm::message::{Body, FieldError, Message, Why};
+use atcomm_proto::didcomm::message::{Body, FieldError, FieldFault, Message};
 use atcomm_proto::syntax::Did;
 
 pub use facet::{
@@ -138,16 +138,18 @@ impl Body for Dm {
     fn read(body: &RawValue) -> Result<Self, FieldError> {
         // Read as a map of texts first, so that nothing is built of what is not looked at.
         let mut fields: std::collections::BTreeMap<String, Box<RawValue>> =
-            serde_json::from_str(body.get()).map_err(|_| wrong("body", Why::NotObject))?;
+            serde_json::from_str(body.get()).map_err(|_| wrong("body", FieldFault::NotObject))?;
         let text = fields.remove("text");
-        let text = text.ok_or_else(|| wrong("text", Why::Missing))?;
+        let text = text.ok_or_else(|| wrong("text", FieldFault::Missing))?;
         let text: String =
-            serde_json::from_str(text.get()).map_err(|_| wrong("text", Why::NotText))?;
+            serde_json::from_str(text.get()).map_err(|_| wrong("text", FieldFault::NotText))?;
         match check_text(&text) {
             Ok(()) | Err(TextError::Empty) => {}
-            Err(TextError::Bytes(_)) => return Err(wrong("text", Why::TooLong(MAX_TEXT_LEN))),
+            Err(TextError::Bytes(_)) => {
+                return Err(wrong("text", FieldFault::TooLong(MAX_TEXT_LEN)));
+            }
             Err(error @ TextError::Graphemes(_)) => {
-                return Err(wrong("text", Why::Rule(error.to_string().into())));
+                return Err(wrong("text", FieldFault::Rule(error.to_string().into())));
             }
         }
         let facets = fields.remove("facets");
@@ -181,7 +183,7 @@ impl Body for Dm {
     }
 }
 
-fn wrong(field: &str, why: Why) -> FieldError {
+fn wrong(field: &str, why: FieldFault) -> FieldError {
     FieldError {
         field: field.to_owned(),
         why,

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub use self::attachment::{Attachment, AttachmentData};
-pub use self::error::{BodyError, FieldError, MessageError, Why};
+pub use self::error::{BodyError, FieldError, FieldFault, MessageError};
 pub use self::limits::{MAX_ACK, MAX_ATTACHMENTS, MAX_DID, MAX_ID, MAX_TO, MAX_TYPE};
 pub(in crate::didcomm) use self::object::Object;
 pub(in crate::didcomm) use self::type_uri::DOC;
@@ -91,14 +91,14 @@ pub struct Message {
 impl PartialEq for Message {
     /// Equal when all is equal as it was written: bodies are compared as texts.
     fn eq(&self, other: &Self) -> bool {
-        let wire = |message: &Self| message.to_vec();
-        wire(self) == wire(other)
+        let json = |message: &Self| message.to_vec();
+        json(self) == json(other)
     }
 }
 
 /// The message on its way out, in the order that people read.
 #[derive(Serialize)]
-struct Wire<'a> {
+struct MessageJson<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     kind: &'a str,
@@ -170,7 +170,7 @@ impl Message {
         let body = match headers.raw("body") {
             None => empty_object(),
             Some(raw) if raw.get().starts_with('{') => raw.to_owned(),
-            Some(_) => return Err(headers.wrong("body", Why::NotObject).into()),
+            Some(_) => return Err(headers.wrong("body", FieldFault::NotObject).into()),
         };
         let attachments = match headers.take_objects("attachments", MAX_ATTACHMENTS)? {
             None => Vec::new(),
@@ -213,7 +213,7 @@ impl Message {
         // A delivery says by an empty list that nothing waits (message-pickup 4.0); elsewhere the
         // list is left out.
         let attachments = !self.attachments.is_empty() || self.kind.ends_with("/delivery");
-        let wire = Wire {
+        let json = MessageJson {
             id: &self.id,
             kind: &self.kind,
             typ: MEDIA_TYPE,
@@ -230,7 +230,7 @@ impl Message {
             body: &self.body,
             attachments: attachments.then_some(&self.attachments),
         };
-        String::from(Box::<str>::from(raw(&wire))).into_bytes()
+        String::from(Box::<str>::from(raw(&json))).into_bytes()
     }
 
     /// The thread that this message belongs to: its `thid`, or its own id where it begins one.

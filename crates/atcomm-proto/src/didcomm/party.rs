@@ -63,10 +63,10 @@ pub struct KeyAgreement {
 /// A DID with its keys: `did:peer:2`, the long form of a `did:peer:4`, `did:key`, or a document
 /// that was resolved elsewhere. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct Party(Arc<Parts>);
+pub struct Party(Arc<PartyKeys>);
 
 #[derive(Debug)]
-struct Parts {
+struct PartyKeys {
     did: Box<str>,
     /// Bytes of the canonical name, which begins the DID.
     canonical: usize,
@@ -111,7 +111,7 @@ impl Party {
     ) -> Self {
         key_agreement.retain(|key| key.curve() != Curve::Ed25519);
         authentication.retain(|key| key.curve() != Curve::X25519);
-        Self(Arc::new(Parts {
+        Self(Arc::new(PartyKeys {
             did: did.into(),
             canonical,
             peer,

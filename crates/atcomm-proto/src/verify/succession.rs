@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clock::Timestamp;
 use crate::did_peer::PeerDid;
 use crate::didcomm::envelope::{EnvelopeError, Layer, SecretKey, SelfCertified, sign, unpack};
-use crate::didcomm::message::{Body, FieldError, Message, Why};
+use crate::didcomm::message::{Body, FieldError, FieldFault, Message};
 use crate::syntax::Did;
 
 /// Field of the record that carries the statement.
@@ -39,7 +39,7 @@ impl Body for Statement {
     fn read(body: &RawValue) -> Result<Self, FieldError> {
         serde_json::from_str(body.get()).map_err(|_| FieldError {
             field: "account".to_owned(),
-            why: Why::Rule("it is not the DID of an account".into()),
+            why: FieldFault::Rule("it is not the DID of an account".into()),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Opening envelopes.
+//! Unpacker envelopes.
 
 use sha2::{Digest as _, Sha256};
 
@@ -8,7 +8,7 @@ use super::error::EnvelopeError;
 use super::keyring::{Keyring, Resolve};
 use super::kid::did_of;
 use super::unpacked::{Authenticated, Layer, Unpacked};
-use super::wire::{Encrypted, Envelope, Header, Inner, Jwk, Signature, Signed};
+use super::wire::{Encrypted, Envelope, Header, Jwk, LayerContent, Signature, Signed};
 use crate::didcomm::key::{Curve, KeyError, Pair, jwk_pair};
 use crate::didcomm::party::{Party, is_same_did};
 
@@ -22,32 +22,32 @@ pub fn unpack(
     ring: &dyn Keyring,
     parties: &dyn Resolve,
 ) -> Result<Unpacked, EnvelopeError> {
-    let mut opening = Opening {
+    let mut unpacker = Unpacker {
         ring,
         parties,
         layers: Vec::with_capacity(2),
         sender: None,
-        seal: None,
+        replay_id: None,
         signer: None,
         recipients: Vec::with_capacity(2),
     };
-    let mut content = opening.open(bytes)?;
+    let mut content = unpacker.open(bytes)?;
     loop {
-        let inner = Inner::read(&content)?;
+        let inner = LayerContent::read(&content)?;
         if !inner.is_envelope() {
-            opening.check(&inner)?;
+            unpacker.check(&inner)?;
             break;
         }
         // Ends: no stack of layers goes on for ever.
-        content = opening.open(&content)?;
+        content = unpacker.open(&content)?;
     }
     Ok(Unpacked {
         plaintext: content,
-        sender: opening.sender,
-        seal: opening.seal,
-        signer: opening.signer,
-        recipient: opening.recipients.into_iter().next(),
-        layers: opening.layers,
+        sender: unpacker.sender,
+        replay_id: unpacker.replay_id,
+        signer: unpacker.signer,
+        recipient: unpacker.recipients.into_iter().next(),
+        layers: unpacker.layers,
     })
 }
 
@@ -75,18 +75,18 @@ pub fn recipient_kids(bytes: &[u8]) -> Vec<String> {
 }
 
 /// What is known while layer by layer is opened.
-struct Opening<'a> {
+struct Unpacker<'a> {
     ring: &'a dyn Keyring,
     parties: &'a dyn Resolve,
     layers: Vec<Layer>,
     sender: Option<Authenticated>,
-    seal: Option<[u8; 32]>,
+    replay_id: Option<[u8; 32]>,
     signer: Option<Authenticated>,
     /// The ids of our keys that opened a layer.
     recipients: Vec<String>,
 }
 
-impl Opening<'_> {
+impl Unpacker<'_> {
     /// Opens one layer.
     fn open(&mut self, bytes: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
         match Envelope::read(bytes)? {
@@ -189,7 +189,7 @@ impl Opening<'_> {
             // The tag covers header, vector and ciphertext; white space and other members of the
             // JSON around them, or one more layer around all of it, anybody can change.
             let sealed = Sha256::new_with_prefix(aad).chain_update(&tag);
-            self.seal = Some(sealed.finalize().into());
+            self.replay_id = Some(sealed.finalize().into());
         }
         Ok(buffer)
     }
@@ -239,7 +239,7 @@ impl Opening<'_> {
     }
 
     /// Holds what the plaintext says of its ends against the keys that were used.
-    fn check(&self, inner: &Inner<'_>) -> Result<(), EnvelopeError> {
+    fn check(&self, inner: &LayerContent<'_>) -> Result<(), EnvelopeError> {
         let from = inner.from.as_ref().map(|from| from.as_str());
         for proven in [&self.sender, &self.signer].into_iter().flatten() {
             if !from.is_some_and(|from| proven.party.is(from)) {

@@ -40,7 +40,7 @@ pub struct Unpacked {
     /// Tells one authcrypted message from every other, and stays the same whatever is done to the
     /// message on its way: of what its sender has authenticated, nothing outside of it. None
     /// without a sender.
-    pub seal: Option<[u8; 32]>,
+    pub replay_id: Option<[u8; 32]>,
     /// The layers, outermost first.
     pub layers: Vec<Layer>,
 }

@@ -54,8 +54,8 @@ impl Text<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
             type Value = Text<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
@@ -67,7 +67,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
                 Ok(Text(Cow::Owned(text.to_owned())))
             }
         }
-        deserializer.deserialize_str(Reader)
+        deserializer.deserialize_str(TextVisitor)
     }
 }
 
@@ -77,8 +77,8 @@ pub(super) struct List<T, const MAX: usize>(pub(super) Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<T, const MAX: usize>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Reader<T, MAX> {
+        struct ListVisitor<T, const MAX: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
             type Value = List<T, MAX>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
@@ -94,7 +94,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
                 Ok(List(list))
             }
         }
-        deserializer.deserialize_seq(Reader(std::marker::PhantomData))
+        deserializer.deserialize_seq(ListVisitor(std::marker::PhantomData))
     }
 }
 
@@ -355,7 +355,7 @@ fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, EnvelopeError> {
 /// What a layer holds, seen far enough to tell a plaintext from another layer.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Inner<'a> {
+pub(super) struct LayerContent<'a> {
     #[serde(borrow)]
     pub(super) from: Option<Text<'a>>,
     #[serde(borrow)]
@@ -366,7 +366,7 @@ pub(super) struct Inner<'a> {
     signature: Option<IgnoredAny>,
 }
 
-impl<'a> Inner<'a> {
+impl<'a> LayerContent<'a> {
     pub(super) fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
         // The parser does not look into texts that it skips.
         let json = std::str::from_utf8(json).map_err(|_| EnvelopeError::Plaintext)?;
@@ -389,8 +389,8 @@ pub(super) struct To<'a>(pub(super) Vec<Text<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for To<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
+        struct ToVisitor;
+        impl<'de> Visitor<'de> for ToVisitor {
             type Value = To<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or a list of strings")
@@ -409,7 +409,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for To<'a> {
                 Ok(To(list))
             }
         }
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_any(ToVisitor)
     }
 }
 

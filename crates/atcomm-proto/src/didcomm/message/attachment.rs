@@ -6,7 +6,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::error::{FieldError, MessageError, Why};
+use super::error::{FieldError, FieldFault, MessageError};
 use super::limits::MAX_ID;
 use super::object::Object;
 
@@ -113,7 +113,8 @@ impl Attachment {
         let base64 = match data.raw("base64") {
             None => None,
             Some(raw) => Some(
-                serde_json::from_str(raw.get()).map_err(|_| data.wrong("base64", Why::NotText))?,
+                serde_json::from_str(raw.get())
+                    .map_err(|_| data.wrong("base64", FieldFault::NotText))?,
             ),
         };
         Ok(Self {

@@ -41,7 +41,7 @@ pub enum BodyError {
 
 /// What is wrong with a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Why {
+pub enum FieldFault {
     /// It has to be there.
     #[error("is missing")]
     Missing,
@@ -90,11 +90,11 @@ pub struct FieldError {
     /// Its place, such as `updates[3].action`.
     pub field: String,
     /// What is wrong with it.
-    pub why: Why,
+    pub why: FieldFault,
 }
 
 impl FieldError {
-    pub(in crate::didcomm) fn new(field: impl Into<String>, why: Why) -> Self {
+    pub(in crate::didcomm) fn new(field: impl Into<String>, why: FieldFault) -> Self {
         Self {
             field: field.into(),
             why,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::error::{MessageError, Why};
+use super::error::{FieldFault, MessageError};
 use super::object::{Field, MAX_ENTRIES, MAX_FIELDS, Name, Object};
 
 /// Reads the headers of a message.
@@ -31,8 +31,8 @@ fn read_at_once(text: &str) -> Option<Object<'_>> {
 
 pub(super) fn read_by_level(text: &str) -> Result<Object<'_>, MessageError> {
     Object::read(text, String::new()).map_err(|err| match err.why {
-        Why::NotObject => MessageError::NotJson,
-        Why::TooMany(most) => MessageError::TooManyHeaders(most),
+        FieldFault::NotObject => MessageError::NotJson,
+        FieldFault::TooMany(most) => MessageError::TooManyHeaders(most),
         _ => MessageError::Field(err),
     })
 }

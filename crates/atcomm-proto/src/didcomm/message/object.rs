@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::error::{FieldError, Why};
+use super::error::{FieldError, FieldFault};
 
 use self::entries::{Entries, Pairs};
 pub(super) use self::entries::{MAX_ENTRIES, MAX_FIELDS, Name};
@@ -48,10 +48,10 @@ impl<'a> Object<'a> {
     /// Reads an object that stands at a place of its message.
     pub(super) fn read(text: &'a str, place: String) -> Result<Self, FieldError> {
         let Ok(Pairs { kept, truncated }) = serde_json::from_str(text) else {
-            return Err(FieldError::new(place, Why::NotObject));
+            return Err(FieldError::new(place, FieldFault::NotObject));
         };
         if truncated {
-            return Err(FieldError::new(place, Why::TooMany(MAX_FIELDS)));
+            return Err(FieldError::new(place, FieldFault::TooMany(MAX_FIELDS)));
         }
         let fields = kept.into_iter();
         let object = Self {
@@ -60,7 +60,10 @@ impl<'a> Object<'a> {
         };
         match object.duplicate() {
             // The name is the sender's: only its beginning goes into a sentence.
-            Some(name) => Err(object.wrong(&name.chars().take(64).collect::<String>(), Why::Twice)),
+            Some(name) => Err(object.wrong(
+                &name.chars().take(64).collect::<String>(),
+                FieldFault::Twice,
+            )),
             None => Ok(object),
         }
     }
@@ -76,7 +79,7 @@ impl<'a> Object<'a> {
     }
 
     /// The error about a field of this object.
-    pub(in crate::didcomm) fn wrong(&self, name: &str, why: Why) -> FieldError {
+    pub(in crate::didcomm) fn wrong(&self, name: &str, why: FieldFault) -> FieldError {
         FieldError::new(self.place_of(name), why)
     }
 
@@ -102,7 +105,7 @@ impl<'a> Object<'a> {
         name: &str,
         value: Option<T>,
     ) -> Result<T, FieldError> {
-        value.ok_or_else(|| self.wrong(name, Why::Missing))
+        value.ok_or_else(|| self.wrong(name, FieldFault::Missing))
     }
 
     /// A string of at most `max` bytes, not empty.
@@ -116,7 +119,7 @@ impl<'a> Object<'a> {
         };
         let text = text_of(raw, max).map_err(|why| self.wrong(name, why))?;
         if text.is_empty() {
-            return Err(self.wrong(name, Why::Empty));
+            return Err(self.wrong(name, FieldFault::Empty));
         }
         Ok(Some(text))
     }
@@ -136,7 +139,7 @@ impl<'a> Object<'a> {
         let Some(raw) = self.raw(name) else {
             return Ok(None);
         };
-        let number = integer_of(raw).ok_or_else(|| self.wrong(name, Why::NotInteger))?;
+        let number = integer_of(raw).ok_or_else(|| self.wrong(name, FieldFault::NotInteger))?;
         Ok(Some(number))
     }
 
@@ -145,7 +148,7 @@ impl<'a> Object<'a> {
         let Some(number) = self.integer(name)? else {
             return Ok(None);
         };
-        let number = u64::try_from(number).map_err(|_| self.wrong(name, Why::Negative))?;
+        let number = u64::try_from(number).map_err(|_| self.wrong(name, FieldFault::Negative))?;
         Ok(Some(number))
     }
 
@@ -155,7 +158,7 @@ impl<'a> Object<'a> {
             None => Ok(None),
             Some("true" | "\"true\"") => Ok(Some(true)),
             Some("false" | "\"false\"") => Ok(Some(false)),
-            Some(_) => Err(self.wrong(name, Why::NotFlag)),
+            Some(_) => Err(self.wrong(name, FieldFault::NotFlag)),
         }
     }
 
@@ -169,9 +172,9 @@ impl<'a> Object<'a> {
             return Ok(None);
         };
         let list: Entries<'a> =
-            serde_json::from_str(raw.get()).map_err(|_| self.wrong(name, Why::NotList))?;
+            serde_json::from_str(raw.get()).map_err(|_| self.wrong(name, FieldFault::NotList))?;
         if list.kept.len() > max || list.truncated {
-            return Err(self.wrong(name, Why::TooMany(max)));
+            return Err(self.wrong(name, FieldFault::TooMany(max)));
         }
         Ok(Some(list.kept))
     }
@@ -205,7 +208,7 @@ impl<'a> Object<'a> {
         if let Some((_, Field::Objects(objects))) = found {
             let objects = std::mem::take(objects);
             if objects.len() > max {
-                return Err(self.wrong(name, Why::TooMany(max)));
+                return Err(self.wrong(name, FieldFault::TooMany(max)));
             }
             return Ok(Some(objects));
         }
@@ -243,7 +246,7 @@ impl<'a> Object<'a> {
         };
         let read = |(index, raw): (usize, &'a RawValue)| {
             let text = match text_of(raw, len) {
-                Ok(text) if text.is_empty() => Err(Why::Empty),
+                Ok(text) if text.is_empty() => Err(FieldFault::Empty),
                 read => read,
             };
             text.map_err(|why| self.wrong(&format!("{name}[{index}]"), why))
@@ -269,15 +272,15 @@ impl<'a> Object<'a> {
     }
 }
 
-fn text_of(raw: &RawValue, max: usize) -> Result<String, Why> {
+fn text_of(raw: &RawValue, max: usize) -> Result<String, FieldFault> {
     // The text as sent is never shorter than what it says: quotes come on top, and an escape takes
     // at most six bytes for one.
     if raw.get().len() > max.saturating_mul(6).saturating_add(2) && raw.get().starts_with('"') {
-        return Err(Why::TooLong(max));
+        return Err(FieldFault::TooLong(max));
     }
-    let text: String = serde_json::from_str(raw.get()).map_err(|_| Why::NotText)?;
+    let text: String = serde_json::from_str(raw.get()).map_err(|_| FieldFault::NotText)?;
     if text.len() > max {
-        return Err(Why::TooLong(max));
+        return Err(FieldFault::TooLong(max));
     }
     Ok(text)
 }

@@ -5,7 +5,9 @@
 
 use serde::Serialize;
 
-use crate::didcomm::message::{DOC, FieldError, MAX_DID, Message, Object, TypeUri, Why, raw};
+use crate::didcomm::message::{
+    DOC, FieldError, FieldFault, MAX_DID, Message, Object, TypeUri, raw,
+};
 use crate::syntax::Did;
 
 /// Most changes of one update: each is a write, and all are answered in one message.
@@ -55,7 +57,7 @@ pub enum Request {
     /// `mediate-request`.
     Mediate {
         /// The atproto account that the sender belongs to: a hint of ours, where its key package
-        /// is to be looked for. Nothing rests on it.
+        /// is to be looked for. EmptyBody rests on it.
         account: Option<Did>,
     },
     /// `keylist-update`, `recipient-update`: changes in the order that they are made.
@@ -150,10 +152,10 @@ pub struct Pagination {
 }
 
 #[derive(Serialize)]
-struct Nothing {}
+struct EmptyBody {}
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct RecipientEntry<'a> {
     recipient_did: &'a str,
 }
 
@@ -182,7 +184,7 @@ impl Request {
             None => None,
             Some(text) => Some(
                 Did::parse(&text)
-                    .map_err(|err| body.wrong("account", Why::Rule(err.reason.into())))?,
+                    .map_err(|err| body.wrong("account", FieldFault::Rule(err.reason.into())))?,
             ),
         };
         Ok(Self::Mediate { account })
@@ -251,7 +253,7 @@ impl Reply {
         let routing = body.one_or_more("routing_did", MAX_ROUTING, MAX_DID)?;
         let routing_did = body.required("routing_did", routing)?;
         if routing_did.is_empty() {
-            return Err(body.wrong("routing_did", Why::Empty));
+            return Err(body.wrong("routing_did", FieldFault::Empty));
         }
         Ok(Self::Grant { routing_did })
     }
@@ -288,13 +290,13 @@ impl Reply {
         }
         #[derive(Serialize)]
         struct Keys<'a> {
-            keys: Vec<Entry<'a>>,
+            keys: Vec<RecipientEntry<'a>>,
             #[serde(skip_serializing_if = "Option::is_none")]
             pagination: Option<Pagination>,
         }
         #[derive(Serialize)]
         struct Dids<'a> {
-            dids: Vec<Entry<'a>>,
+            dids: Vec<RecipientEntry<'a>>,
             #[serde(skip_serializing_if = "Option::is_none")]
             pagination: Option<Pagination>,
         }
@@ -310,7 +312,7 @@ impl Reply {
                     routing_did: &routing_did,
                 },
             ),
-            (Self::Deny, _) => version.message("mediate-deny", id, &Nothing {}),
+            (Self::Deny, _) => version.message("mediate-deny", id, &EmptyBody {}),
             (Self::Updated(updated), Version::V2) => version.message(
                 "keylist-update-response",
                 id,
@@ -338,8 +340,8 @@ fn split(message: &Message) -> Option<(Version, &str)> {
     Some((Version::of(&kind)?, kind.name))
 }
 
-fn entries(dids: &[String]) -> Vec<Entry<'_>> {
-    let entry = |did| Entry { recipient_did: did };
+fn entries(dids: &[String]) -> Vec<RecipientEntry<'_>> {
+    let entry = |did| RecipientEntry { recipient_did: did };
     dids.iter().map(String::as_str).map(entry).collect()
 }
 
@@ -352,7 +354,7 @@ fn action(entry: &Object<'_>) -> Result<Action, FieldError> {
     match word.as_str() {
         "add" => Ok(Action::Add),
         "remove" => Ok(Action::Remove),
-        _ => Err(entry.wrong("action", Why::Word("add, remove"))),
+        _ => Err(entry.wrong("action", FieldFault::Word("add, remove"))),
     }
 }
 
@@ -378,7 +380,7 @@ fn read_updated(body: &Object<'_>) -> Result<Vec<Updated>, FieldError> {
             "server_error" => Outcome::ServerError,
             _ => {
                 let known = "success, no_change, client_error, server_error";
-                return Err(entry.wrong("result", Why::Word(known)));
+                return Err(entry.wrong("result", FieldFault::Word(known)));
             }
         };
         Ok(Updated {

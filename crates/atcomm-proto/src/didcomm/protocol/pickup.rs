@@ -265,7 +265,7 @@ impl Status {
 
     fn write(&self, version: Version, id: impl Into<String>) -> Message {
         #[derive(Serialize)]
-        struct Wire<'a> {
+        struct StatusJson<'a> {
             message_count: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
             recipient_did: Option<&'a str>,
@@ -280,7 +280,7 @@ impl Status {
             live_delivery: bool,
         }
         let waited = self.longest_waited.filter(|_| version == Version::V3);
-        let body = Wire {
+        let body = StatusJson {
             message_count: self.message_count,
             recipient_did: self.recipient_did.as_deref(),
             longest_waited_seconds: waited.map(|waited| waited.as_secs()),

@@ -7,7 +7,9 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{Body, FieldError, MAX_DID, MAX_TYPE, Message, Object, Why, raw};
+use crate::didcomm::message::{
+    Body, FieldError, FieldFault, MAX_DID, MAX_TYPE, Message, Object, raw,
+};
 
 /// Longest code, in bytes: a message type may be part of one.
 const MAX_CODE: usize = MAX_TYPE + 64;
@@ -192,12 +194,12 @@ impl Body for Report {
             let text = match arg.get() {
                 "null" => "?".to_owned(),
                 text if text.starts_with(['{', '[']) => {
-                    return Err(body.wrong(&format!("args[{index}]"), Why::NotText));
+                    return Err(body.wrong(&format!("args[{index}]"), FieldFault::NotText));
                 }
                 text => serde_json::from_str(text).unwrap_or_else(|_| text.to_owned()),
             };
             if text.len() > MAX_DID {
-                return Err(body.wrong(&format!("args[{index}]"), Why::TooLong(MAX_DID)));
+                return Err(body.wrong(&format!("args[{index}]"), FieldFault::TooLong(MAX_DID)));
             }
             Ok(text)
         };

@@ -5,7 +5,9 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::didcomm::message::{Attachment, Body, FieldError, MAX_DID, Message, Object, Why, raw};
+use crate::didcomm::message::{
+    Attachment, Body, FieldError, FieldFault, MAX_DID, Message, Object, raw,
+};
 
 /// Pass the attachments on to `next`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,14 +44,14 @@ impl Forward {
 /// Holds every attachment of a forward to having its content with it: one at least, and no links.
 pub(super) fn check_attachments(message: &Message) -> Result<(), FieldError> {
     if message.attachments.is_empty() {
-        return Err(FieldError::new("attachments", Why::Missing));
+        return Err(FieldError::new("attachments", FieldFault::Missing));
     }
     for (index, attachment) in message.attachments.iter().enumerate() {
         let data = &attachment.data;
         if data.base64.is_none() && data.json.is_none() {
             let field = format!("attachments[{index}].data");
             let why = "it has to hold json or base64, links are not followed";
-            return Err(FieldError::new(field, Why::Rule(why.into())));
+            return Err(FieldError::new(field, FieldFault::Rule(why.into())));
         }
     }
     Ok(())
