@@ -21,7 +21,7 @@ use crate::key::SigningKey;
 use crate::syntax::{Did, Handle, Origin};
 
 pub use self::error::{Fault, LogError};
-use self::operation::{Operation, Says};
+use self::operation::{Effect, Operation};
 
 /// Longest audit log that is read, in bytes of JSON. One operation has about 1 KB.
 pub const MAX_LOG_LEN: usize = 512 * 1024;
@@ -109,7 +109,7 @@ impl VerifiedLog {
 /// An entry as the directory gives it; further members are the directory's own.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct LogEntry {
     #[serde(default)]
     did: Option<String>,
     cid: String,
@@ -140,7 +140,8 @@ pub fn verify(did: &Did, audit_log: &[u8]) -> Result<VerifiedLog, LogError> {
     if audit_log.len() > MAX_LOG_LEN {
         return Err(LogError::TooLong);
     }
-    let entries: Vec<Entry> = serde_json::from_slice(audit_log).map_err(|_| LogError::NotALog)?;
+    let entries: Vec<LogEntry> =
+        serde_json::from_slice(audit_log).map_err(|_| LogError::NotALog)?;
     if entries.len() > MAX_OPERATIONS {
         return Err(LogError::TooMany);
     }
@@ -151,7 +152,7 @@ pub fn verify(did: &Did, audit_log: &[u8]) -> Result<VerifiedLog, LogError> {
         if entry.did.as_deref().is_some_and(|of| of != did.as_str()) {
             return Err(fails(Fault::WrongDid));
         }
-        let at = time(&entry.created_at).ok_or(fails(Fault::Time))?;
+        let at = parse_created_at(&entry.created_at).ok_or(fails(Fault::Time))?;
         if last.is_some_and(|last| at < last) {
             return Err(fails(Fault::Time));
         }
@@ -160,7 +161,7 @@ pub fn verify(did: &Did, audit_log: &[u8]) -> Result<VerifiedLog, LogError> {
         if operation.cid() != entry.cid {
             return Err(fails(Fault::Cid));
         }
-        let (kept, signer) = place(&chain, id, &operation, at).map_err(fails)?;
+        let (kept, signer) = attach(&chain, id, &operation, at).map_err(fails)?;
         chain.truncate(kept);
         chain.push(Link {
             index,
@@ -178,11 +179,11 @@ pub fn verify(did: &Did, audit_log: &[u8]) -> Result<VerifiedLog, LogError> {
             return Err(LogError::Operation { index, fault });
         }
     }
-    conclude(did, chain)
+    collect_states(did, chain)
 }
 
 /// Where an operation goes: how many of the chain count before it, and its signer's place.
-fn place(
+fn attach(
     chain: &[Link<'_>],
     id: &str,
     operation: &Operation,
@@ -196,16 +197,16 @@ fn place(
         if operation.identifier() != id {
             return Err(Fault::Genesis);
         }
-        let Says::State(says) = &operation.says else {
+        let Effect::State(data) = &operation.effect else {
             return Err(Fault::Shape);
         };
-        return Ok((0, operation.signer(&says.rotation_keys)?));
+        return Ok((0, operation.signer(&data.rotation_keys)?));
     };
     let found = chain.iter().rposition(|link| link.cid == prev);
     let position = found.ok_or(Fault::Prev)?;
     let kept = position + 1;
     // Nothing follows a tombstone; it can only be undone.
-    let Some(Says::State(before)) = chain.get(position).map(|link| &link.operation.says) else {
+    let Some(Effect::State(before)) = chain.get(position).map(|link| &link.operation.effect) else {
         return Err(Fault::Prev);
     };
     let Some(disputed) = chain.get(kept) else {
@@ -219,19 +220,19 @@ fn place(
     Ok((kept, signer))
 }
 
-fn conclude(did: &Did, chain: Vec<Link<'_>>) -> Result<VerifiedLog, LogError> {
+fn collect_states(did: &Did, chain: Vec<Link<'_>>) -> Result<VerifiedLog, LogError> {
     let mut states = Vec::with_capacity(chain.len());
     let mut tombstone = None;
     for link in chain {
-        match link.operation.says {
-            Says::State(says) => states.push(State {
+        match link.operation.effect {
+            Effect::State(data) => states.push(State {
                 cid: link.cid.to_owned(),
                 at: link.at,
-                signing_key: says.signing_key,
-                pds: says.pds,
-                handle: says.handle,
+                signing_key: data.signing_key,
+                pds: data.pds,
+                handle: data.handle,
             }),
-            Says::Tombstone => tombstone = Some(link.at),
+            Effect::Tombstone => tombstone = Some(link.at),
         }
     }
     if states.is_empty() {
@@ -246,7 +247,7 @@ fn conclude(did: &Did, chain: Vec<Link<'_>>) -> Result<VerifiedLog, LogError> {
 
 /// Reads a `createdAt`. Its length is bounded here, as nowhere else a time's is: a log has up to a
 /// thousand of them.
-fn time(text: &str) -> Option<Timestamp> {
+fn parse_created_at(text: &str) -> Option<Timestamp> {
     if text.len() > MAX_TIME_LEN {
         return None;
     }

@@ -26,7 +26,7 @@ const IDENTIFIER_LEN: usize = 24;
 
 /// An operation of the right shape; nothing about it is verified yet.
 pub(super) struct Operation {
-    pub(super) says: Says,
+    pub(super) effect: Effect,
     /// CID of the operation that this one follows; only the first has none.
     pub(super) prev: Option<String>,
     /// Hash of the signed operation.
@@ -37,13 +37,13 @@ pub(super) struct Operation {
 }
 
 /// What an operation does.
-pub(super) enum Says {
-    State(Statement),
+pub(super) enum Effect {
+    State(OperationData),
     Tombstone,
 }
 
 /// The parts of an operation that matter to atproto.
-pub(super) struct Statement {
+pub(super) struct OperationData {
     /// Highest authority first.
     pub(super) rotation_keys: Vec<SigningKey>,
     pub(super) signing_key: Option<SigningKey>,
@@ -59,11 +59,11 @@ impl Operation {
             Value::String(cid) => Some(cid.clone()),
             _ => return Err(Fault::Shape),
         };
-        let says = match kind {
-            Some("plc_operation") => Says::State(Statement::read(json)?),
+        let effect = match kind {
+            Some("plc_operation") => Effect::State(OperationData::read(json)?),
             // How accounts began before operations had one shape.
-            Some("create") if prev.is_none() => Says::State(Statement::read_legacy(json)?),
-            Some("plc_tombstone") if prev.is_some() => Says::Tombstone,
+            Some("create") if prev.is_none() => Effect::State(OperationData::read_legacy(json)?),
+            Some("plc_tombstone") if prev.is_some() => Effect::Tombstone,
             _ => return Err(Fault::Shape),
         };
         let text = json.get("sig").and_then(Value::as_str);
@@ -79,7 +79,7 @@ impl Operation {
         let hash = Sha256::digest(encode(&all)?).into();
         all.remove("sig");
         Ok(Self {
-            says,
+            effect,
             prev,
             hash,
             signed: encode(&all)?,
@@ -108,7 +108,7 @@ impl Operation {
     }
 }
 
-impl Statement {
+impl OperationData {
     fn read(json: &Map<String, Value>) -> Result<Self, Fault> {
         let member = |name| json.get(name).ok_or(Fault::Shape);
         let methods = member("verificationMethods")?.as_object();
