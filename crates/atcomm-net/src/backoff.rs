@@ -1,11 +1,11 @@
-//! Waits between attempts: doubling with every failure in a row, and spread so that attempts which
-//! failed together are not repeated together.
+//! Waits between attempts. They double with every failure in a row, and are spread so that attempts
+//! that failed together are not repeated together.
 
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-/// Most doublings of the first step; 2^20 times any first step is longer than every bound in use.
+/// Most doublings of the first step: 2^20 times any first step exceeds every bound in use.
 const MAX_DOUBLINGS: u32 = 20;
 
 /// The waits after one, two, three failures in a row.
@@ -15,13 +15,13 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest step.
     pub longest: Duration,
-    /// The range around a step that its wait is taken from.
+    /// The range around a step from which the wait is taken.
     pub jitter: Jitter,
 }
 
 impl Backoff {
-    /// Returns the step after a number of failures in a row, without jitter. Zero failures count
-    /// as one.
+    /// Returns the step after a number of failures in a row, without jitter. Zero failures count as
+    /// one.
     pub fn step(&self, failures: u32) -> Duration {
         self.first
             .saturating_mul(1 << failures.saturating_sub(1).min(MAX_DOUBLINGS))
@@ -34,7 +34,7 @@ impl Backoff {
     }
 }
 
-/// A range around a step, in parts of the step.
+/// A range around a step, as multiples of the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Jitter {
     least: f64,
@@ -42,10 +42,10 @@ pub struct Jitter {
 }
 
 impl Jitter {
-    /// No range: every wait is its step.
+    /// The range that holds the step only.
     pub const NONE: Self = Self::between(1.0, 1.0);
 
-    /// From `least` to `most` times the step.
+    /// Returns the range from `least` to `most` times the step.
     pub const fn between(least: f64, most: f64) -> Self {
         Self { least, most }
     }
@@ -57,7 +57,7 @@ impl Jitter {
     }
 }
 
-/// A place in a range, from 0 at its start to 1 at its end.
+/// A position in a range, from 0 at its start to 1 at its end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread(f64);
 
@@ -65,34 +65,34 @@ impl Spread {
     /// The middle of the range.
     pub const MIDDLE: Self = Self(0.5);
 
-    /// A place chosen by the caller; the ends of the range bound it.
+    /// Returns a fixed position, clamped to the range.
     pub const fn at(place: f64) -> Self {
         Self(place.clamp(0.0, 1.0))
     }
 
-    /// A new place each time, from the system's random numbers. Where the system has none, all
-    /// places are the start of the range: the waits are then the shortest ones, and still waits.
+    /// Returns a new position each time, drawn from the system's random numbers. Without random
+    /// numbers every position is the start of the range, so the waits are the shortest ones.
     pub fn random() -> Self {
-        // The 53 bits that a float of this size holds exactly.
+        // A float holds exactly 53 bits.
         let bits = getrandom::u64().unwrap_or_default() >> 11;
         Self(bits as f64 / (1_u64 << 53) as f64)
     }
 
-    /// The same place for the same name each time, and evenly spread over all names. Decisions that
-    /// are pure functions of stored data take this one.
+    /// Returns the same position for the same name each time; the positions of all names are spread
+    /// evenly. Pure functions of stored data use this one.
     pub fn of(name: &str) -> Self {
         let digest = Sha256::digest(name);
         let number = u16::from_be_bytes([digest[0], digest[1]]);
         Self(f64::from(number) / f64::from(u16::MAX))
     }
 
-    /// Returns this part of a duration.
+    /// Returns this fraction of a duration.
     pub fn part(self, whole: Duration) -> Duration {
         times(whole, self.0)
     }
 }
 
-/// Multiplies, and keeps the duration where the product is none.
+/// Multiplies a duration; returns it unchanged where the product is not a duration.
 fn times(duration: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(duration.as_secs_f64() * factor).unwrap_or(duration)
 }
@@ -147,7 +147,7 @@ mod tests {
         let names = ["did:plc:a", "did:plc:b", "did:plc:c"];
         assert_eq!(names.map(Spread::of), names.map(Spread::of));
         assert_ne!(Spread::of(names[0]), Spread::of(names[1]));
-        // Stored times depend on it: the hash of this name begins with 4e3b.
+        // Stored times depend on this hash: that of the first name begins with 4e3b.
         let place = f64::from(0x4e3b_u16) / f64::from(u16::MAX);
         assert_eq!(Spread::of(names[0]), Spread(place));
     }

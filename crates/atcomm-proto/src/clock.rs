@@ -1,4 +1,4 @@
-//! Injected time: code that decides by the time takes a [`Clock`], so that tests need not wait.
+//! Injected time: code that decides by the time takes a [`Clock`], so that its tests need not wait.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,27 +12,28 @@ pub mod serde;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since 1970.
+    /// Makes a time from milliseconds since 1970.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since 1970.
+    /// Returns the milliseconds since 1970.
     pub const fn millis(self) -> i64 {
         self.0
     }
 
-    /// Reads RFC 3339 with any offset, at any length; digits beyond milliseconds are cut off.
+    /// Reads RFC 3339 text with any offset and of any length; digits beyond milliseconds are cut
+    /// off.
     ///
-    /// More is accepted than the lexicon's `datetime` allows (`keypackage` checks that): small
-    /// letters, a blank for the `T`, the zone `-00:00` and leap seconds. Callers that read a
-    /// stranger's text bound its length first.
+    /// More is accepted than the lexicon's `datetime` allows (`keypackage` checks that form): small
+    /// letters, a blank for the `T`, the zone `-00:00` and leap seconds. A caller that reads
+    /// untrusted text bounds its length first.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self(time.timestamp_millis()))
     }
 
-    /// This time moved by `d`; the ends of the range are kept.
+    /// Returns this time moved forward by `d`, at most the end of the range.
     #[must_use]
     pub fn plus(self, d: Duration) -> Self {
         Self(
@@ -41,7 +42,7 @@ impl Timestamp {
         )
     }
 
-    /// This time moved back by `d`.
+    /// Returns this time moved back by `d`, at most to the start of the range.
     #[must_use]
     pub fn minus(self, d: Duration) -> Self {
         Self(
@@ -50,14 +51,14 @@ impl Timestamp {
         )
     }
 
-    /// Time passed since `earlier`; zero when that lies in the future.
+    /// Returns the time passed since `earlier`, or zero when `earlier` lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC with milliseconds, as lexicon `datetime` wants it.
+    /// Writes RFC 3339 in UTC with milliseconds, a valid lexicon `datetime`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = chrono::DateTime::from_timestamp_millis(self.0).unwrap_or_default();
         write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
@@ -73,26 +74,26 @@ impl fmt::Debug for Timestamp {
 /// The fixed point of the system's monotonic time.
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Where the time comes from: the system, or a hand that a test moves.
+/// A source of time: the system's clock, or a clock that a test sets.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     manual: Option<Arc<AtomicI64>>,
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the clock of the system.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock that stands at `start` until it is moved.
+    /// Returns a clock that stands at `start` until [`advance`](Self::advance) moves it.
     pub fn manual(start: Timestamp) -> Self {
         Self {
             manual: Some(Arc::new(AtomicI64::new(start.millis()))),
         }
     }
 
-    /// The time now.
+    /// Returns the present time.
     pub fn now(&self) -> Timestamp {
         match &self.manual {
             Some(hand) => Timestamp(hand.load(Ordering::Relaxed)),
@@ -105,8 +106,7 @@ impl Clock {
         }
     }
 
-    /// Returns the time since a fixed point. It never goes back, also not where the machine's clock
-    /// is set back.
+    /// Returns the time since a fixed point. Never goes back, even if the system's clock is set back.
     pub fn monotonic(&self) -> Duration {
         match &self.manual {
             Some(hand) => {
@@ -116,7 +116,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward; the system's clock does not move for us.
+    /// Moves a manual clock forward. Has no effect on the system's clock.
     pub fn advance(&self, d: Duration) {
         if let Some(hand) = &self.manual {
             hand.fetch_add(

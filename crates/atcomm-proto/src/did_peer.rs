@@ -1,9 +1,9 @@
 //! `did:peer`: encryption addresses that carry their own keys.
 //!
 //! A DID is `did:peer:2` followed by elements `.<purpose><value>`: keys as multibase text, services
-//! as base64url JSON. Every spelling in use is read, since a sender has
-//! to reach recipients enrolled by any client; nothing is rewritten, so the text that was published
-//! is the text that is shown.
+//! as base64url JSON. Every spelling in use is accepted, since a sender must reach recipients
+//! enrolled by any client. Nothing is rewritten: the text that was published is the text that is
+//! returned.
 //!
 //! Source: peer DID method specification, method 2, as clarified in 2023-10.
 
@@ -29,21 +29,20 @@ pub(crate) use self::method_4::forms as forms_of_4;
 pub use self::method_4::{MAX_LEN_4, PeerDid4, PeerDid4Error};
 pub use self::service::{Endpoint, PeerService};
 
-/// Characters of the abbreviated key ids that an earlier reading of the method made
-/// (`#6LSbysY2`).
+/// Characters of the abbreviated key ids of an earlier reading of the method (`#6LSbysY2`).
 const SHORT_ID_LEN: usize = 8;
 
 /// A checked `did:peer:2` with at least one X25519 key to encrypt to. Cloning is cheap; two are
-/// equal when their texts are.
+/// equal if their texts are.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PeerDid(Arc<Elements>);
 
 struct Elements {
     text: Box<str>,
-    /// All keys, in order of appearance.
+    /// All keys in order of appearance.
     keys: Vec<PeerKey>,
-    /// The X25519 keys with purpose E, never empty.
+    /// The X25519 keys with purpose E; never empty.
     key_agreement: Vec<PeerKey>,
     /// The Ed25519 keys with purpose V.
     authentication: Vec<PeerKey>,
@@ -51,7 +50,7 @@ struct Elements {
 }
 
 impl PeerDid {
-    /// Reads a DID; its parts are checked as deep as they can be without a key of our own.
+    /// Reads a DID and checks everything that can be checked without a key of our own.
     pub fn parse(s: &str) -> Result<Self, PeerDidError> {
         if s.len() > MAX_LEN {
             return Err(PeerDidError::TooLong);
@@ -95,36 +94,37 @@ impl PeerDid {
         })))
     }
 
-    /// The DID as it was published.
+    /// Returns the DID as it was published.
     pub fn as_str(&self) -> &str {
         &self.0.text
     }
 
-    /// The X25519 keys to encrypt to, at least one. Keys of other types under the same purpose
-    /// are left out: the binding's envelope uses X25519 only, and a sender takes the first.
+    /// Returns the X25519 keys to encrypt to, at least one. Keys of other types under the same
+    /// purpose are left out: the binding's envelope uses X25519 only, and a sender takes the first
+    /// key.
     pub fn key_agreement(&self) -> &[PeerKey] {
         &self.0.key_agreement
     }
 
-    /// The Ed25519 keys that may sign for this DID; may be empty.
+    /// Returns the Ed25519 keys that may sign for this DID; may be empty.
     pub fn authentication(&self) -> &[PeerKey] {
         &self.0.authentication
     }
 
-    /// Every key whatever its type and purpose, in order of appearance.
+    /// Returns the keys of every type and purpose, in order of appearance.
     pub fn keys(&self) -> &[PeerKey] {
         &self.0.keys
     }
 
-    /// The services in order of appearance; may be empty.
+    /// Returns the services in order of appearance; may be empty.
     pub fn services(&self) -> &[PeerService] {
         &self.0.services
     }
 
-    /// Finds a key by a fragment or an absolute id of this DID.
+    /// Finds a key by a fragment or by an absolute id of this DID.
     ///
-    /// Accepts `#key-N`, the key's text with or without its `z`, and that text's first eight
-    /// characters where they fit one key only. An id of another DID finds nothing.
+    /// Accepts `#key-N`, the key's text with or without its `z`, and the first eight characters of
+    /// that text where they match only one key. An id of another DID finds nothing.
     pub fn key(&self, fragment_or_kid: &str) -> Option<&PeerKey> {
         let fragment = match fragment_or_kid.split_once('#') {
             Some(("", fragment)) => fragment,
@@ -158,7 +158,7 @@ impl PeerDid {
     }
 }
 
-/// The elements behind `did:peer:2.`, and the difference between another method and no DID.
+/// Returns the elements behind `did:peer:2.`. Tells another method from a text that is not a DID.
 fn method_2_elements(s: &str) -> Result<&str, PeerDidError> {
     let rest = s.strip_prefix("did:").ok_or(PeerDidError::Syntax)?;
     let (method, id) = rest.split_once(':').ok_or(PeerDidError::Syntax)?;
@@ -180,7 +180,7 @@ fn method_2_elements(s: &str) -> Result<&str, PeerDidError> {
     }
 }
 
-/// Splits an element behind its code; a service (`S`) has no key purpose.
+/// Splits an element into purpose and value; a service (`S`) has no key purpose.
 fn split_purpose(element: &str) -> Result<(Option<Purpose>, &str), PeerDidError> {
     let mut rest = element.chars();
     let purpose = match rest.next() {

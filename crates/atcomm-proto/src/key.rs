@@ -1,5 +1,5 @@
-//! Public signing keys of atproto accounts: every shape in which a DID document gives them, and
-//! the one signature check (ECDSA over SHA-256, raw `r || s`, low-S only).
+//! Public signing keys of atproto accounts: every form in which a DID document gives them, and the
+//! only signature check (ECDSA over SHA-256, raw `r || s`, low-S only).
 //!
 //! Source: atproto cryptography specification.
 
@@ -11,24 +11,24 @@ use shrike::crypto::{K256VerifyingKey, P256VerifyingKey, Signature, VerifyingKey
 /// Bytes of a raw signature, `r || s`.
 pub const SIGNATURE_LEN: usize = 64;
 
-/// Longest text that is tried as a key; the longest real one is the legacy form, 90 characters.
+/// Longest text that is read as a key. The longest valid one is the legacy form with 90 characters.
 const MAX_KEY_TEXT: usize = 256;
 
-/// Why a text is not a signing key.
+/// Errors of reading a signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not base58btc multibase (`z...`), or far too long.
+    /// The text is not base58btc multibase (`z...`), or is far too long.
     #[error("the key is not base58btc multibase text")]
     Multibase,
-    /// A multicodec that is neither K-256 nor P-256.
+    /// The multicodec is neither that of K-256 nor that of P-256.
     #[error("the key is of an unsupported type")]
     UnsupportedType,
-    /// Wrong length, or not a point of the curve.
+    /// The bytes have the wrong length or are not a point of the curve.
     #[error("the key is not a point of its curve")]
     Point,
 }
 
-/// The signature does not hold. Deliberately without detail.
+/// A signature that does not verify. Deliberately without detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not verify")]
 pub struct BadSignature;
@@ -71,13 +71,13 @@ impl SigningKey {
         Self::from_point(curve, point)
     }
 
-    /// Reads the legacy form that the curve's own verification method type
-    /// (`EcdsaSecp256k1VerificationKey2019`, `EcdsaSecp256r1VerificationKey2019`) carries:
-    /// `z` + base58btc of a SEC1 point without multicodec, uncompressed or compressed.
+    /// Reads the legacy form that the verification method types of one curve carry
+    /// (`EcdsaSecp256k1VerificationKey2019`, `EcdsaSecp256r1VerificationKey2019`): `z` + base58btc
+    /// of a SEC1 point without multicodec, uncompressed or compressed.
     pub fn from_legacy(curve: Curve, s: &str) -> Result<Self, KeyError> {
         let bytes = base58(s)?;
-        // The libraries' own parsers check that an uncompressed point lies on the curve, which
-        // folding it to x and the parity of y alone would not.
+        // The libraries' parsers check that an uncompressed point lies on the curve. Folding the
+        // point to x and the parity of y would not.
         let point: Option<[u8; 33]> = match curve {
             Curve::K256 => k256::PublicKey::from_sec1_bytes(&bytes)
                 .ok()
@@ -100,17 +100,17 @@ impl SigningKey {
         Ok(Self { curve, point })
     }
 
-    /// The curve.
+    /// Returns the curve.
     pub fn curve(&self) -> Curve {
         self.curve
     }
 
-    /// The key as `did:key:z...`, its canonical text.
+    /// Returns the key as `did:key:z...`, its canonical text.
     pub fn did_key(&self) -> String {
         format!("did:key:{}", self.multikey())
     }
 
-    /// The key as a Multikey value.
+    /// Returns the key as a Multikey value.
     pub fn multikey(&self) -> String {
         let codec = match self.curve {
             Curve::K256 => K256_CODEC,
@@ -122,7 +122,7 @@ impl SigningKey {
         format!("z{}", bs58::encode(bytes).into_string())
     }
 
-    /// The key as the proof library takes it.
+    /// Returns the key in the type of the proof library.
     fn library_key(&self) -> Result<Box<dyn VerifyingKey>, BadSignature> {
         Ok(match self.curve {
             Curve::K256 => {
@@ -134,7 +134,7 @@ impl SigningKey {
         })
     }
 
-    /// Whether `signature` (raw `r || s`, 64 bytes, low-S) is this key's over `message`.
+    /// Verifies a signature (raw `r || s`, 64 bytes, low-S) of this key over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         let raw: [u8; SIGNATURE_LEN] = signature.try_into().map_err(|_| BadSignature)?;
         let signature = Signature::from_bytes(raw);
@@ -144,7 +144,7 @@ impl SigningKey {
     }
 }
 
-/// Decodes `z` + base58btc of bounded length.
+/// Decodes `z` + base58btc text of bounded length.
 fn base58(s: &str) -> Result<Vec<u8>, KeyError> {
     if s.len() > MAX_KEY_TEXT {
         return Err(KeyError::Multibase);

@@ -1,8 +1,8 @@
-//! Checked identifiers, and text of other servers made harmless: what the libraries lack, with
-//! limits and reasons.
+//! Checked identifiers with the limits and error texts that the libraries lack, and text of other
+//! servers made harmless.
 //!
-//! Strings from outside become one of these types at the edge; below it no bare `&str` names an
-//! account, a handle, a revision or a mediator. Cloning any of them is cheap.
+//! Text from outside becomes one of these types at the edge; below the edge no bare `&str` names an
+//! account, a handle, a revision or a mediator. Every one of these types is cheap to clone.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -18,10 +18,10 @@ mod remote_text;
 pub use lexicon_error::LexiconError;
 pub use remote_text::{RemoteText, is_printable};
 
-/// Collection of the records this service follows.
+/// Collection of the records that this service follows.
 pub const COLLECTION: &str = "at.didcomm.keyPackage";
 
-/// Record key of the one key package an account has (lexicon `literal:self`).
+/// Record key of the only key package of an account (lexicon `literal:self`).
 pub const RECORD_KEY: &str = "self";
 
 /// Path of the record in a repository's tree.
@@ -30,13 +30,13 @@ pub const RECORD_PATH: &str = "at.didcomm.keyPackage/self";
 /// Longest DID accepted anywhere, in bytes (atproto DID specification).
 pub const MAX_DID_LEN: usize = 2048;
 
-/// Why a string is not the identifier it was taken for.
+/// A text that is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {kind}: {reason}")]
 pub struct SyntaxError {
-    /// What the string should have been, such as `did` or `handle`.
+    /// The kind of identifier that was expected, such as `did` or `handle`.
     pub kind: &'static str,
-    /// The rule that it breaks.
+    /// The rule that the text breaks.
     pub reason: &'static str,
 }
 
@@ -47,7 +47,7 @@ const fn invalid(kind: &'static str, reason: &'static str) -> SyntaxError {
 macro_rules! string_newtype {
     ($name:ident) => {
         impl $name {
-            /// The identifier as text.
+            /// Returns the identifier as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -101,8 +101,8 @@ pub struct Did(Arc<str>);
 string_newtype!(Did);
 
 impl Did {
-    /// Checks syntax and method. A `did:web` port (`%3A2583`) is syntax here; whether such a name
-    /// may be dialled is the network policy's question.
+    /// Checks syntax and method. A port in a `did:web` (`%3A2583`) is valid syntax; the network
+    /// policy decides whether the name may be dialled.
     pub fn parse(s: &str) -> Result<Self, SyntaxError> {
         if s.len() > MAX_DID_LEN {
             return Err(invalid("did", "longer than 2048 bytes"));
@@ -130,7 +130,7 @@ impl Did {
         Ok(Self(s.into()))
     }
 
-    /// The parts of a `did:web`; `None` for `did:plc`.
+    /// Returns the parts of a `did:web`; `None` for `did:plc`.
     pub fn web(&self) -> Option<WebDid> {
         self.0
             .starts_with("did:web:")
@@ -142,11 +142,11 @@ impl Did {
 /// The parts of a `did:web` identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebDid {
-    /// Host name, lower case.
+    /// Host name in lower case.
     pub host: String,
-    /// Port, where the identifier names one (`%3A`).
+    /// Port, if the identifier names one (`%3A`).
     pub port: Option<u16>,
-    /// Path segments; empty means `/.well-known/did.json`.
+    /// Path segments; empty stands for `/.well-known/did.json`.
     pub path: Vec<String>,
 }
 
@@ -197,8 +197,8 @@ impl WebDid {
     }
 }
 
-/// Whether `s` is a lower-case host name: labels of letters, digits and inner hyphens, and a last
-/// label that is not a number (so no address literal passes).
+/// Returns whether `s` is a lower-case host name: labels of letters, digits and inner hyphens, of
+/// which the last is not a number (so no address literal passes).
 fn is_host_name(s: &str) -> bool {
     let label = |l: &str| {
         !l.is_empty()
@@ -215,14 +215,14 @@ fn is_host_name(s: &str) -> bool {
             .is_some_and(|l| !l.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// An account handle, lower case (atproto handle specification).
+/// An account handle in lower case (atproto handle specification).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Handle(Arc<str>);
 
 string_newtype!(Handle);
 
-/// Top-level domains that are never resolved as handles (atproto handle specification).
+/// Top-level domains whose handles are never resolved (atproto handle specification).
 const DISALLOWED_TLDS: [&str; 8] = [
     "alt",
     "arpa",
@@ -237,7 +237,8 @@ const DISALLOWED_TLDS: [&str; 8] = [
 impl Handle {
     /// Checks the syntax and folds to lower case.
     pub fn parse(s: &str) -> Result<Self, SyntaxError> {
-        // The library's check is a regular expression over the whole text: bound it first.
+        // The library matches a regular expression against the whole text, so bound the length
+        // first.
         if s.len() > 253 {
             return Err(invalid("handle", "longer than 253 characters"));
         }
@@ -246,15 +247,15 @@ impl Handle {
             .map_err(|_| invalid("handle", "not a domain name of two or more labels"))
     }
 
-    /// Whether the handle may be resolved at all: reserved top-level domains may not, and `.test`
-    /// only in development.
+    /// Returns whether the handle may be resolved: never under reserved top-level domains, and
+    /// under `.test` only in development.
     pub fn is_resolvable(&self, development: bool) -> bool {
         let tld = self.0.rsplit('.').next().unwrap_or_default();
         !DISALLOWED_TLDS.contains(&tld) && (tld != "test" || development)
     }
 }
 
-/// How an asker names an account.
+/// An account as a caller names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// By DID.
@@ -264,7 +265,7 @@ pub enum Actor {
 }
 
 impl Actor {
-    /// Reads either form.
+    /// Reads a DID or a handle.
     pub fn parse(s: &str) -> Result<Self, SyntaxError> {
         if s.starts_with("did:") {
             Did::parse(s).map(Self::Did)
@@ -293,7 +294,7 @@ impl From<Rev> for String {
 }
 
 impl Rev {
-    /// Checks the 13 characters of base32-sortable.
+    /// Checks the 13 characters of base32-sortable text.
     pub fn parse(s: &str) -> Result<Self, SyntaxError> {
         let bytes: [u8; 13] = s
             .as_bytes()
@@ -309,13 +310,13 @@ impl Rev {
         Ok(Self(bytes))
     }
 
-    /// The revision as text.
+    /// Returns the revision as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The time that the TID encodes, in microseconds since 1970. Some servers count instead of
-    /// reading a clock, so this bounds the future and never tells age.
+    /// Returns the time that the TID encodes, in microseconds since 1970. Some servers count
+    /// instead of reading a clock, so the value can bound the future and does not tell the age.
     pub fn micros(&self) -> u64 {
         let value = self.0.iter().fold(0_u64, |acc, b| {
             let digit = match b {
@@ -340,7 +341,7 @@ impl fmt::Debug for Rev {
     }
 }
 
-/// A mediator as a key package names it: any DID, of which only `did:web` can be looked up.
+/// A mediator as a key package names it: any DID, of which only `did:web` can be resolved.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MediatorDid(Arc<str>);
@@ -368,14 +369,14 @@ impl MediatorDid {
         Ok(Self(s.into()))
     }
 
-    /// The parts of a well-formed `did:web`; `None` for every other method.
+    /// Returns the parts of a well-formed `did:web`; `None` for every other method.
     pub fn web(&self) -> Option<WebDid> {
         WebDid::parse(&self.0).ok()
     }
 }
 
-/// The address of a PDS: scheme, host and port of an URL without path, query or user
-/// (atproto DID specification, "PDS service").
+/// The address of a PDS: scheme, host and port of a URL without path, query or user (atproto DID
+/// specification, "PDS service").
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Origin(Arc<str>);
@@ -383,7 +384,7 @@ pub struct Origin(Arc<str>);
 string_newtype!(Origin);
 
 impl Origin {
-    /// Normalises an `http` or `https` origin: host in lower case, default port dropped, no final
+    /// Normalises an `http` or `https` origin: host in lower case, without default port and final
     /// slash.
     pub fn parse(s: &str) -> Result<Self, SyntaxError> {
         let err = |reason| invalid("origin", reason);
@@ -403,13 +404,13 @@ impl Origin {
         Ok(Self(url.origin().ascii_serialization().into()))
     }
 
-    /// The origin as the URL of its root.
+    /// Returns the origin as the URL of its root.
     pub fn to_url(&self) -> url::Url {
         #[expect(clippy::expect_used, reason = "it was written from a parsed URL")]
         url::Url::parse(&self.0).expect("an origin is an URL")
     }
 
-    /// The host without scheme, with the port where it is not the default one.
+    /// Returns the host without scheme, with the port where it is not the default one.
     pub fn host(&self) -> &str {
         self.0.split_once("://").map_or(&*self.0, |(_, host)| host)
     }

@@ -1,7 +1,7 @@
 //! Forms of a [`Timestamp`](super::Timestamp) for `#[serde(with = "...")]`.
 
-/// A time as text, as [`Timestamp`](crate::clock::Timestamp) displays it; reads what
-/// [`parse_rfc3339`](crate::clock::Timestamp::parse_rfc3339) accepts.
+/// A time as text. Written as [`Timestamp`](crate::clock::Timestamp) displays it, and read by
+/// [`parse_rfc3339`](crate::clock::Timestamp::parse_rfc3339).
 pub mod rfc3339 {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -19,7 +19,7 @@ pub mod rfc3339 {
     }
 }
 
-/// [`rfc3339`] for a time that may be absent: `null` is none, and so is a missing field under
+/// An optional time as text. `null` is read as `None`, and so is a missing field under
 /// `#[serde(default)]`.
 pub mod rfc3339_option {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -34,7 +34,7 @@ pub mod rfc3339_option {
         }
     }
 
-    /// Reads a time or `null`. A text that is no time is an error, not none.
+    /// Reads a time or `null`. A text that is not a time is an error, never `None`.
     pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Timestamp>, D::Error> {
         let Some(text) = Option::<String>::deserialize(input)? else {
             return Ok(None);

@@ -10,9 +10,9 @@ use super::key::{KeyType, Purpose};
 impl PeerDid {
     /// Writes a DID with these keys and services, each in the order given.
     ///
-    /// A service is the object of a DID document; its names are abbreviated as the method has it.
-    /// What is written is read again, so that its rules hold: an X25519 key for key agreement, the
-    /// limits, keys of the length of their type.
+    /// A service is given as in a DID document; its member names are abbreviated as the method
+    /// prescribes. The written text is parsed again, so that the rules of reading hold: an X25519
+    /// key for key agreement, the limits, the key lengths.
     pub fn build(
         keys: &[(Purpose, KeyType, &[u8])],
         services: &[Value],
@@ -38,7 +38,7 @@ impl PeerDid {
     }
 }
 
-/// Replaces names by the method's abbreviations of them.
+/// Replaces member names by the abbreviations of the method.
 fn abbreviated(object: &Map<String, Value>) -> Map<String, Value> {
     let short = |value: &Value| match value {
         Value::Object(inner) => Value::Object(abbreviated(inner)),

@@ -1,58 +1,58 @@
 //! Limits of a `did:peer:2`, and the errors of reading one.
 
-/// Longest DID read, in bytes: two keys and three services take about 500.
+/// Longest accepted DID, in bytes: two keys and three services take about 500.
 pub const MAX_LEN: usize = 2048;
 
 /// Most elements (keys and services) of one DID. Each key is a candidate for every message that
-/// arrives, so their number is bounded as well as their length.
+/// arrives, so both the number and the length are bounded.
 pub const MAX_ELEMENTS: usize = 8;
 
-/// Why a text is not a usable `did:peer:2`.
+/// Errors of reading a `did:peer:2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PeerDidError {
-    /// Over [`MAX_LEN`].
+    /// The text is longer than [`MAX_LEN`].
     #[error("it is longer than 2048 bytes")]
     TooLong,
-    /// Not the shape `did:peer:2` and elements behind dots.
+    /// The text does not have the form `did:peer:2` and elements behind dots.
     #[error("it is not written as a DID with elements behind dots")]
     Syntax,
-    /// Another DID method, or another number of the peer method.
+    /// The DID is of another method, or of another number of the peer method.
     #[error("it is not a did:peer:2")]
     Method,
-    /// Over [`MAX_ELEMENTS`].
+    /// The DID has more than [`MAX_ELEMENTS`] elements.
     #[error("it has more than 8 elements")]
     TooManyElements,
     /// An element begins with none of the purpose codes A, D, E, I, S, V.
     #[error("an element has an unknown purpose code")]
     Purpose,
-    /// A key is not base58btc multibase (`z...`).
+    /// A key is not base58btc multibase text (`z...`).
     #[error("a key is not base58btc multibase text")]
     Multibase,
-    /// Characters outside the base58 alphabet.
+    /// A key has characters outside the base58 alphabet.
     #[error("a key has characters outside base58")]
     Base58,
-    /// A key of a type that is not known.
+    /// A key is of an unknown type.
     #[error("a key is of an unknown type")]
     Multicodec,
-    /// A key has not the length of its type.
+    /// A key does not have the length of its type.
     #[error("a key has the wrong length")]
     KeyLength,
-    /// An X25519 key of low order: what is encrypted to it, everyone can read.
+    /// An X25519 key has low order, so everyone can read what is encrypted to it.
     #[error("an X25519 key is of low order")]
     WeakKey,
-    /// No X25519 key stands under the key agreement purpose.
+    /// The DID has no X25519 key under the key agreement purpose.
     #[error("it has no X25519 key for key agreement")]
     NoX25519,
     /// A service is not strict, unpadded base64url.
     #[error("a service is not canonical base64url")]
     Base64Url,
-    /// A service is neither a JSON object nor a list of them.
+    /// A service is neither a JSON object nor a list of objects.
     #[error("a service is not a JSON object or a list of objects")]
     Service,
 }
 
 impl PeerDidError {
-    /// Stable code for metrics and statistics.
+    /// Returns a stable code for metrics and statistics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::TooLong => "too_long",

@@ -1,18 +1,18 @@
-//! Keys inside a `did:peer:2`.
+//! Keys in a `did:peer:2`.
 
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use super::error::PeerDidError;
 
-/// Longest key text that is decoded, in characters; base58 takes quadratic time. The longest key
-/// of a known type, a compressed point, has 49.
+/// Longest key text that is decoded, in characters, since base58 takes quadratic time. The longest
+/// key of a known type, a compressed point, has 49.
 const MAX_KEY_TEXT: usize = 128;
 
-/// Bytes of the shortest known key, without its codec.
+/// Length of the shortest known key in bytes, without its codec.
 const MIN_KEY_LEN: usize = 32;
 
-/// What a key is for (peer DID method, purpose codes).
+/// The purpose of a key (peer DID method, purpose codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// `A`
@@ -28,7 +28,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Its code in a DID.
+    /// Returns the code of the purpose in a DID.
     pub(super) fn code(self) -> char {
         match self {
             Self::Assertion => 'A',
@@ -40,7 +40,8 @@ impl Purpose {
     }
 }
 
-/// The type of a key. Messages use X25519 and Ed25519; the others may stand beside them.
+/// The type of a key. Messages use X25519 and Ed25519; keys of the other types may be in the same
+/// DID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyType {
     /// X25519, 32 bytes, text `z6LS...`.
@@ -54,7 +55,7 @@ pub enum KeyType {
 }
 
 impl KeyType {
-    /// Multicodec of the public key as it is written, and the length of the key behind it.
+    /// Every type with the multicodec of its public keys as written, and the length of a key.
     pub(super) const KNOWN: [(Self, [u8; 2], usize); 4] = [
         (Self::X25519, [0xec, 0x01], 32),
         (Self::Ed25519, [0xed, 0x01], 32),
@@ -62,14 +63,14 @@ impl KeyType {
         (Self::K256, [0xe7, 0x01], 33),
     ];
 
-    /// Splits bytes behind their multicodec, where it is one of a key of known type.
+    /// Splits multicodec-prefixed bytes into type and key; `None` for an unknown codec.
     pub(crate) fn split(coded: &[u8]) -> Option<(Self, &[u8])> {
         Self::KNOWN
             .iter()
             .find_map(|(key_type, codec, _)| Some((*key_type, coded.strip_prefix(codec)?)))
     }
 
-    /// A key of this type as multibase text: `z` + base58btc of multicodec and key.
+    /// Returns a key of this type as multibase text: `z` + base58btc of multicodec and key.
     pub(crate) fn multibase(self, bytes: &[u8]) -> String {
         let codec = Self::KNOWN.iter().find(|known| known.0 == self);
         let mut coded = Vec::with_capacity(2 + bytes.len());
@@ -79,24 +80,24 @@ impl KeyType {
     }
 }
 
-/// One public key of a DID; serialised as a Multikey verification method
-/// `{id, type, publicKeyMultibase}`.
+/// A public key of a DID; serialised as a Multikey verification method `{id, type,
+/// publicKeyMultibase}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerKey {
-    /// Absolute id, `<did>#key-N`, N counting keys from 1 in order of appearance.
+    /// Absolute id, `<did>#key-N`; N counts the keys from 1 in order of appearance.
     pub id: String,
-    /// The key as multibase text, exactly as it stands in the DID.
+    /// The key as multibase text, exactly as written in the DID.
     pub multibase: String,
-    /// What the DID declares the key for.
+    /// The purpose that the DID declares for the key.
     pub purpose: Purpose,
-    /// Its type.
+    /// The type of the key.
     pub key_type: KeyType,
     /// The bare public key.
     bytes: Vec<u8>,
 }
 
 impl PeerKey {
-    /// The bare public key: 32 bytes, or a compressed point of 33.
+    /// Returns the bare public key: 32 bytes, or a compressed point of 33.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -112,10 +113,11 @@ impl Serialize for PeerKey {
     }
 }
 
-/// Reads the text of a key element.
+/// Reads the value of a key element.
 pub(super) fn parse(id: String, purpose: Purpose, text: &str) -> Result<PeerKey, PeerDidError> {
     let digits = text.strip_prefix('z').ok_or(PeerDidError::Multibase)?;
-    // What ends or joins DIDs in a text is a mistake about where the DID ends, not about the key.
+    // These characters end a DID or join two of them, so the fault is the end of the DID and not
+    // the key.
     let outside = |c: char| matches!(c, '/' | '?' | '#' | ':' | '%' | ',') || c <= ' ';
     if digits.contains(outside) {
         return Err(PeerDidError::Syntax);
@@ -126,7 +128,7 @@ pub(super) fn parse(id: String, purpose: Purpose, text: &str) -> Result<PeerKey,
     let decoded = bs58::decode(digits)
         .into_vec()
         .map_err(|_| PeerDidError::Base58)?;
-    // One key has one spelling, whatever the decoder lets through.
+    // One key has one spelling, but the decoder accepts several.
     if bs58::encode(&decoded).into_string() != digits {
         return Err(PeerDidError::Base58);
     }
@@ -134,7 +136,7 @@ pub(super) fn parse(id: String, purpose: Purpose, text: &str) -> Result<PeerKey,
         .iter()
         .find_map(|(key_type, codec, len)| Some((*key_type, decoded.strip_prefix(codec)?, *len)));
     let Some((key_type, bytes, len)) = known else {
-        // The first bytes of a text that was cut short are not its codec.
+        // The first bytes of a truncated text are not a codec.
         return Err(if decoded.len() < MIN_KEY_LEN {
             PeerDidError::KeyLength
         } else {
@@ -156,11 +158,12 @@ pub(super) fn parse(id: String, purpose: Purpose, text: &str) -> Result<PeerKey,
     })
 }
 
-/// Whether an X25519 public key has low order, so that every private key gives the same shared
-/// secret (zero). The bit that the function ignores is ignored here too (RFC 7748, section 5).
+/// Returns whether an X25519 public key has low order, so that every private key gives the same
+/// shared secret (zero). The top bit, which the X25519 function ignores, is ignored here too (RFC
+/// 7748, section 5).
 pub(crate) fn is_low_order(key: &[u8]) -> bool {
-    /// The coordinates of order 1, 2, 4 and 8 on the curve and its twist, least byte first, and
-    /// the two of them that have a second spelling (`p`, `p + 1`).
+    /// The coordinates of order 1, 2, 4 and 8 on the curve and its twist, least byte first, and the
+    /// second spelling of two of them (`p`, `p + 1`).
     const LOW_ORDER: [[u8; 32]; 7] = [
         [0; 32],
         {
@@ -189,7 +192,7 @@ pub(crate) fn is_low_order(key: &[u8]) -> bool {
     LOW_ORDER.contains(&masked)
 }
 
-/// A number that differs from 2^255 - 1 in its lowest byte only; `0xed` gives the prime itself.
+/// Returns a number that differs from 2^255 - 1 in its lowest byte only; `0xed` gives the prime.
 const fn near_prime(lowest: u8) -> [u8; 32] {
     let mut bytes = [0xff; 32];
     bytes[0] = lowest;

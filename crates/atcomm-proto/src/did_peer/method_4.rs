@@ -1,8 +1,8 @@
-//! `did:peer:4`: a DID that carries its whole document, and a short form that is the document's
-//! hash.
+//! `did:peer:4`: a long form that carries the whole DID document, and a short form that is the hash
+//! of the document.
 //!
-//! Who met the long form once may write the short one afterwards; a reader who never saw the long
-//! form cannot know the keys.
+//! A sender whose long form the reader knows may write the short form; the short form alone does
+//! not give the keys.
 //!
 //! Source: peer DID method specification, method 4.
 
@@ -16,7 +16,7 @@ use super::error::{MAX_ELEMENTS, PeerDidError};
 use super::key::{self, KeyType, PeerKey, Purpose};
 use super::service::{self, PeerService};
 
-/// Longest long form read, in bytes: those in use have about 1000.
+/// Longest accepted long form, in bytes: those in use have about 1000.
 pub const MAX_LEN_4: usize = 4096;
 
 /// Multihash prefix of SHA-256.
@@ -25,40 +25,40 @@ const SHA2_256: [u8; 2] = [0x12, 0x20];
 /// Multicodec of JSON, as varint.
 const JSON: [u8; 2] = [0x80, 0x04];
 
-/// Why a text is not a usable `did:peer:4` in its long form.
+/// Errors of reading the long form of a `did:peer:4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PeerDid4Error {
-    /// Over [`MAX_LEN_4`].
+    /// The text is longer than [`MAX_LEN_4`].
     #[error("it is longer than 4096 bytes")]
     TooLong,
-    /// Not `did:peer:4`, a hash, a colon and a document, both as base58btc multibase.
+    /// The text is not `did:peer:4`, a hash, a colon and a document, both in base58btc multibase.
     #[error("it is not written as a did:peer:4")]
     Syntax,
-    /// The hash alone: its document is not known from it.
+    /// The text is the short form, which does not contain the document.
     #[error("it is the short form, whose document is not known from it")]
     ShortForm,
-    /// The hash is not that of the document.
+    /// The hash is not the hash of the document.
     #[error("its hash is not that of its document")]
     Hash,
-    /// The document is not a JSON object under its multicodec.
+    /// The document is not a JSON object behind the multicodec of JSON.
     #[error("its document is not a JSON object")]
     Document,
-    /// More than 8 keys or services.
+    /// The document has more than 8 keys or services.
     #[error("its document has more than 8 keys or services")]
     TooManyElements,
-    /// A key of a known type is not a key of it.
+    /// A key is not a valid key of its type.
     #[error("a key is not usable: {0}")]
     Key(PeerDidError),
 }
 
-/// A checked `did:peer:4`. Cloning is cheap; two are equal when their documents are.
+/// A checked `did:peer:4`. Cloning is cheap; two are equal if their documents are.
 #[derive(Debug, Clone)]
 pub struct PeerDid4(Arc<Decoded>);
 
 #[derive(Debug)]
 struct Decoded {
     long: Box<str>,
-    /// Bytes of the short form, which begins the long one.
+    /// Length of the short form in bytes; the long form begins with it.
     short: usize,
     key_agreement: Vec<PeerKey>,
     authentication: Vec<PeerKey>,
@@ -66,9 +66,9 @@ struct Decoded {
 }
 
 impl PeerDid4 {
-    /// Reads a long form, checks its hash, and takes the keys that messages use out of its
-    /// document: Multikey, `X25519KeyAgreementKey2020`, `Ed25519VerificationKey2020` and
-    /// `JsonWebKey2020`. Keys of other types or curves are left out.
+    /// Reads a long form, checks its hash and collects the keys that messages use: Multikey,
+    /// `X25519KeyAgreementKey2020`, `Ed25519VerificationKey2020` and `JsonWebKey2020`. Keys of
+    /// other types or curves are left out.
     pub fn parse(long: &str) -> Result<Self, PeerDid4Error> {
         if long.len() > MAX_LEN_4 {
             return Err(PeerDid4Error::TooLong);
@@ -119,38 +119,38 @@ impl PeerDid4 {
         })))
     }
 
-    /// The long form, as it was read.
+    /// Returns the long form as it was read.
     pub fn long(&self) -> &str {
         &self.0.long
     }
 
-    /// The short form, `did:peer:4` and the hash.
+    /// Returns the short form: `did:peer:4` and the hash.
     pub fn short(&self) -> &str {
         self.0.long.get(..self.0.short).unwrap_or_default()
     }
 
-    /// The X25519 and P-256 keys to encrypt to, in the document's order; may be empty. Their ids
-    /// stand behind the long form.
+    /// Returns the X25519 and P-256 keys to encrypt to, in the document's order; may be empty.
+    /// Their ids begin with the long form.
     pub fn key_agreement(&self) -> &[PeerKey] {
         &self.0.key_agreement
     }
 
-    /// The Ed25519 and P-256 keys that may sign for this DID; may be empty.
+    /// Returns the Ed25519 and P-256 keys that may sign for this DID; may be empty.
     pub fn authentication(&self) -> &[PeerKey] {
         &self.0.authentication
     }
 
-    /// The services of the document; may be empty.
+    /// Returns the services of the document; may be empty.
     pub fn services(&self) -> &[PeerService] {
         &self.0.services
     }
 }
 
-/// How both forms begin; `z` says that base58btc follows.
+/// Beginning of both forms; `z` announces base58btc.
 const PREFIX: &str = "did:peer:4z";
 
-/// The short form of a `did:peer:4` in either form, and the encoded document of a long one. The
-/// hash is not compared with it.
+/// Returns the short form of a `did:peer:4` given in either form, and the encoded document of a
+/// long form. Does not compare the hash with the document.
 pub(crate) fn forms(did: &str) -> Option<(&str, Option<&str>)> {
     let digits = did.strip_prefix(PREFIX)?;
     let (hash, encoded) = match digits.split_once(':') {
@@ -165,7 +165,7 @@ pub(crate) fn forms(did: &str) -> Option<(&str, Option<&str>)> {
     Some((short, encoded))
 }
 
-/// A list of the document; one that is missing is empty.
+/// Returns a list of the document; a missing one is empty.
 fn list<'d>(document: &'d Map<String, Value>, name: &str) -> Result<&'d [Value], PeerDid4Error> {
     match document.get(name) {
         None | Some(Value::Null) => Ok(&[]),
@@ -183,7 +183,7 @@ struct Document<'d> {
 }
 
 impl<'d> Document<'d> {
-    /// The keys of these types under one purpose, named or embedded there.
+    /// Returns the keys of these types under one purpose, referenced or embedded.
     fn keys(
         &self,
         name: &str,
@@ -212,15 +212,15 @@ impl<'d> Document<'d> {
 
     fn method(&self, id: &str) -> Option<&'d Value> {
         let wanted = self.fragment(id)?;
-        // A document cannot hold its own hash, so that the ids in it are relative; outside of it
-        // they are not.
+        // A document cannot contain its own hash, so ids in it are relative; ids elsewhere are
+        // absolute.
         self.methods.iter().find(|method| {
             let id = method.get("id").and_then(Value::as_str);
             id.is_some_and(|id| self.fragment(id) == Some(wanted))
         })
     }
 
-    /// The fragment of an id of this DID, relative or absolute.
+    /// Returns the fragment of an id of this DID, relative or absolute.
     fn fragment<'i>(&self, id: &'i str) -> Option<&'i str> {
         let (did, fragment) = id.split_once('#')?;
         let is_own = did.is_empty() || did == self.long || did == self.short;
@@ -228,7 +228,7 @@ impl<'d> Document<'d> {
     }
 }
 
-/// Reads a verification method; none where its type or curve is not one that is used.
+/// Reads a verification method; `None` if its type or curve is not in use.
 fn read(method: &Value, id: String, purpose: Purpose) -> Result<Option<PeerKey>, PeerDid4Error> {
     let text = |name: &str| method.get(name).and_then(Value::as_str);
     let multibase = match text("type") {
@@ -248,7 +248,8 @@ fn read(method: &Value, id: String, purpose: Purpose) -> Result<Option<PeerKey>,
     }
 }
 
-/// A JSON Web Key as multibase text, where it is of a known curve and lies on it.
+/// Returns a JSON Web Key as multibase text; `None` if its curve is unknown or it is not a point of
+/// the curve.
 fn multibase_of_jwk(jwk: &Value) -> Option<String> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let bytes = |name: &str| BASE64URL_NOPAD.decode(text(name)?.as_bytes()).ok();
@@ -265,13 +266,13 @@ fn multibase_of_jwk(jwk: &Value) -> Option<String> {
     }
 }
 
-/// Decodes base58btc, ten digits at a time: the library's decoder goes digit by digit and takes
-/// 4 ms for a DID of 4 KiB, a hundred times the work of refusing a message by other means.
+/// Decodes base58btc, ten digits at a time. The library's decoder works digit by digit and takes 4
+/// ms for a DID of 4 KiB, a hundred times the cost of refusing a message otherwise.
 fn base58(digits: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-    /// Digits whose value fits a limb: 58^10 < 2^59.
+    /// Number of digits whose value fits a limb: 58^10 < 2^59.
     const CHUNK: usize = 10;
-    // The number, least limb first.
+    // The number, least significant limb first.
     let mut limbs: Vec<u64> = Vec::with_capacity(digits.len() / CHUNK + 1);
     for chunk in digits.as_bytes().chunks(CHUNK) {
         let (mut factor, mut value) = (1_u64, 0_u64);

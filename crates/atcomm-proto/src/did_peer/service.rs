@@ -1,7 +1,7 @@
-//! Services inside a `did:peer:2`, in every spelling in use.
+//! Services in a `did:peer:2`, in every spelling in use.
 //!
-//! In a key package the mediators of the record decide where mail goes, so a service is shown and
-//! never obeyed: whatever is an object is let through, and unknown parts of it are left out.
+//! The mediators of the key package decide where mail goes, so services are displayed and never
+//! acted on: every object is accepted, and unknown members are left out.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
@@ -9,46 +9,47 @@ use serde_json::{Map, Value};
 
 use super::error::PeerDidError;
 
-/// One service of a DID, abbreviations expanded.
+/// A service of a DID, with abbreviations expanded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerService {
-    /// Its own id where it brings one, else `#service`, `#service-1`, ... in order of appearance.
+    /// The id of the service if it has one, else `#service`, `#service-1`, ... in order of
+    /// appearance.
     pub id: String,
-    /// Type such as `DIDCommMessaging`; empty where it names none.
+    /// Type such as `DIDCommMessaging`; empty if the service names none.
     #[serde(rename = "type")]
     pub service_type: String,
-    /// The addresses that it names; one without an address is left out.
+    /// The endpoints of the service; those without an address are left out.
     #[serde(rename = "serviceEndpoint")]
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Where a service is reached.
+/// An address of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
-    /// An URL, or the DID of a mediator.
+    /// A URL, or the DID of a mediator.
     pub uri: String,
-    /// Message profiles such as `didcomm/v2`; empty where none is named.
+    /// Message profiles such as `didcomm/v2`; may be empty.
     pub accept: Vec<String>,
-    /// Keys to wrap for on the way, in the order given.
+    /// Keys to wrap a message for on its way, in the order given.
     pub routing_keys: Vec<String>,
 }
 
-/// The services of one DID while its elements are read.
+/// The services of one DID, collected while its elements are read.
 #[derive(Default)]
 pub(super) struct Services {
     pub(super) list: Vec<PeerService>,
-    /// Services without an id of their own so far; the others do not use up a number.
+    /// Number of services so far without an id of their own; services with an id use up no number.
     numbered: usize,
 }
 
 /// Reads the value of one `.S` element and appends its services.
 pub(super) fn parse(text: &str, services: &mut Services) -> Result<(), PeerDidError> {
-    // This decoder refuses padding, white space and stray bits in the last character.
+    // The decoder refuses padding, white space and stray bits in the last character.
     let json = BASE64URL_NOPAD
         .decode(text.as_bytes())
         .map_err(|_| PeerDidError::Base64Url)?;
-    // The parser gives up at 128 levels, so that nothing below recurses deeper.
+    // The parser stops at 128 levels, so nothing below recurses deeper.
     let value: Value = serde_json::from_slice(&json).map_err(|_| PeerDidError::Service)?;
     let objects = match value {
         Value::Object(object) => vec![object],
@@ -68,7 +69,7 @@ pub(super) fn parse(text: &str, services: &mut Services) -> Result<(), PeerDidEr
 }
 
 impl Services {
-    /// Appends a service whose names are written out.
+    /// Appends a service with unabbreviated member names.
     pub(super) fn push(&mut self, object: Map<String, Value>) {
         let id = match object.get("id") {
             Some(Value::String(own)) => own.clone(),
@@ -84,7 +85,7 @@ impl Services {
     }
 }
 
-/// Replaces the method's abbreviations by the names that they stand for.
+/// Replaces the abbreviations of the method by full member names.
 fn expand(object: Map<String, Value>) -> Map<String, Value> {
     object
         .into_iter()
@@ -134,7 +135,7 @@ fn read(id: String, object: &Map<String, Value>) -> PeerService {
     }
 }
 
-/// An endpoint is an object, or a bare address with its properties beside it in the service.
+/// Reads an endpoint: an object, or a bare address whose properties are members of the service.
 fn endpoint(value: &Value, service: &Map<String, Value>) -> Option<Endpoint> {
     let (uri, inner) = match value {
         Value::String(uri) => (uri, None),

@@ -31,8 +31,8 @@ fn vectors_made_by_foreign_libraries_are_read_alike() {
         let text = v["did"].as_str().unwrap();
         let did = PeerDid::parse(text).unwrap_or_else(|err| panic!("{name}: {err}"));
         assert_eq!(did.as_str(), text);
-        // The earlier library numbers neither keys nor services; what it found is compared, and
-        // that its ids find the same keys.
+        // The earlier library numbers neither keys nor services; compare what it found, and that
+        // its ids find the same keys.
         let numbered = v["reader"].as_str().unwrap().starts_with("did-peer-2");
         for (field, keys) in [
             ("keyAgreement", did.key_agreement()),
@@ -183,7 +183,7 @@ fn the_deepest_service_that_fits_does_not_exhaust_the_stack() {
     }
 }
 
-/// A DID in the canonical spelling.
+/// Generates a DID in the canonical spelling.
 fn any_did() -> impl Strategy<Value = String> {
     let key = ("[ADEIV]", 0_usize..4, vec(any::<u8>(), 33)).prop_map(|(code, kind, raw)| {
         let (_, codec, len) = KeyType::KNOWN[kind];

@@ -13,7 +13,7 @@ struct SignatureFixture {
     valid_signature: bool,
 }
 
-/// The field's own vectors: valid, high-S and DER-encoded signatures on both curves.
+/// The interop vectors of atproto: valid, high-S and DER-encoded signatures on both curves.
 #[test]
 fn interop_signature_fixtures() {
     let path = concat!(
@@ -53,7 +53,7 @@ struct Signed {
     signature: String,
 }
 
-/// More of the same, judged by the reference implementation.
+/// More signatures, judged by the reference implementation.
 #[test]
 fn reference_signatures() {
     let path = concat!(
@@ -91,7 +91,7 @@ fn every_shape_of_a_key_is_the_same_key() {
     ] {
         let key = SigningKey::from_did_key(&did_key).unwrap();
         assert_eq!((key.curve(), key.did_key()), (curve, did_key.clone()));
-        // The proof library must never disagree about whose signature is checked.
+        // The proof library and this module must agree whose signature is checked.
         assert_eq!(
             parse_did_key(&key.did_key()).unwrap().to_bytes(),
             compressed
@@ -110,7 +110,7 @@ fn every_shape_of_a_key_is_the_same_key() {
         };
         let text = format!("z{}", bs58::encode(&uncompressed).into_string());
         assert_eq!(SigningKey::from_legacy(curve, &text).unwrap(), key);
-        // The same x with another y of the same parity is no point of the curve.
+        // The same x with another y of the same parity is not a point of the curve.
         uncompressed[64] ^= 2;
         let text = format!("z{}", bs58::encode(&uncompressed).into_string());
         assert_eq!(SigningKey::from_legacy(curve, &text), Err(KeyError::Point));

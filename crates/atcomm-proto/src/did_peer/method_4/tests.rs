@@ -13,7 +13,7 @@ fn vectors() -> Vec<Value> {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The long form for a document.
+/// Returns the long form for a document.
 fn long(document: &Value) -> String {
     let coded = [&JSON[..], document.to_string().as_bytes()].concat();
     let encoded = format!("z{}", bs58::encode(coded).into_string());
