@@ -1,11 +1,11 @@
-//! The operation log of a `did:plc`: a PLC directory's audit log, checked from the account's
-//! identifier on.
+//! The operation log of a `did:plc`: a PLC directory's audit log, verified against the account's
+//! identifier.
 //!
-//! The identifier is the hash of the first operation, every operation names the hash of the one
-//! before it, and each is signed by a key that the one before it names. So nobody, the directory
-//! included, can invent an operation or change one. What a log cannot show: that it is whole, for
-//! one that lacks its newest operations looks just as good; and when its operations were made,
-//! which is only the directory's word.
+//! The identifier is the hash of the first operation; every later operation names the hash of an
+//! earlier one and is signed by a key that the earlier one names. So the directory cannot invent or
+//! change an operation. A log does not prove that it is complete (a log without its newest
+//! operations verifies too) or when its operations were made: these times are only the directory's
+//! statement.
 //!
 //! Source: did:plc specification v0.1, "DID creation", "Operation signing and validation" and
 //! "Account recovery".
@@ -23,37 +23,38 @@ use crate::syntax::{Did, Handle, Origin};
 pub use self::error::{Fault, LogError};
 use self::operation::{Effect, Operation};
 
-/// Longest audit log that is read, in bytes of JSON. One operation has about 1 KB.
+/// Longest accepted audit log, in bytes of JSON. One operation has about 1 KB.
 pub const MAX_LOG_LEN: usize = 512 * 1024;
 
-/// Most operations of one log, those without effect included. A directory takes a hundred of one
-/// account in a week.
+/// Most operations of one log, nullified ones included. A directory accepts a hundred operations of
+/// one account in a week.
 pub const MAX_OPERATIONS: usize = 1000;
 
-/// How long, in milliseconds, a key of higher authority can undo what a lower one signed
-/// (specification, "Account recovery": 72 hours).
+/// Time, in milliseconds, in which a key of higher authority can undo operations signed by a lower
+/// one (specification, "Account recovery": 72 hours).
 const RECOVERY_WINDOW: u64 = 72 * 60 * 60 * 1000;
 
 /// Longest `createdAt`, in bytes.
 const MAX_TIME_LEN: usize = 64;
 
-/// What an operation that counts has set.
+/// The data that an operation in effect has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// The operation's CID, as text.
+    /// CID of the operation, as text.
     pub cid: String,
-    /// When the directory accepted it: the directory's word, which no signature covers.
+    /// Time at which the directory accepted the operation: the directory's statement, covered by no
+    /// signature.
     pub at: Timestamp,
-    /// The key under which the account's commits verify; `None` without one, or with one that
-    /// atproto does not have.
+    /// The key that verifies the account's commits; `None` if there is none or atproto does not
+    /// support its type.
     pub signing_key: Option<SigningKey>,
-    /// Where the repository is; `None` where none is named, or not by an address of a PDS.
+    /// Address of the account's PDS; `None` if there is none or it is not a valid address.
     pub pds: Option<Origin>,
     /// The first valid `at://` name: a claim until it is verified.
     pub handle: Option<Handle>,
 }
 
-/// A log that was verified; only [`verify`] makes it.
+/// A verified log. Only [`verify`] makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedLog {
     did: Did,
@@ -62,12 +63,12 @@ pub struct VerifiedLog {
 }
 
 impl VerifiedLog {
-    /// The account.
+    /// Returns the account.
     pub fn did(&self) -> &Did {
         &self.did
     }
 
-    /// What holds at the end of the log; `None` when the account has been tombstoned.
+    /// Returns the state at the end of the log; `None` if the account is tombstoned.
     pub fn current(&self) -> Option<&State> {
         match self.tombstone {
             Some(_) => None,
@@ -75,23 +76,23 @@ impl VerifiedLog {
         }
     }
 
-    /// What the operations that count have set, oldest first: without those that were undone, and
-    /// without a tombstone, which sets nothing.
+    /// Returns the states set by the operations in effect, oldest first: without nullified
+    /// operations, and without a tombstone, which sets no state.
     pub fn states(&self) -> &[State] {
         &self.states
     }
 
-    /// When the account was tombstoned, by the directory's word.
+    /// Returns when the account was tombstoned, as the directory states.
     pub fn tombstoned_at(&self) -> Option<Timestamp> {
         self.tombstone
     }
 
-    /// The key that the account had before it moved to its present PDS, and when the operation
-    /// that moved it was accepted.
+    /// Returns the account's key from before its migration to the present PDS, and when the
+    /// migrating operation was accepted.
     ///
-    /// A repository that is moved keeps its last commit, signed by the key it had, until the
-    /// account writes again. A key that was replaced without a move is not that: it may have been
-    /// replaced because somebody else has it.
+    /// A migrated repository keeps its last commit, signed by the previous key, until the account
+    /// writes again. A key replaced without a migration is not returned: it may have been replaced
+    /// because it was stolen.
     pub fn pre_migration_key(&self) -> Option<(&SigningKey, Timestamp)> {
         let now = self.current()?;
         now.signing_key.as_ref()?;
@@ -106,7 +107,7 @@ impl VerifiedLog {
     }
 }
 
-/// An entry as the directory gives it; further members are the directory's own.
+/// An entry as the directory sends it; other members are the directory's own.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LogEntry {
@@ -118,20 +119,21 @@ struct LogEntry {
     operation: Map<String, Value>,
 }
 
-/// An operation that counts at some point of the log, with what later ones need of it.
+/// An operation in effect at some point of the log, with the data that verifies later operations.
 struct Link<'e> {
     index: usize,
     cid: &'e str,
     at: Timestamp,
     operation: Operation,
-    /// Place of its signer among the rotation keys before it; smaller is higher authority.
+    /// Index of the signer among the previous operation's rotation keys; a lower index has higher
+    /// authority.
     signer: usize,
 }
 
 /// Verifies an audit log: a JSON array of `{did?, cid, createdAt, nullified, operation}`, oldest
-/// first, as `GET {plc}/{did}/log/audit` answers it.
+/// first, as returned by `GET {plc}/{did}/log/audit`.
 ///
-/// Every entry must fit, those without effect included, and be marked as what it is. Costs up to
+/// Every entry must be valid, nullified ones included, and `nullified` must be correct. Costs up to
 /// five signature checks for each operation.
 pub fn verify(did: &Did, audit_log: &[u8]) -> Result<VerifiedLog, LogError> {
     let Some(id) = did.as_str().strip_prefix("did:plc:") else {
@@ -182,7 +184,8 @@ pub fn verify(did: &Did, audit_log: &[u8]) -> Result<VerifiedLog, LogError> {
     collect_states(did, chain)
 }
 
-/// Where an operation goes: how many of the chain count before it, and its signer's place.
+/// Finds where an operation is attached: returns how many links of the chain precede it, and the
+/// index of its signer.
 fn attach(
     chain: &[Link<'_>],
     id: &str,
@@ -190,7 +193,7 @@ fn attach(
     at: Timestamp,
 ) -> Result<(usize, usize), Fault> {
     let Some(prev) = operation.prev.as_deref() else {
-        // The first one is bound to the identifier, and signed by a key that it names itself.
+        // The first operation is bound to the identifier and signed by a key that it names itself.
         if !chain.is_empty() {
             return Err(Fault::Prev);
         }
@@ -205,7 +208,7 @@ fn attach(
     let found = chain.iter().rposition(|link| link.cid == prev);
     let position = found.ok_or(Fault::Prev)?;
     let kept = position + 1;
-    // Nothing follows a tombstone; it can only be undone.
+    // No operation follows a tombstone; a tombstone can only be undone.
     let Some(Effect::State(before)) = chain.get(position).map(|link| &link.operation.effect) else {
         return Err(Fault::Prev);
     };
@@ -245,8 +248,8 @@ fn collect_states(did: &Did, chain: Vec<Link<'_>>) -> Result<VerifiedLog, LogErr
     })
 }
 
-/// Reads a `createdAt`. Its length is bounded here, as nowhere else a time's is: a log has up to a
-/// thousand of them.
+/// Reads a `createdAt`. The length is bounded only here, since a log has up to a thousand of these
+/// times.
 fn parse_created_at(text: &str) -> Option<Timestamp> {
     if text.len() > MAX_TIME_LEN {
         return None;

@@ -1,4 +1,4 @@
-//! One operation: its shapes, its hash, its signature.
+//! One operation: its forms, its hash, its signature.
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use ipld_core::ipld::Ipld;
@@ -12,39 +12,39 @@ use crate::syntax::{Handle, Origin};
 /// Most rotation keys (specification, "Operation signing and validation").
 const MAX_ROTATION_KEYS: usize = 5;
 
-/// Deepest nesting of members that are not ours to read; the operation itself has three levels.
+/// Deepest nesting of members that are unknown to us; the operation itself has three levels.
 const MAX_DEPTH: usize = 16;
 
-/// The largest number that every reader of JSON keeps exact.
+/// The largest integer that every JSON reader keeps exact.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// The first bytes of a CIDv1 of DAG-CBOR with SHA-256.
 const CID_PREFIX: [u8; 4] = [0x01, 0x71, 0x12, 0x20];
 
-/// Characters of an identifier: the beginning of the first operation's hash.
+/// Length of an identifier in characters: the beginning of the first operation's hash.
 const IDENTIFIER_LEN: usize = 24;
 
-/// An operation of the right shape; nothing about it is verified yet.
+/// An operation of a valid form; its hash and signature are not verified yet.
 pub(super) struct Operation {
     pub(super) effect: Effect,
-    /// CID of the operation that this one follows; only the first has none.
+    /// CID of the operation that this one follows; `None` only for the first one.
     pub(super) prev: Option<String>,
     /// Hash of the signed operation.
     hash: [u8; 32],
-    /// What the signature covers: the operation without it.
+    /// The signed bytes: the operation without its signature.
     signed: Vec<u8>,
     signature: [u8; SIGNATURE_LEN],
 }
 
-/// What an operation does.
+/// The effect of an operation.
 pub(super) enum Effect {
     State(OperationData),
     Tombstone,
 }
 
-/// The parts of an operation that matter to atproto.
+/// The members of an operation that matter to atproto.
 pub(super) struct OperationData {
-    /// Highest authority first.
+    /// The rotation keys, highest authority first.
     pub(super) rotation_keys: Vec<SigningKey>,
     pub(super) signing_key: Option<SigningKey>,
     pub(super) pds: Option<Origin>,
@@ -61,7 +61,7 @@ impl Operation {
         };
         let effect = match kind {
             Some("plc_operation") => Effect::State(OperationData::read(json)?),
-            // How accounts began before operations had one shape.
+            // The form of first operations before all operations had the same form.
             Some("create") if prev.is_none() => Effect::State(OperationData::read_legacy(json)?),
             Some("plc_tombstone") if prev.is_some() => Effect::Tombstone,
             _ => return Err(Fault::Shape),
@@ -87,20 +87,20 @@ impl Operation {
         })
     }
 
-    /// The operation's CID as text.
+    /// Returns the CID of the operation as text.
     pub(super) fn cid(&self) -> String {
         let bytes = [&CID_PREFIX[..], &self.hash].concat();
         format!("b{}", base32(&bytes))
     }
 
-    /// The identifier of an account that begins with this operation.
+    /// Returns the identifier of an account whose first operation this is.
     pub(super) fn identifier(&self) -> String {
         let mut text = base32(&self.hash);
         text.truncate(IDENTIFIER_LEN);
         text
     }
 
-    /// The place of the key that signed this, among those that may.
+    /// Returns the index of the key that signed the operation, among the authorised keys.
     pub(super) fn signer(&self, may: &[SigningKey]) -> Result<usize, Fault> {
         may.iter()
             .position(|key| key.verify(&self.signed, &self.signature).is_ok())
@@ -116,7 +116,7 @@ impl OperationData {
         let services = member("services")?.as_object().ok_or(Fault::Shape)?;
         let names = texts(member("alsoKnownAs")?)?;
         let keys = texts(member("rotationKeys")?)?;
-        // Other methods may be of any type, so a key that is none of ours is no fault.
+        // Other methods may have keys of any type, so an unknown type is not a fault.
         let key = methods.get("atproto").and_then(Value::as_str);
         let service = services.get("atproto_pds").filter(|service| {
             service.get("type").and_then(Value::as_str) == Some("AtprotoPersonalDataServer")
@@ -163,8 +163,8 @@ fn rotation_keys(texts: &[&str]) -> Result<Vec<SigningKey>, Fault> {
     texts.iter().map(read).collect()
 }
 
-/// The address of a PDS. Browsers' rules for addresses repair white space and backslashes: other
-/// readers of the operation would see another host, or none.
+/// Reads the address of a PDS. URL parsers repair white space and backslashes; other readers of the
+/// operation would see another host or none, so such text is refused.
 fn origin(text: &str) -> Option<Origin> {
     let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     plain.then(|| Origin::parse(text).ok()).flatten()
@@ -176,8 +176,8 @@ fn texts(value: &Value) -> Result<Vec<&str>, Fault> {
     texts.collect()
 }
 
-/// JSON as the values that are hashed. Members that nobody knows are hashed too; fractions, which
-/// readers round each in their own way, are not taken.
+/// Converts JSON to the values that are hashed. Unknown members are hashed too. Fractions are
+/// refused, since readers round them differently.
 fn value(json: &Value, depth: usize) -> Result<Ipld, Fault> {
     Ok(match json {
         Value::Null => Ipld::Null,

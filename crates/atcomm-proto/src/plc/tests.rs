@@ -20,7 +20,8 @@ fn verified(log: &TestLog) -> VerifiedLog {
     verify(&log.did(), &log.to_vec()).unwrap()
 }
 
-/// Three operations: created at A, moved to B with a new key, recovery key replaced.
+/// Returns a log of three operations: created at A, migrated to B with a new key, recovery key
+/// replaced.
 fn history() -> (TestLog, [Value; 3]) {
     let (high, low, other) = (p256(1), k256(2), p256(5));
     let first = low.sign(&operation(&[&high, &low], &k256(3), A, None));
@@ -50,7 +51,7 @@ fn a_log_tells_what_held_and_what_holds() {
         .collect();
     assert_eq!(read.states(), expected);
     assert_eq!(read.current(), expected.last());
-    // Entries need not repeat the account that they are of.
+    // Entries need not repeat the account.
     let mut bare = log.clone();
     for entry in &mut bare.0 {
         entry.as_object_mut().unwrap().remove("did");
@@ -71,7 +72,7 @@ fn inv1_no_byte_of_a_log_can_be_changed_unseen() {
             let Ok(read) = verify(&did, &changed) else {
                 continue;
             };
-            // The times are the directory's word. Nothing else may differ.
+            // The times are the directory's statement. Everything else must be equal.
             told += 1;
             let timeless = |log: &VerifiedLog| {
                 let states = log.states().iter().cloned();
@@ -81,8 +82,7 @@ fn inv1_no_byte_of_a_log_can_be_changed_unseen() {
             assert_eq!(timeless(&read), timeless(&truth), "byte {place}");
         }
     }
-    // The digits of three times, the name `did` three times, and letters that escapes may have in
-    // either case.
+    // The digits of three times, the name `did` three times, and letters of either case in escapes.
     assert!(told < 3 * 3 * 30, "{told} changes went unseen");
 }
 
@@ -108,12 +108,12 @@ fn the_first_operation_is_the_identifier() {
             })
         );
     }
-    // One that its own rotation keys did not sign.
+    // An operation that its own rotation keys did not sign.
     let stray = k256(9).sign(&operation(&[&k256(2)], &k256(9), A, None));
     let mut log = TestLog::default();
     log.push(0, &stray);
     assert_eq!(fault(&log), (0, Fault::Signature));
-    // A tombstone is no beginning, nor is an operation that claims to follow one.
+    // A log cannot begin with a tombstone, nor with an operation that claims to follow one.
     let mut log = TestLog::default();
     log.push(0, &k256(2).sign(&tombstone(&first)));
     assert_eq!(fault(&log), (0, Fault::Prev));
@@ -130,7 +130,7 @@ fn each_is_signed_by_a_rotation_key_of_the_one_before() {
     let (high, low, signing, new) = (p256(1), k256(2), k256(3), k256(6));
     let first = low.sign(&operation(&[&high, &low], &signing, A, None));
     let next = operation(&[&new], &signing, A, Some(&first));
-    // Neither the account's signing key, nor a stranger's, nor the key that it brings itself.
+    // Neither the account's signing key, nor an unrelated key, nor the key that the operation adds.
     for key in [&signing, &k256(8), &new] {
         let mut log = TestLog::default();
         log.push(0, &first).push(1, &key.sign(&next));
@@ -141,7 +141,7 @@ fn each_is_signed_by_a_rotation_key_of_the_one_before() {
         let mut log = TestLog::default();
         log.push(0, &first).push(1, &signed);
         verified(&log);
-        // A key that was replaced signs nothing more.
+        // A replaced key cannot sign any more.
         let after = operation(&[&new], &signing, B, Some(&signed));
         let mut gone = log.clone();
         gone.push(2, &key.sign(&after));
@@ -211,13 +211,13 @@ fn each_names_the_one_before_by_its_hash() {
             .for_each(|entry| entry["did"] = json!(log.did()));
         assert_eq!(fault(&made), expected);
     }
-    // An entry's own CID is checked, also of the last one.
+    // The CID of every entry is checked, the last one included.
     for index in 0..3 {
         let mut wrong = log.clone();
         wrong.0[index]["cid"] = json!(cid(&json!({})));
         assert_eq!(fault(&wrong), (index, Fault::Cid));
     }
-    // The log that ends earlier holds: that it is whole, it does not say.
+    // A truncated log verifies: a log does not prove that it is complete.
     let mut cut = log.clone();
     cut.0.truncate(2);
     assert_eq!(verified(&cut).states(), &verified(&log).states()[..2]);
@@ -247,7 +247,7 @@ fn accounts_that_began_with_the_older_operation() {
             assert_eq!(state.signing_key, Some(key.public()));
             assert_eq!(state.pds, Some(Origin::parse(A).unwrap()));
             assert_eq!(state.handle, Handle::parse("alice.example.com").ok());
-            // The recovery key is the higher one.
+            // The recovery key has the higher authority.
             let next = operation(&[&recovery, &key], &new, B, Some(&first));
             log.push(1, &key.sign(&next)).nullify(1);
             let back = operation(&[&recovery], &new, A, Some(&first));
@@ -258,7 +258,7 @@ fn accounts_that_began_with_the_older_operation() {
         log.push(0, &new.sign(&create));
         assert_eq!(fault(&log), (0, Fault::Signature));
     }
-    // It is a beginning only.
+    // The legacy form is valid for the first operation only.
     let (log, [first, ..]) = history();
     let mut again = log.clone();
     let create = json!({
@@ -284,7 +284,7 @@ fn a_tombstone_is_the_end() {
     assert_eq!(read.tombstoned_at(), Some(at(30)));
     assert_eq!(read.states().len(), 3);
     assert_eq!(read.pre_migration_key(), None);
-    // Nothing follows it.
+    // No operation follows a tombstone.
     let mut after = dead.clone();
     after.push(
         31,
@@ -294,7 +294,7 @@ fn a_tombstone_is_the_end() {
     let mut forged = log.clone();
     forged.push(30, &k256(9).sign(&tombstone(&third)));
     assert_eq!(fault(&forged), (3, Fault::Signature));
-    // A lower key's tombstone is undone by a higher key.
+    // A higher key undoes a lower key's tombstone.
     let mut undone = log.clone();
     undone
         .push(30, &k256(2).sign(&tombstone(&third)))
@@ -385,7 +385,7 @@ fn operations_have_a_shape() {
         log.push(0, &signed);
         assert_eq!(fault(&log), (0, expected), "{operation}");
     }
-    // The same value as a whole number, and members that nobody knows, are signed like any other.
+    // The same value as a whole number, and unknown members, are signed like any other.
     for value in [
         json!(1),
         json!(null),
@@ -470,7 +470,8 @@ fn inv7_logs_are_bounded() {
 mod moves {
     use super::*;
 
-    /// A log of states, each by its key and PDS, a minute apart.
+    /// Returns the key before the migration in a log of states, each given by key and PDS, a minute
+    /// apart.
     fn pre_migration_key(states: &[(u8, &str)]) -> Option<(SigningKey, Timestamp)> {
         let owner = p256(1);
         let mut log = TestLog::default();
@@ -489,7 +490,7 @@ mod moves {
     fn a_move_that_replaced_the_key_names_the_key_before() {
         let found = Some((k256(2).public(), at(1)));
         assert_eq!(pre_migration_key(&[(2, A), (3, B)]), found);
-        // Later operations that change neither are passed over.
+        // Later operations that change neither key nor PDS are passed over.
         assert_eq!(pre_migration_key(&[(2, A), (3, B), (3, B)]), found);
         assert_eq!(
             pre_migration_key(&[(2, A), (2, A), (3, B)]),
@@ -501,10 +502,10 @@ mod moves {
     fn a_key_replaced_in_place_is_gone_for_good() {
         assert_eq!(pre_migration_key(&[(2, A)]), None);
         assert_eq!(pre_migration_key(&[(2, A), (3, A)]), None);
-        // Also when it was replaced again after a move, or before one.
+        // The key was replaced again after the migration, or before it.
         assert_eq!(pre_migration_key(&[(2, A), (3, B), (4, B)]), None);
         assert_eq!(pre_migration_key(&[(2, A), (3, A), (3, B)]), None);
-        // A move on from where the key came with it is another one.
+        // A migration away from the PDS to which the key migrated is another migration.
         assert_eq!(
             pre_migration_key(&[(2, A), (3, B), (3, "https://c.example.com")]),
             None

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A thief holds the lower key, moves the account away and takes the keys over; the higher key
-/// undoes both.
+/// A thief holds the lower key, migrates the account and replaces its keys; the higher key undoes
+/// both.
 fn recovered(minute: u32) -> TestLog {
     let (high, low, thief) = (p256(1), k256(2), k256(7));
     let first = low.sign(&operation(&[&high, &low], &k256(3), A, None));
@@ -29,9 +29,9 @@ fn a_higher_key_undoes_what_a_lower_one_signed() {
         .map(|state| &state.signing_key)
         .collect();
     assert_eq!(keys, [&Some(k256(3).public()); 2]);
-    // What was undone is no move.
+    // A nullified migration does not count.
     assert_eq!(read.pre_migration_key(), None);
-    // Nothing can be built on what was undone.
+    // No operation can follow a nullified one.
     let mut on = log.clone();
     let undone = on.0[2]["operation"].clone();
     on.push(
@@ -39,7 +39,7 @@ fn a_higher_key_undoes_what_a_lower_one_signed() {
         &k256(7).sign(&operation(&[&k256(7)], &k256(7), B, Some(&undone))),
     );
     assert_eq!(fault(&on), (4, Fault::Prev));
-    // And it goes on from the recovery.
+    // The log continues from the recovery.
     let mut on = log.clone();
     let back = on.0[3]["operation"].clone();
     on.push(
@@ -84,7 +84,7 @@ fn an_equal_or_lower_key_undoes_nothing() {
             }
         }
     }
-    // A key that comes only with what is to be undone has no say.
+    // A key added by an operation that is to be undone has no authority.
     let mut log = TestLog::default();
     log.push(0, &first);
     log.push(
@@ -112,7 +112,7 @@ fn what_undid_can_be_undone_by_a_still_higher_key() {
         .push(3, &sign(&high, A));
     log.nullify(1).nullify(2);
     assert_eq!(verified(&log).states().len(), 2);
-    // The lower ones cannot come back after it.
+    // The lower keys cannot return after the recovery.
     log.nullify(3).push(4, &sign(&middle, A));
     assert_eq!(fault(&log), (4, Fault::Signature));
 }
@@ -127,11 +127,12 @@ fn marks_must_be_what_the_operations_say() {
             assert_eq!(fault(&wrong), (index, Fault::Nullified));
         }
     }
-    // A log that lacks the recovery shows its marks without a reason.
+    // Without the recovery, the marks of the log have no reason.
     let mut cut = recovered(30);
     cut.0.pop();
     assert_eq!(fault(&cut), (1, Fault::Nullified));
-    // One that lacks what was undone is another log, not the directory's, but no lie.
+    // Without the nullified operations the log differs from the directory's, but contains nothing
+    // false.
     let mut short = recovered(30);
     short.0.drain(1..3);
     assert_eq!(verified(&short).states(), verified(&recovered(30)).states());

@@ -1,4 +1,4 @@
-//! `fixtures/plc`: logs made by the implementation behind the PLC directory, and its judgement.
+//! `fixtures/plc`: logs made and judged by the implementation of the PLC directory.
 
 use serde::Deserialize;
 
