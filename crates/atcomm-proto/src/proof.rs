@@ -1,13 +1,13 @@
-//! Proofs: from the bytes of a CAR, an expected DID and its signing key to a [`VerifiedRecord`]
-//! or a [`VerifiedAbsence`] of the account's key package, or to a reason why neither is shown.
+//! Proofs: from the bytes of a CAR, an expected DID and its signing key to a [`VerifiedRecord`] or
+//! a [`VerifiedAbsence`] of the account's key package, or to an error if neither is proven.
 //!
-//! A proof is what `com.atproto.sync.getRecord` answers, or the `blocks` of a firehose commit: a
-//! signed commit and the nodes of the repository tree on the path to the record. Nothing of who
-//! sent it is trusted. Only this module makes the two `Verified...` types.
+//! A proof is the response of `com.atproto.sync.getRecord` or the `blocks` of a firehose commit: a
+//! signed commit and the nodes of the repository tree on the path to the record. The sender of a
+//! proof is not trusted. Only this module makes the two `Verified...` types.
 //!
-//! The proof library reads container and blocks, checks the signature and walks the tree; its
-//! answer counts only when our own walk (`tree`), which adds the rules it leaves open, reaches the
-//! same one.
+//! The proof library reads container and blocks, checks the signature and walks the tree. The
+//! result of the library counts only if our own walk (`tree`), which adds the rules that the
+//! library leaves open, has the same result.
 //!
 //! Source: atproto repository and sync specifications.
 
@@ -39,19 +39,19 @@ pub const MAX_COMMIT_LEN: usize = 2_000_000;
 /// Deepest nesting of maps and arrays in a record.
 pub const MAX_RECORD_DEPTH: usize = 32;
 
-/// How far a revision may lie in the future (sync specification).
+/// Longest time by which a revision may lie in the future (sync specification).
 pub const MAX_FUTURE: Duration = Duration::from_secs(5 * 60);
 
-/// Where the CAR comes from, which decides how large it may be.
+/// The source of a CAR, which decides how large the CAR may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
-    /// The answer of `com.atproto.sync.getRecord`.
+    /// The response of `com.atproto.sync.getRecord`.
     GetRecord,
     /// The `blocks` of a firehose `#commit`.
     Commit,
 }
 
-/// What every verified proof shows, besides the record itself.
+/// The data that every verified proof shows besides the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commitment {
     did: Did,
@@ -63,40 +63,40 @@ pub struct Commitment {
 }
 
 impl Commitment {
-    /// The account.
+    /// Returns the account.
     pub fn did(&self) -> &Did {
         &self.did
     }
 
-    /// The key whose signature was checked.
+    /// Returns the key that verified the signature.
     pub fn key(&self) -> &SigningKey {
         &self.key
     }
 
-    /// CID of the signed commit.
+    /// Returns the CID of the signed commit.
     pub fn commit(&self) -> &Cid {
         &self.commit
     }
 
-    /// CID of the tree's root.
+    /// Returns the CID of the tree's root.
     pub fn data(&self) -> &Cid {
         &self.data
     }
 
-    /// Revision of the commit.
+    /// Returns the revision of the commit.
     pub fn rev(&self) -> Rev {
         self.rev
     }
 
-    /// The proof itself, cut to what it needs: commit, nodes on the path, record. At most
-    /// [`MAX_PROOF_LEN`] bytes; verifying it again gives this same value.
+    /// Returns the minimal proof: commit, nodes on the path, record. At most [`MAX_PROOF_LEN`]
+    /// bytes; verifying it gives this same value.
     pub fn car(&self) -> &[u8] {
         &self.car
     }
 }
 
-/// A key package record that the account's key committed to. Whether it is a valid package is
-/// the `keypackage` module's question.
+/// A key package record that the account's key has committed to. The `keypackage` module decides
+/// whether the record is a valid key package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedRecord {
     commitment: Commitment,
@@ -105,46 +105,47 @@ pub struct VerifiedRecord {
 }
 
 impl VerifiedRecord {
-    /// Account, key, commit and proof.
+    /// Returns account, key, commit and proof.
     pub fn commitment(&self) -> &Commitment {
         &self.commitment
     }
 
-    /// CID of the record.
+    /// Returns the CID of the record.
     pub fn cid(&self) -> &Cid {
         &self.cid
     }
 
-    /// The record's DAG-CBOR, unchanged.
+    /// Returns the record's DAG-CBOR, unchanged.
     pub fn record(&self) -> &[u8] {
         &self.record
     }
 }
 
-/// The proven absence of a key package: every node on the path was there, and the key was not.
+/// The proven absence of a key package: the proof has every node on the path, and none has the
+/// record's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedAbsence {
     commitment: Commitment,
 }
 
 impl VerifiedAbsence {
-    /// Account, key, commit and proof.
+    /// Returns account, key, commit and proof.
     pub fn commitment(&self) -> &Commitment {
         &self.commitment
     }
 }
 
-/// What a proof shows.
+/// The result of a proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proven {
-    /// The record is there.
+    /// The record exists.
     Present(VerifiedRecord),
-    /// The record is not there.
+    /// The record does not exist.
     Absent(VerifiedAbsence),
 }
 
 impl Proven {
-    /// Account, key, commit and proof.
+    /// Returns account, key, commit and proof.
     pub fn commitment(&self) -> &Commitment {
         match self {
             Self::Present(record) => &record.commitment,
@@ -153,11 +154,11 @@ impl Proven {
     }
 }
 
-/// Verifies that `car` shows the presence or absence of `did`'s key package under a commit
-/// signed by `key`.
+/// Verifies that `car` proves the presence or absence of `did`'s key package under a commit signed
+/// by `key`.
 ///
-/// Every block is hashed, also those the path does not need. `now` bounds the revision's future;
-/// nothing is concluded from its age, because some servers count instead of reading a clock.
+/// Every block is hashed, those off the path included. `now` bounds how far the revision may lie in
+/// the future; its age is not checked, because some servers count instead of reading a clock.
 pub fn verify(
     car: &[u8],
     container: Container,
@@ -178,7 +179,7 @@ pub fn verify(
         .map_err(|_| ProofError::Signature)?;
     let found = library_lookup(&blocks, commit.data)?;
     let path = tree::walk(&blocks, commit.data)?;
-    // Two readings of the same bytes by two implementations: when they differ, neither counts.
+    // Two implementations have read the same bytes; if they differ, neither result counts.
     if found != path.value {
         return Err(ProofError::Tree);
     }
@@ -209,19 +210,19 @@ pub fn verify(
     })
 }
 
-/// What is needed of a signed commit.
+/// The parts of a signed commit that the proof needs.
 struct Commit<'a> {
     rev: Rev,
     data: BlockCid,
     signature: &'a [u8],
-    /// What was signed: the commit without its signature, in canonical form.
+    /// The signed bytes: the commit without its signature, in canonical form.
     unsigned: Vec<u8>,
 }
 
-/// Reads the commit at the root: version 3, its six fields and no other, in canonical form, so
-/// that the signature covers every byte; of the account asked for, and not from the future.
+/// Reads the commit at the root: of version 3, of the expected account and not from the future. The
+/// commit must have exactly six fields in canonical form, so that the signature covers every byte.
 ///
-/// The library's own reader knows neither every DID of an account nor refuses other fields.
+/// The library's own reader does not accept every DID of an account, and accepts other fields.
 fn read_commit<'a>(
     blocks: &Blocks<'a>,
     did: &Did,
@@ -239,7 +240,7 @@ fn read_commit<'a>(
         ("rev", Value::Text(rev)),
         ("sig", Value::Bytes(signature)),
         ("data", Value::Cid(data)),
-        // Some servers link the commit before.
+        // Some servers link the previous commit.
         ("prev", Value::Null | Value::Cid(_)),
         ("version", Value::Unsigned(3)),
     ] = fields.as_slice()
@@ -268,7 +269,7 @@ fn read_commit<'a>(
     })
 }
 
-/// What the data model forbids and the decoder lets pass: floats, and nesting without end.
+/// Refuses what the data model forbids and the decoder accepts: floats and unlimited nesting.
 fn check_record(value: &Value<'_>, depth: usize) -> Result<(), ProofError> {
     let inner = depth.checked_sub(1).ok_or(ProofError::Record);
     match value {
@@ -287,7 +288,7 @@ fn check_record(value: &Value<'_>, depth: usize) -> Result<(), ProofError> {
     }
 }
 
-/// Where the library's own walk of the tree ends.
+/// Returns the record that the library's own walk of the tree finds.
 fn library_lookup(blocks: &Blocks<'_>, root: BlockCid) -> Result<Option<BlockCid>, ProofError> {
     DetachedTree::load(root)
         .get(blocks, RECORD_PATH)
@@ -297,7 +298,7 @@ fn library_lookup(blocks: &Blocks<'_>, root: BlockCid) -> Result<Option<BlockCid
         })
 }
 
-/// The record block: there, and a map in strict DAG-CBOR.
+/// Returns the record block, which must be a map in strict DAG-CBOR.
 fn read_record<'a>(blocks: &Blocks<'a>, cid: BlockCid) -> Result<&'a [u8], ProofError> {
     if cid.codec() != Codec::Drisl {
         return Err(ProofError::Record);

@@ -9,11 +9,11 @@ use shrike::mst::{BlockSource, MstError};
 
 use super::error::ProofError;
 
-/// Largest answer of `getRecord` taken as a proof, in bytes. A typical one has 1 to 6 KB; an
-/// account can inflate its own path with neighbours, and pays for it by not being shown.
+/// Largest response of `getRecord` accepted as a proof, in bytes. A typical one has 1 to 6 KB. An
+/// account can inflate its own path with neighbouring records; its record is then not accepted.
 pub const MAX_PROOF_LEN: usize = 64 * 1024;
 
-/// The blocks of a CAR, each checked against its CID, by CID. The order of blocks means nothing:
+/// The blocks of a CAR by CID, each checked against its CID. The order of blocks has no meaning:
 /// some writers put the record first.
 pub(super) struct Blocks<'a> {
     pub(super) root: BlockCid,
@@ -26,7 +26,8 @@ impl<'a> Blocks<'a> {
         let &[root] = reader.roots() else {
             return Err(ProofError::Roots);
         };
-        // One encoding of the header: what is in the CAR beside its blocks is nothing unread.
+        // The header must have its one canonical encoding, so that the CAR has no unread bytes
+        // beside its blocks.
         let mut header = Vec::with_capacity(64);
         Writer::new(&mut header, &[root]).map_err(|_| ProofError::Malformed)?;
         if !car.starts_with(&header) {
@@ -47,7 +48,7 @@ impl<'a> Blocks<'a> {
         self.by_cid.get(cid).copied()
     }
 
-    /// Writes the CAR that holds just the commit and `needed`, in that order.
+    /// Writes a CAR with only the commit and `needed`, in that order.
     pub(super) fn subset_car(&self, needed: &[BlockCid]) -> Result<Vec<u8>, ProofError> {
         let mut car = Vec::with_capacity(4096);
         let mut writer = Writer::new(&mut car, &[self.root]).map_err(|_| ProofError::Malformed)?;

@@ -1,24 +1,24 @@
 //! Errors of verifying a proof.
 
-/// Why a CAR proves nothing. Each has a stable code for metrics and for the kept entry.
+/// Errors of verifying a proof. Each has a stable code for metrics and for the stored entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ProofError {
     /// The CAR, the record's path or a node of it is larger than allowed.
     #[error("the proof is larger than allowed")]
     Oversize,
-    /// Not a well-formed CAR.
+    /// The bytes are not a well-formed CAR.
     #[error("the proof is not a well-formed CAR")]
     Malformed,
-    /// No root, several, or one that is not in the CAR.
+    /// The CAR has no root, several roots, or a root whose block is missing.
     #[error("the proof does not have exactly one root")]
     Roots,
-    /// A block whose bytes do not hash to its CID.
+    /// The bytes of a block do not hash to its CID.
     #[error("a block of the proof does not match its CID")]
     Hash,
-    /// A block on the path is missing: neither presence nor absence is shown.
+    /// A block on the path is missing, so neither presence nor absence is proven.
     #[error("a block on the path to the record is missing")]
     Incomplete,
-    /// Not a version 3 commit in canonical form.
+    /// The root is not a version 3 commit in canonical form.
     #[error("the root is not a version 3 commit")]
     Commit,
     /// The commit belongs to another account.
@@ -33,7 +33,7 @@ pub enum ProofError {
     /// The revision lies more than five minutes in the future.
     #[error("the revision lies in the future")]
     Future,
-    /// A node of the tree breaks the rules of its shape.
+    /// A node of the tree breaks the rules of its form.
     #[error("the repository tree in the proof is malformed")]
     Tree,
     /// The record block is not a map in strict DAG-CBOR.
@@ -42,7 +42,7 @@ pub enum ProofError {
 }
 
 impl ProofError {
-    /// Stable code, for metrics and for the entry that keeps it.
+    /// Returns a stable code for metrics and for the stored entry.
     pub fn code(self) -> &'static str {
         match self {
             Self::Oversize => "proof_oversize",

@@ -61,7 +61,7 @@ impl Fixture {
     }
 }
 
-/// The last minute of 2026: later than every fixture, earlier than those of the future.
+/// The last minute of 2026: later than every fixture but those of the future.
 fn at() -> Timestamp {
     Timestamp::from_millis(1_798_761_540_000)
 }
@@ -99,7 +99,7 @@ fn foreign_proofs_give_what_their_writers_say() {
             assert_eq!(Some(shown.commit().to_string()), f.commit, "{name}");
             assert_eq!(Some(shown.data().to_string()), f.data, "{name}");
             assert_eq!(Some(shown.rev().to_string()), f.rev, "{name}");
-            // The cut proof stands alone, as the answer of a getRecord would.
+            // The minimal proof verifies alone, like a response of getRecord.
             let key = SigningKey::from_did_key(&f.signing_key).unwrap();
             let again = verify(shown.car(), Container::GetRecord, &f.did, &key, at());
             assert_eq!(again.as_ref(), Ok(&proven), "{name}");
@@ -113,7 +113,7 @@ fn foreign_proofs_give_what_their_writers_say() {
     }
 }
 
-/// Whether `error` is a fair name for the defect that a fixture of `fixtures/proof` has.
+/// Returns whether `error` is a fair name for the defect of a fixture of `fixtures/proof`.
 fn names(error: ProofError, reason: &str) -> bool {
     use ProofError::{
         Commit, Future, Hash, Malformed, Oversize, Record, Rev, Roots, Signature, Tree, WrongDid,
@@ -135,7 +135,7 @@ fn names(error: ProofError, reason: &str) -> bool {
     fair.contains(&error)
 }
 
-/// Fixtures that verify, small enough to corrupt at every byte.
+/// Returns the fixtures that verify and are small enough to corrupt at every byte.
 fn sound() -> impl Iterator<Item = Fixture> {
     Fixture::all()
         .into_iter()
@@ -145,8 +145,8 @@ fn sound() -> impl Iterator<Item = Fixture> {
 #[test]
 fn inv1_every_truncation_is_refused() {
     for f in sound() {
-        // Whole blocks may be missing at the end without harm only where the path needs none of
-        // them; then the answer must be the same.
+        // Whole blocks may be missing at the end only if the path needs none of them; the result
+        // must then be the same.
         let whole = f.verify(&f.car).unwrap();
         for len in 0..f.car.len() {
             if let Ok(proven) = f.verify(&f.car[..len]) {
@@ -185,7 +185,7 @@ fn inv5_absence_needs_every_node_of_the_path() {
             };
             assert_eq!(f.verify(&car), Err(error), "{}", f.name);
         }
-        // In any order they show the same.
+        // The order of blocks does not matter.
         let reversed: Vec<Block> = blocks.iter().rev().cloned().collect();
         assert_eq!(f.verify(&write_all(&roots, &reversed).unwrap()), Ok(whole));
     }
@@ -219,7 +219,7 @@ struct KeyHeight {
     height: u8,
 }
 
-/// The height of a key is what foreign implementations say it is.
+/// The height of a key equals what foreign implementations compute.
 #[test]
 fn heights_of_keys() {
     let interop = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/interop");
@@ -261,7 +261,7 @@ fn sizes_are_checked_before_anything_is_read() {
     }
 }
 
-/// A repository with the given record paths, its proof for our path, and its key.
+/// Returns a repository with the given record paths, its proof for our path, and its key.
 fn proof_of(paths: &[String], p256: bool) -> (Vec<u8>, Did, SigningKey) {
     let did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
     let clock = library::TidClock::new(0).unwrap();
@@ -288,7 +288,7 @@ fn proof_of(paths: &[String], p256: bool) -> (Vec<u8>, Did, SigningKey) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever else the repository holds, the proof tells whether our record is in it.
+    /// The proof tells whether our record is in the repository, whatever else the repository holds.
     #[test]
     fn presence_is_what_was_written(
         others in proptest::collection::btree_set("[a-c]\\.[a-c]{1,3}\\.[a-z]{1,2}/[a-z0-9]{1,6}", 0..60),
@@ -305,7 +305,7 @@ proptest! {
         prop_assert_eq!(matches!(proven, Proven::Present(_)), present);
     }
 
-    /// Hostile bytes end in an error, never in a panic.
+    /// Hostile bytes cause an error, never a panic.
     #[test]
     fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let (mut car, did, key) = proof_of(&[], false);

@@ -1,9 +1,9 @@
 //! Our own walk of the repository tree (MST) from its root to the key package's path.
 //!
-//! It checks what the shape promises and what a reader of one path can see: canonical nodes,
+//! The walk checks all rules of the tree that the nodes of one path can show: canonical nodes,
 //! every key of a node at the node's height, heights falling by one from parent to child, keys
-//! ascending and within the range that the parent left. A tree that breaks one of these could show
-//! a record to one reader and its absence to another.
+//! ascending and within the range that the parent leaves. A tree that breaks one of these rules
+//! could show a record to one reader and its absence to another.
 
 use shrike::cbor::{Cid as BlockCid, Codec, Value, decode};
 use shrike::mst::{height_for_key, is_valid_key};
@@ -15,15 +15,15 @@ use crate::syntax::RECORD_PATH;
 /// Largest tree node on the path, in bytes.
 pub const MAX_NODE_LEN: usize = 16 * 1024;
 
-/// The way to the record, or to where it would be.
+/// The path to the record, or to the position where it would be.
 pub(super) struct Path {
     /// The nodes passed, root first.
     pub(super) nodes: Vec<BlockCid>,
-    /// The record, where the tree has it.
+    /// The record; `None` if the tree does not have it.
     pub(super) value: Option<BlockCid>,
 }
 
-/// Range in which the keys of a subtree must lie, exclusive at both ends.
+/// The range in which the keys of a subtree must lie, exclusive at both ends.
 #[derive(Default)]
 struct KeyRange {
     above: Option<String>,
@@ -44,7 +44,7 @@ pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofErr
         value: None,
     };
     let mut range = KeyRange::default();
-    // Height of the node above; the root's own is what its keys say.
+    // Height of the parent node; the keys of the root give the root's own height.
     let mut parent: Option<u8> = None;
     let mut cid = root;
     loop {
@@ -73,11 +73,11 @@ pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofErr
     }
 }
 
-/// A node with its keys written out.
+/// A node with uncompressed keys.
 struct Node {
     keys: Vec<String>,
     values: Vec<BlockCid>,
-    /// The subtree before each key, and the one after the last: one longer than `keys`.
+    /// The subtree before each key and the one after the last key: one more than `keys`.
     children: Vec<Option<BlockCid>>,
 }
 
@@ -90,7 +90,7 @@ impl Node {
         if cid.codec() != Codec::Drisl {
             return Err(ProofError::Tree);
         }
-        // The decoder takes canonical DAG-CBOR only, so a node has one encoding.
+        // The decoder accepts canonical DAG-CBOR only, so a node has one encoding.
         let Ok(Value::Map(fields)) = decode(bytes) else {
             return Err(ProofError::Tree);
         };
@@ -119,7 +119,8 @@ impl Node {
             let prefix_len = usize::try_from(*prefix_len).map_err(|_| ProofError::Tree)?;
             let prefix = previous.get(..prefix_len).ok_or(ProofError::Tree)?;
             let key = [prefix, suffix].concat();
-            // The prefix must be all that the two keys share: one encoding per key list.
+            // The prefix must be all that the two keys share, so that a list of keys has one
+            // encoding.
             let shared = previous
                 .iter()
                 .zip(&key)
@@ -140,11 +141,12 @@ impl Node {
         Ok(node)
     }
 
-    /// The node's height above the leaves: what all its keys hash to, one less than its parent's.
+    /// Returns the height of the node above the leaves, to which all its keys hash and which is one
+    /// less than the parent's.
     ///
-    /// Nothing hangs below height 0, so a walk ends after at most 128 steps. A node without keys
-    /// is a step between two heights (it then has a subtree and a parent), or
-    /// the root of an empty repository.
+    /// Height 0 has no subtrees, so a walk ends after at most 128 steps. A node without keys is
+    /// either an intermediate node (it has a subtree and a parent) or the root of an empty
+    /// repository.
     fn height(&self, parent: Option<u8>) -> Result<u8, ProofError> {
         let expected = match parent {
             Some(height) => Some(height.checked_sub(1).ok_or(ProofError::Tree)?),
