@@ -1,7 +1,7 @@
-//! What arrives from the network's streams, as values: firehose frames and Jetstream events.
+//! Events of the network's streams as values: firehose frames and Jetstream events.
 //!
-//! Nothing here decides or remembers. A frame borrows from the bytes that it was read from, and
-//! one that does not concern us costs no allocation, since that is nearly all of them.
+//! Nothing here keeps state. A frame borrows from the bytes that it was read from, and a frame
+//! without a key package costs no allocation, since nearly all frames are of this kind.
 
 pub mod cbor;
 mod frame;

@@ -1,16 +1,16 @@
-//! A scanner for DAG-CBOR that borrows from its input and allocates nothing.
+//! A reader of DAG-CBOR that borrows from its input and does not allocate.
 //!
-//! Only what DAG-CBOR has is read: definite lengths, shortest forms, text in UTF-8, tag 42, no
-//! floats. Whether a map's keys are sorted and unique is asked of records ([`validate`]), which are
-//! signed through their hash, and not of a stream's envelopes, which are not.
+//! Only DAG-CBOR is accepted: definite lengths, shortest forms, text in UTF-8, tag 42, no floats.
+//! Records must have sorted, unique map keys ([`validate`]), since their hash is signed; a stream's
+//! envelopes are not signed and may have keys in any order.
 //!
 //! Sources: DAG-CBOR specification, "Strictness"; atproto data model.
 
-/// Deepest nesting of arrays and maps (atproto data model, as the reference implementation limits
-/// it). Reading recurses, so this bounds the stack.
+/// Deepest nesting of arrays and maps (atproto data model, with the limit of the reference
+/// implementation). Reading recurses, so this bounds the stack.
 pub const MAX_DEPTH: usize = 32;
 
-/// Bytes of the CIDs in atproto: version, codec, hash name, hash length, SHA-256.
+/// Length of a CID in atproto, in bytes: version, codec, hash name, hash length, SHA-256.
 pub const CID_LEN: usize = 36;
 
 /// The first bytes of a CIDv1 of a DAG-CBOR block with SHA-256.
@@ -19,43 +19,43 @@ const DAG_CBOR_CID: [u8; 4] = [0x01, 0x71, 0x12, 0x20];
 /// The first bytes of a CIDv1 of raw bytes with SHA-256.
 const RAW_CID: [u8; 4] = [0x01, 0x55, 0x12, 0x20];
 
-/// Why bytes are not DAG-CBOR.
+/// Errors of reading DAG-CBOR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum CborError {
     /// The input ends inside a value.
     #[error("the data ends inside a value")]
     Truncated,
-    /// A length of its own kind that DAG-CBOR leaves out.
+    /// A value has an indefinite length, which DAG-CBOR does not allow.
     #[error("a value has no definite length")]
     Indefinite,
-    /// A number or length written with more bytes than it needs.
+    /// A number or length is written with more bytes than it needs.
     #[error("a number is not in its shortest form")]
     NotShortest,
-    /// A float, `undefined` or another simple value outside the data model.
+    /// A value is a float, `undefined` or another simple value outside the data model.
     #[error("a value is of a type outside the data model")]
     Type,
-    /// A tag other than 42.
+    /// A tag is not 42.
     #[error("a tag is not 42")]
     Tag,
-    /// Tag 42 without a CID behind it.
+    /// Tag 42 has no CID behind it.
     #[error("a link is not a CID")]
     Link,
-    /// Text that is not UTF-8.
+    /// A text is not UTF-8.
     #[error("text is not UTF-8")]
     Utf8,
-    /// A map key that is not text, or not behind the one before it.
+    /// A map key is not text, or not sorted behind the previous key.
     #[error("the keys of a map are not sorted, unique text")]
     Key,
-    /// Over [`MAX_DEPTH`].
+    /// The nesting is deeper than [`MAX_DEPTH`].
     #[error("values are nested deeper than 32 levels")]
     Depth,
-    /// Bytes behind the value.
+    /// Bytes follow the value.
     #[error("bytes follow the value")]
     Trailing,
 }
 
 impl CborError {
-    /// Stable code for metrics and statistics.
+    /// Returns a stable code for metrics and statistics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Truncated => "cbor_truncated",
@@ -72,10 +72,10 @@ impl CborError {
     }
 }
 
-/// One value, or the beginning of one that holds others.
+/// A value, or the head of an array or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
-    /// A number from zero.
+    /// A number from zero up.
     Unsigned(u64),
     /// The number `-1 - n`.
     Negative(u64),
@@ -83,9 +83,9 @@ pub enum Item<'a> {
     Bytes(&'a [u8]),
     /// Text.
     Text(&'a str),
-    /// As many values follow.
+    /// The head of an array of so many values, which follow.
     Array(u64),
-    /// As many pairs of key and value follow.
+    /// The head of a map of so many pairs of key and value, which follow.
     Map(u64),
     /// A CID in binary form, unchecked ([`sha256_cid`]).
     Link(&'a [u8]),
@@ -95,7 +95,7 @@ pub enum Item<'a> {
     Null,
 }
 
-/// Reads values one behind another.
+/// Reads values one after another.
 #[derive(Debug, Clone)]
 pub struct CborReader<'a> {
     rest: &'a [u8],
@@ -107,12 +107,12 @@ impl<'a> CborReader<'a> {
         Self { rest: input }
     }
 
-    /// Whether everything was read.
+    /// Returns whether the whole input was read.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// The next value. Behind an array or map its contents come next.
+    /// Reads the next value. The contents of an array or map are the next values.
     #[inline]
     pub fn item(&mut self) -> Result<Item<'a>, CborError> {
         let (&first, rest) = self.rest.split_first().ok_or(CborError::Truncated)?;
@@ -134,8 +134,8 @@ impl<'a> CborReader<'a> {
             3 => std::str::from_utf8(self.take(argument)?)
                 .map(Item::Text)
                 .map_err(|_| CborError::Utf8),
-            // A value takes a byte at least: a count beyond the input is refused before the loop
-            // over it.
+            // Every value takes at least one byte, so a count beyond the input is refused before
+            // any loop over it.
             4 if argument > self.rest.len() as u64 => Err(CborError::Truncated),
             4 => Ok(Item::Array(argument)),
             5 if argument > self.rest.len() as u64 / 2 => Err(CborError::Truncated),
@@ -147,7 +147,7 @@ impl<'a> CborReader<'a> {
 
     #[inline]
     fn argument(&mut self, info: u8) -> Result<u64, CborError> {
-        // The most that the next shorter form holds.
+        // The largest number that the next shorter form holds.
         let (len, shorter) = match info {
             0..24 => return Ok(u64::from(info)),
             24 => (1, 23),
@@ -178,7 +178,7 @@ impl<'a> CborReader<'a> {
     }
 
     fn link(&mut self) -> Result<Item<'a>, CborError> {
-        // Checked here and not by a call of `item`, which a chain of tags could make recurse.
+        // Read here and not by `item`, since a chain of tags could then recurse.
         let (&first, rest) = self.rest.split_first().ok_or(CborError::Truncated)?;
         if first >> 5 != 2 {
             return Err(CborError::Link);
@@ -191,13 +191,13 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// Passes over the next value and everything in it.
+    /// Skips the next value with its contents.
     pub fn skip(&mut self) -> Result<(), CborError> {
         let item = self.item()?;
         self.skip_contents(item, MAX_DEPTH)
     }
 
-    /// Passes over what `item`, just read, holds.
+    /// Skips the contents of `item`, which was just read.
     fn skip_contents(&mut self, item: Item<'a>, depth: usize) -> Result<(), CborError> {
         let values = match item {
             Item::Array(len) => len,
@@ -212,7 +212,7 @@ impl<'a> CborReader<'a> {
         Ok(())
     }
 
-    /// The next value if it is text; a value of another type is passed over.
+    /// Returns the next value if it is text; skips a value of another type.
     #[inline]
     pub fn text(&mut self) -> Result<Option<&'a str>, CborError> {
         match self.item()? {
@@ -221,7 +221,7 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// The next value if it is bytes; a value of another type is passed over.
+    /// Returns the next value if it is bytes; skips a value of another type.
     #[inline]
     pub fn bytes(&mut self) -> Result<Option<&'a [u8]>, CborError> {
         match self.item()? {
@@ -230,7 +230,7 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// The next value if it is a number from zero; a value of another type is passed over.
+    /// Returns the next value if it is a number from zero up; skips a value of another type.
     #[inline]
     pub fn unsigned(&mut self) -> Result<Option<u64>, CborError> {
         match self.item()? {
@@ -239,7 +239,7 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// The next value if it is a truth value; a value of another type is passed over.
+    /// Returns the next value if it is a boolean; skips a value of another type.
     #[inline]
     pub fn bool(&mut self) -> Result<Option<bool>, CborError> {
         match self.item()? {
@@ -248,8 +248,7 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// The next value if it is the link of a DAG-CBOR block; a value of another type is passed
-    /// over.
+    /// Returns the next value if it is the link of a DAG-CBOR block; skips a value of another type.
     #[inline]
     pub fn block_link(&mut self) -> Result<Option<&'a [u8; CID_LEN]>, CborError> {
         match self.item()? {
@@ -258,8 +257,8 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// The number of values that follow if the next value is an array; a value of another type is
-    /// passed over.
+    /// Returns the number of values of an array if the next value is one; skips a value of another
+    /// type.
     #[inline]
     pub fn array(&mut self) -> Result<Option<u64>, CborError> {
         match self.item()? {
@@ -268,8 +267,8 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// The number of pairs that follow if the next value is a map; a value of another type is
-    /// passed over.
+    /// Returns the number of pairs of a map if the next value is one; skips a value of another
+    /// type.
     #[inline]
     pub fn map(&mut self) -> Result<Option<u64>, CborError> {
         match self.item()? {
@@ -278,7 +277,7 @@ impl<'a> CborReader<'a> {
         }
     }
 
-    /// A map key.
+    /// Reads a map key.
     #[inline]
     pub fn key(&mut self) -> Result<&'a str, CborError> {
         match self.item()? {
@@ -313,8 +312,8 @@ impl<'a> CborReader<'a> {
     }
 }
 
-/// Whether `block` is one value in the one encoding that DAG-CBOR and the atproto data model
-/// allow it. Links must be CIDv1 with SHA-256.
+/// Checks that `block` is one value in its only encoding under DAG-CBOR and the atproto data model.
+/// Links must be CIDv1 with SHA-256.
 pub fn validate(block: &[u8]) -> Result<(), CborError> {
     let mut reader = CborReader::new(block);
     reader.validate(MAX_DEPTH)?;
@@ -325,7 +324,7 @@ pub fn validate(block: &[u8]) -> Result<(), CborError> {
     }
 }
 
-/// A CID in the only form atproto has: version 1, DAG-CBOR or raw, SHA-256.
+/// Checks that a CID has the only form in atproto: version 1, DAG-CBOR or raw, SHA-256.
 pub fn sha256_cid(bytes: &[u8]) -> Option<&[u8; CID_LEN]> {
     let cid: &[u8; CID_LEN] = bytes.try_into().ok()?;
     (cid.starts_with(&DAG_CBOR_CID) || cid.starts_with(&RAW_CID)).then_some(cid)

@@ -1,9 +1,9 @@
 //! Frames of `com.atproto.sync.subscribeRepos`: a header and a payload, both DAG-CBOR.
 //!
-//! Envelopes are read leniently where that is harmless: unknown types and fields are let through,
-//! fields may stand in any order, and an optional field of the wrong type counts as absent. What is
-//! wrong inside one event is told apart from a stream that cannot be followed, since a connection
-//! dropped for one bad event meets the same event again.
+//! Envelopes are read leniently where this is harmless: unknown types and fields are accepted,
+//! fields may be in any order, and an optional field of the wrong type counts as absent. An error
+//! in one event is told apart from a stream that cannot be followed, since a new connection would
+//! receive the same event again.
 //!
 //! Source: atproto event stream and sync specifications.
 
@@ -23,39 +23,39 @@ use self::fields::{Fields, cut, set};
 /// Longest frame, in bytes (event stream specification).
 pub const MAX_FRAME: usize = 5_000_000;
 
-/// Longest message of a server that is handed on; it ends in a log.
+/// Longest message of a server that is kept, in bytes; it is logged.
 const MAX_MESSAGE: usize = 512;
 
-/// One frame. Text is checked for its length only.
+/// One frame. Of texts only the length is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A repository has a new commit.
     Commit(Commit<'a>),
-    /// A repository's state, with no word about what changed.
+    /// The state of a repository, without the changes.
     Sync(Sync<'a>),
     /// A DID document or handle may have changed.
     Identity(Identity<'a>),
-    /// An account's standing at its host changed.
+    /// The status of an account at its PDS or relay has changed.
     Account(Account<'a>),
-    /// The server says something about the stream, such as `OutdatedCursor`.
+    /// Information about the stream, such as `OutdatedCursor`.
     Info {
         /// Name of the condition.
         name: &'a str,
-        /// For people; cut to a length that fits a log line.
+        /// Message for people, cut to a length that fits a log line.
         message: Option<&'a str>,
     },
     /// The server ends the stream.
     Error {
         /// Name of the error, such as `FutureCursor`.
         error: &'a str,
-        /// For people; cut to a length that fits a log line.
+        /// Message for people, cut to a length that fits a log line.
         message: Option<&'a str>,
     },
-    /// A type or operation that is not known: nothing to do, and the cursor may pass it.
+    /// A frame of an unknown type or operation. There is nothing to do, and the cursor may pass it.
     Unknown {
-        /// Type as the header names it; empty where it names none.
+        /// Type in the header; empty if there is none.
         t: &'a str,
-        /// Its place in the stream, where it has one.
+        /// Sequence number, if there is one.
         seq: Option<u64>,
     },
 }

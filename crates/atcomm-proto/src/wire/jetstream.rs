@@ -1,7 +1,7 @@
-//! Jetstream events, version 1 of its wire (`GET /subscribe`).
+//! Jetstream events, version 1 (`GET /subscribe`).
 //!
-//! They carry no signature and no proof, so an event is a reason to look at a DID again and
-//! nothing more: the record in it is never read.
+//! Events carry no signature and no proof, so an event only triggers a refresh of the account; the
+//! record in it is never read.
 
 use std::borrow::Cow;
 
@@ -10,32 +10,32 @@ use serde_json::value::RawValue;
 
 use crate::syntax::MAX_DID_LEN;
 
-/// Longest event read, in bytes. A record of 1 MiB is the most that hosts let in, and no event of
-/// ours comes near it.
+/// Longest accepted event, in bytes. Hosts accept records of at most 1 MiB, and events with our
+/// records are far smaller.
 pub const MAX_EVENT: usize = 1024 * 1024;
 
-/// Why a text is not an event.
+/// Errors of reading an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum JetstreamError {
-    /// Over [`MAX_EVENT`].
+    /// The event is larger than [`MAX_EVENT`].
     #[error("the event is larger than 1 MiB")]
     TooLarge,
-    /// Not a JSON object with the fields that every event has.
+    /// The text is not a JSON object with the fields of every event.
     #[error("the event is not an object with did, time_us and kind")]
     Json,
-    /// The DID is empty or longer than any.
+    /// The DID is empty or longer than any valid DID.
     #[error("the event's DID has no possible length")]
     Did,
-    /// A time that is not positive; it is what a subscription continues from.
+    /// The time, from which a subscription continues, is not positive.
     #[error("the event's time_us is not positive")]
     Time,
-    /// The part that its kind promises is missing.
+    /// The member that the event's kind requires is missing.
     #[error("the event lacks what its kind says it carries")]
     Body,
 }
 
 impl JetstreamError {
-    /// Stable code for metrics.
+    /// Returns a stable code for metrics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
@@ -50,36 +50,37 @@ impl JetstreamError {
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JetstreamEvent<'a> {
-    /// The account, unchecked beyond its length.
+    /// DID of the account; only its length is checked.
     pub did: Cow<'a, str>,
-    /// The host's time of the event in microseconds since 1970; a subscription continues from it.
+    /// The host's time of the event in microseconds since 1970, from which a subscription
+    /// continues.
     pub time_us: u64,
-    /// What happened.
+    /// The kind of the event.
     pub kind: JetstreamKind<'a>,
 }
 
-/// What happened to an account.
+/// The kinds of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JetstreamKind<'a> {
     /// A record was written or deleted.
     Commit {
-        /// Its collection.
+        /// Collection of the record.
         collection: Cow<'a, str>,
-        /// Its key.
+        /// Key of the record.
         rkey: Cow<'a, str>,
-        /// `create`, `update`, `delete`, or what is added later.
+        /// `create`, `update`, `delete`, or an unknown operation.
         operation: Cow<'a, str>,
     },
     /// The DID document or handle may have changed.
     Identity,
-    /// The account's standing at its host changed.
+    /// The status of the account at its PDS has changed.
     Account {
-        /// Whether its records are served.
+        /// Whether the account's records are served.
         active: bool,
-        /// Why not, in an open vocabulary.
+        /// The reason if they are not, in an open vocabulary.
         status: Option<Cow<'a, str>>,
     },
-    /// A kind that is not known: nothing to do, and no error.
+    /// An event of an unknown kind, which is ignored.
     Other,
 }
 
@@ -90,7 +91,7 @@ struct Event<'a> {
     time_us: u64,
     #[serde(borrow)]
     kind: Cow<'a, str>,
-    // Read when the kind asks for them, so that an unknown kind may reuse the names.
+    // Read only for the kind that has it, so that an unknown kind may reuse the names.
     #[serde(borrow)]
     commit: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -115,12 +116,12 @@ struct AccountBody<'a> {
 }
 
 impl<'a> JetstreamEvent<'a> {
-    /// Reads one message of the stream. Unknown kinds and fields are let through.
+    /// Reads one message of the stream. Unknown kinds and fields are accepted.
     pub fn parse(text: &'a str) -> Result<Self, JetstreamError> {
         if text.len() > MAX_EVENT {
             return Err(JetstreamError::TooLarge);
         }
-        // Fields that are not named here, the record above all, are passed over without recursion.
+        // Other fields, above all the record, are skipped without recursion.
         let event: Event<'a> = serde_json::from_str(text).map_err(|_| JetstreamError::Json)?;
         if event.did.is_empty() || event.did.len() > MAX_DID_LEN {
             return Err(JetstreamError::Did);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A value of the data model without floats.
+/// Generates a value of the data model without floats.
 fn any_value() -> impl Strategy<Value = Ipld> {
     let leaf = prop_oneof![
         Just(Ipld::Null),
@@ -47,7 +47,7 @@ fn has_odd_link(value: &Ipld) -> bool {
     }
 }
 
-/// The same question asked of the library: does it read the bytes, and write them again?
+/// Returns whether the library reads the bytes and writes the same bytes again.
 fn library_agrees(bytes: &[u8]) -> bool {
     serde_ipld_dagcbor::from_slice::<Ipld>(bytes).is_ok_and(|value| {
         !has_float(&value)
@@ -88,7 +88,7 @@ fn what_dag_cbor_leaves_out_is_refused() {
         assert!(!library_agrees(bytes), "{bytes:02x?}");
     }
     assert_eq!(validate(b"\x01\x01"), Err(E::Trailing));
-    // Keys are ordered by length first.
+    // Keys are sorted by length first.
     assert_eq!(validate(b"\xa2\x61b\x01\x62aa\x02"), Ok(()));
     assert_eq!(validate(b"\xa2\x62aa\x01\x61b\x02"), Err(E::Key));
 }

@@ -11,23 +11,23 @@ pub const MAX_SYNC_BLOCKS: usize = 10_000;
 /// Most operations of a `#commit` (lexicon of `subscribeRepos`).
 pub const MAX_OPS: u64 = 200;
 
-/// Past this a number is no longer exact in JavaScript, and no longer a valid sequence number.
+/// Largest sequence number: larger integers are not exact in JavaScript.
 pub(super) const MAX_SEQ: u64 = (1 << 53) - 1;
 
-/// Longest revision, time, status or type name that is handed on, in bytes. The longest real one is
-/// a time of 32.
+/// Longest accepted revision, time, status or type name, in bytes. The longest in use is a time of
+/// 32.
 pub(super) const MAX_NAME: usize = 64;
 
 /// A `#commit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit<'a> {
-    /// Place in the stream, above 0 and below 2^53.
+    /// Sequence number, above 0 and below 2^53.
     pub seq: u64,
     /// DID of the account.
     pub repo: &'a str,
     /// Revision of the commit.
     pub rev: &'a str,
-    /// Revision of the commit before it, where the server tells.
+    /// Revision of the previous commit, if the server sends it.
     pub since: Option<&'a str>,
     /// Time of the event as the server wrote it.
     pub time: &'a str,
@@ -37,35 +37,35 @@ pub struct Commit<'a> {
     pub prev_data: Option<&'a [u8; CID_LEN]>,
     /// A CAR with the commit, the changed records and the tree nodes that prove them.
     pub blocks: &'a [u8],
-    /// How many operations it has, on any path.
+    /// Number of operations, on any path.
     pub ops: u64,
-    /// What it does to the account's key package.
+    /// The operation on the account's key package.
     pub op: Option<RecordOp<'a>>,
-    /// The server left operations and blocks out (obsolete, still sent by some).
+    /// Whether the server left out operations and blocks (obsolete, still sent by some).
     pub too_big: bool,
 }
 
-/// What a commit does to a record.
+/// The operation of a commit on a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordOp<'a> {
-    /// It is new.
+    /// The record is new.
     Create {
         /// CID of the record block, in binary form.
         cid: &'a [u8; CID_LEN],
     },
-    /// It replaces another.
+    /// The record replaces an earlier one.
     Update {
         /// CID of the record block, in binary form.
         cid: &'a [u8; CID_LEN],
     },
-    /// It is gone.
+    /// The record was deleted.
     Delete,
 }
 
 /// A `#sync`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sync<'a> {
-    /// Place in the stream, above 0 and below 2^53.
+    /// Sequence number, above 0 and below 2^53.
     pub seq: u64,
     /// DID of the account.
     pub did: &'a str,
@@ -77,10 +77,10 @@ pub struct Sync<'a> {
     pub blocks: &'a [u8],
 }
 
-/// An `#identity`. The handle in it is a claim that nobody checked, so it is not read.
+/// An `#identity`. The handle in it is an unverified claim, so it is not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity<'a> {
-    /// Place in the stream, above 0 and below 2^53.
+    /// Sequence number, above 0 and below 2^53.
     pub seq: u64,
     /// DID of the account.
     pub did: &'a str,
@@ -91,7 +91,7 @@ pub struct Identity<'a> {
 /// An `#account`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account<'a> {
-    /// Place in the stream, above 0 and below 2^53.
+    /// Sequence number, above 0 and below 2^53.
     pub seq: u64,
     /// DID of the account.
     pub did: &'a str,
@@ -99,6 +99,6 @@ pub struct Account<'a> {
     pub time: &'a str,
     /// Whether the server serves the account's records.
     pub active: bool,
-    /// Why not, in an open vocabulary.
+    /// The reason if it does not, in an open vocabulary.
     pub status: Option<&'a str>,
 }

@@ -1,4 +1,4 @@
-//! The payloads' fields, and the events made of them.
+//! The fields of payloads, and the events made from them.
 
 use super::error::{EventFault, FrameError, Framing};
 use super::event::{
@@ -16,12 +16,12 @@ pub(super) fn set<T>(slot: &mut Option<T>, value: Option<T>) -> Result<(), Frame
     Ok(())
 }
 
-/// `text` without what stands beyond `max` bytes.
+/// Returns the beginning of `text`, at most `max` bytes.
 pub(super) fn cut(text: &str, max: usize) -> &str {
     text.get(..text.floor_char_boundary(max)).unwrap_or(text)
 }
 
-/// The fields of all payloads. One reader serves every type: their names do not collide.
+/// The fields of all payloads. One reader serves every type, since their names do not collide.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     pub(super) seq: Option<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a payload; `None` where it is not a map.
+    /// Reads a payload; `None` if it is not a map.
     pub(super) fn read(reader: &mut CborReader<'a>) -> Result<Option<Self>, FrameError> {
         let Some(pairs) = reader.map()? else {
             return Ok(None);
@@ -179,10 +179,10 @@ fn event_error(seq: u64, did: Option<&str>, fault: EventFault) -> FrameError {
     }
 }
 
-/// The operations of a commit, as far as they concern us.
+/// The operations of a commit.
 struct Ops<'a> {
     count: u64,
-    /// The one on the key package's path.
+    /// The operation on the key package's path.
     ours: Option<Result<RecordOp<'a>, EventFault>>,
 }
 
@@ -193,7 +193,7 @@ impl<'a> Ops<'a> {
         };
         let mut ours = None;
         for _ in 0..count {
-            // An operation that is not even a map concerns nobody.
+            // An operation that is not a map is ignored.
             let Some(pairs) = reader.map()? else {
                 continue;
             };
@@ -213,7 +213,7 @@ impl<'a> Ops<'a> {
                 (None, Some("create"), Some(cid)) => Ok(RecordOp::Create { cid }),
                 (None, Some("update"), Some(cid)) => Ok(RecordOp::Update { cid }),
                 (None, Some("delete"), None) => Ok(RecordOp::Delete),
-                // A second operation on one path too: what the commit means is then a guess.
+                // Also a second operation on the path, which makes the commit ambiguous.
                 _ => Err(EventFault::Operation),
             });
         }

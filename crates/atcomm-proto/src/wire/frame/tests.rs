@@ -345,7 +345,7 @@ fn a_stream_that_cannot_be_followed_is_refused() {
 
 #[test]
 fn fields_may_stand_in_any_order() {
-    // {"t": ..., "op": 1} as DAG-CBOR sorts it, and as some servers write it.
+    // {"t": ..., "op": 1} as DAG-CBOR sorts it and as some servers write it.
     let sorted = b"\xa2\x61t\x69#identity\x62op\x01\xa3\x63seq\x05\x63did\x61d\x64time\x61t";
     let other = b"\xa2\x62op\x01\x61t\x69#identity\xa3\x64time\x61t\x63did\x61d\x63seq\x05";
     let expected = Frame::Identity(Identity {
@@ -410,7 +410,8 @@ fn cid_text(cid: &[u8; CID_LEN]) -> Value {
     Cid::try_from(&cid[..]).unwrap().to_string().into()
 }
 
-/// What the vector's own decoder saw of the fields that are read here; absent and null are one.
+/// Returns the fields that are read here, as the vector's own decoder saw them; absent and null are
+/// equal.
 fn seen(v: &Value, names: &[&str]) -> Vec<Value> {
     names
         .iter()
@@ -487,18 +488,18 @@ fn recorded_frames_are_read_as_their_decoders_read_them() {
     }
 }
 
-/// Vectors that are read here although something is wrong with them, and why that is right.
+/// Returns whether a vector may be accepted here although it is invalid, with the reason.
 fn is_harmless_here(v: &Value, frame: &Frame<'_>) -> bool {
     match (v["kind"].as_str().unwrap(), frame) {
-        // Found by the types that the caller makes of the text, or by the proof (a future rev).
+        // Refused by the types that the caller makes of the text, or by the proof (a future rev).
         ("did", Frame::Identity(identity)) => Did::parse(identity.did).is_err(),
         ("rev", Frame::Commit(commit)) => {
             Rev::parse(commit.rev).is_err() || v["what"] == "a rev of the year 2100"
         }
-        // Not our path: a look at the account for every malformed path of others would let anyone
+        // Not our path: if every malformed path of other records caused a refresh, anyone could
         // make us fetch.
         ("path", Frame::Commit(commit)) => commit.op.is_none(),
-        // Envelopes are not signed, and the reference's decoder reads this one too.
+        // Envelopes are not signed, and the reference's decoder accepts this one too.
         ("cbor", _) => v["what"] == "the keys in the wrong order" && v["decoder"].is_null(),
         _ => false,
     }
