@@ -1,8 +1,8 @@
-//! The record `at.didcomm.keyPackage`: its rules, and its text for views.
+//! The record `at.didcomm.keyPackage`: its rules, and its JSON for views.
 //!
-//! A record arrives here proven to be the account's own, but its contents are whatever the account
-//! wrote: hosts store anything under a lexicon that they do not know. What breaks a rule is kept
-//! and shown with the rule's name, so that its owner can find out.
+//! A record that arrives here is proven to be the account's own, but its contents can be anything,
+//! since hosts store any record under a lexicon that they do not know. A record that breaks a rule
+//! is stored and displayed with the name of the rule, so that its owner can correct it.
 //!
 //! Source: the binding published at didcomm.at, lexicon `at.didcomm.keyPackage`.
 
@@ -19,8 +19,8 @@ use crate::syntax::{COLLECTION, MediatorDid};
 
 pub use self::record::{RecordError, record_json};
 
-/// Most mediators of one package. They are tried in turn by every sender, and each is a name that
-/// we look up and index; failover among two or three is the use.
+/// Most mediators of one package. Every sender tries them in turn, and every one is resolved and
+/// indexed here; failover needs two or three.
 pub const MAX_MEDIATORS: usize = 32;
 
 /// Longest label in graphemes (binding).
@@ -29,58 +29,58 @@ pub const MAX_LABEL_GRAPHEMES: usize = 64;
 /// Longest label in bytes (binding).
 pub const MAX_LABEL_LEN: usize = 640;
 
-/// A valid key package: where one device of an account takes encrypted messages.
+/// A valid key package: the address at which one device of an account receives encrypted messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPackage {
     /// The DID to encrypt to, with its keys.
     pub peer: PeerDid,
-    /// Who takes messages for it, in failover order; at least one, of any DID method, repeated
-    /// where the record repeats it.
+    /// The mediators that accept its messages, in failover order: at least one, of any DID method,
+    /// with the repetitions of the record.
     pub mediators: Vec<MediatorDid>,
     /// Name of the device, such as `phone`.
     pub label: Option<String>,
-    /// When the account says it made the package, as text; checked for its form and never used
-    /// to order anything.
+    /// Creation time as the account states it, as text; its form is checked, and nothing is ordered
+    /// by it.
     pub created_at: String,
 }
 
-/// The rule of the binding that a record breaks.
+/// The rules of the binding that a record can break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// The block is in the atproto data model.
+    /// The block must be in the atproto data model.
     DataModel,
-    /// The record is an object.
+    /// The record must be an object.
     Object,
-    /// `$type` is the collection.
+    /// `$type` must be the collection.
     Type,
-    /// `did` is there and a text.
+    /// `did` must be a text.
     Did,
-    /// `did` is a did:peer:2.
+    /// `did` must be a did:peer:2.
     DidMethod,
-    /// `did` is well-formed.
+    /// `did` must be well-formed.
     DidSyntax,
-    /// `did` carries an X25519 key agreement key.
+    /// `did` must carry an X25519 key agreement key.
     DidX25519,
-    /// `mediators` is there and a list.
+    /// `mediators` must be a list.
     Mediators,
-    /// `mediators` names one at least.
+    /// `mediators` must name at least one mediator.
     MediatorsEmpty,
-    /// `mediators` has at most [`MAX_MEDIATORS`] entries.
+    /// `mediators` must have at most [`MAX_MEDIATORS`] entries.
     MediatorsTooMany,
-    /// Each of `mediators` is a DID.
+    /// Each of `mediators` must be a DID.
     MediatorDid,
-    /// `label` is a text.
+    /// `label` must be a text.
     Label,
-    /// `label` is short enough.
+    /// `label` must be within its limits.
     LabelTooLong,
-    /// `createdAt` is there and a text.
+    /// `createdAt` must be a text.
     CreatedAt,
-    /// `createdAt` is a datetime.
+    /// `createdAt` must be a datetime.
     CreatedAtSyntax,
 }
 
 impl Rule {
-    /// Every rule, in the order of their checks.
+    /// Every rule, in the order of the checks.
     pub const ALL: [Self; 15] = [
         Self::DataModel,
         Self::Object,
@@ -99,7 +99,7 @@ impl Rule {
         Self::CreatedAtSyntax,
     ];
 
-    /// Stable code for metrics, statistics and the stored entry.
+    /// Returns a stable code for metrics, statistics and the stored entry.
     pub fn code(self) -> &'static str {
         match self {
             Self::DataModel => "data_model",
@@ -120,12 +120,12 @@ impl Rule {
         }
     }
 
-    /// The rule whose [`code`](Self::code) this is.
+    /// Returns the rule that has this [`code`](Self::code).
     pub fn from_code(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|rule| rule.code() == code)
     }
 
-    /// One sentence for whoever asked, naming the field. It holds nothing of the record.
+    /// Returns one sentence for the caller that names the field. Contains no text of the record.
     pub fn message(self) -> &'static str {
         match self {
             Self::DataModel => "The record is not in the atproto data model.",
@@ -147,13 +147,13 @@ impl Rule {
     }
 }
 
-/// A record that is not a key package.
+/// The error of a record that is not a key package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} ({}: {detail})", rule.message(), rule.code())]
 pub struct InvalidKeyPackage {
-    /// The first rule that it breaks.
+    /// The first rule that the record breaks.
     pub rule: Rule,
-    /// What exactly was found, for logs and for the owner; bounded, and without the record's text.
+    /// The detail for logs and for the owner; bounded, and without text of the record.
     pub detail: String,
 }
 
@@ -165,9 +165,8 @@ fn broken(rule: Rule, detail: impl Into<String>) -> InvalidKeyPackage {
 }
 
 impl KeyPackage {
-    /// Reads a record from its DAG-CBOR block. The first rule that is broken is reported. Fields
-    /// beyond the binding's are let through. A record that is read here has a
-    /// [`record_json`] too.
+    /// Reads a record from its DAG-CBOR block. The first broken rule is the error. Fields unknown
+    /// to the binding are accepted. A record that this function accepts has a [`record_json`] too.
     pub fn parse(record: &[u8]) -> Result<Self, InvalidKeyPackage> {
         let value =
             record::decode(record).map_err(|err| broken(Rule::DataModel, err.to_string()))?;
@@ -191,7 +190,7 @@ impl KeyPackage {
             true => Some(fields.text("label", Rule::Label)?),
             false => None,
         };
-        // Bytes first: they bound the work of counting graphemes.
+        // Bytes first: their limit bounds the work of counting graphemes.
         if label.is_some_and(|label| {
             label.len() > MAX_LABEL_LEN || label.graphemes(true).count() > MAX_LABEL_GRAPHEMES
         }) {

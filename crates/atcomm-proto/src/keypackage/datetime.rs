@@ -1,8 +1,8 @@
 //! The lexicon string format `datetime`.
 //!
-//! The library's `Datetime` refuses half of the negative time zones (`-10:00`), lets leap seconds
-//! and texts of any length through, and looks past year zero; so the form is checked here and the
-//! calendar by chrono.
+//! The library's `Datetime` refuses half of the negative time zones (`-10:00`), accepts leap
+//! seconds and texts of any length, and does not check for year zero. So the form is checked here,
+//! and the calendar by chrono.
 //!
 //! Source: atproto lexicon specification, "datetime".
 
@@ -11,7 +11,7 @@ use chrono::{DateTime, Datelike as _};
 /// Longest text, in bytes (lexicon specification).
 const MAX_LEN: usize = 64;
 
-/// Checks `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`; says what is wrong otherwise.
+/// Checks `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`; the error says which rule is broken.
 pub(super) fn check(text: &str) -> Result<(), &'static str> {
     if text.len() > MAX_LEN {
         return Err("it is longer than 64 bytes");
@@ -29,7 +29,7 @@ pub(super) fn check(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether every character is where the format wants it; hours, minutes and seconds in range.
+/// Returns whether every character is at its position, with hours, minutes and seconds in range.
 fn has_form(text: &[u8]) -> bool {
     let digits = |s: &[u8]| s.iter().all(u8::is_ascii_digit);
     let Some((&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T'], rest)) =
@@ -58,7 +58,7 @@ fn has_form(text: &[u8]) -> bool {
         [b'+' | b'-', h1, h2, b':', m1, m2] => clock(*h1, *h2, *m1, *m2),
         _ => false,
     };
-    // The reference implementations know no leap second.
+    // The reference implementations do not accept leap seconds.
     zone && digits(&[y1, y2, y3, y4, m1, m2, d1, d2, s1, s2]) && clock(h1, h2, n1, n2) && s1 < b'6'
 }
 

@@ -1,8 +1,8 @@
 //! A record's block as a value, and as atproto JSON.
 //!
-//! Views show records verbatim, and clients feed those views to the standard libraries. A record
-//! whose JSON would be read back as something else, or would make a reader throw, has no JSON: one
-//! hostile account must not spoil an answer about many.
+//! Views contain records verbatim, and clients read those views with the standard libraries. A
+//! record has no JSON here if its JSON would be read as another value or would make a reader throw,
+//! so that one hostile account cannot spoil a response about many.
 //!
 //! Source: atproto data model specification.
 
@@ -12,44 +12,44 @@ use serde_json::{Map, Value, json};
 
 use crate::wire::cbor::{self, CborError};
 
-/// The largest number whose JSON every reader keeps exact (data model, "integer").
+/// The largest integer that every JSON reader keeps exact (data model, "integer").
 const MAX_INTEGER: i128 = (1 << 53) - 1;
 
-/// Why a block is not a record of the atproto data model.
+/// Errors of reading a block as a record of the atproto data model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Not DAG-CBOR in its one encoding.
+    /// The block is not DAG-CBOR in its only encoding.
     #[error("{0}")]
     Cbor(#[from] CborError),
-    /// The library reads the block otherwise than we do.
+    /// The library reads the block differently.
     #[error("the block is not DAG-CBOR")]
     Block,
-    /// A number that JSON readers would round.
+    /// A JSON reader would round an integer.
     #[error("an integer is outside 53 bits")]
     Integer,
-    /// A key that stands for something else in JSON (`$link`, `$bytes`) or that readers refuse.
+    /// A key has another meaning in JSON (`$link`, `$bytes`), or JSON readers refuse it.
     #[error("an object has a reserved key")]
     ReservedKey,
-    /// `$type` in an object is not a name.
+    /// The `$type` of an object is not a name.
     #[error("a $type is not a string, or empty")]
     Type,
-    /// An object of `$type` `blob` that is none.
+    /// An object with the `$type` `blob` is not a blob.
     #[error("a blob lacks ref, mimeType or size")]
     Blob,
 }
 
-/// Decodes a record's block. Nothing else may stand for the same value, so what it gives is all
-/// that the account signed.
+/// Decodes a record's block. A value has only one encoding, so the value is exactly what the
+/// account signed.
 pub(super) fn decode(block: &[u8]) -> Result<Ipld, RecordError> {
-    // First the strict check, which also bounds the nesting: the library's decoder recurses.
+    // The strict check comes first, since it bounds the nesting and the library's decoder recurses.
     cbor::validate(block)?;
     let value = serde_ipld_dagcbor::from_slice(block).map_err(|_| RecordError::Block)?;
     check(&value)?;
     Ok(value)
 }
 
-/// A record's block as JSON: links as `{"$link"}`, bytes as `{"$bytes"}`, everything else as it
-/// is, whether or not it is a valid key package.
+/// Returns a record's block as JSON: links as `{"$link"}`, bytes as `{"$bytes"}`, everything else
+/// unchanged. The record need not be a valid key package.
 pub fn record_json(block: &[u8]) -> Result<Value, RecordError> {
     decode(block).map(to_json)
 }
@@ -90,9 +90,9 @@ fn to_json(value: Ipld) -> Value {
     match value {
         Ipld::Null => Value::Null,
         Ipld::Bool(value) => Value::Bool(value),
-        // In range since `check`.
+        // In range, as checked by `check`.
         Ipld::Integer(n) => i64::try_from(n).map_or(Value::Null, Value::from),
-        // None is left since `validate`.
+        // There are no floats, as checked by `validate`.
         Ipld::Float(_) => Value::Null,
         Ipld::String(text) => Value::String(text),
         Ipld::Bytes(bytes) => json!({ "$bytes": BASE64_NOPAD.encode(&bytes) }),

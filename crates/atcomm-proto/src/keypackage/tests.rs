@@ -7,7 +7,7 @@ use super::*;
 const PEER: &str = "did:peer:2.Ez6LSqgWCUWG1wGycaieSkTxorcgpXmPk3ZyZ8JSwJ78nP65v.\
                     Vz6MktE4LqoF37NWAEAuWBxoYmMCgeYvTrDGG4ckPTPqBUMY2";
 
-/// JSON as a value, `{"$link"}` and `{"$bytes"}` read only where they are well-formed.
+/// Converts JSON to a value; `{"$link"}` and `{"$bytes"}` are read only where they are well-formed.
 fn ipld(value: &Value) -> Ipld {
     match value {
         Value::Null => Ipld::Null,
@@ -46,7 +46,7 @@ fn plain() -> Value {
     })
 }
 
-/// A valid record with one field changed, or removed where the value is null.
+/// Returns a valid record with one field changed, or removed if the value is null.
 fn with(field: &str, value: Value) -> Value {
     let mut record = plain();
     let fields = record.as_object_mut().unwrap();
@@ -175,7 +175,7 @@ fn each_rule_is_told_by_its_name() {
         assert_eq!(err.rule, expected, "{record}");
         assert!(!err.detail.is_empty() && err.detail.len() < 200, "{record}");
     }
-    // A label that is null is there, and is no text.
+    // A label that is null is present and is not a text.
     let mut null = plain();
     null["label"] = Value::Null;
     assert_eq!(rule(&null), Rule::Label);
