@@ -1,6 +1,6 @@
-//! DIDComm v2 as values: envelopes, the parties behind them, plaintext messages and the protocols
-//! that a mediator and its clients speak, in both directions. Nothing here knows a socket, a store
-//! or the time.
+//! DIDComm v2 as values: envelopes, the parties behind them, plaintext messages, and the protocols
+//! that a mediator and its clients use, in both directions. Nothing here uses a socket, a store or
+//! a clock.
 //!
 //! Source: DIDComm Messaging 2.1.
 

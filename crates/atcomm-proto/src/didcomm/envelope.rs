@@ -1,9 +1,9 @@
 //! The envelope of DIDComm v2: encrypted for a party, with or without a proven sender, or signed.
 //!
-//! [`unpack`] holds every rule at once, so that what it returns can be acted upon: the plaintext's
-//! `from` is the party whose key made it, its `to` names the party whose key opened it, and nothing
-//! unprotected had a say. Whatever is wrong ends in an [`EnvelopeError`], and of a failure inside
-//! the cryptography no more is told than that it failed.
+//! [`unpack`] checks every rule, so that its result can be relied on: the plaintext's `from` is the
+//! party whose key encrypted or signed it, its `to` names the party whose key opened it, and nothing
+//! unprotected has an influence. Every fault is an [`EnvelopeError`]; errors of the cryptography have
+//! no detail.
 //!
 //! | layers | written | read |
 //! |---|---|---|

@@ -11,25 +11,25 @@ use zeroize::Zeroizing;
 
 use crate::did_peer::{KeyType, is_low_order};
 
-/// Longest multibase text that is decoded, in characters; base58 takes quadratic time.
+/// Longest multibase text that is decoded, in characters, since base58 takes quadratic time.
 const MAX_MULTIBASE: usize = 128;
 
-/// Why bytes or a text are not a usable key.
+/// Errors of reading a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum KeyError {
-    /// Not base58btc multibase (`z...`), or far too long.
+    /// The text is not base58btc multibase (`z...`), or is far too long.
     #[error("the key is not base58btc multibase text")]
     Multibase,
-    /// Not a JSON Web Key with the members of its type.
+    /// The value is not a JSON Web Key with the members of its type.
     #[error("the key is not a JSON Web Key")]
     Jwk,
-    /// Of a curve that envelopes do not use.
+    /// The key is of a curve that envelopes do not use.
     #[error("the key is of an unsupported curve")]
     Unsupported,
-    /// Of a wrong length, not a point of its curve, or not a scalar of it.
+    /// The bytes have the wrong length, are not a point of their curve, or are not a scalar of it.
     #[error("the key is not a key of its curve")]
     Invalid,
-    /// An X25519 key of low order: what is agreed with it, everyone knows.
+    /// The X25519 key has low order, so everyone knows the secrets agreed with it.
     #[error("the key is of low order")]
     LowOrder,
 }
@@ -54,7 +54,7 @@ impl Curve {
         }
     }
 
-    /// The curve of a key in a DID, where envelopes use it.
+    /// Returns the curve of a key in a DID; `None` if envelopes do not use it.
     pub fn of(key_type: KeyType) -> Option<Self> {
         match key_type {
             KeyType::X25519 => Some(Self::X25519),
@@ -65,7 +65,7 @@ impl Curve {
     }
 }
 
-/// A key as the library takes it, with or without its secret half.
+/// A key in the types of the library, with or without its secret half.
 #[derive(Clone)]
 pub(in crate::didcomm) enum Pair {
     X25519(X25519KeyPair),
@@ -82,7 +82,7 @@ impl Pair {
         }
     }
 
-    /// A public key. Points are checked to lie on their curve.
+    /// Reads a public key. A point must lie on its curve.
     pub(in crate::didcomm) fn public(curve: Curve, bytes: &[u8]) -> Result<Self, KeyError> {
         let invalid = |_| KeyError::Invalid;
         match curve {
@@ -125,7 +125,7 @@ impl Pair {
         pair.expect("a random key")
     }
 
-    /// The public half: 32 bytes, or a compressed point of 33.
+    /// Returns the public half: 32 bytes, or a compressed point of 33.
     pub(in crate::didcomm) fn public_bytes(&self) -> Vec<u8> {
         match self {
             Self::X25519(pair) => pair.with_public_bytes(<[u8]>::to_vec),
@@ -144,7 +144,8 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// A key from its bytes: 32, or a SEC1 point, compressed or not. `kid` is its absolute id.
+    /// Makes a key from its bytes: 32, or a SEC1 point, compressed or not. `kid` is the absolute
+    /// id.
     pub fn new(kid: impl Into<String>, curve: Curve, bytes: &[u8]) -> Result<Self, KeyError> {
         let pair = Pair::public(curve, bytes)?;
         Ok(Self {
@@ -183,28 +184,28 @@ impl PublicKey {
         })
     }
 
-    /// Its absolute id.
+    /// Returns the absolute id of the key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Its curve.
+    /// Returns the curve of the key.
     pub fn curve(&self) -> Curve {
         self.pair.curve()
     }
 
-    /// The bare key: 32 bytes, or a compressed point of 33.
+    /// Returns the bare key: 32 bytes, or a compressed point of 33.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The key as a Multikey value.
+    /// Returns the key as a Multikey value.
     pub fn multikey(&self) -> String {
         self.curve().key_type().multibase(&self.bytes)
     }
 
-    /// The X25519 key that belongs to an Ed25519 key, as `did:key` derives it; `kid` makes its id
-    /// of its Multikey value.
+    /// Returns the X25519 key that `did:key` derives from an Ed25519 key. `kid` makes the id from
+    /// the Multikey value.
     pub(in crate::didcomm) fn to_x25519(&self, kid: impl Fn(&str) -> String) -> Option<Self> {
         let Pair::Ed25519(pair) = &self.pair else {
             return None;
@@ -236,14 +237,14 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// The key of a JWK whose members have been found.
+/// Returns the key of a JWK, given its members.
 pub(in crate::didcomm) fn jwk_pair(
     kty: &str,
     crv: &str,
     x: &str,
     y: Option<&str>,
 ) -> Result<Pair, KeyError> {
-    /// Bytes of a coordinate of the three curves.
+    /// Length of a coordinate in bytes, for all three curves.
     const COORDINATE: usize = 32;
     let coordinate = |text: &str, to: &mut [u8]| -> Result<(), KeyError> {
         if BASE64URL_NOPAD.decode_len(text.len()) != Ok(COORDINATE) {
@@ -271,7 +272,7 @@ pub(in crate::didcomm) fn jwk_pair(
     Pair::public(curve, &bytes)
 }
 
-/// A secret key with the id of its public half. Its bytes are wiped when it is dropped, and
+/// A secret key with the id of its public half. Its bytes are wiped when the key is dropped, and
 /// `Debug` shows the id only.
 #[derive(Clone)]
 pub struct SecretKey {
@@ -280,7 +281,7 @@ pub struct SecretKey {
 }
 
 impl SecretKey {
-    /// A new key from the system's random numbers.
+    /// Makes a new key from the system's random numbers.
     pub fn generate(curve: Curve, kid: impl Into<String>) -> Self {
         Self {
             kid: kid.into(),
@@ -288,7 +289,7 @@ impl SecretKey {
         }
     }
 
-    /// A key from its 32 bytes: an X25519 or P-256 scalar, or an Ed25519 seed.
+    /// Makes a key from its 32 bytes: an X25519 or P-256 scalar, or an Ed25519 seed.
     pub fn from_bytes(
         curve: Curve,
         kid: impl Into<String>,
@@ -300,7 +301,7 @@ impl SecretKey {
         })
     }
 
-    /// The 32 bytes that [`from_bytes`](Self::from_bytes) takes.
+    /// Returns the 32 bytes that [`from_bytes`](Self::from_bytes) reads.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let copy = |bytes: Option<&[u8]>| Zeroizing::new(bytes.unwrap_or_default().to_vec());
         match &self.pair {
@@ -310,7 +311,7 @@ impl SecretKey {
         }
     }
 
-    /// The public half, under the same id.
+    /// Returns the public half, under the same id.
     pub fn public(&self) -> PublicKey {
         let bytes = self.pair.public_bytes();
         let pair = match &self.pair {
@@ -330,12 +331,12 @@ impl SecretKey {
         }
     }
 
-    /// The absolute id of its public half.
+    /// Returns the absolute id of the public half.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Its curve.
+    /// Returns the curve of the key.
     pub fn curve(&self) -> Curve {
         self.pair.curve()
     }

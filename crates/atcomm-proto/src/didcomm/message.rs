@@ -1,8 +1,8 @@
 //! Plaintext messages: headers, body, attachments.
 //!
-//! A message arrives from inside an envelope, so its bytes are bounded by the transport; whatever
-//! they say, reading ends in a value or in an error that names the header. Bodies and attachments
-//! stay the text that was sent until a protocol asks for them.
+//! A message comes out of an envelope, so the transport bounds its bytes. Reading returns a value
+//! or an error that names the header. Bodies and attachments stay the text that was sent until a
+//! protocol reads them.
 //!
 //! Source: DIDComm Messaging v2.1, "Plaintext Message Structure", "Attachments", "Transports".
 
@@ -24,29 +24,29 @@ pub(in crate::didcomm) use self::object::Object;
 pub(in crate::didcomm) use self::type_uri::DOC;
 pub use self::type_uri::{TypeUri, TypeUriError};
 
-/// Media type of a plaintext message, the header `typ`.
+/// Media type of a plaintext message, the value of the header `typ`.
 pub const MEDIA_TYPE: &str = "application/didcomm-plain+json";
 
-/// The body of a message type that has one version only.
+/// The body of a message type with only one version.
 pub trait Body: Sized {
-    /// Its type in full, `https://didcomm.org/trust-ping/2.0/ping`.
+    /// Message type in full, such as `https://didcomm.org/trust-ping/2.0/ping`.
     const TYPE: &'static str;
 
-    /// The protocol that it belongs to, as it is disclosed: the type without the message's name.
+    /// The protocol as it is disclosed: the type without the message's name.
     const PROTOCOL: &'static str;
 
-    /// Reads the body's text. Fields that are not known are passed over.
+    /// Reads the text of a body. Unknown fields are skipped.
     fn read(body: &RawValue) -> Result<Self, FieldError>;
 
-    /// The body's text.
+    /// Returns the text of the body.
     fn write(&self) -> Box<RawValue>;
 }
 
-/// What a sender wants to come back on the connection that it opened.
+/// The messages that a sender wants to receive on the connection that it opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReturnRoute {
-    /// Nothing; also what a word that is not known means.
+    /// No message; unknown values are read as this one.
     None,
     /// Every message for the sender.
     All,
@@ -57,46 +57,48 @@ pub enum ReturnRoute {
 /// A plaintext message.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Unique to its sender.
+    /// Message id, unique to the sender.
     pub id: String,
     /// The header `type`; [`TypeUri`] splits it.
     pub kind: String,
-    /// Who says that it sent it: the envelope proves it or not.
+    /// The sender as the message states it; the envelope proves or refutes it.
     pub from: Option<String>,
-    /// Whom it is for.
+    /// The recipients.
     pub to: Vec<String>,
-    /// The thread that it goes on with; [`Message::thread`] where it begins one.
+    /// Id of the thread that the message continues; [`Message::thread`] if it begins one.
     pub thid: Option<String>,
-    /// The thread that its own came out of.
+    /// Id of the parent thread.
     pub pthid: Option<String>,
-    /// When it was made, in seconds since 1970.
+    /// Creation time, in seconds since 1970.
     pub created_time: Option<i64>,
-    /// When it loses its meaning, in seconds since 1970.
+    /// Expiry time, in seconds since 1970.
     pub expires_time: Option<i64>,
-    /// What may come back on the same connection.
+    /// The messages that may return on the same connection.
     pub return_route: Option<ReturnRoute>,
-    /// How long to hold it up, in milliseconds; below zero a random time up to the amount.
+    /// Delay of a forward in milliseconds; a negative value asks for a random delay up to that
+    /// amount.
     pub delay_milli: Option<i64>,
-    /// A header of ours, `atcomm_relayed`, on a forward that a mediator has made anew: it is to be
-    /// delivered where it arrives, and not passed on by what another directory says.
+    /// Our own header `atcomm_relayed`, on a forward that a mediator has wrapped anew. Such a
+    /// message is delivered where it arrives, and is not relayed again if another directory names
+    /// another mediator.
     pub relayed: bool,
-    /// Messages that it acknowledges, oldest first.
+    /// Ids of the messages that this one acknowledges, oldest first.
     pub ack: Vec<String>,
-    /// The body's text, an object; `{}` where it was left out.
+    /// The text of the body, an object; `{}` if it was left out.
     pub body: Box<RawValue>,
-    /// What it carries besides.
+    /// The attachments.
     pub attachments: Vec<Attachment>,
 }
 
 impl PartialEq for Message {
-    /// Equal when all is equal as it was written: bodies are compared as texts.
+    /// Compares the written forms, so bodies are compared as text.
     fn eq(&self, other: &Self) -> bool {
         let json = |message: &Self| message.to_vec();
         json(self) == json(other)
     }
 }
 
-/// The message on its way out, in the order that people read.
+/// A message as it is written, in an order that people can read.
 #[derive(Serialize)]
 struct MessageJson<'a> {
     id: &'a str,
@@ -129,7 +131,7 @@ struct MessageJson<'a> {
 }
 
 impl Message {
-    /// A message with a body and no more headers than its type.
+    /// Makes a message with a body and no header but its type.
     pub fn new<B: Body>(id: impl Into<String>, body: &B) -> Self {
         Self::with_body(id, B::TYPE, body.write())
     }
@@ -157,7 +159,7 @@ impl Message {
         }
     }
 
-    /// Reads a message. Headers that are not known are passed over.
+    /// Reads a message. Unknown headers are skipped.
     pub fn parse(bytes: &[u8]) -> Result<Self, MessageError> {
         let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
         Self::read(headers::read(text)?)
@@ -208,10 +210,10 @@ impl Message {
         })
     }
 
-    /// The message's bytes, to be put into an envelope.
+    /// Returns the bytes of the message, to be encrypted or signed.
     pub fn to_vec(&self) -> Vec<u8> {
-        // A delivery says by an empty list that nothing waits (message-pickup 4.0); elsewhere the
-        // list is left out.
+        // An empty list of attachments in a delivery says that the queue is empty (message-pickup
+        // 4.0); other messages leave the list out.
         let attachments = !self.attachments.is_empty() || self.kind.ends_with("/delivery");
         let json = MessageJson {
             id: &self.id,
@@ -233,12 +235,13 @@ impl Message {
         String::from(Box::<str>::from(raw(&json))).into_bytes()
     }
 
-    /// The thread that this message belongs to: its `thid`, or its own id where it begins one.
+    /// Returns the thread that this message belongs to: its `thid`, or its own id if it begins a
+    /// thread.
     pub fn thread(&self) -> &str {
         self.thid.as_deref().unwrap_or(&self.id)
     }
 
-    /// The body as that of one message type; a newer minor version is read as the one known.
+    /// Reads the body as that of one message type. A newer minor version is read as the known one.
     pub fn body_of<B: Body>(&self) -> Result<B, BodyError> {
         let known = TypeUri::parse(B::TYPE).map_err(|_| BodyError::Type(B::TYPE))?;
         match TypeUri::parse(&self.kind) {
@@ -247,63 +250,63 @@ impl Message {
         }
     }
 
-    /// Sets who sends it.
+    /// Sets the sender.
     #[must_use]
     pub fn from(mut self, did: impl Into<String>) -> Self {
         self.from = Some(did.into());
         self
     }
 
-    /// Adds one whom it is for.
+    /// Adds a recipient.
     #[must_use]
     pub fn to(mut self, did: impl Into<String>) -> Self {
         self.to.push(did.into());
         self
     }
 
-    /// Sets the thread that it goes on with.
+    /// Sets the thread that the message continues.
     #[must_use]
     pub fn thid(mut self, thread: impl Into<String>) -> Self {
         self.thid = Some(thread.into());
         self
     }
 
-    /// Sets the thread that its own comes out of.
+    /// Sets the parent thread.
     #[must_use]
     pub fn pthid(mut self, thread: impl Into<String>) -> Self {
         self.pthid = Some(thread.into());
         self
     }
 
-    /// Sets when it was made, in seconds since 1970.
+    /// Sets the creation time, in seconds since 1970.
     #[must_use]
     pub fn created_time(mut self, seconds: i64) -> Self {
         self.created_time = Some(seconds);
         self
     }
 
-    /// Sets when it loses its meaning, in seconds since 1970.
+    /// Sets the expiry time, in seconds since 1970.
     #[must_use]
     pub fn expires_time(mut self, seconds: i64) -> Self {
         self.expires_time = Some(seconds);
         self
     }
 
-    /// Sets what may come back on the same connection.
+    /// Sets the messages that may return on the same connection.
     #[must_use]
     pub fn return_route(mut self, route: ReturnRoute) -> Self {
         self.return_route = Some(route);
         self
     }
 
-    /// Adds a message that it acknowledges.
+    /// Adds the id of a message that this one acknowledges.
     #[must_use]
     pub fn ack(mut self, id: impl Into<String>) -> Self {
         self.ack.push(id.into());
         self
     }
 
-    /// Sets what it carries besides its body.
+    /// Sets the attachments.
     #[must_use]
     pub fn attachments(mut self, attachments: Vec<Attachment>) -> Self {
         self.attachments = attachments;
@@ -331,7 +334,7 @@ pub fn fresh_id() -> String {
     HEXLOWER.encode(&bytes)
 }
 
-/// JSON of a value of ours.
+/// Returns the JSON of one of our own values.
 #[expect(
     clippy::expect_used,
     reason = "only maps whose keys are no strings fail, and none is written here"

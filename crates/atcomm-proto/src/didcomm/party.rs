@@ -1,4 +1,4 @@
-//! Who writes and reads messages: a DID with its keys.
+//! Senders and recipients of messages: a DID with its keys.
 
 use std::sync::Arc;
 
@@ -10,31 +10,31 @@ use crate::did_peer::{
 
 use super::key::{Curve, KeyError, PublicKey};
 
-/// Why a DID does not give a party by itself.
+/// Errors of reading the keys from a DID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PartyError {
-    /// Not a DID, or with a path, query or fragment.
+    /// The text is not a DID, or has a path, query or fragment.
     #[error("it is not a DID")]
     Syntax,
-    /// A method whose DIDs do not carry their keys, or that is not known here.
+    /// The DID's method is unknown, or its DIDs do not carry their keys.
     #[error("its method is not supported, or its document lies elsewhere")]
     Method,
-    /// A `did:peer:4` in its short form, and its long form is not known here.
+    /// The DID is the short form of a `did:peer:4` whose long form is not known.
     #[error("it is the short form of a did:peer:4, and the long form is not known")]
     ShortForm,
-    /// Not a sound `did:peer:2`.
+    /// The DID is not a valid `did:peer:2`.
     #[error("{0}")]
     Peer(PeerDidError),
-    /// Not a sound `did:peer:4`.
+    /// The DID is not a valid `did:peer:4`.
     #[error("{0}")]
     Peer4(PeerDid4Error),
-    /// Not a sound `did:key`.
+    /// The DID is not a valid `did:key`.
     #[error("{0}")]
     Key(KeyError),
 }
 
 impl PartyError {
-    /// Stable code for metrics and statistics.
+    /// Returns a stable code for metrics and statistics.
     pub fn code(self) -> &'static str {
         match self {
             Self::Syntax => "syntax",
@@ -47,7 +47,7 @@ impl PartyError {
     }
 }
 
-/// A key to encrypt to, in the one shape that every kind is brought to.
+/// A key to encrypt to; keys of every kind are converted to this form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyAgreement {
@@ -60,24 +60,24 @@ pub struct KeyAgreement {
     pub public_key_multibase: String,
 }
 
-/// A DID with its keys: `did:peer:2`, the long form of a `did:peer:4`, `did:key`, or a document
-/// that was resolved elsewhere. Cloning is cheap.
+/// A DID with its keys: `did:peer:2`, the long form of a `did:peer:4`, `did:key`, or a resolved
+/// document. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Party(Arc<PartyKeys>);
 
 #[derive(Debug)]
 struct PartyKeys {
     did: Box<str>,
-    /// Bytes of the canonical name, which begins the DID.
+    /// Length of the canonical name in bytes; the DID begins with it.
     canonical: usize,
-    /// Knows every spelling of the ids of its keys.
+    /// The parsed `did:peer:2`, which knows every spelling of its key ids.
     peer: Option<PeerDid>,
     key_agreement: Vec<PublicKey>,
     authentication: Vec<PublicKey>,
 }
 
 impl Party {
-    /// The party of a DID that carries its own keys.
+    /// Returns the party of a DID that carries its own keys.
     pub fn resolve(did: &str) -> Result<Self, PartyError> {
         let rest = did.strip_prefix("did:").ok_or(PartyError::Syntax)?;
         if did.contains(['#', '?', '/']) {
@@ -91,8 +91,8 @@ impl Party {
         }
     }
 
-    /// The party of a document that somebody else has resolved, such as a `did:web`. The ids of
-    /// the keys are absolute; keys of other curves than their use allows are left out.
+    /// Makes the party of a resolved document, such as that of a `did:web`. The ids of the keys are
+    /// absolute; keys of curves that their use does not allow are left out.
     pub fn from_document(
         did: &str,
         key_agreement: Vec<PublicKey>,
@@ -151,7 +151,7 @@ impl Party {
     fn did_key(did: &str, multikey: &str) -> Result<Self, PartyError> {
         let kid = format!("{did}#{multikey}");
         let key = PublicKey::from_multikey(kid, multikey).map_err(PartyError::Key)?;
-        // One key has one DID, whatever the decoder lets through.
+        // One key has one DID, but the decoder accepts several spellings.
         if key.multikey() != multikey {
             return Err(PartyError::Key(KeyError::Multibase));
         }
@@ -172,44 +172,45 @@ impl Party {
         ))
     }
 
-    /// The DID as it was written.
+    /// Returns the DID as it was written.
     pub fn did(&self) -> &str {
         &self.0.did
     }
 
-    /// The one name of this party: a `did:peer:4` in its short form, any other DID as written.
+    /// Returns the canonical name of the party: the short form of a `did:peer:4`, any other DID as
+    /// written.
     pub fn canonical(&self) -> &str {
         self.0.did.get(..self.0.canonical).unwrap_or_default()
     }
 
-    /// Whether a DID is this party's: as it was written, or its canonical name.
+    /// Returns whether a DID is the party's: as it was written, or its canonical name.
     pub fn is(&self, did: &str) -> bool {
         did == self.did() || did == self.canonical()
     }
 
-    /// The X25519 and P-256 keys to encrypt to, in the DID's order; may be empty.
+    /// Returns the X25519 and P-256 keys to encrypt to, in the DID's order; may be empty.
     pub fn key_agreement(&self) -> &[PublicKey] {
         &self.0.key_agreement
     }
 
-    /// The Ed25519 and P-256 keys that may sign; may be empty.
+    /// Returns the Ed25519 and P-256 keys that may sign; may be empty.
     pub fn authentication(&self) -> &[PublicKey] {
         &self.0.authentication
     }
 
-    /// Finds a key by an absolute id or a fragment with its `#`, in every spelling that its method
-    /// has. An id of another DID finds nothing.
+    /// Finds a key by an absolute id or by a fragment with its `#`, in every spelling that the
+    /// method has. An id of another DID finds nothing.
     pub fn key(&self, kid: &str) -> Option<&PublicKey> {
         self.agreement_key(kid)
             .or_else(|| self.authentication_key(kid))
     }
 
-    /// The same, among the keys to encrypt to only.
+    /// Finds a key like [`key`](Self::key), among the keys to encrypt to.
     pub fn agreement_key(&self, kid: &str) -> Option<&PublicKey> {
         self.find(kid, self.key_agreement())
     }
 
-    /// The same, among the keys that sign only.
+    /// Finds a key like [`key`](Self::key), among the keys that sign.
     pub fn authentication_key(&self, kid: &str) -> Option<&PublicKey> {
         self.find(kid, self.authentication())
     }
@@ -221,7 +222,7 @@ impl Party {
         }
         if let Some(peer) = &self.0.peer {
             let found = peer.key(kid)?;
-            // A key that has two uses stands in the DID twice, and its text names the first.
+            // A key with two uses appears twice in the DID, and its text names the first.
             return keys
                 .iter()
                 .find(|key| key.kid() == found.id)
@@ -238,7 +239,7 @@ fn is_key(key: &PublicKey, found: &PeerKey) -> bool {
     Curve::of(found.key_type) == Some(key.curve()) && found.as_bytes() == key.as_bytes()
 }
 
-/// The keys of a DID that envelopes can use.
+/// Returns the keys of a DID that envelopes can use.
 fn keys<'k>(found: impl Iterator<Item = &'k PeerKey>) -> Result<Vec<PublicKey>, PartyError> {
     let mut keys = Vec::new();
     for key in found {
@@ -250,8 +251,8 @@ fn keys<'k>(found: impl Iterator<Item = &'k PeerKey>) -> Result<Vec<PublicKey>, 
     Ok(keys)
 }
 
-/// The name under which a DID is known in whichever form it is written. The hash of a `did:peer:4`
-/// is not checked here.
+/// Returns the canonical name of a DID given in any of its forms. Does not check the hash of a
+/// `did:peer:4`.
 pub fn canonical(did: &str) -> &str {
     match forms_of_4(did) {
         Some((short, _)) => short,
@@ -259,7 +260,7 @@ pub fn canonical(did: &str) -> &str {
     }
 }
 
-/// Whether two DIDs name one party, where one of them is known to be sound.
+/// Returns whether two DIDs name one party, given that one of them is valid.
 pub(super) fn is_same_did(one: &str, other: &str) -> bool {
     one == other || canonical(one) == canonical(other)
 }

@@ -1,9 +1,10 @@
-//! The protocols of a mediator and its clients: what messages say, one module for each protocol.
+//! The protocols of a mediator and its clients: the contents of messages, one module for each
+//! protocol.
 //!
-//! Reading takes a [`Message`] and ends in a typed body or in an error that names the field;
-//! writing gives a [`Message`] back. What two versions of a protocol share is one type, and the
-//! version only says how it is written, so that a handler is written once. What a body means, and
-//! which limits apply beyond those of reading, is the mediator's affair.
+//! Reading turns a [`Message`] into a typed body or an error that names the field; writing returns
+//! a [`Message`]. Two versions of a protocol share one type, and the version decides only the
+//! written form, so that each handler is written once. What a body means, and limits beyond those
+//! of reading, are left to the mediator.
 
 pub mod coordination;
 pub mod discover;
@@ -20,27 +21,27 @@ pub use super::message::Body;
 
 use self::problem::{Code, Report};
 
-/// Why a message is no request.
+/// Errors of reading a message as a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// No type that a mediator receives, or another major version of one.
+    /// The type is not one that a mediator receives, or is another major version.
     #[error("messages of the type {kind} are not understood here")]
     UnknownType {
-        /// The type, as it was sent.
+        /// The type as it was sent.
         kind: String,
     },
-    /// A known type with a body that breaks its rules.
+    /// The type is known, and the body breaks its rules.
     #[error("{why}")]
     Malformed {
-        /// The type, as it was sent.
+        /// The type as it was sent.
         piuri: String,
-        /// Which field, and what is wrong with it.
+        /// The field and its fault.
         why: FieldError,
     },
 }
 
 impl ReadError {
-    /// The report that tells the sender.
+    /// Returns the problem report for the sender.
     pub fn report(&self) -> Report {
         let code = match self {
             Self::UnknownType { .. } => Code::Unsupported,
@@ -50,23 +51,23 @@ impl ReadError {
     }
 }
 
-/// Everything that a mediator receives.
+/// The messages that a mediator receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Mail for somebody, in the message's attachments.
+    /// A message to be forwarded, in the attachments.
     Forward(routing::Forward),
-    /// Asking for mediation and naming recipients.
+    /// A request for mediation or a change to the list of recipients.
     Coordination(coordination::Version, coordination::Request),
-    /// Fetching mail.
+    /// A request for queued messages.
     Pickup(pickup::Version, pickup::Request),
-    /// Asking whether anybody is there.
+    /// A trust ping.
     Ping(trust_ping::Ping),
-    /// Asking what is offered.
+    /// Queries for features.
     Queries(discover::Queries),
-    /// Headers without content.
+    /// A message that has only headers.
     Empty,
-    /// Something went wrong at the other end; `None` where the report itself cannot be read.
-    /// Neither is ever answered by a report.
+    /// A problem report; `None` if it cannot be read. Problem reports are never answered by a
+    /// report.
     Problem(Option<Report>),
 }
 
@@ -77,8 +78,8 @@ impl Request {
             kind: message.kind.clone(),
         };
         let kind = TypeUri::parse(&message.kind).map_err(|_| unknown())?;
-        // Protocols may bring a report of their own by this name (message-pickup 4.0 does), and
-        // whoever answers reports with reports never comes to an end.
+        // A protocol may have its own report of this name (message-pickup 4.0 has one). Answering
+        // reports with reports would never end.
         if kind.name == "problem-report" {
             return Ok(Self::Problem(Report::read(&message.body).ok()));
         }

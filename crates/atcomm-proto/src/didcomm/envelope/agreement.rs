@@ -1,4 +1,4 @@
-//! Key agreement: from two or four keys to the key that wraps the content's.
+//! Key agreement: derives the key that wraps the content key from two or four keys.
 
 use askar_crypto::alg::aes::{A256Kw, AesKey};
 use askar_crypto::buffer::Writer;
@@ -12,12 +12,12 @@ use zeroize::Zeroizing;
 use super::error::EnvelopeError;
 use crate::didcomm::key::Pair;
 
-/// The two ways to agree, each with AES-256 key wrap.
+/// The two methods of key agreement, each with AES-256 key wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     /// With an ephemeral key only: anoncrypt.
     Es,
-    /// With the sender's key, too: authcrypt.
+    /// With the sender's key too: authcrypt.
     OnePu,
 }
 
@@ -36,20 +36,20 @@ impl Method {
     }
 }
 
-/// What goes into the derivation beside the shared secrets.
+/// Inputs of the derivation besides the shared secrets.
 pub(super) struct Context<'a> {
     pub(super) method: Method,
     pub(super) apu: &'a [u8],
     pub(super) apv: &'a [u8],
-    /// The content's tag, which authcrypt binds so that no recipient can replace the content for
-    /// another in the sender's name.
+    /// Tag of the content. Authcrypt binds it, so that no recipient can replace the content for
+    /// another recipient in the sender's name.
     pub(super) tag: &'a [u8],
 }
 
-/// Bytes of a shared secret of both curves.
+/// Length of a shared secret in bytes, for both curves.
 const SHARED: usize = 32;
 
-/// The key that wraps the content's key.
+/// The key that wraps the content key.
 pub(super) struct WrappingKey(AesKey<A256Kw>);
 
 impl WrappingKey {
@@ -58,14 +58,14 @@ impl WrappingKey {
         Self(key)
     }
 
-    /// Derives it from the agreements in their order: ephemeral, then static.
+    /// Derives the key from the agreements in their order: ephemeral, then static.
     ///
     /// Source: RFC 7518, section 4.6.2; ECDH-1PU draft 04, section 2.3.
     pub(super) fn derive(
         agreements: &[(&Pair, &Pair)],
         context: &Context<'_>,
     ) -> Result<Self, EnvelopeError> {
-        /// Bits of the derived key.
+        /// Length of the derived key in bits.
         const KEY_BITS: u32 = 256;
         let mut kdf = ConcatKDFHash::<Sha256>::new();
         kdf.start_pass();
@@ -111,8 +111,8 @@ impl WrappingKey {
     }
 }
 
-/// The shared secret of two keys of one curve; never zero, which a key of low order would force
-/// (RFC 7748, section 6.1).
+/// Returns the shared secret of two keys of one curve. A secret of zeros, which a key of low order
+/// would force, is an error (RFC 7748, section 6.1).
 pub(super) fn shared(
     secret: &Pair,
     public: &Pair,
@@ -127,14 +127,14 @@ pub(super) fn shared(
         _ => return Err(EnvelopeError::Curve),
     }
     .map_err(|_| EnvelopeError::Decrypt)?;
-    // Without a branch on any single byte.
+    // No branch depends on a single byte.
     if bytes.iter().fold(0, |all, byte| all | byte) == 0 {
         return Err(EnvelopeError::Decrypt);
     }
     Ok(bytes)
 }
 
-/// The hash of the recipients' key ids: the expected `apv` (DIDComm Messaging, ECDH-1PU key
+/// Returns the hash of the recipients' key ids: the expected `apv` (DIDComm Messaging, ECDH-1PU key
 /// wrapping and common protected headers).
 pub(super) fn apv<'a>(kids: impl Iterator<Item = &'a str>) -> [u8; 32] {
     let mut kids: Vec<&str> = kids.collect();

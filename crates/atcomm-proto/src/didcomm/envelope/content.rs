@@ -1,4 +1,4 @@
-//! Content encryption: the message itself under a key made for it alone.
+//! Content encryption: the message under a key made for this message only.
 
 use askar_crypto::alg::aes::{A256CbcHs512, A256Gcm, AesKey};
 use askar_crypto::alg::chacha20::{Chacha20Key, XC20P};
@@ -7,10 +7,11 @@ use askar_crypto::repr::KeySecretBytes;
 
 use super::error::EnvelopeError;
 
-/// How a message is encrypted. Every library in use reads `A256CbcHs512`, so that is what is sent.
+/// The algorithms of content encryption. We send `A256CbcHs512`, since every library in use reads
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentEncryption {
-    /// AES-256 in CBC mode with HMAC-SHA-512; the only one of authcrypt.
+    /// AES-256 in CBC mode with HMAC-SHA-512; the only one that authcrypt allows.
     A256CbcHs512,
     /// AES-256 in Galois/counter mode.
     A256Gcm,
@@ -19,7 +20,7 @@ pub enum ContentEncryption {
 }
 
 impl ContentEncryption {
-    /// Its name in the header `enc`.
+    /// Returns the name in the header `enc`.
     pub fn name(self) -> &'static str {
         match self {
             Self::A256CbcHs512 => "A256CBC-HS512",
@@ -34,7 +35,7 @@ impl ContentEncryption {
             .find(|enc| enc.name() == name)
     }
 
-    /// Bytes of its key.
+    /// Returns the length of a key in bytes.
     pub(super) fn key_len(self) -> usize {
         match self {
             Self::A256CbcHs512 => 64,
@@ -42,7 +43,7 @@ impl ContentEncryption {
         }
     }
 
-    /// Bytes of its nonce.
+    /// Returns the length of a nonce in bytes.
     pub(super) fn nonce_len(self) -> usize {
         match self {
             Self::A256CbcHs512 => 16,
@@ -51,7 +52,7 @@ impl ContentEncryption {
         }
     }
 
-    /// Bytes of its tag.
+    /// Returns the length of a tag in bytes.
     pub(super) fn tag_len(self) -> usize {
         match self {
             Self::A256CbcHs512 => 32,
@@ -74,7 +75,7 @@ impl ContentEncryption {
         .map_err(|_| EnvelopeError::Decrypt)
     }
 
-    /// Encrypts in place; the tag stands behind the ciphertext, whose length is returned.
+    /// Encrypts in place and appends the tag; returns the length of the ciphertext.
     pub(super) fn seal(
         self,
         key: &[u8],
@@ -85,7 +86,7 @@ impl ContentEncryption {
         self.with_key(key, |key| key.encrypt_in_place(buffer, nonce, aad))
     }
 
-    /// Decrypts a ciphertext with its tag behind it, in place.
+    /// Decrypts in place a ciphertext followed by its tag.
     pub(super) fn open(
         self,
         key: &[u8],

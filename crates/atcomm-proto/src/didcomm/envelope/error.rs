@@ -1,30 +1,30 @@
-//! Errors of opening and making envelopes.
+//! Errors of unpacking and packing envelopes.
 
-/// Why an envelope was not opened, or not made.
+/// Errors of unpacking and packing envelopes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// Not JSON, a field of a wrong type, or a field twice.
+    /// The bytes are not JSON, or a field has a wrong type or appears twice.
     #[error("it is not well-formed JSON with the fields of an envelope")]
     Json,
-    /// Neither encrypted nor signed; a plaintext is never taken as it is.
+    /// The message is neither encrypted nor signed; a bare plaintext is never accepted.
     #[error("it is neither an encrypted nor a signed message")]
     NotAnEnvelope,
     /// A part is not strict, unpadded base64url.
     #[error("a part is not canonical base64url")]
     Base64,
-    /// Headers are missing, contradict each other, or stand where they are not protected.
+    /// Headers are missing, contradict each other, or are not protected.
     #[error("its headers do not fit: {0}")]
     Header(&'static str),
     /// A part is over a limit of this module.
     #[error("a part is over its limit: {0}")]
     Limit(&'static str),
-    /// Another `alg` than ECDH-1PU+A256KW, ECDH-ES+A256KW, EdDSA and ES256.
+    /// `alg` is not one of ECDH-1PU+A256KW, ECDH-ES+A256KW, EdDSA and ES256.
     #[error("its algorithm is not supported")]
     Algorithm,
-    /// An `enc` that is unknown, or not allowed under its `alg`.
+    /// `enc` is unknown, or not allowed under its `alg`.
     #[error("its content encryption is not supported")]
     ContentEncryption,
-    /// A key of a curve that is not supported or not for this use.
+    /// A key is of a curve that is unsupported or not for this use.
     #[error("a key is of an unsupported curve")]
     Curve,
     /// A key id is not a DID with a fragment.
@@ -39,46 +39,46 @@ pub enum EnvelopeError {
     /// `apv` is not the hash of the recipients' key ids.
     #[error("apv is not the hash of the recipients")]
     Apv,
-    /// The ephemeral key is missing, no point of its curve, or of low order.
+    /// The ephemeral key is missing, not a point of its curve, or of low order.
     #[error("its ephemeral key is not usable")]
     EphemeralKey,
-    /// No recipient's key is in our ring.
+    /// The keyring has none of the recipients' keys.
     #[error("it is encrypted to none of our keys")]
     NotForUs,
-    /// The document of this DID is needed and is not at hand.
+    /// The document of this DID is needed and was not resolved.
     #[error("the sender's DID is not resolved")]
     Unresolved {
-        /// The DID as the envelope names it.
+        /// The DID as written in the envelope.
         did: String,
     },
-    /// The sender's DID does not have this key for this use.
+    /// The sender's DID does not list this key for this use.
     #[error("the sender's DID does not list the key")]
     SenderKey,
-    /// It does not decrypt. Deliberately without detail.
+    /// The message does not decrypt. Deliberately without detail.
     #[error("it does not decrypt")]
     Decrypt,
-    /// A signature does not hold. Deliberately without detail.
+    /// A signature does not verify. Deliberately without detail.
     #[error("its signature does not verify")]
     Signature,
-    /// Layers in an order that the specification does not have.
+    /// The layers are in an order that the specification does not allow.
     #[error("its layers are not stacked as they may be")]
     Stacking,
-    /// What the layers hold is not a JSON object.
+    /// The innermost content is not a JSON object.
     #[error("its content is not a plaintext message")]
     Plaintext,
-    /// `from` is missing or names another party than the one whose key was used.
+    /// `from` is missing or names another party than the owner of the key.
     #[error("from is not the party that encrypted or signed it")]
     From,
-    /// `to` is missing or does not name the party it is encrypted to.
+    /// `to` is missing or does not name the party to which the message is encrypted.
     #[error("to does not name the party that it is encrypted to")]
     To,
-    /// Asked to encrypt to nobody.
+    /// There is no recipient to encrypt to.
     #[error("there is no recipient to encrypt to")]
     NoRecipients,
 }
 
 impl EnvelopeError {
-    /// Stable code for metrics and statistics.
+    /// Returns a stable code for metrics and statistics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Json => "json",

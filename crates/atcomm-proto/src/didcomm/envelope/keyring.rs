@@ -1,12 +1,12 @@
-//! Where the keys for opening an envelope come from.
+//! The keys and parties that unpacking looks up.
 
 use crate::didcomm::key::SecretKey;
 use crate::didcomm::party::Party;
 
-/// Our own keys, found by the id that an envelope names. A ring whose keys are known under several
-/// spellings of their ids answers to each of them.
+/// Our own secret keys by id. A keyring whose keys have several spellings of their ids finds the
+/// key under each of them.
 pub trait Keyring {
-    /// The key with this id, which is an absolute DID URL as the sender wrote it.
+    /// Returns the key with this id, an absolute DID URL as the sender wrote it.
     fn secret(&self, kid: &str) -> Option<&SecretKey>;
 }
 
@@ -34,9 +34,9 @@ impl<R: Keyring + ?Sized> Keyring for &R {
     }
 }
 
-/// What is asked about others while an envelope is opened.
+/// Look-up of other parties while an envelope is unpacked.
 pub trait Resolve {
-    /// The party with this DID, or none where it is not known here.
+    /// Returns the party with this DID; `None` if it is not known.
     fn party(&self, did: &str) -> Option<Party>;
 }
 
@@ -46,7 +46,7 @@ impl<F: Fn(&str) -> Option<Party>> Resolve for F {
     }
 }
 
-/// Knows the DIDs that carry their keys: [`Party::resolve`], and nothing else.
+/// Resolves only the DIDs that carry their keys, by [`Party::resolve`].
 #[derive(Debug, Clone, Copy)]
 pub struct SelfCertified;
 

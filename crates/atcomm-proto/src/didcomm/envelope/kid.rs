@@ -2,10 +2,10 @@
 
 use super::error::EnvelopeError;
 
-/// Longest id of a key, in bytes: a `did:peer:4` of 4 KiB and a fragment.
+/// Longest key id, in bytes: a `did:peer:4` of 4 KiB and a fragment.
 pub const MAX_KID: usize = 4096 + 256;
 
-/// The DID of a key id, which is an absolute DID URL with a fragment.
+/// Returns the DID of a key id, which must be an absolute DID URL with a fragment.
 pub(super) fn did_of(kid: &str) -> Result<&str, EnvelopeError> {
     if kid.len() > MAX_KID {
         return Err(EnvelopeError::Limit("a key id"));

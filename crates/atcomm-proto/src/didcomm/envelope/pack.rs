@@ -1,4 +1,4 @@
-//! Making envelopes.
+//! Packing envelopes.
 
 use askar_crypto::alg::p256::P256KeyPair;
 use askar_crypto::jwk::ToJwk as _;
@@ -16,8 +16,9 @@ use super::wire::{
 };
 use crate::didcomm::key::{Curve, Pair, PublicKey, SecretKey};
 
-/// Encrypts a plaintext in the sender's name. The keys are those of one party, all of the curve of
-/// the sender's key; the plaintext has `from` and `to` to match, since a reader insists on it.
+/// Encrypts a plaintext with authentication of the sender. The keys belong to one party and have
+/// the curve of the sender's key. `from` and `to` of the plaintext must name sender and recipient,
+/// since recipients check them.
 pub fn authcrypt(
     plaintext: &[u8],
     from: &SecretKey,
@@ -27,8 +28,8 @@ pub fn authcrypt(
     encrypt(plaintext, Some(from), to, ContentEncryption::A256CbcHs512)
 }
 
-/// Encrypts a plaintext or another envelope without saying by whom. The keys are those of one
-/// party and of one curve.
+/// Encrypts a plaintext or another envelope without a sender. The keys belong to one party and have
+/// one curve.
 pub fn anoncrypt(
     plaintext: &[u8],
     to: &[PublicKey],
@@ -57,7 +58,7 @@ fn encrypt(
             return Err(EnvelopeError::Curve);
         }
     }
-    // Some readers hash the ids in the order of the recipients: sorted, both orders are the same.
+    // Some readers hash the ids in the order of the recipients; sorting makes both orders the same.
     let mut to: Vec<&PublicKey> = to.iter().collect();
     to.sort_unstable_by_key(|key| key.kid());
 
@@ -119,7 +120,7 @@ fn encrypt(
     })
 }
 
-/// Signs a plaintext: EdDSA with an Ed25519 key, ES256 with a P-256 one.
+/// Signs a plaintext: EdDSA with an Ed25519 key, ES256 with a P-256 key.
 pub fn sign(plaintext: &[u8], by: &SecretKey) -> Result<Vec<u8>, EnvelopeError> {
     did_of(by.kid())?;
     let alg = match by.curve() {
@@ -181,7 +182,7 @@ pub(super) fn jwk(pair: &Pair) -> Result<NewJwk, EnvelopeError> {
     }
 }
 
-/// Both coordinates, which the library gives only within a whole JSON Web Key.
+/// Returns both coordinates, which the library gives only in a whole JSON Web Key.
 fn coordinates(pair: &P256KeyPair) -> Result<(String, String), EnvelopeError> {
     #[derive(serde::Deserialize)]
     struct Point {

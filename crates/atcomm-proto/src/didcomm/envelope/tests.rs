@@ -1,4 +1,4 @@
-//! Messages that are sound, and the shapes of keys and rings.
+//! Valid messages, and the forms of keys and keyrings.
 
 mod damage;
 mod forge;
@@ -17,7 +17,7 @@ use super::*;
 use crate::didcomm::key;
 use crate::didcomm::party::Party;
 
-/// A party with one key for each use, and its ring.
+/// A party with one key for each use, and its keyring.
 pub(super) struct Actor {
     pub(super) party: Party,
     pub(super) agreement: SecretKey,
@@ -36,7 +36,7 @@ impl Actor {
         }
     }
 
-    /// The keys that decrypt.
+    /// Returns the keys that decrypt.
     pub(super) fn ring(&self) -> [SecretKey; 1] {
         [self.agreement.clone()]
     }
@@ -54,7 +54,7 @@ pub(super) fn bob() -> Actor {
     Actor::new("did:example:bob", Curve::X25519, Curve::Ed25519)
 }
 
-/// Resolves these parties.
+/// Returns a resolver of these parties.
 pub(super) fn knowing<'p>(parties: &'p [&'p Actor]) -> impl Fn(&str) -> Option<Party> + 'p {
     |did| {
         let mut known = parties.iter().map(|actor| &actor.party);
@@ -180,7 +180,7 @@ fn both_forms_of_a_did_peer_4_are_one_party() {
     let vectors: Vec<serde_json::Value> = serde_json::from_str(vectors).unwrap();
     let long = vectors[0]["did"].as_str().unwrap();
     let short = vectors[0]["short"].as_str().unwrap();
-    // Its keys are nobody's here, so that the same DIDs stand for other keys.
+    // The fixture's keys belong to no party here, so the same DIDs stand for other keys.
     let actor = |did: &str| {
         let mut actor = alice();
         actor.agreement = SecretKey::generate(Curve::X25519, format!("{did}#enc"));

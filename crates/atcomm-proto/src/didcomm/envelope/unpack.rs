@@ -1,4 +1,4 @@
-//! Unpacker envelopes.
+//! Unpacking envelopes.
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,10 +12,10 @@ use super::wire::{Encrypted, Envelope, Header, Jwk, LayerContent, Signature, Sig
 use crate::didcomm::key::{Curve, KeyError, Pair, jwk_pair};
 use crate::didcomm::party::{Party, is_same_did};
 
-/// Opens an envelope with all its layers and checks what it says about its ends.
+/// Opens an envelope with all its layers and checks its statements about sender and recipient.
 ///
-/// `ring` holds our keys; `parties` is asked for the sender's and the signer's. Where it does not
-/// know one, the error names the DID, and the caller may resolve it and come again: nothing was
+/// `ring` holds our keys; `parties` resolves the sender and the signer. If `parties` does not know
+/// a DID, the error names it; the caller may resolve the DID and call again, since nothing has
 /// changed. The caller bounds the size of `bytes`.
 pub fn unpack(
     bytes: &[u8],
@@ -38,7 +38,7 @@ pub fn unpack(
             unpacker.check(&inner)?;
             break;
         }
-        // Ends: no stack of layers goes on for ever.
+        // Terminates, since the depth of allowed layers is bounded.
         content = unpacker.open(&content)?;
     }
     Ok(Unpacked {
@@ -51,8 +51,8 @@ pub fn unpack(
     })
 }
 
-/// The DID whose keys are needed to open an authcrypted message, read without any key. None for
-/// the rest, and for whatever cannot be read.
+/// Returns the DID whose keys are needed to open an authcrypted message, without using any key.
+/// `None` for other messages and for anything unreadable.
 pub fn sender_did(bytes: &[u8]) -> Option<String> {
     let Ok(Envelope::Encrypted(envelope)) = Envelope::read(bytes) else {
         return None;
@@ -63,8 +63,8 @@ pub fn sender_did(bytes: &[u8]) -> Option<String> {
     Some(did_of(&skid).ok()?.to_owned())
 }
 
-/// The ids of the keys that a message is encrypted to, as they are written and in their order; none
-/// for whatever is not encrypted.
+/// Returns the ids of the keys to which a message is encrypted, as written and in their order;
+/// empty for anything else.
 pub fn recipient_kids(bytes: &[u8]) -> Vec<String> {
     let Ok(Envelope::Encrypted(envelope)) = Envelope::read(bytes) else {
         return Vec::new();
@@ -74,7 +74,7 @@ pub fn recipient_kids(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// What is known while layer by layer is opened.
+/// The results of the layers opened so far.
 struct Unpacker<'a> {
     ring: &'a dyn Keyring,
     parties: &'a dyn Resolve,
@@ -95,9 +95,9 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Takes note of a layer, if it may stand inside of those before it: an anoncrypt holds one
-    /// other that is none, and an authcrypt may hold a signed message, which the specification
-    /// discourages and the examples of its appendix do.
+    /// Records a layer if it is allowed inside the previous ones. An anoncrypt may hold a layer of
+    /// another kind. An authcrypt may hold a signed message: the specification discourages it, and
+    /// the examples of its appendix do it.
     fn push(&mut self, layer: Layer) -> Result<(), EnvelopeError> {
         let fits = matches!(
             (self.layers.as_slice(), layer),
@@ -138,8 +138,8 @@ impl Unpacker<'_> {
         let (kid, recipient, secret) = ours.next().ok_or(EnvelopeError::NotForUs)?;
         let ephemeral = match (common, &recipient.header.epk) {
             (Some(epk), None) => epk,
-            // One library gives each recipient of an anoncrypt a key of its own. That it is
-            // unprotected changes nothing: another key gives another secret.
+            // One library gives each recipient of an anoncrypt its own ephemeral key. This key is
+            // unprotected, which does no harm, since another key gives another secret.
             (None, Some(epk)) if protected.method == Method::Es => ephemeral(epk)?,
             _ => return Err(EnvelopeError::EphemeralKey),
         };
@@ -186,8 +186,8 @@ impl Unpacker<'_> {
         self.recipients.push(kid.to_owned());
         if sender.is_some() {
             self.sender = sender;
-            // The tag covers header, vector and ciphertext; white space and other members of the
-            // JSON around them, or one more layer around all of it, anybody can change.
+            // The tag covers header, vector and ciphertext. Anyone can change white space and other
+            // members of the JSON around them, or add a layer around the whole.
             let sealed = Sha256::new_with_prefix(aad).chain_update(&tag);
             self.replay_id = Some(sealed.finalize().into());
         }
@@ -204,7 +204,7 @@ impl Unpacker<'_> {
             let did = did_of(kid)?;
             let party = match &signer {
                 None => self.party(did)?,
-                // All are of one party: its `from` can be true of one only.
+                // All signatures must be of one party, since `from` can name only one.
                 Some(first) if first.party.is(did) => first.party.clone(),
                 Some(_) => return Err(EnvelopeError::From),
             };
@@ -238,7 +238,7 @@ impl Unpacker<'_> {
         envelope.payload.decode()
     }
 
-    /// Holds what the plaintext says of its ends against the keys that were used.
+    /// Compares `from` and `to` of the plaintext with the keys that were used.
     fn check(&self, inner: &LayerContent<'_>) -> Result<(), EnvelopeError> {
         let from = inner.from.as_ref().map(|from| from.as_str());
         for proven in [&self.sender, &self.signer].into_iter().flatten() {
@@ -246,8 +246,8 @@ impl Unpacker<'_> {
                 return Err(EnvelopeError::From);
             }
         }
-        // Without `to` a recipient could hand a signed message on to somebody else as if it had
-        // been meant for them.
+        // Without `to` a recipient could pass a signed message on as if it had been meant for
+        // another recipient.
         let is_proven = self.sender.is_some() || self.signer.is_some();
         for kid in &self.recipients {
             let did = did_of(kid)?;
@@ -261,11 +261,11 @@ impl Unpacker<'_> {
     }
 }
 
-/// The protected header of an encrypted message, checked as far as it can be alone.
+/// The protected header of an encrypted message, with all checks that need no other part.
 struct Protected<'a> {
     method: Method,
     enc: ContentEncryption,
-    /// The sender's key id of an authcrypt.
+    /// Key id of the sender of an authcrypt.
     skid: Option<String>,
     apu: Vec<u8>,
     apv: Vec<u8>,
@@ -283,7 +283,7 @@ impl<'a> Protected<'a> {
         };
         let enc = match (method, enc) {
             (Method::Es, Some(enc)) => enc,
-            // The others are not committed to their key, which authcrypt relies on.
+            // The other algorithms do not commit to their key, and authcrypt relies on that.
             (Method::OnePu, Some(ContentEncryption::A256CbcHs512)) => {
                 ContentEncryption::A256CbcHs512
             }
@@ -298,7 +298,7 @@ impl<'a> Protected<'a> {
             (Method::OnePu, Some(skid)) if skid.as_str().as_bytes() == apu => {
                 Some(skid.as_str().to_owned())
             }
-            // The specification lets a sender leave out `skid`, since `apu` says the same.
+            // The specification lets a sender leave out `skid`, since `apu` has the same value.
             (Method::OnePu, None) if !apu.is_empty() => {
                 Some(String::from_utf8(apu.clone()).map_err(|_| EnvelopeError::Apu)?)
             }
@@ -321,7 +321,7 @@ impl<'a> Protected<'a> {
     }
 }
 
-/// The recipients' key ids, all of one DID.
+/// Returns the recipients' key ids, which must be of one DID.
 fn recipients<'e>(envelope: &'e Encrypted<'_>) -> Result<Vec<&'e str>, EnvelopeError> {
     let mut kids = Vec::with_capacity(envelope.recipients.len());
     let mut first = None;
@@ -345,7 +345,7 @@ fn ephemeral(jwk: &Jwk<'_>) -> Result<Pair, EnvelopeError> {
     }
 }
 
-/// The id of the key that signed: beside the signature, or under it.
+/// Returns the id of the signing key, from the protected or the unprotected header.
 fn signer_kid<'h>(
     protected: &'h Header<'_>,
     signature: &'h Signature<'_>,

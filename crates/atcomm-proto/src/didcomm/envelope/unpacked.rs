@@ -1,45 +1,45 @@
-//! What opening an envelope gives.
+//! The result of unpacking an envelope.
 
 use super::content::ContentEncryption;
 use crate::didcomm::party::Party;
 
-/// One layer that was opened.
+/// An opened layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layer {
-    /// Encrypted by a proven sender.
+    /// Encrypted by an authenticated sender.
     Authcrypt,
-    /// Encrypted by whoever.
+    /// Encrypted by an unknown sender.
     Anoncrypt(ContentEncryption),
     /// Signed.
     Signed,
 }
 
-/// A party that proved to hold a key.
+/// A party that has proven to hold a key.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
     /// The party.
     pub party: Party,
-    /// Which of its keys, as the envelope names it.
+    /// Id of the key, as the envelope names it.
     pub kid: String,
 }
 
-/// An opened message.
+/// An unpacked message.
 #[derive(Debug, Clone)]
 pub struct Unpacked {
-    /// The plaintext message: UTF-8, a JSON object, `from` and `to` checked and neither there
-    /// twice. The rest of it is as the sender wrote it.
+    /// The plaintext message: a JSON object in UTF-8 with at most one `from` and one `to`, both
+    /// checked. Everything else is as the sender wrote it.
     pub plaintext: Vec<u8>,
-    /// Who encrypted it, where that is proven. Without a sender and a signer a `from` in the
-    /// plaintext is nobody's word.
+    /// The party that encrypted the message, if it is authenticated. Without a sender and a signer,
+    /// `from` in the plaintext is unproven.
     pub sender: Option<Authenticated>,
-    /// Who signed it.
+    /// The party that signed the message.
     pub signer: Option<Authenticated>,
-    /// Which of our keys opened it, as the envelope names it; of several layers the outermost. None
-    /// where it was signed only: then `to` has been compared with nothing.
+    /// Id of our key that opened the message, as the envelope names it; for several layers that of
+    /// the outermost. `None` if the message was only signed: `to` was then not compared with any
+    /// key.
     pub recipient: Option<String>,
-    /// Tells one authcrypted message from every other, and stays the same whatever is done to the
-    /// message on its way: of what its sender has authenticated, nothing outside of it. None
-    /// without a sender.
+    /// Hash that identifies an authcrypted message and cannot be changed on its way, since it
+    /// covers only what the sender has authenticated. `None` without a sender.
     pub replay_id: Option<[u8; 32]>,
     /// The layers, outermost first.
     pub layers: Vec<Layer>,

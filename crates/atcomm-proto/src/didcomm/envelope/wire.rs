@@ -1,7 +1,7 @@
 //! Envelopes as JSON.
 //!
-//! Every structure is read by derived code, which refuses a known member that stands there twice;
-//! an unknown one is ignored however often it comes. Texts are borrowed from the input.
+//! Derived code reads every structure: it refuses a known member that appears twice, and ignores
+//! unknown members. Texts are borrowed from the input.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,17 +12,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::EnvelopeError;
 
-/// Most recipients of one envelope. They are the keys of one party, and a `did:peer:2` has at most
+/// Most recipients of one envelope: they are the keys of one party, and a `did:peer:2` has at most
 /// eight elements.
 pub const MAX_RECIPIENTS: usize = 32;
 
-/// Most signatures of one message, each of which is checked.
+/// Most signatures of one message, each of which is verified.
 pub const MAX_SIGNATURES: usize = 4;
 
-/// Longest protected header, in characters of base64url. It carries the sender's key id twice.
+/// Longest protected header, in characters of base64url: it contains the sender's key id twice.
 pub const MAX_PROTECTED: usize = 16 * 1024;
 
-/// A text, borrowed unless it was written with escapes.
+/// A text, borrowed unless it has escapes.
 #[derive(Debug, Clone)]
 pub(super) struct Text<'a>(Cow<'a, str>);
 
@@ -31,14 +31,15 @@ impl Text<'_> {
         &self.0
     }
 
-    /// The bytes that stand here as base64url: no padding, no stray bits, one spelling only.
+    /// Decodes the text as base64url without padding and stray bits, so that bytes have only one
+    /// spelling.
     pub(super) fn decode(&self) -> Result<Vec<u8>, EnvelopeError> {
         BASE64URL_NOPAD
             .decode(self.0.as_bytes())
             .map_err(|_| EnvelopeError::Base64)
     }
 
-    /// The same, with room for more bytes behind them.
+    /// Like [`decode`](Self::decode), with room for more bytes at the end.
     pub(super) fn decode_with_room(&self, room: usize) -> Result<Vec<u8>, EnvelopeError> {
         let len = BASE64URL_NOPAD
             .decode_len(self.0.len())
@@ -71,7 +72,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// A list that is refused while it is read when it grows over its limit.
+/// A list that keeps at most one item over its limit.
 #[derive(Debug)]
 pub(super) struct List<T, const MAX: usize>(pub(super) Vec<T>);
 
@@ -86,7 +87,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
                 let mut list = Vec::new();
                 while let Some(item) = items.next_element()? {
-                    // One over the limit is kept, so that the list is seen to be too long.
+                    // One item over the limit is kept, so that the list is known to be too long.
                     if list.len() <= MAX {
                         list.push(item);
                     }
@@ -104,7 +105,7 @@ impl<T, const MAX: usize> List<T, MAX> {
     }
 }
 
-/// The headers that decide how an envelope is opened, wherever they stand.
+/// The headers that decide how an envelope is opened, protected or not.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Header<'a> {
@@ -122,14 +123,14 @@ pub(super) struct Header<'a> {
     pub(super) apv: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) epk: Option<Jwk<'a>>,
-    /// Headers that change what the bytes mean and that are not understood here.
+    /// Unsupported headers that change the meaning of the bytes.
     pub(super) zip: Option<IgnoredAny>,
     pub(super) crit: Option<IgnoredAny>,
     pub(super) b64: Option<IgnoredAny>,
 }
 
 impl<'a> Header<'a> {
-    /// Reads a protected header that has been decoded.
+    /// Reads a decoded protected header.
     pub(super) fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
         let header: Self = object(json)?;
         if header.zip.is_some() || header.crit.is_some() || header.b64.is_some() {
@@ -138,8 +139,8 @@ impl<'a> Header<'a> {
         Ok(header)
     }
 
-    /// Whether it is without all headers that have to be protected. The key id of a recipient and
-    /// an ephemeral key of its own are bound by the key agreement itself.
+    /// Returns whether none of the headers is present that must be protected. The key agreement
+    /// itself binds a recipient's key id and own ephemeral key.
     fn is_harmless(&self) -> bool {
         self.alg.is_none()
             && self.enc.is_none()
@@ -183,8 +184,8 @@ pub(super) struct Signature<'a> {
     pub(super) signature: Text<'a>,
 }
 
-/// Every member of an encrypted or a signed message, general or flattened (RFC 7516 section 7.2,
-/// RFC 7515 section 7.2).
+/// The members of an encrypted or a signed message, general or flattened (RFC 7516 section 7.2, RFC
+/// 7515 section 7.2).
 #[derive(Deserialize)]
 #[serde(default)]
 #[derive(Default)]
@@ -214,7 +215,7 @@ struct Members<'a> {
     signature: Option<Text<'a>>,
 }
 
-/// An encrypted message whose members are complete and within their limits.
+/// An encrypted message with all its members, each within its limit.
 #[derive(Debug)]
 pub(super) struct Encrypted<'a> {
     pub(super) protected: Text<'a>,
@@ -224,7 +225,7 @@ pub(super) struct Encrypted<'a> {
     pub(super) tag: Text<'a>,
 }
 
-/// A signed message, likewise.
+/// A signed message with all its members, each within its limit.
 #[derive(Debug)]
 pub(super) struct Signed<'a> {
     pub(super) payload: Text<'a>,
@@ -342,8 +343,8 @@ fn limited(protected: Text<'_>) -> Result<Text<'_>, EnvelopeError> {
     Ok(protected)
 }
 
-/// Reads a structure from an object. The reader behind it would take a list of the values in
-/// order as well.
+/// Reads a structure from an object. Without the check the derived code would accept a list of the
+/// values in order, too.
 fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, EnvelopeError> {
     let first = json.iter().find(|byte| !byte.is_ascii_whitespace());
     if first != Some(&b'{') {
@@ -352,7 +353,7 @@ fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, EnvelopeError> {
     serde_json::from_slice(json).map_err(|_| EnvelopeError::Json)
 }
 
-/// What a layer holds, seen far enough to tell a plaintext from another layer.
+/// The members of a layer's content that tell a plaintext from another layer.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct LayerContent<'a> {
@@ -368,7 +369,7 @@ pub(super) struct LayerContent<'a> {
 
 impl<'a> LayerContent<'a> {
     pub(super) fn read(json: &'a [u8]) -> Result<Self, EnvelopeError> {
-        // The parser does not look into texts that it skips.
+        // The parser does not check texts that it skips.
         let json = std::str::from_utf8(json).map_err(|_| EnvelopeError::Plaintext)?;
         if !json.trim_start().starts_with('{') {
             return Err(EnvelopeError::Plaintext);
@@ -376,14 +377,14 @@ impl<'a> LayerContent<'a> {
         serde_json::from_str(json).map_err(|_| EnvelopeError::Plaintext)
     }
 
-    /// Whether it is another layer and no plaintext.
+    /// Returns whether the content is another layer.
     pub(super) fn is_envelope(&self) -> bool {
         let is_signed = self.signatures.is_some() || self.signature.is_some();
         self.ciphertext.is_some() || (self.payload.is_some() && is_signed)
     }
 }
 
-/// The header `to`: a list, or in some clients one text.
+/// The header `to`: a list, or one text from some clients.
 #[derive(Debug)]
 pub(super) struct To<'a>(pub(super) Vec<Text<'a>>);
 
@@ -413,7 +414,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for To<'a> {
     }
 }
 
-/// An ephemeral key as it is written.
+/// An ephemeral key to be written.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum NewJwk {
@@ -430,7 +431,7 @@ pub(super) enum NewJwk {
     },
 }
 
-/// The protected header of an encrypted message as it is written.
+/// A protected header to be written.
 #[derive(Serialize)]
 pub(super) struct NewHeader<'a> {
     pub(super) typ: &'static str,

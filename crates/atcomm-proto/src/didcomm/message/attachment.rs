@@ -1,4 +1,4 @@
-//! What a message carries besides its body.
+//! Attachments of a message.
 
 use std::borrow::Cow;
 
@@ -19,38 +19,38 @@ const MAX_LINKS: usize = 16;
 /// Longest link, in bytes.
 const MAX_LINK: usize = 2048;
 
-/// One attachment. What it holds is not decoded before [`Attachment::bytes`] asks for it.
+/// An attachment. Its content is decoded only by [`Attachment::bytes`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Attachment {
-    /// Its name within the message; a mailbox gives one that acknowledges.
+    /// Id within the message; a mediator gives one that acknowledges the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// What it is, for people.
+    /// Description for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// A hint for the name of a file.
+    /// Suggested file name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
     /// Media type of the content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// Closer than the media type: the format in the protocol's own words.
+    /// Format in the words of the protocol, more precise than the media type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
     /// The content.
     pub data: AttachmentData,
 }
 
-/// The content of an attachment in the forms that it is given in, usually one.
+/// The content of an attachment in its forms, usually one.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct AttachmentData {
-    /// Bytes, in base64 of either alphabet as it was sent.
+    /// Bytes in base64 of either alphabet, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base64: Option<String>,
-    /// A JSON value, its text as it was sent.
+    /// The text of a JSON value, as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json: Option<Box<RawValue>>,
-    /// Where it could be fetched; nobody does here.
+    /// Links to the content; they are not fetched here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<String>,
 }
@@ -63,10 +63,10 @@ impl PartialEq for AttachmentData {
 }
 
 impl Attachment {
-    /// The attachment that hands over a message, named by `id`.
+    /// Makes the attachment that delivers a message, with the id `id`.
     ///
-    /// Some clients read `base64` only and others `json` only, so it is given in both; bytes that
-    /// are not a JSON object in `base64` alone.
+    /// Some clients read only `base64` and others only `json`, so both are written. Bytes that are
+    /// not a JSON object are written as `base64` alone.
     pub fn message(id: impl Into<String>, bytes: &[u8]) -> Self {
         let json = bytes.trim_ascii_start().starts_with(b"{");
         let json = json.then(|| serde_json::from_slice(bytes).ok()).flatten();
@@ -81,7 +81,7 @@ impl Attachment {
         }
     }
 
-    /// The attachment that holds a JSON value, such as an envelope to be forwarded.
+    /// Makes an attachment of a JSON value, such as an envelope to be forwarded.
     pub fn json(json: Box<RawValue>) -> Self {
         Self {
             data: AttachmentData {
@@ -92,10 +92,10 @@ impl Attachment {
         }
     }
 
-    /// The bytes of the content: base64 decoded, or else the JSON value's text as it was sent.
+    /// Returns the bytes of the content: decoded base64, else the text of the JSON value as it was
+    /// sent.
     ///
-    /// Base64 comes first because it still says what was sent when something on the way has
-    /// written the JSON anew.
+    /// Base64 comes first, since it stays exact even if an intermediary has rewritten the JSON.
     pub fn bytes(&self) -> Result<Cow<'_, [u8]>, MessageError> {
         if let Some(text) = &self.data.base64 {
             return decode(text).map(Cow::Owned);
@@ -134,7 +134,7 @@ impl Attachment {
     }
 }
 
-/// Decodes base64 of either alphabet, padded or not, broken into lines or not.
+/// Decodes base64 of either alphabet, with or without padding and line breaks.
 fn decode(text: &str) -> Result<Vec<u8>, MessageError> {
     let text = text.trim_ascii().trim_end_matches('=').as_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');

@@ -2,83 +2,83 @@
 
 use std::borrow::Cow;
 
-/// Why bytes are no message, or an attachment gives no bytes.
+/// Errors of reading a message or the bytes of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// Not a JSON object in UTF-8.
+    /// The bytes are not a JSON object in UTF-8.
     #[error("the message is not a JSON object")]
     NotJson,
-    /// More headers than any message has.
+    /// The message has more headers than any valid message.
     #[error("the message has more than {0} headers")]
     TooManyHeaders(usize),
     /// `typ` names another format than the plaintext of DIDComm v2.
     #[error("the header `typ` names another media type than application/didcomm-plain+json")]
     MediaType,
-    /// A header, or a field of an attachment.
+    /// A header, or a field of an attachment, is wrong.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// An attachment says only where its content lies: nothing is fetched here.
+    /// The attachment has only links to its content, which are not fetched.
     #[error("the attachment has links where its content is needed")]
     Links,
-    /// An attachment without content.
+    /// The attachment has no content.
     #[error("the attachment has neither json nor base64")]
     NoContent,
-    /// An attachment in broken base64.
+    /// The attachment is not valid base64.
     #[error("the attachment is not base64")]
     Base64,
 }
 
-/// Why a message does not give the body that was asked for.
+/// Errors of reading the body of a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// It is of another type.
+    /// The message is of another type.
     #[error("the message is of another type than {0}")]
     Type(&'static str),
-    /// A field of its body.
+    /// A field of the body is wrong.
     #[error(transparent)]
     Field(#[from] FieldError),
 }
 
-/// What is wrong with a field.
+/// Faults of a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldFault {
-    /// It has to be there.
+    /// The field is required and missing.
     #[error("is missing")]
     Missing,
-    /// Two fields of one name: two readers could see two messages.
+    /// Two fields have this name, so two readers could see different messages.
     #[error("stands there twice")]
     Twice,
-    /// Another type than a string.
+    /// The value is not a string.
     #[error("is not a string")]
     NotText,
-    /// An empty string or list where that says nothing.
+    /// The string or list is empty where that has no meaning.
     #[error("is empty")]
     Empty,
-    /// A string longer than this many bytes.
+    /// The string is longer than this many bytes.
     #[error("is longer than {0} bytes")]
     TooLong(usize),
-    /// Not a whole number.
+    /// The value is not a whole number.
     #[error("is not a whole number")]
     NotInteger,
-    /// A number below zero that counts something.
+    /// A count is below zero.
     #[error("is below zero")]
     Negative,
-    /// Neither true nor false.
+    /// The value is neither true nor false.
     #[error("is neither true nor false")]
     NotFlag,
-    /// Another type than an array.
+    /// The value is not an array.
     #[error("is not an array")]
     NotList,
-    /// A list or object of more than this many entries.
+    /// The list or object has more than this many entries.
     #[error("has more than {0} entries")]
     TooMany(usize),
-    /// Another type than an object.
+    /// The value is not an object.
     #[error("is not an object")]
     NotObject,
-    /// A string outside the vocabulary, which is named.
+    /// The string is not in the vocabulary, which is named.
     #[error("is not one of {0}")]
     Word(&'static str),
-    /// It breaks another rule, which is named.
+    /// The value breaks another rule, which is named.
     #[error("is unusable: {0}")]
     Rule(Cow<'static, str>),
 }
@@ -87,9 +87,9 @@ pub enum FieldFault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the field `{field}` {why}")]
 pub struct FieldError {
-    /// Its place, such as `updates[3].action`.
+    /// Path of the field, such as `updates[3].action`.
     pub field: String,
-    /// What is wrong with it.
+    /// The fault of the field.
     pub why: FieldFault,
 }
 

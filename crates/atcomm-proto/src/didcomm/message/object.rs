@@ -1,7 +1,7 @@
-//! A JSON object read field by field, so that what is wrong with one can be said by name.
+//! A JSON object read field by field, so that errors can name the field.
 //!
-//! No tree is built: a field that nobody asks for is passed over without recursion, and one that
-//! is asked for stays the text that was sent.
+//! No tree is built: a field that no code reads is skipped without recursion, and other fields stay
+//! the text that was sent.
 
 mod entries;
 
@@ -14,28 +14,28 @@ use super::error::{FieldError, FieldFault};
 use self::entries::{Entries, Pairs};
 pub(super) use self::entries::{MAX_ENTRIES, MAX_FIELDS, Name};
 
-/// Largest whole number that a JSON number surely keeps (2^53).
+/// Largest whole number that a JSON number keeps exactly (2^53).
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A JSON object, its fields still text.
+/// A JSON object whose fields are still text.
 pub(in crate::didcomm) struct Object<'a> {
-    /// Where it stands, such as `updates[3]`; empty at the top.
+    /// Path of the object, such as `updates[3]`; empty at the top.
     pub(super) place: String,
     pub(super) fields: Vec<(Cow<'a, str>, Field<'a>)>,
 }
 
-/// A field's value.
+/// The value of a field.
 pub(super) enum Field<'a> {
-    /// Its text.
+    /// Text of the value.
     Raw(&'a RawValue),
-    /// An object that was read on the way.
+    /// An object that was read with its parent.
     Object(Object<'a>),
-    /// A list of objects that was read on the way.
+    /// A list of objects that was read with its parent.
     Objects(Vec<Object<'a>>),
 }
 
 impl<'a> Object<'a> {
-    /// Reads a body.
+    /// Reads the body of a message.
     pub(in crate::didcomm) fn body(body: &'a RawValue) -> Result<Self, FieldError> {
         Self::read(body.get(), String::new()).map_err(|mut err| {
             if err.field.is_empty() {
@@ -45,7 +45,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// Reads an object that stands at a place of its message.
+    /// Reads an object; `place` is its path in the message.
     pub(super) fn read(text: &'a str, place: String) -> Result<Self, FieldError> {
         let Ok(Pairs { kept, truncated }) = serde_json::from_str(text) else {
             return Err(FieldError::new(place, FieldFault::NotObject));
@@ -59,7 +59,7 @@ impl<'a> Object<'a> {
             fields: fields.map(|(name, raw)| (name, Field::Raw(raw))).collect(),
         };
         match object.duplicate() {
-            // The name is the sender's: only its beginning goes into a sentence.
+            // The sender chose the name, so only its beginning goes into an error.
             Some(name) => Err(object.wrong(
                 &name.chars().take(64).collect::<String>(),
                 FieldFault::Twice,
@@ -68,7 +68,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A name that two fields have.
+    /// Returns a name that two fields have.
     pub(super) fn duplicate(&self) -> Option<&str> {
         let repeated = |(index, (name, _)): (usize, &(Cow<'a, str>, Field<'a>))| {
             let before = self.fields.iter().take(index);
@@ -78,7 +78,7 @@ impl<'a> Object<'a> {
         self.fields.get(index).map(|(name, _)| name.as_ref())
     }
 
-    /// The error about a field of this object.
+    /// Makes the error about a field of this object.
     pub(in crate::didcomm) fn wrong(&self, name: &str, why: FieldFault) -> FieldError {
         FieldError::new(self.place_of(name), why)
     }
@@ -90,7 +90,7 @@ impl<'a> Object<'a> {
         format!("{}.{name}", self.place)
     }
 
-    /// A field's text; one that is null is not there.
+    /// Returns the text of a field; `None` if it is missing or null.
     pub(in crate::didcomm) fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let (_, field) = self.fields.iter().find(|(n, _)| n == name)?;
         match field {
@@ -99,7 +99,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Turns a field that is not there into an error.
+    /// Returns the value, or the error that the field is missing.
     pub(in crate::didcomm) fn required<T>(
         &self,
         name: &str,
@@ -108,7 +108,7 @@ impl<'a> Object<'a> {
         value.ok_or_else(|| self.wrong(name, FieldFault::Missing))
     }
 
-    /// A string of at most `max` bytes, not empty.
+    /// Reads a non-empty string of at most `max` bytes.
     pub(in crate::didcomm) fn text(
         &self,
         name: &str,
@@ -124,7 +124,7 @@ impl<'a> Object<'a> {
         Ok(Some(text))
     }
 
-    /// A string of at most `max` bytes for people, which may be empty.
+    /// Reads a string for people of at most `max` bytes, which may be empty.
     pub(in crate::didcomm) fn prose(
         &self,
         name: &str,
@@ -134,7 +134,7 @@ impl<'a> Object<'a> {
         raw.transpose().map_err(|why| self.wrong(name, why))
     }
 
-    /// A whole number, also where it is written as `1.0` or as a string.
+    /// Reads a whole number, also if it is written as `1.0` or as a string.
     pub(in crate::didcomm) fn integer(&self, name: &str) -> Result<Option<i64>, FieldError> {
         let Some(raw) = self.raw(name) else {
             return Ok(None);
@@ -143,7 +143,7 @@ impl<'a> Object<'a> {
         Ok(Some(number))
     }
 
-    /// A whole number from zero up, written like [`Object::integer`].
+    /// Reads a whole number from zero up, written like [`Object::integer`].
     pub(in crate::didcomm) fn count(&self, name: &str) -> Result<Option<u64>, FieldError> {
         let Some(number) = self.integer(name)? else {
             return Ok(None);
@@ -152,7 +152,7 @@ impl<'a> Object<'a> {
         Ok(Some(number))
     }
 
-    /// A truth value, also where it is written as a string.
+    /// Reads a boolean, also if it is written as a string.
     pub(in crate::didcomm) fn flag(&self, name: &str) -> Result<Option<bool>, FieldError> {
         match self.raw(name).map(RawValue::get) {
             None => Ok(None),
@@ -162,7 +162,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The entries of an array, at most `max`, with the place of each.
+    /// Reads the entries of an array, at most `max`.
     pub(in crate::didcomm) fn list(
         &self,
         name: &str,
@@ -179,7 +179,7 @@ impl<'a> Object<'a> {
         Ok(Some(list.kept))
     }
 
-    /// An array of objects, at most `max`.
+    /// Reads an array of objects, at most `max`.
     pub(in crate::didcomm) fn objects(
         &self,
         name: &str,
@@ -198,7 +198,8 @@ impl<'a> Object<'a> {
             .map(Some)
     }
 
-    /// Like [`Object::objects`], and the field is gone; for those that headers read on the way.
+    /// Reads like [`Object::objects`] and removes the field; for objects that were read with the
+    /// headers.
     pub(super) fn take_objects(
         &mut self,
         name: &str,
@@ -215,7 +216,8 @@ impl<'a> Object<'a> {
         self.objects(name, max)
     }
 
-    /// Like [`Object::object`] for one that headers read on the way.
+    /// Reads like [`Object::object`] and removes the field; for objects that were read with the
+    /// headers.
     pub(super) fn take_object(&mut self, name: &str) -> Result<Option<Object<'a>>, FieldError> {
         let found = self.fields.iter().position(|(n, _)| n == name);
         if let Some(index) = found
@@ -227,14 +229,14 @@ impl<'a> Object<'a> {
         self.object(name)
     }
 
-    /// An object below this one.
+    /// Reads an object below this one.
     pub(in crate::didcomm) fn object(&self, name: &str) -> Result<Option<Object<'a>>, FieldError> {
         let raw = self.raw(name);
         raw.map(|raw| Object::read(raw.get(), self.place_of(name)))
             .transpose()
     }
 
-    /// An array of at most `max` strings of at most `len` bytes, none of them empty.
+    /// Reads an array of at most `max` non-empty strings of at most `len` bytes.
     pub(in crate::didcomm) fn texts(
         &self,
         name: &str,
@@ -258,7 +260,7 @@ impl<'a> Object<'a> {
             .map(Some)
     }
 
-    /// Like [`Object::texts`]; a string alone is a list of one.
+    /// Reads like [`Object::texts`]; a string alone counts as a list of one.
     pub(in crate::didcomm) fn one_or_more(
         &self,
         name: &str,
@@ -273,8 +275,8 @@ impl<'a> Object<'a> {
 }
 
 fn text_of(raw: &RawValue, max: usize) -> Result<String, FieldFault> {
-    // The text as sent is never shorter than what it says: quotes come on top, and an escape takes
-    // at most six bytes for one.
+    // A JSON text is never shorter than its value: it has quotes, and an escape takes at most six
+    // bytes for one.
     if raw.get().len() > max.saturating_mul(6).saturating_add(2) && raw.get().starts_with('"') {
         return Err(FieldFault::TooLong(max));
     }
@@ -295,7 +297,7 @@ fn integer_of(raw: &RawValue) -> Option<i64> {
         return Some(number);
     }
     let number: f64 = serde_json::from_str(text).ok()?;
-    // Beyond 2^53 a float names no whole number, so the cast below is exact.
+    // Beyond 2^53 a float is not an exact whole number, so the cast below is exact.
     let exact = number.fract() == 0.0 && number.abs() <= MAX_EXACT;
     exact.then_some(number as i64)
 }

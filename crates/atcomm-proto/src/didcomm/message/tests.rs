@@ -15,7 +15,7 @@ fn parse(message: &Value) -> Result<Message, MessageError> {
     Message::parse(message.to_string().as_bytes())
 }
 
-/// A ping with other headers besides.
+/// Returns a ping with additional headers.
 fn with(headers: Value) -> Value {
     let mut message = json!({"id": "1", "type": PING});
     let headers = headers.as_object().unwrap().clone();
@@ -23,7 +23,7 @@ fn with(headers: Value) -> Value {
     message
 }
 
-/// The sentence about a ping with these headers.
+/// Returns the error about a ping with these headers.
 fn refusal(headers: Value) -> String {
     parse(&with(headers)).unwrap_err().to_string()
 }
@@ -321,7 +321,7 @@ fn a_message_is_handed_over_in_both_forms() {
             .as_object_mut()
             .unwrap()
             .remove(lost);
-        // Through text, since a tree would write the JSON anew.
+        // Through text, since a tree would rewrite the JSON.
         let text = shown.to_string().replace("\"e30\",\"", "\"e30\", \"");
         let read = Message::parse(text.as_bytes()).unwrap();
         assert_eq!(read.attachments[0].bytes().unwrap(), envelope.as_slice());
@@ -372,7 +372,7 @@ fn setters() {
         "return_route": "thread", "ack": ["x"], "body": {}, "attachments": [{"data": {}}],
     });
     assert_eq!(shown, expected);
-    // Nothing is written that was not set.
+    // Only headers that were set are written.
     let bare: Value = serde_json::from_slice(&Message::new("1", &Empty).to_vec()).unwrap();
     let expected = json!({"id": "1", "type": Empty::TYPE, "typ": MEDIA_TYPE, "body": {}});
     assert_eq!(bare, expected);
@@ -400,7 +400,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn any_attachment() -> impl Strategy<Value = Attachment> {
     let data = (
         option::of("[A-Za-z0-9_=+/-]{0,20}"),
-        // Null is the same as nothing there.
+        // Null is read like a missing field.
         option::of(any_json().prop_filter("null", |json| !json.is_null())),
         vec(text(), 0..3),
     );
@@ -458,13 +458,13 @@ fn any_message() -> impl Strategy<Value = Message> {
     )
 }
 
-/// Reading layer by layer, which the one pass has to agree with.
+/// Reads level by level, as the one pass must agree with.
 fn layered(bytes: &[u8]) -> Result<Message, MessageError> {
     let text = std::str::from_utf8(bytes).map_err(|_| MessageError::NotJson)?;
     Message::read(headers::read_by_level(text)?)
 }
 
-/// Everything that may be asked of a message that somebody sent.
+/// Calls everything that may be called with a stranger's message.
 fn use_all(message: &Message) {
     let _ = message.attachments.iter().map(Attachment::bytes).count();
     let _ = message.body_of::<Forward>();
@@ -475,7 +475,8 @@ proptest! {
     #[test]
     fn what_is_written_is_read(message in any_message()) {
         let read = Message::parse(&message.to_vec()).unwrap();
-        // Equality goes by what is written; the parts that decide are compared by themselves too.
+        // Equality compares the written forms, so the decisive parts are compared by themselves
+        // too.
         prop_assert_eq!(&read.attachments, &message.attachments);
         prop_assert_eq!(&read.to, &message.to);
         prop_assert_eq!(read.return_route, message.return_route);

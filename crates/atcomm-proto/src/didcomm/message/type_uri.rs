@@ -1,33 +1,33 @@
 //! Names of message types.
 
-/// Where the protocols of the standard are described; the beginning of their types.
+/// Address at which the standard protocols are described; the beginning of their types.
 pub(in crate::didcomm) const DOC: &str = "https://didcomm.org/";
 
 /// The parts of a message type, `<doc><protocol>/<major>.<minor>/<name>`.
 ///
-/// Types are compared without their minor version: one that is newer adds fields and changes none
-/// (DIDComm v2.1, "Message Types").
+/// Types are compared without their minor version: a newer minor version adds fields and changes
+/// none (DIDComm v2.1, "Message Types").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TypeUri<'a> {
-    /// Where the protocol is described, with the slash at its end: `https://didcomm.org/`.
+    /// Address at which the protocol is described, with its final slash: `https://didcomm.org/`.
     pub doc: &'a str,
-    /// The protocol, such as `trust-ping`.
+    /// Name of the protocol, such as `trust-ping`.
     pub protocol: &'a str,
-    /// Major version: another one is another protocol.
+    /// Major version; another major version is another protocol.
     pub major: u32,
     /// Minor version.
     pub minor: u32,
-    /// The message within the protocol, such as `ping-response`.
+    /// Name of the message within the protocol, such as `ping-response`.
     pub name: &'a str,
 }
 
-/// A text that is not `<doc><protocol>/<major>.<minor>/<name>`.
+/// The error of a text that is not `<doc><protocol>/<major>.<minor>/<name>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not written as protocol, version and name of a message behind an address")]
 pub struct TypeUriError;
 
 impl<'a> TypeUri<'a> {
-    /// Splits a type.
+    /// Splits a message type into its parts.
     pub fn parse(text: &'a str) -> Result<Self, TypeUriError> {
         let (rest, name) = text.rsplit_once('/').ok_or(TypeUriError)?;
         let (rest, version) = rest.rsplit_once('/').ok_or(TypeUriError)?;
@@ -46,7 +46,7 @@ impl<'a> TypeUri<'a> {
         })
     }
 
-    /// Whether a message of this type can be read as one of `other`.
+    /// Returns whether a message of this type can be read as one of `other`.
     pub fn reads_as(&self, other: &TypeUri<'_>) -> bool {
         self.doc == other.doc
             && self.protocol == other.protocol
@@ -56,7 +56,7 @@ impl<'a> TypeUri<'a> {
 }
 
 fn number(text: &str) -> Result<u32, TypeUriError> {
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(TypeUriError);
     }

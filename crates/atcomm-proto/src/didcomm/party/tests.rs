@@ -55,7 +55,7 @@ fn uses_of_keys_are_kept_apart() {
         party.key_agreement()[0].kid(),
         format!("{}#key-1", party.did())
     );
-    // One key under both uses is found for both, by its number and by its text.
+    // A key with both uses is found for both, by its number and by its text.
     let p256 = "zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169";
     let party = Party::resolve(&format!("did:peer:2.E{X25519}.E{p256}.V{p256}")).unwrap();
     for kid in ["#key-2", "#key-3", &format!("#{p256}")] {
@@ -92,7 +92,7 @@ fn a_did_peer_4_is_named_by_its_short_form() {
 
 #[test]
 fn a_did_key_is_its_own_document() {
-    // The pair of the did:key specification's own example.
+    // The key pair of the did:key specification's example.
     let did = "did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp";
     let party = Party::resolve(did).unwrap();
     let signing = &party.authentication()[0];
@@ -163,7 +163,7 @@ fn a_document_gives_its_keys_for_the_uses_that_fit() {
     for kid in ["enc", "#", "#sig", "did:web:other.example#enc", ""] {
         assert_eq!(party.agreement_key(kid), None, "{kid}");
     }
-    // A key of somebody else that the document lists is not found under this DID's name.
+    // A key of another DID that the document lists is not found under this DID's name.
     let foreign = PublicKey::from_multikey("did:web:other.example#enc", X25519).unwrap();
     let party = Party::from_document(did, vec![foreign], Vec::new());
     assert_eq!(party.agreement_key("#enc"), None);

@@ -1,7 +1,7 @@
-//! coordinate-mediation 2.0 and 3.0: asking for mediation, and naming whose mail to take.
+//! coordinate-mediation 2.0 and 3.0: requesting mediation and listing the recipients.
 //!
-//! Both versions say the same: 2.0 calls the recipients keys and grants one routing DID, 3.0 calls
-//! them what they are and grants a list. Their page gives no header but the common ones.
+//! Both versions have the same contents: 2.0 calls the recipients keys and grants one routing DID,
+//! 3.0 calls them recipients and grants a list. The specification page has only the common headers.
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ const MAX_ROUTING: usize = 16;
 /// Most recipients of one page.
 const MAX_PAGE: usize = 1000;
 
-/// Which version a message is of.
+/// The version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
     /// 2.0.
@@ -29,7 +29,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The protocol as it is disclosed.
+    /// Returns the protocol as it is disclosed.
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::V2 => "https://didcomm.org/coordinate-mediation/2.0",
@@ -37,7 +37,7 @@ impl Version {
         }
     }
 
-    /// The version of a message type; `None` where it is of another protocol.
+    /// Returns the version of a message type; `None` if it is of another protocol.
     pub fn of(kind: &TypeUri<'_>) -> Option<Self> {
         match (kind.doc, kind.protocol, kind.major) {
             (DOC, "coordinate-mediation", 2) => Some(Self::V2),
@@ -51,103 +51,103 @@ impl Version {
     }
 }
 
-/// What a recipient asks of its mediator.
+/// The requests of a recipient to its mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// `mediate-request`.
     Mediate {
-        /// The atproto account that the sender belongs to: a hint of ours, where its key package
-        /// is to be looked for. EmptyBody rests on it.
+        /// The atproto account of the sender, an addition of ours: a hint where its key package is
+        /// looked for. The mediator does not rely on it.
         account: Option<Did>,
     },
-    /// `keylist-update`, `recipient-update`: changes in the order that they are made.
+    /// `keylist-update`, `recipient-update`: changes in the order to make them.
     Update(Vec<Update>),
-    /// `keylist-query`, `recipient-query`: all, or a page.
+    /// `keylist-query`, `recipient-query`: the whole list, or a page.
     Query(Option<Page>),
 }
 
 /// A change to the list of recipients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Update {
-    /// Whose mail; as it was sent, which may be no DID at all.
+    /// The recipient as it was sent, which may not be a DID.
     pub recipient_did: String,
-    /// Whether to take it.
+    /// Whether to add or remove the recipient.
     pub action: Action,
 }
 
-/// What to do with a recipient.
+/// The changes to a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Take its mail.
+    /// Add the recipient.
     Add,
-    /// Take it no more.
+    /// Remove the recipient.
     Remove,
 }
 
-/// The part of a list that is asked for.
+/// A requested part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Page {
-    /// Most entries wanted.
+    /// Most entries of the page.
     pub limit: u64,
-    /// Entries to pass over.
+    /// Number of entries to skip.
     pub offset: u64,
 }
 
-/// What a mediator answers.
+/// The replies of a mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// `mediate-grant`.
     Grant {
-        /// Where forwards are sent to, at least one; version 2.0 can say the first only.
+        /// Where to send forwards, at least one; version 2.0 can name only the first.
         routing_did: Vec<String>,
     },
     /// `mediate-deny`.
     Deny,
-    /// `keylist-update-response`, `recipient-update-response`: what became of each change.
+    /// `keylist-update-response`, `recipient-update-response`: the result of each change.
     Updated(Vec<Updated>),
     /// `keylist`, `recipient`.
     Recipients {
-        /// Whose mail is taken.
+        /// The recipients.
         dids: Vec<String>,
-        /// Which part of the list this is; `None` where it was not asked for by page.
+        /// The part of the list that this is; `None` if the request asked for no page.
         pagination: Option<Pagination>,
     },
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Updated {
-    /// As it was sent.
+    /// The recipient as it was sent.
     pub recipient_did: String,
-    /// As it was sent.
+    /// The change as it was sent.
     pub action: Action,
-    /// What became of it.
+    /// The result of the change.
     pub result: Outcome,
 }
 
-/// How a change ended.
+/// The results of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Done.
+    /// The change was made.
     Success,
-    /// It was so before.
+    /// The list was so before.
     NoChange,
-    /// Refused: the sender may not, or the DID is none.
+    /// The change was refused: it is forbidden to the sender, or the recipient is not a DID.
     ClientError,
-    /// It failed at the mediator's.
+    /// The mediator failed.
     ServerError,
 }
 
-/// Which part of a list an answer is.
+/// The part of a list that a reply contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Pagination {
-    /// Entries in this answer.
+    /// Number of entries in this reply.
     pub count: u64,
-    /// Entries passed over before them.
+    /// Number of entries before them.
     pub offset: u64,
-    /// Entries that come after them.
+    /// Number of entries after them.
     pub remaining: u64,
 }
 
@@ -160,7 +160,7 @@ struct RecipientEntry<'a> {
 }
 
 impl Request {
-    /// Reads a request of either version; `None` where the message is none.
+    /// Reads a request of either version; `None` if the message is of another type.
     pub fn of(message: &Message) -> Result<Option<(Version, Self)>, FieldError> {
         let Some((version, name)) = split(message) else {
             return Ok(None);
@@ -190,7 +190,7 @@ impl Request {
         Ok(Self::Mediate { account })
     }
 
-    /// The request as a message.
+    /// Returns the request as a message.
     pub fn write(&self, version: Version, id: impl Into<String>) -> Message {
         #[derive(Serialize)]
         struct Mediate<'a> {
@@ -230,7 +230,7 @@ impl Request {
 }
 
 impl Reply {
-    /// Reads a reply of either version; `None` where the message is none.
+    /// Reads a reply of either version; `None` if the message is of another type.
     pub fn of(message: &Message) -> Result<Option<(Version, Self)>, FieldError> {
         let Some((version, name)) = split(message) else {
             return Ok(None);
@@ -249,7 +249,7 @@ impl Reply {
     }
 
     fn read_grant(body: &Object<'_>) -> Result<Self, FieldError> {
-        // Mediators are met that write the form of the other version.
+        // Some mediators write the form of the other version.
         let routing = body.one_or_more("routing_did", MAX_ROUTING, MAX_DID)?;
         let routing_did = body.required("routing_did", routing)?;
         if routing_did.is_empty() {
@@ -274,7 +274,7 @@ impl Reply {
         })
     }
 
-    /// The reply as a message; its thread is the caller's to set.
+    /// Returns the reply as a message; the caller sets its thread.
     pub fn write(self, version: Version, id: impl Into<String>) -> Message {
         #[derive(Serialize)]
         struct GrantOne<'a> {

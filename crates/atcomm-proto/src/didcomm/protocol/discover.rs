@@ -1,4 +1,4 @@
-//! discover-features 2.0: which protocols, headers and limits the other end knows.
+//! discover-features 2.0: the protocols, headers and limits that the other end supports.
 //!
 //! Source: DIDComm Messaging v2.1, "Discover Features Protocol 2.0" and "Agent Constraint
 //! Disclosure".
@@ -8,38 +8,38 @@ use serde_json::value::RawValue;
 
 use crate::didcomm::message::{Body, FieldError, Object, raw};
 
-/// Most questions of one message: each is held against everything that is offered.
+/// Most queries of one message: each is compared with every offered feature.
 pub const MAX_QUERIES: usize = 32;
 
-/// Most answers of one message.
+/// Most disclosures of one message.
 const MAX_DISCLOSURES: usize = 256;
 
-/// Most roles of one answer.
+/// Most roles of one disclosure.
 const MAX_ROLES: usize = 16;
 
 /// Longest feature type, pattern, id or role, in bytes.
 const MAX_NAME: usize = 512;
 
-/// Questions about features.
+/// Queries for features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Queries {
-    /// The questions; what any of them asks for is answered.
+    /// The queries; the answer discloses the features that match any of them.
     pub queries: Vec<Query>,
 }
 
-/// One question.
+/// One query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Query {
-    /// `protocol`, `goal-code`, `header`, `constraint`, or what nobody here knows.
+    /// `protocol`, `goal-code`, `header`, `constraint`, or an unknown type.
     #[serde(rename = "feature-type")]
     pub feature_type: String,
-    /// The feature's id, or its beginning and a star.
+    /// The id of the feature, or its beginning and a star.
     #[serde(rename = "match")]
     pub pattern: String,
 }
 
 impl Query {
-    /// Whether it asks for this feature. A star counts at the end only.
+    /// Returns whether the query matches this feature. A star counts only at the end.
     pub fn matches(&self, feature_type: &str, id: &str) -> bool {
         self.feature_type == feature_type
             && match self.pattern.strip_suffix('*') {
@@ -72,25 +72,25 @@ impl Body for Queries {
     }
 }
 
-/// The features that were asked for and are there to be shown.
+/// The disclosed features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Disclose {
-    /// The features; none says nothing, not even that there is none.
+    /// The features. An empty list says nothing, since a feature need not be disclosed.
     pub disclosures: Vec<Disclosure>,
 }
 
 /// One feature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Disclosure {
-    /// As in [`Query::feature_type`].
+    /// Type of the feature, as in [`Query::feature_type`].
     #[serde(rename = "feature-type")]
     pub feature_type: String,
-    /// The feature's id, such as a protocol without the name of a message.
+    /// Id of the feature, such as a protocol without the name of a message.
     pub id: String,
-    /// Roles that are played in a protocol.
+    /// Supported roles of a protocol.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Largest message taken, in bytes, of the constraint by that name. Written as a string, as
+    /// Largest accepted message in bytes, for the constraint of this name. Written as a string, as
     /// the specification does.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub max_receive_bytes: Option<u64>,
@@ -104,7 +104,7 @@ fn as_text<S: Serializer>(number: &Option<u64>, serializer: S) -> Result<S::Ok, 
 }
 
 impl Disclosure {
-    /// A protocol and the roles played in it.
+    /// Makes the disclosure of a protocol and the supported roles.
     pub fn protocol(id: &str, roles: &[&str]) -> Self {
         Self {
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
@@ -112,7 +112,7 @@ impl Disclosure {
         }
     }
 
-    /// The constraint on the size of messages, in bytes.
+    /// Makes the disclosure of the largest accepted message, in bytes.
     pub fn max_receive_bytes(bytes: u64) -> Self {
         Self {
             max_receive_bytes: Some(bytes),
@@ -120,7 +120,7 @@ impl Disclosure {
         }
     }
 
-    /// A feature without further words: a header, a goal code.
+    /// Makes the disclosure of a feature without details: a header, a goal code.
     pub fn new(feature_type: &str, id: &str) -> Self {
         Self {
             feature_type: feature_type.to_owned(),

@@ -1,10 +1,10 @@
-//! empty 1.0: a message for the sake of its headers.
+//! empty 1.0: a message that has only headers.
 
 use serde_json::value::RawValue;
 
 use crate::didcomm::message::{Body, FieldError, raw};
 
-/// Nothing.
+/// The empty body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Empty;
 

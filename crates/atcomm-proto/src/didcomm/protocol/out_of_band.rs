@@ -9,13 +9,13 @@ use url::Url;
 
 use crate::didcomm::message::{Body, BodyError, FieldError, Message, MessageError, Object, raw};
 
-/// The goal of a mediator's invitation.
+/// The goal code of a mediator's invitation.
 pub const REQUEST_MEDIATE: &str = "request-mediate";
 
 /// The query parameter that holds an invitation.
 pub const PARAMETER: &str = "_oob";
 
-/// Longest `_oob` read, in bytes: a QR code holds under 3000, a link may carry a long DID.
+/// Longest accepted `_oob`, in bytes: a QR code holds under 3000, a link may carry a long DID.
 pub const MAX_PARAMETER: usize = 64 * 1024;
 
 /// Longest goal, in bytes.
@@ -24,13 +24,13 @@ const MAX_GOAL: usize = 1024;
 /// Most message profiles accepted.
 const MAX_ACCEPT: usize = 16;
 
-/// Why a link holds no invitation.
+/// Errors of reading an invitation from a link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvitationError {
-    /// Not an address.
+    /// The text is not a URL.
     #[error("the text is not a URL")]
     Url,
-    /// Without the parameter `_oob`.
+    /// The URL has no parameter `_oob`.
     #[error("the URL has no parameter `_oob`")]
     NoParameter,
     /// The parameter is longer than [`MAX_PARAMETER`].
@@ -39,28 +39,28 @@ pub enum InvitationError {
     /// The parameter is not base64url.
     #[error("the parameter `_oob` is not base64url")]
     Base64,
-    /// The parameter holds no message.
+    /// The parameter is not a message.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// The parameter holds another message, or a broken body.
+    /// The parameter is another message, or its body is invalid.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// An invitation by nobody: whom to answer is its header `from`.
+    /// The invitation has no header `from`, to which the answer would be sent.
     #[error("the invitation names no sender")]
     NoSender,
 }
 
-/// Begins a conversation: who it is with is the message's `from`, and what answers it names the
-/// invitation's id as `pthid`.
+/// The start of a conversation with the message's `from`; an answer names the invitation's id as
+/// `pthid`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Invitation {
-    /// What for, for machines: [`REQUEST_MEDIATE`].
+    /// Goal for machines, such as [`REQUEST_MEDIATE`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goal_code: Option<String>,
-    /// What for, for people.
+    /// Goal for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goal: Option<String>,
-    /// Message profiles such as `didcomm/v2`, the best first.
+    /// Accepted message profiles such as `didcomm/v2`, best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accept: Vec<String>,
 }
@@ -84,7 +84,7 @@ impl Body for Invitation {
     }
 }
 
-/// `base` with the invitation as its parameter `_oob`.
+/// Returns `base` with the invitation as its parameter `_oob`.
 pub fn to_url(base: &Url, invitation: &Message) -> Url {
     let mut url = base.clone();
     let text = BASE64URL_NOPAD.encode(&invitation.to_vec());
@@ -92,7 +92,7 @@ pub fn to_url(base: &Url, invitation: &Message) -> Url {
     url
 }
 
-/// The invitation that a link holds, as a message and as its body.
+/// Reads the invitation in a link; returns the message and its body.
 pub fn from_url(text: &str) -> Result<(Message, Invitation), InvitationError> {
     let url = Url::parse(text).map_err(|_| InvitationError::Url)?;
     let found = url.query_pairs().find(|(name, _)| name == PARAMETER);
@@ -100,7 +100,7 @@ pub fn from_url(text: &str) -> Result<(Message, Invitation), InvitationError> {
     read_parameter(&text)
 }
 
-/// The invitation that the parameter `_oob` holds, with or without padding.
+/// Reads the invitation in the parameter `_oob`, with or without padding.
 pub fn read_parameter(text: &str) -> Result<(Message, Invitation), InvitationError> {
     if text.len() > MAX_PARAMETER {
         return Err(InvitationError::TooLong);

@@ -1,8 +1,8 @@
-//! messagepickup 3.0 and message-pickup 4.0: fetching the mail that waits.
+//! messagepickup 3.0 and message-pickup 4.0: fetching queued messages.
 //!
-//! In both, nothing leaves a queue before it is acknowledged. They differ in their name, in the
-//! name of a delivery's limit, in the unit of times, and in what an empty queue answers to a
-//! delivery request: 3.0 its status, 4.0 a delivery of nothing.
+//! In both versions a message leaves the queue only when it is acknowledged. The versions differ in
+//! their name, in the name of a delivery's limit, in the unit of times, and in the answer of an
+//! empty queue to a delivery request: 3.0 answers its status, 4.0 an empty delivery.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::didcomm::message::{
 /// Most messages acknowledged at once: as many as the largest delivery may hold.
 pub const MAX_RECEIVED: usize = 1000;
 
-/// Which version a message is of.
+/// The version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
     /// messagepickup 3.0.
@@ -26,7 +26,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The protocol as it is disclosed.
+    /// Returns the protocol as it is disclosed.
     pub const fn protocol(self) -> &'static str {
         match self {
             Self::V3 => "https://didcomm.org/messagepickup/3.0",
@@ -34,7 +34,7 @@ impl Version {
         }
     }
 
-    /// The version of a message type; `None` where it is of another protocol.
+    /// Returns the version of a message type; `None` if it is of another protocol.
     pub fn of(kind: &TypeUri<'_>) -> Option<Self> {
         match (kind.doc, kind.protocol, kind.major) {
             (DOC, "messagepickup", 3) => Some(Self::V3),
@@ -43,7 +43,7 @@ impl Version {
         }
     }
 
-    /// The field that holds the limit of a delivery request.
+    /// Returns the name of the field with the limit of a delivery request.
     const fn limit(self) -> &'static str {
         match self {
             Self::V3 => "limit",
@@ -51,7 +51,7 @@ impl Version {
         }
     }
 
-    /// A time in this version's unit; 3.0 loses the milliseconds.
+    /// Returns a time in the unit of this version; 3.0 drops the milliseconds.
     const fn time(self, time: Timestamp) -> i64 {
         match self {
             Self::V3 => time.millis().div_euclid(1000),
@@ -71,63 +71,63 @@ impl Version {
     }
 }
 
-/// What a recipient asks of its mediator. `recipient_did` narrows a request to the mail of one
-/// DID; without it all of the account's is meant.
+/// The requests of a recipient to its mediator. `recipient_did` limits a request to the messages
+/// for one DID; without it the request is about all messages of the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// `status-request`.
     Status {
-        /// Whose mail.
+        /// The DID whose messages are meant.
         recipient_did: Option<String>,
     },
     /// `delivery-request`.
     Delivery {
-        /// Most messages wanted.
+        /// Most messages to deliver.
         limit: u64,
-        /// Whose mail.
+        /// The DID whose messages are meant.
         recipient_did: Option<String>,
     },
-    /// `messages-received`: what can leave the queue, by the ids of attachments.
+    /// `messages-received`: acknowledges messages by the ids of their attachments.
     Received(Vec<String>),
-    /// `live-delivery-change`: whether new mail is pushed on this connection.
+    /// `live-delivery-change`: whether new messages are pushed on this connection.
     Live(bool),
 }
 
-/// What a mediator answers.
+/// The replies of a mediator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     /// `status`.
     Status(Status),
-    /// `delivery`: messages that wait, as attachments; also those pushed by live delivery.
+    /// `delivery`: queued messages as attachments, also those pushed by live delivery.
     Delivery {
-        /// Whose mail, where the request said so.
+        /// The DID whose messages are meant, if the request named one.
         recipient_did: Option<String>,
         /// The messages; the id of each acknowledges it.
         messages: Vec<Attachment>,
     },
 }
 
-/// How a queue stands.
+/// The status of a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Messages that wait.
+    /// Number of queued messages.
     pub message_count: u64,
-    /// Whose mail, where the request said so.
+    /// The DID whose messages are meant, if the request named one.
     pub recipient_did: Option<String>,
-    /// How long the oldest has waited; written by 3.0 only, in whole seconds.
+    /// Time that the oldest message has been queued; written by 3.0 only, in whole seconds.
     pub longest_waited: Option<Duration>,
-    /// When the newest arrived.
+    /// Arrival of the newest message.
     pub newest_received: Option<Timestamp>,
-    /// When the oldest arrived.
+    /// Arrival of the oldest message.
     pub oldest_received: Option<Timestamp>,
-    /// Bytes of all messages that wait.
+    /// Size of all queued messages, in bytes.
     pub total_bytes: Option<u64>,
-    /// Whether new mail is pushed on this connection.
+    /// Whether new messages are pushed on this connection.
     pub live_delivery: bool,
 }
 
 impl Request {
-    /// Reads a request of either version; `None` where the message is none.
+    /// Reads a request of either version; `None` if the message is of another type.
     pub fn of(message: &Message) -> Result<Option<(Version, Self)>, FieldError> {
         let Some((version, name)) = split(message) else {
             return Ok(None);
@@ -154,7 +154,7 @@ impl Request {
         Ok(Some((version, request)))
     }
 
-    /// The request as a message.
+    /// Returns the request as a message.
     pub fn write(&self, version: Version, id: impl Into<String>) -> Message {
         #[derive(Serialize)]
         struct Status<'a> {
@@ -206,7 +206,7 @@ impl Request {
 }
 
 impl Reply {
-    /// Reads a reply of either version; `None` where the message is none.
+    /// Reads a reply of either version; `None` if the message is of another type.
     pub fn of(message: &Message) -> Result<Option<(Version, Self)>, FieldError> {
         let Some((version, name)) = split(message) else {
             return Ok(None);
@@ -223,7 +223,7 @@ impl Reply {
         Ok(Some((version, reply)))
     }
 
-    /// The reply as a message; its thread is the caller's to set.
+    /// Returns the reply as a message; the caller sets its thread.
     pub fn write(self, version: Version, id: impl Into<String>) -> Message {
         #[derive(Serialize)]
         struct Delivery<'a> {

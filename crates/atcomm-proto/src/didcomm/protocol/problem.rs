@@ -1,4 +1,4 @@
-//! report-problem 2.0: telling the other end what went wrong.
+//! report-problem 2.0: reports of errors to the other end.
 //!
 //! Source: DIDComm Messaging v2.1, "Problem Reports".
 
@@ -11,7 +11,7 @@ use crate::didcomm::message::{
     Body, FieldError, FieldFault, MAX_DID, MAX_TYPE, Message, Object, raw,
 };
 
-/// Longest code, in bytes: a message type may be part of one.
+/// Longest code, in bytes: a code may contain a message type.
 const MAX_CODE: usize = MAX_TYPE + 64;
 
 /// Longest comment, in bytes.
@@ -20,37 +20,38 @@ const MAX_COMMENT: usize = 4096;
 /// Most arguments of a comment.
 const MAX_ARGS: usize = 32;
 
-/// Longest address for help, in bytes.
+/// Longest URI of `escalate_to`, in bytes.
 const MAX_ADDRESS: usize = 2048;
 
-/// Longest comment with its arguments filled in, in bytes: each may stand there many times.
+/// Longest comment with its arguments inserted, in bytes: a comment may insert each argument many
+/// times.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// What a mediator reports. The text of a code is its [`fmt::Display`].
+/// The problems that a mediator reports. [`fmt::Display`] writes the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Code {
-    /// An unknown message type, or another major version of one.
+    /// The message type, or its major version, is unknown.
     Unsupported,
-    /// A body that breaks the rules of its type, which is named in full.
+    /// The body breaks the rules of its type, which is named in full.
     Malformed(String),
-    /// The sender has no mediation here, or the recipient is not known.
+    /// The sender has no mediation here, or the recipient is unknown.
     NotEnrolled,
-    /// The same envelope came before.
+    /// The same envelope was received before.
     Replayed,
-    /// A DID that cannot be read or used.
+    /// A DID cannot be read or used.
     DidMalformed,
-    /// No room for the message.
+    /// There is no space for the message.
     Storage,
-    /// The message is larger than any that is taken.
+    /// The message is larger than the mediator accepts.
     MessageTooBig,
-    /// The message came after its time.
+    /// The message arrived after its expiry.
     Expired,
-    /// Live delivery was asked for on a connection that ends with its answer.
+    /// Live delivery was requested on a connection that ends with the response.
     LiveModeNotSupported,
 }
 
 impl Code {
-    /// What happened, in a sentence for people.
+    /// Returns a sentence for people.
     pub fn comment(&self) -> &'static str {
         match self {
             Self::Unsupported => "messages of this type are not understood here",
@@ -88,24 +89,24 @@ impl From<Code> for String {
     }
 }
 
-/// A problem, for machines by its code and for people by its comment.
+/// A problem: a code for machines and a comment for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Sorter, scope and descriptors between dots, the widest first.
+    /// Sorter, scope and descriptors separated by dots, the widest first.
     pub code: String,
-    /// A sentence, in which `{1}` stands for the first argument.
+    /// A sentence in which `{1}` stands for the first argument.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// What the numbers in the comment stand for.
+    /// The arguments of the comment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Where people turn to for help, as a URI.
+    /// URI at which people find help.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escalate_to: Option<String>,
 }
 
 impl Report {
-    /// A report without arguments.
+    /// Makes a report without arguments.
     pub fn new(code: impl Into<String>, comment: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -115,16 +116,16 @@ impl Report {
         }
     }
 
-    /// The message that reports about `failed`: in the thread that came out of its own, with its
-    /// id acknowledged. To whom it goes and by whom is left to the caller.
+    /// Returns the message that reports about `failed`: its parent thread is the thread of
+    /// `failed`, and it acknowledges the id of `failed`. The caller sets sender and recipient.
     pub fn about(&self, id: impl Into<String>, failed: &Message) -> Message {
         Message::new(id, self)
             .pthid(failed.thread())
             .ack(failed.id.as_str())
     }
 
-    /// The comment with its arguments filled in: a question mark where one is missing, those that
-    /// are not named at the end. The code where there is no comment.
+    /// Returns the comment with its arguments inserted: a question mark for a missing argument, and
+    /// unused arguments at the end. Without a comment, returns the code.
     pub fn text(&self) -> String {
         let Some(comment) = &self.comment else {
             return self.code.clone();
@@ -172,7 +173,7 @@ impl From<Code> for Report {
     }
 }
 
-/// The number of a text that begins with `{12}`, and the length of that.
+/// Reads the number at the beginning of a text such as `{12}`; returns it with its length.
 fn number(text: &str) -> Option<(usize, usize)> {
     let end = text.find('}')?;
     let digits = text.get(1..end)?;
@@ -190,7 +191,7 @@ impl Body for Report {
         let body = Object::body(body)?;
         let args = body.list("args", MAX_ARGS)?.unwrap_or_default();
         let read = |(index, arg): (usize, &RawValue)| {
-            // Numbers and the like stand for their own text, null for nothing known.
+            // Numbers and the like are inserted as their own text; null becomes a question mark.
             let text = match arg.get() {
                 "null" => "?".to_owned(),
                 text if text.starts_with(['{', '[']) => {
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(report.text(), text);
         report.comment = Some("no".to_owned());
         assert_eq!(report.text(), format!("no, enrolled, {ALICE}"));
-        // An argument is not read for numbers of its own.
+        // Numbers in braces within an argument are not replaced.
         report.comment = Some("{1}".to_owned());
         report.args = vec!["{1}{2}".to_owned()];
         assert_eq!(report.text(), "{1}{2}");
@@ -276,7 +277,7 @@ mod tests {
         assert_eq!(about.pthid.as_deref(), Some("thread"));
         assert_eq!(about.thid, None);
         assert_eq!(about.ack, ["1"]);
-        // A message that begins its thread names it by its id.
+        // The id of a message that begins a thread names the thread.
         let failed = Message::new("1", &Ping::default());
         let about = Report::from(Code::Expired).about("2", &failed);
         assert_eq!(about.pthid.as_deref(), Some("1"));

@@ -1,4 +1,4 @@
-//! routing 2.0: mail for somebody else, wrapped for whoever passes it on.
+//! routing 2.0: messages for another recipient, wrapped for the mediator that forwards them.
 //!
 //! Source: DIDComm Messaging v2.1, "Routing Protocol 2.0".
 
@@ -9,10 +9,10 @@ use crate::didcomm::message::{
     Attachment, Body, FieldError, FieldFault, MAX_DID, Message, Object, raw,
 };
 
-/// Pass the attachments on to `next`.
+/// A request to forward the attachments to `next`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Forward {
-    /// A DID, or the id of one of its keys.
+    /// The next recipient: a DID or the id of one of its keys.
     pub next: String,
 }
 
@@ -33,15 +33,15 @@ impl Body for Forward {
 }
 
 impl Forward {
-    /// The message that takes one envelope to `next`; to be encrypted to whoever passes it on.
-    /// The envelope is a JSON value, as every encrypted message is.
+    /// Makes the message that forwards one envelope to `next`; it must be encrypted to the
+    /// forwarding mediator. The envelope is a JSON value, as every encrypted message is.
     pub fn of(id: impl Into<String>, next: impl Into<String>, envelope: Box<RawValue>) -> Message {
         let body = Self { next: next.into() };
         Message::new(id, &body).attachments(vec![Attachment::json(envelope)])
     }
 }
 
-/// Holds every attachment of a forward to having its content with it: one at least, and no links.
+/// Checks the attachments of a forward: at least one, and each with its content instead of links.
 pub(super) fn check_attachments(message: &Message) -> Result<(), FieldError> {
     if message.attachments.is_empty() {
         return Err(FieldError::new("attachments", FieldFault::Missing));

@@ -123,7 +123,7 @@ fn pickup_replies() -> Vec<pickup::Reply> {
     ]
 }
 
-/// A message of every type, some of them several times.
+/// Returns messages of every type.
 fn every_message() -> Vec<Message> {
     let envelope = RawValue::from_string("{\"protected\":\"e30\"}".to_owned()).unwrap();
     let mut all = vec![
@@ -168,7 +168,7 @@ fn body<B: Body>(message: &Message) -> Result<Option<Message>, FieldError> {
     }
 }
 
-/// Reads a message by its type and writes it, with the same headers; `None` for unknown types.
+/// Reads a message by its type and writes it with the same headers; `None` for unknown types.
 fn write_again(message: &Message) -> Result<Option<Message>, FieldError> {
     let with_headers = |written: Message| {
         assert_eq!(written.kind, message.kind);
@@ -177,7 +177,7 @@ fn write_again(message: &Message) -> Result<Option<Message>, FieldError> {
             ..message.clone()
         })
     };
-    // A forward is held to its attachments where it is received.
+    // The attachments of a forward are checked where it is received.
     if message.kind == Forward::TYPE {
         match Request::read(message) {
             Ok(Request::Forward(forward)) => {
@@ -324,11 +324,11 @@ fn types_that_are_not_known() {
         assert_eq!(report.code, "e.p.msg.unsupported");
         assert!(report.text().contains(&kind), "{}", report.text());
     }
-    // The same protocol by another name is another protocol.
+    // The same name under another address is another protocol.
     let mut elsewhere = message("trust-ping/2.0/ping", json!({}));
     elsewhere.kind = "https://didcomm.example/trust-ping/2.0/ping".to_owned();
     assert!(Request::read(&elsewhere).is_err());
-    // A newer minor version is read as the one that is known.
+    // A newer minor version is read as the known one.
     assert!(read("messagepickup/3.1/status-request", json!({})).is_ok());
     assert!(read("coordinate-mediation/2.1/mediate-request", json!({})).is_ok());
 }
@@ -416,7 +416,7 @@ fn forwards_bring_what_they_forward() {
         forward(json!([{"data": {"json": {}}}, {"data": {"base64": "e30"}}])),
         taken
     );
-    // What is here is not to be fetched.
+    // Links beside the content are harmless.
     let both = json!([{"data": {"json": {}, "links": ["https://files.example"]}}]);
     assert_eq!(forward(both), taken);
     let links = json!([{"data": {"json": {}}}, {"data": {"links": ["https://files.example"]}}]);
@@ -448,7 +448,7 @@ fn the_two_versions_of_coordination() {
         format!(r#"{{"routing_did":["{MEDIATOR}","{ALICE}"]}}"#)
     );
     assert_eq!(Reply::of(&new), Ok(Some((Version::V3, grant))));
-    // The form of the other version is read too, a grant of nothing is not.
+    // The form of the other version is accepted too; a grant without a routing DID is not.
     let one = message(
         "coordinate-mediation/3.0/mediate-grant",
         json!({"routing_did": "did:a:b"}),
@@ -511,7 +511,7 @@ fn the_two_versions_of_pickup() {
         status.newest_received,
         Some(Timestamp::from_millis(1_764_000_000_000))
     );
-    // What other mediators leave out, or say beyond any time.
+    // Fields that other mediators leave out, or times out of range.
     let far = json!({"message_count": 0, "newest_received_time": i64::MAX});
     let Ok(Some((_, Reply::Status(status)))) = Reply::of(&message("messagepickup/3.0/status", far))
     else {
@@ -521,7 +521,7 @@ fn the_two_versions_of_pickup() {
         status.newest_received,
         Some(Timestamp::from_millis(i64::MAX))
     );
-    // Nothing waits: an empty list of attachments is written, not left out.
+    // An empty queue: the empty list of attachments is written, not left out.
     let nothing = Reply::Delivery {
         recipient_did: None,
         messages: vec![],
@@ -532,7 +532,7 @@ fn the_two_versions_of_pickup() {
         shown["type"],
         "https://didcomm.org/message-pickup/4.0/delivery"
     );
-    // A word for a truth value, from a test suite that many clients were written against.
+    // A string for a boolean, from a test suite that many clients were written against.
     let live = read_live(json!("true"));
     assert_eq!(
         live,

@@ -1,4 +1,4 @@
-//! trust-ping 2.0: is anybody there, and do we understand each other.
+//! trust-ping 2.0: checks that the other end answers and understands the message.
 //!
 //! Source: DIDComm Messaging v2.1, "Trust Ping Protocol 2.0".
 
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::didcomm::message::{Body, FieldError, Object, raw};
 
-/// Asks for a sign of life.
+/// A ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Ping {
-    /// Whether an answer is wanted; so it is where the field is left out.
+    /// Whether a response is wanted; true if the field is left out.
     pub response_requested: bool,
 }
 
@@ -38,7 +38,7 @@ impl Body for Ping {
     }
 }
 
-/// The sign of life; its `thid` names the ping.
+/// The response; its `thid` names the ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingResponse;
 

@@ -1,4 +1,4 @@
-//! Whatever happens to a message on its way, it is refused and nothing breaks.
+//! Damaged messages are refused without a panic.
 
 use proptest::collection::vec;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::forge::json_of;
 use super::*;
 
-/// A sound message of each kind, for Bob, from Alice.
+/// Returns a valid message of each kind, from Alice for Bob.
 fn sound(alice: &Actor, bob: &Actor) -> Vec<Vec<u8>> {
     let plaintext = message(alice, bob);
     let authcrypted = authcrypt(&plaintext, &alice.agreement, &bob.to()).unwrap();
@@ -58,7 +58,7 @@ fn no_end_and_no_byte_can_be_missing() {
     }
 }
 
-/// The message with each of its members in turn replaced by `value`.
+/// Returns the message with each of its members in turn replaced by `value`.
 fn replaced(message: &Value, value: &Value) -> Vec<Value> {
     let mut all = Vec::new();
     let mut push = |edit: &dyn Fn(&mut Value)| {

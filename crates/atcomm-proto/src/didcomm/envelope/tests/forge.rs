@@ -1,5 +1,5 @@
-//! Envelopes with anything in their headers, whose cryptography holds all the same: only the check
-//! that is tried can refuse them.
+//! Envelopes with arbitrary headers and correct cryptography, so that only the check under test can
+//! refuse them.
 
 use askar_crypto::random::fill_random;
 use data_encoding::BASE64URL_NOPAD;
@@ -10,7 +10,7 @@ use crate::didcomm::envelope::pack::jwk;
 use crate::didcomm::envelope::{ContentEncryption, PublicKey, SecretKey};
 use crate::didcomm::key::Pair;
 
-/// What is to be packed.
+/// The inputs of packing.
 pub(super) struct Forge<'a> {
     pub(super) plaintext: Vec<u8>,
     pub(super) from: Option<&'a SecretKey>,
@@ -32,7 +32,7 @@ fn decode(header: &Value) -> Vec<u8> {
 }
 
 impl Forge<'_> {
-    /// Packs with a protected header that `edit` has been at.
+    /// Packs with a protected header changed by `edit`.
     pub(super) fn pack(&self, edit: impl FnOnce(&mut Value)) -> Value {
         let ephemeral = Pair::random(self.to[0].curve());
         let mut header = self.header();
@@ -41,7 +41,7 @@ impl Forge<'_> {
         self.pack_with(&header.to_string(), &header, &ephemeral)
     }
 
-    /// The header as it should be, without an ephemeral key.
+    /// Returns the correct header, without an ephemeral key.
     pub(super) fn header(&self) -> Value {
         let method = if self.from.is_some() {
             Method::OnePu
@@ -60,7 +60,7 @@ impl Forge<'_> {
         header
     }
 
-    /// Packs with a protected header of exactly this text; the derivation follows `header`.
+    /// Packs with exactly this text as protected header; the derivation follows `header`.
     pub(super) fn pack_with(&self, text: &str, header: &Value, ephemeral: &Pair) -> Value {
         let (apu, apv) = (decode(&header["apu"]), decode(&header["apv"]));
         self.seal(text, |tag, recipient| {
@@ -80,7 +80,7 @@ impl Forge<'_> {
         })
     }
 
-    /// Packs with a wrapping key from elsewhere.
+    /// Packs with a wrapping key made by the caller.
     pub(super) fn seal(
         &self,
         header: &str,

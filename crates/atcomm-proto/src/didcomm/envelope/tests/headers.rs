@@ -1,5 +1,5 @@
-//! Refusals of encrypted messages for their keys, headers and members, each with a message that is
-//! sound but for one thing.
+//! Refusals of encrypted messages for their keys, headers and members, each with a message that has
+//! only one fault.
 
 use askar_crypto::alg::aes::{A256Kw, AesKey};
 use askar_crypto::repr::KeySecretBytes as _;
@@ -13,7 +13,7 @@ use crate::didcomm::envelope::agreement::WrappingKey;
 use crate::didcomm::envelope::pack::jwk;
 use crate::didcomm::key::Pair;
 
-/// Every spelling of a key of low order.
+/// Returns every spelling of a key of low order.
 fn low_order() -> Vec<[u8; 32]> {
     let hex = [
         "0000000000000000000000000000000000000000000000000000000000000000",
@@ -42,7 +42,7 @@ fn low_order() -> Vec<[u8; 32]> {
     keys
 }
 
-/// The wrapping key that everybody knows: derived from a shared secret of zeros.
+/// Returns the wrapping key that everyone can compute: derived from a shared secret of zeros.
 fn wrapping_key_of_zeros(header: &Value) -> WrappingKey {
     let mut input = vec![0, 0, 0, 1];
     input.extend([0; 32]);
@@ -258,7 +258,7 @@ fn members_that_come_twice_are_refused() {
             "{member}"
         );
     }
-    // In the protected header, sealed with it as it is.
+    // In the protected header, encrypted with this very header.
     let forge = scene.auth();
     let ephemeral = Pair::random(Curve::X25519);
     let mut header = forge.header();
@@ -268,7 +268,7 @@ fn members_that_come_twice_are_refused() {
         let packed = forge.pack_with(&text, &header, &ephemeral);
         assert_eq!(scene.refusal(&packed), EnvelopeError::Json, "{member}");
     }
-    // In the plaintext: whichever of the two a reader takes, it has to be the one checked here.
+    // In the plaintext: a reader may take either of the two, so both must be checked.
     let plaintext =
         r#"{"from":"did:example:alice","to":["did:example:bob"],"fr\u006fm":"did:example:carol"}"#;
     let packed = authcrypt(
@@ -283,7 +283,7 @@ fn members_that_come_twice_are_refused() {
     let plaintext = r#"{"to":"did:example:bob","to":"did:example:carol"}"#;
     let packed = anoncrypt(plaintext.as_bytes(), &scene.bob.to(), CBC).unwrap();
     assert_eq!(scene.open(packed).unwrap_err(), EnvelopeError::Plaintext);
-    // Unknown members are ignored, twice or not.
+    // Unknown members are ignored, also twice.
     let packed = format!("{{\"note\":1,\"note\":2,{}", &sound[1..]);
     scene.open(packed).unwrap();
 }

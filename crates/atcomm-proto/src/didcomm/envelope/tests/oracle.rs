@@ -64,7 +64,7 @@ fn document(actor: &Actor) -> DIDDoc {
     }
 }
 
-/// The library with the documents of both and the secrets of both.
+/// The library with the documents and the secrets of both parties.
 struct Library {
     documents: ExampleDIDResolver,
     secrets: ExampleSecretsResolver,
@@ -83,7 +83,7 @@ impl Library {
         }
     }
 
-    /// Its futures wait for nothing but for our resolvers, which answer at once.
+    /// The library's futures wait only for our resolvers, which answer at once.
     fn read(&self, packed: &[u8]) -> (Message, UnpackMetadata) {
         let options = UnpackOptions {
             unwrap_re_wrapping_forward: false,

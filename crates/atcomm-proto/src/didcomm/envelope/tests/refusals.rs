@@ -1,5 +1,5 @@
-//! Refusals of encrypted messages for their ends and their layers, each with a message that is
-//! sound but for one thing.
+//! Refusals of encrypted messages for sender, recipient and layers, each with a message that has
+//! only one fault.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn from_is_the_party_whose_key_was_used() {
     }
     let packed = scene.authcrypted(&json!({"to": to}));
     assert_eq!(scene.open(packed).unwrap_err(), EnvelopeError::From);
-    // What an anonymous message says is nobody's word.
+    // The `from` of an anonymous message is unproven.
     let packed = scene.anoncrypted(&json!({"from": "did:example:carol", "to": to}));
     assert!(scene.open(packed).unwrap().sender.is_none());
 }
@@ -68,7 +68,7 @@ fn to_names_the_party_whose_key_opened_it() {
     let packed = scene.authcrypted(&json!({"from": from}));
     assert_eq!(scene.open(packed).unwrap_err(), EnvelopeError::To);
     scene.open(scene.anoncrypted(&json!({"body": {}}))).unwrap();
-    // A signed message without `to` could have been meant for anybody.
+    // A signed message without `to` could be meant for any recipient.
     let signed = sign(
         &json!({"from": from}).to_string().into_bytes(),
         &scene.alice.signing,
@@ -110,7 +110,7 @@ fn apv_is_the_hash_of_the_recipients() {
             assert_eq!(scene.refusal(&packed), EnvelopeError::Apv, "{apv}");
         }
     }
-    // A recipient who is added later is not covered.
+    // A recipient added later is not covered.
     let mut packed = scene.anon().pack(|_| {});
     let mut second = packed["recipients"][0].clone();
     second["header"]["kid"] = "did:example:bob#another".into();
@@ -215,7 +215,7 @@ fn layers_stack_as_the_specification_has_it() {
     ] {
         assert_eq!(scene.open(packed).unwrap_err(), EnvelopeError::Stacking);
     }
-    // Sent by Alice, signed by Carol: it is true of one of them at most.
+    // Encrypted by Alice and signed by Carol: `from` can name only one of them.
     for from in ["did:example:alice", "did:example:carol"] {
         let plaintext = json!({"from": from, "to": ["did:example:bob"]}).to_string();
         let packed = auth(&sign(plaintext.as_bytes(), &scene.carol.signing).unwrap());

@@ -1,4 +1,4 @@
-//! Who writes to whom in the refusals.
+//! The sender and the recipients of the refusals.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::*;
 
 pub(super) const CBC: ContentEncryption = ContentEncryption::A256CbcHs512;
 
-/// Alice writes to Bob; Carol is known to him, too.
+/// Alice writes to Bob, who also knows Carol.
 pub(super) struct Scene {
     pub(super) alice: Actor,
     pub(super) bob: Actor,
@@ -36,7 +36,7 @@ impl Scene {
         self.open_json(message).expect_err("it was opened")
     }
 
-    /// An authcrypt from Alice to Bob.
+    /// Returns an authcrypt from Alice to Bob.
     pub(super) fn auth(&self) -> Forge<'_> {
         Forge {
             plaintext: message(&self.alice, &self.bob),
@@ -46,7 +46,7 @@ impl Scene {
         }
     }
 
-    /// An anoncrypt to Bob.
+    /// Returns an anoncrypt to Bob.
     pub(super) fn anon(&self) -> Forge<'_> {
         Forge {
             from: None,

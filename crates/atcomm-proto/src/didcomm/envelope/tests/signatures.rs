@@ -17,7 +17,7 @@ fn refusal(message: &Value, parties: &[&Actor]) -> EnvelopeError {
     open(message, parties).expect_err("it was opened")
 }
 
-/// A signature over this payload with this header.
+/// Returns a signature over this payload with this header.
 fn signature(payload: &str, protected: &Value, by: &SecretKey) -> Value {
     let protected = encode(protected.to_string());
     let input = format!("{protected}.{payload}");

@@ -1,4 +1,4 @@
-//! Messages made by others (`fixtures/didcomm/`).
+//! Messages made by foreign implementations (`fixtures/didcomm/`).
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// How the fixtures write layers.
+/// Returns a layer as the fixtures write it.
 fn layer(layer: &Layer) -> String {
     match layer {
         Layer::Authcrypt => "authcrypt".to_owned(),
@@ -29,7 +29,7 @@ fn layer(layer: &Layer) -> String {
     }
 }
 
-/// Opens every message and compares what comes out with what the fixture says.
+/// Opens every message and compares the result with the fixture.
 fn check(messages: &[Value], ring: &[SecretKey], parties: &[Party], plaintext: Option<&Value>) {
     let resolve = |did: &str| parties.iter().find(|party| party.is(did)).cloned();
     let (mut opened, mut refused) = (0, 0);
@@ -129,7 +129,7 @@ fn examples_of_the_specification_are_opened() {
         &[alice.clone(), bob.clone()],
         Some(&plaintext),
     );
-    // Each of the keys alone opens what is encrypted to it.
+    // Each of the keys alone opens the message.
     for key in ring {
         let mut used = 0;
         for vector in list(&messages).iter().filter(|v| v["expect"] == "opened") {

@@ -8,20 +8,20 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Most fields of one object: no message or body comes near it, and names are compared one with
-/// another.
+/// Most fields of one object: no valid message or body comes near it, and every two names are
+/// compared.
 pub(in crate::didcomm::message) const MAX_FIELDS: usize = 64;
 
 /// Most entries kept of any array; each list has a lower limit of its own.
 pub(in crate::didcomm::message) const MAX_ENTRIES: usize = 1000;
 
-/// The fields of an object up to [`MAX_FIELDS`], and whether there were more.
+/// The fields of an object, at most [`MAX_FIELDS`], and whether there were more.
 pub(super) struct Pairs<'a> {
     pub(super) kept: Vec<(Cow<'a, str>, &'a RawValue)>,
     pub(super) truncated: bool,
 }
 
-/// A name, borrowed where it has no escapes.
+/// A name, borrowed unless it has escapes.
 #[derive(Deserialize)]
 pub(in crate::didcomm::message) struct Name<'a>(
     #[serde(borrow)] pub(in crate::didcomm::message) Cow<'a, str>,
@@ -61,7 +61,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// The entries of an array up to [`MAX_ENTRIES`], and whether there were more.
+/// The entries of an array, at most [`MAX_ENTRIES`], and whether there were more.
 pub(super) struct Entries<'a> {
     pub(super) kept: Vec<&'a RawValue>,
     pub(super) truncated: bool,

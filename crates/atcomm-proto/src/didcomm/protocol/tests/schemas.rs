@@ -1,5 +1,5 @@
-//! The schemas in `schemas/didcomm` say what the code does: their examples are read and written,
-//! and what they forbid is refused by the name of the field.
+//! The schemas in `schemas/didcomm` agree with the code: their examples are read and written, and
+//! every message that they forbid is refused with the name of the field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ fn schema(name: &str) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
-/// Every schema by its file's name.
+/// Returns every schema by its file name.
 fn schemas() -> BTreeMap<String, Value> {
     let names = std::fs::read_dir(FOLDER).unwrap().map(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -25,7 +25,7 @@ fn schemas() -> BTreeMap<String, Value> {
     names.collect()
 }
 
-/// The schemas of message types, by type.
+/// Returns the schemas of message types, by type.
 fn by_type() -> BTreeMap<String, Value> {
     let typed = schemas().into_values().filter_map(|schema| {
         let kind = schema["properties"]["type"]["const"].as_str()?.to_owned();
@@ -80,7 +80,7 @@ fn every_type_has_one() {
     assert_eq!(written, described);
 }
 
-/// What a message says after reading and writing it, or the field that is wrong.
+/// Reads and writes a message; returns its text or the wrong field.
 fn through(message: &Value) -> Result<Value, FieldError> {
     let read = |message: &Value| match Message::parse(message.to_string().as_bytes()) {
         Ok(message) => Ok(message),
@@ -110,14 +110,14 @@ fn examples_are_read_and_written_as_they_are() {
     }
 }
 
-/// Messages that a schema forbids, each with the field that is to be named.
+/// Messages that a schema forbids, each with the field to be named.
 struct Forbidden<'a> {
     message: &'a Value,
     found: Vec<(Value, String)>,
 }
 
 impl Forbidden<'_> {
-    /// The message with another value at `pointer`, or none.
+    /// Returns the message with another value at `pointer`, or without a value.
     fn change(&mut self, pointer: &str, field: &str, value: Option<Value>) {
         let mut message = self.message.clone();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -226,7 +226,7 @@ fn headers_that_the_schema_forbids_are_refused_by_name() {
         found: Vec::new(),
     };
     let properties = schema["properties"].as_object().unwrap();
-    // The media type has an error of its own; any word is a return route.
+    // The media type has its own error, and any text is a return route.
     for (name, rules) in properties.iter().filter(|(name, _)| *name != "typ") {
         match rules["oneOf"].as_array() {
             Some(forms) => forbidden.of(&forms[0], &format!("/{name}"), name),
@@ -257,7 +257,7 @@ fn the_most_that_a_schema_allows_is_read() {
                 message["body"][name] = json!(vec![first; most as usize]);
                 assert!(through(&message).is_ok(), "{kind}: {name}");
             }
-            // An atproto DID has a shape besides its length.
+            // An atproto DID has a form besides its length.
             if let Some(most) = rules["maxLength"].as_u64().filter(|_| name != "account") {
                 message["body"][name] = json!("a".repeat(most as usize));
                 assert!(through(&message).is_ok(), "{kind}: {name}");
