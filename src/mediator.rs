@@ -12,6 +12,7 @@
 
 mod address;
 mod admission;
+mod claims;
 mod document;
 mod forward;
 mod identity;
@@ -51,7 +52,8 @@ pub use relay::Relay;
 pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;
 
-use admission::{ClaimFollower, Policy};
+use admission::Policy;
+use claims::ClaimFollower;
 use identity::MediatorIdentity;
 use queues::Queues;
 use relay::{Destinations, Outbox};
