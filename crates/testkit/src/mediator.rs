@@ -11,7 +11,7 @@ use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 
 /// A mediator.
-pub struct Post {
+pub struct TestMediator {
     /// A did:web.
     pub did: String,
     /// The X25519 key that opens what is encrypted to the mediator.
@@ -22,35 +22,35 @@ pub struct Post {
     pub document: Arc<MediatorDocument>,
 }
 
-/// Returns a mediator named `did:web:NAME.example.com`, reachable, with these services.
-pub fn post_with(name: &str, services: serde_json::Value) -> Post {
-    let did = format!("did:web:{name}.example.com");
-    let key = SecretKey::generate(Curve::X25519, format!("{did}#key-1"));
-    let document = json!({
-        "did": did,
-        "state": "reachable",
-        "keyAgreement": [{
-            "id": key.kid(),
-            "type": "Multikey",
-            "publicKeyMultibase": key.public().multikey(),
-        }],
-        "services": services,
-    });
-    Post {
-        party: Party::from_document(&did, vec![key.public()], Vec::new()),
-        document: Arc::new(serde_json::from_value(document).unwrap()),
-        did,
-        key,
+impl TestMediator {
+    /// Returns a reachable mediator named `did:web:NAME.example.com` with one HTTPS endpoint.
+    pub fn new(name: &str) -> Self {
+        let uri = format!("https://{name}.example.com/didcomm");
+        Self::with_services(name, json!([{"uri": uri, "accept": ["didcomm/v2"]}]))
     }
-}
 
-/// Returns the same with one endpoint of the usual kind.
-pub fn post(name: &str) -> Post {
-    let uri = format!("https://{name}.example.com/didcomm");
-    post_with(name, json!([{"uri": uri, "accept": ["didcomm/v2"]}]))
-}
+    /// Returns a reachable mediator named `did:web:NAME.example.com` whose document has `services`.
+    pub fn with_services(name: &str, services: serde_json::Value) -> Self {
+        let did = format!("did:web:{name}.example.com");
+        let key = SecretKey::generate(Curve::X25519, format!("{did}#key-1"));
+        let document = json!({
+            "did": did,
+            "state": "reachable",
+            "keyAgreement": [{
+                "id": key.kid(),
+                "type": "Multikey",
+                "publicKeyMultibase": key.public().multikey(),
+            }],
+            "services": services,
+        });
+        Self {
+            party: Party::from_document(&did, vec![key.public()], Vec::new()),
+            document: Arc::new(serde_json::from_value(document).unwrap()),
+            did,
+            key,
+        }
+    }
 
-impl Post {
     /// Opens what was posted.
     pub fn open(&self, body: &[u8]) -> Unpacked {
         envelope::unpack(body, &std::slice::from_ref(&self.key), &SelfCertified).unwrap()

@@ -15,7 +15,7 @@ use atcomm_proto::didcomm::envelope;
 use atcomm_proto::didcomm::message::{Attachment, fresh_id};
 use atcomm_proto::didcomm::protocol::pickup::{Reply, Status, Version};
 use atcomm_proto::syntax::{Did, Origin};
-use testkit::mediator::{Post, post_with};
+use testkit::mediator::TestMediator;
 use testkit::net::{bind, development, serve};
 
 /// A new messaging key.
@@ -24,8 +24,12 @@ fn key() -> MessagingKey {
 }
 
 /// A mediator that hands out one envelope for ever, each time under a new id.
-async fn lying_mediator(envelope: Arc<Vec<u8>>, asked: Arc<AtomicU32>, to: MessagingKey) -> Post {
-    let slot: Arc<std::sync::OnceLock<Post>> = Arc::default();
+async fn lying_mediator(
+    envelope: Arc<Vec<u8>>,
+    asked: Arc<AtomicU32>,
+    to: MessagingKey,
+) -> TestMediator {
+    let slot: Arc<std::sync::OnceLock<TestMediator>> = Arc::default();
     let found = Arc::clone(&slot);
     let answer = on_post(move |body: Bytes| async move {
         let post = found.get().unwrap();
@@ -48,8 +52,8 @@ async fn lying_mediator(envelope: Arc<Vec<u8>>, asked: Arc<AtomicU32>, to: Messa
     let port = serve(Router::new().route("/didcomm", answer)).await;
     let uri = format!("http://localhost:{port}/didcomm");
     let services = json!([{"uri": uri, "accept": ["didcomm/v2"]}]);
-    let post = post_with("mail", services.clone());
-    let again = Post {
+    let post = TestMediator::with_services("mail", services.clone());
+    let again = TestMediator {
         did: post.did.clone(),
         key: post.key.clone(),
         party: post.party.clone(),

@@ -12,7 +12,7 @@ use atcomm_proto::didcomm::envelope::{
 };
 use atcomm_proto::didcomm::message::Attachment;
 use atcomm_proto::didcomm::protocol::coordination::{Reply, Updated, Version};
-use testkit::mediator::{Post, post, post_with};
+use testkit::mediator::TestMediator;
 use testkit::net::{bind, development, serve};
 
 /// What a mediator does with a question.
@@ -20,7 +20,7 @@ type Behaviour = Box<dyn Fn(&Scene, Message) -> (u16, Vec<u8>) + Send + Sync>;
 
 /// A mediator that behaves as it is told, and its client.
 struct Scene {
-    post: Post,
+    post: TestMediator,
     key: MessagingKey,
     client: MediatorClient,
 }
@@ -47,7 +47,7 @@ async fn scene(behaviour: Behaviour) -> Arc<Scene> {
     });
     let port = serve(Router::new().route("/didcomm", answer)).await;
     let uri = format!("http://localhost:{port}/didcomm");
-    let post = post_with("mail", json!([{"uri": uri, "accept": ["didcomm/v2"]}]));
+    let post = TestMediator::with_services("mail", json!([{"uri": uri, "accept": ["didcomm/v2"]}]));
     let key = key();
     let net = bind(development());
     let document = Arc::clone(&post.document);
@@ -89,14 +89,14 @@ async fn whatever_else_comes_is_not_its_answer() {
                 .write(Message::new("a1", &PingResponse), &scene.key.agreement)
         }),
         ("another mediator", |scene, question| {
-            post("other").write(pong(question), &scene.key.agreement)
+            TestMediator::new("other").write(pong(question), &scene.key.agreement)
         }),
         ("its name under another key", |scene, question| {
             let kid = scene.post.key.kid();
             let false_key = SecretKey::generate(Curve::X25519, kid);
-            let other = Post {
+            let other = TestMediator {
                 key: false_key,
-                ..post("mail")
+                ..TestMediator::new("mail")
             };
             other.write(pong(question), &scene.key.agreement)
         }),
@@ -297,16 +297,16 @@ async fn mail_is_taken_as_it_was_handed_over() {
 #[test]
 fn documents_that_cannot_be_used() {
     let net = bind(development());
-    let client = |post: &Post| {
+    let client = |post: &TestMediator| {
         let document = Arc::clone(&post.document);
         MediatorClient::with_document(&net, &Clock::system(), document, &key())
     };
-    let silent = post_with("m", json!([{"uri": "wss://m.example.com/ws"}]));
+    let silent = TestMediator::with_services("m", json!([{"uri": "wss://m.example.com/ws"}]));
     assert!(matches!(client(&silent), Err(MailError::Unusable(_))));
-    let mut keyless = post("m");
+    let mut keyless = TestMediator::new("m");
     let mut document = MediatorDocument::clone(&keyless.document);
     document.key_agreement.clear();
     keyless.document = Arc::new(document);
     assert!(matches!(client(&keyless), Err(MailError::Unusable(_))));
-    assert!(client(&post("m")).is_ok());
+    assert!(client(&TestMediator::new("m")).is_ok());
 }

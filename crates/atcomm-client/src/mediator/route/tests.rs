@@ -2,11 +2,13 @@ use serde_json::json;
 
 use super::*;
 use crate::testing::key;
-use testkit::mediator::{Post, post, post_with};
+use testkit::mediator::TestMediator;
 
 const NOW: i64 = 1_800_000_000;
 
-fn known<'a>(posts: &'a [&Post]) -> impl Fn(&MediatorDid) -> Option<Arc<MediatorDocument>> + 'a {
+fn known<'a>(
+    posts: &'a [&TestMediator],
+) -> impl Fn(&MediatorDid) -> Option<Arc<MediatorDocument>> + 'a {
     |did| {
         let mut posts = posts.iter();
         let found = posts.find(|post| post.did == did.as_str());
@@ -36,7 +38,7 @@ fn the_first_endpoint_that_can_be_posted_to() {
         (json!([{"uri": "did:example:m"}]), None),
         (json!([]), None),
     ] {
-        let post = post_with("m", services);
+        let post = TestMediator::with_services("m", services);
         let route = Route::to(&post.document, &known(&[&post]));
         match endpoint {
             Some(endpoint) => assert_eq!(route.unwrap().endpoint.as_str(), endpoint),
@@ -47,8 +49,8 @@ fn the_first_endpoint_that_can_be_posted_to() {
 
 #[test]
 fn another_mediator_as_an_endpoint_is_wrapped_for() {
-    let front = post("front");
-    let m = post_with("m", json!([{"uri": front.did}]));
+    let front = TestMediator::new("front");
+    let m = TestMediator::with_services("m", json!([{"uri": front.did}]));
     let unresolved = Route::to(&m.document, &known(&[])).unwrap_err();
     let did = MediatorDid::parse(&front.did).unwrap();
     assert_eq!(unresolved, RouteError::Unresolved { did });
@@ -60,18 +62,18 @@ fn another_mediator_as_an_endpoint_is_wrapped_for() {
     assert_eq!((sender, next), (None, m.did.clone()));
     assert_eq!(inner, message);
     // One level: one behind that is not followed.
-    let behind = post_with("behind", json!([{"uri": m.did}]));
+    let behind = TestMediator::with_services("behind", json!([{"uri": m.did}]));
     let route = Route::to(&behind.document, &known(&[&front, &m]));
     assert_eq!(route.unwrap_err(), RouteError::NoEndpoint);
 }
 
 #[test]
 fn routing_keys_are_wrapped_for_with_the_last_one_innermost() {
-    let (gate, alias) = (post("gate"), key());
+    let (gate, alias) = (TestMediator::new("gate"), key());
     let own = "did:web:m.example.com#key-1";
     let keys = json!([gate.key.kid(), alias.peer.as_str(), own]);
     let uri = "https://gate.example.com/didcomm";
-    let m = post_with("m", json!([{"uri": uri, "routingKeys": keys}]));
+    let m = TestMediator::with_services("m", json!([{"uri": uri, "routingKeys": keys}]));
     let route = Route::to(&m.document, &known(&[&gate])).unwrap();
     let body = route.wrap(b"{}".to_vec(), NOW).unwrap();
     let (_, _, next, inner) = gate.forward(&body);
@@ -91,7 +93,7 @@ fn routing_keys_are_wrapped_for_with_the_last_one_innermost() {
 fn inv7_ways_are_bounded_and_keys_are_usable() {
     let with = |keys: serde_json::Value| {
         let uri = "https://m.example.com/didcomm";
-        post_with("m", json!([{"uri": uri, "routingKeys": keys}]))
+        TestMediator::with_services("m", json!([{"uri": uri, "routingKeys": keys}]))
     };
     let many: Vec<String> = (0..=MAX_ROUTING_KEYS).map(|_| key().peer.into()).collect();
     for (keys, error) in [

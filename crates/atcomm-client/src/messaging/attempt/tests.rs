@@ -1,8 +1,8 @@
 use super::*;
-use testkit::mediator::post;
+use testkit::mediator::TestMediator;
 
 fn mediator(name: &str, state: MediatorState) -> Arc<MediatorDocument> {
-    let mut document = MediatorDocument::clone(&post(name).document);
+    let mut document = MediatorDocument::clone(&TestMediator::new(name).document);
     document.state = state;
     Arc::new(document)
 }

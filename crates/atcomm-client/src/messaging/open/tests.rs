@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::key;
 use atcomm_proto::didcomm::envelope::{ContentEncryption, anoncrypt, authcrypt, sign};
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
-use testkit::mediator::post;
+use testkit::mediator::TestMediator;
 
 const ENC: ContentEncryption = ContentEncryption::A256CbcHs512;
 
@@ -68,19 +68,19 @@ fn writers_are_held_to_their_keys() {
 
 #[test]
 fn a_mediator_is_known_when_it_is_named() {
-    let (bob, ours) = (key(), post("ours"));
+    let (bob, ours) = (key(), TestMediator::new("ours"));
     let envelope = ours.write(Message::new("1", &Ping::default()), &bob.agreement);
     let known = [ours.party.clone()];
     let opened = open(&envelope, &bob, &known).unwrap();
     assert_eq!(opened.writer.as_deref(), Some(&*ours.did));
     let did = ours.did.clone();
-    let unknown = open(&envelope, &bob, &[post("other").party]).unwrap_err();
+    let unknown = open(&envelope, &bob, &[TestMediator::new("other").party]).unwrap_err();
     assert_eq!(
         unknown,
         UnpackError::Envelope(EnvelopeError::Unresolved { did })
     );
     // Another one of that name.
-    let refused = open(&envelope, &bob, &[post("ours").party]).unwrap_err();
+    let refused = open(&envelope, &bob, &[TestMediator::new("ours").party]).unwrap_err();
     assert!(matches!(refused, UnpackError::Envelope(_)), "{refused}");
 }
 

@@ -4,7 +4,7 @@ use super::super::open::open;
 use super::*;
 use crate::testing::key;
 use atcomm_proto::didcomm::message::Message;
-use testkit::mediator::post;
+use testkit::mediator::TestMediator;
 
 fn did(name: &str) -> MediatorDid {
     MediatorDid::parse(&format!("did:web:{name}.example.com")).unwrap()
@@ -115,7 +115,7 @@ fn reports_are_waited_for_as_long_as_a_relay_may_fail() {
 
 #[test]
 fn reports_are_read_of_who_is_known() {
-    let (own, alice) = (post("own"), key());
+    let (own, alice) = (TestMediator::new("own"), key());
     let mut body = Report::new("e.p.xfer.undeliverable", "{1} did not take the message");
     body.args = vec!["did:web:a.example.com".to_owned()];
     let message = Message::new("r1", &body).pthid("f1").ack("f1");

@@ -9,13 +9,13 @@ use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::authcrypt;
 use atcomm_proto::syntax::{Did, Origin};
-use testkit::mediator::{Post, post};
+use testkit::mediator::TestMediator;
 use testkit::net::{bind, development};
 
 /// An account with one mediator, and nobody else to ask.
 struct Scene {
     _dir: TempDir,
-    own: Post,
+    own: TestMediator,
     client: MediatorClient,
     receiver: Receiver,
 }
@@ -30,7 +30,7 @@ fn scene_of(key: MessagingKey) -> Scene {
     let account = Did::parse("did:web:bob.example.com").unwrap();
     let (net, clock) = (bind(development()), Clock::manual(now()));
     let identity = Identity::bind(net.clone(), IdentitySettings::default(), clock.clone());
-    let own = post("own");
+    let own = TestMediator::new("own");
     let document = own.document.clone();
     let client = MediatorClient::with_document(&net, &clock, document, &key).unwrap();
     let enrolment = Enrolment {

@@ -13,7 +13,7 @@ use crate::testing::key;
 use atcomm_proto::didcomm::envelope::SecretKey;
 use atcomm_proto::didcomm::protocol::Body as _;
 use atcomm_proto::syntax::Did;
-use testkit::mediator::{Post, post};
+use testkit::mediator::TestMediator;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -46,7 +46,7 @@ fn assert_letter(envelope: &[u8], dm: &Dm, from: &MessagingKey, to: &MessagingKe
 #[test]
 fn two_mediators_see_one_layer_each_and_the_second_no_writer() {
     let (alice, bob) = (key(), key());
-    let (near, far) = (post("near"), post("far"));
+    let (near, far) = (TestMediator::new("near"), TestMediator::new("far"));
     let (dm, sealed) = letter(&alice, &bob);
     let parcel = parcel(
         &sealed,
@@ -74,7 +74,7 @@ fn two_mediators_see_one_layer_each_and_the_second_no_writer() {
 #[test]
 fn a_mediator_of_both_gets_one_layer() {
     let (alice, bob) = (key(), key());
-    let both = post("both");
+    let both = TestMediator::new("both");
     let (dm, sealed) = letter(&alice, &bob);
     let peer = bob.peer.as_str();
     let made = |n| {
@@ -192,7 +192,8 @@ fn forwarded(message: &Foreign) -> Vec<u8> {
 #[test]
 fn others_open_what_we_pack() {
     let (alice, bob) = (key(), key());
-    let (near, far): (Post, Post) = (post("near"), post("far"));
+    let (near, far): (TestMediator, TestMediator) =
+        (TestMediator::new("near"), TestMediator::new("far"));
     let (_, sealed) = letter(&alice, &bob);
     let peer = bob.peer.as_str();
     let (theirs, own) = (&far.document, &near.document);
