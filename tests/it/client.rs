@@ -35,13 +35,13 @@ use crate::service::{Service, Setup};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine that somebody uses: a wallet, and a configuration that is at home in a network.
-pub(crate) struct Home {
+pub(crate) struct CliEnv {
     dir: TempDir,
 }
 
 /// Somebody with an account, at a machine.
 pub(crate) struct Person {
-    pub(crate) home: Home,
+    pub(crate) cli: CliEnv,
     pub(crate) account: Account,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Station {
     pub(crate) url: String,
 }
 
-impl Home {
+impl CliEnv {
     /// A machine with an empty wallet.
     pub(crate) fn new(network: &Network) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
@@ -304,7 +304,7 @@ impl Person {
     /// Somebody with an account at a new machine.
     pub(crate) fn of(account: Account) -> Self {
         Self {
-            home: Home::new(account.network),
+            cli: CliEnv::new(account.network),
             account,
         }
     }
@@ -329,7 +329,7 @@ impl Person {
 
     /// A command that may ask for the password.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.home.command(args);
+        let mut command = self.cli.command(args);
         command.env("ATCOMM_PASSWORD", self.password());
         command
     }
@@ -344,7 +344,7 @@ impl Person {
     #[track_caller]
     pub(crate) fn peer(&self) -> String {
         let whoami = self
-            .home
+            .cli
             .json(&["whoami", "--offline", "--account", &self.account.did]);
         let keys = whoami["accounts"][0]["keys"].as_array().expect("a list");
         let present = keys.iter().find(|key| key["state"] == "published");

@@ -2,13 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{Home, Person, Said, Station, finish};
+use super::{CliEnv, Person, Said, Station, finish};
 use crate::network::{Network, text};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
-fn with(home: &Home, args: &[&str], passphrase: &str) -> Said {
-    let mut command = home.command(args);
+fn with(cli: &CliEnv, args: &[&str], passphrase: &str) -> Said {
+    let mut command = cli.command(args);
     command.env("ATCOMM_PASSPHRASE", passphrase);
     finish(command, "")
 }
@@ -19,19 +19,19 @@ fn a_lost_machine_is_replaced() {
     let station = Station::start(network);
     let alice = Person::enrolled(network, "alice", 0, &station);
     let peer = alice.peer();
-    let file = alice.home.path("backup.age");
+    let file = alice.cli.path("backup.age");
     let path = file.to_str().expect("text");
     alice
-        .home
+        .cli
         .run(&["backup", path])
         .failed(2, "no passphrase is given", "ATCOMM_PASSPHRASE");
-    with(&alice.home, &["backup", path], "short").failed(
+    with(&alice.cli, &["backup", path], "short").failed(
         1,
         "the passphrase is shorter",
         "several words",
     );
     assert!(!file.exists());
-    let said = with(&alice.home, &["backup", path], PASSPHRASE).done();
+    let said = with(&alice.cli, &["backup", path], PASSPHRASE).done();
     assert!(
         said.out
             .ends_with("has the keys of 1 accounts and 0 contacts, without their mail\n"),
@@ -43,15 +43,15 @@ fn a_lost_machine_is_replaced() {
     );
     let sealed = std::fs::read_to_string(&file).expect("text");
     assert!(sealed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----\n"));
-    with(&alice.home, &["backup", path], PASSPHRASE).failed(1, "exists already", "--force");
+    with(&alice.cli, &["backup", path], PASSPHRASE).failed(1, "exists already", "--force");
     assert_eq!(std::fs::read_to_string(&file).expect("text"), sealed);
 
     // Mail comes while the machine is lost.
     let bob = Person::enrolled(network, "bob", 1, &station);
-    bob.home
+    bob.cli
         .run(&["send", &alice.account.handle, "are you there"])
         .done();
-    let new = Home::new(network);
+    let new = CliEnv::new(network);
     with(&new, &["restore", path], "correct horse battery stable").failed(
         1,
         "the passphrase is not the one",
@@ -104,14 +104,14 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     let network = Network::multikey();
     let station = Station::start(network);
     let alice = Person::enrolled(network, "alice", 1, &station);
-    std::fs::write(alice.home.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
+    std::fs::write(alice.cli.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     let flags = ["--passphrase-file", "passphrase"];
     let backup = alice
-        .home
+        .cli
         .run(&["backup", "-", flags[0], flags[1]])
         .done()
         .out;
-    let new = Home::new(network);
+    let new = CliEnv::new(network);
     std::fs::write(new.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     let restore = |input: &str| new.run_with(&["restore", "-", flags[0], flags[1]], input);
     restore("").failed(1, "it is not an encrypted backup", "atcomm backup");
@@ -141,7 +141,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     restore(&backup).done();
     // Another key for the same account is not replaced unasked.
     let other = Person::of(alice.account.clone());
-    std::fs::write(other.home.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
+    std::fs::write(other.cli.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     other
         .run(&[
             "enroll",
@@ -154,18 +154,18 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     let peer = other.peer();
     let args = ["restore", "-", flags[0], flags[1]];
     other
-        .home
+        .cli
         .run_with(&args, &backup)
         .failed(1, "the wallet has another key for", "--force");
     assert_eq!(other.peer(), peer);
     let args = ["restore", "-", flags[0], flags[1], "--force"];
-    other.home.run_with(&args, &backup).done();
+    other.cli.run_with(&args, &backup).done();
     assert_eq!(
         other.peer(),
         text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer")
     );
     // An empty wallet has nothing to be saved.
-    let empty = Home::new(network);
+    let empty = CliEnv::new(network);
     with(&empty, &["backup", "x.age"], PASSPHRASE).failed(
         2,
         "the wallet has no accounts",

@@ -15,7 +15,7 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Actor, Origin};
 use serde_json::{Value, json};
 
-use super::Home;
+use super::CliEnv;
 use super::lies::Liar;
 use crate::http::{RUNTIME, eventually};
 use crate::network::{Account, Network, text};
@@ -61,10 +61,10 @@ fn mint() -> MessagingKey {
 fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
     let (network, service) = scene();
     let alice = enrolled(network, "alice");
-    let home = Home::new(network);
+    let cli = CliEnv::new(network);
     let directory = service.url("");
     let resolve = || {
-        home.run(&[
+        cli.run(&[
             "resolve",
             &alice.handle,
             "--directory",
@@ -97,11 +97,11 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
         let answer = said.json();
         assert_eq!(answer["contact"], "changed");
         assert!(answer["hold"].is_string(), "{answer}");
-        let contact = home.json(&["contacts", "show", &alice.did]);
+        let contact = cli.json(&["contacts", "show", &alice.did]);
         assert_eq!(contact["peer"], keys[3].peer.as_str());
         assert_eq!(contact["changed"]["peer"], keys[4].peer.as_str());
     }
-    let said = home.run(&["contacts"]).done();
+    let said = cli.run(&["contacts"]).done();
     assert!(said.out.contains("NEW KEY"), "{said:?}");
 
     // Another one in its place, before that one is accepted.
@@ -114,16 +114,16 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
         "--directory",
         &directory,
     ];
-    let said = home.run(&accept);
+    let said = cli.run(&accept);
     said.failed(3, &fingerprint(sixth.peer.as_str()), "accept again");
-    let said = home.run(&accept).done();
+    let said = cli.run(&accept).done();
     assert!(said.out.contains("the new key is accepted"), "{said:?}");
     assert_eq!(resolve().done().json()["contact"], "same");
-    let contact = home.json(&["contacts", "show", &alice.did]);
+    let contact = cli.json(&["contacts", "show", &alice.did]);
     assert_eq!(contact["peer"], sixth.peer.as_str());
     assert_eq!(contact["previous"]["peer"], keys[3].peer.as_str());
     assert_eq!(contact.get("changed"), None);
-    let said = home.run(&accept).done();
+    let said = cli.run(&accept).done();
     assert!(said.out.contains("nothing waited"), "{said:?}");
 }
 
@@ -131,9 +131,9 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
 fn a_handle_that_names_somebody_else_is_not_followed() {
     let (network, service) = scene();
     let (alice, mallory) = (enrolled(network, "alice"), enrolled(network, "mallory"));
-    let home = Home::new(network);
+    let cli = CliEnv::new(network);
     let directory = service.url("");
-    let resolve = |actor: &str| home.run(&["resolve", actor, "--directory", &directory, "--json"]);
+    let resolve = |actor: &str| cli.run(&["resolve", actor, "--directory", &directory, "--json"]);
     resolve(&alice.handle).done();
     let other = format!("{}.pds0.test", network.name("gone"));
     alice.op("account.rename", json!({"handle": other}));
@@ -153,7 +153,7 @@ fn a_handle_that_names_somebody_else_is_not_followed() {
     );
     // Still so, also once the other account is remembered.
     assert_eq!(resolve(&alice.handle).code, Some(3));
-    let said = home.run(&[
+    let said = cli.run(&[
         "contacts",
         "accept",
         &alice.handle,

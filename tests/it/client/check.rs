@@ -30,7 +30,7 @@ fn a_sound_account_passes_and_its_mail_stays() {
         settled(network, "yb", 1, &[&one]),
     );
     bob.send(&alice, "wait for me");
-    let said = alice.home.run(&["check"]).done();
+    let said = alice.cli.run(&["check"]).done();
     assert!(
         said.out.lines().all(|line| line.starts_with("ok ")),
         "{said:?}"
@@ -38,7 +38,7 @@ fn a_sound_account_passes_and_its_mail_stays() {
     for words in ["came back in", &one.did, &other.did, &alice.account.handle] {
         assert!(said.out.contains(words), "{said:?} says {words}");
     }
-    let answer = alice.home.json(&["check"]);
+    let answer = alice.cli.json(&["check"]);
     assert_eq!(answer["ok"], true);
     assert_eq!(answer["account"], *alice.account.did);
     let checks: Vec<&str> = answer["checks"]
@@ -77,7 +77,7 @@ fn what_is_wrong_is_found() {
     let (one, mut other) = (Station::start(network), Station::start(network));
     let alice = settled(network, "za", 0, &[&one, &other]);
     other.service.take().expect("it was up").kill();
-    let said = alice.home.run(&["check", "--json"]);
+    let said = alice.cli.run(&["check", "--json"]);
     assert_eq!(said.code, Some(1));
     let answer = said.json();
     let [("mediator", detail)] = failed(&answer)[..] else {
@@ -88,20 +88,20 @@ fn what_is_wrong_is_found() {
 
     // Another key in the record: this wallet's mail goes elsewhere.
     let bob = settled(network, "zb", 1, &[&one]);
-    let wallet = bob.home.wallet();
-    let aside = bob.home.path("aside");
+    let wallet = bob.cli.wallet();
+    let aside = bob.cli.path("aside");
     std::fs::rename(&wallet, &aside).expect("moved");
     settle(&bob, &[&one], &[&one.did]);
     std::fs::remove_dir_all(&wallet).expect("removed");
     std::fs::rename(&aside, &wallet).expect("moved");
-    let answer = bob.home.run(&["check", "--json"]).json();
+    let answer = bob.cli.run(&["check", "--json"]).json();
     let found: Vec<&str> = failed(&answer).iter().map(|(check, _)| *check).collect();
     assert_eq!(found[..3], ["record", "proof", "directory"], "{answer}");
 
     // No record at all, and a host that is down.
     let carol = settled(network, "zc", 1, &[&one]);
     carol.account.delete_record();
-    let answer = carol.home.run(&["check", "--json"]).json();
+    let answer = carol.cli.run(&["check", "--json"]).json();
     let found: Vec<&str> = failed(&answer).iter().map(|(check, _)| *check).collect();
     assert!(found.starts_with(&["record", "proof"]), "{answer}");
     assert_eq!(answer["ok"], json!(false));
@@ -120,7 +120,7 @@ fn somebody_else_with_ones_key_is_noticed() {
         .until(&alice.account.did, "both are known", |view| {
             view["peer"]["ambiguous"] == true
         });
-    let answer = alice.home.run(&["check", "--json"]).json();
+    let answer = alice.cli.run(&["check", "--json"]).json();
     let [("proof", detail)] = failed(&answer)[..] else {
         panic!("{answer}")
     };

@@ -26,7 +26,7 @@ fn peer_of(person: &Person) -> PeerDid {
 }
 
 fn store_of(person: &Person) -> AccountStore {
-    let wallet = Wallet::open(&person.home.wallet()).expect("a wallet");
+    let wallet = Wallet::open(&person.cli.wallet()).expect("a wallet");
     wallet.account_store(&person.account.did())
 }
 
@@ -93,7 +93,7 @@ fn no_message_stops_those_after_it() {
     assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
     assert_eq!(texts(&bob.receive(&["--all"])), wanted);
     // A file that is damaged later is left out, and said to be.
-    let files = bob.home.files();
+    let files = bob.cli.files();
     let of = |words: &str| {
         let mut found = files.iter().filter(|(path, _)| {
             let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -102,7 +102,7 @@ fn no_message_stops_those_after_it() {
         found.next().expect("a file").0.clone()
     };
     std::fs::write(of("1e999"), "{").expect("written");
-    let said = bob.home.run(&["receive", "--all", "--json"]).done();
+    let said = bob.cli.run(&["receive", "--all", "--json"]).done();
     assert!(
         said.err.contains("warning: left out: ") && said.err.contains("is damaged"),
         "{said:?}"
@@ -134,13 +134,13 @@ fn what_was_given_up_is_told_until_somebody_has_read_it() {
     // Nobody reads what it says.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let mut command = bob.home.command(&["receive"]);
+    let mut command = bob.cli.command(&["receive"]);
     command.stdout(Stdio::from(writer));
     let said = Running::start(command).end();
     assert_eq!(said.code, Some(0), "{said:?}");
-    let said = bob.home.run(&["receive"]).done();
+    let said = bob.cli.run(&["receive"]).done();
     let words = ": nobody took it\n* it was not delivered: a: it is away; send it again";
     assert!(said.out.contains(words), "{said:?}");
-    let said = bob.home.run(&["receive"]).done();
+    let said = bob.cli.run(&["receive"]).done();
     assert_eq!(said.out, "");
 }

@@ -12,7 +12,7 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     let alice = Person::enrolled(network, "ea", 0, &near);
     let bob = Person::enrolled(network, "eb", 1, &far);
     for person in [&alice, &bob] {
-        let said = person.home.run(&["check"]).done();
+        let said = person.cli.run(&["check"]).done();
         assert!(said.out.contains("came back in"), "{said:?}");
     }
     alice.send(&bob, "one");
@@ -22,7 +22,7 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     // Both under way while bob takes a new key: one to it before, one by it before.
     alice.send(&bob, "three");
     eventually("it has arrived", || {
-        let status = bob.home.json(&["check"]);
+        let status = bob.cli.json(&["check"]);
         (status["ok"] == true).then_some(())
     });
     bob.run(&["rotate"]).done();
@@ -44,9 +44,9 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     let received = alice.collect(1);
     assert_eq!(received[0]["attribution"]["outcome"], "verified");
     assert_eq!(received[0]["attribution"]["unaccepted"], false);
-    bob.home.run(&["check"]).done();
+    bob.cli.run(&["check"]).done();
     // Whoever has left cannot be written to any more.
     bob.run(&["unenroll"]).done();
-    let said = alice.home.run(&["send", &bob.account.handle, "six"]);
+    let said = alice.cli.run(&["send", &bob.account.handle, "six"]);
     said.failed(1, "has no key package", "enroll");
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::json;
 
 use super::lies::Liar;
-use super::{Home, Person, Station, disturbed, finish};
+use super::{CliEnv, Person, Station, disturbed, finish};
 use crate::network::{Account, Network, in_both_shapes, text};
 
 in_both_shapes! {
@@ -22,7 +22,7 @@ in_both_shapes! {
             format!(
                 "{handle} is enrolled\n  account    {}\n  messaging  {peer}\n  mediator   {}\n  \
                  directory  {}\n  wallet     {}\n",
-                alice.account.did, station.did, station.url, alice.home.wallet().display()
+                alice.account.did, station.did, station.url, alice.cli.wallet().display()
             )
         );
         assert_eq!(
@@ -47,22 +47,22 @@ in_both_shapes! {
         let view = station.service().recipient(handle).expect("a recipient");
         assert_eq!(text(&view, "/peer/did"), peer);
         assert_eq!(text(&view, "/mediators/0/state"), "reachable");
-        for (path, mode) in alice.home.files() {
+        for (path, mode) in alice.cli.files() {
             assert_eq!(mode, 0o600, "{path:?}");
         }
         let password = alice.password();
-        for (path, _) in alice.home.files() {
+        for (path, _) in alice.cli.files() {
             let kept = std::fs::read_to_string(path).expect("text");
             assert!(!kept.contains(password), "{kept}");
         }
         // Again: nothing changes, and no password is needed.
-        let again = alice.home.run(&["enroll", handle]).done();
+        let again = alice.cli.run(&["enroll", handle]).done();
         assert!(again.err.contains("the account's record is as it should be"), "{again:?}");
         assert!(!again.err.contains("backup"), "{again:?}");
         assert_eq!(alice.record().as_ref(), Some(&record));
         // Another label, and a second mediator that is the first from now on.
         let second = Station::start(network);
-        let changed = alice.home.json(&[
+        let changed = alice.cli.json(&[
             "enroll", handle, "--label", "", "-m", &second.did, "-m", &station.did, "-m", &second.did,
         ]);
         assert_eq!(changed["mediators"], json!([
@@ -76,9 +76,9 @@ in_both_shapes! {
             "createdAt": made,
         })));
         // The first one is dropped: it keeps no more mail.
-        let said = alice.home.run(&["enroll", handle, "-m", &second.did]).done();
+        let said = alice.cli.run(&["enroll", handle, "-m", &second.did]).done();
         assert!(said.err.contains(&format!("{} keeps no more mail", station.did)), "{said:?}");
-        let keys = alice.home.json(&["whoami"]);
+        let keys = alice.cli.json(&["whoami"]);
         assert_eq!(keys["accounts"][0]["keys"][0]["registered"], json!([second.did]));
     }
 }
@@ -112,19 +112,19 @@ fn another_implementation_of_the_host_does() {
         made: json!({"password": network.peer_password(), "pdsUrl": network.peer_url()}),
     });
     let mut wrong = erin
-        .home
+        .cli
         .command(&["enroll", &erin.account.did, "-m", &station.did]);
     wrong.env("ATCOMM_PASSWORD", "wrong");
     finish(wrong, "").failed(1, "does not take this password", "app password");
     erin.run(&["enroll", &erin.account.did, "-m", &station.did])
         .done();
     assert_eq!(erin.record().expect("a record")["did"], json!(erin.peer()));
-    erin.home.run(&["rotate"]).done();
+    erin.cli.run(&["rotate"]).done();
     let record = erin.record().expect("a record");
     assert_eq!(record["did"], json!(erin.peer()));
     assert!(record["succession"].is_string());
     // It deletes the record, and says that it did not.
-    erin.home.run(&["unenroll"]).done();
+    erin.cli.run(&["unenroll"]).done();
     assert_eq!(erin.record(), None);
 }
 
@@ -135,22 +135,22 @@ fn without_the_right_password_nothing_is_done() {
     let alice = Person::new(network, "alice", 0);
     let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
     alice
-        .home
+        .cli
         .run(&enroll)
         .failed(2, "no app password is given", "ATCOMM_PASSWORD");
-    let mut command = alice.home.command(&enroll);
+    let mut command = alice.cli.command(&enroll);
     command.env("ATCOMM_PASSWORD", "wrong");
     finish(command, "").failed(1, "does not take this password", "app password");
-    let mut command = alice.home.command(&enroll);
+    let mut command = alice.cli.command(&enroll);
     command.env("ATCOMM_PASSWORD", "");
     finish(command, "").failed(2, "the app password is empty", "");
     assert_eq!(alice.record(), None);
-    assert!(!alice.home.wallet().exists());
+    assert!(!alice.cli.wallet().exists());
     // From standard input, and from a file; never shown.
     let with = |file: &str, input: &str| {
         let mut args = enroll.to_vec();
         args.extend(["--password-file", file]);
-        alice.home.run_with(&args, input)
+        alice.cli.run_with(&args, input)
     };
     with("nowhere", "").failed(2, "cannot read nowhere", "first line");
     let said = with("-", &format!("{}\nsomething else", alice.password())).done();
@@ -183,16 +183,16 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
             answer
         })
     };
-    let config = std::fs::read_to_string(alice.home.path("config.toml")).expect("a file");
+    let config = std::fs::read_to_string(alice.cli.path("config.toml")).expect("a file");
     let by = |mirror: &Liar| {
         let config = config.replace(network.plc(), &mirror.url);
-        std::fs::write(alice.home.path("config.toml"), config).expect("a file");
+        std::fs::write(alice.cli.path("config.toml"), config).expect("a file");
         alice.run(&["enroll", &alice.account.handle, "-m", &station.did])
     };
     by(&mirror(true)).failed(3, "is not proven", "somebody may be between");
     by(&mirror(false)).done();
     assert_eq!(asked.load(Ordering::Relaxed), 0);
-    let said = alice.home.run(&["check"]).done();
+    let said = alice.cli.run(&["check"]).done();
     assert!(said.out.contains(&network.pds_url(0)), "{said:?}");
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
@@ -214,9 +214,9 @@ fn who_is_not_there_is_said() {
         }),
     );
     enroll("not-hers.pds0.test").failed(1, "does not call itself that", "slip");
-    let mediator = |did: &str| alice.run(&["enroll", &alice.account.handle, "-m", did]);
-    mediator("did:key:z6Mk").failed(2, "did:key:z6Mk is no mediator", "mail.example.com");
-    mediator("localhost:9").failed(
+    let enroll_with = |did: &str| alice.run(&["enroll", &alice.account.handle, "-m", did]);
+    enroll_with("did:key:z6Mk").failed(2, "did:key:z6Mk is no mediator", "mail.example.com");
+    enroll_with("localhost:9").failed(
         4,
         "the mediator did:web:localhost%3A9: it cannot be reached",
         "later",
@@ -237,7 +237,7 @@ fn who_is_not_there_is_said() {
         .failed(2, "the label is longer", "phone");
     assert_eq!(alice.record(), None);
     alice
-        .home
+        .cli
         .run(&["whoami"])
         .failed(2, "there is no account in the wallet", "atcomm enroll");
 }
@@ -256,7 +256,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
     );
     assert_eq!(alice.record(), before);
     alice
-        .home
+        .cli
         .run(&["whoami"])
         .failed(2, "there is no account", "enroll");
     let enroll = [
@@ -266,7 +266,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
         &station.did,
         "--replace",
     ];
-    alice.home.run(&enroll).done();
+    alice.cli.run(&enroll).done();
     let record = alice.record().expect("a record");
     assert_eq!(record["did"], json!(alice.peer()));
     // Nobody speaks for it.
@@ -290,7 +290,7 @@ fn an_account_that_is_away_is_not_enrolled() {
         .run(&["rotate"])
         .failed(1, "the PDS refused", "run it again later");
     assert_eq!(
-        alice.home.json(&["whoami"])["accounts"][0]["keys"]
+        alice.cli.json(&["whoami"])["accounts"][0]["keys"]
             .as_array()
             .map(Vec::len),
         Some(1)
@@ -302,7 +302,7 @@ fn a_session_that_has_run_out_is_made_new() {
     let network = Network::multikey();
     let station = Station::start(network);
     let alice = Person::enrolled(network, "alice", 1, &station);
-    let file = alice.home.file("session.json");
+    let file = alice.cli.file("session.json");
     let session = std::fs::read_to_string(&file).expect("text");
     let json: serde_json::Value = serde_json::from_str(&session).expect("JSON");
     let [access, refresh] =
@@ -310,7 +310,7 @@ fn a_session_that_has_run_out_is_made_new() {
     let again = ["enroll", &alice.account.handle];
     // The access token is good for nothing any more.
     std::fs::write(&file, session.replace(access, "eyJhbGciOiJub25lIn0.e30.")).expect("a file");
-    alice.home.run(&again).done();
+    alice.cli.run(&again).done();
     assert!(
         !std::fs::read_to_string(&file)
             .expect("text")
@@ -321,12 +321,12 @@ fn a_session_that_has_run_out_is_made_new() {
         .replace(access, "eyJhbGciOiJub25lIn0.e30.")
         .replace(refresh, "nothing");
     std::fs::write(&file, broken).expect("a file");
-    let said = alice.home.run(&again);
+    let said = alice.cli.run(&again);
     said.failed(2, "no app password is given", "ATCOMM_PASSWORD");
     assert!(!said.err.contains("eyJ"), "{said:?}");
     assert!(!file.exists());
     alice.run(&again).done();
-    alice.home.run(&again).done();
+    alice.cli.run(&again).done();
 }
 
 #[test]
@@ -335,18 +335,18 @@ fn a_full_disk_and_a_wallet_for_everybody_are_refused_before_anything_is_publish
     let station = Station::start(network);
     let alice = Person::new(network, "alice", 0);
     let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
-    let mut full = alice.home.limited("trap '' XFSZ; ulimit -f 0", &enroll);
+    let mut full = alice.cli.limited("trap '' XFSZ; ulimit -f 0", &enroll);
     full.env("ATCOMM_PASSWORD", alice.password());
     finish(full, "").failed(1, "cannot write", "there is no room left");
     assert_eq!(alice.record(), None);
-    assert!(alice.home.files().is_empty(), "{:?}", alice.home.files());
+    assert!(alice.cli.files().is_empty(), "{:?}", alice.cli.files());
     let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(alice.home.wallet(), open).expect("a directory");
+    std::fs::set_permissions(alice.cli.wallet(), open).expect("a directory");
     alice
         .run(&enroll)
         .failed(1, "may be read by others", "chmod -R go= ");
     let closed = std::fs::Permissions::from_mode(0o700);
-    std::fs::set_permissions(alice.home.wallet(), closed).expect("a directory");
+    std::fs::set_permissions(alice.cli.wallet(), closed).expect("a directory");
     alice.run(&enroll).done();
 }
 
@@ -371,20 +371,20 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
     alice.enroll(&[&station.did]).done();
     // What the wallet knows can be looked at all the same.
     network.op("pds.stop", json!({"pds": 0}));
-    let account = &alice.home.json(&["whoami"])["accounts"][0];
+    let account = &alice.cli.json(&["whoami"])["accounts"][0];
     assert_eq!(account["record"]["is"], "unknown");
     assert_eq!(account["keys"][0]["state"], "published");
     alice
-        .home
+        .cli
         .run(&["rotate"])
         .failed(4, "the PDS cannot be reached", "later");
     // Nor is anybody told to let mail go while the record names them.
     alice
-        .home
+        .cli
         .run(&["unenroll"])
         .failed(4, "the PDS cannot be reached", "later");
     // A wallet is checked as far as that goes.
-    let said = alice.home.run(&["check", "--json"]);
+    let said = alice.cli.run(&["check", "--json"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     let answer = said.json();
     let checks = answer["checks"].as_array().expect("a list");
@@ -418,7 +418,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     said.failed(4, "the PDS does not work now: it answered 503", "later");
     assert_eq!(alice.record(), None);
     let stopped = station.service.take().expect("it is up").stop();
-    let said = alice.home.run(&["enroll", &alice.account.handle]);
+    let said = alice.cli.run(&["enroll", &alice.account.handle]);
     said.failed(
         4,
         &format!("{} does not keep the mail yet", station.did),
@@ -428,13 +428,13 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     let peer = alice.peer();
     assert_eq!(alice.record().expect("a record")["did"], json!(peer));
     // The mediator is still away: the same, and the same key.
-    alice.home.run(&["enroll", &alice.account.handle]).failed(
+    alice.cli.run(&["enroll", &alice.account.handle]).failed(
         4,
         "does not keep the mail yet",
         "again",
     );
     station.service = Some(stopped.start());
-    let said = alice.home.run(&["enroll", &alice.account.handle]).done();
+    let said = alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert!(
         said.err.contains("the messaging key in the wallet is used"),
         "{said:?}"
@@ -448,12 +448,12 @@ fn of_two_wallets_at_once_one_enrols() {
     let station = Station::start(network);
     for _ in 0..4 {
         let alice = Person::new(network, "alice", 0);
-        let homes = [Home::new(network), Home::new(network)];
+        let homes = [CliEnv::new(network), CliEnv::new(network)];
         let running: Vec<_> = homes
             .iter()
-            .map(|home| {
+            .map(|cli| {
                 let mut command =
-                    home.command(&["enroll", &alice.account.handle, "-m", &station.did]);
+                    cli.command(&["enroll", &alice.account.handle, "-m", &station.did]);
                 command.env("ATCOMM_PASSWORD", alice.password());
                 super::Running::start(command)
             })
@@ -491,7 +491,7 @@ fn of_one_wallet_twice_at_once_there_is_one_key() {
         for running in running {
             running.end().done();
         }
-        let keys = &alice.home.json(&["whoami"])["accounts"][0]["keys"];
+        let keys = &alice.cli.json(&["whoami"])["accounts"][0]["keys"];
         assert_eq!(keys.as_array().map(Vec::len), Some(1));
         assert_eq!(alice.record().expect("a record")["did"], keys[0]["peer"]);
     }

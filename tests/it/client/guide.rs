@@ -192,19 +192,16 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
     let [near, far] = [(); 2].map(|()| Station::start(network));
     let alice = User::enrolled(Python, "alice", 0, &near);
     let bob = User::enrolled(TypeScript, "bob", 1, &far);
-    for (user, home) in [(&alice, &near), (&bob, &far)] {
+    for (user, own) in [(&alice, &near), (&bob, &far)] {
         // Enrolling again keeps what somebody else has added.
         user.account
-            .put(json!({"did": user.peer(), "mediators": [home.did], "label": "phone"}));
-        user.enroll(&[&home.did, &near.did]);
-        user.enroll(&[&home.did]);
-        let view = home
-            .service()
-            .refresh(&user.account.did)
-            .expect("a package");
+            .put(json!({"did": user.peer(), "mediators": [own.did], "label": "phone"}));
+        user.enroll(&[&own.did, &near.did]);
+        user.enroll(&[&own.did]);
+        let view = own.service().refresh(&user.account.did).expect("a package");
         let record = &view["recipient"]["keyPackage"]["value"];
         assert_eq!(record["label"], "phone", "{view}");
-        assert_eq!(record["mediators"], json!([home.did]));
+        assert_eq!(record["mediators"], json!([own.did]));
     }
     for (user, other, station) in [(&alice, &bob, &far), (&bob, &alice, &near)] {
         let mode = fs::metadata(user.dir.path().join("keys.json")).expect("a file");
@@ -270,9 +267,9 @@ impl Stranger {
     fn new(station: &Station) -> Self {
         let script = Script::client();
         let invitation = request("GET", &format!("{}/invitation", station.url), &[], None);
-        let mediator = text(&invitation.json(), "/from").to_owned();
+        let mediator_did = text(&invitation.json(), "/from").to_owned();
         let http = format!("{}/didcomm", station.url);
-        script.op("mediator", json!({"did": mediator, "http": http}));
+        script.op("mediator", json!({"did": mediator_did, "http": http}));
         let did = script.generate();
         Self { script, did }
     }

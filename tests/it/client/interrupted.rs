@@ -17,7 +17,7 @@ const STEPS: [&str; 3] = [
 /// The account is enrolled as if nothing had happened: one key, published, registered.
 #[track_caller]
 fn assert_whole(person: &Person, station: &Station) {
-    let account = person.home.json(&["whoami"])["accounts"][0].clone();
+    let account = person.cli.json(&["whoami"])["accounts"][0].clone();
     let keys = account["keys"].as_array().expect("a list");
     assert_eq!(keys.len(), 1, "{account}");
     assert_eq!(text(&keys[0], "/state"), "published");
@@ -70,7 +70,7 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
         said.err.contains("the account's record names it"),
         "{said:?}"
     );
-    alice.home.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert_whole(&alice, &station);
 }
 

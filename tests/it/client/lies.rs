@@ -10,7 +10,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 
-use super::{Home, Said};
+use super::{CliEnv, Said};
 use crate::http::{RUNTIME, eventually, try_request};
 use crate::network::{Account, MEDIATOR_KEY, Network, text};
 use crate::service::{Service, Setup};
@@ -76,15 +76,15 @@ impl Liar {
 }
 
 /// A machine whose requests can be told from others', and which asks another PLC directory.
-fn home(network: &Network, plc: Option<&str>) -> (Home, String) {
+fn cli_env(network: &Network, plc: Option<&str>) -> (CliEnv, String) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let contact = format!("liars-{}@", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let home = Home::new(network);
-    let config = std::fs::read_to_string(home.path("config.toml")).expect("a file");
+    let cli = CliEnv::new(network);
+    let config = std::fs::read_to_string(cli.path("config.toml")).expect("a file");
     let config = config.replace("[net]\n", &format!("[net]\ncontact = \"{contact}\"\n"));
     let config = config.replace(network.plc(), plc.unwrap_or(network.plc()));
-    std::fs::write(home.path("config.toml"), config).expect("a file");
-    (home, contact)
+    std::fs::write(cli.path("config.toml"), config).expect("a file");
+    (cli, contact)
 }
 
 /// A network with a directory that knows nothing but what it is asked for.
@@ -115,8 +115,8 @@ fn view_now(service: &Service, did: &str) -> Value {
 }
 
 #[track_caller]
-fn resolve(home: &Home, actor: &str, directory: &str) -> Said {
-    home.run(&["resolve", actor, "--directory", directory, "--json"])
+fn resolve(cli: &CliEnv, actor: &str, directory: &str) -> Said {
+    cli.run(&["resolve", actor, "--directory", directory, "--json"])
 }
 
 fn codes(answer: &Value) -> Vec<&str> {
@@ -152,9 +152,9 @@ fn forged_car(did: &str, record: &Value) -> String {
 fn an_honest_answer_is_verified_and_remembered() {
     let (network, service) = scene();
     let alice = enrolled(network, "alice");
-    let (home, _) = home(network, None);
+    let (cli, _) = cli_env(network, None);
     let directory = service.url("");
-    let said = home
+    let said = cli
         .run(&["resolve", &alice.handle, "--directory", &directory])
         .done();
     for part in [
@@ -170,7 +170,7 @@ fn an_honest_answer_is_verified_and_remembered() {
         assert!(said.out.contains(part), "{part} in {said:?}");
     }
     assert_eq!(said.err, "");
-    let answer = resolve(&home, &alice.did, &directory).done().json();
+    let answer = resolve(&cli, &alice.did, &directory).done().json();
     assert_eq!(answer["contact"], "same");
     assert_eq!(answer["handle"], *alice.handle);
     assert_eq!(answer["record"], alice.made["keyPackage"]);
@@ -183,21 +183,21 @@ fn an_honest_answer_is_verified_and_remembered() {
         "{answer}"
     );
     // Without any directory the same, but for what only a directory can know.
-    let own = home
+    let own = cli
         .run(&["resolve", &alice.handle, "--directly", "--json"])
         .done()
         .json();
     assert_eq!(own["cid"], answer["cid"]);
     assert_eq!(own.get("ambiguous"), None);
 
-    let contacts = home.json(&["contacts"]);
+    let contacts = cli.json(&["contacts"]);
     assert_eq!(contacts[0]["did"], *alice.did);
     assert_eq!(contacts[0]["fingerprint"], answer["fingerprint"]);
-    let shown = home.json(&["contacts", "show", &alice.handle]);
+    let shown = cli.json(&["contacts", "show", &alice.handle]);
     assert_eq!(shown, contacts[0]);
-    home.run(&["contacts", "forget", &alice.handle]).done();
-    assert_eq!(home.json(&["contacts", "list"]), json!([]));
-    let said = home.run(&["contacts", "show", &alice.handle]);
+    cli.run(&["contacts", "forget", &alice.handle]).done();
+    assert_eq!(cli.json(&["contacts", "list"]), json!([]));
+    let said = cli.run(&["contacts", "show", &alice.handle]);
     said.failed(1, "nobody who is remembered", "atcomm contacts");
 }
 
@@ -206,21 +206,21 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
     let (network, service) = scene();
     let alice = enrolled(network, "alice");
     view(&service, &alice.did);
-    let (home, _) = home(network, None);
+    let (cli, _) = cli_env(network, None);
     let directory = service.url("");
     let online = ["resolve", &alice.handle, "--directory", &directory];
-    let with = |more: &[&str]| home.run(&[&online[..], more].concat());
+    let with = |more: &[&str]| cli.run(&[&online[..], more].concat());
     let said = with(&["--proof", "proof.json"]).done();
     assert!(said.err.contains("saved proof.json"), "{said:?}");
 
     // On another machine, which could ask nobody.
-    let other = Home::new(network);
+    let other = CliEnv::new(network);
     std::fs::write(
         other.path("config.toml"),
         "[net]\nname_server = \"127.0.0.1:9\"\n[identity]\nplc_url = \"http://127.0.0.1:9\"\n",
     )
     .expect("a file");
-    std::fs::copy(home.path("proof.json"), other.path("proof.json")).expect("a file");
+    std::fs::copy(cli.path("proof.json"), other.path("proof.json")).expect("a file");
     let said = other.run(&["resolve", "--offline", "proof.json"]).done();
     for part in [
         &*alice.did,
@@ -243,7 +243,7 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
     said.failed(3, "another account", "the account that it is about");
 
     let good: Value =
-        serde_json::from_slice(&std::fs::read(home.path("proof.json")).expect("a file"))
+        serde_json::from_slice(&std::fs::read(cli.path("proof.json")).expect("a file"))
             .expect("JSON");
     let tampered = |change: &dyn Fn(&mut Value)| {
         let mut file = good.clone();
@@ -270,14 +270,14 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
 
     with(&["--proof", "missing/proof.json"]).failed(1, "cannot write", "make it first");
     with(&["--proof", "/dev"]).failed(1, "cannot write /dev", "directory");
-    let full = home.limited(
+    let full = cli.limited(
         "ulimit -f 0; trap '' XFSZ",
         &[&online[..], &["--proof", "f"]].concat(),
     );
     super::finish(full, "").failed(1, "cannot write", "no room left");
-    assert!(!home.path("f").exists());
-    home.run(&["resolve"]).failed(2, "nobody is named", "ACTOR");
-    home.run(&["resolve", "not a handle"])
+    assert!(!cli.path("f").exists());
+    cli.run(&["resolve"]).failed(2, "nobody is named", "ACTOR");
+    cli.run(&["resolve", "not a handle"])
         .failed(2, "not a", "a DID");
 }
 
@@ -296,9 +296,9 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
         view["proof"]["car"]["$bytes"] = json!(car);
         view
     });
-    let (home, _) = home(network, None);
+    let (cli, _) = cli_env(network, None);
     let refused = |url: &str, why: &str| {
-        let said = resolve(&home, &alice.handle, url);
+        let said = resolve(&cli, &alice.handle, url);
         said.failed(3, why, "--directly");
         assert!(
             said.err
@@ -306,7 +306,7 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
             "{said:?}"
         );
         assert_eq!(said.out, "");
-        assert_eq!(home.json(&["contacts"]), json!([]));
+        assert_eq!(cli.json(&["contacts"]), json!([]));
     };
     refused(&liar.url, "not signed by the account's current key");
 
@@ -326,7 +326,7 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
         view
     });
     refused(&liar.url, "it has no proof");
-    let own = home
+    let own = cli
         .run(&["resolve", &alice.handle, "--directly", "--json"])
         .done()
         .json();
@@ -341,8 +341,8 @@ fn a_proof_of_another_account_is_refused() {
     let theirs = view(&service, &mallory.did);
     let whole = theirs.clone();
     let liar = Liar::directory(&service, move |_| whole.clone());
-    let (home, _) = home(network, None);
-    let said = resolve(&home, &alice.handle, &liar.url);
+    let (cli, _) = cli_env(network, None);
+    let said = resolve(&cli, &alice.handle, &liar.url);
     said.failed(
         3,
         &format!("another account, {}", mallory.did),
@@ -354,7 +354,7 @@ fn a_proof_of_another_account_is_refused() {
         renamed["did"] = json!(did);
         renamed
     });
-    let said = resolve(&home, &alice.handle, &liar.url);
+    let said = resolve(&cli, &alice.handle, &liar.url);
     said.failed(3, "the commit belongs to another account", "--directly");
 }
 
@@ -368,7 +368,7 @@ fn an_old_proof_is_overruled_or_refused() {
     let liar = Liar::directory(&service, move |_| stale.clone());
 
     // First contact: the account's own host knows better.
-    let (first, _) = home(network, None);
+    let (first, _) = cli_env(network, None);
     let answer = resolve(&first, &alice.handle, &liar.url).done().json();
     assert_eq!(codes(&answer), ["directoryOutdated"]);
     assert_eq!(answer["cid"], put["cid"]);
@@ -376,7 +376,7 @@ fn an_old_proof_is_overruled_or_refused() {
 
     // First contact, and the host does not answer: nothing shows that it is old, so nothing is
     // sent and nothing remembered.
-    let (alone, contact) = home(network, None);
+    let (alone, contact) = cli_env(network, None);
     silence(network, &contact);
     let said = resolve(&alone, &alice.handle, &liar.url);
     said.failed(
@@ -413,7 +413,7 @@ fn an_old_proof_is_overruled_or_refused() {
     );
 
     // A known contact, and the host does not answer: what is remembered is newer.
-    let (known, contact) = home(network, None);
+    let (known, contact) = cli_env(network, None);
     let honest = view_now(&service, &alice.did);
     assert_eq!(honest["keyPackage"]["cid"], put["cid"]);
     resolve(&known, &alice.handle, &service.url("")).done();
@@ -437,18 +437,18 @@ fn the_account_s_own_host_has_the_last_word() {
     alice.delete_record();
     let bob = enrolled(network, "bob");
     let liar = Liar::directory(&service, move |_| old.clone());
-    let (home, _) = home(network, None);
-    let said = resolve(&home, &alice.handle, &liar.url);
+    let (cli, _) = cli_env(network, None);
+    let said = resolve(&cli, &alice.handle, &liar.url);
     said.failed(1, "no key package", "enrol");
     // What nobody shows but the account's own host is there all the same.
     let nobody = "http://localhost:1025";
-    let answer = resolve(&home, &bob.did, nobody).done().json();
+    let answer = resolve(&cli, &bob.did, nobody).done().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
     // One that is none, and one whose answers are not to be had in any length.
     let liar = Liar::directory(&service, |_| json!({"did": "x".repeat(2_000_000)}));
-    let answer = resolve(&home, &bob.did, &liar.url).done().json();
+    let answer = resolve(&cli, &bob.did, &liar.url).done().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
-    let answer = resolve(&home, &bob.did, network.plc()).done().json();
+    let answer = resolve(&cli, &bob.did, network.plc()).done().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
 }
 
@@ -468,9 +468,9 @@ fn a_mediator_s_document_is_the_mediator_s_own() {
         mediator["services"][0]["uri"] = json!("https://mallory.example.com/didcomm");
         view
     });
-    let (home, _) = home(network, None);
+    let (cli, _) = cli_env(network, None);
     for _ in 0..2 {
-        let said = resolve(&home, &alice.handle, &liar.url).done();
+        let said = resolve(&cli, &alice.handle, &liar.url).done();
         let answer = said.json();
         assert_eq!(codes(&answer), ["directoryMediator"]);
         let shown = &answer["mediators"][0];
@@ -492,11 +492,11 @@ fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
         let log = view["proof"]["plcLog"].as_array()?;
         (log.len() >= 2 && view["keyPackage"]["cid"] == put["cid"]).then_some(view)
     });
-    let (home, _) = home(network, None);
+    let (cli, _) = cli_env(network, None);
     let warned = |rule: fn(Value, &Value) -> Value, expected: &[&str]| {
         let (before, after) = (before.clone(), after.clone());
         let liar = Liar::directory(&service, move |_| rule(after.clone(), &before));
-        let answer = resolve(&home, &alice.handle, &liar.url).done().json();
+        let answer = resolve(&cli, &alice.handle, &liar.url).done().json();
         assert_eq!(codes(&answer), expected, "{answer}");
         assert_eq!(answer["peer"], put["record"]["did"]);
         answer
@@ -553,9 +553,9 @@ fn a_lying_plc_directory_is_refused() {
             }
             answer
         });
-        let (home, _) = home(network, Some(&liar.url));
+        let (cli, _) = cli_env(network, Some(&liar.url));
         for more in [&["--directory", &service.url("")][..], &["--directly"]] {
-            let said = home.run(&[&["resolve", &alice.handle], more].concat());
+            let said = cli.run(&[&["resolve", &alice.handle], more].concat());
             said.failed(3, why, "");
         }
     };

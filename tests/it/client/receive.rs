@@ -136,7 +136,7 @@ fn nobody_is_taken_for_somebody_else() {
             received[0]["attribution"]["outcome"], outcome,
             "{received:?}"
         );
-        let shown = bob.home.run(&["receive", "--all", "--limit", "1"]).done();
+        let shown = bob.cli.run(&["receive", "--all", "--limit", "1"]).done();
         assert!(shown.out.contains(words), "{shown:?}");
         assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
         assert!(!shown.out.contains("(verified"), "{shown:?}");
@@ -157,7 +157,7 @@ fn what_steers_a_terminal_is_disarmed() {
         peer_of(&bob).as_str(),
         &forge(&stranger, &bob, &dm),
     );
-    let shown = bob.home.run(&["receive"]).done();
+    let shown = bob.cli.run(&["receive"]).done();
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
     assert!(!shown.out.contains(steers), "{shown:?}");
     // No line of the text begins where a head does.
@@ -194,7 +194,7 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
     // Encrypted to somebody else, and handed in for bob.
     let wrong = forge(&stranger, &alice, &saying("lost", None, None));
     hand_in(network, &station, peer.as_str(), &wrong);
-    let said = bob.home.run(&["receive", "--json"]).done();
+    let said = bob.cli.run(&["receive", "--json"]).done();
     let received = lines(&said.out);
     assert_eq!(received.len(), 2, "{said:?}");
     assert_eq!(received[0]["text"], "once");
@@ -228,7 +228,7 @@ fn a_limit_leaves_the_rest_where_it_waits() {
     assert_eq!(texts(&bob.receive(&["--limit", "1"])), ["number 2"]);
     assert_eq!(texts(&bob.receive(&[])), ["number 3", "number 4"]);
     assert_eq!(bob.receive(&["--all"]).len(), 5);
-    bob.home
+    bob.cli
         .run(&["receive", "--limit", "0"])
         .failed(2, "--limit", "--help");
 }
@@ -240,10 +240,10 @@ fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
     let alice = settled(network, "fa", 0, &[&station]);
     let bob = settled(network, "fb", 1, &[&station]);
     alice.send(&bob, "not lost").done();
-    bob.home
+    bob.cli
         .run(&["receive", "--limit", "1", "--account", "nobody.example.com"])
         .failed(2, "nobody.example.com", "whoami");
-    let full = bob.home.limited("trap '' XFSZ; ulimit -f 0", &["receive"]);
+    let full = bob.cli.limited("trap '' XFSZ; ulimit -f 0", &["receive"]);
     let said = finish(full, "");
     said.failed(1, "cannot write", "there is no room left");
     assert_eq!(said.out, "");
@@ -270,7 +270,7 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
     let mut shown = BTreeSet::new();
     let mut kills = 0;
     for round in 0..40u64 {
-        let mut running = Running::start(bob.home.command(&["receive", "--json", "--limit", "20"]));
+        let mut running = Running::start(bob.cli.command(&["receive", "--json", "--limit", "20"]));
         for_a_while(&mut running, Duration::from_millis(25 + 7 * round));
         if !running.has_ended() {
             running.signal("KILL");
@@ -299,8 +299,8 @@ fn it_follows_and_ends_when_it_is_told_to() {
     let alice = settled(network, "va", 0, &[&near]);
     let bob = settled(network, "vb", 1, &[&far]);
     alice.send(&bob, "before");
-    let mut command = bob.home.command(&["receive", "--follow", "--json"]);
-    let (out, err) = (bob.home.path("out"), bob.home.path("err"));
+    let mut command = bob.cli.command(&["receive", "--follow", "--json"]);
+    let (out, err) = (bob.cli.path("out"), bob.cli.path("err"));
     command.stdout(std::fs::File::create(&out).expect("a file"));
     command.stderr(std::fs::File::create(&err).expect("a file"));
     let mut running = Running::start(command);
@@ -349,14 +349,14 @@ fn mediators_that_are_away_are_told_of() {
     );
     alice.send(&bob, "hello");
     drop(other.service.take());
-    let said = bob.home.run(&["receive"]).done();
+    let said = bob.cli.run(&["receive"]).done();
     assert!(said.out.contains("hello"), "{said:?}");
     assert!(
         said.err.contains(&format!("warning: {}", other.did)),
         "{said:?}"
     );
     drop(one);
-    let said = bob.home.run(&["receive"]);
+    let said = bob.cli.run(&["receive"]);
     said.failed(4, "none of your mediators", "atcomm check");
 }
 
@@ -370,7 +370,7 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
     );
     alice.send(&bob, "to the old key");
     let old = {
-        let wallet = atcomm_client::Wallet::open(&bob.home.wallet()).expect("a wallet");
+        let wallet = atcomm_client::Wallet::open(&bob.cli.wallet()).expect("a wallet");
         let store = wallet.account_store(&bob.account.did());
         store
             .enrolment()
@@ -380,7 +380,7 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
             .remove(0)
     };
     settle(&bob, &[&station], &[&station.did]);
-    let wallet = atcomm_client::Wallet::open(&bob.home.wallet()).expect("a wallet");
+    let wallet = atcomm_client::Wallet::open(&bob.cli.wallet()).expect("a wallet");
     let store = wallet.account_store(&bob.account.did());
     let mut enrolment = store.enrolment().expect("read").expect("enrolled");
     enrolment.keys.push(MessagingKey {

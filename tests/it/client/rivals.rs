@@ -11,7 +11,7 @@ use crate::network::{Network, text};
 /// Changes the notes on the keys of the one account of a wallet.
 #[track_caller]
 fn rewrite(person: &Person, change: impl Fn(&mut Vec<Value>)) {
-    let file = person.home.file("enrolment.json");
+    let file = person.cli.file("enrolment.json");
     let stored = std::fs::read(&file).expect("a file");
     let mut stored: Value = serde_json::from_slice(&stored).expect("JSON");
     change(
@@ -29,7 +29,7 @@ fn long_replaced() -> Value {
 
 #[track_caller]
 fn states(person: &Person) -> Vec<(String, String)> {
-    let account = person.home.json(&["whoami", "--offline"])["accounts"][0].clone();
+    let account = person.cli.json(&["whoami", "--offline"])["accounts"][0].clone();
     let keys = account["keys"].as_array().expect("a list").iter();
     keys.map(|key| {
         (
@@ -47,7 +47,7 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
     let alice = Person::enrolled(network, "alice", 0, &station);
     let first = alice.peer();
     rewrite(&alice, |keys| keys[0]["state"] = long_replaced());
-    alice.home.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).done();
     let record = alice.record().expect("a record");
     let second = alice.peer();
     assert_eq!(record["did"], json!(second));
@@ -61,11 +61,11 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
         (first, replaced.clone()),
     ];
     assert_eq!(states(&alice), both);
-    alice.home.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert_eq!(states(&alice), both);
     // One whose time is over goes with the next change, the one replaced by that stays.
     rewrite(&alice, |keys| keys[1]["state"] = long_replaced());
-    alice.home.run(&["rotate"]).done();
+    alice.cli.run(&["rotate"]).done();
     let third = alice.peer();
     assert_eq!(states(&alice), [(third, published), (second, replaced)]);
 }
@@ -83,11 +83,11 @@ fn one_at_a_time_changes_an_account_and_a_killed_one_is_in_nobody_s_way() {
         &["unenroll"],
     ] {
         let held = hold(network, "/xrpc/com.atproto.repo.putRecord");
-        let mut first = Running::start(alice.home.command(&["rotate"]));
+        let mut first = Running::start(alice.cli.command(&["rotate"]));
         held.until_asked();
-        let mut second = Running::start(alice.home.command(command));
+        let mut second = Running::start(alice.cli.command(command));
         // Mail goes on meanwhile.
-        alice.home.run(&["receive"]).done();
+        alice.cli.run(&["receive"]).done();
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!first.has_ended() && !second.has_ended(), "{command:?}");
         first.signal("KILL");

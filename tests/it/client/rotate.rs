@@ -12,7 +12,7 @@ in_both_shapes! {
         let alice = Person::enrolled(network, "alice", 0, &station);
         let mut peers = vec![alice.peer()];
         for _ in 0..2 {
-            let said = alice.home.run(&["rotate"]).done();
+            let said = alice.cli.run(&["rotate"]).done();
             assert!(said.out.starts_with(&format!("{} has a new messaging key\n", alice.account.handle)));
             let record = alice.record().expect("a record");
             let peer = alice.peer();
@@ -26,7 +26,7 @@ in_both_shapes! {
             let view = station.service().recipient(&alice.account.handle).expect("a recipient");
             assert_eq!(text(&view, "/peer/did"), peers.last().expect("a key"));
         }
-        let keys = alice.home.json(&["whoami"])["accounts"][0]["keys"].clone();
+        let keys = alice.cli.json(&["whoami"])["accounts"][0]["keys"].clone();
         let kept: Vec<_> = keys.as_array().expect("a list").iter().rev()
             .map(|key| text(key, "/peer")).collect();
         assert_eq!(kept, peers);
@@ -45,7 +45,7 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
     let station = Station::start(network);
     let alice = Person::new(network, "alice", 0);
     alice
-        .home
+        .cli
         .run(&["rotate"])
         .failed(2, "there is no account in the wallet", "enroll");
     alice.enroll(&[&station.did]).done();
@@ -53,11 +53,11 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
     alice
-        .home
+        .cli
         .run(&["rotate"])
         .failed(1, "of a device named \"elsewhere\"", "--replace");
     assert_eq!(alice.record(), there);
-    let whoami = alice.home.run(&["whoami"]).done();
+    let whoami = alice.cli.run(&["whoami"]).done();
     assert!(
         whoami
             .out
@@ -66,17 +66,17 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
     );
     alice.account.delete_record();
     alice
-        .home
+        .cli
         .run(&["rotate"])
         .failed(1, "publishes no key any more", "atcomm enroll");
-    let whoami = alice.home.run(&["whoami"]).done();
+    let whoami = alice.cli.run(&["whoami"]).done();
     assert!(
         whoami.out.contains("record     there is none"),
         "{whoami:?}"
     );
     // The key that there is, is published again.
     assert_eq!(alice.peer(), peer);
-    alice.home.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert_eq!(alice.record().expect("a record")["did"], json!(peer));
 }
 
@@ -88,16 +88,16 @@ fn a_rotation_that_was_stopped_is_finished() {
     let before = alice.peer();
     // Before the record is written.
     let held = super::hold(network, "/xrpc/com.atproto.repo.putRecord");
-    let mut running = super::Running::start(alice.home.command(&["rotate"]));
+    let mut running = super::Running::start(alice.cli.command(&["rotate"]));
     held.until_asked();
     running.signal("KILL");
     assert_eq!(running.end().code, None);
     drop(held);
-    let keys = alice.home.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
+    let keys = alice.cli.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
     let states = [text(&keys[0], "/state"), text(&keys[1], "/state")];
     assert_eq!(states, ["minted", "published"]);
     let minted = text(&keys[0], "/peer").to_owned();
-    alice.home.run(&["rotate"]).done();
+    alice.cli.run(&["rotate"]).done();
     assert_eq!(alice.peer(), minted);
     let record = alice.record().expect("a record");
     assert!(vouches(
@@ -109,15 +109,15 @@ fn a_rotation_that_was_stopped_is_finished() {
     // Without the mediator.
     let stopped = station.service.take().expect("it is up").stop();
     alice
-        .home
+        .cli
         .run(&["rotate"])
         .failed(4, "does not keep the mail yet", "atcomm enroll");
     let newest = alice.peer();
     assert_ne!(newest, minted);
     station.service = Some(stopped.start());
-    alice.home.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert_eq!(alice.peer(), newest);
-    let keys = alice.home.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
+    let keys = alice.cli.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
     assert_eq!(keys.as_array().map(Vec::len), Some(3));
     assert_eq!(keys[0]["registered"], json!([station.did]));
 }
@@ -129,7 +129,7 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     let alice = Person::enrolled(network, "alice", 0, &station);
     let handle = &alice.account.handle;
     let peer = alice.peer();
-    let said = alice.home.run(&["unenroll"]).done();
+    let said = alice.cli.run(&["unenroll"]).done();
     assert_eq!(
         said.out,
         format!(
@@ -150,7 +150,7 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
         .recipient(handle)
         .expect_err("no recipient");
     assert_eq!(refused.name, "NotEnrolled");
-    let account = alice.home.json(&["whoami"])["accounts"][0].clone();
+    let account = alice.cli.json(&["whoami"])["accounts"][0].clone();
     assert_eq!(
         (
             text(&account, "/keys/0/peer"),
@@ -163,7 +163,7 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
         (&json!(false), "missing")
     );
     // Again: there is nothing to do, and no password is needed for that.
-    alice.home.run(&["unenroll"]).done();
+    alice.cli.run(&["unenroll"]).done();
     // And back, by a new key.
     alice.run(&["enroll", handle]).done();
     assert_ne!(alice.peer(), peer);
@@ -174,7 +174,7 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     // What another device has written stays.
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
-    let said = alice.home.run(&["unenroll"]).done();
+    let said = alice.cli.run(&["unenroll"]).done();
     assert!(said.out.contains("was left as it is"), "{said:?}");
     assert_eq!(alice.record(), there);
 }

@@ -32,7 +32,7 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     // And back, from standard input, to a handle with its @.
     let to = format!("@{}", alice.account.handle);
     let answer = bob
-        .home
+        .cli
         .run_with(&["send", &to, "--json"], "dich auch\n")
         .done()
         .json();
@@ -49,7 +49,7 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     // For people; nothing is said of a key that is as it was.
     assert_eq!(alice.send(&bob, "noch\neins").err, "");
     let said = crate::http::eventually("mail", || {
-        let said = bob.home.run(&["receive"]).done();
+        let said = bob.cli.run(&["receive"]).done();
         (!said.out.is_empty()).then_some(said)
     });
     let head = format!(
@@ -73,13 +73,13 @@ fn a_mediator_of_both_has_it_at_once() {
     assert_eq!(texts(&bob.receive(&[])), ["hello"]);
     // Nothing is remembered of what no relay has.
     let sent = alice
-        .home
+        .cli
         .files()
         .iter()
         .filter(|(path, _)| path.parent().is_some_and(|p| p.ends_with("sent")))
         .count();
     assert_eq!(sent, 0);
-    assert!(alice.home.files().iter().all(|(_, mode)| *mode == 0o600));
+    assert!(alice.cli.files().iter().all(|(_, mode)| *mode == 0o600));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn links_mentions_and_records_are_pointed_at() {
     );
     let uri = format!("at://{}/at.example.note/first", alice.account.handle);
     alice
-        .home
+        .cli
         .run(&["send", &bob.account.did, &words, "--embed", &uri])
         .done();
     let received = bob.receive(&[]);
@@ -120,11 +120,11 @@ fn links_mentions_and_records_are_pointed_at() {
     // A record that is not there stops it before anything is sent.
     let missing = format!("at://{}/at.example.note/none", alice.account.did);
     let said = alice
-        .home
+        .cli
         .run(&["send", &bob.account.did, "x", "--embed", &missing]);
     said.failed(1, "there is no such record", "nothing was sent");
     let said = alice
-        .home
+        .cli
         .run(&["send", &bob.account.did, "x", "--embed", "https://x"]);
     said.failed(2, "at://ACCOUNT/COLLECTION/KEY", "nothing was sent");
     assert_eq!(bob.receive(&[]), Vec::<serde_json::Value>::new());
@@ -136,20 +136,20 @@ fn texts_that_are_too_long_are_not_sent() {
     let both = Station::start(network);
     let alice = settled(network, "la", 0, &[&both]);
     let me = alice.account.handle.as_str();
-    let said = alice.home.run_with(&["send", me, "-"], &"x".repeat(1001));
+    let said = alice.cli.run_with(&["send", me, "-"], &"x".repeat(1001));
     said.failed(
         2,
         "the text has 1001 characters, more than 1000",
         "nothing was sent",
     );
     let long = "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}".repeat(600);
-    let said = alice.home.run_with(&["send", me], &long);
+    let said = alice.cli.run_with(&["send", me], &long);
     said.failed(2, "more than 10000", "nothing was sent");
     for empty in ["", " ", "\n"] {
-        let said = alice.home.run_with(&["send", me], empty);
+        let said = alice.cli.run_with(&["send", me], empty);
         said.failed(2, "the text is empty", "nothing was sent");
     }
-    let said = alice.home.run(&["send", "not a handle", "x"]);
+    let said = alice.cli.run(&["send", "not a handle", "x"]);
     said.failed(2, "not a handle", "alice.example.com");
 }
 
@@ -158,7 +158,7 @@ fn whoever_cannot_be_written_to_is_told_apart() {
     let network = Network::multikey();
     let both = Station::start(network);
     let alice = settled(network, "wa", 0, &[&both]);
-    let send = |to: &str| alice.home.run(&["send", to, "hello"]);
+    let send = |to: &str| alice.cli.run(&["send", to, "hello"]);
     send("nobody.pds1.test").failed(1, "nobody.pds1.test", "how it is written");
     let plain = network.account("wp", 1);
     send(&plain.handle).failed(1, "has no key package", "atcomm enroll");
@@ -170,7 +170,7 @@ fn whoever_cannot_be_written_to_is_told_apart() {
     send(&gone.account.did).failed(1, "not active", "before it is active again");
     // Nobody is enrolled from an empty wallet.
     let empty = Person::new(network, "we", 0);
-    let said = empty.home.run(&["send", &alice.account.handle, "x"]);
+    let said = empty.cli.run(&["send", &alice.account.handle, "x"]);
     said.failed(2, "there is no account in the wallet", "atcomm enroll");
 }
 
@@ -185,13 +185,13 @@ fn a_changed_key_stops_it() {
     alice.send(&bob, "hello");
     // Another key, by who has the account and not the key before.
     settle(&bob, &[&both], &[&both.did]);
-    let said = alice.home.run(&["send", &bob.account.handle, "secret"]);
+    let said = alice.cli.run(&["send", &bob.account.handle, "secret"]);
     let accept = format!("atcomm contacts accept {}", bob.account.did);
     said.failed(3, "has changed", &accept);
     let named = format!("@{} ({}) has changed", bob.account.handle, bob.account.did);
     assert!(said.err.contains(&named), "{said:?}");
     // And again: nothing was accepted by asking.
-    let said = alice.home.run(&["send", &bob.account.handle, "secret"]);
+    let said = alice.cli.run(&["send", &bob.account.handle, "secret"]);
     said.failed(3, "has changed", &accept);
     // What bob writes is verified, and not the key that alice knows.
     bob.send(&alice, "it is me");
@@ -216,7 +216,7 @@ fn a_key_of_several_accounts_is_warned_about() {
     both.service().until(&carol.did, "both are known", |view| {
         view["peer"]["ambiguous"] == true
     });
-    let said = alice.home.run(&["send", &carol.handle, "for carol"]);
+    let said = alice.cli.run(&["send", &carol.handle, "for carol"]);
     said.failed(
         3,
         "other accounts publish the same messaging key",
@@ -225,14 +225,14 @@ fn a_key_of_several_accounts_is_warned_about() {
     let words = "other accounts publish the same messaging key";
     assert_eq!(said.err.matches(words).count(), 1, "{said:?}");
     let said = alice
-        .home
+        .cli
         .run(&["send", &carol.handle, "for carol", "--anyway"])
         .done();
     assert!(said.err.contains("warning: "), "{said:?}");
     let received = bob.receive(&[]);
     assert_eq!(received[0]["attribution"]["outcome"], "misdirected");
     assert_eq!(received[0]["attribution"]["meant"], *carol.did);
-    let shown = bob.home.run(&["receive", "--all"]).done();
+    let shown = bob.cli.run(&["receive", "--all"]).done();
     assert!(
         shown
             .out
@@ -253,30 +253,30 @@ fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
         settled(network, "ub", 1, &[&both]),
     );
     let contact = format!("{}@", network.name("asker"));
-    let config = std::fs::read_to_string(alice.home.path("config.toml")).expect("a file");
+    let config = std::fs::read_to_string(alice.cli.path("config.toml")).expect("a file");
     let config = config.replace("[net]\n", &format!("[net]\ncontact = \"{contact}\"\n"));
-    std::fs::write(alice.home.path("config.toml"), config).expect("a file");
+    std::fs::write(alice.cli.path("config.toml"), config).expect("a file");
     network.op(
         "pds.limit",
         json!({"pds": 1, "status": 503, "count": 1000, "agent": contact}),
     );
     let send = ["send", &bob.account.handle, "hello"];
     for _ in 0..2 {
-        let said = alice.home.run(&send);
+        let said = alice.cli.run(&send);
         said.failed(
             4,
             "nobody but the directory shows the messaging key",
             "--anyway",
         );
     }
-    let said = alice.home.run(&[&send[..], &["--anyway"]].concat()).done();
+    let said = alice.cli.run(&[&send[..], &["--anyway"]].concat()).done();
     assert!(
         said.err.contains("warning: the account's own host"),
         "{said:?}"
     );
     assert!(!said.err.contains("is remembered"), "{said:?}");
     assert_eq!(bob.receive(&[])[0]["text"], "hello");
-    assert_eq!(alice.home.json(&["contacts"]), json!([]));
+    assert_eq!(alice.cli.json(&["contacts"]), json!([]));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn it_says_who_has_it_when_mediators_are_down() {
     bob.collect(1);
     far.service.take().expect("it was up").kill();
     // The second mediator of somebody who has one.
-    let said = alice.home.run(&["send", &carl.account.handle, "x"]).done();
+    let said = alice.cli.run(&["send", &carl.account.handle, "x"]).done();
     assert!(
         said.out.contains(&format!("relays it to {}", spare.did)),
         "{said:?}"
@@ -299,14 +299,14 @@ fn it_says_who_has_it_when_mediators_are_down() {
     // The only one, whose keys nobody has seen.
     let dave = Person::new(network, "dd", 1);
     settle(&dave, &[&spare], &[&far.did]);
-    let said = alice.home.run(&["send", &dave.account.handle, "x"]);
+    let said = alice.cli.run(&["send", &dave.account.handle, "x"]);
     said.failed(4, &format!("{}: it cannot be reached", far.did), "later");
     // The only one, with keys and without an answer: the relay keeps it.
     let (url, did) = network.site();
     network.serve_mediator(&did, &url, "http://localhost:9/didcomm");
     let erin = Person::new(network, "de", 1);
     settle(&erin, &[&spare], &[&did]);
-    let said = alice.home.run(&["send", &erin.account.handle, "x"]).done();
+    let said = alice.cli.run(&["send", &erin.account.handle, "x"]).done();
     let relays = format!("relays it to {did}");
     assert!(
         said.out.contains(&relays) && said.out.contains("does not answer now"),
@@ -322,7 +322,7 @@ fn it_says_who_has_it_when_mediators_are_down() {
     // And without one's own mediator nothing leaves.
     drop(near);
     let said = alice
-        .home
+        .cli
         .run(&["send", &bob.account.did, "x", "--directory", &spare.url]);
     said.failed(4, "no mediator took the message", "later");
 }
@@ -375,6 +375,6 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
         (&returned["next"], &returned["to"]),
         (&json!("givenUp"), &json!(carl.account.did))
     );
-    let shown = alice.home.run(&["receive", "--all"]).done();
+    let shown = alice.cli.run(&["receive", "--all"]).done();
     assert_eq!(shown.out, "", "a report is no mail");
 }

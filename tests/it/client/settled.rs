@@ -71,10 +71,10 @@ pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str])
     let account = person.account.did();
     RUNTIME.block_on(async {
         for station in stations {
-            let mediator = did(&station.did);
+            let station_did = did(&station.did);
             let (net, identity, clock) = (&sight.net, &sight.identity, &sight.clock);
             let client =
-                MediatorClient::open(net, identity, clock, &mediator, &key, Freshness::Cached);
+                MediatorClient::open(net, identity, clock, &station_did, &key, Freshness::Cached);
             let client = client.await.expect("a mediator");
             client.register(&account).await.expect("registered");
             client.register(&account).await.expect("registered again");
@@ -94,7 +94,7 @@ pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str])
         label: None,
         keys: vec![key.clone()],
     };
-    let wallet = Wallet::open(&person.home.wallet()).expect("a wallet");
+    let wallet = Wallet::open(&person.cli.wallet()).expect("a wallet");
     let store = wallet.account_store(&account);
     store.keep(&enrolment).expect("kept");
     let client = AccountClient::new(&sight.net, &pds, &store);
@@ -107,7 +107,7 @@ impl Person {
     /// Sends a message, which has to be taken.
     #[track_caller]
     pub(crate) fn send(&self, to: &Person, words: &str) -> Said {
-        self.home.run(&["send", &to.account.handle, words]).done()
+        self.cli.run(&["send", &to.account.handle, words]).done()
     }
 
     /// What comes, as JSON.
@@ -115,7 +115,7 @@ impl Person {
     pub(crate) fn receive(&self, more: &[&str]) -> Vec<Value> {
         let mut args = vec!["receive", "--json"];
         args.extend(more);
-        lines(&self.home.run(&args).done().out)
+        lines(&self.cli.run(&args).done().out)
     }
 
     /// Waits until so many messages have come.

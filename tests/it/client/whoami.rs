@@ -1,6 +1,6 @@
 //! `atcomm whoami`, `atcomm completions` and `atcomm man`.
 
-use super::{Home, Person, Station, finish};
+use super::{CliEnv, Person, Station, finish};
 use crate::network::{Network, text};
 
 #[test]
@@ -11,16 +11,16 @@ fn the_wallet_shows_its_accounts() {
     let bob = network.account("bob", 1);
     let mut enroll =
         alice
-            .home
+            .cli
             .command(&["enroll", &bob.handle, "-m", &station.did, "--label", "desk"]);
     enroll.env("ATCOMM_PASSWORD", text(&bob.made, "/password"));
     finish(enroll, "").done();
     let shown = alice
-        .home
+        .cli
         .run(&["whoami", "--account", &bob.handle])
         .done()
         .out;
-    let report = alice.home.json(&["whoami", "--account", &bob.did]);
+    let report = alice.cli.json(&["whoami", "--account", &bob.did]);
     let key = &report["accounts"][0]["keys"][0];
     assert_eq!(
         shown,
@@ -35,55 +35,55 @@ fn the_wallet_shows_its_accounts() {
             text(key, "/since"),
             station.did,
             station.url,
-            alice.home.wallet().display(),
+            alice.cli.wallet().display(),
         )
     );
-    let all = alice.home.json(&["whoami", "--offline"]);
+    let all = alice.cli.json(&["whoami", "--offline"]);
     assert_eq!(all["accounts"].as_array().map(Vec::len), Some(2));
     assert_eq!(text(&all, "/accounts/0/record/why"), "nobody was asked");
     alice
-        .home
+        .cli
         .run(&["rotate"])
         .failed(2, "the wallet has several accounts: ", "--account");
-    alice.home.run(&["rotate", "--account", &bob.handle]).done();
+    alice.cli.run(&["rotate", "--account", &bob.handle]).done();
     alice
-        .home
+        .cli
         .run(&["whoami", "--account", "carol.test"])
         .failed(2, "carol.test is not in the wallet", "whoami");
     // Damage is named, and nothing goes on over it.
-    let file = alice.home.file("enrolment.json");
+    let file = alice.cli.file("enrolment.json");
     std::fs::write(&file, "{").expect("a file");
     alice
-        .home
+        .cli
         .run(&["whoami"])
         .failed(1, "is damaged", "atcomm restore");
 }
 
 #[test]
 fn every_shell_and_the_manual_are_served() {
-    let home = Home::new(Network::multikey());
+    let cli = CliEnv::new(Network::multikey());
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = home.run(&["completions", shell]).done().out;
+        let script = cli.run(&["completions", shell]).done().out;
         assert!(script.contains("unenroll"), "{shell}: {script}");
     }
-    home.run(&["completions", "csh"])
+    cli.run(&["completions", "csh"])
         .failed(2, "invalid value 'csh'", "--help");
-    let page = home.run(&["man"]).done().out;
+    let page = cli.run(&["man"]).done().out;
     assert!(
         page.contains(".TH") && page.contains("atcomm\\-enroll(1)"),
         "{page}"
     );
-    let written = home.run(&["man", "pages"]).done().out;
+    let written = cli.run(&["man", "pages"]).done().out;
     let pages: Vec<_> = written.lines().collect();
     assert!(
         pages.contains(&"pages/atcomm-enroll.1") && pages.contains(&"pages/atcomm.1"),
         "{written}"
     );
     for page in pages {
-        let text = std::fs::read_to_string(home.path(page)).expect("a page");
+        let text = std::fs::read_to_string(cli.path(page)).expect("a page");
         assert!(text.contains(".SH \"EXIT STATUS\""), "{page}: {text}");
     }
-    std::fs::write(home.path("file"), "").expect("a file");
-    home.run(&["man", "file"])
+    std::fs::write(cli.path("file"), "").expect("a file");
+    cli.run(&["man", "file"])
         .failed(1, "cannot write file", "directory");
 }

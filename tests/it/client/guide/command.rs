@@ -13,7 +13,7 @@ fn the_command_and_programs_of_others_write_to_each_other() {
     for language in [Python, TypeScript] {
         let bob = User::enrolled(language, "bob", 1, &far);
         let words = "grüß dich, https://example.com";
-        alice.home.run(&["send", &bob.account.handle, words]).done();
+        alice.cli.run(&["send", &bob.account.handle, words]).done();
         let came = bob.receive(1).remove(0);
         assert_eq!(came["outcome"], "verified", "{came}");
         assert_eq!(came["handle"], alice.account.handle);
