@@ -60,7 +60,7 @@ pub(crate) struct Running {
 }
 
 /// A service that is mediator and directory, beside both PDSes of a network.
-pub(crate) struct Station {
+pub(crate) struct MediatorService {
     /// Taken while it is down.
     pub(crate) service: Option<Service>,
     pub(crate) did: String,
@@ -315,10 +315,10 @@ impl Person {
         network: &'static Network,
         prefix: &str,
         pds: usize,
-        station: &Station,
+        mediator: &MediatorService,
     ) -> Self {
         let person = Self::new(network, prefix, pds);
-        person.enroll(&[&station.did]).done();
+        person.enroll(&[&mediator.did]).done();
         person
     }
 
@@ -376,7 +376,7 @@ impl Person {
     }
 }
 
-impl Station {
+impl MediatorService {
     /// One that is at home in `network`.
     #[track_caller]
     pub(crate) fn start(network: &Network) -> Self {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{CliEnv, Person, Said, Station, finish};
+use super::{CliEnv, MediatorService, Person, Said, finish};
 use crate::network::{Network, text};
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -16,8 +16,8 @@ fn with(cli: &CliEnv, args: &[&str], passphrase: &str) -> Said {
 #[test]
 fn a_lost_machine_is_replaced() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 0, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &mediator);
     let peer = alice.peer();
     let file = alice.cli.path("backup.age");
     let path = file.to_str().expect("text");
@@ -47,7 +47,7 @@ fn a_lost_machine_is_replaced() {
     assert_eq!(std::fs::read_to_string(&file).expect("text"), sealed);
 
     // Mail comes while the machine is lost.
-    let bob = Person::enrolled(network, "bob", 1, &station);
+    let bob = Person::enrolled(network, "bob", 1, &mediator);
     bob.cli
         .run(&["send", &alice.account.handle, "are you there"])
         .done();
@@ -85,7 +85,7 @@ fn a_lost_machine_is_replaced() {
     );
     assert!(
         said.err
-            .contains(&format!("{} keeps the mail", station.did)),
+            .contains(&format!("{} keeps the mail", mediator.did)),
         "{said:?}"
     );
     // A rotation there, and the backup of before changes nothing.
@@ -102,8 +102,8 @@ fn a_lost_machine_is_replaced() {
 #[test]
 fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 1, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 1, &mediator);
     std::fs::write(alice.cli.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     let flags = ["--passphrase-file", "passphrase"];
     let backup = alice
@@ -147,7 +147,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
             "enroll",
             &alice.account.handle,
             "-m",
-            &station.did,
+            &mediator.did,
             "--replace",
         ])
         .done();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Station;
+use super::MediatorService;
 use super::settled::{settle, settled};
 use crate::network::Network;
 
@@ -24,7 +24,10 @@ fn failed(answer: &Value) -> Vec<(&str, &str)> {
 #[test]
 fn a_sound_account_passes_and_its_mail_stays() {
     let network = Network::multikey();
-    let (one, other) = (Station::start(network), Station::start(network));
+    let (one, other) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let (alice, bob) = (
         settled(network, "ya", 0, &[&one, &other]),
         settled(network, "yb", 1, &[&one]),
@@ -74,7 +77,10 @@ fn a_sound_account_passes_and_its_mail_stays() {
 #[test]
 fn what_is_wrong_is_found() {
     let network = Network::multikey();
-    let (one, mut other) = (Station::start(network), Station::start(network));
+    let (one, mut other) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let alice = settled(network, "za", 0, &[&one, &other]);
     other.service.take().expect("it was up").kill();
     let said = alice.cli.run(&["check", "--json"]);
@@ -110,7 +116,7 @@ fn what_is_wrong_is_found() {
 #[test]
 fn somebody_else_with_ones_key_is_noticed() {
     let network = Network::multikey();
-    let one = Station::start(network);
+    let one = MediatorService::start(network);
     let alice = settled(network, "qa", 0, &[&one]);
     let carol = network.account("qc", 1);
     let record = alice.record().expect("a record");

@@ -16,7 +16,7 @@ use atcomm_proto::syntax::MediatorDid;
 use atcomm_proto::syntax::RemoteText;
 
 use super::settled::{settled, sight, texts};
-use super::{Person, Running, Station};
+use super::{MediatorService, Person, Running};
 use crate::http::{RUNTIME, request};
 use crate::network::{Network, text};
 
@@ -32,9 +32,9 @@ fn store_of(person: &Person) -> AccountStore {
 
 /// Hands an envelope for somebody to the mediator.
 #[track_caller]
-fn hand_in(network: &'static Network, station: &Station, to: &PeerDid, envelope: &[u8]) {
+fn hand_in(network: &'static Network, mediator: &MediatorService, to: &PeerDid, envelope: &[u8]) {
     let sight = sight(network);
-    let did = MediatorDid::parse(&station.did).expect("a DID");
+    let did = MediatorDid::parse(&mediator.did).expect("a DID");
     let document = RUNTIME.block_on(document(&sight.identity, &did, Freshness::Cached));
     let document = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
@@ -59,8 +59,8 @@ fn saying(words: &str) -> Dm {
 #[test]
 fn no_message_stops_those_after_it() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let bob = settled(network, "kb", 1, &[&station]);
+    let mediator = MediatorService::start(network);
+    let bob = settled(network, "kb", 1, &[&mediator]);
     let (peer, stranger) = (peer_of(&bob), MessagingKey::mint(Timestamp::from_millis(0)));
     let agreement = &peer.key_agreement()[0];
     let to = PublicKey::new(agreement.id.as_str(), Curve::X25519, agreement.as_bytes());
@@ -83,11 +83,11 @@ fn no_message_stops_those_after_it() {
             peer.as_str(),
         );
         let envelope = authcrypt(plaintext.as_bytes(), &stranger.agreement, &to);
-        hand_in(network, &station, &peer, &envelope.expect("an envelope"));
+        hand_in(network, &mediator, &peer, &envelope.expect("an envelope"));
     }
     let last = saying("last").message(fresh_id(), stranger.peer.as_str(), peer.as_str(), 0);
     let last = seal(last, &stranger, &peer).expect("an envelope");
-    hand_in(network, &station, &peer, &last);
+    hand_in(network, &mediator, &peer, &last);
     let wanted = ["0", "1", "2", "3", "last"];
     assert_eq!(texts(&bob.receive(&[])), wanted);
     assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
@@ -113,8 +113,8 @@ fn no_message_stops_those_after_it() {
 #[test]
 fn what_was_given_up_is_told_until_somebody_has_read_it() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let bob = settled(network, "kg", 1, &[&station]);
+    let mediator = MediatorService::start(network);
+    let bob = settled(network, "kg", 1, &[&mediator]);
     let sent = SentMessage {
         id: "m1".to_owned(),
         account: bob.account.did(),

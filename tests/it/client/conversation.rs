@@ -1,14 +1,17 @@
 //! A whole acquaintance by the commands alone: enrolling, writing, a new key, leaving.
 
 use super::settled::texts;
-use super::{Person, Station};
+use super::{MediatorService, Person};
 use crate::http::eventually;
 use crate::network::Network;
 
 #[test]
 fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     let network = Network::multikey();
-    let (near, far) = (Station::start(network), Station::start(network));
+    let (near, far) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let alice = Person::enrolled(network, "ea", 0, &near);
     let bob = Person::enrolled(network, "eb", 1, &far);
     for person in [&alice, &bob] {

@@ -7,22 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::json;
 
 use super::lies::Liar;
-use super::{CliEnv, Person, Station, disturbed, finish};
+use super::{CliEnv, MediatorService, Person, disturbed, finish};
 use crate::network::{Account, Network, in_both_shapes, text};
 
 in_both_shapes! {
     fn enrolling_publishes_a_key_for_which_the_mediator_keeps_mail(network) {
-        let station = Station::start(network);
+        let mediator = MediatorService::start(network);
         let alice = Person::new(network, "alice", 0);
         let handle = &alice.account.handle;
-        let said = alice.run(&["enroll", handle, "--mediator", &station.url, "--label", "laptop"]).done();
+        let said = alice.run(&["enroll", handle, "--mediator", &mediator.url, "--label", "laptop"]).done();
         let peer = alice.peer();
         assert_eq!(
             said.out,
             format!(
                 "{handle} is enrolled\n  account    {}\n  messaging  {peer}\n  mediator   {}\n  \
                  directory  {}\n  wallet     {}\n",
-                alice.account.did, station.did, station.url, alice.cli.wallet().display()
+                alice.account.did, mediator.did, mediator.url, alice.cli.wallet().display()
             )
         );
         assert_eq!(
@@ -31,7 +31,7 @@ in_both_shapes! {
                 "a new messaging key is in the wallet\nthe account's record names it\nthe directory \
                  {} has seen that\n{} keeps the mail\nonly this wallet can read your mail: make a \
                  backup with `atcomm backup FILE`\n",
-                station.url, station.did
+                mediator.url, mediator.did
             )
         );
         // As the account's host and the directory have it.
@@ -40,11 +40,11 @@ in_both_shapes! {
         assert_eq!(record, json!({
             "$type": "at.didcomm.keyPackage",
             "did": peer,
-            "mediators": [station.did],
+            "mediators": [mediator.did],
             "label": "laptop",
             "createdAt": made,
         }));
-        let view = station.service().recipient(handle).expect("a recipient");
+        let view = mediator.service().recipient(handle).expect("a recipient");
         assert_eq!(text(&view, "/peer/did"), peer);
         assert_eq!(text(&view, "/mediators/0/state"), "reachable");
         for (path, mode) in alice.cli.files() {
@@ -61,23 +61,23 @@ in_both_shapes! {
         assert!(!again.err.contains("backup"), "{again:?}");
         assert_eq!(alice.record().as_ref(), Some(&record));
         // Another label, and a second mediator that is the first from now on.
-        let second = Station::start(network);
+        let second = MediatorService::start(network);
         let changed = alice.cli.json(&[
-            "enroll", handle, "--label", "", "-m", &second.did, "-m", &station.did, "-m", &second.did,
+            "enroll", handle, "--label", "", "-m", &second.did, "-m", &mediator.did, "-m", &second.did,
         ]);
         assert_eq!(changed["mediators"], json!([
             {"did": second.did, "registered": true},
-            {"did": station.did, "registered": true},
+            {"did": mediator.did, "registered": true},
         ]));
         assert_eq!(alice.record(), Some(json!({
             "$type": "at.didcomm.keyPackage",
             "did": peer,
-            "mediators": [second.did, station.did],
+            "mediators": [second.did, mediator.did],
             "createdAt": made,
         })));
         // The first one is dropped: it keeps no more mail.
         let said = alice.cli.run(&["enroll", handle, "-m", &second.did]).done();
-        assert!(said.err.contains(&format!("{} keeps no more mail", station.did)), "{said:?}");
+        assert!(said.err.contains(&format!("{} keeps no more mail", mediator.did)), "{said:?}");
         let keys = alice.cli.json(&["whoami"]);
         assert_eq!(keys["accounts"][0]["keys"][0]["registered"], json!([second.did]));
     }
@@ -86,23 +86,23 @@ in_both_shapes! {
 #[test]
 fn an_account_of_a_web_did_is_enrolled_by_its_did() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let carol = Person::of(network.web_account("carol", 1, serde_json::Value::Null));
     let report = {
         let mut command =
-            carol.command(&["enroll", &carol.account.did, "-m", &station.did, "--json"]);
-        command.env("ATCOMM_DIRECTORY", &station.url);
+            carol.command(&["enroll", &carol.account.did, "-m", &mediator.did, "--json"]);
+        command.env("ATCOMM_DIRECTORY", &mediator.url);
         finish(command, "").done().json()
     };
     assert_eq!(report["account"], json!(carol.account.did));
-    assert_eq!(report["directory"], json!(station.url));
+    assert_eq!(report["directory"], json!(mediator.url));
     assert_eq!(carol.record().expect("a record")["did"], report["peer"]);
 }
 
 #[test]
 fn another_implementation_of_the_host_does() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let peer = network.peer_account();
     let erin = Person::of(Account {
         network,
@@ -113,10 +113,10 @@ fn another_implementation_of_the_host_does() {
     });
     let mut wrong = erin
         .cli
-        .command(&["enroll", &erin.account.did, "-m", &station.did]);
+        .command(&["enroll", &erin.account.did, "-m", &mediator.did]);
     wrong.env("ATCOMM_PASSWORD", "wrong");
     finish(wrong, "").failed(1, "does not take this password", "app password");
-    erin.run(&["enroll", &erin.account.did, "-m", &station.did])
+    erin.run(&["enroll", &erin.account.did, "-m", &mediator.did])
         .done();
     assert_eq!(erin.record().expect("a record")["did"], json!(erin.peer()));
     erin.cli.run(&["rotate"]).done();
@@ -131,9 +131,9 @@ fn another_implementation_of_the_host_does() {
 #[test]
 fn without_the_right_password_nothing_is_done() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
-    let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+    let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
     alice
         .cli
         .run(&enroll)
@@ -162,7 +162,7 @@ fn without_the_right_password_nothing_is_done() {
 #[test]
 fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
     let asked = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&asked);
@@ -187,7 +187,7 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
     let by = |mirror: &Liar| {
         let config = config.replace(network.plc(), &mirror.url);
         std::fs::write(alice.cli.path("config.toml"), config).expect("a file");
-        alice.run(&["enroll", &alice.account.handle, "-m", &station.did])
+        alice.run(&["enroll", &alice.account.handle, "-m", &mediator.did])
     };
     by(&mirror(true)).failed(3, "is not proven", "somebody may be between");
     by(&mirror(false)).done();
@@ -200,9 +200,9 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
 #[test]
 fn who_is_not_there_is_said() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
-    let enroll = |actor: &str| alice.run(&["enroll", actor, "-m", &station.did]);
+    let enroll = |actor: &str| alice.run(&["enroll", actor, "-m", &mediator.did]);
     enroll("nobody.pds0.test").failed(1, "nobody.pds0.test: the handle names no account", "slip");
     enroll("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").failed(1, "there is no such DID", "slip");
     enroll("alice").failed(2, "alice: ", "handle");
@@ -230,7 +230,7 @@ fn who_is_not_there_is_said() {
             "enroll",
             &alice.account.handle,
             "-m",
-            &station.did,
+            &mediator.did,
             "--label",
             &long,
         ])
@@ -245,10 +245,10 @@ fn who_is_not_there_is_said() {
 #[test]
 fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::of(network.enrolled("alice", 0, json!({"label": "old phone"})));
     let before = alice.record();
-    let refused = alice.enroll(&[&station.did]);
+    let refused = alice.enroll(&[&mediator.did]);
     refused.failed(
         1,
         "the account publishes another key already, of a device named \"old phone\"",
@@ -263,7 +263,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
         "enroll",
         &alice.account.handle,
         "-m",
-        &station.did,
+        &mediator.did,
         "--replace",
     ];
     alice.cli.run(&enroll).done();
@@ -277,14 +277,14 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
 #[test]
 fn an_account_that_is_away_is_not_enrolled() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
     alice.account.op("account.deactivate", json!({}));
     alice
-        .enroll(&[&station.did])
+        .enroll(&[&mediator.did])
         .failed(1, "the account is deactivated at its PDS", "active");
     alice.account.op("account.activate", json!({}));
-    alice.enroll(&[&station.did]).done();
+    alice.enroll(&[&mediator.did]).done();
     alice.account.op("account.takedown", json!({}));
     alice
         .run(&["rotate"])
@@ -300,8 +300,8 @@ fn an_account_that_is_away_is_not_enrolled() {
 #[test]
 fn a_session_that_has_run_out_is_made_new() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 1, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 1, &mediator);
     let file = alice.cli.file("session.json");
     let session = std::fs::read_to_string(&file).expect("text");
     let json: serde_json::Value = serde_json::from_str(&session).expect("JSON");
@@ -332,9 +332,9 @@ fn a_session_that_has_run_out_is_made_new() {
 #[test]
 fn a_full_disk_and_a_wallet_for_everybody_are_refused_before_anything_is_published() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
-    let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+    let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
     let mut full = alice.cli.limited("trap '' XFSZ; ulimit -f 0", &enroll);
     full.env("ATCOMM_PASSWORD", alice.password());
     finish(full, "").failed(1, "cannot write", "there is no room left");
@@ -353,22 +353,22 @@ fn a_full_disk_and_a_wallet_for_everybody_are_refused_before_anything_is_publish
 #[test]
 fn a_host_that_is_down_or_busy_is_tried_later() {
     let (network, _turn) = disturbed();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
     network.op(
         "pds.limit",
         json!({"pds": 0, "path": "/xrpc/com.atproto.server.createSession", "retryAfter": 7}),
     );
     alice
-        .enroll(&[&station.did])
+        .enroll(&[&mediator.did])
         .failed(4, "takes no more requests now", "7 seconds");
     network.op("pds.stop", json!({"pds": 0}));
     alice
-        .enroll(&[&station.did])
+        .enroll(&[&mediator.did])
         .failed(4, "the PDS cannot be reached", "later");
     network.op("pds.start", json!({"pds": 0}));
     assert_eq!(alice.record(), None);
-    alice.enroll(&[&station.did]).done();
+    alice.enroll(&[&mediator.did]).done();
     // What the wallet knows can be looked at all the same.
     network.op("pds.stop", json!({"pds": 0}));
     let account = &alice.cli.json(&["whoami"])["accounts"][0];
@@ -398,30 +398,30 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
     );
     network.op("plc.fail", json!({"count": 100}));
     alice
-        .enroll(&[&station.did])
+        .enroll(&[&mediator.did])
         .failed(4, "cannot be looked up now", "later");
     network.op("plc.fail", json!({"count": 0}));
-    alice.enroll(&[&station.did]).done();
+    alice.enroll(&[&mediator.did]).done();
 }
 
 #[test]
 fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     let (network, _turn) = disturbed();
-    let mut station = Station::start(network);
+    let mut mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
     // The key is saved and not published yet when the mediator goes.
     network.op(
         "pds.limit",
         json!({"pds": 0, "path": "/xrpc/com.atproto.repo.putRecord", "status": 503}),
     );
-    let said = alice.enroll(&[&station.did]);
+    let said = alice.enroll(&[&mediator.did]);
     said.failed(4, "the PDS does not work now: it answered 503", "later");
     assert_eq!(alice.record(), None);
-    let stopped = station.service.take().expect("it is up").stop();
+    let stopped = mediator.service.take().expect("it is up").stop();
     let said = alice.cli.run(&["enroll", &alice.account.handle]);
     said.failed(
         4,
-        &format!("{} does not keep the mail yet", station.did),
+        &format!("{} does not keep the mail yet", mediator.did),
         "run `atcomm enroll` again",
     );
     assert!(said.out.contains("(not yet)"), "{said:?}");
@@ -433,7 +433,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
         "does not keep the mail yet",
         "again",
     );
-    station.service = Some(stopped.start());
+    mediator.service = Some(stopped.start());
     let said = alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert!(
         said.err.contains("the messaging key in the wallet is used"),
@@ -445,7 +445,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
 #[test]
 fn of_two_wallets_at_once_one_enrols() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     for _ in 0..4 {
         let alice = Person::new(network, "alice", 0);
         let homes = [CliEnv::new(network), CliEnv::new(network)];
@@ -453,7 +453,7 @@ fn of_two_wallets_at_once_one_enrols() {
             .iter()
             .map(|cli| {
                 let mut command =
-                    cli.command(&["enroll", &alice.account.handle, "-m", &station.did]);
+                    cli.command(&["enroll", &alice.account.handle, "-m", &mediator.did]);
                 command.env("ATCOMM_PASSWORD", alice.password());
                 super::Running::start(command)
             })
@@ -475,7 +475,7 @@ fn of_two_wallets_at_once_one_enrols() {
 #[test]
 fn of_one_wallet_twice_at_once_there_is_one_key() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     for _ in 0..3 {
         let alice = Person::new(network, "alice", 1);
         let running: Vec<_> = (0..3)
@@ -484,7 +484,7 @@ fn of_one_wallet_twice_at_once_there_is_one_key() {
                     "enroll",
                     &alice.account.handle,
                     "-m",
-                    &station.did,
+                    &mediator.did,
                 ]))
             })
             .collect();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::network::script;
 
-use super::{Running, Said, Station, finish};
+use super::{MediatorService, Running, Said, finish};
 use crate::didcomm::Script;
 use crate::http::{eventually, request};
 use crate::network::{Account, Network, mediator_document, root, text};
@@ -38,21 +38,21 @@ struct User {
 
 impl User {
     /// Somebody with a new account on a PDS, whose directory is that of a station.
-    fn new(language: Language, name: &str, pds: usize, station: &Station) -> Self {
+    fn new(language: Language, name: &str, pds: usize, mediator: &MediatorService) -> Self {
         Self {
             language,
             account: Network::multikey().account(name, pds),
             dir: TempDir::new().expect("a directory"),
-            directory: station.url.clone(),
+            directory: mediator.url.clone(),
             plc: Network::multikey().plc().to_owned(),
         }
     }
 
     /// Somebody who has enrolled with the mediator of a station.
     #[track_caller]
-    fn enrolled(language: Language, name: &str, pds: usize, station: &Station) -> Self {
-        let user = Self::new(language, name, pds, station);
-        user.enroll(&[&station.did]);
+    fn enrolled(language: Language, name: &str, pds: usize, mediator: &MediatorService) -> Self {
+        let user = Self::new(language, name, pds, mediator);
+        user.enroll(&[&mediator.did]);
         user
     }
 
@@ -189,7 +189,7 @@ fn assert_verified(message: &Value, writer: &User, words: &str) {
 #[test]
 fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
     let network = Network::multikey();
-    let [near, far] = [(); 2].map(|()| Station::start(network));
+    let [near, far] = [(); 2].map(|()| MediatorService::start(network));
     let alice = User::enrolled(Python, "alice", 0, &near);
     let bob = User::enrolled(TypeScript, "bob", 1, &far);
     for (user, own) in [(&alice, &near), (&bob, &far)] {
@@ -203,7 +203,7 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
         assert_eq!(record["label"], "phone", "{view}");
         assert_eq!(record["mediators"], json!([own.did]));
     }
-    for (user, other, station) in [(&alice, &bob, &far), (&bob, &alice, &near)] {
+    for (user, other, mediator) in [(&alice, &bob, &far), (&bob, &alice, &near)] {
         let mode = fs::metadata(user.dir.path().join("keys.json")).expect("a file");
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
         // By handle and by DID, and with the pin that the first left behind.
@@ -212,18 +212,18 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
             assert_eq!(found["did"], other.account.did);
             assert_eq!(found["handle"], other.account.handle);
             assert_eq!(found["peer"], other.peer());
-            assert_eq!(found["mediators"], json!([station.did]));
+            assert_eq!(found["mediators"], json!([mediator.did]));
         }
         let words = format!("grüß dich, {}\u{1b}[2J", other.account.name);
         let sent = user.answer(&["send", &other.account.handle, &words]);
-        assert_eq!(sent["by"], station.did);
+        assert_eq!(sent["by"], mediator.did);
         assert_verified(&other.receive(1)[0], user, &words);
         // It was acknowledged.
         assert_eq!(other.says(&["receive"]), [Value::Null; 0]);
     }
-    for station in [&near, &far] {
+    for mediator in [&near, &far] {
         let carried = [("outcome", "delivered")];
-        station
+        mediator
             .service()
             .until_counted("atcomm_mediator_relay_total", &carried, 1.0);
     }
@@ -231,9 +231,9 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
 
 #[test]
 fn a_program_in_live_mode_is_rung_by_what_comes() {
-    let station = Station::start(Network::multikey());
-    let alice = User::enrolled(Python, "alice", 0, &station);
-    let bob = User::enrolled(TypeScript, "bob", 1, &station);
+    let mediator = MediatorService::start(Network::multikey());
+    let alice = User::enrolled(Python, "alice", 0, &mediator);
+    let bob = User::enrolled(TypeScript, "bob", 1, &mediator);
     alice.says(&["send", &bob.account.handle, "before"]);
     let out = bob.dir.path().join("out");
     let mut command = bob.command(&["receive", "--live"]);
@@ -264,11 +264,11 @@ struct Stranger {
 }
 
 impl Stranger {
-    fn new(station: &Station) -> Self {
+    fn new(mediator: &MediatorService) -> Self {
         let script = Script::client();
-        let invitation = request("GET", &format!("{}/invitation", station.url), &[], None);
+        let invitation = request("GET", &format!("{}/invitation", mediator.url), &[], None);
         let mediator_did = text(&invitation.json(), "/from").to_owned();
-        let http = format!("{}/didcomm", station.url);
+        let http = format!("{}/didcomm", mediator.url);
         script.op("mediator", json!({"did": mediator_did, "http": http}));
         let did = script.generate();
         Self { script, did }
@@ -299,11 +299,11 @@ impl Stranger {
 
 #[test]
 fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
-    let station = Station::start(Network::multikey());
-    let alice = User::enrolled(Python, "alice", 0, &station);
-    let stranger = Stranger::new(&station);
+    let mediator = MediatorService::start(Network::multikey());
+    let alice = User::enrolled(Python, "alice", 0, &mediator);
+    let stranger = Stranger::new(&mediator);
     for language in [Python, TypeScript] {
-        let bob = User::enrolled(language, "bob", 1, &station);
+        let bob = User::enrolled(language, "bob", 1, &mediator);
         let claim = json!({"text": "send money", "senderDid": alice.account.did});
         let by = Some(stranger.did.as_str());
         // An honest envelope around a claim; and an envelope around another's name.
@@ -345,11 +345,11 @@ fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
 
 #[test]
 fn somebody_with_a_program_of_his_own_cannot_write_as_another() {
-    let station = Station::start(Network::multikey());
-    let alice = User::enrolled(Python, "alice", 0, &station);
+    let mediator = MediatorService::start(Network::multikey());
+    let alice = User::enrolled(Python, "alice", 0, &mediator);
     for language in [Python, TypeScript] {
-        let carol = User::enrolled(language, "carol", 0, &station);
-        let bob = User::enrolled(language, "bob", 1, &station);
+        let carol = User::enrolled(language, "carol", 0, &mediator);
+        let bob = User::enrolled(language, "bob", 1, &mediator);
         let keys = carol.dir.path().join("keys.json");
         let mut state = carol.state();
         state["account"] = json!(alice.account.did);
@@ -364,16 +364,18 @@ fn somebody_with_a_program_of_his_own_cannot_write_as_another() {
 
 #[test]
 fn a_changed_key_is_told_and_stops_sending_until_it_is_accepted() {
-    let station = Station::start(Network::multikey());
+    let mediator = MediatorService::start(Network::multikey());
     for language in [Python, TypeScript] {
-        let alice = User::enrolled(Python, "alice", 0, &station);
-        let bob = User::enrolled(language, "bob", 1, &station);
+        let alice = User::enrolled(Python, "alice", 0, &mediator);
+        let bob = User::enrolled(language, "bob", 1, &mediator);
         alice.says(&["send", &bob.account.handle, "before"]);
         assert_verified(&bob.receive(1)[0], &alice, "before");
         // Under way while the key is replaced, by a device that is not alice's program.
         alice.says(&["send", &bob.account.handle, "under way"]);
-        let put = alice.account.put(json!({"mediators": [station.did]}));
-        station.service().until_cid(&alice.account.did, &put["cid"]);
+        let put = alice.account.put(json!({"mediators": [mediator.did]}));
+        mediator
+            .service()
+            .until_cid(&alice.account.did, &put["cid"]);
         let came = bob.receive(1).remove(0);
         assert_eq!(came["outcome"], "verifiedPrevious", "{came}");
         assert_eq!(came["handle"], alice.account.handle);
@@ -384,7 +386,7 @@ fn a_changed_key_is_told_and_stops_sending_until_it_is_accepted() {
         alice.says(&["send", &bob.account.handle, "still the old one"]);
         assert_eq!(bob.receive(1)[0]["outcome"], "verifiedPrevious");
         alice.account.delete_record();
-        station
+        mediator
             .service()
             .until_refused(&alice.account.did, "NotEnrolled");
         alice.says(&["send", &bob.account.handle, "and now without"]);
@@ -396,16 +398,16 @@ fn a_changed_key_is_told_and_stops_sending_until_it_is_accepted() {
 
 #[test]
 fn what_somebody_publishes_of_another_is_neither_read_nor_answered_unwarned() {
-    let station = Station::start(Network::multikey());
+    let mediator = MediatorService::start(Network::multikey());
     for language in [Python, TypeScript] {
-        let alice = User::enrolled(language, "alice", 0, &station);
-        let bob = User::enrolled(language, "bob", 1, &station);
+        let alice = User::enrolled(language, "alice", 0, &mediator);
+        let bob = User::enrolled(language, "bob", 1, &mediator);
         let thief = Network::multikey().enrolled(
             "thief",
             0,
-            json!({"did": bob.peer(), "mediators": [station.did]}),
+            json!({"did": bob.peer(), "mediators": [mediator.did]}),
         );
-        station.service().refresh(&thief.did).expect("the package");
+        mediator.service().refresh(&thief.did).expect("the package");
         alice.is_refused(&["send", &thief.handle, "for the thief"], "Ambiguous");
         alice.says(&["send", &thief.handle, "for the thief", "--anyway"]);
         let came = bob.receive(1).remove(0);
@@ -417,15 +419,15 @@ fn what_somebody_publishes_of_another_is_neither_read_nor_answered_unwarned() {
 #[test]
 fn a_directory_that_lies_is_found_out() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let bob = network.enrolled("bob", 1, json!({}));
     let carol = network.enrolled("carol", 1, json!({}));
     let [of_bob, of_carol] = [&bob, &carol].map(|account| {
-        let view = station.service().recipient_with_proof(&account.did);
+        let view = mediator.service().recipient_with_proof(&account.did);
         view.expect("a package")
     });
     let newer = bob.put(json!({}));
-    station.service().until_cid(&bob.did, &newer["cid"]);
+    mediator.service().until_cid(&bob.did, &newer["cid"]);
     let (lies, _) = network.site();
     let host = lies.strip_prefix("http://").expect("a URL");
     let tell = |view: &Value| {
@@ -436,7 +438,7 @@ fn a_directory_that_lies_is_found_out() {
         );
     };
     for language in [Python, TypeScript] {
-        let mut alice = User::new(language, "alice", 0, &station);
+        let mut alice = User::new(language, "alice", 0, &mediator);
         alice.directory = lies.clone();
         // Another account's proof, and a changed character of its own.
         let mut lie = of_bob.clone();
@@ -466,7 +468,7 @@ fn a_directory_that_lies_is_found_out() {
         lie["peer"]["did"] = found["peer"].clone();
         tell(&lie);
         alice.is_refused(&["resolve", &bob.handle], "RolledBack");
-        let mut lie = station
+        let mut lie = mediator
             .service()
             .recipient_with_proof(&bob.did)
             .expect("it");
@@ -480,7 +482,7 @@ fn a_directory_that_lies_is_found_out() {
             json!({"host": host, "path": format!("/xrpc/{RESOLVE}"), "status": 400,
                 "body": {"error": "NotEnrolled", "message": "so they say"}}),
         );
-        let proof = station.service().proof(&bob.did).expect("a proof");
+        let proof = mediator.service().proof(&bob.did).expect("a proof");
         network.op(
             "web.set",
             json!({"host": host, "path": "/xrpc/at.didcomm.directory.getProof",
@@ -493,9 +495,9 @@ fn a_directory_that_lies_is_found_out() {
 #[test]
 fn a_proof_under_a_key_that_is_not_the_accounts_is_none() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let bob = network.enrolled("bob", 1, json!({}));
-    let view = station.service().recipient_with_proof(&bob.did);
+    let view = mediator.service().recipient_with_proof(&bob.did);
     let (lies, _) = network.site();
     let host = lies.strip_prefix("http://").expect("a URL");
     let path = format!("/xrpc/{RESOLVE}");
@@ -503,7 +505,8 @@ fn a_proof_under_a_key_that_is_not_the_accounts_is_none() {
         "web.set",
         json!({"host": host, "path": path, "body": view.expect("a package")}),
     );
-    let mut alices = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &station));
+    let mut alices =
+        [Python, TypeScript].map(|language| User::new(language, "alice", 0, &mediator));
     for alice in &mut alices {
         alice.directory = lies.clone();
         alice.answer(&["resolve", &bob.handle]);
@@ -517,10 +520,10 @@ fn a_proof_under_a_key_that_is_not_the_accounts_is_none() {
 
 #[test]
 fn a_rotated_signing_key_is_followed_by_the_log() {
-    let station = Station::start(Network::multikey());
+    let mediator = MediatorService::start(Network::multikey());
     let bob = Network::multikey().enrolled("bob", 1, json!({}));
-    let view = station.service().recipient(&bob.did).expect("a package");
-    let mut users = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &station));
+    let view = mediator.service().recipient(&bob.did).expect("a package");
+    let mut users = [Python, TypeScript].map(|language| User::new(language, "alice", 0, &mediator));
     for user in &mut users {
         let found = user.answer(&["resolve", &bob.did]);
         assert_eq!(found["peer"], view["peer"]["did"]);
@@ -531,8 +534,8 @@ fn a_rotated_signing_key_is_followed_by_the_log() {
     let fields =
         json!({"did": view["peer"]["did"], "mediators": view["keyPackage"]["value"]["mediators"]});
     let put = bob.put(fields);
-    let view = station.service().until_cid(&bob.did, &put["cid"]);
-    let log = station
+    let view = mediator.service().until_cid(&bob.did, &put["cid"]);
+    let log = mediator
         .service()
         .recipient_with_proof(&bob.did)
         .expect("it");
@@ -547,7 +550,7 @@ fn a_rotated_signing_key_is_followed_by_the_log() {
 #[test]
 fn the_next_mediator_is_tried_when_one_fails() {
     let network = Network::multikey();
-    let [near, far] = [(); 2].map(|()| Station::start(network));
+    let [near, far] = [(); 2].map(|()| MediatorService::start(network));
     // One whose document cannot be had, and one that refuses what it is brought.
     let absent = "did:web:localhost%3A9";
     let (url, refusing) = network.site();

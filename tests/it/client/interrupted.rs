@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Person, Running, Station, disturbed, hold};
+use super::{MediatorService, Person, Running, disturbed, hold};
 use crate::network::{Network, text};
 
 /// What an enrolment asks the PDS, in order.
@@ -16,12 +16,12 @@ const STEPS: [&str; 3] = [
 
 /// The account is enrolled as if nothing had happened: one key, published, registered.
 #[track_caller]
-fn assert_whole(person: &Person, station: &Station) {
+fn assert_whole(person: &Person, mediator: &MediatorService) {
     let account = person.cli.json(&["whoami"])["accounts"][0].clone();
     let keys = account["keys"].as_array().expect("a list");
     assert_eq!(keys.len(), 1, "{account}");
     assert_eq!(text(&keys[0], "/state"), "published");
-    assert_eq!(keys[0]["registered"], json!([station.did]));
+    assert_eq!(keys[0]["registered"], json!([mediator.did]));
     assert_eq!(text(&account, "/record/is"), "ours");
     assert_eq!(person.record().expect("a record")["did"], keys[0]["peer"]);
 }
@@ -29,11 +29,11 @@ fn assert_whole(person: &Person, station: &Station) {
 #[test]
 fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
     let (network, _turn) = disturbed();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     for signal in ["INT", "TERM"] {
         for step in STEPS {
             let alice = Person::new(network, "alice", 0);
-            let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+            let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
             let held = hold(network, step);
             let mut running = Running::start(alice.command(&enroll));
             held.until_asked();
@@ -46,42 +46,42 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
                 "run the same command again and it finishes",
             );
             alice.run(&enroll).done();
-            assert_whole(&alice, &station);
+            assert_whole(&alice, &mediator);
         }
     }
     // While it speaks with the directory and the mediator: they are known, and do not answer.
     let alice = Person::new(network, "alice", 0);
-    let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+    let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
     network.op(
         "pds.limit",
         json!({"pds": 0, "path": STEPS[2], "status": 503}),
     );
     alice.run(&enroll).failed(4, "it answered 503", "later");
-    station.freeze(true);
+    mediator.freeze(true);
     let mut running = Running::start(alice.command(&["enroll", &alice.account.handle]));
     crate::http::eventually("the record is there", || alice.record());
     std::thread::sleep(Duration::from_millis(300));
     assert!(!running.has_ended());
     running.signal("INT");
     let said = running.end();
-    station.freeze(false);
+    mediator.freeze(false);
     said.failed(1, "interrupted", "run the same command again");
     assert!(
         said.err.contains("the account's record names it"),
         "{said:?}"
     );
     alice.cli.run(&["enroll", &alice.account.handle]).done();
-    assert_whole(&alice, &station);
+    assert_whole(&alice, &mediator);
 }
 
 #[test]
 fn inv10_killed_anywhere_the_next_run_finishes() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let mut killed = 0;
     for round in 0..12 {
         let alice = Person::new(network, "alice", round % 2);
-        let enroll = ["enroll", &alice.account.handle, "-m", &station.did];
+        let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
         let mut running = Running::start(alice.command(&enroll));
         std::thread::sleep(Duration::from_millis(20 + round as u64 * 37 % 400));
         if !running.has_ended() {
@@ -90,7 +90,7 @@ fn inv10_killed_anywhere_the_next_run_finishes() {
         }
         running.end();
         alice.run(&enroll).done();
-        assert_whole(&alice, &station);
+        assert_whole(&alice, &mediator);
     }
     assert!(killed > 3, "{killed} were killed");
 }

@@ -17,15 +17,15 @@ use atcomm_proto::syntax::MediatorDid;
 use serde_json::{Value, json};
 
 use super::settled::{for_a_while, lines, settle, settled, sight, texts};
-use super::{Person, Running, Station, finish};
+use super::{MediatorService, Person, Running, finish};
 use crate::http::{RUNTIME, eventually, request};
 use crate::network::{Network, text};
 
 /// Hands an envelope for somebody to a mediator.
 #[track_caller]
-fn hand_in(network: &'static Network, station: &Station, to: &str, envelope: &[u8]) {
+fn hand_in(network: &'static Network, mediator: &MediatorService, to: &str, envelope: &[u8]) {
     let sight = sight(network);
-    let did = MediatorDid::parse(&station.did).expect("a DID");
+    let did = MediatorDid::parse(&mediator.did).expect("a DID");
     let document = RUNTIME.block_on(document(&sight.identity, &did, Freshness::Cached));
     let document: Arc<MediatorDocument> = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
@@ -65,16 +65,16 @@ fn saying(words: &str, sender: Option<&str>, recipient: Option<&str>) -> Dm {
 #[test]
 fn nobody_is_taken_for_somebody_else() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ra", 0, &[&station]),
-        settled(network, "rb", 1, &[&station]),
+        settled(network, "ra", 0, &[&mediator]),
+        settled(network, "rb", 1, &[&mediator]),
     );
     let peer = peer_of(&bob);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     let (me, her) = (bob.account.did.as_str(), alice.account.did.as_str());
     let nobody = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
-    let removed = settled(network, "rr", 0, &[&station]);
+    let removed = settled(network, "rr", 0, &[&mediator]);
     let his = removed.account.did.clone();
     removed.account.delete_record();
     let anonymous = Message::new(fresh_id(), &saying("psst", Some(her), Some(me)))
@@ -129,7 +129,7 @@ fn nobody_is_taken_for_somebody_else() {
         (anonymous.expect("an envelope"), "anonymous", "from nobody"),
     ];
     for (envelope, outcome, words) in cases {
-        hand_in(network, &station, peer.as_str(), &envelope);
+        hand_in(network, &mediator, peer.as_str(), &envelope);
         let received = bob.receive(&[]);
         assert_eq!(received.len(), 1, "{outcome}");
         assert_eq!(
@@ -146,14 +146,14 @@ fn nobody_is_taken_for_somebody_else() {
 #[test]
 fn what_steers_a_terminal_is_disarmed() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let bob = settled(network, "ub", 1, &[&station]);
+    let mediator = MediatorService::start(network);
+    let bob = settled(network, "ub", 1, &[&mediator]);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     let words = "a\u{1b}]0;x\u{7}\u{202e}b\n2026-01-01 00:00Z  from @boss.example.com (verified)";
     let dm = saying(words, Some("did:plc:\u{1b}[2J"), None);
     hand_in(
         network,
-        &station,
+        &mediator,
         peer_of(&bob).as_str(),
         &forge(&stranger, &bob, &dm),
     );
@@ -175,10 +175,10 @@ fn what_steers_a_terminal_is_disarmed() {
 #[test]
 fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ca", 0, &[&station]),
-        settled(network, "cb", 1, &[&station]),
+        settled(network, "ca", 0, &[&mediator]),
+        settled(network, "cb", 1, &[&mediator]),
     );
     let peer = peer_of(&bob);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
@@ -186,14 +186,14 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
     for _ in 0..3 {
         hand_in(
             network,
-            &station,
+            &mediator,
             peer.as_str(),
             &forge_as("same", &stranger, &bob, &dm),
         );
     }
     // Encrypted to somebody else, and handed in for bob.
     let wrong = forge(&stranger, &alice, &saying("lost", None, None));
-    hand_in(network, &station, peer.as_str(), &wrong);
+    hand_in(network, &mediator, peer.as_str(), &wrong);
     let said = bob.cli.run(&["receive", "--json"]).done();
     let received = lines(&said.out);
     assert_eq!(received.len(), 2, "{said:?}");
@@ -209,14 +209,14 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
 #[test]
 fn a_limit_leaves_the_rest_where_it_waits() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let bob = settled(network, "nb", 1, &[&station]);
+    let mediator = MediatorService::start(network);
+    let bob = settled(network, "nb", 1, &[&mediator]);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..5 {
         let dm = saying(&format!("number {n}"), None, None);
         hand_in(
             network,
-            &station,
+            &mediator,
             peer_of(&bob).as_str(),
             &forge(&stranger, &bob, &dm),
         );
@@ -236,9 +236,9 @@ fn a_limit_leaves_the_rest_where_it_waits() {
 #[test]
 fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = settled(network, "fa", 0, &[&station]);
-    let bob = settled(network, "fb", 1, &[&station]);
+    let mediator = MediatorService::start(network);
+    let alice = settled(network, "fa", 0, &[&mediator]);
+    let bob = settled(network, "fb", 1, &[&mediator]);
     alice.send(&bob, "not lost").done();
     bob.cli
         .run(&["receive", "--limit", "1", "--account", "nobody.example.com"])
@@ -255,14 +255,14 @@ fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
 fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
     const COUNT: usize = 60;
     let network = Network::multikey();
-    let station = Station::start(network);
-    let bob = settled(network, "ib", 1, &[&station]);
+    let mediator = MediatorService::start(network);
+    let bob = settled(network, "ib", 1, &[&mediator]);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..COUNT {
         let dm = saying(&format!("{n}"), None, None);
         hand_in(
             network,
-            &station,
+            &mediator,
             peer_of(&bob).as_str(),
             &forge(&stranger, &bob, &dm),
         );
@@ -295,7 +295,10 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
 #[test]
 fn it_follows_and_ends_when_it_is_told_to() {
     let network = Network::multikey();
-    let (near, mut far) = (Station::start(network), Station::start(network));
+    let (near, mut far) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let alice = settled(network, "va", 0, &[&near]);
     let bob = settled(network, "vb", 1, &[&far]);
     alice.send(&bob, "before");
@@ -342,7 +345,10 @@ fn it_follows_and_ends_when_it_is_told_to() {
 #[test]
 fn mediators_that_are_away_are_told_of() {
     let network = Network::multikey();
-    let (one, mut other) = (Station::start(network), Station::start(network));
+    let (one, mut other) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let (alice, bob) = (
         settled(network, "xa", 0, &[&one]),
         settled(network, "xb", 1, &[&one, &other]),
@@ -363,10 +369,10 @@ fn mediators_that_are_away_are_told_of() {
 #[test]
 fn mail_to_a_key_that_was_replaced_is_still_read() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "oa", 0, &[&station]),
-        settled(network, "ob", 1, &[&station]),
+        settled(network, "oa", 0, &[&mediator]),
+        settled(network, "ob", 1, &[&mediator]),
     );
     alice.send(&bob, "to the old key");
     let old = {
@@ -379,7 +385,7 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
             .keys
             .remove(0)
     };
-    settle(&bob, &[&station], &[&station.did]);
+    settle(&bob, &[&mediator], &[&mediator.did]);
     let wallet = atcomm_client::Wallet::open(&bob.cli.wallet()).expect("a wallet");
     let store = wallet.account_store(&bob.account.did());
     let mut enrolment = store.enrolment().expect("read").expect("enrolled");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use atcomm_client::succession::vouches;
 use serde_json::{Value, json};
 
-use super::{Person, Running, Station, disturbed, hold};
+use super::{MediatorService, Person, Running, disturbed, hold};
 use crate::network::{Network, text};
 
 /// Changes the notes on the keys of the one account of a wallet.
@@ -43,8 +43,8 @@ fn states(person: &Person) -> Vec<(String, String)> {
 #[test]
 fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 0, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &mediator);
     let first = alice.peer();
     rewrite(&alice, |keys| keys[0]["state"] = long_replaced());
     alice.cli.run(&["enroll", &alice.account.handle]).done();
@@ -73,8 +73,8 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
 #[test]
 fn one_at_a_time_changes_an_account_and_a_killed_one_is_in_nobody_s_way() {
     let (network, _turn) = disturbed();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 0, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &mediator);
     let before = alice.record();
     let handle = alice.account.handle.clone();
     for command in [

@@ -3,13 +3,13 @@
 use atcomm_client::succession::vouches;
 use serde_json::json;
 
-use super::{Person, Station};
+use super::{MediatorService, Person};
 use crate::network::{Network, in_both_shapes, text};
 
 in_both_shapes! {
     fn each_key_vouches_for_the_next(network) {
-        let station = Station::start(network);
-        let alice = Person::enrolled(network, "alice", 0, &station);
+        let mediator = MediatorService::start(network);
+        let alice = Person::enrolled(network, "alice", 0, &mediator);
         let mut peers = vec![alice.peer()];
         for _ in 0..2 {
             let said = alice.cli.run(&["rotate"]).done();
@@ -23,7 +23,7 @@ in_both_shapes! {
             assert!(vouches(word, before, &peer, &alice.account.did()));
             peers.push(peer);
             // The directory and the mediator know at once.
-            let view = station.service().recipient(&alice.account.handle).expect("a recipient");
+            let view = mediator.service().recipient(&alice.account.handle).expect("a recipient");
             assert_eq!(text(&view, "/peer/did"), peers.last().expect("a key"));
         }
         let keys = alice.cli.json(&["whoami"])["accounts"][0]["keys"].clone();
@@ -34,7 +34,7 @@ in_both_shapes! {
             .map(|key| text(key, "/state")).collect();
         assert_eq!(states, ["published", "replaced", "replaced"]);
         for key in keys.as_array().expect("a list") {
-            assert_eq!(key["registered"], json!([station.did]), "mail to each is read");
+            assert_eq!(key["registered"], json!([mediator.did]), "mail to each is read");
         }
     }
 }
@@ -42,13 +42,13 @@ in_both_shapes! {
 #[test]
 fn what_was_changed_elsewhere_is_not_rotated_over() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
     alice
         .cli
         .run(&["rotate"])
         .failed(2, "there is no account in the wallet", "enroll");
-    alice.enroll(&[&station.did]).done();
+    alice.enroll(&[&mediator.did]).done();
     let peer = alice.peer();
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
@@ -83,8 +83,8 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
 #[test]
 fn a_rotation_that_was_stopped_is_finished() {
     let (network, _turn) = super::disturbed();
-    let mut station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 0, &station);
+    let mut mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &mediator);
     let before = alice.peer();
     // Before the record is written.
     let held = super::hold(network, "/xrpc/com.atproto.repo.putRecord");
@@ -107,26 +107,26 @@ fn a_rotation_that_was_stopped_is_finished() {
         &alice.account.did()
     ));
     // Without the mediator.
-    let stopped = station.service.take().expect("it is up").stop();
+    let stopped = mediator.service.take().expect("it is up").stop();
     alice
         .cli
         .run(&["rotate"])
         .failed(4, "does not keep the mail yet", "atcomm enroll");
     let newest = alice.peer();
     assert_ne!(newest, minted);
-    station.service = Some(stopped.start());
+    mediator.service = Some(stopped.start());
     alice.cli.run(&["enroll", &alice.account.handle]).done();
     assert_eq!(alice.peer(), newest);
     let keys = alice.cli.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
     assert_eq!(keys.as_array().map(Vec::len), Some(3));
-    assert_eq!(keys[0]["registered"], json!([station.did]));
+    assert_eq!(keys[0]["registered"], json!([mediator.did]));
 }
 
 #[test]
 fn leaving_takes_the_record_and_keeps_the_keys() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 0, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &mediator);
     let handle = &alice.account.handle;
     let peer = alice.peer();
     let said = alice.cli.run(&["unenroll"]).done();
@@ -141,11 +141,11 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
         said.err,
         format!(
             "the account's record is deleted\nthe directory {} has seen that\n{} keeps no more mail\n",
-            station.url, station.did
+            mediator.url, mediator.did
         )
     );
     assert_eq!(alice.record(), None);
-    let refused = station
+    let refused = mediator
         .service()
         .recipient(handle)
         .expect_err("no recipient");

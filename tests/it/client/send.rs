@@ -3,13 +3,16 @@
 use serde_json::json;
 
 use super::settled::{settle, settled, texts};
-use super::{Person, Station};
+use super::{MediatorService, Person};
 use crate::network::{Network, text};
 
 #[test]
 fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     let network = Network::multikey();
-    let (near, far) = (Station::start(network), Station::start(network));
+    let (near, far) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let alice = settled(network, "sa", 0, &[&near]);
     let bob = settled(network, "sb", 1, &[&far]);
     let said = alice.send(&bob, "grüß dich");
@@ -62,7 +65,7 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
 #[test]
 fn a_mediator_of_both_has_it_at_once() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let (alice, bob) = (
         settled(network, "ta", 0, &[&both]),
         settled(network, "tb", 1, &[&both]),
@@ -85,7 +88,7 @@ fn a_mediator_of_both_has_it_at_once() {
 #[test]
 fn links_mentions_and_records_are_pointed_at() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let (alice, bob) = (
         settled(network, "fa", 0, &[&both]),
         settled(network, "fb", 1, &[&both]),
@@ -133,7 +136,7 @@ fn links_mentions_and_records_are_pointed_at() {
 #[test]
 fn texts_that_are_too_long_are_not_sent() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let alice = settled(network, "la", 0, &[&both]);
     let me = alice.account.handle.as_str();
     let said = alice.cli.run_with(&["send", me, "-"], &"x".repeat(1001));
@@ -156,7 +159,7 @@ fn texts_that_are_too_long_are_not_sent() {
 #[test]
 fn whoever_cannot_be_written_to_is_told_apart() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let alice = settled(network, "wa", 0, &[&both]);
     let send = |to: &str| alice.cli.run(&["send", to, "hello"]);
     send("nobody.pds1.test").failed(1, "nobody.pds1.test", "how it is written");
@@ -177,7 +180,7 @@ fn whoever_cannot_be_written_to_is_told_apart() {
 #[test]
 fn a_changed_key_stops_it() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let (alice, bob) = (
         settled(network, "ka", 0, &[&both]),
         settled(network, "kb", 1, &[&both]),
@@ -203,7 +206,7 @@ fn a_changed_key_stops_it() {
 #[test]
 fn a_key_of_several_accounts_is_warned_about() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let (alice, bob) = (
         settled(network, "ma", 0, &[&both]),
         settled(network, "mb", 1, &[&both]),
@@ -247,7 +250,7 @@ fn a_key_of_several_accounts_is_warned_about() {
 #[test]
 fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
     let network = Network::multikey();
-    let both = Station::start(network);
+    let both = MediatorService::start(network);
     let (alice, bob) = (
         settled(network, "ua", 0, &[&both]),
         settled(network, "ub", 1, &[&both]),
@@ -282,8 +285,11 @@ fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
 #[test]
 fn it_says_who_has_it_when_mediators_are_down() {
     let network = Network::multikey();
-    let (near, mut far) = (Station::start(network), Station::start(network));
-    let spare = Station::start(network);
+    let (near, mut far) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
+    let spare = MediatorService::start(network);
     let alice = settled(network, "da", 0, &[&near]);
     let bob = settled(network, "db", 1, &[&far]);
     let carl = settled(network, "dc", 1, &[&far, &spare]);
@@ -330,12 +336,12 @@ fn it_says_who_has_it_when_mediators_are_down() {
 #[test]
 fn a_relay_that_gives_up_leads_to_the_next_mediator() {
     let network = Network::multikey();
-    let near = Station::start_as(network, |setup| {
+    let near = MediatorService::start_as(network, |setup| {
         setup
             .set("mediator.relay.give_up", json!("1s"))
             .set("mediator.relay.longest_pause", json!("300ms"))
     });
-    let far = Station::start(network);
+    let far = MediatorService::start(network);
     let alice = settled(network, "ga", 0, &[&near]);
     // The first of bob's mediators answers, and takes nothing.
     let (deaf, _) = network.site();

@@ -10,7 +10,7 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Handle, MediatorDid, Origin};
 use serde_json::{Value, json};
 
-use super::{Person, Running, Said, Station};
+use super::{MediatorService, Person, Running, Said};
 use crate::http::RUNTIME;
 use crate::network::{Network, text};
 
@@ -48,20 +48,24 @@ pub(crate) fn settled(
     network: &'static Network,
     prefix: &str,
     pds: usize,
-    stations: &[&Station],
+    services: &[&MediatorService],
 ) -> Person {
-    let others: Vec<&str> = stations
+    let others: Vec<&str> = services
         .iter()
-        .map(|station| station.did.as_str())
+        .map(|mediator| mediator.did.as_str())
         .collect();
     let person = Person::new(network, prefix, pds);
-    settle(&person, stations, &others);
+    settle(&person, services, &others);
     person
 }
 
 /// The same for somebody who is there, with a record that names `mediators`.
 #[track_caller]
-pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str]) -> MessagingKey {
+pub(crate) fn settle(
+    person: &Person,
+    services: &[&MediatorService],
+    mediators: &[&str],
+) -> MessagingKey {
     let sight = sight(person.account.network);
     let mut key = MessagingKey::mint(sight.clock.now());
     person
@@ -70,11 +74,11 @@ pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str])
     let did = |text: &str| MediatorDid::parse(text).expect("a DID");
     let account = person.account.did();
     RUNTIME.block_on(async {
-        for station in stations {
-            let station_did = did(&station.did);
+        for mediator in services {
+            let did_web = did(&mediator.did);
             let (net, identity, clock) = (&sight.net, &sight.identity, &sight.clock);
             let client =
-                MediatorClient::open(net, identity, clock, &station_did, &key, Freshness::Cached);
+                MediatorClient::open(net, identity, clock, &did_web, &key, Freshness::Cached);
             let client = client.await.expect("a mediator");
             client.register(&account).await.expect("registered");
             client.register(&account).await.expect("registered again");
@@ -83,13 +87,13 @@ pub(crate) fn settle(person: &Person, stations: &[&Station], mediators: &[&str])
     key.state = KeyState::Published {
         at: sight.clock.now(),
     };
-    key.registered = stations.iter().map(|station| did(&station.did)).collect();
+    key.registered = services.iter().map(|mediator| did(&mediator.did)).collect();
     let pds = Origin::parse(text(&person.account.made, "/pdsUrl")).expect("an origin");
     let enrolment = Enrolment {
         account: account.clone(),
         handle: Handle::parse(&person.account.handle).ok(),
         pds: pds.clone(),
-        directory: Origin::parse(&stations[0].url).ok(),
+        directory: Origin::parse(&services[0].url).ok(),
         mediators: mediators.iter().map(|text| did(text)).collect(),
         label: None,
         keys: vec![key.clone()],

@@ -1,18 +1,22 @@
 //! `atcomm whoami`, `atcomm completions` and `atcomm man`.
 
-use super::{CliEnv, Person, Station, finish};
+use super::{CliEnv, MediatorService, Person, finish};
 use crate::network::{Network, text};
 
 #[test]
 fn the_wallet_shows_its_accounts() {
     let network = Network::multikey();
-    let station = Station::start(network);
-    let alice = Person::enrolled(network, "alice", 0, &station);
+    let mediator = MediatorService::start(network);
+    let alice = Person::enrolled(network, "alice", 0, &mediator);
     let bob = network.account("bob", 1);
-    let mut enroll =
-        alice
-            .cli
-            .command(&["enroll", &bob.handle, "-m", &station.did, "--label", "desk"]);
+    let mut enroll = alice.cli.command(&[
+        "enroll",
+        &bob.handle,
+        "-m",
+        &mediator.did,
+        "--label",
+        "desk",
+    ]);
     enroll.env("ATCOMM_PASSWORD", text(&bob.made, "/password"));
     finish(enroll, "").done();
     let shown = alice
@@ -33,8 +37,8 @@ fn the_wallet_shows_its_accounts() {
             network.pds_url(1),
             text(key, "/peer"),
             text(key, "/since"),
-            station.did,
-            station.url,
+            mediator.did,
+            mediator.url,
             alice.cli.wallet().display(),
         )
     );

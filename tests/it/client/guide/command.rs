@@ -1,14 +1,17 @@
 //! The programs of the guide and this project's own command write to each other.
 
 use super::{Python, TypeScript, User};
-use crate::client::Station;
+use crate::client::MediatorService;
 use crate::client::settled::settled;
 use crate::network::Network;
 
 #[test]
 fn the_command_and_programs_of_others_write_to_each_other() {
     let network = Network::multikey();
-    let (near, far) = (Station::start(network), Station::start(network));
+    let (near, far) = (
+        MediatorService::start(network),
+        MediatorService::start(network),
+    );
     let alice = settled(network, "alice", 0, &[&near]);
     for language in [Python, TypeScript] {
         let bob = User::enrolled(language, "bob", 1, &far);
@@ -33,10 +36,10 @@ fn the_command_and_programs_of_others_write_to_each_other() {
 #[test]
 fn a_program_of_the_guide_asks_before_it_writes_to_a_rotated_key() {
     let network = Network::multikey();
-    let station = Station::start(network);
+    let mediator = MediatorService::start(network);
     for language in [Python, TypeScript] {
-        let alice = settled(network, "alice", 0, &[&station]);
-        let bob = User::enrolled(language, "bob", 1, &station);
+        let alice = settled(network, "alice", 0, &[&mediator]);
+        let bob = User::enrolled(language, "bob", 1, &mediator);
         bob.says(&["send", &alice.account.handle, "before"]);
         assert_eq!(alice.collect(1)[0]["text"], "before");
         alice.run(&["rotate"]).done();
