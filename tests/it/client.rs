@@ -47,11 +47,11 @@ pub(crate) struct Person {
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct Output {
     /// The exit code; none where a signal ended it.
     pub(crate) code: Option<i32>,
-    pub(crate) out: String,
-    pub(crate) err: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// A command that runs.
@@ -155,13 +155,13 @@ impl CliEnv {
 
     /// Runs a command to its end.
     #[track_caller]
-    pub(crate) fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         finish(self.command(args), "")
     }
 
     /// The same with something to read.
     #[track_caller]
-    pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Said {
+    pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Output {
         finish(self.command(args), input)
     }
 
@@ -170,13 +170,13 @@ impl CliEnv {
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let mut all = args.to_vec();
         all.push("--json");
-        self.run(&all).done().json()
+        self.run(&all).success().json()
     }
 }
 
 /// Runs a command to its end, with something to read.
 #[track_caller]
-pub(crate) fn finish(mut command: Command, input: &str) -> Said {
+pub(crate) fn finish(mut command: Command, input: &str) -> Output {
     command.stdin(Stdio::piped());
     let mut running = Running::start(command);
     if let Some(mut stdin) = running.child().stdin.take() {
@@ -216,7 +216,7 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Said {
+    pub(crate) fn end(mut self) -> Output {
         let mut child = self.child.take().expect("until it has ended");
         let pipes = [
             child
@@ -244,19 +244,19 @@ impl Running {
             }
             if start.elapsed() > PATIENCE {
                 drop(child.kill());
-                let said = [out, err].map(|thread| thread.join().unwrap_or_default());
-                panic!("it does not end: {said:?}");
+                let printed = [out, err].map(|thread| thread.join().unwrap_or_default());
+                panic!("it does not end: {printed:?}");
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let [out, err] = [out, err].map(|thread| thread.join().expect("what it said"));
-        let said = Said {
+        let [stdout, stderr] = [out, err].map(|thread| thread.join().expect("a thread"));
+        let output = Output {
             code: status.code(),
-            out,
-            err,
+            stdout,
+            stderr,
         };
-        assert!(!said.err.contains("panicked"), "{said:?}");
-        said
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+        output
     }
 }
 
@@ -269,10 +269,10 @@ impl Drop for Running {
     }
 }
 
-impl Said {
+impl Output {
     /// It has to have gone well.
     #[track_caller]
-    pub(crate) fn done(self) -> Self {
+    pub(crate) fn success(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
@@ -281,17 +281,17 @@ impl Said {
     #[track_caller]
     pub(crate) fn failed(&self, code: i32, message: &str, hint: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
-        let mut lines = self.err.lines().rev();
+        let mut lines = self.stderr.lines().rev();
         let [last, before] = [lines.next(), lines.next()].map(Option::unwrap_or_default);
-        let said = before.strip_prefix("atcomm: ").unwrap_or_default();
+        let printed = before.strip_prefix("atcomm: ").unwrap_or_default();
         let advice = last.strip_prefix("hint: ").unwrap_or_default();
-        assert!(said.contains(message), "{self:?} says {message}");
+        assert!(printed.contains(message), "{self:?} says {message}");
         assert!(advice.contains(hint), "{self:?} advises {hint}");
     }
 
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 }
 
@@ -318,7 +318,7 @@ impl Person {
         mediator: &MediatorService,
     ) -> Self {
         let person = Self::new(network, prefix, pds);
-        person.enroll(&[&mediator.did]).done();
+        person.enroll(&[&mediator.did]).success();
         person
     }
 
@@ -336,7 +336,7 @@ impl Person {
 
     /// Runs one to its end.
     #[track_caller]
-    pub(crate) fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         finish(self.command(args), "")
     }
 
@@ -353,7 +353,7 @@ impl Person {
 
     /// Enrols with these mediators.
     #[track_caller]
-    pub(crate) fn enroll(&self, mediators: &[&str]) -> Said {
+    pub(crate) fn enroll(&self, mediators: &[&str]) -> Output {
         let mut args = vec!["enroll", &self.account.handle];
         for mediator in mediators {
             args.extend(["--mediator", mediator]);

@@ -459,8 +459,8 @@ impl Stopped {
             .arg(self.dir.path().join("config.toml"))
             .output()
             .expect("the program");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), said)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), stderr)
     }
 
     /// Reads the store that it left.

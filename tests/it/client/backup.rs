@@ -2,12 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{CliEnv, MediatorService, Person, Said, finish};
+use super::{CliEnv, MediatorService, Output, Person, finish};
 use crate::network::{Network, text};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
-fn with(cli: &CliEnv, args: &[&str], passphrase: &str) -> Said {
+fn with(cli: &CliEnv, args: &[&str], passphrase: &str) -> Output {
     let mut command = cli.command(args);
     command.env("ATCOMM_PASSPHRASE", passphrase);
     finish(command, "")
@@ -31,11 +31,12 @@ fn a_lost_machine_is_replaced() {
         "several words",
     );
     assert!(!file.exists());
-    let said = with(&alice.cli, &["backup", path], PASSPHRASE).done();
+    let output = with(&alice.cli, &["backup", path], PASSPHRASE).success();
     assert!(
-        said.out
+        output
+            .stdout
             .ends_with("has the keys of 1 accounts and 0 contacts, without their mail\n"),
-        "{said:?}"
+        "{output:?}"
     );
     assert_eq!(
         file.metadata().expect("a file").permissions().mode() & 0o777,
@@ -50,7 +51,7 @@ fn a_lost_machine_is_replaced() {
     let bob = Person::enrolled(network, "bob", 1, &mediator);
     bob.cli
         .run(&["send", &alice.account.handle, "are you there"])
-        .done();
+        .success();
     let new = CliEnv::new(network);
     with(&new, &["restore", path], "correct horse battery stable").failed(
         1,
@@ -60,9 +61,9 @@ fn a_lost_machine_is_replaced() {
     new.run(&["whoami"])
         .failed(2, "there is no account", "atcomm restore");
     assert!(!new.wallet().exists());
-    let restored = with(&new, &["restore", path], PASSPHRASE).done();
+    let restored = with(&new, &["restore", path], PASSPHRASE).success();
     assert_eq!(
-        restored.out,
+        restored.stdout,
         format!(
             "{} is in the wallet now\n0 contacts were added\n",
             alice.account.did
@@ -73,26 +74,32 @@ fn a_lost_machine_is_replaced() {
     assert_eq!(text(&account, "/record/is"), "ours");
     assert_eq!(account["signedIn"], false);
     // It reads on where the lost one was, and without a password.
-    let mail = new.run(&["receive"]).done();
-    assert!(mail.out.contains("are you there"), "{mail:?}");
-    assert!(mail.out.contains(&bob.account.handle), "{mail:?}");
+    let mail = new.run(&["receive"]).success();
+    assert!(mail.stdout.contains("are you there"), "{mail:?}");
+    assert!(mail.stdout.contains(&bob.account.handle), "{mail:?}");
     let mut again = new.command(&["enroll", &alice.account.handle]);
     again.env("ATCOMM_PASSWORD", alice.password());
-    let said = finish(again, "").done();
+    let output = finish(again, "").success();
     assert!(
-        said.err.contains("the account's record is as it should be"),
-        "{said:?}"
+        output
+            .stderr
+            .contains("the account's record is as it should be"),
+        "{output:?}"
     );
     assert!(
-        said.err
+        output
+            .stderr
             .contains(&format!("{} keeps the mail", mediator.did)),
-        "{said:?}"
+        "{output:?}"
     );
     // A rotation there, and the backup of before changes nothing.
-    new.run(&["rotate"]).done();
+    new.run(&["rotate"]).success();
     let rotated = text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer").to_owned();
-    let again = with(&new, &["restore", path, "--force"], PASSPHRASE).done();
-    assert!(again.out.contains("was in the wallet already"), "{again:?}");
+    let again = with(&new, &["restore", path, "--force"], PASSPHRASE).success();
+    assert!(
+        again.stdout.contains("was in the wallet already"),
+        "{again:?}"
+    );
     assert_eq!(
         text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer"),
         rotated
@@ -109,8 +116,8 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     let backup = alice
         .cli
         .run(&["backup", "-", flags[0], flags[1]])
-        .done()
-        .out;
+        .success()
+        .stdout;
     let new = CliEnv::new(network);
     std::fs::write(new.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     let restore = |input: &str| new.run_with(&["restore", "-", flags[0], flags[1]], input);
@@ -138,7 +145,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
         "{:?}",
         new.files()
     );
-    restore(&backup).done();
+    restore(&backup).success();
     // Another key for the same account is not replaced unasked.
     let other = Person::of(alice.account.clone());
     std::fs::write(other.cli.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
@@ -150,7 +157,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
             &mediator.did,
             "--replace",
         ])
-        .done();
+        .success();
     let peer = other.peer();
     let args = ["restore", "-", flags[0], flags[1]];
     other
@@ -159,7 +166,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
         .failed(1, "the wallet has another key for", "--force");
     assert_eq!(other.peer(), peer);
     let args = ["restore", "-", flags[0], flags[1], "--force"];
-    other.cli.run_with(&args, &backup).done();
+    other.cli.run_with(&args, &backup).success();
     assert_eq!(
         other.peer(),
         text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer")

@@ -74,35 +74,35 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
     };
     let keys = [mint(), mint(), mint(), mint(), mint()];
     publish(&alice, &keys[0], None);
-    assert_eq!(resolve().done().json()["contact"], "first");
+    assert_eq!(resolve().success().json()["contact"], "first");
 
     publish(&alice, &keys[1], Some(&keys[0]));
-    let answer = resolve().done().json();
+    let answer = resolve().success().json();
     assert_eq!(answer["contact"], "vouched");
     assert_eq!(answer["before"]["peer"], keys[0].peer.as_str());
-    assert_eq!(resolve().done().json()["contact"], "same");
+    assert_eq!(resolve().success().json()["contact"], "same");
 
     // Two changes at once, bridged by what the directory has seen.
     publish(&alice, &keys[2], Some(&keys[1]));
     let put = publish(&alice, &keys[3], Some(&keys[2]));
     service.until_cid(&alice.did, &put["cid"]);
-    assert_eq!(resolve().done().json()["contact"], "vouched");
+    assert_eq!(resolve().success().json()["contact"], "vouched");
 
     // Nobody's word.
     publish(&alice, &keys[4], None);
     for _ in 0..2 {
-        let said = resolve();
+        let output = resolve();
         let accept = format!("atcomm contacts accept {}", alice.did);
-        said.failed(3, "has changed", &accept);
-        let answer = said.json();
+        output.failed(3, "has changed", &accept);
+        let answer = output.json();
         assert_eq!(answer["contact"], "changed");
         assert!(answer["hold"].is_string(), "{answer}");
         let contact = cli.json(&["contacts", "show", &alice.did]);
         assert_eq!(contact["peer"], keys[3].peer.as_str());
         assert_eq!(contact["changed"]["peer"], keys[4].peer.as_str());
     }
-    let said = cli.run(&["contacts"]).done();
-    assert!(said.out.contains("NEW KEY"), "{said:?}");
+    let output = cli.run(&["contacts"]).success();
+    assert!(output.stdout.contains("NEW KEY"), "{output:?}");
 
     // Another one in its place, before that one is accepted.
     let sixth = mint();
@@ -114,17 +114,20 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
         "--directory",
         &directory,
     ];
-    let said = cli.run(&accept);
-    said.failed(3, &fingerprint(sixth.peer.as_str()), "accept again");
-    let said = cli.run(&accept).done();
-    assert!(said.out.contains("the new key is accepted"), "{said:?}");
-    assert_eq!(resolve().done().json()["contact"], "same");
+    let output = cli.run(&accept);
+    output.failed(3, &fingerprint(sixth.peer.as_str()), "accept again");
+    let output = cli.run(&accept).success();
+    assert!(
+        output.stdout.contains("the new key is accepted"),
+        "{output:?}"
+    );
+    assert_eq!(resolve().success().json()["contact"], "same");
     let contact = cli.json(&["contacts", "show", &alice.did]);
     assert_eq!(contact["peer"], sixth.peer.as_str());
     assert_eq!(contact["previous"]["peer"], keys[3].peer.as_str());
     assert_eq!(contact.get("changed"), None);
-    let said = cli.run(&accept).done();
-    assert!(said.out.contains("nothing waited"), "{said:?}");
+    let output = cli.run(&accept).success();
+    assert!(output.stdout.contains("nothing waited"), "{output:?}");
 }
 
 #[test]
@@ -134,36 +137,43 @@ fn a_handle_that_names_somebody_else_is_not_followed() {
     let cli = CliEnv::new(network);
     let directory = service.url("");
     let resolve = |actor: &str| cli.run(&["resolve", actor, "--directory", &directory, "--json"]);
-    resolve(&alice.handle).done();
+    resolve(&alice.handle).success();
     let other = format!("{}.pds0.test", network.name("gone"));
     alice.op("account.rename", json!({"handle": other}));
     mallory.op("account.rename", json!({"handle": alice.handle}));
-    let said = eventually("the handle has moved", || {
-        let said = resolve(&alice.handle);
-        (said.code == Some(3)).then_some(said)
+    let output = eventually("the handle has moved", || {
+        let output = resolve(&alice.handle);
+        (output.code == Some(3)).then_some(output)
     });
-    said.failed(
+    output.failed(
         3,
         &format!("now names the account {}", mallory.did),
         "by another way",
     );
     assert!(
-        said.json()["warnings"].to_string().contains("handleMoved"),
-        "{said:?}"
+        output.json()["warnings"]
+            .to_string()
+            .contains("handleMoved"),
+        "{output:?}"
     );
     // Still so, also once the other account is remembered.
     assert_eq!(resolve(&alice.handle).code, Some(3));
-    let said = cli.run(&[
+    let output = cli.run(&[
         "contacts",
         "accept",
         &alice.handle,
         "--directory",
         &directory,
     ]);
-    assert!(said.done().out.contains("accepted as this account's"));
-    assert_eq!(resolve(&alice.handle).done().json()["did"], *mallory.did);
+    assert!(
+        output
+            .success()
+            .stdout
+            .contains("accepted as this account's")
+    );
+    assert_eq!(resolve(&alice.handle).success().json()["did"], *mallory.did);
     // The account is known by its DID, and by its new handle.
-    let answer = resolve(&alice.did).done().json();
+    let answer = resolve(&alice.did).success().json();
     assert_eq!(
         (&answer["contact"], &answer["handle"]),
         (&json!("same"), &json!(other))

@@ -33,13 +33,13 @@ fn a_sound_account_passes_and_its_mail_stays() {
         settled(network, "yb", 1, &[&one]),
     );
     bob.send(&alice, "wait for me");
-    let said = alice.cli.run(&["check"]).done();
+    let output = alice.cli.run(&["check"]).success();
     assert!(
-        said.out.lines().all(|line| line.starts_with("ok ")),
-        "{said:?}"
+        output.stdout.lines().all(|line| line.starts_with("ok ")),
+        "{output:?}"
     );
     for words in ["came back in", &one.did, &other.did, &alice.account.handle] {
-        assert!(said.out.contains(words), "{said:?} says {words}");
+        assert!(output.stdout.contains(words), "{output:?} says {words}");
     }
     let answer = alice.cli.json(&["check"]);
     assert_eq!(answer["ok"], true);
@@ -83,14 +83,14 @@ fn what_is_wrong_is_found() {
     );
     let alice = settled(network, "za", 0, &[&one, &other]);
     other.service.take().expect("it was up").kill();
-    let said = alice.cli.run(&["check", "--json"]);
-    assert_eq!(said.code, Some(1));
-    let answer = said.json();
+    let output = alice.cli.run(&["check", "--json"]);
+    assert_eq!(output.code, Some(1));
+    let answer = output.json();
     let [("mediator", detail)] = failed(&answer)[..] else {
         panic!("{answer}")
     };
     assert!(detail.contains(&other.did), "{detail}");
-    said.failed(1, "checks failed", "each says above");
+    output.failed(1, "checks failed", "each says above");
 
     // Another key in the record: this wallet's mail goes elsewhere.
     let bob = settled(network, "zb", 1, &[&one]);

@@ -102,12 +102,15 @@ fn no_message_stops_those_after_it() {
         found.next().expect("a file").0.clone()
     };
     std::fs::write(of("1e999"), "{").expect("written");
-    let said = bob.cli.run(&["receive", "--all", "--json"]).done();
+    let output = bob.cli.run(&["receive", "--all", "--json"]).success();
     assert!(
-        said.err.contains("warning: left out: ") && said.err.contains("is damaged"),
-        "{said:?}"
+        output.stderr.contains("warning: left out: ") && output.stderr.contains("is damaged"),
+        "{output:?}"
     );
-    assert_eq!(super::settled::lines(&said.out).len(), wanted.len() - 1);
+    assert_eq!(
+        super::settled::lines(&output.stdout).len(),
+        wanted.len() - 1
+    );
 }
 
 #[test]
@@ -136,11 +139,11 @@ fn what_was_given_up_is_told_until_somebody_has_read_it() {
     drop(reader);
     let mut command = bob.cli.command(&["receive"]);
     command.stdout(Stdio::from(writer));
-    let said = Running::start(command).end();
-    assert_eq!(said.code, Some(0), "{said:?}");
-    let said = bob.cli.run(&["receive"]).done();
+    let output = Running::start(command).end();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let output = bob.cli.run(&["receive"]).success();
     let words = ": nobody took it\n* it was not delivered: a: it is away; send it again";
-    assert!(said.out.contains(words), "{said:?}");
-    let said = bob.cli.run(&["receive"]).done();
-    assert_eq!(said.out, "");
+    assert!(output.stdout.contains(words), "{output:?}");
+    let output = bob.cli.run(&["receive"]).success();
+    assert_eq!(output.stdout, "");
 }

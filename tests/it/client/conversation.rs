@@ -15,8 +15,8 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     let alice = Person::enrolled(network, "ea", 0, &near);
     let bob = Person::enrolled(network, "eb", 1, &far);
     for person in [&alice, &bob] {
-        let said = person.cli.run(&["check"]).done();
-        assert!(said.out.contains("came back in"), "{said:?}");
+        let output = person.cli.run(&["check"]).success();
+        assert!(output.stdout.contains("came back in"), "{output:?}");
     }
     alice.send(&bob, "one");
     let received = bob.collect(1);
@@ -28,14 +28,14 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
         let status = bob.cli.json(&["check"]);
         (status["ok"] == true).then_some(())
     });
-    bob.run(&["rotate"]).done();
+    bob.run(&["rotate"]).success();
     let received = alice.collect(1);
     assert_eq!(texts(&received), ["two"]);
     assert_eq!(received[0]["attribution"]["outcome"], "verifiedPrevious");
     assert_eq!(received[0]["attribution"]["handle"], *bob.account.handle);
     // The key before vouches for the new one, so nobody is stopped; alice has learnt of it by what
     // she received.
-    assert_eq!(alice.send(&bob, "four").err, "");
+    assert_eq!(alice.send(&bob, "four").stderr, "");
     let received = bob.collect(2);
     assert_eq!(texts(&received), ["three", "four"]);
     assert!(
@@ -47,9 +47,9 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     let received = alice.collect(1);
     assert_eq!(received[0]["attribution"]["outcome"], "verified");
     assert_eq!(received[0]["attribution"]["unaccepted"], false);
-    bob.cli.run(&["check"]).done();
+    bob.cli.run(&["check"]).success();
     // Whoever has left cannot be written to any more.
-    bob.run(&["unenroll"]).done();
-    let said = alice.cli.run(&["send", &bob.account.handle, "six"]);
-    said.failed(1, "has no key package", "enroll");
+    bob.run(&["unenroll"]).success();
+    let output = alice.cli.run(&["send", &bob.account.handle, "six"]);
+    output.failed(1, "has no key package", "enroll");
 }

@@ -15,10 +15,10 @@ in_both_shapes! {
         let mediator = MediatorService::start(network);
         let alice = Person::new(network, "alice", 0);
         let handle = &alice.account.handle;
-        let said = alice.run(&["enroll", handle, "--mediator", &mediator.url, "--label", "laptop"]).done();
+        let output = alice.run(&["enroll", handle, "--mediator", &mediator.url, "--label", "laptop"]).success();
         let peer = alice.peer();
         assert_eq!(
-            said.out,
+            output.stdout,
             format!(
                 "{handle} is enrolled\n  account    {}\n  messaging  {peer}\n  mediator   {}\n  \
                  directory  {}\n  wallet     {}\n",
@@ -26,7 +26,7 @@ in_both_shapes! {
             )
         );
         assert_eq!(
-            said.err,
+            output.stderr,
             format!(
                 "a new messaging key is in the wallet\nthe account's record names it\nthe directory \
                  {} has seen that\n{} keeps the mail\nonly this wallet can read your mail: make a \
@@ -56,9 +56,9 @@ in_both_shapes! {
             assert!(!kept.contains(password), "{kept}");
         }
         // Again: nothing changes, and no password is needed.
-        let again = alice.cli.run(&["enroll", handle]).done();
-        assert!(again.err.contains("the account's record is as it should be"), "{again:?}");
-        assert!(!again.err.contains("backup"), "{again:?}");
+        let again = alice.cli.run(&["enroll", handle]).success();
+        assert!(again.stderr.contains("the account's record is as it should be"), "{again:?}");
+        assert!(!again.stderr.contains("backup"), "{again:?}");
         assert_eq!(alice.record().as_ref(), Some(&record));
         // Another label, and a second mediator that is the first from now on.
         let second = MediatorService::start(network);
@@ -76,8 +76,8 @@ in_both_shapes! {
             "createdAt": made,
         })));
         // The first one is dropped: it keeps no more mail.
-        let said = alice.cli.run(&["enroll", handle, "-m", &second.did]).done();
-        assert!(said.err.contains(&format!("{} keeps no more mail", mediator.did)), "{said:?}");
+        let output = alice.cli.run(&["enroll", handle, "-m", &second.did]).success();
+        assert!(output.stderr.contains(&format!("{} keeps no more mail", mediator.did)), "{output:?}");
         let keys = alice.cli.json(&["whoami"]);
         assert_eq!(keys["accounts"][0]["keys"][0]["registered"], json!([second.did]));
     }
@@ -92,7 +92,7 @@ fn an_account_of_a_web_did_is_enrolled_by_its_did() {
         let mut command =
             carol.command(&["enroll", &carol.account.did, "-m", &mediator.did, "--json"]);
         command.env("ATCOMM_DIRECTORY", &mediator.url);
-        finish(command, "").done().json()
+        finish(command, "").success().json()
     };
     assert_eq!(report["account"], json!(carol.account.did));
     assert_eq!(report["directory"], json!(mediator.url));
@@ -117,14 +117,14 @@ fn another_implementation_of_the_host_does() {
     wrong.env("ATCOMM_PASSWORD", "wrong");
     finish(wrong, "").failed(1, "does not take this password", "app password");
     erin.run(&["enroll", &erin.account.did, "-m", &mediator.did])
-        .done();
+        .success();
     assert_eq!(erin.record().expect("a record")["did"], json!(erin.peer()));
-    erin.cli.run(&["rotate"]).done();
+    erin.cli.run(&["rotate"]).success();
     let record = erin.record().expect("a record");
     assert_eq!(record["did"], json!(erin.peer()));
     assert!(record["succession"].is_string());
     // It deletes the record, and says that it did not.
-    erin.cli.run(&["unenroll"]).done();
+    erin.cli.run(&["unenroll"]).success();
     assert_eq!(erin.record(), None);
 }
 
@@ -153,8 +153,8 @@ fn without_the_right_password_nothing_is_done() {
         alice.cli.run_with(&args, input)
     };
     with("nowhere", "").failed(2, "cannot read nowhere", "first line");
-    let said = with("-", &format!("{}\nsomething else", alice.password())).done();
-    assert!(!format!("{said:?}").contains(alice.password()));
+    let output = with("-", &format!("{}\nsomething else", alice.password())).success();
+    assert!(!format!("{output:?}").contains(alice.password()));
 }
 
 /// A mirror of the PLC directory makes up a document: the operations say where the account is, and
@@ -190,10 +190,10 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
         alice.run(&["enroll", &alice.account.handle, "-m", &mediator.did])
     };
     by(&mirror(true)).failed(3, "is not proven", "somebody may be between");
-    by(&mirror(false)).done();
+    by(&mirror(false)).success();
     assert_eq!(asked.load(Ordering::Relaxed), 0);
-    let said = alice.cli.run(&["check"]).done();
-    assert!(said.out.contains(&network.pds_url(0)), "{said:?}");
+    let output = alice.cli.run(&["check"]).success();
+    assert!(output.stdout.contains(&network.pds_url(0)), "{output:?}");
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
 
@@ -266,7 +266,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
         &mediator.did,
         "--replace",
     ];
-    alice.cli.run(&enroll).done();
+    alice.cli.run(&enroll).success();
     let record = alice.record().expect("a record");
     assert_eq!(record["did"], json!(alice.peer()));
     // Nobody speaks for it.
@@ -284,7 +284,7 @@ fn an_account_that_is_away_is_not_enrolled() {
         .enroll(&[&mediator.did])
         .failed(1, "the account is deactivated at its PDS", "active");
     alice.account.op("account.activate", json!({}));
-    alice.enroll(&[&mediator.did]).done();
+    alice.enroll(&[&mediator.did]).success();
     alice.account.op("account.takedown", json!({}));
     alice
         .run(&["rotate"])
@@ -310,7 +310,7 @@ fn a_session_that_has_run_out_is_made_new() {
     let again = ["enroll", &alice.account.handle];
     // The access token is good for nothing any more.
     std::fs::write(&file, session.replace(access, "eyJhbGciOiJub25lIn0.e30.")).expect("a file");
-    alice.cli.run(&again).done();
+    alice.cli.run(&again).success();
     assert!(
         !std::fs::read_to_string(&file)
             .expect("text")
@@ -321,12 +321,12 @@ fn a_session_that_has_run_out_is_made_new() {
         .replace(access, "eyJhbGciOiJub25lIn0.e30.")
         .replace(refresh, "nothing");
     std::fs::write(&file, broken).expect("a file");
-    let said = alice.cli.run(&again);
-    said.failed(2, "no app password is given", "ATCOMM_PASSWORD");
-    assert!(!said.err.contains("eyJ"), "{said:?}");
+    let output = alice.cli.run(&again);
+    output.failed(2, "no app password is given", "ATCOMM_PASSWORD");
+    assert!(!output.stderr.contains("eyJ"), "{output:?}");
     assert!(!file.exists());
-    alice.run(&again).done();
-    alice.cli.run(&again).done();
+    alice.run(&again).success();
+    alice.cli.run(&again).success();
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn a_full_disk_and_a_wallet_for_everybody_are_refused_before_anything_is_publish
         .failed(1, "may be read by others", "chmod -R go= ");
     let closed = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(alice.cli.wallet(), closed).expect("a directory");
-    alice.run(&enroll).done();
+    alice.run(&enroll).success();
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
         .failed(4, "the PDS cannot be reached", "later");
     network.op("pds.start", json!({"pds": 0}));
     assert_eq!(alice.record(), None);
-    alice.enroll(&[&mediator.did]).done();
+    alice.enroll(&[&mediator.did]).success();
     // What the wallet knows can be looked at all the same.
     network.op("pds.stop", json!({"pds": 0}));
     let account = &alice.cli.json(&["whoami"])["accounts"][0];
@@ -384,9 +384,9 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
         .run(&["unenroll"])
         .failed(4, "the PDS cannot be reached", "later");
     // A wallet is checked as far as that goes.
-    let said = alice.cli.run(&["check", "--json"]);
-    assert_eq!(said.code, Some(1), "{said:?}");
-    let answer = said.json();
+    let output = alice.cli.run(&["check", "--json"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    let answer = output.json();
     let checks = answer["checks"].as_array().expect("a list");
     let failed: Vec<_> = checks.iter().filter(|one| one["ok"] == false).collect();
     let named = |name: &str| failed.iter().any(|one| one["check"] == name);
@@ -401,7 +401,7 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
         .enroll(&[&mediator.did])
         .failed(4, "cannot be looked up now", "later");
     network.op("plc.fail", json!({"count": 0}));
-    alice.enroll(&[&mediator.did]).done();
+    alice.enroll(&[&mediator.did]).success();
 }
 
 #[test]
@@ -414,17 +414,17 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
         "pds.limit",
         json!({"pds": 0, "path": "/xrpc/com.atproto.repo.putRecord", "status": 503}),
     );
-    let said = alice.enroll(&[&mediator.did]);
-    said.failed(4, "the PDS does not work now: it answered 503", "later");
+    let output = alice.enroll(&[&mediator.did]);
+    output.failed(4, "the PDS does not work now: it answered 503", "later");
     assert_eq!(alice.record(), None);
     let stopped = mediator.service.take().expect("it is up").stop();
-    let said = alice.cli.run(&["enroll", &alice.account.handle]);
-    said.failed(
+    let output = alice.cli.run(&["enroll", &alice.account.handle]);
+    output.failed(
         4,
         &format!("{} does not keep the mail yet", mediator.did),
         "run `atcomm enroll` again",
     );
-    assert!(said.out.contains("(not yet)"), "{said:?}");
+    assert!(output.stdout.contains("(not yet)"), "{output:?}");
     let peer = alice.peer();
     assert_eq!(alice.record().expect("a record")["did"], json!(peer));
     // The mediator is still away: the same, and the same key.
@@ -434,10 +434,12 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
         "again",
     );
     mediator.service = Some(stopped.start());
-    let said = alice.cli.run(&["enroll", &alice.account.handle]).done();
+    let output = alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert!(
-        said.err.contains("the messaging key in the wallet is used"),
-        "{said:?}"
+        output
+            .stderr
+            .contains("the messaging key in the wallet is used"),
+        "{output:?}"
     );
     assert_eq!(alice.peer(), peer);
 }
@@ -458,17 +460,17 @@ fn of_two_wallets_at_once_one_enrols() {
                 super::Running::start(command)
             })
             .collect();
-        let said: Vec<_> = running.into_iter().map(super::Running::end).collect();
-        let done: Vec<_> = said.iter().map(|said| said.code == Some(0)).collect();
+        let output: Vec<_> = running.into_iter().map(super::Running::end).collect();
+        let done: Vec<_> = output.iter().map(|output| output.code == Some(0)).collect();
         let peer = text(&alice.record().expect("a record"), "/did").to_owned();
         let [winner, loser] = match done[..] {
             [true, false] => [0, 1],
             [false, true] => [1, 0],
-            _ => panic!("{said:?}"),
+            _ => panic!("{output:?}"),
         };
         let whoami = homes[winner].json(&["whoami"]);
         assert_eq!(text(&whoami, "/accounts/0/keys/0/peer"), peer);
-        said[loser].failed(1, "the account publishes another key already", "--replace");
+        output[loser].failed(1, "the account publishes another key already", "--replace");
     }
 }
 
@@ -489,7 +491,7 @@ fn of_one_wallet_twice_at_once_there_is_one_key() {
             })
             .collect();
         for running in running {
-            running.end().done();
+            running.end().success();
         }
         let keys = &alice.cli.json(&["whoami"])["accounts"][0]["keys"];
         assert_eq!(keys.as_array().map(Vec::len), Some(1));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::network::script;
 
-use super::{MediatorService, Running, Said, finish};
+use super::{MediatorService, Output, Running, finish};
 use crate::didcomm::Script;
 use crate::http::{eventually, request};
 use crate::network::{Account, Network, mediator_document, root, text};
@@ -81,18 +81,18 @@ impl User {
     }
 
     #[track_caller]
-    fn run(&self, args: &[&str]) -> Said {
+    fn run(&self, args: &[&str]) -> Output {
         finish(self.command(args), "")
     }
 
     /// The lines of JSON that a command says, which has to go well.
     #[track_caller]
     fn says(&self, args: &[&str]) -> Vec<Value> {
-        let said = self.run(args).done();
-        let lines = said.out.lines().map(serde_json::from_str);
+        let output = self.run(args).success();
+        let lines = output.stdout.lines().map(serde_json::from_str);
         lines
             .collect::<Result<_, _>>()
-            .unwrap_or_else(|e| panic!("{e} in {said:?}"))
+            .unwrap_or_else(|e| panic!("{e} in {output:?}"))
     }
 
     /// The one line of JSON that a command says.
@@ -106,9 +106,9 @@ impl User {
     /// Fails with an error of this name.
     #[track_caller]
     fn is_refused(&self, args: &[&str], name: &str) {
-        let said = self.run(args);
-        assert_eq!(said.code, Some(1), "{said:?}");
-        assert!(said.err.contains(&format!("{name}: ")), "{said:?}");
+        let output = self.run(args);
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.stderr.contains(&format!("{name}: ")), "{output:?}");
     }
 
     /// Enrols by an app password.
@@ -134,10 +134,10 @@ impl User {
         args.extend(mediators);
         let mut command = self.command(&args);
         command.env("PASSWORD", &password);
-        let said = finish(command, "").done();
+        let output = finish(command, "").success();
         let kept = fs::read_to_string(self.dir.path().join("keys.json")).expect("its keys");
         assert!(!kept.contains(&password), "the password is written down");
-        assert_eq!(said.json()["did"], self.account.did);
+        assert_eq!(output.json()["did"], self.account.did);
     }
 
     fn state(&self) -> Value {
@@ -171,8 +171,8 @@ fn the_program_in_typescript_is_well_typed() {
         .arg(directory)
         .output();
     let output = output.expect("tsc");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
+    let errors = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{errors}");
 }
 
 /// Everything that was written is shown under its writer's verified name.
@@ -474,8 +474,12 @@ fn a_directory_that_lies_is_found_out() {
             .expect("it");
         lie["proof"]["plcLog"] = of_carol["proof"]["plcLog"].clone();
         tell(&lie);
-        let said = alice.run(&["resolve", &bob.handle]);
-        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+        let output = alice.run(&["resolve", &bob.handle]);
+        assert_eq!(
+            (output.code, output.stdout.as_str()),
+            (Some(1), ""),
+            "{output:?}"
+        );
         // The absence of a package has to be shown.
         network.op(
             "web.set",

@@ -38,14 +38,14 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
             let mut running = Running::start(alice.command(&enroll));
             held.until_asked();
             running.signal(signal);
-            let said = running.end();
+            let output = running.end();
             drop(held);
-            said.failed(
+            output.failed(
                 1,
                 "interrupted",
                 "run the same command again and it finishes",
             );
-            alice.run(&enroll).done();
+            alice.run(&enroll).success();
             assert_whole(&alice, &mediator);
         }
     }
@@ -63,14 +63,14 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(!running.has_ended());
     running.signal("INT");
-    let said = running.end();
+    let output = running.end();
     mediator.freeze(false);
-    said.failed(1, "interrupted", "run the same command again");
+    output.failed(1, "interrupted", "run the same command again");
     assert!(
-        said.err.contains("the account's record names it"),
-        "{said:?}"
+        output.stderr.contains("the account's record names it"),
+        "{output:?}"
     );
-    alice.cli.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert_whole(&alice, &mediator);
 }
 
@@ -89,7 +89,7 @@ fn inv10_killed_anywhere_the_next_run_finishes() {
             killed += 1;
         }
         running.end();
-        alice.run(&enroll).done();
+        alice.run(&enroll).success();
         assert_whole(&alice, &mediator);
     }
     assert!(killed > 3, "{killed} were killed");

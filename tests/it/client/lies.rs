@@ -10,7 +10,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
 
-use super::{CliEnv, Said};
+use super::{CliEnv, Output};
 use crate::http::{RUNTIME, eventually, try_request};
 use crate::network::{Account, MEDIATOR_KEY, Network, text};
 use crate::service::{Service, Setup};
@@ -115,7 +115,7 @@ fn view_now(service: &Service, did: &str) -> Value {
 }
 
 #[track_caller]
-fn resolve(cli: &CliEnv, actor: &str, directory: &str) -> Said {
+fn resolve(cli: &CliEnv, actor: &str, directory: &str) -> Output {
     cli.run(&["resolve", actor, "--directory", directory, "--json"])
 }
 
@@ -154,9 +154,9 @@ fn an_honest_answer_is_verified_and_remembered() {
     let alice = enrolled(network, "alice");
     let (cli, _) = cli_env(network, None);
     let directory = service.url("");
-    let said = cli
+    let output = cli
         .run(&["resolve", &alice.handle, "--directory", &directory])
-        .done();
+        .success();
     for part in [
         &*alice.handle,
         &alice.did,
@@ -167,10 +167,10 @@ fn an_honest_answer_is_verified_and_remembered() {
         "reachable",
         "compare the fingerprint",
     ] {
-        assert!(said.out.contains(part), "{part} in {said:?}");
+        assert!(output.stdout.contains(part), "{part} in {output:?}");
     }
-    assert_eq!(said.err, "");
-    let answer = resolve(&cli, &alice.did, &directory).done().json();
+    assert_eq!(output.stderr, "");
+    let answer = resolve(&cli, &alice.did, &directory).success().json();
     assert_eq!(answer["contact"], "same");
     assert_eq!(answer["handle"], *alice.handle);
     assert_eq!(answer["record"], alice.made["keyPackage"]);
@@ -185,7 +185,7 @@ fn an_honest_answer_is_verified_and_remembered() {
     // Without any directory the same, but for what only a directory can know.
     let own = cli
         .run(&["resolve", &alice.handle, "--directly", "--json"])
-        .done()
+        .success()
         .json();
     assert_eq!(own["cid"], answer["cid"]);
     assert_eq!(own.get("ambiguous"), None);
@@ -195,10 +195,10 @@ fn an_honest_answer_is_verified_and_remembered() {
     assert_eq!(contacts[0]["fingerprint"], answer["fingerprint"]);
     let shown = cli.json(&["contacts", "show", &alice.handle]);
     assert_eq!(shown, contacts[0]);
-    cli.run(&["contacts", "forget", &alice.handle]).done();
+    cli.run(&["contacts", "forget", &alice.handle]).success();
     assert_eq!(cli.json(&["contacts", "list"]), json!([]));
-    let said = cli.run(&["contacts", "show", &alice.handle]);
-    said.failed(1, "nobody who is remembered", "atcomm contacts");
+    let output = cli.run(&["contacts", "show", &alice.handle]);
+    output.failed(1, "nobody who is remembered", "atcomm contacts");
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
     let directory = service.url("");
     let online = ["resolve", &alice.handle, "--directory", &directory];
     let with = |more: &[&str]| cli.run(&[&online[..], more].concat());
-    let said = with(&["--proof", "proof.json"]).done();
-    assert!(said.err.contains("saved proof.json"), "{said:?}");
+    let output = with(&["--proof", "proof.json"]).success();
+    assert!(output.stderr.contains("saved proof.json"), "{output:?}");
 
     // On another machine, which could ask nobody.
     let other = CliEnv::new(network);
@@ -221,7 +221,7 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
     )
     .expect("a file");
     std::fs::copy(cli.path("proof.json"), other.path("proof.json")).expect("a file");
-    let said = other.run(&["resolve", "--offline", "proof.json"]).done();
+    let output = other.run(&["resolve", "--offline", "proof.json"]).success();
     for part in [
         &*alice.did,
         text(&alice.made, "/peer/did"),
@@ -230,17 +230,17 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
         "nothing newer exists",
         "handle",
     ] {
-        assert!(said.out.contains(part), "{part} in {said:?}");
+        assert!(output.stdout.contains(part), "{part} in {output:?}");
     }
     let offline = |name: &str| other.run(&["resolve", "--offline", name, "--json"]);
-    let answer = offline("proof.json").done().json();
+    let answer = offline("proof.json").success().json();
     assert_eq!(answer["record"], alice.made["keyPackage"]);
     assert!(!other.wallet().exists());
     other
         .run(&["resolve", &alice.handle, "--offline", "proof.json"])
-        .done();
-    let said = other.run(&["resolve", "bob.pds0.test", "--offline", "proof.json"]);
-    said.failed(3, "another account", "the account that it is about");
+        .success();
+    let output = other.run(&["resolve", "bob.pds0.test", "--offline", "proof.json"]);
+    output.failed(3, "another account", "the account that it is about");
 
     let good: Value =
         serde_json::from_slice(&std::fs::read(cli.path("proof.json")).expect("a file"))
@@ -298,14 +298,15 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
     });
     let (cli, _) = cli_env(network, None);
     let refused = |url: &str, why: &str| {
-        let said = resolve(&cli, &alice.handle, url);
-        said.failed(3, why, "--directly");
+        let output = resolve(&cli, &alice.handle, url);
+        output.failed(3, why, "--directly");
         assert!(
-            said.err
+            output
+                .stderr
                 .contains("the directory shows something that is not true"),
-            "{said:?}"
+            "{output:?}"
         );
-        assert_eq!(said.out, "");
+        assert_eq!(output.stdout, "");
         assert_eq!(cli.json(&["contacts"]), json!([]));
     };
     refused(&liar.url, "not signed by the account's current key");
@@ -328,7 +329,7 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
     refused(&liar.url, "it has no proof");
     let own = cli
         .run(&["resolve", &alice.handle, "--directly", "--json"])
-        .done()
+        .success()
         .json();
     assert_eq!(own["peer"], alice.made["peer"]["did"]);
 }
@@ -342,8 +343,8 @@ fn a_proof_of_another_account_is_refused() {
     let whole = theirs.clone();
     let liar = Liar::directory(&service, move |_| whole.clone());
     let (cli, _) = cli_env(network, None);
-    let said = resolve(&cli, &alice.handle, &liar.url);
-    said.failed(
+    let output = resolve(&cli, &alice.handle, &liar.url);
+    output.failed(
         3,
         &format!("another account, {}", mallory.did),
         "--directly",
@@ -354,8 +355,8 @@ fn a_proof_of_another_account_is_refused() {
         renamed["did"] = json!(did);
         renamed
     });
-    let said = resolve(&cli, &alice.handle, &liar.url);
-    said.failed(3, "the commit belongs to another account", "--directly");
+    let output = resolve(&cli, &alice.handle, &liar.url);
+    output.failed(3, "the commit belongs to another account", "--directly");
 }
 
 #[test]
@@ -369,7 +370,7 @@ fn an_old_proof_is_overruled_or_refused() {
 
     // First contact: the account's own host knows better.
     let (first, _) = cli_env(network, None);
-    let answer = resolve(&first, &alice.handle, &liar.url).done().json();
+    let answer = resolve(&first, &alice.handle, &liar.url).success().json();
     assert_eq!(codes(&answer), ["directoryOutdated"]);
     assert_eq!(answer["cid"], put["cid"]);
     assert_eq!(answer["peer"], put["record"]["did"]);
@@ -378,13 +379,13 @@ fn an_old_proof_is_overruled_or_refused() {
     // sent and nothing remembered.
     let (alone, contact) = cli_env(network, None);
     silence(network, &contact);
-    let said = resolve(&alone, &alice.handle, &liar.url);
-    said.failed(
+    let output = resolve(&alone, &alice.handle, &liar.url);
+    output.failed(
         4,
         "nobody but the directory shows the messaging key",
         "--anyway",
     );
-    let answer = said.json();
+    let answer = output.json();
     assert!(answer["hold"].is_string(), "{answer}");
     assert_eq!(alone.json(&["contacts"]), json!([]));
     let accept = [
@@ -405,28 +406,29 @@ fn an_old_proof_is_overruled_or_refused() {
             .to_string()
             .contains("nothing newer exists")
     );
-    let said = alone.run(&["resolve", &alice.handle, "--directory", &liar.url]);
+    let output = alone.run(&["resolve", &alice.handle, "--directory", &liar.url]);
     assert!(
-        said.err
+        output
+            .stderr
             .contains("warning: the account's own host could not be asked"),
-        "{said:?}"
+        "{output:?}"
     );
 
     // A known contact, and the host does not answer: what is remembered is newer.
     let (known, contact) = cli_env(network, None);
     let honest = view_now(&service, &alice.did);
     assert_eq!(honest["keyPackage"]["cid"], put["cid"]);
-    resolve(&known, &alice.handle, &service.url("")).done();
+    resolve(&known, &alice.handle, &service.url("")).success();
     silence(network, &contact);
-    let said = resolve(&known, &alice.handle, &liar.url);
-    said.failed(
+    let output = resolve(&known, &alice.handle, &liar.url);
+    output.failed(
         3,
         "older than what was seen before",
         "hiding something newer",
     );
     // Without the directory too nobody can be asked.
-    let said = known.run(&["resolve", &alice.handle, "--directly"]);
-    said.failed(4, "the account's own host", "try again later");
+    let output = known.run(&["resolve", &alice.handle, "--directly"]);
+    output.failed(4, "the account's own host", "try again later");
 }
 
 #[test]
@@ -438,17 +440,17 @@ fn the_account_s_own_host_has_the_last_word() {
     let bob = enrolled(network, "bob");
     let liar = Liar::directory(&service, move |_| old.clone());
     let (cli, _) = cli_env(network, None);
-    let said = resolve(&cli, &alice.handle, &liar.url);
-    said.failed(1, "no key package", "enrol");
+    let output = resolve(&cli, &alice.handle, &liar.url);
+    output.failed(1, "no key package", "enrol");
     // What nobody shows but the account's own host is there all the same.
     let nobody = "http://localhost:1025";
-    let answer = resolve(&cli, &bob.did, nobody).done().json();
+    let answer = resolve(&cli, &bob.did, nobody).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
     // One that is none, and one whose answers are not to be had in any length.
     let liar = Liar::directory(&service, |_| json!({"did": "x".repeat(2_000_000)}));
-    let answer = resolve(&cli, &bob.did, &liar.url).done().json();
+    let answer = resolve(&cli, &bob.did, &liar.url).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
-    let answer = resolve(&cli, &bob.did, network.plc()).done().json();
+    let answer = resolve(&cli, &bob.did, network.plc()).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
 }
 
@@ -470,13 +472,13 @@ fn a_mediator_s_document_is_the_mediator_s_own() {
     });
     let (cli, _) = cli_env(network, None);
     for _ in 0..2 {
-        let said = resolve(&cli, &alice.handle, &liar.url).done();
-        let answer = said.json();
+        let output = resolve(&cli, &alice.handle, &liar.url).success();
+        let answer = output.json();
         assert_eq!(codes(&answer), ["directoryMediator"]);
         let shown = &answer["mediators"][0];
         assert_eq!(shown["did"], *mediator);
         assert_eq!(shown["keyAgreement"][0]["publicKeyMultibase"], MEDIATOR_KEY);
-        assert!(!said.out.contains("mallory.example.com"), "{said:?}");
+        assert!(!output.stdout.contains("mallory.example.com"), "{output:?}");
     }
 }
 
@@ -496,7 +498,7 @@ fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
     let warned = |rule: fn(Value, &Value) -> Value, expected: &[&str]| {
         let (before, after) = (before.clone(), after.clone());
         let liar = Liar::directory(&service, move |_| rule(after.clone(), &before));
-        let answer = resolve(&cli, &alice.handle, &liar.url).done().json();
+        let answer = resolve(&cli, &alice.handle, &liar.url).success().json();
         assert_eq!(codes(&answer), expected, "{answer}");
         assert_eq!(answer["peer"], put["record"]["did"]);
         answer
@@ -555,8 +557,8 @@ fn a_lying_plc_directory_is_refused() {
         });
         let (cli, _) = cli_env(network, Some(&liar.url));
         for more in [&["--directory", &service.url("")][..], &["--directly"]] {
-            let said = cli.run(&[&["resolve", &alice.handle], more].concat());
-            said.failed(3, why, "");
+            let output = cli.run(&[&["resolve", &alice.handle], more].concat());
+            output.failed(3, why, "");
         }
     };
     // Without the rotation the present key is nobody's.

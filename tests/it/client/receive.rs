@@ -136,10 +136,10 @@ fn nobody_is_taken_for_somebody_else() {
             received[0]["attribution"]["outcome"], outcome,
             "{received:?}"
         );
-        let shown = bob.cli.run(&["receive", "--all", "--limit", "1"]).done();
-        assert!(shown.out.contains(words), "{shown:?}");
-        assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
-        assert!(!shown.out.contains("(verified"), "{shown:?}");
+        let shown = bob.cli.run(&["receive", "--all", "--limit", "1"]).success();
+        assert!(shown.stdout.contains(words), "{shown:?}");
+        assert!(!shown.stdout.contains(&alice.account.handle), "{shown:?}");
+        assert!(!shown.stdout.contains("(verified"), "{shown:?}");
     }
 }
 
@@ -157,12 +157,12 @@ fn what_steers_a_terminal_is_disarmed() {
         peer_of(&bob).as_str(),
         &forge(&stranger, &bob, &dm),
     );
-    let shown = bob.cli.run(&["receive"]).done();
+    let shown = bob.cli.run(&["receive"]).success();
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-    assert!(!shown.out.contains(steers), "{shown:?}");
+    assert!(!shown.stdout.contains(steers), "{shown:?}");
     // No line of the text begins where a head does.
     let heads = shown
-        .out
+        .stdout
         .lines()
         .filter(|line| line.starts_with("20"))
         .count();
@@ -194,12 +194,12 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
     // Encrypted to somebody else, and handed in for bob.
     let wrong = forge(&stranger, &alice, &saying("lost", None, None));
     hand_in(network, &mediator, peer.as_str(), &wrong);
-    let said = bob.cli.run(&["receive", "--json"]).done();
-    let received = lines(&said.out);
-    assert_eq!(received.len(), 2, "{said:?}");
+    let output = bob.cli.run(&["receive", "--json"]).success();
+    let received = lines(&output.stdout);
+    assert_eq!(received.len(), 2, "{output:?}");
     assert_eq!(received[0]["text"], "once");
     assert_eq!(received[1]["type"], "unreadable");
-    assert!(said.err.contains("left out 2"), "{said:?}");
+    assert!(output.stderr.contains("left out 2"), "{output:?}");
     assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
     let kept = bob.receive(&["--all"]);
     assert_eq!(kept.len(), 2);
@@ -239,14 +239,14 @@ fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
     let mediator = MediatorService::start(network);
     let alice = settled(network, "fa", 0, &[&mediator]);
     let bob = settled(network, "fb", 1, &[&mediator]);
-    alice.send(&bob, "not lost").done();
+    alice.send(&bob, "not lost").success();
     bob.cli
         .run(&["receive", "--limit", "1", "--account", "nobody.example.com"])
         .failed(2, "nobody.example.com", "whoami");
     let full = bob.cli.limited("trap '' XFSZ; ulimit -f 0", &["receive"]);
-    let said = finish(full, "");
-    said.failed(1, "cannot write", "there is no room left");
-    assert_eq!(said.out, "");
+    let output = finish(full, "");
+    output.failed(1, "cannot write", "there is no room left");
+    assert_eq!(output.stdout, "");
     assert_eq!(texts(&bob.receive(&[])), ["not lost"]);
     assert_eq!(texts(&bob.receive(&[])), [""; 0]);
 }
@@ -276,8 +276,8 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
             running.signal("KILL");
             kills += 1;
         }
-        let said = running.end();
-        for line in said.out.lines() {
+        let output = running.end();
+        for line in output.stdout.lines() {
             // The last one may have been cut off.
             if let Ok(one) = serde_json::from_str::<Value>(line) {
                 let fresh = shown.insert(text(&one, "/text").to_owned());
@@ -320,8 +320,8 @@ fn it_follows_and_ends_when_it_is_told_to() {
     };
     let told = |words: &str, count: usize| {
         eventually(words, || {
-            let said = std::fs::read_to_string(&err).expect("a file");
-            (said.matches(words).count() >= count).then_some(said)
+            let output = std::fs::read_to_string(&err).expect("a file");
+            (output.matches(words).count() >= count).then_some(output)
         });
     };
     assert_eq!(texts(&seen(1)), ["before"]);
@@ -337,8 +337,8 @@ fn it_follows_and_ends_when_it_is_told_to() {
     alice.send(&bob, "after");
     assert_eq!(texts(&seen(3)), ["before", "live", "after"]);
     running.signal("INT");
-    let said = running.end();
-    assert_eq!(said.code, Some(0), "{said:?}");
+    let output = running.end();
+    assert_eq!(output.code, Some(0), "{output:?}");
     assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
 }
 
@@ -355,15 +355,15 @@ fn mediators_that_are_away_are_told_of() {
     );
     alice.send(&bob, "hello");
     drop(other.service.take());
-    let said = bob.cli.run(&["receive"]).done();
-    assert!(said.out.contains("hello"), "{said:?}");
+    let output = bob.cli.run(&["receive"]).success();
+    assert!(output.stdout.contains("hello"), "{output:?}");
     assert!(
-        said.err.contains(&format!("warning: {}", other.did)),
-        "{said:?}"
+        output.stderr.contains(&format!("warning: {}", other.did)),
+        "{output:?}"
     );
     drop(one);
-    let said = bob.cli.run(&["receive"]);
-    said.failed(4, "none of your mediators", "atcomm check");
+    let output = bob.cli.run(&["receive"]);
+    output.failed(4, "none of your mediators", "atcomm check");
 }
 
 #[test]

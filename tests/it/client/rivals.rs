@@ -47,7 +47,7 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
     let alice = Person::enrolled(network, "alice", 0, &mediator);
     let first = alice.peer();
     rewrite(&alice, |keys| keys[0]["state"] = long_replaced());
-    alice.cli.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).success();
     let record = alice.record().expect("a record");
     let second = alice.peer();
     assert_eq!(record["did"], json!(second));
@@ -61,11 +61,11 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
         (first, replaced.clone()),
     ];
     assert_eq!(states(&alice), both);
-    alice.cli.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert_eq!(states(&alice), both);
     // One whose time is over goes with the next change, the one replaced by that stays.
     rewrite(&alice, |keys| keys[1]["state"] = long_replaced());
-    alice.cli.run(&["rotate"]).done();
+    alice.cli.run(&["rotate"]).success();
     let third = alice.peer();
     assert_eq!(states(&alice), [(third, published), (second, replaced)]);
 }
@@ -87,17 +87,18 @@ fn one_at_a_time_changes_an_account_and_a_killed_one_is_in_nobody_s_way() {
         held.until_asked();
         let mut second = Running::start(alice.cli.command(command));
         // Mail goes on meanwhile.
-        alice.cli.run(&["receive"]).done();
+        alice.cli.run(&["receive"]).success();
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!first.has_ended() && !second.has_ended(), "{command:?}");
         first.signal("KILL");
         first.end();
         drop(held);
-        let said = second.end().done();
+        let output = second.end().success();
         assert!(
-            said.err
+            output
+                .stderr
                 .starts_with("another atcomm changes how this account is enrolled"),
-            "{said:?}"
+            "{output:?}"
         );
         // The record and the notes are of one mind.
         let states = states(&alice);

@@ -12,8 +12,8 @@ in_both_shapes! {
         let alice = Person::enrolled(network, "alice", 0, &mediator);
         let mut peers = vec![alice.peer()];
         for _ in 0..2 {
-            let said = alice.cli.run(&["rotate"]).done();
-            assert!(said.out.starts_with(&format!("{} has a new messaging key\n", alice.account.handle)));
+            let output = alice.cli.run(&["rotate"]).success();
+            assert!(output.stdout.starts_with(&format!("{} has a new messaging key\n", alice.account.handle)));
             let record = alice.record().expect("a record");
             let peer = alice.peer();
             assert_eq!(record["did"], json!(peer));
@@ -48,7 +48,7 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
         .cli
         .run(&["rotate"])
         .failed(2, "there is no account in the wallet", "enroll");
-    alice.enroll(&[&mediator.did]).done();
+    alice.enroll(&[&mediator.did]).success();
     let peer = alice.peer();
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
@@ -57,10 +57,10 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
         .run(&["rotate"])
         .failed(1, "of a device named \"elsewhere\"", "--replace");
     assert_eq!(alice.record(), there);
-    let whoami = alice.cli.run(&["whoami"]).done();
+    let whoami = alice.cli.run(&["whoami"]).success();
     assert!(
         whoami
-            .out
+            .stdout
             .contains("names a key that this wallet does not have"),
         "{whoami:?}"
     );
@@ -69,14 +69,14 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
         .cli
         .run(&["rotate"])
         .failed(1, "publishes no key any more", "atcomm enroll");
-    let whoami = alice.cli.run(&["whoami"]).done();
+    let whoami = alice.cli.run(&["whoami"]).success();
     assert!(
-        whoami.out.contains("record     there is none"),
+        whoami.stdout.contains("record     there is none"),
         "{whoami:?}"
     );
     // The key that there is, is published again.
     assert_eq!(alice.peer(), peer);
-    alice.cli.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert_eq!(alice.record().expect("a record")["did"], json!(peer));
 }
 
@@ -97,7 +97,7 @@ fn a_rotation_that_was_stopped_is_finished() {
     let states = [text(&keys[0], "/state"), text(&keys[1], "/state")];
     assert_eq!(states, ["minted", "published"]);
     let minted = text(&keys[0], "/peer").to_owned();
-    alice.cli.run(&["rotate"]).done();
+    alice.cli.run(&["rotate"]).success();
     assert_eq!(alice.peer(), minted);
     let record = alice.record().expect("a record");
     assert!(vouches(
@@ -115,7 +115,7 @@ fn a_rotation_that_was_stopped_is_finished() {
     let newest = alice.peer();
     assert_ne!(newest, minted);
     mediator.service = Some(stopped.start());
-    alice.cli.run(&["enroll", &alice.account.handle]).done();
+    alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert_eq!(alice.peer(), newest);
     let keys = alice.cli.json(&["whoami", "--offline"])["accounts"][0]["keys"].clone();
     assert_eq!(keys.as_array().map(Vec::len), Some(3));
@@ -129,16 +129,16 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     let alice = Person::enrolled(network, "alice", 0, &mediator);
     let handle = &alice.account.handle;
     let peer = alice.peer();
-    let said = alice.cli.run(&["unenroll"]).done();
+    let output = alice.cli.run(&["unenroll"]).success();
     assert_eq!(
-        said.out,
+        output.stdout,
         format!(
             "{handle} is not enrolled from this wallet any more\nmail that is on its way is read for \
              another 14 days\n"
         )
     );
     assert_eq!(
-        said.err,
+        output.stderr,
         format!(
             "the account's record is deleted\nthe directory {} has seen that\n{} keeps no more mail\n",
             mediator.url, mediator.did
@@ -163,9 +163,9 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
         (&json!(false), "missing")
     );
     // Again: there is nothing to do, and no password is needed for that.
-    alice.cli.run(&["unenroll"]).done();
+    alice.cli.run(&["unenroll"]).success();
     // And back, by a new key.
-    alice.run(&["enroll", handle]).done();
+    alice.run(&["enroll", handle]).success();
     assert_ne!(alice.peer(), peer);
     assert_eq!(
         alice.record().expect("a record")["did"],
@@ -174,7 +174,7 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     // What another device has written stays.
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
-    let said = alice.cli.run(&["unenroll"]).done();
-    assert!(said.out.contains("was left as it is"), "{said:?}");
+    let output = alice.cli.run(&["unenroll"]).success();
+    assert!(output.stdout.contains("was left as it is"), "{output:?}");
     assert_eq!(alice.record(), there);
 }

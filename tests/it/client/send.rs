@@ -15,15 +15,15 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     );
     let alice = settled(network, "sa", 0, &[&near]);
     let bob = settled(network, "sb", 1, &[&far]);
-    let said = alice.send(&bob, "grüß dich");
+    let output = alice.send(&bob, "grüß dich");
     let relays = format!(
         "sent to @{}: {} relays it to {}",
         bob.account.handle, near.did, far.did
     );
-    assert_eq!(said.out.trim(), relays);
+    assert_eq!(output.stdout.trim(), relays);
     let first = format!("first contact with @{};", bob.account.handle);
-    assert!(said.err.starts_with(&first), "{said:?}");
-    assert_eq!(said.err.lines().count(), 1, "{said:?}");
+    assert!(output.stderr.starts_with(&first), "{output:?}");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     let received = bob.collect(1);
     let message = &received[0];
     assert_eq!(message["text"], "grüß dich");
@@ -37,7 +37,7 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     let answer = bob
         .cli
         .run_with(&["send", &to, "--json"], "dich auch\n")
-        .done()
+        .success()
         .json();
     assert_eq!(
         (text(&answer, "/via"), text(&answer, "/mediator")),
@@ -50,16 +50,16 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     assert_eq!(texts(&received), ["dich auch"]);
     assert_eq!(received[0]["id"], answer["id"]);
     // For people; nothing is said of a key that is as it was.
-    assert_eq!(alice.send(&bob, "noch\neins").err, "");
-    let said = crate::http::eventually("mail", || {
-        let said = bob.cli.run(&["receive"]).done();
-        (!said.out.is_empty()).then_some(said)
+    assert_eq!(alice.send(&bob, "noch\neins").stderr, "");
+    let output = crate::http::eventually("mail", || {
+        let output = bob.cli.run(&["receive"]).success();
+        (!output.stdout.is_empty()).then_some(output)
     });
     let head = format!(
         "Z  from @{} (verified)\n| noch\n| eins\n\n",
         alice.account.handle
     );
-    assert!(said.out.ends_with(&head), "{said:?}");
+    assert!(output.stdout.ends_with(&head), "{output:?}");
 }
 
 #[test]
@@ -70,9 +70,9 @@ fn a_mediator_of_both_has_it_at_once() {
         settled(network, "ta", 0, &[&both]),
         settled(network, "tb", 1, &[&both]),
     );
-    let said = alice.send(&bob, "hello");
+    let output = alice.send(&bob, "hello");
     let has_it = format!("sent to @{}: {} has it", bob.account.handle, both.did);
-    assert_eq!(said.out.trim(), has_it);
+    assert_eq!(output.stdout.trim(), has_it);
     assert_eq!(texts(&bob.receive(&[])), ["hello"]);
     // Nothing is remembered of what no relay has.
     let sent = alice
@@ -102,7 +102,7 @@ fn links_mentions_and_records_are_pointed_at() {
     alice
         .cli
         .run(&["send", &bob.account.did, &words, "--embed", &uri])
-        .done();
+        .success();
     let received = bob.receive(&[]);
     let message = &received[0];
     assert_eq!(message["text"], *words);
@@ -122,14 +122,14 @@ fn links_mentions_and_records_are_pointed_at() {
     assert!(text(message, "/embed/cid").starts_with("bafy"));
     // A record that is not there stops it before anything is sent.
     let missing = format!("at://{}/at.example.note/none", alice.account.did);
-    let said = alice
+    let output = alice
         .cli
         .run(&["send", &bob.account.did, "x", "--embed", &missing]);
-    said.failed(1, "there is no such record", "nothing was sent");
-    let said = alice
+    output.failed(1, "there is no such record", "nothing was sent");
+    let output = alice
         .cli
         .run(&["send", &bob.account.did, "x", "--embed", "https://x"]);
-    said.failed(2, "at://ACCOUNT/COLLECTION/KEY", "nothing was sent");
+    output.failed(2, "at://ACCOUNT/COLLECTION/KEY", "nothing was sent");
     assert_eq!(bob.receive(&[]), Vec::<serde_json::Value>::new());
 }
 
@@ -139,21 +139,21 @@ fn texts_that_are_too_long_are_not_sent() {
     let both = MediatorService::start(network);
     let alice = settled(network, "la", 0, &[&both]);
     let me = alice.account.handle.as_str();
-    let said = alice.cli.run_with(&["send", me, "-"], &"x".repeat(1001));
-    said.failed(
+    let output = alice.cli.run_with(&["send", me, "-"], &"x".repeat(1001));
+    output.failed(
         2,
         "the text has 1001 characters, more than 1000",
         "nothing was sent",
     );
     let long = "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}".repeat(600);
-    let said = alice.cli.run_with(&["send", me], &long);
-    said.failed(2, "more than 10000", "nothing was sent");
+    let output = alice.cli.run_with(&["send", me], &long);
+    output.failed(2, "more than 10000", "nothing was sent");
     for empty in ["", " ", "\n"] {
-        let said = alice.cli.run_with(&["send", me], empty);
-        said.failed(2, "the text is empty", "nothing was sent");
+        let output = alice.cli.run_with(&["send", me], empty);
+        output.failed(2, "the text is empty", "nothing was sent");
     }
-    let said = alice.cli.run(&["send", "not a handle", "x"]);
-    said.failed(2, "not a handle", "alice.example.com");
+    let output = alice.cli.run(&["send", "not a handle", "x"]);
+    output.failed(2, "not a handle", "alice.example.com");
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn whoever_cannot_be_written_to_is_told_apart() {
     send(&gone.account.did).failed(1, "not active", "before it is active again");
     // Nobody is enrolled from an empty wallet.
     let empty = Person::new(network, "we", 0);
-    let said = empty.cli.run(&["send", &alice.account.handle, "x"]);
-    said.failed(2, "there is no account in the wallet", "atcomm enroll");
+    let output = empty.cli.run(&["send", &alice.account.handle, "x"]);
+    output.failed(2, "there is no account in the wallet", "atcomm enroll");
 }
 
 #[test]
@@ -188,14 +188,14 @@ fn a_changed_key_stops_it() {
     alice.send(&bob, "hello");
     // Another key, by who has the account and not the key before.
     settle(&bob, &[&both], &[&both.did]);
-    let said = alice.cli.run(&["send", &bob.account.handle, "secret"]);
+    let output = alice.cli.run(&["send", &bob.account.handle, "secret"]);
     let accept = format!("atcomm contacts accept {}", bob.account.did);
-    said.failed(3, "has changed", &accept);
+    output.failed(3, "has changed", &accept);
     let named = format!("@{} ({}) has changed", bob.account.handle, bob.account.did);
-    assert!(said.err.contains(&named), "{said:?}");
+    assert!(output.stderr.contains(&named), "{output:?}");
     // And again: nothing was accepted by asking.
-    let said = alice.cli.run(&["send", &bob.account.handle, "secret"]);
-    said.failed(3, "has changed", &accept);
+    let output = alice.cli.run(&["send", &bob.account.handle, "secret"]);
+    output.failed(3, "has changed", &accept);
     // What bob writes is verified, and not the key that alice knows.
     bob.send(&alice, "it is me");
     let received = alice.receive(&[]);
@@ -219,30 +219,30 @@ fn a_key_of_several_accounts_is_warned_about() {
     both.service().until(&carol.did, "both are known", |view| {
         view["peer"]["ambiguous"] == true
     });
-    let said = alice.cli.run(&["send", &carol.handle, "for carol"]);
-    said.failed(
+    let output = alice.cli.run(&["send", &carol.handle, "for carol"]);
+    output.failed(
         3,
         "other accounts publish the same messaging key",
         "--anyway",
     );
     let words = "other accounts publish the same messaging key";
-    assert_eq!(said.err.matches(words).count(), 1, "{said:?}");
-    let said = alice
+    assert_eq!(output.stderr.matches(words).count(), 1, "{output:?}");
+    let output = alice
         .cli
         .run(&["send", &carol.handle, "for carol", "--anyway"])
-        .done();
-    assert!(said.err.contains("warning: "), "{said:?}");
+        .success();
+    assert!(output.stderr.contains("warning: "), "{output:?}");
     let received = bob.receive(&[]);
     assert_eq!(received[0]["attribution"]["outcome"], "misdirected");
     assert_eq!(received[0]["attribution"]["meant"], *carol.did);
-    let shown = bob.cli.run(&["receive", "--all"]).done();
+    let shown = bob.cli.run(&["receive", "--all"]).success();
     assert!(
         shown
-            .out
+            .stdout
             .contains("WARNING: its sender says that it is for"),
         "{shown:?}"
     );
-    assert!(!shown.out.contains(&alice.account.handle), "{shown:?}");
+    assert!(!shown.stdout.contains(&alice.account.handle), "{shown:?}");
 }
 
 /// At first contact the directory may show what was replaced long ago, while the account's own host
@@ -265,19 +265,22 @@ fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
     );
     let send = ["send", &bob.account.handle, "hello"];
     for _ in 0..2 {
-        let said = alice.cli.run(&send);
-        said.failed(
+        let output = alice.cli.run(&send);
+        output.failed(
             4,
             "nobody but the directory shows the messaging key",
             "--anyway",
         );
     }
-    let said = alice.cli.run(&[&send[..], &["--anyway"]].concat()).done();
+    let output = alice
+        .cli
+        .run(&[&send[..], &["--anyway"]].concat())
+        .success();
     assert!(
-        said.err.contains("warning: the account's own host"),
-        "{said:?}"
+        output.stderr.contains("warning: the account's own host"),
+        "{output:?}"
     );
-    assert!(!said.err.contains("is remembered"), "{said:?}");
+    assert!(!output.stderr.contains("is remembered"), "{output:?}");
     assert_eq!(bob.receive(&[])[0]["text"], "hello");
     assert_eq!(alice.cli.json(&["contacts"]), json!([]));
 }
@@ -297,40 +300,48 @@ fn it_says_who_has_it_when_mediators_are_down() {
     bob.collect(1);
     far.service.take().expect("it was up").kill();
     // The second mediator of somebody who has one.
-    let said = alice.cli.run(&["send", &carl.account.handle, "x"]).done();
+    let output = alice
+        .cli
+        .run(&["send", &carl.account.handle, "x"])
+        .success();
     assert!(
-        said.out.contains(&format!("relays it to {}", spare.did)),
-        "{said:?}"
+        output
+            .stdout
+            .contains(&format!("relays it to {}", spare.did)),
+        "{output:?}"
     );
     // The only one, whose keys nobody has seen.
     let dave = Person::new(network, "dd", 1);
     settle(&dave, &[&spare], &[&far.did]);
-    let said = alice.cli.run(&["send", &dave.account.handle, "x"]);
-    said.failed(4, &format!("{}: it cannot be reached", far.did), "later");
+    let output = alice.cli.run(&["send", &dave.account.handle, "x"]);
+    output.failed(4, &format!("{}: it cannot be reached", far.did), "later");
     // The only one, with keys and without an answer: the relay keeps it.
     let (url, did) = network.site();
     network.serve_mediator(&did, &url, "http://localhost:9/didcomm");
     let erin = Person::new(network, "de", 1);
     settle(&erin, &[&spare], &[&did]);
-    let said = alice.cli.run(&["send", &erin.account.handle, "x"]).done();
+    let output = alice
+        .cli
+        .run(&["send", &erin.account.handle, "x"])
+        .success();
     let relays = format!("relays it to {did}");
     assert!(
-        said.out.contains(&relays) && said.out.contains("does not answer now"),
-        "{said:?}"
+        output.stdout.contains(&relays) && output.stdout.contains("does not answer now"),
+        "{output:?}"
     );
     // Of somebody who is known, the directory's word about that is enough: asking again would show
     // the mediator who writes.
-    let said = alice.send(&bob, "x");
+    let output = alice.send(&bob, "x");
     assert!(
-        said.out.contains(&format!("relays it to {}", far.did)),
-        "{said:?}"
+        output.stdout.contains(&format!("relays it to {}", far.did)),
+        "{output:?}"
     );
     // And without one's own mediator nothing leaves.
     drop(near);
-    let said = alice
+    let output = alice
         .cli
         .run(&["send", &bob.account.did, "x", "--directory", &spare.url]);
-    said.failed(4, "no mediator took the message", "later");
+    output.failed(4, "no mediator took the message", "later");
 }
 
 #[test]
@@ -352,11 +363,12 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
     };
     let bob = Person::new(network, "gb", 1);
     settle(&bob, &[&far], &[&did, &far.did]);
-    let said = alice.send(&bob, "the long way");
+    let output = alice.send(&bob, "the long way");
     assert!(
-        said.out
+        output
+            .stdout
             .contains(&format!("{} relays it to {did}", near.did)),
-        "{said:?}"
+        "{output:?}"
     );
     // A report comes, and with it the second mediator's turn.
     let returned = crate::http::eventually("a report", || {
@@ -381,6 +393,6 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
         (&returned["next"], &returned["to"]),
         (&json!("givenUp"), &json!(carl.account.did))
     );
-    let shown = alice.cli.run(&["receive", "--all"]).done();
-    assert_eq!(shown.out, "", "a report is no mail");
+    let shown = alice.cli.run(&["receive", "--all"]).success();
+    assert_eq!(shown.stdout, "", "a report is no mail");
 }

@@ -10,7 +10,7 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Handle, MediatorDid, Origin};
 use serde_json::{Value, json};
 
-use super::{MediatorService, Person, Running, Said};
+use super::{MediatorService, Output, Person, Running};
 use crate::http::RUNTIME;
 use crate::network::{Network, text};
 
@@ -110,8 +110,8 @@ pub(crate) fn settle(
 impl Person {
     /// Sends a message, which has to be taken.
     #[track_caller]
-    pub(crate) fn send(&self, to: &Person, words: &str) -> Said {
-        self.cli.run(&["send", &to.account.handle, words]).done()
+    pub(crate) fn send(&self, to: &Person, words: &str) -> Output {
+        self.cli.run(&["send", &to.account.handle, words]).success()
     }
 
     /// What comes, as JSON.
@@ -119,7 +119,7 @@ impl Person {
     pub(crate) fn receive(&self, more: &[&str]) -> Vec<Value> {
         let mut args = vec!["receive", "--json"];
         args.extend(more);
-        lines(&self.cli.run(&args).done().out)
+        lines(&self.cli.run(&args).success().stdout)
     }
 
     /// Waits until so many messages have come.

@@ -18,12 +18,12 @@ fn the_wallet_shows_its_accounts() {
         "desk",
     ]);
     enroll.env("ATCOMM_PASSWORD", text(&bob.made, "/password"));
-    finish(enroll, "").done();
+    finish(enroll, "").success();
     let shown = alice
         .cli
         .run(&["whoami", "--account", &bob.handle])
-        .done()
-        .out;
+        .success()
+        .stdout;
     let report = alice.cli.json(&["whoami", "--account", &bob.did]);
     let key = &report["accounts"][0]["keys"][0];
     assert_eq!(
@@ -49,7 +49,10 @@ fn the_wallet_shows_its_accounts() {
         .cli
         .run(&["rotate"])
         .failed(2, "the wallet has several accounts: ", "--account");
-    alice.cli.run(&["rotate", "--account", &bob.handle]).done();
+    alice
+        .cli
+        .run(&["rotate", "--account", &bob.handle])
+        .success();
     alice
         .cli
         .run(&["whoami", "--account", "carol.test"])
@@ -67,17 +70,17 @@ fn the_wallet_shows_its_accounts() {
 fn every_shell_and_the_manual_are_served() {
     let cli = CliEnv::new(Network::multikey());
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = cli.run(&["completions", shell]).done().out;
+        let script = cli.run(&["completions", shell]).success().stdout;
         assert!(script.contains("unenroll"), "{shell}: {script}");
     }
     cli.run(&["completions", "csh"])
         .failed(2, "invalid value 'csh'", "--help");
-    let page = cli.run(&["man"]).done().out;
+    let page = cli.run(&["man"]).success().stdout;
     assert!(
         page.contains(".TH") && page.contains("atcomm\\-enroll(1)"),
         "{page}"
     );
-    let written = cli.run(&["man", "pages"]).done().out;
+    let written = cli.run(&["man", "pages"]).success().stdout;
     let pages: Vec<_> = written.lines().collect();
     assert!(
         pages.contains(&"pages/atcomm-enroll.1") && pages.contains(&"pages/atcomm.1"),

@@ -108,12 +108,12 @@ fn without_its_keys_it_does_not_start_on_mail_that_is_there() {
     );
     let kept = std::fs::read(&keys).expect("the keys");
     std::fs::remove_file(&keys).expect("a file");
-    let (code, said) = stopped.refuses_to_start();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("hint: "), "{said}");
+    let (code, stderr) = stopped.refuses_to_start();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("hint: "), "{stderr}");
     assert!(
-        said.contains("backup") && said.contains("mailbox.db"),
-        "{said}"
+        stderr.contains("backup") && stderr.contains("mailbox.db"),
+        "{stderr}"
     );
     assert!(
         !keys.exists() && mailbox.exists(),
@@ -123,9 +123,9 @@ fn without_its_keys_it_does_not_start_on_mail_that_is_there() {
     // The service does not start on keys that other users may read.
     std::fs::write(&keys, kept).expect("a file");
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).expect("a file");
-    let (code, said) = stopped.refuses_to_start();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("hint: chmod 600"), "{said}");
+    let (code, stderr) = stopped.refuses_to_start();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("hint: chmod 600"), "{stderr}");
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600)).expect("a file");
     drop(Mediator::restart(stopped));
 }
@@ -180,10 +180,10 @@ fn the_operator_sees_queues() {
         .arg(stopped.data_dir())
         .output()
         .expect("the program");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(
-        said.contains("no service runs") && said.contains("hint: "),
-        "{said}"
+        stderr.contains("no service runs") && stderr.contains("hint: "),
+        "{stderr}"
     );
 }

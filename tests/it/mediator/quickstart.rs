@@ -13,16 +13,16 @@ fn the_quickstart_of_others_completes_its_cycle() {
         .arg(mediator.url(""))
         .output()
         .expect("the quickstart");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let steps: Vec<Value> = said
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let steps: Vec<Value> = stdout
         .lines()
         .map(|line| serde_json::from_str(line).expect("a line of JSON"))
         .collect();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{errors}");
+    assert!(output.status.success(), "{stdout}\n{errors}");
     let step = |name: &str| {
         let found = steps.iter().find(|step| step["step"] == name);
-        found.unwrap_or_else(|| panic!("no step {name}: {said}"))
+        found.unwrap_or_else(|| panic!("no step {name}: {stdout}"))
     };
     assert_eq!(step("fetch")["texts"], json!(["one", "two"]));
     assert_eq!(step("fetch_again")["texts"], json!([]));

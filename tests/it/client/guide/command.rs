@@ -16,7 +16,10 @@ fn the_command_and_programs_of_others_write_to_each_other() {
     for language in [Python, TypeScript] {
         let bob = User::enrolled(language, "bob", 1, &far);
         let words = "grüß dich, https://example.com";
-        alice.cli.run(&["send", &bob.account.handle, words]).done();
+        alice
+            .cli
+            .run(&["send", &bob.account.handle, words])
+            .success();
         let came = bob.receive(1).remove(0);
         assert_eq!(came["outcome"], "verified", "{came}");
         assert_eq!(came["handle"], alice.account.handle);
@@ -42,7 +45,7 @@ fn a_program_of_the_guide_asks_before_it_writes_to_a_rotated_key() {
         let bob = User::enrolled(language, "bob", 1, &mediator);
         bob.says(&["send", &alice.account.handle, "before"]);
         assert_eq!(alice.collect(1)[0]["text"], "before");
-        alice.run(&["rotate"]).done();
+        alice.run(&["rotate"]).success();
         bob.is_refused(&["send", &alice.account.handle, "hm"], "ChangedKey");
         bob.answer(&["resolve", &alice.account.handle, "--accept"]);
         bob.says(&["send", &alice.account.handle, "after"]);
