@@ -8,6 +8,7 @@ mod chosen;
 mod conversation;
 mod demo;
 mod enroll;
+mod enrolled;
 mod guide;
 mod interrupted;
 mod lies;
@@ -15,7 +16,6 @@ mod receive;
 mod rivals;
 mod rotate;
 mod send;
-mod settled;
 mod whoami;
 
 use std::io::{Read, Write as _};
@@ -433,20 +433,20 @@ pub(crate) fn disturbed() -> (&'static Network, MutexGuard<'static, ()>) {
 
 /// Requests to a path of the first PDS that get no answer, as long as this is there. Those that
 /// were held never get one.
-pub(crate) struct Held {
+pub(crate) struct HeldRequests {
     network: &'static Network,
     path: &'static str,
 }
 
 /// Holds what is asked at this path from now on.
 #[track_caller]
-pub(crate) fn hold(network: &'static Network, path: &'static str) -> Held {
+pub(crate) fn hold_requests(network: &'static Network, path: &'static str) -> HeldRequests {
     network.op("pds.requests", json!({"pds": 0, "reset": true}));
     network.op("pds.hang", json!({"pds": 0, "path": path}));
-    Held { network, path }
+    HeldRequests { network, path }
 }
 
-impl Held {
+impl HeldRequests {
     /// Waits until the client has asked.
     #[track_caller]
     pub(crate) fn until_asked(&self) {
@@ -458,7 +458,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldRequests {
     fn drop(&mut self) {
         self.network.op("pds.hang", json!({"pds": 0, "on": false}));
     }

@@ -16,13 +16,13 @@ use atcomm_proto::syntax::{Actor, Origin};
 use serde_json::{Value, json};
 
 use super::CliEnv;
-use super::lies::Liar;
+use super::lies::LyingServer;
 use crate::http::{RUNTIME, eventually};
 use crate::network::{Account, Network, text};
 use crate::service::{Service, Setup};
 
 /// A network with a directory that is told of everything.
-fn scene() -> (&'static Network, Service) {
+fn start_directory() -> (&'static Network, Service) {
     let network = Network::multikey();
     let service = Setup::beside(network).streams_only().start();
     service.until_following(2);
@@ -59,7 +59,7 @@ fn mint() -> MessagingKey {
 
 #[test]
 fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let cli = CliEnv::new(network);
     let directory = service.url("");
@@ -132,7 +132,7 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
 
 #[test]
 fn a_handle_that_names_somebody_else_is_not_followed() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let (alice, mallory) = (enrolled(network, "alice"), enrolled(network, "mallory"));
     let cli = CliEnv::new(network);
     let directory = service.url("");
@@ -184,7 +184,7 @@ fn a_handle_that_names_somebody_else_is_not_followed() {
 /// the contact up: the handle does not lead there any more, and that it did is not forgotten.
 #[test]
 fn a_forged_message_does_not_make_a_handle_free() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let (alice, mallory) = (enrolled(network, "alice"), enrolled(network, "mallory"));
     let mut reader = Reader::new(network, &service.url(""));
     let by_handle = Actor::parse(&alice.handle).expect("a handle");
@@ -251,11 +251,11 @@ fn a_forged_message_does_not_make_a_handle_free() {
 /// What one process remembers of a look is not what another has found out since.
 #[test]
 fn what_was_found_out_lately_does_not_outlive_what_is_known() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let asked = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&asked);
-    let counter = Liar::directory(&service, move |view| {
+    let counter = LyingServer::directory(&service, move |view| {
         counted.fetch_add(1, Ordering::Relaxed);
         view
     });
@@ -313,7 +313,7 @@ fn what_was_found_out_lately_does_not_outlive_what_is_known() {
 /// nothing differs.
 #[test]
 fn a_known_contact_costs_one_question_until_something_differs() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let key = mint();
     let put = publish(&alice, &key, None);
@@ -352,7 +352,7 @@ fn a_known_contact_costs_one_question_until_something_differs() {
         |view| view["status"] = json!("regressed"),
     ];
     for (number, lie) in lies.into_iter().enumerate() {
-        let liar = Liar::directory(&service, move |mut view| {
+        let liar = LyingServer::directory(&service, move |mut view| {
             lie(&mut view);
             view
         });
@@ -383,7 +383,7 @@ fn a_known_contact_costs_one_question_until_something_differs() {
     let put = publish(&alice, &key, None);
     service.until_cid(&alice.did, &put["cid"]);
     reader.resolve(&actor).expect("the package");
-    let liar = Liar::directory(&service, move |_| view.clone());
+    let liar = LyingServer::directory(&service, move |_| view.clone());
     reader.directory = Origin::parse(&liar.url).expect("an origin");
     let found = reader.resolve(&actor).expect("the package");
     assert!(found.firsthand);
@@ -468,7 +468,7 @@ impl Reader {
 
 #[test]
 fn whose_a_message_is() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let mut reader = Reader::new(network, &service.url(""));
     let [first, second, third, other] = [mint(), mint(), mint(), mint()];

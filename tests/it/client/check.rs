@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::MediatorService;
-use super::settled::{settle, settled};
+use super::enrolled::{enroll_by_library, enrolled_person};
 use crate::network::Network;
 
 /// The checks that failed, and their words.
@@ -29,8 +29,8 @@ fn a_sound_account_passes_and_its_mail_stays() {
         MediatorService::start(network),
     );
     let (alice, bob) = (
-        settled(network, "ya", 0, &[&one, &other]),
-        settled(network, "yb", 1, &[&one]),
+        enrolled_person(network, "ya", 0, &[&one, &other]),
+        enrolled_person(network, "yb", 1, &[&one]),
     );
     bob.send(&alice, "wait for me");
     let output = alice.cli.run(&["check"]).success();
@@ -81,7 +81,7 @@ fn what_is_wrong_is_found() {
         MediatorService::start(network),
         MediatorService::start(network),
     );
-    let alice = settled(network, "za", 0, &[&one, &other]);
+    let alice = enrolled_person(network, "za", 0, &[&one, &other]);
     other.service.take().expect("it was up").kill();
     let output = alice.cli.run(&["check", "--json"]);
     assert_eq!(output.code, Some(1));
@@ -93,11 +93,11 @@ fn what_is_wrong_is_found() {
     output.failed(1, "checks failed", "each says above");
 
     // Another key in the record: this wallet's mail goes elsewhere.
-    let bob = settled(network, "zb", 1, &[&one]);
+    let bob = enrolled_person(network, "zb", 1, &[&one]);
     let wallet = bob.cli.wallet();
     let aside = bob.cli.path("aside");
     std::fs::rename(&wallet, &aside).expect("moved");
-    settle(&bob, &[&one], &[&one.did]);
+    enroll_by_library(&bob, &[&one], &[&one.did]);
     std::fs::remove_dir_all(&wallet).expect("removed");
     std::fs::rename(&aside, &wallet).expect("moved");
     let answer = bob.cli.run(&["check", "--json"]).json();
@@ -105,7 +105,7 @@ fn what_is_wrong_is_found() {
     assert_eq!(found[..3], ["record", "proof", "directory"], "{answer}");
 
     // No record at all, and a host that is down.
-    let carol = settled(network, "zc", 1, &[&one]);
+    let carol = enrolled_person(network, "zc", 1, &[&one]);
     carol.account.delete_record();
     let answer = carol.cli.run(&["check", "--json"]).json();
     let found: Vec<&str> = failed(&answer).iter().map(|(check, _)| *check).collect();
@@ -117,7 +117,7 @@ fn what_is_wrong_is_found() {
 fn somebody_else_with_ones_key_is_noticed() {
     let network = Network::multikey();
     let one = MediatorService::start(network);
-    let alice = settled(network, "qa", 0, &[&one]);
+    let alice = enrolled_person(network, "qa", 0, &[&one]);
     let carol = network.account("qc", 1);
     let record = alice.record().expect("a record");
     carol.put(json!({"did": record["did"], "mediators": [one.did]}));

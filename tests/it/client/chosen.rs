@@ -15,7 +15,7 @@ use atcomm_proto::didcomm::protocol::Body as _;
 use atcomm_proto::syntax::MediatorDid;
 use atcomm_proto::syntax::RemoteText;
 
-use super::settled::{settled, sight, texts};
+use super::enrolled::{enrolled_person, library_context, texts};
 use super::{MediatorService, Person, Running};
 use crate::http::{RUNTIME, request};
 use crate::network::{Network, text};
@@ -33,12 +33,12 @@ fn store_of(person: &Person) -> AccountStore {
 /// Hands an envelope for somebody to the mediator.
 #[track_caller]
 fn hand_in(network: &'static Network, mediator: &MediatorService, to: &PeerDid, envelope: &[u8]) {
-    let sight = sight(network);
+    let context = library_context(network);
     let did = MediatorDid::parse(&mediator.did).expect("a DID");
-    let document = RUNTIME.block_on(document(&sight.identity, &did, Freshness::Cached));
+    let document = RUNTIME.block_on(document(&context.identity, &did, Freshness::Cached));
     let document = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
-    let now = sight.clock.now().millis() / 1000;
+    let now = context.clock.now().millis() / 1000;
     let nobody = |_: &MediatorDid| None;
     let to = to.as_str();
     let parcel = parcel(envelope, to, &document, &document, &key, now, &nobody).expect("a parcel");
@@ -60,7 +60,7 @@ fn saying(words: &str) -> Dm {
 fn no_message_stops_those_after_it() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let bob = settled(network, "kb", 1, &[&mediator]);
+    let bob = enrolled_person(network, "kb", 1, &[&mediator]);
     let (peer, stranger) = (peer_of(&bob), MessagingKey::mint(Timestamp::from_millis(0)));
     let agreement = &peer.key_agreement()[0];
     let to = PublicKey::new(agreement.id.as_str(), Curve::X25519, agreement.as_bytes());
@@ -108,7 +108,7 @@ fn no_message_stops_those_after_it() {
         "{output:?}"
     );
     assert_eq!(
-        super::settled::lines(&output.stdout).len(),
+        super::enrolled::lines(&output.stdout).len(),
         wanted.len() - 1
     );
 }
@@ -117,7 +117,7 @@ fn no_message_stops_those_after_it() {
 fn what_was_given_up_is_told_until_somebody_has_read_it() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let bob = settled(network, "kg", 1, &[&mediator]);
+    let bob = enrolled_person(network, "kg", 1, &[&mediator]);
     let sent = SentMessage {
         id: "m1".to_owned(),
         account: bob.account.did(),

@@ -1,6 +1,6 @@
 //! A whole acquaintance by the commands alone: enrolling, writing, a new key, leaving.
 
-use super::settled::texts;
+use super::enrolled::texts;
 use super::{MediatorService, Person};
 use crate::http::eventually;
 use crate::network::Network;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use super::lies::Liar;
+use super::lies::LyingServer;
 use super::{CliEnv, MediatorService, Person, disturbed, finish};
 use crate::network::{Account, Network, in_both_shapes, text};
 
@@ -166,14 +166,14 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
     let alice = Person::new(network, "alice", 0);
     let asked = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&asked);
-    let trap = Liar::before(&network.pds_url(0), move |_, answer| {
+    let trap = LyingServer::before(&network.pds_url(0), move |_, answer| {
         counted.fetch_add(1, Ordering::Relaxed);
         answer
     });
     let (did, url) = (alice.account.did.clone(), trap.url.clone());
     let mirror = |is_cut: bool| {
         let (did, url) = (did.clone(), url.clone());
-        Liar::before(network.plc(), move |asked, mut answer| {
+        LyingServer::before(network.plc(), move |asked, mut answer| {
             if asked.ends_with(&did) {
                 answer["service"][0]["serviceEndpoint"] = json!(url);
             }
@@ -184,7 +184,7 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
         })
     };
     let config = std::fs::read_to_string(alice.cli.path("config.toml")).expect("a file");
-    let by = |mirror: &Liar| {
+    let by = |mirror: &LyingServer| {
         let config = config.replace(network.plc(), &mirror.url);
         std::fs::write(alice.cli.path("config.toml"), config).expect("a file");
         alice.run(&["enroll", &alice.account.handle, "-m", &mediator.did])

@@ -258,12 +258,12 @@ fn a_program_in_live_mode_is_rung_by_what_comes() {
 }
 
 /// What a stranger with a library can send to somebody by hand.
-struct Stranger {
+struct Forger {
     script: Script,
     did: String,
 }
 
-impl Stranger {
+impl Forger {
     fn new(mediator: &MediatorService) -> Self {
         let script = Script::client();
         let invitation = request("GET", &format!("{}/invitation", mediator.url), &[], None);
@@ -301,26 +301,26 @@ impl Stranger {
 fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
     let mediator = MediatorService::start(Network::multikey());
     let alice = User::enrolled(Python, "alice", 0, &mediator);
-    let stranger = Stranger::new(&mediator);
+    let forger = Forger::new(&mediator);
     for language in [Python, TypeScript] {
         let bob = User::enrolled(language, "bob", 1, &mediator);
         let claim = json!({"text": "send money", "senderDid": alice.account.did});
-        let by = Some(stranger.did.as_str());
+        let by = Some(forger.did.as_str());
         // An honest envelope around a claim; and an envelope around another's name.
-        stranger.write(&bob, by, json!({}), claim.clone());
-        stranger.write(&bob, by, json!({"from": alice.peer()}), claim.clone());
-        stranger.write(&bob, by, json!({"to": [alice.peer()]}), claim.clone());
-        stranger.write(&bob, by, json!({}), json!({"text": "no claim"}));
-        stranger.write(&bob, None, json!({"from": null}), claim.clone());
+        forger.write(&bob, by, json!({}), claim.clone());
+        forger.write(&bob, by, json!({"from": alice.peer()}), claim.clone());
+        forger.write(&bob, by, json!({"to": [alice.peer()]}), claim.clone());
+        forger.write(&bob, by, json!({}), json!({"text": "no claim"}));
+        forger.write(&bob, None, json!({"from": null}), claim.clone());
         let meant = json!({"text": "hi", "senderDid": alice.account.did, "recipientDid": alice.account.did});
-        stranger.write(&bob, by, json!({}), meant);
+        forger.write(&bob, by, json!({}), meant);
         let nonsense = json!({"text": "hi", "senderDid": {"did": "web"}});
-        stranger.write(&bob, by, json!({}), nonsense);
+        forger.write(&bob, by, json!({}), nonsense);
         let nowhere = json!({"text": "hi", "senderDid": "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"});
-        stranger.write(&bob, by, json!({}), nowhere);
-        stranger.write(&bob, by, json!({}), json!({"text": 7}));
-        stranger.write(&bob, by, json!({"id": null}), claim.clone());
-        stranger.write(&bob, by, json!({"pthid": [{}]}), claim);
+        forger.write(&bob, by, json!({}), nowhere);
+        forger.write(&bob, by, json!({}), json!({"text": 7}));
+        forger.write(&bob, by, json!({"id": null}), claim.clone());
+        forger.write(&bob, by, json!({"pthid": [{}]}), claim);
         let came = bob.receive(10);
         let outcomes: Vec<_> = came.iter().map(|one| text(one, "/outcome")).collect();
         let expected = [

@@ -34,7 +34,7 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
         for step in STEPS {
             let alice = Person::new(network, "alice", 0);
             let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
-            let held = hold(network, step);
+            let held = hold_requests(network, step);
             let mut running = Running::start(alice.command(&enroll));
             held.until_asked();
             running.signal(signal);

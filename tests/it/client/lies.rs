@@ -19,11 +19,11 @@ use crate::service::{Service, Setup};
 type Rule = dyn Fn(&str, Value) -> Value + Send + Sync;
 
 /// A server that answers what another answers, changed.
-pub(super) struct Liar {
+pub(super) struct LyingServer {
     pub(super) url: String,
 }
 
-impl Liar {
+impl LyingServer {
     pub(super) fn before(
         real: &str,
         rule: impl Fn(&str, Value) -> Value + Send + Sync + 'static,
@@ -88,7 +88,7 @@ fn cli_env(network: &Network, plc: Option<&str>) -> (CliEnv, String) {
 }
 
 /// A network with a directory that knows nothing but what it is asked for.
-fn scene() -> (&'static Network, Service) {
+fn start_directory() -> (&'static Network, Service) {
     let network = Network::multikey();
     (network, Setup::new(network).start())
 }
@@ -150,7 +150,7 @@ fn forged_car(did: &str, record: &Value) -> String {
 
 #[test]
 fn an_honest_answer_is_verified_and_remembered() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let (cli, _) = cli_env(network, None);
     let directory = service.url("");
@@ -203,7 +203,7 @@ fn an_honest_answer_is_verified_and_remembered() {
 
 #[test]
 fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     view(&service, &alice.did);
     let (cli, _) = cli_env(network, None);
@@ -283,14 +283,14 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
 
 #[test]
 fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let mallory = enrolled(network, "mallory");
     let mut record = alice.made["keyPackage"].clone();
     record["did"] = mallory.made["peer"]["did"].clone();
     let car = forged_car(&alice.did, &record);
     let peer = mallory.made["peer"]["did"].clone();
-    let liar = Liar::directory(&service, move |mut view| {
+    let liar = LyingServer::directory(&service, move |mut view| {
         view["keyPackage"]["value"] = record.clone();
         view["peer"]["did"] = peer.clone();
         view["proof"]["car"]["$bytes"] = json!(car);
@@ -314,13 +314,13 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
     // Its key beside the true proof, in each place.
     for pointer in ["/keyPackage/value/did", "/peer/did"] {
         let peer = mallory.made["peer"]["did"].clone();
-        let liar = Liar::directory(&service, move |mut view| {
+        let liar = LyingServer::directory(&service, move |mut view| {
             *view.pointer_mut(pointer).expect("a field") = peer.clone();
             view
         });
         refused(&liar.url, "is not what it proves");
     }
-    let liar = Liar::directory(&service, |mut view| {
+    let liar = LyingServer::directory(&service, |mut view| {
         view.as_object_mut()
             .expect("an object")
             .shift_remove("proof");
@@ -336,12 +336,12 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
 
 #[test]
 fn a_proof_of_another_account_is_refused() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let mallory = enrolled(network, "mallory");
     let theirs = view(&service, &mallory.did);
     let whole = theirs.clone();
-    let liar = Liar::directory(&service, move |_| whole.clone());
+    let liar = LyingServer::directory(&service, move |_| whole.clone());
     let (cli, _) = cli_env(network, None);
     let output = resolve(&cli, &alice.handle, &liar.url);
     output.failed(
@@ -350,7 +350,7 @@ fn a_proof_of_another_account_is_refused() {
         "--directly",
     );
     let did = alice.did.clone();
-    let liar = Liar::directory(&service, move |_| {
+    let liar = LyingServer::directory(&service, move |_| {
         let mut renamed = theirs.clone();
         renamed["did"] = json!(did);
         renamed
@@ -361,12 +361,12 @@ fn a_proof_of_another_account_is_refused() {
 
 #[test]
 fn an_old_proof_is_overruled_or_refused() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let old = view(&service, &alice.did);
     let put = alice.put(json!({"mediators": alice.made["keyPackage"]["mediators"]}));
     let stale = old.clone();
-    let liar = Liar::directory(&service, move |_| stale.clone());
+    let liar = LyingServer::directory(&service, move |_| stale.clone());
 
     // First contact: the account's own host knows better.
     let (first, _) = cli_env(network, None);
@@ -433,12 +433,12 @@ fn an_old_proof_is_overruled_or_refused() {
 
 #[test]
 fn the_account_s_own_host_has_the_last_word() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let old = view(&service, &alice.did);
     alice.delete_record();
     let bob = enrolled(network, "bob");
-    let liar = Liar::directory(&service, move |_| old.clone());
+    let liar = LyingServer::directory(&service, move |_| old.clone());
     let (cli, _) = cli_env(network, None);
     let output = resolve(&cli, &alice.handle, &liar.url);
     output.failed(1, "no key package", "enrol");
@@ -447,7 +447,7 @@ fn the_account_s_own_host_has_the_last_word() {
     let answer = resolve(&cli, &bob.did, nobody).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
     // One that is none, and one whose answers are not to be had in any length.
-    let liar = Liar::directory(&service, |_| json!({"did": "x".repeat(2_000_000)}));
+    let liar = LyingServer::directory(&service, |_| json!({"did": "x".repeat(2_000_000)}));
     let answer = resolve(&cli, &bob.did, &liar.url).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
     let answer = resolve(&cli, &bob.did, network.plc()).success().json();
@@ -456,7 +456,7 @@ fn the_account_s_own_host_has_the_last_word() {
 
 #[test]
 fn a_mediator_s_document_is_the_mediator_s_own() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let mediator = text(&alice.made, "/keyPackage/mediators/0").to_owned();
     service.until(&alice.did, "its mediator", |view| {
@@ -464,7 +464,7 @@ fn a_mediator_s_document_is_the_mediator_s_own() {
     });
     let key = "z6LSbysY2xFMRpGMhb7tFTLMpeuPRaqaWM1yECx2AtzE3KCc";
     assert_ne!(key, MEDIATOR_KEY);
-    let liar = Liar::directory(&service, move |mut view| {
+    let liar = LyingServer::directory(&service, move |mut view| {
         let mediator = &mut view["mediators"][0];
         mediator["keyAgreement"][0]["publicKeyMultibase"] = json!(key);
         mediator["services"][0]["uri"] = json!("https://mallory.example.com/didcomm");
@@ -484,7 +484,7 @@ fn a_mediator_s_document_is_the_mediator_s_own() {
 
 #[test]
 fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     let before = view(&service, &alice.did);
     alice.op("account.rotate", json!({}));
@@ -497,7 +497,7 @@ fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
     let (cli, _) = cli_env(network, None);
     let warned = |rule: fn(Value, &Value) -> Value, expected: &[&str]| {
         let (before, after) = (before.clone(), after.clone());
-        let liar = Liar::directory(&service, move |_| rule(after.clone(), &before));
+        let liar = LyingServer::directory(&service, move |_| rule(after.clone(), &before));
         let answer = resolve(&cli, &alice.handle, &liar.url).success().json();
         assert_eq!(codes(&answer), expected, "{answer}");
         assert_eq!(answer["peer"], put["record"]["did"]);
@@ -544,12 +544,12 @@ fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
 
 #[test]
 fn a_lying_plc_directory_is_refused() {
-    let (network, service) = scene();
+    let (network, service) = start_directory();
     let alice = enrolled(network, "alice");
     alice.op("account.rotate", json!({}));
     alice.put(json!({"mediators": alice.made["keyPackage"]["mediators"]}));
     let refused = |rule: fn(&mut Value), why: &str| {
-        let liar = Liar::before(network.plc(), move |asked, mut answer| {
+        let liar = LyingServer::before(network.plc(), move |asked, mut answer| {
             if asked.ends_with("/log/audit") {
                 rule(&mut answer);
             }

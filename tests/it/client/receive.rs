@@ -16,7 +16,9 @@ use atcomm_proto::didcomm::message::{Message, fresh_id};
 use atcomm_proto::syntax::MediatorDid;
 use serde_json::{Value, json};
 
-use super::settled::{for_a_while, lines, settle, settled, sight, texts};
+use super::enrolled::{
+    enroll_by_library, enrolled_person, for_a_while, library_context, lines, texts,
+};
 use super::{MediatorService, Person, Running, finish};
 use crate::http::{RUNTIME, eventually, request};
 use crate::network::{Network, text};
@@ -24,13 +26,13 @@ use crate::network::{Network, text};
 /// Hands an envelope for somebody to a mediator.
 #[track_caller]
 fn hand_in(network: &'static Network, mediator: &MediatorService, to: &str, envelope: &[u8]) {
-    let sight = sight(network);
+    let context = library_context(network);
     let did = MediatorDid::parse(&mediator.did).expect("a DID");
-    let document = RUNTIME.block_on(document(&sight.identity, &did, Freshness::Cached));
+    let document = RUNTIME.block_on(document(&context.identity, &did, Freshness::Cached));
     let document: Arc<MediatorDocument> = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
     let nobody = |_: &MediatorDid| None;
-    let now = sight.clock.now().millis() / 1000;
+    let now = context.clock.now().millis() / 1000;
     let parcel = parcel(envelope, to, &document, &document, &key, now, &nobody).expect("a parcel");
     let answer = request("POST", parcel.url.as_str(), &[], Some(parcel.body));
     assert_eq!(answer.status, 202, "{}", answer.text());
@@ -67,14 +69,14 @@ fn nobody_is_taken_for_somebody_else() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ra", 0, &[&mediator]),
-        settled(network, "rb", 1, &[&mediator]),
+        enrolled_person(network, "ra", 0, &[&mediator]),
+        enrolled_person(network, "rb", 1, &[&mediator]),
     );
     let peer = peer_of(&bob);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     let (me, her) = (bob.account.did.as_str(), alice.account.did.as_str());
     let nobody = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
-    let removed = settled(network, "rr", 0, &[&mediator]);
+    let removed = enrolled_person(network, "rr", 0, &[&mediator]);
     let his = removed.account.did.clone();
     removed.account.delete_record();
     let anonymous = Message::new(fresh_id(), &saying("psst", Some(her), Some(me)))
@@ -147,7 +149,7 @@ fn nobody_is_taken_for_somebody_else() {
 fn what_steers_a_terminal_is_disarmed() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let bob = settled(network, "ub", 1, &[&mediator]);
+    let bob = enrolled_person(network, "ub", 1, &[&mediator]);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     let words = "a\u{1b}]0;x\u{7}\u{202e}b\n2026-01-01 00:00Z  from @boss.example.com (verified)";
     let dm = saying(words, Some("did:plc:\u{1b}[2J"), None);
@@ -177,8 +179,8 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ca", 0, &[&mediator]),
-        settled(network, "cb", 1, &[&mediator]),
+        enrolled_person(network, "ca", 0, &[&mediator]),
+        enrolled_person(network, "cb", 1, &[&mediator]),
     );
     let peer = peer_of(&bob);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
@@ -210,7 +212,7 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
 fn a_limit_leaves_the_rest_where_it_waits() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let bob = settled(network, "nb", 1, &[&mediator]);
+    let bob = enrolled_person(network, "nb", 1, &[&mediator]);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..5 {
         let dm = saying(&format!("number {n}"), None, None);
@@ -237,8 +239,8 @@ fn a_limit_leaves_the_rest_where_it_waits() {
 fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let alice = settled(network, "fa", 0, &[&mediator]);
-    let bob = settled(network, "fb", 1, &[&mediator]);
+    let alice = enrolled_person(network, "fa", 0, &[&mediator]);
+    let bob = enrolled_person(network, "fb", 1, &[&mediator]);
     alice.send(&bob, "not lost").success();
     bob.cli
         .run(&["receive", "--limit", "1", "--account", "nobody.example.com"])
@@ -256,7 +258,7 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
     const COUNT: usize = 60;
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let bob = settled(network, "ib", 1, &[&mediator]);
+    let bob = enrolled_person(network, "ib", 1, &[&mediator]);
     let stranger = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..COUNT {
         let dm = saying(&format!("{n}"), None, None);
@@ -299,8 +301,8 @@ fn it_follows_and_ends_when_it_is_told_to() {
         MediatorService::start(network),
         MediatorService::start(network),
     );
-    let alice = settled(network, "va", 0, &[&near]);
-    let bob = settled(network, "vb", 1, &[&far]);
+    let alice = enrolled_person(network, "va", 0, &[&near]);
+    let bob = enrolled_person(network, "vb", 1, &[&far]);
     alice.send(&bob, "before");
     let mut command = bob.cli.command(&["receive", "--follow", "--json"]);
     let (out, err) = (bob.cli.path("out"), bob.cli.path("err"));
@@ -350,8 +352,8 @@ fn mediators_that_are_away_are_told_of() {
         MediatorService::start(network),
     );
     let (alice, bob) = (
-        settled(network, "xa", 0, &[&one]),
-        settled(network, "xb", 1, &[&one, &other]),
+        enrolled_person(network, "xa", 0, &[&one]),
+        enrolled_person(network, "xb", 1, &[&one, &other]),
     );
     alice.send(&bob, "hello");
     drop(other.service.take());
@@ -371,8 +373,8 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "oa", 0, &[&mediator]),
-        settled(network, "ob", 1, &[&mediator]),
+        enrolled_person(network, "oa", 0, &[&mediator]),
+        enrolled_person(network, "ob", 1, &[&mediator]),
     );
     alice.send(&bob, "to the old key");
     let old = {
@@ -385,7 +387,7 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
             .keys
             .remove(0)
     };
-    settle(&bob, &[&mediator], &[&mediator.did]);
+    enroll_by_library(&bob, &[&mediator], &[&mediator.did]);
     let wallet = atcomm_client::Wallet::open(&bob.cli.wallet()).expect("a wallet");
     let store = wallet.account_store(&bob.account.did());
     let mut enrolment = store.enrolment().expect("read").expect("enrolled");

@@ -82,7 +82,7 @@ fn one_at_a_time_changes_an_account_and_a_killed_one_is_in_nobody_s_way() {
         &["enroll", &handle, "--label", "new"],
         &["unenroll"],
     ] {
-        let held = hold(network, "/xrpc/com.atproto.repo.putRecord");
+        let held = hold_requests(network, "/xrpc/com.atproto.repo.putRecord");
         let mut first = Running::start(alice.cli.command(&["rotate"]));
         held.until_asked();
         let mut second = Running::start(alice.cli.command(command));

@@ -87,7 +87,7 @@ fn a_rotation_that_was_stopped_is_finished() {
     let alice = Person::enrolled(network, "alice", 0, &mediator);
     let before = alice.peer();
     // Before the record is written.
-    let held = super::hold(network, "/xrpc/com.atproto.repo.putRecord");
+    let held = super::hold_requests(network, "/xrpc/com.atproto.repo.putRecord");
     let mut running = super::Running::start(alice.cli.command(&["rotate"]));
     held.until_asked();
     running.signal("KILL");

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::settled::{settle, settled, texts};
+use super::enrolled::{enroll_by_library, enrolled_person, texts};
 use super::{MediatorService, Person};
 use crate::network::{Network, text};
 
@@ -13,8 +13,8 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
         MediatorService::start(network),
         MediatorService::start(network),
     );
-    let alice = settled(network, "sa", 0, &[&near]);
-    let bob = settled(network, "sb", 1, &[&far]);
+    let alice = enrolled_person(network, "sa", 0, &[&near]);
+    let bob = enrolled_person(network, "sb", 1, &[&far]);
     let output = alice.send(&bob, "grüß dich");
     let relays = format!(
         "sent to @{}: {} relays it to {}",
@@ -67,8 +67,8 @@ fn a_mediator_of_both_has_it_at_once() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ta", 0, &[&both]),
-        settled(network, "tb", 1, &[&both]),
+        enrolled_person(network, "ta", 0, &[&both]),
+        enrolled_person(network, "tb", 1, &[&both]),
     );
     let output = alice.send(&bob, "hello");
     let has_it = format!("sent to @{}: {} has it", bob.account.handle, both.did);
@@ -90,8 +90,8 @@ fn links_mentions_and_records_are_pointed_at() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "fa", 0, &[&both]),
-        settled(network, "fb", 1, &[&both]),
+        enrolled_person(network, "fa", 0, &[&both]),
+        enrolled_person(network, "fb", 1, &[&both]),
     );
     alice.account.write_note("first");
     let words = format!(
@@ -137,7 +137,7 @@ fn links_mentions_and_records_are_pointed_at() {
 fn texts_that_are_too_long_are_not_sent() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
-    let alice = settled(network, "la", 0, &[&both]);
+    let alice = enrolled_person(network, "la", 0, &[&both]);
     let me = alice.account.handle.as_str();
     let output = alice.cli.run_with(&["send", me, "-"], &"x".repeat(1001));
     output.failed(
@@ -160,7 +160,7 @@ fn texts_that_are_too_long_are_not_sent() {
 fn whoever_cannot_be_written_to_is_told_apart() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
-    let alice = settled(network, "wa", 0, &[&both]);
+    let alice = enrolled_person(network, "wa", 0, &[&both]);
     let send = |to: &str| alice.cli.run(&["send", to, "hello"]);
     send("nobody.pds1.test").failed(1, "nobody.pds1.test", "how it is written");
     let plain = network.account("wp", 1);
@@ -168,7 +168,7 @@ fn whoever_cannot_be_written_to_is_told_apart() {
     let invalid = network.account("wi", 1);
     invalid.put_raw(json!({"$type": "at.didcomm.keyPackage", "did": "did:peer:2.x"}));
     send(&invalid.handle).failed(1, "is not valid", "publish a valid one");
-    let gone = settled(network, "wg", 1, &[&both]);
+    let gone = enrolled_person(network, "wg", 1, &[&both]);
     gone.account.op("account.deactivate", json!({}));
     send(&gone.account.did).failed(1, "not active", "before it is active again");
     // Nobody is enrolled from an empty wallet.
@@ -182,12 +182,12 @@ fn a_changed_key_stops_it() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ka", 0, &[&both]),
-        settled(network, "kb", 1, &[&both]),
+        enrolled_person(network, "ka", 0, &[&both]),
+        enrolled_person(network, "kb", 1, &[&both]),
     );
     alice.send(&bob, "hello");
     // Another key, by who has the account and not the key before.
-    settle(&bob, &[&both], &[&both.did]);
+    enroll_by_library(&bob, &[&both], &[&both.did]);
     let output = alice.cli.run(&["send", &bob.account.handle, "secret"]);
     let accept = format!("atcomm contacts accept {}", bob.account.did);
     output.failed(3, "has changed", &accept);
@@ -208,8 +208,8 @@ fn a_key_of_several_accounts_is_warned_about() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ma", 0, &[&both]),
-        settled(network, "mb", 1, &[&both]),
+        enrolled_person(network, "ma", 0, &[&both]),
+        enrolled_person(network, "mb", 1, &[&both]),
     );
     // carol publishes bob's key as her own.
     let carol = network.account("mc", 0);
@@ -252,8 +252,8 @@ fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
     let (alice, bob) = (
-        settled(network, "ua", 0, &[&both]),
-        settled(network, "ub", 1, &[&both]),
+        enrolled_person(network, "ua", 0, &[&both]),
+        enrolled_person(network, "ub", 1, &[&both]),
     );
     let contact = format!("{}@", network.name("asker"));
     let config = std::fs::read_to_string(alice.cli.path("config.toml")).expect("a file");
@@ -293,9 +293,9 @@ fn it_says_who_has_it_when_mediators_are_down() {
         MediatorService::start(network),
     );
     let spare = MediatorService::start(network);
-    let alice = settled(network, "da", 0, &[&near]);
-    let bob = settled(network, "db", 1, &[&far]);
-    let carl = settled(network, "dc", 1, &[&far, &spare]);
+    let alice = enrolled_person(network, "da", 0, &[&near]);
+    let bob = enrolled_person(network, "db", 1, &[&far]);
+    let carl = enrolled_person(network, "dc", 1, &[&far, &spare]);
     alice.send(&bob, "hello");
     bob.collect(1);
     far.service.take().expect("it was up").kill();
@@ -312,14 +312,14 @@ fn it_says_who_has_it_when_mediators_are_down() {
     );
     // The only one, whose keys nobody has seen.
     let dave = Person::new(network, "dd", 1);
-    settle(&dave, &[&spare], &[&far.did]);
+    enroll_by_library(&dave, &[&spare], &[&far.did]);
     let output = alice.cli.run(&["send", &dave.account.handle, "x"]);
     output.failed(4, &format!("{}: it cannot be reached", far.did), "later");
     // The only one, with keys and without an answer: the relay keeps it.
     let (url, did) = network.site();
     network.serve_mediator(&did, &url, "http://localhost:9/didcomm");
     let erin = Person::new(network, "de", 1);
-    settle(&erin, &[&spare], &[&did]);
+    enroll_by_library(&erin, &[&spare], &[&did]);
     let output = alice
         .cli
         .run(&["send", &erin.account.handle, "x"])
@@ -353,7 +353,7 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
             .set("mediator.relay.longest_pause", json!("300ms"))
     });
     let far = MediatorService::start(network);
-    let alice = settled(network, "ga", 0, &[&near]);
+    let alice = enrolled_person(network, "ga", 0, &[&near]);
     // The first of bob's mediators answers, and takes nothing.
     let (deaf, _) = network.site();
     let did = {
@@ -362,7 +362,7 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
         did
     };
     let bob = Person::new(network, "gb", 1);
-    settle(&bob, &[&far], &[&did, &far.did]);
+    enroll_by_library(&bob, &[&far], &[&did, &far.did]);
     let output = alice.send(&bob, "the long way");
     assert!(
         output
@@ -383,7 +383,7 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
     assert_eq!(received[0]["attribution"]["outcome"], "verified");
     // Somebody without a second one is given up.
     let carl = Person::new(network, "gc", 1);
-    settle(&carl, &[&far], &[&did]);
+    enroll_by_library(&carl, &[&far], &[&did]);
     alice.send(&carl, "in vain");
     let returned = crate::http::eventually("a report", || {
         let received = alice.receive(&[]);

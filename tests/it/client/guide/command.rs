@@ -2,7 +2,7 @@
 
 use super::{Python, TypeScript, User};
 use crate::client::MediatorService;
-use crate::client::settled::settled;
+use crate::client::enrolled::enrolled_person;
 use crate::network::Network;
 
 #[test]
@@ -12,7 +12,7 @@ fn the_command_and_programs_of_others_write_to_each_other() {
         MediatorService::start(network),
         MediatorService::start(network),
     );
-    let alice = settled(network, "alice", 0, &[&near]);
+    let alice = enrolled_person(network, "alice", 0, &[&near]);
     for language in [Python, TypeScript] {
         let bob = User::enrolled(language, "bob", 1, &far);
         let words = "grüß dich, https://example.com";
@@ -41,7 +41,7 @@ fn a_program_of_the_guide_asks_before_it_writes_to_a_rotated_key() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     for language in [Python, TypeScript] {
-        let alice = settled(network, "alice", 0, &[&mediator]);
+        let alice = enrolled_person(network, "alice", 0, &[&mediator]);
         let bob = User::enrolled(language, "bob", 1, &mediator);
         bob.says(&["send", &alice.account.handle, "before"]);
         assert_eq!(alice.collect(1)[0]["text"], "before");

@@ -15,13 +15,13 @@ use crate::http::RUNTIME;
 use crate::network::{Network, text};
 
 /// A network as a program of the library sees it.
-pub(crate) struct Sight {
+pub(crate) struct LibraryContext {
     pub(crate) net: Net,
     pub(crate) identity: Identity,
     pub(crate) clock: Clock,
 }
 
-pub(crate) fn sight(network: &Network) -> Sight {
+pub(crate) fn library_context(network: &Network) -> LibraryContext {
     let clock = Clock::system();
     let settings = NetSettings {
         development: true,
@@ -35,7 +35,7 @@ pub(crate) fn sight(network: &Network) -> Sight {
         plc_url: Origin::parse(network.plc()).expect("an origin"),
         ..IdentitySettings::default()
     };
-    Sight {
+    LibraryContext {
         identity: Identity::bind(net.clone(), settings, clock.clone()),
         net,
         clock,
@@ -44,7 +44,7 @@ pub(crate) fn sight(network: &Network) -> Sight {
 
 /// Somebody who has enrolled with these stations, in their order, and asks the first as directory.
 #[track_caller]
-pub(crate) fn settled(
+pub(crate) fn enrolled_person(
     network: &'static Network,
     prefix: &str,
     pds: usize,
@@ -55,19 +55,19 @@ pub(crate) fn settled(
         .map(|mediator| mediator.did.as_str())
         .collect();
     let person = Person::new(network, prefix, pds);
-    settle(&person, services, &others);
+    enroll_by_library(&person, services, &others);
     person
 }
 
 /// The same for somebody who is there, with a record that names `mediators`.
 #[track_caller]
-pub(crate) fn settle(
+pub(crate) fn enroll_by_library(
     person: &Person,
     services: &[&MediatorService],
     mediators: &[&str],
 ) -> MessagingKey {
-    let sight = sight(person.account.network);
-    let mut key = MessagingKey::mint(sight.clock.now());
+    let context = library_context(person.account.network);
+    let mut key = MessagingKey::mint(context.clock.now());
     person
         .account
         .put(json!({"did": key.peer.as_str(), "mediators": mediators}));
@@ -76,7 +76,7 @@ pub(crate) fn settle(
     RUNTIME.block_on(async {
         for mediator in services {
             let did_web = did(&mediator.did);
-            let (net, identity, clock) = (&sight.net, &sight.identity, &sight.clock);
+            let (net, identity, clock) = (&context.net, &context.identity, &context.clock);
             let client =
                 MediatorClient::open(net, identity, clock, &did_web, &key, Freshness::Cached);
             let client = client.await.expect("a mediator");
@@ -85,7 +85,7 @@ pub(crate) fn settle(
         }
     });
     key.state = KeyState::Published {
-        at: sight.clock.now(),
+        at: context.clock.now(),
     };
     key.registered = services.iter().map(|mediator| did(&mediator.did)).collect();
     let pds = Origin::parse(text(&person.account.made, "/pdsUrl")).expect("an origin");
@@ -101,7 +101,7 @@ pub(crate) fn settle(
     let wallet = Wallet::open(&person.cli.wallet()).expect("a wallet");
     let store = wallet.account_store(&account);
     store.keep(&enrolment).expect("kept");
-    let client = AccountClient::new(&sight.net, &pds, &store);
+    let client = AccountClient::new(&context.net, &pds, &store);
     let signed_in = RUNTIME.block_on(client.sign_in(&person.account.did, person.password(), None));
     signed_in.expect("signed in");
     key
