@@ -125,8 +125,8 @@ impl MediatorEndpoint {
     }
 
     /// Returns an anonymous forward to `next`.
-    fn forward(&self, next: &str, letter: &[u8]) -> Vec<u8> {
-        self.seal(&forward(next, letter))
+    fn forward(&self, next: &str, envelope: &[u8]) -> Vec<u8> {
+        self.seal(&forward(next, envelope))
     }
 
     /// Encrypts a message anonymously.
@@ -161,8 +161,8 @@ impl MediatorEndpoint {
 }
 
 /// Returns the plaintext of a forward to `next`.
-fn forward(next: &str, letter: &[u8]) -> Message {
-    let raw = RawValue::from_string(String::from_utf8(letter.to_vec()).expect("text"));
+fn forward(next: &str, envelope: &[u8]) -> Message {
+    let raw = RawValue::from_string(String::from_utf8(envelope.to_vec()).expect("text"));
     Forward::of(format!("forward-{}", number()), next, raw.expect("JSON"))
 }
 
@@ -179,12 +179,12 @@ async fn post(url: String, envelope: Vec<u8>) -> Result<Answer, reqwest::Error> 
 
 /// A client with a did:peer:2.
 #[derive(Clone, Debug)]
-struct Peer {
+struct PeerClient {
     did: String,
     keys: [SecretKey; 1],
 }
 
-impl Peer {
+impl PeerClient {
     fn new() -> Self {
         let agreement = SecretKey::generate(Curve::X25519, "new");
         let signing = SecretKey::generate(Curve::Ed25519, "new");
@@ -210,7 +210,7 @@ impl Peer {
     }
 
     /// Encrypts words for this peer anonymously.
-    fn letter(&self, words: &str) -> Vec<u8> {
+    fn envelope(&self, words: &str) -> Vec<u8> {
         let message = json!({
             "id": format!("letter-{}", number()),
             "typ": "application/didcomm-plain+json",
@@ -228,8 +228,8 @@ impl Peer {
 
     /// Returns the words of a letter to this peer.
     #[track_caller]
-    fn words(&self, letter: &[u8]) -> String {
-        let opened = unpack(letter, &self.keys, &|_: &str| None).expect("a letter to this peer");
+    fn words(&self, envelope: &[u8]) -> String {
+        let opened = unpack(envelope, &self.keys, &|_: &str| None).expect("a letter to this peer");
         let message: Value = serde_json::from_slice(&opened.plaintext).expect("JSON");
         text(&message, "/body/words").to_owned()
     }
@@ -359,9 +359,9 @@ impl Peer {
             if mail.is_empty() {
                 return all;
             }
-            let (ids, letters): (Vec<_>, Vec<_>) = mail.into_iter().unzip();
+            let (ids, envelopes): (Vec<_>, Vec<_>) = mail.into_iter().unzip();
             self.acknowledge(mediator, ids);
-            all.extend(letters);
+            all.extend(envelopes);
         }
     }
 
@@ -370,8 +370,8 @@ impl Peer {
     fn collect(&self, mediator: &MediatorEndpoint, count: usize) -> Vec<String> {
         let mut words = Vec::new();
         eventually(&format!("{count} letters come"), || {
-            let letters = self.empty(mediator);
-            words.extend(letters.iter().map(|letter| self.words(letter)));
+            let envelopes = self.empty(mediator);
+            words.extend(envelopes.iter().map(|envelope| self.words(envelope)));
             (words.len() >= count).then_some(())
         });
         words
@@ -380,8 +380,8 @@ impl Peer {
     /// Waits for a problem report of a mediator. Returns it with the thread that it is about.
     #[track_caller]
     fn report(&self, mediator: &MediatorEndpoint) -> (Report, String) {
-        let letter = eventually("a report comes", || self.empty(mediator).pop());
-        let message = self.open(mediator, &letter);
+        let envelope = eventually("a report comes", || self.empty(mediator).pop());
+        let message = self.open(mediator, &envelope);
         let report = message.body_of::<Report>().expect("a report");
         (report, message.pthid.expect("the thread that failed"))
     }
@@ -414,7 +414,7 @@ impl Socket {
 
     /// Opens one in live mode for a peer.
     #[track_caller]
-    fn live(mediator: &MediatorEndpoint, peer: &Peer) -> Self {
+    fn live(mediator: &MediatorEndpoint, peer: &PeerClient) -> Self {
         let mut socket = Self::open(mediator);
         let ask = pickup::Request::Live(true).write(pickup::Version::V3, id());
         socket.send(peer.seal(mediator, ask.return_route(ReturnRoute::All)));

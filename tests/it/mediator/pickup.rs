@@ -104,7 +104,7 @@ fn several_messages_of_one_forward_are_several() {
     let mediator = Mediator::open();
     let client = mediator.member();
     let letters = ["one", "two"].map(|words| client.letter_of(&client.did, words));
-    let packed: Vec<_> = letters.iter().map(|letter| &letter.packed).collect();
+    let packed: Vec<_> = letters.iter().map(|letter| &letter.envelope).collect();
     let answer = client.try_forward(json!({"next": client.did, "packed": packed}));
     assert_eq!(answer["status"], 202);
     let attached = client.fetch(json!({}));

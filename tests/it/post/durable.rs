@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{MediatorEndpoint, Peer, Socket, mediator, open, post};
+use super::{MediatorEndpoint, PeerClient, Socket, mediator, open, post};
 use crate::http::{RUNTIME, eventually};
 use crate::network::Network;
 
@@ -72,17 +72,17 @@ fn assert_each_once(mut words: Vec<String>, count: usize) {
 
 #[test]
 fn inv3_inv10_kills_under_2000_forwards_lose_nothing_and_double_nothing() {
-    const LETTERS: usize = 2000;
-    let (service, home) = mediator(Network::multikey(), open);
-    let peers: Vec<Peer> = (0..4).map(|_| Peer::new()).collect();
-    peers.iter().for_each(|peer| peer.enter(&home));
-    let envelopes = numbered(LETTERS)
+    const MESSAGES: usize = 2000;
+    let (service, endpoint) = mediator(Network::multikey(), open);
+    let peers: Vec<PeerClient> = (0..4).map(|_| PeerClient::new()).collect();
+    peers.iter().for_each(|peer| peer.enter(&endpoint));
+    let envelopes = numbered(MESSAGES)
         .iter()
         .zip(peers.iter().cycle())
-        .map(|(words, peer)| home.forward(&peer.did, &peer.letter(words)))
+        .map(|(words, peer)| endpoint.forward(&peer.did, &peer.envelope(words)))
         .collect();
     let taken = Arc::new(AtomicUsize::new(0));
-    let sending = send_all(&home, envelopes, &taken);
+    let sending = send_all(&endpoint, envelopes, &taken);
     let mut service = Some(service);
     for at in [300, 900, 1500] {
         eventually("forwards are taken", || {
@@ -92,63 +92,63 @@ fn inv3_inv10_kills_under_2000_forwards_lose_nothing_and_double_nothing() {
     }
     let again = sending.join().expect("senders");
     assert!(again > 0, "no kill hit a forward");
-    assert_eq!(taken.load(Ordering::SeqCst), LETTERS);
+    assert_eq!(taken.load(Ordering::SeqCst), MESSAGES);
     let words = peers.iter().flat_map(|peer| {
-        let letters = peer.empty(&home);
-        letters.into_iter().map(|letter| peer.words(&letter))
+        let envelopes = peer.empty(&endpoint);
+        envelopes.into_iter().map(|envelope| peer.words(&envelope))
     });
-    assert_each_once(words.collect(), LETTERS);
+    assert_each_once(words.collect(), MESSAGES);
 }
 
 #[test]
 fn inv3_a_socket_that_is_cut_in_the_middle_of_a_push_loses_nothing() {
-    const LETTERS: usize = 300;
-    let (_service, home) = mediator(Network::multikey(), open);
-    let bob = Peer::new();
-    bob.enter(&home);
-    let mut socket = Socket::live(&home, &bob);
-    let envelopes = numbered(LETTERS)
+    const MESSAGES: usize = 300;
+    let (_service, endpoint) = mediator(Network::multikey(), open);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
+    let mut socket = Socket::live(&endpoint, &bob);
+    let envelopes = numbered(MESSAGES)
         .iter()
-        .map(|words| home.forward(&bob.did, &bob.letter(words)))
+        .map(|words| endpoint.forward(&bob.did, &bob.envelope(words)))
         .collect();
-    let sending = send_all(&home, envelopes, &Arc::default());
+    let sending = send_all(&endpoint, envelopes, &Arc::default());
     for _ in 0..40 {
         bob.words(&socket.next().expect("a letter"));
     }
     drop(socket);
     // A socket that never reads while messages come.
-    let frozen = Socket::live(&home, &bob);
+    let frozen = Socket::live(&endpoint, &bob);
     sending.join().expect("senders");
-    assert_eq!(bob.status(&home).message_count, LETTERS as u64);
-    let words = bob.empty(&home);
+    assert_eq!(bob.status(&endpoint).message_count, MESSAGES as u64);
+    let words = bob.empty(&endpoint);
     drop(frozen);
     assert_each_once(
-        words.iter().map(|letter| bob.words(letter)).collect(),
-        LETTERS,
+        words.iter().map(|envelope| bob.words(envelope)).collect(),
+        MESSAGES,
     );
 }
 
 #[test]
 fn two_sockets_of_one_recipient_both_get_everything() {
-    const LETTERS: usize = 200;
-    let (_service, home) = mediator(Network::multikey(), open);
-    let bob = Peer::new();
-    bob.enter(&home);
-    let mut sockets = [(); 2].map(|()| Socket::live(&home, &bob));
-    let frozen = Socket::live(&home, &bob);
-    let envelopes = numbered(LETTERS)
+    const MESSAGES: usize = 200;
+    let (_service, endpoint) = mediator(Network::multikey(), open);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
+    let mut sockets = [(); 2].map(|()| Socket::live(&endpoint, &bob));
+    let frozen = Socket::live(&endpoint, &bob);
+    let envelopes = numbered(MESSAGES)
         .iter()
-        .map(|words| home.forward(&bob.did, &bob.letter(words)))
+        .map(|words| endpoint.forward(&bob.did, &bob.envelope(words)))
         .collect();
-    let sending = send_all(&home, envelopes, &Arc::default());
+    let sending = send_all(&endpoint, envelopes, &Arc::default());
     for socket in &mut sockets {
-        let words = (0..LETTERS).map(|_| bob.words(&socket.next().expect("a letter")));
-        assert_each_once(words.collect(), LETTERS);
+        let words = (0..MESSAGES).map(|_| bob.words(&socket.next().expect("a letter")));
+        assert_each_once(words.collect(), MESSAGES);
     }
     sending.join().expect("senders");
     drop(frozen);
     // Messages stay queued until they are acknowledged, pushed or not.
-    assert_eq!(bob.empty(&home).len(), LETTERS);
+    assert_eq!(bob.empty(&endpoint).len(), MESSAGES);
     for socket in &mut sockets {
         assert_eq!(socket.next_within(Duration::from_millis(300)), None);
     }
@@ -156,26 +156,26 @@ fn two_sockets_of_one_recipient_both_get_everything() {
 
 #[test]
 fn inv10_what_was_acknowledged_does_not_come_back_after_a_kill() {
-    let (service, home) = mediator(Network::multikey(), open);
-    let bob = Peer::new();
-    bob.enter(&home);
+    let (service, endpoint) = mediator(Network::multikey(), open);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
     for words in numbered(60) {
-        home.take(&home.forward(&bob.did, &bob.letter(&words)));
+        endpoint.take(&endpoint.forward(&bob.did, &bob.envelope(&words)));
     }
-    let mut mail = bob.fetch(&home);
+    let mut mail = bob.fetch(&endpoint);
     let rest: BTreeSet<String> = mail.split_off(25).into_iter().map(|(id, _)| id).collect();
     let ids: Vec<String> = mail.into_iter().map(|(id, _)| id).collect();
     let ask = atcomm_proto::didcomm::protocol::pickup::Request::Received(ids);
     let ask = ask.write(super::pickup::Version::V3, super::id());
-    let envelope = bob.seal(&home, ask);
-    assert_eq!(home.post(&envelope).status, 202);
+    let envelope = bob.seal(&endpoint, ask);
+    assert_eq!(endpoint.post(&envelope).status, 202);
     let service = service.kill().start();
-    let left: BTreeSet<String> = bob.fetch(&home).into_iter().map(|(id, _)| id).collect();
+    let left: BTreeSet<String> = bob.fetch(&endpoint).into_iter().map(|(id, _)| id).collect();
     assert_eq!(left, rest);
     // A recorded request cannot be replayed, not even after a restart.
-    home.take(&home.forward(&bob.did, &bob.letter("later")));
-    assert_eq!(home.post(&envelope).status, 202);
-    assert_eq!(bob.status(&home).message_count, 36);
+    endpoint.take(&endpoint.forward(&bob.did, &bob.envelope("later")));
+    assert_eq!(endpoint.post(&envelope).status, 202);
+    assert_eq!(bob.status(&endpoint).message_count, 36);
     let replays = service.metric("atcomm_mediator_messages_total", &[("outcome", "replay")]);
     assert_eq!(replays, 1.0);
 }

@@ -11,29 +11,29 @@ use std::time::Duration;
 use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use serde_json::json;
 
-use super::hostile::assert_well;
-use super::{MediatorEndpoint, Peer, Socket, forward, mediator, open, post};
+use super::hostile::assert_works;
+use super::{MediatorEndpoint, PeerClient, Socket, forward, mediator, open, post};
 use crate::http::{Answer, RUNTIME, eventually, request, throughout};
 use crate::network::{Network, text};
 use crate::service::Service;
 
 /// Sends a letter to each of `next`, by `tasks` concurrent tasks.
 fn send_to_each(
-    home: &MediatorEndpoint,
+    endpoint: &MediatorEndpoint,
     next: Vec<String>,
-    letter: &[u8],
+    inner: &[u8],
     tasks: usize,
 ) -> Vec<Answer> {
-    let (next, letter) = (Arc::new(next), Arc::new(letter.to_vec()));
+    let (next, inner) = (Arc::new(next), Arc::new(inner.to_vec()));
     let at = Arc::new(AtomicUsize::new(0));
     let task = || {
-        let (home, next) = (home.clone(), Arc::clone(&next));
-        let (letter, at) = (Arc::clone(&letter), Arc::clone(&at));
+        let (endpoint, next) = (endpoint.clone(), Arc::clone(&next));
+        let (inner, at) = (Arc::clone(&inner), Arc::clone(&at));
         async move {
             let mut answers = Vec::new();
             while let Some(did) = next.get(at.fetch_add(1, Ordering::SeqCst)) {
-                let envelope = home.forward(did, &letter);
-                answers.push(post(home.url(), envelope).await.expect("an answer"));
+                let envelope = endpoint.forward(did, &inner);
+                answers.push(post(endpoint.url(), envelope).await.expect("an answer"));
             }
             answers
         }
@@ -60,7 +60,7 @@ fn unknown_did(n: usize) -> String {
 }
 
 /// Returns all that a sender sees of a response, except the date.
-fn shape(answer: &Answer) -> String {
+fn visible_parts(answer: &Answer) -> String {
     let headers: Vec<_> = answer
         .headers
         .iter()
@@ -81,17 +81,17 @@ fn memory(service: &Service) -> f64 {
 #[test]
 fn inv7_ten_thousand_unknown_recipients_look_like_known_ones_and_leave_nothing() {
     const UNKNOWN: usize = 10_000;
-    let (service, home) = mediator(Network::multikey(), open);
-    let bob = Peer::new();
-    bob.enter(&home);
-    let letter = bob.letter("for whom it may concern");
-    let known = send_to_each(&home, vec![bob.did.clone(); 200], &letter, 16);
+    let (service, endpoint) = mediator(Network::multikey(), open);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
+    let envelope = bob.envelope("for whom it may concern");
+    let known = send_to_each(&endpoint, vec![bob.did.clone(); 200], &envelope, 16);
     let before = memory(&service);
     let recipients = (0..UNKNOWN).map(unknown_did).collect();
-    let unknown = send_to_each(&home, recipients, &letter, 32);
+    let unknown = send_to_each(&endpoint, recipients, &envelope, 32);
     let grown = memory(&service) - before;
     assert_eq!(unknown.len(), UNKNOWN);
-    let shapes: BTreeSet<_> = known.iter().chain(&unknown).map(shape).collect();
+    let shapes: BTreeSet<_> = known.iter().chain(&unknown).map(visible_parts).collect();
     assert_eq!(shapes.len(), 1, "{shapes:?}");
     assert_eq!(known[0].status, 202);
     // Of each recipient only its rate limit remains, a few hundred bytes.
@@ -103,28 +103,28 @@ fn inv7_ten_thousand_unknown_recipients_look_like_known_ones_and_leave_nothing()
     let outcomes =
         |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
     assert_eq!((outcomes("unknown"), outcomes("kept")), (10_000.0, 200.0));
-    bob.empty(&home);
-    assert_well(&service, &home, &bob);
+    bob.empty(&endpoint);
+    assert_works(&service, &endpoint, &bob);
 }
 
 #[test]
 fn inv7_a_flood_to_one_recipient_is_slowed_down_and_delays_no_other() {
-    let (service, home) = mediator(Network::multikey(), |setup| {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.queue_rate", json!(50))
     });
-    let victim = Peer::new();
-    let others: Vec<Peer> = (0..10).map(|_| Peer::new()).collect();
+    let victim = PeerClient::new();
+    let others: Vec<PeerClient> = (0..10).map(|_| PeerClient::new()).collect();
     for peer in others.iter().chain([&victim]) {
-        peer.enter(&home);
+        peer.enter(&endpoint);
     }
-    let letter = victim.letter("again and again");
+    let envelope = victim.envelope("again and again");
     let flood = {
-        let (home, did, letter) = (home.clone(), victim.did.clone(), letter);
-        std::thread::spawn(move || send_to_each(&home, vec![did; 600], &letter, 16))
+        let (endpoint, did, envelope) = (endpoint.clone(), victim.did.clone(), envelope);
+        std::thread::spawn(move || send_to_each(&endpoint, vec![did; 600], &envelope, 16))
     };
     for n in 0..10 {
         for peer in &others {
-            home.take(&home.forward(&peer.did, &peer.letter(&format!("letter {n}"))));
+            endpoint.take(&endpoint.forward(&peer.did, &peer.envelope(&format!("letter {n}"))));
         }
     }
     let answers = flood.join().expect("a flood");
@@ -149,23 +149,28 @@ fn inv7_a_flood_to_one_recipient_is_slowed_down_and_delays_no_other() {
         );
     }
     for peer in &others {
-        assert_eq!(peer.empty(&home).len(), 10);
+        assert_eq!(peer.empty(&endpoint).len(), 10);
     }
     // The refusal does not show whether the recipient is known.
-    let refused = send_to_each(&home, vec![unknown_did(1); 60], &others[0].letter("x"), 1);
+    let refused = send_to_each(
+        &endpoint,
+        vec![unknown_did(1); 60],
+        &others[0].envelope("x"),
+        1,
+    );
     assert_eq!(
         refused.iter().filter(|answer| answer.status == 202).count(),
         50
     );
-    assert_well(&service, &home, &others[0]);
+    assert_works(&service, &endpoint, &others[0]);
 }
 
 #[test]
 fn inv7_one_address_has_one_allowance() {
-    let (service, home) = mediator(Network::multikey(), |setup| {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.address_rate", json!(100))
     });
-    let answers = send_to_each(&home, (0..150).map(unknown_did).collect(), b"{}", 4);
+    let answers = send_to_each(&endpoint, (0..150).map(unknown_did).collect(), b"{}", 4);
     let of = |status: u16| {
         answers
             .iter()
@@ -175,7 +180,7 @@ fn inv7_one_address_has_one_allowance() {
     // Unreadable messages are charged like others.
     assert_eq!(of(400) + of(429), 150);
     assert!((100..=112).contains(&of(400)), "{} were looked at", of(400));
-    assert_eq!(Socket::try_open(&home).err(), Some(429));
+    assert_eq!(Socket::try_open(&endpoint).err(), Some(429));
     let limited = service.metric(
         "atcomm_mediator_refused_total",
         &[("reason", "rate_limited")],
@@ -185,18 +190,20 @@ fn inv7_one_address_has_one_allowance() {
 
 #[test]
 fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
-    let (service, home) = mediator(Network::multikey(), |setup| {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.queue_messages", json!(5))
     });
-    let [alice, bob, carol] = [(); 3].map(|()| Peer::new());
+    let [alice, bob, carol] = [(); 3].map(|()| PeerClient::new());
     for peer in [&alice, &bob, &carol] {
-        peer.enter(&home);
+        peer.enter(&endpoint);
     }
-    let letters: Vec<_> = (0..6).map(|n| bob.letter(&format!("letter {n}"))).collect();
-    for letter in &letters[..5] {
-        home.take(&home.forward(&bob.did, letter));
+    let envelopes: Vec<_> = (0..6)
+        .map(|n| bob.envelope(&format!("letter {n}")))
+        .collect();
+    for envelope in &envelopes[..5] {
+        endpoint.take(&endpoint.forward(&bob.did, envelope));
     }
-    let answer = home.post(&home.forward(&bob.did, &letters[5]));
+    let answer = endpoint.post(&endpoint.forward(&bob.did, &envelopes[5]));
     assert_eq!(answer.status, 503);
     assert_eq!(text(&answer.json(), "/error"), "QueueFull");
     assert!(
@@ -206,27 +213,27 @@ fn inv7_a_full_queue_refuses_by_name_until_there_is_room() {
             .is_ok_and(|wait| wait > 0)
     );
     // A socket has no status: an authenticated sender who wants answers gets a report.
-    let mut socket = Socket::open(&home);
-    let named = forward(&bob.did, &letters[5]).return_route(super::ReturnRoute::All);
-    socket.send(alice.seal(&home, named));
-    let told = alice.open(&home, &socket.next().expect("an answer"));
+    let mut socket = Socket::open(&endpoint);
+    let named = forward(&bob.did, &envelopes[5]).return_route(super::ReturnRoute::All);
+    socket.send(alice.seal(&endpoint, named));
+    let told = alice.open(&endpoint, &socket.next().expect("an answer"));
     let report = told.body_of::<super::Report>().expect("a report");
     assert_eq!(report.code, "e.p.me.res.storage");
     // A duplicate is not stored twice, and other recipients have their own quota.
-    home.take(&home.forward(&bob.did, &letters[0]));
-    home.take(&home.forward(&carol.did, &carol.letter("beside")));
-    let mail = bob.fetch(&home);
+    endpoint.take(&endpoint.forward(&bob.did, &envelopes[0]));
+    endpoint.take(&endpoint.forward(&carol.did, &carol.envelope("beside")));
+    let mail = bob.fetch(&endpoint);
     assert_eq!(mail.len(), 5);
-    assert_eq!(bob.acknowledge(&home, vec![mail[0].0.clone()]), 4);
-    home.take(&home.forward(&bob.did, &letters[5]));
-    assert_eq!(bob.collect(&home, 5).len(), 5);
-    assert_eq!(carol.collect(&home, 1), ["beside"]);
-    assert_well(&service, &home, &carol);
+    assert_eq!(bob.acknowledge(&endpoint, vec![mail[0].0.clone()]), 4);
+    endpoint.take(&endpoint.forward(&bob.did, &envelopes[5]));
+    assert_eq!(bob.collect(&endpoint, 5).len(), 5);
+    assert_eq!(carol.collect(&endpoint, 1), ["beside"]);
+    assert_works(&service, &endpoint, &carol);
 }
 
 /// Sends the head of a request that announces a body, and its first byte.
-fn slow(home: &MediatorEndpoint, len: usize, address: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", home.port)).expect("a connection");
+fn slow(endpoint: &MediatorEndpoint, len: usize, address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", endpoint.port)).expect("a connection");
     let head = format!(
         "POST /didcomm HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {address}\r\n\
          content-length: {len}\r\n\r\n{{"
@@ -237,19 +244,19 @@ fn slow(home: &MediatorEndpoint, len: usize, address: &str) -> TcpStream {
 
 #[test]
 fn inv7_bodies_that_never_come_hold_up_nobody_and_end() {
-    let (service, home) = mediator(Network::multikey(), |setup| {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup)
             .set("mediator.receive_memory", json!(8 << 20))
             .set("http.timeout", json!("4s"))
     });
-    let bob = Peer::new();
-    bob.enter(&home);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
     // Ten times the memory for receiving.
-    let mut slow: Vec<_> = (0..80).map(|_| slow(&home, 1 << 20, "x")).collect();
+    let mut slow: Vec<_> = (0..80).map(|_| slow(&endpoint, 1 << 20, "x")).collect();
     for n in 0..20 {
-        home.take(&home.forward(&bob.did, &bob.letter(&format!("letter {n}"))));
+        endpoint.take(&endpoint.forward(&bob.did, &bob.envelope(&format!("letter {n}"))));
     }
-    assert_eq!(bob.collect(&home, 20).len(), 20);
+    assert_eq!(bob.collect(&endpoint, 20).len(), 20);
     for stream in &mut slow {
         let wait = Some(Duration::from_secs(15));
         stream.set_read_timeout(wait).expect("a socket");
@@ -261,19 +268,19 @@ fn inv7_bodies_that_never_come_hold_up_nobody_and_end() {
             Err(error) => panic!("it is still open: {error}"),
         }
     }
-    assert_well(&service, &home, &bob);
+    assert_works(&service, &endpoint, &bob);
 }
 
 #[test]
 fn inv7_memory_for_bodies_is_bounded() {
-    let (service, home) = mediator(Network::multikey(), |setup| {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.receive_memory", json!(4 << 20))
     });
-    let bob = Peer::new();
-    bob.enter(&home);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
     let before = memory(&service);
     // Forty bodies of which all but the last byte comes.
-    let mut large: Vec<_> = (0..40).map(|_| slow(&home, 1 << 20, "x")).collect();
+    let mut large: Vec<_> = (0..40).map(|_| slow(&endpoint, 1 << 20, "x")).collect();
     let part = vec![b'x'; (1 << 20) - 2];
     for stream in &mut large {
         let timeout = Some(Duration::from_millis(30));
@@ -289,21 +296,21 @@ fn inv7_memory_for_bodies_is_bounded() {
     println!("40 incomplete bodies of 1 MiB: {grown} bytes");
     drop(large);
     eventually("there is room again for the longest of messages", || {
-        (home.post(&vec![b'x'; 1 << 20]).status == 400).then_some(())
+        (endpoint.post(&vec![b'x'; 1 << 20]).status == 400).then_some(())
     });
-    assert_well(&service, &home, &bob);
+    assert_works(&service, &endpoint, &bob);
 }
 
 /// Connections that stay open after long messages, as those of mediators do.
 #[test]
 fn inv7_a_connection_that_has_sent_much_keeps_little_memory() {
     const CONNECTIONS: u32 = 100;
-    let (service, home) = mediator(Network::multikey(), open);
+    let (service, endpoint) = mediator(Network::multikey(), open);
     let body = vec![b'x'; (1 << 20) - 1];
     let before = memory(&service);
     let _idle: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let mut stream = slow(&home, 1 << 20, "x");
+            let mut stream = slow(&endpoint, 1 << 20, "x");
             stream.write_all(&body).expect("it is read");
             let mut answer = [0; 12];
             stream.read_exact(&mut answer).expect("an answer");
@@ -318,57 +325,57 @@ fn inv7_a_connection_that_has_sent_much_keeps_little_memory() {
 
 #[test]
 fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
-    let (service, home) = mediator(Network::multikey(), |setup| {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup)
             .set("mediator.receive_memory", json!(8 << 20))
             .set("http.trusted_proxies", json!(["127.0.0.0/8"]))
     });
-    let bob = Peer::new();
-    bob.enter(&home);
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
     let part = vec![b'x'; (1 << 20) - 2];
     // A quarter of the memory and one message more: three messages.
     let mut large: Vec<_> = (0..3)
-        .map(|_| slow(&home, 1 << 20, "203.0.113.7"))
+        .map(|_| slow(&endpoint, 1 << 20, "203.0.113.7"))
         .collect();
     for stream in &mut large {
         stream.write_all(&part).expect("it is read");
     }
     let post_as = |address: &'static str, envelope: Vec<u8>| {
         let headers = [("x-forwarded-for", address)];
-        request("POST", &home.url(), &headers, Some(envelope)).status
+        request("POST", &endpoint.url(), &headers, Some(envelope)).status
     };
     for n in 0..20 {
-        let letter = home.forward(&bob.did, &bob.letter(&format!("letter {n}")));
-        assert_eq!(post_as("203.0.113.8", letter), 202);
+        let envelope = endpoint.forward(&bob.did, &bob.envelope(&format!("letter {n}")));
+        assert_eq!(post_as("203.0.113.8", envelope), 202);
     }
     // Further messages of the address wait once all of that was read.
     eventually("its share is taken up", || {
         (post_as("203.0.113.7", part.clone()) == 429).then_some(())
     });
     drop(large);
-    assert_eq!(bob.collect(&home, 20).len(), 20);
-    assert_well(&service, &home, &bob);
+    assert_eq!(bob.collect(&endpoint, 20).len(), 20);
+    assert_works(&service, &endpoint, &bob);
 }
 
 #[test]
 fn inv7_sockets_over_the_cap_are_refused_until_one_ends() {
     for (key, status) in [("address_sockets", 429), ("max_sockets", 503)] {
-        let (service, home) = mediator(Network::multikey(), |setup| {
+        let (service, endpoint) = mediator(Network::multikey(), |setup| {
             open(setup).set(&format!("mediator.{key}"), json!(3))
         });
-        let bob = Peer::new();
-        bob.enter(&home);
-        let mut sockets: Vec<_> = (0..2).map(|_| Socket::open(&home)).collect();
-        sockets.push(Socket::live(&home, &bob));
+        let bob = PeerClient::new();
+        bob.enter(&endpoint);
+        let mut sockets: Vec<_> = (0..2).map(|_| Socket::open(&endpoint)).collect();
+        sockets.push(Socket::live(&endpoint, &bob));
         for _ in 0..20 {
-            assert_eq!(Socket::try_open(&home).err(), Some(status), "{key}");
+            assert_eq!(Socket::try_open(&endpoint).err(), Some(status), "{key}");
         }
         // Requests and open sockets are still served.
-        home.take(&home.forward(&bob.did, &bob.letter("for the socket")));
+        endpoint.take(&endpoint.forward(&bob.did, &bob.envelope("for the socket")));
         let live = sockets.last_mut().expect("a socket").next();
         assert_eq!(bob.words(&live.expect("a letter")), "for the socket");
         sockets.remove(0);
-        eventually("a place is free", || Socket::try_open(&home).ok());
+        eventually("a place is free", || Socket::try_open(&endpoint).ok());
         drop(sockets);
         eventually("all places are free", || {
             (service.metric("atcomm_mediator_sockets", &[]) == 0.0).then_some(())
@@ -376,7 +383,7 @@ fn inv7_sockets_over_the_cap_are_refused_until_one_ends() {
         throughout(Duration::from_millis(100), "they stay so", || {
             service.metric("atcomm_mediator_sockets", &[]) == 0.0
         });
-        bob.empty(&home);
-        assert_well(&service, &home, &bob);
+        bob.empty(&endpoint);
+        assert_works(&service, &endpoint, &bob);
     }
 }

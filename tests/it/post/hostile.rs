@@ -5,36 +5,36 @@ use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
-use super::{MediatorEndpoint, Peer, Socket, mediator, open};
+use super::{MediatorEndpoint, PeerClient, Socket, mediator, open};
 use crate::http::{RUNTIME, eventually, request};
 use crate::network::Network;
 use crate::service::{Service, Setup};
 
 /// Starts a mediator with one recipient.
-fn with_bob(change: impl FnOnce(Setup) -> Setup) -> (Service, MediatorEndpoint, Peer) {
-    let (service, home) = mediator(Network::multikey(), |setup| change(open(setup)));
-    let bob = Peer::new();
-    bob.enter(&home);
-    (service, home, bob)
+fn with_bob(change: impl FnOnce(Setup) -> Setup) -> (Service, MediatorEndpoint, PeerClient) {
+    let (service, endpoint) = mediator(Network::multikey(), |setup| change(open(setup)));
+    let bob = PeerClient::new();
+    bob.enter(&endpoint);
+    (service, endpoint, bob)
 }
 
 /// Asserts that mail is accepted and delivered, and that nothing panicked before.
 #[track_caller]
-pub(super) fn assert_well(service: &Service, home: &MediatorEndpoint, bob: &Peer) {
+pub(super) fn assert_works(service: &Service, endpoint: &MediatorEndpoint, bob: &PeerClient) {
     let health = request("GET", &service.url("/xrpc/_health"), &[], None);
     assert_eq!(health.status, 200, "{}", health.text());
-    home.take(&home.forward(&bob.did, &bob.letter("well")));
-    assert_eq!(bob.collect(home, 1), ["well"]);
+    endpoint.take(&endpoint.forward(&bob.did, &bob.envelope("well")));
+    assert_eq!(bob.collect(endpoint, 1), ["well"]);
     let log = service.log();
     assert!(!log.contains("panicked"), "{log}");
     assert!(!log.contains("ERROR"), "{log}");
 }
 
 /// Encrypts a plaintext of any shape anonymously.
-fn sealed(home: &MediatorEndpoint, plaintext: &str) -> Vec<u8> {
+fn sealed(endpoint: &MediatorEndpoint, plaintext: &str) -> Vec<u8> {
     super::anoncrypt(
         plaintext.as_bytes(),
-        std::slice::from_ref(&home.key),
+        std::slice::from_ref(&endpoint.key),
         super::ContentEncryption::Xc20p,
     )
     .expect("an envelope")
@@ -43,96 +43,98 @@ fn sealed(home: &MediatorEndpoint, plaintext: &str) -> Vec<u8> {
 #[test]
 fn inv7_bodies_and_frames_over_the_limit_are_refused() {
     const LIMIT: usize = 32 * 1024;
-    let (service, home, bob) = with_bob(|setup| setup.set("mediator.max_message", json!(LIMIT)));
+    let (service, endpoint, bob) =
+        with_bob(|setup| setup.set("mediator.max_message", json!(LIMIT)));
     let garbage = |len: usize| vec![b'x'; len];
-    assert_eq!(home.refuse(&garbage(LIMIT), 400), "NotUnpackable");
-    assert_eq!(home.refuse(&garbage(LIMIT + 1), 413), "MessageTooLarge");
+    assert_eq!(endpoint.refuse(&garbage(LIMIT), 400), "NotUnpackable");
+    assert_eq!(endpoint.refuse(&garbage(LIMIT + 1), 413), "MessageTooLarge");
     // A body without a length in its head.
     let status = |len: usize| {
         let chunks = (0..len / 1024).map(move |_| Ok::<_, std::io::Error>(garbage(1024)));
         let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
-        let request = super::CLIENT.post(home.url()).body(body);
+        let request = super::CLIENT.post(endpoint.url()).body(body);
         let answer = RUNTIME.block_on(async { request.send().await });
         answer.expect("an answer").status().as_u16()
     };
     assert_eq!(status(LIMIT), 400);
     assert_eq!(status(LIMIT + 1024), 413);
     // A letter of the greatest length, and a longer one.
-    let forward = |len: usize| home.forward(&bob.did, &bob.letter(&"x".repeat(len)));
+    let forward = |len: usize| endpoint.forward(&bob.did, &bob.envelope(&"x".repeat(len)));
     let room = (0..LIMIT / 2).rev().step_by(64);
     let longest = room.map(forward).find(|sealed| sealed.len() <= LIMIT);
-    home.take(&longest.expect("one fits"));
-    assert_eq!(bob.empty(&home).len(), 1);
-    home.refuse(&forward(LIMIT), 413);
+    endpoint.take(&longest.expect("one fits"));
+    assert_eq!(bob.empty(&endpoint).len(), 1);
+    endpoint.refuse(&forward(LIMIT), 413);
 
-    let mut socket = Socket::live(&home, &bob);
+    let mut socket = Socket::live(&endpoint, &bob);
     let long = Frame::Binary(garbage(LIMIT + 1).into());
     // The service may close the connection before all is written.
     drop(RUNTIME.block_on(socket.0.send(long)));
     assert_eq!(socket.next(), None);
-    assert_well(&service, &home, &bob);
+    assert_works(&service, &endpoint, &bob);
 }
 
 /// A connection that is reused, as mediators do, while the server reads ahead.
 #[test]
 fn bodies_of_any_length_follow_each_other_on_one_connection() {
-    let (service, home, bob) = with_bob(|setup| setup);
-    let mut chance = Chance(0x5eed);
+    let (service, endpoint, bob) = with_bob(|setup| setup);
+    let mut chance = PseudoRandom(0x5eed);
     let lengths = [1000, 20_000, 45_000, 150_000, 700_000];
-    let letters = lengths.map(|len| home.forward(&bob.did, &bob.letter(&"x".repeat(len / 3))));
+    let envelopes =
+        lengths.map(|len| endpoint.forward(&bob.did, &bob.envelope(&"x".repeat(len / 3))));
     for n in 0..150 {
-        let letter = &letters[chance.below(letters.len())];
-        let answer = RUNTIME.block_on(super::post(home.url(), letter.clone()));
-        let answer = answer.unwrap_or_else(|e| panic!("{n}: {} bytes: {e:?}", letter.len()));
+        let envelope = &envelopes[chance.below(envelopes.len())];
+        let answer = RUNTIME.block_on(super::post(endpoint.url(), envelope.clone()));
+        let answer = answer.unwrap_or_else(|e| panic!("{n}: {} bytes: {e:?}", envelope.len()));
         assert_eq!(answer.status, 202, "{}", answer.text());
     }
-    assert_eq!(bob.empty(&home).len(), letters.len());
-    assert_well(&service, &home, &bob);
+    assert_eq!(bob.empty(&endpoint).len(), envelopes.len());
+    assert_works(&service, &endpoint, &bob);
 }
 
 #[test]
 fn inv8_forwards_inside_forwards_end_after_one_layer() {
-    let (service, home, bob) = with_bob(|setup| setup);
-    let mut layers = home.forward(&bob.did, &bob.letter("at the core"));
+    let (service, endpoint, bob) = with_bob(|setup| setup);
+    let mut layers = endpoint.forward(&bob.did, &bob.envelope("at the core"));
     let mut count = 0;
     // As many layers as the limit on messages allows: each is longer by a third.
     loop {
-        let next = home.forward(&home.did, &layers);
+        let next = endpoint.forward(&endpoint.did, &layers);
         if next.len() > 1 << 20 {
             break;
         }
         (layers, count) = (next, count + 1);
     }
     assert!(count > 12, "{count} layers");
-    home.refuse(&layers, 400);
+    endpoint.refuse(&layers, 400);
     let outcome =
         |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
     assert_eq!((outcome("looped"), outcome("kept")), (1.0, 0.0));
-    assert_eq!(bob.status(&home).message_count, 0);
+    assert_eq!(bob.status(&endpoint).message_count, 0);
     // A hundred messages in one forward.
-    let letter: Value = serde_json::from_slice(&bob.letter("one of many")).expect("JSON");
+    let envelope: Value = serde_json::from_slice(&bob.envelope("one of many")).expect("JSON");
     let many = |count: usize| {
         let forward = json!({
             "id": "many", "type": "https://didcomm.org/routing/2.0/forward",
             "body": {"next": bob.did},
-            "attachments": vec![json!({"data": {"json": letter}}); count],
+            "attachments": vec![json!({"data": {"json": envelope}}); count],
         });
-        sealed(&home, &forward.to_string())
+        sealed(&endpoint, &forward.to_string())
     };
-    home.refuse(&many(100), 400);
-    home.refuse(&many(17), 400);
-    home.take(&many(16));
-    assert_eq!(bob.collect(&home, 1), ["one of many"]);
-    assert_well(&service, &home, &bob);
+    endpoint.refuse(&many(100), 400);
+    endpoint.refuse(&many(17), 400);
+    endpoint.take(&many(16));
+    assert_eq!(bob.collect(&endpoint, 1), ["one of many"]);
+    assert_works(&service, &endpoint, &bob);
 }
 
 #[test]
 fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
-    let (service, home, bob) = with_bob(|setup| setup);
-    let letter: Value = serde_json::from_slice(&bob.letter("hidden")).expect("JSON");
+    let (service, endpoint, bob) = with_bob(|setup| setup);
+    let envelope: Value = serde_json::from_slice(&bob.envelope("hidden")).expect("JSON");
     let good = json!({
         "id": "f", "type": "https://didcomm.org/routing/2.0/forward", "typ": "application/didcomm-plain+json",
-        "body": {"next": bob.did}, "attachments": [{"data": {"json": letter}}],
+        "body": {"next": bob.did}, "attachments": [{"data": {"json": envelope}}],
     });
     let with = |field: &str, value: Value| {
         let mut message = good.clone();
@@ -197,7 +199,7 @@ fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
         good.to_string()
             .replacen("{\"next\"", &format!("{{\"deep\":{deep},\"next\""), 1),
     ] {
-        let answer = home.post(&sealed(&home, &plaintext));
+        let answer = endpoint.post(&sealed(&endpoint, &plaintext));
         let about = &plaintext[..plaintext.len().min(300)];
         assert!(
             [202, 400].contains(&answer.status),
@@ -211,8 +213,8 @@ fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
         }
     }
     // None of them became a letter, except where the fault has no meaning.
-    let letters = bob.empty(&home);
-    assert!(letters.len() <= 1, "{} letters", letters.len());
+    let envelopes = bob.empty(&endpoint);
+    assert!(envelopes.len() <= 1, "{} letters", envelopes.len());
     // The same from a registered sender gets reports, and never an error of the service.
     for (kind, body) in [
         ("messagepickup/3.0/delivery-request", json!({"limit": -1})),
@@ -258,20 +260,20 @@ fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
             "id": super::id(), "type": format!("https://didcomm.org/{kind}"), "body": body,
         });
         let message = super::Message::parse(message.to_string().as_bytes()).expect("a message");
-        let told = bob.ask(&home, message.return_route(ReturnRoute::All));
+        let told = bob.ask(&endpoint, message.return_route(ReturnRoute::All));
         assert!(
             told.kind.ends_with("/problem-report"),
             "{kind} {body}: {}",
             told.kind
         );
     }
-    assert_well(&service, &home, &bob);
+    assert_works(&service, &endpoint, &bob);
 }
 
 /// Pseudo-random numbers, the same in every run.
-struct Chance(u64);
+struct PseudoRandom(u64);
 
-impl Chance {
+impl PseudoRandom {
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -282,9 +284,9 @@ impl Chance {
 
 #[test]
 fn inv8_500_mutilated_envelopes_do_nothing() {
-    let (service, home, bob) = with_bob(|setup| setup);
-    let sound = home.forward(&bob.did, &bob.letter("sound"));
-    let mut chance = Chance(0x5eed);
+    let (service, endpoint, bob) = with_bob(|setup| setup);
+    let sound = endpoint.forward(&bob.did, &bob.envelope("sound"));
+    let mut chance = PseudoRandom(0x5eed);
     let mut mutilated = Vec::new();
     for n in 0..500 {
         let mut bytes = sound.clone();
@@ -319,7 +321,7 @@ fn inv8_500_mutilated_envelopes_do_nothing() {
     ]);
     let mut taken = 0;
     for bytes in mutilated {
-        let answer = home.post(&bytes);
+        let answer = endpoint.post(&bytes);
         match answer.status {
             400 => assert_eq!(answer.json()["error"], "NotUnpackable"),
             // The changed byte is no part of the message, which is as it was.
@@ -329,18 +331,22 @@ fn inv8_500_mutilated_envelopes_do_nothing() {
     }
     // A byte that was replaced by itself, and changes that JSON ignores.
     assert!(taken < 10, "{taken} of 508 were taken");
-    let letters = bob.empty(&home);
-    assert!(letters.len() <= 1, "{} letters", letters.len());
-    assert!(letters.iter().all(|letter| bob.words(letter) == "sound"));
-    assert_well(&service, &home, &bob);
+    let envelopes = bob.empty(&endpoint);
+    assert!(envelopes.len() <= 1, "{} letters", envelopes.len());
+    assert!(
+        envelopes
+            .iter()
+            .all(|envelope| bob.words(envelope) == "sound")
+    );
+    assert_works(&service, &endpoint, &bob);
 }
 
 #[test]
 fn inv7_a_flood_by_socket_harms_neither_others_nor_what_is_sound_in_it() {
-    let (service, home, bob) = with_bob(|setup| setup);
-    let mut flood = Socket::open(&home);
+    let (service, endpoint, bob) = with_bob(|setup| setup);
+    let mut flood = Socket::open(&endpoint);
     let sound: Vec<_> = (0..200)
-        .map(|n| home.forward(&bob.did, &bob.letter(&format!("letter {n:03}"))))
+        .map(|n| endpoint.forward(&bob.did, &bob.envelope(&format!("letter {n:03}"))))
         .collect();
     let sending = std::thread::spawn(move || {
         RUNTIME.block_on(async {
@@ -359,15 +365,15 @@ fn inv7_a_flood_by_socket_harms_neither_others_nor_what_is_sound_in_it() {
         });
         flood
     });
-    let alice = Peer::new();
-    alice.enter(&home);
+    let alice = PeerClient::new();
+    alice.enter(&endpoint);
     for n in 0..20 {
         let words = format!("beside {n}");
-        home.take(&home.forward(&alice.did, &alice.letter(&words)));
+        endpoint.take(&endpoint.forward(&alice.did, &alice.envelope(&words)));
     }
-    assert_eq!(alice.collect(&home, 20).len(), 20);
+    assert_eq!(alice.collect(&endpoint, 20).len(), 20);
     let _flood = sending.join().expect("a sender");
-    let mut words = bob.collect(&home, 200);
+    let mut words = bob.collect(&endpoint, 200);
     words.sort();
     words.dedup();
     assert_eq!(words.len(), 200);
@@ -375,5 +381,5 @@ fn inv7_a_flood_by_socket_harms_neither_others_nor_what_is_sound_in_it() {
         let reason = [("reason", "unreadable")];
         (service.metric("atcomm_mediator_refused_total", &reason) >= 1800.0).then_some(())
     });
-    assert_well(&service, &home, &bob);
+    assert_works(&service, &endpoint, &bob);
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 use atcomm_proto::didcomm::message::Message;
 use serde_json::json;
 
-use super::unlisted::{Fake, relay_status};
-use super::{MediatorEndpoint, Peer, forward, mediator, open};
+use super::unlisted::{FakeMediator, relay_status};
+use super::{MediatorEndpoint, PeerClient, forward, mediator, open};
 use crate::didcomm::Script;
 use crate::http::{eventually, request, within};
 use crate::network::{Network, text};
 use crate::service::{Service, Setup, Stopped};
 
 /// Settings with retries so frequent that a test can wait for them.
-fn eager(setup: Setup) -> Setup {
+fn with_fast_retries(setup: Setup) -> Setup {
     open(setup)
         .set("mediator.relay.longest_pause", json!("500ms"))
         .set("mediator.relay.strangers_per_hour", json!(1_000_000))
@@ -22,18 +22,26 @@ fn eager(setup: Setup) -> Setup {
 }
 
 /// The sender's mediator and the recipient's.
-fn two() -> ((Service, MediatorEndpoint), (Service, MediatorEndpoint)) {
+fn two_mediators() -> ((Service, MediatorEndpoint), (Service, MediatorEndpoint)) {
     let network = Network::multikey();
-    (mediator(network, eager), mediator(network, open))
+    (
+        mediator(network, with_fast_retries),
+        mediator(network, open),
+    )
 }
 
 /// Returns a letter by way of two mediators.
-fn by_way_of(near: &MediatorEndpoint, far: &MediatorEndpoint, to: &Peer, words: &str) -> Vec<u8> {
-    near.forward(&far.did, &far.forward(&to.did, &to.letter(words)))
+fn by_way_of(
+    near: &MediatorEndpoint,
+    far: &MediatorEndpoint,
+    to: &PeerClient,
+    words: &str,
+) -> Vec<u8> {
+    near.forward(&far.did, &far.forward(&to.did, &to.envelope(words)))
 }
 
 /// Waits until the outbox is empty.
-fn until_carried(service: &Service) {
+fn until_relayed(service: &Service) {
     eventually("the outbox is empty", || {
         (relay_status(service)["waiting"] == 0).then_some(())
     });
@@ -41,12 +49,12 @@ fn until_carried(service: &Service) {
 
 #[test]
 fn a_letter_reaches_its_recipient_by_way_of_two_mediators() {
-    let ((near_service, near), (_far_service, far)) = two();
-    let bob = Peer::new();
+    let ((near_service, near), (_far_service, far)) = two_mediators();
+    let bob = PeerClient::new();
     bob.enter(&far);
     near.take(&by_way_of(&near, &far, &bob, "over the hills"));
     assert_eq!(bob.collect(&far, 1), ["over the hills"]);
-    until_carried(&near_service);
+    until_relayed(&near_service);
     let status = relay_status(&near_service);
     assert_eq!(status["destinations"][0]["did"], *far.did);
     assert_eq!(status["destinations"][0]["delivered"], 1);
@@ -54,8 +62,8 @@ fn a_letter_reaches_its_recipient_by_way_of_two_mediators() {
 
 #[test]
 fn a_client_of_others_sends_by_way_of_two_mediators() {
-    let ((_near_service, near), (_far_service, far)) = two();
-    let bob = Peer::new();
+    let ((_near_service, near), (_far_service, far)) = two_mediators();
+    let bob = PeerClient::new();
     bob.enter(&far);
     let client = Script::client();
     for known in [&near, &far] {
@@ -65,11 +73,11 @@ fn a_client_of_others_sends_by_way_of_two_mediators() {
     }
     client.op("mediator", json!({"did": near.did, "http": near.url()}));
     for form in ["json", "base64"] {
-        let letter = String::from_utf8(bob.letter(form)).expect("text");
+        let envelope = String::from_utf8(bob.envelope(form)).expect("text");
         let sent = client.op(
             "forward",
             json!({
-                "next": bob.did, "packed": letter, "form": form, "through": [near.did, far.did],
+                "next": bob.did, "packed": envelope, "form": form, "through": [near.did, far.did],
             }),
         );
         assert_eq!(sent["status"], 202, "{sent}");
@@ -81,8 +89,8 @@ fn a_client_of_others_sends_by_way_of_two_mediators() {
 #[test]
 fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
     for known_before in [true, false] {
-        let ((near_service, near), (far_service, far)) = two();
-        let bob = Peer::new();
+        let ((near_service, near), (far_service, far)) = two_mediators();
+        let bob = PeerClient::new();
         bob.enter(&far);
         if known_before {
             near.take(&by_way_of(&near, &far, &bob, "before"));
@@ -102,20 +110,20 @@ fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
 }
 
 /// Restarts a mediator. Five letters come, each once.
-fn assert_all_come(near: &Service, left: Stopped, far: &MediatorEndpoint, bob: &Peer) {
+fn assert_all_come(near: &Service, left: Stopped, far: &MediatorEndpoint, bob: &PeerClient) {
     let _far_service = left.start();
     let mut words = bob.collect(far, 5);
     words.sort();
     let expected: Vec<_> = (0..5).map(|n| format!("letter {n}")).collect();
     assert_eq!(words, expected);
-    until_carried(near);
+    until_relayed(near);
     assert_eq!(bob.status(far).message_count, 0);
 }
 
 #[test]
 fn inv10_the_outbox_outlives_a_kill() {
-    let ((near_service, near), (far_service, far)) = two();
-    let bob = Peer::new();
+    let ((near_service, near), (far_service, far)) = two_mediators();
+    let bob = PeerClient::new();
     bob.enter(&far);
     let left = far_service.kill();
     for n in 0..5 {
@@ -129,12 +137,12 @@ fn inv10_the_outbox_outlives_a_kill() {
 /// Either mediator may be killed between a delivery and the record of it.
 #[test]
 fn inv10_kills_on_either_side_of_a_relay_lose_nothing_and_double_nothing() {
-    const LETTERS: usize = 400;
-    let ((near_service, near), (far_service, far)) = two();
-    let bob = Peer::new();
+    const MESSAGES: usize = 400;
+    let ((near_service, near), (far_service, far)) = two_mediators();
+    let bob = PeerClient::new();
     bob.enter(&far);
     let left = far_service.kill();
-    let mut expected: Vec<_> = (0..LETTERS).map(|n| format!("letter {n:03}")).collect();
+    let mut expected: Vec<_> = (0..MESSAGES).map(|n| format!("letter {n:03}")).collect();
     for words in &expected {
         near.take(&by_way_of(&near, &far, &bob, words));
     }
@@ -148,7 +156,7 @@ fn inv10_kills_on_either_side_of_a_relay_lose_nothing_and_double_nothing() {
     until(10);
     let left = near_service.kill();
     assert!(
-        arrived() < LETTERS as u64,
+        arrived() < MESSAGES as u64,
         "all had arrived before the kill"
     );
     let near_service = left.start();
@@ -156,9 +164,9 @@ fn inv10_kills_on_either_side_of_a_relay_lose_nothing_and_double_nothing() {
     let _far_service = far_service.kill().start();
     until(150);
     let near_service = near_service.kill().start();
-    until_carried(&near_service);
-    assert_eq!(arrived(), LETTERS as u64);
-    let mut words = bob.collect(&far, LETTERS);
+    until_relayed(&near_service);
+    assert_eq!(arrived(), MESSAGES as u64);
+    let mut words = bob.collect(&far, MESSAGES);
     words.sort();
     expected.sort();
     assert_eq!(words, expected);
@@ -168,13 +176,13 @@ fn inv10_kills_on_either_side_of_a_relay_lose_nothing_and_double_nothing() {
 fn the_sender_is_told_when_a_mediator_is_away_for_good() {
     let network = Network::multikey();
     let (near_service, near) = mediator(network, |setup| {
-        eager(setup).set("mediator.relay.give_up", json!("2s"))
+        with_fast_retries(setup).set("mediator.relay.give_up", json!("2s"))
     });
     let (far_service, far) = mediator(network, open);
-    let (alice, bob) = (Peer::new(), Peer::new());
+    let (alice, bob) = (PeerClient::new(), PeerClient::new());
     alice.enter(&near);
     far_service.kill();
-    let inner = far.forward(&bob.did, &bob.letter("in vain"));
+    let inner = far.forward(&bob.did, &bob.envelope("in vain"));
     let outer = forward(&far.did, &inner).thid("the thread");
     near.take(&alice.seal(&near, outer));
     // An anonymous forward has no sender to report to.
@@ -184,7 +192,7 @@ fn the_sender_is_told_when_a_mediator_is_away_for_good() {
     assert_eq!(report.code, "e.p.xfer.undeliverable");
     assert_eq!(report.args[0], far.did);
     assert!(!report.text().contains(&bob.did), "{}", report.text());
-    until_carried(&near_service);
+    until_relayed(&near_service);
     let status = relay_status(&near_service);
     assert_eq!(status["destinations"][0]["givenUp"], 2, "{status}");
     assert_eq!(alice.status(&near).message_count, 0);
@@ -193,10 +201,10 @@ fn the_sender_is_told_when_a_mediator_is_away_for_good() {
 #[test]
 fn what_a_mediator_refuses_is_reported_at_once() {
     let (near_service, near) = mediator(Network::multikey(), open);
-    let fake = Fake::start(|_, _| (400, None));
-    let (alice, bob) = (Peer::new(), Peer::new());
+    let fake = FakeMediator::start(|_, _| (400, None));
+    let (alice, bob) = (PeerClient::new(), PeerClient::new());
     alice.enter(&near);
-    let inner = fake.endpoint.forward(&bob.did, &bob.letter("unwelcome"));
+    let inner = fake.endpoint.forward(&bob.did, &bob.envelope("unwelcome"));
     let outer: Message = forward(&fake.endpoint.did, &inner);
     let thread = outer.id.clone();
     near.take(&alice.seal(&near, outer));
@@ -218,46 +226,46 @@ fn what_a_mediator_refuses_is_reported_at_once() {
 #[test]
 fn a_report_goes_to_where_the_senders_key_package_says() {
     let network = Network::multikey();
-    let (near_service, near) = mediator(network, eager);
-    let (home_service, home) = mediator(network, |setup| setup);
-    let alice = Peer::new();
-    let package = json!({"did": alice.did, "mediators": [home.did]});
+    let (near_service, near) = mediator(network, with_fast_retries);
+    let (endpoint_service, endpoint) = mediator(network, |setup| setup);
+    let alice = PeerClient::new();
+    let package = json!({"did": alice.did, "mediators": [endpoint.did]});
     let account = network.enrolled("alice", 0, package);
-    for service in [&near_service, &home_service] {
+    for service in [&near_service, &endpoint_service] {
         service.refresh(&account.did).expect("the package");
     }
-    assert!(alice.request(&home, Some(&account.did)));
-    let fake = Fake::start(|_, _| (400, None));
+    assert!(alice.request(&endpoint, Some(&account.did)));
+    let fake = FakeMediator::start(|_, _| (400, None));
     let inner = fake
         .endpoint
-        .forward("did:peer:2.unknown", &alice.letter("unwelcome"));
+        .forward("did:peer:2.unknown", &alice.envelope("unwelcome"));
     near.take(&alice.seal(
         &near,
         forward(&fake.endpoint.did, &inner).thid("the thread"),
     ));
     // It is encrypted by the mediator that reports.
-    let letter = eventually("a report comes", || alice.empty(&home).pop());
-    let report = alice.open(&near, &letter);
+    let envelope = eventually("a report comes", || alice.empty(&endpoint).pop());
+    let report = alice.open(&near, &envelope);
     assert_eq!(report.pthid.as_deref(), Some("the thread"));
 }
 
 #[test]
 fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
     let network = Network::multikey();
-    let (near_service, near) = mediator(network, eager);
+    let (near_service, near) = mediator(network, with_fast_retries);
     let (_far_service, far) = mediator(network, |setup| setup);
-    let bob = Peer::new();
+    let bob = PeerClient::new();
     // The first of them does not answer.
     let package = json!({"did": bob.did, "mediators": ["did:web:localhost%3A1", far.did]});
     let account = network.enrolled("bob", 0, package);
     assert!(bob.request(&far, Some(&account.did)));
-    let letter = bob.letter("over the hills");
+    let envelope = bob.envelope("over the hills");
     // The first mediator's directory does not know it, so it is an unknown recipient.
-    near.take(&near.forward(&bob.did, &letter));
+    near.take(&near.forward(&bob.did, &envelope));
     near_service.refresh(&account.did).expect("the package");
-    near.take(&near.forward(&bob.did, &letter));
+    near.take(&near.forward(&bob.did, &envelope));
     assert_eq!(bob.collect(&far, 1), ["over the hills"]);
-    until_carried(&near_service);
+    until_relayed(&near_service);
     assert_eq!(
         near_service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")]),
         1.0
@@ -267,10 +275,10 @@ fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
 #[test]
 fn a_forward_to_the_mediator_itself_is_peeled_once() {
     let (service, near) = mediator(Network::multikey(), open);
-    let bob = Peer::new();
+    let bob = PeerClient::new();
     bob.enter(&near);
     let looped = || service.metric("atcomm_mediator_forwards_total", &[("outcome", "looped")]);
-    let once = near.forward(&bob.did, &bob.letter("once"));
+    let once = near.forward(&bob.did, &bob.envelope("once"));
     let twice = near.forward(&near.did, &once);
     near.take(&twice);
     assert_eq!(bob.collect(&near, 1), ["once"]);
@@ -282,16 +290,16 @@ fn a_forward_to_the_mediator_itself_is_peeled_once() {
 
 #[test]
 fn two_mediators_do_not_send_a_forward_round_in_circles() {
-    let ((near_service, near), (far_service, far)) = two();
+    let ((near_service, near), (far_service, far)) = two_mediators();
     // Each layer is for the other mediator: the message takes one hop for each layer, and then ends.
-    let bob = Peer::new();
+    let bob = PeerClient::new();
     bob.enter(&near);
-    let mut letter = near.forward(&bob.did, &bob.letter("well travelled"));
+    let mut envelope = near.forward(&bob.did, &bob.envelope("well travelled"));
     for _ in 0..3 {
-        letter = far.forward(&near.did, &letter);
-        letter = near.forward(&far.did, &letter);
+        envelope = far.forward(&near.did, &envelope);
+        envelope = near.forward(&far.did, &envelope);
     }
-    near.take(&letter);
+    near.take(&envelope);
     assert_eq!(bob.collect(&near, 1), ["well travelled"]);
     let carried = |service: &Service| {
         service.metric("atcomm_mediator_relay_total", &[("outcome", "delivered")])
@@ -304,8 +312,8 @@ fn two_mediators_do_not_send_a_forward_round_in_circles() {
 #[test]
 fn answers_of_a_mediator_know_no_account_by_its_relay() {
     // The status is for the operator: it names mediators and no accounts.
-    let ((near_service, near), (_far_service, far)) = two();
-    let bob = Peer::new();
+    let ((near_service, near), (_far_service, far)) = two_mediators();
+    let bob = PeerClient::new();
     bob.enter(&far);
     near.take(&by_way_of(&near, &far, &bob, "words"));
     bob.collect(&far, 1);

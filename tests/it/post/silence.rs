@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::unlisted::{Fake, relay_status};
-use super::{Peer, Socket, forward, mediator};
+use super::unlisted::{FakeMediator, relay_status};
+use super::{PeerClient, Socket, forward, mediator};
 use crate::http::eventually;
 use crate::network::Network;
 
@@ -11,69 +11,72 @@ use crate::network::Network;
 #[test]
 fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
     let network = Network::multikey();
-    let (service, home) = mediator(network, |setup| {
+    let (service, endpoint) = mediator(network, |setup| {
         setup
             .set("log.filter", json!("trace"))
             .set("mediator.report_unknown", json!(true))
             .set("mediator.queue_messages", json!(3))
             .set("mediator.relay.give_up", json!("1s"))
     });
-    let [alice, bob, unknown] = [(); 3].map(|()| Peer::new());
-    let package = |peer: &Peer| json!({"did": peer.did, "mediators": [home.did]});
+    let [alice, bob, unknown] = [(); 3].map(|()| PeerClient::new());
+    let package = |peer: &PeerClient| json!({"did": peer.did, "mediators": [endpoint.did]});
     let accounts = [
         network.enrolled("alice", 0, package(&alice)),
         network.enrolled("bob", 1, package(&bob)),
     ];
     for (account, peer) in accounts.iter().zip([&alice, &bob]) {
         service.refresh(&account.did).expect("the package");
-        assert!(peer.request(&home, Some(&account.did)));
-        peer.add(&home, &peer.did);
+        assert!(peer.request(&endpoint, Some(&account.did)));
+        peer.add(&endpoint, &peer.did);
     }
     // Forwards with and without a sender, by request and by socket: kept, refused, unknown, replayed
     // and malformed.
-    let mut live = Socket::live(&home, &bob);
+    let mut live = Socket::live(&endpoint, &bob);
     let words = "the very words";
-    let named = alice.seal(&home, forward(&bob.did, &bob.letter(words)));
-    home.take(&named);
-    let mut socket = Socket::open(&home);
-    socket.send(home.forward(&bob.did, &bob.letter(words)));
+    let named = alice.seal(&endpoint, forward(&bob.did, &bob.envelope(words)));
+    endpoint.take(&named);
+    let mut socket = Socket::open(&endpoint);
+    socket.send(endpoint.forward(&bob.did, &bob.envelope(words)));
     for _ in 0..2 {
         assert_eq!(bob.words(&live.next().expect("a letter")), words);
     }
-    home.take(&home.forward(&bob.did, &bob.letter(words)));
+    endpoint.take(&endpoint.forward(&bob.did, &bob.envelope(words)));
     assert_eq!(
-        home.refuse(&home.forward(&bob.did, &bob.letter(words)), 503),
+        endpoint.refuse(&endpoint.forward(&bob.did, &bob.envelope(words)), 503),
         "QueueFull"
     );
-    assert_eq!(bob.empty(&home).len(), 3);
-    home.take(&home.forward(&unknown.did, &unknown.letter(words)));
-    home.post(&unknown.seal(&home, forward(&unknown.did, &unknown.letter(words))));
-    unknown.request(&home, None);
+    assert_eq!(bob.empty(&endpoint).len(), 3);
+    endpoint.take(&endpoint.forward(&unknown.did, &unknown.envelope(words)));
+    endpoint.post(&unknown.seal(&endpoint, forward(&unknown.did, &unknown.envelope(words))));
+    unknown.request(&endpoint, None);
     let status = super::pickup::Request::Status {
         recipient_did: Some(bob.did.clone()),
     };
-    let status = alice.seal(&home, status.write(super::pickup::Version::V3, super::id()));
+    let status = alice.seal(
+        &endpoint,
+        status.write(super::pickup::Version::V3, super::id()),
+    );
     assert_eq!(
-        [home.post(&status).status, home.post(&status).status],
+        [endpoint.post(&status).status, endpoint.post(&status).status],
         [202, 202]
     );
-    home.refuse(&alice.letter(words), 400);
+    endpoint.refuse(&alice.envelope(words), 400);
     // A relayed message that another mediator refuses, and the report about it.
-    let refusing = Fake::start(|_, _| (400, None));
+    let refusing = FakeMediator::start(|_, _| (400, None));
     let envelope = refusing
         .endpoint
-        .forward(&unknown.did, &unknown.letter(words));
-    home.take(&alice.seal(
-        &home,
+        .forward(&unknown.did, &unknown.envelope(words));
+    endpoint.take(&alice.seal(
+        &endpoint,
         forward(&refusing.endpoint.did, &envelope).thid("the thread"),
     ));
-    alice.report(&home);
-    let away = Fake::start(|_, _| (503, None));
-    home.take(&alice.seal(
-        &home,
+    alice.report(&endpoint);
+    let away = FakeMediator::start(|_, _| (503, None));
+    endpoint.take(&alice.seal(
+        &endpoint,
         forward(&away.endpoint.did, &envelope).thid("the thread"),
     ));
-    alice.report(&home);
+    alice.report(&endpoint);
     eventually("all is carried out", || {
         (relay_status(&service)["waiting"] == 0).then_some(())
     });

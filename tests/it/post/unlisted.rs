@@ -13,7 +13,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
-use super::{MediatorEndpoint, Peer, ReturnRoute, Socket, forward, mediator, open};
+use super::{MediatorEndpoint, PeerClient, ReturnRoute, Socket, forward, mediator, open};
 use crate::http::{RUNTIME, eventually, throughout};
 use crate::network::{Network, mediator_document, text};
 use crate::service::{Service, Setup};
@@ -35,22 +35,22 @@ pub(super) fn relay_status(service: &Service) -> Value {
 type Rule = dyn Fn(&str, usize) -> (u16, Option<String>) + Send + Sync;
 
 /// A message that was accepted, and the path that it came by.
-struct Taken {
+struct Accepted {
     path: String,
     message: Vec<u8>,
 }
 
 /// A mediator that accepts messages and opens none.
-pub(super) struct Fake {
+pub(super) struct FakeMediator {
     pub(super) endpoint: MediatorEndpoint,
-    received: Arc<Mutex<Vec<Taken>>>,
+    received: Arc<Mutex<Vec<Accepted>>>,
 }
 
-impl Fake {
+impl FakeMediator {
     pub(super) fn start(
         rule: impl Fn(&str, usize) -> (u16, Option<String>) + Send + Sync + 'static,
     ) -> Self {
-        let received: Arc<Mutex<Vec<Taken>>> = Arc::default();
+        let received: Arc<Mutex<Vec<Accepted>>> = Arc::default();
         let copy = Arc::clone(&received);
         let rule: Arc<Rule> = Arc::new(rule);
         let listener = RUNTIME.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
@@ -87,7 +87,7 @@ impl Fake {
 
 fn answer(
     document: &str,
-    received: &Mutex<Vec<Taken>>,
+    received: &Mutex<Vec<Accepted>>,
     rule: &Rule,
     path: &str,
     body: &[u8],
@@ -102,7 +102,7 @@ fn answer(
     }
     let mut received = received.lock().expect("a list");
     let (status, location) = rule(path, received.len());
-    received.push(Taken {
+    received.push(Accepted {
         path: path.to_owned(),
         message: body.to_vec(),
     });
@@ -119,15 +119,15 @@ fn unlisted_budget(budget: u32) -> impl FnOnce(Setup) -> Setup {
 
 /// Returns any envelope for a mediator that never opens it.
 fn envelope(to: &MediatorEndpoint) -> Vec<u8> {
-    let bob = Peer::new();
-    to.forward(&bob.did, &bob.letter("for an unlisted mediator"))
+    let bob = PeerClient::new();
+    to.forward(&bob.did, &bob.envelope("for an unlisted mediator"))
 }
 
 #[test]
 fn unlisted_mediators_have_a_budget_and_those_named_in_key_packages_have_none() {
     let network = Network::multikey();
     let (service, near) = mediator(network, unlisted_budget(2));
-    let [unlisted, named] = [(); 2].map(|()| Fake::start(|_, _| (202, None)));
+    let [unlisted, named] = [(); 2].map(|()| FakeMediator::start(|_, _| (202, None)));
     let send = |to: &MediatorEndpoint| near.forward(&to.did, &envelope(to));
     near.take(&send(&unlisted.endpoint));
     near.take(&send(&unlisted.endpoint));
@@ -160,7 +160,7 @@ fn unlisted_mediators_have_a_budget_and_those_named_in_key_packages_have_none() 
 
 #[test]
 fn without_a_budget_only_the_operators_choice_is_relayed_to() {
-    let [unlisted, chosen] = [(); 2].map(|()| Fake::start(|_, _| (202, None)));
+    let [unlisted, chosen] = [(); 2].map(|()| FakeMediator::start(|_, _| (202, None)));
     let allow = json!([chosen.endpoint.did]);
     let (_service, near) = mediator(Network::multikey(), |setup| {
         unlisted_budget(0)(setup).set("mediator.relay.allow", allow)
@@ -172,7 +172,7 @@ fn without_a_budget_only_the_operators_choice_is_relayed_to() {
         (chosen.received().len() == 1).then_some(())
     });
     // A socket has no status, so a sender who asks for answers gets a report.
-    let alice = Peer::new();
+    let alice = PeerClient::new();
     let outer = forward(&unlisted.endpoint.did, &envelope(&unlisted.endpoint));
     let id = outer.id.clone();
     let mut socket = Socket::open(&near);
@@ -191,20 +191,20 @@ fn inv3_a_copy_for_another_claimant_of_the_did_does_not_stand_for_the_owners() {
     let (service, near) = mediator(network, |setup| {
         setup.set("mediator.relay.destination_messages", json!(1))
     });
-    let bob = Peer::new();
+    let bob = PeerClient::new();
     // The owner's mediator is down, the other accepts all messages.
-    let [home, other] = [500, 202].map(|status| Fake::start(move |_, _| (status, None)));
-    for (name, fake) in [("bob", &home), ("carol", &other)] {
+    let [own, other] = [500, 202].map(|status| FakeMediator::start(move |_, _| (status, None)));
+    for (name, fake) in [("bob", &own), ("carol", &other)] {
         let package = json!({"did": bob.did, "mediators": [fake.endpoint.did]});
         let account = network.enrolled(name, 0, package);
         service.refresh(&account.did).expect("the package");
     }
-    near.take(&near.forward(&bob.did, &bob.letter("one")));
+    near.take(&near.forward(&bob.did, &bob.envelope("one")));
     eventually("a copy goes to either", || {
-        let tried = !home.received().is_empty();
+        let tried = !own.received().is_empty();
         (tried && other.received().len() == 1).then_some(())
     });
-    let second = near.forward(&bob.did, &bob.letter("two"));
+    let second = near.forward(&bob.did, &bob.envelope("two"));
     assert_eq!(near.refuse(&second, 503), "RelayFull");
     // A message that was accepted before is not lost.
     let waiting = relay_status(&service)["waiting"].as_u64();
@@ -217,7 +217,7 @@ fn inv6_addresses_and_names_from_inside_are_not_dialled() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a listener");
     let port = listener.local_addr().expect("a port").port();
-    let alice = Peer::new();
+    let alice = PeerClient::new();
     for did in [
         format!("did:web:127.0.0.1%3A{port}"),
         format!("did:web:2130706433%3A{port}"),
@@ -228,7 +228,7 @@ fn inv6_addresses_and_names_from_inside_are_not_dialled() {
         "did:web:localhost%3A22".to_owned(),
         format!("did:web:user@localhost%3A{port}"),
     ] {
-        let answer = near.post(&near.forward(&did, &alice.letter("inside")));
+        let answer = near.post(&near.forward(&did, &alice.envelope("inside")));
         assert!(
             [202, 403].contains(&answer.status),
             "{did}: {}",
@@ -250,7 +250,7 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
             .set("mediator.relay.give_up", json!("1s"))
             .set("mediator.relay.longest_pause", json!("200ms"))
     });
-    let once = Fake::start(|path, _| match path {
+    let once = FakeMediator::start(|path, _| match path {
         "/didcomm" => (307, Some("/other".to_owned())),
         _ => (202, None),
     });
@@ -262,9 +262,9 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
     assert_eq!(once.paths(), ["/didcomm", "/other"]);
     assert_eq!(once.received()[0], once.received()[1]);
 
-    let circle = Fake::start(|_, n| (307, Some(format!("/other/{n}"))));
+    let circle = FakeMediator::start(|_, n| (307, Some(format!("/other/{n}"))));
     let others = [301, 302, 303, 308].map(|status| {
-        Fake::start(move |path, _| match path {
+        FakeMediator::start(move |path, _| match path {
             "/didcomm" => (status, Some("/other".to_owned())),
             _ => (202, None),
         })
@@ -302,7 +302,8 @@ fn inv6_a_redirect_leads_nowhere_inside() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a listener");
     let port = listener.local_addr().expect("a port").port();
-    let sly = Fake::start(move |_, _| (307, Some(format!("http://127.0.0.1:{port}/admin"))));
+    let sly =
+        FakeMediator::start(move |_, _| (307, Some(format!("http://127.0.0.1:{port}/admin"))));
     near.take(&near.forward(&sly.endpoint.did, &envelope(&sly.endpoint)));
     eventually("it has ended", || {
         let refused = service.metric("atcomm_mediator_relay_total", &[("outcome", "refused")]);
@@ -316,8 +317,8 @@ fn inv7_no_mediator_takes_more_than_its_share_of_the_outbox() {
     let (service, near) = mediator(Network::multikey(), |setup| {
         open(setup).set("mediator.relay.destination_messages", json!(3))
     });
-    let away = Fake::start(|_, _| (503, None));
-    let well = Fake::start(|_, _| (202, None));
+    let away = FakeMediator::start(|_, _| (503, None));
+    let well = FakeMediator::start(|_, _| (202, None));
     let envelopes: Vec<_> = (0..4).map(|_| envelope(&away.endpoint)).collect();
     let send = |envelope: &[u8]| near.forward(&away.endpoint.did, envelope);
     envelopes[..3]
