@@ -27,7 +27,7 @@ use crate::http::{Answer, request};
 use crate::network::{root, text};
 use crate::service::{Service, Setup, Stopped};
 
-pub(crate) use client::{Client, Letter};
+pub(crate) use client::{Client, PackedMessage};
 
 const GREETING: &str = "https://example.org/greeting/1.0/hello";
 

@@ -22,18 +22,18 @@ pub(crate) struct Client {
 }
 
 /// A message to a recipient, packed by the client.
-pub(crate) struct Letter {
+pub(crate) struct PackedMessage {
     /// The envelope.
-    pub(crate) packed: String,
+    pub(crate) envelope: String,
     /// The plaintext.
     pub(crate) plain: Value,
 }
 
-impl Letter {
+impl PackedMessage {
     /// The id of the message at the mediator, which a recipient can compute.
     pub(crate) fn id(&self) -> String {
         use sha2::Digest as _;
-        data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&self.packed))
+        data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&self.envelope))
     }
 }
 
@@ -158,13 +158,13 @@ impl Client {
 
     /// Packs a message of the client to a recipient.
     #[track_caller]
-    pub(crate) fn letter(&self, to: &str) -> Letter {
-        self.letter_of(to, "grüß dich")
+    pub(crate) fn pack_for(&self, to: &str) -> PackedMessage {
+        self.pack_words_for(to, "grüß dich")
     }
 
     /// The same with these words in it.
     #[track_caller]
-    pub(crate) fn letter_of(&self, to: &str, words: &str) -> Letter {
+    pub(crate) fn pack_words_for(&self, to: &str, words: &str) -> PackedMessage {
         let plain = json!({
             "id": fresh_id(),
             "typ": "application/didcomm-plain+json",
@@ -177,16 +177,16 @@ impl Client {
             "pack",
             json!({"message": plain, "to": to, "from": self.did}),
         );
-        Letter {
-            packed: text(&packed, "/packed").to_owned(),
+        PackedMessage {
+            envelope: text(&packed, "/packed").to_owned(),
             plain,
         }
     }
 
     /// Sends an anonymous forward that has to be accepted, without a body in the response.
     #[track_caller]
-    pub(crate) fn forward(&self, next: &str, letter: &Letter) {
-        let answer = self.try_forward(json!({"next": next, "packed": letter.packed}));
+    pub(crate) fn forward(&self, next: &str, message: &PackedMessage) {
+        let answer = self.try_forward(json!({"next": next, "packed": message.envelope}));
         assert_eq!(answer["status"], 202, "{answer}");
     }
 

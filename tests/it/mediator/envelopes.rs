@@ -47,8 +47,8 @@ fn three_encryptions_of_anonymous_forwards_are_read() {
     let encryptions = about["anoncrypt"].as_array().expect("a list");
     assert_eq!(encryptions.len(), 3);
     for (number, enc) in (1..).zip(encryptions) {
-        let letter = client.letter_of(&client.did, text(enc, ""));
-        let inner: Value = serde_json::from_str(&letter.packed).expect("JSON");
+        let message = client.pack_words_for(&client.did, text(enc, ""));
+        let inner: Value = serde_json::from_str(&message.envelope).expect("JSON");
         let forward = json!({
             "id": super::fresh_id(),
             "type": "https://didcomm.org/routing/2.0/forward",
@@ -63,7 +63,7 @@ fn three_encryptions_of_anonymous_forwards_are_read() {
         assert_eq!(answer.status, 202, "{enc}: {}", answer.text());
         let attached = client.fetch(json!({}));
         assert_eq!(attached.len(), number);
-        assert_eq!(attached[number - 1]["message"], letter.plain);
+        assert_eq!(attached[number - 1]["message"], message.plain);
     }
 }
 
@@ -107,8 +107,8 @@ fn authcrypts_of_both_libraries_are_answered_so_that_they_can_read_it() {
 fn the_ephemeral_key_may_stand_with_the_recipient() {
     let mediator = Mediator::open();
     let client = mediator.member();
-    let letter = client.letter(&client.did);
-    let fields = json!({"next": client.did, "packed": letter.packed});
+    let message = client.pack_for(&client.did);
+    let fields = json!({"next": client.did, "packed": message.envelope});
     let sent = client.try_forward(fields);
     let packed: Value = serde_json::from_str(text(&sent, "/packed")).expect("JSON");
     // This library is the one with this form.
@@ -141,7 +141,7 @@ fn a_did_peer_4_is_known_by_its_short_form_once_the_long_one_came() {
     }
     // Both forms of the DID share one queue, and each can read it.
     for next in [long, short] {
-        client.forward(next, &client.letter(next));
+        client.forward(next, &client.pack_for(next));
     }
     assert_answered(&client, json!({"from": short}));
     for from in [long, short] {
@@ -191,12 +191,12 @@ fn who_spells_its_key_in_its_own_way_is_answered_so() {
         assert_eq!(client.frame(&socket)["recipient"], kid);
         let add = json!([{"recipient_did": did, "action": "add"}]);
         client.ask("update", json!({"from": did, "updates": add}));
-        let letter = client.letter_of(did, fragment);
-        client.forward(did, &letter);
+        let message = client.pack_words_for(did, fragment);
+        client.forward(did, &message);
         let pushed = client.frame(&socket);
         assert_eq!(pushed["recipient"], kid);
-        assert_eq!(pushed["attached"][0]["message"], letter.plain, "{pushed}");
-        let ids = json!([letter.id(), pushed["attached"][0]["id"]]);
+        assert_eq!(pushed["attached"][0]["message"], message.plain, "{pushed}");
+        let ids = json!([message.id(), pushed["attached"][0]["id"]]);
         client.ask("received", json!({"from": did, "ids": ids}));
     }
 }
@@ -231,7 +231,7 @@ fn what_the_envelope_does_not_bear_out_is_refused() {
     assert_answered(&client, json!({"extra": extra}));
 
     // A `from` in an anonymous envelope proves no sender.
-    victim.forward(&victim.did, &client.letter(&victim.did));
+    victim.forward(&victim.did, &client.pack_for(&victim.did));
     for operation in ["status", "delivery", "ping"] {
         let answer = client.tell(
             operation,
@@ -240,7 +240,7 @@ fn what_the_envelope_does_not_bear_out_is_refused() {
         let status = answer["status"].as_u64().expect("a status");
         assert!(status == 202 || status == 400, "{answer}");
     }
-    let body = json!({"message_id_list": [client.letter(&victim.did).id()]});
+    let body = json!({"message_id_list": [client.pack_for(&victim.did).id()]});
     let kind = "https://didcomm.org/messagepickup/3.0/messages-received";
     let mut message = client.message(kind, body);
     message["from"] = json!(victim.did);

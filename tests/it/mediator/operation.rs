@@ -54,7 +54,7 @@ fn keys_change_under_running_clients() {
     assert_eq!(old["sender"], before["keyAgreement"][0]);
     let old = client.tell("ping", json!({}));
     assert_eq!(old["message"]["from"], peer_did);
-    client.forward(&client.did, &client.letter(&client.did));
+    client.forward(&client.did, &client.pack_for(&client.did));
     assert_eq!(client.waiting(None), 1);
 
     // A client that resolves again finds the new keys and gets responses from them.
@@ -66,7 +66,7 @@ fn keys_change_under_running_clients() {
     newcomer.mediators = vec![new_peer_did.clone()];
     newcomer.turn_to(&new_peer_did, &mediator);
     newcomer.enter(&newcomer.did);
-    newcomer.forward(&newcomer.did, &newcomer.letter(&newcomer.did));
+    newcomer.forward(&newcomer.did, &newcomer.pack_for(&newcomer.did));
     assert_eq!(newcomer.waiting(None), 1);
     // The account is the same under both DIDs of the mediator.
     client.turn_to(&new_peer_did, &mediator);
@@ -138,18 +138,18 @@ fn the_operator_sees_queues() {
     let mediator = Mediator::start(setup);
     assert_private(&mediator.service().data_dir().join("admin.sock"));
     let client = mediator.member();
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
     let status = mediator.operate(&["mailbox", "status"]);
     assert_eq!(status["did"], mediator.web);
     assert_eq!(status["accounts"], 1);
     assert_eq!(status["messages"], 1);
-    assert_eq!(status["bytes"], letter.packed.len());
+    assert_eq!(status["bytes"], message.envelope.len());
     assert!(
         status["fileBytes"].as_u64().is_some_and(|bytes| bytes > 0),
         "{status}"
     );
-    client.ask("received", json!({"ids": [letter.id()]}));
+    client.ask("received", json!({"ids": [message.id()]}));
     let status = mediator.operate(&["mailbox", "status"]);
     assert_eq!(
         (&status["messages"], &status["bytes"]),
@@ -158,13 +158,13 @@ fn the_operator_sees_queues() {
     let status = mediator.operate(&["relay", "status"]);
     let nothing = json!({"waiting": 0, "waitingBytes": 0, "destinations": []});
     assert_eq!(status, nothing);
-    client.forward(elsewhere, &letter);
+    client.forward(elsewhere, &message);
     let status = eventually("an attempt failed", || {
         let status = mediator.operate(&["relay", "status"]);
         (status["destinations"][0]["failed"].as_u64() > Some(0)).then_some(status)
     });
     assert_eq!(status["waiting"], 1);
-    assert_eq!(status["waitingBytes"], letter.packed.len());
+    assert_eq!(status["waitingBytes"], message.envelope.len());
     let destination = &status["destinations"][0];
     assert_eq!(destination["did"], elsewhere);
     assert_eq!(destination["waiting"], 1);

@@ -9,7 +9,7 @@ const NOT_ENROLLED: &str = "e.p.req.not_enroll";
 /// Sends letters to this DID, one after the other.
 fn send(client: &Client, to: &str, words: &[&str]) {
     for words in words {
-        client.forward(to, &client.letter_of(to, words));
+        client.forward(to, &client.pack_words_for(to, words));
     }
 }
 
@@ -82,13 +82,13 @@ fn the_same_mail_for_two_is_acknowledged_by_each() {
     let mediator = Mediator::open();
     let client = mediator.member();
     let other = mediator.member();
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
-    client.forward(&other.did, &letter);
-    let status = client.ask("received", json!({"ids": [letter.id()]}));
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
+    client.forward(&other.did, &message);
+    let status = client.ask("received", json!({"ids": [message.id()]}));
     assert_eq!(status["body"]["message_count"], 0);
     assert_eq!(other.waiting(None), 1);
-    other.ask("received", json!({"ids": [letter.id()]}));
+    other.ask("received", json!({"ids": [message.id()]}));
     assert_eq!(other.waiting(None), 0);
 }
 

@@ -17,10 +17,10 @@ fn version_4_has_its_own_words() {
     assert_eq!(empty["message"]["type"], format!("{PROTOCOL}/delivery"));
     assert_eq!(empty["attached"], json!([]));
 
-    let letters = ["one", "two", "three"].map(|words| {
-        let letter = client.letter_of(&client.did, words);
-        client.forward(&client.did, &letter);
-        letter
+    let messages = ["one", "two", "three"].map(|words| {
+        let message = client.pack_words_for(&client.did, words);
+        client.forward(&client.did, &message);
+        message
     });
     let status = client.ask("status", json!({"pickup": "4.0"}));
     assert_eq!(status["type"], format!("{PROTOCOL}/status"));
@@ -38,8 +38,8 @@ fn version_4_has_its_own_words() {
     // The client sends `message_count_limit` in this version.
     let attached = client.fetch(json!({"pickup": "4.0", "limit": 2}));
     assert_eq!(attached.len(), 2);
-    for (attached, letter) in attached.iter().zip(&letters) {
-        assert_eq!(attached["message"], letter.plain);
+    for (attached, message) in attached.iter().zip(&messages) {
+        assert_eq!(attached["message"], message.plain);
     }
     let id = attached[0]["id"].clone();
     let status = client.ask("received", json!({"pickup": "4.0", "ids": [id]}));
@@ -48,7 +48,7 @@ fn version_4_has_its_own_words() {
     // Both versions read the same queue.
     let left = client.fetch(json!({}));
     assert_eq!(left.len(), 2);
-    assert_eq!(left[0]["message"], letters[1].plain);
+    assert_eq!(left[0]["message"], messages[1].plain);
 }
 
 #[test]
@@ -63,13 +63,13 @@ fn version_4_pushes_deliveries() {
     assert_eq!(status["message"]["type"], format!("{PROTOCOL}/status"));
     assert_eq!(status["message"]["body"]["live_delivery"], true);
 
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
     let delivery = client.frame(&socket);
     assert_eq!(delivery["message"]["type"], format!("{PROTOCOL}/delivery"));
     assert_eq!(delivery["message"]["to"], json!([client.did]));
     let attached = &delivery["attached"][0];
-    assert_eq!(attached["message"], letter.plain);
+    assert_eq!(attached["message"], message.plain);
     assert_eq!(client.waiting(None), 1);
     let ids = json!([attached["id"]]);
     client.tell(
@@ -85,10 +85,10 @@ fn mail_comes_when_its_time_has_come() {
     let mediator = Mediator::open();
     let client = mediator.member();
     let (late, soon) = (
-        client.letter_of(&client.did, "late"),
-        client.letter(&client.did),
+        client.pack_words_for(&client.did, "late"),
+        client.pack_for(&client.did),
     );
-    let fields = |letter: &super::Letter, delay| json!({"next": client.did, "packed": letter.packed, "extra": {"delay_milli": delay}});
+    let fields = |message: &super::PackedMessage, delay| json!({"next": client.did, "packed": message.envelope, "extra": {"delay_milli": delay}});
     assert_eq!(client.try_forward(fields(&late, 3_600_000))["status"], 202);
     assert_eq!(client.try_forward(fields(&soon, 200))["status"], 202);
     let attached = eventually("what was delayed is handed out", || {
@@ -103,14 +103,14 @@ fn mail_comes_when_its_time_has_come() {
 fn several_messages_of_one_forward_are_several() {
     let mediator = Mediator::open();
     let client = mediator.member();
-    let letters = ["one", "two"].map(|words| client.letter_of(&client.did, words));
-    let packed: Vec<_> = letters.iter().map(|letter| &letter.envelope).collect();
+    let messages = ["one", "two"].map(|words| client.pack_words_for(&client.did, words));
+    let packed: Vec<_> = messages.iter().map(|message| &message.envelope).collect();
     let answer = client.try_forward(json!({"next": client.did, "packed": packed}));
     assert_eq!(answer["status"], 202);
     let attached = client.fetch(json!({}));
     assert_eq!(attached.len(), 2);
     // A key of the recipient names it as well.
-    let more = client.letter_of(&client.did, "three");
+    let more = client.pack_words_for(&client.did, "three");
     client.forward(&format!("{}#key-2", client.did), &more);
     assert_eq!(client.waiting(Some(&client.did)), 3);
 }
@@ -119,14 +119,14 @@ fn several_messages_of_one_forward_are_several() {
 fn a_forward_that_cannot_be_carried_is_never_taken_for_delivered() {
     let mediator = Mediator::open();
     let client = mediator.member();
-    let letter = client.letter(&client.did);
-    let plain = letter.plain.to_string();
+    let message = client.pack_for(&client.did);
+    let plain = message.plain.to_string();
     for (packed, form) in [
-        (json!(letter.packed), "links"),
+        (json!(message.envelope), "links"),
         (json!([]), "json"),
         (json!(plain), "json"),
-        (json!([letter.packed, plain]), "base64"),
-        (json!(vec![&letter.packed; 17]), "json"),
+        (json!([message.envelope, plain]), "base64"),
+        (json!(vec![&message.envelope; 17]), "json"),
     ] {
         for from in [Value::Null, json!(client.did)] {
             let fields = json!({"next": client.did, "packed": packed, "form": form, "from": from});
@@ -153,9 +153,9 @@ fn a_forward_to_the_mediator_itself_is_opened_once_more() {
         (vec![peer_did, peer_did, web], 0),
     ] {
         for form in ["json", "base64"] {
-            let letter = client.letter_of(&client.did, form);
+            let message = client.pack_words_for(&client.did, form);
             let fields = json!({
-                "next": client.did, "packed": letter.packed, "form": form, "through": through,
+                "next": client.did, "packed": message.envelope, "form": form, "through": through,
             });
             // The message does not loop, and does not count as delivered.
             let status = if kept == 1 { 202 } else { 400 };

@@ -27,9 +27,9 @@ fn the_same_request_twice_is_a_problem_also_after_a_crash() {
     let silent = client.tell("ping", json!({"return_route": null}));
     assert_eq!(silent["status"], 202);
     // A forward may be repeated, and is stored once.
-    let letter = client.letter(&client.did);
+    let message = client.pack_for(&client.did);
     for from in [Value::Null, json!(client.did)] {
-        let forward = json!({"next": client.did, "packed": letter.packed, "from": from});
+        let forward = json!({"next": client.did, "packed": message.envelope, "from": from});
         let sent = client.try_forward(forward);
         let repeated = client.tell("send", json!({"packed": sent["packed"]}));
         assert_eq!(repeated["status"], 202, "{repeated}");
@@ -214,10 +214,10 @@ fn an_unknown_recipient_is_told_only_where_the_operator_wants_it() {
     let quiet = Mediator::open();
     let client = quiet.client();
     let unknown = client.generate();
-    let letter = client.letter(&unknown);
+    let message = client.pack_for(&unknown);
     let forward = |client: &Client, from: Value, return_route: Value| {
         client.try_forward(json!({
-            "next": unknown, "packed": letter.packed, "from": from, "return_route": return_route,
+            "next": unknown, "packed": message.envelope, "from": from, "return_route": return_route,
         }))
     };
     for from in [Value::Null, json!(client.did)] {
@@ -253,7 +253,7 @@ fn an_unknown_recipient_is_told_only_where_the_operator_wants_it() {
 
     // A known recipient is never reported.
     let member = telling.member();
-    let fields = json!({"next": member.did, "packed": letter.packed, "return_route": "all"});
+    let fields = json!({"next": member.did, "packed": message.envelope, "return_route": "all"});
     let answer = client.try_forward(fields);
     assert_eq!(answer["status"], 202, "{answer}");
 }
@@ -265,8 +265,8 @@ fn a_request_that_came_too_late_is_not_carried_out() {
     let late = json!({"expires_time": 1_700_000_000});
     let answer = client.tell("ping", json!({"extra": late}));
     client.assert_problem(&answer, "e.p.req.time");
-    let letter = client.letter(&client.did);
-    let fields = json!({"next": client.did, "packed": letter.packed, "extra": late});
+    let message = client.pack_for(&client.did);
+    let fields = json!({"next": client.did, "packed": message.envelope, "extra": late});
     assert_eq!(client.try_forward(fields)["status"], 202);
     assert_eq!(client.waiting(None), 0);
 }

@@ -13,18 +13,19 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     let client = mediator.member();
     let alias = client.generate();
     assert_eq!(client.update("3.0", "add", &alias), "success");
-    let letters = ["one", "two", "three", "four"].map(|words| client.letter_of(&client.did, words));
-    let (more, taken) = letters.split_last().expect("some");
-    for letter in taken {
-        client.forward(&client.did, letter);
+    let messages =
+        ["one", "two", "three", "four"].map(|words| client.pack_words_for(&client.did, words));
+    let (more, taken) = messages.split_last().expect("some");
+    for message in taken {
+        client.forward(&client.did, message);
     }
     // A duplicate is stored once, and is accepted even by a full queue.
-    for letter in taken {
-        client.forward(&client.did, letter);
+    for message in taken {
+        client.forward(&client.did, message);
     }
     assert_eq!(client.waiting(None), 3);
 
-    let fields = json!({"next": client.did, "packed": more.packed});
+    let fields = json!({"next": client.did, "packed": more.envelope});
     let refused = client.try_forward(fields.clone());
     assert_eq!(refused["status"], 503, "{refused}");
     assert!(
@@ -62,9 +63,9 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
     assert_eq!(report["message"]["body"]["code"], "e.p.me.res.storage");
 
     // Several messages in one forward are stored together or not at all.
-    let other = client.letter_of(&alias, "five");
+    let other = client.pack_words_for(&alias, "five");
     let many: Vec<_> = (0..4)
-        .map(|number| client.letter_of(&alias, &number.to_string()).packed)
+        .map(|number| client.pack_words_for(&alias, &number.to_string()).envelope)
         .collect();
     let answer = client.try_forward(json!({"next": alias, "packed": many}));
     assert_eq!(answer["status"], 503, "{answer}");
@@ -74,8 +75,8 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
 
     let attached = client.fetch(json!({"recipient_did": client.did}));
     assert_eq!(attached.len(), 3);
-    for (attached, letter) in attached.iter().zip(taken) {
-        assert_eq!(attached["message"], letter.plain);
+    for (attached, message) in attached.iter().zip(taken) {
+        assert_eq!(attached["message"], message.plain);
     }
     client.ask("received", json!({"ids": [attached[0]["id"]]}));
     client.forward(&client.did, more);
@@ -88,14 +89,14 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
 fn a_queue_of_too_many_bytes_is_full_as_well() {
     let mediator = Mediator::start(Mediator::setup().set("mediator.queue_bytes", json!(10_000)));
     let client = mediator.member();
-    let long = client.letter_of(&client.did, &"long ".repeat(1500));
-    let short = client.letter(&client.did);
-    let fields = json!({"next": client.did, "packed": long.packed});
+    let long = client.pack_words_for(&client.did, &"long ".repeat(1500));
+    let short = client.pack_for(&client.did);
+    let fields = json!({"next": client.did, "packed": long.envelope});
     let refused = client.try_forward(fields);
     assert_eq!(refused["status"], 503, "{refused}");
     client.forward(&client.did, &short);
     let status = client.ask("status", json!({}));
-    assert_eq!(status["body"]["total_bytes"], short.packed.len());
+    assert_eq!(status["body"]["total_bytes"], short.envelope.len());
 }
 
 #[test]
@@ -117,8 +118,8 @@ fn rates_of_recipients_and_addresses_are_kept() {
         client.script().try_op("open", json!({})).ok()
     });
     let unknown = client.generate();
-    let letter = client.letter(&unknown);
-    let fields = json!({"next": unknown, "packed": letter.packed});
+    let message = client.pack_for(&unknown);
+    let fields = json!({"next": unknown, "packed": message.envelope});
     let limited = |answer: &serde_json::Value| {
         assert_eq!(answer["status"], 429, "{answer}");
         assert!(
@@ -137,7 +138,7 @@ fn rates_of_recipients_and_addresses_are_kept() {
     }
     limited(&client.try_forward(fields));
     let other = client.generate();
-    client.forward(&other, &client.letter(&other));
+    client.forward(&other, &client.pack_for(&other));
 
     // Sockets are charged like messages. At most eight were charged, and the address regains one or
     // two in the time of the test.

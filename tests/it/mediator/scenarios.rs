@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Client, Letter, Mediator, VERSIONS};
+use super::{Client, Mediator, PackedMessage, VERSIONS};
 use crate::network::text;
 
 /// Runs a test in both versions of coordinate-mediation.
@@ -61,9 +61,9 @@ fn list(client: &Client, version: &str, paginate: Value) -> (Vec<String>, Value)
 
 /// Asserts that the delivered message is the one that was sent.
 #[track_caller]
-fn assert_same(attached: &Value, letter: &Letter) {
-    assert_eq!(attached["message"], letter.plain, "{attached}");
-    let sender = format!("{}#key-2", text(&letter.plain, "/from"));
+fn assert_same(attached: &Value, message: &PackedMessage) {
+    assert_eq!(attached["message"], message.plain, "{attached}");
+    let sender = format!("{}#key-2", text(&message.plain, "/from"));
     assert_eq!(attached["sender"], sender);
     assert_eq!(attached["forms"], json!(["base64", "json"]));
 }
@@ -126,7 +126,7 @@ in_both_versions! {
         }
         assert_eq!(list(&client, version, Value::Null).0, Vec::<String>::new());
         // The removed alias accepts no mail.
-        client.forward(&aliases[0], &client.letter(&aliases[0]));
+        client.forward(&aliases[0], &client.pack_for(&aliases[0]));
         assert_eq!(client.waiting(None), 0);
     }
 
@@ -145,11 +145,11 @@ in_both_versions! {
         assert_eq!(empty["body"], nothing);
 
         let friend = mediator.client();
-        let letters = ["json", "base64"].map(|form| {
-            let letter = client.letter_of(&alias, form);
-            let fields = json!({"next": alias, "packed": letter.packed, "form": form});
+        let messages = ["json", "base64"].map(|form| {
+            let message = client.pack_words_for(&alias, form);
+            let fields = json!({"next": alias, "packed": message.envelope, "form": form});
             assert_eq!(friend.try_forward(fields)["status"], 202);
-            letter
+            message
         });
         let status = client.ask("status", json!({"recipient_did": alias}));
         let body = &status["body"];
@@ -167,19 +167,19 @@ in_both_versions! {
         for _ in 0..2 {
             let attached = client.fetch(json!({"limit": 1, "recipient_did": alias}));
             assert_eq!(attached.len(), 1);
-            assert_same(&attached[0], &letters[0]);
+            assert_same(&attached[0], &messages[0]);
             let (sent, got): (Value, Value) = (
-                serde_json::from_str(&letters[0].packed).expect("JSON"),
+                serde_json::from_str(&messages[0].envelope).expect("JSON"),
                 serde_json::from_str(text(&attached[0], "/packed")).expect("JSON"),
             );
             assert_eq!(sent, got);
         }
         let attached = client.fetch(json!({}));
         assert_eq!(attached.len(), 2);
-        assert_same(&attached[0], &letters[0]);
-        assert_same(&attached[1], &letters[1]);
-        assert_eq!(attached[1]["packed"], letters[1].packed);
-        assert_eq!(attached[1]["id"], letters[1].id());
+        assert_same(&attached[0], &messages[0]);
+        assert_same(&attached[1], &messages[1]);
+        assert_eq!(attached[1]["packed"], messages[1].envelope);
+        assert_eq!(attached[1]["id"], messages[1].id());
         assert_eq!(client.fetch(json!({"recipient_did": alias})).len(), 2);
 
         let ids: Vec<_> = attached.iter().map(|one| one["id"].clone()).collect();
@@ -199,7 +199,7 @@ in_both_versions! {
         let mediator = Mediator::open();
         let client = mediator.client();
         let alias = enter(&client, version);
-        let earlier = client.letter(&alias);
+        let earlier = client.pack_for(&alias);
         client.forward(&alias, &earlier);
 
         let answer = client.tell("live", json!({"on": "true"}));
@@ -213,12 +213,12 @@ in_both_versions! {
         assert_eq!(status["message"]["body"]["message_count"], 1);
 
         // Mail from before is not pushed; new mail is pushed unchanged.
-        let letter = client.letter(&alias);
-        client.forward(&alias, &letter);
+        let message = client.pack_for(&alias);
+        client.forward(&alias, &message);
         let pushed = client.frame(&socket);
-        assert_eq!(pushed["message"], letter.plain);
+        assert_eq!(pushed["message"], message.plain);
         let (sent, got): (Value, Value) = (
-            serde_json::from_str(&letter.packed).expect("JSON"),
+            serde_json::from_str(&message.envelope).expect("JSON"),
             serde_json::from_str(text(&pushed, "/packed")).expect("JSON"),
         );
         assert_eq!(sent, got);
@@ -237,7 +237,7 @@ in_both_versions! {
         // After live mode is off, the next frame after a further message is the response to a request.
         client.tell("live", json!({"socket": socket, "on": false}));
         assert_eq!(client.frame(&socket)["message"]["body"]["live_delivery"], false);
-        client.forward(&alias, &client.letter(&alias));
+        client.forward(&alias, &client.pack_for(&alias));
         client.tell("status", json!({"socket": socket}));
         let status = client.frame(&socket);
         assert_eq!(status["message"]["body"]["message_count"], 2, "{status}");

@@ -107,9 +107,9 @@ fn several_share_one_socket() {
     assert_eq!(status["message"]["to"], json!([second]));
     assert_eq!(status["message"]["body"]["live_delivery"], true);
     for did in [&client.did, &second] {
-        let letter = client.letter(did);
-        client.forward(did, &letter);
-        assert_eq!(client.frame(&socket)["message"], letter.plain);
+        let message = client.pack_for(did);
+        client.forward(did, &message);
+        assert_eq!(client.frame(&socket)["message"], message.plain);
     }
     // One of them leaves live mode, the other stays.
     client.tell(
@@ -117,10 +117,10 @@ fn several_share_one_socket() {
         json!({"from": second, "socket": socket, "on": false}),
     );
     client.frame(&socket);
-    client.forward(&second, &client.letter(&second));
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
-    assert_eq!(client.frame(&socket)["message"], letter.plain);
+    client.forward(&second, &client.pack_for(&second));
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
+    assert_eq!(client.frame(&socket)["message"], message.plain);
     // Clients on one socket cannot read the mail of each other.
     client.tell("status", json!({"socket": socket, "recipient_did": second}));
     let refused = client.frame(&socket);
@@ -135,29 +135,29 @@ fn two_sockets_of_one_account_both_get_what_comes() {
     let mediator = Mediator::open();
     let client = mediator.member();
     let (first, second) = (client.live(), client.live());
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
     for socket in [&first, &second] {
-        assert_eq!(client.frame(socket)["message"], letter.plain);
+        assert_eq!(client.frame(socket)["message"], message.plain);
     }
     // A socket that reads nothing and then is cut takes no mail from the other.
     client.script().op("freeze", json!({"socket": first}));
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
-    assert_eq!(client.frame(&second)["message"], letter.plain);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
+    assert_eq!(client.frame(&second)["message"], message.plain);
     client
         .script()
         .op("close", json!({"socket": first, "abort": true}));
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
-    assert_eq!(client.frame(&second)["message"], letter.plain);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
+    assert_eq!(client.frame(&second)["message"], message.plain);
     assert_eq!(client.waiting(None), 3);
     // A socket that is closed properly ends live mode for itself only.
     let third = client.live();
     client.script().op("close", json!({"socket": second}));
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
-    assert_eq!(client.frame(&third)["message"], letter.plain);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
+    assert_eq!(client.frame(&third)["message"], message.plain);
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn forwards_and_requests_come_by_a_socket_as_well() {
     let mediator = Mediator::open();
     let client = mediator.member();
     let socket = client.live();
-    let letter = client.letter(&client.did);
-    let fields = json!({"next": client.did, "packed": letter.packed, "socket": socket});
+    let message = client.pack_for(&client.did);
+    let fields = json!({"next": client.did, "packed": message.envelope, "socket": socket});
     client.try_forward(fields);
-    assert_eq!(client.frame(&socket)["message"], letter.plain);
+    assert_eq!(client.frame(&socket)["message"], message.plain);
     let alias = client.generate();
     let add = json!({"recipient_did": alias, "action": "add"});
     client.tell("update", json!({"socket": socket, "updates": [add]}));
@@ -178,9 +178,9 @@ fn forwards_and_requests_come_by_a_socket_as_well() {
         "success"
     );
     // Mail of an alias that came after live mode was turned on is pushed, too.
-    let letter = client.letter(&alias);
-    client.forward(&alias, &letter);
-    assert_eq!(client.frame(&socket)["message"], letter.plain);
+    let message = client.pack_for(&alias);
+    client.forward(&alias, &message);
+    assert_eq!(client.frame(&socket)["message"], message.plain);
     client.tell("delivery", json!({"socket": socket, "limit": 1}));
     let delivery = client.frame(&socket);
     assert_eq!(
@@ -195,9 +195,9 @@ fn the_end_of_the_service_closes_sockets_and_keeps_mail() {
     let mediator = Mediator::start(Mediator::setup());
     let client = mediator.member();
     let (live, idle) = (client.live(), client.socket());
-    let letter = client.letter(&client.did);
-    client.forward(&client.did, &letter);
-    assert_eq!(client.frame(&live)["message"], letter.plain);
+    let message = client.pack_for(&client.did);
+    client.forward(&client.did, &message);
+    assert_eq!(client.frame(&live)["message"], message.plain);
 
     let (did, stopped) = (mediator.did.clone(), mediator.stop());
     for socket in [&live, &idle] {
@@ -207,7 +207,7 @@ fn the_end_of_the_service_closes_sockets_and_keeps_mail() {
     assert_eq!(mediator.did, did);
     let attached = client.fetch(json!({}));
     assert_eq!(attached.len(), 1);
-    assert_eq!(attached[0]["message"], letter.plain);
+    assert_eq!(attached[0]["message"], message.plain);
     // Live mode has ended with its socket.
     let socket = client.socket();
     client.tell("status", json!({"socket": socket}));

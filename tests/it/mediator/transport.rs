@@ -133,9 +133,9 @@ fn what_is_too_long_is_refused_before_it_is_read() {
 
     // A message of the greatest length is accepted.
     let client = mediator.member();
-    let letter = client.letter_of(&client.did, &"long ".repeat(100_000));
-    client.forward(&client.did, &letter);
-    assert_eq!(client.fetch(json!({}))[0]["message"], letter.plain);
+    let message = client.pack_words_for(&client.did, &"long ".repeat(100_000));
+    client.forward(&client.did, &message);
+    assert_eq!(client.fetch(json!({}))[0]["message"], message.plain);
 }
 
 #[test]
