@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http::{eventually, request};
 use crate::network::{Account, MEDIATOR_KEY, Network, in_both_shapes, mediator_document, text};
-use crate::service::{PROOF, REFRESH, RESOLVE, Setup, car_of, checked, failure, proven};
+use crate::service::{PROOF, REFRESH, RESOLVE, Setup, car_of, checked, proven, xrpc_error};
 
 /// A well-formed DID that the directory does not know.
 const NOBODY: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
@@ -143,7 +143,7 @@ in_both_shapes! {
         let absent = network.account("absent", 0);
         assert_eq!(refused(&absent.did), is(400, "NotEnrolled"));
         assert_eq!(refused(&absent.handle), is(400, "NotEnrolled"));
-        let unproven = network.peer_account();
+        let unproven = network.arroba_account();
         assert_eq!(refused(&unproven.did), is(400, "NotEnrolledUnproven"));
         let away = network.enrolled("away", 0, json!({}));
         away.op("account.deactivate", json!({}));
@@ -410,7 +410,7 @@ fn the_service_is_open_to_pages_and_says_what_it_does_not_have() {
     );
 
     let error = |answer: crate::http::Answer| {
-        let failure = failure(RESOLVE, &answer);
+        let failure = xrpc_error(RESOLVE, &answer);
         (failure.status, failure.name)
     };
     let invalid = (400, "InvalidRequest".to_owned());

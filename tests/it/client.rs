@@ -32,7 +32,7 @@ use crate::post::free_port;
 use crate::service::{Service, Setup};
 
 /// Time for a command that does not wait for anybody to write to it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A machine that somebody uses: a wallet, and a configuration that is at home in a network.
 pub(crate) struct CliEnv {
@@ -242,7 +242,7 @@ impl Running {
             if let Some(status) = child.try_wait().expect("a child") {
                 break status;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > COMMAND_TIMEOUT {
                 drop(child.kill());
                 let printed = [out, err].map(|thread| thread.join().unwrap_or_default());
                 panic!("it does not end: {printed:?}");

@@ -13,7 +13,7 @@ use testkit::network::script;
 use crate::network::{root, text};
 
 /// How long one operation may take. The scripts give up sooner, so reaching it is a hang.
-const DEADLINE: Duration = Duration::from_secs(90);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Whose library a script runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Script {
         // A test that panicked at its deadline leaves an answer on its way: no further ones then.
         let mut pipes = self.pipes.lock().expect("no operation failed before");
         writeln!(pipes.0, "{fields}").unwrap_or_else(|e| panic!("{} {operation}: {e}", self.name));
-        let line = pipes.1.recv_timeout(DEADLINE);
+        let line = pipes.1.recv_timeout(OPERATION_TIMEOUT);
         let line = line.unwrap_or_else(|e| panic!("{} {operation}: {e}", self.name));
         let answer: Value = serde_json::from_str(&line).expect("a line of JSON");
         match answer["ok"].as_bool() {

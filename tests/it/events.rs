@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::frames::Firehose;
 use crate::http::{eventually, throughout};
-use crate::network::{Network, PeerAccount, in_both_shapes};
+use crate::network::{ArrobaAccount, Network, in_both_shapes};
 use crate::service::{Service, Setup, proven};
 
 /// A service that follows both PDSes and stands in their streams.
@@ -55,13 +55,13 @@ in_both_shapes! {
     }
 
     fn a_pds_of_another_implementation_is_followed_too(network) {
-        let setup = Setup::new(network).source(json!({"url": network.peer_url(), "kind": "pds"}));
+        let setup = Setup::new(network).source(json!({"url": network.arroba_url(), "kind": "pds"}));
         let service = setup.no_looks_for_askers().start();
         service.until_following(1);
-        let erin = network.peer_account();
+        let erin = network.arroba_account();
         let first = erin.put(json!({"label": "first"}));
         let view = service.until_cid(&erin.did, &first["cid"]);
-        assert_eq!(view["pds"], *network.peer_url());
+        assert_eq!(view["pds"], *network.arroba_url());
         assert_eq!(view["keyPackage"]["value"], first["record"]);
         let second = erin.put(json!({"label": "second"}));
         service.until_cid(&erin.handle, &second["cid"]);
@@ -204,7 +204,7 @@ in_both_shapes! {
 }
 
 /// Its proofs hold as well as any other's, those of absence too.
-fn assert_removed_and_back(service: &Service, erin: &PeerAccount) {
+fn assert_removed_and_back(service: &Service, erin: &ArrobaAccount) {
     let shows = || {
         let car = service.proof(&erin.did).expect("a proof");
         proven(erin.network, &erin.did, &car)

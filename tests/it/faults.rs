@@ -12,7 +12,7 @@ use crate::service::{Setup, Stopped};
 const GET_RECORD: &str = "/xrpc/com.atproto.sync.getRecord";
 
 /// A pending refresh that failed is made again after half a minute to a minute.
-const NEXT_TRY: Duration = Duration::from_secs(100);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(100);
 
 fn cursor(left: &Stopped, url: &str) -> i64 {
     let source = format!("pds {url}");
@@ -68,7 +68,7 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
     let service = left.start();
     network.op("pds.hang", json!({"pds": 0, "on": false}));
     for account in &late {
-        within(NEXT_TRY, "the package of a late account", || {
+        within(RETRY_TIMEOUT, "the package of a late account", || {
             service.recipient(&account.did).ok()
         });
     }
@@ -100,7 +100,7 @@ fn a_pds_that_goes_silent_or_away_is_followed_again() {
     );
     network.op("pds.start", json!({"pds": 0}));
     let put = alice.put(json!({"label": "back"}));
-    within(NEXT_TRY, "what was written after the return", || {
+    within(RETRY_TIMEOUT, "what was written after the return", || {
         let view = service.recipient(&alice.did).ok()?;
         (view["keyPackage"]["cid"] == put["cid"]).then_some(())
     });

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::http::eventually;
 use crate::network::{Account, Network, in_both_shapes, text};
-use crate::service::{Failure, HISTORY, Service, Setup, car_of, checked, failure};
+use crate::service::{HISTORY, Service, Setup, XrpcError, car_of, checked, xrpc_error};
 
 /// What the implementation behind the PLC directory says of a log.
 #[track_caller]
@@ -69,7 +69,7 @@ fn record_of(did: &str, holder: &Value, key: &SigningKey) -> String {
 
 impl Service {
     #[track_caller]
-    fn history(&self, did: &str, params: &[(&str, &str)]) -> Result<Value, Failure> {
+    fn history(&self, did: &str, params: &[(&str, &str)]) -> Result<Value, XrpcError> {
         let params = [&[("did", did)], params].concat();
         checked(HISTORY, &self.query(HISTORY, &params))
     }
@@ -230,7 +230,7 @@ fn histories_are_refused_or_empty_where_there_is_nobody() {
     ] {
         let params = [&[("did", &*alice.did)], params].concat();
         let answer = service.query(HISTORY, &params);
-        let failure = failure(HISTORY, &answer);
+        let failure = xrpc_error(HISTORY, &answer);
         assert_eq!((failure.status, &*failure.name), (400, "InvalidRequest"));
     }
     let history = service.history(&alice.did, &[]).expect("a history");

@@ -9,10 +9,10 @@ use tokio::runtime::Runtime;
 
 /// How long anything may take that is only a matter of time. Far longer than it takes on a busy
 /// machine: reaching it is a failure.
-const DEADLINE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(25);
+const RETRY_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The runtime below the blocking helpers of all tests.
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -100,7 +100,7 @@ pub(crate) fn try_request(
 /// for in vain.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
-    within(DEADLINE, what, attempt)
+    within(WAIT_TIMEOUT, what, attempt)
 }
 
 /// The same with another deadline.
@@ -119,7 +119,7 @@ pub(crate) fn within<T>(
             start.elapsed() < deadline,
             "not within {deadline:?}: {what}"
         );
-        sleep(PAUSE);
+        sleep(RETRY_INTERVAL);
     }
 }
 
@@ -129,6 +129,6 @@ pub(crate) fn throughout(span: Duration, what: &str, mut holds: impl FnMut() -> 
     let start = Instant::now();
     while start.elapsed() < span {
         assert!(holds(), "{what}");
-        sleep(PAUSE);
+        sleep(RETRY_INTERVAL);
     }
 }

@@ -18,7 +18,7 @@ static OLDER: LazyLock<Network> = LazyLock::new(|| Network::start(&[]));
 static MULTIKEY: LazyLock<Network> = LazyLock::new(|| Network::start(&["--multikey"]));
 
 /// Accounts of the other PDS implementation; they are made when it starts.
-const PEER_ACCOUNTS: usize = 12;
+const ARROBA_ACCOUNTS: usize = 12;
 
 /// A PDS by its index: 0 and 1.
 pub(crate) type Pds = usize;
@@ -51,8 +51,8 @@ pub(crate) struct Network {
     process: testkit::network::Network,
     control: String,
     names: AtomicUsize,
-    peer: OnceLock<Value>,
-    peers_taken: AtomicUsize,
+    arroba: OnceLock<Value>,
+    arroba_taken: AtomicUsize,
 }
 
 /// An account on one of the PDSes.
@@ -68,7 +68,7 @@ pub(crate) struct Account {
 
 /// An account of the other PDS implementation.
 #[derive(Clone)]
-pub(crate) struct PeerAccount {
+pub(crate) struct ArrobaAccount {
     pub(crate) network: &'static Network,
     pub(crate) did: String,
     pub(crate) handle: String,
@@ -99,8 +99,8 @@ impl Network {
             control: process.text("/control").to_owned(),
             process,
             names: AtomicUsize::new(0),
-            peer: OnceLock::new(),
-            peers_taken: AtomicUsize::new(0),
+            arroba: OnceLock::new(),
+            arroba_taken: AtomicUsize::new(0),
         }
     }
 
@@ -179,18 +179,18 @@ impl Network {
     }
 
     /// The URL of the other PDS implementation, started when first asked for.
-    pub(crate) fn peer_url(&self) -> &str {
-        text(self.peer(), "/url")
+    pub(crate) fn arroba_url(&self) -> &str {
+        text(self.arroba(), "/url")
     }
 
     /// The password of all of its accounts.
-    pub(crate) fn peer_password(&self) -> &str {
-        text(self.peer(), "/token")
+    pub(crate) fn arroba_password(&self) -> &str {
+        text(self.arroba(), "/token")
     }
 
-    fn peer(&self) -> &Value {
-        self.peer.get_or_init(|| {
-            let handles: Vec<_> = (0..PEER_ACCOUNTS)
+    fn arroba(&self) -> &Value {
+        self.arroba.get_or_init(|| {
+            let handles: Vec<_> = (0..ARROBA_ACCOUNTS)
                 .map(|number| format!("peer{number}.arroba.test"))
                 .collect();
             self.op("peer.start", json!({"handles": handles}))
@@ -198,11 +198,11 @@ impl Network {
     }
 
     /// An account of the other PDS implementation that no other test has.
-    pub(crate) fn peer_account(&'static self) -> PeerAccount {
-        let number = self.peers_taken.fetch_add(1, Ordering::Relaxed);
-        let account = &self.peer()["accounts"][number];
+    pub(crate) fn arroba_account(&'static self) -> ArrobaAccount {
+        let number = self.arroba_taken.fetch_add(1, Ordering::Relaxed);
+        let account = &self.arroba()["accounts"][number];
         assert!(account.is_object(), "PEER_ACCOUNTS is too small");
-        PeerAccount {
+        ArrobaAccount {
             network: self,
             did: text(account, "/did").to_owned(),
             handle: text(account, "/handle").to_owned(),
@@ -311,7 +311,7 @@ impl Account {
     }
 }
 
-impl PeerAccount {
+impl ArrobaAccount {
     /// Writes a key package of the given fields; the answer has `cid` and `record`.
     #[track_caller]
     pub(crate) fn put(&self, fields: Value) -> Value {

@@ -16,14 +16,14 @@ use crate::service::{Setup, Stopped};
 in_both_shapes! {
     fn accounts_enrolled_before_the_first_start_are_found_by_the_backfill(network) {
         let accounts = [0, 1].map(|pds| network.enrolled("before", pds, json!({})));
-        let erin = network.peer_account();
+        let erin = network.arroba_account();
         erin.put(json!({"label": "arroba"}));
         // No stream: nothing but the backfill can find them.
         let listed = |url: &str| json!({"url": url, "kind": "pds", "stream": false});
         let setup = Setup::new(network)
             .source(listed(&network.pds_url(0)))
             .source(listed(&network.pds_url(1)))
-            .source(listed(network.peer_url()));
+            .source(listed(network.arroba_url()));
         let service = setup.no_looks_for_askers().start();
         for (did, handle) in accounts
             .iter()

@@ -25,7 +25,7 @@ pub(crate) const HISTORY: &str = "at.didcomm.directory.getHistory";
 pub(crate) const REFRESH: &str = "at.didcomm.directory.refresh";
 
 /// Time for a start or an end, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What to start.
 #[derive(Clone)]
@@ -142,7 +142,7 @@ pub(crate) struct Stopped {
 
 /// An error as XRPC answers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct XrpcError {
     pub(crate) status: u16,
     pub(crate) name: String,
     pub(crate) message: String,
@@ -181,7 +181,7 @@ impl Service {
             address: String::new(),
             metrics: String::new(),
         };
-        let (address, metrics) = within(PATIENCE, "the service listens", || {
+        let (address, metrics) = within(PROCESS_TIMEOUT, "the service listens", || {
             let child = service.child.as_mut()?;
             let ended = child.try_wait().expect("a child");
             assert!(ended.is_none(), "the service ended: {}", service.log());
@@ -248,31 +248,31 @@ impl Service {
 
     /// `resolveRecipient`, its answer checked against the lexicon.
     #[track_caller]
-    pub(crate) fn recipient(&self, actor: &str) -> Result<Value, Failure> {
+    pub(crate) fn recipient(&self, actor: &str) -> Result<Value, XrpcError> {
         checked(RESOLVE, &self.query(RESOLVE, &[("actor", actor)]))
     }
 
     /// The same with the proof.
     #[track_caller]
-    pub(crate) fn recipient_with_proof(&self, actor: &str) -> Result<Value, Failure> {
+    pub(crate) fn recipient_with_proof(&self, actor: &str) -> Result<Value, XrpcError> {
         let params = [("actor", actor), ("proof", "true")];
         checked(RESOLVE, &self.query(RESOLVE, &params))
     }
 
     /// `getProof`, not verified.
     #[track_caller]
-    pub(crate) fn proof(&self, did: &str) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn proof(&self, did: &str) -> Result<Vec<u8>, XrpcError> {
         let answer = self.query(PROOF, &[("did", did)]);
         if answer.status == 200 {
             assert_eq!(answer.header("content-type"), "application/vnd.ipld.car");
             return Ok(answer.body);
         }
-        Err(failure(PROOF, &answer))
+        Err(xrpc_error(PROOF, &answer))
     }
 
     /// `refresh`, its answer checked against the lexicon.
     #[track_caller]
-    pub(crate) fn refresh(&self, did: &str) -> Result<Value, Failure> {
+    pub(crate) fn refresh(&self, did: &str) -> Result<Value, XrpcError> {
         let headers = [("content-type", "application/json")];
         let body = json!({"did": did}).to_string().into_bytes();
         let url = self.url(&format!("/xrpc/{REFRESH}"));
@@ -309,7 +309,7 @@ impl Service {
 
     /// Waits until the actor is refused with this error, and gives it.
     #[track_caller]
-    pub(crate) fn until_refused(&self, actor: &str, name: &str) -> Failure {
+    pub(crate) fn until_refused(&self, actor: &str, name: &str) -> XrpcError {
         let mut last = None;
         let start = Instant::now();
         loop {
@@ -367,7 +367,7 @@ impl Service {
     #[track_caller]
     pub(crate) fn stop(mut self) -> Stopped {
         self.terminate();
-        self.left()
+        self.stopped()
     }
 
     /// Ends it as a power cut would.
@@ -377,10 +377,10 @@ impl Service {
             child.kill().expect("a child");
             child.wait().expect("a child");
         }
-        self.left()
+        self.stopped()
     }
 
-    fn left(&self) -> Stopped {
+    fn stopped(&self) -> Stopped {
         Stopped {
             dir: Arc::clone(&self.dir),
             setup: self.setup.clone(),
@@ -406,7 +406,7 @@ fn end(mut child: Child) -> Option<ExitStatus> {
         .status();
     assert!(sent.is_ok_and(|status| status.success()), "kill -TERM");
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < PROCESS_TIMEOUT {
         if let Some(status) = child.try_wait().expect("a child") {
             return Some(status);
         }
@@ -496,18 +496,18 @@ impl Stopped {
 
 /// An answer whose body, of success or failure, is as the lexicon says.
 #[track_caller]
-pub(crate) fn checked(nsid: &str, answer: &Answer) -> Result<Value, Failure> {
+pub(crate) fn checked(nsid: &str, answer: &Answer) -> Result<Value, XrpcError> {
     if answer.status == 200 {
         let body = answer.json();
         assert_valid(nsid, "output", &body);
         return Ok(body);
     }
-    Err(failure(nsid, answer))
+    Err(xrpc_error(nsid, answer))
 }
 
 /// An error that is as the lexicon says.
 #[track_caller]
-pub(crate) fn failure(nsid: &str, answer: &Answer) -> Failure {
+pub(crate) fn xrpc_error(nsid: &str, answer: &Answer) -> XrpcError {
     let body = answer.json();
     assert_valid(
         nsid,
@@ -516,7 +516,7 @@ pub(crate) fn failure(nsid: &str, answer: &Answer) -> Failure {
     );
     assert_eq!(answer.header("cache-control"), "no-store");
     let field = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-    Failure {
+    XrpcError {
         status: answer.status,
         name: field("error"),
         message: field("message"),

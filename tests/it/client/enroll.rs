@@ -103,13 +103,13 @@ fn an_account_of_a_web_did_is_enrolled_by_its_did() {
 fn another_implementation_of_the_host_does() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
-    let peer = network.peer_account();
+    let peer = network.arroba_account();
     let erin = Person::of(Account {
         network,
         name: "erin".to_owned(),
         did: peer.did,
         handle: peer.handle,
-        made: json!({"password": network.peer_password(), "pdsUrl": network.peer_url()}),
+        made: json!({"password": network.arroba_password(), "pdsUrl": network.arroba_url()}),
     });
     let mut wrong = erin
         .cli
