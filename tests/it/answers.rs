@@ -10,14 +10,14 @@ use crate::network::{Account, MEDIATOR_KEY, Network, in_both_shapes, mediator_do
 use crate::service::{PROOF, REFRESH, RESOLVE, Setup, car_of, checked, proven, xrpc_error};
 
 /// A well-formed DID that the directory does not know.
-const NOBODY: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+const UNKNOWN_DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// A port that nobody listens on and that a document may name.
 const CLOSED: &str = "http://localhost:1025";
 
 in_both_shapes! {
     fn a_published_package_is_answered_by_handle_and_did(network) {
-        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        let service = Setup::beside(network).streams_only().no_refresh_on_demand().start();
         let mediator = network.mediator();
         service.until_following(2);
         let package = json!({"label": "phone", "mediators": [mediator]});
@@ -124,7 +124,7 @@ in_both_shapes! {
         outcome(&alice.did);
         alice.op("account.deactivate", json!({}));
         assert_eq!(outcome(&alice.did)["outcome"], "inactive");
-        assert_eq!(service.refresh(NOBODY).expect_err("nobody").name, "DidNotFound");
+        assert_eq!(service.refresh(UNKNOWN_DID).expect_err("no account").name, "DidNotFound");
     }
 
     fn errors_tell_apart_why_there_is_no_recipient(network) {
@@ -137,7 +137,7 @@ in_both_shapes! {
         assert_eq!(refused("nobody.pds0.test"), is(400, "HandleNotFound"));
         // A name that is never looked up.
         assert_eq!(refused("printer.local"), is(400, "HandleNotFound"));
-        assert_eq!(refused(NOBODY), is(400, "DidNotFound"));
+        assert_eq!(refused(UNKNOWN_DID), is(400, "DidNotFound"));
         assert_eq!(refused("did:web:localhost%3A1025"), is(502, "UpstreamFailure"));
 
         let absent = network.account("absent", 0);
@@ -156,14 +156,14 @@ in_both_shapes! {
         assert_eq!(refused(&elsewhere.did), is(502, "UpstreamFailure"));
 
         let proof = |did: &str| service.proof(did).expect_err("no proof").name;
-        assert_eq!(proof(NOBODY), "DidNotFound");
+        assert_eq!(proof(UNKNOWN_DID), "DidNotFound");
         assert_eq!(proof(&unproven.did), "NotEnrolledUnproven");
         assert_eq!(proof(&away.did), "AccountInactive");
         assert_eq!(proof(&elsewhere.did), "UpstreamFailure");
     }
 
     fn an_invalid_package_is_refused_with_the_rule_that_it_breaks(network) {
-        let service = Setup::beside(network).no_looks_for_askers().start();
+        let service = Setup::beside(network).no_refresh_on_demand().start();
         let alice = network.enrolled("alice", 0, json!({}));
         let good = alice.made["keyPackage"].clone();
         service.until(&alice.did, "the good package", |_| true);
@@ -199,8 +199,8 @@ in_both_shapes! {
         service.until_cid(&alice.did, &put["cid"]);
     }
 
-    fn fields_that_nobody_knows_are_shown_verbatim(network) {
-        let service = Setup::beside(network).no_looks_for_askers().start();
+    fn unknown_fields_are_shown_verbatim(network) {
+        let service = Setup::beside(network).no_refresh_on_demand().start();
         let alice = network.enrolled("alice", 0, json!({}));
         let mut record = alice.made["keyPackage"].clone();
         record["x-notes"] = json!({"nested": [1, -2, "three", null, true], "empty": {}});
@@ -231,7 +231,7 @@ fn assert_same_key(peer: &Value, multibase: &str) {
 #[test]
 fn mediators_are_shown_in_order_with_what_is_known_of_each() {
     let network = Network::multikey();
-    let service = Setup::beside(network).no_looks_for_askers().start();
+    let service = Setup::beside(network).no_refresh_on_demand().start();
     let reachable = network.mediator();
     let (url, unreachable) = network.site();
     network.serve_mediator(&unreachable, &url, &format!("{CLOSED}/didcomm"));
@@ -314,7 +314,7 @@ fn mediators_are_shown_in_order_with_what_is_known_of_each() {
 #[test]
 fn two_accounts_with_one_messaging_did_are_marked_ambiguous() {
     let network = Network::multikey();
-    let service = Setup::beside(network).no_looks_for_askers().start();
+    let service = Setup::beside(network).no_refresh_on_demand().start();
     let alice = network.enrolled("alice", 0, json!({}));
     let peer = alice.made["peer"]["did"].clone();
     let is_ambiguous = |account: &Account, wanted: bool| {
@@ -331,9 +331,9 @@ fn two_accounts_with_one_messaging_did_are_marked_ambiguous() {
 }
 
 #[test]
-fn an_answer_that_the_asker_has_already_is_not_sent_again() {
+fn an_answer_that_the_caller_has_already_is_not_sent_again() {
     let network = Network::multikey();
-    let service = Setup::beside(network).no_looks_for_askers().start();
+    let service = Setup::beside(network).no_refresh_on_demand().start();
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package with its handle", |view| {
         view["handle"] == *alice.handle && view["mediators"][0]["state"] != "unchecked"
@@ -366,7 +366,7 @@ fn an_answer_that_the_asker_has_already_is_not_sent_again() {
 }
 
 #[test]
-fn the_service_is_open_to_pages_and_says_what_it_does_not_have() {
+fn the_service_answers_pages_of_any_origin_and_says_what_it_does_not_have() {
     let network = Network::multikey();
     let service = Setup::new(network).start();
     let open = |method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>| {
@@ -457,7 +457,7 @@ fn the_service_is_open_to_pages_and_says_what_it_does_not_have() {
 }
 
 #[test]
-fn askers_have_an_allowance_and_the_service_a_budget() {
+fn addresses_have_a_rate_limit_and_the_service_a_budget() {
     let network = Network::multikey();
     let limited = Setup::new(network)
         .set("resolve.misses_per_minute", json!(2))
@@ -465,11 +465,11 @@ fn askers_have_an_allowance_and_the_service_a_budget() {
     let alice = network.enrolled("alice", 0, json!({}));
     limited.recipient(&alice.did).expect("the first look");
     let others = [
-        NOBODY,
+        UNKNOWN_DID,
         "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb",
         "did:plc:cccccccccccccccccccccccc",
     ];
-    let last = others.map(|did| limited.recipient(did).expect_err("nobody"));
+    let last = others.map(|did| limited.recipient(did).expect_err("no account"));
     let last = last.last().expect("three");
     assert_eq!((last.status, &*last.name), (429, "RateLimitExceeded"));
     assert!(
@@ -483,11 +483,11 @@ fn askers_have_an_allowance_and_the_service_a_budget() {
     let headers = [("x-forwarded-for", "203.0.113.7")];
     let answer = limited.query_with(RESOLVE, &[("actor", others[2])], &headers);
     assert_eq!(
-        checked(RESOLVE, &answer).expect_err("nobody").name,
+        checked(RESOLVE, &answer).expect_err("no account").name,
         "DidNotFound"
     );
 
-    let full = Setup::new(network).no_looks_for_askers().start();
+    let full = Setup::new(network).no_refresh_on_demand().start();
     let failure = full.recipient(&alice.did).expect_err("no look");
     assert_eq!((failure.status, &*failure.name), (503, "Overloaded"));
     assert!(failure.retry_after.is_some());
@@ -505,7 +505,9 @@ fn inv9_no_log_line_or_metric_names_who_was_asked_for() {
     service
         .recipient_with_proof(&alice.did)
         .expect("the package");
-    service.recipient("nobody.pds0.test").expect_err("nobody");
+    service
+        .recipient("nobody.pds0.test")
+        .expect_err("no account");
     service.refresh(&alice.did).expect("an outcome");
     for written in [service.log(), service.metrics_page()] {
         for name in [&alice.did, &alice.handle, "nobody.pds0.test"] {

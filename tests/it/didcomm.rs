@@ -193,7 +193,7 @@ fn an_identity_made_elsewhere_opens_with_the_imported_secret() {
 }
 
 #[test]
-fn a_forward_of_the_client_is_peeled_by_the_other_library() {
+fn a_forward_of_the_client_is_unwrapped_by_the_other_library() {
     let (client, others) = (Script::client(), Script::envelopes(Library::Sicpa));
     let (near, far) = (others.generate(), others.generate());
     let (alice, bob) = (client.generate(), others.generate());
@@ -208,12 +208,12 @@ fn a_forward_of_the_client_is_peeled_by_the_other_library() {
             json!({"next": bob, "packed": [inner, inner], "form": form, "through": [near, far],
                 "extra": {"expires_time": 2_000_000_000, "delay_milli": -5}, "post": false}),
         );
-        let outer = peel(&others, text(&sent, "/packed"));
+        let outer = plaintext_of(&others, text(&sent, "/packed"));
         assert_eq!(outer["body"]["next"], far);
         assert_eq!(outer["to"], json!([near]));
         assert_eq!(outer["expires_time"], 2_000_000_000);
         assert_eq!(outer["delay_milli"], -5);
-        let forward = peel(&others, &attached(&outer["attachments"][0]));
+        let forward = plaintext_of(&others, &attached(&outer["attachments"][0]));
         assert_eq!(forward["body"]["next"], bob);
         assert_eq!(forward["attachments"].as_array().map(Vec::len), Some(2));
         for attachment in forward["attachments"].as_array().expect("a list") {
@@ -225,7 +225,7 @@ fn a_forward_of_the_client_is_peeled_by_the_other_library() {
 }
 
 /// The plaintext of an anonymous envelope.
-fn peel(script: &Script, packed: &str) -> Value {
+fn plaintext_of(script: &Script, packed: &str) -> Value {
     let opened = script.op("unpack", json!({"packed": packed}));
     assert_eq!(opened["sender"], Value::Null);
     opened["message"].clone()

@@ -15,7 +15,7 @@ use crate::service::{Service, Setup, proven};
 fn following(network: &Network) -> Service {
     let service = Setup::beside(network)
         .streams_only()
-        .no_looks_for_askers()
+        .no_refresh_on_demand()
         .start();
     service.until_following(2);
     service
@@ -56,7 +56,7 @@ in_both_shapes! {
 
     fn a_pds_of_another_implementation_is_followed_too(network) {
         let setup = Setup::new(network).source(json!({"url": network.arroba_url(), "kind": "pds"}));
-        let service = setup.no_looks_for_askers().start();
+        let service = setup.no_refresh_on_demand().start();
         service.until_following(1);
         let erin = network.arroba_account();
         let first = erin.put(json!({"label": "first"}));
@@ -157,7 +157,7 @@ in_both_shapes! {
         let hose = Firehose::start(network, &json!(0));
         let source = json!({"url": network.pds_url(0), "connect": hose.url, "kind": "pds"});
         let setup = Setup::new(network).source(source).streams_only();
-        let service = setup.no_looks_for_askers().start();
+        let service = setup.no_refresh_on_demand().start();
         let alice = network.enrolled("alice", 0, json!({"label": "told"}));
         let told = service.until(&alice.did, "the package", |_| true)["keyPackage"]["cid"].clone();
         // No refresh is pending any more that could find the write by itself.

@@ -24,7 +24,7 @@ fn cursor(left: &Stopped, url: &str) -> i64 {
 #[test]
 fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
     let network = Network::own(&["--multikey"]);
-    let service = Setup::beside(network).no_looks_for_askers().start();
+    let service = Setup::beside(network).no_refresh_on_demand().start();
     service.until_following(2);
     let known = network.enrolled("known", 0, json!({}));
     let other = network.enrolled("other", 1, json!({}));
@@ -77,7 +77,7 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
 #[test]
 fn a_pds_that_goes_silent_or_away_is_followed_again() {
     let network = Network::own(&["--multikey"]);
-    let service = Setup::beside(network).no_looks_for_askers().start();
+    let service = Setup::beside(network).no_refresh_on_demand().start();
     service.until_following(2);
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
@@ -162,7 +162,7 @@ fn a_hanging_pds_is_believed_about_its_own_accounts_only() {
         .source(json!({"url": network.pds_url(0), "connect": hose.url, "kind": "pds"}))
         .pds(network, 1)
         .set("net.timeout", json!("1s"));
-    let service = setup.streams_only().no_looks_for_askers().start();
+    let service = setup.streams_only().no_refresh_on_demand().start();
     service.until_following(2);
     let own = network.enrolled("own", 0, json!({}));
     let other = network.enrolled("other", 1, json!({}));
@@ -190,7 +190,7 @@ fn refreshes_that_wait_for_our_own_limits_are_no_failures() {
         .collect();
     let service = Setup::new(network)
         .pds(network, 0)
-        .no_looks_for_askers()
+        .no_refresh_on_demand()
         .set("net.operator_concurrency", json!(1))
         .set("net.busy_wait", json!("10ms"))
         .start();
@@ -267,7 +267,7 @@ in_both_shapes! {
 }
 
 #[test]
-fn a_mediator_that_hangs_delays_nobody_for_long() {
+fn a_mediator_that_hangs_delays_no_answer_for_long() {
     let network = Network::multikey();
     let service = Setup::new(network).start();
     let (url, slow) = network.site();

@@ -25,7 +25,7 @@ fn lied_to(network: &'static Network) -> (Service, Firehose) {
             "url": network.pds_url(0), "connect": hose.url, "kind": "pds",
         }))
         .pds(network, 1);
-    let service = setup.streams_only().no_looks_for_askers().start();
+    let service = setup.streams_only().no_refresh_on_demand().start();
     service.until_following(2);
     (service, hose)
 }
@@ -134,7 +134,7 @@ fn a_position_that_cannot_be_passed_is_skipped_and_backfilled() {
     let setup = Setup::new(network).source(json!({
         "url": network.pds_url(0), "connect": hose.url, "kind": "pds",
     }));
-    let service = setup.no_looks_for_askers().start();
+    let service = setup.no_refresh_on_demand().start();
     service.until_following(1);
     let alice = known_account(&service, network);
     // From here on the stream itself is silent, so the position stays the same.

@@ -39,7 +39,7 @@ impl Firehose {
     /// Sends a binary message to whoever follows.
     pub(crate) fn inject(&self, frame: &[u8]) {
         let sent = self.op("firehose.inject", json!({"hex": HEXLOWER.encode(frame)}));
-        assert_ne!(sent["sent"], 0, "nobody follows");
+        assert_ne!(sent["sent"], 0, "no connection");
     }
 
     /// Sends so many bytes of nothing.

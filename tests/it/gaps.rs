@@ -14,7 +14,7 @@ in_both_shapes! {
         // What one PDS says, as a relay passes it on; the accounts' own PDSes are asked for proofs.
         let hose = Firehose::start(network, &json!(0));
         let source = json!({"url": hose.url, "kind": "relay"});
-        let service = Setup::new(network).source(source).no_looks_for_askers().start();
+        let service = Setup::new(network).source(source).no_refresh_on_demand().start();
         service.until_following(1);
         let alice = network.enrolled("alice", 0, json!({}));
         let view = service.until(&alice.did, "the package", |view| view["handle"] == *alice.handle);
@@ -49,7 +49,7 @@ in_both_shapes! {
         let bob = network.account("bob", 0);
         let relay = listed(network, 0);
         let source = json!({"url": relay.url("http"), "kind": "relay", "stream": false});
-        let service = Setup::new(network).source(source).no_looks_for_askers().start();
+        let service = Setup::new(network).source(source).no_refresh_on_demand().start();
         let view = service.until(&alice.did, "the package", |_| true);
         assert_eq!(view["verification"]["source"], "listing");
         assert_eq!(service.stop().entry(&bob.did), None);
@@ -79,7 +79,7 @@ fn a_cursor_in_the_future_is_an_alarm_and_leads_to_a_backfill() {
     let url = network.pds_url(0);
     let follow = |connect: String| {
         let source = json!({"url": url, "connect": connect, "kind": "relay"});
-        Setup::new(network).source(source).no_looks_for_askers()
+        Setup::new(network).source(source).no_refresh_on_demand()
     };
     let service = follow(network.pds_url(0)).start();
     service.until_following(1);
@@ -109,7 +109,7 @@ fn a_stream_that_breaks_before_it_has_a_position_leads_to_a_backfill() {
     let source = json!({"url": hose.url, "kind": "relay"});
     let service = Setup::new(network)
         .source(source)
-        .no_looks_for_askers()
+        .no_refresh_on_demand()
         .start();
     service.until_following(1);
     service.until(&alice.did, "what the first backfill found", |_| true);
@@ -126,7 +126,7 @@ fn a_cursor_that_is_too_old_leads_to_a_backfill() {
     let network = Network::own(&["--multikey", "--pds", "1", "--pds-config", &forgetful]);
     let service = Setup::new(network)
         .pds(network, 0)
-        .no_looks_for_askers()
+        .no_refresh_on_demand()
         .start();
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));

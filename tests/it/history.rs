@@ -164,7 +164,7 @@ in_both_shapes! {
     }
 
     fn the_log_of_an_account_that_moved_leads_to_the_key_before(network) {
-        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        let service = Setup::beside(network).streams_only().no_refresh_on_demand().start();
         service.until_following(2);
         let alice = network.enrolled("alice", 0, json!({}));
         service.until(&alice.did, "the package", |_| true);
@@ -209,15 +209,15 @@ fn who_is_no_did_plc_has_proofs_without_a_log() {
 }
 
 #[test]
-fn histories_are_refused_or_empty_where_there_is_nobody() {
+fn histories_are_refused_or_empty_where_there_is_no_account() {
     let network = Network::multikey();
     let service = Setup::beside(network).start();
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    let stranger = network.account("stranger", 0);
-    let empty = json!({"did": stranger.did, "changes": []});
+    let unlisted = network.account("stranger", 0);
+    let empty = json!({"did": unlisted.did, "changes": []});
     let proof = [("proof", "true")];
-    assert_eq!(service.history(&stranger.did, &proof), Ok(empty));
+    assert_eq!(service.history(&unlisted.did, &proof), Ok(empty));
     for params in [
         &[("limit", "0")][..],
         &[("limit", "101")],
@@ -244,7 +244,7 @@ fn histories_are_refused_or_empty_where_there_is_nobody() {
     alice.op("account.activate", json!({}));
     service.until(&alice.did, "the package", |_| true);
     alice.op("account.delete", json!({"tombstone": true}));
-    let ended = service.refresh(&alice.did).expect_err("nobody");
+    let ended = service.refresh(&alice.did).expect_err("no account");
     assert_eq!(ended.name, "DidNotFound");
     let history = service.history(&alice.did, &proof).expect("nothing");
     assert_eq!(history, json!({"did": alice.did, "changes": []}));
@@ -316,7 +316,7 @@ fn logs_are_asked_for_once_and_left_out_where_they_cannot_be_had() {
 }
 
 #[test]
-fn logs_are_within_the_askers_budgets() {
+fn logs_are_within_the_budgets_of_callers() {
     let network = Network::multikey();
     let (alice, bob) = (
         network.enrolled("alice", 0, json!({})),

@@ -14,7 +14,7 @@ use crate::service::Setup;
 
 in_both_shapes! {
     fn inv8_hostile_records_are_refused_by_name(network) {
-        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        let service = Setup::beside(network).streams_only().no_refresh_on_demand().start();
         service.until_following(2);
         let mallory = network.enrolled("mallory", 0, json!({}));
         let good = mallory.made["keyPackage"].clone();
@@ -47,7 +47,7 @@ in_both_shapes! {
     }
 
     fn inv8_a_record_that_cannot_be_proven_leaves_what_was_proven(network) {
-        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        let service = Setup::beside(network).streams_only().no_refresh_on_demand().start();
         service.until_following(2);
         let mallory = known_account(&service, network);
         let before = service.recipient(&mallory.did).expect("the package");
@@ -107,8 +107,8 @@ in_both_shapes! {
             let refusal = service.recipient(&mallory.did).expect_err(&endpoint);
             assert_eq!(refusal.name, "UpstreamFailure", "{endpoint}");
         }
-        let nobody = listener.accept().expect_err("nobody came");
-        assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+        let refused = listener.accept().expect_err("no connection");
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
         move_services(&mallory, &network.pds_url(0));
         assert_eq!(service.refresh(&mallory.did).expect("an outcome")["outcome"], "package");
     }
@@ -200,8 +200,8 @@ fn inv8_what_a_pds_may_answer_is_a_proof_or_a_typed_error() {
     ] {
         answer(useless, "UpstreamFailure");
     }
-    let nobody = listener.accept().expect_err("nobody came");
-    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+    let refused = listener.accept().expect_err("no connection");
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
     // At home again, the account is what it is.
     move_services(&mallory, &network.pds_url(0));
     let put = mallory.put(json!({}));
@@ -245,6 +245,6 @@ fn inv8_hostile_mediator_documents_spoil_nothing_but_themselves() {
     }
     assert_eq!(view["mediators"][7]["state"], "reachable");
     assert_eq!(view["mediators"][7]["did"], *good);
-    let nobody = listener.accept().expect_err("nobody came");
-    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+    let refused = listener.accept().expect_err("no connection");
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
 }

@@ -39,7 +39,7 @@ impl Jetstream {
 
     /// A service that follows it and looks for nobody who asks.
     fn follower(&self) -> Service {
-        let service = self.setup().no_looks_for_askers().start();
+        let service = self.setup().no_refresh_on_demand().start();
         service.until_following(1);
         service
     }

@@ -47,7 +47,7 @@ fn assert_followed(service: &Service, account: &Account, to: Pds) {
 
 in_both_shapes! {
     fn an_account_that_moves_between_followed_pdses_is_served_throughout(network) {
-        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        let service = Setup::beside(network).streams_only().no_refresh_on_demand().start();
         service.until_following(2);
         let alice = network.enrolled("alice", 0, json!({}));
         assert_followed(&service, &alice, 1);
@@ -58,7 +58,7 @@ in_both_shapes! {
 
     fn an_account_that_moves_in_from_elsewhere_is_found(network) {
         let setup = Setup::new(network).pds(network, 0).streams_only();
-        let service = setup.no_looks_for_askers().start();
+        let service = setup.no_refresh_on_demand().start();
         service.until_following(1);
         let carol = network.enrolled("carol", 1, json!({}));
         service.until_refused(&carol.did, "Overloaded");
@@ -89,7 +89,7 @@ in_both_shapes! {
     }
 
     fn the_pds_that_an_account_left_cannot_speak_for_it(network) {
-        let service = Setup::beside(network).streams_only().no_looks_for_askers().start();
+        let service = Setup::beside(network).streams_only().no_refresh_on_demand().start();
         service.until_following(2);
         let alice = network.enrolled("alice", 0, json!({}));
         service.until(&alice.did, "the package", |_| true);
@@ -109,7 +109,7 @@ fn a_did_web_account_moves_too() {
     let network = crate::network::Network::multikey();
     let service = Setup::beside(network)
         .streams_only()
-        .no_looks_for_askers()
+        .no_refresh_on_demand()
         .start();
     service.until_following(2);
     let dave = network.web_account("dave", 0, json!({}));

@@ -24,7 +24,7 @@ in_both_shapes! {
             .source(listed(&network.pds_url(0)))
             .source(listed(&network.pds_url(1)))
             .source(listed(network.arroba_url()));
-        let service = setup.no_looks_for_askers().start();
+        let service = setup.no_refresh_on_demand().start();
         for (did, handle) in accounts
             .iter()
             .map(|account| (&account.did, &account.handle))
@@ -42,7 +42,7 @@ in_both_shapes! {
         let source = json!({"url": network.pds_url(0), "kind": "pds", "walk": false});
         let setup = Setup::new(network)
             .source(source)
-            .no_looks_for_askers()
+            .no_refresh_on_demand()
             .set("net.contact", json!("cursor.example"));
         let service = setup.start();
         let [alice, bob, carol] =
@@ -108,7 +108,7 @@ fn inv10_a_backfill_continues_after_a_kill_where_it_was() {
         .source(json!({
             "url": network.pds_url(0), "connect": proxy.url("http"), "kind": "pds", "stream": false,
         }))
-        .no_looks_for_askers();
+        .no_refresh_on_demand();
     let service = setup.start();
     eventually("the fourth page is asked for", || {
         (pages.load(Ordering::SeqCst) >= 4).then_some(())
@@ -154,7 +154,7 @@ fn inv10_refreshes_of_a_backfill_are_made_after_a_kill() {
     let source = json!({"url": network.pds_url(0), "kind": "pds", "stream": false});
     let setup = Setup::new(network)
         .source(source)
-        .no_looks_for_askers()
+        .no_refresh_on_demand()
         .set("net.contact", json!("pending.example"));
     let service = setup.start();
     eventually("refreshes are running", || {
@@ -185,7 +185,7 @@ fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
     let accounts: Vec<Account> = (0..ACCOUNTS)
         .map(|n| network.enrolled("stream", n % 2, json!({})))
         .collect();
-    let setup = Setup::beside(network).no_looks_for_askers();
+    let setup = Setup::beside(network).no_refresh_on_demand();
     let mut service = Some(setup.start());
     let done = Arc::new(AtomicUsize::new(0));
     let writers: Vec<_> = (0..2)

@@ -93,7 +93,7 @@ impl Setup {
     }
 
     /// Nobody who asks causes a look: what is answered came from a source.
-    pub(crate) fn no_looks_for_askers(self) -> Self {
+    pub(crate) fn no_refresh_on_demand(self) -> Self {
         self.set("resolve.on_demand", json!(0))
     }
 

@@ -33,7 +33,7 @@ in_both_shapes! {
         serve("mediator.test", "/.well-known/did.json", document);
         move_services(&alice, &pds.url("https"));
 
-        let service = setup.clone().streams_only().no_looks_for_askers().start();
+        let service = setup.clone().streams_only().no_refresh_on_demand().start();
         service.until_following(1);
         let put = alice.put(json!({"mediators": ["did:web:mediator.test"]}));
         let view = service.until_cid(&alice.did, &put["cid"]);
@@ -50,8 +50,8 @@ in_both_shapes! {
         assert_eq!(view["verification"]["method"], "commit");
 
         // Another authority's certificates are worth nothing.
-        let stranger = Authority::new();
-        let distrusting = setup.set("net.extra_ca_file", json!(stranger.file())).start();
+        let other_authority = Authority::new();
+        let distrusting = setup.set("net.extra_ca_file", json!(other_authority.file())).start();
         let refusal = distrusting.recipient(&alice.did).expect_err("no trust");
         assert_eq!((refusal.status, &*refusal.name), (502, "UpstreamFailure"));
         let refusal = distrusting.recipient(&alice.handle).expect_err("no trust");

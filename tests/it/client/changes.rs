@@ -131,7 +131,7 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
 }
 
 #[test]
-fn a_handle_that_names_somebody_else_is_not_followed() {
+fn a_handle_that_names_another_account_is_not_followed() {
     let (network, service) = start_directory();
     let (alice, mallory) = (enrolled(network, "alice"), enrolled(network, "mallory"));
     let cli = CliEnv::new(network);
@@ -523,8 +523,8 @@ fn whose_a_message_is() {
 
     // So it is for who has never met her, by the proofs that the directory has kept.
     service.until_cid(&alice.did, &put["cid"]);
-    let mut stranger = Reader::new(network, &service.url(""));
-    let found = by(&mut stranger, &first);
+    let mut new_reader = Reader::new(network, &service.url(""));
+    let found = by(&mut new_reader, &first);
     assert!(
         matches!(found, Attribution::VerifiedPrevious { .. }),
         "{found:?}"

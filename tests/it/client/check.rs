@@ -114,7 +114,7 @@ fn what_is_wrong_is_found() {
 }
 
 #[test]
-fn somebody_else_with_ones_key_is_noticed() {
+fn another_account_with_ones_key_is_noticed() {
     let network = Network::multikey();
     let one = MediatorService::start(network);
     let alice = enrolled_person(network, "qa", 0, &[&one]);

@@ -39,10 +39,11 @@ fn hand_in(network: &'static Network, mediator: &MediatorService, to: &PeerDid, 
     let document = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
     let now = context.clock.now().millis() / 1000;
-    let nobody = |_: &MediatorDid| None;
+    let no_document = |_: &MediatorDid| None;
     let to = to.as_str();
-    let parcel = parcel(envelope, to, &document, &document, &key, now, &nobody).expect("a parcel");
-    let answer = request("POST", parcel.url.as_str(), &[], Some(parcel.body));
+    let wrapped =
+        parcel(envelope, to, &document, &document, &key, now, &no_document).expect("a parcel");
+    let answer = request("POST", wrapped.url.as_str(), &[], Some(wrapped.body));
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
@@ -61,7 +62,7 @@ fn no_message_stops_those_after_it() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let bob = enrolled_person(network, "kb", 1, &[&mediator]);
-    let (peer, stranger) = (peer_of(&bob), MessagingKey::mint(Timestamp::from_millis(0)));
+    let (peer, unknown_key) = (peer_of(&bob), MessagingKey::mint(Timestamp::from_millis(0)));
     let agreement = &peer.key_agreement()[0];
     let to = PublicKey::new(agreement.id.as_str(), Curve::X25519, agreement.as_bytes());
     let to = [to.expect("a key")];
@@ -79,14 +80,14 @@ fn no_message_stops_those_after_it() {
             r#"{{"id":"{}","type":"{}","from":"{}","to":["{}"],"body":{{"text":"{n}"}},"x":{header}}}"#,
             fresh_id(),
             Dm::TYPE,
-            stranger.peer.as_str(),
+            unknown_key.peer.as_str(),
             peer.as_str(),
         );
-        let envelope = authcrypt(plaintext.as_bytes(), &stranger.agreement, &to);
+        let envelope = authcrypt(plaintext.as_bytes(), &unknown_key.agreement, &to);
         hand_in(network, &mediator, &peer, &envelope.expect("an envelope"));
     }
-    let last = saying("last").message(fresh_id(), stranger.peer.as_str(), peer.as_str(), 0);
-    let last = seal(last, &stranger, &peer).expect("an envelope");
+    let last = saying("last").message(fresh_id(), unknown_key.peer.as_str(), peer.as_str(), 0);
+    let last = seal(last, &unknown_key, &peer).expect("an envelope");
     hand_in(network, &mediator, &peer, &last);
     let wanted = ["0", "1", "2", "3", "last"];
     assert_eq!(texts(&bob.receive(&[])), wanted);
@@ -114,7 +115,7 @@ fn no_message_stops_those_after_it() {
 }
 
 #[test]
-fn what_was_given_up_is_told_until_somebody_has_read_it() {
+fn what_was_given_up_is_reported_until_it_has_been_read() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let bob = enrolled_person(network, "kg", 1, &[&mediator]);

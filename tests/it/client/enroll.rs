@@ -330,7 +330,7 @@ fn a_session_that_has_run_out_is_made_new() {
 }
 
 #[test]
-fn a_full_disk_and_a_wallet_for_everybody_are_refused_before_anything_is_published() {
+fn a_full_disk_and_a_wallet_that_others_may_read_are_refused_before_anything_is_published() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);

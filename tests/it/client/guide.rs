@@ -344,7 +344,7 @@ fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
 }
 
 #[test]
-fn somebody_with_a_program_of_his_own_cannot_write_as_another() {
+fn a_sender_with_another_program_cannot_write_as_another_account() {
     let mediator = MediatorService::start(Network::multikey());
     let alice = User::enrolled(Python, "alice", 0, &mediator);
     for language in [Python, TypeScript] {
@@ -397,7 +397,7 @@ fn a_changed_key_is_told_and_stops_sending_until_it_is_accepted() {
 }
 
 #[test]
-fn what_somebody_publishes_of_another_is_neither_read_nor_answered_unwarned() {
+fn what_one_account_publishes_of_another_is_neither_read_nor_answered_unwarned() {
     let mediator = MediatorService::start(Network::multikey());
     for language in [Python, TypeScript] {
         let alice = User::enrolled(language, "alice", 0, &mediator);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{MediatorService, Person, Running, disturbed, hold};
+use super::{MediatorService, Person, Running, disturbed, hold_requests};
 use crate::network::{Network, text};
 
 /// What an enrolment asks the PDS, in order.

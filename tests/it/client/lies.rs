@@ -443,8 +443,8 @@ fn the_account_s_own_host_has_the_last_word() {
     let output = resolve(&cli, &alice.handle, &liar.url);
     output.failed(1, "no key package", "enrol");
     // What nobody shows but the account's own host is there all the same.
-    let nobody = "http://localhost:1025";
-    let answer = resolve(&cli, &bob.did, nobody).success().json();
+    let no_directory = "http://localhost:1025";
+    let answer = resolve(&cli, &bob.did, no_directory).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
     // One that is none, and one whose answers are not to be had in any length.
     let liar = LyingServer::directory(&service, |_| json!({"did": "x".repeat(2_000_000)}));

@@ -31,10 +31,11 @@ fn hand_in(network: &'static Network, mediator: &MediatorService, to: &str, enve
     let document = RUNTIME.block_on(document(&context.identity, &did, Freshness::Cached));
     let document: Arc<MediatorDocument> = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
-    let nobody = |_: &MediatorDid| None;
+    let no_document = |_: &MediatorDid| None;
     let now = context.clock.now().millis() / 1000;
-    let parcel = parcel(envelope, to, &document, &document, &key, now, &nobody).expect("a parcel");
-    let answer = request("POST", parcel.url.as_str(), &[], Some(parcel.body));
+    let wrapped =
+        parcel(envelope, to, &document, &document, &key, now, &no_document).expect("a parcel");
+    let answer = request("POST", wrapped.url.as_str(), &[], Some(wrapped.body));
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
@@ -65,7 +66,7 @@ fn saying(words: &str, sender: Option<&str>, recipient: Option<&str>) -> Dm {
 }
 
 #[test]
-fn nobody_is_taken_for_somebody_else() {
+fn no_sender_is_taken_for_another() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let (alice, bob) = (
@@ -73,14 +74,14 @@ fn nobody_is_taken_for_somebody_else() {
         enrolled_person(network, "rb", 1, &[&mediator]),
     );
     let peer = peer_of(&bob);
-    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     let (me, her) = (bob.account.did.as_str(), alice.account.did.as_str());
-    let nobody = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+    let unknown_did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
     let removed = enrolled_person(network, "rr", 0, &[&mediator]);
-    let his = removed.account.did.clone();
+    let contact = removed.account.did.clone();
     removed.account.delete_record();
     let anonymous = Message::new(fresh_id(), &saying("psst", Some(her), Some(me)))
-        .from(stranger.peer.as_str())
+        .from(unknown_key.peer.as_str())
         .to(peer.as_str());
     let to = PublicKey::new(
         peer.key_agreement()[0].id.as_str(),
@@ -95,35 +96,47 @@ fn nobody_is_taken_for_somebody_else() {
     );
     let cases: Vec<(Vec<u8>, &str, &str)> = vec![
         (
-            forge(&stranger, &bob, &saying("I am alice", Some(her), Some(me))),
+            forge(
+                &unknown_key,
+                &bob,
+                &saying("I am alice", Some(her), Some(me)),
+            ),
             "mismatch",
             "WARNING: from somebody who claims to be",
         ),
         (
-            forge(&stranger, &bob, &saying("guess who", None, None)),
+            forge(&unknown_key, &bob, &saying("guess who", None, None)),
             "unattributed",
             "from somebody who names no account",
         ),
         (
-            forge(&stranger, &bob, &saying("boo", Some(nobody), Some(me))),
+            forge(
+                &unknown_key,
+                &bob,
+                &saying("boo", Some(unknown_did), Some(me)),
+            ),
             "unverified",
             "from an unknown sender who claims to be",
         ),
         (
-            forge(&stranger, &bob, &saying("hm", Some("alice"), Some(me))),
+            forge(&unknown_key, &bob, &saying("hm", Some("alice"), Some(me))),
             "unverified",
             "what it claims is not the DID of an account",
         ),
         (
-            forge(&stranger, &bob, &saying("old friend", Some(&his), Some(me))),
+            forge(
+                &unknown_key,
+                &bob,
+                &saying("old friend", Some(&contact), Some(me)),
+            ),
             "revoked",
             "which has no messaging key",
         ),
         (
             forge(
-                &stranger,
+                &unknown_key,
                 &bob,
-                &saying("dear carol", Some(her), Some(nobody)),
+                &saying("dear carol", Some(her), Some(unknown_did)),
             ),
             "misdirected",
             "WARNING: its sender says that it is for",
@@ -150,14 +163,14 @@ fn what_steers_a_terminal_is_disarmed() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let bob = enrolled_person(network, "ub", 1, &[&mediator]);
-    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     let words = "a\u{1b}]0;x\u{7}\u{202e}b\n2026-01-01 00:00Z  from @boss.example.com (verified)";
     let dm = saying(words, Some("did:plc:\u{1b}[2J"), None);
     hand_in(
         network,
         &mediator,
         peer_of(&bob).as_str(),
-        &forge(&stranger, &bob, &dm),
+        &forge(&unknown_key, &bob, &dm),
     );
     let shown = bob.cli.run(&["receive"]).success();
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
@@ -183,18 +196,18 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
         enrolled_person(network, "cb", 1, &[&mediator]),
     );
     let peer = peer_of(&bob);
-    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     let dm = saying("once", None, None);
     for _ in 0..3 {
         hand_in(
             network,
             &mediator,
             peer.as_str(),
-            &forge_as("same", &stranger, &bob, &dm),
+            &forge_as("same", &unknown_key, &bob, &dm),
         );
     }
     // Encrypted to somebody else, and handed in for bob.
-    let wrong = forge(&stranger, &alice, &saying("lost", None, None));
+    let wrong = forge(&unknown_key, &alice, &saying("lost", None, None));
     hand_in(network, &mediator, peer.as_str(), &wrong);
     let output = bob.cli.run(&["receive", "--json"]).success();
     let received = lines(&output.stdout);
@@ -213,14 +226,14 @@ fn a_limit_leaves_the_rest_where_it_waits() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let bob = enrolled_person(network, "nb", 1, &[&mediator]);
-    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..5 {
         let dm = saying(&format!("number {n}"), None, None);
         hand_in(
             network,
             &mediator,
             peer_of(&bob).as_str(),
-            &forge(&stranger, &bob, &dm),
+            &forge(&unknown_key, &bob, &dm),
         );
     }
     assert_eq!(
@@ -259,14 +272,14 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
     let network = Network::multikey();
     let mediator = MediatorService::start(network);
     let bob = enrolled_person(network, "ib", 1, &[&mediator]);
-    let stranger = MessagingKey::mint(Timestamp::from_millis(0));
+    let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..COUNT {
         let dm = saying(&format!("{n}"), None, None);
         hand_in(
             network,
             &mediator,
             peer_of(&bob).as_str(),
-            &forge(&stranger, &bob, &dm),
+            &forge(&unknown_key, &bob, &dm),
         );
     }
     let mut shown = BTreeSet::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use atcomm_client::succession::vouches;
 use serde_json::{Value, json};
 
-use super::{MediatorService, Person, Running, disturbed, hold};
+use super::{MediatorService, Person, Running, disturbed, hold_requests};
 use crate::network::{Network, text};
 
 /// Changes the notes on the keys of the one account of a wallet.
@@ -71,7 +71,7 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
 }
 
 #[test]
-fn one_at_a_time_changes_an_account_and_a_killed_one_is_in_nobody_s_way() {
+fn one_process_at_a_time_changes_an_account_and_a_killed_one_blocks_no_other() {
     let (network, _turn) = disturbed();
     let mediator = MediatorService::start(network);
     let alice = Person::enrolled(network, "alice", 0, &mediator);

@@ -157,7 +157,7 @@ fn texts_that_are_too_long_are_not_sent() {
 }
 
 #[test]
-fn whoever_cannot_be_written_to_is_told_apart() {
+fn recipients_that_cannot_be_written_to_are_told_apart() {
     let network = Network::multikey();
     let both = MediatorService::start(network);
     let alice = enrolled_person(network, "wa", 0, &[&both]);

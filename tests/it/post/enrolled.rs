@@ -203,7 +203,7 @@ fn a_grant_before_the_record_takes_no_mail_until_the_record_is_there() {
 }
 
 #[test]
-fn publishing_somebody_elses_did_gains_nothing_and_takes_nothing_away() {
+fn publishing_the_did_of_another_account_gains_nothing_and_takes_nothing_away() {
     let network = Network::multikey();
     let (service, endpoint) = reporting_mediator(network);
     let [bob, carol] = [(); 2].map(|()| PeerClient::new());

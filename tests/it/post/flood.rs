@@ -243,7 +243,7 @@ fn slow(endpoint: &MediatorEndpoint, len: usize, address: &str) -> TcpStream {
 }
 
 #[test]
-fn inv7_bodies_that_never_come_hold_up_nobody_and_end() {
+fn inv7_bodies_that_never_come_delay_no_other_request_and_end() {
     let (service, endpoint) = mediator(Network::multikey(), |setup| {
         open(setup)
             .set("mediator.receive_memory", json!(8 << 20))

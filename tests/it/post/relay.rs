@@ -273,7 +273,7 @@ fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
 }
 
 #[test]
-fn a_forward_to_the_mediator_itself_is_peeled_once() {
+fn a_forward_to_the_mediator_itself_is_unwrapped_once() {
     let (service, near) = mediator(Network::multikey(), open);
     let bob = PeerClient::new();
     bob.enter(&near);
