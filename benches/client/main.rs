@@ -13,7 +13,7 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
-mod world;
+mod network;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +26,9 @@ use atcomm_client::{
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::proof::{Container, verify};
 use atcomm_proto::syntax::Actor;
+use testkit::bench::median;
 
-use world::{Person, World};
+use network::{BenchNetwork, Person};
 
 /// Messages whose medians are printed.
 const MESSAGES: usize = 300;
@@ -57,21 +58,15 @@ fn main() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let world = World::start().await;
+        let network = BenchNetwork::start().await;
         let (alice, bob) = (
-            world.enrolled("alice", 0).await,
-            world.enrolled("bob", 1).await,
+            network.enrolled("alice", 0).await,
+            network.enrolled("bob", 1).await,
         );
         first_contact(&alice, &bob).await;
         messages(&alice, &bob).await;
-        world.stop().await;
+        network.stop().await;
     });
-}
-
-fn median(figures: &[f64]) -> f64 {
-    let mut figures = figures.to_vec();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 fn millis(time: Duration) -> f64 {

@@ -13,7 +13,7 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
-mod world;
+mod service;
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ use axum::routing::get;
 use testkit::bench::{Sections, median, rate};
 use testkit::load::{Connection, Report, ask};
 
-use world::World;
+use service::BenchDirectory;
 
 /// Rounds whose median is printed.
 const ROUNDS: usize = 9;
@@ -112,25 +112,25 @@ fn resolve() {
         .build()
         .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let empty = World::resident();
+    let empty = BenchDirectory::resident();
     let began = Instant::now();
-    runtime.block_on(World::fill(dir.path(), entries));
+    runtime.block_on(BenchDirectory::fill(dir.path(), entries));
     println!(
         "{entries} entries written in {:.1} s",
         began.elapsed().as_secs_f64()
     );
 
     let began = Instant::now();
-    let world = runtime.block_on(World::open(dir.path(), Clock::system()));
+    let bench = runtime.block_on(BenchDirectory::open(dir.path(), Clock::system()));
     println!(
         "start with {entries} entries: {:.2} s (target under 3 s)",
         began.elapsed().as_secs_f64()
     );
 
-    let hot = World::did(7);
+    let hot = BenchDirectory::did(7);
     let path = format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={hot}");
     let body = runtime.block_on(async {
-        let mut connection = Connection::connect(world.address).await;
+        let mut connection = Connection::connect(bench.address).await;
         connection.get(&path).await.body.to_vec()
     });
     let bare = bare(&runtime, body);
@@ -139,7 +139,7 @@ fn resolve() {
     for _ in 0..ROUNDS {
         let round = Duration::from_millis(700);
         let hot = path.clone();
-        let a = ask(world.address, 64, round, move |_| hot.clone());
+        let a = ask(bench.address, 64, round, move |_| hot.clone());
         let b = ask(bare, 64, round, |_| "/".to_owned());
         ratios.push(a.rate / b.rate);
         ours.push(a);
@@ -161,9 +161,9 @@ fn resolve() {
         let time = Duration::from_millis(1500);
         let reports: Vec<Report> = (0..5)
             .map(|round: u64| {
-                ask(world.address, connections, time, move |n| {
+                ask(bench.address, connections, time, move |n| {
                     let account = (round * 1_000_003 + n * 7919) % entries;
-                    let did = World::did(account);
+                    let did = BenchDirectory::did(account);
                     format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={did}")
                 })
             })
@@ -181,9 +181,9 @@ fn resolve() {
     println!(
         "memory: {empty:.0} MB before, {:.0} MB with {entries} entries after this load, client \
          included (target under 600 MB at 1,000,000)",
-        World::resident()
+        BenchDirectory::resident()
     );
-    runtime.block_on(world.close());
+    runtime.block_on(bench.close());
 }
 
 /// A handler that does nothing but return the same bytes.

@@ -11,7 +11,7 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
-mod world;
+mod service;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use testkit::bench::{Sections, median, rate};
 use testkit::load::{Connection, Report, post};
 
-use world::{MEDIA_TYPE, PATH, World};
+use service::{BenchMediator, MEDIA_TYPE, PATH};
 
 /// Rounds whose median is printed.
 const ROUNDS: usize = 7;
@@ -44,30 +44,30 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let world = runtime.block_on(World::start());
+    let bench = runtime.block_on(BenchMediator::start());
     if sections.contain("unpack") {
-        unpacking(&world);
+        unpacking(&bench);
     }
     if sections.contain("forward") {
-        forwards(&runtime, &world);
+        forwards(&runtime, &bench);
     }
     if sections.contain("pickup") {
-        pickups(&runtime, &world);
+        pickups(&runtime, &bench);
     }
     if sections.contain("live") {
-        live(&runtime, &world);
+        live(&runtime, &bench);
     }
-    runtime.block_on(world.stop());
+    runtime.block_on(bench.stop());
 }
 
 /// Unpacking a forward, beside the key agreement that it needs.
-fn unpacking(world: &World) {
+fn unpacking(bench: &BenchMediator) {
     let ring = [SecretKey::generate(
         Curve::X25519,
         "did:web:bench.example.com#key-1",
     )];
     let key = ring[0].public();
-    let forward = world.forward_to(&key, 0, 0, None);
+    let forward = bench.forward_to(&key, 0, 0, None);
     let ours = rate(ROUNDS, || {
         black_box(unpack(&forward, &ring.as_slice(), &SelfCertified).unwrap());
     });
@@ -86,21 +86,21 @@ fn unpacking(world: &World) {
 }
 
 /// Posts all messages over so many connections.
-async fn send(world: &World, connections: usize, messages: Vec<Vec<u8>>) -> Report {
-    post(world.address, connections, PATH, MEDIA_TYPE, messages).await
+async fn send(bench: &BenchMediator, connections: usize, messages: Vec<Vec<u8>>) -> Report {
+    post(bench.address, connections, PATH, MEDIA_TYPE, messages).await
 }
 
 /// Forwards by 64 clients, each accepted when it is on disk, beside the same ones unpacked and not
 /// stored, and beside the store alone.
-fn forwards(runtime: &tokio::runtime::Runtime, world: &World) {
+fn forwards(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     let (mut ours, mut opened, mut stored, mut ratios) = (vec![], vec![], vec![], vec![]);
     let mut latencies = Vec::new();
     for round in 0..ROUNDS {
         // The same message, expired, is unpacked, read and not stored.
-        let over = world.forwards(MESSAGES, 2 * round, Some(1));
-        let kept = world.forwards(MESSAGES, 2 * round + 1, None);
-        let a = runtime.block_on(send(world, CONNECTIONS, over));
-        let b = runtime.block_on(send(world, CONNECTIONS, kept));
+        let over = bench.forwards(MESSAGES, 2 * round, Some(1));
+        let kept = bench.forwards(MESSAGES, 2 * round + 1, None);
+        let a = runtime.block_on(send(bench, CONNECTIONS, over));
+        let b = runtime.block_on(send(bench, CONNECTIONS, kept));
         assert_eq!(
             (a.refused, b.refused),
             (0, 0),
@@ -131,7 +131,7 @@ async fn store_alone() -> f64 {
     let store = std::sync::Arc::new(MailboxStore::open(&dir.path().join("mailbox.db")).unwrap());
     let queues: Vec<i64> = store
         .transact(|tx| {
-            (0..world::RECIPIENTS)
+            (0..service::RECIPIENTS)
                 .map(|n| tx.open_queue(&format!("did:peer:{n}")))
                 .collect()
         })
@@ -176,23 +176,23 @@ async fn store_alone() -> f64 {
 }
 
 /// One client that picks up one message, and 100 in one round trip.
-fn pickups(runtime: &tokio::runtime::Runtime, world: &World) {
+fn pickups(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     for (limit, target) in [(1, "0.8"), (100, "5")] {
         let mut figures = Vec::new();
-        let reader = world.reader(limit);
-        let forwards = world.forwards_for(&reader, limit, limit);
-        let sent = runtime.block_on(send(world, 8, forwards));
+        let recipient = bench.recipient(limit);
+        let forwards = bench.forwards_for(&recipient, limit, limit);
+        let sent = runtime.block_on(send(bench, 8, forwards));
         assert_eq!(sent.refused, 0);
         runtime.block_on(async {
-            let mut connection = Connection::connect(world.address).await;
+            let mut connection = Connection::connect(bench.address).await;
             for n in 0..200 {
-                let request = reader.delivery_request(limit);
+                let request = recipient.delivery_request(limit);
                 let began = Instant::now();
                 let answer = connection.post(PATH, MEDIA_TYPE, &request).await;
                 figures.push(began.elapsed().as_secs_f64() * 1000.0);
                 assert_eq!(answer.status, 200);
                 if n == 0 {
-                    assert_eq!(reader.count(answer.body), limit);
+                    assert_eq!(recipient.count(answer.body), limit);
                 }
             }
         });
@@ -205,18 +205,18 @@ fn pickups(runtime: &tokio::runtime::Runtime, world: &World) {
 }
 
 /// From a forward's first byte to the message on the recipient's socket.
-fn live(runtime: &tokio::runtime::Runtime, world: &World) {
-    let reader = world.reader(7);
+fn live(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
+    let recipient = bench.recipient(7);
     let figures = runtime.block_on(async {
-        let mut socket = world.live_socket(&reader).await;
-        let mut connection = Connection::connect(world.address).await;
+        let mut socket = bench.live_socket(&recipient).await;
+        let mut connection = Connection::connect(bench.address).await;
         let mut figures = Vec::new();
-        for forward in world.forwards_for(&reader, 200, 77) {
+        for forward in bench.forwards_for(&recipient, 200, 77) {
             let began = Instant::now();
             let answer = connection.post(PATH, MEDIA_TYPE, &forward).await;
             let accepted = began.elapsed().as_secs_f64() * 1000.0;
             assert_eq!(answer.status, 202);
-            world::next_text(&mut socket).await;
+            service::next_text(&mut socket).await;
             figures.push((began.elapsed().as_secs_f64() * 1000.0, accepted));
         }
         figures

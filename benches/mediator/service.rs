@@ -36,22 +36,22 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A client whose mail the mediator keeps.
 #[derive(Clone)]
-pub(crate) struct Reader {
+pub(crate) struct Recipient {
     did: PeerDid,
     key: std::sync::Arc<SecretKey>,
     mediator: Party,
 }
 
-pub(crate) struct World {
+pub(crate) struct BenchMediator {
     pub(crate) address: SocketAddr,
     server: Server,
     mediator: Party,
-    readers: Vec<Reader>,
-    extra: Vec<Reader>,
+    recipients: Vec<Recipient>,
+    extra: Vec<Recipient>,
     _dir: TempDir,
 }
 
-impl World {
+impl BenchMediator {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         // The port was free a moment ago; nothing else on this machine should bind it meanwhile.
@@ -77,24 +77,25 @@ impl World {
         let server = Server::bind(config, Clock::system()).await.unwrap();
         let address = server.http_addr();
         let mediator = peer_identity(address);
-        let mut world = Self {
+        let mut bench = Self {
             address,
             server,
             mediator,
-            readers: Vec::new(),
+            recipients: Vec::new(),
             extra: Vec::new(),
             _dir: dir,
         };
         let mut connection = Connection::connect(address).await;
         for n in 0..RECIPIENTS + 3 {
-            let reader = Reader::new(world.mediator.clone());
-            reader.register(&mut connection).await;
-            match n < RECIPIENTS {
-                true => world.readers.push(reader),
-                false => world.extra.push(reader),
+            let recipient = Recipient::new(bench.mediator.clone());
+            recipient.register(&mut connection).await;
+            if n < RECIPIENTS {
+                bench.recipients.push(recipient);
+            } else {
+                bench.extra.push(recipient);
             }
         }
-        world
+        bench
     }
 
     pub(crate) async fn stop(self) {
@@ -103,7 +104,7 @@ impl World {
     }
 
     /// Returns a new recipient for a section.
-    pub(crate) fn reader(&self, section: usize) -> Reader {
+    pub(crate) fn recipient(&self, section: usize) -> Recipient {
         self.extra[match section {
             1 => 0,
             100 => 1,
@@ -120,8 +121,8 @@ impl World {
         n: usize,
         expires_time: Option<i64>,
     ) -> Vec<u8> {
-        let reader = &self.readers[n % RECIPIENTS];
-        wrap(mediator, reader, round, n, expires_time)
+        let recipient = &self.recipients[n % RECIPIENTS];
+        wrap(mediator, recipient, round, n, expires_time)
     }
 
     pub(crate) fn forwards(
@@ -136,18 +137,23 @@ impl World {
             .collect()
     }
 
-    pub(crate) fn forwards_for(&self, reader: &Reader, count: usize, round: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn forwards_for(
+        &self,
+        recipient: &Recipient,
+        count: usize,
+        round: usize,
+    ) -> Vec<Vec<u8>> {
         let key = &self.mediator.key_agreement()[0];
         (0..count)
-            .map(|n| wrap(key, reader, 1_000_000 + round, n, None))
+            .map(|n| wrap(key, recipient, 1_000_000 + round, n, None))
             .collect()
     }
 
-    pub(crate) async fn live_socket(&self, reader: &Reader) -> Socket {
+    pub(crate) async fn live_socket(&self, recipient: &Recipient) -> Socket {
         let url = format!("ws://{}/didcomm", self.address);
         let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         let change = pickup::Request::Live(true).write(pickup::Version::V3, unique());
-        let change = reader.pack(change);
+        let change = recipient.pack(change);
         socket
             .send(Frame::Text(String::from_utf8(change).unwrap().into()))
             .await
@@ -184,13 +190,13 @@ fn peer_identity(address: SocketAddr) -> Party {
 
 fn wrap(
     mediator: &PublicKey,
-    reader: &Reader,
+    recipient: &Recipient,
     round: usize,
     n: usize,
     expires_time: Option<i64>,
 ) -> Vec<u8> {
     // The mediator cannot open it, so that its content does not matter, only that it differs.
-    let kid = format!("{}#key-1", reader.did);
+    let kid = format!("{}#key-1", recipient.did);
     let text = format!(
         "{{\"protected\":\"eyJhbGciOiJFQ0RILTFQVStBMjU2S1cifQ\",\"recipients\":[{{\"header\":\
          {{\"kid\":\"{kid}\"}},\"encrypted_key\":\"{}\"}}],\"iv\":\"AAAAAAAAAAAAAAAAAAAAAA\",\
@@ -199,7 +205,7 @@ fn wrap(
         "A".repeat(super::BODY * 4 / 3),
     );
     let raw = RawValue::from_string(text).unwrap();
-    let mut forward = Forward::of(unique(), reader.did.as_str(), raw);
+    let mut forward = Forward::of(unique(), recipient.did.as_str(), raw);
     if let Some(at) = expires_time {
         forward = forward.expires_time(at);
     }
@@ -217,7 +223,7 @@ fn unique() -> String {
     format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-impl Reader {
+impl Recipient {
     fn new(mediator: Party) -> Self {
         let agreement = SecretKey::generate(Curve::X25519, "");
         let did = PeerDid::build(

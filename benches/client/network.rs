@@ -1,9 +1,7 @@
 //! The network, two services and the people.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use atcomm::config::{Config, Overrides};
@@ -19,14 +17,13 @@ use atcomm_net::net::{Net, Request, Trust};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Actor, Did, Handle, Origin};
 use serde_json::{Value, json};
+use testkit::network::Network;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub(crate) struct World {
+pub(crate) struct BenchNetwork {
     dir: PathBuf,
-    /// Ends with its standard input.
-    network: Child,
-    ready: Value,
+    network: Network,
     services: Vec<Service>,
 }
 
@@ -49,56 +46,39 @@ pub(crate) struct Person {
     clock: Clock,
 }
 
-impl World {
+impl BenchNetwork {
     pub(crate) async fn start() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut network = Command::new(root.join("tests/network/run.sh"))
-            .args(["--exit-with-stdin", "--multikey"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(network.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let ready = serde_json::from_str(&line).unwrap();
+        let network = Network::start(&["--multikey"]);
         let dir = std::env::temp_dir().join(format!("atcomm-bench-client-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let mut world = Self {
+        let mut bench = Self {
             dir,
             network,
-            ready,
             services: Vec::new(),
         };
         for pds in 0..2 {
-            let service = world.service(pds).await;
-            world.services.push(service);
+            let service = bench.service(pds).await;
+            bench.services.push(service);
         }
-        world
+        bench
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         for service in self.services {
             service.stop.cancel();
             service.ended.await.unwrap();
         }
-        drop(self.network.stdin.take());
-        self.network.wait().unwrap();
+        self.network.stop();
         std::fs::remove_dir_all(&self.dir).unwrap();
     }
 
-    fn text(&self, pointer: &str) -> &str {
-        self.ready.pointer(pointer).unwrap().as_str().unwrap()
-    }
-
     /// The network's part of a configuration.
-    fn at_home(&self) -> String {
+    fn network_settings(&self) -> String {
         format!(
             "[net]\ndevelopment = true\nname_server = {:?}\nhost_rate = 100000\n\
              host_burst = 100000\n[identity]\nplc_url = {:?}\n",
-            self.text("/dns"),
-            self.text("/plc"),
+            self.network.text("/dns"),
+            self.network.text("/plc"),
         )
     }
 
@@ -114,14 +94,14 @@ impl World {
             .local_addr()
             .unwrap()
             .port();
-        let url = self.text(&format!("/pds/{pds}/url"));
+        let url = self.network.text(&format!("/pds/{pds}/url"));
         let name = format!("service{pds}");
         let text = format!(
             "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[mediator]\n\
              public_url = \"http://localhost:{port}\"\nqueue_rate = 1000000\n\
              address_rate = 1000000\n[[sources]]\nkind = \"pds\"\nurl = {url:?}\n{}",
             self.dir.join(&name),
-            self.at_home()
+            self.network_settings()
         );
         let config = self.config(&name, &text);
         let server = Server::bind(config, Clock::system()).await.unwrap();
@@ -132,11 +112,11 @@ impl World {
 
     /// A new account on a PDS, enrolled at the service beside it.
     pub(crate) async fn enrolled(&self, name: &str, pds: usize) -> Person {
-        let settings = self.config(name, &self.at_home());
+        let settings = self.config(name, &self.network_settings());
         let clock = Clock::system();
         let net = Net::bind(settings.net.clone(), clock.clone()).unwrap();
         let identity = Identity::bind(net.clone(), settings.identity.clone(), clock.clone());
-        let url = Url::parse(&format!("{}/account.create", self.text("/control"))).unwrap();
+        let url = Url::parse(&format!("{}/account.create", self.network.text("/control"))).unwrap();
         let made = net
             .post(
                 &Request::new(url, Trust::Configured, 1 << 20),

@@ -20,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 const CHUNK: u64 = 5_000;
 
 /// Bytes of ready answers, as by default.
-const ANSWERS: u64 = 64 << 20;
+const VIEW_CACHE_BYTES: u64 = 64 << 20;
 
-pub(crate) struct World {
+pub(crate) struct BenchDirectory {
     pub(crate) address: SocketAddr,
     directory: Arc<Directory>,
     stop: CancellationToken,
 }
 
-impl World {
+impl BenchDirectory {
     /// The DID of the n-th account.
     pub(crate) fn did(n: u64) -> Did {
         let digit = |i: u32| char::from(b'a' + ((n >> (4 * i)) & 15) as u8);
@@ -63,7 +63,7 @@ impl World {
     pub(crate) async fn open(dir: &Path, clock: Clock) -> Self {
         let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
         let directory = Arc::new(
-            Directory::bind(store, clock.clone(), ANSWERS)
+            Directory::bind(store, clock.clone(), VIEW_CACHE_BYTES)
                 .await
                 .unwrap(),
         );
