@@ -97,9 +97,10 @@ impl CliEnv {
             for entry in std::fs::read_dir(folder).into_iter().flatten() {
                 let path = entry.expect("an entry").path();
                 let mode = path.metadata().expect("a file").permissions().mode() & 0o777;
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => found.push((path, mode)),
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.push((path, mode));
                 }
             }
         }

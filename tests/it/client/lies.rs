@@ -67,9 +67,10 @@ impl LyingServer {
         rule: impl Fn(Value) -> Value + Send + Sync + 'static,
     ) -> Self {
         Self::before(&service.url(""), move |asked, answer| {
-            match asked.contains("resolveRecipient") {
-                true => rule(answer),
-                false => answer,
+            if asked.contains("resolveRecipient") {
+                rule(answer)
+            } else {
+                answer
             }
         })
     }
