@@ -1,10 +1,10 @@
-//! What a whole message costs: found, verified, packed, carried by two mediators, opened, attributed
-//! and kept.
+//! What a message costs from end to end: resolve, verify, pack, relay through two mediators,
+//! unpack, attribute and store.
 //!
 //! `cargo bench --bench client` starts the network of `tests/network/`, two whole services and two
-//! wallets, all on loopback, and prints the median of each step with its share. The reader is a
-//! contact already and the PDSes have no part in a message; the first contact, in which the client
-//! asks the account's own servers too, is printed by itself.
+//! wallets, all on loopback, and prints the median of each step with its share. The sender has the
+//! recipient as a contact already, and the PDSes take no part in a message; the first contact, in
+//! which the client also asks the account's own servers, is printed by itself.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,16 +30,16 @@ use testkit::bench::median;
 
 use network::{BenchNetwork, Person};
 
-/// Messages whose medians are printed.
+/// Number of messages whose medians are printed.
 const MESSAGES: usize = 300;
 
-/// Messages before them, which are not counted.
+/// Number of messages before those, which are not counted.
 const WARM_UP: usize = 20;
 
-/// First contacts whose median is printed.
+/// Number of first contacts whose median is printed.
 const CONTACTS: usize = 15;
 
-/// The steps of a message, in milliseconds.
+/// Durations of the steps of a message, in milliseconds.
 #[derive(Default)]
 struct Steps {
     resolve: Vec<f64>,
@@ -73,8 +73,9 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Finding somebody who was never met: the directory, the PLC directory, the handle, the mediator's
-/// document and the account's PDS. The documents are new to each of these clients.
+/// Measures the look-up of an account that is no contact yet: the directory, the PLC directory, the
+/// handle, the mediator's document and the account's PDS. Each round has a new client, whose caches
+/// are empty.
 async fn first_contact(alice: &Person, bob: &Person) {
     let mut figures = Vec::new();
     for _ in 0..CONTACTS {
@@ -91,7 +92,7 @@ async fn first_contact(alice: &Person, bob: &Person) {
     );
 }
 
-/// Messages from one to the other, one after the other, read by live delivery.
+/// Measures messages from one person to the other, one after the other, received in live mode.
 async fn messages(alice: &Person, bob: &Person) {
     let client = bob.mediator().await;
     let mut live = client.live().await.unwrap();
@@ -159,7 +160,7 @@ async fn send_one(
     let sealed = packing.elapsed();
     let theirs: Vec<_> = resolved.mediators.iter().cloned().map(Arc::new).collect();
     let own = alice.own_document().await;
-    // What the courier does again below, timed by itself.
+    // The delivery below wraps the message once more; here the wrapping is timed by itself.
     let wrapping = Instant::now();
     parcel(
         envelope.as_bytes(),
@@ -231,7 +232,7 @@ async fn send_one(
     let ids = std::slice::from_ref(&mail.id);
     client.acknowledge(ids).await.unwrap();
     steps.acknowledge.push(millis(acknowledging.elapsed()));
-    // Without what was done twice for its own figure.
+    // The steps that ran twice for their own figures are subtracted.
     steps
         .whole
         .push(millis(began.elapsed().saturating_sub(checked + wrapped)));

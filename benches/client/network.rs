@@ -1,4 +1,4 @@
-//! The network, two services and the people.
+//! The network, two services and the people of the client's bench.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ struct Service {
     ended: tokio::task::JoinHandle<()>,
 }
 
-/// An enrolled account at work.
+/// An enrolled account with its wallet and its client.
 pub(crate) struct Person {
     pub(crate) wallet: Wallet,
     pub(crate) store: AccountStore,
@@ -72,7 +72,7 @@ impl BenchNetwork {
         std::fs::remove_dir_all(&self.dir).unwrap();
     }
 
-    /// The network's part of a configuration.
+    /// Returns the part of a configuration that points to the network.
     fn network_settings(&self) -> String {
         format!(
             "[net]\ndevelopment = true\nname_server = {:?}\nhost_rate = 100000\n\
@@ -110,7 +110,7 @@ impl BenchNetwork {
         Service { port, stop, ended }
     }
 
-    /// A new account on a PDS, enrolled at the service beside it.
+    /// Creates an account on a PDS and enrols it with the service beside that PDS.
     pub(crate) async fn enrolled(&self, name: &str, pds: usize) -> Person {
         let settings = self.config(name, &self.network_settings());
         let clock = Clock::system();
@@ -185,14 +185,14 @@ impl Person {
         self.clock.now()
     }
 
-    /// What knows nobody yet.
+    /// Returns a look-up with empty caches.
     pub(crate) fn new_recipients(&self) -> RecipientLookup {
         let settings = self.settings.identity.clone();
         let identity = Identity::bind(self.net.clone(), settings, self.clock.clone());
         recipients(&self.net, &identity, &self.clock, &self.enrolment)
     }
 
-    /// The document of the own mediator.
+    /// Returns the document of the person's own mediator.
     pub(crate) async fn own_document(&self) -> Arc<MediatorDocument> {
         let did = &self.enrolment.mediators[0];
         document(&self.identity, did, Freshness::Cached)
@@ -200,7 +200,7 @@ impl Person {
             .unwrap()
     }
 
-    /// The own mediator, for the current key.
+    /// Returns a client of the person's own mediator, for the current key.
     pub(crate) async fn mediator(&self) -> MediatorClient {
         let key = self.enrolment.current().unwrap().clone();
         let document = self.own_document().await;

@@ -1,9 +1,9 @@
 //! What the directory costs: proofs, frames, answers, start and memory.
 //!
-//! `cargo bench` prints each figure with its target and, where there is one, the limit measured in
-//! the same run. Machines are shared and noisy: figures are medians of rounds, and comparisons are
-//! made round by round. `ATCOMM_BENCH_ENTRIES` sets the size of the directory (default 1,000,000),
-//! an argument picks sections by name.
+//! `cargo bench` prints each figure with its target and, if a limit applies, with that limit
+//! measured in the same run. Machines are shared and noisy, so figures are medians of rounds and
+//! comparisons are made round by round. `ATCOMM_BENCH_ENTRIES` sets the size of the directory
+//! (default 1,000,000); an argument selects sections by name.
 
 #![expect(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ use testkit::load::{Connection, Report, ask};
 
 use service::BenchDirectory;
 
-/// Rounds whose median is printed.
+/// Number of rounds whose median is printed.
 const ROUNDS: usize = 9;
 
 fn main() {
@@ -70,7 +70,7 @@ fn proofs() {
         let check = || verify(black_box(&car), Container::GetRecord, &did, &key, at);
         check().expect("a sound fixture");
         let whole = rate(ROUNDS, || drop(black_box(check())));
-        // The limit: nothing but a signature check of the same curve.
+        // The limit: a signature check on the same curve and nothing else.
         let limit = rate(ROUNDS, || {
             let _ = black_box(key.verify(black_box(b"message"), &[1; 64]));
         });
@@ -186,7 +186,7 @@ fn resolve() {
     runtime.block_on(bench.close());
 }
 
-/// A handler that does nothing but return the same bytes.
+/// Serves the same bytes to every request and does nothing else.
 fn bare(runtime: &tokio::runtime::Runtime, body: Vec<u8>) -> SocketAddr {
     let body = bytes::Bytes::from(body);
     let handler = move || {

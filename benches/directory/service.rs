@@ -1,4 +1,4 @@
-//! A directory of many accounts, served as in production but for its network.
+//! A directory of many accounts, served as in production except for its network.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// Entries per transaction while the store is filled.
 const CHUNK: u64 = 5_000;
 
-/// Bytes of ready answers, as by default.
+/// Size of the cache of rendered views, in bytes: the default of the service.
 const VIEW_CACHE_BYTES: u64 = 64 << 20;
 
 pub(crate) struct BenchDirectory {
@@ -29,15 +29,15 @@ pub(crate) struct BenchDirectory {
 }
 
 impl BenchDirectory {
-    /// The DID of the n-th account.
+    /// Returns the DID of the n-th account.
     pub(crate) fn did(n: u64) -> Did {
         let digit = |i: u32| char::from(b'a' + ((n >> (4 * i)) & 15) as u8);
         let tail: String = (0..16).map(digit).collect();
         Did::parse(&format!("did:plc:aaaaaaaa{tail}")).unwrap()
     }
 
-    /// Writes `entries` accounts, each with the record and proof of a fixture: rows of the true
-    /// size, whose contents nobody reads but the renderer.
+    /// Writes `entries` accounts, each with the record and proof of a fixture. Rows have their true
+    /// size; only rendering reads their contents.
     pub(crate) async fn fill(dir: &Path, entries: u64) {
         let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
         let template = template();
@@ -97,7 +97,7 @@ impl BenchDirectory {
         self.directory.shutdown().await;
     }
 
-    /// Resident memory of this process, in megabytes.
+    /// Returns the resident memory of this process, in megabytes.
     pub(crate) fn resident() -> f64 {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: f64 = statm
@@ -109,7 +109,7 @@ impl BenchDirectory {
     }
 }
 
-/// A did:peer:2 of usual length that no other account has.
+/// Returns a did:peer:2 of usual length, different for each `n`.
 fn peer(n: u64) -> String {
     let key = |codec: [u8; 2]| {
         let mut bytes = [0x55; 34];

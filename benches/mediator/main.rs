@@ -1,8 +1,8 @@
-//! Speed of the mediator: unpacking, durable forwards, pickup, live delivery.
+//! Speed of the mediator: unpacking, durable forwards, pickup and live mode.
 //!
 //! `cargo bench --bench mediator` prints each figure with its target and the limit measured in the
-//! same run. The service is the whole one, on loopback, in this process with its clients: figures
-//! are medians of rounds, and comparisons are made round by round. An argument picks sections by
+//! same run. The whole service runs on loopback in the same process as its clients. Figures are
+//! medians of rounds, and comparisons are made round by round. An argument selects sections by
 //! name: unpack, forward, pickup, live.
 
 #![expect(
@@ -26,16 +26,16 @@ use testkit::load::{Connection, Report, post};
 
 use service::{BenchMediator, MEDIA_TYPE, PATH};
 
-/// Rounds whose median is printed.
+/// Number of rounds whose median is printed.
 const ROUNDS: usize = 7;
 
-/// Connections that send at once.
+/// Number of connections that send at once.
 const CONNECTIONS: usize = 64;
 
-/// Messages of one round.
+/// Number of messages in one round.
 const MESSAGES: usize = 6000;
 
-/// Bytes of the message for the recipient inside a forward.
+/// Length of the recipient's message inside a forward, in bytes.
 const BODY: usize = 600;
 
 fn main() {
@@ -60,7 +60,7 @@ fn main() {
     runtime.block_on(bench.stop());
 }
 
-/// Unpacking a forward, beside the key agreement that it needs.
+/// Measures unpacking a forward, beside the key agreement that it includes.
 fn unpacking(bench: &BenchMediator) {
     let ring = [SecretKey::generate(
         Curve::X25519,
@@ -85,18 +85,18 @@ fn unpacking(bench: &BenchMediator) {
     );
 }
 
-/// Posts all messages over so many connections.
+/// Posts all messages over the given number of connections.
 async fn send(bench: &BenchMediator, connections: usize, messages: Vec<Vec<u8>>) -> Report {
     post(bench.address, connections, PATH, MEDIA_TYPE, messages).await
 }
 
-/// Forwards by 64 clients, each accepted when it is on disk, beside the same ones unpacked and not
-/// stored, and beside the store alone.
+/// Measures forwards of 64 clients, each accepted once it is on disk, beside the same forwards
+/// unpacked and not stored, and beside the store alone.
 fn forwards(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     let (mut ours, mut opened, mut stored, mut ratios) = (vec![], vec![], vec![], vec![]);
     let mut latencies = Vec::new();
     for round in 0..ROUNDS {
-        // The same message, expired, is unpacked, read and not stored.
+        // The same messages, but expired: they are unpacked, read and not stored.
         let over = bench.forwards(MESSAGES, 2 * round, Some(1));
         let kept = bench.forwards(MESSAGES, 2 * round + 1, None);
         let a = runtime.block_on(send(bench, CONNECTIONS, over));
@@ -125,7 +125,7 @@ fn forwards(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     );
 }
 
-/// Messages of the same size pushed by as many tasks, without HTTP and envelopes.
+/// Measures pushes of messages of the same size by as many tasks, without HTTP and envelopes.
 async fn store_alone() -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let store = std::sync::Arc::new(MailboxStore::open(&dir.path().join("mailbox.db")).unwrap());
@@ -175,7 +175,7 @@ async fn store_alone() -> f64 {
     rate
 }
 
-/// One client that picks up one message, and 100 in one round trip.
+/// Measures one client that picks up one message, and 100 messages in one round trip.
 fn pickups(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     for (limit, target) in [(1, "0.8"), (100, "5")] {
         let mut figures = Vec::new();
@@ -204,7 +204,7 @@ fn pickups(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     }
 }
 
-/// From a forward's first byte to the message on the recipient's socket.
+/// Measures the time from a forward's first byte to the message on the recipient's socket.
 fn live(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     let recipient = bench.recipient(7);
     let figures = runtime.block_on(async {

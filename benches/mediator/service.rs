@@ -1,4 +1,4 @@
-//! The whole service on loopback, and the people who write through it.
+//! The whole service on loopback, and its clients.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -23,18 +23,18 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use testkit::load::Connection;
 
-/// Where messages are posted.
+/// Path that messages are posted to.
 pub(crate) const PATH: &str = "/didcomm";
 
 /// The media type of an envelope.
 pub(crate) const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 
-/// Recipients that forwards are spread over.
+/// Number of recipients that forwards are spread over.
 pub(crate) const RECIPIENTS: usize = 16;
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A client whose mail the mediator keeps.
+/// A client that the mediator accepts mail for.
 #[derive(Clone)]
 pub(crate) struct Recipient {
     did: PeerDid,
@@ -54,7 +54,7 @@ pub(crate) struct BenchMediator {
 impl BenchMediator {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // The port was free a moment ago; nothing else on this machine should bind it meanwhile.
+        // The port was free a moment ago; nothing else on this machine should bind it in between.
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -69,7 +69,7 @@ impl BenchMediator {
         config.net.development = true;
         config.mediator.public_url = Some(format!("http://localhost:{port}"));
         config.mediator.admission = AdmissionMode::Open;
-        // The work is measured, not the limits.
+        // The bench measures the work, not the limits.
         config.mediator.queue_rate = u32::MAX;
         config.mediator.address_rate = u32::MAX;
         config.mediator.queue_messages = 1_000_000;
@@ -103,7 +103,7 @@ impl BenchMediator {
         self.server.join().await.unwrap();
     }
 
-    /// Returns a new recipient for a section.
+    /// Returns the recipient of a section.
     pub(crate) fn recipient(&self, section: usize) -> Recipient {
         self.extra[match section {
             1 => 0,
@@ -113,7 +113,7 @@ impl BenchMediator {
         .clone()
     }
 
-    /// Returns a new forward.
+    /// Returns a new forward to the n-th recipient.
     pub(crate) fn forward_to(
         &self,
         mediator: &PublicKey,
@@ -163,7 +163,7 @@ impl BenchMediator {
     }
 }
 
-/// Returns the next message on a socket.
+/// Returns the next text message on a socket.
 pub(crate) async fn next_text(socket: &mut Socket) -> String {
     loop {
         if let Frame::Text(text) = socket.next().await.unwrap().unwrap() {
@@ -195,7 +195,8 @@ fn wrap(
     n: usize,
     expires_time: Option<i64>,
 ) -> Vec<u8> {
-    // The mediator cannot open it, so that its content does not matter, only that it differs.
+    // The mediator cannot decrypt the inner message. Its content need not be valid, only different
+    // for each forward.
     let kid = format!("{}#key-1", recipient.did);
     let text = format!(
         "{{\"protected\":\"eyJhbGciOiJFQ0RILTFQVStBMjU2S1cifQ\",\"recipients\":[{{\"header\":\
@@ -276,7 +277,7 @@ impl Recipient {
         self.pack(request.write(pickup::Version::V3, unique()))
     }
 
-    /// Messages in a delivery.
+    /// Returns the number of messages in a delivery.
     pub(crate) fn count(&self, answer: &[u8]) -> usize {
         let ring = std::slice::from_ref(&*self.key);
         let opened = unpack(answer, &ring, &SelfCertified).unwrap();

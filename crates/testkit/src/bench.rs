@@ -1,37 +1,37 @@
-//! Figures of benches: sections picked by name, rates and medians.
+//! Figures of benches: sections selected by name, rates and medians.
 
 use std::time::{Duration, Instant};
 
-/// Time over which one rate is measured.
+/// How long one rate is measured.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Calls between two looks at the clock.
+/// Number of calls between two readings of the clock.
 const BATCH: u32 = 32;
 
-/// The sections of a bench that its command line asks for.
+/// The sections of a bench that the command line names.
 pub struct Sections(Vec<String>);
 
 impl Sections {
-    /// Reads the arguments that are no flags.
+    /// Reads all arguments that are not flags.
     pub fn from_arguments() -> Self {
         let arguments = std::env::args().skip(1);
         Self(arguments.filter(|a| !a.starts_with('-')).collect())
     }
 
-    /// Returns whether a section is to be run: all are where none is named.
+    /// Returns whether a section runs. All sections run if the command line names none.
     pub fn contain(&self, name: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|part| name.contains(part.as_str()))
     }
 }
 
-/// Returns the median of figures, the greater of two in the middle.
+/// Returns the median of figures; of two figures in the middle, the greater one.
 pub fn median(figures: &[f64]) -> f64 {
     let mut figures = figures.to_vec();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
 
-/// Returns the median of so many rates, in calls per second.
+/// Returns the median of `rounds` rates, in calls per second.
 pub fn rate(rounds: usize, mut work: impl FnMut()) -> f64 {
     let mut one = || {
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client, and closed loops of many of them: each connection sends the next
-//! request when the one before is answered.
+//! A small HTTP/1.1 client, and closed loops of many such clients: each connection sends its next
+//! request when the previous one is answered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Longest answer, in bytes.
+/// Greatest length of an answer, in bytes.
 const MAX_ANSWER: usize = 2 << 20;
 
-/// A connection that is kept alive.
+/// A kept-alive connection.
 pub struct Connection {
     socket: TcpStream,
     buffer: Vec<u8>,
 }
 
-/// An answer, in the buffer of its connection.
+/// An answer, stored in the buffer of its connection.
 pub struct Answer<'c> {
     /// The status code.
     pub status: u16,
@@ -30,13 +30,13 @@ pub struct Answer<'c> {
 /// The figures of one round; latencies in milliseconds.
 #[derive(Debug)]
 pub struct Report {
-    /// Answers per second, of all connections together.
+    /// Answers per second over all connections.
     pub rate: f64,
     /// The median latency.
     pub p50: f64,
-    /// The latency that one answer in a hundred exceeds.
+    /// The 99th percentile of the latency.
     pub p99: f64,
-    /// The number of answers that were no 2xx.
+    /// Number of answers with a status other than 2xx.
     pub refused: usize,
 }
 
@@ -88,7 +88,8 @@ impl Connection {
     }
 }
 
-/// The status of an answer, and where its body begins and ends, once all of it is there.
+/// Returns the status of an answer and the start and end of its body, or `None` while the answer is
+/// incomplete.
 fn whole(bytes: &[u8]) -> Option<(u16, usize, usize)> {
     let head = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).unwrap();
@@ -123,8 +124,8 @@ impl Report {
     }
 }
 
-/// Asks for so long over so many connections, from a thread of its own; `path` names the n-th
-/// request. Anything but a 200 ends the bench.
+/// Sends GET requests for `time` over `connections` connections, from a thread of its own; `path`
+/// names the n-th request. Panics on any status but 200.
 pub fn ask(
     address: SocketAddr,
     connections: usize,
@@ -161,7 +162,7 @@ pub fn ask(
     thread.join().unwrap()
 }
 
-/// Posts all bodies over so many connections.
+/// Posts all bodies over `connections` connections.
 pub async fn post(
     address: SocketAddr,
     connections: usize,

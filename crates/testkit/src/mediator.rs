@@ -1,4 +1,4 @@
-//! Mediators with their secret keys, which open what is posted to them.
+//! Mediators with their secret keys, for tests that open the mediator's mail.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use atcomm_proto::didcomm::message::Message;
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 
-/// A mediator.
+/// A mediator with its secret key.
 pub struct TestMediator {
-    /// A did:web.
+    /// The did:web of the mediator.
     pub did: String,
-    /// The X25519 key that opens what is encrypted to the mediator.
+    /// The X25519 key that messages for the mediator are encrypted to.
     pub key: SecretKey,
-    /// The mediator as a sender sees it.
+    /// The mediator as a party of an envelope.
     pub party: Party,
     /// The document that names the key and the services.
     pub document: Arc<MediatorDocument>,
@@ -51,12 +51,12 @@ impl TestMediator {
         }
     }
 
-    /// Opens what was posted.
+    /// Decrypts an envelope for the mediator.
     pub fn open(&self, body: &[u8]) -> Unpacked {
         envelope::unpack(body, &std::slice::from_ref(&self.key), &SelfCertified).unwrap()
     }
 
-    /// Opens a forward: who sent it, its id, who comes next and what it holds.
+    /// Decrypts a forward. Returns its sender, its id, the next recipient and the inner message.
     pub fn forward(&self, body: &[u8]) -> (Option<String>, String, String, Vec<u8>) {
         let opened = self.open(body);
         let message = Message::parse(&opened.plaintext).unwrap();
@@ -71,7 +71,7 @@ impl TestMediator {
         (sender, message.id, next, inner)
     }
 
-    /// Encrypts a message to the key of a did:peer in the mediator's name.
+    /// Encrypts a message from the mediator to the key of a did:peer.
     pub fn write(&self, message: Message, to: &SecretKey) -> Vec<u8> {
         let (peer, _) = to.kid().split_once('#').unwrap();
         let message = message.from(self.did.as_str()).to(peer);

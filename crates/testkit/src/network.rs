@@ -8,10 +8,11 @@ use std::sync::Once;
 
 use serde_json::Value;
 
-/// A running network. It ends with its standard input, so also when the tests are killed.
+/// A running network. The process ends with its standard input, and therefore also when the tests
+/// are killed.
 pub struct Network {
     child: Child,
-    /// The addresses of its parts, as `run.sh` prints them.
+    /// The addresses of the parts, as `run.sh` prints them.
     pub ready: Value,
 }
 
@@ -20,7 +21,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Returns a script of the test network, whose packages are installed where they are missing.
+/// Returns a script of the test network, after installing its packages if they are missing.
 pub fn script(name: &str) -> Command {
     static SETUP: Once = Once::new();
     let directory = root().join("tests/network");
@@ -33,7 +34,7 @@ pub fn script(name: &str) -> Command {
 }
 
 impl Network {
-    /// Starts a network and waits until it is ready.
+    /// Starts a network and waits until the network is ready.
     pub fn start(flags: &[&str]) -> Self {
         let mut child = script("run.sh")
             .arg("--exit-with-stdin")
@@ -51,13 +52,13 @@ impl Network {
         }
     }
 
-    /// Returns a text of [`Self::ready`] by its JSON pointer, such as `/plc`.
+    /// Returns the text at a JSON pointer of [`Self::ready`], such as `/plc`.
     pub fn text(&self, pointer: &str) -> &str {
         let value = self.ready.pointer(pointer).and_then(Value::as_str);
         value.unwrap_or_else(|| panic!("{pointer} is missing in {}", self.ready))
     }
 
-    /// Ends the network and waits for its end.
+    /// Ends the network and waits for the end of the process.
     pub fn stop(mut self) {
         drop(self.child.stdin.take());
         self.child.wait().unwrap();

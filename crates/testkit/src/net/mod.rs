@@ -1,5 +1,5 @@
-//! Small real servers on loopback for tests: HTTP, TLS with an authority of its own, raw TCP, and
-//! a name server that answers what it is told.
+//! Small real servers on loopback for tests: HTTP, TLS with a certificate authority of their own,
+//! raw TCP, and a name server with answers set by the test.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -27,13 +27,13 @@ pub enum Answer {
     Addresses(Vec<IpAddr>),
     /// An answer code without records: 2 is SERVFAIL, 3 NXDOMAIN.
     Code(u8),
-    /// An answer code for IPv4 addresses only; of the rest there are no records.
+    /// An answer code for IPv4 addresses only; other types have no records.
     CodeForA(u8),
     /// No answer at all.
     Silence,
 }
 
-/// A name server on loopback, UDP and TCP. Names it was not told about do not exist.
+/// A name server on loopback, over UDP and TCP. Names without a set answer do not exist.
 #[derive(Clone)]
 pub struct NameServer {
     /// The address of both protocols.
@@ -49,7 +49,7 @@ const AAAA: u16 = 28;
 impl NameServer {
     /// Starts a server on a free port; it ends with the test's runtime.
     pub async fn start() -> Self {
-        // The two protocols need the same port: try until one is free for both.
+        // Both protocols need the same port, so ports are tried until one is free for both.
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
@@ -107,7 +107,7 @@ impl NameServer {
         self.set(name, Answer::Addresses(vec![ip.parse().unwrap()]));
     }
 
-    /// Returns how often an IPv4 address or a text of the name was asked for.
+    /// Returns how many queries for an IPv4 address or a text record of the name have come.
     pub fn asked(&self, name: &str) -> usize {
         let asked = self.asked.lock().unwrap();
         asked
@@ -196,7 +196,7 @@ pub async fn serve(router: Router) -> u16 {
     port
 }
 
-/// Hands every connection on a free loopback port to `each`.
+/// Passes every connection on a free loopback port to `each`.
 pub async fn serve_raw<F>(each: impl Fn(TcpStream) -> F + Send + Sync + 'static) -> u16
 where
     F: Future<Output = ()> + Send + 'static,
@@ -219,7 +219,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes a key, and writes the certificate to a file.
+    /// Generates a key and writes the certificate to a file.
     pub fn generate() -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
@@ -234,12 +234,12 @@ impl Authority {
         authority
     }
 
-    /// Returns the path of the certificate, PEM.
+    /// Returns the path of the certificate in PEM.
     pub fn file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// Returns what accepts TLS connections for `names`.
+    /// Returns an acceptor of TLS connections for `names`.
     pub fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
         let key = rcgen::KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
@@ -259,7 +259,7 @@ impl Authority {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// Serves `router` by https for `names`.
+    /// Serves `router` over HTTPS for `names`.
     pub async fn serve(&self, names: &[&str], router: Router) -> u16 {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = tcp.local_addr().unwrap().port();
@@ -316,7 +316,8 @@ pub fn url(s: &str) -> Url {
     Url::parse(s).unwrap()
 }
 
-/// A request for a learnt `http://localhost:<port><path>` of at most 64 KiB.
+/// Returns a request for the untrusted URL `http://localhost:<port><path>` with an answer of at
+/// most 64 KiB.
 pub fn local(port: u16, path: &str) -> Request {
     Request::new(
         url(&format!("http://localhost:{port}{path}")),

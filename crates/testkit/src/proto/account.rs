@@ -1,4 +1,4 @@
-//! Accounts made in memory, with everything that proves their packages.
+//! Accounts made in memory, with all proofs of their packages.
 
 use serde_json::{Value, json};
 
@@ -13,13 +13,13 @@ use atcomm_proto::verify::evidence::{Evidence, Keys, ProofResult, VerifiedPackag
 use atcomm_proto::verify::succession;
 use serde_json::value::RawValue;
 
-/// A time after every revision of a test repository, which takes them from the system's clock.
+/// A time later than every revision of a test repository. Revisions come from the system's clock.
 pub const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 
-/// The PDS that operation logs name at first.
+/// The PDS that operation logs name first.
 pub const PDS: &str = "https://pds.example.com";
 
-/// An account: its operation log, and its repository.
+/// An account: its operation log and its repository.
 pub struct TestAccount {
     /// The operation log.
     pub log: TestLog,
@@ -28,7 +28,7 @@ pub struct TestAccount {
 }
 
 impl TestAccount {
-    /// Makes an account with signing key `seed` and rotation key 99.
+    /// Returns an account with signing key `seed` and rotation key 99.
     pub fn new(seed: u8) -> Self {
         let rotation = k256(99);
         let genesis = rotation.sign(&operation(&[&rotation], &k256(seed), PDS, None));
@@ -38,7 +38,7 @@ impl TestAccount {
         Self { log, repo }
     }
 
-    /// Names another signing key and PDS, and signs with that key from now on.
+    /// Names another signing key and PDS in the log, and signs with that key afterwards.
     pub fn rotate(&mut self, minute: u32, seed: u8, pds: &str) {
         let rotation = k256(99);
         let last = self.log.0.last().unwrap()["operation"].clone();
@@ -47,7 +47,8 @@ impl TestAccount {
         self.repo.rotate(seed);
     }
 
-    /// Writes a key package with did:peer `key` and these further fields, and returns it verified.
+    /// Writes a key package with did:peer `key` and the additional fields `more`. Returns the
+    /// verified package.
     pub fn put(&mut self, key: u8, more: &Value) -> VerifiedPackage {
         let mut record = package(&peer(key), &["did:web:m.example.com"]);
         for (name, value) in more.as_object().unwrap() {
@@ -76,7 +77,7 @@ impl TestAccount {
         }
     }
 
-    /// Returns all that proves the newest package.
+    /// Returns the evidence of the newest package.
     pub fn evidence(&self) -> Evidence {
         Evidence {
             did: self.log.did(),
@@ -101,7 +102,7 @@ pub struct TestKey {
 }
 
 impl TestKey {
-    /// Makes both keys, and the DID that contains them.
+    /// Generates both keys and the DID that contains them.
     pub fn generate() -> Self {
         let made = |curve| SecretKey::generate(curve, "did:key:new#key");
         let (agreement, signing) = (made(Curve::X25519), made(Curve::Ed25519));
@@ -121,7 +122,7 @@ impl TestKey {
         }
     }
 
-    /// Signs the statement that `next` follows this key.
+    /// Signs the statement that `next` succeeds this key.
     pub fn vouch(&self, next: &Self, account: &Did, now: Timestamp) -> String {
         succession::statement(&self.peer, &self.signing, &next.peer, account, now).unwrap()
     }

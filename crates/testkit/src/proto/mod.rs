@@ -1,4 +1,4 @@
-//! Accounts made in memory: their operation logs, their repositories, and what proves both.
+//! Accounts made in memory: their operation logs, their repositories and the proofs of both.
 
 pub mod account;
 pub mod plc;

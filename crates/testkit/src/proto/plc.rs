@@ -13,7 +13,7 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::Did;
 
-/// A key that can sign.
+/// A secret key for signing.
 pub struct TestKey(Box<dyn Secret>);
 
 /// Returns the K-256 key of this seed.
@@ -37,7 +37,7 @@ impl TestKey {
         SigningKey::from_did_key(&self.text()).unwrap()
     }
 
-    /// Returns the operation with this key's signature over it.
+    /// Returns the operation with a signature by this key.
     pub fn sign(&self, operation: &Value) -> Value {
         let mut operation = operation.clone();
         operation.as_object_mut().unwrap().remove("sig");
@@ -47,7 +47,8 @@ impl TestKey {
     }
 }
 
-/// Canonical order and shortest forms are the library's.
+/// Encodes an operation as DAG-CBOR; the library chooses the canonical order and the shortest
+/// forms.
 fn encode(value: &Value) -> Vec<u8> {
     let map: BTreeMap<String, Value> = serde_json::from_value(value.clone()).unwrap();
     serde_ipld_dagcbor::to_vec(&map).unwrap()
@@ -59,13 +60,13 @@ pub fn cid(operation: &Value) -> String {
     Cid::new_v1(0x71, hash).to_string()
 }
 
-/// Returns the account that begins with this operation.
+/// Returns the DID of the account whose log begins with this operation.
 pub fn did(genesis: &Value) -> Did {
     let hash = data_encoding::BASE32_NOPAD.encode(&Sha256::digest(encode(genesis)));
     Did::parse(&format!("did:plc:{}", hash[..24].to_lowercase())).unwrap()
 }
 
-/// Returns an unsigned operation behind `prev`.
+/// Returns an unsigned operation that follows `prev`.
 pub fn operation(rotation: &[&TestKey], key: &TestKey, pds: &str, prev: Option<&Value>) -> Value {
     json!({
         "type": "plc_operation",
@@ -77,7 +78,7 @@ pub fn operation(rotation: &[&TestKey], key: &TestKey, pds: &str, prev: Option<&
     })
 }
 
-/// Returns an unsigned tombstone behind `prev`.
+/// Returns an unsigned tombstone that follows `prev`.
 pub fn tombstone(prev: &Value) -> Value {
     json!({"type": "plc_tombstone", "prev": cid(prev)})
 }
@@ -87,7 +88,7 @@ pub fn tombstone(prev: &Value) -> Value {
 pub struct TestLog(pub Vec<Value>);
 
 impl TestLog {
-    /// Appends an operation that counts, accepted so many minutes after the log's beginning.
+    /// Appends a valid operation, accepted `minute` minutes after the beginning of the log.
     pub fn push(&mut self, minute: u32, operation: &Value) -> &mut Self {
         self.0.push(json!({
             "did": self.0.first().map_or_else(|| did(operation).to_string(), |first| {
@@ -118,7 +119,7 @@ impl TestLog {
     }
 }
 
-/// Returns the time so many minutes after the beginning of every log.
+/// Returns the time `minute` minutes after the beginning of every log.
 pub fn at(minute: u32) -> Timestamp {
     Timestamp::from_millis(1_767_225_600_000 + i64::from(minute) * 60_000)
 }

@@ -9,7 +9,7 @@ use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{Container, Proven, verify};
 use atcomm_proto::syntax::{COLLECTION, Did, MediatorDid, RECORD_KEY};
 
-/// An account's repository, with its key.
+/// An account's repository with its signing key.
 pub struct TestRepo {
     /// The account.
     pub did: Did,
@@ -18,7 +18,7 @@ pub struct TestRepo {
 }
 
 impl TestRepo {
-    /// Makes an empty repository that is signed with the K-256 key of this seed.
+    /// Returns an empty repository signed with the K-256 key of this seed.
     pub fn new(did: &str, seed: u8) -> Self {
         let clock = library::TidClock::new(u16::from(seed)).unwrap();
         Self {
@@ -33,13 +33,13 @@ impl TestRepo {
         SigningKey::from_did_key(&self.secret.public_key().did_key()).unwrap()
     }
 
-    /// Commits with another key, which signs from now on.
+    /// Replaces the signing key and commits with the new key.
     pub fn rotate(&mut self, seed: u8) {
         self.secret = K256SigningKey::from_bytes(&[seed; 32]).unwrap();
         self.commit();
     }
 
-    /// Writes our record, and proves it.
+    /// Writes the key package record. Returns its proof.
     pub fn put(&mut self, record: &serde_json::Value) -> Proven {
         let bytes = serde_ipld_dagcbor::to_vec(record).unwrap();
         let (collection, rkey) = path();
@@ -52,7 +52,7 @@ impl TestRepo {
         self.prove()
     }
 
-    /// Deletes our record, and proves that it is gone.
+    /// Deletes the key package record. Returns the proof of exclusion.
     pub fn delete(&mut self) -> Proven {
         let (collection, rkey) = path();
         self.repo.delete(&collection, &rkey).unwrap();
@@ -60,7 +60,7 @@ impl TestRepo {
         self.prove()
     }
 
-    /// Commits another record, and returns the proof of ours at that commit.
+    /// Writes an unrelated record. Returns the proof of the key package at the new commit.
     pub fn touch(&mut self, n: u32) -> Proven {
         let collection = library::Nsid::try_from("app.example.note").unwrap();
         let rkey = library::RecordKey::try_from(format!("n{n}").as_str()).unwrap();
@@ -84,7 +84,7 @@ impl TestRepo {
         .unwrap()
     }
 
-    /// Returns the answer of `getRecord` at the newest commit, a CAR.
+    /// Returns the answer of `getRecord` at the newest commit as a CAR.
     pub fn car(&self) -> Vec<u8> {
         let (collection, rkey) = path();
         self.repo.record_proof(&collection, &rkey).unwrap()
@@ -102,7 +102,7 @@ fn path() -> (library::Nsid, library::RecordKey) {
     )
 }
 
-/// Returns a did:peer:2 that no other seed has.
+/// Returns a did:peer:2, different for each seed.
 pub fn peer(seed: u8) -> String {
     let key = |codec: [u8; 2], byte: u8| {
         format!(
