@@ -1,4 +1,4 @@
-//! What askers get: everything that sending needs, its proof, and errors that say why not.
+//! Answers to callers: all that a sender needs, its proof, and errors that name the reason.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::http::{eventually, request};
 use crate::network::{Account, MEDIATOR_KEY, Network, in_both_shapes, mediator_document, text};
 use crate::service::{PROOF, REFRESH, RESOLVE, Setup, car_of, checked, proven, xrpc_error};
 
-/// A well-formed DID that the directory does not know.
+/// A well-formed DID without an account.
 const UNKNOWN_DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// A port that nobody listens on and that a document may name.
+/// A URL that a document may name and whose port is closed.
 const CLOSED: &str = "http://localhost:1025";
 
 in_both_shapes! {
@@ -85,7 +85,7 @@ in_both_shapes! {
         eventually("a proof of the removal", || {
             matches!(shows(&with.did), Proven::Absent(_)).then_some(())
         });
-        // What another account's key signed is no proof about this one.
+        // A proof signed by another account's key is no proof about this account.
         let car = service.proof(&with.did).expect("a proof");
         let key = network.signing_key(&without.did);
         let now = atcomm_proto::clock::Clock::system().now();
@@ -94,7 +94,7 @@ in_both_shapes! {
     }
 
     fn refresh_looks_now_and_says_what_it_came_to(network) {
-        // No stream and no backfill: only a refresh can learn anything new.
+        // Without stream and backfill, only a refresh can change what the directory holds.
         let service = Setup::new(network).start();
         let alice = network.account("alice", 0);
         let outcome = |did: &str| service.refresh(did).expect("an outcome");
@@ -135,7 +135,7 @@ in_both_shapes! {
         };
         let is = |status: u16, name: &str| (status, name.to_owned());
         assert_eq!(refused("nobody.pds0.test"), is(400, "HandleNotFound"));
-        // A name that is never looked up.
+        // The suffix is reserved, so that the name is never looked up.
         assert_eq!(refused("printer.local"), is(400, "HandleNotFound"));
         assert_eq!(refused(UNKNOWN_DID), is(400, "DidNotFound"));
         assert_eq!(refused("did:web:localhost%3A1025"), is(502, "UpstreamFailure"));
@@ -190,7 +190,7 @@ in_both_shapes! {
             });
             assert_eq!((failure.status, &*failure.name), (400, "InvalidKeyPackage"));
             assert_ne!(failure.message, seen);
-            // Proven to be there all the same.
+            // The record is proven to be present although it is invalid.
             let car = service.proof(&alice.did).expect("a proof");
             assert!(matches!(proven(network, &alice.did, &car), Proven::Present(_)));
             seen = failure.message;
@@ -211,18 +211,18 @@ in_both_shapes! {
     }
 }
 
-/// Points the account's identity at another PDS address, as its owner could.
+/// Points the account's identity to another PDS address, as its owner could.
 pub(crate) fn move_services(account: &Account, endpoint: &str) {
     let services =
         json!({"atproto_pds": {"type": "AtprotoPersonalDataServer", "endpoint": endpoint}});
     account.op("plc.update", json!({"set": {"services": services}}));
 }
 
-/// The public key of the did:peer in an answer against the JWK of its generator.
+/// Compares the public key of the did:peer in an answer with the JWK of the generator.
 fn assert_same_key(peer: &Value, multibase: &str) {
     let bytes = bs58::decode(multibase.strip_prefix('z').expect("base58btc")).into_vec();
     let bytes = bytes.expect("base58btc");
-    // Two bytes name X25519.
+    // The first two bytes are the multicodec prefix of X25519.
     assert_eq!(bytes[..2], [0xec, 0x01]);
     let x = data_encoding::BASE64URL_NOPAD.encode(&bytes[2..]);
     assert!(peer["keys"].to_string().contains(&x), "{x} in {peer}");
@@ -256,7 +256,8 @@ fn mediators_are_shown_in_order_with_what_is_known_of_each() {
     ];
     let far_down = "did:web:far-down.test".to_owned();
     mediators.extend([&without_document, &without_document, &far_down]);
-    // A did:peer that itself names as many would be longer than one may be.
+    // A did:peer that itself named as many mediators would exceed the greatest length of a
+    // did:peer.
     let alice = network.enrolled("alice", 0, json!({}));
     let mut record = alice.made["keyPackage"].clone();
     record["mediators"] = json!(mediators);
@@ -479,7 +480,8 @@ fn addresses_have_a_rate_limit_and_the_service_a_budget() {
     limited
         .recipient(&alice.did)
         .expect("what is known costs nothing");
-    // Another asker, as the proxy in front of us tells, has an allowance of its own.
+    // Another client address, as reported by the proxy in front of the service, has its own rate
+    // limit.
     let headers = [("x-forwarded-for", "203.0.113.7")];
     let answer = limited.query_with(RESOLVE, &[("actor", others[2])], &headers);
     assert_eq!(

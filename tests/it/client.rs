@@ -1,5 +1,5 @@
-//! The client's commands as people run them: the program itself, with a wallet and a configuration
-//! of its own, on a real network, with a real service as mediator and directory.
+//! The client's commands as users run them: the program itself, with its own wallet and
+//! configuration, on a real network, with a real service as mediator and directory.
 
 mod backup;
 mod changes;
@@ -31,24 +31,24 @@ use crate::network::{Account, Network, text};
 use crate::post::free_port;
 use crate::service::{Service, Setup};
 
-/// Time for a command that does not wait for anybody to write to it.
+/// Timeout of a command that does not wait for incoming mail.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A machine that somebody uses: a wallet, and a configuration that is at home in a network.
+/// The environment of a command: a directory with a wallet and a configuration for one network.
 pub(crate) struct CliEnv {
     dir: TempDir,
 }
 
-/// Somebody with an account, at a machine.
+/// An account and the environment of its commands.
 pub(crate) struct Person {
     pub(crate) cli: CliEnv,
     pub(crate) account: Account,
 }
 
-/// What a command said, and how it ended.
+/// The exit code of a command and the text that the command printed.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// The exit code; none where a signal ended it.
+    /// The exit code; `None` after the end by a signal.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -59,16 +59,16 @@ pub(crate) struct Running {
     child: Option<Child>,
 }
 
-/// A service that is mediator and directory, beside both PDSes of a network.
+/// A service that is mediator and directory, and follows both PDSes of a network.
 pub(crate) struct MediatorService {
-    /// Taken while it is down.
+    /// The running service; `None` while it is stopped.
     pub(crate) service: Option<Service>,
     pub(crate) did: String,
     pub(crate) url: String,
 }
 
 impl CliEnv {
-    /// A machine with an empty wallet.
+    /// Creates an environment without a wallet.
     pub(crate) fn new(network: &Network) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let config = format!(
@@ -81,19 +81,19 @@ impl CliEnv {
         Self { dir }
     }
 
-    /// Its wallet; there is none before something is put into it.
+    /// Returns the path of the wallet, which the first command that writes creates.
     pub(crate) fn wallet(&self) -> PathBuf {
         self.dir.path().join("wallet")
     }
 
-    /// Every file of its wallet with its mode.
+    /// Returns every file of the wallet with its mode.
     pub(crate) fn files(&self) -> Vec<(PathBuf, u32)> {
         use std::os::unix::fs::PermissionsExt as _;
 
         let mut found = Vec::new();
         let mut folders = vec![self.wallet()];
         while let Some(folder) = folders.pop() {
-            // There is none before something is put into it.
+            // The folder does not exist before the first write.
             for entry in std::fs::read_dir(folder).into_iter().flatten() {
                 let path = entry.expect("an entry").path();
                 let mode = path.metadata().expect("a file").permissions().mode() & 0o777;
@@ -107,7 +107,7 @@ impl CliEnv {
         found
     }
 
-    /// The file of this name in its wallet, the first where there are several.
+    /// Returns the path of the first file of this name in the wallet.
     #[track_caller]
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         let mut files = self.files();
@@ -116,12 +116,12 @@ impl CliEnv {
         found.expect("such a file").0
     }
 
-    /// A file of this name beside the wallet.
+    /// Returns the path of a file beside the wallet.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The program with these arguments, and nothing in its environment that is not said here.
+    /// Returns the program with these arguments and with a minimal environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atcomm"));
         self.prepare(&mut command);
@@ -129,7 +129,7 @@ impl CliEnv {
         command
     }
 
-    /// The program under a shell that first does `before`, such as `ulimit -f 0`.
+    /// Returns the program under a shell that first runs `before`, such as `ulimit -f 0`.
     pub(crate) fn limited(&self, before: &str, args: &[&str]) -> Command {
         let mut command = Command::new("sh");
         self.prepare(&mut command);
@@ -160,13 +160,13 @@ impl CliEnv {
         finish(self.command(args), "")
     }
 
-    /// The same with something to read.
+    /// Runs a command to its end with `input` on standard input.
     #[track_caller]
     pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Output {
         finish(self.command(args), input)
     }
 
-    /// The JSON of a command that has to succeed.
+    /// Runs a command with `--json`, which has to succeed. Returns its JSON.
     #[track_caller]
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let mut all = args.to_vec();
@@ -175,20 +175,20 @@ impl CliEnv {
     }
 }
 
-/// Runs a command to its end, with something to read.
+/// Runs a command to its end with `input` on standard input.
 #[track_caller]
 pub(crate) fn finish(mut command: Command, input: &str) -> Output {
     command.stdin(Stdio::piped());
     let mut running = Running::start(command);
     if let Some(mut stdin) = running.child().stdin.take() {
-        // Whoever does not want to read it all may close it.
+        // A command that does not read all of its input closes the pipe.
         drop(stdin.write_all(input.as_bytes()));
     }
     running.end()
 }
 
 impl Running {
-    /// Starts it.
+    /// Starts a command.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
         Self {
@@ -200,7 +200,7 @@ impl Running {
         self.child.as_mut().expect("until it has ended")
     }
 
-    /// Sends it a signal, such as `INT`.
+    /// Sends a signal, such as `INT`.
     #[track_caller]
     pub(crate) fn signal(&mut self, signal: &str) {
         let id = self.child().id().to_string();
@@ -210,12 +210,12 @@ impl Running {
         assert!(sent.is_ok_and(|status| status.success()), "kill -{signal}");
     }
 
-    /// Whether it has ended.
+    /// Returns whether the command has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child().try_wait().expect("a child").is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the command.
     #[track_caller]
     pub(crate) fn end(mut self) -> Output {
         let mut child = self.child.take().expect("until it has ended");
@@ -271,14 +271,15 @@ impl Drop for Running {
 }
 
 impl Output {
-    /// It has to have gone well.
+    /// Asserts that the command succeeded.
     #[track_caller]
     pub(crate) fn success(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
-    /// It has to have failed with this exit code, saying this, and a hint, at its end.
+    /// Asserts the exit code, and that the last two lines of standard error contain this message
+    /// and this hint.
     #[track_caller]
     pub(crate) fn failed(&self, code: i32, message: &str, hint: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -297,12 +298,12 @@ impl Output {
 }
 
 impl Person {
-    /// Somebody with a new account on a PDS, not enrolled.
+    /// Creates an account on a PDS, without enrolling it.
     pub(crate) fn new(network: &'static Network, prefix: &str, pds: usize) -> Self {
         Self::of(network.account(prefix, pds))
     }
 
-    /// Somebody with an account at a new machine.
+    /// Returns a person with this account and a new environment.
     pub(crate) fn of(account: Account) -> Self {
         Self {
             cli: CliEnv::new(account.network),
@@ -310,7 +311,7 @@ impl Person {
         }
     }
 
-    /// Somebody who has enrolled with a station.
+    /// Creates an account and enrols it with a mediator.
     #[track_caller]
     pub(crate) fn enrolled(
         network: &'static Network,
@@ -323,25 +324,25 @@ impl Person {
         person
     }
 
-    /// The password at the PDS.
+    /// Returns the password at the PDS.
     pub(crate) fn password(&self) -> &str {
         text(&self.account.made, "/password")
     }
 
-    /// A command that may ask for the password.
+    /// Returns a command that has the password in its environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.cli.command(args);
         command.env("ATCOMM_PASSWORD", self.password());
         command
     }
 
-    /// Runs one to its end.
+    /// Runs a command to its end.
     #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         finish(self.command(args), "")
     }
 
-    /// The did:peer that the wallet writes with.
+    /// Returns the published did:peer of the wallet.
     #[track_caller]
     pub(crate) fn peer(&self) -> String {
         let whoami = self
@@ -362,7 +363,7 @@ impl Person {
         self.run(&args)
     }
 
-    /// The record as the account's PDS has it.
+    /// Returns the key package record from the account's PDS.
     #[track_caller]
     pub(crate) fn record(&self) -> Option<Value> {
         let pds = text(&self.account.made, "/pdsUrl");
@@ -378,13 +379,13 @@ impl Person {
 }
 
 impl MediatorService {
-    /// One that is at home in `network`.
+    /// Starts a service for `network`.
     #[track_caller]
     pub(crate) fn start(network: &Network) -> Self {
         Self::start_as(network, |setup| setup)
     }
 
-    /// One that is what `change` says besides.
+    /// Starts a service for `network` with the settings that `change` makes.
     #[track_caller]
     pub(crate) fn start_as(network: &Network, change: impl FnOnce(Setup) -> Setup) -> Self {
         let port = free_port();
@@ -407,7 +408,7 @@ impl MediatorService {
         self.service.as_ref().expect("it is up")
     }
 
-    /// Stops it without ending it, or lets it go on.
+    /// Suspends the process of the service, or continues it.
     #[track_caller]
     pub(crate) fn freeze(&self, on: bool) {
         let signal = if on { "-STOP" } else { "-CONT" };
@@ -417,7 +418,7 @@ impl MediatorService {
     }
 }
 
-/// A network for tests that disturb it, and the turn of one at a time.
+/// Returns the network of tests that disturb it, and a lock that admits one such test at a time.
 pub(crate) fn disturbed() -> (&'static Network, MutexGuard<'static, ()>) {
     static NETWORK: LazyLock<&'static Network> = LazyLock::new(|| Network::own(&["--multikey"]));
     static TURN: Mutex<()> = Mutex::new(());
@@ -432,14 +433,14 @@ pub(crate) fn disturbed() -> (&'static Network, MutexGuard<'static, ()>) {
     (network, turn)
 }
 
-/// Requests to a path of the first PDS that get no answer, as long as this is there. Those that
-/// were held never get one.
+/// Requests to a path of the first PDS that are left unanswered while this value exists. Requests
+/// that came in that time never get an answer.
 pub(crate) struct HeldRequests {
     network: &'static Network,
     path: &'static str,
 }
 
-/// Holds what is asked at this path from now on.
+/// Leaves requests to this path without an answer from now on.
 #[track_caller]
 pub(crate) fn hold_requests(network: &'static Network, path: &'static str) -> HeldRequests {
     network.op("pds.requests", json!({"pds": 0, "reset": true}));
@@ -448,7 +449,7 @@ pub(crate) fn hold_requests(network: &'static Network, path: &'static str) -> He
 }
 
 impl HeldRequests {
-    /// Waits until the client has asked.
+    /// Waits until the client has sent a request to the path.
     #[track_caller]
     pub(crate) fn until_asked(&self) {
         let asked = json!({"pds": 0, "path": self.path, "agent": "atcomm"});

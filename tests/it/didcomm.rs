@@ -1,4 +1,4 @@
-//! DIDComm by libraries that others wrote, in processes of their own (`tests/network/didcomm/`).
+//! DIDComm by foreign libraries in processes of their own (`tests/network/didcomm/`).
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -12,13 +12,14 @@ use testkit::network::script;
 
 use crate::network::{root, text};
 
-/// How long one operation may take. The scripts give up sooner, so reaching it is a hang.
+/// Timeout of one operation. The scripts give up earlier, so an operation that reaches it hangs.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Whose library a script runs over.
+/// The library that a script runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Library {
-    /// `didcomm-messaging`: no signatures, one content encryption; also the client's and quickstart's.
+    /// `didcomm-messaging`: no signatures and one content encryption; also used by the client and
+    /// the quickstart.
     Messaging,
     /// `didcomm`: signatures, three content encryptions, P-256.
     Sicpa,
@@ -27,7 +28,7 @@ pub(crate) enum Library {
 impl Library {
     pub(crate) const BOTH: [Self; 2] = [Self::Messaging, Self::Sicpa];
 
-    /// A script under this library, ready to be started.
+    /// Returns a script over this library, ready to be started.
     pub(crate) fn script(self, name: &str) -> Command {
         let mut command = script(match self {
             Self::Messaging => "didcomm/.venv-messaging/bin/python",
@@ -35,9 +36,9 @@ impl Library {
         });
         command
             .arg(root().join("tests/network/didcomm").join(name))
-            // All that is talked to is on this machine, whatever the user's settings are.
+            // All servers of the tests are on this machine, whatever proxy the user has set.
             .env("no_proxy", "*")
-            // The tests leave nothing behind in the source tree.
+            // The tests write no files into the source tree.
             .env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
@@ -61,7 +62,8 @@ impl Script {
             .unwrap_or_else(|e| panic!("{name}: {e}"));
         let input = child.stdin.take().expect("a pipe");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        // A thread of its own, so that a script that hangs fails a test instead of holding it.
+        // Reading has a thread of its own, so that a hanging script fails a test instead of
+        // blocking it.
         let (sender, lines) = channel();
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
@@ -77,28 +79,29 @@ impl Script {
         }
     }
 
-    /// `envelopes.py`: packing and unpacking.
+    /// Starts `envelopes.py`, which packs and unpacks.
     pub(crate) fn envelopes(library: Library) -> Self {
         Self::start(library, "envelopes.py", &[])
     }
 
-    /// `client.py`: a client of a mediator, with the operations of `envelopes.py` besides.
+    /// Starts `client.py`, a client of a mediator that also has the operations of `envelopes.py`.
     pub(crate) fn client() -> Self {
         Self::start(Library::Messaging, "client.py", &[])
     }
 
-    /// An operation that has to succeed.
+    /// Runs an operation that has to succeed.
     #[track_caller]
     pub(crate) fn op(&self, operation: &str, fields: Value) -> Value {
         self.try_op(operation, fields.clone())
             .unwrap_or_else(|e| panic!("{} {operation} {fields}: {e}", self.name))
     }
 
-    /// An operation; an error is `{"class", "error"}`, the exception that the library raised.
+    /// Runs an operation; an error is `{"class", "error"}`, the exception that the library raised.
     #[track_caller]
     pub(crate) fn try_op(&self, operation: &str, mut fields: Value) -> Result<Value, Value> {
         fields["op"] = json!(operation);
-        // A test that panicked at its deadline leaves an answer on its way: no further ones then.
+        // After a test panicked at its timeout, an answer is still to come, so no further operation
+        // is sent.
         let mut pipes = self.pipes.lock().expect("no operation failed before");
         writeln!(pipes.0, "{fields}").unwrap_or_else(|e| panic!("{} {operation}: {e}", self.name));
         let line = pipes.1.recv_timeout(OPERATION_TIMEOUT);
@@ -110,7 +113,7 @@ impl Script {
         }
     }
 
-    /// A new did:peer:2 whose secrets the script keeps.
+    /// Returns a new did:peer:2, whose secrets the script stores.
     #[track_caller]
     pub(crate) fn generate(&self) -> String {
         text(&self.op("generate", json!({})), "/did").to_owned()
@@ -119,13 +122,13 @@ impl Script {
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The script may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// A plaintext message of no protocol.
+/// Returns a plaintext message of no protocol.
 fn greeting(fields: Value) -> Value {
     let mut message = json!({
         "id": "one",
@@ -167,7 +170,7 @@ fn the_libraries_of_others_read_each_other() {
                 opened["layers"],
                 json!([format!("anoncrypt {}", text(enc, ""))])
             );
-            // The recipient's secret is needed for it.
+            // Unpacking needs the recipient's secret.
             let refused = from.try_op("unpack", json!({"packed": packed["packed"]}));
             assert!(refused.is_err(), "{refused:?}");
         }
@@ -224,14 +227,14 @@ fn a_forward_of_the_client_is_unwrapped_by_the_other_library() {
     }
 }
 
-/// The plaintext of an anonymous envelope.
+/// Returns the plaintext of an anonymous envelope.
 fn plaintext_of(script: &Script, packed: &str) -> Value {
     let opened = script.op("unpack", json!({"packed": packed}));
     assert_eq!(opened["sender"], Value::Null);
     opened["message"].clone()
 }
 
-/// The attached envelope in either form.
+/// Returns the attached envelope in either form.
 fn attached(attachment: &Value) -> String {
     match attachment["data"]["base64"].as_str() {
         Some(base64) => {

@@ -1,5 +1,5 @@
-//! Every kind of event on a PDS's own firehose, from the account's hand to the answer. Nothing is
-//! looked up for askers here: what is answered came from the stream.
+//! Every kind of event on a PDS's own firehose, from the account's write to the answer. Calls cause
+//! no refresh here, so every answer comes from the stream.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::http::{eventually, throughout};
 use crate::network::{ArrobaAccount, Network, in_both_shapes};
 use crate::service::{Service, Setup, proven};
 
-/// A service that follows both PDSes and stands in their streams.
+/// Starts a service that is connected to the streams of both PDSes.
 fn following(network: &Network) -> Service {
     let service = Setup::beside(network)
         .streams_only()
@@ -46,7 +46,7 @@ in_both_shapes! {
         let service = following(network);
         let alice = network.enrolled("alice", 0, json!({}));
         service.until(&alice.did, "the package", |_| true);
-        // Looks that the account's first events led to may still be under way at first.
+        // Refreshes triggered by the account's first events may still run at this point.
         eventually("a package proven by its commit", || {
             let put = alice.put(json!({}));
             let view = service.until_cid(&alice.did, &put["cid"]);
@@ -117,7 +117,7 @@ in_both_shapes! {
             alice.op("account.deactivate", json!({}));
             let refusal = service.until_refused(&alice.did, "AccountInactive");
             assert!(refusal.message.contains("deactivated"), "{}", refusal.message);
-            // No commit carries the package now: only #account and #sync come.
+            // No commit carries the package now; only #account and #sync come.
             alice.op("account.activate", json!({}));
             service.until_cid(&alice.did, &cid);
         }
@@ -144,7 +144,8 @@ in_both_shapes! {
         }
         alice.op("account.delete", json!({}));
         bob.op("account.delete", json!({"tombstone": true}));
-        // Without an entry the service would have to refresh, and has no budget to.
+        // Without an entry the service would have to refresh the account, and has no budget to do
+        // so.
         service.until_refused(&alice.did, "Overloaded");
         service.until_refused(&bob.did, "Overloaded");
         let left = service.stop();
@@ -153,14 +154,14 @@ in_both_shapes! {
     }
 
     fn a_sync_event_leads_to_a_proof_of_what_no_commit_told(network) {
-        // The frame with the write is lost on the way; the PDS's own events come after it.
+        // The frame with the write is lost on the way; the PDS's own events follow it.
         let hose = Firehose::start(network, &json!(0));
         let source = json!({"url": network.pds_url(0), "connect": hose.url, "kind": "pds"});
         let setup = Setup::new(network).source(source).streams_only();
         let service = setup.no_refresh_on_demand().start();
         let alice = network.enrolled("alice", 0, json!({"label": "told"}));
         let told = service.until(&alice.did, "the package", |_| true)["keyPackage"]["cid"].clone();
-        // No refresh is pending any more that could find the write by itself.
+        // No refresh is pending that could find the write by itself.
         let mut service = Some(service);
         let left = eventually("nothing is pending", || {
             let left = service.take()?.stop();
@@ -193,7 +194,7 @@ in_both_shapes! {
         for note in ["one", "two", "three"] {
             alice.write_note(note);
         }
-        // Something that comes behind them in the same stream.
+        // An event after them in the same stream.
         let bob = network.enrolled("bob", 0, json!({}));
         service.until(&bob.did, "the later package", |_| true);
         service.recipient(&alice.did).expect("the package");
@@ -203,7 +204,8 @@ in_both_shapes! {
     }
 }
 
-/// Its proofs hold as well as any other's, those of absence too.
+/// Deletes the package and writes another one. Proofs of this PDS verify like any other's, proofs
+/// of exclusion included.
 fn assert_removed_and_back(service: &Service, erin: &ArrobaAccount) {
     let shows = || {
         let car = service.proof(&erin.did).expect("a proof");

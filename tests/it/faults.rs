@@ -1,4 +1,4 @@
-//! Servers that hang, refuse or are gone: the accounts behind them wait, nobody else does.
+//! Servers that hang, refuse or are down: only the accounts that they host have to wait.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use crate::service::{Setup, Stopped};
 
 const GET_RECORD: &str = "/xrpc/com.atproto.sync.getRecord";
 
-/// A pending refresh that failed is made again after half a minute to a minute.
+/// Longest wait for the retry of a failed pending refresh, which comes after half a minute to a
+/// minute.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(100);
 
 fn cursor(left: &Stopped, url: &str) -> i64 {
@@ -31,7 +32,7 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
     for account in [&known, &other] {
         service.until(&account.did, "the package", |_| true);
     }
-    // Its stream flows on, its answers do not come.
+    // The stream of the PDS flows on, but its requests hang.
     network.op("pds.hang", json!({"pds": 0}));
     let late: Vec<_> = (0..40)
         .map(|_| network.enrolled("late", 0, json!({})))
@@ -46,12 +47,12 @@ fn inv2_a_pds_that_hangs_holds_up_its_own_accounts_only() {
             start.elapsed()
         );
     }
-    // What the stream itself proves needs no answer, not even from the DID directory.
+    // A proof in the stream needs no further answer, not even from the DID directory.
     network.op("plc.hang", json!({}));
     let put = known.put(json!({"label": "by commit"}));
     service.until_cid(&known.did, &put["cid"]);
     network.op("plc.hang", json!({"on": false}));
-    // A new account beside the PDS that answers.
+    // A new account on the PDS that answers.
     let new = network.enrolled("new", 1, json!({}));
     let start = Instant::now();
     service.until(&new.did, "a new account's package", |_| true);
@@ -81,7 +82,8 @@ fn a_pds_that_goes_silent_or_away_is_followed_again() {
     service.until_following(2);
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    // Silent, pongs included, for less than the time after which it counts as lost.
+    // The PDS is silent, without even pongs, for less time than after which the connection counts
+    // as lost.
     network.op("pds.hang", json!({"pds": 0, "sockets": "stop"}));
     let put = alice.put(json!({"label": "held"}));
     throughout(Duration::from_millis(300), "nothing comes", || {
@@ -89,7 +91,7 @@ fn a_pds_that_goes_silent_or_away_is_followed_again() {
     });
     network.op("pds.hang", json!({"pds": 0, "on": false}));
     service.until_cid(&alice.did, &put["cid"]);
-    // Gone; what is known is answered all the same.
+    // The PDS is down; entries are served all the same.
     network.op("pds.stop", json!({"pds": 0}));
     eventually("the stream is lost", || {
         (service.metric("atcomm_ingest_connected", &[]) < 2.0).then_some(())
@@ -129,7 +131,7 @@ fn a_pds_that_asks_us_to_stay_away_is_left_alone_for_that_long() {
     let refused = service.recipient(&second.did).expect_err("refused");
     assert_eq!((refused.status, &*refused.name), (502, "UpstreamFailure"));
     assert!(refused.message.contains("again"), "{}", refused.message);
-    // Another host's accounts are not concerned.
+    // Accounts of other PDSes are not affected.
     assert_eq!(
         service.refresh(&beside.did).expect("an outcome")["outcome"],
         "unchanged"
@@ -148,12 +150,12 @@ fn a_pds_that_asks_us_to_stay_away_is_left_alone_for_that_long() {
     let [limited, next, ..] = at[..] else {
         panic!("{asked}");
     };
-    // Its clock and ours are the same, but a timer may be some milliseconds early.
+    // Both sides use the same clock, but a timer may fire some milliseconds early.
     assert!(next - limited >= 3900, "{asked}");
 }
 
-/// What a PDS says about an account's standing counts while it does not answer for its records,
-/// and counts only for its own accounts.
+/// While a PDS does not serve records, its statements about an account's status are accepted, but
+/// only for its own accounts.
 #[test]
 fn a_hanging_pds_is_believed_about_its_own_accounts_only() {
     let network = Network::own(&["--multikey"]);
@@ -180,8 +182,8 @@ fn a_hanging_pds_is_believed_about_its_own_accounts_only() {
     service.recipient(&other.did).expect("it is served");
 }
 
-/// A refresh that gets no permit for a host is made again as soon as there may be one; the wait after a
-/// failure is longer than this test waits.
+/// A refresh without a permit for its host is retried as soon as there may be one; the wait after a
+/// failure is longer than the timeout of this test.
 #[test]
 fn refreshes_that_wait_for_our_own_limits_are_no_failures() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
@@ -219,7 +221,7 @@ in_both_shapes! {
         assert_eq!(service.refresh(&alice.did).expect_err("no identity").name, "UpstreamFailure");
         let view = service.recipient(&alice.did).expect("what is proven");
         assert_eq!(view["keyPackage"]["cid"], cid);
-        // Others are looked up as ever.
+        // Other accounts are looked up as usual.
         let bob = network.enrolled("bob", 1, json!({}));
         service.recipient(&bob.did).expect("the package");
         network.op("plc.fail", json!({"count": 0}));

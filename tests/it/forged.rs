@@ -1,5 +1,5 @@
 //! Streams that lie: frames that no honest server sends, and commits that no account signed. Each
-//! is counted and passed over, or the stream is left and taken up again (invariants 1, 4 and 8).
+//! is counted and skipped, or the connection is dropped and reopened (invariants 1, 4 and 8).
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::service::{Service, Setup, proven};
 
 const DROPS: &str = "atcomm_ingest_drops_total";
 
-/// A service that follows PDS 0 through a firehose that lies, and PDS 1 as it is. Nothing is
-/// looked up for askers.
+/// Starts a service that follows PDS 0 through a lying firehose and PDS 1 directly. Calls cause no
+/// refresh.
 fn lied_to(network: &'static Network) -> (Service, Firehose) {
     let hose = Firehose::start(network, &json!(0));
     let setup = Setup::new(network)
@@ -30,7 +30,7 @@ fn lied_to(network: &'static Network) -> (Service, Firehose) {
     (service, hose)
 }
 
-/// Another account on the same PDS is still followed and served.
+/// Asserts that another account on the same PDS is followed and served.
 #[track_caller]
 pub(crate) fn assert_serves(service: &Service, network: &'static Network) {
     for pds in [0, 1] {
@@ -39,7 +39,8 @@ pub(crate) fn assert_serves(service: &Service, network: &'static Network) {
     }
 }
 
-/// An account whose identity the service knows, so that commits are proven as they come.
+/// Creates an account whose identity the service has resolved, so that its commits are verified on
+/// arrival.
 pub(crate) fn known_account(service: &Service, network: &'static Network) -> Account {
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package with its handle", |view| {
@@ -48,8 +49,8 @@ pub(crate) fn known_account(service: &Service, network: &'static Network) -> Acc
     alice
 }
 
-/// Frames as recorded and made for `fixtures/frames`, whose verdicts are somebody else's: what is
-/// wrong in one event is passed over on the same connection.
+/// Recorded and forged frames of `fixtures/frames`, with verdicts of a foreign implementation: a
+/// malformed event is skipped on the same connection.
 #[test]
 fn inv8_malformed_events_are_counted_and_passed_over() {
     let network = Network::multikey();
@@ -61,7 +62,7 @@ fn inv8_malformed_events_are_counted_and_passed_over() {
     for frame in frames {
         let known_end = frame["kind"] == "error" || frame["kind"] == "error-without-message";
         match frame["expect"].as_str() {
-            // These end a connection; see below.
+            // These frames end a connection; the next test covers them.
             Some("disconnect") => continue,
             _ if known_end || ends_the_stream(frame) => continue,
             Some("invalid") => invalid += 1,
@@ -98,8 +99,8 @@ fn inv8_malformed_events_are_counted_and_passed_over() {
     }
 }
 
-/// Whether we take it for the end of the stream though its maker calls it a bad event: without a
-/// place in the stream an event cannot be passed over.
+/// Returns whether the service ends the connection at a frame that its maker calls a bad event:
+/// without a sequence number an event cannot be skipped.
 fn ends_the_stream(frame: &Value) -> bool {
     frame["kind"] == "seq"
 }
@@ -125,8 +126,8 @@ fn inv8_a_stream_that_cannot_be_read_is_left_and_taken_up_again() {
     assert_serves(&service, network);
 }
 
-/// A stream that breaks each time at the same position is not tried for ever: the position is
-/// skipped, and a backfill finds what may lie there.
+/// A stream that breaks at the same position every time is not retried for ever: the position is
+/// skipped, and a backfill finds the events that it may have held.
 #[test]
 fn a_position_that_cannot_be_passed_is_skipped_and_backfilled() {
     let network = Network::multikey();
@@ -137,7 +138,7 @@ fn a_position_that_cannot_be_passed_is_skipped_and_backfilled() {
     let service = setup.no_refresh_on_demand().start();
     service.until_following(1);
     let alice = known_account(&service, network);
-    // From here on the stream itself is silent, so the position stays the same.
+    // From here on the stream itself is silent, so that the position stays the same.
     hose.lose(1_000_000);
     let put = alice.put(json!({"label": "lost"}));
     for _ in 0..3 {
@@ -161,8 +162,8 @@ fn assert_serves_one(service: &Service, network: &'static Network) {
     service.until(&other.did, "another account's package", |_| true);
 }
 
-/// Every damaged CAR of `fixtures/proof`, and every good one of another key, as the blocks of a
-/// commit of an account that is known.
+/// Every damaged CAR of `fixtures/proof`, and every valid CAR signed by another key, as the blocks
+/// of a commit of a known account.
 #[test]
 fn inv1_forged_commits_change_nothing() {
     let network = Network::multikey();
@@ -189,7 +190,7 @@ fn inv1_forged_commits_change_nothing() {
     for stem in &stems {
         claim(&fixture(&format!("proof/{stem}.car")));
     }
-    // The true one, cut short and with each part of it turned.
+    // The true CAR, cut short and with each of its parts inverted.
     for cut in [0, 1, 60, car.len() / 2, car.len() - 1] {
         claim(&car[..cut]);
     }
@@ -198,8 +199,9 @@ fn inv1_forged_commits_change_nothing() {
         turned[at] ^= 0x01;
         claim(&turned);
     }
-    // Somebody else's repository under this account's name, this account's under a later revision,
-    // and somebody else's proof of absence: everything holds but the signature.
+    // Another account's repository under this account's name, this account's repository under a
+    // later revision, and another account's proof of exclusion: everything is right but the
+    // signature.
     let mallory = network.enrolled("mallory", 1, json!({}));
     let theirs = service_proof(&service, &mallory);
     let Proven::Present(foreign) = proven(network, &mallory.did, &theirs) else {
@@ -232,7 +234,7 @@ fn inv1_forged_commits_change_nothing() {
         };
         hose.inject(&claim.frame());
     }
-    // A true proof of presence under the claim of a removal.
+    // A true proof of inclusion under the claim of a removal.
     let removal = Claim {
         seq: 1,
         did: &alice.did,
@@ -268,7 +270,7 @@ fn inv1_forged_commits_change_nothing() {
     );
 }
 
-/// The proof about an account, once it is known.
+/// Returns the proof of an account, once the service has an entry.
 fn service_proof(service: &Service, account: &Account) -> Vec<u8> {
     service.until(&account.did, "the package", |_| true);
     service.proof(&account.did).expect("a proof")
@@ -304,7 +306,7 @@ fn inv4_a_replayed_commit_does_not_bring_the_old_package_back() {
     );
     let outcomes = "atcomm_directory_outcomes_total";
     assert!(service.metric(outcomes, &[("outcome", "ignored")]) >= 1.0);
-    // After a removal too.
+    // The same after a removal.
     alice.delete_record();
     service.until_refused(&alice.did, "NotEnrolled");
     hose.inject(&replay.frame());
@@ -328,7 +330,7 @@ fn a_stream_cannot_hide_an_account_of_another_pds() {
     throughout(Duration::from_millis(300), "it is served", || {
         service.recipient(&bob.did).is_ok()
     });
-    // Nor one of its own PDS, as long as that serves it.
+    // Nor is a status accepted from the account's own PDS while that PDS serves the account.
     let alice = known_account(&service, network);
     hose.inject(&account(1, &alice.did, false, Some("deleted")));
     assert_serves(&service, network);

@@ -1,4 +1,4 @@
-//! Firehose frames that a test forges, and recorded ones.
+//! Firehose frames, forged and recorded.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::network::{Network, root};
 
-/// A firehose between a real PDS and the service that passes everything on and adds what a test
-/// wants.
+/// A firehose between a real PDS and the service, which relays all messages and adds those of a
+/// test.
 pub(crate) struct Firehose {
     network: &'static Network,
     id: Value,
@@ -21,7 +21,7 @@ pub(crate) struct Firehose {
 }
 
 impl Firehose {
-    /// In front of the host at `from`: a PDS's index or a URL.
+    /// Starts a firehose in front of the host `from`, given by a PDS's index or a URL.
     pub(crate) fn start(network: &'static Network, from: &Value) -> Self {
         let hose = network.op("firehose.start", json!({"from": from}));
         Self {
@@ -36,13 +36,13 @@ impl Firehose {
         self.network.op(operation, body)
     }
 
-    /// Sends a binary message to whoever follows.
+    /// Sends a binary message to every connection.
     pub(crate) fn inject(&self, frame: &[u8]) {
         let sent = self.op("firehose.inject", json!({"hex": HEXLOWER.encode(frame)}));
         assert_ne!(sent["sent"], 0, "no connection");
     }
 
-    /// Sends so many bytes of nothing.
+    /// Sends a message of `count` zero bytes.
     pub(crate) fn inject_zeros(&self, count: usize) {
         self.op("firehose.inject", json!({"hex": "00", "repeat": count}));
     }
@@ -52,18 +52,18 @@ impl Firehose {
         self.op("firehose.inject", json!({"text": text}));
     }
 
-    /// Loses the next messages; 0 ends that.
+    /// Drops the next `count` messages; 0 ends that.
     pub(crate) fn lose(&self, count: usize) {
         self.op("firehose.skip", json!({"count": count}));
     }
 
-    /// Breaks every connection.
+    /// Closes every connection.
     pub(crate) fn cut(&self) {
         self.op("firehose.drop", json!({}));
     }
 }
 
-/// A message: a header with `t`, and a payload.
+/// Encodes a message: a header with `t`, and a payload.
 pub(crate) fn message(t: &str, payload: BTreeMap<String, Ipld>) -> Vec<u8> {
     let header = map([("op", Ipld::Integer(1)), ("t", text(t))]);
     let mut frame = serde_ipld_dagcbor::to_vec(&Ipld::Map(header)).expect("DAG-CBOR");
@@ -71,13 +71,13 @@ pub(crate) fn message(t: &str, payload: BTreeMap<String, Ipld>) -> Vec<u8> {
     frame
 }
 
-/// What a `#commit` claims about an account's key package.
+/// The statement of a `#commit` about an account's key package.
 pub(crate) struct Claim<'c> {
     pub(crate) seq: i64,
     pub(crate) did: &'c str,
     pub(crate) rev: String,
     pub(crate) commit: Cid,
-    /// The record that it wrote; `None` for a removal.
+    /// The record that was written; `None` for a removal.
     pub(crate) cid: Option<Cid>,
     pub(crate) blocks: &'c [u8],
 }
@@ -111,7 +111,7 @@ impl Claim<'_> {
     }
 }
 
-/// An `#account` event.
+/// Encodes an `#account` event.
 pub(crate) fn account(seq: i64, did: &str, active: bool, status: Option<&str>) -> Vec<u8> {
     let mut payload = map([
         ("seq", Ipld::Integer(seq.into())),
@@ -125,7 +125,7 @@ pub(crate) fn account(seq: i64, did: &str, active: bool, status: Option<&str>) -
     message("#account", payload)
 }
 
-/// A time that a server writes; nothing is decided by it within a test.
+/// The time in a frame, which decides nothing within a test.
 const TIME: &str = "2026-11-23T00:00:00.000Z";
 
 pub(crate) fn map<const N: usize>(fields: [(&str, Ipld); N]) -> BTreeMap<String, Ipld> {
@@ -139,7 +139,7 @@ pub(crate) fn text(text: &str) -> Ipld {
     Ipld::String(text.to_owned())
 }
 
-/// The root of a CAR and its blocks, in their order.
+/// Returns the root of a CAR and its blocks in order.
 pub(crate) fn read_car(car: &[u8]) -> (Cid, Vec<(Cid, Vec<u8>)>) {
     let (header, mut rest) = section(car);
     let Ok(Ipld::Map(header)) = serde_ipld_dagcbor::from_slice(header) else {
@@ -161,7 +161,7 @@ pub(crate) fn read_car(car: &[u8]) -> (Cid, Vec<(Cid, Vec<u8>)>) {
     (root, blocks)
 }
 
-/// The first length-prefixed part, and what comes after it.
+/// Splits off the first length-prefixed section.
 fn section(bytes: &[u8]) -> (&[u8], &[u8]) {
     let digits = bytes.iter().take_while(|byte| **byte >= 0x80).count() + 1;
     let length = bytes[..digits]
@@ -171,8 +171,8 @@ fn section(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes[digits..].split_at(length)
 }
 
-/// The CAR with one field of its commit changed, whose hashes are right and whose signature is as
-/// it was.
+/// Returns the CAR with one field of its commit changed: hashes are right, and the signature is the
+/// old one.
 pub(crate) fn forge_commit(car: &[u8], field: &str, value: Ipld) -> Vec<u8> {
     let (root, mut blocks) = read_car(car);
     let commit = blocks.iter_mut().find(|(cid, _)| *cid == root);
@@ -208,13 +208,13 @@ pub(crate) fn forge_commit(car: &[u8], field: &str, value: Ipld) -> Vec<u8> {
     forged
 }
 
-/// A file below `fixtures/`.
+/// Reads a file below `fixtures/`.
 pub(crate) fn fixture(path: &str) -> Vec<u8> {
     let path = root().join("fixtures").join(path);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// The stems of the files of one kind below `fixtures/<folder>`, in order.
+/// Returns the stems of the files below `fixtures/<folder>` with this ending, in order.
 pub(crate) fn stems(folder: &str, ending: &str) -> Vec<String> {
     let entries = std::fs::read_dir(root().join("fixtures").join(folder)).expect("a folder");
     let mut stems: Vec<String> = entries

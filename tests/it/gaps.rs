@@ -1,4 +1,4 @@
-//! Relays, and streams that cannot go on where they were.
+//! Relays, and streams that cannot continue at their cursor.
 
 use serde_json::json;
 
@@ -11,7 +11,8 @@ const GAPS: &str = "atcomm_ingest_gaps_total";
 
 in_both_shapes! {
     fn a_relay_brings_the_accounts_of_many_hosts(network) {
-        // What one PDS says, as a relay passes it on; the accounts' own PDSes are asked for proofs.
+        // The relay passes on the events of one PDS; proofs are fetched from the accounts' own
+        // PDSes.
         let hose = Firehose::start(network, &json!(0));
         let source = json!({"url": hose.url, "kind": "relay"});
         let service = Setup::new(network).source(source).no_refresh_on_demand().start();
@@ -30,11 +31,11 @@ in_both_shapes! {
         alice.op("account.rotate", json!({}));
         let key = network.signing_key(&alice.did).did_key();
         service.until(&alice.did, "the new key", |view| view["verification"]["signingKey"] == *key);
-        // A broken connection is taken up where it was.
+        // After a broken connection the stream continues at the cursor.
         hose.cut();
         alice.delete_record();
         service.until_refused(&alice.did, "NotEnrolled");
-        // Accounts without a package that say nothing but that they are there leave no trace.
+        // Accounts without a package whose events report only their status leave no entry.
         let bob = network.account("bob", 0);
         let carol = network.enrolled("carol", 0, json!({}));
         service.until(&carol.did, "what comes behind", |_| true);
@@ -56,8 +57,8 @@ in_both_shapes! {
     }
 }
 
-/// A PDS as a relay: it answers for the collection by listing all accounts of the PDS, which is
-/// what a relay may do with accounts whose record is gone.
+/// Starts a proxy that makes a PDS a relay: it answers for the collection by listing all accounts
+/// of the PDS. A relay may list accounts whose record is deleted.
 fn listed(network: &Network, pds: Pds) -> Proxy {
     Proxy::new(&network.pds_url(pds), |bytes| {
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -66,8 +67,9 @@ fn listed(network: &Network, pds: Pds) -> Proxy {
     })
 }
 
-/// The source is another server than before, whose numbers are lower: it says that our cursor
-/// lies in its future. We say so loudly, go on with what is live, and enumerate its accounts.
+/// The source is replaced by a server with lower sequence numbers, which reports that the cursor
+/// lies in its future. The service logs an error, continues with live events, and backfills the
+/// accounts.
 #[test]
 fn a_cursor_in_the_future_is_an_alarm_and_leads_to_a_backfill() {
     let network = Network::own(&["--multikey"]);
@@ -99,8 +101,8 @@ fn a_cursor_in_the_future_is_an_alarm_and_leads_to_a_backfill() {
     service.until_cid(&bob.did, &put["cid"]);
 }
 
-/// A relay is followed from what is live. Without an event so far there is no position to continue
-/// from, and the events while the connection is broken are missed.
+/// A relay is followed from its live events. Before the first event there is no cursor to continue
+/// from, so events during a broken connection are missed.
 #[test]
 fn a_stream_that_breaks_before_it_has_a_position_leads_to_a_backfill() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
@@ -119,7 +121,8 @@ fn a_stream_that_breaks_before_it_has_a_position_leads_to_a_backfill() {
     service.until_counted(GAPS, &[], 1.0);
 }
 
-/// The source has forgotten what lies between: it says so and goes on with what it has.
+/// The source has discarded the events after the cursor, reports so, and continues with those that
+/// it has.
 #[test]
 fn a_cursor_that_is_too_old_leads_to_a_backfill() {
     let forgetful = json!({"repoBackfillLimitMs": 1}).to_string();

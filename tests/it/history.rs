@@ -1,5 +1,5 @@
-//! Answers with all that a client verifies them by: proofs, also of earlier packages, and the
-//! operation log that leads to the keys they are signed with.
+//! Answers with the evidence for clients: proofs, also of earlier packages, and the operation log
+//! with the keys that signed them.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ use crate::http::eventually;
 use crate::network::{Account, Network, in_both_shapes, text};
 use crate::service::{HISTORY, Service, Setup, XrpcError, car_of, checked, xrpc_error};
 
-/// What the implementation behind the PLC directory says of a log.
+/// Returns the verdict on a log by the reference implementation of did:plc.
 #[track_caller]
 fn judged(did: &str, log: &Value) -> Value {
     let mut child = script("node.sh")
@@ -32,7 +32,8 @@ fn judged(did: &str, log: &Value) -> Value {
     serde_json::from_slice(&output.stdout).expect("a line of JSON")
 }
 
-/// The log in an answer, verified by us, and by them with the same result.
+/// Returns the log in an answer, after checking that this library and the reference implementation
+/// agree on it.
 #[track_caller]
 fn log_of(did: &str, log: &Value) -> VerifiedLog {
     let bytes = log.to_string();
@@ -55,7 +56,7 @@ fn log_of(did: &str, log: &Value) -> VerifiedLog {
     read
 }
 
-/// The record that a proof shows under a key.
+/// Returns the record that a proof shows under a key.
 #[track_caller]
 fn record_of(did: &str, holder: &Value, key: &SigningKey) -> String {
     let now = atcomm_proto::clock::Clock::system().now();
@@ -74,7 +75,7 @@ impl Service {
         checked(HISTORY, &self.query(HISTORY, &params))
     }
 
-    /// `resolveRecipient` with the proof, once the operation log is there.
+    /// Calls `resolveRecipient` with the proof until the answer has the operation log.
     #[track_caller]
     fn with_log(&self, did: &str) -> Value {
         eventually("an answer with the operation log", || {
@@ -84,7 +85,7 @@ impl Service {
     }
 }
 
-/// Requests for operation logs that the PLC directory had since the last time.
+/// Returns the number of requests for operation logs to the PLC directory since the last call.
 fn logs_asked(network: &Network) -> i64 {
     let asked = network.op("plc.requests", json!({"reset": true}));
     let paths = asked["paths"].as_object().expect("an object").iter();
@@ -104,11 +105,11 @@ in_both_shapes! {
             let key = now.signing_key.clone().expect("a key");
             assert_eq!(view["verification"]["signingKey"], key.did_key());
             assert_eq!(record_of(&alice.did, &view, &key), text(&view, "/keyPackage/cid"));
-            // A log of another account's is none of this one's.
+            // The log of another account does not verify for this one.
             let other = network.account("other", 0);
             let bytes = view["proof"]["plcLog"].to_string();
             assert!(plc::verify(&other.did(), bytes.as_bytes()).is_err());
-            // The next answer is under another key.
+            // The next proof is signed by another key.
             alice.op("account.rotate", json!({}));
             alice.put(json!({"label": "rotated"}));
             let key = network.signing_key(&alice.did).did_key();
@@ -116,7 +117,7 @@ in_both_shapes! {
                 view["verification"]["signingKey"] == *key
             });
         }
-        // Not asked for, not there.
+        // An answer has the evidence only on request.
         let plain = service.recipient(&alice.did).expect("the package");
         assert_eq!(plain.get("proof"), None);
     }
@@ -148,7 +149,7 @@ in_both_shapes! {
             assert_eq!(record_of(&alice.did, change, key), *cid);
             assert_eq!(change["cid"], *cid);
         }
-        // Page by page it is the same.
+        // The pages together equal the whole history.
         let (mut paged, mut cursor) = (Vec::new(), None::<String>);
         loop {
             let mut params = vec![("limit", "2"), ("proof", "true")];
@@ -202,7 +203,7 @@ fn who_is_no_did_plc_has_proofs_without_a_log() {
     let history = service.history(&dave.did, &[("proof", "true")]);
     let history = history.expect("a history");
     assert_eq!(history.get("plcLog"), None);
-    // A handle that is found out later stands before it.
+    // The verified handle is an earlier change, since it is resolved later than the package.
     let mut changes = history["changes"].as_array().expect("a list").iter();
     let package = changes.find(|change| change["kind"] == "package");
     assert!(!car_of(package.expect("the package")).is_empty());
@@ -240,7 +241,7 @@ fn histories_are_refused_or_empty_where_there_is_no_account() {
     service.until_refused(&alice.did, "AccountInactive");
     let refused = service.history(&alice.did, &proof).expect_err("nothing");
     assert_eq!((refused.status, &*refused.name), (400, "AccountInactive"));
-    // An account that has ended leaves nothing to see.
+    // A deleted account has no visible history.
     alice.op("account.activate", json!({}));
     service.until(&alice.did, "the package", |_| true);
     alice.op("account.delete", json!({"tombstone": true}));
@@ -250,7 +251,7 @@ fn histories_are_refused_or_empty_where_there_is_no_account() {
     assert_eq!(history, json!({"did": alice.did, "changes": []}));
 }
 
-/// No event tells of the change here; a refresh makes the log be forgotten too.
+/// No event reports the change here; a refresh evicts the cached log, too.
 #[test]
 fn a_refreshed_account_is_shown_with_a_log_of_its_time() {
     let network = Network::multikey();
@@ -271,7 +272,7 @@ fn a_refreshed_account_is_shown_with_a_log_of_its_time() {
     assert_eq!(record_of(&alice.did, &view, &key), cid);
 }
 
-/// On a network of its own: it stops the PLC directory and counts what is asked there.
+/// Uses a network of its own, since it stops the PLC directory and counts the requests to it.
 #[test]
 fn logs_are_asked_for_once_and_left_out_where_they_cannot_be_had() {
     let network = Network::own(&["--multikey"]);
@@ -297,12 +298,12 @@ fn logs_are_asked_for_once_and_left_out_where_they_cannot_be_had() {
         history.expect("a history")["plcLog"],
         view["proof"]["plcLog"]
     );
-    // Who was not asked for before is answered without.
+    // A log that is not cached is left out of the answer.
     let without = service.recipient_with_proof(&bob.did).expect("the package");
     assert_eq!(without["proof"].get("plcLog"), None);
     assert!(!car_of(&without).is_empty());
     network.op("plc.start", json!({}));
-    // An event of the account makes its log be forgotten.
+    // An event of the account evicts its log.
     logs_asked(network);
     alice.op("account.rotate", json!({}));
     let put = alice.put(json!({"label": "third"}));
@@ -324,7 +325,7 @@ fn logs_are_within_the_budgets_of_callers() {
     );
     for limit in ["identity.plc_rate", "resolve.misses_per_minute"] {
         let service = Setup::beside(network).set(limit, json!(1)).start();
-        // What came from the streams cost askers nothing, and a history without proofs neither.
+        // Changes from the streams cost callers nothing, and neither does a history without proofs.
         for account in [&alice, &bob] {
             eventually("the package in the history", || {
                 let history = service.history(&account.did, &[]).ok()?;
@@ -340,7 +341,7 @@ fn logs_are_within_the_budgets_of_callers() {
         let has_log = |view: &Value| view["proof"].get("plcLog").is_some();
         assert!(has_log(&first), "{limit}");
         assert!(!has_log(&second), "{limit}");
-        // What is known costs nothing.
+        // A cached log costs nothing.
         let again = service.recipient_with_proof(&alice.did).expect("a view");
         assert!(has_log(&again), "{limit}");
     }

@@ -1,5 +1,5 @@
-//! Records, documents and answers that are meant to harm: each ends in a typed error or is shown
-//! for what it is; the service keeps running and other accounts are served (invariants 6 and 8).
+//! Hostile records, documents and answers: each ends in a typed error or is shown as it is; the
+//! service keeps running and serves other accounts (invariants 6 and 8).
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -157,7 +157,7 @@ fn inv6_without_the_development_switch_only_the_operators_endpoints_are_dialled(
     }
 }
 
-/// A PDS that answers anything but a proof, at an address of the account's own choosing.
+/// A PDS at an address chosen by the account answers with everything but a proof.
 #[test]
 fn inv8_what_a_pds_may_answer_is_a_proof_or_a_typed_error() {
     let network = Network::multikey();
@@ -202,7 +202,7 @@ fn inv8_what_a_pds_may_answer_is_a_proof_or_a_typed_error() {
     }
     let refused = listener.accept().expect_err("no connection");
     assert_eq!(refused.kind(), ErrorKind::WouldBlock);
-    // At home again, the account is what it is.
+    // Back at its own PDS, the account is served as before.
     move_services(&mallory, &network.pds_url(0));
     let put = mallory.put(json!({}));
     let answer = service.refresh(&mallory.did).expect("an outcome");

@@ -1,4 +1,4 @@
-//! Plain HTTP for tests, and waiting for what takes a while.
+//! A plain HTTP client for tests, and waiting.
 
 use std::sync::LazyLock;
 use std::thread::sleep;
@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-/// How long anything may take that is only a matter of time. Far longer than it takes on a busy
-/// machine: reaching it is a failure.
+/// Timeout of waiting for an outcome, far longer than it takes on a busy machine.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two attempts.
+/// Pause between two attempts.
 const RETRY_INTERVAL: Duration = Duration::from_millis(25);
 
-/// The runtime below the blocking helpers of all tests.
+/// The runtime under the blocking helpers of all tests.
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    // One provider for every TLS user of this process, as in the program itself.
+    // All TLS users of this process share one provider, as in the program itself.
     drop(rustls::crypto::ring::default_provider().install_default());
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -30,13 +29,13 @@ static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
     reqwest::Client::builder()
         .no_proxy()
         .timeout(Duration::from_secs(45))
-        // Node closes what was idle for five seconds; a request that meets that is lost.
+        // Node closes a connection that is idle for five seconds; a request at that moment is lost.
         .pool_idle_timeout(Duration::from_secs(2))
         .build()
         .expect("a client")
 });
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -61,7 +60,7 @@ impl Answer {
     }
 }
 
-/// One request; panics where there is no answer.
+/// Sends a request. Panics if there is no response.
 pub(crate) fn request(
     method: &str,
     url: &str,
@@ -71,7 +70,7 @@ pub(crate) fn request(
     try_request(method, url, headers, body).unwrap_or_else(|e| panic!("{method} {url}: {e}"))
 }
 
-/// One request.
+/// Sends a request.
 pub(crate) fn try_request(
     method: &str,
     url: &str,
@@ -96,14 +95,14 @@ pub(crate) fn try_request(
     })
 }
 
-/// The first answer of `attempt`, which is tried until there is one; `what` says what was waited
-/// for in vain.
+/// Repeats `attempt` until it returns a value. `what` names the awaited outcome in the panic at the
+/// timeout.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
     within(WAIT_TIMEOUT, what, attempt)
 }
 
-/// The same with another deadline.
+/// Repeats `attempt` like [`eventually`], with another timeout.
 #[track_caller]
 pub(crate) fn within<T>(
     deadline: Duration,
@@ -123,7 +122,7 @@ pub(crate) fn within<T>(
     }
 }
 
-/// Holds for as long as `span`: what must not happen is looked for again and again.
+/// Asserts repeatedly for the time `span` that `holds` returns true.
 #[track_caller]
 pub(crate) fn throughout(span: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

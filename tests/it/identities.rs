@@ -1,4 +1,5 @@
-//! Who an account is: handles in both directions, keys and their rotation, DIDs of both methods.
+//! Identities of accounts: handles in both directions, keys and their rotation, DIDs of both
+//! methods.
 
 use std::time::Duration;
 
@@ -59,17 +60,17 @@ in_both_shapes! {
             alice.op("events.identity", json!({}));
         };
         let (to_alice, to_bob) = (format!("did={}", alice.did), format!("did={}", bob.did));
-        // It names somebody else, who does not claim it.
+        // The record names another account, which does not claim the handle.
         told(json!([to_bob]));
         until_handle(&service, &alice.did, "handle.invalid");
         told(Value::Null);
         until_handle(&service, &alice.did, &alice.handle);
-        // It names two.
+        // The records name two accounts.
         told(json!([to_alice, to_bob]));
         until_handle(&service, &alice.did, "handle.invalid");
         let refusal = service.until_refused(&alice.handle, "HandleNotFound");
         assert!(refusal.message.contains("several"), "{}", refusal.message);
-        // Other records may stand beside the one.
+        // Unrelated records may stand beside the one.
         told(json!(["v=spf1 -all", to_alice, to_alice]));
         until_handle(&service, &alice.did, &alice.handle);
         told(Value::Null);
@@ -96,7 +97,7 @@ in_both_shapes! {
         let service = following(network);
         let alice = network.enrolled("alice", 0, json!({}));
         service.until(&alice.did, "the package", |_| true);
-        // The directory moves on, the PDS keeps signing with the key before.
+        // The DID directory has the new key, while the PDS signs with the previous one.
         alice.op("account.rotate", json!({"mode": "plc-only"}));
         let refusal = service.until_refused(&alice.did, "UpstreamFailure");
         assert!(refusal.message.contains("signature"), "{}", refusal.message);
@@ -106,7 +107,7 @@ in_both_shapes! {
             service.recipient(&alice.did).is_err()
         });
         assert!(service.recipient_with_proof(&alice.did).is_err());
-        // The PDS catches up.
+        // The PDS uses the new key.
         alice.op("account.rotate", json!({}));
         let put = alice.put(json!({"label": "signed by the new key"}));
         service.until_cid(&alice.did, &put["cid"]);
@@ -119,7 +120,7 @@ in_both_shapes! {
         alice.op("account.rotate", json!({"mode": "pds-only"}));
         alice.put(json!({"label": "unproven"}));
         service.until_counted("atcomm_ingest_drops_total", &[("reason", "proof_signature")], 1.0);
-        // What was proven under the key of the directory stands.
+        // The package proven under the directory's key stays.
         throughout(Duration::from_millis(500), "the proven package", || {
             service.recipient(&alice.did).is_ok_and(|view| view["keyPackage"]["cid"] == cid)
         });

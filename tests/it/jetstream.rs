@@ -1,4 +1,5 @@
-//! A Jetstream as the only source: its events are hints, and nothing of them is ever shown.
+//! A Jetstream as the only source: its events trigger refreshes, and their contents are never
+//! shown.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::service::{Service, Setup};
 
 const DROPS: &str = "atcomm_ingest_drops_total";
 
-/// A Jetstream of the test's own, fed by both PDSes.
+/// A Jetstream of one test, fed by both PDSes.
 struct Jetstream {
     network: &'static Network,
     id: Value,
@@ -37,7 +38,7 @@ impl Jetstream {
         Setup::new(self.network).source(json!({"url": self.url, "kind": "jetstream"}))
     }
 
-    /// A service that follows it and looks for nobody who asks.
+    /// Starts a service that follows the Jetstream; calls cause no refresh.
     fn follower(&self) -> Service {
         let service = self.setup().no_refresh_on_demand().start();
         service.until_following(1);
@@ -85,7 +86,7 @@ in_both_shapes! {
         service.until_cid(&alice.did, &put["cid"]);
         service.until_refused(&bob.did, "NotEnrolled");
         service.until(&carol.did, "the package", |_| true);
-        // A broken connection is no restart, and loses nothing either.
+        // A broken connection is no restart, and loses no event either.
         jetstream.op("drop", json!({}));
         let put = alice.put(json!({"label": "while it was disconnected"}));
         service.until_cid(&alice.did, &put["cid"]);
@@ -118,7 +119,7 @@ fn inv1_nothing_is_indexed_from_the_json_of_a_jetstream() {
         event(did, "update", now + 1);
     }
     event(&alice.did, "delete", now + 2);
-    // A clock that runs ahead does not take the cursor with it.
+    // An event with a time in the future does not move the cursor there.
     event(&alice.did, "update", now + 3_600_000_000);
     let account = json!({"active": false, "did": alice.did, "seq": 1, "status": "deleted"});
     let json = json!({"did": alice.did, "time_us": now, "kind": "account", "account": account});
@@ -194,8 +195,8 @@ fn events_that_a_jetstream_lost_are_healed_by_a_refresh() {
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));
     let before = service.until(&alice.did, "the package", |_| true);
-    // An enrolment is several events, each of which leads to a look: those of this one are over
-    // when one that began after it is known.
+    // An enrolment is several events, and each triggers a refresh. Once a refresh that began later
+    // is applied, those of this account have ended.
     let behind = network.enrolled("behind", 0, json!({}));
     service.until(&behind.did, "the package behind it", |_| true);
     jetstream.op("skip", json!({"count": 1_000_000}));

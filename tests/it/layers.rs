@@ -3,25 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Longest file, in lines.
+/// Greatest length of a file, in lines.
 const MAX_LINES: usize = 600;
 
-/// Longest `main.rs`, in lines: everything is in the library.
+/// Greatest length of `main.rs`, in lines: the program is in the library.
 const MAX_MAIN: usize = 60;
 
-/// Names that say nothing about what a module holds.
+/// Names that do not tell the contents of a module.
 const EMPTY_NAMES: [&str; 8] = [
     "util", "utils", "common", "helper", "helpers", "types", "prelude", "misc",
 ];
 
-/// Libraries that belong to few modules, outside of tests.
+/// Libraries that only the named modules use, except in tests.
 const HOMES: [(&str, &[&str]); 23] = [
     ("rusqlite", &["store"]),
     ("axum", &["http"]),
     ("tower", &["http"]),
     ("reqwest", &["net"]),
     ("tungstenite", &["net"]),
-    // `http` asks it only why a socket of axum ended: axum does not say.
+    // `http` uses it only to learn why a WebSocket of axum ended, which axum does not report.
     ("tokio_tungstenite", &["net", "http"]),
     ("tokio_rustls", &["net"]),
     ("rustls", &["net"]),
@@ -45,9 +45,9 @@ const HOMES: [(&str, &[&str]); 23] = [
 /// A file of `src`.
 struct Source {
     path: PathBuf,
-    /// The module below the root that it belongs to.
+    /// The module below the root to which the file belongs.
     module: String,
-    /// Without comments.
+    /// The text without comments.
     code: String,
     lines: usize,
     is_test: bool,
@@ -57,7 +57,7 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All files of all modules; the root and `main.rs` are none.
+/// Returns all files of all modules, without the root and `main.rs`.
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![src()];
@@ -103,7 +103,7 @@ fn without_comments(text: &str) -> String {
 }
 
 impl Source {
-    /// The code that is built without tests: they stand last in a file.
+    /// Returns the code without its tests, which stand last in a file.
     fn product(&self) -> &str {
         if self.is_test {
             return "";
@@ -113,7 +113,7 @@ impl Source {
     }
 }
 
-/// The rank of each module: `// 4` in the root stands above the modules of rank 4.
+/// Returns the rank of each module: `// 4` in the root stands above the modules of rank 4.
 fn ranks() -> BTreeMap<String, u32> {
     let mut ranks = BTreeMap::new();
     let mut rank = None;
@@ -136,7 +136,7 @@ fn ranks() -> BTreeMap<String, u32> {
     ranks
 }
 
-/// What follows `name::` wherever that stands as a path's beginning.
+/// Returns the text after each `name::` that begins a path.
 fn paths<'c>(code: &'c str, name: &str) -> impl Iterator<Item = &'c str> {
     let start = format!("{name}::");
     code.match_indices(&start)
@@ -153,7 +153,7 @@ fn uses(code: &str, library: &str) -> bool {
     paths(code, library).next().is_some() || code.contains(&format!("use {library};"))
 }
 
-/// The modules below the root that code imports: `crate::a::B` and `crate::{a, b::C}`.
+/// Returns the modules below the root that code imports: `crate::a::B` and `crate::{a, b::C}`.
 fn imports(code: &str) -> BTreeSet<String> {
     let name = |text: &str| -> String {
         let text = text.trim_start();

@@ -1,4 +1,4 @@
-//! Every answer against its lexicon, by the validator of the reference implementation.
+//! Every answer is checked against its lexicon by the validator of the reference implementation.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -11,9 +11,9 @@ use crate::network::root;
 
 static VALIDATOR: LazyLock<Mutex<Validator>> = LazyLock::new(|| Mutex::new(Validator::start()));
 
-/// `tests/network/lexicon.sh`: one line in, one line out. It ends with its standard input.
+/// `tests/network/lexicon.sh`: one line in, one line out. The process ends with its standard input.
 struct Validator {
-    /// Lives as long as the tests do; nobody waits for it before.
+    /// Runs until the end of the tests; waiting for it earlier would block.
     _child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,

@@ -1,7 +1,7 @@
 //! The program as a mediator, with foreign clients.
 //!
-//! Every response is checked when it comes ([`Client::tell`]): its form, its sender, its thread, and
-//! the schema of its type in `schemas/didcomm/`.
+//! [`Client::tell`] checks every response on arrival: its form, its sender, its thread, and the
+//! schema of its type in `schemas/didcomm/`.
 
 mod client;
 mod documents;
@@ -34,7 +34,7 @@ const GREETING: &str = "https://example.org/greeting/1.0/hello";
 /// The versions of coordinate-mediation.
 const VERSIONS: [&str; 2] = ["2.0", "3.0"];
 
-/// The mediator that the tests with admission `open` share, as long as one of them runs. A static
+/// The mediator that the tests with admission `open` share while one of them runs. A static
 /// mediator would outlive the process, since statics are not dropped.
 static SHARED: Mutex<Weak<Mediator>> = Mutex::new(Weak::new());
 
@@ -45,21 +45,21 @@ static SCHEMAS: LazyLock<Script> = LazyLock::new(|| {
     Script::start(Library::Messaging, "schemas.py", &arguments)
 });
 
-/// Clients whose tests are over, to be reused: starting one takes as long as a test with it.
+/// Clients of finished tests, for reuse: starting a client takes as long as a test with it.
 static IDLE: Mutex<Vec<Script>> = Mutex::new(Vec::new());
 
 /// A running mediator.
 pub(crate) struct Mediator {
     service: Service,
-    /// Its did:peer:2, for clients that cannot resolve a did:web.
+    /// The did:peer:2 of the mediator, for clients that cannot resolve a did:web.
     pub(crate) did: String,
-    /// Its did:web.
+    /// The did:web of the mediator.
     pub(crate) web: String,
     base: String,
 }
 
 impl Mediator {
-    /// Settings of a mediator with open admission.
+    /// Returns settings of a mediator with open admission.
     pub(crate) fn setup() -> Setup {
         Setup::offline().set("mediator.admission", json!("open"))
     }
@@ -75,7 +75,7 @@ impl Mediator {
         })
     }
 
-    /// Starts a mediator at a free port, which its DID names.
+    /// Starts a mediator on a free port, which its DID names.
     #[track_caller]
     pub(crate) fn start(setup: Setup) -> Self {
         let port = free_port();
@@ -134,7 +134,7 @@ impl Mediator {
         self.client_of(idle.unwrap_or_else(Script::client))
     }
 
-    /// The same in a new process, for a test that brings its own identities.
+    /// Returns a client in a new process, for a test with identities of its own.
     #[track_caller]
     pub(crate) fn new_client(&self) -> Client {
         self.client_of(Script::client())

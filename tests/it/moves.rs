@@ -1,12 +1,12 @@
 //! Accounts that move from one PDS to another. No commit carries the package there; the repository
-//! stays signed by the key that the account had before, until it writes again.
+//! stays signed by the previous key until the account writes again.
 
 use serde_json::{Value, json};
 
 use crate::network::{Account, Pds, in_both_shapes};
 use crate::service::{Service, Setup, car_of};
 
-/// Moves the account and follows it until it has written at its new home.
+/// Moves the account and asserts that it is followed until it has written on its new PDS.
 fn assert_followed(service: &Service, account: &Account, to: Pds) {
     let network = account.network;
     let before = service.until(&account.did, "the package", |_| true);
@@ -51,7 +51,7 @@ in_both_shapes! {
         service.until_following(2);
         let alice = network.enrolled("alice", 0, json!({}));
         assert_followed(&service, &alice, 1);
-        // And back again: the old PDS knows the account still.
+        // The account moves back: the old PDS still has the account.
         let bob = network.enrolled("bob", 1, json!({}));
         assert_followed(&service, &bob, 0);
     }
@@ -81,7 +81,7 @@ in_both_shapes! {
             view["pds"] == *network.pds_url(1)
         });
         assert_eq!(view["verification"]["beforeMove"], true);
-        // Nobody tells of what is written there; an asker's refresh finds it.
+        // No source reports writes on the new PDS; a refresh by a caller finds the write.
         let put = erin.put(json!({"label": "from elsewhere"}));
         let refreshed = service.refresh(&erin.did).expect("an outcome");
         assert_eq!(refreshed["recipient"]["keyPackage"]["cid"], put["cid"]);
@@ -93,7 +93,7 @@ in_both_shapes! {
         service.until_following(2);
         let alice = network.enrolled("alice", 0, json!({}));
         service.until(&alice.did, "the package", |_| true);
-        // The old PDS deletes what it had, and says so in its stream.
+        // The old PDS deletes its copy and reports the deletion in its stream.
         alice.op("account.migrate", json!({"to": 1, "deleteOld": true}));
         let put = alice.put(json!({"label": "after"}));
         service.until_cid(&alice.did, &put["cid"]);
@@ -115,8 +115,8 @@ fn a_did_web_account_moves_too() {
     let dave = network.web_account("dave", 0, json!({}));
     service.until(&dave.did, "the package", |_| true);
     dave.op("account.migrate", json!({"to": 1}));
-    // A did:web has no log that would tell of the key before: the package is shown again when the
-    // account has written under its new key.
+    // A did:web has no log with the previous key: the package is shown again once the account has
+    // written under its new key.
     let put: Value = dave.put(json!({"label": "moved"}));
     let view = service.until_cid(&dave.did, &put["cid"]);
     assert_eq!(view["pds"], *network.pds_url(1));

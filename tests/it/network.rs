@@ -11,16 +11,17 @@ use serde_json::{Value, json};
 
 use crate::http::{request, try_request};
 
-/// The shape that the `@did-plc/server` package serves: an uncompressed key, relative ids.
+/// A network with the documents of the `@did-plc/server` package: an uncompressed key and relative
+/// ids.
 static OLDER: LazyLock<Network> = LazyLock::new(|| Network::start(&[]));
 
-/// The shape that the public directory serves.
+/// A network with the documents of the public directory.
 static MULTIKEY: LazyLock<Network> = LazyLock::new(|| Network::start(&["--multikey"]));
 
-/// Accounts of the other PDS implementation; they are made when it starts.
+/// Number of accounts on the other PDS implementation, arroba, created at its start.
 const ARROBA_ACCOUNTS: usize = 12;
 
-/// A PDS by its index: 0 and 1.
+/// The index of a PDS: 0 or 1.
 pub(crate) type Pds = usize;
 
 /// Runs a test in both shapes of DID documents.
@@ -46,7 +47,7 @@ macro_rules! in_both_shapes {
 }
 pub(crate) use in_both_shapes;
 
-/// A running network, and what the tests have taken of it.
+/// A running network, with counters of the names and accounts that tests have used.
 pub(crate) struct Network {
     process: testkit::network::Network,
     control: String,
@@ -62,11 +63,11 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) did: String,
     pub(crate) handle: String,
-    /// What the control port answered when it was made.
+    /// The answer of the control port to the creation of the account.
     pub(crate) made: Value,
 }
 
-/// An account of the other PDS implementation.
+/// An account on arroba.
 #[derive(Clone)]
 pub(crate) struct ArrobaAccount {
     pub(crate) network: &'static Network,
@@ -74,7 +75,7 @@ pub(crate) struct ArrobaAccount {
     pub(crate) handle: String,
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -88,7 +89,7 @@ impl Network {
         &MULTIKEY
     }
 
-    /// A network of a test's own, for what would disturb others.
+    /// Starts a network for one test that would disturb others.
     pub(crate) fn own(flags: &[&str]) -> &'static Self {
         Box::leak(Box::new(Self::start(flags)))
     }
@@ -104,7 +105,7 @@ impl Network {
         }
     }
 
-    /// A control operation that has to succeed.
+    /// Runs a control operation that has to succeed.
     #[track_caller]
     pub(crate) fn op(&self, operation: &str, body: Value) -> Value {
         self.try_op(operation, &body)
@@ -133,14 +134,14 @@ impl Network {
         self.process.text(&format!("/pds/{pds}/url")).to_owned()
     }
 
-    /// Last sequence number of a PDS's firehose.
+    /// Returns the last sequence number of a PDS's firehose.
     pub(crate) fn seq(&self, pds: Pds) -> i64 {
         self.op("state", json!({}))["pds"][pds]["seq"]
             .as_i64()
             .expect("a PDS that runs")
     }
 
-    /// A name that nobody has yet, at most 18 characters long.
+    /// Returns an unused name of at most 18 characters.
     pub(crate) fn name(&self, prefix: &str) -> String {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}{number}");
@@ -148,17 +149,17 @@ impl Network {
         name
     }
 
-    /// A new account on a PDS, without a key package.
+    /// Creates an account on a PDS, without a key package.
     pub(crate) fn account(&'static self, prefix: &str, pds: Pds) -> Account {
         self.make(prefix, pds, "account.create", Value::Null)
     }
 
-    /// A new account with a key package of the given fields.
+    /// Creates an account with a key package of the given fields.
     pub(crate) fn enrolled(&'static self, prefix: &str, pds: Pds, package: Value) -> Account {
         self.make(prefix, pds, "account.create", package)
     }
 
-    /// A new account whose DID is a did:web.
+    /// Creates an account whose DID is a did:web.
     pub(crate) fn web_account(&'static self, prefix: &str, pds: Pds, package: Value) -> Account {
         self.make(prefix, pds, "account.createWeb", package)
     }
@@ -178,12 +179,12 @@ impl Network {
         }
     }
 
-    /// The URL of the other PDS implementation, started when first asked for.
+    /// Returns the URL of arroba, which the first call starts.
     pub(crate) fn arroba_url(&self) -> &str {
         text(self.arroba(), "/url")
     }
 
-    /// The password of all of its accounts.
+    /// Returns the password of all accounts on arroba.
     pub(crate) fn arroba_password(&self) -> &str {
         text(self.arroba(), "/token")
     }
@@ -197,7 +198,7 @@ impl Network {
         })
     }
 
-    /// An account of the other PDS implementation that no other test has.
+    /// Returns an account on arroba that no other test uses.
     pub(crate) fn arroba_account(&'static self) -> ArrobaAccount {
         let number = self.arroba_taken.fetch_add(1, Ordering::Relaxed);
         let account = &self.arroba()["accounts"][number];
@@ -209,7 +210,7 @@ impl Network {
         }
     }
 
-    /// One more port of the web host: its URL and its did:web.
+    /// Opens a port of the web host. Returns its URL and its did:web.
     pub(crate) fn site(&self) -> (String, String) {
         let site = self.op("web.open", json!({}));
         (
@@ -218,7 +219,7 @@ impl Network {
         )
     }
 
-    /// A mediator with a document and an endpoint that answers.
+    /// Creates a mediator with a document and an endpoint that answers. Returns its DID.
     pub(crate) fn mediator(&self) -> String {
         let (url, did) = self.site();
         self.serve_mediator(&did, &url, &format!("{url}/didcomm"));
@@ -235,7 +236,7 @@ impl Network {
         );
     }
 
-    /// The account's signing key as the DID directory has it, read independently of the service.
+    /// Returns the account's signing key from the DID directory, read independently of the service.
     pub(crate) fn signing_key(&self, did: &str) -> SigningKey {
         let url = format!("{}/{did}/data", self.plc());
         let data = request("GET", &url, &[], None).json();
@@ -243,7 +244,7 @@ impl Network {
     }
 }
 
-/// The document of a mediator with one key and one endpoint.
+/// Returns the document of a mediator with one key and one endpoint.
 pub(crate) fn mediator_document(did: &str, endpoint: &str) -> Value {
     json!({
         "@context": ["https://www.w3.org/ns/did/v1"],
@@ -267,24 +268,24 @@ pub(crate) fn mediator_document(did: &str, endpoint: &str) -> Value {
     })
 }
 
-/// An X25519 key (the base point, which any decoder takes).
+/// An X25519 key: the base point, which any decoder accepts.
 pub(crate) const MEDIATOR_KEY: &str = "z6LShs9GGnqk85isEBzzshkuVWrVKsRp24GnDuHk8QWkARMW";
 
 impl Account {
-    /// A control operation about this account.
+    /// Runs a control operation on this account.
     #[track_caller]
     pub(crate) fn op(&self, operation: &str, mut body: Value) -> Value {
         body["account"] = json!(self.name);
         self.network.op(operation, body)
     }
 
-    /// Writes a key package of the given fields; the answer has `cid` and `record`.
+    /// Writes a key package of the given fields. The answer has `cid` and `record`.
     #[track_caller]
     pub(crate) fn put(&self, fields: Value) -> Value {
         self.op("record.put", json!({"keyPackage": fields}))
     }
 
-    /// Writes any record in the key package's place.
+    /// Writes any record under the name of the key package.
     #[track_caller]
     pub(crate) fn put_raw(&self, record: Value) -> Value {
         self.op("record.put", json!({"record": record}))
@@ -296,7 +297,7 @@ impl Account {
         self.op("record.delete", json!({}));
     }
 
-    /// Writes a record that has nothing to do with messaging.
+    /// Writes a record unrelated to messaging.
     #[track_caller]
     pub(crate) fn write_note(&self, rkey: &str) {
         let record = json!({"$type": "at.example.note", "text": rkey});
@@ -312,7 +313,7 @@ impl Account {
 }
 
 impl ArrobaAccount {
-    /// Writes a key package of the given fields; the answer has `cid` and `record`.
+    /// Writes a key package of the given fields. The answer has `cid` and `record`.
     #[track_caller]
     pub(crate) fn put(&self, fields: Value) -> Value {
         self.network.op(
@@ -329,7 +330,7 @@ impl ArrobaAccount {
     }
 }
 
-/// The text at a JSON pointer.
+/// Returns the text at a JSON pointer.
 #[track_caller]
 pub(crate) fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
     value

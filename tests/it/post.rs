@@ -1,8 +1,8 @@
-//! Mail in quantity and under stress: a mediator's promises while processes are killed, sockets are
-//! cut, other mediators are down and senders are hostile.
+//! Mail in quantity and under stress: promises of a mediator while processes are killed, sockets
+//! are cut, other mediators are down and senders are hostile.
 //!
-//! The clients here are built on this project's own envelope and protocols, because they have to be
-//! many and fast. The module `mediator` tests the same with a foreign client.
+//! The clients here use this project's own envelopes and protocols, since they have to be many and
+//! fast. The module `mediator` tests the same with a foreign client.
 
 mod durable;
 mod enrolled;
@@ -51,7 +51,7 @@ static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         .expect("a client")
 });
 
-/// Returns a number that no other message, port or name of this run has.
+/// Returns a number for a message, port or name, used once in this run.
 fn number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -69,7 +69,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A mediator as clients know it.
+/// The public data of a mediator.
 #[derive(Clone, Debug)]
 struct MediatorEndpoint {
     port: u16,
@@ -78,8 +78,8 @@ struct MediatorEndpoint {
     party: Party,
 }
 
-/// Starts a mediator in `network`, with rates that only tests of rates meet. `change` makes the other
-/// settings.
+/// Starts a mediator in `network`, with rates that only tests of rates reach. `change` makes the
+/// other settings.
 #[track_caller]
 fn mediator(network: &Network, change: impl FnOnce(Setup) -> Setup) -> (Service, MediatorEndpoint) {
     let port = free_port();
@@ -95,7 +95,7 @@ fn mediator(network: &Network, change: impl FnOnce(Setup) -> Setup) -> (Service,
     (service, MediatorEndpoint::at(port))
 }
 
-/// Settings of a mediator with open admission.
+/// Sets open admission.
 fn open(setup: Setup) -> Setup {
     setup.set("mediator.admission", json!("open"))
 }
@@ -166,7 +166,7 @@ fn forward(next: &str, envelope: &[u8]) -> Message {
     Forward::of(format!("forward-{}", number()), next, raw.expect("JSON"))
 }
 
-/// Sends an envelope. Callers do so concurrently.
+/// Sends an envelope; calls may run concurrently.
 async fn post(url: String, envelope: Vec<u8>) -> Result<Answer, reqwest::Error> {
     let request = CLIENT.post(url).header("content-type", MEDIA_TYPE);
     let response = request.body(envelope).send().await?;
@@ -209,7 +209,7 @@ impl PeerClient {
         }
     }
 
-    /// Encrypts words for this peer anonymously.
+    /// Encrypts words for this client anonymously.
     fn envelope(&self, words: &str) -> Vec<u8> {
         let message = json!({
             "id": format!("letter-{}", number()),
@@ -226,7 +226,7 @@ impl PeerClient {
         sealed.expect("an envelope")
     }
 
-    /// Returns the words of a letter to this peer.
+    /// Returns the words in an envelope for this client.
     #[track_caller]
     fn words(&self, envelope: &[u8]) -> String {
         let opened = unpack(envelope, &self.keys, &|_: &str| None).expect("a letter to this peer");
@@ -234,7 +234,7 @@ impl PeerClient {
         text(&message, "/body/words").to_owned()
     }
 
-    /// Encrypts a message of this peer to a mediator.
+    /// Encrypts a message of this client to a mediator.
     fn seal(&self, to: &MediatorEndpoint, message: Message) -> Vec<u8> {
         let message = message.from(&self.did).to(&to.did);
         let key = std::slice::from_ref(&to.key);
@@ -291,7 +291,7 @@ impl PeerClient {
         }
     }
 
-    /// Registers, and adds the own DID.
+    /// Registers, and adds the client's own DID.
     #[track_caller]
     fn enter(&self, mediator: &MediatorEndpoint) {
         assert!(self.request(mediator, None), "denied");
@@ -307,7 +307,7 @@ impl PeerClient {
         }
     }
 
-    /// Returns the status of the peer's queue.
+    /// Returns the status of the client's queue.
     #[track_caller]
     fn status(&self, mediator: &MediatorEndpoint) -> Status {
         let ask = pickup::Request::Status {
@@ -319,7 +319,7 @@ impl PeerClient {
         }
     }
 
-    /// Returns queued letters with their ids, at most a hundred.
+    /// Returns queued messages with their ids, at most a hundred.
     #[track_caller]
     fn fetch(&self, mediator: &MediatorEndpoint) -> Vec<(String, Vec<u8>)> {
         let ask = pickup::Request::Delivery {
@@ -341,7 +341,7 @@ impl PeerClient {
         }
     }
 
-    /// Acknowledges letters. Returns the number of those that stay queued.
+    /// Acknowledges messages. Returns the number of messages that stay queued.
     #[track_caller]
     fn acknowledge(&self, mediator: &MediatorEndpoint, ids: Vec<String>) -> u64 {
         match self.pick_up(mediator, &pickup::Request::Received(ids)) {
@@ -350,7 +350,7 @@ impl PeerClient {
         }
     }
 
-    /// Fetches and acknowledges all queued letters.
+    /// Fetches and acknowledges all queued messages.
     #[track_caller]
     fn empty(&self, mediator: &MediatorEndpoint) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
@@ -365,7 +365,7 @@ impl PeerClient {
         }
     }
 
-    /// Waits for `count` letters and takes them. Returns their words in order of arrival.
+    /// Waits for `count` messages and acknowledges them. Returns their words in order of arrival.
     #[track_caller]
     fn collect(&self, mediator: &MediatorEndpoint, count: usize) -> Vec<String> {
         let mut words = Vec::new();
@@ -400,7 +400,7 @@ impl Socket {
         Self::try_open(mediator).expect("a socket")
     }
 
-    /// Opens one. Fails with the status of a refusal.
+    /// Opens a socket. Fails with the status of a refusal.
     fn try_open(mediator: &MediatorEndpoint) -> Result<Self, u16> {
         let url = format!("ws://127.0.0.1:{}/didcomm", mediator.port);
         match RUNTIME.block_on(connect_async(url)) {
@@ -412,7 +412,7 @@ impl Socket {
         }
     }
 
-    /// Opens one in live mode for a peer.
+    /// Opens a socket in live mode for a client.
     #[track_caller]
     fn live(mediator: &MediatorEndpoint, peer: &PeerClient) -> Self {
         let mut socket = Self::open(mediator);

@@ -1,5 +1,5 @@
-//! A door in front of a real server: TCP in and out, with TLS towards the client where wanted, and
-//! with a say in what passes. Nothing is answered here; what answers is the server behind.
+//! A proxy in front of a real server: it relays TCP, optionally with TLS towards the client and
+//! with a rule that may change or drop bytes. All answers come from the server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,16 +13,17 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::http::RUNTIME;
 
-/// What becomes of bytes that a client sends: passed on, changed or not, or held back for ever.
+/// Decides about bytes that a client sends: returns the bytes to pass on, or `None` to withhold
+/// them.
 type Rule = dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync;
 
-/// A door, open until the tests end.
+/// A proxy that runs until the tests end.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
 }
 
 impl Proxy {
-    /// Plain, with a rule.
+    /// Starts a proxy without TLS, with a rule.
     pub(crate) fn new(
         to: &str,
         rule: impl Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
@@ -30,7 +31,7 @@ impl Proxy {
         Self::start(to, None, Arc::new(rule))
     }
 
-    /// With TLS.
+    /// Starts a proxy with TLS.
     pub(crate) fn tls(to: &str, authority: &Authority, names: &[&str]) -> Self {
         Self::start(to, Some(authority.acceptor(names)), Arc::new(Some))
     }
@@ -69,7 +70,7 @@ impl Proxy {
     }
 }
 
-/// Carries bytes until either side ends.
+/// Relays bytes until either side ends.
 async fn join(client: impl AsyncRead + AsyncWrite, server: TcpStream, rule: &Rule) {
     let (mut from_client, mut to_client) = split(client);
     let (mut from_server, mut to_server) = split(server);
@@ -85,7 +86,8 @@ async fn join(client: impl AsyncRead + AsyncWrite, server: TcpStream, rule: &Rul
         }
     };
     let back = async {
-        // Whichever side ended first has said all that there is to say.
+        // The other direction may end here, since the side that ended first has sent all of its
+        // bytes.
         drop(copy(&mut from_server, &mut to_client).await);
         drop(to_client.shutdown().await);
     };
@@ -95,7 +97,7 @@ async fn join(client: impl AsyncRead + AsyncWrite, server: TcpStream, rule: &Rul
     }
 }
 
-/// A certificate authority of the test's own.
+/// A certificate authority made for one test.
 pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     dir: TempDir,
@@ -115,7 +117,7 @@ impl Authority {
         authority
     }
 
-    /// Its certificate, for `net.extra_ca_file`.
+    /// Returns the path of the certificate, for `net.extra_ca_file`.
     pub(crate) fn file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }

@@ -1,5 +1,5 @@
-//! What was there before the service, what happened while it was down, and what it was doing when
-//! it was killed.
+//! Accounts from before the start of the service, events while it was down, and work that a kill
+//! interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ in_both_shapes! {
         let accounts = [0, 1].map(|pds| network.enrolled("before", pds, json!({})));
         let erin = network.arroba_account();
         erin.put(json!({"label": "arroba"}));
-        // No stream: nothing but the backfill can find them.
+        // Without a stream only the backfill can find the accounts.
         let listed = |url: &str| json!({"url": url, "kind": "pds", "stream": false});
         let setup = Setup::new(network)
             .source(listed(&network.pds_url(0)))
@@ -63,7 +63,7 @@ in_both_shapes! {
         service.until_refused(&carol.did, "AccountInactive");
         let view = service.until(&dave.did, "the package", |_| true);
         assert_eq!(view["verification"]["source"], "pds");
-        // It asked from where it was, not from the beginning.
+        // The service asked for the stream from its cursor, not from the beginning.
         let path = "/xrpc/com.atproto.sync.subscribeRepos";
         let asked = network.op(
             "pds.requests",
@@ -74,15 +74,15 @@ in_both_shapes! {
     }
 }
 
-/// How far the service has processed the stream of a PDS.
+/// Returns the cursor of the stream of a PDS.
 fn cursor(left: &Stopped, url: &str) -> i64 {
     let source = format!("pds {url}");
     let cursor = left.read(move |q| q.cursor(&source));
     cursor.expect("a cursor").position
 }
 
-/// A backfill of many small pages, as a server may give them, is cut short by a kill: it continues
-/// where it was.
+/// A kill interrupts a backfill of many small pages, as a server may serve them: it continues at
+/// its cursor.
 #[test]
 fn inv10_a_backfill_continues_after_a_kill_where_it_was() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
@@ -130,7 +130,7 @@ fn inv10_a_backfill_continues_after_a_kill_where_it_was() {
         backfill.seen == 30 && backfill.done_at.is_some(),
         "{backfill:?}"
     );
-    // Never on every restart.
+    // A finished backfill is not repeated at every restart.
     let before = pages.load(Ordering::SeqCst);
     let service = left.start();
     service.until(&accounts[0].did, "the package", |_| true);
@@ -140,7 +140,7 @@ fn inv10_a_backfill_continues_after_a_kill_where_it_was() {
     assert!(service.recipient(&later.did).is_err());
 }
 
-/// A kill may come at any time between a page, the refreshes that it led to and their end.
+/// A kill may come at any time between a page, the refreshes that it triggered and their end.
 #[test]
 fn inv10_refreshes_of_a_backfill_are_made_after_a_kill() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
@@ -176,7 +176,7 @@ fn inv10_refreshes_of_a_backfill_are_made_after_a_kill() {
 }
 
 /// 200 writes on both PDSes while the service is killed twice: at the end every account shows its
-/// last package, and the log of changes tells of what was written, in order and never twice.
+/// last package, and the change log has the writes in order and none of them twice.
 #[test]
 fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
     const ACCOUNTS: usize = 8;
@@ -233,8 +233,8 @@ fn inv10_kills_in_the_middle_of_a_stream_lose_nothing_and_repeat_nothing() {
             json!(entry.cid.expect("a CID").to_string()),
             *cids.last().expect("writes")
         );
-        // Events that came together lead to one refresh, so the log may skip some; the first package is
-        // from before.
+        // Events that came together lead to one refresh, so the change log may skip some; the first
+        // package is from before.
         let places: Vec<_> = left
             .changes(&account.did)
             .iter()

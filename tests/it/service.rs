@@ -1,5 +1,5 @@
-//! The program itself, as a process: started from a configuration file in a directory of its own,
-//! asked over HTTP, ended by SIGTERM or killed.
+//! The program itself as a process: started from a configuration file in its own directory, called
+//! over HTTP, ended by SIGTERM or killed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -24,10 +24,10 @@ pub(crate) const PROOF: &str = "at.didcomm.directory.getProof";
 pub(crate) const HISTORY: &str = "at.didcomm.directory.getHistory";
 pub(crate) const REFRESH: &str = "at.didcomm.directory.refresh";
 
-/// Time for a start or an end, on a machine that is busy with other tests.
+/// Timeout of a start or an end, on a machine that is busy with other tests.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What to start.
+/// The configuration of a service.
 #[derive(Clone)]
 pub(crate) struct Setup {
     settings: BTreeMap<String, Value>,
@@ -35,7 +35,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A service that follows nothing and can ask nobody.
+    /// Returns settings of a service without sources and without a network.
     pub(crate) fn offline() -> Self {
         let setup = Self {
             settings: BTreeMap::new(),
@@ -49,20 +49,20 @@ impl Setup {
             .set("identity.plc_url", json!("http://localhost:9"))
     }
 
-    /// A service that follows nothing and is at home in `network`.
+    /// Returns settings of a service without sources in `network`.
     pub(crate) fn new(network: &Network) -> Self {
         Self::offline()
             .set("net.name_server", json!(network.name_server()))
             .set("identity.plc_url", json!(network.plc()))
-            // All tests ask from one address and for names below few domains.
+            // All tests call from one address and for names below few domains.
             .set("net.host_rate", json!(1000))
             .set("net.host_burst", json!(1000))
-            // The other tests keep both cores busy: their turns come late, and that is no refusal.
+            // The other tests keep both cores busy, so a late permit must not count as a refusal.
             .set("net.busy_wait", json!("5s"))
             .set("resolve.misses_per_minute", json!(100_000))
     }
 
-    /// A service beside both PDSes of `network`.
+    /// Returns settings of a service that follows both PDSes of `network`.
     pub(crate) fn beside(network: &Network) -> Self {
         Self::new(network).pds(network, 0).pds(network, 1)
     }
@@ -84,7 +84,7 @@ impl Setup {
         self.source(json!({"url": network.pds_url(pds), "kind": "pds"}))
     }
 
-    /// Its sources are followed and never enumerated.
+    /// Sets the sources to be followed without a backfill.
     pub(crate) fn streams_only(mut self) -> Self {
         for source in &mut self.sources {
             source["walk"] = json!(false);
@@ -92,7 +92,7 @@ impl Setup {
         self
     }
 
-    /// Nobody who asks causes a look: what is answered came from a source.
+    /// Allows no refresh on demand, so that every answer comes from a source.
     pub(crate) fn no_refresh_on_demand(self) -> Self {
         self.set("resolve.on_demand", json!(0))
     }
@@ -115,7 +115,7 @@ impl Setup {
         toml
     }
 
-    /// Starts it on an empty directory.
+    /// Starts a service in an empty directory.
     #[track_caller]
     pub(crate) fn start(self) -> Service {
         let dir = TempDir::new().expect("a temporary directory");
@@ -123,8 +123,7 @@ impl Setup {
     }
 }
 
-/// A running service. Dropping it ends it as an operator would, and fails where it does not end
-/// well.
+/// A running service. Dropping it sends SIGTERM, and panics if the service does not end properly.
 pub(crate) struct Service {
     child: Option<Child>,
     dir: Arc<TempDir>,
@@ -134,13 +133,13 @@ pub(crate) struct Service {
     metrics: String,
 }
 
-/// What a service left behind.
+/// The directory and settings of a service that has ended.
 pub(crate) struct Stopped {
     dir: Arc<TempDir>,
     setup: Setup,
 }
 
-/// An error as XRPC answers it.
+/// An error as XRPC returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct XrpcError {
     pub(crate) status: u16,
@@ -195,7 +194,7 @@ impl Service {
         service
     }
 
-    /// The address in the line of the log that has `word`.
+    /// Returns the address in the line of the log with `word`.
     fn logged_address(&self, word: &str) -> Option<String> {
         let log = self.log();
         let line = log.lines().find(|line| line.contains(word))?;
@@ -207,17 +206,17 @@ impl Service {
         Some(address)
     }
 
-    /// Where its data lies.
+    /// Returns the data directory.
     pub(crate) fn data_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("data")
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub(crate) fn process_id(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Everything logged so far.
+    /// Returns the log up to now.
     pub(crate) fn log(&self) -> String {
         self.log
             .lock()
@@ -229,12 +228,12 @@ impl Service {
         format!("http://{}{path}", self.address)
     }
 
-    /// A query; parameters are escaped.
+    /// Calls a query; parameters are escaped.
     pub(crate) fn query(&self, nsid: &str, params: &[(&str, &str)]) -> Answer {
         self.query_with(nsid, params, &[])
     }
 
-    /// A query with headers.
+    /// Calls a query with headers.
     pub(crate) fn query_with(
         &self,
         nsid: &str,
@@ -246,20 +245,20 @@ impl Service {
         request("GET", url.as_str(), headers, None)
     }
 
-    /// `resolveRecipient`, its answer checked against the lexicon.
+    /// Calls `resolveRecipient` and checks the answer against the lexicon.
     #[track_caller]
     pub(crate) fn recipient(&self, actor: &str) -> Result<Value, XrpcError> {
         checked(RESOLVE, &self.query(RESOLVE, &[("actor", actor)]))
     }
 
-    /// The same with the proof.
+    /// Calls `resolveRecipient` with the proof and checks the answer against the lexicon.
     #[track_caller]
     pub(crate) fn recipient_with_proof(&self, actor: &str) -> Result<Value, XrpcError> {
         let params = [("actor", actor), ("proof", "true")];
         checked(RESOLVE, &self.query(RESOLVE, &params))
     }
 
-    /// `getProof`, not verified.
+    /// Calls `getProof`. The proof is not verified.
     #[track_caller]
     pub(crate) fn proof(&self, did: &str) -> Result<Vec<u8>, XrpcError> {
         let answer = self.query(PROOF, &[("did", did)]);
@@ -270,7 +269,7 @@ impl Service {
         Err(xrpc_error(PROOF, &answer))
     }
 
-    /// `refresh`, its answer checked against the lexicon.
+    /// Calls `refresh` and checks the answer against the lexicon.
     #[track_caller]
     pub(crate) fn refresh(&self, did: &str) -> Result<Value, XrpcError> {
         let headers = [("content-type", "application/json")];
@@ -279,7 +278,7 @@ impl Service {
         checked(REFRESH, &request("POST", &url, &headers, Some(body)))
     }
 
-    /// Waits until the answer about an actor is as wanted, and gives it.
+    /// Waits until `wanted` accepts the answer about an actor. Returns the answer.
     #[track_caller]
     pub(crate) fn until(&self, actor: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = None;
@@ -307,7 +306,7 @@ impl Service {
         self.until(actor, &what, |view| view["keyPackage"]["cid"] == *cid)
     }
 
-    /// Waits until the actor is refused with this error, and gives it.
+    /// Waits until the actor is refused with this error. Returns the error.
     #[track_caller]
     pub(crate) fn until_refused(&self, actor: &str, name: &str) -> XrpcError {
         let mut last = None;
@@ -328,13 +327,13 @@ impl Service {
         }
     }
 
-    /// What the operator's monitoring reads.
+    /// Returns the page of the metrics listener.
     pub(crate) fn metrics_page(&self) -> String {
         let url = format!("http://{}/metrics", self.metrics);
         request("GET", &url, &[], None).text()
     }
 
-    /// The sum of a metric over all its labels that include these.
+    /// Returns the sum of a metric over all its labels that include these.
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.metrics_page();
         page.lines()
@@ -357,20 +356,20 @@ impl Service {
         });
     }
 
-    /// Waits until every source that is followed is connected.
+    /// Waits until `sources` sources are connected.
     #[track_caller]
     pub(crate) fn until_following(&self, sources: usize) {
         self.until_counted("atcomm_ingest_connected", &[], sources as f64);
     }
 
-    /// Ends it as an operator would.
+    /// Ends the service by SIGTERM.
     #[track_caller]
     pub(crate) fn stop(mut self) -> Stopped {
         self.terminate();
         self.stopped()
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the service, like a power cut.
     #[track_caller]
     pub(crate) fn kill(mut self) -> Stopped {
         if let Some(mut child) = self.child.take() {
@@ -399,7 +398,7 @@ impl Service {
     }
 }
 
-/// SIGTERM and its end; `None` where it does not come to one.
+/// Sends SIGTERM and waits for the end; `None` after the timeout.
 fn end(mut child: Child) -> Option<ExitStatus> {
     let sent = Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
@@ -433,24 +432,24 @@ impl Drop for Service {
 }
 
 impl Stopped {
-    /// Starts it again on what it left.
+    /// Starts the service again in its directory.
     #[track_caller]
     pub(crate) fn start(self) -> Service {
         Service::start(self.setup, self.dir)
     }
 
-    /// Starts it again with other settings.
+    /// Starts the service again with other settings.
     #[track_caller]
     pub(crate) fn start_as(self, setup: Setup) -> Service {
         Service::start(setup, self.dir)
     }
 
-    /// What it keeps its files in.
+    /// Returns the data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    /// Starts it where it is not going to run: what it says about that, and how it ends.
+    /// Starts a service that has to end at once. Returns its exit code and its standard error.
     #[track_caller]
     pub(crate) fn refuses_to_start(&self) -> (Option<i32>, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_atcomm"))
@@ -463,7 +462,7 @@ impl Stopped {
         (output.status.code(), stderr)
     }
 
-    /// Reads the store that it left.
+    /// Reads the store of the ended service.
     pub(crate) fn read<T, F>(&self, question: F) -> T
     where
         T: Send + 'static,
@@ -479,13 +478,13 @@ impl Stopped {
         answer.expect("an answer of the store")
     }
 
-    /// The entry of an account.
+    /// Returns the entry of an account.
     pub(crate) fn entry(&self, did: &str) -> Option<Entry> {
         let did = Did::parse(did).expect("a DID");
         self.read(move |q| q.entry(&did))
     }
 
-    /// Everything that changed about an account, the oldest first.
+    /// Returns all changes of an account, the oldest first.
     pub(crate) fn changes(&self, did: &str) -> Vec<Change> {
         let did = Did::parse(did).expect("a DID");
         let mut changes = self.read(move |q| q.changes(&did, 100_000));
@@ -494,7 +493,7 @@ impl Stopped {
     }
 }
 
-/// An answer whose body, of success or failure, is as the lexicon says.
+/// Checks an answer of success or failure against the lexicon. Returns its body.
 #[track_caller]
 pub(crate) fn checked(nsid: &str, answer: &Answer) -> Result<Value, XrpcError> {
     if answer.status == 200 {
@@ -505,7 +504,7 @@ pub(crate) fn checked(nsid: &str, answer: &Answer) -> Result<Value, XrpcError> {
     Err(xrpc_error(nsid, answer))
 }
 
-/// An error that is as the lexicon says.
+/// Checks an error against the lexicon. Returns the error.
 #[track_caller]
 pub(crate) fn xrpc_error(nsid: &str, answer: &Answer) -> XrpcError {
     let body = answer.json();
@@ -524,7 +523,7 @@ pub(crate) fn xrpc_error(nsid: &str, answer: &Answer) -> XrpcError {
     }
 }
 
-/// What a proof shows under the key that the DID directory has now.
+/// Verifies a proof under the account's present key in the DID directory.
 #[track_caller]
 pub(crate) fn proven(network: &Network, did: &str, car: &[u8]) -> Proven {
     let key = network.signing_key(did);
@@ -533,7 +532,7 @@ pub(crate) fn proven(network: &Network, did: &str, car: &[u8]) -> Proven {
     verify(car, Container::Commit, &did, &key, now).expect("a proof that holds")
 }
 
-/// The CAR in an answer with a proof.
+/// Returns the CAR in an answer with a proof.
 #[track_caller]
 pub(crate) fn car_of(view: &Value) -> Vec<u8> {
     let text = crate::network::text(view, "/proof/car/$bytes");

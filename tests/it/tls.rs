@@ -1,5 +1,5 @@
-//! Everything behind TLS, under a certificate authority that the operator names: the PDS and its
-//! stream, the handle's page and the mediator's document.
+//! All connections use TLS under a certificate authority that the operator names: those to the PDS
+//! and its stream, to the handle's page and to the mediator's document.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ in_both_shapes! {
             .source(json!({"url": pds.url("https"), "kind": "pds"}))
             .set("net.extra_ca_file", json!(authority.file()))
             .set("net.https_port", json!(page.port));
-        // The handle is told by its page alone, and by a name server that knows its address.
+        // Only the page of the handle confirms the handle, and a name server that has its address.
         let name = format!("_atproto.{}", alice.handle);
         network.op("dns.set", json!({"name": name, "rcode": 3}));
         network.op("dns.set", json!({"name": "mediator.test", "a": "127.0.0.1"}));
@@ -49,7 +49,7 @@ in_both_shapes! {
         let view = service.until_cid(&alice.did, &put["cid"]);
         assert_eq!(view["verification"]["method"], "commit");
 
-        // Another authority's certificates are worth nothing.
+        // Certificates of another authority are refused.
         let other_authority = Authority::new();
         let distrusting = setup.set("net.extra_ca_file", json!(other_authority.file())).start();
         let refusal = distrusting.recipient(&alice.did).expect_err("no trust");

@@ -47,7 +47,7 @@ fn a_lost_machine_is_replaced() {
     with(&alice.cli, &["backup", path], PASSPHRASE).failed(1, "exists already", "--force");
     assert_eq!(std::fs::read_to_string(&file).expect("text"), sealed);
 
-    // Mail comes while the machine is lost.
+    // A message arrives after the wallet is lost.
     let bob = Person::enrolled(network, "bob", 1, &mediator);
     bob.cli
         .run(&["send", &alice.account.handle, "are you there"])
@@ -73,7 +73,7 @@ fn a_lost_machine_is_replaced() {
     assert_eq!(text(&account, "/keys/0/peer"), peer);
     assert_eq!(text(&account, "/record/is"), "ours");
     assert_eq!(account["signedIn"], false);
-    // It reads on where the lost one was, and without a password.
+    // The restored wallet continues where the lost one was, and needs no password.
     let mail = new.run(&["receive"]).success();
     assert!(mail.stdout.contains("are you there"), "{mail:?}");
     assert!(mail.stdout.contains(&bob.account.handle), "{mail:?}");
@@ -92,7 +92,7 @@ fn a_lost_machine_is_replaced() {
             .contains(&format!("{} keeps the mail", mediator.did)),
         "{output:?}"
     );
-    // A rotation there, and the backup of before changes nothing.
+    // After a rotation, restoring the earlier backup changes nothing.
     new.run(&["rotate"]).success();
     let rotated = text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer").to_owned();
     let again = with(&new, &["restore", path, "--force"], PASSPHRASE).success();
@@ -146,7 +146,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
         new.files()
     );
     restore(&backup).success();
-    // Another key for the same account is not replaced unasked.
+    // Another key for the same account is replaced only on request.
     let other = Person::of(alice.account.clone());
     std::fs::write(other.cli.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     other
@@ -171,7 +171,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
         other.peer(),
         text(&new.json(&["whoami"]), "/accounts/0/keys/0/peer")
     );
-    // An empty wallet has nothing to be saved.
+    // An empty wallet has nothing to back up.
     let empty = CliEnv::new(network);
     with(&empty, &["backup", "x.age"], PASSPHRASE).failed(
         2,

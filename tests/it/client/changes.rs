@@ -1,5 +1,5 @@
-//! What changes about a contact: keys that vouch for each other and keys that do not, handles that
-//! move, and whose a message is while all that goes on.
+//! Changes of a contact: keys with and without a succession, handles that move, and the attribution
+//! of messages meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use crate::http::{RUNTIME, eventually};
 use crate::network::{Account, Network, text};
 use crate::service::{Service, Setup};
 
-/// A network with a directory that is told of everything.
+/// Starts a directory that follows both PDSes of the network.
 fn start_directory() -> (&'static Network, Service) {
     let network = Network::multikey();
     let service = Setup::beside(network).streams_only().start();
@@ -33,7 +33,7 @@ fn enrolled(network: &'static Network, name: &str) -> Account {
     network.enrolled(name, 0, json!({"mediators": [network.mediator()]}))
 }
 
-/// Publishes a key, with the word of the one before or without.
+/// Publishes a key, with a succession by the key before it if `before` is given.
 fn publish(account: &Account, key: &MessagingKey, before: Option<&MessagingKey>) -> Value {
     let mut record = account.made["keyPackage"].clone();
     record["did"] = json!(key.peer.as_str());
@@ -82,13 +82,13 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
     assert_eq!(answer["before"]["peer"], keys[0].peer.as_str());
     assert_eq!(resolve().success().json()["contact"], "same");
 
-    // Two changes at once, bridged by what the directory has seen.
+    // Two changes at once; the directory has seen the one in between.
     publish(&alice, &keys[2], Some(&keys[1]));
     let put = publish(&alice, &keys[3], Some(&keys[2]));
     service.until_cid(&alice.did, &put["cid"]);
     assert_eq!(resolve().success().json()["contact"], "vouched");
 
-    // Nobody's word.
+    // A key without a succession.
     publish(&alice, &keys[4], None);
     for _ in 0..2 {
         let output = resolve();
@@ -104,7 +104,7 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
     let output = cli.run(&["contacts"]).success();
     assert!(output.stdout.contains("NEW KEY"), "{output:?}");
 
-    // Another one in its place, before that one is accepted.
+    // Another key is published before the user accepts this one.
     let sixth = mint();
     publish(&alice, &sixth, None);
     let accept = [
@@ -156,7 +156,7 @@ fn a_handle_that_names_another_account_is_not_followed() {
             .contains("handleMoved"),
         "{output:?}"
     );
-    // Still so, also once the other account is remembered.
+    // The answer is the same after the other account has become a contact.
     assert_eq!(resolve(&alice.handle).code, Some(3));
     let output = cli.run(&[
         "contacts",
@@ -172,7 +172,7 @@ fn a_handle_that_names_another_account_is_not_followed() {
             .contains("accepted as this account's")
     );
     assert_eq!(resolve(&alice.handle).success().json()["did"], *mallory.did);
-    // The account is known by its DID, and by its new handle.
+    // The account is found by its DID and by its new handle.
     let answer = resolve(&alice.did).success().json();
     assert_eq!(
         (&answer["contact"], &answer["handle"]),
@@ -180,8 +180,9 @@ fn a_handle_that_names_another_account_is_not_followed() {
     );
 }
 
-/// A message in the name of a contact whose handle somebody else has taken makes its reader look
-/// the contact up: the handle does not lead there any more, and that it did is not forgotten.
+/// A message in the name of a contact whose handle another account has taken makes the reader look
+/// the contact up. The handle no longer leads to the contact, and the pin still records that it
+/// once did.
 #[test]
 fn a_forged_message_does_not_make_a_handle_free() {
     let (network, service) = start_directory();
@@ -200,7 +201,7 @@ fn a_forged_message_does_not_make_a_handle_free() {
         (handle.as_str() == other).then_some(found)
     });
     assert!(matches!(found, Attribution::Mismatch { .. }), "{found:?}");
-    // As one who has not looked the handle up lately.
+    // A new client has no recent look-up of the handle in its cache.
     let mut reader = Reader {
         pins: reader.pins,
         ..Reader::new(network, &service.url(""))
@@ -218,7 +219,7 @@ fn a_forged_message_does_not_make_a_handle_free() {
     for _ in 0..2 {
         assert_eq!(hold(&mut reader), expected);
     }
-    // Nor is it shown beside the other account's messages as if it were whose it was.
+    // Messages of the other account do not show the handle as verified either.
     match reader.attribute(&mallory, &theirs) {
         Attribution::Verified {
             known_of, handle, ..
@@ -248,7 +249,7 @@ fn a_forged_message_does_not_make_a_handle_free() {
     }
 }
 
-/// What one process remembers of a look is not what another has found out since.
+/// The cached result of one process does not replace a newer pin that another process has saved.
 #[test]
 fn what_was_found_out_lately_does_not_outlive_what_is_known() {
     let (network, service) = start_directory();
@@ -277,9 +278,9 @@ fn what_was_found_out_lately_does_not_outlive_what_is_known() {
         "{found:?}"
     );
     let pinned = found.pin.expect("a pin");
-    // Nothing is given back that was given back before.
+    // A pin that is saved already is not returned again.
     assert_eq!(ask(&mut reader, &first).pin, None);
-    // Somebody writes in her name; then she rotates, and writes at once.
+    // A forged message comes in alice's name. Then alice rotates her key and writes at once.
     let found = ask(&mut reader, &second);
     assert!(
         matches!(found.attribution, Attribution::Mismatch { .. }),
@@ -293,14 +294,14 @@ fn what_was_found_out_lately_does_not_outlive_what_is_known() {
     assert!(!unaccepted);
     let rotated = found.pin.expect("a pin");
     assert_eq!(rotated.peer, second.peer.as_str());
-    // Forged messages do not make the reader ask for ever.
+    // The number of look-ups that forged messages cause is bounded.
     let before = asked.load(Ordering::Relaxed);
     for _ in 0..20 {
         ask(&mut reader, &third);
     }
     assert!(asked.load(Ordering::Relaxed) - before <= 4);
-    // Another process goes back to what was pinned before: that is looked at, and not written over
-    // by what is remembered of another time.
+    // Another process restores an older pin. The reader checks it again and does not overwrite it
+    // with a cached result.
     reader.keep(pinned);
     let found = ask(&mut reader, &second);
     assert_eq!(
@@ -309,8 +310,8 @@ fn what_was_found_out_lately_does_not_outlive_what_is_known() {
     );
 }
 
-/// What sending does for a contact whose key is pinned: it asks the directory alone, as long as
-/// nothing differs.
+/// Sending to a contact whose pinned key is unchanged asks the directory only, and nothing else
+/// until an answer differs.
 #[test]
 fn a_known_contact_costs_one_question_until_something_differs() {
     let (network, service) = start_directory();
@@ -342,7 +343,7 @@ fn a_known_contact_costs_one_question_until_something_differs() {
     );
     assert_eq!(again.evidence.car, again.package.car());
 
-    // Each lie of a directory leads to the account's own servers.
+    // Each false answer of a directory leads to look-ups at the account's own servers.
     let lies: [fn(&mut Value); 6] = [
         |view| view["mediators"][0]["services"][0]["uri"] = json!("https://mallory.example/"),
         |view| view["mediators"][0]["keyAgreement"] = json!([]),
@@ -368,18 +369,18 @@ fn a_known_contact_costs_one_question_until_something_differs() {
             found.mediators[0].services, first.mediators[0].services,
             "{number}"
         );
-        // Other documents of mediators cost a look at those only.
+        // Changed documents of mediators cost look-ups of those documents only.
         assert_eq!(found.firsthand, number >= 2, "{number}");
     }
 
-    // A pin that was not looked after for a day is looked at again.
+    // A pin that was not checked for a day is checked again.
     reader.directory = Origin::parse(&service.url("")).expect("an origin");
     let day = std::time::Duration::from_secs(24 * 3600 + 1);
     reader.pins[0].last_seen = Clock::system().now().minus(day);
     assert!(reader.resolve(&actor).expect("the package").firsthand);
     assert!(!reader.resolve(&actor).expect("the package").firsthand);
 
-    // What an old directory shows is behind what is pinned.
+    // The answer of an outdated directory is older than the pin.
     let put = publish(&alice, &key, None);
     service.until_cid(&alice.did, &put["cid"]);
     reader.resolve(&actor).expect("the package");
@@ -391,7 +392,7 @@ fn a_known_contact_costs_one_question_until_something_differs() {
     assert_eq!(found.package.cid(), text(&put, "/cid"));
 }
 
-/// A reader of messages.
+/// A client that receives messages and holds its pins in memory.
 struct Reader {
     net: Net,
     identity: Identity,
@@ -436,7 +437,7 @@ impl Reader {
         self.pins.push(pin);
     }
 
-    /// Whom to send to; what is to be remembered is.
+    /// Resolves a recipient and saves the pin.
     fn resolve(&mut self, actor: &Actor) -> Result<Recipient, RecipientError> {
         let found = RUNTIME.block_on(self.recipients().resolve(actor, &self.pins))?;
         if let Some(pin) = found.pin.clone() {
@@ -454,8 +455,8 @@ impl Reader {
         }
     }
 
-    /// Whose a message is that somebody wrote with this key in the account's name, as one who
-    /// has not looked lately.
+    /// Attributes a message that was written with this key in the account's name, by a client
+    /// without cached results.
     fn attribute(&mut self, account: &Account, writer: &str) -> Attribution {
         let claim = self.claim(account, writer);
         let found = RUNTIME.block_on(self.recipients().attribute(&claim, &self.pins));
@@ -475,7 +476,7 @@ fn whose_a_message_is() {
     let put = publish(&alice, &first, None);
     service.until_cid(&alice.did, &put["cid"]);
     let by = |reader: &mut Reader, key: &MessagingKey| reader.attribute(&alice, key.peer.as_str());
-    // Not remembered for a stranger's claim.
+    // A false claim leaves no pin.
     let found = by(&mut reader, &other);
     assert!(
         matches!(
@@ -502,7 +503,7 @@ fn whose_a_message_is() {
     assert_eq!(handle.expect("a handle").as_str(), alice.handle);
     assert_eq!(reader.pins.len(), 1);
 
-    // Just rotated: neither the new key nor the one before looks like fraud.
+    // Just after a rotation neither the new key nor the previous one counts as a mismatch.
     let put = publish(&alice, &second, Some(&first));
     assert!(matches!(
         by(&mut reader, &second),
@@ -521,7 +522,7 @@ fn whose_a_message_is() {
         Attribution::Mismatch { .. }
     ));
 
-    // So it is for who has never met her, by the proofs that the directory has kept.
+    // A reader without a pin accepts both keys, too, by the evidence that the directory holds.
     service.until_cid(&alice.did, &put["cid"]);
     let mut new_reader = Reader::new(network, &service.url(""));
     let found = by(&mut new_reader, &first);
@@ -530,7 +531,7 @@ fn whose_a_message_is() {
         "{found:?}"
     );
 
-    // Without the word of the key before.
+    // The next key has no succession.
     publish(&alice, &third, None);
     assert!(matches!(
         by(&mut reader, &third),
@@ -556,7 +557,7 @@ fn whose_a_message_is() {
     };
     assert_eq!(reason, UnverifiedReason::Inactive);
 
-    // A claim on somebody who cannot be asked is neither true nor false.
+    // A claim of an account whose servers do not answer is neither true nor false.
     let away = enrolled(network, "away");
     let peer = text(&away.made, "/peer/did").to_owned();
     crate::answers::move_services(&away, "http://localhost:1025");

@@ -1,4 +1,4 @@
-//! `atcomm check`: what is wrong is found, and nothing where nothing is.
+//! `atcomm check`: faults are found, and a sound account passes.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::MediatorService;
 use super::enrolled::{enroll_by_library, enrolled_person};
 use crate::network::Network;
 
-/// The checks that failed, and their words.
+/// Returns the failed checks with their explanations.
 fn failed(answer: &Value) -> Vec<(&str, &str)> {
     let checks = answer["checks"].as_array().expect("a list").iter();
     let failed = checks.filter(|one| one["ok"] == false);
@@ -92,7 +92,7 @@ fn what_is_wrong_is_found() {
     assert!(detail.contains(&other.did), "{detail}");
     output.failed(1, "checks failed", "each says above");
 
-    // Another key in the record: this wallet's mail goes elsewhere.
+    // The record names another key, so that this wallet gets no mail.
     let bob = enrolled_person(network, "zb", 1, &[&one]);
     let wallet = bob.cli.wallet();
     let aside = bob.cli.path("aside");
@@ -104,7 +104,7 @@ fn what_is_wrong_is_found() {
     let found: Vec<&str> = failed(&answer).iter().map(|(check, _)| *check).collect();
     assert_eq!(found[..3], ["record", "proof", "directory"], "{answer}");
 
-    // No record at all, and a host that is down.
+    // The account has no record; then its PDS is down.
     let carol = enrolled_person(network, "zc", 1, &[&one]);
     carol.account.delete_record();
     let answer = carol.cli.run(&["check", "--json"]).json();

@@ -1,5 +1,4 @@
-//! `atcomm receive` against messages that were chosen to stop it, to look like others, or to get
-//! lost.
+//! `atcomm receive` with messages made to stop it, to imitate others, or to be lost.
 
 use std::process::Stdio;
 
@@ -30,7 +29,7 @@ fn store_of(person: &Person) -> AccountStore {
     wallet.account_store(&person.account.did())
 }
 
-/// Hands an envelope for somebody to the mediator.
+/// Posts an envelope for `to` to the mediator.
 #[track_caller]
 fn hand_in(network: &'static Network, mediator: &MediatorService, to: &PeerDid, envelope: &[u8]) {
     let context = library_context(network);
@@ -93,7 +92,7 @@ fn no_message_stops_those_after_it() {
     assert_eq!(texts(&bob.receive(&[])), wanted);
     assert!(bob.receive(&[]).is_empty(), "all was acknowledged");
     assert_eq!(texts(&bob.receive(&["--all"])), wanted);
-    // A file that is damaged later is left out, and said to be.
+    // A file that is damaged later is skipped and reported.
     let files = bob.cli.files();
     let of = |words: &str| {
         let mut found = files.iter().filter(|(path, _)| {
@@ -135,7 +134,7 @@ fn what_was_given_up_is_reported_until_it_has_been_read() {
         }),
     };
     store_of(&bob).save_sent(&sent.id, &sent).expect("kept");
-    // Nobody reads what it says.
+    // The reading end of the pipe is closed, so that the report cannot be printed.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let mut command = bob.cli.command(&["receive"]);

@@ -1,4 +1,4 @@
-//! A whole acquaintance by the commands alone: enrolling, writing, a new key, leaving.
+//! A whole acquaintance by commands alone: enrolling, writing, rotating a key, unenrolling.
 
 use super::enrolled::texts;
 use super::{MediatorService, Person};
@@ -22,7 +22,7 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     let received = bob.collect(1);
     assert_eq!(received[0]["attribution"]["handle"], *alice.account.handle);
     bob.send(&alice, "two");
-    // Both under way while bob takes a new key: one to it before, one by it before.
+    // Two messages are under way while bob rotates: one to the previous key, one written by it.
     alice.send(&bob, "three");
     eventually("it has arrived", || {
         let status = bob.cli.json(&["check"]);
@@ -33,8 +33,8 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     assert_eq!(texts(&received), ["two"]);
     assert_eq!(received[0]["attribution"]["outcome"], "verifiedPrevious");
     assert_eq!(received[0]["attribution"]["handle"], *bob.account.handle);
-    // The key before vouches for the new one, so nobody is stopped; alice has learnt of it by what
-    // she received.
+    // The previous key has signed a succession, so sending is not blocked. alice knows the new key
+    // from the message that she received.
     assert_eq!(alice.send(&bob, "four").stderr, "");
     let received = bob.collect(2);
     assert_eq!(texts(&received), ["three", "four"]);
@@ -48,7 +48,7 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     assert_eq!(received[0]["attribution"]["outcome"], "verified");
     assert_eq!(received[0]["attribution"]["unaccepted"], false);
     bob.cli.run(&["check"]).success();
-    // Whoever has left cannot be written to any more.
+    // An account that has unenrolled cannot be written to.
     bob.run(&["unenroll"]).success();
     let output = alice.cli.run(&["send", &bob.account.handle, "six"]);
     output.failed(1, "has no key package", "enroll");

@@ -1,11 +1,11 @@
-//! `make demo`: the story holds, and the README shows what its commands print.
+//! `make demo`: the demo runs to its end, and the README shows the output of its commands.
 
 use std::process::Stdio;
 use testkit::network::script;
 
 use crate::network::root;
 
-/// What the README has between these is the transcript.
+/// Start of the transcript in the README; [`END`] follows it.
 const BEGIN: &str = "<!-- what `make demo` prints; a test compares it -->\n\n```console\n";
 const END: &str = "```\n";
 

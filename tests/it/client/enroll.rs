@@ -1,4 +1,4 @@
-//! `atcomm enroll` on real hosts, and what stands in its way.
+//! `atcomm enroll` on real PDSes, and the conditions that prevent it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ in_both_shapes! {
                 mediator.url, mediator.did
             )
         );
-        // As the account's host and the directory have it.
+        // The PDS and the directory have the same record.
         let record = alice.record().expect("a record");
         let made = text(&record, "/createdAt").to_owned();
         assert_eq!(record, json!({
@@ -55,12 +55,12 @@ in_both_shapes! {
             let kept = std::fs::read_to_string(path).expect("text");
             assert!(!kept.contains(password), "{kept}");
         }
-        // Again: nothing changes, and no password is needed.
+        // A second run changes nothing and needs no password.
         let again = alice.cli.run(&["enroll", handle]).success();
         assert!(again.stderr.contains("the account's record is as it should be"), "{again:?}");
         assert!(!again.stderr.contains("backup"), "{again:?}");
         assert_eq!(alice.record().as_ref(), Some(&record));
-        // Another label, and a second mediator that is the first from now on.
+        // Another label, and a second mediator that becomes the first.
         let second = MediatorService::start(network);
         let changed = alice.cli.json(&[
             "enroll", handle, "--label", "", "-m", &second.did, "-m", &mediator.did, "-m", &second.did,
@@ -75,7 +75,7 @@ in_both_shapes! {
             "mediators": [second.did, mediator.did],
             "createdAt": made,
         })));
-        // The first one is dropped: it keeps no more mail.
+        // The first mediator is removed: it accepts no more mail.
         let output = alice.cli.run(&["enroll", handle, "-m", &second.did]).success();
         assert!(output.stderr.contains(&format!("{} keeps no more mail", mediator.did)), "{output:?}");
         let keys = alice.cli.json(&["whoami"]);
@@ -123,7 +123,7 @@ fn another_implementation_of_the_host_does() {
     let record = erin.record().expect("a record");
     assert_eq!(record["did"], json!(erin.peer()));
     assert!(record["succession"].is_string());
-    // It deletes the record, and says that it did not.
+    // This PDS deletes the record and answers that it did not.
     erin.cli.run(&["unenroll"]).success();
     assert_eq!(erin.record(), None);
 }
@@ -146,7 +146,7 @@ fn without_the_right_password_nothing_is_done() {
     finish(command, "").failed(2, "the app password is empty", "");
     assert_eq!(alice.record(), None);
     assert!(!alice.cli.wallet().exists());
-    // From standard input, and from a file; never shown.
+    // The password comes from standard input or from a file, and is never printed.
     let with = |file: &str, input: &str| {
         let mut args = enroll.to_vec();
         args.extend(["--password-file", file]);
@@ -157,8 +157,8 @@ fn without_the_right_password_nothing_is_done() {
     assert!(!format!("{output:?}").contains(alice.password()));
 }
 
-/// A mirror of the PLC directory makes up a document: the operations say where the account is, and
-/// the password goes there.
+/// A mirror of the PLC directory serves a false document. The operation log names the PDS, and the
+/// password goes to that PDS only.
 #[test]
 fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
     let network = Network::multikey();
@@ -206,7 +206,7 @@ fn who_is_not_there_is_said() {
     enroll("nobody.pds0.test").failed(1, "nobody.pds0.test: the handle names no account", "slip");
     enroll("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").failed(1, "there is no such DID", "slip");
     enroll("alice").failed(2, "alice: ", "handle");
-    // A name that leads to her, but is not hers.
+    // A handle that leads to alice's account without being claimed by it.
     network.op(
         "dns.set",
         json!({
@@ -269,7 +269,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
     alice.cli.run(&enroll).success();
     let record = alice.record().expect("a record");
     assert_eq!(record["did"], json!(alice.peer()));
-    // Nobody speaks for it.
+    // The record has no succession.
     assert_eq!(record.get("succession"), None);
     assert_eq!(record.get("label"), None);
 }
@@ -308,7 +308,7 @@ fn a_session_that_has_run_out_is_made_new() {
     let [access, refresh] =
         ["accessJwt", "refreshJwt"].map(|name| json["content"][name].as_str().expect("a token"));
     let again = ["enroll", &alice.account.handle];
-    // The access token is good for nothing any more.
+    // The access token is no longer valid.
     std::fs::write(&file, session.replace(access, "eyJhbGciOiJub25lIn0.e30.")).expect("a file");
     alice.cli.run(&again).success();
     assert!(
@@ -316,7 +316,7 @@ fn a_session_that_has_run_out_is_made_new() {
             .expect("text")
             .contains("eyJhbGciOiJub25lIn0")
     );
-    // Neither is the other one: the password is needed, and then it goes on.
+    // The refresh token is not valid either: the password is needed, and then enrolling continues.
     let broken = session
         .replace(access, "eyJhbGciOiJub25lIn0.e30.")
         .replace(refresh, "nothing");
@@ -369,7 +369,7 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
     network.op("pds.start", json!({"pds": 0}));
     assert_eq!(alice.record(), None);
     alice.enroll(&[&mediator.did]).success();
-    // What the wallet knows can be looked at all the same.
+    // The contents of the wallet can still be shown.
     network.op("pds.stop", json!({"pds": 0}));
     let account = &alice.cli.json(&["whoami"])["accounts"][0];
     assert_eq!(account["record"]["is"], "unknown");
@@ -378,12 +378,12 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
         .cli
         .run(&["rotate"])
         .failed(4, "the PDS cannot be reached", "later");
-    // Nor is anybody told to let mail go while the record names them.
+    // The mediator is not told to remove the account while the record names it.
     alice
         .cli
         .run(&["unenroll"])
         .failed(4, "the PDS cannot be reached", "later");
-    // A wallet is checked as far as that goes.
+    // `check` reports what the wallet alone can show.
     let output = alice.cli.run(&["check", "--json"]);
     assert_eq!(output.code, Some(1), "{output:?}");
     let answer = output.json();
@@ -409,7 +409,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     let (network, _turn) = disturbed();
     let mut mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
-    // The key is saved and not published yet when the mediator goes.
+    // The mediator goes away after the key is saved and before it is published.
     network.op(
         "pds.limit",
         json!({"pds": 0, "path": "/xrpc/com.atproto.repo.putRecord", "status": 503}),
@@ -427,7 +427,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     assert!(output.stdout.contains("(not yet)"), "{output:?}");
     let peer = alice.peer();
     assert_eq!(alice.record().expect("a record")["did"], json!(peer));
-    // The mediator is still away: the same, and the same key.
+    // The mediator is still away: the outcome and the key are the same.
     alice.cli.run(&["enroll", &alice.account.handle]).failed(
         4,
         "does not keep the mail yet",

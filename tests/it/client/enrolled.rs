@@ -1,5 +1,4 @@
-//! People who have enrolled, by the library and not by the command: what is tested with them is what
-//! comes after.
+//! People who enrolled by the library instead of the command, for tests of later steps.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::{MediatorService, Output, Person, Running};
 use crate::http::RUNTIME;
 use crate::network::{Network, text};
 
-/// A network as a program of the library sees it.
+/// The library's access to a network.
 pub(crate) struct LibraryContext {
     pub(crate) net: Net,
     pub(crate) identity: Identity,
@@ -42,7 +41,8 @@ pub(crate) fn library_context(network: &Network) -> LibraryContext {
     }
 }
 
-/// Somebody who has enrolled with these stations, in their order, and asks the first as directory.
+/// Creates an account and enrols it with these services in their order. The first is the directory,
+/// too.
 #[track_caller]
 pub(crate) fn enrolled_person(
     network: &'static Network,
@@ -59,7 +59,7 @@ pub(crate) fn enrolled_person(
     person
 }
 
-/// The same for somebody who is there, with a record that names `mediators`.
+/// Enrols an existing account with these services, with a record that names `mediators`.
 #[track_caller]
 pub(crate) fn enroll_by_library(
     person: &Person,
@@ -108,13 +108,13 @@ pub(crate) fn enroll_by_library(
 }
 
 impl Person {
-    /// Sends a message, which has to be taken.
+    /// Sends a message. The command has to succeed.
     #[track_caller]
     pub(crate) fn send(&self, to: &Person, words: &str) -> Output {
         self.cli.run(&["send", &to.account.handle, words]).success()
     }
 
-    /// What comes, as JSON.
+    /// Receives messages. Returns them as JSON.
     #[track_caller]
     pub(crate) fn receive(&self, more: &[&str]) -> Vec<Value> {
         let mut args = vec!["receive", "--json"];
@@ -122,7 +122,7 @@ impl Person {
         lines(&self.cli.run(&args).success().stdout)
     }
 
-    /// Waits until so many messages have come.
+    /// Waits for `count` messages.
     #[track_caller]
     pub(crate) fn collect(&self, count: usize) -> Vec<Value> {
         let mut all = Vec::new();
@@ -135,19 +135,19 @@ impl Person {
     }
 }
 
-/// One object a line.
+/// Parses one JSON object from each line.
 #[track_caller]
 pub(crate) fn lines(out: &str) -> Vec<Value> {
     let read = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     out.lines().map(read).collect()
 }
 
-/// The texts of messages.
+/// Returns the texts of messages.
 pub(crate) fn texts(received: &[Value]) -> Vec<&str> {
     received.iter().map(|one| text(one, "/text")).collect()
 }
 
-/// Lets a command run for a while.
+/// Waits until `time` has passed or the command has ended.
 pub(crate) fn for_a_while(running: &mut Running, time: Duration) {
     let start = std::time::Instant::now();
     while start.elapsed() < time && !running.has_ended() {

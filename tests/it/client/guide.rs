@@ -1,5 +1,6 @@
-//! The programs of `docs/client-guide.md`: one in Python and one in TypeScript, which share no code
-//! with each other or with the service, write to each other; and what the guide quotes is so.
+//! The programs of `docs/client-guide.md`, one in Python and one in TypeScript, write to each
+//! other. They share no code with each other or with the service. The quotes in the guide are
+//! checked as well.
 
 mod command;
 mod quotes;
@@ -18,7 +19,7 @@ use crate::http::{eventually, request};
 use crate::network::{Account, Network, mediator_document, root, text};
 use crate::service::RESOLVE;
 
-/// In which language somebody's program is.
+/// The language of a user's program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Python,
@@ -27,7 +28,7 @@ enum Language {
 
 use Language::{Python, TypeScript};
 
-/// Somebody with an account and one of the two programs.
+/// An account with one of the two programs.
 struct User {
     language: Language,
     account: Account,
@@ -37,7 +38,7 @@ struct User {
 }
 
 impl User {
-    /// Somebody with a new account on a PDS, whose directory is that of a station.
+    /// Creates an account on a PDS, with the directory of a service.
     fn new(language: Language, name: &str, pds: usize, mediator: &MediatorService) -> Self {
         Self {
             language,
@@ -48,7 +49,7 @@ impl User {
         }
     }
 
-    /// Somebody who has enrolled with the mediator of a station.
+    /// Creates an account and enrols it with a mediator.
     #[track_caller]
     fn enrolled(language: Language, name: &str, pds: usize, mediator: &MediatorService) -> Self {
         let user = Self::new(language, name, pds, mediator);
@@ -56,7 +57,7 @@ impl User {
         user
     }
 
-    /// The program, with nothing in its environment that is not said here.
+    /// Returns the program with these arguments and with a minimal environment.
     fn command(&self, args: &[&str]) -> Command {
         let examples = "../../docs/examples";
         let (program, file) = match self.language {
@@ -85,7 +86,7 @@ impl User {
         finish(self.command(args), "")
     }
 
-    /// The lines of JSON that a command says, which has to go well.
+    /// Runs a command that has to succeed. Returns its lines of JSON.
     #[track_caller]
     fn says(&self, args: &[&str]) -> Vec<Value> {
         let output = self.run(args).success();
@@ -95,7 +96,7 @@ impl User {
             .unwrap_or_else(|e| panic!("{e} in {output:?}"))
     }
 
-    /// The one line of JSON that a command says.
+    /// Runs a command that has to succeed. Returns its only line of JSON.
     #[track_caller]
     fn answer(&self, args: &[&str]) -> Value {
         let mut lines = self.says(args);
@@ -103,7 +104,7 @@ impl User {
         lines.remove(0)
     }
 
-    /// Fails with an error of this name.
+    /// Asserts that a command fails with an error of this name.
     #[track_caller]
     fn is_refused(&self, args: &[&str], name: &str) {
         let output = self.run(args);
@@ -111,7 +112,7 @@ impl User {
         assert!(output.stderr.contains(&format!("{name}: ")), "{output:?}");
     }
 
-    /// Enrols by an app password.
+    /// Enrols with an app password.
     #[track_caller]
     fn enroll(&self, mediators: &[&str]) {
         let token = self.account.op("session", json!({}));
@@ -149,7 +150,7 @@ impl User {
         text(&self.state(), "/peer").to_owned()
     }
 
-    /// Waits until something comes, and gives all that came, in order of arrival.
+    /// Waits for `count` messages. Returns all received messages in order of arrival.
     #[track_caller]
     fn receive(&self, count: usize) -> Vec<Value> {
         let mut came = Vec::new();
@@ -175,7 +176,7 @@ fn the_program_in_typescript_is_well_typed() {
     assert!(output.status.success(), "{errors}");
 }
 
-/// Everything that was written is shown under its writer's verified name.
+/// Asserts that a message is shown under the verified name of its sender.
 #[track_caller]
 fn assert_verified(message: &Value, writer: &User, words: &str) {
     assert_eq!(message["outcome"], "verified", "{message}");
@@ -193,7 +194,7 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
     let alice = User::enrolled(Python, "alice", 0, &near);
     let bob = User::enrolled(TypeScript, "bob", 1, &far);
     for (user, own) in [(&alice, &near), (&bob, &far)] {
-        // Enrolling again keeps what somebody else has added.
+        // Enrolling again preserves fields that another program has added.
         user.account
             .put(json!({"did": user.peer(), "mediators": [own.did], "label": "phone"}));
         user.enroll(&[&own.did, &near.did]);
@@ -206,7 +207,7 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
     for (user, other, mediator) in [(&alice, &bob, &far), (&bob, &alice, &near)] {
         let mode = fs::metadata(user.dir.path().join("keys.json")).expect("a file");
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
-        // By handle and by DID, and with the pin that the first left behind.
+        // The recipient is given by handle and by DID, with the pin that the first message left.
         for actor in [&other.account.handle, &other.account.did] {
             let found = user.answer(&["resolve", actor]);
             assert_eq!(found["did"], other.account.did);
@@ -218,7 +219,7 @@ fn programs_in_two_languages_write_to_each_other_through_two_mediators() {
         let sent = user.answer(&["send", &other.account.handle, &words]);
         assert_eq!(sent["by"], mediator.did);
         assert_verified(&other.receive(1)[0], user, &words);
-        // It was acknowledged.
+        // The message was acknowledged.
         assert_eq!(other.says(&["receive"]), [Value::Null; 0]);
     }
     for mediator in [&near, &far] {
@@ -250,14 +251,14 @@ fn a_program_in_live_mode_is_rung_by_what_comes() {
         })
     };
     assert_verified(&lines(1)[0], &alice, "before");
-    // Two on the same mediator: one wrap.
+    // Sender and recipient share a mediator, so the message is wrapped once.
     alice.says(&["send", &bob.account.handle, "while bob waits"]);
     assert_verified(&lines(2)[1], &alice, "while bob waits");
     drop(running);
     assert_eq!(bob.says(&["receive"]), [Value::Null; 0]);
 }
 
-/// What a stranger with a library can send to somebody by hand.
+/// A client that sends messages with any headers and any claim.
 struct Forger {
     script: Script,
     did: String,
@@ -274,7 +275,7 @@ impl Forger {
         Self { script, did }
     }
 
-    /// Sends a message whose envelope comes from `sender`; headers and body as given.
+    /// Sends a message whose envelope comes from `sender`, with these headers and this body.
     #[track_caller]
     fn write(&self, to: &User, sender: Option<&str>, headers: Value, body: Value) {
         let peer = to.peer();
@@ -306,7 +307,8 @@ fn who_did_not_write_a_message_is_not_shown_as_its_writer() {
         let bob = User::enrolled(language, "bob", 1, &mediator);
         let claim = json!({"text": "send money", "senderDid": alice.account.did});
         let by = Some(forger.did.as_str());
-        // An honest envelope around a claim; and an envelope around another's name.
+        // First an honest envelope around a false claim, then an envelope under another account's
+        // name.
         forger.write(&bob, by, json!({}), claim.clone());
         forger.write(&bob, by, json!({"from": alice.peer()}), claim.clone());
         forger.write(&bob, by, json!({"to": [alice.peer()]}), claim.clone());
@@ -370,7 +372,7 @@ fn a_changed_key_is_told_and_stops_sending_until_it_is_accepted() {
         let bob = User::enrolled(language, "bob", 1, &mediator);
         alice.says(&["send", &bob.account.handle, "before"]);
         assert_verified(&bob.receive(1)[0], &alice, "before");
-        // Under way while the key is replaced, by a device that is not alice's program.
+        // One message is under way while another device replaces the key.
         alice.says(&["send", &bob.account.handle, "under way"]);
         let put = alice.account.put(json!({"mediators": [mediator.did]}));
         mediator
@@ -440,7 +442,7 @@ fn a_directory_that_lies_is_found_out() {
     for language in [Python, TypeScript] {
         let mut alice = User::new(language, "alice", 0, &mediator);
         alice.directory = lies.clone();
-        // Another account's proof, and a changed character of its own.
+        // The proof of another account, and the right proof with one character changed.
         let mut lie = of_bob.clone();
         lie["proof"] = of_carol["proof"].clone();
         tell(&lie);
@@ -454,7 +456,7 @@ fn a_directory_that_lies_is_found_out() {
             tell(&lie);
             alice.is_refused(&["resolve", &bob.handle], "BadProof");
         }
-        // What is said beside a good proof counts for nothing, and an old proof is found out.
+        // Values beside a good proof are not trusted, and an outdated proof is recognised.
         let mut lie = of_bob.clone();
         lie["peer"] = of_carol["peer"].clone();
         lie["keyPackage"] = of_carol["keyPackage"].clone();
@@ -463,7 +465,8 @@ fn a_directory_that_lies_is_found_out() {
         let found = alice.answer(&["resolve", &bob.handle]);
         assert_eq!(found["peer"], newer["record"]["did"], "{language:?}");
         assert_eq!(found["handle"], bob.handle);
-        // Who was met before is not met with an older proof, nor with another's operation log.
+        // For a pinned contact neither an older proof nor the operation log of another account is
+        // accepted.
         let mut lie = of_bob.clone();
         lie["peer"]["did"] = found["peer"].clone();
         tell(&lie);
@@ -480,7 +483,7 @@ fn a_directory_that_lies_is_found_out() {
             (Some(1), ""),
             "{output:?}"
         );
-        // The absence of a package has to be shown.
+        // The absence of a package has to be proven.
         network.op(
             "web.set",
             json!({"host": host, "path": format!("/xrpc/{RESOLVE}"), "status": 400,
@@ -531,7 +534,7 @@ fn a_rotated_signing_key_is_followed_by_the_log() {
     for user in &mut users {
         let found = user.answer(&["resolve", &bob.did]);
         assert_eq!(found["peer"], view["peer"]["did"]);
-        // From now on the answer alone has to do.
+        // From here on the answer alone has to suffice.
         user.plc = "http://localhost:9".to_owned();
     }
     bob.op("account.rotate", json!({}));
@@ -555,7 +558,7 @@ fn a_rotated_signing_key_is_followed_by_the_log() {
 fn the_next_mediator_is_tried_when_one_fails() {
     let network = Network::multikey();
     let [near, far] = [(); 2].map(|()| MediatorService::start(network));
-    // One whose document cannot be had, and one that refuses what it is brought.
+    // One mediator has no reachable document, the other refuses the message.
     let absent = "did:web:localhost%3A9";
     let (url, refusing) = network.site();
     let host = url.strip_prefix("http://").expect("a URL");

@@ -1,4 +1,4 @@
-//! Commands that are interrupted, at every step and anywhere.
+//! Commands that are interrupted, at every step and at any time.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use serde_json::json;
 use super::{MediatorService, Person, Running, disturbed, hold_requests};
 use crate::network::{Network, text};
 
-/// What an enrolment asks the PDS, in order.
+/// The requests of an enrolment to the PDS, in order.
 const STEPS: [&str; 3] = [
     "/xrpc/com.atproto.server.createSession",
     "/xrpc/com.atproto.repo.getRecord",
     "/xrpc/com.atproto.repo.putRecord",
 ];
 
-/// The account is enrolled as if nothing had happened: one key, published, registered.
+/// Asserts that the account is enrolled as after an undisturbed run: one key, published and
+/// registered.
 #[track_caller]
 fn assert_whole(person: &Person, mediator: &MediatorService) {
     let account = person.cli.json(&["whoami"])["accounts"][0].clone();
@@ -49,7 +50,7 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
             assert_whole(&alice, &mediator);
         }
     }
-    // While it speaks with the directory and the mediator: they are known, and do not answer.
+    // Interrupted while directory and mediator are known and do not answer.
     let alice = Person::new(network, "alice", 0);
     let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
     network.op(

@@ -1,5 +1,5 @@
-//! Directories and hosts that lie to a client: each lie is refused, or overruled with a warning,
-//! and said in words that name who lied.
+//! Directories and PDSes that lie to a client. Each lie is refused, or overruled with a warning
+//! that names the lying server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use crate::http::{RUNTIME, eventually, try_request};
 use crate::network::{Account, MEDIATOR_KEY, Network, text};
 use crate::service::{Service, Setup};
 
-/// What a liar makes of an answer: path and query, and the JSON of a success.
+/// Changes an answer, given the path with its query and the JSON of a success.
 type Rule = dyn Fn(&str, Value) -> Value + Send + Sync;
 
-/// A server that answers what another answers, changed.
+/// A server that passes requests on to another server and changes its answers.
 pub(super) struct LyingServer {
     pub(super) url: String,
 }
@@ -61,7 +61,7 @@ impl LyingServer {
         }
     }
 
-    /// A directory that changes its recipient views.
+    /// Starts a directory that changes its recipient views.
     pub(super) fn directory(
         service: &Service,
         rule: impl Fn(Value) -> Value + Send + Sync + 'static,
@@ -76,7 +76,8 @@ impl LyingServer {
     }
 }
 
-/// A machine whose requests can be told from others', and which asks another PLC directory.
+/// Returns an environment whose requests can be told apart by their contact, and which may use
+/// another PLC directory.
 fn cli_env(network: &Network, plc: Option<&str>) -> (CliEnv, String) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let contact = format!("liars-{}@", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -88,18 +89,18 @@ fn cli_env(network: &Network, plc: Option<&str>) -> (CliEnv, String) {
     (cli, contact)
 }
 
-/// A network with a directory that knows nothing but what it is asked for.
+/// Starts a directory without sources.
 fn start_directory() -> (&'static Network, Service) {
     let network = Network::multikey();
     (network, Setup::new(network).start())
 }
 
-/// Somebody with a key package whose mediator answers.
+/// Creates an account with a key package whose mediator answers.
 fn enrolled(network: &'static Network, name: &str) -> Account {
     network.enrolled(name, 0, json!({"mediators": [network.mediator()]}))
 }
 
-/// The directory's answer with everything in it.
+/// Returns the directory's view with all evidence.
 #[track_caller]
 fn view(service: &Service, did: &str) -> Value {
     eventually("an answer with the operation log", || {
@@ -108,7 +109,7 @@ fn view(service: &Service, did: &str) -> Value {
     })
 }
 
-/// The same once the directory has looked again.
+/// Refreshes the account and returns its view with all evidence.
 #[track_caller]
 fn view_now(service: &Service, did: &str) -> Value {
     service.refresh(did).expect("an outcome");
@@ -125,13 +126,13 @@ fn codes(answer: &Value) -> Vec<&str> {
     warnings.iter().map(|one| text(one, "/code")).collect()
 }
 
-/// From now on a PDS does not answer this machine.
+/// Makes a PDS refuse this environment's requests from now on.
 fn silence(network: &Network, contact: &str) {
     let limit = json!({"pds": 0, "status": 503, "count": 1000, "agent": contact});
     network.op("pds.limit", limit);
 }
 
-/// A record of `did` in a repository that somebody else signs.
+/// Returns a CAR with a record of `did` in a repository that another key signs.
 fn forged_car(did: &str, record: &Value) -> String {
     use shrike::crypto::K256SigningKey;
     use shrike::repo::Repo;
@@ -183,7 +184,7 @@ fn an_honest_answer_is_verified_and_remembered() {
         Some(5),
         "{answer}"
     );
-    // Without any directory the same, but for what only a directory can know.
+    // The result without a directory is the same, except for fields that only a directory can fill.
     let own = cli
         .run(&["resolve", &alice.handle, "--directly", "--json"])
         .success()
@@ -214,7 +215,7 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
     let output = with(&["--proof", "proof.json"]).success();
     assert!(output.stderr.contains("saved proof.json"), "{output:?}");
 
-    // On another machine, which could ask nobody.
+    // Another environment without network verifies the same evidence.
     let other = CliEnv::new(network);
     std::fs::write(
         other.path("config.toml"),
@@ -312,7 +313,7 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
     };
     refused(&liar.url, "not signed by the account's current key");
 
-    // Its key beside the true proof, in each place.
+    // Another key stands beside the true proof, in each place.
     for pointer in ["/keyPackage/value/did", "/peer/did"] {
         let peer = mallory.made["peer"]["did"].clone();
         let liar = LyingServer::directory(&service, move |mut view| {
@@ -369,15 +370,15 @@ fn an_old_proof_is_overruled_or_refused() {
     let stale = old.clone();
     let liar = LyingServer::directory(&service, move |_| stale.clone());
 
-    // First contact: the account's own host knows better.
+    // First contact: the account's own PDS has a newer record.
     let (first, _) = cli_env(network, None);
     let answer = resolve(&first, &alice.handle, &liar.url).success().json();
     assert_eq!(codes(&answer), ["directoryOutdated"]);
     assert_eq!(answer["cid"], put["cid"]);
     assert_eq!(answer["peer"], put["record"]["did"]);
 
-    // First contact, and the host does not answer: nothing shows that it is old, so nothing is
-    // sent and nothing remembered.
+    // First contact without an answer of the PDS: the answer cannot be confirmed as current, so
+    // nothing is sent and no pin is saved.
     let (alone, contact) = cli_env(network, None);
     silence(network, &contact);
     let output = resolve(&alone, &alice.handle, &liar.url);
@@ -415,7 +416,7 @@ fn an_old_proof_is_overruled_or_refused() {
         "{output:?}"
     );
 
-    // A known contact, and the host does not answer: what is remembered is newer.
+    // A contact without an answer of the PDS: the pin is newer.
     let (known, contact) = cli_env(network, None);
     let honest = view_now(&service, &alice.did);
     assert_eq!(honest["keyPackage"]["cid"], put["cid"]);
@@ -427,7 +428,7 @@ fn an_old_proof_is_overruled_or_refused() {
         "older than what was seen before",
         "hiding something newer",
     );
-    // Without the directory too nobody can be asked.
+    // Without the directory, the account's PDS is the only server left to ask, and does not answer.
     let output = known.run(&["resolve", &alice.handle, "--directly"]);
     output.failed(4, "the account's own host", "try again later");
 }
@@ -443,11 +444,11 @@ fn the_account_s_own_host_has_the_last_word() {
     let (cli, _) = cli_env(network, None);
     let output = resolve(&cli, &alice.handle, &liar.url);
     output.failed(1, "no key package", "enrol");
-    // What nobody shows but the account's own host is there all the same.
+    // A record that only the account's own PDS serves is found without a directory.
     let no_directory = "http://localhost:1025";
     let answer = resolve(&cli, &bob.did, no_directory).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
-    // One that is none, and one whose answers are not to be had in any length.
+    // A server that is no directory, and a directory with answers of excessive length.
     let liar = LyingServer::directory(&service, |_| json!({"did": "x".repeat(2_000_000)}));
     let answer = resolve(&cli, &bob.did, &liar.url).success().json();
     assert_eq!(codes(&answer), ["directorySilent"]);
@@ -505,7 +506,7 @@ fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
         answer
     };
     warned(|after, _| after, &[]);
-    // The newest operation left out.
+    // The newest operation is missing.
     let answer = warned(
         |mut after, _| {
             after["proof"]["plcLog"]
@@ -521,12 +522,12 @@ fn operation_logs_that_are_cut_short_or_tampered_with_are_noticed() {
             .to_string()
             .contains("lacks the newest operations")
     );
-    // With the old package to fit: it holds under the key that the account had then.
+    // The old package fits the shortened log: it is valid under the account's previous key.
     warned(
         |_, before| before.clone(),
         &["directoryLog", "directoryOutdated"],
     );
-    // An operation called undone that is not, and one that was changed.
+    // A valid operation is marked as nullified, and another one is changed.
     warned(
         |mut after, _| {
             after["proof"]["plcLog"][1]["nullified"] = json!(true);
@@ -562,7 +563,7 @@ fn a_lying_plc_directory_is_refused() {
             output.failed(3, why, "");
         }
     };
-    // Without the rotation the present key is nobody's.
+    // Without the rotation the present key belongs to no account.
     refused(
         |log| drop(log.as_array_mut().expect("a list").pop()),
         "not signed by the account's current key",

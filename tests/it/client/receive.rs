@@ -1,4 +1,4 @@
-//! `atcomm receive`: whose each message is, and that none is lost and none comes twice.
+//! `atcomm receive`: every message is attributed, none is lost, and none comes twice.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -23,7 +23,7 @@ use super::{MediatorService, Person, Running, finish};
 use crate::http::{RUNTIME, eventually, request};
 use crate::network::{Network, text};
 
-/// Hands an envelope for somebody to a mediator.
+/// Posts an envelope for `to` to a mediator.
 #[track_caller]
 fn hand_in(network: &'static Network, mediator: &MediatorService, to: &str, envelope: &[u8]) {
     let context = library_context(network);
@@ -39,7 +39,7 @@ fn hand_in(network: &'static Network, mediator: &MediatorService, to: &str, enve
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
-/// A message of somebody who says anything.
+/// Encrypts a message with any claim.
 fn forge(key: &MessagingKey, to: &Person, dm: &Dm) -> Vec<u8> {
     forge_as(&fresh_id(), key, to, dm)
 }
@@ -175,14 +175,14 @@ fn what_steers_a_terminal_is_disarmed() {
     let shown = bob.cli.run(&["receive"]).success();
     let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
     assert!(!shown.stdout.contains(steers), "{shown:?}");
-    // No line of the text begins where a head does.
+    // No line of the text starts like a header.
     let heads = shown
         .stdout
         .lines()
         .filter(|line| line.starts_with("20"))
         .count();
     assert_eq!(heads, 1, "{shown:?}");
-    // Programs get it as it is.
+    // JSON output has the text unchanged.
     let kept = bob.receive(&["--all"]);
     assert_eq!(kept[0]["text"], words);
 }
@@ -206,7 +206,7 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
             &forge_as("same", &unknown_key, &bob, &dm),
         );
     }
-    // Encrypted to somebody else, and handed in for bob.
+    // The message is encrypted to alice and posted for bob.
     let wrong = forge(&unknown_key, &alice, &saying("lost", None, None));
     hand_in(network, &mediator, peer.as_str(), &wrong);
     let output = bob.cli.run(&["receive", "--json"]).success();
@@ -293,7 +293,7 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
         }
         let output = running.end();
         for line in output.stdout.lines() {
-            // The last one may have been cut off.
+            // The last line may be incomplete.
             if let Ok(one) = serde_json::from_str::<Value>(line) {
                 let fresh = shown.insert(text(&one, "/text").to_owned());
                 assert!(fresh, "shown twice: {one}");
@@ -344,7 +344,7 @@ fn it_follows_and_ends_when_it_is_told_to() {
     alice.send(&bob, "live");
     assert_eq!(seen(2)[1]["text"], "live");
     assert_eq!(seen(2)[1]["attribution"]["outcome"], "verified");
-    // What comes while the mediator is away comes when it is back.
+    // Mail that arrives while the mediator is away comes when the mediator is back.
     let left = far.service.take().expect("it was up").kill();
     told("trying again", 1);
     far.service = Some(left.start());

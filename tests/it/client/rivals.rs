@@ -1,4 +1,4 @@
-//! Several processes that change one account, and a wallet whose notes say other than the record.
+//! Several processes that change one account, and a wallet that disagrees with the record.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{MediatorService, Person, Running, disturbed, hold_requests};
 use crate::network::{Network, text};
 
-/// Changes the notes on the keys of the one account of a wallet.
+/// Changes the stored keys of the only account of a wallet.
 #[track_caller]
 fn rewrite(person: &Person, change: impl Fn(&mut Vec<Value>)) {
     let file = person.cli.file("enrolment.json");
@@ -22,7 +22,7 @@ fn rewrite(person: &Person, change: impl Fn(&mut Vec<Value>)) {
     std::fs::write(&file, stored.to_string()).expect("a file");
 }
 
-/// Long ago, so that a key which was replaced then opens nothing any more.
+/// Returns the state of a key whose grace after its replacement has ended.
 fn long_replaced() -> Value {
     json!({"is": "replaced", "since": 1_700_000_000_000_i64})
 }
@@ -53,7 +53,7 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
     assert_eq!(record["did"], json!(second));
     let word = text(&record, "/succession");
     assert!(vouches(word, &first, &second, &alice.account.did()));
-    // Mail that was under way to it is read from now on for as long as to any.
+    // From now on the key is used for as long as any replaced key.
     let replaced = "replaced".to_owned();
     let published = "published".to_owned();
     let both = [
@@ -63,7 +63,8 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
     assert_eq!(states(&alice), both);
     alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert_eq!(states(&alice), both);
-    // One whose time is over goes with the next change, the one replaced by that stays.
+    // A key whose grace has ended is removed by the next change; the key that this change replaces
+    // stays.
     rewrite(&alice, |keys| keys[1]["state"] = long_replaced());
     alice.cli.run(&["rotate"]).success();
     let third = alice.peer();
@@ -86,7 +87,7 @@ fn one_process_at_a_time_changes_an_account_and_a_killed_one_blocks_no_other() {
         let mut first = Running::start(alice.cli.command(&["rotate"]));
         held.until_asked();
         let mut second = Running::start(alice.cli.command(command));
-        // Mail goes on meanwhile.
+        // Receiving is possible meanwhile.
         alice.cli.run(&["receive"]).success();
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!first.has_ended() && !second.has_ended(), "{command:?}");
@@ -100,7 +101,7 @@ fn one_process_at_a_time_changes_an_account_and_a_killed_one_blocks_no_other() {
                 .starts_with("another atcomm changes how this account is enrolled"),
             "{output:?}"
         );
-        // The record and the notes are of one mind.
+        // The record and the wallet agree.
         let states = states(&alice);
         let published = states.iter().find(|(_, state)| state == "published");
         let record = alice.record();

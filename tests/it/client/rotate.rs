@@ -22,7 +22,7 @@ in_both_shapes! {
             let word = text(&record, "/succession");
             assert!(vouches(word, before, &peer, &alice.account.did()));
             peers.push(peer);
-            // The directory and the mediator know at once.
+            // The directory and the mediator are updated at once.
             let view = mediator.service().recipient(&alice.account.handle).expect("a recipient");
             assert_eq!(text(&view, "/peer/did"), peers.last().expect("a key"));
         }
@@ -74,7 +74,7 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
         whoami.stdout.contains("record     there is none"),
         "{whoami:?}"
     );
-    // The key that there is, is published again.
+    // The existing key is published again.
     assert_eq!(alice.peer(), peer);
     alice.cli.run(&["enroll", &alice.account.handle]).success();
     assert_eq!(alice.record().expect("a record")["did"], json!(peer));
@@ -86,7 +86,7 @@ fn a_rotation_that_was_stopped_is_finished() {
     let mut mediator = MediatorService::start(network);
     let alice = Person::enrolled(network, "alice", 0, &mediator);
     let before = alice.peer();
-    // Before the record is written.
+    // Interrupted before the record is written.
     let held = super::hold_requests(network, "/xrpc/com.atproto.repo.putRecord");
     let mut running = super::Running::start(alice.cli.command(&["rotate"]));
     held.until_asked();
@@ -106,7 +106,7 @@ fn a_rotation_that_was_stopped_is_finished() {
         &minted,
         &alice.account.did()
     ));
-    // Without the mediator.
+    // The mediator is down.
     let stopped = mediator.service.take().expect("it is up").stop();
     alice
         .cli
@@ -162,16 +162,16 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
         (&account["signedIn"], text(&account, "/record/is")),
         (&json!(false), "missing")
     );
-    // Again: there is nothing to do, and no password is needed for that.
+    // A second run has nothing to do and needs no password.
     alice.cli.run(&["unenroll"]).success();
-    // And back, by a new key.
+    // Enrolling again publishes a new key.
     alice.run(&["enroll", handle]).success();
     assert_ne!(alice.peer(), peer);
     assert_eq!(
         alice.record().expect("a record")["did"],
         json!(alice.peer())
     );
-    // What another device has written stays.
+    // A field that another device has written is preserved.
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
     let output = alice.cli.run(&["unenroll"]).success();

@@ -1,4 +1,4 @@
-//! `atcomm send`: to whom it writes, by which way, and when it does not.
+//! `atcomm send`: its recipients, its delivery paths, and the cases in which it does not send.
 
 use serde_json::json;
 
@@ -30,9 +30,9 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     assert_eq!(message["attribution"]["outcome"], "verified");
     assert_eq!(message["attribution"]["handle"], *alice.account.handle);
     assert_eq!(message["attribution"]["account"], *alice.account.did);
-    // It is fetched once.
+    // The message was delivered once.
     assert_eq!(bob.receive(&[]), Vec::<serde_json::Value>::new());
-    // And back, from standard input, to a handle with its @.
+    // The answer comes from standard input, to a handle with an @.
     let to = format!("@{}", alice.account.handle);
     let answer = bob
         .cli
@@ -49,7 +49,7 @@ fn two_people_on_two_hosts_write_to_each_other_by_two_mediators() {
     let received = alice.collect(1);
     assert_eq!(texts(&received), ["dich auch"]);
     assert_eq!(received[0]["id"], answer["id"]);
-    // For people; nothing is said of a key that is as it was.
+    // Text output says nothing about an unchanged key.
     assert_eq!(alice.send(&bob, "noch\neins").stderr, "");
     let output = crate::http::eventually("mail", || {
         let output = bob.cli.run(&["receive"]).success();
@@ -74,7 +74,7 @@ fn a_mediator_of_both_has_it_at_once() {
     let has_it = format!("sent to @{}: {} has it", bob.account.handle, both.did);
     assert_eq!(output.stdout.trim(), has_it);
     assert_eq!(texts(&bob.receive(&[])), ["hello"]);
-    // Nothing is remembered of what no relay has.
+    // A message for a recipient of the same mediator is not kept for retries.
     let sent = alice
         .cli
         .files()
@@ -120,7 +120,7 @@ fn links_mentions_and_records_are_pointed_at() {
     let embedded = format!("at://{}/at.example.note/first", alice.account.did);
     assert_eq!(message["embed"]["uri"], *embedded);
     assert!(text(message, "/embed/cid").starts_with("bafy"));
-    // A record that is not there stops it before anything is sent.
+    // A missing record stops the command before anything is sent.
     let missing = format!("at://{}/at.example.note/none", alice.account.did);
     let output = alice
         .cli
@@ -171,7 +171,7 @@ fn recipients_that_cannot_be_written_to_are_told_apart() {
     let gone = enrolled_person(network, "wg", 1, &[&both]);
     gone.account.op("account.deactivate", json!({}));
     send(&gone.account.did).failed(1, "not active", "before it is active again");
-    // Nobody is enrolled from an empty wallet.
+    // An empty wallet has no enrolled account.
     let empty = Person::new(network, "we", 0);
     let output = empty.cli.run(&["send", &alice.account.handle, "x"]);
     output.failed(2, "there is no account in the wallet", "atcomm enroll");
@@ -186,17 +186,17 @@ fn a_changed_key_stops_it() {
         enrolled_person(network, "kb", 1, &[&both]),
     );
     alice.send(&bob, "hello");
-    // Another key, by who has the account and not the key before.
+    // The account publishes another key without a succession.
     enroll_by_library(&bob, &[&both], &[&both.did]);
     let output = alice.cli.run(&["send", &bob.account.handle, "secret"]);
     let accept = format!("atcomm contacts accept {}", bob.account.did);
     output.failed(3, "has changed", &accept);
     let named = format!("@{} ({}) has changed", bob.account.handle, bob.account.did);
     assert!(output.stderr.contains(&named), "{output:?}");
-    // And again: nothing was accepted by asking.
+    // Refusing to send has not accepted the key.
     let output = alice.cli.run(&["send", &bob.account.handle, "secret"]);
     output.failed(3, "has changed", &accept);
-    // What bob writes is verified, and not the key that alice knows.
+    // bob's own message is verified, and does not accept the new key.
     bob.send(&alice, "it is me");
     let received = alice.receive(&[]);
     assert_eq!(received[0]["attribution"]["outcome"], "verified");
@@ -245,8 +245,8 @@ fn a_key_of_several_accounts_is_warned_about() {
     assert!(!shown.stdout.contains(&alice.account.handle), "{shown:?}");
 }
 
-/// At first contact the directory may show what was replaced long ago, while the account's own host
-/// cannot be asked.
+/// At first contact the directory may serve a package that was replaced long ago, while the
+/// account's own PDS does not answer.
 #[test]
 fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
     let network = Network::multikey();
@@ -299,7 +299,7 @@ fn it_says_who_has_it_when_mediators_are_down() {
     alice.send(&bob, "hello");
     bob.collect(1);
     far.service.take().expect("it was up").kill();
-    // The second mediator of somebody who has one.
+    // The recipient has a second mediator.
     let output = alice
         .cli
         .run(&["send", &carl.account.handle, "x"])
@@ -310,12 +310,13 @@ fn it_says_who_has_it_when_mediators_are_down() {
             .contains(&format!("relays it to {}", spare.did)),
         "{output:?}"
     );
-    // The only one, whose keys nobody has seen.
+    // The recipient has one mediator, whose keys were never fetched.
     let dave = Person::new(network, "dd", 1);
     enroll_by_library(&dave, &[&spare], &[&far.did]);
     let output = alice.cli.run(&["send", &dave.account.handle, "x"]);
     output.failed(4, &format!("{}: it cannot be reached", far.did), "later");
-    // The only one, with keys and without an answer: the relay keeps it.
+    // The recipient has one mediator, whose keys are known and which does not answer: the relay
+    // keeps the message.
     let (url, did) = network.site();
     network.serve_mediator(&did, &url, "http://localhost:9/didcomm");
     let erin = Person::new(network, "de", 1);
@@ -329,14 +330,14 @@ fn it_says_who_has_it_when_mediators_are_down() {
         output.stdout.contains(&relays) && output.stdout.contains("does not answer now"),
         "{output:?}"
     );
-    // Of somebody who is known, the directory's word about that is enough: asking again would show
-    // the mediator who writes.
+    // For a contact the directory's answer about its mediator suffices. Fetching the document from
+    // the mediator would reveal the sender's address.
     let output = alice.send(&bob, "x");
     assert!(
         output.stdout.contains(&format!("relays it to {}", far.did)),
         "{output:?}"
     );
-    // And without one's own mediator nothing leaves.
+    // Without the sender's own mediator nothing is sent.
     drop(near);
     let output = alice
         .cli
@@ -354,7 +355,7 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
     });
     let far = MediatorService::start(network);
     let alice = enrolled_person(network, "ga", 0, &[&near]);
-    // The first of bob's mediators answers, and takes nothing.
+    // The first of bob's mediators answers and accepts nothing.
     let (deaf, _) = network.site();
     let did = {
         let (url, did) = network.site();
@@ -370,7 +371,7 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
             .contains(&format!("{} relays it to {did}", near.did)),
         "{output:?}"
     );
-    // A report comes, and with it the second mediator's turn.
+    // After the report the message goes to the second mediator.
     let returned = crate::http::eventually("a report", || {
         let received = alice.receive(&[]);
         received.into_iter().find(|one| one["type"] == "returned")
@@ -381,7 +382,7 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
     let received = bob.collect(1);
     assert_eq!(texts(&received), ["the long way"]);
     assert_eq!(received[0]["attribution"]["outcome"], "verified");
-    // Somebody without a second one is given up.
+    // A message for a recipient without a second mediator is given up.
     let carl = Person::new(network, "gc", 1);
     enroll_by_library(&carl, &[&far], &[&did]);
     alice.send(&carl, "in vain");

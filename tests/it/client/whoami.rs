@@ -57,7 +57,7 @@ fn the_wallet_shows_its_accounts() {
         .cli
         .run(&["whoami", "--account", "carol.test"])
         .failed(2, "carol.test is not in the wallet", "whoami");
-    // Damage is named, and nothing goes on over it.
+    // A damaged file is named, and no command continues with it.
     let file = alice.cli.file("enrolment.json");
     std::fs::write(&file, "{").expect("a file");
     alice

@@ -21,7 +21,7 @@ pub(crate) struct Client {
     pub(super) mediators: Vec<String>,
 }
 
-/// A message to a recipient, packed by the client.
+/// A message to a recipient, packed by a client.
 pub(crate) struct PackedMessage {
     /// The envelope.
     pub(crate) envelope: String,
@@ -30,7 +30,7 @@ pub(crate) struct PackedMessage {
 }
 
 impl PackedMessage {
-    /// The id of the message at the mediator, which a recipient can compute.
+    /// Returns the id of the message at the mediator, which a recipient can compute.
     pub(crate) fn id(&self) -> String {
         use sha2::Digest as _;
         data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&self.envelope))
@@ -49,7 +49,7 @@ impl Client {
         }
     }
 
-    /// Addresses the mediator by this one of its DIDs.
+    /// Addresses the mediator by one of its DIDs.
     #[track_caller]
     pub(crate) fn turn_to(&self, did: &str, mediator: &Mediator) {
         let http = mediator.url("/didcomm");
@@ -79,7 +79,7 @@ impl Client {
         answer
     }
 
-    /// The same with a required response. Returns its message.
+    /// Runs an operation and requires a response. Returns the message of the response.
     #[track_caller]
     pub(crate) fn ask(&self, operation: &str, fields: Value) -> Value {
         let answer = self.tell(operation, fields);
@@ -162,7 +162,7 @@ impl Client {
         self.pack_words_for(to, "grüß dich")
     }
 
-    /// The same with these words in it.
+    /// Packs a message with these words to a recipient.
     #[track_caller]
     pub(crate) fn pack_words_for(&self, to: &str, words: &str) -> PackedMessage {
         let plain = json!({
@@ -252,7 +252,7 @@ impl Client {
     fn check(&self, answer: &Value) {
         let header = |name: &str| answer["headers"][name].as_str().unwrap_or_default();
         match answer["status"].as_u64() {
-            // Sent by a socket, or not sent.
+            // The message was sent by a socket, or was not sent.
             None => {}
             Some(200) => {
                 assert_eq!(header("cache-control"), "no-store");

@@ -6,7 +6,7 @@ use super::{Client, Mediator, VERSIONS};
 
 const NOT_ENROLLED: &str = "e.p.req.not_enroll";
 
-/// Sends letters to this DID, one after the other.
+/// Sends messages to this DID, one after the other.
 fn send(client: &Client, to: &str, words: &[&str]) {
     for words in words {
         client.forward(to, &client.pack_words_for(to, words));
@@ -22,7 +22,8 @@ fn words(attached: &[Value]) -> Vec<&str> {
 fn an_alias_goes_to_its_owner_when_that_one_registers() {
     let mediator = Mediator::open();
     for version in VERSIONS {
-        // One process holds the secrets of both, so that each could read all that it receives.
+        // One process has the secrets of both accounts, so that each could read all mail that it
+        // receives.
         let client = mediator.member();
         let owner = client.generate();
         assert_eq!(client.update(version, "add", &owner), "success");
@@ -48,7 +49,7 @@ fn an_alias_goes_to_its_owner_when_that_one_registers() {
         let attached = as_owner("delivery", json!({}))["attached"].clone();
         let attached = attached.as_array().expect("a delivery");
         assert_eq!(words(attached), ["before", "after"]);
-        // The account that lost it cannot acknowledge the owner's mail.
+        // The account that lost the DID cannot acknowledge the owner's mail.
         let ids: Vec<_> = attached.iter().map(|one| one["id"].clone()).collect();
         client.ask("received", json!({"ids": ids}));
         let status = as_owner("status", json!({}));

@@ -132,7 +132,8 @@ fn rates_of_recipients_and_addresses_are_kept() {
             "{answer}"
         );
     };
-    // Unknown recipients have a rate, too; otherwise the refusal would show who is known.
+    // Unknown recipients have a rate limit, too; otherwise a refusal would reveal which recipients
+    // are known.
     for _ in 0..2 {
         assert_eq!(client.try_forward(fields.clone())["status"], 202);
     }

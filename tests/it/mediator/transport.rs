@@ -124,7 +124,7 @@ fn what_is_too_long_is_refused_before_it_is_read() {
         max + 1
     )
     .expect("a request");
-    // The service may close the connection before all is written.
+    // The service may close the connection before the whole body is written.
     drop(stream.write_all(&vec![b' '; max + 1]));
     drop(stream.write_all(b"\r\n0\r\n\r\n"));
     let mut head = [0; 12];

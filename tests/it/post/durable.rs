@@ -34,7 +34,8 @@ fn send_all(
                             assert_eq!(answer.status, 202, "{}", answer.text());
                             break;
                         }
-                        // Without a response the sender does not know whether it was accepted.
+                        // Without a response the sender does not know whether the message was
+                        // accepted.
                         Err(_) => {
                             again += 1;
                             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -29,7 +29,7 @@ fn reporting_mediator(network: &Network) -> (Service, MediatorEndpoint) {
     (service, endpoint)
 }
 
-/// Returns whether the mediator keeps a forward to `peer` now, by its report.
+/// Returns whether the mediator now accepts a forward to `peer`, judged by its report.
 #[track_caller]
 fn is_kept(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool {
     let unknown = PeerClient::new();
@@ -48,7 +48,8 @@ fn is_kept(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool 
     }
 }
 
-/// Waits until mail is kept, or is not, and removes the messages that were kept while waiting.
+/// Waits until mail is accepted, or is refused, and removes the messages that were accepted while
+/// waiting.
 #[track_caller]
 fn until_kept(endpoint: &MediatorEndpoint, peer: &PeerClient, wanted: bool) {
     eventually(&format!("mail is kept: {wanted}"), || {
@@ -214,8 +215,8 @@ fn publishing_the_did_of_another_account_gains_nothing_and_takes_nothing_away() 
     let thief = network.enrolled("carol", 1, package_naming(&bob, &endpoint));
     service.refresh(&thief.did).expect("the package");
     assert!(is_kept(&endpoint, &bob, "for bob"));
-    // Her own DID stands in no package, so a grant to her accepts no mail, admits no other DID and
-    // reads none of his mail.
+    // The thief's own DID stands in no package, so a grant to it accepts no mail, admits no other
+    // DID and reads none of the victim's mail.
     carol.request(&endpoint, Some(&thief.did));
     assert!(!is_kept(&endpoint, &carol, "for carol"));
     if may_read(&endpoint, &carol) {
@@ -229,14 +230,14 @@ fn publishing_the_did_of_another_account_gains_nothing_and_takes_nothing_away() 
         assert!(answer.kind.ends_with("/problem-report"), "{}", answer.kind);
     }
     assert_eq!(words(&endpoint, &bob), ["for bob"]);
-    // Her removal of the record, or of her account, changes nothing for him.
+    // When the thief removes the record or the account, nothing changes for the victim.
     thief.delete_record();
     service.until_refused(&thief.did, "NotEnrolled");
     throughout(Duration::from_millis(1500), "bob's mail is kept", || {
         is_kept(&endpoint, &bob, "is anybody there")
     });
     assert!(may_read(&endpoint, &bob));
-    // He keeps his mail while only her record remains.
+    // The victim's mail stays while only the thief's record remains.
     thief.put(package_naming(&bob, &endpoint));
     service.until(&thief.did, "the package", |_| true);
     owner.delete_record();

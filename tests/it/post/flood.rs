@@ -1,5 +1,5 @@
-//! Floods of every kind: the surplus is refused by name, others are served as before, and memory
-//! stays bounded (invariant 7).
+//! Floods of every kind: the surplus is refused by name, other clients are served as before, and
+//! memory stays bounded (invariant 7).
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -17,7 +17,7 @@ use crate::http::{Answer, RUNTIME, eventually, request, throughout};
 use crate::network::{Network, text};
 use crate::service::Service;
 
-/// Sends a letter to each of `next`, by `tasks` concurrent tasks.
+/// Sends an envelope to each of `next`, by `tasks` concurrent tasks.
 fn send_to_each(
     endpoint: &MediatorEndpoint,
     next: Vec<String>,
@@ -59,7 +59,7 @@ fn unknown_did(n: usize) -> String {
         .to_owned()
 }
 
-/// Returns all that a sender sees of a response, except the date.
+/// Returns all parts of a response that a sender sees, except the date.
 fn visible_parts(answer: &Answer) -> String {
     let headers: Vec<_> = answer
         .headers
@@ -94,7 +94,7 @@ fn inv7_ten_thousand_unknown_recipients_look_like_known_ones_and_leave_nothing()
     let shapes: BTreeSet<_> = known.iter().chain(&unknown).map(visible_parts).collect();
     assert_eq!(shapes.len(), 1, "{shapes:?}");
     assert_eq!(known[0].status, 202);
-    // Of each recipient only its rate limit remains, a few hundred bytes.
+    // Only the rate limit of each recipient remains in memory, a few hundred bytes.
     assert!(
         grown < 24e6,
         "{grown} bytes for {UNKNOWN} unknown recipients"
@@ -151,7 +151,7 @@ fn inv7_a_flood_to_one_recipient_is_slowed_down_and_delays_no_other() {
     for peer in &others {
         assert_eq!(peer.empty(&endpoint).len(), 10);
     }
-    // The refusal does not show whether the recipient is known.
+    // The refusal does not reveal whether the recipient is known.
     let refused = send_to_each(
         &endpoint,
         vec![unknown_did(1); 60],
@@ -251,7 +251,7 @@ fn inv7_bodies_that_never_come_delay_no_other_request_and_end() {
     });
     let bob = PeerClient::new();
     bob.enter(&endpoint);
-    // Ten times the memory for receiving.
+    // These bodies announce ten times the memory for receiving.
     let mut slow: Vec<_> = (0..80).map(|_| slow(&endpoint, 1 << 20, "x")).collect();
     for n in 0..20 {
         endpoint.take(&endpoint.forward(&bob.did, &bob.envelope(&format!("letter {n}"))));
@@ -279,13 +279,13 @@ fn inv7_memory_for_bodies_is_bounded() {
     let bob = PeerClient::new();
     bob.enter(&endpoint);
     let before = memory(&service);
-    // Forty bodies of which all but the last byte comes.
+    // Forty bodies arrive except for their last byte.
     let mut large: Vec<_> = (0..40).map(|_| slow(&endpoint, 1 << 20, "x")).collect();
     let part = vec![b'x'; (1 << 20) - 2];
     for stream in &mut large {
         let timeout = Some(Duration::from_millis(30));
         stream.set_write_timeout(timeout).expect("a socket");
-        // A write that the service does not read blocks.
+        // A write blocks when the service does not read.
         drop(stream.write_all(&part));
     }
     let grown = memory(&service) - before;
@@ -348,7 +348,7 @@ fn inv7_one_address_takes_up_a_part_of_the_memory_for_bodies() {
         let envelope = endpoint.forward(&bob.did, &bob.envelope(&format!("letter {n}")));
         assert_eq!(post_as("203.0.113.8", envelope), 202);
     }
-    // Further messages of the address wait once all of that was read.
+    // Further messages of the address wait once this memory is used.
     eventually("its share is taken up", || {
         (post_as("203.0.113.7", part.clone()) == 429).then_some(())
     });

@@ -48,7 +48,7 @@ fn inv7_bodies_and_frames_over_the_limit_are_refused() {
     let garbage = |len: usize| vec![b'x'; len];
     assert_eq!(endpoint.refuse(&garbage(LIMIT), 400), "NotUnpackable");
     assert_eq!(endpoint.refuse(&garbage(LIMIT + 1), 413), "MessageTooLarge");
-    // A body without a length in its head.
+    // The head announces no length of the body.
     let status = |len: usize| {
         let chunks = (0..len / 1024).map(move |_| Ok::<_, std::io::Error>(garbage(1024)));
         let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
@@ -58,7 +58,7 @@ fn inv7_bodies_and_frames_over_the_limit_are_refused() {
     };
     assert_eq!(status(LIMIT), 400);
     assert_eq!(status(LIMIT + 1024), 413);
-    // A letter of the greatest length, and a longer one.
+    // A message of the greatest length, and a longer one.
     let forward = |len: usize| endpoint.forward(&bob.did, &bob.envelope(&"x".repeat(len)));
     let room = (0..LIMIT / 2).rev().step_by(64);
     let longest = room.map(forward).find(|sealed| sealed.len() <= LIMIT);
@@ -68,13 +68,13 @@ fn inv7_bodies_and_frames_over_the_limit_are_refused() {
 
     let mut socket = Socket::live(&endpoint, &bob);
     let long = Frame::Binary(garbage(LIMIT + 1).into());
-    // The service may close the connection before all is written.
+    // The service may close the connection before the whole frame is written.
     drop(RUNTIME.block_on(socket.0.send(long)));
     assert_eq!(socket.next(), None);
     assert_works(&service, &endpoint, &bob);
 }
 
-/// A connection that is reused, as mediators do, while the server reads ahead.
+/// A connection is reused, as mediators do, while the server reads ahead.
 #[test]
 fn bodies_of_any_length_follow_each_other_on_one_connection() {
     let (service, endpoint, bob) = with_bob(|setup| setup);
@@ -97,7 +97,7 @@ fn inv8_forwards_inside_forwards_end_after_one_layer() {
     let (service, endpoint, bob) = with_bob(|setup| setup);
     let mut layers = endpoint.forward(&bob.did, &bob.envelope("at the core"));
     let mut count = 0;
-    // As many layers as the limit on messages allows: each is longer by a third.
+    // As many layers as the limit on messages allows; each layer is longer by a third.
     loop {
         let next = endpoint.forward(&endpoint.did, &layers);
         if next.len() > 1 << 20 {
@@ -111,7 +111,7 @@ fn inv8_forwards_inside_forwards_end_after_one_layer() {
         |outcome| service.metric("atcomm_mediator_forwards_total", &[("outcome", outcome)]);
     assert_eq!((outcome("looped"), outcome("kept")), (1.0, 0.0));
     assert_eq!(bob.status(&endpoint).message_count, 0);
-    // A hundred messages in one forward.
+    // A forward with a hundred messages.
     let envelope: Value = serde_json::from_slice(&bob.envelope("one of many")).expect("JSON");
     let many = |count: usize| {
         let forward = json!({
@@ -212,10 +212,10 @@ fn inv8_fields_of_wrong_types_end_in_a_refusal_or_in_silence() {
             assert_eq!(answer.json()["error"], "NotUnpackable");
         }
     }
-    // None of them became a letter, except where the fault has no meaning.
+    // None of them is delivered, except where the fault has no meaning.
     let envelopes = bob.empty(&endpoint);
     assert!(envelopes.len() <= 1, "{} letters", envelopes.len());
-    // The same from a registered sender gets reports, and never an error of the service.
+    // A registered sender gets reports for the same messages, and never an error of the service.
     for (kind, body) in [
         ("messagepickup/3.0/delivery-request", json!({"limit": -1})),
         (
@@ -324,12 +324,12 @@ fn inv8_500_mutilated_envelopes_do_nothing() {
         let answer = endpoint.post(&bytes);
         match answer.status {
             400 => assert_eq!(answer.json()["error"], "NotUnpackable"),
-            // The changed byte is no part of the message, which is as it was.
+            // The changed byte is outside of the message, which is intact.
             202 => taken += 1,
             _ => panic!("{}: {}", answer.text(), String::from_utf8_lossy(&bytes)),
         }
     }
-    // A byte that was replaced by itself, and changes that JSON ignores.
+    // The changed byte got its old value, or JSON ignores the change.
     assert!(taken < 10, "{taken} of 508 were taken");
     let envelopes = bob.empty(&endpoint);
     assert!(envelopes.len() <= 1, "{} letters", envelopes.len());

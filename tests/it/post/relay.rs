@@ -12,16 +12,16 @@ use crate::http::{eventually, request, within};
 use crate::network::{Network, text};
 use crate::service::{Service, Setup, Stopped};
 
-/// Settings with retries so frequent that a test can wait for them.
+/// Sets retries so frequent that a test can wait for them.
 fn with_fast_retries(setup: Setup) -> Setup {
     open(setup)
         .set("mediator.relay.longest_pause", json!("500ms"))
         .set("mediator.relay.strangers_per_hour", json!(1_000_000))
-        // How long a document that could not be fetched is not requested again.
+        // Time for which a failed fetch of a document is cached.
         .set("identity.error_ttl", json!("500ms"))
 }
 
-/// The sender's mediator and the recipient's.
+/// Starts the sender's mediator and the recipient's mediator.
 fn two_mediators() -> ((Service, MediatorEndpoint), (Service, MediatorEndpoint)) {
     let network = Network::multikey();
     (
@@ -30,7 +30,7 @@ fn two_mediators() -> ((Service, MediatorEndpoint), (Service, MediatorEndpoint))
     )
 }
 
-/// Returns a letter by way of two mediators.
+/// Returns a message for `to` by way of two mediators.
 fn by_way_of(
     near: &MediatorEndpoint,
     far: &MediatorEndpoint,
@@ -85,7 +85,7 @@ fn a_client_of_others_sends_by_way_of_two_mediators() {
     }
 }
 
-/// One destination goes down before it was ever resolved, another one afterwards.
+/// One destination goes down before it was resolved, another one afterwards.
 #[test]
 fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
     for known_before in [true, false] {
@@ -109,7 +109,7 @@ fn what_a_mediator_missed_while_it_was_away_comes_when_it_is_back_and_once() {
     }
 }
 
-/// Restarts a mediator. Five letters come, each once.
+/// Restarts a mediator, and asserts that five messages come, each once.
 fn assert_all_come(near: &Service, left: Stopped, far: &MediatorEndpoint, bob: &PeerClient) {
     let _far_service = left.start();
     let mut words = bob.collect(far, 5);
@@ -214,15 +214,15 @@ fn what_a_mediator_refuses_is_reported_at_once() {
         ("e.p.xfer.undeliverable", thread)
     );
     assert!(report.text().contains("400"), "{}", report.text());
-    // It comes unchanged, and once.
+    // The message comes unchanged, and once.
     assert_eq!(fake.received(), [inner]);
     let status = relay_status(&near_service);
     assert_eq!(status["destinations"][0]["refused"], 1, "{status}");
     assert_eq!(status["waiting"], 0);
 }
 
-/// A sender uses another mediator than the one that gives up: the report reaches it by its key
-/// package.
+/// A sender uses another mediator than the one that gives up: the report reaches the sender by
+/// their key package.
 #[test]
 fn a_report_goes_to_where_the_senders_key_package_says() {
     let network = Network::multikey();
@@ -243,7 +243,7 @@ fn a_report_goes_to_where_the_senders_key_package_says() {
         &near,
         forward(&fake.endpoint.did, &inner).thid("the thread"),
     ));
-    // It is encrypted by the mediator that reports.
+    // The mediator that reports encrypts the report.
     let envelope = eventually("a report comes", || alice.empty(&endpoint).pop());
     let report = alice.open(&near, &envelope);
     assert_eq!(report.pthid.as_deref(), Some("the thread"));
@@ -260,7 +260,7 @@ fn a_single_forward_finds_the_mediator_that_the_key_package_names() {
     let account = network.enrolled("bob", 0, package);
     assert!(bob.request(&far, Some(&account.did)));
     let envelope = bob.envelope("over the hills");
-    // The first mediator's directory does not know it, so it is an unknown recipient.
+    // The first mediator's directory does not know the account, so the recipient is unknown.
     near.take(&near.forward(&bob.did, &envelope));
     near_service.refresh(&account.did).expect("the package");
     near.take(&near.forward(&bob.did, &envelope));

@@ -31,10 +31,10 @@ pub(super) fn relay_status(service: &Service) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// The response of a fake mediator to a path, given the number of responses before.
+/// Returns the response of a fake mediator to a path, given the number of earlier responses.
 type Rule = dyn Fn(&str, usize) -> (u16, Option<String>) + Send + Sync;
 
-/// A message that was accepted, and the path that it came by.
+/// An accepted message and its path.
 struct Accepted {
     path: String,
     message: Vec<u8>,
@@ -72,13 +72,13 @@ impl FakeMediator {
         }
     }
 
-    /// Returns all messages that came.
+    /// Returns all received messages.
     pub(super) fn received(&self) -> Vec<Vec<u8>> {
         let received = self.received.lock().expect("a list");
         received.iter().map(|taken| taken.message.clone()).collect()
     }
 
-    /// Returns the paths that messages came by.
+    /// Returns the paths of the received messages.
     fn paths(&self) -> Vec<String> {
         let received = self.received.lock().expect("a list");
         received.iter().map(|taken| taken.path.clone()).collect()
@@ -97,7 +97,7 @@ fn answer(
         return (headers, document.to_owned()).into_response();
     }
     if body.is_empty() {
-        // A check whether the mediator is reachable.
+        // The mediator checks whether this one is reachable.
         return StatusCode::NO_CONTENT.into_response();
     }
     let mut received = received.lock().expect("a list");
@@ -284,7 +284,7 @@ fn a_redirect_that_keeps_the_method_is_followed_once_and_no_other() {
             fake.paths()
         );
     }
-    // An attempt has two requests and no more.
+    // An attempt makes two requests and no more.
     let paths = circle.paths();
     assert_eq!(paths.len() % 2, 0, "{paths:?}");
     assert!(
@@ -333,7 +333,7 @@ fn inv7_no_mediator_takes_more_than_its_share_of_the_outbox() {
             .parse::<u64>()
             .is_ok_and(|wait| wait > 0)
     );
-    // A message that waits already is accepted again, and is stored once.
+    // A message that is queued already is accepted again and stored once.
     near.take(&send(&envelopes[0]));
     near.take(&near.forward(&well.endpoint.did, &envelope(&well.endpoint)));
     eventually("another is not held up", || {

@@ -1,4 +1,4 @@
-//! The programs of the guide and this project's own command write to each other.
+//! The programs of the guide and the command `atcomm` write to each other.
 
 use super::{Python, TypeScript, User};
 use crate::client::MediatorService;
@@ -35,7 +35,7 @@ fn the_command_and_programs_of_others_write_to_each_other() {
     }
 }
 
-/// The word of the old key for the new one is this project's own: others ask their user.
+/// A succession is an extension of `atcomm`; the programs of the guide ask their user.
 #[test]
 fn a_program_of_the_guide_asks_before_it_writes_to_a_rotated_key() {
     let network = Network::multikey();

@@ -1,4 +1,4 @@
-//! What the guide quotes: its code stands in the programs, and its JSON is what it says it is.
+//! Quotes in the guide: its code occurs in the programs, and its JSON is valid as announced.
 
 use std::fs;
 
@@ -10,11 +10,11 @@ use crate::network::root;
 
 /// A fenced block of the guide.
 struct Block {
-    /// Number of its first line.
+    /// The number of its first line.
     line: usize,
-    /// The word after the fence.
+    /// The language that the fence names.
     language: String,
-    /// The comment on the line before the fence: what its content is valid as.
+    /// The comment on the line before the fence, which names the lexicon or schema of the content.
     says: String,
     text: String,
 }
@@ -52,10 +52,10 @@ fn blocks(guide: &str) -> Vec<Block> {
     found
 }
 
-/// Deepest indentation in the programs; the guide shows code without it.
+/// Greatest indentation in the programs; the guide shows code without indentation.
 const DEEPEST: usize = 24;
 
-/// Whole lines at this indentation, as they stand in a file.
+/// Returns whole lines with this indentation, as they stand in a file.
 fn indented(text: &str, depth: usize) -> String {
     let lines = text.lines().map(|line| match line {
         "" => "\n".to_owned(),
@@ -113,7 +113,7 @@ fn the_json_in_the_guide_is_as_its_lexicon_or_schema_says() {
                 answers += usize::from(kind == "output");
             }
             ["schema", schema] => {
-                // Its own schema, besides that of all messages.
+                // A message is valid by its own schema and by the schema of all messages.
                 assert_eq!(schemas_of(&value), schema, "line {}", block.line);
                 schemas.op("check", json!({"schema": schema, "instance": value}));
             }
@@ -127,7 +127,7 @@ fn the_json_in_the_guide_is_as_its_lexicon_or_schema_says() {
     assert!(answers > 0, "no answer of the directory is shown");
 }
 
-/// The schema of a message by its type.
+/// Returns the schema of a message by its type.
 fn schemas_of(message: &Value) -> String {
     let kind = message["type"].as_str().expect("a type");
     match kind.strip_prefix("https://didcomm.org/") {
@@ -136,7 +136,7 @@ fn schemas_of(message: &Value) -> String {
     }
 }
 
-/// Links within the repository lead somewhere.
+/// Links to files of the repository exist.
 #[test]
 fn the_links_of_the_guide_lead_somewhere() {
     let guide = read("docs/client-guide.md");
