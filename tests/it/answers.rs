@@ -13,7 +13,7 @@ use crate::service::{PROOF, REFRESH, RESOLVE, Setup, car_of, checked, proven, xr
 const UNKNOWN_DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// A URL that a document may name and whose port is closed.
-const CLOSED: &str = "http://localhost:1025";
+const CLOSED_ORIGIN: &str = "http://localhost:1025";
 
 in_both_shapes! {
     fn a_published_package_is_answered_by_handle_and_did(network) {
@@ -152,7 +152,7 @@ in_both_shapes! {
         gone.op("account.delete", json!({"tombstone": true}));
         assert_eq!(refused(&gone.did), is(400, "DidNotFound"));
         let elsewhere = network.enrolled("elsewhere", 0, json!({}));
-        move_services(&elsewhere, CLOSED);
+        move_services(&elsewhere, CLOSED_ORIGIN);
         assert_eq!(refused(&elsewhere.did), is(502, "UpstreamFailure"));
 
         let proof = |did: &str| service.proof(did).expect_err("no proof").name;
@@ -234,7 +234,7 @@ fn mediators_are_shown_in_order_with_what_is_known_of_each() {
     let service = Setup::beside(network).no_refresh_on_demand().start();
     let reachable = network.mediator();
     let (url, unreachable) = network.site();
-    network.serve_mediator(&unreachable, &url, &format!("{CLOSED}/didcomm"));
+    network.serve_mediator(&unreachable, &url, &format!("{CLOSED_ORIGIN}/didcomm"));
     let (_, without_document) = network.site();
     let (url, without_keys) = network.site();
     let mut document = mediator_document(&without_keys, &format!("{url}/didcomm"));
@@ -269,7 +269,7 @@ fn mediators_are_shown_in_order_with_what_is_known_of_each() {
             .map(|m| text(m, "/state").to_owned())
             .collect::<Vec<_>>()
     };
-    let view = service.until(&alice.did, "every mediator looked at", |view| {
+    let view = service.until(&alice.did, "every mediator checked", |view| {
         let states = states(view);
         states.len() == 9 && states[..8].iter().all(|state| state != "unchecked")
     });
@@ -308,7 +308,7 @@ fn mediators_are_shown_in_order_with_what_is_known_of_each() {
     // A sender can still encrypt to a mediator that does not answer at the moment.
     assert_eq!(
         view["mediators"][1]["services"][0]["uri"],
-        format!("{CLOSED}/didcomm")
+        format!("{CLOSED_ORIGIN}/didcomm")
     );
 }
 
@@ -464,7 +464,7 @@ fn addresses_have_a_rate_limit_and_the_service_a_budget() {
         .set("resolve.misses_per_minute", json!(2))
         .start();
     let alice = network.enrolled("alice", 0, json!({}));
-    limited.recipient(&alice.did).expect("the first look");
+    limited.recipient(&alice.did).expect("the first refresh");
     let others = [
         UNKNOWN_DID,
         "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb",
@@ -490,10 +490,13 @@ fn addresses_have_a_rate_limit_and_the_service_a_budget() {
     );
 
     let full = Setup::new(network).no_refresh_on_demand().start();
-    let failure = full.recipient(&alice.did).expect_err("no look");
+    let failure = full.recipient(&alice.did).expect_err("no refresh");
     assert_eq!((failure.status, &*failure.name), (503, "Overloaded"));
     assert!(failure.retry_after.is_some());
-    assert_eq!(full.refresh(&alice.did).expect_err("no look").status, 503);
+    assert_eq!(
+        full.refresh(&alice.did).expect_err("no refresh").status,
+        503
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ const DROPS: &str = "atcomm_ingest_drops_total";
 
 /// Starts a service that follows PDS 0 through a lying firehose and PDS 1 directly. Calls cause no
 /// refresh.
-fn lied_to(network: &'static Network) -> (Service, Firehose) {
+fn behind_lying_firehose(network: &'static Network) -> (Service, Firehose) {
     let hose = Firehose::start(network, &json!(0));
     let setup = Setup::new(network)
         .source(json!({
@@ -54,7 +54,7 @@ pub(crate) fn known_account(service: &Service, network: &'static Network) -> Acc
 #[test]
 fn inv8_malformed_events_are_counted_and_passed_over() {
     let network = Network::multikey();
-    let (service, hose) = lied_to(network);
+    let (service, hose) = behind_lying_firehose(network);
     let alice = known_account(&service, network);
     let frames: Value = serde_json::from_slice(&fixture("frames/frames.json")).expect("JSON");
     let frames = frames.as_array().expect("a list");
@@ -108,7 +108,7 @@ fn ends_the_stream(frame: &Value) -> bool {
 #[test]
 fn inv8_a_stream_that_cannot_be_read_is_left_and_taken_up_again() {
     let network = Network::multikey();
-    let (service, hose) = lied_to(network);
+    let (service, hose) = behind_lying_firehose(network);
     let alice = known_account(&service, network);
     let reconnected = |what: &str, inject: &dyn Fn()| {
         inject();
@@ -167,7 +167,7 @@ fn assert_serves_one(service: &Service, network: &'static Network) {
 #[test]
 fn inv1_forged_commits_change_nothing() {
     let network = Network::multikey();
-    let (service, hose) = lied_to(network);
+    let (service, hose) = behind_lying_firehose(network);
     let alice = known_account(&service, network);
     let before = service.recipient(&alice.did).expect("the package");
     let car = service_proof(&service, &alice);
@@ -279,7 +279,7 @@ fn service_proof(service: &Service, account: &Account) -> Vec<u8> {
 #[test]
 fn inv4_a_replayed_commit_does_not_bring_the_old_package_back() {
     let network = Network::multikey();
-    let (service, hose) = lied_to(network);
+    let (service, hose) = behind_lying_firehose(network);
     let alice = known_account(&service, network);
     let car = service_proof(&service, &alice);
     let Proven::Present(old) = proven(network, &alice.did, &car) else {
@@ -320,7 +320,7 @@ fn inv4_a_replayed_commit_does_not_bring_the_old_package_back() {
 #[test]
 fn a_stream_cannot_hide_an_account_of_another_pds() {
     let network = Network::multikey();
-    let (service, hose) = lied_to(network);
+    let (service, hose) = behind_lying_firehose(network);
     let bob = network.enrolled("bob", 1, json!({}));
     service.until(&bob.did, "the package", |_| true);
     for status in ["deleted", "takendown", "deactivated"] {

@@ -48,7 +48,7 @@ in_both_shapes! {
     fn a_relay_is_enumerated_by_collection(network) {
         let alice = network.enrolled("alice", 0, json!({}));
         let bob = network.account("bob", 0);
-        let relay = listed(network, 0);
+        let relay = listing_relay(network, 0);
         let source = json!({"url": relay.url("http"), "kind": "relay", "stream": false});
         let service = Setup::new(network).source(source).no_refresh_on_demand().start();
         let view = service.until(&alice.did, "the package", |_| true);
@@ -59,7 +59,7 @@ in_both_shapes! {
 
 /// Starts a proxy that makes a PDS a relay: it answers for the collection by listing all accounts
 /// of the PDS. A relay may list accounts whose record is deleted.
-fn listed(network: &Network, pds: Pds) -> Proxy {
+fn listing_relay(network: &Network, pds: Pds) -> Proxy {
     Proxy::new(&network.pds_url(pds), |bytes| {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let listing = text.replace("sync.listReposByCollection", "sync.listRepos");
@@ -87,10 +87,10 @@ fn a_cursor_in_the_future_is_an_alarm_and_leads_to_a_backfill() {
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    let listed = listed(network, 1);
+    let listed = listing_relay(network, 1);
     let service = service.stop().start_as(follow(listed.url("http")));
     service.until_counted(GAPS, &[], 1.0);
-    assert_alarmed(&service, "future");
+    assert_error_logged(&service, "future");
     service.until(&long_ago.did, "what the backfill found", |_| true);
     service
         .recipient(&alice.did)
@@ -107,7 +107,7 @@ fn a_cursor_in_the_future_is_an_alarm_and_leads_to_a_backfill() {
 fn a_stream_that_breaks_before_it_has_a_position_leads_to_a_backfill() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
     let alice = network.enrolled("alice", 0, json!({}));
-    let hose = Firehose::start(network, &json!(listed(network, 0).url("http")));
+    let hose = Firehose::start(network, &json!(listing_relay(network, 0).url("http")));
     let source = json!({"url": hose.url, "kind": "relay"});
     let service = Setup::new(network)
         .source(source)
@@ -149,7 +149,7 @@ fn a_cursor_that_is_too_old_leads_to_a_backfill() {
     assert_eq!(view["verification"]["source"], "listing");
 }
 
-fn assert_alarmed(service: &Service, word: &str) {
+fn assert_error_logged(service: &Service, word: &str) {
     let log = service.log();
     let alarmed = log
         .lines()

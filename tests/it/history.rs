@@ -17,7 +17,7 @@ use crate::service::{HISTORY, Service, Setup, XrpcError, car_of, checked, xrpc_e
 
 /// Returns the verdict on a log by the reference implementation of did:plc.
 #[track_caller]
-fn judged(did: &str, log: &Value) -> Value {
+fn reference_verdict(did: &str, log: &Value) -> Value {
     let mut child = script("node.sh")
         .arg("plc_log.mjs")
         .stdin(Stdio::piped())
@@ -39,7 +39,7 @@ fn log_of(did: &str, log: &Value) -> VerifiedLog {
     let bytes = log.to_string();
     let account = Did::parse(did).expect("a DID");
     let read = plc::verify(&account, bytes.as_bytes()).expect("a log that holds");
-    let theirs = judged(did, log);
+    let theirs = reference_verdict(did, log);
     assert_eq!(theirs["ok"], true, "{theirs}");
     assert_eq!(theirs["states"], read.states().len());
     let now = read.current().expect("an account that has not ended");
@@ -215,7 +215,7 @@ fn histories_are_refused_or_empty_where_there_is_no_account() {
     let service = Setup::beside(network).start();
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    let unlisted = network.account("stranger", 0);
+    let unlisted = network.account("unlisted", 0);
     let empty = json!({"did": unlisted.did, "changes": []});
     let proof = [("proof", "true")];
     assert_eq!(service.history(&unlisted.did, &proof), Ok(empty));

@@ -39,7 +39,7 @@ impl Jetstream {
     }
 
     /// Starts a service that follows the Jetstream; calls cause no refresh.
-    fn follower(&self) -> Service {
+    fn start_service(&self) -> Service {
         let service = self.setup().no_refresh_on_demand().start();
         service.until_following(1);
         service
@@ -49,7 +49,7 @@ impl Jetstream {
 in_both_shapes! {
     fn a_jetstream_alone_keeps_the_directory(network) {
         let jetstream = Jetstream::start(network);
-        let service = jetstream.follower();
+        let service = jetstream.start_service();
         let alice = network.enrolled("alice", 0, json!({}));
         let view = service.until(&alice.did, "the package", |view| view["handle"] == *alice.handle);
         assert_eq!(view["verification"]["source"], "jetstream");
@@ -73,7 +73,7 @@ in_both_shapes! {
 
     fn inv2_a_jetstream_is_taken_up_where_it_was_left(network) {
         let jetstream = Jetstream::start(network);
-        let service = jetstream.follower();
+        let service = jetstream.start_service();
         let [alice, bob] = ["alice", "bob"].map(|name| network.enrolled(name, 0, json!({})));
         for account in [&alice, &bob] {
             service.until(&account.did, "the package", |_| true);
@@ -97,7 +97,7 @@ in_both_shapes! {
 fn inv1_nothing_is_indexed_from_the_json_of_a_jetstream() {
     let network = Network::multikey();
     let jetstream = Jetstream::start(network);
-    let service = jetstream.follower();
+    let service = jetstream.start_service();
     let alice = network.enrolled("alice", 0, json!({}));
     let bob = network.account("bob", 0);
     let before = service.until(&alice.did, "the package", |_| true);
@@ -126,8 +126,8 @@ fn inv1_nothing_is_indexed_from_the_json_of_a_jetstream() {
     jetstream.op("inject", json!({"json": json}));
     let later = network.enrolled("later", 0, json!({}));
     service.until(&later.did, "what comes behind it", |_| true);
-    let looks = "atcomm_directory_outcomes_total";
-    service.until_counted(looks, &[("outcome", "unchanged")], 1.0);
+    let outcomes = "atcomm_directory_outcomes_total";
+    service.until_counted(outcomes, &[("outcome", "unchanged")], 1.0);
     let after = service.recipient(&alice.did).expect("the package");
     assert_eq!(after["keyPackage"], before["keyPackage"]);
     assert_eq!(
@@ -145,7 +145,7 @@ fn inv1_nothing_is_indexed_from_the_json_of_a_jetstream() {
 fn inv8_malformed_jetstream_messages_are_counted_and_passed_over() {
     let network = Network::multikey();
     let jetstream = Jetstream::start(network);
-    let service = jetstream.follower();
+    let service = jetstream.start_service();
     let long = format!(
         "{{\"did\":\"{}\",\"time_us\":1,\"kind\":\"identity\"}}",
         "d".repeat(3000)

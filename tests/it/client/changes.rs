@@ -40,7 +40,7 @@ fn publish(account: &Account, key: &MessagingKey, before: Option<&MessagingKey>)
     record["createdAt"] = json!(Clock::system().now().to_string());
     if let Some(before) = before {
         let now = Clock::system().now();
-        let word = statement(
+        let succession = statement(
             &before.peer,
             &before.signing,
             &key.peer,
@@ -48,7 +48,7 @@ fn publish(account: &Account, key: &MessagingKey, before: Option<&MessagingKey>)
             now,
         )
         .expect("a statement");
-        record["succession"] = json!(word);
+        record["succession"] = json!(succession);
     }
     account.put_raw(record)
 }
@@ -304,10 +304,7 @@ fn what_was_found_out_lately_does_not_outlive_what_is_known() {
     // with a cached result.
     reader.keep(pinned);
     let found = ask(&mut reader, &second);
-    assert_eq!(
-        found.pin.expect("a pin of a new look").peer,
-        second.peer.as_str()
-    );
+    assert_eq!(found.pin.expect("a new pin").peer, second.peer.as_str());
 }
 
 /// Sending to a contact whose pinned key is unchanged asks the directory only, and nothing else

@@ -121,7 +121,7 @@ fn another_account_with_ones_key_is_noticed() {
     let carol = network.account("qc", 1);
     let record = alice.record().expect("a record");
     carol.put(json!({"did": record["did"], "mediators": [one.did]}));
-    one.service().refresh(&carol.did).expect("looked at");
+    one.service().refresh(&carol.did).expect("refreshed");
     one.service()
         .until(&alice.account.did, "both are known", |view| {
             view["peer"]["ambiguous"] == true

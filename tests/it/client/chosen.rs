@@ -31,7 +31,12 @@ fn store_of(person: &Person) -> AccountStore {
 
 /// Posts an envelope for `to` to the mediator.
 #[track_caller]
-fn hand_in(network: &'static Network, mediator: &MediatorService, to: &PeerDid, envelope: &[u8]) {
+fn post_envelope(
+    network: &'static Network,
+    mediator: &MediatorService,
+    to: &PeerDid,
+    envelope: &[u8],
+) {
     let context = library_context(network);
     let did = MediatorDid::parse(&mediator.did).expect("a DID");
     let document = RUNTIME.block_on(document(&context.identity, &did, Freshness::Cached));
@@ -46,7 +51,7 @@ fn hand_in(network: &'static Network, mediator: &MediatorService, to: &PeerDid, 
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
-fn saying(words: &str) -> Dm {
+fn dm_of(words: &str) -> Dm {
     Dm {
         text: words.to_owned(),
         sender_did: None,
@@ -83,11 +88,11 @@ fn no_message_stops_those_after_it() {
             peer.as_str(),
         );
         let envelope = authcrypt(plaintext.as_bytes(), &unknown_key.agreement, &to);
-        hand_in(network, &mediator, &peer, &envelope.expect("an envelope"));
+        post_envelope(network, &mediator, &peer, &envelope.expect("an envelope"));
     }
-    let last = saying("last").message(fresh_id(), unknown_key.peer.as_str(), peer.as_str(), 0);
+    let last = dm_of("last").message(fresh_id(), unknown_key.peer.as_str(), peer.as_str(), 0);
     let last = seal(last, &unknown_key, &peer).expect("an envelope");
-    hand_in(network, &mediator, &peer, &last);
+    post_envelope(network, &mediator, &peer, &last);
     let wanted = ["0", "1", "2", "3", "last"];
     assert_eq!(texts(&bob.receive(&[])), wanted);
     assert!(bob.receive(&[]).is_empty(), "all was acknowledged");

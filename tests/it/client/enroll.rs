@@ -15,7 +15,8 @@ in_both_shapes! {
         let mediator = MediatorService::start(network);
         let alice = Person::new(network, "alice", 0);
         let handle = &alice.account.handle;
-        let output = alice.run(&["enroll", handle, "--mediator", &mediator.url, "--label", "laptop"]).success();
+        let enroll = ["enroll", handle, "--mediator", &mediator.url, "--label", "laptop"];
+        let output = alice.run(&enroll).success();
         let peer = alice.peer();
         assert_eq!(
             output.stdout,
@@ -63,7 +64,8 @@ in_both_shapes! {
         // Another label, and a second mediator that becomes the first.
         let second = MediatorService::start(network);
         let changed = alice.cli.json(&[
-            "enroll", handle, "--label", "", "-m", &second.did, "-m", &mediator.did, "-m", &second.did,
+            "enroll", handle, "--label", "",
+            "-m", &second.did, "-m", &mediator.did, "-m", &second.did,
         ]);
         assert_eq!(changed["mediators"], json!([
             {"did": second.did, "registered": true},

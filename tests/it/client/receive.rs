@@ -25,7 +25,7 @@ use crate::network::{Network, text};
 
 /// Posts an envelope for `to` to a mediator.
 #[track_caller]
-fn hand_in(network: &'static Network, mediator: &MediatorService, to: &str, envelope: &[u8]) {
+fn post_envelope(network: &'static Network, mediator: &MediatorService, to: &str, envelope: &[u8]) {
     let context = library_context(network);
     let did = MediatorDid::parse(&mediator.did).expect("a DID");
     let document = RUNTIME.block_on(document(&context.identity, &did, Freshness::Cached));
@@ -55,7 +55,7 @@ fn peer_of(person: &Person) -> PeerDid {
     PeerDid::parse(text(&record, "/did")).expect("a did:peer")
 }
 
-fn saying(words: &str, sender: Option<&str>, recipient: Option<&str>) -> Dm {
+fn dm_of(words: &str, sender: Option<&str>, recipient: Option<&str>) -> Dm {
     Dm {
         text: words.to_owned(),
         sender_did: sender.map(str::to_owned),
@@ -80,7 +80,7 @@ fn no_sender_is_taken_for_another() {
     let removed = enrolled_person(network, "rr", 0, &[&mediator]);
     let contact = removed.account.did.clone();
     removed.account.delete_record();
-    let anonymous = Message::new(fresh_id(), &saying("psst", Some(her), Some(me)))
+    let anonymous = Message::new(fresh_id(), &dm_of("psst", Some(her), Some(me)))
         .from(unknown_key.peer.as_str())
         .to(peer.as_str());
     let to = PublicKey::new(
@@ -99,13 +99,13 @@ fn no_sender_is_taken_for_another() {
             forge(
                 &unknown_key,
                 &bob,
-                &saying("I am alice", Some(her), Some(me)),
+                &dm_of("I am alice", Some(her), Some(me)),
             ),
             "mismatch",
             "WARNING: from somebody who claims to be",
         ),
         (
-            forge(&unknown_key, &bob, &saying("guess who", None, None)),
+            forge(&unknown_key, &bob, &dm_of("guess who", None, None)),
             "unattributed",
             "from somebody who names no account",
         ),
@@ -113,13 +113,13 @@ fn no_sender_is_taken_for_another() {
             forge(
                 &unknown_key,
                 &bob,
-                &saying("boo", Some(unknown_did), Some(me)),
+                &dm_of("boo", Some(unknown_did), Some(me)),
             ),
             "unverified",
             "from an unknown sender who claims to be",
         ),
         (
-            forge(&unknown_key, &bob, &saying("hm", Some("alice"), Some(me))),
+            forge(&unknown_key, &bob, &dm_of("hm", Some("alice"), Some(me))),
             "unverified",
             "what it claims is not the DID of an account",
         ),
@@ -127,7 +127,7 @@ fn no_sender_is_taken_for_another() {
             forge(
                 &unknown_key,
                 &bob,
-                &saying("old friend", Some(&contact), Some(me)),
+                &dm_of("old friend", Some(&contact), Some(me)),
             ),
             "revoked",
             "which has no messaging key",
@@ -136,7 +136,7 @@ fn no_sender_is_taken_for_another() {
             forge(
                 &unknown_key,
                 &bob,
-                &saying("dear carol", Some(her), Some(unknown_did)),
+                &dm_of("dear carol", Some(her), Some(unknown_did)),
             ),
             "misdirected",
             "WARNING: its sender says that it is for",
@@ -144,7 +144,7 @@ fn no_sender_is_taken_for_another() {
         (anonymous.expect("an envelope"), "anonymous", "from nobody"),
     ];
     for (envelope, outcome, words) in cases {
-        hand_in(network, &mediator, peer.as_str(), &envelope);
+        post_envelope(network, &mediator, peer.as_str(), &envelope);
         let received = bob.receive(&[]);
         assert_eq!(received.len(), 1, "{outcome}");
         assert_eq!(
@@ -165,8 +165,8 @@ fn what_steers_a_terminal_is_disarmed() {
     let bob = enrolled_person(network, "ub", 1, &[&mediator]);
     let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     let words = "a\u{1b}]0;x\u{7}\u{202e}b\n2026-01-01 00:00Z  from @boss.example.com (verified)";
-    let dm = saying(words, Some("did:plc:\u{1b}[2J"), None);
-    hand_in(
+    let dm = dm_of(words, Some("did:plc:\u{1b}[2J"), None);
+    post_envelope(
         network,
         &mediator,
         peer_of(&bob).as_str(),
@@ -197,9 +197,9 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
     );
     let peer = peer_of(&bob);
     let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
-    let dm = saying("once", None, None);
+    let dm = dm_of("once", None, None);
     for _ in 0..3 {
-        hand_in(
+        post_envelope(
             network,
             &mediator,
             peer.as_str(),
@@ -207,8 +207,8 @@ fn copies_are_dropped_and_what_cannot_be_opened_is_kept() {
         );
     }
     // The message is encrypted to alice and posted for bob.
-    let wrong = forge(&unknown_key, &alice, &saying("lost", None, None));
-    hand_in(network, &mediator, peer.as_str(), &wrong);
+    let wrong = forge(&unknown_key, &alice, &dm_of("lost", None, None));
+    post_envelope(network, &mediator, peer.as_str(), &wrong);
     let output = bob.cli.run(&["receive", "--json"]).success();
     let received = lines(&output.stdout);
     assert_eq!(received.len(), 2, "{output:?}");
@@ -228,8 +228,8 @@ fn a_limit_leaves_the_rest_where_it_waits() {
     let bob = enrolled_person(network, "nb", 1, &[&mediator]);
     let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..5 {
-        let dm = saying(&format!("number {n}"), None, None);
-        hand_in(
+        let dm = dm_of(&format!("number {n}"), None, None);
+        post_envelope(
             network,
             &mediator,
             peer_of(&bob).as_str(),
@@ -274,8 +274,8 @@ fn inv3_killed_at_any_time_it_loses_nothing_and_doubles_nothing() {
     let bob = enrolled_person(network, "ib", 1, &[&mediator]);
     let unknown_key = MessagingKey::mint(Timestamp::from_millis(0));
     for n in 0..COUNT {
-        let dm = saying(&format!("{n}"), None, None);
-        hand_in(
+        let dm = dm_of(&format!("{n}"), None, None);
+        post_envelope(
             network,
             &mediator,
             peer_of(&bob).as_str(),

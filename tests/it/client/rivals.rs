@@ -51,8 +51,8 @@ fn a_key_that_the_record_names_is_kept_whatever_the_wallet_says_of_it() {
     let record = alice.record().expect("a record");
     let second = alice.peer();
     assert_eq!(record["did"], json!(second));
-    let word = text(&record, "/succession");
-    assert!(vouches(word, &first, &second, &alice.account.did()));
+    let succession = text(&record, "/succession");
+    assert!(vouches(succession, &first, &second, &alice.account.did()));
     // From now on the key is used for as long as any replaced key.
     let replaced = "replaced".to_owned();
     let published = "published".to_owned();

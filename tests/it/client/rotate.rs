@@ -19,8 +19,8 @@ in_both_shapes! {
             assert_eq!(record["did"], json!(peer));
             let before = peers.last().expect("a key");
             assert_ne!(*before, peer);
-            let word = text(&record, "/succession");
-            assert!(vouches(word, before, &peer, &alice.account.did()));
+            let succession = text(&record, "/succession");
+            assert!(vouches(succession, before, &peer, &alice.account.did()));
             peers.push(peer);
             // The directory and the mediator are updated at once.
             let view = mediator.service().recipient(&alice.account.handle).expect("a recipient");

@@ -215,7 +215,7 @@ fn a_key_of_several_accounts_is_warned_about() {
     let carol = network.account("mc", 0);
     let record = bob.record().expect("a record");
     carol.put(json!({"did": record["did"], "mediators": [both.did]}));
-    both.service().refresh(&carol.did).expect("looked at");
+    both.service().refresh(&carol.did).expect("refreshed");
     both.service().until(&carol.did, "both are known", |view| {
         view["peer"]["ambiguous"] == true
     });
@@ -255,7 +255,7 @@ fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
         enrolled_person(network, "ua", 0, &[&both]),
         enrolled_person(network, "ub", 1, &[&both]),
     );
-    let contact = format!("{}@", network.name("asker"));
+    let contact = format!("{}@", network.name("caller"));
     let config = std::fs::read_to_string(alice.cli.path("config.toml")).expect("a file");
     let config = config.replace("[net]\n", &format!("[net]\ncontact = \"{contact}\"\n"));
     std::fs::write(alice.cli.path("config.toml"), config).expect("a file");

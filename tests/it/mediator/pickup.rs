@@ -88,7 +88,10 @@ fn mail_comes_when_its_time_has_come() {
         client.pack_words_for(&client.did, "late"),
         client.pack_for(&client.did),
     );
-    let fields = |message: &super::PackedMessage, delay| json!({"next": client.did, "packed": message.envelope, "extra": {"delay_milli": delay}});
+    let fields = |message: &super::PackedMessage, delay| {
+        let extra = json!({"delay_milli": delay});
+        json!({"next": client.did, "packed": message.envelope, "extra": extra})
+    };
     assert_eq!(client.try_forward(fields(&late, 3_600_000))["status"], 202);
     assert_eq!(client.try_forward(fields(&soon, 200))["status"], 202);
     let attached = eventually("what was delayed is handed out", || {

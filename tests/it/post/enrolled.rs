@@ -31,7 +31,7 @@ fn reporting_mediator(network: &Network) -> (Service, MediatorEndpoint) {
 
 /// Returns whether the mediator now accepts a forward to `peer`, judged by its report.
 #[track_caller]
-fn is_kept(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool {
+fn is_accepted(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool {
     let unknown = PeerClient::new();
     let forward = super::forward(&peer.did, &peer.envelope(words));
     let wants_answer = forward.return_route(super::ReturnRoute::All);
@@ -51,9 +51,9 @@ fn is_kept(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool 
 /// Waits until mail is accepted, or is refused, and removes the messages that were accepted while
 /// waiting.
 #[track_caller]
-fn until_kept(endpoint: &MediatorEndpoint, peer: &PeerClient, wanted: bool) {
+fn until_accepted(endpoint: &MediatorEndpoint, peer: &PeerClient, wanted: bool) {
     eventually(&format!("mail is kept: {wanted}"), || {
-        (is_kept(endpoint, peer, "is anybody there") == wanted).then_some(())
+        (is_accepted(endpoint, peer, "is anybody there") == wanted).then_some(())
     });
 }
 
@@ -85,25 +85,25 @@ in_both_shapes! {
         assert!([Outcome::Success, Outcome::NoChange].contains(&bob.add(&endpoint, &bob.did)));
         endpoint.take(&endpoint.forward(&bob.did, &bob.envelope("from an unknown sender")));
         assert_eq!(words(&endpoint, &bob), ["from an unknown sender"]);
-        assert!(is_kept(&endpoint, &bob, "before the end"));
+        assert!(is_accepted(&endpoint, &bob, "before the end"));
         // The record names another mediator: new mail goes there, and queued mail can be read.
         let elsewhere = FakeMediator::start(|_, _| (202, None));
         account.put(json!({"did": bob.did, "mediators": [elsewhere.endpoint.did]}));
         eventually("mail goes elsewhere", || {
-            is_kept(&endpoint, &bob, "is anybody there");
+            is_accepted(&endpoint, &bob, "is anybody there");
             elsewhere.received().pop()
         });
         // The other mediator cannot be relayed to, so the recipient is unknown.
         account.put(json!({"did": bob.did, "mediators": ["did:example:elsewhere"]}));
-        until_kept(&endpoint, &bob, false);
-        assert!(!is_kept(&endpoint, &bob, "too late"));
+        until_accepted(&endpoint, &bob, false);
+        assert!(!is_accepted(&endpoint, &bob, "too late"));
         assert_eq!(words(&endpoint, &bob), ["before the end"]);
         assert!(may_read(&endpoint, &bob));
         // The mediator is named again, and then the record is removed.
         account.put(package_naming(&bob, &endpoint));
-        until_kept(&endpoint, &bob, true);
+        until_accepted(&endpoint, &bob, true);
         account.delete_record();
-        until_kept(&endpoint, &bob, false);
+        until_accepted(&endpoint, &bob, false);
         assert!(may_read(&endpoint, &bob));
     }
 }
@@ -114,11 +114,11 @@ fn a_replaced_key_still_takes_mail_and_so_does_the_new_one() {
     let (_service, endpoint) = reporting_mediator(network);
     let [old, new] = [(); 2].map(|()| PeerClient::new());
     let account = network.enrolled("bob", 1, package_naming(&old, &endpoint));
-    until_kept(&endpoint, &old, true);
+    until_accepted(&endpoint, &old, true);
     account.put(package_naming(&new, &endpoint));
-    until_kept(&endpoint, &new, true);
+    until_accepted(&endpoint, &new, true);
     for peer in [&old, &new] {
-        assert!(is_kept(&endpoint, peer, "to either"));
+        assert!(is_accepted(&endpoint, peer, "to either"));
         // Each did:peer has its own account.
         assert!(peer.request(&endpoint, Some(&account.did)));
         assert_eq!(words(&endpoint, peer), ["to either"]);
@@ -134,7 +134,7 @@ fn mail_is_held_while_an_account_is_away() {
     let away = network.enrolled("bob", 0, package_naming(&bob, &endpoint));
     let gone = network.enrolled("carol", 1, package_naming(&carol, &endpoint));
     for (account, peer) in [(&away, &bob), (&gone, &carol)] {
-        until_kept(&endpoint, peer, true);
+        until_accepted(&endpoint, peer, true);
         assert!(peer.request(&endpoint, None));
         words(&endpoint, peer);
         let _: &Account = account;
@@ -144,16 +144,16 @@ fn mail_is_held_while_an_account_is_away() {
     service.until_refused(&away.did, "AccountInactive");
     service.until_refused(&gone.did, "AccountInactive");
     throughout(Duration::from_millis(1500), "mail is held", || {
-        is_kept(&endpoint, &bob, "is anybody there")
-            && is_kept(&endpoint, &carol, "is anybody there")
+        is_accepted(&endpoint, &bob, "is anybody there")
+            && is_accepted(&endpoint, &carol, "is anybody there")
     });
     for peer in [&bob, &carol] {
-        assert!(is_kept(&endpoint, peer, "while away"));
+        assert!(is_accepted(&endpoint, peer, "while away"));
         assert_eq!(words(&endpoint, peer), ["while away"]);
     }
     away.op("account.activate", json!({}));
     service.until(&away.did, "the package", |_| true);
-    assert!(is_kept(&endpoint, &bob, "back again"));
+    assert!(is_accepted(&endpoint, &bob, "back again"));
     assert_eq!(words(&endpoint, &bob), ["back again"]);
 }
 
@@ -163,8 +163,8 @@ fn mail_that_came_before_its_owner_ever_did_is_there() {
     let (service, endpoint) = reporting_mediator(network);
     let bob = PeerClient::new();
     network.enrolled("bob", 0, package_naming(&bob, &endpoint));
-    until_kept(&endpoint, &bob, true);
-    assert!(is_kept(&endpoint, &bob, "early"));
+    until_accepted(&endpoint, &bob, true);
+    assert!(is_accepted(&endpoint, &bob, "early"));
     // The same holds after a restart.
     let service = service.kill().start();
     assert!(!may_read(&endpoint, &bob));
@@ -182,10 +182,10 @@ fn a_grant_before_the_record_takes_no_mail_until_the_record_is_there() {
     assert!(bob.request(&endpoint, Some(&account.did)));
     bob.add(&endpoint, &bob.did);
     assert!(may_read(&endpoint, &bob));
-    assert!(!is_kept(&endpoint, &bob, "too early"));
+    assert!(!is_accepted(&endpoint, &bob, "too early"));
     account.put(package_naming(&bob, &endpoint));
-    until_kept(&endpoint, &bob, true);
-    assert!(is_kept(&endpoint, &bob, "in time"));
+    until_accepted(&endpoint, &bob, true);
+    assert!(is_accepted(&endpoint, &bob, "in time"));
     assert_eq!(words(&endpoint, &bob), ["in time"]);
     // One address gets ten provisional grants and no more.
     let granted = (0..30)
@@ -209,16 +209,16 @@ fn publishing_the_did_of_another_account_gains_nothing_and_takes_nothing_away() 
     let (service, endpoint) = reporting_mediator(network);
     let [bob, carol] = [(); 2].map(|()| PeerClient::new());
     let owner = network.enrolled("bob", 0, package_naming(&bob, &endpoint));
-    until_kept(&endpoint, &bob, true);
+    until_accepted(&endpoint, &bob, true);
     assert!(bob.request(&endpoint, Some(&owner.did)));
     words(&endpoint, &bob);
     let thief = network.enrolled("carol", 1, package_naming(&bob, &endpoint));
     service.refresh(&thief.did).expect("the package");
-    assert!(is_kept(&endpoint, &bob, "for bob"));
+    assert!(is_accepted(&endpoint, &bob, "for bob"));
     // The thief's own DID stands in no package, so a grant to it accepts no mail, admits no other
     // DID and reads none of the victim's mail.
     carol.request(&endpoint, Some(&thief.did));
-    assert!(!is_kept(&endpoint, &carol, "for carol"));
+    assert!(!is_accepted(&endpoint, &carol, "for carol"));
     if may_read(&endpoint, &carol) {
         assert_eq!(carol.add(&endpoint, &bob.did), Outcome::ClientError);
         assert_eq!(words(&endpoint, &carol), [""; 0]);
@@ -234,7 +234,7 @@ fn publishing_the_did_of_another_account_gains_nothing_and_takes_nothing_away() 
     thief.delete_record();
     service.until_refused(&thief.did, "NotEnrolled");
     throughout(Duration::from_millis(1500), "bob's mail is kept", || {
-        is_kept(&endpoint, &bob, "is anybody there")
+        is_accepted(&endpoint, &bob, "is anybody there")
     });
     assert!(may_read(&endpoint, &bob));
     // The victim's mail stays while only the thief's record remains.
@@ -266,9 +266,9 @@ fn accounts_of_other_hosts_and_denied_ones_are_admitted_by_name_only() {
     for account in [&near_account, &far_account, &denied_account] {
         service.refresh(&account.did).expect("the package");
     }
-    until_kept(&endpoint, &near, true);
-    assert!(!is_kept(&endpoint, &far, "from elsewhere"));
-    assert!(!is_kept(&endpoint, &denied, "denied"));
+    until_accepted(&endpoint, &near, true);
+    assert!(!is_accepted(&endpoint, &far, "from elsewhere"));
+    assert!(!is_accepted(&endpoint, &denied, "denied"));
     assert!(near.request(&endpoint, Some(&near_account.did)));
     // With the same mailbox one account is allowed and the other is no longer denied.
     let port = endpoint.port;
@@ -283,9 +283,9 @@ fn accounts_of_other_hosts_and_denied_ones_are_admitted_by_name_only() {
             )
     };
     let service = service.stop().start_as(change(Setup::new(network)));
-    assert!(is_kept(&endpoint, &far, "from elsewhere"));
-    assert!(is_kept(&endpoint, &denied, "not denied"));
-    assert!(!is_kept(&endpoint, &near, "denied now"));
+    assert!(is_accepted(&endpoint, &far, "from elsewhere"));
+    assert!(is_accepted(&endpoint, &denied, "not denied"));
+    assert!(!is_accepted(&endpoint, &near, "denied now"));
     assert!(!may_read(&endpoint, &near));
     for (peer, account, word) in [
         (&far, &far_account, "from elsewhere"),

@@ -179,7 +179,7 @@ fn inv7_one_address_has_one_allowance() {
     };
     // Unreadable messages are charged like others.
     assert_eq!(of(400) + of(429), 150);
-    assert!((100..=112).contains(&of(400)), "{} were looked at", of(400));
+    assert!((100..=112).contains(&of(400)), "{} were unpacked", of(400));
     assert_eq!(Socket::try_open(&endpoint).err(), Some(429));
     let limited = service.metric(
         "atcomm_mediator_refused_total",
