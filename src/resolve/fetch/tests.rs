@@ -26,9 +26,9 @@ const OLD: &str = "https://old.example.com";
 const NEW: &str = "https://new.example.com";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What a PLC directory and a PDS answer, by account, and how often the directory was asked.
+/// The answers of a PLC directory and a PDS by account, and the number of requests to the directory.
 #[derive(Default)]
-struct Answers {
+struct ServedAnswers {
     documents: HashMap<String, Value>,
     logs: HashMap<String, Vec<u8>>,
     cars: HashMap<String, Vec<u8>>,
@@ -36,9 +36,9 @@ struct Answers {
     logs_asked: usize,
 }
 
-type Shared = Arc<Mutex<Answers>>;
+type Shared = Arc<Mutex<ServedAnswers>>;
 
-struct World {
+struct TestResolver {
     answers: Shared,
     clock: Clock,
     resolver: Resolver,
@@ -46,7 +46,7 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-impl World {
+impl TestResolver {
     async fn start(plc_rate: u32) -> Self {
         let answers = Shared::default();
         let found = |found: Option<Vec<u8>>| found.ok_or(StatusCode::NOT_FOUND);
@@ -184,21 +184,21 @@ const BUSY: &str = "must not be asked again";
 
 #[tokio::test]
 async fn bad_proofs_make_clients_spend_no_more_than_their_share_of_the_directory() {
-    let world = World::start(10).await;
+    let test = TestResolver::start(10).await;
     for owner in 1..=12 {
-        let did = world.account(owner, OLD, 1, 9);
-        world.refused(&did).await;
-        let _ = world.resolver.refresh(&did, CLIENT).await;
+        let did = test.account(owner, OLD, 1, 9);
+        test.refused(&did).await;
+        let _ = test.resolver.refresh(&did, CLIENT).await;
     }
-    let (documents, logs) = world.asked();
+    let (documents, logs) = test.asked();
     assert_eq!(documents + logs, 10, "{documents} documents, {logs} logs");
     assert!(logs > 0);
 }
 
 #[tokio::test]
 async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
-    let world = World::start(10).await;
-    let did = world.account(1, OLD, 1, 9);
+    let test = TestResolver::start(10).await;
+    let did = test.account(1, OLD, 1, 9);
     for identity in [
         IdentityLookup::Cached,
         IdentityLookup::RefreshOrCached,
@@ -210,75 +210,75 @@ async fn bad_proofs_in_a_stream_make_a_log_be_read_once() {
             identity,
             ..Refresh::new(commit())
         };
-        let refreshed = world.refresh(&did, refresh).await;
+        let refreshed = test.refresh(&did, refresh).await;
         assert_eq!(refreshed.outcome, Outcome::Unverifiable);
     }
-    assert_eq!(world.asked().1, 1);
+    assert_eq!(test.asked().1, 1);
     // Clients get what the refreshes of the stream found.
-    assert!(world.refused(&did).await.contains("signature"));
-    assert_eq!(world.asked().1, 1);
+    assert!(test.refused(&did).await.contains("signature"));
+    assert_eq!(test.asked().1, 1);
 }
 
 #[tokio::test]
 async fn an_account_that_moved_is_not_called_a_bad_proof_under_a_limit() {
-    let world = World::start(1).await;
-    let did = world.account(1, NEW, 2, 1);
+    let test = TestResolver::start(1).await;
+    let did = test.account(1, NEW, 2, 1);
     // The document takes what there is, and the log has to wait.
-    let refused = world.refused(&did).await;
+    let refused = test.refused(&did).await;
     assert!(refused.contains(BUSY), "{refused}");
-    assert_eq!(world.asked(), (1, 0));
-    assert!(!world.resolver.directory().is_tracked(did.as_str()));
-    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(test.asked(), (1, 0));
+    assert!(!test.resolver.directory().is_tracked(did.as_str()));
+    test.clock.advance(Duration::from_secs(60));
     let actor = Actor::Did(did);
-    let found = world.resolver.recipient(&actor, CLIENT).await.unwrap();
+    let found = test.resolver.recipient(&actor, CLIENT).await.unwrap();
     let view: Value = serde_json::from_slice(&found.body).unwrap();
     assert_eq!(view["verification"]["beforeMove"], true);
     assert_eq!(view["verification"]["signingKey"], k256(1).text());
-    assert_eq!(world.asked(), (1, 1));
+    assert_eq!(test.asked(), (1, 1));
 }
 
 #[tokio::test]
 async fn an_account_that_replaced_its_key_is_not_called_a_bad_proof_under_a_limit() {
-    let world = World::start(1).await;
-    let did = world.account(1, OLD, 2, 2);
+    let test = TestResolver::start(1).await;
+    let did = test.account(1, OLD, 2, 2);
     // What is remembered is from before.
-    world.set_document(&did, OLD, 1);
-    let identity = world.resolver.identity();
+    test.set_document(&did, OLD, 1);
+    let identity = test.resolver.identity();
     identity.resolve(&did, Freshness::Cached).await.unwrap();
-    world.set_document(&did, OLD, 2);
+    test.set_document(&did, OLD, 2);
     for asked in [(1, 1), (2, 1)] {
         if asked.0 == 2 {
-            world.clock.advance(Duration::from_secs(60));
+            test.clock.advance(Duration::from_secs(60));
             let actor = Actor::Did(did.clone());
-            let found = world.resolver.recipient(&actor, CLIENT).await.unwrap();
+            let found = test.resolver.recipient(&actor, CLIENT).await.unwrap();
             let view: Value = serde_json::from_slice(&found.body).unwrap();
             assert_eq!(view["verification"]["signingKey"], k256(2).text());
         } else {
-            let refused = world.refused(&did).await;
+            let refused = test.refused(&did).await;
             assert!(refused.contains(BUSY), "{refused}");
         }
-        assert_eq!(world.asked(), asked);
+        assert_eq!(test.asked(), asked);
     }
 }
 
 /// A log that is remembered from before the move is asked for again.
 #[tokio::test]
 async fn a_log_from_before_the_move_does_not_do() {
-    let world = World::start(10).await;
-    let did = world.account(1, NEW, 2, 1);
-    let after = world.answers.lock().unwrap().logs[did.as_str()].clone();
+    let test = TestResolver::start(10).await;
+    let did = test.account(1, NEW, 2, 1);
+    let after = test.answers.lock().unwrap().logs[did.as_str()].clone();
     let mut before: Vec<Value> = serde_json::from_slice(&after).unwrap();
     before.truncate(1);
     let set_log = |log: Vec<u8>| {
-        let mut answers = world.answers.lock().unwrap();
+        let mut answers = test.answers.lock().unwrap();
         answers.logs.insert(did.to_string(), log);
     };
     set_log(serde_json::to_vec(&before).unwrap());
-    let identity = world.resolver.identity();
+    let identity = test.resolver.identity();
     identity.plc_log(&did, Freshness::Cached).await.unwrap();
     set_log(after);
-    world.clock.advance(Duration::from_secs(1));
-    let refreshed = world.refresh(&did, Refresh::new(commit())).await;
+    test.clock.advance(Duration::from_secs(1));
+    let refreshed = test.refresh(&did, Refresh::new(commit())).await;
     assert_eq!(refreshed.outcome, Outcome::Package);
-    assert_eq!(world.asked().1, 2);
+    assert_eq!(test.asked().1, 2);
 }
