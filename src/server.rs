@@ -219,14 +219,14 @@ async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, Serve
     let routes = ingest::routes(&config.sources)?;
     let net = Net::bind(config.net.clone(), clock.clone())?;
     let path = config.data_dir.join(DIRECTORY_FILE);
-    let unopened = |error| ServerError::Store {
+    let store_error = |error| ServerError::Store {
         path: path.clone(),
         error,
     };
-    let store = DirectoryStore::open(&path).map_err(unopened)?;
+    let store = DirectoryStore::open(&path).map_err(store_error)?;
     let directory = Directory::bind(store, clock.clone(), config.directory.answers_cache)
         .await
-        .map_err(unopened)?;
+        .map_err(store_error)?;
     let identity = Identity::bind(net.clone(), config.identity.clone(), clock.clone());
     Ok(Resolver::bind(
         net,

@@ -123,7 +123,7 @@ pub(super) fn explain(figment: &Figment, error: Error) -> ConfigError {
     }
 }
 
-/// Reduces a message to one line: figment draws the faulty line of the file below it.
+/// Reduces a message to one line: figment draws the line with the error below it.
 fn one_line(text: &str) -> String {
     let drawn = |line: &&str| !line.contains('|') && !line.trim().is_empty();
     text.lines().filter(drawn).collect::<Vec<_>>().join(": ")

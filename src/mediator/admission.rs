@@ -1,5 +1,5 @@
-//! Admission: whose mail is kept, decided by what accounts have published and never by who asks
-//! first.
+//! Admission: the did:peers whose mail is kept. The key packages of accounts decide, and never the
+//! order of requests.
 //!
 //! A claim says that an account's verified key package names a did:peer and this mediator, or did
 //! so lately. Claims follow the directory's change log; what is allowed for a did:peer is a pure

@@ -182,9 +182,9 @@ impl StreamState {
         }
     }
 
-    /// Returns the cursor of the next connection. A PDS keeps a day of events: without a position
-    /// all of them are read, which gives one. The days of everybody that a relay keeps are left to
-    /// the backfill.
+    /// Returns the cursor of the next connection. A PDS keeps the events of about a day: without a
+    /// position all of these are read, which gives a position. A relay keeps days of events of all
+    /// its accounts; these are left to the backfill.
     pub(super) fn start_cursor(&self) -> Option<i64> {
         match (&self.position, self.kind) {
             (Some(position), SourceKind::Jetstream) => Some(position.seq - OVERLAP_US),

@@ -75,7 +75,7 @@ CREATE TABLE change (
 ) STRICT;
 CREATE INDEX change_did ON change (did, seq);
 
--- Accounts that are owed a look.
+-- Refreshes that are pending.
 CREATE TABLE pending (
   did        TEXT PRIMARY KEY,
   reason     TEXT NOT NULL,
