@@ -25,7 +25,7 @@ unit: ## Run every test that needs Rust alone: no network, no Node, no Python
 
 check: tools lint test ## Do what CI does: lint, then test
 
-lint: tools fmt clippy doc ## Formatting, clippy and documentation, all of them without a warning
+lint: tools fmt clippy doc deny ## Formatting, clippy, documentation and dependencies, without a warning
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -35,6 +35,9 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+deny: ## What may stand in the dependency tree (deny.toml); advisories where their database can be had
+	@.ci/deny
 
 bench: network ## Measure; with optimisation, so it builds anew (ARGS=proof: that section only)
 	$(CARGO) bench --locked --bench directory --bench mediator --bench client -- $(ARGS)
