@@ -159,6 +159,35 @@ impl Proven {
 ///
 /// Every block is hashed, those off the path included. `now` bounds how far the revision may lie in
 /// the future; its age is not checked, because some servers count instead of reading a clock.
+///
+/// ```
+/// use atcomm_proto::clock::Timestamp;
+/// use atcomm_proto::key::SigningKey;
+/// use atcomm_proto::keypackage::KeyPackage;
+/// use atcomm_proto::proof::{Container, Proven, verify};
+/// use atcomm_proto::syntax::Did;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/proof/repo-k256-50-present.car");
+/// // The answer of com.atproto.sync.getRecord, the account, and the key that its DID document names.
+/// let car = std::fs::read(file)?;
+/// let did = Did::parse("did:plc:k256withfifty22222222222")?;
+/// let key = SigningKey::from_did_key("did:key:zQ3shSZ1smbbrtE4goThcr6uEaJZ3WANzVdjbtGvnUeRfNDEK")?;
+/// let now = Timestamp::from_millis(1_798_761_540_000);
+///
+/// let Proven::Present(record) = verify(&car, Container::GetRecord, &did, &key, now)? else {
+///     panic!("the account has a key package");
+/// };
+/// let package = KeyPackage::parse(record.record())?;
+/// assert_eq!(package.mediators[0].as_str(), "did:web:mediator.example");
+///
+/// // One other bit anywhere, and nothing is proven.
+/// let mut damaged = car.clone();
+/// damaged[1000] ^= 1;
+/// assert!(verify(&damaged, Container::GetRecord, &did, &key, now).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub fn verify(
     car: &[u8],
     container: Container,

@@ -16,6 +16,42 @@
 //! Keys are X25519 and P-256 for encryption, Ed25519 and P-256 for signatures. P-384, P-521 and
 //! secp256k1 are refused as unsupported.
 //!
+//! ```
+//! use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
+//! use atcomm_proto::didcomm::envelope::{Curve, SecretKey, SelfCertified, authcrypt, unpack};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A did:peer contains its keys, so that an envelope needs no further document.
+//! fn new_party() -> Result<(PeerDid, SecretKey), Box<dyn std::error::Error>> {
+//!     let secret = SecretKey::generate(Curve::X25519, "did:peer:new#key");
+//!     let public = secret.public();
+//!     let key = (Purpose::KeyAgreement, KeyType::X25519, public.as_bytes());
+//!     let did = PeerDid::build(&[key], &[])?;
+//!     let kid = did.key_agreement()[0].id.clone();
+//!     let secret = SecretKey::from_bytes(Curve::X25519, kid, &secret.to_bytes())?;
+//!     Ok((did, secret))
+//! }
+//! let (alice, alice_key) = new_party()?;
+//! let (bob, bob_key) = new_party()?;
+//!
+//! let plaintext = format!(
+//!     r#"{{"id":"1","type":"https://didcomm.at/dm/1.0/message","from":"{}","to":["{}"],"body":{{}}}}"#,
+//!     alice.as_str(),
+//!     bob.as_str(),
+//! );
+//! let envelope = authcrypt(plaintext.as_bytes(), &alice_key, &[bob_key.public()])?;
+//!
+//! let opened = unpack(&envelope, &std::slice::from_ref(&bob_key), &SelfCertified)?;
+//! assert_eq!(opened.plaintext, plaintext.as_bytes());
+//! let sender = opened.sender.ok_or("authcrypt shows the sender")?;
+//! assert_eq!(sender.party.did(), alice.as_str());
+//!
+//! // Who is not the recipient opens nothing.
+//! assert!(unpack(&envelope, &std::slice::from_ref(&alice_key), &SelfCertified).is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Source: DIDComm Messaging v2.1, "Message Structure" and "Message Encryption"; RFC 7515 to 7518;
 //! draft-madden-jose-ecdh-1pu-04.
 
