@@ -186,9 +186,10 @@ impl KeyPackage {
             broken(rule, err.to_string())
         })?;
         let mediators = fields.mediators()?;
-        let label = match fields.0.contains_key("label") {
-            true => Some(fields.text("label", Rule::Label)?),
-            false => None,
+        let label = if fields.0.contains_key("label") {
+            Some(fields.text("label", Rule::Label)?)
+        } else {
+            None
         };
         // Bytes first: their limit bounds the work of counting graphemes.
         if label.is_some_and(|label| {

@@ -1,10 +1,10 @@
-//! What atcomm reads and writes, as values: checked identifiers, signing keys, operation logs,
-//! repository proofs, frames and events of streams, key packages, DIDComm messages, and the
-//! verification of all of them.
+//! The formats of atcomm as values: checked identifiers, signing keys, operation logs, repository
+//! proofs, frames and events of streams, key packages, DIDComm messages, and the verification of
+//! all of them.
 //!
-//! This crate does no I/O and knows no runtime: its functions take bytes and time and return
-//! values. Everything that it reads is hostile until verified. Malformed input is a typed error,
-//! never a panic.
+//! This crate does no I/O and uses no runtime: its functions take bytes and time and return values.
+//! All input is treated as hostile until it is verified. Malformed input causes a typed error, never
+//! a panic.
 //!
 //! # Modules by rank
 //!

@@ -1,31 +1,31 @@
-//! Names of the errors that the directory's methods answer about an account.
+//! Names of the errors about an account in the responses of the directory's methods.
 
 use std::fmt;
 
-/// An error that the lexicons of `at.didcomm.directory` name, about the account that was asked for.
-/// The directory writes these names and its clients read them. Errors about the request itself
-/// (`InvalidRequest`, `RateLimitExceeded`, `Overloaded`) are not among them.
+/// An error about the requested account, as named by the lexicons of `at.didcomm.directory`. The
+/// directory writes these names and its clients read them. Errors about the request itself
+/// (`InvalidRequest`, `RateLimitExceeded`, `Overloaded`) are not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LexiconError {
-    /// The handle leads to no DID.
+    /// The handle resolves to no DID.
     HandleNotFound,
-    /// The DID is not known, or has ended.
+    /// The DID is unknown or tombstoned.
     DidNotFound,
-    /// Proven: the account has no key package.
+    /// The account is proven to have no key package.
     NotEnrolled,
-    /// Claimed by the account's PDS without proof: the account has no key package.
+    /// The account's PDS states, without proof, that the account has no key package.
     NotEnrolledUnproven,
     /// The account is deactivated, suspended, taken down or deleted.
     AccountInactive,
-    /// The key package is proven to be there, and breaks a rule.
+    /// The key package is proven to exist, and breaks a rule.
     InvalidKeyPackage,
     /// A server that had to be asked, the account's PDS or the directory of its DID, gave no usable
-    /// answer.
+    /// response.
     UpstreamFailure,
 }
 
 impl LexiconError {
-    /// All of them, in the order of the lexicon.
+    /// Every error, in the order of the lexicon.
     pub const ALL: [Self; 7] = [
         Self::HandleNotFound,
         Self::DidNotFound,
@@ -36,7 +36,7 @@ impl LexiconError {
         Self::UpstreamFailure,
     ];
 
-    /// Returns the name that stands in the field `error` of an answer.
+    /// Returns the name in the field `error` of a response.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HandleNotFound => "HandleNotFound",
@@ -49,7 +49,7 @@ impl LexiconError {
         }
     }
 
-    /// Reads a name; `None` for every name that says nothing about an account.
+    /// Reads a name; `None` for a name that is not about an account.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|error| error.as_str() == name)
     }
@@ -71,7 +71,7 @@ mod tests {
     /// Names of errors about the request, which the lexicons list too.
     const ABOUT_REQUESTS: [&str; 2] = ["RateLimitExceeded", "Overloaded"];
 
-    /// Every name under `errors` of the methods in `lexicons/at/didcomm/directory`.
+    /// Returns every name under `errors` of the methods in `lexicons/at/didcomm/directory`.
     fn named_by_lexicons() -> BTreeSet<String> {
         let folder =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../lexicons/at/didcomm/directory");

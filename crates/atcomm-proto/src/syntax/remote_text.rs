@@ -1,23 +1,23 @@
-//! Text that another server or person wrote, made harmless before anything else holds it.
+//! Text from remote servers or persons, made harmless where it enters.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Text of somebody else in one short line, for people: an error message, a reason, a status.
+/// One short line of remote text for people: an error message, a reason, a status.
 ///
-/// The text is cut and its control characters are replaced when the value is made, and there is no
-/// other way to make one, so that it can be logged, stored and printed as it is. Line breaks and
-/// tabs become spaces; other characters that are not [printable](is_printable) become U+FFFD.
+/// The constructor cuts the text and replaces its control characters, and there is no other
+/// constructor, so the value can be logged, stored and printed as it is. Line breaks and tabs
+/// become spaces; other characters that are not [printable](is_printable) become U+FFFD.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct RemoteText(Arc<str>);
 
 impl RemoteText {
-    /// Most characters: about four lines of a terminal.
+    /// Longest text in characters: about four lines of a terminal.
     pub const MAX_CHARS: usize = 300;
 
-    /// Most bytes of UTF-8: the limit of the lexicons for such text
+    /// Longest text in bytes of UTF-8: the limit of the lexicons for such text
     /// (`at.didcomm.directory.defs#mediator`, `reason`).
     pub const MAX_BYTES: usize = 512;
 
@@ -33,7 +33,7 @@ impl RemoteText {
         Self(kept.into())
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,14 +49,14 @@ fn neutral(c: char) -> char {
     }
 }
 
-/// Whether a character shows itself and does nothing else: it neither moves the cursor, nor ends a
-/// line, nor changes the order of writing, nor hides. Joiners between letters and emoji (U+200C,
-/// U+200D) and variation selectors belong to writing.
+/// Returns whether a character only displays itself: it does not move the cursor, end a line,
+/// change the direction of text, or hide. Joiners between letters and emoji (U+200C, U+200D) and
+/// variation selectors count as printable.
 pub fn is_printable(c: char) -> bool {
     let steers = matches!(c,
-        // Order of writing.
+        // Direction of text.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
-        // Other ends of a line, and characters without width.
+        // Other line ends, and characters without width.
         | '\u{2028}' | '\u{2029}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{ad}'
         | '\u{180e}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e001f}');
     !c.is_control() && !steers
@@ -119,7 +119,7 @@ mod tests {
             ("a\r\nb\tc\u{85}d\u{2028}e", "a  b c d e"),
             ("\u{202e}moc.elpmaxe", "\u{fffd}moc.elpmaxe"),
             ("\u{2066}x\u{2069}\u{200b}", "\u{fffd}x\u{fffd}\u{fffd}"),
-            // A family is one picture, and Persian needs its joiner.
+            // A family is one emoji, and Persian needs the joiner.
             ("\u{1f468}\u{200d}\u{1f469}", "\u{1f468}\u{200d}\u{1f469}"),
             (
                 "\u{645}\u{6cc}\u{200c}\u{62e}",
@@ -136,7 +136,8 @@ mod tests {
         assert_eq!(length("timed out"), 9);
         assert_eq!(length(&"x".repeat(1000)), RemoteText::MAX_CHARS);
         assert_eq!(length(&"ä".repeat(1000)), RemoteText::MAX_BYTES);
-        // Never within a character, also where its replacement is longer than itself.
+        // The cut is never within a character, also where a replacement is longer than its
+        // character.
         assert_eq!(length(&format!("x{}", "ä".repeat(1000))), 511);
         assert_eq!(length(&"\u{1}".repeat(1000)), 510);
     }
