@@ -161,7 +161,7 @@ fn is_newest(resolved: &Recipient) -> bool {
             Warning::HostSilent(_) | Warning::HostUseless(_) | Warning::HostBehind
         )
     });
-    resolved.firsthand && !unsure
+    resolved.authoritative && !unsure
 }
 
 fn verified(resolved: &Recipient) -> Vec<&'static str> {

@@ -325,10 +325,10 @@ fn a_known_contact_costs_one_question_until_something_differs() {
     let mut reader = Reader::new(network, &service.url(""));
     let actor = Actor::parse(&alice.handle).expect("a handle");
     let first = reader.resolve(&actor).expect("the package");
-    assert!(first.firsthand && first.change == KeyChange::First);
+    assert!(first.authoritative && first.change == KeyChange::First);
     let again = reader.resolve(&actor).expect("the package");
     assert!(
-        !again.firsthand && again.change == KeyChange::Same,
+        !again.authoritative && again.change == KeyChange::Same,
         "{:?}",
         again.warnings
     );
@@ -367,15 +367,15 @@ fn a_known_contact_costs_one_question_until_something_differs() {
             "{number}"
         );
         // Changed documents of mediators cost look-ups of those documents only.
-        assert_eq!(found.firsthand, number >= 2, "{number}");
+        assert_eq!(found.authoritative, number >= 2, "{number}");
     }
 
     // A pin that was not checked for a day is checked again.
     reader.directory = Origin::parse(&service.url("")).expect("an origin");
     let day = std::time::Duration::from_secs(24 * 3600 + 1);
     reader.pins[0].last_seen = Clock::system().now().minus(day);
-    assert!(reader.resolve(&actor).expect("the package").firsthand);
-    assert!(!reader.resolve(&actor).expect("the package").firsthand);
+    assert!(reader.resolve(&actor).expect("the package").authoritative);
+    assert!(!reader.resolve(&actor).expect("the package").authoritative);
 
     // The answer of an outdated directory is older than the pin.
     let put = publish(&alice, &key, None);
@@ -384,7 +384,7 @@ fn a_known_contact_costs_one_question_until_something_differs() {
     let liar = LyingServer::directory(&service, move |_| view.clone());
     reader.directory = Origin::parse(&liar.url).expect("an origin");
     let found = reader.resolve(&actor).expect("the package");
-    assert!(found.firsthand);
+    assert!(found.authoritative);
     assert_eq!(found.warnings, [Warning::DirectoryOutdated]);
     assert_eq!(found.package.cid(), text(&put, "/cid"));
 }
@@ -445,10 +445,10 @@ impl Reader {
 
     fn claim(&self, account: &Account, writer: &str) -> Claim {
         Claim {
-            writer: Some(writer.to_owned()),
-            sender: Some(account.did.clone()),
-            recipient: Some(self.reader.did.clone()),
-            reader: self.reader.did(),
+            sender_peer: Some(writer.to_owned()),
+            sender_did: Some(account.did.clone()),
+            recipient_did: Some(self.reader.did.clone()),
+            recipient: self.reader.did(),
         }
     }
 

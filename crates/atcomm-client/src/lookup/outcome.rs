@@ -276,7 +276,7 @@ pub struct Recipient {
     /// none was asked.
     pub ambiguous: Option<bool>,
     /// Whether the account's own servers were asked, or all is as it was pinned.
-    pub firsthand: bool,
+    pub authoritative: bool,
     /// What the user should know.
     pub warnings: Vec<Warning>,
     /// What shows it, to be handed on.

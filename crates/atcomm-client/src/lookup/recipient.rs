@@ -22,7 +22,7 @@ use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::{Actor, Did, Handle, Rev};
 use atcomm_proto::verify::evidence::{Evidence, Keys, ProofResult, VerifiedPackage};
 use atcomm_proto::verify::pin::Pin;
-use atcomm_proto::verify::pinning::{self, Seen, follow, is_rolled_back};
+use atcomm_proto::verify::pinning::{self, VerifiedAccount, is_rolled_back};
 use atcomm_proto::verify::succession;
 
 /// How old a look at the account's own servers may be for the directory alone to be asked: for so
@@ -254,13 +254,13 @@ impl RecipientLookup {
         );
         let older = self.bridges(&package, pin, identity.as_ref()).await;
         let now = self.clock.now();
-        let seen = || Seen {
+        let seen = || VerifiedAccount {
             package: &package,
             handle: handle.clone(),
-            firsthand: identity.is_some(),
+            authoritative: identity.is_some(),
             mediators: keys.clone(),
         };
-        let (change, mut new_pin) = follow(pin, seen(), &older, now);
+        let (change, mut new_pin) = pinning::update(pin, seen(), &older, now);
         if moved_from.is_some() {
             // The handle stays with whom it was known of until that is accepted.
             new_pin.handle = None;
@@ -286,7 +286,7 @@ impl RecipientLookup {
             mediators,
             change,
             ambiguous: view.as_ref().map(|view| view.ambiguous),
-            firsthand: identity.is_some(),
+            authoritative: identity.is_some(),
             warnings,
             evidence,
             unconfirmed,

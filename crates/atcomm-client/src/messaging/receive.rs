@@ -196,10 +196,10 @@ impl Receiver {
         }
         let dm = opened.message.body_of::<Dm>();
         let claim = Claim {
-            writer: opened.writer.clone(),
-            sender: dm.as_ref().ok().and_then(|dm| dm.sender_did.clone()),
-            recipient: dm.as_ref().ok().and_then(|dm| dm.recipient_did.clone()),
-            reader: self.enrolment.account.clone(),
+            sender_peer: opened.writer.clone(),
+            sender_did: dm.as_ref().ok().and_then(|dm| dm.sender_did.clone()),
+            recipient_did: dm.as_ref().ok().and_then(|dm| dm.recipient_did.clone()),
+            recipient: self.enrolment.account.clone(),
         };
         let attribution = self.attribute(&claim).await?;
         let kept = self.kept(&opened, &attribution);
@@ -290,10 +290,10 @@ impl Receiver {
         dm: &Dm,
     ) -> Result<Attribution, WalletError> {
         let claim = Claim {
-            writer: kept.from.clone(),
-            sender: dm.sender_did.clone(),
-            recipient: dm.recipient_did.clone(),
-            reader: self.enrolment.account.clone(),
+            sender_peer: kept.from.clone(),
+            sender_did: dm.sender_did.clone(),
+            recipient_did: dm.recipient_did.clone(),
+            recipient: self.enrolment.account.clone(),
         };
         let attribution = self.attribute(&claim).await?;
         if attribution.account().is_some() {

@@ -27,29 +27,29 @@ const SKEW: Duration = Duration::from_secs(5 * 60);
 /// What a message says and its envelope proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The did:peer that encrypted it (authcrypt) or signed it, as the envelope proves; `None`
-    /// when it proves nobody.
-    pub writer: Option<String>,
-    /// The account that the message claims to come from, `senderDid`, as it was written.
-    pub sender: Option<String>,
-    /// The account that the message says it is for, `recipientDid`, as it was written.
-    pub recipient: Option<String>,
-    /// The account whose key opened it.
-    pub reader: Did,
+    /// The did:peer of the sender (authcrypt) or the signer, as the envelope proves; `None` if it
+    /// proves neither.
+    pub sender_peer: Option<String>,
+    /// The account that the message claims to come from, `senderDid`, as written.
+    pub sender_did: Option<String>,
+    /// The account that the message says it is for, `recipientDid`, as written.
+    pub recipient_did: Option<String>,
+    /// The account whose key opened the envelope.
+    pub recipient: Did,
 }
 
 impl Claim {
     /// The account to be looked up, where the outcome depends on one at all.
     pub fn account(&self) -> Option<Did> {
-        if self.is_misdirected() || self.writer.is_none() {
+        if self.is_misdirected() || self.sender_peer.is_none() {
             return None;
         }
-        Did::parse(self.sender.as_deref()?).ok()
+        Did::parse(self.sender_did.as_deref()?).ok()
     }
 
     fn is_misdirected(&self) -> bool {
-        let meant = self.recipient.as_deref();
-        meant.is_some_and(|meant| meant != self.reader.as_str())
+        let meant = self.recipient_did.as_deref();
+        meant.is_some_and(|meant| meant != self.recipient.as_str())
     }
 }
 
@@ -204,18 +204,18 @@ impl Attribution {
 /// Attributes a message. `pin` is what this client remembers of the claimed account, if anything.
 pub fn attribute(
     claim: &Claim,
-    standing: &AccountState,
+    state: &AccountState,
     pin: Option<&Pin>,
     now: Timestamp,
 ) -> Attribution {
     if claim.is_misdirected() {
-        let meant = claim.recipient.clone().unwrap_or_default();
+        let meant = claim.recipient_did.clone().unwrap_or_default();
         return Attribution::Misdirected { meant };
     }
-    let Some(writer) = claim.writer.as_deref() else {
+    let Some(writer) = claim.sender_peer.as_deref() else {
         return Attribution::Anonymous;
     };
-    let Some(sender) = claim.sender.as_deref() else {
+    let Some(sender) = claim.sender_did.as_deref() else {
         return Attribution::Unattributed;
     };
     let Ok(account) = Did::parse(sender) else {
@@ -226,7 +226,7 @@ pub fn attribute(
         };
     };
     let pin = pin.filter(|pin| pin.account == account);
-    match standing {
+    match state {
         AccountState::Unknown(reason) => Attribution::Unverified {
             claimed: account.into(),
             reason: *reason,

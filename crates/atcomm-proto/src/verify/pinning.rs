@@ -29,13 +29,13 @@ pub enum KeyChange {
 }
 
 /// What was verified of an account.
-pub struct Seen<'a> {
+pub struct VerifiedAccount<'a> {
     /// Its package.
     pub package: &'a VerifiedPackage,
     /// Its handle, verified in both directions, or as it was pinned where nobody could tell.
     pub handle: Option<Handle>,
     /// Whether the account's own servers were asked.
-    pub firsthand: bool,
+    pub authoritative: bool,
     /// The keys of its mediators, as this client has read them.
     pub mediators: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
 }
@@ -49,14 +49,16 @@ pub fn is_rolled_back(pin: &Pin, package: &VerifiedPackage) -> bool {
 
 /// The change, and the pin to be kept. `older` are superseded packages of the account, whose words
 /// for their successors bridge changes that this client has not seen.
-pub fn follow(
+pub fn update(
     pin: Option<&Pin>,
-    seen: Seen<'_>,
+    seen: VerifiedAccount<'_>,
     older: &[VerifiedPackage],
     now: Timestamp,
 ) -> (KeyChange, Pin) {
-    let Seen {
-        package, firsthand, ..
+    let VerifiedAccount {
+        package,
+        authoritative,
+        ..
     } = seen;
     let fresh = Pin {
         account: package.account().clone(),
@@ -78,7 +80,7 @@ pub fn follow(
         let same = Pin {
             previous: pin.previous.clone(),
             // A directory that goes on showing the same must not postpone the next look.
-            last_seen: if firsthand { now } else { pin.last_seen },
+            last_seen: if authoritative { now } else { pin.last_seen },
             ..fresh
         };
         return (KeyChange::Same, same);
@@ -114,7 +116,7 @@ pub fn follow(
 }
 
 /// The pin after its owner has accepted the change.
-pub fn accept(pin: Option<&Pin>, seen: Seen<'_>, now: Timestamp) -> Pin {
+pub fn accept(pin: Option<&Pin>, seen: VerifiedAccount<'_>, now: Timestamp) -> Pin {
     let before = pin.filter(|pin| pin.peer != seen.package.peer());
     let previous = match before {
         Some(pin) => Some(match &pin.changed {
@@ -127,7 +129,7 @@ pub fn accept(pin: Option<&Pin>, seen: Seen<'_>, now: Timestamp) -> Pin {
         None => pin.and_then(|pin| pin.previous.clone()),
     };
     let known_as = known_as(pin, seen.handle.as_ref());
-    let (_, fresh) = follow(None, seen, &[], now);
+    let (_, fresh) = update(None, seen, &[], now);
     Pin {
         previous,
         known_as,

@@ -27,12 +27,12 @@ fn handle() -> Option<Handle> {
 }
 
 /// A message to Bob that says it is Alice's.
-fn claim(writer: &str) -> Claim {
+fn claim(peer: &str) -> Claim {
     Claim {
-        writer: Some(writer.to_owned()),
-        sender: Some(ALICE.to_owned()),
-        recipient: Some(BOB.to_owned()),
-        reader: did(BOB),
+        sender_peer: Some(peer.to_owned()),
+        sender_did: Some(ALICE.to_owned()),
+        recipient_did: Some(BOB.to_owned()),
+        recipient: did(BOB),
     }
 }
 
@@ -113,13 +113,11 @@ fn unverified(reason: UnverifiedReason, pinned: bool) -> Attribution {
 
 #[test]
 fn the_table() {
-    let attributed = |claim: &Claim, standing: &AccountState, pin: Option<&Pin>| {
-        attribute(claim, standing, pin, NOW)
-    };
-    let by = |writer, standing: &AccountState| attributed(&claim(writer), standing, None);
-    let by_pinned = |writer, standing: &AccountState, pin: &Pin| {
-        attributed(&claim(writer), standing, Some(pin))
-    };
+    let attributed =
+        |claim: &Claim, state: &AccountState, pin: Option<&Pin>| attribute(claim, state, pin, NOW);
+    let by = |peer, state: &AccountState| attributed(&claim(peer), state, None);
+    let by_pinned =
+        |peer, state: &AccountState, pin: &Pin| attributed(&claim(peer), state, Some(pin));
 
     // The current key.
     assert_eq!(by(K1, &enrolled(K1, &[])), verified(false));
@@ -174,12 +172,12 @@ fn the_table() {
     );
 
     // A handle by which the reader knows somebody else is not shown without that.
-    for writer in [K1, K2] {
-        let mut standing = replaced.clone();
-        if let AccountState::Enrolled { known_of, .. } = &mut standing {
+    for peer in [K1, K2] {
+        let mut state = replaced.clone();
+        if let AccountState::Enrolled { known_of, .. } = &mut state {
             *known_of = Some(did(CAROL));
         }
-        match by(writer, &standing) {
+        match by(peer, &state) {
             Attribution::Verified { known_of, .. }
             | Attribution::VerifiedPrevious { known_of, .. } => {
                 assert_eq!(known_of, Some(did(CAROL)));
@@ -208,7 +206,7 @@ fn the_table() {
     assert_eq!(by_pinned(K1, &AccountState::Removed, &moved_on), revoked);
 
     // Nothing known: the pin is no proof.
-    for reason in DOUBTS {
+    for reason in REASONS {
         let unknown = AccountState::Unknown(reason);
         assert_eq!(by(K1, &unknown), unverified(reason, false));
         assert_eq!(by_pinned(K1, &unknown, &pin(K1)), unverified(reason, true));
@@ -220,16 +218,16 @@ fn the_table() {
     }
 
     // No claim, and one that is none.
-    let mut nobody = claim(K1);
-    nobody.sender = None;
+    let mut unclaimed = claim(K1);
+    unclaimed.sender_did = None;
     assert_eq!(
-        attributed(&nobody, &enrolled(K1, &[]), None),
+        attributed(&unclaimed, &enrolled(K1, &[]), None),
         Attribution::Unattributed
     );
-    assert_eq!(nobody.account(), None);
+    assert_eq!(unclaimed.account(), None);
     for text in ["", "alice.example.com", "did:key:z6Mk", "did:plc:short", K1] {
         let mut odd = claim(K1);
-        odd.sender = Some(text.to_owned());
+        odd.sender_did = Some(text.to_owned());
         let expected = Attribution::Unverified {
             claimed: text.to_owned(),
             reason: UnverifiedReason::NotAnAccount,
@@ -244,12 +242,12 @@ fn the_table() {
 
     // No proof of a writer.
     let mut unsigned = claim(K1);
-    unsigned.writer = None;
+    unsigned.sender_peer = None;
     assert_eq!(
         attributed(&unsigned, &enrolled(K1, &[]), None),
         Attribution::Anonymous
     );
-    unsigned.sender = None;
+    unsigned.sender_did = None;
     assert_eq!(
         attributed(&unsigned, &AccountState::Removed, None),
         Attribution::Anonymous
@@ -257,9 +255,9 @@ fn the_table() {
     assert_eq!(unsigned.account(), None);
 
     // Meant for somebody else, whoever wrote it.
-    for mut elsewhere in [claim(K1), nobody, unsigned] {
+    for mut elsewhere in [claim(K1), unclaimed, unsigned] {
         for meant in [CAROL, "", "nobody", "DID:plc:bbbbbbbbbbbbbbbbbbbbbbbb"] {
-            elsewhere.recipient = Some(meant.to_owned());
+            elsewhere.recipient_did = Some(meant.to_owned());
             let expected = Attribution::Misdirected {
                 meant: meant.to_owned(),
             };
@@ -271,7 +269,7 @@ fn the_table() {
         }
     }
     let mut unaddressed = claim(K1);
-    unaddressed.recipient = None;
+    unaddressed.recipient_did = None;
     assert_eq!(
         attributed(&unaddressed, &enrolled(K1, &[]), None),
         verified(false)
@@ -342,7 +340,7 @@ fn what_is_kept_is_read_again() {
     );
 }
 
-const DOUBTS: [UnverifiedReason; 7] = [
+const REASONS: [UnverifiedReason; 7] = [
     UnverifiedReason::NotAnAccount,
     UnverifiedReason::Unreachable,
     UnverifiedReason::NoAccount,
@@ -363,12 +361,12 @@ fn accounts() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn claims()(
-        writer in prop::option::of(peers()),
-        sender in prop::option::of(accounts()),
-        recipient in prop::option::of(accounts()),
-        reader in prop::sample::select(vec![ALICE, BOB]),
+        sender_peer in prop::option::of(peers()),
+        sender_did in prop::option::of(accounts()),
+        recipient_did in prop::option::of(accounts()),
+        recipient in prop::sample::select(vec![ALICE, BOB]),
     ) -> Claim {
-        Claim { writer, sender, recipient, reader: did(reader) }
+        Claim { sender_peer, sender_did, recipient_did, recipient: did(recipient) }
     }
 }
 
@@ -385,7 +383,7 @@ fn many_previous() -> impl Strategy<Value = Vec<Previous>> {
     prop::collection::vec(one, 0..4)
 }
 
-fn standings() -> impl Strategy<Value = AccountState> {
+fn states() -> impl Strategy<Value = AccountState> {
     prop_oneof![
         (peers(), many_previous()).prop_map(|(peer, previous)| AccountState::Enrolled {
             peer,
@@ -394,7 +392,7 @@ fn standings() -> impl Strategy<Value = AccountState> {
             previous,
         }),
         Just(AccountState::Removed),
-        prop::sample::select(DOUBTS.to_vec()).prop_map(AccountState::Unknown),
+        prop::sample::select(REASONS.to_vec()).prop_map(AccountState::Unknown),
     ]
 }
 
@@ -419,16 +417,16 @@ proptest! {
     #[test]
     fn verified_is_only_what_the_package_of_the_claimed_account_names(
         claim in claims(),
-        standing in standings(),
+        state in states(),
         pin in prop::option::of(pins()),
         now in times(),
     ) {
-        let found = attribute(&claim, &standing, pin.as_ref(), now);
-        let names = |peer: &String| Some(peer) == claim.writer.as_ref();
+        let found = attribute(&claim, &state, pin.as_ref(), now);
+        let names = |peer: &String| Some(peer) == claim.sender_peer.as_ref();
         if let Some(account) = found.account() {
-            prop_assert_eq!(Some(account.as_str()), claim.sender.as_deref());
-            prop_assert!(claim.recipient.as_deref().is_none_or(|to| to == claim.reader.as_str()));
-            let AccountState::Enrolled { peer, previous, .. } = &standing else {
+            prop_assert_eq!(Some(account.as_str()), claim.sender_did.as_deref());
+            prop_assert!(claim.recipient_did.as_deref().is_none_or(|to| to == claim.recipient.as_str()));
+            let AccountState::Enrolled { peer, previous, .. } = &state else {
                 return Err(TestCaseError::fail("no package, and a name"));
             };
             match &found {
@@ -456,21 +454,21 @@ proptest! {
     fn another_recipient_wins_over_everything(
         mut claim in claims(),
         meant in accounts(),
-        standing in standings(),
+        state in states(),
         pin in prop::option::of(pins()),
         now in times(),
     ) {
-        claim.recipient = Some(meant.clone());
-        let found = attribute(&claim, &standing, pin.as_ref(), now);
+        claim.recipient_did = Some(meant.clone());
+        let found = attribute(&claim, &state, pin.as_ref(), now);
         let misdirected = matches!(found, Attribution::Misdirected { .. });
-        prop_assert_eq!(misdirected, meant != claim.reader.as_str());
+        prop_assert_eq!(misdirected, meant != claim.recipient.as_str());
     }
 
     #[test]
     fn no_lack_of_an_answer_upgrades(
         claim in claims(),
-        reason in prop::sample::select(DOUBTS.to_vec()),
-        standing in standings(),
+        reason in prop::sample::select(REASONS.to_vec()),
+        state in states(),
         pin in prop::option::of(pins()),
         now in times(),
     ) {
@@ -479,22 +477,22 @@ proptest! {
         prop_assert!(!unknown.is_adverse());
         // And without a writer or an account to ask about no answer changes anything.
         if claim.account().is_none() {
-            prop_assert_eq!(&unknown, &attribute(&claim, &standing, pin.as_ref(), now));
+            prop_assert_eq!(&unknown, &attribute(&claim, &state, pin.as_ref(), now));
         }
     }
 
     #[test]
     fn what_is_known_besides_only_shortens_a_grace(
         claim in claims(),
-        standing in standings(),
+        state in states(),
         more in many_previous(),
         pin in prop::option::of(pins()),
         now in times(),
     ) {
-        let AccountState::Enrolled { peer, handle, known_of, previous } = standing.clone() else {
+        let AccountState::Enrolled { peer, handle, known_of, previous } = state.clone() else {
             return Ok(());
         };
-        let before = attribute(&claim, &standing, pin.as_ref(), now);
+        let before = attribute(&claim, &state, pin.as_ref(), now);
         let with_more = AccountState::Enrolled {
             peer,
             handle,

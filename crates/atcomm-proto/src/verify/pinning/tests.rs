@@ -10,18 +10,18 @@ use crate::verify::succession::FIELD;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-fn seen(package: &VerifiedPackage) -> Seen<'_> {
-    Seen {
+fn seen(package: &VerifiedPackage) -> VerifiedAccount<'_> {
+    VerifiedAccount {
         package,
         handle: Some(Handle::parse("alice.example.com").unwrap()),
-        firsthand: true,
+        authoritative: true,
         mediators: BTreeMap::new(),
     }
 }
 
 /// The pin of a package that was met a hundred days ago and seen yesterday.
 fn pinned(package: &VerifiedPackage) -> Pin {
-    let (change, pin) = follow(None, seen(package), &[], NOW.minus(DAY));
+    let (change, pin) = update(None, seen(package), &[], NOW.minus(DAY));
     assert_eq!(change, KeyChange::First);
     Pin {
         first_seen: NOW.minus(100 * DAY),
@@ -51,17 +51,17 @@ fn the_same_key_moves_the_revision_on() {
     let first = alice.put(3, &json!({}));
     let pin = pinned(&first);
     let second = alice.put(3, &json!({"label": "other"}));
-    let (change, next) = follow(Some(&pin), seen(&second), &[], NOW);
+    let (change, next) = update(Some(&pin), seen(&second), &[], NOW);
     assert_eq!(change, KeyChange::Same);
     assert!(next.rev > pin.rev && next.last_seen == NOW);
     assert_eq!(next.first_seen, pin.first_seen);
     assert!(is_rolled_back(&next, &first) && !is_rolled_back(&next, &second));
     // What the directory alone shows does not count as seen.
-    let by_directory = Seen {
-        firsthand: false,
+    let by_directory = VerifiedAccount {
+        authoritative: false,
         ..seen(&second)
     };
-    let (_, next) = follow(Some(&pin), by_directory, &[], NOW);
+    let (_, next) = update(Some(&pin), by_directory, &[], NOW);
     assert_eq!(next.last_seen, pin.last_seen);
     // Under another signing key revisions begin anew.
     alice.rotate(5, 9, PDS);
@@ -84,10 +84,10 @@ fn the_same_key_moves_the_revision_on() {
     waits.changed.as_mut().unwrap().signing_key = None;
     assert!(is_rolled_back(&waits, &second) && !is_rolled_back(&waits, &third));
     let other = alice.put(4, &json!({}));
-    let (_, waiting) = follow(Some(&next), seen(&other), &[], NOW);
+    let (_, waiting) = update(Some(&next), seen(&other), &[], NOW);
     assert!(waiting.changed.is_some());
     let back = alice.put(3, &json!({}));
-    let (change, next) = follow(Some(&waiting), seen(&back), &[], NOW);
+    let (change, next) = update(Some(&waiting), seen(&back), &[], NOW);
     assert_eq!((change, next.changed), (KeyChange::Same, None));
 }
 
@@ -96,7 +96,7 @@ fn another_key_waits_to_be_accepted() {
     let mut alice = TestAccount::new(7);
     let pin = pinned(&alice.put(3, &json!({})));
     let other = alice.put(4, &json!({}));
-    let (change, waiting) = follow(Some(&pin), seen(&other), &[], NOW);
+    let (change, waiting) = update(Some(&pin), seen(&other), &[], NOW);
     assert_eq!(change, KeyChange::Changed { before: peer(3) });
     let changed = waiting.changed.clone().unwrap();
     assert_eq!(
@@ -112,7 +112,7 @@ fn another_key_waits_to_be_accepted() {
     assert_eq!(kept, pin);
     // An older package than the one that waits is a step back too.
     let third = alice.put(4, &json!({"label": "x"}));
-    let (_, later) = follow(Some(&waiting), seen(&third), &[], NOW.plus(DAY));
+    let (_, later) = update(Some(&waiting), seen(&third), &[], NOW.plus(DAY));
     let again = later.changed.clone().unwrap();
     assert_eq!((again.seen_at, again.rev), (changed.seen_at, third.rev()));
     assert!(is_rolled_back(&later, &other));
@@ -129,7 +129,7 @@ fn another_key_waits_to_be_accepted() {
         (peer(3), changed.seen_at)
     );
     assert_eq!(accepted.changed, None);
-    let (change, _) = follow(Some(&accepted), seen(&third), &[], NOW);
+    let (change, _) = update(Some(&accepted), seen(&third), &[], NOW);
     assert_eq!(change, KeyChange::Same);
     // To accept what is pinned changes nothing of it.
     let again = accept(Some(&accepted), seen(&third), NOW.plus(DAY));
@@ -146,9 +146,9 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
     let first = put(&mut alice, &keys[0], None);
     // The test's revisions are of today, and the clock of these pins is around them.
     let today = first.proven_at();
-    let (_, fresh) = follow(None, seen(&first), &[], today.minus(9 * DAY));
+    let (_, fresh) = update(None, seen(&first), &[], today.minus(9 * DAY));
     let dated = |package: &VerifiedPackage, older: &[VerifiedPackage], now| {
-        let (change, next) = follow(Some(&fresh), seen(package), older, now);
+        let (change, next) = update(Some(&fresh), seen(package), older, now);
         assert!(matches!(change, KeyChange::Vouched { .. }));
         next.previous.unwrap().replaced_at
     };
@@ -186,7 +186,7 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
     // P0 was replaced long ago, and what the directory leaves out has replaced it: the key of
     // today says nothing of when. Nor does one that waits after another that waited.
     let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
-    let (change, waiting) = follow(Some(&fresh), seen(&third), &[], today);
+    let (change, waiting) = update(Some(&fresh), seen(&third), &[], today);
     assert!(matches!(change, KeyChange::Changed { .. }));
     assert_eq!(waiting.changed.as_ref().unwrap().seen_at, fresh.last_seen);
     let fourth = put(&mut alice, &keys[1], None);
@@ -194,7 +194,7 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
         last_seen: today,
         ..waiting
     };
-    let (_, waiting) = follow(Some(&later), seen(&fourth), &[], today);
+    let (_, waiting) = update(Some(&later), seen(&fourth), &[], today);
     assert_eq!(waiting.changed.unwrap().seen_at, fresh.last_seen);
 }
 
@@ -207,11 +207,11 @@ fn handles_that_led_to_it_are_remembered() {
     let handle = |text: &str| Handle::parse(text).unwrap();
     let alice_s = handle("alice.example.com");
     let with = |pin: &Pin, handle: Option<Handle>| {
-        let seen = Seen {
+        let seen = VerifiedAccount {
             handle,
             ..seen(&package)
         };
-        follow(Some(pin), seen, &[], NOW).1
+        update(Some(pin), seen, &[], NOW).1
     };
     let lost = with(&pin, None);
     assert_eq!(
@@ -233,7 +233,7 @@ fn handles_that_led_to_it_are_remembered() {
     );
     assert!(!pin.clone().without_handle(&alice_s).is_known_by(&alice_s));
     // Another key that is accepted is not another handle that is.
-    let seen = Seen {
+    let seen = VerifiedAccount {
         handle: None,
         ..seen(&package)
     };
@@ -258,7 +258,7 @@ fn the_word_of_the_pinned_key_is_enough() {
     let keys: Vec<_> = (0..4).map(|_| TestKey::generate()).collect();
     let pin = pinned(&put(&mut alice, &keys[0], None));
     let second = put(&mut alice, &keys[1], word(&keys[0], &keys[1], &account));
-    let (change, next) = follow(Some(&pin), seen(&second), &[], NOW);
+    let (change, next) = update(Some(&pin), seen(&second), &[], NOW);
     let before = keys[0].peer.as_str().to_owned();
     assert_eq!(
         change,
@@ -273,7 +273,7 @@ fn the_word_of_the_pinned_key_is_enough() {
     // Over keys that were never seen, where superseded packages bridge them.
     let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
     let fourth = put(&mut alice, &keys[3], word(&keys[2], &keys[3], &account));
-    let change = |older: &[VerifiedPackage]| follow(Some(&pin), seen(&fourth), older, NOW).0;
+    let change = |older: &[VerifiedPackage]| update(Some(&pin), seen(&fourth), older, NOW).0;
     assert!(matches!(
         change(&[third.clone(), second.clone()]),
         KeyChange::Vouched { .. }
@@ -305,12 +305,12 @@ fn no_other_word_is() {
         Some("{}".to_owned()),
     ] {
         let package = put(&mut alice, &keys[1], word.clone());
-        let (change, _) = follow(Some(&pin), seen(&package), &[], NOW);
+        let (change, _) = update(Some(&pin), seen(&package), &[], NOW);
         assert!(matches!(change, KeyChange::Changed { .. }), "{word:?}");
     }
     // A chain that ends in a circle.
     let one = put(&mut alice, &keys[1], word(&keys[2], &keys[1], &account));
     let two = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
-    let (change, _) = follow(Some(&pin), seen(&two), &[one, two.clone()], NOW);
+    let (change, _) = update(Some(&pin), seen(&two), &[one, two.clone()], NOW);
     assert!(matches!(change, KeyChange::Changed { .. }));
 }
