@@ -1,11 +1,10 @@
-//! Which addresses a name learnt from the network may lead to.
+//! Which IP addresses an untrusted name may resolve to.
 //!
 //! Source: IANA special-purpose address registries (RFC 6890 and successors).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether `ip` may be dialled for a name learnt from the network: public unicast, and in
-/// development loopback besides.
+/// Whether `ip` may be dialled for an untrusted name: public unicast, and in development loopback.
 pub(super) fn is_allowed(ip: IpAddr, development: bool) -> bool {
     match ip {
         IpAddr::V4(v4) => v4_allowed(v4, development),
@@ -35,21 +34,21 @@ fn v6_allowed(ip: Ipv6Addr, development: bool) -> bool {
     if ip.is_loopback() {
         return development;
     }
-    // An address that carries an IPv4 address leads there: judge that one.
+    // An address that embeds an IPv4 address leads there.
     if let Some(v4) = embedded_v4(ip) {
         return v4_allowed(v4, development);
     }
     match ip.segments() {
         // Protocol assignments (Teredo, ORCHID, benchmarking among them) and documentation.
         [0x2001, 0..=0x01ff, ..] | [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
-        // Global unicast; everything outside is local, multicast or unassigned.
+        // Global unicast. All other addresses are local, multicast or unassigned.
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }
 }
 
-/// The IPv4 address inside a mapped, 6to4 or NAT64 address. IPv4-compatible addresses (`::a.b.c.d`)
-/// are retired and Teredo hides its client's address by inversion: both fall to the table above.
+/// Returns the IPv4 address inside a mapped, 6to4 or NAT64 address. IPv4-compatible addresses
+/// (`::a.b.c.d`) are retired, and Teredo inverts its client's address; the table above refuses both.
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let o = ip.octets();
     let at = |i: usize| Ipv4Addr::new(o[i], o[i + 1], o[i + 2], o[i + 3]);
@@ -166,7 +165,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the standard library calls non-public never passes.
+        /// Addresses that the standard library calls special never pass.
         #[test]
         fn no_v4_that_std_knows_as_special_passes(raw in any::<u32>()) {
             let ip = Ipv4Addr::from(raw);
@@ -177,18 +176,18 @@ mod tests {
             }
         }
 
-        /// Dressing an IPv4 address as IPv6 never opens a door that is shut for it.
+        /// An IPv4 address inside an IPv6 address is allowed exactly where it is by itself.
         #[test]
-        fn v6_dress_changes_nothing(raw in any::<u32>(), development: bool) {
+        fn embedding_in_v6_changes_nothing(raw in any::<u32>(), development: bool) {
             let ip = Ipv4Addr::from(raw);
             let o = ip.octets();
             let (hi, lo) = (u16::from_be_bytes([o[0], o[1]]), u16::from_be_bytes([o[2], o[3]]));
-            for dressed in [
+            for embedded in [
                 ip.to_ipv6_mapped(),
                 Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, hi, lo),
                 Ipv6Addr::new(0x2002, hi, lo, 0, 0, 0, 0, 1),
             ] {
-                prop_assert_eq!(v6_allowed(dressed, development), v4_allowed(ip, development));
+                prop_assert_eq!(v6_allowed(embedded, development), v4_allowed(ip, development));
             }
             let compatible = Ipv6Addr::new(0, 0, 0, 0, 0, 0, hi, lo);
             prop_assert!(!v6_allowed(compatible, false));

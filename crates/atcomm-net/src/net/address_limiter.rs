@@ -43,7 +43,7 @@ mod tests {
     use atcomm_proto::clock::Timestamp;
 
     #[test]
-    fn an_address_has_its_own_allowance_and_ipv6_one_per_64() {
+    fn an_address_has_its_own_bucket_and_ipv6_one_per_64() {
         let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
         let limiter = AddressLimiter::new(3, clock.clone());
         let address = |s: &str| s.parse::<IpAddr>().unwrap();

@@ -1,4 +1,4 @@
-//! Names: TXT records for handles, and the addresses that connections use.
+//! DNS: TXT records of handles, and the addresses of hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -17,47 +17,46 @@ use super::address;
 use super::error::{DnsError, NetError, Refusal};
 use super::policy::{self, Trust};
 
-/// Time for one question to one name server; it is asked once more.
+/// Time limit of one question to one name server, which is asked twice.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time for a whole look-up, all servers and attempts included.
+/// Time limit of a whole look-up, including all servers and attempts.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// Questions under way; more wait within [`LOOKUP_TIMEOUT`].
+/// Concurrent questions. Further ones wait within [`LOOKUP_TIMEOUT`].
 const MAX_QUESTIONS: usize = 128;
 
-/// TXT records of one name. Judging only some of them could hide that they contradict each other,
-/// so more than this is a failure.
+/// Most TXT records of one name; more are a failure. Reading only some of them could hide that they
+/// contradict each other.
 const MAX_TXT_RECORDS: usize = 64;
 
-/// Longest TXT value kept, in bytes: a DID of full length with room to spare. Longer ones are
-/// something else.
+/// Longest TXT value read, in bytes: a DID of full length with room to spare.
 const MAX_TXT_LEN: usize = 4096;
 
-/// Wait for IPv6 addresses after IPv4 ones came (RFC 8305 section 3, the other way round: most
-/// servers have IPv4).
-const SECOND_KIND_DELAY: Duration = Duration::from_millis(50);
+/// Wait for IPv6 addresses after IPv4 addresses have come. RFC 8305 section 3 with the families
+/// swapped, since most servers have IPv4.
+const SECOND_FAMILY_DELAY: Duration = Duration::from_millis(50);
 
-/// Addresses of one name that are considered.
+/// Most addresses of one name.
 const MAX_ADDRESSES: usize = 16;
 
-/// Looks names up. Nothing is cached here: a rename must be seen at once, and the system's name
-/// server caches by time to live already.
+/// Looks up names. Caches nothing: a new record must be seen at once, and the system's name server
+/// caches by time to live already.
 #[derive(Clone)]
-pub(super) struct Names {
+pub(super) struct DnsResolver {
     resolver: TokioResolver,
     questions: Arc<Semaphore>,
     development: bool,
 }
 
-impl Names {
+impl DnsResolver {
     pub(super) fn bind(
         name_server: Option<SocketAddr>,
         development: bool,
     ) -> Result<Self, NetError> {
         let (config, mut options) = match name_server {
             Some(address) => (one_server(address), Default::default()),
-            // Without the file, this machine, as the C library does.
+            // Without `resolv.conf` this machine, like the C library.
             None => read_system_conf().unwrap_or_else(|_| {
                 let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
                 (one_server(local), Default::default())
@@ -67,7 +66,7 @@ impl Names {
         options.attempts = 1;
         options.cache_size = 0;
         options.max_active_requests = MAX_QUESTIONS;
-        // Otherwise an entry of the machine's hosts file would hide what the named server says.
+        // An entry of the machine's hosts file would hide the answer of the configured server.
         if name_server.is_some() {
             options.use_hosts_file = ResolveHosts::Never;
         }
@@ -82,10 +81,10 @@ impl Names {
         })
     }
 
-    /// The TXT records of `name`, the character strings of each joined.
+    /// Returns the TXT records of `name`, the character strings of each joined.
     pub(super) async fn txt(&self, name: &str) -> Result<Vec<String>, DnsError> {
         let lookup = async {
-            let _place = self.questions.acquire().await.ok();
+            let _permit = self.questions.acquire().await.ok();
             self.resolver.txt_lookup(absolute(name)).await
         };
         let answer = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
@@ -113,8 +112,8 @@ impl Names {
         Ok(records)
     }
 
-    /// The addresses of `host` that may be dialled for `trust`, never empty. Connections must use
-    /// exactly these: looking the name up again could give others.
+    /// Returns the addresses of `host` that may be dialled under `trust`; never an empty list.
+    /// Connections must use exactly these: another look-up could return others.
     pub(super) async fn addresses(
         &self,
         host: &str,
@@ -122,7 +121,7 @@ impl Names {
     ) -> Result<Vec<IpAddr>, NetError> {
         let host = host.trim_end_matches('.');
         let found = if policy::is_localhost(host) {
-            // IPv4 first: most servers that are meant for this machine listen there.
+            // IPv4 first: most servers for this machine alone listen there.
             vec![
                 IpAddr::V4(Ipv4Addr::LOCALHOST),
                 IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -149,18 +148,18 @@ impl Names {
         Ok(allowed)
     }
 
-    /// Both kinds of address. Only when both say that there are none is that so; one that failed
-    /// leaves it open.
+    /// Looks up addresses of both families. The host has no address only where both answers say
+    /// so; a failed answer leaves it open.
     async fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, NetError> {
         let both = async {
-            let _place = self.questions.acquire().await.ok();
+            let _permit = self.questions.acquire().await.ok();
             let v4 = self.resolver.lookup(absolute(host), RecordType::A);
             let v6 = self.resolver.lookup(absolute(host), RecordType::AAAA);
             match select(Box::pin(v4), Box::pin(v6)).await {
-                // IPv4 is known to lead there: a name server that is slow with the other kind must
-                // not hold up the connection.
+                // IPv4 suffices: a name server that is slow with the other family must not delay
+                // the connection.
                 Either::Left((Ok(v4), v6)) => {
-                    let v6 = tokio::time::timeout(SECOND_KIND_DELAY, v6).await;
+                    let v6 = tokio::time::timeout(SECOND_FAMILY_DELAY, v6).await;
                     (Ok(v4), v6.unwrap_or(Err(HickoryError::Timeout)))
                 }
                 Either::Left((v4, v6)) => (v4, v6.await),
@@ -192,8 +191,8 @@ impl Names {
     }
 }
 
-/// The operator's names may come from a hosts file or a container's own resolver, which only the
-/// system's look-up knows.
+/// Looks up a configured name by the system: the name may stand in a hosts file or be known to a
+/// container's resolver only.
 async fn system_lookup(host: &str) -> Result<Vec<IpAddr>, NetError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     tokio::net::lookup_host((host, 0))
@@ -202,7 +201,7 @@ async fn system_lookup(host: &str) -> Result<Vec<IpAddr>, NetError> {
         .map_err(|_| NetError::NoSuchHost)
 }
 
-/// A final dot keeps the machine's search list away from names that others chose.
+/// Appends a dot, so that the machine's search list is not applied to names that others chose.
 fn absolute(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
 }

@@ -1,20 +1,22 @@
-//! Why something could not be reached.
+//! Errors of reaching other hosts.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
-/// Why an outbound request has no answer.
+/// Errors of an outbound request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
-    /// The policy for names learnt from the network forbids it. Asking again is of no use.
+    /// The policy for untrusted addresses forbids the request, now and later.
     #[error("refused by policy: {0}")]
     Refused(Refusal),
     /// The name does not exist, or has no address.
     #[error("the host has no address")]
     NoSuchHost,
-    /// No whole answer within the time given.
+    /// No whole response came within the time limit.
     #[error("timed out")]
     Timeout,
-    /// No connection, or it broke before the answer was whole.
+    /// No connection, or it broke before the response was whole.
     #[error("the host cannot be reached")]
     Connect,
     /// The TLS handshake failed: certificate, name or protocol version.
@@ -26,21 +28,21 @@ pub enum NetError {
         /// Bytes allowed.
         cap: usize,
     },
-    /// Our own limits for this host, or a `Retry-After` that it sent, forbid asking now.
+    /// Our own limits for this host, or a `Retry-After` that it sent, forbid the request for now.
     #[error("the host must not be asked for another {retry_after:?}")]
     HostBusy {
-        /// When a new attempt makes sense.
+        /// The time until a new attempt makes sense.
         retry_after: Duration,
     },
-    /// The host answered a WebSocket request with this HTTP status instead.
+    /// The host answered a request for a WebSocket with an HTTP response.
     #[error("the host answered {status} instead of opening a WebSocket")]
     Handshake {
         /// The HTTP status.
         status: u16,
-        /// What the host said about a new attempt.
+        /// The pause that the host asks for.
         retry_after: Option<Duration>,
     },
-    /// The answer breaks HTTP or WebSocket rules, or redirects without end.
+    /// The response breaks the rules of HTTP or WebSockets, or redirects without end.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
     /// The settings cannot be used (only from `Net::bind`).
@@ -49,7 +51,7 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// When a new attempt makes sense, where that is known.
+    /// Returns the time until a new attempt makes sense, where it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::HostBusy { retry_after } => Some(*retry_after),
@@ -58,7 +60,7 @@ impl NetError {
         }
     }
 
-    /// Whether a later attempt may go better.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !matches!(
             self,
@@ -66,7 +68,53 @@ impl NetError {
         )
     }
 
-    /// The outcome label in metrics: a closed set, never a name.
+    /// Finds our own error, or that of the TLS library, among the sources of a client's error.
+    pub(super) fn of_request(error: &reqwest::Error) -> Self {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(own) = cause.downcast_ref::<Self>() {
+                return own.clone();
+            }
+            if let Some(cause) = cause.downcast_ref::<io::Error>()
+                && let Self::Tls(reason) = Self::of_io(cause)
+            {
+                return Self::Tls(reason);
+            }
+            source = cause.source();
+        }
+        if error.is_timeout() {
+            Self::Timeout
+        } else if error.is_connect() {
+            Self::Connect
+        } else if error.is_decode() {
+            Self::Protocol("the body cannot be decoded")
+        } else if error.is_builder() {
+            Self::Protocol("not a request that can be sent")
+        } else {
+            // The connection broke after it was open: bad HTTP or a lost peer, which look the same.
+            Self::Connect
+        }
+    }
+
+    /// Finds the error of the TLS library, which may be wrapped in several I/O errors.
+    pub(super) fn of_io(mut error: &io::Error) -> Self {
+        while let Some(inner) = error.get_ref() {
+            if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+                return Self::Tls(tls.to_string());
+            }
+            match inner.downcast_ref::<io::Error>() {
+                Some(inner) => error = inner,
+                None => break,
+            }
+        }
+        if error.kind() == io::ErrorKind::TimedOut {
+            Self::Timeout
+        } else {
+            Self::Connect
+        }
+    }
+
+    /// Returns the label of the outcome in metrics: one of a closed set, never a name.
     pub(super) fn outcome(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",
@@ -82,7 +130,7 @@ impl NetError {
     }
 }
 
-/// The rule that forbids dialling a name learnt from the network.
+/// The rule that forbids dialling an untrusted address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// Neither `https` nor `wss`.
@@ -94,21 +142,21 @@ pub enum Refusal {
     /// A user name or password in the URL.
     #[error("the URL names a user")]
     UserInfo,
-    /// An address instead of a name, in whatever spelling.
+    /// An IP address instead of a name, in any spelling.
     #[error("the host is an address, not a name")]
     AddressLiteral,
     /// A name that is not public: a single label or a reserved top-level domain.
     #[error("the host name is not a public one")]
     HostName,
-    /// The name leads to addresses that are not public unicast.
+    /// The name resolves only to addresses that are not public unicast.
     #[error("the host's address is not public")]
     Address,
 }
 
-/// Why a TXT look-up gave nothing.
+/// Errors of looking up TXT records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
-    /// The name server says that there is no such record.
+    /// The name server answered that there is no such record.
     #[error("there is no such record")]
     NoRecords,
     /// No usable answer: server failure, timeout, or far too many records.

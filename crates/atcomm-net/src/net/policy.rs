@@ -1,15 +1,15 @@
-//! Which URLs may be dialled, before any name is looked up.
+//! Which URLs may be dialled, decided before any name is looked up.
 
 use url::{Host, Url};
 
 use super::error::{NetError, Refusal};
 
-/// Who named the endpoint.
+/// The origin of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trust {
-    /// The operator, in the settings: any scheme, port and address.
+    /// The operator's settings: any scheme, port and address.
     Configured,
-    /// A document or a record from the network: anybody may have written it.
+    /// A document or a record of the network, which an attacker may have written.
     Untrusted,
 }
 
@@ -25,12 +25,14 @@ const RESERVED_TLDS: [&str; 8] = [
     "test",
 ];
 
-/// The two schemes of a protocol: encrypted, and plain.
+/// The schemes of HTTP: encrypted, and plain.
 pub(super) const HTTP: (&str, &str) = ("https", "http");
+
+/// The schemes of WebSockets: encrypted, and plain.
 pub(super) const WEBSOCKET: (&str, &str) = ("wss", "ws");
 
-/// Checks `url` and gives its host name in the form that limits are counted under: lower case,
-/// without a final dot.
+/// Checks `url` and returns its host name as the limits of hosts use it: lower case, without a final
+/// dot.
 pub(super) fn check(
     url: &Url,
     trust: Trust,
@@ -50,8 +52,8 @@ pub(super) fn check(
     if !url.username().is_empty() || url.password().is_some() {
         return Err(NetError::Refused(Refusal::UserInfo));
     }
-    // `url` has folded every spelling of an address (decimal, octal, hex, short, percent-encoded
-    // or full-width digits) into `Host::Ipv4` by now.
+    // The parser has folded every spelling of an address (decimal, octal, hexadecimal, short,
+    // percent-encoded or full-width digits) into `Host::Ipv4`.
     let host = match url.host() {
         Some(Host::Domain(name)) => name.strip_suffix('.').unwrap_or(name),
         Some(_) => return Err(NetError::Refused(Refusal::AddressLiteral)),
@@ -73,11 +75,11 @@ fn is_public_name(host: &str, development: bool) -> bool {
     if development && matches!(tld, "test" | "localhost") {
         return true;
     }
-    // A single label would be completed by the search list of somebody's own network.
+    // The search list of a local network would complete a single label.
     host.contains('.') && !host.ends_with('.') && !RESERVED_TLDS.contains(&tld)
 }
 
-/// Whether the name means this machine by definition (RFC 6761) and is never looked up.
+/// Whether the name means this machine by definition (RFC 6761), so that it is not looked up.
 pub(super) fn is_localhost(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost")
 }
@@ -88,12 +90,12 @@ mod tests {
 
     use super::*;
 
-    fn learnt(s: &str, development: bool) -> Result<String, NetError> {
+    fn untrusted(s: &str, development: bool) -> Result<String, NetError> {
         check(&Url::parse(s).unwrap(), Trust::Untrusted, HTTP, development)
     }
 
     #[test]
-    fn inv6_learnt_urls() {
+    fn inv6_untrusted_urls() {
         use Refusal::*;
         for (s, host) in [
             ("https://pds.example.com/x", "pds.example.com"),
@@ -104,7 +106,7 @@ mod tests {
                 "xn--bcher-kva.example.com",
             ),
         ] {
-            assert_eq!(learnt(s, false).unwrap(), host);
+            assert_eq!(untrusted(s, false).unwrap(), host);
         }
         for (s, refusal) in [
             ("http://pds.example.com/", Scheme),
@@ -137,7 +139,7 @@ mod tests {
             ("https://pds.test/", HostName),
             ("https://pds.example.com../", HostName),
         ] {
-            assert_eq!(learnt(s, false), Err(NetError::Refused(refusal)), "{s}");
+            assert_eq!(untrusted(s, false), Err(NetError::Refused(refusal)), "{s}");
         }
     }
 
@@ -148,7 +150,7 @@ mod tests {
             "http://a.pds0.test/",
             "https://pds.test:8443/",
         ] {
-            assert!(learnt(good, true).is_ok(), "{good}");
+            assert!(untrusted(good, true).is_ok(), "{good}");
         }
         for bad in [
             "http://127.0.0.1:2583/",
@@ -157,12 +159,12 @@ mod tests {
             "http://metadata/",
             "http://metadata.google.internal/",
         ] {
-            assert!(learnt(bad, true).is_err(), "{bad}");
+            assert!(untrusted(bad, true).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn operator_endpoints_are_exempt_but_not_from_the_protocol() {
+    fn configured_endpoints_are_exempt_but_not_from_the_protocol() {
         let check = |s: &str| check(&Url::parse(s).unwrap(), Trust::Configured, HTTP, false);
         assert_eq!(check("http://10.0.0.1:80/").unwrap(), "10.0.0.1");
         assert_eq!(check("http://pds:3000/").unwrap(), "pds");
@@ -171,7 +173,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever passes names a domain on an allowed port, however the text was spelt.
+        /// Every URL that passes names a domain on an allowed port, in any spelling of the text.
         #[test]
         fn what_passes_is_a_name(
             s in "(https|http|wss|ftp)://[a-zA-Z0-9.%@:\\[\\]xX_-]{1,30}(:[0-9]{1,5})?/?"

@@ -16,35 +16,37 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
+use super::client::{Net, count};
 use super::error::NetError;
-use super::gate::{HostKey, Priority};
+use super::host_limiter::{HostKey, Priority};
 use super::policy::{self, Trust};
-use super::{Net, retry};
+use super::retry_after;
 
-/// Addresses tried before the host counts as unreachable.
+/// Addresses tried before the host is unreachable.
 const MAX_ATTEMPTS: usize = 4;
 
-/// Read buffer of one connection: a firehose sends much, but few of them are open.
+/// Read buffer of one connection, in bytes. Large, since a firehose sends much and few are open.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// What a WebSocket runs on: TCP, or TLS over it.
+/// The byte stream below a WebSocket: TCP, or TLS over TCP.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// How a WebSocket is opened.
+/// Options of opening a WebSocket.
 #[derive(Debug, Clone)]
 pub struct WsOptions {
-    /// Longest message in bytes; a longer one ends the connection with an error.
+    /// Longest message in bytes. A longer message ends the connection with an error.
     pub max_frame: usize,
-    /// Time until the WebSocket stands: name look-up, connection, TLS and handshake.
+    /// Time limit for name look-up, connection, TLS and handshake together.
     pub handshake_timeout: Duration,
-    /// Subprotocol asked for (`Sec-WebSocket-Protocol`).
+    /// Subprotocol requested (`Sec-WebSocket-Protocol`).
     pub subprotocol: Option<&'static str>,
 }
 
 impl Default for WsOptions {
-    /// Firehose frames (5 MB, atproto event stream specification), 10 s, no subprotocol.
+    /// Allows frames of a firehose (5 MB, atproto event stream specification) and 10 s; requests no
+    /// subprotocol.
     fn default() -> Self {
         Self {
             max_frame: 5_000_000,
@@ -55,8 +57,8 @@ impl Default for WsOptions {
 }
 
 impl Net {
-    /// Opens a WebSocket. Only the handshake counts against the host's limits: connections may
-    /// stand for days.
+    /// Opens a WebSocket. Only the handshake counts against the host's limits, since connections may
+    /// stay open for days.
     pub async fn connect_ws(
         &self,
         url: &Url,
@@ -67,7 +69,7 @@ impl Net {
             tokio::time::timeout(options.handshake_timeout, self.open(url, trust, options))
                 .await
                 .unwrap_or(Err(NetError::Timeout));
-        super::count("ws", result.as_ref().err());
+        count("ws", result.as_ref().err());
         result
     }
 
@@ -82,7 +84,7 @@ impl Net {
             .port_or_known_default()
             .ok_or(NetError::Protocol("no port"))?;
         let key = HostKey::new(&host, port, trust);
-        let _turn = self.inner.gate.enter(&key, Priority::Background).await?;
+        let _permit = self.inner.hosts.acquire(&key, Priority::Background).await?;
         let tcp = self.dial(&host, port, trust).await?;
         let stream: Box<dyn Wire> = if url.scheme() == "wss" {
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
@@ -90,7 +92,7 @@ impl Net {
             let tls = TlsConnector::from(Arc::clone(&self.inner.ws_tls))
                 .connect(name, tcp)
                 .await
-                .map_err(|e| super::io_error(&e))?;
+                .map_err(|e| NetError::of_io(&e))?;
             Box::new(tls)
         } else {
             Box::new(tcp)
@@ -114,17 +116,20 @@ impl Net {
         match client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, _)) => Ok(socket),
             Err(WsError::Http(answer)) => {
-                let retry_after =
-                    retry::wanted(answer.status(), answer.headers(), self.inner.clock.now());
+                let retry_after = retry_after::requested(
+                    answer.status(),
+                    answer.headers(),
+                    self.inner.clock.now(),
+                );
                 if let Some(wait) = retry_after {
-                    self.inner.gate.close(&key, wait);
+                    self.inner.hosts.close(&key, wait);
                 }
                 Err(NetError::Handshake {
                     status: answer.status().as_u16(),
                     retry_after,
                 })
             }
-            Err(WsError::Io(e)) => Err(super::io_error(&e)),
+            Err(WsError::Io(e)) => Err(NetError::of_io(&e)),
             Err(WsError::Capacity(CapacityError::MessageTooLong { max_size, .. })) => {
                 Err(NetError::TooLarge { cap: max_size })
             }
@@ -134,14 +139,14 @@ impl Net {
     }
 
     async fn dial(&self, host: &str, port: u16, trust: Trust) -> Result<TcpStream, NetError> {
-        let addresses = self.inner.names.addresses(host, trust).await?;
+        let addresses = self.inner.dns.addresses(host, trust).await?;
         let mut last = NetError::Connect;
         for ip in addresses.into_iter().take(MAX_ATTEMPTS) {
             let connect = TcpStream::connect(SocketAddr::new(ip, port));
             match tokio::time::timeout(self.inner.settings.connect_timeout, connect).await {
                 Ok(Ok(stream)) => {
-                    // Acknowledgements and pings are small and must not wait for more.
-                    let _ = stream.set_nodelay(true);
+                    // Acknowledgements and pings are small and must not wait for more data.
+                    stream.set_nodelay(true).ok();
                     return Ok(stream);
                 }
                 Ok(Err(_)) => last = NetError::Connect,

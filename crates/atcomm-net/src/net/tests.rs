@@ -8,13 +8,14 @@ use axum::extract::Request as AxumRequest;
 use axum::http::{StatusCode as Status, header};
 use axum::response::IntoResponse as _;
 use axum::routing::{any, get};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::testing::{
     Answer, Authority, NameServer, bind, development, local, serve, serve_raw, url,
 };
-use atcomm_proto::clock::Timestamp;
+use atcomm_proto::clock::{Clock, Timestamp};
 
 mod limits;
 mod sockets;
@@ -26,7 +27,7 @@ fn refused<T>(result: Result<T, NetError>) -> Refusal {
     }
 }
 
-/// Reads what comes and never answers.
+/// Reads all input and never answers.
 async fn hang(mut stream: tokio::net::TcpStream) {
     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
 }
@@ -36,7 +37,7 @@ fn hello() -> Router {
 }
 
 #[tokio::test]
-async fn gets_what_is_there_and_says_who_asks() {
+async fn a_get_returns_the_resource_and_names_the_program() {
     let port = serve(Router::new().route(
         "/",
         get(async |request: AxumRequest| {
@@ -87,7 +88,7 @@ async fn posts_a_body() {
 }
 
 #[tokio::test]
-async fn inv6_loopback_needs_development_or_the_operator() {
+async fn inv6_loopback_needs_development_or_a_configured_address() {
     let port = serve(hello()).await;
     let public = bind(NetSettings::default());
     assert_eq!(
@@ -107,9 +108,9 @@ async fn inv6_loopback_needs_development_or_the_operator() {
     assert_eq!(public.get(&literal).await.unwrap().status, 200);
 }
 
-/// A public name that leads to an inner address is refused where the connection is made.
+/// A public name that resolves to a private address is refused when the connection is made.
 #[tokio::test]
-async fn inv6_names_that_lead_inside_are_refused() {
+async fn inv6_names_of_private_addresses_are_refused() {
     let dns = NameServer::start().await;
     let net = bind(NetSettings {
         name_server: Some(dns.address),
@@ -144,8 +145,8 @@ async fn inv6_names_that_lead_inside_are_refused() {
     assert_eq!(refused(public.get(&request).await), Refusal::Address);
 }
 
-/// The address that was judged is the one that is dialled: one look-up for each connection, and
-/// a name that changes its mind is judged again.
+/// The address that was checked is the address that is dialled: one look-up for each connection,
+/// and a name with a new address is checked again.
 #[tokio::test]
 async fn inv6_rebinding_gains_nothing() {
     let dns = NameServer::start().await;
@@ -178,7 +179,7 @@ async fn inv6_rebinding_gains_nothing() {
 }
 
 #[tokio::test]
-async fn names_that_do_not_exist_are_told_from_servers_that_fail() {
+async fn names_that_do_not_exist_are_distinguished_from_servers_that_fail() {
     let dns = NameServer::start().await;
     let net = bind(NetSettings {
         name_server: Some(dns.address),
@@ -265,7 +266,7 @@ async fn inv7_bodies_are_capped_while_they_arrive() {
     assert_eq!(answer.body.len(), 65_536);
     let over = net.get(&local(port, "/over")).await.unwrap_err();
     assert_eq!(over, NetError::TooLarge { cap: 65_536 });
-    // Without an announced length, and without end.
+    // A body without a length and without an end.
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
     let endless = serve_raw(move |mut stream| {
@@ -394,7 +395,7 @@ async fn retry_after_closes_the_host_for_every_caller() {
     }
 }
 
-/// Hosts that never answer take their own places and no others'.
+/// Hosts that never answer take only their own slots.
 #[tokio::test]
 async fn a_hanging_host_does_not_starve_others() {
     let dns = NameServer::start().await;
@@ -424,10 +425,10 @@ async fn a_hanging_host_does_not_starve_others() {
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let busy = hanging.iter().filter(|h| h.is_finished()).count();
-    assert_eq!(busy, 8, "all but two places' worth were turned away");
+    assert_eq!(busy, 8, "all but two are turned away");
     let answer = ask("fine.test", fine, Trust::Untrusted).await.unwrap();
     assert_eq!(answer.status, 200);
-    // Even with every learnt place taken the operator's endpoints are reached.
+    // Configured endpoints are reached even while all slots for untrusted hosts are taken.
     dns.set_address("hang.test", "127.0.0.1");
     dns.set_address("hang2.test", "127.0.0.1");
     for _ in 0..2 {
@@ -483,7 +484,7 @@ async fn https_checks_authority_and_name() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_are_refused_at_start() {
+async fn contradictory_settings_are_refused_at_start() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for settings in [
         NetSettings {

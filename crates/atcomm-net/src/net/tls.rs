@@ -9,8 +9,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use super::error::NetError;
 
-/// Trusts the public authorities and those in `extra_ca`. Reads the file now: a later change of it
-/// needs a restart.
+/// Returns a configuration that trusts the public authorities and those in the file `extra_ca`. The
+/// file is read once: a later change needs a restart.
 pub(super) fn client_config(extra_ca: Option<&Path>) -> Result<ClientConfig, NetError> {
     let mut roots = RootCertStore {
         roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -32,9 +32,9 @@ pub(super) fn client_config(extra_ca: Option<&Path>) -> Result<ClientConfig, Net
         }
     }
     let provider = ring::default_provider();
-    // Libraries that ask for the process's provider must find this one. Whoever was first wins;
-    // in this process that is always the same one.
-    let _ = provider.clone().install_default();
+    // Libraries that use the provider of the process must find this one. Only the first call has an
+    // effect; all calls install the same provider.
+    provider.clone().install_default().ok();
     Ok(ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| NetError::Settings(e.to_string()))?

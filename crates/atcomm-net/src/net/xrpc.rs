@@ -10,13 +10,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::{Net, NetError, Request, Response, Trust};
+use super::client::Net;
+use super::error::NetError;
+use super::policy::Trust;
+use super::request::{Request, Response};
 use atcomm_proto::syntax::RemoteText;
 
 /// Errors of calling a method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// No whole answer came.
+    /// No whole response came.
     #[error(transparent)]
     Net(#[from] NetError),
     /// The server answered with an error.
@@ -24,23 +27,23 @@ pub enum CallError {
     Refused(#[from] XrpcError),
 }
 
-/// An answer that is no success, as far as it says why.
+/// An error response, as far as it can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("HTTP {}", .status.as_u16())]
 pub struct XrpcError {
     /// The HTTP status.
     pub status: StatusCode,
-    /// The name of the error, which programs compare. `None` where the body is not an error of
-    /// XRPC: then something else than the method answered, such as a proxy.
+    /// The name of the error, for programs. `None` where the body is not an error of XRPC: then
+    /// something else than the method has answered, such as a proxy.
     pub name: Option<RemoteText>,
-    /// A sentence for people.
+    /// The description of the error, for people.
     pub message: Option<RemoteText>,
-    /// When a new attempt makes sense (429 and 503).
+    /// The time until a new attempt makes sense (429 and 503).
     pub retry_after: Option<Duration>,
 }
 
-/// The error body. Fields of another type than text count as absent; they are read as they stand,
-/// so that a long body costs no memory.
+/// The body of an error. Fields of another type than text are treated as absent. The fields are
+/// borrowed from the body, so that a long body costs no further memory.
 #[derive(Default, Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
@@ -50,7 +53,7 @@ struct Body<'a> {
 }
 
 impl XrpcError {
-    /// Reads an answer that is no success.
+    /// Reads an error response.
     pub fn of(answer: &Response) -> Self {
         let text = |field: Option<&RawValue>| serde_json::from_str(field?.get()).ok();
         let body: Body<'_> = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -62,20 +65,20 @@ impl XrpcError {
         }
     }
 
-    /// The name of the error; empty where there is none.
+    /// Returns the name of the error; empty where there is none.
     pub fn name(&self) -> &str {
         self.name.as_ref().map_or("", RemoteText::as_str)
     }
 
-    /// Whether the server, rather than the question, is at fault: it fails (5xx) or wants fewer
-    /// requests (429).
+    /// Whether the server is at fault and not the request: the server fails (5xx) or limits the
+    /// rate (429).
     pub fn is_of_server(&self) -> bool {
         self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
     }
 }
 
 impl Request {
-    /// A request for the method `nsid` at a server, with its parameters; else as
+    /// Returns a request for the method `nsid` at a server, with its parameters and the defaults of
     /// [`Request::new`].
     pub fn xrpc(
         server: &Url,
@@ -94,7 +97,7 @@ impl Request {
 }
 
 impl Response {
-    /// The body of a success, or the error that is answered.
+    /// Returns the body of a success, or the error of the response.
     pub fn accepted(self) -> Result<Bytes, XrpcError> {
         if self.status.is_success() {
             Ok(self.body)
@@ -110,8 +113,8 @@ impl Net {
         Ok(self.get(request).await?.accepted()?)
     }
 
-    /// Calls a procedure (`POST`) whose input is JSON. On [`CallError::Net`] the procedure may have
-    /// run all the same.
+    /// Calls a procedure (`POST`) whose input is JSON. After [`CallError::Net`] the procedure may
+    /// have run all the same.
     pub async fn procedure(&self, request: &Request, input: Bytes) -> Result<Bytes, CallError> {
         let answer = self.post(request, "application/json", input).await?;
         Ok(answer.accepted()?)
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_read_as_far_as_they_say_something() {
+    fn errors_are_read_as_far_as_possible() {
         for (body, name, message) in [
             (r#"{"error":"Odd","message":"a"}"#, "Odd", Some("a")),
             (r#"{"error":"Odd"}"#, "Odd", None),
@@ -143,7 +146,7 @@ mod tests {
             (r#"{"error":"Odd","message":7,"more":{}}"#, "Odd", None),
             (r#"{"error":{"a":[]},"message":"a"}"#, "", Some("a")),
             (r#"{"error":null,"message":null}"#, "", None),
-            // Nothing of it steers a terminal.
+            // Control characters do not reach a terminal.
             (
                 r#"{"error":"O\u001bdd","message":"a\nb"}"#,
                 "O\u{fffd}dd",
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_servers_are_told_from_faults_of_questions() {
+    fn faults_of_servers_are_distinguished_from_faults_of_requests() {
         for status in [429, 500, 502, 503] {
             assert!(refused(status, "").is_of_server(), "{status}");
         }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Answers on connections that it keeps open, and counts those that are.
+/// Starts a server that keeps its connections open and counts the open ones.
 async fn keeps_open(open: Arc<AtomicUsize>) -> u16 {
     serve_raw(move |mut stream| {
         let open = Arc::clone(&open);
@@ -19,9 +19,9 @@ async fn keeps_open(open: Arc<AtomicUsize>) -> u16 {
     .await
 }
 
-/// All names of one domain may each leave a connection behind: they must not stay.
+/// Every name of one domain may leave a connection behind, which must not stay open.
 #[tokio::test]
-async fn inv7_idle_connections_to_learnt_hosts_are_few_and_end_soon() {
+async fn inv7_idle_connections_to_untrusted_hosts_are_few_and_end_soon() {
     let open = Arc::new(AtomicUsize::new(0));
     let port = keeps_open(Arc::clone(&open)).await;
     let net = bind(development());

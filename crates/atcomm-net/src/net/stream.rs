@@ -1,4 +1,4 @@
-//! A WebSocket that is read as it comes: streams, and mail in live mode.
+//! WebSockets read message by message: event streams, and mail in live mode.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use url::Url;
 
-use super::Net;
+use super::client::Net;
 use super::error::NetError;
 use super::policy::Trust;
 use super::socket::{Wire, WsOptions};
 
-/// Time that a good-bye may take.
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// Time limit of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What came over a stream.
+/// A message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A binary message.
     Binary(Bytes),
     /// A text message.
     Text(Utf8Bytes),
-    /// A sign of life without content: ping or pong.
+    /// A ping or a pong, which shows that the peer is alive.
     Alive,
 }
 
@@ -51,11 +51,11 @@ impl Net {
 }
 
 impl StreamReader {
-    /// The next message; `None` once the server has closed the stream. Safe to cancel.
+    /// Returns the next message, or `None` once the server has closed the stream. Safe to cancel.
     pub async fn next(&mut self) -> Option<Result<Received, NetError>> {
         let message = match self.socket.next().await? {
             Ok(message) => message,
-            Err(error) => return Some(Err(self.fault(&error))),
+            Err(error) => return Some(Err(self.net_error(&error))),
         };
         Some(Ok(match message {
             Message::Binary(bytes) => Received::Binary(bytes),
@@ -68,21 +68,23 @@ impl StreamReader {
     /// Sends a binary message.
     pub async fn send(&mut self, message: Bytes) -> Result<(), NetError> {
         let sent = self.socket.send(Message::Binary(message)).await;
-        sent.map_err(|error| self.fault(&error))
+        sent.map_err(|error| self.net_error(&error))
     }
 
-    /// Asks the server for a sign of life.
+    /// Sends a ping.
     pub async fn ping(&mut self) -> Result<(), NetError> {
         let sent = self.socket.send(Message::Ping(Bytes::new())).await;
-        sent.map_err(|error| self.fault(&error))
+        sent.map_err(|error| self.net_error(&error))
     }
 
-    /// Says good-bye; the stream is over whether or not the server answers.
+    /// Closes the stream, whether or not the server answers.
     pub async fn close(mut self) {
-        drop(tokio::time::timeout(CLOSE_WITHIN, self.socket.close(None)).await);
+        tokio::time::timeout(CLOSE_TIMEOUT, self.socket.close(None))
+            .await
+            .ok();
     }
 
-    fn fault(&self, error: &WsError) -> NetError {
+    fn net_error(&self, error: &WsError) -> NetError {
         match error {
             WsError::Capacity(_) => NetError::TooLarge {
                 cap: self.max_frame,

@@ -1,4 +1,4 @@
-//! What a host says about asking again.
+//! The pause that a refusal asks for.
 
 use std::time::Duration;
 
@@ -7,9 +7,14 @@ use http::{HeaderMap, StatusCode};
 
 use atcomm_proto::clock::Timestamp;
 
-/// The wait that a refusal (429, 503) asks for: `Retry-After` in seconds or as a date (RFC 9110
-/// section 10.2.3). Where a 429 has none, `RateLimit-Reset`, which PDSes send as a Unix time.
-pub(super) fn wanted(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// Returns the pause that a refusal (429, 503) asks for: `Retry-After` in seconds or as a date
+/// (RFC 9110 section 10.2.3). Where a 429 has none, `RateLimit-Reset`, which PDSes send as a Unix
+/// time.
+pub(super) fn requested(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let until = |millis: i64| Timestamp::from_millis(millis).since(now);
     let wait = match status {
@@ -41,7 +46,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_str(value).unwrap());
         let now = Timestamp::from_millis(1_445_412_420_000); // Wed, 21 Oct 2015 07:27:00 GMT
-        wanted(StatusCode::from_u16(status).unwrap(), &headers, now)
+        requested(StatusCode::from_u16(status).unwrap(), &headers, now)
     }
 
     #[test]
