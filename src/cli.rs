@@ -33,7 +33,6 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use self::terminal::line;
-use atcomm_client::WalletError;
 
 /// The end of every `--help`, with examples before it where there are any.
 macro_rules! ending {
@@ -267,21 +266,6 @@ struct Complaint {
     exit: Exit,
     message: String,
     hint: String,
-}
-
-impl From<WalletError> for Complaint {
-    fn from(error: WalletError) -> Self {
-        Self {
-            exit: match error {
-                WalletError::NoAccount { .. }
-                | WalletError::Several { .. }
-                | WalletError::Unknown { .. } => Exit::Usage,
-                _ => Exit::Failed,
-            },
-            message: error.to_string(),
-            hint: error.hint(),
-        }
-    }
 }
 
 /// Runs the command that `args` name, the program's name first.

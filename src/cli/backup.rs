@@ -62,19 +62,6 @@ impl Own {
     }
 }
 
-impl From<BackupError> for Complaint {
-    fn from(error: BackupError) -> Self {
-        Self {
-            exit: match error {
-                BackupError::Empty => Exit::Usage,
-                _ => Exit::Failed,
-            },
-            message: error.to_string(),
-            hint: error.hint(),
-        }
-    }
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Written {

@@ -11,7 +11,7 @@ use super::secret::Source;
 use super::signal::Shutdown;
 use super::terminal::line;
 use super::{Complaint, Exit};
-use atcomm_client::{AccountError, AccountIdentityError, EnrolError, Enroller, Located, Step};
+use atcomm_client::{EnrolError, Enroller, Located, Step};
 
 /// How the account's owner shows who he is to its PDS.
 #[derive(Debug, Args)]
@@ -23,35 +23,6 @@ pub(super) struct SignIn {
     /// The code that your PDS has sent by mail, where it asks for one
     #[arg(long, value_name = "CODE")]
     code: Option<String>,
-}
-
-impl From<EnrolError> for Complaint {
-    fn from(error: EnrolError) -> Self {
-        let exit = match &error {
-            error if error.is_transient() => Exit::Unreachable,
-            EnrolError::Wallet(_) => Exit::Failed,
-            EnrolError::Identity {
-                error: AccountIdentityError::Unproven(_),
-                ..
-            } => Exit::Untrusted,
-            EnrolError::NoMediator
-            | EnrolError::TooManyMediators(_)
-            | EnrolError::Label
-            | EnrolError::NotEnrolled(_) => Exit::Usage,
-            _ => Exit::Failed,
-        };
-        Self {
-            exit,
-            message: error.to_string(),
-            hint: error.hint(),
-        }
-    }
-}
-
-impl From<AccountError> for Complaint {
-    fn from(error: AccountError) -> Self {
-        EnrolError::from(error).into()
-    }
 }
 
 /// Work that SIGINT and SIGTERM end between two steps, with a word.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::desk::Own;
+use super::hint::of_account;
 use super::mailing::{Mailing, name};
 use super::output::{show, unwritten};
 use super::terminal::{line, short_did};
@@ -218,7 +219,7 @@ async fn about_record(
             format!("the session at {pds} has ended"),
             "mail is not affected; `atcomm enroll` signs in again with your app password",
         )?,
-        Err(error) => findings.failed("sign-in", error.to_string(), error.hint())?,
+        Err(error) => findings.failed("sign-in", error.to_string(), of_account(&error))?,
     }
     let published = match client.record().await {
         Ok(Some(published)) => published,
@@ -229,7 +230,7 @@ async fn about_record(
                 "publish it with `atcomm enroll`",
             );
         }
-        Err(error) => return findings.failed("record", error.to_string(), error.hint()),
+        Err(error) => return findings.failed("record", error.to_string(), of_account(&error)),
     };
     if published.peer() != Some(key.peer.as_str()) {
         return findings.failed(

@@ -2,11 +2,15 @@
 //!
 //! Hints name commands, flags and keys of the configuration, of which the library knows nothing.
 
+mod client;
+
 use super::{Complaint, Exit};
 use crate::config::ConfigError;
 use crate::mediator::{KeysError, MediatorError};
 use crate::server::{AdminError, MAILBOX_FILE, ServerError};
 use crate::store::StoreError;
+
+pub(super) use client::of_account;
 
 impl From<ConfigError> for Complaint {
     fn from(error: ConfigError) -> Self {

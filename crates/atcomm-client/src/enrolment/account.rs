@@ -121,6 +121,7 @@ impl AccountClient {
             Err(
                 AccountError::Failing(_)
                 | AccountError::Refused { .. }
+                | AccountError::Unusable(_)
                 | AccountError::Malformed(_),
             ) => Ok(true),
             Err(AccountError::SignedOut) => {

@@ -73,10 +73,10 @@ pub enum BackupError {
     Exists(PathBuf),
     /// The wallet has another key for the account.
     #[error("the wallet has another key for {0}")]
-    Conflict(String),
+    Conflict(Did),
     /// The wallet has no room for the account's keys.
     #[error("the wallet would have more than {MAX_KEYS} keys of {0}")]
-    TooManyKeys(String),
+    TooManyKeys(Did),
     /// More than would be taken back.
     #[error("the wallet is too large for a backup: {0}")]
     TooLarge(&'static str),
@@ -88,43 +88,13 @@ pub enum BackupError {
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
+        #[source]
         error: io::Error,
     },
     /// The wallet cannot be used.
     #[error(transparent)]
     Wallet(#[from] WalletError),
-}
-
-impl BackupError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        let hint = match self {
-            Self::WeakPassphrase => {
-                "take several words; whoever finds the file can try as many as he likes"
-            }
-            Self::WrongPassphrase => "try again; if you are sure of it, the file is damaged",
-            Self::Foreign(_) => "a backup is what `atcomm backup` has written; nothing was changed",
-            Self::Damaged(_) => "take another copy of the backup; nothing was changed",
-            Self::TooMuchWork(_) => "it was not made by `atcomm backup`; nothing was changed",
-            Self::Exists(_) => "name another file, or give --force to replace it",
-            Self::Conflict(_) => {
-                "nothing was changed; --force puts the backup's key in its place and keeps the \
-                 wallet's for reading"
-            }
-            Self::TooManyKeys(_) => {
-                "nothing was changed; restore it into another wallet, which --home names"
-            }
-            Self::TooLarge(_) => {
-                "nothing was written; forget contacts that you do not need with `atcomm contacts \
-                 forget`"
-            }
-            Self::Empty => "enrol one with `atcomm enroll` first",
-            Self::Unwritable { .. } => "nothing was written; look at the disk and its permissions",
-            Self::Wallet(error) => return error.hint(),
-        };
-        hint.to_owned()
-    }
 }
 
 /// What a backup holds.
@@ -320,10 +290,10 @@ impl Backup {
                 continue;
             };
             if !force && is_conflict(&known, ours) {
-                return Err(BackupError::Conflict(ours.account.to_string()));
+                return Err(BackupError::Conflict(ours.account.clone()));
             }
             if merged(&known, ours, now).is_some_and(|both| both.keys.len() > MAX_KEYS) {
-                return Err(BackupError::TooManyKeys(ours.account.to_string()));
+                return Err(BackupError::TooManyKeys(ours.account.clone()));
             }
         }
         let mut restored = Restored::default();

@@ -14,7 +14,8 @@ pub enum WalletError {
     Unreadable {
         /// Which.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
+        #[source]
         error: io::Error,
     },
     /// A file or directory cannot be written.
@@ -22,7 +23,8 @@ pub enum WalletError {
     Unwritable {
         /// Which.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
+        #[source]
         error: io::Error,
     },
     /// A file holds something else.
@@ -89,47 +91,17 @@ fn listed(accounts: &[Did]) -> String {
 }
 
 impl WalletError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::Unwritable { error, .. } if is_full(error) => {
-                "there is no room left: free some and run it again; nothing was changed".to_owned()
-            }
-            Self::Unreadable { .. } | Self::Unwritable { .. } => {
-                "the wallet has to belong to the user who runs this; --home names another"
-                    .to_owned()
-            }
-            Self::Damaged { path, .. } => format!(
-                "put {} back from a backup, or move it away and run `atcomm restore`",
-                path.display()
-            ),
-            Self::Newer { .. } => {
-                "it was written by a later version of atcomm: use that one".to_owned()
-            }
-            Self::Exposed { path } => format!(
-                "run `chmod -R go= {}`; if others could read it, run `atcomm rotate` then",
-                path.display()
-            ),
-            Self::TooLong { .. } => "nothing was changed".to_owned(),
-            Self::Busy { .. } => "wait for it to end, then run it again".to_owned(),
-            Self::NoAccount { .. } => {
-                "enrol one with `atcomm enroll`, or bring one here with `atcomm restore`; --home \
-                 names another wallet"
-                    .to_owned()
-            }
-            Self::Several { .. } => "say which with --account".to_owned(),
-            Self::Unknown { .. } => "`atcomm whoami` shows the accounts that are in it".to_owned(),
-        }
+    /// Whether the disk is full, or a limit of this user or process reached.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Unwritable { error, .. } if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::FileTooLarge
+                    | io::ErrorKind::WriteZero
+            )
+        )
     }
-}
-
-/// Whether there is no room, on the disk or for this user or process.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge
-            | io::ErrorKind::WriteZero
-    )
 }

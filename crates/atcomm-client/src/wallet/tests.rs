@@ -223,7 +223,6 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
         assert_eq!(wallet.find(Some(actor)).unwrap().account(), &bob, "{actor}");
     }
     let several = wallet.find(None).unwrap_err();
-    assert_eq!(several.hint(), "say which with --account");
     assert!(
         several.to_string().ends_with(&format!("{alice}, {bob}")),
         "{several}"
@@ -279,7 +278,6 @@ fn what_others_may_read_is_refused() {
         refused.to_string(),
         format!("{} may be read by others than its owner", file.display())
     );
-    assert!(refused.hint().starts_with("run `chmod -R go= "));
     assert!(wallet.find(None).is_err());
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     store.enrolment().unwrap().unwrap();

@@ -35,7 +35,7 @@ pub enum AccountError {
     },
     /// No answer that says anything.
     #[error("the PDS cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(#[source] NetError),
     /// It answered that it cannot answer.
     #[error("the PDS does not work now: it answered {0}")]
     Failing(u16),
@@ -49,6 +49,9 @@ pub enum AccountError {
         /// For people.
         message: RemoteText,
     },
+    /// Its answer cannot be taken: it breaks a rule of the network.
+    #[error("the PDS gave an answer that makes no sense: {0}")]
+    Unusable(#[source] NetError),
     /// Its answer is not what it should be.
     #[error("the PDS gave an answer that makes no sense: {0}")]
     Malformed(String),
@@ -62,7 +65,9 @@ impl AccountError {
         Self::Inactive(RemoteText::new(status))
     }
 
-    /// Whether the host says that it cannot compare with what is there.
+    /// Whether the PDS refuses because of `swapRecord`. No field but the message for people tells:
+    /// implementations that cannot compare with the present record name this error `InvalidRequest`
+    /// like any other, and only a mismatch has a name of its own, `InvalidSwap`.
     pub(super) fn is_about_swap(&self) -> bool {
         matches!(self, Self::Refused { message, .. } if message.as_str().contains("swapRecord"))
     }
@@ -73,32 +78,6 @@ impl AccountError {
             self,
             Self::RateLimited { .. } | Self::Unreachable(_) | Self::Failing(_)
         )
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        let hint = match self {
-            Self::WrongPassword => {
-                "make an app password in the settings of your account and use that"
-            }
-            Self::CodeNeeded => "give it with --code, or use an app password, which needs none",
-            Self::SignedOut => "run it again with your app password",
-            Self::Forbidden(_) => "make an app password in the settings of your account",
-            Self::Inactive(_) => "only an active account can be enrolled",
-            Self::Swapped => {
-                "nothing was overwritten; look at it with `atcomm whoami`, then run it again"
-            }
-            Self::RateLimited {
-                retry_after: Some(wait),
-            } => return format!("try again in {} seconds", wait.as_secs().max(1)),
-            Self::RateLimited { retry_after: None } => "try again in some minutes",
-            Self::Unreachable(_) | Self::Failing(_) => "try again later; what was done is kept",
-            Self::Refused { .. } | Self::Malformed(_) => {
-                "its operator may know more; run it again later, what was done is recognised"
-            }
-            Self::Wallet(error) => return error.hint(),
-        };
-        hint.to_owned()
     }
 }
 
@@ -142,8 +121,8 @@ impl From<NetError> for AccountError {
             NetError::HostBusy { retry_after } => Self::RateLimited {
                 retry_after: Some(retry_after),
             },
-            error if error.is_transient() => Self::Unreachable(error.to_string()),
-            error => Self::Malformed(error.to_string()),
+            error if error.is_transient() => Self::Unreachable(error),
+            error => Self::Unusable(error),
         }
     }
 }

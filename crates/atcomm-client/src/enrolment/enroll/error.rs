@@ -5,6 +5,7 @@ use crate::lookup::authoritative::AccountIdentityError;
 use crate::mediator::client::MailError;
 use crate::wallet::error::WalletError;
 use atcomm_net::identity::HandleError;
+use atcomm_proto::didcomm::envelope::EnvelopeError;
 use atcomm_proto::syntax::{Did, MediatorDid};
 
 /// Why an account cannot be enrolled, or cannot be any further. What was done before is written
@@ -16,7 +17,8 @@ pub enum EnrolError {
     Handle {
         /// The handle.
         handle: String,
-        /// Why.
+        /// The error of the look-up.
+        #[source]
         error: HandleError,
     },
     /// The handle leads to an account that does not call itself that.
@@ -32,7 +34,8 @@ pub enum EnrolError {
     Identity {
         /// The account.
         account: Did,
-        /// Why.
+        /// The error of the look-up.
+        #[source]
         error: AccountIdentityError,
     },
     /// The DID document names no PDS.
@@ -43,7 +46,8 @@ pub enum EnrolError {
     Mediator {
         /// Which.
         did: MediatorDid,
-        /// Why.
+        /// The error of the mediator.
+        #[source]
         error: MailError,
     },
     /// None was named, now or before.
@@ -71,7 +75,7 @@ pub enum EnrolError {
     Unpublished(Did),
     /// The new key cannot be vouched for.
     #[error("the old key cannot speak for the new one: {0}")]
-    Succession(String),
+    Succession(#[source] EnvelopeError),
     /// The PDS did not do what was asked.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -98,42 +102,5 @@ impl EnrolError {
             Self::Account(error) => error.is_transient(),
             _ => false,
         }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        let hint = match self {
-            error if error.is_transient() && !matches!(error, Self::Account(_)) => {
-                "try again later; what was done is kept"
-            }
-            Self::Handle { .. } | Self::NotItsHandle { .. } => {
-                "look for a slip in the handle, or give the DID of the account"
-            }
-            Self::Identity {
-                error: AccountIdentityError::Unproven(_),
-                ..
-            } => "somebody may be between you and the directory of DIDs; try again from elsewhere",
-            Self::Identity { .. } | Self::NoPds(_) => {
-                "look for a slip in the DID; it has to be one of an account with a PDS"
-            }
-            Self::Mediator { .. } => {
-                "look for a slip in its name; nothing is published before every mediator answers"
-            }
-            Self::NoMediator => {
-                "name who is to keep your mail, such as --mediator mail.example.com"
-            }
-            Self::TooManyMediators(_) => "one or two are what senders try",
-            Self::Label => "take a short name, such as phone",
-            Self::Foreign { .. } => {
-                "another device or a lost wallet has written it: bring its keys here with `atcomm \
-                 restore`, or give --replace; mail to that key cannot be read here"
-            }
-            Self::NotEnrolled(_) => "enrol it with `atcomm enroll` first",
-            Self::Unpublished(_) => "it was removed elsewhere; `atcomm enroll` publishes it again",
-            Self::Succession(_) => "this is a defect; please report it",
-            Self::Account(error) => return error.hint(),
-            Self::Wallet(error) => return error.hint(),
-        };
-        hint.to_owned()
     }
 }

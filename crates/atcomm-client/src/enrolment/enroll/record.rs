@@ -55,7 +55,7 @@ pub(super) fn task(
                 &enrolment.account,
                 now,
             )
-            .map_err(|error| EnrolError::Succession(error.to_string()))?;
+            .map_err(EnrolError::Succession)?;
             if let Some(fields) = record.as_object_mut() {
                 fields.insert(succession::FIELD.to_owned(), word.into());
             }

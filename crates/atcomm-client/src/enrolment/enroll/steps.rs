@@ -129,12 +129,15 @@ impl Enroller {
                 }
                 Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
                 // There are servers that do it and then trip over their own answer.
-                Err(AccountError::Refused { .. } | AccountError::Malformed(_))
-                    if attempts < ATTEMPTS
-                        && client
-                            .record()
-                            .await?
-                            .is_none_or(|now| now.cid != there.cid) => {}
+                Err(
+                    AccountError::Refused { .. }
+                    | AccountError::Unusable(_)
+                    | AccountError::Malformed(_),
+                ) if attempts < ATTEMPTS
+                    && client
+                        .record()
+                        .await?
+                        .is_none_or(|now| now.cid != there.cid) => {}
                 Err(error) => return Err(error.into()),
             }
         }
