@@ -4,16 +4,16 @@
 mod backup;
 mod changes;
 mod check;
-mod chosen;
+mod concurrent;
 mod conversation;
 mod demo;
 mod enroll;
 mod enrolled;
 mod guide;
+mod hostile;
 mod interrupted;
-mod lies;
+mod lying_servers;
 mod receive;
-mod rivals;
 mod rotate;
 mod send;
 mod whoami;
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::mail::free_port;
 use crate::network::{Account, Network, text};
-use crate::post::free_port;
 use crate::service::{Service, Setup};
 
 /// Timeout of a command that does not wait for incoming mail.

@@ -16,7 +16,7 @@ use atcomm_proto::syntax::{Actor, Origin};
 use serde_json::{Value, json};
 
 use super::CliEnv;
-use super::lies::LyingServer;
+use super::lying_servers::LyingServer;
 use crate::http::{RUNTIME, eventually};
 use crate::network::{Account, Network, text};
 use crate::service::{Service, Setup};

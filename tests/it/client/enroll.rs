@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use super::lies::LyingServer;
+use super::lying_servers::LyingServer;
 use super::{CliEnv, MediatorService, Person, disturbed, finish};
 use crate::network::{Account, Network, in_both_shapes, text};
 
