@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 /// How long one rate is measured.
-const ROUND: Duration = Duration::from_millis(200);
+const SAMPLE_TIME: Duration = Duration::from_millis(200);
 
 /// Number of calls between two readings of the clock.
-const BATCH: u32 = 32;
+const CALL_BATCH: u32 = 32;
 
 /// The sections of a bench that the command line names.
 pub struct Sections(Vec<String>);
@@ -36,11 +36,11 @@ pub fn rate(rounds: usize, mut work: impl FnMut()) -> f64 {
     let mut one = || {
         let began = Instant::now();
         let mut n = 0_u32;
-        while began.elapsed() < ROUND {
-            for _ in 0..BATCH {
+        while began.elapsed() < SAMPLE_TIME {
+            for _ in 0..CALL_BATCH {
                 work();
             }
-            n += BATCH;
+            n += CALL_BATCH;
         }
         f64::from(n) / began.elapsed().as_secs_f64()
     };
