@@ -15,14 +15,11 @@
 
 mod network;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use atcomm_client::dm::Dm;
-use atcomm_client::wrap::{parcel, seal};
-use atcomm_client::{
-    Attribution, DeliveryOutcome, Live, Mail, MediatorClient, Received, SentMessage,
-};
+use atcomm_client::wrap::{seal, wrap};
+use atcomm_client::{Attribution, Consent, Live, Mail, MediatorClient, Received, Recipient};
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::proof::{Container, verify};
 use atcomm_proto::syntax::Actor;
@@ -79,12 +76,12 @@ fn millis(time: Duration) -> f64 {
 async fn first_contact(alice: &Person, bob: &Person) {
     let mut figures = Vec::new();
     for _ in 0..CONTACTS {
-        let recipients = alice.new_recipients();
+        let lookup = alice.new_lookup();
         let actor = Actor::Handle(bob.handle());
         let began = Instant::now();
-        let resolved = recipients.resolve(&actor, &[]).await.unwrap();
+        let recipient = lookup.resolve(&actor, &[]).await.unwrap();
         figures.push(millis(began.elapsed()));
-        assert!(resolved.handle.is_some(), "the handle is verified");
+        assert!(recipient.handle.is_some(), "the handle is verified");
     }
     println!(
         "first contact by handle, everything asked anew: {:.2} ms",
@@ -96,13 +93,11 @@ async fn first_contact(alice: &Person, bob: &Person) {
 async fn messages(alice: &Person, bob: &Person) {
     let client = bob.mediator().await;
     let mut live = client.live().await.unwrap();
-    let receiver = bob.receiver();
-    let actor = Actor::Did(bob.account().clone());
-    let first = alice.recipients.resolve(&actor, &[]).await.unwrap();
-    alice.wallet.save_pin(&first.pin.unwrap()).unwrap();
-    let writer = Actor::Did(alice.account().clone());
-    let known = bob.recipients.resolve(&writer, &[]).await.unwrap();
-    bob.wallet.save_pin(&known.pin.unwrap()).unwrap();
+    let receiver = bob.account.receiver();
+    let actor = Actor::Did(bob.did().clone());
+    alice.account.recipient(&actor).await.unwrap();
+    let writer = Actor::Did(alice.did().clone());
+    bob.account.recipient(&writer).await.unwrap();
     let mut steps = Steps::default();
     for round in 0..WARM_UP + MESSAGES {
         let mut one = Steps::default();
@@ -128,11 +123,10 @@ async fn send_one(
     round: usize,
 ) {
     let began = Instant::now();
-    let pins = alice.wallet.contacts().unwrap();
-    let resolved = alice.recipients.resolve(actor, &pins).await.unwrap();
+    let recipient = alice.account.recipient(actor).await.unwrap();
     steps.resolve.push(millis(began.elapsed()));
     let checking = Instant::now();
-    let package = &resolved.package;
+    let package = &recipient.package;
     verify(
         package.car(),
         Container::GetRecord,
@@ -144,77 +138,28 @@ async fn send_one(
     let checked = checking.elapsed();
     steps.verify.push(millis(checked));
 
-    let packing = Instant::now();
-    let key = alice.enrolment.current().unwrap();
-    let to = &resolved.package.package().peer;
-    let dm = Dm::new(
-        format!("message {round}"),
-        alice.account(),
-        &resolved.account,
-    )
-    .unwrap();
-    let seconds = alice.now().millis() / 1000;
-    let message = dm.message(fresh_id(), key.peer.as_str(), to.as_str(), seconds);
-    let id = message.id.clone();
-    let envelope = String::from_utf8(seal(message, key, to).unwrap()).unwrap();
-    let sealed = packing.elapsed();
-    let theirs: Vec<_> = resolved.mediators.iter().cloned().map(Arc::new).collect();
-    let own = alice.own_document().await;
-    // The delivery below wraps the message once more; here the wrapping is timed by itself.
-    let wrapping = Instant::now();
-    parcel(
-        envelope.as_bytes(),
-        to.as_str(),
-        &theirs[0],
-        &own,
-        key,
-        seconds,
-        &|_| None,
-    )
-    .unwrap();
-    let wrapped = wrapping.elapsed();
-    steps.pack.push(millis(sealed + wrapped));
+    let dm = Dm::new(format!("message {round}"), alice.did(), &recipient.account).unwrap();
+    // The sender below packs the message once more; here the packing is timed by itself.
+    let packed = pack(alice, &recipient, &dm).await;
+    steps.pack.push(millis(packed));
 
-    let mut sent = SentMessage {
-        id,
-        account: resolved.account.clone(),
-        handle: resolved.handle.clone(),
-        peer: to.as_str().to_owned(),
-        from: key.peer.as_str().to_owned(),
-        envelope,
-        mediators: resolved.package.package().distinct_mediators(),
-        attempts: Vec::new(),
-        at: alice.now(),
-        given_up: None,
-    };
     let posting = Instant::now();
-    let mut keep = |sent: &SentMessage| alice.store.save_sent(&sent.id, sent);
-    let own_mediators = &alice.enrolment.mediators;
-    let (handed, mail) = tokio::join!(
+    let sender = alice.account.sender();
+    let (sent, mail) = tokio::join!(
         async {
-            let handed = alice
-                .courier
-                .deliver(&mut sent, &theirs, own_mediators, key, &mut keep)
-                .await
-                .unwrap();
-            (handed, posting.elapsed())
+            let delivery = sender.send(&recipient, &dm, Consent::default()).await;
+            (delivery.unwrap(), posting.elapsed())
         },
         async {
             let mail: Vec<Mail> = live.next().await.unwrap();
             (mail, posting.elapsed())
         }
     );
-    assert!(
-        matches!(handed.0, DeliveryOutcome::Accepted { .. }),
-        "{:?}",
-        handed.0
-    );
-    let first_hop = handed.1.saturating_sub(wrapped);
-    steps.first_hop.push(millis(first_hop));
-    let arrived = mail.1.max(handed.1);
+    steps.first_hop.push(millis(sent.1.saturating_sub(packed)));
+    let arrived = mail.1.max(sent.1);
     steps
         .second_hop
-        .push(millis(arrived.saturating_sub(handed.1)));
+        .push(millis(arrived.saturating_sub(sent.1)));
 
     let reading = Instant::now();
     let [mail] = &mail.0[..] else {
@@ -235,8 +180,25 @@ async fn send_one(
     // The steps that ran twice for their own figures are subtracted.
     steps
         .whole
-        .push(millis(began.elapsed().saturating_sub(checked + wrapped)));
-    alice.store.delete_sent(&sent.id).unwrap();
+        .push(millis(began.elapsed().saturating_sub(checked + packed)));
+    alice.account.store().delete_sent(&sent.0.id).unwrap();
+}
+
+/// Encrypts and wraps a message; how long that takes.
+async fn pack(alice: &Person, recipient: &Recipient, dm: &Dm) -> Duration {
+    let own = alice.own_document().await;
+    let seconds = alice.now().millis() / 1000;
+    let began = Instant::now();
+    let key = alice.account.key().unwrap();
+    let to = &recipient.package.package().peer;
+    let message = dm.message(fresh_id(), key.peer.as_str(), to.as_str(), seconds);
+    let envelope = seal(message, key, to).unwrap();
+    let theirs = &recipient.mediators[0];
+    let wrapped = wrap(&envelope, to.as_str(), theirs, &own, key, seconds, &|_| {
+        None
+    });
+    assert!(wrapped.unwrap().done().is_some());
+    began.elapsed()
 }
 
 impl Steps {

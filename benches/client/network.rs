@@ -6,16 +6,14 @@ use std::sync::Arc;
 
 use atcomm::config::{Config, Overrides};
 use atcomm::server::Server;
-use atcomm_client::AccountClient;
 use atcomm_client::enrolment::enroll::{Enroller, Plan, mediator_did};
 use atcomm_client::{
-    AccountStore, Courier, DirectoryClient, Enrolment, MediatorClient, Receiver, RecipientLookup,
-    Wallet, document,
+    Account, AccountClient, Client, MediatorClient, RecipientLookup, Settings, Wallet, document,
 };
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument};
-use atcomm_net::net::{Net, Request, Trust};
+use atcomm_net::net::{Request, Trust};
 use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::syntax::{Actor, Did, Handle, Origin};
+use atcomm_proto::syntax::{Actor, Did, Handle};
 use serde_json::{Value, json};
 use testkit::network::Network;
 use tokio_util::sync::CancellationToken;
@@ -35,15 +33,8 @@ struct Service {
 
 /// An enrolled account with its wallet and its client.
 pub(crate) struct Person {
-    pub(crate) wallet: Wallet,
-    pub(crate) store: AccountStore,
-    pub(crate) enrolment: Enrolment,
-    pub(crate) recipients: RecipientLookup,
-    pub(crate) courier: Courier,
-    settings: Config,
-    net: Net,
-    identity: Identity,
-    clock: Clock,
+    pub(crate) account: Account,
+    settings: Settings,
 }
 
 impl BenchNetwork {
@@ -112,10 +103,20 @@ impl BenchNetwork {
 
     /// Creates an account on a PDS and enrols it with the service beside that PDS.
     pub(crate) async fn enrolled(&self, name: &str, pds: usize) -> Person {
-        let settings = self.config(name, &self.network_settings());
-        let clock = Clock::system();
-        let net = Net::bind(settings.net.clone(), clock.clone()).unwrap();
-        let identity = Identity::bind(net.clone(), settings.identity.clone(), clock.clone());
+        let config = self.config(name, &self.network_settings());
+        let settings = Settings {
+            home: self.dir.join(format!("wallet-{name}")),
+            directory: None,
+            net: config.net,
+            identity: config.identity,
+        };
+        let client = Client::bind(settings.net.clone(), settings.identity.clone(), None).unwrap();
+        let Client {
+            net,
+            identity,
+            clock,
+            ..
+        } = &client;
         let url = Url::parse(&format!("{}/account.create", self.network.text("/control"))).unwrap();
         let made = net
             .post(
@@ -126,12 +127,12 @@ impl BenchNetwork {
             .await
             .unwrap();
         let made: Value = serde_json::from_slice(&made.body).unwrap();
-        let wallet = Wallet::open(&self.dir.join(format!("wallet-{name}"))).unwrap();
-        let enroller = Enroller::new(&net, &identity, &clock, &wallet);
+        let wallet = Wallet::open(&settings.home).unwrap();
+        let enroller = Enroller::new(net, identity, clock, &wallet);
         let did = Did::parse(made["did"].as_str().unwrap()).unwrap();
         let located = enroller.locate(&Actor::Did(did.clone())).await.unwrap();
         let store = wallet.account_store(&did);
-        AccountClient::new(&net, &located.pds, &store)
+        AccountClient::new(net, &located.pds, &store)
             .sign_in(did.as_str(), made["password"].as_str().unwrap(), None)
             .await
             .unwrap();
@@ -142,79 +143,49 @@ impl BenchNetwork {
         };
         let outcome = enroller.enroll(&located, &plan, &mut |_| {}).await.unwrap();
         assert!(outcome.missing.is_empty(), "{:?}", outcome.missing);
-        let recipients = recipients(&net, &identity, &clock, &outcome.enrolment);
         Person {
-            courier: Courier::new(&net, &identity, &clock),
-            enrolment: outcome.enrolment,
-            wallet,
-            store,
-            recipients,
+            account: Account::of_wallet(client, &settings.home, None).unwrap(),
             settings,
-            net,
-            identity,
-            clock,
         }
     }
 }
 
-fn recipients(
-    net: &Net,
-    identity: &Identity,
-    clock: &Clock,
-    enrolment: &Enrolment,
-) -> RecipientLookup {
-    let directory: Option<Origin> = enrolment.directory.clone();
-    RecipientLookup::new(
-        net.clone(),
-        identity.clone(),
-        clock.clone(),
-        Some(DirectoryClient::learnt(net.clone(), directory.unwrap())),
-    )
-}
-
 impl Person {
-    pub(crate) fn account(&self) -> &Did {
-        &self.enrolment.account
+    pub(crate) fn did(&self) -> &Did {
+        &self.account.enrolment().account
     }
 
     pub(crate) fn handle(&self) -> Handle {
-        self.enrolment.handle.clone().unwrap()
+        self.account.enrolment().handle.clone().unwrap()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.account.client().clock.now()
     }
 
     /// Returns a look-up with empty caches.
-    pub(crate) fn new_recipients(&self) -> RecipientLookup {
+    pub(crate) fn new_lookup(&self) -> RecipientLookup {
+        let client = self.account.client().clone();
         let settings = self.settings.identity.clone();
-        let identity = Identity::bind(self.net.clone(), settings, self.clock.clone());
-        recipients(&self.net, &identity, &self.clock, &self.enrolment)
+        let client = Client {
+            identity: Identity::bind(client.net.clone(), settings, client.clock.clone()),
+            ..client
+        };
+        client.lookup(self.account.enrolment().directory.as_ref())
     }
 
     /// Returns the document of the person's own mediator.
     pub(crate) async fn own_document(&self) -> Arc<MediatorDocument> {
-        let did = &self.enrolment.mediators[0];
-        document(&self.identity, did, Freshness::Cached)
+        let did = &self.account.enrolment().mediators[0];
+        document(&self.account.client().identity, did, Freshness::Cached)
             .await
             .unwrap()
     }
 
     /// Returns a client of the person's own mediator, for the current key.
     pub(crate) async fn mediator(&self) -> MediatorClient {
-        let key = self.enrolment.current().unwrap().clone();
+        let Client { net, clock, .. } = self.account.client();
         let document = self.own_document().await;
-        MediatorClient::with_document(&self.net, &self.clock, document, &key).unwrap()
-    }
-
-    pub(crate) fn receiver(&self) -> Receiver {
-        Receiver::new(
-            self.wallet.clone(),
-            self.store.clone(),
-            self.enrolment.clone(),
-            self.recipients.clone(),
-            self.courier.clone(),
-            self.clock.clone(),
-        )
+        MediatorClient::with_document(net, clock, document, self.account.key().unwrap()).unwrap()
     }
 }

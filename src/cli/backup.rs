@@ -74,7 +74,7 @@ struct Written {
 pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Complaint> {
     let desk = Desk::open(&args.own.common)?;
     let wallet = Wallet::open(&desk.home)?;
-    let backup = backup::Backup::of(&wallet, desk.clock.now())?;
+    let backup = backup::Backup::of(&wallet, desk.client.clock.now())?;
     let to_stdout = args.file == Path::new("-");
     // Before anybody thinks of a passphrase.
     if !to_stdout && !args.force && args.file.symlink_metadata().is_ok() {
@@ -148,7 +148,7 @@ pub(super) fn restore(
             "another atcomm changes how {account} is enrolled; waiting for it to end"
         ));
     };
-    let restored = backup.restore(&wallet, args.force, desk.clock.now(), &mut waiting)?;
+    let restored = backup.restore(&wallet, args.force, desk.client.clock.now(), &mut waiting)?;
     show(args.own.common.json, stdout, &restored, |out| {
         for account in &restored.added {
             writeln!(out, "{account} is in the wallet now")?;

@@ -58,7 +58,7 @@ pub(super) fn run(
     _: &mut dyn Write,
 ) -> Result<(), Complaint> {
     let mailing = Mailing::open(&args.own)?;
-    let key = mailing.key()?;
+    let key = mailing.account.key()?;
     let mut findings = Findings {
         json: args.own.common.json,
         stdout,
@@ -68,8 +68,7 @@ pub(super) fn run(
     let Findings { json, stdout, all } = findings;
     let failed = all.iter().filter(|one| !one.ok).count();
     if json {
-        let answer =
-            json!({"account": mailing.enrolment.account, "ok": failed == 0, "checks": all});
+        let answer = json!({"account": mailing.account.enrolment().account, "ok": failed == 0, "checks": all});
         show(true, stdout, &answer, |_| Ok(()))?;
     }
     match failed {
@@ -90,11 +89,11 @@ async fn look(
     about_key(key, findings)?;
     let document = about_account(mailing, findings).await?;
     let pds = document.as_ref().and_then(|found| found.pds.clone().ok());
-    let pds = pds.unwrap_or_else(|| mailing.enrolment.pds.clone());
+    let pds = pds.unwrap_or_else(|| mailing.account.enrolment().pds.clone());
     about_record(mailing, key, &pds, findings).await?;
     about_proof(mailing, key, findings).await?;
     about_directory(mailing, key, findings).await?;
-    for mediator in &mailing.enrolment.mediators {
+    for mediator in &mailing.account.enrolment().mediators {
         about_mediator(mailing, key, mediator, findings).await?;
     }
     Ok(())
@@ -164,9 +163,9 @@ async fn about_account(
     mailing: &Mailing,
     findings: &mut Findings<'_>,
 ) -> Result<Option<DidDocument>, Complaint> {
-    let account = &mailing.enrolment.account;
-    let identity = mailing.desk.identity.interactive();
-    let (net, clock) = (&mailing.desk.net, &mailing.desk.clock);
+    let account = &mailing.account.enrolment().account;
+    let identity = mailing.desk.client.identity.interactive();
+    let (net, clock) = (&mailing.desk.client.net, &mailing.desk.client.clock);
     let document = match proven_document(net, &identity, clock, account).await {
         Ok(document) => document,
         Err(error) => {
@@ -211,7 +210,7 @@ async fn about_record(
     pds: &Origin,
     findings: &mut Findings<'_>,
 ) -> Result<(), Complaint> {
-    let client = AccountClient::new(&mailing.desk.net, pds, &mailing.store);
+    let client = AccountClient::new(&mailing.desk.client.net, pds, mailing.account.store());
     match client.is_signed_in().await {
         Ok(true) => findings.ok("sign-in", format!("the session at {pds} is good"))?,
         Ok(false) | Err(AccountError::SignedOut) => findings.failed(
@@ -239,7 +238,7 @@ async fn about_record(
             "if another device of yours wrote it, use that; if not, `atcomm enroll --replace`",
         );
     }
-    let wanted = json!(mailing.enrolment.mediators);
+    let wanted = json!(mailing.account.enrolment().mediators);
     if published.value.get("mediators") != Some(&wanted) {
         return findings.failed(
             "record",
@@ -259,8 +258,8 @@ async fn about_proof(
     key: &MessagingKey,
     findings: &mut Findings<'_>,
 ) -> Result<(), Complaint> {
-    let me = Actor::Did(mailing.enrolment.account.clone());
-    let thorough = mailing.recipients.clone().thorough();
+    let me = Actor::Did(mailing.account.enrolment().account.clone());
+    let thorough = mailing.account.lookup().clone().thorough();
     let resolved = match thorough.resolve(&me, &[]).await {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -297,11 +296,14 @@ async fn about_directory(
     key: &MessagingKey,
     findings: &mut Findings<'_>,
 ) -> Result<(), Complaint> {
-    let Some(directory) = mailing.recipients.directory() else {
+    let Some(directory) = mailing.account.lookup().directory() else {
         return findings.ok("directory", "none is asked; accounts' own servers are");
     };
     let origin = directory.origin();
-    match directory.resolve(&mailing.enrolment.account).await {
+    match directory
+        .resolve(&mailing.account.enrolment().account)
+        .await
+    {
         Ok(view) if view.peer == key.peer.as_str() => {
             findings.ok("directory", format!("{origin} shows your key"))
         }
@@ -324,8 +326,8 @@ async fn about_mediator(
     did: &MediatorDid,
     findings: &mut Findings<'_>,
 ) -> Result<(), Complaint> {
-    let (net, clock) = (&mailing.desk.net, &mailing.desk.clock);
-    let identity = &mailing.desk.identity;
+    let (net, clock) = (&mailing.desk.client.net, &mailing.desk.client.clock);
+    let identity = &mailing.desk.client.identity;
     let client = MediatorClient::open(net, identity, clock, did, key, Freshness::Refresh).await;
     let client = match client {
         Ok(client) => client,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::desk::{Common, Desk, actor};
 use super::output::show;
-use super::resolve::{held, recipients, remember};
+use super::resolve::{held, recipients};
 use super::{Complaint, EXIT_CODES, Exit};
 use atcomm_client::{KeyChange, Pin, SendBlocker, Wallet, fingerprint};
 use atcomm_proto::clock::Timestamp;
@@ -239,7 +239,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let pins = wallet.contacts()?;
     let recipients = recipients(&desk, &wallet, stderr)?;
     let resolved = desk.block_on(recipients.resolve(&wanted, &pins))?;
-    if let Some(hold @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_hold() {
+    if let Some(hold @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_blocker() {
         return Err(held(&hold, &resolved));
     }
     let known = pins.iter().find(|pin| pin.account == resolved.account);
@@ -247,7 +247,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     if let (KeyChange::Changed { .. }, Some(waiting)) = (&resolved.change, waiting)
         && waiting.peer != resolved.package.peer()
     {
-        remember(&wallet, &pins, resolved.pin.as_ref())?;
+        wallet.record(&pins, resolved.pin.as_ref())?;
         return Err(Complaint {
             exit: Exit::Untrusted,
             message: format!(
@@ -258,7 +258,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
         });
     }
     let accepted = resolved.accepted();
-    if !remember(&wallet, &pins, Some(accepted))? {
+    if !wallet.record(&pins, Some(accepted))? {
         return Err(Complaint {
             exit: Exit::Failed,
             message: "another command has changed what is remembered of it meanwhile".to_owned(),
@@ -271,7 +271,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
         let others = pins.iter().filter(|pin| pin.account != resolved.account);
         for loser in others.filter(|pin| pin.is_known_by(handle)) {
             let without = loser.clone().without_handle(handle);
-            remember(&wallet, &pins, Some(&without))?;
+            wallet.record(&pins, Some(&without))?;
         }
     }
     let shown = Shown::new(accepted);

@@ -7,11 +7,8 @@ use clap::Args;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use crate::config::{Config, Overrides};
-use atcomm_client::{DirectoryClient, RecipientLookup};
-use atcomm_net::identity::Identity;
-use atcomm_net::net::Net;
-use atcomm_proto::clock::Clock;
-use atcomm_proto::syntax::{Actor, Origin};
+use atcomm_client::Client;
+use atcomm_proto::syntax::Actor;
 
 /// Flags of every command of the client.
 #[derive(Debug, Args)]
@@ -51,15 +48,11 @@ pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
     })
 }
 
-/// Settings and network of one run.
+/// The client and the runtime of one run.
 pub(super) struct Desk {
-    pub(super) clock: Clock,
-    pub(super) net: Net,
-    pub(super) identity: Identity,
+    pub(super) client: Client,
     /// Directory of the wallet.
     pub(super) home: PathBuf,
-    /// The directory that a flag or the configuration names.
-    pub(super) directory: Option<Origin>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -73,8 +66,8 @@ impl Desk {
         };
         let config = Config::load(common.config.as_deref(), &overrides)?;
         let home = config.home();
-        let clock = Clock::system();
-        let net = Net::bind(config.net, clock.clone()).map_err(|error| Complaint {
+        let client = Client::bind(config.net, config.identity, config.client.directory);
+        let client = client.map_err(|error| Complaint {
             exit: Exit::Usage,
             message: error.to_string(),
             hint: "look at the section net of the configuration".to_owned(),
@@ -89,38 +82,13 @@ impl Desk {
                 hint: "the limits of this user or container may be too low".to_owned(),
             })?;
         Ok(Self {
-            identity: Identity::bind(net.clone(), config.identity, clock.clone()),
-            directory: config.client.directory,
-            clock,
-            net,
+            client,
             home,
             runtime,
         })
     }
 
-    /// Looks up others, by the directory that the user names, else by `known`, which a document of
-    /// the network has named, else by their own servers alone.
-    pub(super) fn recipients(&self, known: Option<&Origin>) -> RecipientLookup {
-        let net = || self.net.clone();
-        let directory = match (&self.directory, known) {
-            (Some(named), _) => Some(DirectoryClient::named(net(), named.clone())),
-            (None, Some(known)) => Some(DirectoryClient::learnt(net(), known.clone())),
-            (None, None) => None,
-        };
-        self.looking_up_by(directory)
-    }
-
-    /// Looks up others by their own servers alone.
-    pub(super) fn firsthand(&self) -> RecipientLookup {
-        self.looking_up_by(None).thorough()
-    }
-
-    fn looking_up_by(&self, directory: Option<DirectoryClient>) -> RecipientLookup {
-        let (net, identity) = (self.net.clone(), self.identity.clone());
-        RecipientLookup::new(net, identity, self.clock.clone(), directory)
-    }
-
-    /// Runs what waits for the network.
+    /// Runs a future that waits for the network.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }

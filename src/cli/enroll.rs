@@ -137,7 +137,7 @@ pub(super) fn enroll(
     let desk = Desk::open(&args.common)?;
     let actor = actor(&args.actor)?;
     let mediators = args.mediator.iter().map(|text| {
-        mediator_did(text, desk.net.development()).ok_or_else(|| Complaint {
+        mediator_did(text, desk.client.net.development()).ok_or_else(|| Complaint {
             exit: Exit::Usage,
             message: format!("{text} is no mediator"),
             hint: "name a host, such as mail.example.com, or a did:web".to_owned(),
@@ -146,11 +146,16 @@ pub(super) fn enroll(
     let plan = Plan {
         mediators: mediators.collect::<Result<_, _>>()?,
         label: args.label.clone(),
-        directory: desk.directory.clone(),
+        directory: desk.client.directory.clone(),
         replace: args.replace,
     };
     let wallet = Wallet::open(&desk.home)?;
-    let enroller = Enroller::new(&desk.net, &desk.identity, &desk.clock, &wallet);
+    let enroller = Enroller::new(
+        &desk.client.net,
+        &desk.client.identity,
+        &desk.client.clock,
+        &wallet,
+    );
     let sign_in = &args.sign_in;
     let located = sign_in.before(&desk, enroller.locate(&actor))?;
     let is_first = enroller.store(&located).enrolment()?.is_none();
@@ -192,7 +197,12 @@ impl Known {
                 store.account().clone(),
             ))
         })?;
-        let enroller = Enroller::new(&desk.net, &desk.identity, &desk.clock, &wallet);
+        let enroller = Enroller::new(
+            &desk.client.net,
+            &desk.client.identity,
+            &desk.client.clock,
+            &wallet,
+        );
         let actor = Actor::Did(store.account().clone());
         let located = args.sign_in.before(&desk, enroller.locate(&actor))?;
         Ok(Self {

@@ -1,53 +1,47 @@
 //! What sending, receiving and checking work with: an account of the wallet, and whom it asks.
 
+use std::error::Error;
+
 use super::desk::{Desk, Own};
 use super::terminal::line;
 use super::{Complaint, Exit};
-use atcomm_client::{
-    AccountStore, Courier, Enrolment, MailError, MessagingKey, PathFailure, RecipientLookup, Wallet,
-};
+use atcomm_client::{Account, MailError, OpenError, PathFailure};
 use atcomm_proto::syntax::{Did, Handle};
 
 /// An account of the wallet at work.
 pub(super) struct Mailing {
     pub(super) desk: Desk,
-    pub(super) wallet: Wallet,
-    pub(super) store: AccountStore,
-    pub(super) enrolment: Enrolment,
-    pub(super) recipients: RecipientLookup,
-    pub(super) courier: Courier,
+    pub(super) account: Account,
 }
 
 impl Mailing {
     /// Reads settings and wallet; dials nothing.
     pub(super) fn open(own: &Own) -> Result<Self, Complaint> {
         let desk = Desk::open(&own.common)?;
-        let wallet = Wallet::open(&desk.home)?;
-        let store = wallet.find(own.account.as_deref())?;
-        let enrolment = store.enrolment()?.ok_or_else(|| not_enrolled(&store))?;
-        let recipients = desk.recipients(enrolment.directory.as_ref());
-        Ok(Self {
-            courier: Courier::new(&desk.net, &desk.identity, &desk.clock),
-            desk,
-            wallet,
-            store,
-            enrolment,
-            recipients,
-        })
-    }
-
-    /// The key that writes.
-    pub(super) fn key(&self) -> Result<&MessagingKey, Complaint> {
-        self.enrolment
-            .current()
-            .ok_or_else(|| not_enrolled(&self.store))
+        let account = Account::of_wallet(desk.client.clone(), &desk.home, own.account.as_deref())?;
+        Ok(Self { desk, account })
     }
 }
 
-fn not_enrolled(store: &AccountStore) -> Complaint {
+impl From<OpenError> for Complaint {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Wallet(error) => error.into(),
+            OpenError::NotEnrolled(_) => not_enrolled(&error),
+            OpenError::Net(error) => Self {
+                exit: Exit::Usage,
+                message: error.to_string(),
+                hint: "look at the section net of the configuration".to_owned(),
+            },
+        }
+    }
+}
+
+/// The complaint of an account without a messaging key.
+pub(super) fn not_enrolled(error: &dyn Error) -> Complaint {
     Complaint {
         exit: Exit::Failed,
-        message: format!("{} has no messaging key", store.account()),
+        message: error.to_string(),
         hint: "make and publish one with `atcomm enroll`".to_owned(),
     }
 }

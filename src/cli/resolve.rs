@@ -14,7 +14,7 @@ use super::output::show;
 use super::terminal::line;
 use super::{Complaint, Exit};
 use atcomm_client::{
-    Pin, Recipient, RecipientError, RecipientLookup, SendBlocker, Unconfirmed, Wallet, WalletError,
+    LookupError, Recipient, RecipientError, RecipientLookup, SendBlocker, Unconfirmed, Wallet,
     fingerprint,
 };
 
@@ -56,14 +56,14 @@ pub(super) fn run(
     let wallet = Wallet::open(&desk.home)?;
     let pins = wallet.contacts()?;
     let recipients = match args.directly {
-        true => desk.firsthand(),
+        true => desk.client.authoritative_lookup(),
         false => recipients(&desk, &wallet, stderr)?,
     };
     let resolved = desk.block_on(recipients.resolve(&actor, &pins))?;
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }
-    remember(&wallet, &pins, resolved.pin.as_ref())?;
+    wallet.record(&pins, resolved.pin.as_ref())?;
     let view = Shown::new(&resolved);
     show(args.common.json, stdout, &view, |out| view.for_people(out))?;
     if !args.common.json {
@@ -74,7 +74,7 @@ pub(super) fn run(
             let _ = writeln!(stderr, "saved {}", file.display());
         }
     }
-    match resolved.hold() {
+    match resolved.key_blocker() {
         Some(hold) => Err(held(&hold, &resolved)),
         None => Ok(()),
     }
@@ -97,27 +97,13 @@ pub(super) fn recipients(
 ) -> Result<RecipientLookup, Complaint> {
     let mut own = wallet.enrolments()?.into_iter();
     let own = own.find_map(|one| one.directory);
-    if desk.directory.is_none() && own.is_none() {
+    if desk.client.directory.is_none() && own.is_none() {
         let _ = writeln!(
             stderr,
             "no directory is known (--directory names one); the account's own servers are asked"
         );
     }
-    Ok(desk.recipients(own.as_ref()).thorough())
-}
-
-/// Keeps what was found out of an account, if it is to be kept, and says whether that stands now;
-/// see [`Wallet::replace_pin`].
-pub(super) fn remember(
-    wallet: &Wallet,
-    pins: &[Pin],
-    pin: Option<&Pin>,
-) -> Result<bool, WalletError> {
-    let Some(pin) = pin else {
-        return Ok(true);
-    };
-    let before = pins.iter().find(|known| known.account == pin.account);
-    wallet.replace_pin(before, pin)
+    Ok(desk.client.lookup(own.as_ref()).thorough())
 }
 
 /// Why nothing may be sent, and what lets it be.
@@ -137,6 +123,7 @@ pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> Complaint {
              atcomm send --anyway",
             fingerprint(resolved.package.peer())
         ),
+        SendBlocker::Ambiguous { .. } => "send it with --anyway if that does not matter".to_owned(),
     };
     let exit = match hold {
         SendBlocker::Unconfirmed {
@@ -149,6 +136,15 @@ pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> Complaint {
         exit,
         message: hold.to_string(),
         hint,
+    }
+}
+
+impl From<LookupError> for Complaint {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Recipient(error) => error.into(),
+            LookupError::Wallet(error) => error.into(),
+        }
     }
 }
 

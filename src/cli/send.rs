@@ -1,28 +1,24 @@
 //! `atcomm send`.
 
 use std::io::{IsTerminal as _, Read as _, Write};
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::desk::{Own, actor};
-use super::mailing::{Mailing, exit_of, failed_way, name};
+use super::mailing::{Mailing, exit_of, failed_way, name, not_enrolled};
 use super::output::show;
-use super::resolve::{held, remember};
+use super::resolve::held;
 use super::terminal::line;
 use super::{Complaint, Exit};
-use atcomm_client::dm::{Dm, MAX_MENTIONS, MAX_TEXT_LEN, SpanKind, TextError, check_text};
-use atcomm_client::dm::{facets, spans};
-use atcomm_client::embed::{self, ReferenceError};
-use atcomm_client::wrap::seal;
+use atcomm_client::dm::{MAX_TEXT_LEN, TextError, check_text};
+use atcomm_client::embed::ReferenceError;
 use atcomm_client::{
-    DeliveryOutcome, KeyChange, MessagingKey, PathFailure, Recipient, SendBlocker, SentMessage,
-    Warning, mediators_of,
+    ComposeError, Consent, Delivery, KeyChange, PathFailure, Recipient, SendBlocker, SendError,
+    Warning,
 };
-use atcomm_proto::didcomm::message::fresh_id;
-use atcomm_proto::syntax::{Actor, Did, Handle};
+use atcomm_proto::syntax::{Did, Handle};
 
 /// Send an encrypted message to an account
 ///
@@ -74,29 +70,57 @@ pub(super) fn run(
 ) -> Result<(), Complaint> {
     let actor = actor(&args.actor)?;
     let mailing = Mailing::open(&args.own)?;
-    let key = mailing.key()?;
+    let account = &mailing.account;
     let text = read_text(args.text.as_deref(), stderr)?;
     check_text(&text).map_err(bad_text)?;
     mailing.desk.block_on(async {
-        let resolved = find(&mailing, &actor).await?;
-        let shown = name(resolved.handle.as_ref(), &resolved.account);
-        let held = hold(&resolved, &shown, args.anyway);
-        for warning in &resolved.warnings {
-            if is_reason(warning, &resolved) && held.is_err() {
-                continue;
-            }
-            // Nobody is left to be told where this fails.
+        let recipient = account.recipient(&actor).await?;
+        let shown = name(recipient.handle.as_ref(), &recipient.account);
+        let consent = Consent {
+            anyway: args.anyway,
+        };
+        warn(&recipient, consent, &shown, stderr)?;
+        let embed = args.embed.as_deref();
+        let dm = account.compose(&recipient.account, text, embed).await;
+        let dm = dm.map_err(|error| not_composed(error, embed.unwrap_or_default()))?;
+        let sent = account.sender().send(&recipient, &dm, consent).await;
+        let delivery = sent.map_err(|error| not_sent(error, &recipient, &shown))?;
+        for failure in &delivery.failures {
+            let _ = writeln!(stderr, "warning: {}", failed_way(failure));
+        }
+        show_delivery(&delivery, &recipient, &shown, args.own.common.json, stdout)
+    })
+}
+
+/// Shows what is to be known of the recipient, and stops where a reason not to send stands.
+fn warn(
+    recipient: &Recipient,
+    consent: Consent,
+    shown: &str,
+    stderr: &mut dyn Write,
+) -> Result<(), Complaint> {
+    let blocker = recipient.blocker(consent);
+    let is_said_by_blocker = |warning: &Warning| {
+        matches!(
+            (warning, &blocker),
+            (Warning::Ambiguous, Some(SendBlocker::Ambiguous { .. }))
+        )
+    };
+    for warning in &recipient.warnings {
+        if !is_said_by_blocker(warning) {
+            // If writing to stderr fails there is nothing left to report to.
             let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));
         }
-        held?;
-        if resolved.pin.is_some()
-            && let Some(note) = met(&resolved.change, &shown)
-        {
-            let _ = writeln!(stderr, "{note}");
-        }
-        let dm = write(&mailing, args, text, &resolved.account).await?;
-        send(&mailing, key, &resolved, &shown, &dm, args, stdout, stderr).await
-    })
+    }
+    if let Some(blocker) = blocker {
+        return Err(held(&blocker, recipient));
+    }
+    if recipient.pin.is_some()
+        && let Some(note) = met(&recipient.change, shown)
+    {
+        let _ = writeln!(stderr, "{note}");
+    }
+    Ok(())
 }
 
 /// The text: as it was given, or from standard input. The newline at its end belongs to the
@@ -143,14 +167,6 @@ fn bad_text(error: TextError) -> Complaint {
     }
 }
 
-/// Finds the recipient, and remembers what was found.
-async fn find(mailing: &Mailing, actor: &Actor) -> Result<Recipient, Complaint> {
-    let pins = mailing.wallet.contacts()?;
-    let resolved = mailing.recipients.resolve(actor, &pins).await?;
-    remember(&mailing.wallet, &pins, resolved.pin.as_ref())?;
-    Ok(resolved)
-}
-
 /// What is to be said of the key, where it is not the one that was written to before.
 fn met(change: &KeyChange, shown: &str) -> Option<String> {
     match change {
@@ -165,56 +181,11 @@ fn met(change: &KeyChange, shown: &str) -> Option<String> {
     }
 }
 
-/// Stops where it is not sure who would read the message.
-fn hold(resolved: &Recipient, shown: &str, anyway: bool) -> Result<(), Complaint> {
-    match resolved.hold() {
-        Some(SendBlocker::Unconfirmed { .. }) if anyway => {}
-        Some(hold) => return Err(held(&hold, resolved)),
-        None => {}
-    }
-    if resolved.ambiguous == Some(true) && !anyway {
-        return Err(Complaint {
-            exit: Exit::Untrusted,
-            message: format!(
-                "other accounts publish the same messaging key as {shown}: one of them may read \
-                 what is sent"
-            ),
-            hint: "send it with --anyway if that does not matter".to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Whether a warning says what the command stops for.
-fn is_reason(warning: &Warning, resolved: &Recipient) -> bool {
-    let of_ambiguous = matches!(warning, Warning::Ambiguous);
-    of_ambiguous && resolved.hold().is_none()
-}
-
-/// The body: the text with its links and mentions, and the record that it points at.
-async fn write(mailing: &Mailing, args: &Send, text: String, to: &Did) -> Result<Dm, Complaint> {
-    let mut dm = Dm::new(text, &mailing.enrolment.account, to).map_err(bad_text)?;
-    let found = spans(&dm.text);
-    let mut known: Vec<(Handle, Did)> = Vec::new();
-    let mentions = found.iter().filter_map(|span| match &span.kind {
-        SpanKind::Mention(handle) => Some(handle),
-        SpanKind::Link(_) => None,
-    });
-    for handle in mentions.take(MAX_MENTIONS) {
-        // One that leads nowhere stays plain text.
-        if let Ok(did) = mailing.desk.identity.resolve_handle(handle).await {
-            known.push((handle.clone(), did));
-        }
-    }
-    dm.facets = facets(&found, |handle| {
-        let mut known = known.iter();
-        known
-            .find(|(one, _)| one == handle)
-            .map(|(_, did)| did.clone())
-    });
-    if let Some(uri) = &args.embed {
-        let record = embed::look_up(&mailing.desk.net, &mailing.desk.identity, uri).await;
-        dm.embed = Some(record.map_err(|error| Complaint {
+/// Why a message was not composed.
+fn not_composed(error: ComposeError, embed: &str) -> Complaint {
+    match error {
+        ComposeError::Text(error) => bad_text(error),
+        ComposeError::Embed(error) => Complaint {
             exit: match &error {
                 ReferenceError::Syntax => Exit::Usage,
                 ReferenceError::Account(_) | ReferenceError::NotFound => Exit::Failed,
@@ -222,103 +193,62 @@ async fn write(mailing: &Mailing, args: &Send, text: String, to: &Did) -> Result
             },
             message: format!(
                 "cannot point at {}: {}",
-                line(uri),
+                line(embed),
                 line(&error.to_string())
             ),
             hint: "nothing was sent; leave --embed out, or name another record".to_owned(),
-        })?);
+        },
     }
-    Ok(dm)
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what one command has read and writes to"
-)]
-async fn send(
-    mailing: &Mailing,
-    key: &MessagingKey,
-    resolved: &Recipient,
+/// Why a message was not sent.
+fn not_sent(error: SendError, recipient: &Recipient, shown: &str) -> Complaint {
+    match error {
+        SendError::Blocked(blocker) => held(&blocker, recipient),
+        SendError::NotEnrolled(_) => not_enrolled(&error),
+        SendError::Encryption(why) => Complaint {
+            exit: Exit::Failed,
+            message: format!("the message cannot be encrypted for {shown}: {why}"),
+            hint: "nothing was sent".to_owned(),
+        },
+        SendError::NotDelivered(failures) => nobody(shown, &failures),
+        SendError::Wallet(error) => error.into(),
+    }
+}
+
+fn show_delivery(
+    delivery: &Delivery,
+    recipient: &Recipient,
     shown: &str,
-    dm: &Dm,
-    args: &Send,
+    json: bool,
     stdout: &mut dyn Write,
-    stderr: &mut dyn Write,
 ) -> Result<(), Complaint> {
-    let now = mailing.desk.clock.now();
-    let to = &resolved.package.package().peer;
-    let message = dm.message(
-        fresh_id(),
-        key.peer.as_str(),
-        to.as_str(),
-        now.millis() / 1000,
-    );
-    let id = message.id.clone();
-    let unpacked = |why: String| Complaint {
-        exit: Exit::Failed,
-        message: format!("the message cannot be encrypted for {shown}: {why}"),
-        hint: "nothing was sent".to_owned(),
-    };
-    let envelope = seal(message, key, to).map_err(|error| unpacked(error.to_string()))?;
-    let theirs: Vec<_> = resolved.mediators.iter().cloned().map(Arc::new).collect();
-    let mut sent = SentMessage {
-        id,
-        account: resolved.account.clone(),
-        handle: resolved.handle.clone(),
-        peer: to.as_str().to_owned(),
-        from: key.peer.as_str().to_owned(),
-        envelope: String::from_utf8(envelope).map_err(|error| unpacked(error.to_string()))?,
-        mediators: resolved.package.package().distinct_mediators(),
-        attempts: Vec::new(),
-        at: now,
-        given_up: None,
-    };
-    let store = &mailing.store;
-    forget_old(mailing)?;
-    let own = mediators_of(&mailing.enrolment, key);
-    let mut keep = |sent: &SentMessage| store.save_sent(&sent.id, sent);
-    let handed = mailing
-        .courier
-        .deliver(&mut sent, &theirs, own, key, &mut keep)
-        .await?;
-    if !sent.is_open(mailing.desk.clock.now()) {
-        // Nothing more will be heard of it.
-        store.delete_sent(&sent.id)?;
-    }
-    let (way, reachable, failures) = match handed {
-        DeliveryOutcome::Accepted {
-            way,
-            reachable,
-            failures,
-        } => (way, reachable, failures),
-        DeliveryOutcome::Refused(failures) => return Err(nobody(shown, &failures)),
-    };
-    for failure in &failures {
-        let _ = writeln!(stderr, "warning: {}", failed_way(failure));
-    }
+    let Delivery {
+        path, reachable, ..
+    } = delivery;
     let done = Done {
-        id: &sent.id,
-        to: &sent.account,
-        handle: sent.handle.as_ref(),
-        peer: &sent.peer,
-        mediator: way.mediator.as_str(),
-        via: way.via.as_ref().map(|via| via.as_str()),
-        reachable,
-        failed: failures.iter().map(failed).collect(),
-        warnings: json!(resolved.warnings),
+        id: &delivery.id,
+        to: &delivery.to,
+        handle: delivery.handle.as_ref(),
+        peer: &delivery.peer,
+        mediator: path.mediator.as_str(),
+        via: path.via.as_ref().map(|via| via.as_str()),
+        reachable: *reachable,
+        failed: delivery.failures.iter().map(failed).collect(),
+        warnings: json!(recipient.warnings),
     };
-    show(args.own.common.json, stdout, &done, |out| {
+    show(json, stdout, &done, |out| {
         write!(out, "sent to {shown}: ")?;
-        match &way.via {
-            None => writeln!(out, "{} has it", way.mediator)?,
-            Some(via) => writeln!(out, "{via} relays it to {}", way.mediator)?,
+        match &path.via {
+            None => writeln!(out, "{} has it", path.mediator)?,
+            Some(via) => writeln!(out, "{via} relays it to {}", path.mediator)?,
         }
         if !reachable {
             writeln!(
                 out,
                 "{} does not answer now; the relay goes on trying, and `atcomm receive` tells if \
                  it gives up",
-                way.mediator
+                path.mediator
             )?;
         }
         Ok(())
@@ -327,8 +257,8 @@ async fn send(
 
 fn failed(failure: &PathFailure) -> Value {
     json!({
-        "mediator": failure.way.mediator,
-        "via": failure.way.via,
+        "mediator": failure.path.mediator,
+        "via": failure.path.via,
         "reason": failure.error.to_string(),
     })
 }
@@ -359,15 +289,4 @@ fn nobody(shown: &str, failures: &[PathFailure]) -> Complaint {
             (false, _) => "`atcomm check` tells more about your own mediators".to_owned(),
         },
     }
-}
-
-/// Forgets what no relay will report any more.
-fn forget_old(mailing: &Mailing) -> Result<(), Complaint> {
-    let now = mailing.desk.clock.now();
-    for sent in mailing.store.sent::<SentMessage>()? {
-        if !sent.is_open(now) && now.since(sent.at) > atcomm_client::SENT_RETENTION {
-            mailing.store.delete_sent(&sent.id)?;
-        }
-    }
-    Ok(())
 }

@@ -147,7 +147,12 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), Complaint> 
     if enrolments.is_empty() {
         return Err(WalletError::NoAccount { home: desk.home }.into());
     }
-    let enroller = Enroller::new(&desk.net, &desk.identity, &desk.clock, &wallet);
+    let enroller = Enroller::new(
+        &desk.client.net,
+        &desk.client.identity,
+        &desk.client.clock,
+        &wallet,
+    );
     let mut accounts = Vec::new();
     for enrolment in &enrolments {
         let signed_in = wallet

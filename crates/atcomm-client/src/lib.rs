@@ -1,6 +1,7 @@
 //! The client library: stores messaging keys, publishes them, looks up and verifies recipients, and
 //! sends and receives messages. Neither directory nor mediator is trusted.
 
+pub mod account;
 pub mod enrolment;
 pub mod lookup;
 pub mod mediator;
@@ -11,6 +12,7 @@ pub mod wallet;
 #[cfg(test)]
 mod testing;
 
+pub use account::{Account, Client, LookupError, OpenError, Settings};
 pub use atcomm_proto::verify::attribution::{
     AccountState, Attribution, Claim, PREVIOUS_KEY_GRACE, UnverifiedReason, attribute,
 };
@@ -22,19 +24,23 @@ pub use enrolment::account::{AccountClient, AccountError, Published};
 pub use enrolment::enroll::{EnrolError, Enroller, Located, Outcome, Plan, Step};
 pub use lookup::authoritative::{AccountIdentityError, proven_document};
 pub use lookup::directory::{Change, DirectoryClient, DirectoryError, Refreshed, View};
-pub use lookup::outcome::{Recipient, RecipientError, SendBlocker, Source, Unconfirmed, Warning};
+pub use lookup::outcome::{
+    Consent, Recipient, RecipientError, SendBlocker, Source, Unconfirmed, Warning,
+};
 pub use lookup::recipient::RecipientLookup;
 pub use lookup::sender::Attributed;
 pub use mediator::client::{Mail, MailError, MediatorClient, document};
 pub use mediator::live::Live;
 pub use mediator::route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use messaging::attempt::{DeliveryPath, PathFailure, delivery_paths};
+pub use messaging::compose::ComposeError;
+pub use messaging::inbox::{Event, Inbox, InboxError, Queue};
 pub use messaging::outbox::{
     Attempt, AttemptState, GivenUp, ReportOutcome, SENT_RETENTION, SentMessage, UndeliverableReport,
 };
-pub use messaging::receive::{NextStep, Processed, Received, Receiver, mediators_of};
+pub use messaging::receive::{NextStep, Processed, Received, Receiver};
 pub use messaging::self_test::{SelfTestError, self_test};
-pub use messaging::send::{Courier, DeliveryOutcome};
+pub use messaging::send::{Delivery, DeliveryOutcome, SendError, Sender};
 pub use messaging::{dm, embed, open, wrap};
 pub use settings::ClientSettings;
 pub use wallet::enrolment::{Enrolment, KeyState, MessagingKey, REPLACED_KEY_RETENTION};

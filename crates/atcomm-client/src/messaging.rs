@@ -1,8 +1,11 @@
 //! The life of a message: composed, wrapped, sent, reported, received and opened.
 
 pub mod attempt;
+pub mod compose;
 pub mod dm;
 pub mod embed;
+mod follow;
+pub mod inbox;
 pub mod open;
 pub mod outbox;
 pub mod receive;

@@ -218,6 +218,17 @@ impl Wallet {
         Ok(true)
     }
 
+    /// Saves what a look-up has found out of an account, and says whether that stands now; see
+    /// [`Wallet::replace_pin`]. `pins` are the contacts that the look-up was made with. Without a
+    /// pin what was known stays as it is.
+    pub fn record(&self, pins: &[Pin], pin: Option<&Pin>) -> Result<bool, WalletError> {
+        let Some(pin) = pin else {
+            return Ok(true);
+        };
+        let before = pins.iter().find(|known| known.account == pin.account);
+        self.replace_pin(before, pin)
+    }
+
     /// Forgets an account; whether it was known.
     pub fn delete_pin(&self, account: &Did) -> Result<bool, WalletError> {
         file::remove(&self.pin_path(account))

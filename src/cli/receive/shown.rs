@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::mailing::{failed_way, name};
+use super::super::mailing::name;
 use super::super::terminal::{self, block, line, note, short_did};
 use atcomm_client::dm::{Dm, Feature};
-use atcomm_client::{
-    Attribution, DeliveryOutcome, NextStep, SentMessage, StoredMessage, Undecryptable,
-};
+use atcomm_client::{Attribution, NextStep, SentMessage, StoredMessage, Undecryptable};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::Message;
 
@@ -27,7 +25,6 @@ pub(super) struct Shown {
     head: String,
     text: Option<String>,
     notes: Vec<String>,
-    mail: bool,
 }
 
 impl Shown {
@@ -117,7 +114,6 @@ impl Shown {
             head: format!("{}  {who}", minute(kept.received_at)),
             text: None,
             notes,
-            mail: true,
         }
     }
 
@@ -133,30 +129,26 @@ impl Shown {
             head: format!("{}  a message that cannot be opened", minute(at)),
             text: None,
             notes: vec![undecryptable.reason.clone()],
-            mail: true,
         }
     }
 
     /// A message of ours that did not arrive, or is on another way.
     pub(super) fn returned(sent: &SentMessage, words: &str, next: &NextStep) -> Self {
         let (outcome, what) = match next {
-            NextStep::Again(DeliveryOutcome::Accepted { way, .. }) => (
-                json!({"next": "again", "mediator": way.mediator, "via": way.via}),
-                match &way.via {
+            NextStep::Retried(path) => (
+                json!({"next": "again", "mediator": path.mediator, "via": path.via}),
+                match &path.via {
                     Some(via) => format!(
                         "it is on its way again: {via} relays it to {}",
-                        way.mediator
+                        path.mediator
                     ),
-                    None => format!("it was sent again: {} has it", way.mediator),
+                    None => format!("it was sent again: {} has it", path.mediator),
                 },
             ),
             NextStep::Pending => (
                 json!({"next": "pending"}),
                 "another attempt of it may still arrive".to_owned(),
             ),
-            NextStep::Again(DeliveryOutcome::Refused(failures)) => {
-                not_delivered(failures.iter().map(failed_way).collect())
-            }
             NextStep::GivenUp => {
                 let failed = sent.given_up.iter().flat_map(|one| &one.failed);
                 not_delivered(failed.map(ToString::to_string).collect())
@@ -183,13 +175,7 @@ impl Shown {
             ),
             text: None,
             notes: vec![what],
-            mail: false,
         }
-    }
-
-    /// Whether it is a message of somebody.
-    pub(super) fn is_mail(&self) -> bool {
-        self.mail
     }
 
     /// Writes it for programs, or for people on a terminal of so many columns.

@@ -80,7 +80,7 @@ impl<'a> Shown<'a> {
             verified: verified(resolved),
             not_verified: not_verified(resolved),
             warnings: &resolved.warnings,
-            hold: resolved.hold().map(|hold| hold.to_string()),
+            hold: resolved.key_blocker().map(|hold| hold.to_string()),
         }
     }
 

@@ -209,7 +209,7 @@ fn a_forged_message_does_not_make_a_handle_free() {
     let hold = |reader: &mut Reader| {
         let found = reader.resolve(&by_handle).expect("the package");
         assert_eq!(found.account, mallory.did());
-        found.hold()
+        found.key_blocker()
     };
     let expected = Some(SendBlocker::HandleMoved {
         handle: alice.handle.parse().expect("a handle"),

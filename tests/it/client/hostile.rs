@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use atcomm_client::dm::Dm;
-use atcomm_client::wrap::{parcel, seal};
+use atcomm_client::wrap::{seal, wrap};
 use atcomm_client::{AccountStore, GivenUp, MessagingKey, SentMessage, Wallet, document};
 use atcomm_net::identity::Freshness;
 use atcomm_proto::clock::Timestamp;
@@ -43,10 +43,9 @@ fn post_envelope(
     let document = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
     let now = context.clock.now().millis() / 1000;
-    let no_document = |_: &MediatorDid| None;
     let to = to.as_str();
-    let wrapped =
-        parcel(envelope, to, &document, &document, &key, now, &no_document).expect("a parcel");
+    let wrapped = wrap(envelope, to, &document, &document, &key, now, &|_| None).expect("a route");
+    let wrapped = wrapped.done().expect("no other mediator on the way");
     let answer = request("POST", wrapped.url.as_str(), &[], Some(wrapped.body));
     assert_eq!(answer.status, 202, "{}", answer.text());
 }

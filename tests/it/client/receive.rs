@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atcomm_client::dm::Dm;
-use atcomm_client::wrap::{parcel, seal};
+use atcomm_client::wrap::{seal, wrap};
 use atcomm_client::{MessagingKey, document};
 use atcomm_net::identity::{Freshness, MediatorDocument};
 use atcomm_proto::clock::Timestamp;
@@ -31,10 +31,9 @@ fn post_envelope(network: &'static Network, mediator: &MediatorService, to: &str
     let document = RUNTIME.block_on(document(&context.identity, &did, Freshness::Cached));
     let document: Arc<MediatorDocument> = document.expect("a document");
     let key = MessagingKey::mint(Timestamp::from_millis(0));
-    let no_document = |_: &MediatorDid| None;
     let now = context.clock.now().millis() / 1000;
-    let wrapped =
-        parcel(envelope, to, &document, &document, &key, now, &no_document).expect("a parcel");
+    let wrapped = wrap(envelope, to, &document, &document, &key, now, &|_| None).expect("a route");
+    let wrapped = wrapped.done().expect("no other mediator on the way");
     let answer = request("POST", wrapped.url.as_str(), &[], Some(wrapped.body));
     assert_eq!(answer.status, 202, "{}", answer.text());
 }

@@ -245,6 +245,30 @@ pub enum SendBlocker {
         /// The account that it names now.
         now: Did,
     },
+    /// Other accounts publish the same messaging key, as the directory says.
+    #[error(
+        "other accounts publish the same messaging key as {name}: one of them may read what is sent"
+    )]
+    Ambiguous {
+        /// The account's handle after an @, or its DID.
+        name: String,
+    },
+}
+
+impl SendBlocker {
+    /// Whether the user can consent to sending all the same. A key that changed and a handle that
+    /// moved have to be accepted as contacts instead.
+    pub fn is_left_to_consent(&self) -> bool {
+        matches!(self, Self::Unconfirmed { .. } | Self::Ambiguous { .. })
+    }
+}
+
+/// What the user consents to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Consent {
+    /// Send also to a key that only the directory shows, and to one that other accounts publish,
+    /// too.
+    pub anyway: bool,
 }
 
 fn named(handle: Option<&Handle>, account: &Did) -> String {
@@ -292,27 +316,47 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// Why nothing may be sent now, if so.
-    pub fn hold(&self) -> Option<SendBlocker> {
-        if let KeyChange::Changed { .. } = self.change {
-            return Some(SendBlocker::KeyChanged {
-                account: self.account.clone(),
-                handle: self.known_as.clone(),
-            });
-        }
-        let moved_from = self.moved_from.clone().filter(|_| self.asked_by_handle);
-        let Some((handle, before)) = moved_from else {
-            return self.unconfirmed_hold();
-        };
-        Some(SendBlocker::HandleMoved {
-            handle,
-            before,
+    /// Returns the first reason not to send that `consent` does not cover.
+    pub fn blocker(&self, consent: Consent) -> Option<SendBlocker> {
+        let is_covered = |one: &SendBlocker| consent.anyway && one.is_left_to_consent();
+        self.blockers().into_iter().find(|one| !is_covered(one))
+    }
+
+    /// Returns the first reason to doubt that the key is the account's. Another account that
+    /// publishes the same key is none.
+    pub fn key_blocker(&self) -> Option<SendBlocker> {
+        let is_about_key = |one: &SendBlocker| !matches!(one, SendBlocker::Ambiguous { .. });
+        self.blockers().into_iter().find(is_about_key)
+    }
+
+    /// Returns all reasons not to send, the gravest first.
+    pub fn blockers(&self) -> Vec<SendBlocker> {
+        let key_changed = matches!(self.change, KeyChange::Changed { .. });
+        let key_changed = key_changed.then(|| SendBlocker::KeyChanged {
+            account: self.account.clone(),
+            handle: self.known_as.clone(),
+        });
+        let moved_from = self.moved_from.as_ref().filter(|_| self.asked_by_handle);
+        let handle_moved = moved_from.map(|(handle, before)| SendBlocker::HandleMoved {
+            handle: handle.clone(),
+            before: before.clone(),
             now: self.account.clone(),
-        })
+        });
+        let ambiguous = (self.ambiguous == Some(true)).then(|| SendBlocker::Ambiguous {
+            name: match &self.handle {
+                Some(handle) => format!("@{handle}"),
+                None => self.account.to_string(),
+            },
+        });
+        let unconfirmed = self.unconfirmed_blocker();
+        [key_changed, handle_moved, unconfirmed, ambiguous]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// The same where it is for no other reason than that the directory alone shows the key.
-    pub fn unconfirmed_hold(&self) -> Option<SendBlocker> {
+    pub fn unconfirmed_blocker(&self) -> Option<SendBlocker> {
         let why = self.unconfirmed.filter(|_| self.needs_confirmation())?;
         Some(SendBlocker::Unconfirmed {
             account: self.account.clone(),

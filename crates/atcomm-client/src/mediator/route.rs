@@ -29,19 +29,37 @@ pub enum RouteError {
     /// A service with more than [`MAX_ROUTING_KEYS`].
     #[error("its DID document names more than {MAX_ROUTING_KEYS} routing keys")]
     TooManyKeys,
-    /// The document of another mediator on the way is needed; whoever has it may ask again.
-    #[error("the DID document of {did} is needed, which stands on the way")]
-    Unresolved {
-        /// The other mediator.
-        did: MediatorDid,
-    },
     /// The message cannot be wrapped.
     #[error("the message cannot be wrapped")]
     Wrapping,
 }
 
+/// A result, or the mediator whose DID document is needed for it.
+#[derive(Debug)]
+pub enum Progress<T> {
+    /// The result.
+    Done(T),
+    /// The mediator whose document is to be added to the [`Others`] of the next call.
+    Need(MediatorDid),
+}
+
+impl<T> Progress<T> {
+    /// Returns the result, if there is one.
+    pub fn done(self) -> Option<T> {
+        match self {
+            Self::Done(result) => Some(result),
+            Self::Need(_) => None,
+        }
+    }
+}
+
 /// The documents of other mediators that may stand on the way.
 pub type Others<'a> = &'a dyn Fn(&MediatorDid) -> Option<Arc<MediatorDocument>>;
+
+/// Returns the reason for giving up a route for want of a mediator's document.
+pub(crate) fn missing(did: &MediatorDid) -> String {
+    format!("the DID document of {did} is needed, which stands on the way")
+}
 
 /// The way to one mediator.
 #[derive(Debug, Clone)]
@@ -55,17 +73,20 @@ pub struct Route {
 impl Route {
     /// The way to the mediator of `document`: its first endpoint that can be posted to, or else
     /// the first that is another mediator.
-    pub fn to(document: &MediatorDocument, others: Others<'_>) -> Result<Self, RouteError> {
+    pub fn to(
+        document: &MediatorDocument,
+        others: Others<'_>,
+    ) -> Result<Progress<Self>, RouteError> {
         let direct = document
             .services
             .iter()
             .find_map(|service| Some((service, address(service, "https", "http")?)));
         let (service, endpoint, behind) = match direct {
             Some((service, endpoint)) => (service, endpoint, None),
-            None => {
-                let (service, other, endpoint) = behind(document, others)?;
-                (service, endpoint, Some(other))
-            }
+            None => match behind(document, others)? {
+                Progress::Done(found) => (found.service, found.endpoint, Some(found.other)),
+                Progress::Need(did) => return Ok(Progress::Need(did)),
+            },
         };
         if service.routing_keys.len() > MAX_ROUTING_KEYS {
             return Err(RouteError::TooManyKeys);
@@ -77,13 +98,16 @@ impl Route {
         let mut next = document.did.as_str().to_owned();
         let keys = service.routing_keys.iter().rev();
         for text in keys.filter(|key| !key.starts_with(&own) && **key != *document.did.as_str()) {
-            let key = routing_key(text, others)?;
+            let key = match routing_key(text, others)? {
+                Progress::Done(key) => key,
+                Progress::Need(did) => return Ok(Progress::Need(did)),
+            };
             layers.push((key, std::mem::replace(&mut next, text.clone())));
         }
         if let Some(other) = behind {
             layers.push((first_key(&other)?, next));
         }
-        Ok(Self { endpoint, layers })
+        Ok(Progress::Done(Self { endpoint, layers }))
     }
 
     /// A message to the mediator as it is posted.
@@ -137,12 +161,20 @@ pub(crate) fn address(service: &Service, secure: &str, plain: &str) -> Option<Ur
     (accepts && [secure, plain].contains(&url.scheme())).then_some(url)
 }
 
-/// A service whose endpoint is the DID of another mediator, and where that one is posted to: one
-/// level and no further.
+/// A service whose endpoint is the DID of another mediator.
+struct Behind<'d> {
+    service: &'d Service,
+    other: Arc<MediatorDocument>,
+    /// The address that the other mediator is posted to at.
+    endpoint: Url,
+}
+
+/// Returns the first service whose endpoint is the DID of another mediator that can be posted to.
+/// A mediator behind that one is not followed.
 fn behind<'d>(
     document: &'d MediatorDocument,
     others: Others<'_>,
-) -> Result<(&'d Service, Arc<MediatorDocument>, Url), RouteError> {
+) -> Result<Progress<Behind<'d>>, RouteError> {
     for service in &document.services {
         let Ok(did) = MediatorDid::parse(&service.uri) else {
             continue;
@@ -150,16 +182,22 @@ fn behind<'d>(
         if did.web().is_none() || did == document.did {
             continue;
         }
-        let other = others(&did).ok_or(RouteError::Unresolved { did })?;
+        let Some(other) = others(&did) else {
+            return Ok(Progress::Need(did));
+        };
         let post_to = |service| address(service, "https", "http");
         if let Some(endpoint) = other.services.iter().find_map(post_to) {
-            return Ok((service, other, endpoint));
+            return Ok(Progress::Done(Behind {
+                service,
+                other,
+                endpoint,
+            }));
         }
     }
     Err(RouteError::NoEndpoint)
 }
 
-fn routing_key(text: &str, others: Others<'_>) -> Result<PublicKey, RouteError> {
+fn routing_key(text: &str, others: Others<'_>) -> Result<Progress<PublicKey>, RouteError> {
     let did = text.split_once('#').map_or(text, |(did, _)| did);
     let named = text.len() > did.len();
     let key = match Party::resolve(did) {
@@ -173,16 +211,18 @@ fn routing_key(text: &str, others: Others<'_>) -> Result<PublicKey, RouteError> 
             if did.web().is_none() {
                 return Err(RouteError::NoKey);
             }
-            let document = others(&did).ok_or(RouteError::Unresolved { did })?;
+            let Some(document) = others(&did) else {
+                return Ok(Progress::Need(did));
+            };
             if !named {
-                return first_key(&document);
+                return first_key(&document).map(Progress::Done);
             }
             let mut keys = document.key_agreement.iter();
             keys.find(|key| key.id == text)
                 .and_then(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
         }
     };
-    key.ok_or(RouteError::NoKey)
+    key.map(Progress::Done).ok_or(RouteError::NoKey)
 }
 
 #[cfg(test)]

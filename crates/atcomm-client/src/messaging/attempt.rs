@@ -1,4 +1,4 @@
-//! Ways from one account's mediators to another's, and what becomes of trying one.
+//! Delivery paths between the mediators of two accounts, and their failures.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,36 +8,44 @@ use crate::mediator::client::MailError;
 use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::syntax::MediatorDid;
 
-/// A way that a message may take.
+/// A path that a message can take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryPath {
-    /// The reader's mediator.
+    /// The recipient's mediator.
     pub mediator: MediatorDid,
-    /// Which of ours relays; none where it is posted to the reader's itself.
+    /// The own mediator that relays to it; `None` where the message is posted to it directly.
     pub via: Option<MediatorDid>,
 }
 
-/// A way that failed.
+impl DeliveryPath {
+    /// Returns the mediator that the message is posted to.
+    pub(super) fn first_hop(&self) -> &MediatorDid {
+        self.via.as_ref().unwrap_or(&self.mediator)
+    }
+}
+
+/// A path that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathFailure {
-    /// The way.
-    pub way: DeliveryPath,
-    /// Why, about the one that was posted to.
+    /// The path.
+    pub path: DeliveryPath,
+    /// The error of the mediator that the message was posted to.
     pub error: MailError,
 }
 
 impl fmt::Display for PathFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { way, error } = self;
-        match &way.via {
-            Some(via) => write!(f, "{} by way of {via}: {error}", way.mediator),
-            None => write!(f, "{}: {error}", way.mediator),
+        let Self { path, error } = self;
+        match &path.via {
+            Some(via) => write!(f, "{} by way of {via}: {error}", path.mediator),
+            None => write!(f, "{}: {error}", path.mediator),
         }
     }
 }
 
-/// The ways in the order that they are tried: mediators that do not answer after the others, ours
-/// in their order; one that serves both is asked itself and no relay.
+/// Returns the paths in the order to try: reachable mediators of the recipient first, and for each
+/// of them the own relays in their order. A mediator that serves both parties is contacted
+/// directly.
 pub fn delivery_paths(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> Vec<DeliveryPath> {
     let answers = |one: &&Arc<MediatorDocument>| {
         matches!(
@@ -48,13 +56,14 @@ pub fn delivery_paths(theirs: &[Arc<MediatorDocument>], own: &[MediatorDid]) -> 
     let (first, last): (Vec<_>, Vec<_>) = theirs.iter().partition(answers);
     let mut seen = BTreeSet::new();
     let to = |one: &Arc<MediatorDocument>| {
-        let way = |via| DeliveryPath {
+        let path = |via| DeliveryPath {
             mediator: one.did.clone(),
             via,
         };
-        match own.contains(&one.did) {
-            true => vec![way(None)],
-            false => own.iter().cloned().map(Some).map(way).collect(),
+        if own.contains(&one.did) {
+            vec![path(None)]
+        } else {
+            own.iter().cloned().map(Some).map(path).collect()
         }
     };
     let all = first.into_iter().chain(last);

@@ -5,20 +5,20 @@
 //! mediator.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::attempt::{DeliveryPath, PathFailure};
+use super::attempt::DeliveryPath;
 use super::dm::Dm;
 use super::open::{Unpacked, open};
 use super::outbox::{ReportOutcome, SentMessage, UndeliverableReport};
-use super::send::{Courier, DeliveryOutcome};
+use super::send::{DeliveryOutcome, Sender};
 use crate::lookup::recipient::RecipientLookup;
 use crate::lookup::sender::Attributed;
-use crate::mediator::client::{Mail, MailError, MediatorClient};
+use crate::mediator::client::{Mail, MediatorClient};
 use crate::wallet::enrolment::{Enrolment, MessagingKey};
 use crate::wallet::error::WalletError;
 use crate::wallet::file::Saved;
@@ -31,7 +31,7 @@ use atcomm_proto::didcomm::protocol::Body as _;
 use atcomm_proto::didcomm::protocol::empty::Empty;
 use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
-use atcomm_proto::syntax::{MediatorDid, RemoteText};
+use atcomm_proto::syntax::RemoteText;
 use atcomm_proto::verify::attribution::{
     AccountState, Attribution, Claim, UnverifiedReason, attribute,
 };
@@ -76,7 +76,7 @@ pub enum Received {
     Ignored,
     /// A mediator of ours did not deliver a message of ours.
     Undeliverable {
-        /// The message; where it is given up, [`Receiver::told`] is to hear when its writer has read
+        /// The message; where it is given up, [`Receiver::mark_reported`] is to hear when its writer has read
         /// that.
         sent: SentMessage,
         /// Why not, in the mediator's words.
@@ -89,13 +89,50 @@ pub enum Received {
 /// What comes next for a message that was not delivered.
 #[derive(Debug)]
 pub enum NextStep {
-    /// It is on another way.
-    Again(DeliveryOutcome),
+    /// The message is on another path.
+    Retried(DeliveryPath),
     /// Another attempt of it may still arrive.
     Pending,
     /// Nothing: no mediator is left, or none took it. The wallet remembers it until its writer was
     /// told.
     GivenUp,
+}
+
+impl Received {
+    /// Whether it is a message that was not here before.
+    pub(super) fn is_new_message(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Other { .. })
+    }
+
+    /// Whether it is mail of others, also where nothing can be read of it.
+    pub(super) fn is_mail(&self) -> bool {
+        self.is_new_message() || matches!(self, Self::Undecryptable { .. })
+    }
+
+    /// Returns the id of a message that was given up.
+    pub(super) fn id_given_up(&self) -> Option<String> {
+        match self {
+            Self::Undeliverable {
+                sent,
+                next: NextStep::GivenUp,
+                ..
+            } => Some(sent.id.clone()),
+            _ => None,
+        }
+    }
+
+    /// Returns a message of the outbox that was given up.
+    pub(super) fn given_up(sent: SentMessage) -> Self {
+        let words = sent
+            .given_up
+            .as_ref()
+            .map(|given_up| given_up.words.clone());
+        Self::Undeliverable {
+            sent,
+            words: words.unwrap_or_default(),
+            next: NextStep::GivenUp,
+        }
+    }
 }
 
 /// A message that was taken.
@@ -120,9 +157,9 @@ impl From<Received> for Processed {
 pub struct Receiver {
     wallet: Wallet,
     store: AccountStore,
-    enrolment: Enrolment,
-    recipients: RecipientLookup,
-    courier: Courier,
+    enrolment: Arc<Enrolment>,
+    lookup: RecipientLookup,
+    sender: Sender,
     clock: Clock,
     waited: LookupBudget,
 }
@@ -152,17 +189,17 @@ impl Receiver {
     pub fn new(
         wallet: Wallet,
         store: AccountStore,
-        enrolment: Enrolment,
-        recipients: RecipientLookup,
-        courier: Courier,
+        enrolment: Arc<Enrolment>,
+        lookup: RecipientLookup,
+        sender: Sender,
         clock: Clock,
     ) -> Self {
         Self {
             wallet,
             store,
             enrolment,
-            recipients,
-            courier,
+            lookup,
+            sender,
             clock,
             waited: LookupBudget::default(),
         }
@@ -246,9 +283,9 @@ impl Receiver {
         Ok(sent)
     }
 
-    /// The writer of a message that was given up has read that.
-    pub fn told(&self, sent: &SentMessage) -> Result<(), WalletError> {
-        self.store.delete_sent(&sent.id).map(drop)
+    /// Deletes a message that was given up, once its sender has read that.
+    pub fn mark_reported(&self, id: &str) -> Result<(), WalletError> {
+        self.store.delete_sent(id).map(drop)
     }
 
     /// Whose a message is, by what is known now; what is learnt of a contact is kept.
@@ -261,7 +298,7 @@ impl Receiver {
             return Ok(attribute(claim, &unknown, None, self.clock.now()));
         }
         let began = Instant::now();
-        let attributed = timeout(PATIENCE, self.recipients.attribute(claim, &pins)).await;
+        let attributed = timeout(PATIENCE, self.lookup.attribute(claim, &pins)).await;
         let attributed = attributed.unwrap_or_else(|_| {
             let unknown = AccountState::Unknown(UnverifiedReason::Unreachable);
             Attributed {
@@ -346,10 +383,13 @@ impl Receiver {
             sent.given_up = None;
             self.store.save_sent(&sent.id, &sent)?;
             let failures = match verdict {
-                ReportOutcome::TryNext(left) => match self.try_next(&mut sent, &left).await? {
-                    taken @ DeliveryOutcome::Accepted { .. } => {
-                        self.forget_over(&sent)?;
-                        return Ok(returned(sent, reported, NextStep::Again(taken)));
+                ReportOutcome::TryNext(left) => match self.sender.resend(&mut sent, &left).await? {
+                    DeliveryOutcome::Accepted { path, .. } => {
+                        if !sent.is_open(self.clock.now()) {
+                            // No report about it will come.
+                            self.store.delete_sent(&sent.id)?;
+                        }
+                        return Ok(returned(sent, reported, NextStep::Retried(path)));
                     }
                     DeliveryOutcome::Refused(failures) => failures,
                 },
@@ -365,35 +405,6 @@ impl Receiver {
         // About something that is not remembered any more.
         Ok(Received::Ignored)
     }
-
-    async fn try_next(
-        &self,
-        sent: &mut SentMessage,
-        left: &[MediatorDid],
-    ) -> Result<DeliveryOutcome, WalletError> {
-        let mut keys = self.enrolment.keys.iter();
-        let Some(key) = keys.find(|key| key.peer.as_str() == sent.from) else {
-            return Ok(DeliveryOutcome::Refused(Vec::new()));
-        };
-        let documents = match self.courier.documents(left).await {
-            Ok(documents) => documents,
-            Err(error) => return Ok(DeliveryOutcome::Refused(all_failed(left, &error))),
-        };
-        let own = mediators_of(&self.enrolment, key);
-        let store = &self.store;
-        let mut keep = |sent: &SentMessage| store.save_sent(&sent.id, sent);
-        self.courier
-            .deliver(sent, &documents, own, key, &mut keep)
-            .await
-    }
-
-    /// Nothing more is to be heard of what no relay has.
-    fn forget_over(&self, sent: &SentMessage) -> Result<(), WalletError> {
-        if !sent.is_open(self.clock.now()) {
-            self.store.delete_sent(&sent.id)?;
-        }
-        Ok(())
-    }
 }
 
 fn is_vain(attribution: &Attribution) -> bool {
@@ -406,31 +417,12 @@ fn is_vain(attribution: &Attribution) -> bool {
     )
 }
 
-/// The mediators that keep mail for a key: those where it is registered, or else is to be.
-pub fn mediators_of<'e>(enrolment: &'e Enrolment, key: &'e MessagingKey) -> &'e [MediatorDid] {
-    match key.registered.is_empty() {
-        true => &enrolment.mediators,
-        false => &key.registered,
-    }
-}
-
 fn returned(sent: SentMessage, reported: &UndeliverableReport, next: NextStep) -> Received {
     Received::Undeliverable {
         sent,
         words: reported.words.clone(),
         next,
     }
-}
-
-fn all_failed(mediators: &[MediatorDid], error: &MailError) -> Vec<PathFailure> {
-    let failure = |mediator: &MediatorDid| PathFailure {
-        way: DeliveryPath {
-            mediator: mediator.clone(),
-            via: None,
-        },
-        error: error.clone(),
-    };
-    mediators.iter().map(failure).collect()
 }
 
 /// Pings are not answered: that would tell strangers when somebody reads.

@@ -6,16 +6,15 @@ use tokio::time::{Instant, timeout_at};
 
 use super::open::open;
 use super::send;
-use super::wrap::{parcel, seal};
+use super::wrap::{seal, wrap};
 use crate::mediator::client::{Mail, MailError, MediatorClient};
 use crate::mediator::live::Live;
+use crate::mediator::route::{self, Progress};
 use crate::wallet::enrolment::MessagingKey;
-use atcomm_net::identity::MediatorDocument;
 use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::didcomm::message::{Message, fresh_id};
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
-use atcomm_proto::syntax::MediatorDid;
 
 /// Time for the message to come back.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -108,16 +107,11 @@ async fn post(
     let message = Message::new(id, &ping).created_time(now);
     let sealed = seal(message, key, &key.peer).map_err(|error| making(error.to_string()))?;
     let document = client.document();
-    let nobody = |_: &MediatorDid| -> Option<std::sync::Arc<MediatorDocument>> { None };
-    let parcel = parcel(
-        &sealed,
-        key.peer.as_str(),
-        document,
-        document,
-        key,
-        now,
-        &nobody,
-    )
-    .map_err(|error| making(error.to_string()))?;
-    Ok(send::post(net, parcel).await?)
+    let peer = key.peer.as_str();
+    let wrapped = wrap(&sealed, peer, document, document, key, now, &|_| None)
+        .map_err(|error| making(error.to_string()))?;
+    match wrapped {
+        Progress::Done(wrapped) => Ok(send::post(net, wrapped).await?),
+        Progress::Need(did) => Err(making(route::missing(&did))),
+    }
 }

@@ -1,134 +1,288 @@
-//! Handing a message over: to the first of the reader's mediators that takes it.
+//! Sending: a message is encrypted, saved, and delivered to the first of the recipient's mediators
+//! that accepts it.
 //!
-//! Mediators that do not answer now are tried after those that do, since a relay takes mail for them
-//! and then tries for a day. Each attempt is written down before it is made and again when its end
-//! is known, so that a report finds it.
+//! Mediators that do not answer now are tried after those that do, since a relay accepts mail for
+//! them and then tries for a day. Each attempt is saved before it is made and again when its result
+//! is known, so that a later report finds it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::{DeliveryPath, PathFailure, delivery_paths};
-use super::outbox::{AttemptState, SentMessage};
-use super::wrap::{WrappedMessage, parcel};
+use super::dm::Dm;
+use super::outbox::{AttemptState, SENT_RETENTION, SentMessage};
+use super::wrap::{WrappedMessage, seal, wrap};
+use crate::lookup::outcome::{Consent, Recipient, SendBlocker};
 use crate::mediator::client::{
     MAX_REFUSAL, MEDIA_TYPE, MailError, check_usable, document, refused,
 };
-use crate::mediator::route::RouteError;
-use crate::wallet::enrolment::MessagingKey;
+use crate::mediator::route::{self, Progress};
+use crate::wallet::AccountStore;
+use crate::wallet::enrolment::{Enrolment, MessagingKey};
+use crate::wallet::error::WalletError;
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument, MediatorState};
 use atcomm_net::net::{Net, Priority, Request, Trust};
 use atcomm_proto::clock::Clock;
-use atcomm_proto::syntax::{MediatorDid, RemoteText};
+use atcomm_proto::didcomm::message::fresh_id;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, RemoteText};
 
-/// Time for a mediator to take a message.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// Timeout for a mediator to accept a message.
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Most other mediators that are looked up for one way.
+/// Most other mediators that are looked up for one path.
 const MAX_OTHERS: usize = 6;
 
-/// What hands messages over.
+/// Sends messages of one account. Cloning is cheap.
 #[derive(Clone)]
-pub struct Courier {
+pub struct Sender {
     net: Net,
     identity: Identity,
     clock: Clock,
+    store: AccountStore,
+    enrolment: Arc<Enrolment>,
 }
 
-/// How handing over ended.
+/// Errors of sending a message. Nothing was accepted by a mediator where one is returned, but for
+/// [`SendError::Wallet`], after which the message may be on its way.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The account has no messaging key.
+    #[error("{0} has no messaging key")]
+    NotEnrolled(Did),
+    /// A reason not to send that the consent does not cover.
+    #[error("{0}")]
+    Blocked(SendBlocker),
+    /// The message cannot be encrypted for the recipient.
+    #[error("the message cannot be encrypted: {0}")]
+    Encryption(String),
+    /// No mediator accepted the message: the failures in the order of the attempts. Empty where no
+    /// mediator of the recipient can be used.
+    #[error("no mediator accepted the message")]
+    NotDelivered(Vec<PathFailure>),
+    /// The wallet cannot be read or written.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+/// A message that a mediator accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Id of the message.
+    pub id: String,
+    /// The recipient's account.
+    pub to: Did,
+    /// The recipient's verified handle.
+    pub handle: Option<Handle>,
+    /// The did:peer that the message is encrypted to.
+    pub peer: String,
+    /// The path that the message takes.
+    pub path: DeliveryPath,
+    /// Whether the recipient's mediator answered when its document was last read. A relay goes on
+    /// trying where it did not.
+    pub reachable: bool,
+    /// The paths that failed before.
+    pub failures: Vec<PathFailure>,
+}
+
+/// Result of trying the paths to a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// Somebody took it.
+    /// A mediator accepted the message.
     Accepted {
-        /// The way that it is on.
-        way: DeliveryPath,
-        /// Whether the reader's mediator answered when it was looked at.
+        /// The path that the message takes.
+        path: DeliveryPath,
+        /// Whether the recipient's mediator answered when its document was last read.
         reachable: bool,
-        /// What was tried before.
+        /// The paths that failed before.
         failures: Vec<PathFailure>,
     },
-    /// Nobody did.
+    /// No mediator did.
     Refused(Vec<PathFailure>),
 }
 
-impl Courier {
-    /// Dials nothing yet.
-    pub fn new(net: &Net, identity: &Identity, clock: &Clock) -> Self {
+impl Sender {
+    /// Returns a sender for the account of `store`. Dials nothing.
+    pub fn new(
+        net: &Net,
+        identity: &Identity,
+        clock: &Clock,
+        store: &AccountStore,
+        enrolment: &Arc<Enrolment>,
+    ) -> Self {
         Self {
             net: net.clone(),
             identity: identity.clone(),
             clock: clock.clone(),
+            store: store.clone(),
+            enrolment: Arc::clone(enrolment),
         }
     }
 
-    /// Hands a message over by the first way that works. `theirs` are the reader's mediators that
-    /// are to be tried, `own` those that keep mail for `key`, which wrote the message. `keep` is
-    /// called before and after each attempt; where it fails, nothing more is tried.
-    pub async fn deliver<E>(
+    /// Encrypts a message for a recipient and delivers it by the first path that works. Returns once
+    /// a mediator has accepted the message. Where a relay has it, the message stays in the wallet
+    /// until [`SENT_RETENTION`] has passed, so that it can be sent again when the relay reports that
+    /// it could not be delivered.
+    ///
+    /// Nothing is sent while the recipient has a [`SendBlocker`] that `consent` does not cover.
+    pub async fn send(
+        &self,
+        to: &Recipient,
+        dm: &Dm,
+        consent: Consent,
+    ) -> Result<Delivery, SendError> {
+        if let Some(blocker) = to.blocker(consent) {
+            return Err(SendError::Blocked(blocker));
+        }
+        let key = self.enrolment.current();
+        let key = key.ok_or_else(|| SendError::NotEnrolled(self.enrolment.account.clone()))?;
+        let mut sent = self.seal(to, dm, key)?;
+        self.delete_expired()?;
+        let theirs: Vec<_> = to.mediators.iter().cloned().map(Arc::new).collect();
+        let outcome = self.deliver(&mut sent, &theirs, key).await?;
+        if !sent.is_open(self.clock.now()) {
+            // No report about it will come.
+            self.store.delete_sent(&sent.id)?;
+        }
+        match outcome {
+            DeliveryOutcome::Accepted {
+                path,
+                reachable,
+                failures,
+            } => Ok(Delivery {
+                id: sent.id,
+                to: sent.account,
+                handle: sent.handle,
+                peer: sent.peer,
+                path,
+                reachable,
+                failures,
+            }),
+            DeliveryOutcome::Refused(failures) => Err(SendError::NotDelivered(failures)),
+        }
+    }
+
+    /// Delivers a message that is in the outbox by way of these mediators of the recipient.
+    pub(super) async fn resend(
+        &self,
+        sent: &mut SentMessage,
+        mediators: &[MediatorDid],
+    ) -> Result<DeliveryOutcome, WalletError> {
+        let mut keys = self.enrolment.keys.iter();
+        let Some(key) = keys.find(|key| key.peer.as_str() == sent.from) else {
+            return Ok(DeliveryOutcome::Refused(Vec::new()));
+        };
+        match self.documents(mediators).await {
+            Ok(documents) => self.deliver(sent, &documents, key).await,
+            Err(error) => Ok(DeliveryOutcome::Refused(all_failed(mediators, &error))),
+        }
+    }
+
+    /// Encrypts a message; nothing of it is saved yet.
+    fn seal(&self, to: &Recipient, dm: &Dm, key: &MessagingKey) -> Result<SentMessage, SendError> {
+        let now = self.clock.now();
+        let package = to.package.package();
+        let (from, peer) = (key.peer.as_str(), package.peer.as_str());
+        let message = dm.message(fresh_id(), from, peer, now.millis() / 1000);
+        let id = message.id.clone();
+        let envelope = seal(message, key, &package.peer)
+            .map_err(|error| SendError::Encryption(error.to_string()))?;
+        Ok(SentMessage {
+            id,
+            account: to.account.clone(),
+            handle: to.handle.clone(),
+            peer: peer.to_owned(),
+            from: from.to_owned(),
+            envelope: String::from_utf8(envelope)
+                .map_err(|error| SendError::Encryption(error.to_string()))?,
+            mediators: package.distinct_mediators(),
+            attempts: Vec::new(),
+            at: now,
+            given_up: None,
+        })
+    }
+
+    /// Deletes messages from the outbox that no relay will report any more.
+    fn delete_expired(&self) -> Result<(), WalletError> {
+        let now = self.clock.now();
+        for sent in self.store.sent::<SentMessage>()? {
+            if !sent.is_open(now) && now.since(sent.at) > SENT_RETENTION {
+                self.store.delete_sent(&sent.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers a message by the first path that works. `theirs` are the recipient's mediators to
+    /// try, `key` is the one that encrypted the message. Each attempt is saved before it is made
+    /// and when its result is known; where that fails, no further path is tried.
+    async fn deliver(
         &self,
         sent: &mut SentMessage,
         theirs: &[Arc<MediatorDocument>],
-        own: &[MediatorDid],
         key: &MessagingKey,
-        keep: &mut (dyn FnMut(&SentMessage) -> Result<(), E> + Send),
-    ) -> Result<DeliveryOutcome, E> {
+    ) -> Result<DeliveryOutcome, WalletError> {
         let mut failures: Vec<PathFailure> = Vec::new();
-        // Who did not answer is not asked again for another mediator.
+        // A mediator that did not answer is not asked again for another one.
         let mut away = BTreeSet::new();
-        for way in delivery_paths(theirs, own) {
-            let posted_to = way.via.as_ref().unwrap_or(&way.mediator).clone();
-            if away.contains(&posted_to) || away.contains(&way.mediator) {
+        for path in delivery_paths(theirs, self.enrolment.mediators_of(key)) {
+            let first_hop = path.first_hop().clone();
+            if away.contains(&first_hop) || away.contains(&path.mediator) {
                 continue;
             }
-            let Some(document) = theirs.iter().find(|one| one.did == way.mediator) else {
+            let Some(document) = theirs.iter().find(|one| one.did == path.mediator) else {
                 continue;
             };
             if let Err(error) = check_usable(document) {
-                // Nothing can be encrypted to it, whoever relays.
-                away.insert(way.mediator.clone());
-                let way = DeliveryPath { via: None, ..way };
-                failures.push(PathFailure { way, error });
+                // Nothing can be encrypted to it, by whichever relay.
+                away.insert(path.mediator.clone());
+                let path = DeliveryPath { via: None, ..path };
+                failures.push(PathFailure { path, error });
                 continue;
             }
-            let parcel = match self.prepare(sent, document, &way, key).await {
-                Ok(parcel) => parcel,
-                Err(error) => {
-                    if matches!(error, MailError::Unreachable { .. }) {
-                        away.insert(posted_to);
-                    }
-                    failures.push(PathFailure { way, error });
-                    continue;
-                }
+            let attempt = match self.wrap(sent, document, &path, key).await {
+                Ok(wrapped) => self.attempt(sent, wrapped).await?,
+                Err(error) => Err(error),
             };
-            let now = self.clock.now();
-            let (mediator, via) = (parcel.mediator.clone(), parcel.via.clone());
-            sent.begin(mediator, via, parcel.forward_id.clone(), now);
-            keep(sent)?;
-            match post(&self.net, parcel).await {
+            match attempt {
                 Ok(()) => {
-                    sent.end(AttemptState::Taken);
-                    keep(sent)?;
                     return Ok(DeliveryOutcome::Accepted {
                         reachable: document.state != MediatorState::Unreachable,
-                        way,
+                        path,
                         failures,
                     });
                 }
                 Err(error) => {
-                    sent.end(AttemptState::Failed(RemoteText::new(&error.to_string())));
-                    keep(sent)?;
                     if matches!(error, MailError::Unreachable { .. }) {
-                        away.insert(posted_to);
+                        away.insert(first_hop);
                     }
-                    failures.push(PathFailure { way, error });
+                    failures.push(PathFailure { path, error });
                 }
             }
         }
         Ok(DeliveryOutcome::Refused(failures))
     }
 
-    /// Reads the documents of mediators; those that cannot be had now are left out.
-    pub async fn documents(
+    /// Posts a wrapped message, and saves the attempt before and after.
+    async fn attempt(
+        &self,
+        sent: &mut SentMessage,
+        wrapped: WrappedMessage,
+    ) -> Result<Result<(), MailError>, WalletError> {
+        let (mediator, via) = (wrapped.mediator.clone(), wrapped.via.clone());
+        sent.begin(mediator, via, wrapped.forward_id.clone(), self.clock.now());
+        self.store.save_sent(&sent.id, sent)?;
+        let posted = post(&self.net, wrapped).await;
+        sent.end(match &posted {
+            Ok(()) => AttemptState::Taken,
+            Err(error) => AttemptState::Failed(RemoteText::new(&error.to_string())),
+        });
+        self.store.save_sent(&sent.id, sent)?;
+        Ok(posted)
+    }
+
+    /// Reads the documents of mediators, and leaves out those that cannot be read now.
+    async fn documents(
         &self,
         mediators: &[MediatorDid],
     ) -> Result<Vec<Arc<MediatorDocument>>, MailError> {
@@ -140,48 +294,61 @@ impl Courier {
                 Err(error) => last = error,
             }
         }
-        match found.is_empty() {
-            true => Err(last),
-            false => Ok(found),
+        if found.is_empty() {
+            return Err(last);
         }
+        Ok(found)
     }
 
-    /// Wraps a message for a way, looking up who else stands on it.
-    async fn prepare(
+    /// Wraps a message for a path, and looks up further mediators that stand on it.
+    async fn wrap(
         &self,
         sent: &SentMessage,
-        theirs: &Arc<MediatorDocument>,
-        way: &DeliveryPath,
+        theirs: &MediatorDocument,
+        path: &DeliveryPath,
         key: &MessagingKey,
     ) -> Result<WrappedMessage, MailError> {
-        // What is posted to is what this client has read itself, whoever has shown `theirs`.
-        let posted_to = way.via.as_ref().unwrap_or(&way.mediator);
-        let own = document(&self.identity, posted_to, Freshness::Cached).await?;
+        // The first hop's document is one that this client has read itself, also where the
+        // directory has supplied `theirs`.
+        let own = document(&self.identity, path.first_hop(), Freshness::Cached).await?;
         let now = self.clock.now().millis() / 1000;
+        let envelope = sent.envelope.as_bytes();
         let mut others: Vec<Arc<MediatorDocument>> = Vec::new();
         loop {
             let known = |did: &MediatorDid| others.iter().find(|one| one.did == *did).cloned();
-            let envelope = sent.envelope.as_bytes();
-            match parcel(envelope, &sent.peer, theirs, &own, key, now, &known) {
-                Err(RouteError::Unresolved { did }) if others.len() < MAX_OTHERS => {
+            match wrap(envelope, &sent.peer, theirs, &own, key, now, &known)? {
+                Progress::Done(wrapped) => return Ok(wrapped),
+                Progress::Need(did) if others.len() < MAX_OTHERS => {
                     others.push(document(&self.identity, &did, Freshness::Cached).await?);
                 }
-                made => return Ok(made?),
+                Progress::Need(did) => return Err(MailError::Unusable(route::missing(&did))),
             }
         }
     }
 }
 
-/// Posts a parcel; taken when it returns.
-pub(super) async fn post(net: &Net, parcel: WrappedMessage) -> Result<(), MailError> {
+/// Posts a wrapped message; the mediator has accepted it when this returns.
+pub(super) async fn post(net: &Net, wrapped: WrappedMessage) -> Result<(), MailError> {
     let request = Request {
         priority: Priority::Mail,
-        timeout: Some(TIMEOUT),
-        ..Request::new(parcel.url, Trust::Untrusted, MAX_REFUSAL)
+        timeout: Some(POST_TIMEOUT),
+        ..Request::new(wrapped.url, Trust::Untrusted, MAX_REFUSAL)
     };
-    let answer = net.post(&request, MEDIA_TYPE, parcel.body.into()).await?;
-    match answer.status.is_success() {
-        true => Ok(()),
-        false => Err(refused(&answer)),
+    let answer = net.post(&request, MEDIA_TYPE, wrapped.body.into()).await?;
+    if answer.status.is_success() {
+        Ok(())
+    } else {
+        Err(refused(&answer))
     }
+}
+
+fn all_failed(mediators: &[MediatorDid], error: &MailError) -> Vec<PathFailure> {
+    let failure = |mediator: &MediatorDid| PathFailure {
+        path: DeliveryPath {
+            mediator: mediator.clone(),
+            via: None,
+        },
+        error: error.clone(),
+    };
+    mediators.iter().map(failure).collect()
 }

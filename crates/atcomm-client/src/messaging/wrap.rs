@@ -14,7 +14,7 @@
 
 use url::Url;
 
-use crate::mediator::route::{self, Others, Route, RouteError};
+use crate::mediator::route::{self, Others, Progress, Route, RouteError};
 use crate::wallet::enrolment::MessagingKey;
 use atcomm_net::identity::MediatorDocument;
 use atcomm_proto::did_peer::PeerDid;
@@ -57,10 +57,10 @@ pub fn seal(message: Message, key: &MessagingKey, to: &PeerDid) -> Result<Vec<u8
     )
 }
 
-/// Wraps a sealed message for the way to `peer` at the mediator of `theirs`, by way of `own` where
-/// that is another one; `own` was read by this client itself. `now` in seconds since 1970. Every
-/// call makes new layers.
-pub fn parcel(
+/// Wraps a sealed message for the recipient `peer` at the mediator of `theirs`, relayed by the
+/// mediator of `own` where that is another one. The client has read `own` itself. `now` is in
+/// seconds since 1970. Every call makes new layers.
+pub fn wrap(
     envelope: &[u8],
     peer: &str,
     theirs: &MediatorDocument,
@@ -68,46 +68,36 @@ pub fn parcel(
     key: &MessagingKey,
     now: i64,
     others: Others<'_>,
-) -> Result<WrappedMessage, RouteError> {
-    if theirs.did == own.did {
-        let route = Route::to(own, others)?;
-        let to_own = route::first_key(own)?;
-        let forward_id = fresh_id();
-        let body = route::forward(forward_id.clone(), envelope, &to_own, peer, now)?;
-        return Ok(WrappedMessage {
-            body: route.wrap(body, now)?,
-            url: route.endpoint,
-            forward_id,
-            via: None,
-            mediator: theirs.did.clone(),
-        });
-    }
-    let to_theirs = route::first_key(theirs)?;
-    let route = Route::to(own, others)?;
-    let inner = route::forward(fresh_id(), envelope, &to_theirs, peer, now)?;
-    let forward_id = fresh_id();
-    let outer = Forward::of(
-        forward_id.as_str(),
-        theirs.did.as_str(),
-        route::json(&inner)?,
-    )
-    .from(key.peer.as_str())
-    .to(own.did.as_str())
-    .created_time(now);
+) -> Result<Progress<WrappedMessage>, RouteError> {
+    let is_relayed = theirs.did != own.did;
+    let to_theirs = is_relayed.then(|| route::first_key(theirs)).transpose()?;
+    let route = match Route::to(own, others)? {
+        Progress::Done(route) => route,
+        Progress::Need(did) => return Ok(Progress::Need(did)),
+    };
     let to_own = route::first_key(own)?;
-    let body = envelope::authcrypt(
-        &outer.to_vec(),
-        &key.agreement,
-        std::slice::from_ref(&to_own),
-    )
-    .map_err(|_| RouteError::Wrapping)?;
-    Ok(WrappedMessage {
+    let forward_id = fresh_id();
+    let body = match to_theirs {
+        None => route::forward(forward_id.clone(), envelope, &to_own, peer, now)?,
+        Some(to_theirs) => {
+            let inner = route::forward(fresh_id(), envelope, &to_theirs, peer, now)?;
+            let next = theirs.did.as_str();
+            let outer = Forward::of(forward_id.as_str(), next, route::json(&inner)?)
+                .from(key.peer.as_str())
+                .to(own.did.as_str())
+                .created_time(now);
+            let to_own = std::slice::from_ref(&to_own);
+            envelope::authcrypt(&outer.to_vec(), &key.agreement, to_own)
+                .map_err(|_| RouteError::Wrapping)?
+        }
+    };
+    Ok(Progress::Done(WrappedMessage {
         body: route.wrap(body, now)?,
         url: route.endpoint,
         forward_id,
-        via: Some(own.did.clone()),
+        via: is_relayed.then(|| own.did.clone()),
         mediator: theirs.did.clone(),
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -39,6 +39,16 @@ impl Enrolment {
         self.keys.iter().find(published).or_else(|| self.minted())
     }
 
+    /// Returns the mediators that hold mail for a key: those where it is registered, or else where
+    /// it is to be.
+    pub fn mediators_of<'e>(&'e self, key: &'e MessagingKey) -> &'e [MediatorDid] {
+        if key.registered.is_empty() {
+            &self.mediators
+        } else {
+            &key.registered
+        }
+    }
+
     /// The key that the record is going to name, where that is not the one that it names.
     pub fn minted(&self) -> Option<&MessagingKey> {
         self.keys.iter().find(|key| key.state == KeyState::Minted)

@@ -8,7 +8,7 @@ use crate::wallet::messages::StoredItem;
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::authcrypt;
-use atcomm_proto::syntax::{Did, Origin};
+use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 use testkit::mediator::TestMediator;
 use testkit::net::{bind, development};
 
@@ -33,7 +33,7 @@ fn scene_of(key: MessagingKey) -> Scene {
     let own = TestMediator::new("own");
     let document = own.document.clone();
     let client = MediatorClient::with_document(&net, &clock, document, &key).unwrap();
-    let enrolment = Enrolment {
+    let enrolment = Arc::new(Enrolment {
         account: account.clone(),
         handle: None,
         pds: Origin::parse("https://pds.example.com").unwrap(),
@@ -41,13 +41,15 @@ fn scene_of(key: MessagingKey) -> Scene {
         mediators: vec![client.did().clone()],
         label: None,
         keys: vec![key],
-    };
+    });
+    let store = wallet.account_store(&account);
+    let sender = Sender::new(&net, &identity, &clock, &store, &enrolment);
     let receiver = Receiver::new(
-        wallet.clone(),
-        wallet.account_store(&account),
+        wallet,
+        store,
         enrolment,
         RecipientLookup::new(net.clone(), identity.clone(), clock.clone(), None),
-        Courier::new(&net, &identity, &clock),
+        sender,
         clock,
     );
     Scene {
@@ -208,7 +210,7 @@ async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
         assert!(sent.is_open(now().plus(crate::SENT_RETENTION * 100)));
     }
     let left = scene.receiver.given_up().unwrap();
-    scene.receiver.told(&left[0]).unwrap();
+    scene.receiver.mark_reported(&left[0].id).unwrap();
     assert!(scene.receiver.given_up().unwrap().is_empty());
     let taken = scene.take("a", report).await;
     assert!(matches!(taken.received, Received::Ignored));

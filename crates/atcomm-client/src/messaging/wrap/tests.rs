@@ -17,8 +17,16 @@ use testkit::mediator::TestMediator;
 
 const NOW: i64 = 1_800_000_000;
 
-fn nobody(_: &MediatorDid) -> Option<std::sync::Arc<MediatorDocument>> {
-    None
+fn wrapped(
+    envelope: &[u8],
+    peer: &str,
+    theirs: &MediatorDocument,
+    own: &MediatorDocument,
+    key: &MessagingKey,
+    now: i64,
+) -> WrappedMessage {
+    let made = wrap(envelope, peer, theirs, own, key, now, &|_| None).unwrap();
+    made.done().unwrap()
 }
 
 fn letter(from: &MessagingKey, to: &MessagingKey) -> (Dm, Vec<u8>) {
@@ -48,22 +56,20 @@ fn two_mediators_see_one_layer_each_and_the_second_no_writer() {
     let (alice, bob) = (key(), key());
     let (near, far) = (TestMediator::new("near"), TestMediator::new("far"));
     let (dm, sealed) = letter(&alice, &bob);
-    let parcel = parcel(
+    let wrapped = wrapped(
         &sealed,
         bob.peer.as_str(),
         &far.document,
         &near.document,
         &alice,
         NOW,
-        &nobody,
-    )
-    .unwrap();
-    assert_eq!(parcel.url.as_str(), "https://near.example.com/didcomm");
-    assert_eq!(parcel.via.as_ref().unwrap().as_str(), near.did);
-    assert_eq!(parcel.mediator.as_str(), far.did);
-    let (sender, id, next, inner) = near.forward(&parcel.body);
+    );
+    assert_eq!(wrapped.url.as_str(), "https://near.example.com/didcomm");
+    assert_eq!(wrapped.via.as_ref().unwrap().as_str(), near.did);
+    assert_eq!(wrapped.mediator.as_str(), far.did);
+    let (sender, id, next, inner) = near.forward(&wrapped.body);
     assert_eq!(sender.as_deref(), Some(alice.peer.as_str()));
-    assert_eq!((id, next.as_str()), (parcel.forward_id, far.did.as_str()));
+    assert_eq!((id, next.as_str()), (wrapped.forward_id, far.did.as_str()));
     // What the second is sent names its writer nowhere.
     let (sender, _, next, inner) = far.forward(&inner);
     assert_eq!((sender, next.as_str()), (None, bob.peer.as_str()));
@@ -79,19 +85,22 @@ fn a_mediator_of_both_gets_one_layer() {
     let peer = bob.peer.as_str();
     let made = |n| {
         let (theirs, own) = (&both.document, &both.document);
-        let parcel = parcel(&sealed, peer, theirs, own, &alice, NOW + n, &nobody).unwrap();
-        assert_eq!((&parcel.via, parcel.mediator.as_str()), (&None, &*both.did));
-        parcel
+        let wrapped = wrapped(&sealed, peer, theirs, own, &alice, NOW + n);
+        assert_eq!(
+            (&wrapped.via, wrapped.mediator.as_str()),
+            (&None, &*both.did)
+        );
+        wrapped
     };
-    let parcel = made(0);
-    let (sender, id, next, inner) = both.forward(&parcel.body);
+    let wrapped = made(0);
+    let (sender, id, next, inner) = both.forward(&wrapped.body);
     assert_eq!((sender, next.as_str()), (None, peer));
-    assert_eq!(id, parcel.forward_id);
+    assert_eq!(id, wrapped.forward_id);
     assert_letter(&inner, &dm, &alice, &bob);
     // Each wrap is a new one.
     let again = made(1);
     assert_ne!(again.forward_id, id);
-    assert_ne!(again.body, parcel.body);
+    assert_ne!(again.body, wrapped.body);
 }
 
 #[test]
@@ -197,9 +206,9 @@ fn others_open_what_we_pack() {
     let (_, sealed) = letter(&alice, &bob);
     let peer = bob.peer.as_str();
     let (theirs, own) = (&far.document, &near.document);
-    let parcel = parcel(&sealed, peer, theirs, own, &alice, NOW, &nobody).unwrap();
+    let wrapped = wrapped(&sealed, peer, theirs, own, &alice, NOW);
 
-    let (outer, metadata) = read(&parcel.body, &[&near.key, &alice.agreement]);
+    let (outer, metadata) = read(&wrapped.body, &[&near.key, &alice.agreement]);
     assert!(metadata.authenticated && metadata.encrypted);
     assert_eq!(
         metadata.encrypted_from_kid.as_deref(),

@@ -1,0 +1,241 @@
+//! One account of a wallet at work: the wiring of look-ups, sender and inbox.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::lookup::directory::DirectoryClient;
+use crate::lookup::outcome::{Recipient, RecipientError};
+use crate::lookup::recipient::RecipientLookup;
+use crate::messaging::compose::ComposeError;
+use crate::messaging::dm::Dm;
+use crate::messaging::inbox::Inbox;
+use crate::messaging::receive::Receiver;
+use crate::messaging::send::Sender;
+use crate::wallet::enrolment::{Enrolment, MessagingKey};
+use crate::wallet::error::WalletError;
+use crate::wallet::{AccountStore, Wallet};
+use atcomm_net::identity::{Identity, IdentitySettings};
+use atcomm_net::net::{Net, NetError, NetSettings};
+use atcomm_proto::clock::Clock;
+use atcomm_proto::syntax::{Actor, Did, Origin};
+
+/// Settings of a client. The default is right for the public network, but for the wallet.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Directory of the wallet.
+    pub home: PathBuf,
+    /// The directory to ask for recipients. `None`: the one that the account's mediator names.
+    pub directory: Option<Origin>,
+    /// Settings of the network.
+    pub net: NetSettings,
+    /// Settings of identity look-ups.
+    pub identity: IdentitySettings,
+}
+
+/// What all parts of a client share. Cloning is cheap.
+#[derive(Clone)]
+pub struct Client {
+    /// The network.
+    pub net: Net,
+    /// DID documents, handles and mediators, cached.
+    pub identity: Identity,
+    /// The clock.
+    pub clock: Clock,
+    /// The directory that the settings name.
+    pub directory: Option<Origin>,
+}
+
+/// An enrolled account with all that sends and receives its messages.
+pub struct Account {
+    client: Client,
+    wallet: Wallet,
+    store: AccountStore,
+    enrolment: Arc<Enrolment>,
+    lookup: RecipientLookup,
+}
+
+/// Errors of opening an account.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The settings of the network cannot be used.
+    #[error("{0}")]
+    Net(NetError),
+    /// The wallet cannot be read, or has no such account.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// The account was never enrolled from this wallet, or has no messaging key.
+    #[error("{0} has no messaging key")]
+    NotEnrolled(Did),
+}
+
+/// Errors of looking up a recipient and recording the result.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The recipient cannot be written to.
+    #[error(transparent)]
+    Recipient(#[from] RecipientError),
+    /// The contacts cannot be read or written.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+}
+
+impl Client {
+    /// Prepares the network; dials nothing and writes nothing.
+    pub fn bind(
+        net: NetSettings,
+        identity: IdentitySettings,
+        directory: Option<Origin>,
+    ) -> Result<Self, NetError> {
+        let clock = Clock::system();
+        let net = Net::bind(net, clock.clone())?;
+        Ok(Self {
+            identity: Identity::bind(net.clone(), identity, clock.clone()),
+            net,
+            clock,
+            directory,
+        })
+    }
+
+    /// Returns a look-up by the directory that the settings name, else by `known`, which a document
+    /// of the network has named, else by the accounts' own servers alone.
+    pub fn lookup(&self, known: Option<&Origin>) -> RecipientLookup {
+        let net = || self.net.clone();
+        let directory = match (&self.directory, known) {
+            (Some(named), _) => Some(DirectoryClient::named(net(), named.clone())),
+            (None, Some(known)) => Some(DirectoryClient::learnt(net(), known.clone())),
+            (None, None) => None,
+        };
+        self.lookup_by(directory)
+    }
+
+    /// Returns a look-up by the accounts' own servers alone.
+    pub fn authoritative_lookup(&self) -> RecipientLookup {
+        self.lookup_by(None).thorough()
+    }
+
+    fn lookup_by(&self, directory: Option<DirectoryClient>) -> RecipientLookup {
+        let (net, identity) = (self.net.clone(), self.identity.clone());
+        RecipientLookup::new(net, identity, self.clock.clone(), directory)
+    }
+}
+
+impl Account {
+    /// Opens an account of the wallet that the settings name: by handle or DID, or without either
+    /// the only one. Dials nothing.
+    pub fn open(settings: &Settings, actor: Option<&str>) -> Result<Self, OpenError> {
+        let Settings {
+            home,
+            directory,
+            net,
+            identity,
+        } = settings.clone();
+        let client = Client::bind(net, identity, directory).map_err(OpenError::Net)?;
+        Self::of_wallet(client, &home, actor)
+    }
+
+    /// Opens an account of the wallet in `home` with a client that is at hand.
+    pub fn of_wallet(
+        client: Client,
+        home: &std::path::Path,
+        actor: Option<&str>,
+    ) -> Result<Self, OpenError> {
+        let wallet = Wallet::open(home)?;
+        let store = wallet.find(actor)?;
+        let enrolment = store.enrolment()?;
+        let enrolment = enrolment.filter(|enrolment| enrolment.current().is_some());
+        let enrolment = enrolment.ok_or_else(|| OpenError::NotEnrolled(store.account().clone()))?;
+        Ok(Self {
+            lookup: client.lookup(enrolment.directory.as_ref()),
+            enrolment: Arc::new(enrolment),
+            client,
+            wallet,
+            store,
+        })
+    }
+
+    /// What all parts of the client share.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The wallet.
+    pub fn wallet(&self) -> &Wallet {
+        &self.wallet
+    }
+
+    /// The account's part of the wallet.
+    pub fn store(&self) -> &AccountStore {
+        &self.store
+    }
+
+    /// The account's keys and mediators, as they were when it was opened.
+    pub fn enrolment(&self) -> &Enrolment {
+        &self.enrolment
+    }
+
+    /// The key that encrypts messages of the account.
+    pub fn key(&self) -> Result<&MessagingKey, OpenError> {
+        let key = self.enrolment.current();
+        key.ok_or_else(|| OpenError::NotEnrolled(self.enrolment.account.clone()))
+    }
+
+    /// The look-up of recipients.
+    pub fn lookup(&self) -> &RecipientLookup {
+        &self.lookup
+    }
+
+    /// Looks up and verifies a recipient, and records its key among the contacts.
+    pub async fn recipient(&self, actor: &Actor) -> Result<Recipient, LookupError> {
+        let pins = self.wallet.contacts()?;
+        let recipient = self.lookup.resolve(actor, &pins).await?;
+        self.wallet.record(&pins, recipient.pin.as_ref())?;
+        Ok(recipient)
+    }
+
+    /// Composes a message to an account: looks up the accounts that the text mentions and the
+    /// record that it points at, an `at://` address.
+    pub async fn compose(
+        &self,
+        to: &Did,
+        text: String,
+        embed: Option<&str>,
+    ) -> Result<Dm, ComposeError> {
+        let Client { net, identity, .. } = &self.client;
+        Dm::compose(net, identity, &self.enrolment.account, to, text, embed).await
+    }
+
+    /// Returns what sends messages of the account.
+    pub fn sender(&self) -> Sender {
+        let Client {
+            net,
+            identity,
+            clock,
+            ..
+        } = &self.client;
+        Sender::new(net, identity, clock, &self.store, &self.enrolment)
+    }
+
+    /// Returns what takes messages for the account.
+    pub fn receiver(&self) -> Receiver {
+        Receiver::new(
+            self.wallet.clone(),
+            self.store.clone(),
+            Arc::clone(&self.enrolment),
+            self.lookup.clone(),
+            self.sender(),
+            self.client.clock.clone(),
+        )
+    }
+
+    /// Returns the account's inbox.
+    pub fn inbox(&self) -> Inbox {
+        let Client {
+            net,
+            identity,
+            clock,
+            ..
+        } = &self.client;
+        let receiver = self.receiver();
+        Inbox::new(net, identity, clock, &self.store, &self.enrolment, receiver)
+    }
+}
