@@ -1,15 +1,14 @@
 //! The command line. Data goes to standard output, talk to standard error.
 
+mod admin;
 mod backup;
-mod change;
 mod check;
 mod contacts;
-mod desk;
+mod context;
 mod enroll;
 mod hint;
 mod log;
-mod mailing;
-mod operate;
+mod mail_context;
 mod output;
 mod pages;
 mod receive;
@@ -17,6 +16,7 @@ mod resolve;
 mod secret;
 mod send;
 mod serve;
+mod sign_in;
 mod signal;
 mod terminal;
 mod whoami;
@@ -262,7 +262,7 @@ impl Exit {
 
 /// Why a command failed: one line, and one of advice.
 #[derive(Debug)]
-struct Complaint {
+struct CliError {
     exit: Exit,
     message: String,
     hint: String,
@@ -287,35 +287,35 @@ pub fn run(
             Command::Man(args) => pages::man(&args, stdout),
             Command::Relay {
                 command: Status::Status(place),
-            } => operate::relay_status(&place, stdout),
+            } => admin::relay_status(&place, stdout),
             Command::Mailbox {
                 command: Status::Status(place),
-            } => operate::mailbox_status(&place, stdout),
+            } => admin::mailbox_status(&place, stdout),
             Command::Resolve(args) => resolve::run(&args, stdout, stderr),
             Command::Contacts(args) => contacts::run(&args, stdout, stderr),
             Command::Keys {
                 command: Keys::Rotate(place),
-            } => operate::rotate(&place, stdout),
+            } => admin::rotate(&place, stdout),
             Command::Send(args) => send::run(&args, stdout, stderr),
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),
         },
-        Err(error) => misread(&error, stdout),
+        Err(error) => usage_error(&error, stdout),
     };
     match result {
         Ok(()) => Exit::Done,
-        Err(complaint) => {
+        Err(error) => {
             // Nobody is left to be told where even this fails.
             // Words of other servers may be among them.
-            let _ = writeln!(stderr, "atcomm: {}", line(&complaint.message))
-                .and_then(|()| writeln!(stderr, "hint: {}", line(&complaint.hint)));
-            complaint.exit
+            let _ = writeln!(stderr, "atcomm: {}", line(&error.message))
+                .and_then(|()| writeln!(stderr, "hint: {}", line(&error.hint)));
+            error.exit
         }
     }
 }
 
 /// Shows what was asked for instead of a command, or says what is wrong with the arguments.
-fn misread(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), Complaint> {
+fn usage_error(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), CliError> {
     let text = error.render();
     if matches!(
         error.kind(),
@@ -331,7 +331,7 @@ fn misread(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), Complaint>
     } else {
         reason(&text)
     };
-    Err(Complaint {
+    Err(CliError {
         exit: Exit::Usage,
         message,
         hint: format!("{} --help tells more", commands(&text)),

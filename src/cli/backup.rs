@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::desk::{Common, Desk};
+use super::context::{CommandContext, Common};
 use super::output::{show, unwritten};
 use super::secret::Source;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use atcomm_client::Wallet;
 use atcomm_client::backup::{self, BackupError};
 use atcomm_proto::syntax::Did;
@@ -71,10 +71,10 @@ struct Written {
 }
 
 /// Writes a backup.
-pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), Complaint> {
-    let desk = Desk::open(&args.own.common)?;
-    let wallet = Wallet::open(&desk.home)?;
-    let backup = backup::Backup::of(&wallet, desk.client.clock.now())?;
+pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let context = CommandContext::open(&args.own.common)?;
+    let wallet = Wallet::open(&context.home)?;
+    let backup = backup::Backup::of(&wallet, context.client.clock.now())?;
     let to_stdout = args.file == Path::new("-");
     // Before anybody thinks of a passphrase.
     if !to_stdout && !args.force && args.file.symlink_metadata().is_ok() {
@@ -115,12 +115,12 @@ pub(super) fn restore(
     args: &Restore,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
-    let desk = Desk::open(&args.own.common)?;
-    let wallet = Wallet::open(&desk.home)?;
+) -> Result<(), CliError> {
+    let context = CommandContext::open(&args.own.common)?;
+    let wallet = Wallet::open(&context.home)?;
     let from_stdin = args.file == Path::new("-");
     if from_stdin && args.own.passphrase_file.as_deref() == Some(Path::new("-")) {
-        return Err(Complaint {
+        return Err(CliError {
             exit: Exit::Usage,
             message: "the backup and the passphrase cannot both come from standard input"
                 .to_owned(),
@@ -132,7 +132,7 @@ pub(super) fn restore(
         true => backup::read(io::stdin().lock()),
         false => File::open(&args.file).and_then(backup::read),
     };
-    let file = read.map_err(|error| Complaint {
+    let file = read.map_err(|error| CliError {
         exit: Exit::Failed,
         message: format!("cannot read {}: {error}", args.file.display()),
         hint: "it has to be what `atcomm backup` has written".to_owned(),
@@ -148,7 +148,12 @@ pub(super) fn restore(
             "another atcomm changes how {account} is enrolled; waiting for it to end"
         ));
     };
-    let restored = backup.restore(&wallet, args.force, desk.client.clock.now(), &mut waiting)?;
+    let restored = backup.restore(
+        &wallet,
+        args.force,
+        context.client.clock.now(),
+        &mut waiting,
+    )?;
     show(args.own.common.json, stdout, &restored, |out| {
         for account in &restored.added {
             writeln!(out, "{account} is in the wallet now")?;

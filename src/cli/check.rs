@@ -6,12 +6,12 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::desk::Own;
+use super::context::Own;
 use super::hint::of_account;
-use super::mailing::{Mailing, name};
+use super::mail_context::{MailContext, name};
 use super::output::{show, unwritten};
 use super::terminal::{line, short_did};
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use atcomm_client::{
     AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, RecipientError,
     SelfTestError, proven_document, self_test,
@@ -52,28 +52,26 @@ struct Findings<'o> {
     all: Vec<Finding>,
 }
 
-pub(super) fn run(
-    args: &Check,
-    stdout: &mut dyn Write,
-    _: &mut dyn Write,
-) -> Result<(), Complaint> {
-    let mailing = Mailing::open(&args.own)?;
-    let key = mailing.account.key()?;
+pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Result<(), CliError> {
+    let context = MailContext::open(&args.own)?;
+    let key = context.account.key()?;
     let mut findings = Findings {
         json: args.own.common.json,
         stdout,
         all: Vec::new(),
     };
-    mailing.desk.block_on(look(&mailing, key, &mut findings))?;
+    context
+        .command
+        .block_on(look(&context, key, &mut findings))?;
     let Findings { json, stdout, all } = findings;
     let failed = all.iter().filter(|one| !one.ok).count();
     if json {
-        let answer = json!({"account": mailing.account.enrolment().account, "ok": failed == 0, "checks": all});
+        let answer = json!({"account": context.account.enrolment().account, "ok": failed == 0, "checks": all});
         show(true, stdout, &answer, |_| Ok(()))?;
     }
     match failed {
         0 => Ok(()),
-        failed => Err(Complaint {
+        failed => Err(CliError {
             exit: Exit::Failed,
             message: format!("{failed} of {} checks failed", all.len()),
             hint: "each says above what to do".to_owned(),
@@ -82,25 +80,25 @@ pub(super) fn run(
 }
 
 async fn look(
-    mailing: &Mailing,
+    context: &MailContext,
     key: &MessagingKey,
     findings: &mut Findings<'_>,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     about_key(key, findings)?;
-    let document = about_account(mailing, findings).await?;
+    let document = about_account(context, findings).await?;
     let pds = document.as_ref().and_then(|found| found.pds.clone().ok());
-    let pds = pds.unwrap_or_else(|| mailing.account.enrolment().pds.clone());
-    about_record(mailing, key, &pds, findings).await?;
-    about_proof(mailing, key, findings).await?;
-    about_directory(mailing, key, findings).await?;
-    for mediator in &mailing.account.enrolment().mediators {
-        about_mediator(mailing, key, mediator, findings).await?;
+    let pds = pds.unwrap_or_else(|| context.account.enrolment().pds.clone());
+    about_record(context, key, &pds, findings).await?;
+    about_proof(context, key, findings).await?;
+    about_directory(context, key, findings).await?;
+    for mediator in &context.account.enrolment().mediators {
+        about_mediator(context, key, mediator, findings).await?;
     }
     Ok(())
 }
 
 impl Findings<'_> {
-    fn ok(&mut self, check: &'static str, detail: impl Into<String>) -> Result<(), Complaint> {
+    fn ok(&mut self, check: &'static str, detail: impl Into<String>) -> Result<(), CliError> {
         self.add(check, None, Ok(detail.into()))
     }
 
@@ -109,7 +107,7 @@ impl Findings<'_> {
         check: &'static str,
         detail: impl Into<String>,
         hint: impl Into<String>,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), CliError> {
         self.add(check, None, Err((detail.into(), hint.into())))
     }
 
@@ -118,7 +116,7 @@ impl Findings<'_> {
         check: &'static str,
         of: Option<&MediatorDid>,
         found: Result<String, (String, String)>,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), CliError> {
         let ok = found.is_ok();
         let (detail, hint) = match found {
             Ok(detail) => (detail, None),
@@ -147,7 +145,7 @@ impl Findings<'_> {
     }
 }
 
-fn about_key(key: &MessagingKey, findings: &mut Findings<'_>) -> Result<(), Complaint> {
+fn about_key(key: &MessagingKey, findings: &mut Findings<'_>) -> Result<(), CliError> {
     let shown = short_did(key.peer.as_str());
     match key.state {
         KeyState::Published { at } => findings.ok("key", format!("{shown}, published {at}")),
@@ -160,12 +158,12 @@ fn about_key(key: &MessagingKey, findings: &mut Findings<'_>) -> Result<(), Comp
 }
 
 async fn about_account(
-    mailing: &Mailing,
+    context: &MailContext,
     findings: &mut Findings<'_>,
-) -> Result<Option<DidDocument>, Complaint> {
-    let account = &mailing.account.enrolment().account;
-    let identity = mailing.desk.client.identity.interactive();
-    let (net, clock) = (&mailing.desk.client.net, &mailing.desk.client.clock);
+) -> Result<Option<DidDocument>, CliError> {
+    let account = &context.account.enrolment().account;
+    let identity = context.command.client.identity.interactive();
+    let (net, clock) = (&context.command.client.net, &context.command.client.clock);
     let document = match proven_document(net, &identity, clock, account).await {
         Ok(document) => document,
         Err(error) => {
@@ -205,12 +203,12 @@ async fn about_account(
 }
 
 async fn about_record(
-    mailing: &Mailing,
+    context: &MailContext,
     key: &MessagingKey,
     pds: &Origin,
     findings: &mut Findings<'_>,
-) -> Result<(), Complaint> {
-    let client = AccountClient::new(&mailing.desk.client.net, pds, mailing.account.store());
+) -> Result<(), CliError> {
+    let client = AccountClient::new(&context.command.client.net, pds, context.account.store());
     match client.is_signed_in().await {
         Ok(true) => findings.ok("sign-in", format!("the session at {pds} is good"))?,
         Ok(false) | Err(AccountError::SignedOut) => findings.failed(
@@ -238,7 +236,7 @@ async fn about_record(
             "if another device of yours wrote it, use that; if not, `atcomm enroll --replace`",
         );
     }
-    let wanted = json!(mailing.account.enrolment().mediators);
+    let wanted = json!(context.account.enrolment().mediators);
     if published.value.get("mediators") != Some(&wanted) {
         return findings.failed(
             "record",
@@ -254,12 +252,12 @@ async fn about_record(
 
 /// What everybody else finds who trusts no directory.
 async fn about_proof(
-    mailing: &Mailing,
+    context: &MailContext,
     key: &MessagingKey,
     findings: &mut Findings<'_>,
-) -> Result<(), Complaint> {
-    let me = Actor::Did(mailing.account.enrolment().account.clone());
-    let thorough = mailing.account.lookup().clone().thorough();
+) -> Result<(), CliError> {
+    let me = Actor::Did(context.account.enrolment().account.clone());
+    let thorough = context.account.lookup().clone().thorough();
     let resolved = match thorough.resolve(&me, &[]).await {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -292,16 +290,16 @@ async fn about_proof(
 }
 
 async fn about_directory(
-    mailing: &Mailing,
+    context: &MailContext,
     key: &MessagingKey,
     findings: &mut Findings<'_>,
-) -> Result<(), Complaint> {
-    let Some(directory) = mailing.account.lookup().directory() else {
+) -> Result<(), CliError> {
+    let Some(directory) = context.account.lookup().directory() else {
         return findings.ok("directory", "none is asked; accounts' own servers are");
     };
     let origin = directory.origin();
     match directory
-        .resolve(&mailing.account.enrolment().account)
+        .resolve(&context.account.enrolment().account)
         .await
     {
         Ok(view) if view.peer == key.peer.as_str() => {
@@ -321,13 +319,13 @@ async fn about_directory(
 }
 
 async fn about_mediator(
-    mailing: &Mailing,
+    context: &MailContext,
     key: &MessagingKey,
     did: &MediatorDid,
     findings: &mut Findings<'_>,
-) -> Result<(), Complaint> {
-    let (net, clock) = (&mailing.desk.client.net, &mailing.desk.client.clock);
-    let identity = &mailing.desk.client.identity;
+) -> Result<(), CliError> {
+    let (net, clock) = (&context.command.client.net, &context.command.client.clock);
+    let identity = &context.command.client.identity;
     let client = MediatorClient::open(net, identity, clock, did, key, Freshness::Refresh).await;
     let client = match client {
         Ok(client) => client,

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use clap::{Args as ClapArgs, Subcommand};
 use serde::Serialize;
 
-use super::desk::{Common, Desk, actor};
+use super::context::{CommandContext, Common, actor};
 use super::output::show;
 use super::resolve::{held, recipients};
-use super::{Complaint, EXIT_CODES, Exit};
+use super::{CliError, EXIT_CODES, Exit};
 use atcomm_client::{KeyChange, Pin, SendBlocker, Wallet, fingerprint};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
@@ -56,7 +56,7 @@ pub(super) fn run(
     args: &Args,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     match &args.command {
         None => list(&args.common, stdout),
         Some(Contacts::List(common)) => list(common, stdout),
@@ -69,7 +69,7 @@ pub(super) fn run(
 /// A contact as JSON shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown<'a> {
+struct ContactView<'a> {
     did: &'a Did,
     handle: Option<&'a str>,
     /// Handles that led to it and do not any more.
@@ -102,7 +102,7 @@ struct Other<'a> {
     until: Option<String>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ContactView<'a> {
     fn new(pin: &'a Pin) -> Self {
         let other = |peer: &'a str, after: Option<Timestamp>, until: Option<Timestamp>| Other {
             peer,
@@ -135,7 +135,7 @@ impl<'a> Shown<'a> {
         self.handle.unwrap_or(self.did.as_str())
     }
 
-    fn for_people(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn render_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", self.name())?;
         writeln!(out, "  account       {}", self.did)?;
         for handle in &self.known_as {
@@ -172,9 +172,9 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn list(common: &Common, stdout: &mut dyn Write) -> Result<(), Complaint> {
-    let pins = Wallet::open(&Desk::open(common)?.home)?.contacts()?;
-    let shown: Vec<Shown<'_>> = pins.iter().map(Shown::new).collect();
+fn list(common: &Common, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let pins = Wallet::open(&CommandContext::open(common)?.home)?.contacts()?;
+    let shown: Vec<ContactView<'_>> = pins.iter().map(ContactView::new).collect();
     show(common.json, stdout, &shown, |out| {
         if shown.is_empty() {
             return writeln!(out, "nobody is remembered yet");
@@ -190,15 +190,17 @@ fn list(common: &Common, stdout: &mut dyn Write) -> Result<(), Complaint> {
     })
 }
 
-fn show_one(one: &One, stdout: &mut dyn Write) -> Result<(), Complaint> {
-    let wallet = Wallet::open(&Desk::open(&one.common)?.home)?;
+fn show_one(one: &One, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let wallet = Wallet::open(&CommandContext::open(&one.common)?.home)?;
     let pin = find(&wallet, &one.actor)?;
-    let shown = Shown::new(&pin);
-    show(one.common.json, stdout, &shown, |out| shown.for_people(out))
+    let shown = ContactView::new(&pin);
+    show(one.common.json, stdout, &shown, |out| {
+        shown.render_text(out)
+    })
 }
 
 /// A contact by its handle or DID, as it is remembered.
-fn find(wallet: &Wallet, text: &str) -> Result<Pin, Complaint> {
+fn find(wallet: &Wallet, text: &str) -> Result<Pin, CliError> {
     let wanted = actor(text)?;
     let found = match &wanted {
         Actor::Did(did) => wallet.pin(did)?,
@@ -209,36 +211,36 @@ fn find(wallet: &Wallet, text: &str) -> Result<Pin, Complaint> {
             is_now.or_else(was).cloned()
         }
     };
-    found.ok_or_else(|| Complaint {
+    found.ok_or_else(|| CliError {
         exit: Exit::Failed,
         message: format!("{text} is nobody who is remembered"),
         hint: "atcomm contacts lists those who are".to_owned(),
     })
 }
 
-fn forget(one: &One, stdout: &mut dyn Write) -> Result<(), Complaint> {
+fn forget(one: &One, stdout: &mut dyn Write) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct Forgotten<'a> {
         did: &'a Did,
     }
-    let wallet = Wallet::open(&Desk::open(&one.common)?.home)?;
+    let wallet = Wallet::open(&CommandContext::open(&one.common)?.home)?;
     let pin = find(&wallet, &one.actor)?;
     let lock = wallet.lock()?;
     wallet.delete_pin(&pin.account)?;
     drop(lock);
     let answer = Forgotten { did: &pin.account };
     show(one.common.json, stdout, &answer, |out| {
-        writeln!(out, "{} is forgotten", Shown::new(&pin).name())
+        writeln!(out, "{} is forgotten", ContactView::new(&pin).name())
     })
 }
 
-fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), Complaint> {
+fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(), CliError> {
     let wanted = actor(&one.actor)?;
-    let desk = Desk::open(&one.common)?;
-    let wallet = Wallet::open(&desk.home)?;
+    let context = CommandContext::open(&one.common)?;
+    let wallet = Wallet::open(&context.home)?;
     let pins = wallet.contacts()?;
-    let recipients = recipients(&desk, &wallet, stderr)?;
-    let resolved = desk.block_on(recipients.resolve(&wanted, &pins))?;
+    let recipients = recipients(&context, &wallet, stderr)?;
+    let resolved = context.block_on(recipients.resolve(&wanted, &pins))?;
     if let Some(hold @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_blocker() {
         return Err(held(&hold, &resolved));
     }
@@ -248,7 +250,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
         && waiting.peer != resolved.package.peer()
     {
         wallet.record(&pins, resolved.pin.as_ref())?;
-        return Err(Complaint {
+        return Err(CliError {
             exit: Exit::Untrusted,
             message: format!(
                 "the key has changed once more since it was shown: its fingerprint is now {}",
@@ -259,7 +261,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     }
     let accepted = resolved.accepted();
     if !wallet.record(&pins, Some(accepted))? {
-        return Err(Complaint {
+        return Err(CliError {
             exit: Exit::Failed,
             message: "another command has changed what is remembered of it meanwhile".to_owned(),
             hint: "nothing was accepted; look again with atcomm contacts, and accept again"
@@ -274,7 +276,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
             wallet.record(&pins, Some(&without))?;
         }
     }
-    let shown = Shown::new(accepted);
+    let shown = ContactView::new(accepted);
     show(one.common.json, stdout, &shown, |out| {
         let moved_from = resolved.moved_from();
         if let Some(before) = moved_from {
@@ -289,6 +291,6 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
             KeyChange::First => writeln!(out, "it is remembered from now on")?,
             _ => writeln!(out, "nothing waited to be accepted")?,
         }
-        shown.for_people(out)
+        shown.render_text(out)
     })
 }

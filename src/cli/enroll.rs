@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::change::{SignIn, interruptible, name, tell};
-use super::desk::{Common, Desk, Own, actor};
+use super::context::{CommandContext, Common, Own, actor};
 use super::output::show;
-use super::{Complaint, Exit};
+use super::sign_in::{SignIn, interruptible, name, tell};
+use super::{CliError, Exit};
 use atcomm_client::enrolment::enroll::mediator_did;
 use atcomm_client::{AccountStore, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
 use atcomm_proto::syntax::{Actor, MediatorDid};
@@ -91,7 +91,7 @@ impl Report {
         }
     }
 
-    fn for_people(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn render_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = self.handle.as_ref().unwrap_or(&self.account);
         writeln!(out, "{name} is enrolled")?;
         writeln!(out, "  account    {}", self.account)?;
@@ -113,12 +113,12 @@ impl Report {
 }
 
 /// Complains of mediators that have not taken the key.
-fn complete(missing: &[(MediatorDid, MailError)]) -> Result<(), Complaint> {
+fn complete(missing: &[(MediatorDid, MailError)]) -> Result<(), CliError> {
     let Some((did, why)) = missing.first() else {
         return Ok(());
     };
     let is_transient = missing.iter().any(|(_, why)| why.is_transient());
-    Err(Complaint {
+    Err(CliError {
         exit: match is_transient {
             true => Exit::Unreachable,
             false => Exit::Failed,
@@ -133,11 +133,11 @@ pub(super) fn enroll(
     args: &Enroll,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
-    let desk = Desk::open(&args.common)?;
+) -> Result<(), CliError> {
+    let context = CommandContext::open(&args.common)?;
     let actor = actor(&args.actor)?;
     let mediators = args.mediator.iter().map(|text| {
-        mediator_did(text, desk.client.net.development()).ok_or_else(|| Complaint {
+        mediator_did(text, context.client.net.development()).ok_or_else(|| CliError {
             exit: Exit::Usage,
             message: format!("{text} is no mediator"),
             hint: "name a host, such as mail.example.com, or a did:web".to_owned(),
@@ -146,27 +146,27 @@ pub(super) fn enroll(
     let plan = Plan {
         mediators: mediators.collect::<Result<_, _>>()?,
         label: args.label.clone(),
-        directory: desk.client.directory.clone(),
+        directory: context.client.directory.clone(),
         replace: args.replace,
     };
-    let wallet = Wallet::open(&desk.home)?;
+    let wallet = Wallet::open(&context.home)?;
     let enroller = Enroller::new(
-        &desk.client.net,
-        &desk.client.identity,
-        &desk.client.clock,
+        &context.client.net,
+        &context.client.identity,
+        &context.client.clock,
         &wallet,
     );
     let sign_in = &args.sign_in;
-    let located = sign_in.before(&desk, enroller.locate(&actor))?;
+    let located = sign_in.before(&context, enroller.locate(&actor))?;
     let is_first = enroller.store(&located).enrolment()?.is_none();
-    sign_in.ensure(&desk, &enroller, &located)?;
+    sign_in.ensure(&context, &enroller, &located)?;
     let outcome = interruptible(
-        &desk,
+        &context,
         enroller.enroll(&located, &plan, &mut |step| tell(stderr, &step)),
     )?;
     let report = Report::of(&outcome, &wallet);
     show(args.common.json, stdout, &report, |out| {
-        report.for_people(out)
+        report.render_text(out)
     })?;
     complete(&outcome.missing)?;
     if is_first {
@@ -180,7 +180,7 @@ pub(super) fn enroll(
 
 /// The account that a command is about, as it is found now.
 struct Known {
-    desk: Desk,
+    context: CommandContext,
     wallet: Wallet,
     enroller: Enroller,
     located: Located,
@@ -188,25 +188,25 @@ struct Known {
 }
 
 impl Known {
-    fn open(args: &Change) -> Result<Self, Complaint> {
-        let desk = Desk::open(&args.own.common)?;
-        let wallet = Wallet::open(&desk.home)?;
+    fn open(args: &Change) -> Result<Self, CliError> {
+        let context = CommandContext::open(&args.own.common)?;
+        let wallet = Wallet::open(&context.home)?;
         let store: AccountStore = wallet.find(args.own.account.as_deref())?;
         let enrolment = store.enrolment()?.ok_or_else(|| {
-            Complaint::from(atcomm_client::EnrolError::NotEnrolled(
+            CliError::from(atcomm_client::EnrolError::NotEnrolled(
                 store.account().clone(),
             ))
         })?;
         let enroller = Enroller::new(
-            &desk.client.net,
-            &desk.client.identity,
-            &desk.client.clock,
+            &context.client.net,
+            &context.client.identity,
+            &context.client.clock,
             &wallet,
         );
         let actor = Actor::Did(store.account().clone());
-        let located = args.sign_in.before(&desk, enroller.locate(&actor))?;
+        let located = args.sign_in.before(&context, enroller.locate(&actor))?;
         Ok(Self {
-            desk,
+            context,
             wallet,
             enroller,
             located,
@@ -215,9 +215,9 @@ impl Known {
     }
 
     /// Makes sure of a session at the account's PDS.
-    fn sign_in(&self, args: &Change) -> Result<(), Complaint> {
+    fn sign_in(&self, args: &Change) -> Result<(), CliError> {
         args.sign_in
-            .ensure(&self.desk, &self.enroller, &self.located)
+            .ensure(&self.context, &self.enroller, &self.located)
     }
 }
 
@@ -226,11 +226,11 @@ pub(super) fn rotate(
     args: &Change,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let known = Known::open(args)?;
     known.sign_in(args)?;
     let outcome = interruptible(
-        &known.desk,
+        &known.context,
         known
             .enroller
             .rotate(&known.located, &mut |step| tell(stderr, &step)),
@@ -254,19 +254,19 @@ pub(super) fn unenroll(
     args: &Change,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let known = Known::open(args)?;
-    let (desk, enroller, located) = (&known.desk, &known.enroller, &known.located);
-    let standing = args.sign_in.before(desk, enroller.standing(located))?;
+    let (context, enroller, located) = (&known.context, &known.enroller, &known.located);
+    let standing = args.sign_in.before(context, enroller.standing(located))?;
     if standing.is_published {
         known.sign_in(args)?;
     }
     let outcome = interruptible(
-        desk,
+        context,
         enroller.unenroll(located, &mut |step| tell(stderr, &step)),
     )?;
     // Whatever else there is to be said to the PDS needs a password again.
-    interruptible(desk, async {
+    interruptible(context, async {
         Ok(enroller.client(located).sign_out().await?)
     })?;
     let report = Report::of(&outcome, &known.wallet);

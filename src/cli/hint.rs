@@ -4,7 +4,7 @@
 
 mod client;
 
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use crate::config::ConfigError;
 use crate::mediator::{KeysError, MediatorError};
 use crate::server::{AdminError, MAILBOX_FILE, ServerError};
@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 pub(super) use client::of_account;
 
-impl From<ConfigError> for Complaint {
+impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let hint = match &error {
             ConfigError::UnknownKey { known, .. } => {
@@ -28,7 +28,7 @@ impl From<ConfigError> for Complaint {
     }
 }
 
-impl From<ServerError> for Complaint {
+impl From<ServerError> for CliError {
     fn from(error: ServerError) -> Self {
         let exit = if error.is_configuration() {
             Exit::Usage
@@ -43,7 +43,7 @@ impl From<ServerError> for Complaint {
     }
 }
 
-impl From<AdminError> for Complaint {
+impl From<AdminError> for CliError {
     fn from(error: AdminError) -> Self {
         Self {
             exit: Exit::Failed,
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use atcomm_proto::syntax::SyntaxError;
 
-    fn hint(error: impl Into<Complaint>) -> String {
+    fn hint(error: impl Into<CliError>) -> String {
         error.into().hint
     }
 
@@ -134,7 +134,7 @@ mod tests {
             }))
         };
         assert!(hint(address()).contains("[mediator]"));
-        assert_eq!(Complaint::from(address()).exit, Exit::Usage);
+        assert_eq!(CliError::from(address()).exit, Exit::Usage);
         let keys = |error| ServerError::Mediator(MediatorError::Keys(error));
         assert!(hint(keys(KeysError::Exposed(path()))).contains("chmod 600"));
         assert!(hint(keys(KeysError::Vanished(path()))).contains("backup"));

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use crate::config::{LogFormat, LogSettings};
 use crate::ingest::BackfillProgress;
 
@@ -19,8 +19,8 @@ const SPIN: Duration = Duration::from_millis(200);
 const SILENT: &str = "tungstenite=info";
 
 /// Starts the log. Where it goes to a terminal, gives the place for progress bars.
-pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Complaint> {
-    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| Complaint {
+pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, CliError> {
+    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| CliError {
         exit: Exit::Usage,
         message: format!("log.filter {:?}: {error}", settings.filter),
         hint: "a filter is a level such as info, or a list such as atcomm=debug,warn".to_owned(),

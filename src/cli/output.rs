@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::terminal::json as json_text;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 
 /// Writes an answer, as JSON or as `people` has it.
 pub(super) fn show<T: Serialize>(
@@ -13,7 +13,7 @@ pub(super) fn show<T: Serialize>(
     stdout: &mut dyn Write,
     answer: &T,
     people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let shown = match json {
         true => serde_json::to_string_pretty(answer)
             .map_err(io::Error::from)
@@ -24,11 +24,11 @@ pub(super) fn show<T: Serialize>(
 }
 
 /// What cannot be written has nobody who reads it, unless the disk behind it is full.
-pub(super) fn unwritten(error: io::Error) -> Result<(), Complaint> {
+pub(super) fn unwritten(error: io::Error) -> Result<(), CliError> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());
     }
-    Err(Complaint {
+    Err(CliError {
         exit: Exit::Failed,
         message: format!("cannot write the answer: {error}"),
         hint: "look at where standard output goes".to_owned(),

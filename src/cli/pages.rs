@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 
 use super::output::unwritten;
-use super::{Cli, Complaint, EXIT_CODES, Exit};
+use super::{Cli, CliError, EXIT_CODES, Exit};
 
 /// `atcomm completions`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,7 @@ const SERVICE_FILES: &[(&str, &str)] = &[
 ];
 
 /// Writes the completions of a shell.
-pub(super) fn completions(args: &Completions, stdout: &mut dyn Write) -> Result<(), Complaint> {
+pub(super) fn completions(args: &Completions, stdout: &mut dyn Write) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "atcomm", &mut script);
     stdout
@@ -62,7 +62,7 @@ pub(super) fn completions(args: &Completions, stdout: &mut dyn Write) -> Result<
 }
 
 /// Writes the manual.
-pub(super) fn man(args: &Pages, stdout: &mut dyn Write) -> Result<(), Complaint> {
+pub(super) fn man(args: &Pages, stdout: &mut dyn Write) -> Result<(), CliError> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     let Some(directory) = &args.directory else {
@@ -85,8 +85,8 @@ pub(super) fn man(args: &Pages, stdout: &mut dyn Write) -> Result<(), Complaint>
     Ok(())
 }
 
-fn failed(path: &Path, error: &io::Error) -> Complaint {
-    Complaint {
+fn failed(path: &Path, error: &io::Error) -> CliError {
+    CliError {
         exit: Exit::Failed,
         message: format!("cannot write {}: {error}", path.display()),
         hint: "name a directory that can be written".to_owned(),

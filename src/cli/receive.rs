@@ -1,22 +1,22 @@
 //! `atcomm receive`.
 
-mod shown;
+mod render;
 
 use std::io::Write;
 use std::ops::ControlFlow;
 
 use clap::Args;
 
-use super::Complaint;
-use super::desk::Own;
-use super::mailing::{Mailing, exit_of};
+use super::CliError;
+use super::context::Own;
+use super::mail_context::{MailContext, exit_of};
 use super::output::unwritten;
 use super::signal::Shutdown;
 use super::terminal::{self, line, short_did};
 use atcomm_client::{Event, Inbox, InboxError, MailError, Queue, Received};
 use atcomm_proto::clock::Clock;
 
-use shown::Shown;
+use render::MessageView;
 
 /// Fetch messages, and show each with what is proven of its sender
 ///
@@ -51,27 +51,27 @@ struct Output<'o> {
     /// Whether standard output is closed.
     is_closed: bool,
     /// Why nothing more is shown.
-    failed: Option<Complaint>,
+    failed: Option<CliError>,
 }
 
 pub(super) fn run(
     args: &Receive,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
-    let mailing = Mailing::open(&args.own)?;
-    let inbox = mailing.account.inbox();
+) -> Result<(), CliError> {
+    let context = MailContext::open(&args.own)?;
+    let inbox = context.account.inbox();
     let mut output = Output {
         json: args.own.common.json,
         stdout,
         stderr,
-        clock: mailing.desk.client.clock.clone(),
+        clock: context.command.client.clock.clone(),
         follows: args.follow,
         duplicates: 0,
         is_closed: false,
         failed: None,
     };
-    mailing.desk.block_on(async {
+    context.command.block_on(async {
         // Those that an earlier run did not show.
         inbox
             .undeliverable(async |event| output.show(event))
@@ -95,7 +95,7 @@ pub(super) fn run(
 }
 
 /// Shows what waits.
-async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Result<(), Complaint> {
+async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Result<(), CliError> {
     let drained = inbox.drain(limit, async |event| output.show(event)).await;
     output.result()?;
     if let Err(InboxError::Wallet(error)) = drained {
@@ -103,7 +103,7 @@ async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Res
     }
     output.end();
     match drained {
-        Err(InboxError::Mediator(error)) => Err(Complaint {
+        Err(InboxError::Mediator(error)) => Err(CliError {
             exit: exit_of(&error),
             message: "none of your mediators handed mail over".to_owned(),
             hint: "what waits there waits on; `atcomm check` tells more".to_owned(),
@@ -117,7 +117,7 @@ async fn follow(
     inbox: &Inbox,
     limit: Option<u64>,
     output: &mut Output<'_>,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let followed = tokio::select! {
         // A message is shown in the same step in which it is saved, so none is lost by ending here.
         ended = inbox.follow(limit, async |event| output.show(event)) => ended,
@@ -176,15 +176,15 @@ impl Output<'_> {
                 kept,
                 dm,
                 attribution,
-            } => Shown::message(&kept, &dm, &attribution, now),
+            } => MessageView::message(&kept, &dm, &attribution, now),
             Received::Other {
                 kept,
                 attribution,
                 why,
-            } => Shown::other(&kept, &attribution, why, now),
-            Received::Undecryptable { undecryptable } => Shown::unreadable(&undecryptable),
+            } => MessageView::other(&kept, &attribution, why, now),
+            Received::Undecryptable { undecryptable } => MessageView::unreadable(&undecryptable),
             Received::Undeliverable { sent, words, next } => {
-                Shown::returned(&sent, words.as_ref(), &next)
+                MessageView::returned(&sent, words.as_ref(), &next)
             }
         };
         let written = shown.write(self.json, terminal::width(), self.stdout);
@@ -197,7 +197,7 @@ impl Output<'_> {
     }
 
     /// The reason for which nothing more is shown, if there is one.
-    fn result(&mut self) -> Result<(), Complaint> {
+    fn result(&mut self) -> Result<(), CliError> {
         self.failed.take().map_or(Ok(()), Err)
     }
 
@@ -235,8 +235,8 @@ fn place(queue: &Queue) -> String {
 }
 
 /// No queue is left to follow.
-fn no_queue_left(error: &MailError) -> Complaint {
-    Complaint {
+fn no_queue_left(error: &MailError) -> CliError {
+    CliError {
         exit: exit_of(error),
         message: line(&error.to_string()),
         hint: "`atcomm check` tells more".to_owned(),

@@ -1,24 +1,24 @@
 //! `atcomm resolve`: how an account is written to, and what shows it.
 
 mod offline;
+mod render;
 mod save;
-mod shown;
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::desk::{Common, Desk, actor};
+use super::context::{CommandContext, Common, actor};
 use super::output::show;
 use super::terminal::line;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use atcomm_client::{
     LookupError, Recipient, RecipientError, RecipientLookup, SendBlocker, Unconfirmed, Wallet,
     fingerprint,
 };
 
-use shown::Shown;
+use render::RecipientView;
 
 /// Flags of `resolve`.
 #[derive(Debug, ClapArgs)]
@@ -44,7 +44,7 @@ pub(super) fn run(
     args: &Args,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let actor = args.actor.as_deref().map(actor).transpose()?;
     if let Some(file) = &args.offline {
         return offline::run(file, actor.as_ref(), args.common.json, stdout);
@@ -52,20 +52,20 @@ pub(super) fn run(
     let Some(actor) = actor else {
         return Err(unnamed());
     };
-    let desk = Desk::open(&args.common)?;
-    let wallet = Wallet::open(&desk.home)?;
+    let context = CommandContext::open(&args.common)?;
+    let wallet = Wallet::open(&context.home)?;
     let pins = wallet.contacts()?;
     let recipients = match args.directly {
-        true => desk.client.authoritative_lookup(),
-        false => recipients(&desk, &wallet, stderr)?,
+        true => context.client.authoritative_lookup(),
+        false => recipients(&context, &wallet, stderr)?,
     };
-    let resolved = desk.block_on(recipients.resolve(&actor, &pins))?;
+    let resolved = context.block_on(recipients.resolve(&actor, &pins))?;
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }
     wallet.record(&pins, resolved.pin.as_ref())?;
-    let view = Shown::new(&resolved);
-    show(args.common.json, stdout, &view, |out| view.for_people(out))?;
+    let view = RecipientView::new(&resolved);
+    show(args.common.json, stdout, &view, |out| view.render_text(out))?;
     if !args.common.json {
         for warning in &resolved.warnings {
             let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));
@@ -80,8 +80,8 @@ pub(super) fn run(
     }
 }
 
-fn unnamed() -> Complaint {
-    Complaint {
+fn unnamed() -> CliError {
+    CliError {
         exit: Exit::Usage,
         message: "nobody is named".to_owned(),
         hint: "atcomm resolve ACTOR, or atcomm resolve --offline FILE".to_owned(),
@@ -91,23 +91,23 @@ fn unnamed() -> Complaint {
 /// The look-up of a command that shows what it finds, always with the account's own servers, too.
 /// The directory is the one that is named, else that of an own account.
 pub(super) fn recipients(
-    desk: &Desk,
+    context: &CommandContext,
     wallet: &Wallet,
     stderr: &mut dyn Write,
-) -> Result<RecipientLookup, Complaint> {
+) -> Result<RecipientLookup, CliError> {
     let mut own = wallet.enrolments()?.into_iter();
     let own = own.find_map(|one| one.directory);
-    if desk.client.directory.is_none() && own.is_none() {
+    if context.client.directory.is_none() && own.is_none() {
         let _ = writeln!(
             stderr,
             "no directory is known (--directory names one); the account's own servers are asked"
         );
     }
-    Ok(desk.client.lookup(own.as_ref()).thorough())
+    Ok(context.client.lookup(own.as_ref()).thorough())
 }
 
 /// Why nothing may be sent, and what lets it be.
-pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> Complaint {
+pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> CliError {
     let hint = match hold {
         SendBlocker::KeyChanged { .. } => format!(
             "compare the fingerprint with its owner by another way; if it is right, atcomm \
@@ -132,14 +132,14 @@ pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> Complaint {
         } => Exit::Unreachable,
         _ => Exit::Untrusted,
     };
-    Complaint {
+    CliError {
         exit,
         message: hold.to_string(),
         hint,
     }
 }
 
-impl From<LookupError> for Complaint {
+impl From<LookupError> for CliError {
     fn from(error: LookupError) -> Self {
         match error {
             LookupError::Recipient(error) => error.into(),
@@ -148,7 +148,7 @@ impl From<LookupError> for Complaint {
     }
 }
 
-impl From<RecipientError> for Complaint {
+impl From<RecipientError> for CliError {
     fn from(error: RecipientError) -> Self {
         use atcomm_net::identity::HandleError;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 
 /// Longest secret that is read, in bytes.
 const MAX_LEN: usize = 1024;
@@ -33,7 +33,7 @@ impl Source<'_> {
 
     /// Reads the secret: the file's first line, else the variable, else what is typed. `twice`
     /// asks for it again, for secrets that are new.
-    pub(super) fn read(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, Complaint> {
+    pub(super) fn read(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, CliError> {
         let secret = if let Some(file) = self.file {
             self.read_file(file)?
         } else if let Ok(value) = std::env::var(self.variable) {
@@ -41,7 +41,7 @@ impl Source<'_> {
         } else if std::io::stdin().is_terminal() {
             self.typed(prompt, twice)?
         } else {
-            return Err(self.complaint(
+            return Err(self.error(
                 format!("no {} is given", self.name),
                 format!(
                     "set {}, name a file with {}, or run it in a terminal",
@@ -51,11 +51,11 @@ impl Source<'_> {
         };
         let secret = Zeroizing::new(secret.trim_end_matches(['\n', '\r']).to_owned());
         match secret.len() {
-            0 => Err(self.complaint(
+            0 => Err(self.error(
                 format!("the {} is empty", self.name),
                 "nothing was done".to_owned(),
             )),
-            MAX_LEN.. => Err(self.complaint(
+            MAX_LEN.. => Err(self.error(
                 format!("the {} is longer than {MAX_LEN} bytes", self.name),
                 "it is the first line of the file that counts".to_owned(),
             )),
@@ -63,7 +63,7 @@ impl Source<'_> {
         }
     }
 
-    fn read_file(&self, file: &Path) -> Result<Zeroizing<String>, Complaint> {
+    fn read_file(&self, file: &Path) -> Result<Zeroizing<String>, CliError> {
         let text = if file == Path::new("-") {
             let mut line = String::new();
             std::io::stdin().read_line(&mut line).map(|_| line)
@@ -71,7 +71,7 @@ impl Source<'_> {
             std::fs::read_to_string(file)
         };
         let text = Zeroizing::new(text.map_err(|error| {
-            self.complaint(
+            self.error(
                 format!("cannot read {}: {error}", file.display()),
                 format!("its first line has to be the {}", self.name),
             )
@@ -81,12 +81,12 @@ impl Source<'_> {
         ))
     }
 
-    fn typed(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, Complaint> {
+    fn typed(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, CliError> {
         let ask = |prompt: &str| {
             rpassword::prompt_password(prompt)
                 .map(Zeroizing::new)
                 .map_err(|error| {
-                    self.complaint(
+                    self.error(
                         format!("cannot read the {}: {error}", self.name),
                         format!("set {} instead", self.variable),
                     )
@@ -94,7 +94,7 @@ impl Source<'_> {
         };
         let secret = ask(prompt)?;
         if twice && *ask("Once more: ")? != *secret {
-            return Err(self.complaint(
+            return Err(self.error(
                 "the two are not the same".to_owned(),
                 "nothing was done".to_owned(),
             ));
@@ -102,8 +102,8 @@ impl Source<'_> {
         Ok(secret)
     }
 
-    fn complaint(&self, message: String, hint: String) -> Complaint {
-        Complaint {
+    fn error(&self, message: String, hint: String) -> CliError {
+        CliError {
             exit: Exit::Usage,
             message,
             hint,

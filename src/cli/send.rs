@@ -6,12 +6,12 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::desk::{Own, actor};
-use super::mailing::{Mailing, exit_of, failed_way, name, not_enrolled};
+use super::context::{Own, actor};
+use super::mail_context::{MailContext, exit_of, failed_way, name, not_enrolled};
 use super::output::show;
 use super::resolve::held;
 use super::terminal::line;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use atcomm_client::dm::{MAX_TEXT_LEN, TextError, check_text};
 use atcomm_client::embed::ReferenceError;
 use atcomm_client::{
@@ -67,13 +67,13 @@ pub(super) fn run(
     args: &Send,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let actor = actor(&args.actor)?;
-    let mailing = Mailing::open(&args.own)?;
-    let account = &mailing.account;
+    let context = MailContext::open(&args.own)?;
+    let account = &context.account;
     let text = read_text(args.text.as_deref(), stderr)?;
     check_text(&text).map_err(bad_text)?;
-    mailing.desk.block_on(async {
+    context.command.block_on(async {
         let recipient = account.recipient(&actor).await?;
         let shown = name(recipient.handle.as_ref(), &recipient.account);
         let consent = Consent {
@@ -98,7 +98,7 @@ fn warn(
     consent: Consent,
     shown: &str,
     stderr: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let blocker = recipient.blocker(consent);
     let is_said_by_blocker = |warning: &Warning| {
         matches!(
@@ -125,7 +125,7 @@ fn warn(
 
 /// The text: as it was given, or from standard input. The newline at its end belongs to the
 /// terminal or the file.
-fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, Complaint> {
+fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, CliError> {
     if let Some(text) = given.filter(|text| *text != "-") {
         return Ok(text.to_owned());
     }
@@ -139,7 +139,7 @@ fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, Comp
     let mut bytes = Vec::new();
     // Enough to say that it is too long.
     let most = 4 * MAX_TEXT_LEN as u64;
-    let unreadable = |why: String| Complaint {
+    let unreadable = |why: String| CliError {
         exit: Exit::Usage,
         message: format!("cannot read the message: {why}"),
         hint: "give it as an argument, or as UTF-8 on standard input".to_owned(),
@@ -156,8 +156,8 @@ fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, Comp
     Ok(text)
 }
 
-fn bad_text(error: TextError) -> Complaint {
-    Complaint {
+fn bad_text(error: TextError) -> CliError {
+    CliError {
         exit: Exit::Usage,
         message: error.to_string(),
         hint: match error {
@@ -182,10 +182,10 @@ fn met(change: &KeyChange, shown: &str) -> Option<String> {
 }
 
 /// Why a message was not composed.
-fn not_composed(error: ComposeError, embed: &str) -> Complaint {
+fn not_composed(error: ComposeError, embed: &str) -> CliError {
     match error {
         ComposeError::Text(error) => bad_text(error),
-        ComposeError::Embed(error) => Complaint {
+        ComposeError::Embed(error) => CliError {
             exit: match &error {
                 ReferenceError::Syntax => Exit::Usage,
                 ReferenceError::Account(_) | ReferenceError::NotFound => Exit::Failed,
@@ -202,11 +202,11 @@ fn not_composed(error: ComposeError, embed: &str) -> Complaint {
 }
 
 /// Why a message was not sent.
-fn not_sent(error: SendError, recipient: &Recipient, shown: &str) -> Complaint {
+fn not_sent(error: SendError, recipient: &Recipient, shown: &str) -> CliError {
     match error {
         SendError::Blocked(blocker) => held(&blocker, recipient),
         SendError::NotEnrolled(_) => not_enrolled(&error),
-        SendError::Encryption(why) => Complaint {
+        SendError::Encryption(why) => CliError {
             exit: Exit::Failed,
             message: format!("the message cannot be encrypted for {shown}: {why}"),
             hint: "nothing was sent".to_owned(),
@@ -222,7 +222,7 @@ fn show_delivery(
     shown: &str,
     json: bool,
     stdout: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let Delivery {
         path, reachable, ..
     } = delivery;
@@ -263,7 +263,7 @@ fn failed(failure: &PathFailure) -> Value {
     })
 }
 
-fn nobody(shown: &str, failures: &[PathFailure]) -> Complaint {
+fn nobody(shown: &str, failures: &[PathFailure]) -> CliError {
     let reasons: Vec<String> = failures.iter().map(failed_way).collect();
     let later = failures.iter().any(|failure| failure.error.is_transient());
     let last = failures.last().map(|failure| exit_of(&failure.error));
@@ -271,7 +271,7 @@ fn nobody(shown: &str, failures: &[PathFailure]) -> Complaint {
         .iter()
         .filter_map(|one| one.error.retry_after())
         .min();
-    Complaint {
+    CliError {
         exit: match later {
             true => Exit::Unreachable,
             false => last.unwrap_or(Exit::Unreachable),

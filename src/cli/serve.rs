@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::signal::Shutdown;
-use super::{Complaint, Exit, Serve, log};
+use super::{CliError, Exit, Serve, log};
 use crate::config::{Config, Overrides};
 use crate::server::Server;
 use atcomm_proto::clock::Clock;
@@ -15,8 +15,8 @@ use atcomm_proto::clock::Clock;
 const LEFTOVERS: Duration = Duration::from_secs(1);
 
 /// What the system refuses before there is anything to serve.
-fn system(error: io::Error) -> Complaint {
-    Complaint {
+fn system(error: io::Error) -> CliError {
+    CliError {
         exit: Exit::Failed,
         message: format!("cannot start: {error}"),
         hint: "the limits of this user or container may be too low".to_owned(),
@@ -24,7 +24,7 @@ fn system(error: io::Error) -> Complaint {
 }
 
 /// Runs the directory until a signal ends it.
-pub(super) fn serve(args: Serve) -> Result<(), Complaint> {
+pub(super) fn serve(args: Serve) -> Result<(), CliError> {
     let overrides = Overrides {
         listen: args.listen,
         data_dir: args.data_dir,

@@ -24,8 +24,8 @@ fn atcomm(args: &[&str]) -> (Exit, String, String) {
     )
 }
 
-/// The complaint of a command that does not get to work: two lines, nothing else.
-fn complaint(args: &[&str]) -> (Exit, String, String) {
+/// Returns the error of a command that fails before it works: two lines, nothing else.
+fn error(args: &[&str]) -> (Exit, String, String) {
     let (exit, stdout, stderr) = atcomm(args);
     assert_eq!(stdout, "");
     let lines: Vec<&str> = stderr.lines().collect();
@@ -109,7 +109,7 @@ fn wrong_usage_is_one_line_and_a_hint() {
             "a value is required for '--listen <ADDR>' but none was supplied",
         ),
     ] {
-        let (exit, message, hint) = complaint(args);
+        let (exit, message, hint) = error(args);
         assert_eq!((exit.code(), message.as_str()), (2, expected));
         assert!(hint.contains("--help"), "{hint}");
     }
@@ -121,20 +121,20 @@ fn wrong_configuration_is_named() {
     let file = dir.path().join("atcomm.toml");
     let path = file.to_str().unwrap();
     std::fs::write(&file, "[http]\nport = 80\n").unwrap();
-    let (exit, message, hint) = complaint(&["serve", "--config", path]);
+    let (exit, message, hint) = error(&["serve", "--config", path]);
     assert_eq!(
         (exit.code(), message),
         (2, format!("unknown key http.port in {path}"))
     );
     assert!(hint.contains("listen"), "{hint}");
     std::fs::remove_file(&file).unwrap();
-    let (exit, message, _) = complaint(&["serve", "--config", path]);
+    let (exit, message, _) = error(&["serve", "--config", path]);
     assert_eq!(exit.code(), 2);
     assert!(
         message.starts_with(&format!("cannot read {path}: ")),
         "{message}"
     );
-    let (exit, message, hint) = complaint(&["serve", "--log", "atcomm=loud"]);
+    let (exit, message, hint) = error(&["serve", "--log", "atcomm=loud"]);
     assert_eq!(exit.code(), 2);
     assert!(
         message.starts_with("log.filter \"atcomm=loud\": "),
@@ -193,7 +193,7 @@ fn without_a_service_there_is_nobody_to_ask() {
     for command in [RELAY, MAILBOX] {
         for more in [&[][..], &["--json"]] {
             let args = [&command[..], &["--data-dir", path], more].concat();
-            let (exit, message, hint) = complaint(&args);
+            let (exit, message, hint) = error(&args);
             assert_eq!(
                 (exit.code(), message),
                 (1, format!("no service runs on {path}"))
@@ -204,7 +204,7 @@ fn without_a_service_there_is_nobody_to_ask() {
             );
         }
     }
-    let (exit, message, hint) = complaint(&["keys", "rotate", "--data-dir", path]);
+    let (exit, message, hint) = error(&["keys", "rotate", "--data-dir", path]);
     assert_eq!(exit.code(), 1);
     assert_eq!(
         message,
@@ -221,7 +221,7 @@ fn a_directory_alone_is_no_mediator() {
     let path = dir.path().to_str().unwrap();
     let running = service(dir.path(), None);
     for command in [RELAY, MAILBOX, ROTATE] {
-        let (exit, message, hint) = complaint(&[command[0], command[1], "--data-dir", path]);
+        let (exit, message, hint) = error(&[command[0], command[1], "--data-dir", path]);
         assert_eq!(exit.code(), 1);
         assert!(message.starts_with("this service is no mediator"));
         assert!(hint.contains("[mediator]"), "{hint}");
@@ -284,7 +284,7 @@ fn keys_are_rotated_with_the_service_running_or_not() {
     // A service that starts up or ends has the directory without answering yet, or any more.
     let lock = File::create(dir.path().join("lock")).unwrap();
     lock.try_lock().unwrap();
-    let (exit, message, hint) = complaint(&["keys", "rotate", "--data-dir", path]);
+    let (exit, message, hint) = error(&["keys", "rotate", "--data-dir", path]);
     assert_eq!(exit.code(), 1);
     assert!(message.ends_with("is in use by another process"));
     assert!(hint.contains("stop the other process"), "{hint}");
@@ -316,7 +316,7 @@ fn a_data_directory_in_use_is_left_alone() {
         "--log",
         "off",
     ];
-    let (exit, message, hint) = complaint(&args);
+    let (exit, message, hint) = error(&args);
     assert_eq!(exit.code(), 1);
     assert_eq!(
         message,

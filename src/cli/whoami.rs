@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Complaint;
-use super::desk::{Desk, Own};
+use super::CliError;
+use super::context::{CommandContext, Own};
 use super::output::show;
 use super::terminal::line;
 use atcomm_client::{Enroller, Enrolment, KeyState, Wallet, WalletError};
@@ -95,7 +95,7 @@ impl Account {
         }
     }
 
-    fn for_people(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn render_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = self.handle.as_ref().unwrap_or(&self.account);
         writeln!(out, "{name}")?;
         writeln!(out, "  account    {}", self.account)?;
@@ -137,20 +137,20 @@ impl Account {
 }
 
 /// Shows the accounts of the wallet.
-pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), Complaint> {
-    let desk = Desk::open(&args.own.common)?;
-    let wallet = Wallet::open(&desk.home)?;
+pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let context = CommandContext::open(&args.own.common)?;
+    let wallet = Wallet::open(&context.home)?;
     let enrolments = match &args.own.account {
         Some(actor) => wallet.find(Some(actor))?.enrolment()?.into_iter().collect(),
         None => wallet.enrolments()?,
     };
     if enrolments.is_empty() {
-        return Err(WalletError::NoAccount { home: desk.home }.into());
+        return Err(WalletError::NoAccount { home: context.home }.into());
     }
     let enroller = Enroller::new(
-        &desk.client.net,
-        &desk.client.identity,
-        &desk.client.clock,
+        &context.client.net,
+        &context.client.identity,
+        &context.client.clock,
         &wallet,
     );
     let mut accounts = Vec::new();
@@ -163,7 +163,7 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), Complaint> 
             true => Record::Unknown {
                 why: "nobody was asked".to_owned(),
             },
-            false => desk.block_on(record(&enroller, enrolment)),
+            false => context.block_on(record(&enroller, enrolment)),
         };
         accounts.push(Account::of(enrolment, signed_in, record));
     }
@@ -173,7 +173,7 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), Complaint> 
     };
     show(args.own.common.json, stdout, &report, |out| {
         for account in &report.accounts {
-            account.for_people(out)?;
+            account.render_text(out)?;
         }
         writeln!(out, "in the wallet {}", report.wallet)
     })

@@ -1,10 +1,10 @@
 //! Hints and exit codes of the client library's errors.
 
-use crate::cli::{Complaint, Exit};
+use crate::cli::{CliError, Exit};
 use atcomm_client::backup::BackupError;
 use atcomm_client::{AccountError, AccountIdentityError, EnrolError, WalletError};
 
-impl From<WalletError> for Complaint {
+impl From<WalletError> for CliError {
     fn from(error: WalletError) -> Self {
         let exit = match error {
             WalletError::NoAccount { .. }
@@ -20,7 +20,7 @@ impl From<WalletError> for Complaint {
     }
 }
 
-impl From<BackupError> for Complaint {
+impl From<BackupError> for CliError {
     fn from(error: BackupError) -> Self {
         let exit = match error {
             BackupError::Empty => Exit::Usage,
@@ -34,13 +34,13 @@ impl From<BackupError> for Complaint {
     }
 }
 
-impl From<AccountError> for Complaint {
+impl From<AccountError> for CliError {
     fn from(error: AccountError) -> Self {
         EnrolError::from(error).into()
     }
 }
 
-impl From<EnrolError> for Complaint {
+impl From<EnrolError> for CliError {
     fn from(error: EnrolError) -> Self {
         let exit = match &error {
             error if error.is_transient() => Exit::Unreachable,
@@ -206,7 +206,7 @@ mod tests {
         PathBuf::from("/wallet")
     }
 
-    fn hint(error: impl Into<Complaint>) -> String {
+    fn hint(error: impl Into<CliError>) -> String {
         error.into().hint
     }
 
@@ -218,7 +218,7 @@ mod tests {
             accounts: Vec::new(),
         };
         assert_eq!(hint(several()), "say which with --account");
-        assert_eq!(Complaint::from(several()).exit, Exit::Usage);
+        assert_eq!(CliError::from(several()).exit, Exit::Usage);
         let unwritable = |kind: io::ErrorKind| WalletError::Unwritable {
             path: path(),
             error: kind.into(),
@@ -248,10 +248,10 @@ mod tests {
         assert_eq!(hint(limited), "try again in 1 seconds");
         let unreachable = || AccountError::Unreachable(NetError::Timeout);
         assert!(hint(unreachable()).starts_with("try again later"));
-        assert_eq!(Complaint::from(unreachable()).exit, Exit::Unreachable);
+        assert_eq!(CliError::from(unreachable()).exit, Exit::Unreachable);
         let account = Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap();
-        let complaint = Complaint::from(EnrolError::NotEnrolled(account));
-        assert_eq!(complaint.exit, Exit::Usage);
-        assert!(complaint.hint.contains("atcomm enroll"));
+        let error = CliError::from(EnrolError::NotEnrolled(account));
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.hint.contains("atcomm enroll"));
     }
 }

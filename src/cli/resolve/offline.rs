@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::output::show;
 use super::super::terminal::line;
-use super::super::{Complaint, Exit};
+use super::super::{CliError, Exit};
 use atcomm_client::evidence::{CANNOT_SHOW, Evidence, EvidenceError, MAX_FILE_LEN, verify};
 use atcomm_client::fingerprint;
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -41,7 +41,7 @@ pub(super) fn run(
     about: Option<&Actor>,
     json: bool,
     stdout: &mut dyn Write,
-) -> Result<(), Complaint> {
+) -> Result<(), CliError> {
     let evidence = Evidence::read(&read(path)?).map_err(|error| refused(path, &error))?;
     let is_it = match about {
         None => true,
@@ -49,7 +49,7 @@ pub(super) fn run(
         Some(Actor::Handle(handle)) => Some(handle) == evidence.handle.as_ref(),
     };
     if !is_it {
-        return Err(Complaint {
+        return Err(CliError {
             exit: Exit::Untrusted,
             message: format!(
                 "{} is about another account: {}",
@@ -77,15 +77,15 @@ pub(super) fn run(
         cannot_show: CANNOT_SHOW,
     };
     show(json, stdout, &view, |out| {
-        view.for_people(out, evidence.asked_at, now)
+        view.render_text(out, evidence.asked_at, now)
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| Complaint {
+        .map_err(|error| CliError {
             exit: Exit::Failed,
             message: format!("cannot read {}: {error}", path.display()),
             hint: "atcomm resolve ACTOR --proof FILE makes such a file".to_owned(),
@@ -93,7 +93,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Complaint> {
     Ok(bytes)
 }
 
-fn refused(path: &Path, error: &EvidenceError) -> Complaint {
+fn refused(path: &Path, error: &EvidenceError) -> CliError {
     let (exit, hint) = match error {
         EvidenceError::Format(_) => (
             Exit::Failed,
@@ -112,7 +112,7 @@ fn refused(path: &Path, error: &EvidenceError) -> Complaint {
             "do not use what it says; whoever gave it to you may have changed it",
         ),
     };
-    Complaint {
+    CliError {
         exit,
         message: line(&format!("{}: {error}", path.display())),
         hint: hint.to_owned(),
@@ -120,7 +120,7 @@ fn refused(path: &Path, error: &EvidenceError) -> Complaint {
 }
 
 impl View {
-    fn for_people(
+    fn render_text(
         &self,
         out: &mut dyn Write,
         asked_at: Timestamp,

@@ -4,12 +4,12 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::super::{Complaint, Exit};
+use super::super::{CliError, Exit};
 use atcomm_net::durable::{self, Mode};
 
 /// Writes a file, in the place of one that has its name.
-pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), Complaint> {
-    write(path, bytes).map_err(|error| Complaint {
+pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    write(path, bytes).map_err(|error| CliError {
         exit: Exit::Failed,
         message: format!("cannot write {}: {error}", path.display()),
         hint: match error.kind() {
@@ -51,8 +51,8 @@ mod tests {
         assert_eq!(names(), ["proof.json"]);
 
         let failed = |path: &Path| save(path, b"x").unwrap_err();
-        let complaint = failed(&dir.path().join("missing/proof.json"));
-        assert!(complaint.hint.contains("does not exist"), "{complaint:?}");
+        let error = failed(&dir.path().join("missing/proof.json"));
+        assert!(error.hint.contains("does not exist"), "{error:?}");
         failed(dir.path());
         failed(Path::new("/"));
         assert_eq!(names(), ["proof.json"]);

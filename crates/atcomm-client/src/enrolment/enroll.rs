@@ -70,17 +70,17 @@ pub enum Step {
     /// The record is gone.
     Deleted,
     /// The directory shows what was published.
-    Noticed(Origin),
+    DirectoryUpdated(Origin),
     /// The directory will find out by itself.
-    Unnoticed(Origin, String),
+    DirectoryPending(Origin, String),
     /// A mediator keeps the mail.
     Registered(MediatorDid),
     /// A mediator does not yet.
-    Unregistered(MediatorDid, MailError),
+    RegisterFailed(MediatorDid, MailError),
     /// A mediator keeps the mail no longer.
-    Left(MediatorDid),
+    Unregistered(MediatorDid),
     /// A mediator could not be told that it should not.
-    NotLeft(MediatorDid, MailError),
+    UnregisterFailed(MediatorDid, MailError),
 }
 
 /// How it ended.
@@ -361,9 +361,9 @@ impl Enroller {
         for key in &enrolment.keys {
             for did in &key.registered {
                 match self.leave(did, key).await {
-                    Ok(()) => observe(Step::Left(did.clone())),
+                    Ok(()) => observe(Step::Unregistered(did.clone())),
                     Err(error) => {
-                        observe(Step::NotLeft(did.clone(), error.clone()));
+                        observe(Step::UnregisterFailed(did.clone(), error.clone()));
                         missing.push((did.clone(), error));
                     }
                 }

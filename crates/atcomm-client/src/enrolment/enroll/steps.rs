@@ -162,7 +162,7 @@ impl Enroller {
                     observe(Step::Registered(did));
                 }
                 Err(error) => {
-                    observe(Step::Unregistered(did.clone(), error.clone()));
+                    observe(Step::RegisterFailed(did.clone(), error.clone()));
                     missing.push((did, error));
                 }
             }
@@ -178,10 +178,10 @@ impl Enroller {
             match self.leave_empty(&did, &key).await {
                 Ok(true) => {
                     enrolment = self.note(located, &key, &did, false)?;
-                    observe(Step::Left(did));
+                    observe(Step::Unregistered(did));
                 }
                 Ok(false) => {}
-                Err(error) => observe(Step::NotLeft(did, error)),
+                Err(error) => observe(Step::UnregisterFailed(did, error)),
             }
         }
         Ok(Outcome { enrolment, missing })
@@ -286,12 +286,14 @@ impl Enroller {
         };
         let directory = directory.clone();
         observe(match client.refresh(&enrolment.account).await {
-            Ok(seen) if wanted.contains(&seen.outcome.as_str()) => Step::Noticed(directory),
+            Ok(seen) if wanted.contains(&seen.outcome.as_str()) => {
+                Step::DirectoryUpdated(directory)
+            }
             Ok(seen) => {
                 let reason = seen.reason.unwrap_or(seen.outcome);
-                Step::Unnoticed(directory, format!("it found {reason}"))
+                Step::DirectoryPending(directory, format!("it found {reason}"))
             }
-            Err(error) => Step::Unnoticed(directory, error.to_string()),
+            Err(error) => Step::DirectoryPending(directory, error.to_string()),
         });
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::terminal::line;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use crate::config::{Config, Overrides};
 use atcomm_client::Client;
 use atcomm_proto::syntax::Actor;
@@ -40,8 +40,8 @@ pub(super) struct Own {
 }
 
 /// Reads whom a command is about.
-pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
-    Actor::parse(text).map_err(|error| Complaint {
+pub(super) fn actor(text: &str) -> Result<Actor, CliError> {
+    Actor::parse(text).map_err(|error| CliError {
         exit: Exit::Usage,
         message: format!("{}: {error}", line(text)),
         hint: "name a handle such as alice.example.com, or a DID such as did:plc:...".to_owned(),
@@ -49,16 +49,16 @@ pub(super) fn actor(text: &str) -> Result<Actor, Complaint> {
 }
 
 /// The client and the runtime of one run.
-pub(super) struct Desk {
+pub(super) struct CommandContext {
     pub(super) client: Client,
     /// Directory of the wallet.
     pub(super) home: PathBuf,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Desk {
+impl CommandContext {
     /// Reads the settings and prepares the network; dials nothing and writes nothing.
-    pub(super) fn open(common: &Common) -> Result<Self, Complaint> {
+    pub(super) fn open(common: &Common) -> Result<Self, CliError> {
         let overrides = Overrides {
             home: common.home.clone(),
             directory: common.directory.clone(),
@@ -67,7 +67,7 @@ impl Desk {
         let config = Config::load(common.config.as_deref(), &overrides)?;
         let home = config.home();
         let client = Client::bind(config.net, config.identity, config.client.directory);
-        let client = client.map_err(|error| Complaint {
+        let client = client.map_err(|error| CliError {
             exit: Exit::Usage,
             message: error.to_string(),
             hint: "look at the section net of the configuration".to_owned(),
@@ -76,7 +76,7 @@ impl Desk {
             .worker_threads(2)
             .enable_all()
             .build()
-            .map_err(|error| Complaint {
+            .map_err(|error| CliError {
                 exit: Exit::Failed,
                 message: format!("cannot start: {error}"),
                 hint: "the limits of this user or container may be too low".to_owned(),

@@ -35,7 +35,7 @@ fn dm(text: &str) -> Dm {
     }
 }
 
-fn text(shown: &Shown, json: bool) -> String {
+fn text(shown: &MessageView, json: bool) -> String {
     let mut out = Vec::new();
     shown.write(json, None, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -142,7 +142,7 @@ fn a_message_for_people_and_for_programs() {
         cid: "bafy".to_owned(),
     });
     let verified = outcomes().swap_remove(0).0;
-    let shown = Shown::message(&kept(Some("did:peer:2.Ez6LSalice")), &dm, &verified, at());
+    let shown = MessageView::message(&kept(Some("did:peer:2.Ez6LSalice")), &dm, &verified, at());
     assert_eq!(
         text(&shown, false),
         "2027-01-15 08:00Z  from @alice.example.com (verified)\n| see here\n| \\u{1b}[31mfrom \
@@ -192,7 +192,7 @@ fn what_became_of_a_message_that_came_back() {
         (NextStep::Pending, "may still arrive", "pending"),
         (NextStep::GivenUp, "it was not delivered", "givenUp"),
     ] {
-        let shown = Shown::returned(&sent, "no\u{1b}thing", &next);
+        let shown = MessageView::returned(&sent, "no\u{1b}thing", &next);
         let people = text(&shown, false);
         let start = format!(
             "your message of 2027-01-15 08:00Z to {}: no\\u{{1b}}thing\n",
@@ -224,7 +224,7 @@ fn what_is_late_or_no_longer_valid_or_to_an_old_key_says_so() {
             reader_replaced: replaced,
             ..kept(None)
         };
-        let shown = Shown::message(&kept, &dm("x"), &Attribution::Anonymous, at());
+        let shown = MessageView::message(&kept, &dm("x"), &Attribution::Anonymous, at());
         let json: Value = serde_json::from_str(&text(&shown, true)).unwrap();
         (text(&shown, false), json)
     };

@@ -2,28 +2,32 @@
 
 use std::error::Error;
 
-use super::desk::{Desk, Own};
+use super::context::{CommandContext, Own};
 use super::terminal::line;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use atcomm_client::{Account, MailError, OpenError, PathFailure};
 use atcomm_proto::syntax::{Did, Handle};
 
 /// An account of the wallet at work.
-pub(super) struct Mailing {
-    pub(super) desk: Desk,
+pub(super) struct MailContext {
+    pub(super) command: CommandContext,
     pub(super) account: Account,
 }
 
-impl Mailing {
+impl MailContext {
     /// Reads settings and wallet; dials nothing.
-    pub(super) fn open(own: &Own) -> Result<Self, Complaint> {
-        let desk = Desk::open(&own.common)?;
-        let account = Account::of_wallet(desk.client.clone(), &desk.home, own.account.as_deref())?;
-        Ok(Self { desk, account })
+    pub(super) fn open(own: &Own) -> Result<Self, CliError> {
+        let command = CommandContext::open(&own.common)?;
+        let account = Account::of_wallet(
+            command.client.clone(),
+            &command.home,
+            own.account.as_deref(),
+        )?;
+        Ok(Self { command, account })
     }
 }
 
-impl From<OpenError> for Complaint {
+impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Wallet(error) => error.into(),
@@ -37,9 +41,9 @@ impl From<OpenError> for Complaint {
     }
 }
 
-/// The complaint of an account without a messaging key.
-pub(super) fn not_enrolled(error: &dyn Error) -> Complaint {
-    Complaint {
+/// Returns the error of an account without a messaging key.
+pub(super) fn not_enrolled(error: &dyn Error) -> CliError {
+    CliError {
         exit: Exit::Failed,
         message: error.to_string(),
         hint: "make and publish one with `atcomm enroll`".to_owned(),

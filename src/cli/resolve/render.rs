@@ -13,7 +13,7 @@ use atcomm_proto::syntax::{Did, Handle, Origin};
 /// What is shown.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::cli) struct Shown<'a> {
+pub(in crate::cli) struct RecipientView<'a> {
     did: &'a Did,
     handle: Option<&'a Handle>,
     pds: Option<&'a Origin>,
@@ -49,7 +49,7 @@ struct Before<'a> {
     fingerprint: String,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> RecipientView<'a> {
     pub(in crate::cli) fn new(resolved: &'a Recipient) -> Self {
         let package = &resolved.package;
         let (contact, before) = match &resolved.change {
@@ -85,7 +85,7 @@ impl<'a> Shown<'a> {
     }
 
     /// The text.
-    pub(in crate::cli) fn for_people(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(in crate::cli) fn render_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = self.handle.map_or(self.did.as_str(), Handle::as_str);
         writeln!(out, "{name}")?;
         writeln!(out, "  account       {}", self.did)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::mailing::name;
+use super::super::mail_context::name;
 use super::super::terminal::{self, block, line, note, short_did};
 use atcomm_client::dm::{Dm, Feature};
 use atcomm_client::{Attribution, NextStep, SentMessage, StoredMessage, Undecryptable};
@@ -18,7 +18,7 @@ use atcomm_proto::didcomm::message::Message;
 const LATE: Duration = Duration::from_secs(24 * 3600);
 
 /// Something to be shown.
-pub(super) struct Shown {
+pub(super) struct MessageView {
     /// For programs: one object.
     json: Value,
     /// For people: a line without an indent, a text of somebody else, and what is said about it.
@@ -27,7 +27,7 @@ pub(super) struct Shown {
     notes: Vec<String>,
 }
 
-impl Shown {
+impl MessageView {
     pub(super) fn message(
         kept: &StoredMessage,
         dm: &Dm,

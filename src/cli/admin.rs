@@ -4,14 +4,14 @@
 use std::io::{self, Write};
 
 use super::output::show;
-use super::{Complaint, Place};
+use super::{CliError, Place};
 use crate::config::{Config, Overrides};
 use crate::server::{
     MailboxStatus, RelayStatus, ask_mailbox_status, ask_relay_status, rotate_keys,
 };
 
 impl Place {
-    fn data_dir(&self) -> Result<std::path::PathBuf, Complaint> {
+    fn data_dir(&self) -> Result<std::path::PathBuf, CliError> {
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
             ..Overrides::default()
@@ -21,14 +21,14 @@ impl Place {
 }
 
 /// What waits for other mediators.
-pub(super) fn relay_status(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
+pub(super) fn relay_status(place: &Place, stdout: &mut dyn Write) -> Result<(), CliError> {
     let status = ask_relay_status(&place.data_dir()?)?;
     show(place.json, stdout, &status, |out| {
-        relay_for_people(&status, out)
+        render_relay(&status, out)
     })
 }
 
-fn relay_for_people(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
+fn render_relay(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "{} messages wait for other mediators ({} bytes)",
@@ -61,7 +61,7 @@ fn relay_for_people(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()>
 }
 
 /// What waits here.
-pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
+pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<(), CliError> {
     let status = ask_mailbox_status(&place.data_dir()?)?;
     show(place.json, stdout, &status, |out| {
         let MailboxStatus {
@@ -82,7 +82,7 @@ pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<()
 }
 
 /// New keys.
-pub(super) fn rotate(place: &Place, stdout: &mut dyn Write) -> Result<(), Complaint> {
+pub(super) fn rotate(place: &Place, stdout: &mut dyn Write) -> Result<(), CliError> {
     let rotated = rotate_keys(&place.data_dir()?)?;
     show(place.json, stdout, &rotated, |out| {
         writeln!(

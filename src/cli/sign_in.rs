@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::desk::Desk;
+use super::context::CommandContext;
 use super::secret::Source;
 use super::signal::Shutdown;
 use super::terminal::line;
-use super::{Complaint, Exit};
+use super::{CliError, Exit};
 use atcomm_client::{EnrolError, Enroller, Located, Step};
 
 /// How the account's owner shows who he is to its PDS.
@@ -27,10 +27,10 @@ pub(super) struct SignIn {
 
 /// Work that SIGINT and SIGTERM end between two steps, with a word.
 pub(super) fn interruptible<T>(
-    desk: &Desk,
+    context: &CommandContext,
     work: impl Future<Output = Result<T, EnrolError>>,
-) -> Result<T, Complaint> {
-    desk.block_on(async {
+) -> Result<T, CliError> {
+    context.block_on(async {
         let Ok(mut shutdown) = Shutdown::listen() else {
             // Without them a signal ends the process where it is, which loses no more.
             return Ok(work.await?);
@@ -42,8 +42,8 @@ pub(super) fn interruptible<T>(
     })
 }
 
-fn interrupted() -> Complaint {
-    Complaint {
+fn interrupted() -> CliError {
+    CliError {
         exit: Exit::Failed,
         message: "interrupted".to_owned(),
         hint: "what was done is kept; run the same command again and it finishes".to_owned(),
@@ -65,30 +65,30 @@ impl SignIn {
     /// be able to end that.
     pub(super) fn before<T>(
         &self,
-        desk: &Desk,
+        context: &CommandContext,
         work: impl Future<Output = Result<T, EnrolError>>,
-    ) -> Result<T, Complaint> {
+    ) -> Result<T, CliError> {
         match self.source().asks() {
-            true => Ok(desk.block_on(work)?),
-            false => interruptible(desk, work),
+            true => Ok(context.block_on(work)?),
+            false => interruptible(context, work),
         }
     }
 
     /// Makes sure of a session, by the one that is kept or by the password.
     pub(super) fn ensure(
         &self,
-        desk: &Desk,
+        context: &CommandContext,
         enroller: &Enroller,
         located: &Located,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), CliError> {
         let client = enroller.client(located);
-        if self.before(desk, async { Ok(client.is_signed_in().await?) })? {
+        if self.before(context, async { Ok(client.is_signed_in().await?) })? {
             return Ok(());
         }
         let name = name(located);
         let prompt = format!("App password of {name} at {}: ", located.pds);
         let password = self.source().read(&prompt, false)?;
-        interruptible(desk, async {
+        interruptible(context, async {
             Ok(client
                 .sign_in(&name, &password, self.code.as_deref())
                 .await?)
@@ -106,7 +106,7 @@ pub(super) fn name(located: &Located) -> String {
 
 /// Tells of a step. Where nobody listens, the work goes on.
 pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
-    let said = match step {
+    let _ = match step {
         Step::Waiting => writeln!(
             stderr,
             "another atcomm changes how this account is enrolled; waiting for it to end"
@@ -116,22 +116,23 @@ pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
         Step::Published => writeln!(stderr, "the account's record names it"),
         Step::Unchanged => writeln!(stderr, "the account's record is as it should be"),
         Step::Deleted => writeln!(stderr, "the account's record is deleted"),
-        Step::Noticed(directory) => writeln!(stderr, "the directory {directory} has seen that"),
-        Step::Unnoticed(directory, why) => writeln!(
+        Step::DirectoryUpdated(directory) => {
+            writeln!(stderr, "the directory {directory} has seen that")
+        }
+        Step::DirectoryPending(directory, why) => writeln!(
             stderr,
             "the directory {directory} has not seen that yet, and will by itself: {}",
             line(why)
         ),
         Step::Registered(did) => writeln!(stderr, "{did} keeps the mail"),
-        Step::Unregistered(did, why) => {
+        Step::RegisterFailed(did, why) => {
             let why = line(&why.to_string());
             writeln!(stderr, "{did} does not keep the mail yet: {why}")
         }
-        Step::Left(did) => writeln!(stderr, "{did} keeps no more mail"),
-        Step::NotLeft(did, why) => {
+        Step::Unregistered(did) => writeln!(stderr, "{did} keeps no more mail"),
+        Step::UnregisterFailed(did, why) => {
             let why = line(&why.to_string());
             writeln!(stderr, "{did} could not be told: {why}")
         }
     };
-    drop(said);
 }
