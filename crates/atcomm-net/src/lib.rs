@@ -2,8 +2,8 @@
 //! say of themselves: guarded outbound HTTP, WebSockets and DNS; DID documents, handles and
 //! records of accounts, cached; private files that survive a crash; back-off and random numbers.
 //!
-//! Names learnt from the network are dialled only at addresses that pass the policy of [`net`]
-//! when the connection is made. Every answer, cache and wait is bounded.
+//! Hosts named by the network are dialled only at addresses that pass the policy of [`net`] when the
+//! connection is made. Every answer, cache and wait is bounded.
 //!
 //! # Modules by rank
 //!

@@ -1,4 +1,4 @@
-//! What an account's DID document says: handle claimed, PDS, signing key.
+//! The DID document of an account: claimed handle, PDS, signing key.
 //!
 //! Source: atproto DID specification, "DID documents".
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use atcomm_proto::key::{Curve, KeyError, SigningKey};
 use atcomm_proto::syntax::{Did, Handle, Origin, SyntaxError};
 
-/// Longest document read, in bytes. Real ones have about one KiB.
+/// Longest document read, in bytes. Typical ones have about one KiB.
 pub const MAX_DOCUMENT_LEN: usize = 64 * 1024;
 
-/// Why a document is not the one of this DID at all.
+/// Errors of a document that is not the document of this DID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
     /// Longer than [`MAX_DOCUMENT_LEN`].
@@ -19,31 +19,31 @@ pub enum DocumentError {
     /// Not a JSON object, or nested too deeply.
     #[error("the document is not a JSON object")]
     NotAnObject,
-    /// Its `id` is missing or names another DID.
+    /// The `id` is missing or names another DID.
     #[error("the document's id is not the DID asked for")]
     WrongId,
 }
 
-/// Why a document of the right DID lacks a part.
+/// Reasons why an entry of a valid document cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// No entry of that id.
+    /// No entry has the id.
     #[error("there is no such entry")]
     Missing,
-    /// Several entries of that id. Which one another reader takes is anybody's guess.
+    /// Several entries have the id, so that another reader may take another one.
     #[error("there are several such entries")]
     Ambiguous,
     /// The entry is of another type.
     #[error("the entry is of another type")]
     WrongType,
-    /// The entry has no value of text.
+    /// The entry has no text as its value.
     #[error("the entry has no value")]
     NoValue,
     /// The value is not a signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The address of the PDS has white space, control characters, backslashes or letters beyond
-    /// ASCII.
+    /// The address of the PDS contains white space, control characters, backslashes or characters
+    /// beyond ASCII.
     #[error("the address has characters that do not belong there")]
     Spelling,
     /// The value is not the address of a PDS.
@@ -54,7 +54,7 @@ pub enum Unusable {
 /// An account's DID document, reduced to what atproto reads in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DidDocument {
-    /// Whose document it is.
+    /// The account.
     pub did: Did,
     /// The first valid `at://` name of `alsoKnownAs`: a claim until it is verified.
     pub claimed_handle: Option<Handle>,
@@ -65,8 +65,8 @@ pub struct DidDocument {
 }
 
 impl DidDocument {
-    /// Reads the document of `expected`. Parts that are missing or wrong do not make it unreadable:
-    /// they say for themselves what they lack.
+    /// Reads the document of `expected`. A part that is missing or wrong is an error of that part
+    /// alone.
     pub fn parse(bytes: &[u8], expected: &Did) -> Result<Self, DocumentError> {
         let document = parse_object(bytes)?;
         if document.get("id").and_then(Value::as_str) != Some(expected.as_str()) {
@@ -84,7 +84,7 @@ impl DidDocument {
     }
 }
 
-/// A JSON object within the limits of length and of depth (the parser's own, 128 levels).
+/// Parses a JSON object within the limits of length and of depth (the parser's own, 128 levels).
 pub(super) fn parse_object(bytes: &[u8]) -> Result<Value, DocumentError> {
     if bytes.len() > MAX_DOCUMENT_LEN {
         return Err(DocumentError::TooLong);
@@ -95,7 +95,7 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Value, DocumentError> {
         .ok_or(DocumentError::NotAnObject)
 }
 
-/// The elements of an array member; nothing where it is no array.
+/// Returns the elements of an array member; nothing where the member is no array.
 pub(super) fn entries<'d>(document: &'d Value, name: &str) -> impl Iterator<Item = &'d Value> {
     document
         .get(name)
@@ -113,7 +113,7 @@ pub(super) fn is_of_type(entry: &Value, wanted: &str) -> bool {
     }
 }
 
-/// The one entry of `list` with the id `#fragment`, relative or absolute.
+/// Returns the one entry of `list` with the id `#fragment`, relative or absolute.
 fn the_entry<'d>(
     document: &'d Value,
     list: &str,
@@ -138,8 +138,8 @@ fn pds(document: &Value, did: &Did) -> Result<Origin, Unusable> {
     }
     let endpoint = service.get("serviceEndpoint").and_then(Value::as_str);
     let endpoint = endpoint.ok_or(Unusable::NoValue)?;
-    // Browsers' rules for addresses repair white space and backslashes: other readers of the
-    // document would see another host, or none.
+    // The rules of browsers repair white space and backslashes: other readers of the document would
+    // read another host, or none.
     if !endpoint.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
         return Err(Unusable::Spelling);
     }
@@ -151,8 +151,8 @@ fn signing_key(document: &Value, did: &Did) -> Result<SigningKey, Unusable> {
     let text = method.get("publicKeyMultibase").and_then(Value::as_str);
     let legacy = |curve| {
         let text = text.ok_or(Unusable::NoValue)?;
-        // Some writers put a Multikey under the old type's name. The two never look alike: with
-        // its multicodec a key has 35 bytes, without it 33 or 65.
+        // Some writers put a Multikey under the name of the old type. The two cannot be confused: a
+        // key has 35 bytes with its multicodec, and 33 or 65 without.
         match SigningKey::from_legacy(curve, text) {
             Ok(key) => Ok(key),
             Err(e) => match SigningKey::from_multikey(text) {

@@ -1,31 +1,34 @@
-//! From a handle to the DID that its owner names.
+//! Resolving a handle to the DID that its owner names.
 //!
 //! Source: atproto handle specification, "Handle resolution".
 
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use url::Url;
 
+use super::lookups::{ByteSize, Fetched};
+use super::settings::IdentitySettings;
 use crate::net::{DnsError, Net, NetError, Priority, Request, Trust};
 use atcomm_proto::syntax::{Did, Handle};
 
-/// Longest answer of the well-known page, in bytes: a DID of full length.
+/// Longest body of the well-known page, in bytes: a DID of full length.
 const MAX_WELL_KNOWN_LEN: usize = 2048;
 
-/// Redirects followed for the well-known page (atproto handle specification allows them).
+/// Redirects followed for the well-known page, as the atproto handle specification allows.
 const MAX_REDIRECTS: u8 = 3;
 
-/// Why a handle has no DID.
+/// Errors of resolving a handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    /// Both ways answered, and neither names a DID.
+    /// DNS and HTTPS answered, and neither names a DID.
     #[error("the handle names no account")]
     NotFound,
     /// DNS names several different DIDs.
     #[error("the handle names several accounts")]
     Ambiguous,
-    /// No way gave an answer that could be relied on; later one may.
+    /// No reliable answer came. A later look-up may succeed.
     #[error("the handle cannot be looked up now")]
     Unreachable,
     /// Its top-level domain is never resolved.
@@ -33,8 +36,7 @@ pub enum HandleError {
     NotResolvable,
 }
 
-/// Asks both ways at the same time; what DNS says wins, and an answer of DNS ends the wait for the
-/// other.
+/// Asks DNS and HTTPS concurrently. DNS takes precedence, and its answer ends the wait for HTTPS.
 pub(super) async fn resolve(
     net: &Net,
     handle: &Handle,
@@ -68,7 +70,7 @@ async fn by_dns(net: &Net, handle: &Handle) -> Result<Did, HandleError> {
     }
 }
 
-/// The one DID that the records name. Other records may stand beside it.
+/// Returns the one DID that the records name. Records of other purposes are ignored.
 fn read_txt(records: &[String]) -> Result<Did, HandleError> {
     let mut named = records
         .iter()
@@ -110,6 +112,33 @@ async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did,
     }
 }
 
+impl IdentitySettings {
+    /// Adds the limits of age to the result of resolving a handle.
+    pub(super) fn handles_age(
+        &self,
+        value: Result<Did, HandleError>,
+    ) -> Fetched<Result<Did, HandleError>> {
+        let ttl = match &value {
+            Ok(_) => self.handle_ttl,
+            // Half a minute spares a failing host and does not lock its accounts out for long.
+            Err(HandleError::Unreachable) => self.handle_ttl.min(Duration::from_secs(30)),
+            Err(_) => self.handle_invalid_ttl,
+        };
+        Fetched {
+            value,
+            fresh: ttl,
+            usable: ttl,
+            transient: false,
+        }
+    }
+}
+
+impl ByteSize for Result<Did, HandleError> {
+    fn bytes(&self) -> usize {
+        self.as_ref().map_or(0, |did| did.as_str().len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn dns_wins_and_doubt_stays_doubt() {
+    fn dns_takes_precedence_and_a_failure_is_not_an_absence() {
         use HandleError::*;
         let (a, b) = (Did::parse(A).unwrap(), Did::parse(B).unwrap());
         assert_eq!(combine(Ok(a.clone()), Ok(b.clone())), Ok(a));

@@ -1,5 +1,5 @@
-//! Look-ups of one kind: cached, refreshed behind the asker's back, and made once for all who ask
-//! at the same time.
+//! Look-ups of one kind: cached, refreshed in the background, and made once for all concurrent
+//! callers.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -9,36 +9,37 @@ use crate::single_flight::{Answer, SingleFlight};
 use crate::ttl_cache::TtlCache;
 use atcomm_proto::clock::{Clock, Timestamp};
 
-/// Look-ups of one kind under way. A new one beyond it is turned away; joining one is free.
+/// Concurrent look-ups of one kind. Further ones are turned away; joining one is free.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// Rough bytes of one entry besides its key and what its value holds elsewhere.
+/// Rough bytes of one entry without its key and without the memory that its value points to.
 const ENTRY_BYTES: usize = 160;
 
-/// Whether an answer that is known already will do.
+/// Whether a cached answer suffices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// A known answer within its limits of age.
+    /// A cached answer within its limits of age suffices.
     Cached,
-    /// A new answer. A look-up under way is joined: purge first to exclude an answer that was
-    /// asked for before.
+    /// A new answer is needed. A running look-up is joined: purge first to exclude an answer that
+    /// was requested before.
     Refresh,
 }
 
-/// An answer with its limits of age.
-pub(super) struct Found<V> {
+/// The answer of a look-up, with its limits of age.
+pub(super) struct Fetched<V> {
     pub(super) value: V,
-    /// For this long it is served as it is.
+    /// Time for which the answer is served without a new look-up.
     pub(super) fresh: Duration,
-    /// For this long it is served while a new look-up runs.
+    /// Time for which the answer is served while a new look-up runs.
     pub(super) usable: Duration,
-    /// Says nothing about the subject itself, so an older answer that is still usable stays.
+    /// Whether the answer says nothing about the subject itself. An older answer that is still
+    /// usable stays then.
     pub(super) transient: bool,
 }
 
-/// What the byte limit of a cache counts.
-pub(super) trait Bytes {
-    /// Rough bytes that the value holds.
+/// A value whose size counts against the limit of a cache.
+pub(super) trait ByteSize {
+    /// Returns the rough bytes that the value holds.
     fn bytes(&self) -> usize;
 }
 
@@ -51,7 +52,7 @@ struct Entry<V> {
 
 struct Inner<K, V> {
     clock: Clock,
-    /// Written under the lock of `in_flight`, so that a purge and an arriving answer have an order.
+    /// Written under the lock of `in_flight`, so that a purge and an arriving answer are ordered.
     cache: TtlCache<K, Entry<V>>,
     in_flight: SingleFlight<K, V>,
 }
@@ -72,7 +73,7 @@ impl<K, V> Clone for Lookups<K, V> {
 impl<K, V> Lookups<K, V>
 where
     K: AsRef<str> + Hash + Eq + Clone + Send + Sync + 'static,
-    V: Bytes + Clone + Send + Sync + 'static,
+    V: ByteSize + Clone + Send + Sync + 'static,
 {
     /// Creates a cache of about `bytes`; the answers used least are evicted first. The cache is
     /// divided into parts, and an answer larger than its part is not cached.
@@ -99,13 +100,13 @@ where
     }
 
     /// Returns the cached answer, if it is still usable. Does no I/O.
-    pub(super) fn known(&self, key: &K) -> Option<V> {
+    pub(super) fn cached(&self, key: &K) -> Option<V> {
         self.inner.cache.get(key).map(|entry| entry.value)
     }
 
-    /// Whether such a look-up would ask the source, and is not under way.
+    /// Whether a look-up would ask the source, and none is running.
     pub(super) fn would_start(&self, key: &K, freshness: Freshness) -> bool {
-        // In this order: an answer is cached before its look-up leaves the table.
+        // In this order: an answer is cached before its look-up leaves the table of running ones.
         self.inner.in_flight.running(key).is_none()
             && (freshness == Freshness::Refresh
                 || self.inner.cache.get(key).is_none_or(|entry| {
@@ -124,7 +125,7 @@ where
         fetch: impl FnOnce(Option<V>) -> F,
     ) -> Option<V>
     where
-        F: Future<Output = Found<V>> + Send + 'static,
+        F: Future<Output = Fetched<V>> + Send + 'static,
     {
         if freshness == Freshness::Cached
             && let Some(entry) = self.inner.cache.get(key)
@@ -147,7 +148,7 @@ where
     /// Joins the look-up of `key`, started here if there is none.
     fn join<F>(&self, key: &K, fetch: impl FnOnce(Option<V>) -> F) -> Answer<V>
     where
-        F: Future<Output = Found<V>> + Send + 'static,
+        F: Future<Output = Fetched<V>> + Send + 'static,
     {
         let inner = Arc::clone(&self.inner);
         let cached = key.clone();
@@ -177,7 +178,7 @@ where
     V: Clone,
 {
     /// Caches what a look-up found, beside the answer `known` when it began.
-    fn store(&self, key: K, found: Found<V>, known: Option<Entry<V>>) {
+    fn store(&self, key: K, found: Fetched<V>, known: Option<Entry<V>>) {
         let now = self.clock.now();
         let older = known.filter(|entry| found.transient && now < entry.usable_until);
         let entry = match older {
@@ -198,7 +199,7 @@ where
 }
 
 /// Rough bytes of an entry.
-fn weight<K: AsRef<str>, V: Bytes>(key: &K, entry: &Entry<V>) -> u64 {
+fn weight<K: AsRef<str>, V: ByteSize>(key: &K, entry: &Entry<V>) -> u64 {
     (ENTRY_BYTES + key.as_ref().len() + entry.value.bytes()) as u64
 }
 

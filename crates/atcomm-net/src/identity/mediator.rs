@@ -1,4 +1,4 @@
-//! Mediators: what their documents offer, and whether anybody answers there.
+//! Mediators: their documents, and whether their endpoints answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::lookups::{Bytes, Found};
-use super::{IdentitySettings, web_url};
+use super::fetch::web_url;
+use super::lookups::{ByteSize, Fetched};
+use super::settings::IdentitySettings;
 use crate::net::{Net, NetError, Priority, Request, Trust};
 use atcomm_proto::clock::{Clock, Timestamp, serde::rfc3339_option};
 use atcomm_proto::didcomm::party::KeyAgreement;
@@ -15,34 +16,36 @@ use atcomm_proto::syntax::{MediatorDid, Origin, RemoteText, WebDid};
 
 mod document;
 
+pub use document::Service;
+
 /// Longest document of a mediator, in bytes.
 const MAX_DOCUMENT_LEN: usize = 64 * 1024;
 
-/// Time for the endpoint to answer at all.
+/// Time limit for an answer of the endpoint.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of the endpoint's answer that are read; it only has to come.
+/// Longest body read of the endpoint's answer, in bytes. The content does not matter.
 const PROBE_CAP: usize = 4096;
 
-/// For how long keys of an earlier document are shown when a new one cannot be had.
-const KEEP_KEYS: Duration = Duration::from_secs(24 * 3600);
+/// Time for which the keys of an earlier document are used while a new one cannot be fetched.
+const KEYS_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// What is known of a mediator, as the recipient view shows it.
+/// The state of a mediator, in the form of the recipient view.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MediatorDocument {
     /// The mediator.
     pub did: MediatorDid,
-    /// Whether it can be used now.
+    /// Whether the mediator can be used now.
     pub state: MediatorState,
-    /// When the state was found out; absent while it was not.
+    /// When the state was determined; absent before the first check.
     #[serde(
         default,
         with = "rfc3339_option",
         skip_serializing_if = "Option::is_none"
     )]
     pub checked_at: Option<Timestamp>,
-    /// Why it is not reachable, for people.
+    /// Why the mediator is not reachable, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<RemoteText>,
     /// X25519 and P-256 keys to encrypt forwards to, in the document's order.
@@ -51,13 +54,13 @@ pub struct MediatorDocument {
     /// Endpoints of type `DIDCommMessaging`, in the document's order.
     #[serde(default)]
     pub services: Vec<Service>,
-    /// When keys and services were read. Older than `checked_at` when the document could not be
-    /// had again. Not shown, but kept in [`MediatorDocument::to_stored`].
+    /// When keys and services were read. Earlier than `checked_at` where the document could not be
+    /// fetched again. Not part of the view; stored by [`MediatorDocument::to_stored`].
     #[serde(skip)]
     resolved_at: Option<Timestamp>,
 }
 
-/// The form in which a document outlives a restart: what the view shows, and how old the keys are.
+/// The form in which a document is stored: the view's form, and the age of the keys.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stored<D> {
@@ -71,12 +74,12 @@ struct Stored<D> {
     resolved_at: Option<Timestamp>,
 }
 
-/// Limits of ours, or a `Retry-After` of the host, kept us from looking: nothing was found out
-/// about the mediator, and what was known of it stands.
+/// Our own limits or a `Retry-After` of the host prevented the check. The earlier state of the
+/// mediator stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the mediator must not be looked at for another {retry_after:?}")]
 pub struct Busy {
-    /// When a new attempt makes sense.
+    /// The time until a new attempt makes sense.
     pub retry_after: Duration,
 }
 
@@ -84,43 +87,20 @@ pub struct Busy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediatorState {
-    /// Its document has a usable key and endpoint, and the endpoint answered.
+    /// The document has a usable key and endpoint, and the endpoint answered.
     Reachable,
-    /// Its document has both, now or within the last day, but nobody answered.
+    /// The document has both, now or within the last day, but the endpoint did not answer.
     Unreachable,
-    /// No document could be had, or it has no usable key or no endpoint.
+    /// The document cannot be fetched, or has no usable key or no endpoint.
     Unresolved,
     /// Not a `did:web`.
     Unsupported,
-    /// Not looked at, or its endpoint is not one that can be asked.
+    /// Not checked, or the endpoint is of a kind that cannot be asked.
     Unchecked,
 }
 
-/// An endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Service {
-    /// An `http(s)` or `ws(s)` address, or the DID of a further mediator, which the sender resolves.
-    pub uri: String,
-    /// Profiles, such as `didcomm/v2`; empty when the document names none.
-    #[serde(default)]
-    pub accept: Vec<String>,
-    /// Keys to wrap for, outermost last.
-    #[serde(default)]
-    pub routing_keys: Vec<String>,
-}
-
-impl Service {
-    /// Whether DIDComm v2 can be sent there: it accepts it or does not say what it accepts, and it
-    /// does not lead back to the mediator itself.
-    fn is_usable(&self, did: &MediatorDid) -> bool {
-        let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
-        self.uri != did.as_str() && (self.accept.is_empty() || self.accept.iter().any(v2))
-    }
-}
-
 impl MediatorDocument {
-    /// A mediator that was not looked at.
+    /// Returns the document of a mediator that was not checked.
     pub fn unchecked(did: MediatorDid) -> Self {
         Self::in_state(did, MediatorState::Unchecked, None)
     }
@@ -129,8 +109,8 @@ impl MediatorDocument {
         Self::in_state(did, MediatorState::Unsupported, None)
     }
 
-    /// JSON to be kept: the view's form with `resolvedAt` beside it, so that keys are still known
-    /// to be good after a restart.
+    /// Returns the JSON to store: the view's form with `resolvedAt`, so that the keys stay usable
+    /// after a restart.
     pub fn to_stored(&self) -> String {
         let stored = Stored {
             document: self,
@@ -140,8 +120,8 @@ impl MediatorDocument {
         serde_json::to_string(&stored).expect("a document is JSON")
     }
 
-    /// Reads what [`MediatorDocument::to_stored`] wrote. `None` for anything else. The view's own
-    /// form is read too, as a document whose keys are of unknown age.
+    /// Reads the JSON of [`MediatorDocument::to_stored`]. Also reads the view's form, as a document
+    /// whose keys are of unknown age. Returns `None` for anything else.
     pub fn from_stored(json: &str) -> Option<Self> {
         let stored: Stored<Self> = serde_json::from_str(json).ok()?;
         Some(Self {
@@ -150,7 +130,7 @@ impl MediatorDocument {
         })
     }
 
-    /// When anything in it was found out last.
+    /// Returns the time of the latest check or fetch.
     fn as_of(&self) -> Option<Timestamp> {
         self.checked_at.max(self.resolved_at)
     }
@@ -168,7 +148,7 @@ impl MediatorDocument {
     }
 }
 
-impl Bytes for Result<Arc<MediatorDocument>, Busy> {
+impl ByteSize for Result<Arc<MediatorDocument>, Busy> {
     fn bytes(&self) -> usize {
         self.as_ref().map_or(0, |document| document.bytes())
     }
@@ -196,19 +176,19 @@ impl MediatorDocument {
     }
 }
 
-/// The later of two states of knowledge: the memory's, and what the caller kept over a restart.
+/// Returns the later one of the cached document and the document that the caller has stored.
 pub(super) fn later(
-    memory: Option<Arc<MediatorDocument>>,
-    kept: Option<MediatorDocument>,
+    cached: Option<Arc<MediatorDocument>>,
+    stored: Option<MediatorDocument>,
 ) -> Option<Arc<MediatorDocument>> {
-    match (memory, kept) {
-        (Some(memory), Some(kept)) if kept.as_of() > memory.as_of() => Some(Arc::new(kept)),
-        (Some(memory), _) => Some(memory),
-        (None, kept) => kept.map(Arc::new),
+    match (cached, stored) {
+        (Some(cached), Some(stored)) if stored.as_of() > cached.as_of() => Some(Arc::new(stored)),
+        (Some(cached), _) => Some(cached),
+        (None, stored) => stored.map(Arc::new),
     }
 }
 
-/// Looks at a mediator. `known` is what was known of it before.
+/// Checks a mediator. `known` is its earlier document.
 pub(super) async fn check(
     net: &Net,
     settings: &IdentitySettings,
@@ -217,11 +197,11 @@ pub(super) async fn check(
     did: MediatorDid,
     web: WebDid,
     known: Option<Arc<MediatorDocument>>,
-) -> Found<Result<Arc<MediatorDocument>, Busy>> {
+) -> Fetched<Result<Arc<MediatorDocument>, Busy>> {
     let fetched = fetch(net, priority, &did, &web).await;
     let now = clock.now();
     let mut document = MediatorDocument::in_state(did, MediatorState::Unresolved, Some(now));
-    let mut asked = true;
+    let mut probed = true;
     match fetched {
         Ok((key_agreement, services)) => {
             document.resolved_at = Some(now);
@@ -232,20 +212,20 @@ pub(super) async fn check(
             } else if !document.services.iter().any(|s| s.is_usable(&document.did)) {
                 document.reason = Some(RemoteText::new("the document has no DIDComm v2 endpoint"));
             } else {
-                asked = probe(net, priority, &mut document, clock, known.as_deref()).await;
+                probed = probe(net, priority, &mut document, clock, known.as_deref()).await;
             }
         }
-        Err(Failure::Busy(busy)) => {
+        Err(FetchError::Busy(busy)) => {
             let wait = busy.retry_after.min(settings.error_ttl);
-            return Found {
+            return Fetched {
                 value: Err(busy),
                 fresh: wait,
                 usable: wait,
                 transient: true,
             };
         }
-        Err(Failure::Transient(reason))
-            if let Some(known) = known.filter(|known| still_counts(known, now)) =>
+        Err(FetchError::Transient(reason))
+            if let Some(known) = known.filter(|known| has_valid_keys(known, now)) =>
         {
             document = MediatorDocument {
                 state: MediatorState::Unreachable,
@@ -254,43 +234,55 @@ pub(super) async fn check(
                 ..(*known).clone()
             };
         }
-        Err(Failure::Transient(reason) | Failure::Definite(reason)) => {
+        Err(FetchError::Transient(reason) | FetchError::Definite(reason)) => {
             document.reason = Some(reason);
         }
     }
-    let good = document.state == MediatorState::Reachable && asked;
+    lifetimes(document, probed, settings)
+}
+
+/// Adds the limits of age to the result of a check.
+fn lifetimes(
+    document: MediatorDocument,
+    probed: bool,
+    settings: &IdentitySettings,
+) -> Fetched<Result<Arc<MediatorDocument>, Busy>> {
+    let good = document.state == MediatorState::Reachable && probed;
     let has_keys = document.resolved_at.is_some() && !document.key_agreement.is_empty();
-    Found {
+    Fetched {
         value: Ok(Arc::new(document)),
-        fresh: match good {
-            true => settings.mediator_fresh,
-            false => settings.error_ttl,
+        fresh: if good {
+            settings.mediator_fresh
+        } else {
+            settings.error_ttl
         },
-        // Failures too are shown a while longer with their `checkedAt`, so that mediators that hang
-        // do not make every asker wait for them.
-        usable: match has_keys {
-            true => settings.hard_limit,
-            false => settings.mediator_fresh,
+        // Failures are served a while longer, too, with their `checkedAt`, so that a mediator that
+        // hangs does not make every caller wait.
+        usable: if has_keys {
+            settings.hard_limit
+        } else {
+            settings.mediator_fresh
         },
         transient: false,
     }
 }
 
-fn still_counts(known: &MediatorDocument, now: Timestamp) -> bool {
+/// Whether the keys of an earlier document are still to be used.
+fn has_valid_keys(known: &MediatorDocument, now: Timestamp) -> bool {
     !known.key_agreement.is_empty()
         && !known.services.is_empty()
         && known
             .resolved_at
-            .is_some_and(|at| now.since(at) < KEEP_KEYS)
+            .is_some_and(|at| now.since(at) < KEYS_RETENTION)
 }
 
-/// Why there is no document.
-pub(super) enum Failure {
+/// Errors of fetching a mediator's document.
+pub(super) enum FetchError {
     /// The mediator was not asked.
     Busy(Busy),
-    /// It may have one, so keys of an earlier one are still good.
+    /// The mediator may have a document, so the keys of an earlier one stay good.
     Transient(RemoteText),
-    /// It has none that can be used.
+    /// The mediator has no document that can be used.
     Definite(RemoteText),
 }
 
@@ -299,26 +291,26 @@ async fn fetch(
     priority: Priority,
     did: &MediatorDid,
     web: &WebDid,
-) -> Result<(Vec<KeyAgreement>, Vec<Service>), Failure> {
+) -> Result<(Vec<KeyAgreement>, Vec<Service>), FetchError> {
     let body = fetch_bytes(net, priority, web).await?;
     document::read(&body, did.as_str(), net.development()).map_err(|e| fail(&e.to_string(), false))
 }
 
-fn fail(reason: &str, transient: bool) -> Failure {
+fn fail(reason: &str, transient: bool) -> FetchError {
     let reason = RemoteText::new(reason);
     if transient {
-        Failure::Transient(reason)
+        FetchError::Transient(reason)
     } else {
-        Failure::Definite(reason)
+        FetchError::Definite(reason)
     }
 }
 
-/// The document as it is served.
+/// Fetches the document as it is served.
 pub(super) async fn fetch_bytes(
     net: &Net,
     priority: Priority,
     web: &WebDid,
-) -> Result<bytes::Bytes, Failure> {
+) -> Result<bytes::Bytes, FetchError> {
     let url = web_url(net, web).ok_or_else(|| fail("not an address", false))?;
     let request = Request {
         priority,
@@ -326,7 +318,7 @@ pub(super) async fn fetch_bytes(
         ..Request::new(url, Trust::Untrusted, MAX_DOCUMENT_LEN)
     };
     let answer = net.get(&request).await.map_err(|e| match e {
-        NetError::HostBusy { retry_after } => Failure::Busy(Busy { retry_after }),
+        NetError::HostBusy { retry_after } => FetchError::Busy(Busy { retry_after }),
         e => fail(&e.to_string(), e.is_transient()),
     })?;
     let status = answer.status.as_u16();
@@ -337,23 +329,27 @@ pub(super) async fn fetch_bytes(
     Ok(answer.body)
 }
 
-/// The directory that a mediator's document names.
+/// Returns the directory that a mediator's document names.
 pub(super) fn directory(document: &[u8], did: &MediatorDid) -> Option<Origin> {
     let document: serde_json::Value = serde_json::from_slice(document).ok()?;
     if document.get("id")?.as_str()? != did.as_str() {
         return None;
     }
     let id = format!("{did}#atcomm_directory");
-    let is_it = |service: &&serde_json::Value| {
+    let is_directory = |service: &&serde_json::Value| {
         let found = service.get("id").and_then(serde_json::Value::as_str);
         found == Some(id.as_str()) || found == Some("#atcomm_directory")
     };
-    let service = document.get("service")?.as_array()?.iter().find(is_it)?;
+    let service = document
+        .get("service")?
+        .as_array()?
+        .iter()
+        .find(is_directory)?;
     Origin::parse(service.get("serviceEndpoint")?.as_str()?).ok()
 }
 
-/// Asks the first endpoint that speaks HTTP for any answer at all. False when limits kept us from
-/// asking, so that the state that was known before stands.
+/// Asks the first endpoint with an HTTP address for any answer at all. Returns whether it was asked;
+/// otherwise limits forbade it, and the earlier state stands.
 async fn probe(
     net: &Net,
     priority: Priority,
@@ -383,7 +379,7 @@ async fn probe(
     match answer {
         Ok(_) | Err(NetError::TooLarge { .. }) => document.state = MediatorState::Reachable,
         Err(e @ NetError::HostBusy { .. }) => {
-            // Only states of an endpoint: of a document that was missing nothing is left to say.
+            // Only a state of the endpoint stands. A missing document has been found meanwhile.
             let known = known.filter(|known| {
                 matches!(
                     known.state,

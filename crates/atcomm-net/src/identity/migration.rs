@@ -1,35 +1,37 @@
-//! The key that an account had before it moved to its present PDS.
+//! The signing key that an account had before its migration to the present PDS.
 //!
-//! A repository that is moved keeps its last commit, signed by the key of the PDS it left, until
-//! the account writes again: nobody can sign that commit anew. The PLC operation that moved the
-//! account, and that replaced the key, says which key that was and until when it counted.
+//! After a migration the repository keeps its last commit, signed by the key of the previous PDS,
+//! until the account writes again. The PLC operation of the migration, which replaced the key, shows
+//! the previous key and the end of its validity.
 
-use super::{DidDocument, Freshness, Identity, PlcLogError};
+use super::document::DidDocument;
+use super::lookups::Freshness;
+use super::plc_log::PlcLogError;
+use super::resolver::Identity;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
 
-/// The key of the PDS that an account left.
+/// The signing key at the PDS that an account left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreMigrationKey {
     /// The key.
     pub key: SigningKey,
-    /// When the operation that moved the account was accepted.
+    /// When the PLC directory accepted the operation of the migration.
     pub until: Timestamp,
 }
 
 impl Identity {
-    /// The key that signed the account's repository at the PDS it moved away from, where the
-    /// operation that replaced the key was that move. `None` also where the account has no log
-    /// that holds.
+    /// Returns the key that signed the account's repository at the previous PDS, if the operation
+    /// that replaced the key was the migration. `None` also where the account has no valid log.
     ///
-    /// The log is looked up as by [`Identity::plc_log`], anew where what is known of it does not
-    /// end where the document is. Without an answer nothing is said: a good proof must not count
-    /// as a bad one because of a limit.
+    /// Looks up the log by [`Identity::plc_log`], and refreshes a cached log that does not end with
+    /// the document's state. A missing answer is an error and not `None`: a good proof must not be
+    /// rejected because of a limit.
     ///
     /// # Errors
     ///
-    /// [`PlcLogError::Unreachable`] alone.
+    /// Only [`PlcLogError::Unreachable`].
     pub async fn pre_migration_key(
         &self,
         document: &DidDocument,
@@ -38,7 +40,7 @@ impl Identity {
         if did.web().is_some() {
             return Ok(None);
         }
-        let begun = self.inner.clock.now();
+        let begun = self.now();
         let mut log = self.plc_log(did, Freshness::Cached).await;
         if let Ok(known) = &log
             && known.asked_at() < begun
@@ -62,7 +64,7 @@ fn ends_at(log: &VerifiedLog, document: &DidDocument) -> bool {
     })
 }
 
-/// The key before the move that led to where the document says that the account is.
+/// Returns the key before the migration to the PDS that the document names.
 fn of_log(log: &VerifiedLog, document: &DidDocument) -> Option<PreMigrationKey> {
     if !ends_at(log, document) {
         return None;
@@ -84,7 +86,7 @@ mod tests {
     const A: &str = "https://a.example.com";
     const B: &str = "https://b.example.com";
 
-    /// What a log that ends at the first key's move from A to B says beside a document.
+    /// Reads a log that ends with the first key's migration from A to B, beside a document.
     fn read(key: u8, pds: &str) -> Option<PreMigrationKey> {
         let owner = p256(1);
         let first = owner.sign(&operation(&[&owner], &k256(2), A, None));
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_must_end_where_the_document_is() {
+    fn the_log_must_end_with_the_documents_state() {
         let found = read(3, B).unwrap();
         assert_eq!(found.key, k256(2).public());
         assert_eq!(found.until, at(2));

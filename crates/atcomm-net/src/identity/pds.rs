@@ -1,4 +1,4 @@
-//! Asking an account's PDS for its key package, with the proof.
+//! Fetching an account's key package from its PDS, with the proof.
 //!
 //! Source: atproto, `com.atproto.sync.getRecord`.
 
@@ -15,47 +15,47 @@ use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 /// The method.
 const NSID: &str = "com.atproto.sync.getRecord";
 
-/// How a PDS is asked.
+/// Options of a request to a PDS.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PdsOptions<'a> {
-    /// Where the operator wants this PDS to be reached; `None`: at its own address, which was
-    /// learnt from the network.
+    /// The address that the operator configured for this PDS; `None`: its own address, which is
+    /// untrusted.
     pub connect: Option<&'a Url>,
-    /// Whose work it is.
+    /// The class of work.
     pub priority: Priority,
-    /// Time for the answer; `None` = the setting of the network.
+    /// Time limit; `None`: the setting of the network.
     pub timeout: Option<Duration>,
 }
 
-/// What a PDS answered about the key package of an account.
+/// The answer of a PDS about the key package of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordAnswer {
-    /// A CAR that may prove the record or its absence. Some servers call it `text/html`, so only
-    /// the proof shows what it is.
+    /// A CAR that may prove the record or its absence. Some servers send it as `text/html`, so only
+    /// its verification shows whether it is one.
     Car(Bytes),
-    /// The PDS knows the account and says, without a proof, that the record is not there.
+    /// The PDS has the account and states, without a proof, that the record does not exist.
     RecordNotFound,
-    /// The PDS does not know the account.
+    /// The PDS does not have the account.
     RepoNotFound,
-    /// The PDS knows the account and does not serve it.
+    /// The PDS has the account and does not serve it.
     Inactive(RepoStatus),
-    /// The answer says nothing about the record; the same question would be answered the same.
+    /// The answer says nothing about the record, and another request would have the same answer.
     Unusable(UnusableAnswer),
 }
 
-/// Why a PDS does not serve an account.
+/// The status of an account that a PDS does not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepoStatus {
-    /// By the account's own wish.
+    /// Deactivated by the account.
     Deactivated,
-    /// By the host's.
+    /// Taken down by the PDS.
     Takendown,
-    /// By the host's, for a time.
+    /// Suspended by the PDS for a time.
     Suspended,
 }
 
 impl RepoStatus {
-    /// The status in words for people.
+    /// Returns the status in words for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deactivated => "deactivated",
@@ -65,22 +65,22 @@ impl RepoStatus {
     }
 }
 
-/// Why an answer says nothing about the record.
+/// Reasons why an answer says nothing about the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableAnswer {
     /// The answer is longer than a proof may be.
     #[error("the answer is longer than {MAX_PROOF_LEN} bytes")]
     Oversize,
-    /// The network policy forbids asking at the address of the PDS.
+    /// The network policy forbids dialling the address of the PDS.
     #[error("refused by policy: {0}")]
     Forbidden(Refusal),
-    /// The answer has a status and a name that the method does not have.
+    /// The answer has a status and an error name that the method does not have.
     #[error("HTTP {}", .0.as_u16())]
     Status(StatusCode),
 }
 
-/// Asks a PDS for the key package of an account. An error means that the PDS gave no answer now:
-/// it cannot be reached, fails, or must not be asked.
+/// Requests the key package of an account from a PDS. After an error there is no answer for now: the
+/// PDS cannot be reached, fails, or must not be asked.
 pub async fn fetch_record(
     net: &Net,
     did: &Did,
@@ -106,10 +106,10 @@ pub async fn fetch_record(
         timeout: options.timeout,
         ..Request::xrpc(server, NSID, &params, trust, MAX_PROOF_LEN)
     };
-    understood(net.query(&request).await)
+    read_answer(net.query(&request).await)
 }
 
-fn understood(answer: Result<Bytes, CallError>) -> Result<RecordAnswer, CallError> {
+fn read_answer(answer: Result<Bytes, CallError>) -> Result<RecordAnswer, CallError> {
     Ok(match answer {
         Ok(car) => RecordAnswer::Car(car),
         Err(CallError::Net(NetError::TooLarge { .. })) => {
@@ -118,12 +118,12 @@ fn understood(answer: Result<Bytes, CallError>) -> Result<RecordAnswer, CallErro
         Err(CallError::Net(NetError::Refused(rule))) => {
             RecordAnswer::Unusable(UnusableAnswer::Forbidden(rule))
         }
-        Err(CallError::Refused(error)) if !error.is_of_server() => named(&error),
+        Err(CallError::Refused(error)) if !error.is_of_server() => read_error(&error),
         Err(error) => return Err(error),
     })
 }
 
-fn named(error: &XrpcError) -> RecordAnswer {
+fn read_error(error: &XrpcError) -> RecordAnswer {
     match error.name() {
         "RecordNotFound" => RecordAnswer::RecordNotFound,
         "RepoNotFound" => RecordAnswer::RepoNotFound,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_errors_are_understood() {
+    fn names_of_errors_are_read() {
         use RecordAnswer as A;
         for (status, name, wanted) in [
             (400, "RecordNotFound", A::RecordNotFound),
@@ -159,20 +159,24 @@ mod tests {
             (400, "RepoTakendown", A::Inactive(RepoStatus::Takendown)),
             (400, "RepoSuspended", A::Inactive(RepoStatus::Suspended)),
         ] {
-            assert_eq!(understood(Err(refused(status, name))), Ok(wanted), "{name}");
+            assert_eq!(
+                read_answer(Err(refused(status, name))),
+                Ok(wanted),
+                "{name}"
+            );
         }
         for (status, name) in [(400, "InvalidRequest"), (404, ""), (302, "")] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(
-                understood(Err(refused(status.as_u16(), name))),
+                read_answer(Err(refused(status.as_u16(), name))),
                 Ok(A::Unusable(UnusableAnswer::Status(status)))
             );
         }
     }
 
     #[test]
-    fn what_fails_now_is_no_answer() {
-        // A host that is down may still write what it wrote before.
+    fn a_temporary_failure_is_no_answer() {
+        // A failing PDS may still send the names of errors.
         for error in [
             refused(502, "RecordNotFound"),
             refused(500, ""),
@@ -183,7 +187,7 @@ mod tests {
             }
             .into(),
         ] {
-            assert_eq!(understood(Err(error.clone())), Err(error));
+            assert_eq!(read_answer(Err(error.clone())), Err(error));
         }
         let lasting: [(NetError, UnusableAnswer); 2] = [
             (NetError::TooLarge { cap: 1 }, UnusableAnswer::Oversize),
@@ -193,7 +197,7 @@ mod tests {
             ),
         ];
         for (error, why) in lasting {
-            let answer = understood(Err(error.into()));
+            let answer = read_answer(Err(error.into()));
             assert_eq!(answer, Ok(RecordAnswer::Unusable(why)));
         }
     }

@@ -1,5 +1,5 @@
-//! Operation logs of `did:plc` accounts, verified: what shows an account's signing key without
-//! trust in any directory.
+//! Operation logs of `did:plc` accounts, verified. A log proves an account's signing key without
+//! trust in a directory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,31 +9,31 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::lookups::{Bytes, Found};
-use super::{IdentitySettings, Inner};
-use crate::net::{NetError, Priority, Request, Trust};
-use atcomm_proto::clock::Timestamp;
+use super::lookups::{ByteSize, Fetched};
+use super::settings::IdentitySettings;
+use crate::net::{Net, NetError, Priority, Request, Trust};
+use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::plc::{self, LogError, MAX_LOG_LEN, State, VerifiedLog};
 use atcomm_proto::syntax::Did;
 
-/// Why an account's log cannot be had.
+/// Errors of looking up an account's log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlcLogError {
-    /// The directory knows of none.
+    /// The directory has none.
     #[error("the PLC directory has no log of the account")]
     NotFound,
-    /// What the directory gave is not the account's log.
+    /// The directory's answer is not the account's log.
     #[error(transparent)]
     Invalid(#[from] LogError),
-    /// No answer; a later one may come.
+    /// No answer came. A later look-up may succeed.
     #[error("the PLC directory gives no log now")]
     Unreachable {
-        /// When a new attempt makes sense, where that is known.
+        /// The time until a new attempt makes sense, where it is known.
         retry_after: Option<Duration>,
     },
 }
 
-/// An account's log, as it was verified and as it is passed on.
+/// An account's log, verified, and in the form for other verifiers.
 #[derive(Debug)]
 pub struct PlcLog {
     verified: VerifiedLog,
@@ -42,18 +42,18 @@ pub struct PlcLog {
 }
 
 impl PlcLog {
-    /// What the log shows.
+    /// Returns the verified log.
     pub fn verified(&self) -> &VerifiedLog {
         &self.verified
     }
 
-    /// The log itself, for who verifies it again: a JSON array of `{cid, createdAt, nullified,
+    /// Returns the log for another verifier: a JSON array of `{cid, createdAt, nullified,
     /// operation}`, at most [`MAX_LOG_LEN`] bytes.
     pub fn entries(&self) -> &RawValue {
         &self.entries
     }
 
-    /// When the directory was asked for it.
+    /// Returns the time at which the directory was asked.
     pub fn asked_at(&self) -> Timestamp {
         self.asked_at
     }
@@ -67,7 +67,7 @@ impl PlcLog {
         let verified = plc::verify(did, body)?;
         let entries: Vec<Entry> = serde_json::from_slice(body).map_err(|_| LogError::NotALog)?;
         let entries = to_raw_value(&entries).map_err(|_| LogError::NotALog)?;
-        // What is passed on must fit whoever reads it with the same limit.
+        // Other verifiers have the same limit.
         if entries.get().len() > MAX_LOG_LEN {
             return Err(LogError::TooLong.into());
         }
@@ -79,8 +79,8 @@ impl PlcLog {
     }
 }
 
-/// An entry as it is passed on: without members that nobody verified, and each operation with
-/// its members once, so that no two readers read it differently.
+/// An entry for another verifier: without unverified members, and each member of an operation once,
+/// so that all readers read the same.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -90,16 +90,18 @@ struct Entry {
     operation: Map<String, Value>,
 }
 
-/// Asks the PLC directory for the log and verifies it. Not cached.
+/// Fetches the log from the PLC directory and verifies it. Not cached.
 pub(super) async fn fetch(
-    inner: &Inner,
+    net: &Net,
+    settings: &IdentitySettings,
+    clock: &Clock,
     did: &Did,
     priority: Priority,
 ) -> Result<PlcLog, PlcLogError> {
     if did.web().is_some() {
         return Err(LogError::NotPlc.into());
     }
-    let result = ask(inner, did, priority).await;
+    let result = ask(net, settings, clock, did, priority).await;
     let outcome = match &result {
         Ok(_) => "ok",
         Err(PlcLogError::NotFound) => "not_found",
@@ -110,16 +112,22 @@ pub(super) async fn fetch(
     result
 }
 
-async fn ask(inner: &Inner, did: &Did, priority: Priority) -> Result<PlcLog, PlcLogError> {
+async fn ask(
+    net: &Net,
+    settings: &IdentitySettings,
+    clock: &Clock,
+    did: &Did,
+    priority: Priority,
+) -> Result<PlcLog, PlcLogError> {
     let unreachable = |retry_after| PlcLogError::Unreachable { retry_after };
-    let url = format!("{}/{did}/log/audit", inner.settings.plc_url);
+    let url = format!("{}/{did}/log/audit", settings.plc_url);
     let url = Url::parse(&url).map_err(|_| PlcLogError::NotFound)?;
     let request = Request {
         priority,
         ..Request::new(url, Trust::Configured, MAX_LOG_LEN)
     };
-    let asked_at = inner.clock.now();
-    let answer = match inner.net.get(&request).await {
+    let asked_at = clock.now();
+    let answer = match net.get(&request).await {
         Ok(answer) => answer,
         Err(NetError::TooLarge { .. }) => return Err(LogError::TooLong.into()),
         Err(error) => return Err(unreachable(error.retry_after())),
@@ -130,7 +138,7 @@ async fn ask(inner: &Inner, did: &Did, priority: Priority) -> Result<PlcLog, Plc
         _ => return Err(unreachable(answer.retry_after)),
     }
     let (did, body) = (did.clone(), answer.body);
-    // A log as long as may be takes as much time as hundreds of proofs.
+    // The longest log takes as much time as hundreds of proofs.
     tokio::task::spawn_blocking(move || PlcLog::read(&did, &body, asked_at))
         .await
         .map_err(|error| {
@@ -140,33 +148,34 @@ async fn ask(inner: &Inner, did: &Did, priority: Priority) -> Result<PlcLog, Plc
 }
 
 impl IdentitySettings {
+    /// Adds the limits of age to the result of fetching a log.
     pub(super) fn plc_logs_age(
         &self,
         value: Result<Arc<PlcLog>, PlcLogError>,
-    ) -> Found<Result<Arc<PlcLog>, PlcLogError>> {
+    ) -> Fetched<Result<Arc<PlcLog>, PlcLogError>> {
         let ttl = match &value {
-            // Nothing in a log becomes untrue; one that has become too short is purged by an
-            // event, or found out by who compares it with the account's present key.
+            // Nothing in a log becomes untrue. A log that has become too short is purged by an
+            // event, or noticed by the comparison with the account's present key.
             Ok(_) => self.hard_limit,
             Err(PlcLogError::Unreachable {
                 retry_after: Some(wait),
             }) => self.error_ttl.min(*wait),
             Err(_) => self.error_ttl,
         };
-        Found {
+        Fetched {
             value,
             fresh: ttl,
             usable: ttl,
-            // Whoever asks while a log is known finds it too short: a failure takes its place, so
-            // that the next ones do not ask again.
+            // A caller refreshes a cached log because it is too short. A failure replaces the log,
+            // so that the next callers do not ask again.
             transient: false,
         }
     }
 }
 
-impl Bytes for Result<Arc<PlcLog>, PlcLogError> {
+impl ByteSize for Result<Arc<PlcLog>, PlcLogError> {
     fn bytes(&self) -> usize {
-        // A state's own texts are about as long as its shortest form.
+        // The texts of a state are about as long as its shortest form.
         self.as_ref().map_or(0, |log| {
             log.entries.get().len() + log.verified.states().len() * (size_of::<State>() + 256)
         })

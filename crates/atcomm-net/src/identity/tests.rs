@@ -1,27 +1,29 @@
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response as HttpResponse};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::net::NetSettings;
+use crate::net::{Net, NetSettings, Refusal};
 use crate::testing::{Answer, Authority, NameServer, bind, development, serve};
-use atcomm_proto::clock::Timestamp;
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::{Did, Handle, Origin};
 
-mod askers;
+mod interactive;
 mod logs;
 
 const ALICE: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const BOB: &str = "did:plc:z72i7hdynmk6r22z27h6tvur";
 const KEY: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
 
-/// A directory that answers what it is told and counts.
+/// A PLC directory with the answers that the test sets, which counts requests.
 #[derive(Clone, Default)]
 struct Plc {
     answers: Arc<Mutex<HashMap<String, (u16, String)>>>,
@@ -37,7 +39,7 @@ impl Plc {
         serve(router).await
     }
 
-    async fn answer(State(plc): State<Self>, Path(did): Path<String>) -> HttpResponse {
+    async fn answer(State(plc): State<Self>, Path(did): Path<String>) -> Response {
         plc.asked.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(plc.delay).await;
         let found = plc.answers.lock().unwrap().get(&did).cloned();
@@ -152,20 +154,20 @@ async fn concurrent_look_ups_are_one_request() {
     };
     plc.set(ALICE, 200, document(ALICE, "alice.test"));
     let identity = with_plc(&plc, NetSettings::default(), by_hand()).await;
-    let askers: Vec<_> = (0..100)
+    let callers: Vec<_> = (0..100)
         .map(|_| {
             let identity = identity.clone();
             tokio::spawn(async move { identity.resolve(&did(ALICE), Freshness::Refresh).await })
         })
         .collect();
-    for asker in askers {
-        asker.await.unwrap().unwrap();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
     }
     assert_eq!(plc.asked(), 1);
 }
 
 #[tokio::test]
-async fn failures_are_told_apart_and_remembered_for_two_minutes() {
+async fn failures_are_distinguished_and_cached_for_two_minutes() {
     let plc = Plc::default();
     let clock = by_hand();
     let identity = with_plc(&plc, NetSettings::default(), clock.clone()).await;
@@ -238,14 +240,14 @@ async fn retry_after_of_the_directory_is_honoured() {
     assert_eq!(
         plc.asked(),
         1,
-        "nobody is asked for while the directory is closed"
+        "no request is made while the directory is closed"
     );
     clock.advance(Duration::from_secs(30));
     assert!(identity.resolve(&did(BOB), Freshness::Cached).await.is_ok());
 }
 
 #[tokio::test]
-async fn an_older_document_outlives_a_directory_that_is_down() {
+async fn an_older_document_is_served_while_the_directory_is_down() {
     let plc = Plc::default();
     let clock = by_hand();
     let identity = with_plc(&plc, NetSettings::default(), clock.clone()).await;
@@ -286,7 +288,7 @@ async fn an_older_document_outlives_a_directory_that_is_down() {
     );
 }
 
-/// An answer asked for before a purge never comes back into the cache.
+/// An answer requested before a purge never returns to the cache.
 #[tokio::test]
 async fn a_purge_during_a_look_up_wins() {
     let plc = Plc {
@@ -365,7 +367,7 @@ async fn well_known(
     State(pages): State<HashMap<&'static str, (u16, String)>>,
     headers: HeaderMap,
     uri: Uri,
-) -> HttpResponse {
+) -> Response {
     // HTTP/2 has no Host header but an authority in the target.
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
     let host = host
@@ -435,10 +437,10 @@ async fn every_outcome_of_a_handle() {
         ("g.test", Err(NotFound)),    // not a DID
         ("h.test", Err(NotFound)),    // far too long
         ("i.test", Err(Unreachable)), // fault of the server
-        ("j.test", Err(NotFound)),    // redirect to where we do not go
+        ("j.test", Err(NotFound)),    // redirect to a forbidden address
         ("k.test", Err(NotFound)),    // redirect without end
         ("l.test", Err(Unreachable)), // https has none, but DNS could not be asked
-        ("m.test", Err(NotFound)),    // leads inside
+        ("m.test", Err(NotFound)),    // private address
         ("n.test", Err(NotFound)),    // no such host
         ("o.test", Err(Unreachable)), // its name server fails
         ("p.test", Err(NotFound)),    // TXT names no account
@@ -457,7 +459,7 @@ async fn every_outcome_of_a_handle() {
 }
 
 #[tokio::test]
-async fn handles_are_remembered_for_a_minute_and_verified_anew() {
+async fn handles_are_cached_for_a_minute_and_verified_without_the_cache() {
     let dns = NameServer::start().await;
     let clock = by_hand();
     let settings = NetSettings {
@@ -477,7 +479,7 @@ async fn handles_are_remembered_for_a_minute_and_verified_anew() {
     assert_eq!(identity.resolve_handle(&alice).await, Ok(did(ALICE)));
     clock.advance(Duration::from_secs(1));
     assert_eq!(identity.resolve_handle(&alice).await, Ok(did(BOB)));
-    // Absence lasts five minutes, unless somebody has reason to look.
+    // Absence is cached for five minutes, but not for verification.
     dns.set(name, Answer::Code(3));
     clock.advance(Duration::from_secs(60));
     assert_eq!(
@@ -499,7 +501,8 @@ async fn handles_are_remembered_for_a_minute_and_verified_anew() {
         HandleCheck::Verified(alice.clone())
     );
     assert_eq!(identity.resolve_handle(&alice).await, Ok(did(ALICE)));
-    // Bidirectional: what leads elsewhere, nowhere, or may not be asked for is not verified.
+    // Bidirectional: a handle that leads to another account or to none, or that must not be resolved,
+    // is not verified.
     for invalid in [
         parse(BOB, "alice.test"),
         parse(ALICE, "absent.test"),
@@ -517,7 +520,7 @@ async fn handles_are_remembered_for_a_minute_and_verified_anew() {
 }
 
 #[tokio::test]
-async fn concurrent_askers_of_a_handle_share_one_look_up() {
+async fn concurrent_callers_share_one_look_up_of_a_handle() {
     let dns = NameServer::start().await;
     dns.set_did("alice.test", ALICE);
     let net = bind(NetSettings {
@@ -525,14 +528,14 @@ async fn concurrent_askers_of_a_handle_share_one_look_up() {
         ..development()
     });
     let identity = Identity::bind(net, IdentitySettings::default(), Clock::system());
-    let askers: Vec<_> = (0..100)
+    let callers: Vec<_> = (0..100)
         .map(|_| {
             let identity = identity.clone();
             tokio::spawn(async move { identity.resolve_handle(&handle("alice.test")).await })
         })
         .collect();
-    for asker in askers {
-        assert_eq!(asker.await.unwrap(), Ok(did(ALICE)));
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), Ok(did(ALICE)));
     }
     assert_eq!(dns.asked("_atproto.alice.test"), 1);
 }

@@ -9,7 +9,7 @@ const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const K256: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
 const P256: &str = "zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo";
 
-/// The point without multicodec, as the legacy types carry it.
+/// Returns the point without multicodec, as in the legacy types.
 fn legacy(multikey: &str, compressed: bool) -> String {
     let bytes = bs58::decode(&multikey[1..]).into_vec().unwrap();
     let point = match SigningKey::from_multikey(multikey).unwrap().curve() {
@@ -305,7 +305,7 @@ async fn fixtures_of_accounts() {
         }
         let found = found.unwrap();
         let stricter = |part: &str| want.or_else.as_ref().is_some_and(|e| e.contains_key(part));
-        // Whether an address is dialled is the policy's question, not the document's.
+        // The policy decides whether an address is dialled, not the document.
         let mut pds = found.pds.as_ref().ok().map(ToString::to_string);
         if let Some(address) = &pds
             && want.pds.is_none()
@@ -324,14 +324,14 @@ async fn fixtures_of_accounts() {
             pds == want.pds || (pds.is_none() && stricter("pds")),
             "{name}: {pds:?}"
         );
-        // A claim under a reserved domain is a claim that never holds.
+        // A claim under a reserved domain is never verified.
         let handle = found.claimed_handle;
         match &want.handle {
             Some(want) => assert_eq!(handle.unwrap().as_str(), want, "{name}"),
             None => assert!(handle.is_none_or(|h| !h.is_resolvable(true)), "{name}"),
         }
         let key = found.signing_key.ok().map(|key| key.did_key());
-        // The one shape that we read and the reference does not.
+        // The one shape that this reader accepts and the reference does not.
         if name == "bad-key-modern-key-older-type" {
             assert!(key.is_some() && want.signing_key.is_none());
             continue;

@@ -4,7 +4,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::*;
 
-impl Bytes for String {
+impl ByteSize for String {
     fn bytes(&self) -> usize {
         self.len()
     }
@@ -12,13 +12,13 @@ impl Bytes for String {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Look-ups that count themselves and land when the test says so.
+/// Look-ups that count themselves and end when the test releases them.
 struct Source {
     lookups: Lookups<String, String>,
     clock: Clock,
     asked: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
-    landed: Arc<Notify>,
+    ended: Arc<Notify>,
 }
 
 impl Source {
@@ -29,25 +29,25 @@ impl Source {
             clock,
             asked: Arc::default(),
             gate: Arc::new(Semaphore::new(0)),
-            landed: Arc::default(),
+            ended: Arc::default(),
         }
     }
 
-    /// Answers `<n>` for the n-th look-up, or `fail`, once the gate lets it through.
+    /// Looks up: `<n>` for the n-th look-up, or `fail`, once the gate is open.
     fn ask(
         &self,
         freshness: Freshness,
         fail: bool,
     ) -> impl Future<Output = Option<String>> + use<> {
         let (lookups, asked) = (self.lookups.clone(), Arc::clone(&self.asked));
-        let (gate, landed) = (Arc::clone(&self.gate), Arc::clone(&self.landed));
+        let (gate, ended) = (Arc::clone(&self.gate), Arc::clone(&self.ended));
         async move {
             let fetch = |_known| {
                 let n = asked.fetch_add(1, Ordering::SeqCst) + 1;
                 async move {
                     gate.acquire().await.unwrap().forget();
-                    landed.notify_one();
-                    Found {
+                    ended.notify_one();
+                    Fetched {
                         value: if fail {
                             "fail".to_owned()
                         } else {
@@ -67,10 +67,10 @@ impl Source {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Lets one look-up land and its answer be written.
-    async fn land(&self) {
+    /// Releases one look-up, and returns when its answer is cached.
+    async fn release(&self) {
         self.gate.add_permits(1);
-        self.landed.notified().await;
+        self.ended.notified().await;
         while !self.lookups.inner.in_flight.is_empty() {
             tokio::task::yield_now().await;
         }
@@ -78,9 +78,9 @@ impl Source {
 }
 
 #[tokio::test]
-async fn all_who_ask_at_once_share_one_look_up() {
+async fn concurrent_callers_share_one_look_up() {
     let source = Source::new(1 << 20);
-    let askers: Vec<_> = (0..50)
+    let callers: Vec<_> = (0..50)
         .map(|i| {
             let freshness = if i % 2 == 0 {
                 Freshness::Cached
@@ -91,9 +91,9 @@ async fn all_who_ask_at_once_share_one_look_up() {
         })
         .collect();
     tokio::task::yield_now().await;
-    source.land().await;
-    for asker in askers {
-        assert_eq!(asker.await.unwrap().unwrap(), "1");
+    source.release().await;
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), "1");
     }
     assert_eq!(source.asked(), 1);
 }
@@ -106,17 +106,17 @@ async fn a_caller_that_goes_away_takes_nothing_from_the_others() {
     let second = tokio::spawn(source.ask(Freshness::Cached, false));
     tokio::task::yield_now().await;
     first.abort();
-    source.land().await;
+    source.release().await;
     assert_eq!(second.await.unwrap().unwrap(), "1");
     assert_eq!(source.asked(), 1);
 }
 
 #[tokio::test]
-async fn stale_answers_are_served_while_one_look_up_runs_behind() {
+async fn stale_answers_are_served_while_one_look_up_runs_in_the_background() {
     let source = Source::new(1 << 20);
     source.gate.add_permits(1);
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
-    source.landed.notified().await;
+    source.ended.notified().await;
     source.clock.advance(HOUR - Duration::from_millis(1));
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
     assert_eq!(source.asked(), 1);
@@ -125,44 +125,44 @@ async fn stale_answers_are_served_while_one_look_up_runs_behind() {
         assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
     }
     assert_eq!(source.asked(), 2);
-    source.land().await;
+    source.release().await;
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "2");
-    // Past the hard limit nobody is served the old answer.
+    // Past the hard limit the old answer is not served.
     source.clock.advance(24 * HOUR);
-    assert_eq!(source.lookups.known(&"key".to_owned()), None);
+    assert_eq!(source.lookups.cached(&"key".to_owned()), None);
     source.gate.add_permits(1);
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "3");
 }
 
 #[tokio::test]
-async fn a_failure_behind_keeps_the_older_answer() {
+async fn a_failure_in_the_background_keeps_the_older_answer() {
     let source = Source::new(1 << 20);
     source.gate.add_permits(1);
     source.ask(Freshness::Cached, false).await.unwrap();
-    source.landed.notified().await;
+    source.ended.notified().await;
     source.clock.advance(2 * HOUR);
     assert_eq!(source.ask(Freshness::Cached, true).await.unwrap(), "1");
-    source.land().await;
-    // Not asked again until the failure's own time is over, and whoever wants news is told.
+    source.release().await;
+    // Not asked again until the failure's own time is over. A refresh returns the failure.
     assert_eq!(source.ask(Freshness::Cached, true).await.unwrap(), "1");
     assert_eq!(source.asked(), 2);
     source.gate.add_permits(1);
     assert_eq!(source.ask(Freshness::Refresh, true).await.unwrap(), "fail");
-    source.landed.notified().await;
+    source.ended.notified().await;
     source.clock.advance(HOUR / 30);
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "1");
-    source.land().await;
+    source.release().await;
     assert_eq!(source.ask(Freshness::Cached, false).await.unwrap(), "4");
-    // The old answer's own hard limit counted on.
+    // The hard limit of the old answer has not moved.
     source.clock.advance(23 * HOUR);
     source.gate.add_permits(1);
     assert_eq!(source.ask(Freshness::Refresh, true).await.unwrap(), "fail");
     source.clock.advance(HOUR);
-    assert_eq!(source.lookups.known(&"key".to_owned()), None);
+    assert_eq!(source.lookups.cached(&"key".to_owned()), None);
 }
 
 #[tokio::test]
-async fn a_purge_keeps_the_answer_under_way_out() {
+async fn a_purge_keeps_the_answer_of_a_running_look_up_out() {
     let source = Source::new(1 << 20);
     let before = tokio::spawn(source.ask(Freshness::Cached, false));
     while source.asked() < 1 {
@@ -173,17 +173,18 @@ async fn a_purge_keeps_the_answer_under_way_out() {
     while source.asked() < 2 {
         tokio::task::yield_now().await;
     }
-    // The gate is first come, first served: the older look-up lands first, and tells only its own.
+    // The gate is first come, first served: the older look-up ends first, and answers only its own
+    // caller.
     source.gate.add_permits(1);
     assert_eq!(before.await.unwrap().unwrap(), "1");
-    assert_eq!(source.lookups.known(&"key".to_owned()), None);
+    assert_eq!(source.lookups.cached(&"key".to_owned()), None);
     source.gate.add_permits(1);
     assert_eq!(after.await.unwrap().unwrap(), "2");
-    assert_eq!(source.lookups.known(&"key".to_owned()).unwrap(), "2");
+    assert_eq!(source.lookups.cached(&"key".to_owned()).unwrap(), "2");
 }
 
-/// A purge between an asker's look into the cache and the start of the look-up: when that fails,
-/// the older answer must not come back.
+/// A purge between a caller's read of the cache and the start of the look-up: when the look-up
+/// fails, the older answer must not come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_is_not_undone_by_a_failure() {
     let source = Source::new(1 << 20);
@@ -193,18 +194,18 @@ async fn a_purge_is_not_undone_by_a_failure() {
     for freshness in [Freshness::Refresh, Freshness::Cached] {
         source.clock.advance(2 * HOUR);
         let inner = &source.lookups.inner;
-        let asker = inner.in_flight.detach(&key, || {
-            let asker = tokio::spawn(source.ask(freshness, true));
-            // Time for the asker to read the cache and to come to the lock.
+        let caller = inner.in_flight.detach(&key, || {
+            let caller = tokio::spawn(source.ask(freshness, true));
+            // Time for the caller to read the cache and to wait for the lock.
             std::thread::sleep(Duration::from_millis(100));
             inner.cache.remove(&key);
-            asker
+            caller
         });
-        asker.await.unwrap().unwrap();
+        caller.await.unwrap().unwrap();
         while !source.lookups.inner.in_flight.is_empty() {
             tokio::task::yield_now().await;
         }
-        assert_ne!(source.lookups.known(&key).as_deref(), Some("1"));
+        assert_ne!(source.lookups.cached(&key).as_deref(), Some("1"));
         source.lookups.purge(&key);
         source.gate.add_permits(2);
         source.ask(Freshness::Cached, false).await.unwrap();
@@ -212,7 +213,7 @@ async fn a_purge_is_not_undone_by_a_failure() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_dies_is_not_waited_for() {
+async fn a_look_up_that_panics_does_not_block_the_next() {
     let source = Source::new(1 << 20);
     let dead = source
         .lookups
@@ -228,7 +229,7 @@ async fn a_look_up_that_dies_is_not_waited_for() {
 #[tokio::test]
 async fn inv7_look_ups_and_memory_are_bounded() {
     let lookups: Lookups<String, String> = Lookups::new(1 << 20, Clock::system());
-    let found = |len: usize| Found {
+    let found = |len: usize| Fetched {
         value: "x".repeat(len),
         fresh: HOUR,
         usable: HOUR,
@@ -245,7 +246,7 @@ async fn inv7_look_ups_and_memory_are_bounded() {
     for i in 0..MAX_IN_FLIGHT {
         let lookups = lookups.clone();
         tokio::spawn(async move {
-            let fetch = |_| std::future::pending::<Found<String>>();
+            let fetch = |_| std::future::pending::<Fetched<String>>();
             lookups
                 .look_up(&format!("hang{i}"), Freshness::Cached, fetch)
                 .await
@@ -259,14 +260,14 @@ async fn inv7_look_ups_and_memory_are_bounded() {
     assert_eq!(lookups.look_up(&key, Freshness::Cached, fetch).await, None);
 }
 
-/// However many parts a memory of this size would have on a machine.
+/// On every machine, however many parts a divided cache of this size would have.
 #[tokio::test]
-async fn a_large_answer_is_remembered_in_an_undivided_memory() {
+async fn a_large_answer_is_cached_in_an_undivided_cache() {
     let lookups: Lookups<String, String> = Lookups::undivided(1 << 20, Clock::system());
     for i in 0..10 {
         let key = i.to_string();
         let fetch = |_| async {
-            Found {
+            Fetched {
                 value: "x".repeat(400_000),
                 fresh: HOUR,
                 usable: HOUR,
@@ -277,7 +278,7 @@ async fn a_large_answer_is_remembered_in_an_undivided_memory() {
             .look_up(&key, Freshness::Cached, fetch)
             .await
             .unwrap();
-        assert!(lookups.known(&key).is_some(), "{i}");
+        assert!(lookups.cached(&key).is_some(), "{i}");
         assert!(lookups.inner.cache.weight() <= 1 << 20);
     }
 }

@@ -1,23 +1,23 @@
-//! What a mediator's DID document says: keys to encrypt to, endpoints to send to.
+//! The DID document of a mediator: keys to encrypt to, endpoints to send to.
 //!
-//! Source: DIDComm Messaging 2.1, "Service endpoint"; the key shapes of its many writers.
+//! Source: DIDComm Messaging 2.1, "Service endpoint"; the shapes of keys in existing documents.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use super::Service;
 use crate::identity::document::{DocumentError, entries, is_of_type, parse_object};
 use atcomm_proto::didcomm::party::KeyAgreement;
 use atcomm_proto::key::{Curve, SigningKey};
 use atcomm_proto::syntax::MediatorDid;
 
-/// Keys and services kept of one document; more is no mediator. These limits and the ones below
-/// are those of `at.didcomm.directory.defs`, which promises them to readers of the view.
+/// Keys and services read from one document. These limits and those below are the limits of
+/// `at.didcomm.directory.defs`, which promises them to readers of the view.
 const MAX_KEYS: usize = 8;
 const MAX_SERVICES: usize = 8;
 
-/// Limits of one service, lengths in bytes: its address, its profiles, its routing keys (a
-/// did:peer is long).
+/// Limits of one service, lengths in bytes: its address, its profiles, its routing keys (a did:peer
+/// is long).
 const MAX_URI_LEN: usize = 2048;
 const MAX_PROFILES: usize = 16;
 const MAX_PROFILE_LEN: usize = 64;
@@ -26,7 +26,31 @@ const MAX_ROUTING_KEY_LEN: usize = 4096;
 
 const X25519_CODEC: [u8; 2] = [0xec, 0x01];
 
-/// Keys and services of the document of `did`, in its order. What cannot be used is left out.
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// An `http(s)` or `ws(s)` address, or the DID of a further mediator, which the sender resolves.
+    pub uri: String,
+    /// Profiles, such as `didcomm/v2`; empty when the document names none.
+    #[serde(default)]
+    pub accept: Vec<String>,
+    /// Keys to wrap messages for, the outermost last.
+    #[serde(default)]
+    pub routing_keys: Vec<String>,
+}
+
+impl Service {
+    /// Whether DIDComm v2 can be sent to the endpoint: its profiles include DIDComm v2 or are not
+    /// named, and it does not lead back to the mediator itself.
+    pub(super) fn is_usable(&self, did: &MediatorDid) -> bool {
+        let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
+        self.uri != did.as_str() && (self.accept.is_empty() || self.accept.iter().any(v2))
+    }
+}
+
+/// Reads keys and services of the document of `did`, in the order of the document. Leaves out those
+/// that cannot be used.
 pub(super) fn read(
     bytes: &[u8],
     did: &str,
@@ -41,7 +65,7 @@ pub(super) fn read(
 
 fn keys(document: &Value, did: &str) -> Vec<KeyAgreement> {
     let mut keys: Vec<KeyAgreement> = Vec::new();
-    let mut doubled: Vec<String> = Vec::new();
+    let mut ambiguous: Vec<String> = Vec::new();
     for entry in entries(document, "keyAgreement").take(MAX_KEYS) {
         let Some(key) = key(document, entry, did) else {
             continue;
@@ -49,15 +73,15 @@ fn keys(document: &Value, did: &str) -> Vec<KeyAgreement> {
         match keys.iter().find(|known| known.id == key.id) {
             None => keys.push(key),
             Some(same) if *same == key => {}
-            Some(_) => doubled.push(key.id),
+            Some(_) => ambiguous.push(key.id),
         }
     }
-    // Two keys under one id: an envelope's `kid` would not say which.
-    keys.retain(|key| !doubled.contains(&key.id));
+    // With two keys under one id the `kid` of an envelope would be ambiguous.
+    keys.retain(|key| !ambiguous.contains(&key.id));
     keys
 }
 
-/// The key of one `keyAgreement` entry: a method, or the id of one.
+/// Returns the key of one `keyAgreement` entry: a method, or the id of a method.
 fn key(document: &Value, entry: &Value, did: &str) -> Option<KeyAgreement> {
     let method = match entry {
         Value::String(wanted) => {
@@ -80,13 +104,13 @@ fn method_id(method: &Value, did: &str) -> Option<String> {
     absolute(method.get("id")?.as_str()?, did)
 }
 
-/// An id of this document in full; `None` for those of others.
+/// Returns an id of this document in full; `None` for an id of another document.
 fn absolute(id: &str, did: &str) -> Option<String> {
     let fragment = id.strip_prefix(did).unwrap_or(id).strip_prefix('#')?;
     (!fragment.is_empty() && fragment.len() <= 256).then(|| format!("{did}#{fragment}"))
 }
 
-/// The key of a method as a Multikey, if it is X25519 or P-256 in one of the known shapes.
+/// Returns the key of a method as a Multikey, if the key is X25519 or P-256 in a known shape.
 fn multikey(method: &Value) -> Option<String> {
     let text = |name: &str| method.get(name)?.as_str().filter(|s| s.len() <= 256);
     match method.get("type")?.as_str()? {
@@ -132,7 +156,7 @@ fn jwk(jwk: &Value) -> Option<String> {
 }
 
 fn x25519(key: &[u8]) -> Option<String> {
-    // The zero point agrees on the same secret with everybody.
+    // The zero point agrees on the same secret with every key.
     if key.len() != 32 || key.iter().all(|b| *b == 0) {
         return None;
     }
@@ -140,7 +164,8 @@ fn x25519(key: &[u8]) -> Option<String> {
     Some(format!("z{}", bs58::encode(bytes).into_string()))
 }
 
-/// The curve's points are checked where signing keys are; the Multikey of both is the same.
+/// Returns the Multikey of a P-256 key, which is the same for signing and for key agreement. Parsing
+/// the signing key has checked that the point is on the curve.
 fn p256(key: SigningKey) -> Option<String> {
     (key.curve() == Curve::P256).then(|| key.multikey())
 }
@@ -163,7 +188,7 @@ fn services(document: &Value, development: bool) -> Vec<Service> {
 }
 
 fn endpoint_of(service: &Value, endpoint: &Value, development: bool) -> Option<Service> {
-    // The old shape: a bare address, its properties beside it in the service.
+    // The old shape: an address as text, and its properties in the service.
     let (uri, properties) = match endpoint {
         Value::String(uri) => (uri.as_str(), service),
         Value::Object(_) => (endpoint.get("uri")?.as_str()?, endpoint),
@@ -179,8 +204,8 @@ fn endpoint_of(service: &Value, endpoint: &Value, development: bool) -> Option<S
     })
 }
 
-/// Whether mail could be sent there: encrypted connections (plain ones in development), no user in
-/// the address; or a DID, which the sender resolves.
+/// Whether mail could be sent to `uri`: an address for encrypted connections (in development also for
+/// plain ones) without a user, or a DID, which the sender resolves.
 fn is_address(uri: &str, development: bool) -> bool {
     if uri.starts_with("did:") {
         return MediatorDid::parse(uri).is_ok();
@@ -196,8 +221,8 @@ fn is_address(uri: &str, development: bool) -> bool {
     scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
 }
 
-/// The profiles, without those beyond the limits. `None` where none of several is left: an empty
-/// list would say that anything is accepted.
+/// Returns the profiles within the limits. `None` where no profile of a non-empty list is left: an
+/// empty list would mean that anything is accepted.
 fn accept(properties: &Value) -> Option<Vec<String>> {
     let mut named = entries(properties, "accept").peekable();
     let names_any = named.peek().is_some();
@@ -210,7 +235,8 @@ fn accept(properties: &Value) -> Option<Vec<String>> {
     (!names_any || !profiles.is_empty()).then_some(profiles)
 }
 
-/// The routing keys. `None` beyond the limits: to leave out one of several would send mail astray.
+/// Returns the routing keys. `None` beyond the limits: without one of the keys, mail would be
+/// misrouted.
 fn routing_keys(properties: &Value) -> Option<Vec<String>> {
     let keys: Vec<String> = entries(properties, "routingKeys")
         .map(|key| {

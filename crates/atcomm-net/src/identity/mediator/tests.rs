@@ -14,7 +14,7 @@ use crate::testing::{bind, development, serve, serve_raw};
 
 const KEY: &str = "z6LSbysY2xFMRpGMhb7tFTLMpeuPRaqaWM1yECx2AtzE3KCc";
 
-/// A mediator whose document and health the test sets.
+/// A mediator with the document and endpoint that the test sets.
 #[derive(Clone)]
 struct Mediator {
     document: Arc<Mutex<(u16, Value)>>,
@@ -170,7 +170,7 @@ async fn any_http_answer_counts_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_unresolved_or_unsupported() {
+async fn unusable_mediators_are_unresolved_or_unsupported() {
     use MediatorState::*;
     let mediator = Mediator::start().await;
     let (identity, _) = by_hand();
@@ -242,7 +242,7 @@ async fn a_path_is_followed() {
 }
 
 #[tokio::test]
-async fn mediators_are_looked_at_hourly_and_keep_their_keys_for_a_day() {
+async fn mediators_are_checked_hourly_and_keep_their_keys_for_a_day() {
     use MediatorState::*;
     let mediator = Mediator::start().await;
     let (identity, clock) = by_hand();
@@ -267,7 +267,7 @@ async fn mediators_are_looked_at_hourly_and_keep_their_keys_for_a_day() {
         (down.state, down.key_agreement.len(), mediator.asked()),
         (Unreachable, 1, 2)
     );
-    // A day after the keys were read last they are no longer shown.
+    // A day after the keys were last read they are no longer used.
     clock.advance(Duration::from_secs(23 * 3600));
     let gone = identity
         .mediator(&mediator.did, Freshness::Refresh, None)
@@ -276,14 +276,14 @@ async fn mediators_are_looked_at_hourly_and_keep_their_keys_for_a_day() {
     assert_eq!((gone.state, gone.key_agreement.len()), (Unresolved, 0));
     mediator.offer(&format!("http://localhost:{}/didcomm", mediator.port));
     assert_eq!(state(&identity, &mediator).await, Reachable);
-    // A definite answer is not softened by what was known.
+    // A definite answer overrides the earlier document.
     mediator.serve(404, json!(null));
     assert_eq!(state(&identity, &mediator).await, Unresolved);
 }
 
-/// What was kept over a restart counts like what is in memory.
+/// A stored document counts like a cached one.
 #[tokio::test]
-async fn keys_outlive_a_restart_that_finds_the_mediator_down() {
+async fn keys_stay_after_a_restart_while_the_mediator_is_down() {
     use MediatorState::*;
     let mediator = Mediator::start().await;
     let (identity, _) = by_hand();
@@ -300,7 +300,7 @@ async fn keys_outlive_a_restart_that_finds_the_mediator_down() {
     clock.advance(Duration::from_secs(3600));
     let down = ask(&restarted, &kept).await;
     assert_eq!((down.state, down.key_agreement.len()), (Unreachable, 1));
-    // However often it is stored, a day after the keys were read they are no longer shown.
+    // However often the document is stored, its keys end a day after they were read.
     let kept = down.to_stored();
     let (restarted, clock) = by_hand();
     clock.advance(Duration::from_secs(24 * 3600 - 1));
@@ -308,7 +308,7 @@ async fn keys_outlive_a_restart_that_finds_the_mediator_down() {
     clock.advance(Duration::from_secs(1));
     let gone = ask(&restarted, &kept).await;
     assert_eq!((gone.state, gone.key_agreement.len()), (Unresolved, 0));
-    // What the memory knows is newer: the mediator itself said that it has no document.
+    // The cached answer is newer: the mediator has no document.
     mediator.serve(404, json!(null));
     let (running, clock) = by_hand();
     assert_eq!(ask(&running, &kept).await.state, Unresolved);
@@ -322,7 +322,7 @@ async fn keys_outlive_a_restart_that_finds_the_mediator_down() {
     assert_eq!(ask(&running, &older.to_stored()).await.state, Unresolved);
 }
 
-/// Limits of ours are no failure of the mediator, and change nothing that is known of it.
+/// Our own limits are no failure of the mediator and do not change its state.
 #[tokio::test]
 async fn our_own_overload_says_nothing_about_a_mediator() {
     use MediatorState::*;
@@ -340,7 +340,7 @@ async fn our_own_overload_says_nothing_about_a_mediator() {
             .map(|found| found.state)
     };
     assert_eq!(ask(Freshness::Refresh).await, Ok(Reachable));
-    // One turn is left: the document comes, the endpoint cannot be asked.
+    // One request is left: the document is fetched, the endpoint cannot be asked.
     let checked_at = identity.cached_mediator(&mediator.did).unwrap().checked_at;
     clock.advance(Duration::from_millis(1));
     assert_eq!(ask(Freshness::Refresh).await, Ok(Reachable));
@@ -357,7 +357,8 @@ async fn our_own_overload_says_nothing_about_a_mediator() {
     assert_eq!(ask(Freshness::Refresh).await, Ok(Reachable));
 }
 
-/// A mediator that was not there is not called so when its document came and we asked no further.
+/// A mediator whose document was missing is not unresolved once the document is fetched, even where
+/// the endpoint could not be asked.
 #[tokio::test]
 async fn an_endpoint_that_was_not_asked_is_unchecked() {
     let mediator = Mediator::start().await;

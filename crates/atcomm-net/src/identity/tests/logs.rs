@@ -1,10 +1,10 @@
-//! Operation logs: verified, remembered, forgotten, and paid for by askers.
+//! Operation logs: verified, cached, evicted, and limited for clients.
 
 use super::*;
 use atcomm_proto::plc::{self, Fault, LogError};
 use testkit::proto::plc::{TestLog, k256, operation, p256};
 
-/// A directory of operation logs alone, that counts.
+/// A PLC directory of operation logs alone, which counts requests.
 #[derive(Clone, Default)]
 struct Logs {
     log: Arc<Mutex<(u16, Vec<u8>)>>,
@@ -50,7 +50,7 @@ fn log(operations: usize) -> TestLog {
 }
 
 #[tokio::test]
-async fn a_log_is_asked_for_once_and_after_a_purge() {
+async fn a_log_is_requested_once_and_after_a_purge() {
     let (plc, clock) = (Logs::default(), by_hand());
     let identity = plc.identity(IdentitySettings::default(), &clock).await;
     let did = log(1).did();
@@ -68,7 +68,7 @@ async fn a_log_is_asked_for_once_and_after_a_purge() {
     assert_eq!(
         ask(Freshness::Cached).await.verified().states().len(),
         2,
-        "what was asked for before the purge is gone"
+        "the log from before the purge is gone"
     );
     assert_eq!(plc.asked(), 2);
     ask(Freshness::Refresh).await;
@@ -77,7 +77,7 @@ async fn a_log_is_asked_for_once_and_after_a_purge() {
     assert_eq!(plc.asked(), 4);
 }
 
-/// What is passed on is what was verified, and nothing beside it.
+/// The log for other verifiers is the verified log and nothing else.
 #[tokio::test]
 async fn inv1_a_log_is_passed_on_as_it_was_verified() {
     let (directory, clock) = (Logs::default(), by_hand());
@@ -107,7 +107,7 @@ async fn inv1_a_log_is_passed_on_as_it_was_verified() {
 }
 
 #[tokio::test]
-async fn what_is_no_log_is_told_apart_and_remembered_for_two_minutes() {
+async fn failures_are_distinguished_and_cached_for_two_minutes() {
     let (plc, clock) = (Logs::default(), by_hand());
     let identity = plc.identity(IdentitySettings::default(), &clock).await;
     let did = log(1).did();
@@ -142,7 +142,7 @@ async fn what_is_no_log_is_told_apart_and_remembered_for_two_minutes() {
     }
     plc.set(200, &log(1).to_vec());
     identity.plc_log(&did, Freshness::Cached).await.unwrap();
-    // A did:web has none, and nobody is asked.
+    // A did:web has no log, and no request is made.
     let (web, before) = (self::did("did:web:a.example.com"), plc.asked());
     let found = identity.plc_log(&web, Freshness::Cached).await;
     assert_eq!(found.unwrap_err(), LogError::NotPlc.into());
@@ -150,7 +150,7 @@ async fn what_is_no_log_is_told_apart_and_remembered_for_two_minutes() {
 }
 
 #[tokio::test]
-async fn inv7_logs_are_remembered_up_to_their_bytes() {
+async fn inv7_logs_are_cached_up_to_their_bytes() {
     let (plc, clock) = (Logs::default(), by_hand());
     let settings = IdentitySettings {
         plc_log_cache: 1000,
@@ -162,32 +162,35 @@ async fn inv7_logs_are_remembered_up_to_their_bytes() {
         let found = identity.plc_log(&log(2).did(), Freshness::Cached).await;
         found.unwrap();
     }
-    assert_eq!(plc.asked(), 2, "a log of more than the limit is not kept");
+    assert_eq!(plc.asked(), 2, "a log of more than the limit is not cached");
 }
 
 #[tokio::test]
-async fn askers_pay_for_logs_out_of_their_share_of_the_directory() {
+async fn logs_count_against_the_clients_share_of_the_directory() {
     let (plc, clock) = (Logs::default(), by_hand());
     let settings = IdentitySettings {
         plc_rate: 1,
         ..IdentitySettings::default()
     };
     let background = plc.identity(settings, &clock).await;
-    let asker = background.interactive();
+    let interactive = background.interactive();
     let did = log(1).did();
     plc.set(200, &log(1).to_vec());
-    asker.plc_log(&did, Freshness::Cached).await.unwrap();
+    interactive.plc_log(&did, Freshness::Cached).await.unwrap();
     for _ in 0..5 {
-        asker.plc_log(&did, Freshness::Cached).await.unwrap();
+        interactive.plc_log(&did, Freshness::Cached).await.unwrap();
     }
-    let refused = asker.plc_log(&did, Freshness::Refresh).await.unwrap_err();
+    let refused = interactive
+        .plc_log(&did, Freshness::Refresh)
+        .await
+        .unwrap_err();
     let retry_after = Some(Duration::from_secs(60));
     assert_eq!(refused, PlcLogError::Unreachable { retry_after });
     assert_eq!(plc.asked(), 1);
-    // The refusal is nobody else's, and not remembered.
-    asker.plc_log(&did, Freshness::Cached).await.unwrap();
+    // The refusal is not cached and concerns no other caller.
+    interactive.plc_log(&did, Freshness::Cached).await.unwrap();
     background.plc_log(&did, Freshness::Refresh).await.unwrap();
     assert_eq!(plc.asked(), 2);
     clock.advance(Duration::from_secs(60));
-    asker.plc_log(&did, Freshness::Refresh).await.unwrap();
+    interactive.plc_log(&did, Freshness::Refresh).await.unwrap();
 }

@@ -4,9 +4,9 @@ use super::*;
 use crate::testing::serve_raw;
 use atcomm_proto::syntax::MediatorDid;
 
-/// Askers share a rate at the PLC directory; the background has what they leave and more.
+/// Clients share a rate at the PLC directory, which does not limit background work.
 #[tokio::test]
-async fn askers_cannot_use_the_directory_up() {
+async fn clients_cannot_use_up_the_directory() {
     let plc = Plc::default();
     let clock = by_hand();
     let port = plc.serve().await;
@@ -17,7 +17,7 @@ async fn askers_cannot_use_the_directory_up() {
     };
     let net = Net::bind(NetSettings::default(), clock.clone()).unwrap();
     let background = Identity::bind(net, settings, clock.clone());
-    let asker = background.interactive();
+    let interactive = background.interactive();
     plc.set(ALICE, 200, document(ALICE, "alice.test"));
     plc.set(BOB, 200, document(BOB, "bob.test"));
     let (alice, bob) = (did(ALICE), did(BOB));
@@ -29,31 +29,34 @@ async fn askers_cannot_use_the_directory_up() {
     let ask = async |identity: &Identity, did: &Did, freshness| {
         identity.resolve(did, freshness).await.map(drop)
     };
-    // What is in memory costs nothing.
+    // A cached document costs nothing.
     for _ in 0..5 {
-        assert_eq!(ask(&asker, &alice, Freshness::Cached).await, Ok(()));
+        assert_eq!(ask(&interactive, &alice, Freshness::Cached).await, Ok(()));
     }
-    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, Ok(()));
+    assert_eq!(ask(&interactive, &alice, Freshness::Refresh).await, Ok(()));
     assert_eq!(plc.asked(), 2);
-    assert_eq!(ask(&asker, &bob, Freshness::Cached).await, busy(30));
-    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, busy(30));
-    assert_eq!(ask(&asker, &alice, Freshness::Cached).await, Ok(()));
+    assert_eq!(ask(&interactive, &bob, Freshness::Cached).await, busy(30));
+    assert_eq!(
+        ask(&interactive, &alice, Freshness::Refresh).await,
+        busy(30)
+    );
+    assert_eq!(ask(&interactive, &alice, Freshness::Cached).await, Ok(()));
     assert_eq!(plc.asked(), 2);
-    // The refusal is not remembered for those whom it does not concern.
+    // The refusal is not cached, since it does not concern background work.
     assert_eq!(ask(&background, &bob, Freshness::Cached).await, Ok(()));
     assert_eq!(ask(&background, &bob, Freshness::Refresh).await, Ok(()));
     assert_eq!(plc.asked(), 4);
-    // An aging document is served without a look-up behind the asker's back.
+    // A stale document is served without a look-up in the background.
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, Ok(()));
-    assert_eq!(ask(&asker, &alice, Freshness::Refresh).await, Ok(()));
-    assert_eq!(ask(&asker, &bob, Freshness::Cached).await, Ok(()));
+    assert_eq!(ask(&interactive, &alice, Freshness::Refresh).await, Ok(()));
+    assert_eq!(ask(&interactive, &alice, Freshness::Refresh).await, Ok(()));
+    assert_eq!(ask(&interactive, &bob, Freshness::Cached).await, Ok(()));
     assert_eq!(plc.asked(), 6);
 }
 
-/// Hosts that hang under askers' look-ups leave the background its places, whatever is looked up.
+/// Hosts that hang under interactive look-ups of any kind leave slots for background work.
 #[tokio::test]
-async fn what_askers_cause_takes_askers_places() {
+async fn interactive_look_ups_take_interactive_slots() {
     let dns = NameServer::start().await;
     let held = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&held);
@@ -73,23 +76,27 @@ async fn what_askers_cause_takes_askers_places() {
         ..development()
     });
     let background = Identity::bind(net, IdentitySettings::default(), Clock::system());
-    let asker = background.interactive();
+    let interactive = background.interactive();
     let first = {
-        let asker = asker.clone();
-        tokio::spawn(async move { asker.resolve_handle(&handle("a.test")).await })
+        let interactive = interactive.clone();
+        tokio::spawn(async move { interactive.resolve_handle(&handle("a.test")).await })
     };
     let second = {
-        let asker = asker.clone();
+        let interactive = interactive.clone();
         let mediator = MediatorDid::parse("did:web:b.test").unwrap();
-        tokio::spawn(async move { asker.mediator(&mediator, Freshness::Refresh, None).await })
+        tokio::spawn(async move {
+            interactive
+                .mediator(&mediator, Freshness::Refresh, None)
+                .await
+        })
     };
     while held.load(Ordering::SeqCst) < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Two of three places are the askers' share.
+    // Two of three slots are the share of interactive work.
     let web = did("did:web:c.test");
     assert!(matches!(
-        asker.resolve(&web, Freshness::Refresh).await,
+        interactive.resolve(&web, Freshness::Refresh).await,
         Err(IdentityError::Unreachable {
             retry_after: Some(_)
         })
@@ -99,7 +106,7 @@ async fn what_askers_cause_takes_askers_places() {
         background.resolve(&did, Freshness::Refresh).await
     });
     while held.load(Ordering::SeqCst) < 3 {
-        assert!(!third.is_finished(), "the background found a place");
+        assert!(!third.is_finished(), "background work found a slot");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     first.abort();

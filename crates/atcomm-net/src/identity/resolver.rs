@@ -1,0 +1,277 @@
+//! The resolver of identities, with its caches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::document::DidDocument;
+use super::fetch::{self, IdentityError};
+use super::handle::{self, HandleError};
+use super::lookups::{Freshness, Lookups};
+use super::mediator::{self, Busy, MediatorDocument};
+use super::plc_log::{self, PlcLog, PlcLogError};
+use super::settings::IdentitySettings;
+use crate::net::{Net, Priority};
+use crate::rate_limit::{Rate, RateLimit};
+use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
+
+/// Whether an account's claimed handle is its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandleCheck {
+    /// The handle names the DID, and the DID claims the handle.
+    Verified(Handle),
+    /// No handle is claimed, or the handle does not lead back to the DID.
+    Invalid,
+    /// The check failed for now: the earlier result stands.
+    Inconclusive,
+}
+
+/// Looks up identities, in the background unless made by [`Identity::interactive`]. Cloning is
+/// cheap, and clones share all caches.
+#[derive(Clone)]
+pub struct Identity {
+    inner: Arc<Inner>,
+    priority: Priority,
+}
+
+struct Inner {
+    net: Net,
+    settings: IdentitySettings,
+    clock: Clock,
+    /// Limit of the look-ups at the PLC directory that clients cause. The directory limits us;
+    /// clients must not use up what events and re-proofs need.
+    plc: RateLimit,
+    documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
+    handles: Lookups<Handle, Result<Did, HandleError>>,
+    mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
+    plc_logs: Lookups<Did, Result<Arc<PlcLog>, PlcLogError>>,
+}
+
+impl Identity {
+    /// Starts with empty caches; dials nothing.
+    pub fn bind(net: Net, settings: IdentitySettings, clock: Clock) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                documents: Lookups::new(settings.document_cache, clock.clone()),
+                handles: Lookups::new(settings.handle_cache, clock.clone()),
+                mediators: Lookups::new(settings.mediator_cache, clock.clone()),
+                plc_logs: Lookups::undivided(settings.plc_log_cache, clock.clone()),
+                plc: RateLimit::new(Rate::per_minute(settings.plc_rate), clock.clone()),
+                net,
+                settings,
+                clock,
+            }),
+            priority: Priority::Background,
+        }
+    }
+
+    /// Returns the resolver for look-ups that clients cause. They have [`Priority::Interactive`] and
+    /// count against the setting `plc_rate`. Beyond that rate a document is served from the cache,
+    /// or is [`IdentityError::Unreachable`] until the time that the error names.
+    pub fn interactive(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            priority: Priority::Interactive,
+        }
+    }
+
+    /// Returns the DID document of an account. With [`Freshness::Cached`] it is at most a day old;
+    /// with [`Freshness::Refresh`] a failure is an error even where an older document is cached.
+    /// Must run inside a tokio runtime.
+    pub async fn resolve(
+        &self,
+        did: &Did,
+        freshness: Freshness,
+    ) -> Result<Arc<DidDocument>, IdentityError> {
+        let documents = &self.inner.documents;
+        // Not within the look-up, which the background may join and whose failure is cached.
+        if self.priority == Priority::Interactive
+            && did.web().is_none()
+            && documents.would_start(did, freshness)
+            && let Err(wait) = self.inner.plc.take()
+        {
+            let cached = match freshness {
+                Freshness::Cached => documents.cached(did),
+                Freshness::Refresh => None,
+            };
+            return cached.unwrap_or(Err(IdentityError::Unreachable {
+                retry_after: Some(wait),
+            }));
+        }
+        let inner = Arc::clone(&self.inner);
+        let wanted = did.clone();
+        let priority = self.priority;
+        documents
+            .look_up(did, freshness, move |_| async move {
+                let result =
+                    fetch::fetch(&inner.net, &inner.settings.plc_url, &wanted, priority).await;
+                inner.settings.documents_age(result.map(Arc::new))
+            })
+            .await
+            .unwrap_or(Err(IdentityError::Unreachable {
+                retry_after: Some(Duration::from_secs(1)),
+            }))
+    }
+
+    /// Returns the cached document, at most a day old. Does no I/O.
+    pub fn cached(&self, did: &Did) -> Option<Arc<DidDocument>> {
+        self.inner.documents.cached(did)?.ok()
+    }
+
+    /// Returns the account's operation log, verified. With [`Freshness::Cached`] it is at most a day
+    /// old and may lack later operations. Must run inside a tokio runtime.
+    pub async fn plc_log(
+        &self,
+        did: &Did,
+        freshness: Freshness,
+    ) -> Result<Arc<PlcLog>, PlcLogError> {
+        let logs = &self.inner.plc_logs;
+        if self.priority == Priority::Interactive
+            && did.web().is_none()
+            && logs.would_start(did, freshness)
+            && let Err(wait) = self.inner.plc.take()
+        {
+            return Err(PlcLogError::Unreachable {
+                retry_after: Some(wait),
+            });
+        }
+        let inner = Arc::clone(&self.inner);
+        let wanted = did.clone();
+        let priority = self.priority;
+        logs.look_up(did, freshness, move |_| async move {
+            let result =
+                plc_log::fetch(&inner.net, &inner.settings, &inner.clock, &wanted, priority).await;
+            inner.settings.plc_logs_age(result.map(Arc::new))
+        })
+        .await
+        .unwrap_or(Err(PlcLogError::Unreachable {
+            retry_after: Some(Duration::from_secs(1)),
+        }))
+    }
+
+    /// Returns the cached log, at most a day old, or the cached failure. Does no I/O.
+    pub fn cached_plc_log(&self, did: &Did) -> Option<Result<Arc<PlcLog>, PlcLogError>> {
+        self.inner.plc_logs.cached(did)
+    }
+
+    /// Evicts the document alone: the next call for the document returns an answer requested after
+    /// this one.
+    pub fn purge_document(&self, did: &Did) {
+        self.inner.documents.purge(did);
+    }
+
+    /// Evicts the document and the operation log: the next call for either returns an answer
+    /// requested after this one.
+    pub fn purge(&self, did: &Did) {
+        self.inner.documents.purge(did);
+        self.inner.plc_logs.purge(did);
+    }
+
+    /// Returns the DID that a handle names. One direction only, so a claim of the handle's owner.
+    /// Always interactive, since events and re-proofs begin with DIDs.
+    pub async fn resolve_handle(&self, handle: &Handle) -> Result<Did, HandleError> {
+        self.look_up_handle(handle, Freshness::Cached, Priority::Interactive)
+            .await
+    }
+
+    /// Checks whether the handle that the document claims leads back to its DID. Never answers from
+    /// the cache.
+    pub async fn verify_handle(&self, document: &DidDocument) -> HandleCheck {
+        let Some(handle) = &document.claimed_handle else {
+            return HandleCheck::Invalid;
+        };
+        // A look-up that began before the event which causes this check may bring the old answer.
+        self.inner.handles.purge(handle);
+        let found = self.look_up_handle(handle, Freshness::Refresh, self.priority);
+        match found.await {
+            Ok(did) if did == document.did => HandleCheck::Verified(handle.clone()),
+            Err(HandleError::Unreachable) => HandleCheck::Inconclusive,
+            Ok(_) | Err(_) => HandleCheck::Invalid,
+        }
+    }
+
+    /// Evicts the DID of a handle. For a handle that an account gave up: otherwise it leads to the
+    /// account for another minute.
+    pub fn purge_handle(&self, handle: &Handle) {
+        self.inner.handles.purge(handle);
+    }
+
+    /// Returns the document of a mediator, at most a day old. Checks the mediator again in the
+    /// background after an hour, or after two minutes while something is wrong. Takes up to 15 s
+    /// when nothing is cached.
+    ///
+    /// Faults of the mediator are in the document's state. [`Busy`] says nothing about the mediator:
+    /// the caller's own state of it must stay as it is. `known` is the document that the caller
+    /// stored by [`MediatorDocument::to_stored`]. Its keys are used on while the mediator fails and
+    /// the cache holds nothing newer, as after a restart.
+    pub async fn mediator(
+        &self,
+        did: &MediatorDid,
+        freshness: Freshness,
+        known: Option<MediatorDocument>,
+    ) -> Result<Arc<MediatorDocument>, Busy> {
+        let Some(web) = did.web() else {
+            return Ok(Arc::new(MediatorDocument::unsupported(did.clone())));
+        };
+        let inner = Arc::clone(&self.inner);
+        let wanted = did.clone();
+        let priority = self.priority;
+        self.inner
+            .mediators
+            .look_up(did, freshness, move |memory| async move {
+                let Inner {
+                    net,
+                    settings,
+                    clock,
+                    ..
+                } = &*inner;
+                let known = mediator::later(memory.and_then(Result::ok), known);
+                mediator::check(net, settings, clock, priority, wanted, web, known).await
+            })
+            .await
+            .unwrap_or(Err(Busy {
+                retry_after: Duration::from_secs(1),
+            }))
+    }
+
+    /// Returns the directory that a mediator's document names: the service `#atcomm_directory`. Not
+    /// cached. `None` where the document names none or cannot be fetched now.
+    pub async fn directory_beside(&self, did: &MediatorDid) -> Option<Origin> {
+        let web = did.web()?;
+        let body = mediator::fetch_bytes(&self.inner.net, self.priority, &web)
+            .await
+            .ok()?;
+        mediator::directory(&body, did)
+    }
+
+    /// Returns the cached document of a mediator. Does no I/O.
+    pub fn cached_mediator(&self, did: &MediatorDid) -> Option<Arc<MediatorDocument>> {
+        self.inner.mediators.cached(did)?.ok()
+    }
+
+    /// Returns the time now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    async fn look_up_handle(
+        &self,
+        handle: &Handle,
+        freshness: Freshness,
+        priority: Priority,
+    ) -> Result<Did, HandleError> {
+        if !handle.is_resolvable(self.inner.net.development()) {
+            return Err(HandleError::NotResolvable);
+        }
+        let inner = Arc::clone(&self.inner);
+        let wanted = handle.clone();
+        self.inner
+            .handles
+            .look_up(handle, freshness, move |_| async move {
+                let result = handle::resolve(&inner.net, &wanted, priority).await;
+                inner.settings.handles_age(result)
+            })
+            .await
+            .unwrap_or(Err(HandleError::Unreachable))
+    }
+}
