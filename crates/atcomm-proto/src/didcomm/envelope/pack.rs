@@ -38,30 +38,15 @@ pub fn anoncrypt(
     encrypt(plaintext, None, to, enc)
 }
 
+/// Encrypts to the keys of one recipient: as authcrypt with the sender's key `from`, else as
+/// anoncrypt.
 fn encrypt(
     plaintext: &[u8],
     from: Option<&SecretKey>,
     to: &[PublicKey],
     enc: ContentEncryption,
 ) -> Result<Vec<u8>, EnvelopeError> {
-    let first = to.first().ok_or(EnvelopeError::NoRecipients)?;
-    if to.len() > MAX_RECIPIENTS {
-        return Err(EnvelopeError::Limit("recipients"));
-    }
-    let did = did_of(first.kid())?;
-    let curve = from.map_or(first.curve(), SecretKey::curve);
-    for key in to {
-        if did_of(key.kid())? != did {
-            return Err(EnvelopeError::SeveralRecipients);
-        }
-        if key.curve() != curve {
-            return Err(EnvelopeError::Curve);
-        }
-    }
-    // Some readers hash the ids in the order of the recipients; sorting makes both orders the same.
-    let mut to: Vec<&PublicKey> = to.iter().collect();
-    to.sort_unstable_by_key(|key| key.kid());
-
+    let (curve, to) = recipient_keys(to, from)?;
     let method = match from {
         Some(_) => Method::OnePu,
         None => Method::Es,
@@ -97,27 +82,64 @@ fn encrypt(
         apv: &apv,
         tag,
     };
-    let recipients = to.iter().map(|recipient| {
-        let ephemeral = (&ephemeral, recipient.pair());
+    json(&NewEncrypted {
+        protected: &protected,
+        recipients: wrapped_keys(&key, &ephemeral, from, &to, &context)?,
+        iv: BASE64URL_NOPAD.encode(&nonce),
+        ciphertext: BASE64URL_NOPAD.encode(ciphertext),
+        tag: BASE64URL_NOPAD.encode(tag),
+    })
+}
+
+/// Checks that the recipient's keys are of one party and have the curve of the sender's key, or one
+/// curve if there is no sender. Returns the curve and the keys sorted by id: some readers hash the
+/// ids in the order of the recipients, and sorting makes both orders the same.
+fn recipient_keys<'k>(
+    to: &'k [PublicKey],
+    from: Option<&SecretKey>,
+) -> Result<(Curve, Vec<&'k PublicKey>), EnvelopeError> {
+    let first = to.first().ok_or(EnvelopeError::NoRecipients)?;
+    if to.len() > MAX_RECIPIENTS {
+        return Err(EnvelopeError::Limit("recipients"));
+    }
+    let did = did_of(first.kid())?;
+    let curve = from.map_or(first.curve(), SecretKey::curve);
+    for key in to {
+        if did_of(key.kid())? != did {
+            return Err(EnvelopeError::SeveralRecipients);
+        }
+        if key.curve() != curve {
+            return Err(EnvelopeError::Curve);
+        }
+    }
+    let mut sorted: Vec<&PublicKey> = to.iter().collect();
+    sorted.sort_unstable_by_key(|key| key.kid());
+    Ok((curve, sorted))
+}
+
+/// Wraps the content key for each key of the recipient.
+fn wrapped_keys<'k>(
+    content_key: &[u8],
+    ephemeral: &Pair,
+    from: Option<&SecretKey>,
+    to: &[&'k PublicKey],
+    context: &Context<'_>,
+) -> Result<Vec<NewRecipient<'k>>, EnvelopeError> {
+    let wrap = |recipient: &&'k PublicKey| {
+        let ephemeral = (ephemeral, recipient.pair());
         let agreements = match from {
             Some(from) => &[ephemeral, (from.pair(), recipient.pair())][..],
             None => &[ephemeral][..],
         };
-        let wrapped = WrappingKey::derive(agreements, &context)?.wrap(&key)?;
+        let wrapped = WrappingKey::derive(agreements, context)?.wrap(content_key)?;
         Ok(NewRecipient {
             header: NewKid {
                 kid: recipient.kid(),
             },
             encrypted_key: BASE64URL_NOPAD.encode(&wrapped),
         })
-    });
-    json(&NewEncrypted {
-        protected: &protected,
-        recipients: recipients.collect::<Result<_, EnvelopeError>>()?,
-        iv: BASE64URL_NOPAD.encode(&nonce),
-        ciphertext: BASE64URL_NOPAD.encode(ciphertext),
-        tag: BASE64URL_NOPAD.encode(tag),
-    })
+    };
+    to.iter().map(wrap).collect()
 }
 
 /// Signs a plaintext: EdDSA with an Ed25519 key, ES256 with a P-256 key.

@@ -8,7 +8,7 @@ use super::error::EnvelopeError;
 use super::keyring::{Keyring, Resolve};
 use super::kid::did_of;
 use super::unpacked::{Authenticated, Layer, Unpacked};
-use super::wire::{Encrypted, Envelope, Header, Jwk, LayerContent, Signature, Signed};
+use super::wire::{Encrypted, Envelope, Header, Jwk, LayerContent, Signature, Signed, Text};
 use crate::didcomm::key::{Curve, KeyError, Pair, jwk_pair};
 use crate::didcomm::party::{Party, is_same_did};
 
@@ -120,6 +120,7 @@ impl Unpacker<'_> {
             })
     }
 
+    /// Decrypts a layer with the first of our keys that it is encrypted to.
     fn decrypt(&mut self, envelope: &Encrypted<'_>) -> Result<Vec<u8>, EnvelopeError> {
         let decoded = envelope.protected.decode()?;
         let protected = Protected::read(&decoded)?;
@@ -145,53 +146,34 @@ impl Unpacker<'_> {
         };
 
         let sender = match &protected.skid {
-            Some(skid) => {
-                let party = self.party(did_of(skid)?)?;
-                let kid = skid.clone();
-                Some(Authenticated { party, kid })
-            }
+            Some(skid) => Some(Authenticated {
+                party: self.party(did_of(skid)?)?,
+                kid: skid.clone(),
+            }),
             None => None,
         };
         let sender_key = match &sender {
             Some(sender) => {
                 let key = sender.party.agreement_key(&sender.kid);
-                Some(key.ok_or(EnvelopeError::SenderKey)?.pair())
+                Some(key.ok_or(EnvelopeError::SenderKey)?)
             }
             None => None,
         };
 
-        let tag = envelope.tag.decode()?;
-        let nonce = envelope.iv.decode()?;
-        let enc = protected.enc;
-        if tag.len() != enc.tag_len() || nonce.len() != enc.nonce_len() {
-            return Err(EnvelopeError::Decrypt);
-        }
-        let context = Context {
-            method: protected.method,
-            apu: &protected.apu,
-            apv: &protected.apv,
-            tag: &tag,
-        };
         let own = secret.pair();
-        let wrapping = match sender_key {
-            Some(sender) => WrappingKey::derive(&[(own, &ephemeral), (own, sender)], &context),
-            None => WrappingKey::derive(&[(own, &ephemeral)], &context),
-        }?;
-        let key = wrapping.unwrap(recipient.encrypted_key.decode()?)?;
-        let mut buffer = envelope.ciphertext.decode_with_room(tag.len())?;
-        buffer.extend_from_slice(&tag);
-        let aad = envelope.protected.as_str().as_bytes();
-        enc.open(&key, &nonce, aad, &mut buffer)?;
+        let agreements = match sender_key {
+            Some(key) => &[(own, &ephemeral), (own, key.pair())][..],
+            None => &[(own, &ephemeral)][..],
+        };
+        let tag = envelope.tag.decode()?;
+        let content = protected.open(envelope, &recipient.encrypted_key, agreements, &tag)?;
 
         self.recipients.push(kid.to_owned());
         if sender.is_some() {
             self.sender = sender;
-            // The tag covers header, vector and ciphertext. Anyone can change white space and other
-            // members of the JSON around them, or add a layer around the whole.
-            let sealed = Sha256::new_with_prefix(aad).chain_update(&tag);
-            self.replay_id = Some(sealed.finalize().into());
+            self.replay_id = Some(replay_id(envelope, &tag));
         }
-        Ok(buffer)
+        Ok(content)
     }
 
     fn verify(&mut self, envelope: &Signed<'_>) -> Result<Vec<u8>, EnvelopeError> {
@@ -319,6 +301,43 @@ impl<'a> Protected<'a> {
             epk: header.epk,
         })
     }
+
+    /// Unwraps the content key by the agreements and decrypts the content. The tag authenticates
+    /// header, nonce and ciphertext.
+    fn open(
+        &self,
+        envelope: &Encrypted<'_>,
+        encrypted_key: &Text<'_>,
+        agreements: &[(&Pair, &Pair)],
+        tag: &[u8],
+    ) -> Result<Vec<u8>, EnvelopeError> {
+        let nonce = envelope.iv.decode()?;
+        if tag.len() != self.enc.tag_len() || nonce.len() != self.enc.nonce_len() {
+            return Err(EnvelopeError::Decrypt);
+        }
+        let context = Context {
+            method: self.method,
+            apu: &self.apu,
+            apv: &self.apv,
+            tag,
+        };
+        let key = WrappingKey::derive(agreements, &context)?.unwrap(encrypted_key.decode()?)?;
+        let mut buffer = envelope.ciphertext.decode_with_room(tag.len())?;
+        buffer.extend_from_slice(tag);
+        let aad = envelope.protected.as_str().as_bytes();
+        self.enc.open(&key, &nonce, aad, &mut buffer)?;
+        Ok(buffer)
+    }
+}
+
+/// Returns the hash that identifies an authcrypted message. The tag covers header, nonce and
+/// ciphertext. Anyone can change white space and other members of the JSON around them, or add a
+/// layer around the whole.
+fn replay_id(envelope: &Encrypted<'_>, tag: &[u8]) -> [u8; 32] {
+    Sha256::new_with_prefix(envelope.protected.as_str())
+        .chain_update(tag)
+        .finalize()
+        .into()
 }
 
 /// Returns the recipients' key ids, which must be of one DID.
