@@ -5,9 +5,9 @@
 //! signed commit and the nodes of the repository tree on the path to the record. The sender of a
 //! proof is not trusted. Only this module makes the two `Verified...` types.
 //!
-//! The proof library reads container and blocks, checks the signature and walks the tree. The
-//! result of the library counts only if our own walk (`tree`), which adds the rules that the
-//! library leaves open, has the same result.
+//! The proof library reads container and blocks, checks the signature and looks up the record in
+//! the tree. The result of the library counts only if our own lookup (`tree`), which adds the rules
+//! that the library leaves open, has the same result.
 //!
 //! Source: atproto repository and sync specifications.
 
@@ -207,7 +207,7 @@ pub fn verify(
     key.verify(&commit.unsigned, commit.signature)
         .map_err(|_| ProofError::Signature)?;
     let found = library_lookup(&blocks, commit.data)?;
-    let path = tree::walk(&blocks, commit.data)?;
+    let path = tree::lookup(&blocks, commit.data)?;
     // Two implementations have read the same bytes; if they differ, neither result counts.
     if found != path.value {
         return Err(ProofError::Tree);
@@ -317,7 +317,7 @@ fn check_record(value: &Value<'_>, depth: usize) -> Result<(), ProofError> {
     }
 }
 
-/// Returns the record that the library's own walk of the tree finds.
+/// Returns the record that the library's own lookup in the tree finds.
 fn library_lookup(blocks: &Blocks<'_>, root: BlockCid) -> Result<Option<BlockCid>, ProofError> {
     DetachedTree::load(root)
         .get(blocks, RECORD_PATH)

@@ -89,8 +89,8 @@ fn inv1_no_byte_of_a_log_can_be_changed_unseen() {
 #[test]
 fn the_first_operation_is_the_identifier() {
     let (log, [first, ..]) = history();
-    let stranger = k256(2).sign(&operation(&[&k256(2)], &k256(9), A, None));
-    let other = did(&stranger);
+    let foreign = k256(2).sign(&operation(&[&k256(2)], &k256(9), A, None));
+    let other = did(&foreign);
     for (account, expected) in [(&other, Fault::Genesis), (&log.did(), Fault::WrongDid)] {
         let mut forged = TestLog::default();
         forged.push(0, &first);

@@ -198,11 +198,11 @@ fn another_account_or_key_is_refused() {
         .public_key()
         .did_key();
     let other = SigningKey::from_did_key(&other).unwrap();
-    let stranger = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
+    let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
     for f in sound() {
         let key = SigningKey::from_did_key(&f.signing_key).unwrap();
-        let as_stranger = verify(&f.car, f.container(), &stranger, &key, at());
-        assert_eq!(as_stranger, Err(ProofError::WrongDid), "{}", f.name);
+        let of_other = verify(&f.car, f.container(), &account, &key, at());
+        assert_eq!(of_other, Err(ProofError::WrongDid), "{}", f.name);
         let by_other = verify(&f.car, f.container(), &f.did, &other, at());
         assert_eq!(by_other, Err(ProofError::Signature), "{}", f.name);
     }

@@ -1,6 +1,6 @@
-//! Our own walk of the repository tree (MST) from its root to the key package's path.
+//! Our own lookup in the repository tree (MST), from its root to the key package's path.
 //!
-//! The walk checks all rules of the tree that the nodes of one path can show: canonical nodes,
+//! The lookup checks all rules of the tree that the nodes of one path can show: canonical nodes,
 //! every key of a node at the node's height, heights falling by one from parent to child, keys
 //! ascending and within the range that the parent leaves. A tree that breaks one of these rules
 //! could show a record to one reader and its absence to another.
@@ -37,8 +37,8 @@ impl KeyRange {
     }
 }
 
-/// Walks from `root` to [`RECORD_PATH`].
-pub(super) fn walk(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofError> {
+/// Looks up [`RECORD_PATH`] in the tree below `root`.
+pub(super) fn lookup(blocks: &Blocks<'_>, root: BlockCid) -> Result<Path, ProofError> {
     let mut path = Path {
         nodes: Vec::new(),
         value: None,
@@ -144,7 +144,7 @@ impl Node {
     /// Returns the height of the node above the leaves, to which all its keys hash and which is one
     /// less than the parent's.
     ///
-    /// Height 0 has no subtrees, so a walk ends after at most 128 steps. A node without keys is
+    /// Height 0 has no subtrees, so a lookup ends after at most 128 steps. A node without keys is
     /// either an intermediate node (it has a subtree and a parent) or the root of an empty
     /// repository.
     fn height(&self, parent: Option<u8>) -> Result<u8, ProofError> {

@@ -100,7 +100,7 @@ fn authcrypt_proves_its_sender_on_both_curves() {
 }
 
 #[test]
-fn anoncrypt_names_nobody_in_all_encryptions_on_both_curves() {
+fn anoncrypt_names_no_sender_in_all_encryptions_on_both_curves() {
     for curve in [Curve::X25519, Curve::P256] {
         for enc in ENCRYPTIONS {
             let bob = Actor::new("did:example:bob", curve, Curve::Ed25519);

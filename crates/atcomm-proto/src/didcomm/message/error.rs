@@ -77,7 +77,7 @@ pub enum FieldFault {
     NotObject,
     /// The string is not in the vocabulary, which is named.
     #[error("is not one of {0}")]
-    Word(&'static str),
+    NotOneOf(&'static str),
     /// The value breaks another rule, which is named.
     #[error("is unusable: {0}")]
     Rule(Cow<'static, str>),

@@ -464,7 +464,7 @@ fn layered(bytes: &[u8]) -> Result<Message, MessageError> {
     Message::read(headers::read_by_level(text)?)
 }
 
-/// Calls everything that may be called with a stranger's message.
+/// Calls every function that takes messages of unauthenticated senders.
 fn use_all(message: &Message) {
     let _ = message.attachments.iter().map(Attachment::bytes).count();
     let _ = message.body_of::<Forward>();

@@ -354,7 +354,7 @@ fn action(entry: &Object<'_>) -> Result<Action, FieldError> {
     match word.as_str() {
         "add" => Ok(Action::Add),
         "remove" => Ok(Action::Remove),
-        _ => Err(entry.wrong("action", FieldFault::Word("add, remove"))),
+        _ => Err(entry.wrong("action", FieldFault::NotOneOf("add, remove"))),
     }
 }
 
@@ -380,7 +380,7 @@ fn read_updated(body: &Object<'_>) -> Result<Vec<Updated>, FieldError> {
             "server_error" => Outcome::ServerError,
             _ => {
                 let known = "success, no_change, client_error, server_error";
-                return Err(entry.wrong("result", FieldFault::Word(known)));
+                return Err(entry.wrong("result", FieldFault::NotOneOf(known)));
             }
         };
         Ok(Updated {

@@ -157,11 +157,11 @@ mod tests {
         assert_eq!(refusal(&long), InvitationError::TooLong);
         let other = InvitationError::Body(BodyError::Type(Invitation::TYPE));
         assert_eq!(refusal(&link(&Message::new("1", &Empty))), other);
-        let nobody = Message {
+        let without_sender = Message {
             from: None,
             ..invitation
         };
-        assert_eq!(refusal(&link(&nobody)), InvitationError::NoSender);
+        assert_eq!(refusal(&link(&without_sender)), InvitationError::NoSender);
     }
 
     proptest! {

@@ -115,14 +115,14 @@ fn no_member_can_be_of_another_type() {
 #[test]
 fn deep_nesting_ends_in_an_error() {
     let bob = bob();
-    for opening in [
+    for brackets in [
         "[",
         "{\"a\":",
         "{\"epk\":",
         "{\"unprotected\":",
         "{\"recipients\":[",
     ] {
-        let deep = opening.repeat(100_000);
+        let deep = brackets.repeat(100_000);
         assert!(unpack(deep.as_bytes(), &bob.ring(), &knowing(&[])).is_err());
         let packed = anoncrypt(deep.as_bytes(), &bob.to(), ContentEncryption::A256CbcHs512);
         let opened = unpack(&packed.unwrap(), &bob.ring(), &knowing(&[]));

@@ -280,7 +280,7 @@ fn the_sender_has_the_key_for_key_agreement() {
     let curve = SecretKey::generate(Curve::P256, key.kid()).public();
     assert_eq!(own(vec![curve], Vec::new()), Err(EnvelopeError::Curve));
     assert_eq!(own(vec![key], Vec::new()), Ok(()));
-    let stranger = [scene.carol.agreement.clone()];
-    let opened = unpack(packed.as_bytes(), &stranger, &unknown);
+    let other_ring = [scene.carol.agreement.clone()];
+    let opened = unpack(packed.as_bytes(), &other_ring, &unknown);
     assert_eq!(opened.unwrap_err(), EnvelopeError::NotForUs);
 }
