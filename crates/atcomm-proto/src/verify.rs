@@ -1,5 +1,5 @@
-//! Verification of what others show: evidence, attribution, pinning and succession, as pure functions of
-//! bytes and time.
+//! Verification of keys and messages of other accounts: evidence, attribution, pinning and
+//! succession, as pure functions of bytes and time.
 
 pub mod attribution;
 pub mod evidence;

@@ -1,10 +1,10 @@
-//! Whose message it is: a pure function of what the envelope proves, what the message claims, what
-//! is known of the account that it claims, and the clock.
+//! The attribution of a message to an account: a pure function of the claim in the message, the
+//! proof in its envelope, the state of the claimed account, its pin and the clock.
 //!
-//! A message proves which did:peer wrote it and claims an account; the account's key package
-//! connects the two, or does not. Only [`Attribution::Verified`] and
-//! [`Attribution::VerifiedPrevious`] may be shown under the account's handle, and no lack of an
-//! answer leads to either.
+//! An envelope proves the did:peer of its sender, and the message claims an account. The account's
+//! key package connects the two, or does not. Only a message that is [`Attribution::Verified`] or
+//! [`Attribution::VerifiedPrevious`] may be shown under the account's handle, and a lookup that
+//! fails leads to neither.
 //!
 //! Source: the binding published at didcomm.at, "sender attribution", as narrowed in
 //! `docs/client-guide.md`.
@@ -17,14 +17,14 @@ use super::pin::{Pin, Previous};
 use crate::clock::Timestamp;
 use crate::syntax::{Did, Handle};
 
-/// For how long a key that was replaced still counts as its account's, from the binding: a message
-/// may have been on its way.
+/// Time for which a replaced key still counts as its account's, because a message may have been on
+/// its way (the binding).
 pub const PREVIOUS_KEY_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How far a time may lie in the future and still be one: clocks differ.
+/// Longest time by which a replacement may lie in the future, since clocks differ.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// What a message says and its envelope proves.
+/// The claims of a message about its sender and recipient, and the proof of its envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The did:peer of the sender (authcrypt) or the signer, as the envelope proves; `None` if it
@@ -39,7 +39,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The account to be looked up, where the outcome depends on one at all.
+    /// Returns the account to look up; `None` if the attribution depends on no account.
     pub fn account(&self) -> Option<Did> {
         if self.is_misdirected() || self.sender_peer.is_none() {
             return None;
@@ -53,63 +53,62 @@ impl Claim {
     }
 }
 
-/// What is known of the account that a message claims. Everything in it was verified by this
-/// client.
+/// The state of the account that a message claims, as this client has verified it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountState {
-    /// Its record holds a key package.
+    /// The account publishes a key package.
     Enrolled {
-        /// The did:peer in it.
+        /// The did:peer in the key package.
         peer: String,
-        /// Its handle, verified in both directions.
+        /// The handle of the account, verified in both directions.
         handle: Option<Handle>,
-        /// Another account that this client knows by that handle.
+        /// Another account that this client knows by this handle.
         known_of: Option<Did>,
-        /// The did:peers that were replaced, each shown by a proof, and until when it is shown to
-        /// have been the account's. The order does not matter.
+        /// The did:peers that were replaced, in any order; each with the time until which a proof
+        /// shows it to have been the account's.
         previous: Vec<Previous>,
     },
-    /// Proven: its record is gone.
+    /// The account has no key package, which is proven.
     Removed,
-    /// It could not be found out.
+    /// The lookup of the account has no verified result.
     Unknown(UnverifiedReason),
 }
 
-/// Why a claim could be neither confirmed nor refuted.
+/// Reasons for which a claim is neither confirmed nor refuted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "camelCase")]
 pub enum UnverifiedReason {
-    /// What it claims is not the DID of an account.
+    /// The claim is not the DID of an account.
     #[error("what it claims is not the DID of an account")]
     NotAnAccount,
-    /// Nobody who could tell can be reached now.
+    /// None of the servers that know the account answers.
     #[error("the account cannot be looked up now")]
     Unreachable,
-    /// There is no such account.
+    /// The account does not exist.
     #[error("there is no such account")]
     NoAccount,
     /// The account is deactivated, suspended, taken down or deleted.
     #[error("the account is not active")]
     Inactive,
-    /// What was shown of it is not proven.
+    /// The answers about the account are not proven.
     #[error("what its servers or the directory show of it is not proven")]
     Unproven,
-    /// What was shown of it is older than what this client has seen.
+    /// The proven state is older than one that this client has seen.
     #[error("only an older state of it is shown than was seen before")]
     RolledBack,
-    /// Its record is not a valid key package.
+    /// The record is not a valid key package.
     #[error("its key package is not valid")]
     Invalid,
 }
 
 impl UnverifiedReason {
-    /// Whether looking again later may settle it.
+    /// Returns whether a later lookup may have a result.
     pub fn may_pass(self) -> bool {
         self != Self::NotAnAccount
     }
 }
 
-/// What a message is shown as.
+/// The verified answer to whether a message is from the account that it claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "outcome",
@@ -117,40 +116,44 @@ impl UnverifiedReason {
     rename_all_fields = "camelCase"
 )]
 pub enum Attribution {
-    /// Written with the key that the account publishes.
+    /// The sender has the key that the account publishes.
     Verified {
         /// The account.
         account: Did,
-        /// Its handle.
+        /// The handle of the account.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handle: Option<Handle>,
-        /// Whether the key differs from the pinned one and its owner has not accepted it: the
-        /// account publishes it, and whether the person behind it is the same is not shown.
+        /// Whether the key differs from the pinned key and was not accepted. The account publishes
+        /// the key, but nothing shows that the person behind the account is the same.
         unaccepted: bool,
-        /// Another account that is known by that handle, and that the reader may take for this one.
+        /// Another account that this client knows by this handle and that may be taken for this
+        /// one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         known_of: Option<Did>,
     },
-    /// Written with the key that the account published before, at most seven days ago.
+    /// The sender has a key that the account replaced at most [`PREVIOUS_KEY_GRACE`] ago.
     VerifiedPrevious {
         /// The account.
         account: Did,
-        /// Its handle.
+        /// The handle of the account.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         handle: Option<Handle>,
-        /// When the key was replaced, or until when it is shown to have been the account's.
+        /// The time at which the key was replaced, or until which a proof shows it to have been the
+        /// account's.
         #[serde(with = "crate::clock::serde::rfc3339")]
         replaced_at: Timestamp,
-        /// Another account that is known by that handle, and that the reader may take for this one.
+        /// Another account that this client knows by this handle and that may be taken for this
+        /// one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         known_of: Option<Did>,
     },
-    /// Written with a key that the account does not publish: somebody else's word. Shown without
-    /// a handle, with a warning.
+    /// The sender has a key that the account does not publish, so the claim is taken for false: the
+    /// message is shown without a handle and with a warning.
     Mismatch {
-        /// The account that it claims.
+        /// The claimed account.
         claimed: Did,
-        /// When the account replaced that very key, where it was its own longer ago than counts.
+        /// The time at which the account replaced this key, if the key was once the account's and
+        /// was replaced longer ago than [`PREVIOUS_KEY_GRACE`].
         #[serde(
             default,
             with = "crate::clock::serde::rfc3339_option",
@@ -158,33 +161,34 @@ pub enum Attribution {
         )]
         replaced_at: Option<Timestamp>,
     },
-    /// Meant for another account: somebody publishes the reader's did:peer as his own.
+    /// The message is for another account, which publishes the recipient's did:peer as its own.
     Misdirected {
-        /// The account that the message says it is for, as it was written.
+        /// The account that the message says it is for, as written.
         meant: String,
     },
-    /// The account that it claims has no key package, which is proven.
+    /// The claimed account has no key package, which is proven.
     Revoked {
-        /// The account that it claims.
+        /// The claimed account.
         claimed: Did,
     },
-    /// It claims no account; which did:peer wrote it is proven.
+    /// The message claims no account; the did:peer of its sender is proven.
     Unattributed,
-    /// Neither confirmed nor refuted: shown as from an unknown sender, to be looked at again.
+    /// The claim is neither confirmed nor refuted: the message is shown as from an unknown sender
+    /// and attributed again later.
     Unverified {
-        /// The account that it claims, as it was written.
+        /// The claimed account, as written.
         claimed: String,
-        /// Why.
+        /// The reason.
         reason: UnverifiedReason,
-        /// Whether it was written with the key that is pinned for that account.
+        /// Whether the sender has the key that is pinned for the claimed account.
         pinned: bool,
     },
-    /// Nothing proves who wrote it.
+    /// The envelope proves no sender.
     Anonymous,
 }
 
 impl Attribution {
-    /// The account under whose name it may be shown.
+    /// Returns the account under whose name the message may be shown.
     pub fn account(&self) -> Option<&Did> {
         match self {
             Self::Verified { account, .. } | Self::VerifiedPrevious { account, .. } => {
@@ -194,14 +198,18 @@ impl Attribution {
         }
     }
 
-    /// Whether it speaks against the sender, so that what it rests on must be looked at anew: a
-    /// key that was just rotated must not look like fraud.
+    /// Returns whether the attribution speaks against the sender. The caller must then look up the
+    /// account again, since a key that was just rotated must not look like fraud.
     pub fn is_adverse(&self) -> bool {
         matches!(self, Self::Mismatch { .. } | Self::Revoked { .. })
     }
 }
 
-/// Attributes a message. `pin` is what this client remembers of the claimed account, if anything.
+/// Attributes a message. `pin` is the pin of the claimed account, if this client has one.
+///
+/// The first rule that applies decides: the message is for another account, its envelope proves no
+/// sender, it claims no account, its claim is not the DID of an account; else the state of the
+/// claimed account.
 pub fn attribute(
     claim: &Claim,
     state: &AccountState,
@@ -212,86 +220,94 @@ pub fn attribute(
         let meant = claim.recipient_did.clone().unwrap_or_default();
         return Attribution::Misdirected { meant };
     }
-    let Some(writer) = claim.sender_peer.as_deref() else {
+    let Some(peer) = claim.sender_peer.as_deref() else {
         return Attribution::Anonymous;
     };
-    let Some(sender) = claim.sender_did.as_deref() else {
+    let Some(claimed) = claim.sender_did.as_deref() else {
         return Attribution::Unattributed;
     };
-    let Ok(account) = Did::parse(sender) else {
+    let Ok(account) = Did::parse(claimed) else {
         return Attribution::Unverified {
-            claimed: sender.to_owned(),
+            claimed: claimed.to_owned(),
             reason: UnverifiedReason::NotAnAccount,
             pinned: false,
         };
     };
     let pin = pin.filter(|pin| pin.account == account);
-    match state {
-        AccountState::Unknown(reason) => Attribution::Unverified {
-            claimed: account.into(),
-            reason: *reason,
-            pinned: pin.is_some_and(|pin| pin.peer == writer),
-        },
-        AccountState::Removed => Attribution::Revoked { claimed: account },
-        AccountState::Enrolled {
-            peer,
-            handle,
-            known_of,
-            ..
-        } if peer == writer => Attribution::Verified {
-            account,
-            handle: handle.clone(),
-            unaccepted: pin.is_some_and(|pin| pin.peer != *peer),
-            known_of: known_of.clone(),
-        },
+    by_state(account, peer, state, pin, now)
+}
+
+/// Attributes a message of the did:peer `peer` by the state of the claimed account: unknown, without
+/// a key package, or enrolled with this did:peer, with one that replaced it, or with another.
+fn by_state(
+    account: Did,
+    peer: &str,
+    state: &AccountState,
+    pin: Option<&Pin>,
+    now: Timestamp,
+) -> Attribution {
+    let (published, handle, known_of, previous) = match state {
+        AccountState::Unknown(reason) => {
+            return Attribution::Unverified {
+                claimed: account.into(),
+                reason: *reason,
+                pinned: pin.is_some_and(|pin| pin.peer == peer),
+            };
+        }
+        AccountState::Removed => return Attribution::Revoked { claimed: account },
         AccountState::Enrolled {
             peer,
             handle,
             known_of,
             previous,
-        } => {
-            let replaced_at = replaced(writer, peer, previous, pin);
-            match replaced_at {
-                Some(replaced_at) if within_grace(replaced_at, now) => {
-                    Attribution::VerifiedPrevious {
-                        account,
-                        handle: handle.clone(),
-                        replaced_at,
-                        known_of: known_of.clone(),
-                    }
-                }
-                _ => Attribution::Mismatch {
-                    claimed: account,
-                    replaced_at,
-                },
-            }
-        }
+        } => (peer, handle, known_of, previous),
+    };
+    if published == peer {
+        return Attribution::Verified {
+            account,
+            handle: handle.clone(),
+            unaccepted: pin.is_some_and(|pin| pin.peer != *published),
+            known_of: known_of.clone(),
+        };
+    }
+    match replaced_at(peer, published, previous, pin) {
+        Some(replaced_at) if is_within_grace(replaced_at, now) => Attribution::VerifiedPrevious {
+            account,
+            handle: handle.clone(),
+            replaced_at,
+            known_of: known_of.clone(),
+        },
+        replaced_at => Attribution::Mismatch {
+            claimed: account,
+            replaced_at,
+        },
     }
 }
 
-/// When the account replaced the key that wrote: as this client has seen it, else by the earliest
-/// of what is shown; `None` when the key never was the account's as far as is known.
-fn replaced(
-    writer: &str,
-    current: &str,
-    shown: &[Previous],
+/// Returns the time at which the account replaced the did:peer `peer` of the sender; `None` if
+/// nothing shows that it ever was the account's. The observations of this client in the pin go
+/// before the proofs in `proven`, of which the earliest counts.
+fn replaced_at(
+    peer: &str,
+    published: &str,
+    proven: &[Previous],
     pin: Option<&Pin>,
 ) -> Option<Timestamp> {
     let before = pin.and_then(|pin| pin.previous.as_ref());
-    if let Some(before) = before.filter(|previous| previous.peer == writer) {
+    if let Some(before) = before.filter(|previous| previous.peer == peer) {
         return Some(before.replaced_at);
     }
-    // The pinned key itself, where another has taken its place without being accepted: of that no
-    // more is known than when it was last in use, and nothing that is shown prolongs that.
-    let pinned = pin.filter(|pin| pin.peer == writer && pin.peer != current);
+    // If the pinned key itself was replaced by one that was not accepted, only the time at which it
+    // was last seen in use is certain, and no proof prolongs that.
+    let pinned = pin.filter(|pin| pin.peer == peer && pin.peer != published);
     let last_used = pinned.and_then(|pin| Some(pin.changed.as_ref()?.seen_at));
     last_used.or_else(|| {
-        let shown = shown.iter().filter(|previous| previous.peer == writer);
-        shown.map(|previous| previous.replaced_at).min()
+        let proven = proven.iter().filter(|previous| previous.peer == peer);
+        proven.map(|previous| previous.replaced_at).min()
     })
 }
 
-fn within_grace(replaced_at: Timestamp, now: Timestamp) -> bool {
+fn is_within_grace(replaced_at: Timestamp, now: Timestamp) -> bool {
     replaced_at <= now.plus(SKEW) && now.since(replaced_at) <= PREVIOUS_KEY_GRACE
 }
 

@@ -1,8 +1,7 @@
-//! Evidence: a proof and an operation log, in one file that anybody can verify without a network.
+//! Evidence: a proof and an operation log, in one file that can be verified without a network.
 //!
-//! What it shows: that the account's signing key committed to this record, and, for a `did:plc`,
-//! that this key follows from the account's identifier. What it cannot show stands in
-//! [`CANNOT_SHOW`].
+//! Evidence shows that the account's signing key committed to a record and, for a `did:plc`, that
+//! this key follows from the account's identifier. [`CANNOT_SHOW`] lists what evidence cannot show.
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 use serde::{Deserialize, Serialize};
@@ -18,14 +17,14 @@ use crate::proof::{
 };
 use crate::syntax::{Did, Handle, Origin, Rev};
 
-/// The version of the file.
+/// The format of the file and its version.
 const FORMAT: &str = "evidence/1";
 
-/// Longest file read, in bytes: a log and a proof of the greatest length, the directory's answer
+/// Longest file, in bytes. Covers a log and a proof of the greatest length, the directory's answer
 /// with both once more, and white space.
 pub const MAX_FILE_LEN: usize = 4 * 1024 * 1024;
 
-/// What no file can show, whoever made it.
+/// The facts that no file can show.
 pub const CANNOT_SHOW: [&str; 5] = [
     "that the handle is the account's: it is a claim until it is looked up",
     "that nothing newer exists: a later package, or later operations that replaced the signing key",
@@ -34,16 +33,16 @@ pub const CANNOT_SHOW: [&str; 5] = [
     "whether the account is active",
 ];
 
-/// Why evidence shows no key package.
+/// Errors of reading and verifying evidence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
-    /// Not a file of this format, or longer than [`MAX_FILE_LEN`].
+    /// The file does not have this format, or is longer than [`MAX_FILE_LEN`].
     #[error("it is not a file of evidence: {0}")]
     Format(String),
-    /// It has no operation log, without which the signing key of a `did:plc` is anybody's word.
+    /// The file has no operation log, without which the signing key of a `did:plc` is not proven.
     #[error("it has no operation log, so nothing shows the account's signing key")]
     NoLog,
-    /// The signing key of a `did:web` stands in a document on its host and nowhere else.
+    /// The account is a `did:web`, whose signing key stands only in a document on its host.
     #[error("the signing key of a did:web is shown by its host alone")]
     Web,
     /// The operation log does not verify.
@@ -58,7 +57,7 @@ pub enum EvidenceError {
     /// The proof does not hold under the account's key.
     #[error("the proof does not hold: {0}")]
     Proof(ProofError),
-    /// It proves the opposite: that there is no key package.
+    /// The proof shows that the account has no key package.
     #[error("it proves that the account has no key package")]
     Absent,
     /// The record is not a valid key package.
@@ -66,26 +65,26 @@ pub enum EvidenceError {
     Invalid(InvalidKeyPackage),
 }
 
-/// What somebody showed about an account, as it is handed on. Nothing in it is verified.
+/// A proof about an account with its context, as written to a file. Nothing in it is verified.
 #[derive(Debug, Clone)]
 pub struct Evidence {
     /// The account.
     pub did: Did,
-    /// Its handle, as whoever made the file had verified it.
+    /// The handle of the account, as verified by the maker of the file.
     pub handle: Option<Handle>,
     /// The directory that was asked.
     pub directory: Option<Origin>,
-    /// When.
+    /// The time at which the directory was asked.
     pub asked_at: Timestamp,
     /// The proof: a CAR.
     pub car: Vec<u8>,
-    /// The operation log, a JSON array as the PLC directory gives it.
+    /// The operation log: a JSON array, as returned by the PLC directory.
     pub plc_log: Option<Box<RawValue>>,
-    /// What the directory answered, word for word.
+    /// The unchanged answer of the directory.
     pub answer: Option<Box<RawValue>>,
 }
 
-/// The file.
+/// The JSON of a file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
@@ -119,7 +118,7 @@ impl Base64 {
         }
     }
 
-    /// With or without padding: both are in use.
+    /// Decodes the text, with or without padding: both are in use.
     pub fn decode(&self) -> Option<Vec<u8>> {
         let text = self.text.as_bytes();
         BASE64_NOPAD
@@ -152,7 +151,7 @@ impl Evidence {
         })
     }
 
-    /// The file's bytes.
+    /// Returns the bytes of the file.
     pub fn to_vec(&self) -> Vec<u8> {
         let file = File {
             atcomm: FORMAT.to_owned(),
@@ -174,7 +173,7 @@ impl Evidence {
     }
 }
 
-/// A key package that the account's signing key committed to. Only this module makes it.
+/// A key package that the account's signing key has committed to. Only this module makes one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedPackage {
     record: VerifiedRecord,
@@ -184,79 +183,79 @@ pub struct VerifiedPackage {
 }
 
 impl VerifiedPackage {
-    /// The account.
+    /// Returns the account.
     pub fn account(&self) -> &Did {
         self.record.commitment().did()
     }
 
-    /// The package.
+    /// Returns the package.
     pub fn package(&self) -> &KeyPackage {
         &self.package
     }
 
-    /// The did:peer to encrypt to.
+    /// Returns the did:peer to encrypt to.
     pub fn peer(&self) -> &str {
         self.package.peer.as_str()
     }
 
-    /// The record as JSON, with fields that are not known here.
+    /// Returns the record as JSON, with all its fields.
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// CID of the record.
+    /// Returns the CID of the record.
     pub fn cid(&self) -> String {
         self.record.cid().to_string()
     }
 
-    /// Revision of the repository in which it is proven.
+    /// Returns the revision of the repository in which the package is proven.
     pub fn rev(&self) -> Rev {
         self.record.commitment().rev()
     }
 
-    /// The key that signed it.
+    /// Returns the key that signed the commit.
     pub fn signing_key(&self) -> &SigningKey {
         self.record.commitment().key()
     }
 
-    /// The proof, cut to what it needs.
+    /// Returns the minimal proof.
     pub fn car(&self) -> &[u8] {
         self.record.commitment().car()
     }
 
-    /// Whether that key is the one of the PDS which the account left, and it has not written
-    /// since.
+    /// Returns whether the PDS that the account left signed the commit. The account has not written
+    /// since its migration.
     pub fn signed_by_previous_host(&self) -> bool {
         self.signed_by_previous_host
     }
 
-    /// When it was proven: the time of the revision, which the account's PDS signed.
+    /// Returns the time of the proof: that of the revision, which the account's PDS signed.
     pub fn proven_at(&self) -> Timestamp {
         Timestamp::from_millis(millis(self.rev()))
     }
 
-    /// When the account says that it made the package.
+    /// Returns the time at which the account says it made the package.
     pub fn created_at(&self) -> Option<Timestamp> {
         Timestamp::parse_rfc3339(&self.package.created_at)
     }
 
-    /// The word of an earlier key for this one, where the record has one
+    /// Returns the statement of an earlier key that names this one, if the record has one
     /// ([`succession`](super::succession)).
     pub fn succession(&self) -> Option<&str> {
         self.value.get(super::succession::FIELD)?.as_str()
     }
 }
 
-/// What a proof shows under the keys of an account.
+/// The result of a proof under the keys of an account.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProofResult {
-    /// A valid key package.
+    /// The account has a valid key package.
     Package(Box<VerifiedPackage>),
-    /// That there is none, at this revision.
+    /// The account has no key package.
     Absent {
-        /// The revision.
+        /// The revision at which the package is absent.
         rev: Rev,
-        /// The key that signed it.
+        /// The key that signed the commit.
         key: SigningKey,
     },
 }
@@ -264,14 +263,14 @@ pub enum ProofResult {
 /// The keys under which an account's proofs count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
-    /// The present one.
+    /// The current key.
     pub current: SigningKey,
-    /// The one of the PDS that it left, and when it did.
+    /// The key of the PDS that the account left, and the time of the migration.
     pub pre_migration_key: Option<(SigningKey, Timestamp)>,
 }
 
 impl Keys {
-    /// The keys at the end of a log.
+    /// Returns the keys at the end of a log.
     pub fn of_log(log: &VerifiedLog) -> Result<Self, EvidenceError> {
         let state = log.current().ok_or(EvidenceError::Tombstoned)?;
         let current = state.signing_key.clone();
@@ -281,7 +280,7 @@ impl Keys {
         })
     }
 
-    /// Verifies a CAR.
+    /// Verifies a CAR. Under the key before a migration only commits up to the migration count.
     pub fn prove(
         &self,
         did: &Did,
@@ -306,7 +305,7 @@ impl Keys {
             }),
             Proven::Present(record) => {
                 let package = KeyPackage::parse(record.record()).map_err(EvidenceError::Invalid)?;
-                // What is parsed has a JSON form.
+                // A record that was parsed has a JSON form.
                 let value = record_json(record.record()).map_err(|why| {
                     EvidenceError::Invalid(InvalidKeyPackage {
                         rule: Rule::DataModel,
@@ -324,21 +323,21 @@ impl Keys {
     }
 }
 
-/// The time that a revision encodes, in milliseconds since 1970.
+/// Returns the time that a revision encodes, in milliseconds since 1970.
 fn millis(rev: Rev) -> i64 {
     i64::try_from(rev.micros() / 1000).unwrap_or(i64::MAX)
 }
 
-/// What a file of evidence shows: the package, and the log that leads to its key.
+/// A verified file of evidence: the package, and the log that leads to its key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified {
     /// The package.
     pub package: VerifiedPackage,
-    /// The account's operations as far as the file has them.
+    /// The operations of the account that the file has.
     pub log: VerifiedLog,
 }
 
-/// Verifies evidence about a `did:plc`; asks nobody. `now` bounds how far in the future the
+/// Verifies evidence about a `did:plc` without a network. `now` bounds how far in the future the
 /// revision may lie.
 pub fn verify(evidence: &Evidence, now: Timestamp) -> Result<Verified, EvidenceError> {
     if evidence.did.web().is_some() {

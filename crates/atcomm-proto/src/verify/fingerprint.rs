@@ -1,12 +1,12 @@
-//! A messaging key in a form that two people can read to each other.
+//! Fingerprints: short forms of messaging keys, for two people to compare.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of the hash that are shown: nobody finds a second key to 128 bits.
+/// Bytes of the hash in a fingerprint: finding a second key with the same 128 bits is infeasible.
 const LEN: usize = 16;
 
-/// The fingerprint of a did:peer: half of the SHA-256 of its text, in eight groups of four
+/// Returns the fingerprint of a did:peer: half of the SHA-256 of its text, in eight groups of four
 /// hexadecimal digits.
 pub fn fingerprint(peer: &str) -> String {
     let hash = Sha256::digest(peer.as_bytes());
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_eight_groups_of_the_hash() {
+    fn a_fingerprint_is_eight_groups_of_the_hash() {
         // The hash of "abc", from FIPS 180-2.
         let expected = "ba78 16bf 8f01 cfea 4141 40de 5dae 2223";
         assert_eq!(fingerprint("abc"), expected);

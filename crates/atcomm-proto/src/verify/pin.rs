@@ -1,5 +1,5 @@
-//! What is remembered of the people one writes with, so that a directory or a host cannot swap
-//! their keys unnoticed.
+//! Pins: the keys of contacts as this client has verified them, so that a directory or a host
+//! cannot swap the keys unnoticed.
 
 use std::collections::BTreeMap;
 
@@ -9,48 +9,47 @@ use crate::clock::{Timestamp, serde::millis};
 use crate::didcomm::party::KeyAgreement;
 use crate::syntax::{Did, Handle, MediatorDid, Rev};
 
-/// Most handles that are remembered of one account besides its present one.
+/// Most earlier handles in a pin.
 pub const MAX_KNOWN_AS: usize = 16;
 
-/// What is remembered of one account.
+/// The verified key of one account, and the changes since it was pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pin {
     /// The account.
     pub account: Did,
-    /// Its handle as this client has verified it itself.
+    /// The handle of the account, as verified by this client.
     pub handle: Option<Handle>,
-    /// Handles that led to it and do not any more, the newest last, at most [`MAX_KNOWN_AS`]:
-    /// whoever has one of them now is not taken for this account, nor the other way round, until
-    /// that is accepted.
+    /// Earlier handles of the account, the newest last, at most [`MAX_KNOWN_AS`]. An account that
+    /// has one of them now must be accepted first, so that it is not taken for this account.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_as: Vec<Handle>,
     /// The did:peer that mail is encrypted to.
     pub peer: String,
-    /// Revision of the newest proof seen under `signing_key`.
+    /// The revision of the newest proof that was seen under `signing_key`.
     pub rev: Rev,
-    /// did:key that signed it.
+    /// The did:key that signed the proof.
     pub signing_key: String,
-    /// The mediators' keys as this client has read them itself.
+    /// The keys of the account's mediators, as read by this client.
     pub mediators: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
-    /// The did:peer before, and when it was replaced: mail from it counts for
-    /// [`PREVIOUS_KEY_GRACE`](super::attribution::PREVIOUS_KEY_GRACE).
+    /// The previous did:peer. Its messages count for
+    /// [`PREVIOUS_KEY_GRACE`](super::attribution::PREVIOUS_KEY_GRACE) after it was replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Previous>,
-    /// Another did:peer that the account publishes now, without the word of the pinned key: nothing
-    /// is sent until it is accepted.
+    /// Another did:peer that the account publishes now and that the pinned key does not vouch for:
+    /// nothing is sent until it is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<Changed>,
-    /// When the account was first met.
+    /// The time at which the account was first seen.
     #[serde(with = "millis")]
     pub first_seen: Timestamp,
-    /// When what is pinned was last verified.
+    /// The time at which the pinned key was last verified.
     #[serde(with = "millis")]
     pub last_seen: Timestamp,
 }
 
 impl Pin {
-    /// Whether the account is, or was, known by a handle.
+    /// Returns whether the account has or had a handle.
     pub fn is_known_by(&self, handle: &Handle) -> bool {
         self.handle
             .iter()
@@ -58,7 +57,7 @@ impl Pin {
             .any(|known| known == handle)
     }
 
-    /// Without a handle, in whatever way it was known by it.
+    /// Removes a handle, whether current or earlier.
     #[must_use]
     pub fn without_handle(mut self, handle: &Handle) -> Self {
         self.handle = self.handle.filter(|known| known != handle);
@@ -66,7 +65,7 @@ impl Pin {
         self
     }
 
-    /// The newest revision that was seen under a signing key, which is a did:key.
+    /// Returns the newest revision that was seen under a signing key, which is a did:key.
     pub fn newest(&self, signing_key: &str) -> Option<Rev> {
         let pinned = (self.signing_key == signing_key).then_some(self.rev);
         let changed = self.changed.as_ref().filter(|changed| {
@@ -82,7 +81,7 @@ impl Pin {
 pub struct Previous {
     /// The did:peer.
     pub peer: String,
-    /// When it was replaced.
+    /// The time at which it was replaced.
     #[serde(with = "millis")]
     pub replaced_at: Timestamp,
 }
@@ -93,12 +92,12 @@ pub struct Previous {
 pub struct Changed {
     /// The did:peer.
     pub peer: String,
-    /// Revision of the proof that shows it.
+    /// The revision of the proof that shows the did:peer.
     pub rev: Rev,
-    /// did:key that signed it; absent: the pinned one.
+    /// The did:key that signed the proof; `None` for the pinned signing key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
-    /// Since when the pinned one is not known to be the account's: when it was last seen.
+    /// The time at which the pinned did:peer was last seen to be the account's.
     #[serde(with = "millis")]
     pub seen_at: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! What becomes of a pin when an account is seen again: a pure function.
+//! Changes of pins: pure functions of a pin and the verified state of its account.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,48 +7,50 @@ use super::pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
 use super::succession::{self, Succession};
 use crate::clock::Timestamp;
 use crate::didcomm::party::KeyAgreement;
-use crate::syntax::{Handle, MediatorDid};
+use crate::syntax::{Did, Handle, MediatorDid};
 
-/// How the did:peer of an account relates to the one that is pinned.
+/// The relation of the did:peer that an account publishes to the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyChange {
-    /// Nothing was pinned.
+    /// The account has no pin.
     First,
-    /// It is the pinned one.
+    /// The did:peer is the pinned one.
     Same,
-    /// It is another one, and the pinned one vouches for it.
+    /// The did:peer is another one, and the pinned one vouches for it.
     Vouched {
-        /// The pinned one.
+        /// The pinned did:peer.
         before: String,
     },
-    /// It is another one, and nothing connects them: nothing is to be sent until it is accepted.
+    /// The did:peer is another one, and the pinned one does not vouch for it: nothing may be sent
+    /// until it is accepted.
     Changed {
-        /// The pinned one.
+        /// The pinned did:peer.
         before: String,
     },
 }
 
-/// What was verified of an account.
+/// The verified state of an account.
 pub struct VerifiedAccount<'a> {
-    /// Its package.
+    /// The key package of the account.
     pub package: &'a VerifiedPackage,
-    /// Its handle, verified in both directions, or as it was pinned where nobody could tell.
+    /// The handle of the account: verified in both directions, or the pinned one if the lookup of
+    /// the handle failed.
     pub handle: Option<Handle>,
-    /// Whether the account's own servers were asked.
+    /// Whether the account's own servers were asked, not the directory alone.
     pub authoritative: bool,
-    /// The keys of its mediators, as this client has read them.
+    /// The keys of the account's mediators, as read by this client.
     pub mediators: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
 }
 
-/// Whether what is seen now is older than what was seen before under the same signing key. Under
+/// Returns whether a package is older than the newest one seen under the same signing key. Under
 /// another key revisions begin anew.
 pub fn is_rolled_back(pin: &Pin, package: &VerifiedPackage) -> bool {
     let newest = pin.newest(&package.signing_key().did_key());
     newest.is_some_and(|newest| package.rev() < newest)
 }
 
-/// The change, and the pin to be kept. `older` are superseded packages of the account, whose words
-/// for their successors bridge changes that this client has not seen.
+/// Returns the change of the key and the pin to save. `older` are superseded packages of the
+/// account, whose statements bridge changes that this client has not seen.
 pub fn update(
     pin: Option<&Pin>,
     seen: VerifiedAccount<'_>,
@@ -79,7 +81,8 @@ pub fn update(
     if pin.peer == fresh.peer {
         let same = Pin {
             previous: pin.previous.clone(),
-            // A directory that goes on showing the same must not postpone the next look.
+            // A directory that repeats the same package must not postpone the next authoritative
+            // lookup.
             last_seen: if authoritative { now } else { pin.last_seen },
             ..fresh
         };
@@ -87,35 +90,33 @@ pub fn update(
     }
     let before = pin.peer.clone();
     if is_vouched(&before, package, older) {
-        let previous = Some(replaced(pin, older.iter().chain([package]), now));
+        let previous = Some(previous_key(pin, older.iter().chain([package]), now));
         return (KeyChange::Vouched { before }, Pin { previous, ..fresh });
     }
-    let changed = match &pin.changed {
-        Some(changed) if changed.peer == fresh.peer => Changed {
-            rev: fresh.rev,
-            signing_key: Some(fresh.signing_key),
-            ..changed.clone()
-        },
-        before => Changed {
-            peer: fresh.peer,
-            rev: fresh.rev,
-            signing_key: Some(fresh.signing_key),
-            // Nothing tells when it was replaced: others may have come between.
-            seen_at: before
-                .as_ref()
-                .map_or(pin.last_seen.min(now), |before| before.seen_at),
-        },
-    };
-    // Everything else stays as it was: what is shown beside a key that is not accepted is not
-    // accepted either.
+    // The rest of the pin stays unchanged: handle and mediators beside a key that is not accepted
+    // are not accepted either.
     let kept = Pin {
-        changed: Some(changed),
+        changed: Some(waiting(pin, fresh)),
         ..pin.clone()
     };
     (KeyChange::Changed { before }, kept)
 }
 
-/// The pin after its owner has accepted the change.
+/// Returns the key of `published` as one that waits to be accepted in place of the pinned key.
+fn waiting(pin: &Pin, published: Pin) -> Changed {
+    Changed {
+        peer: published.peer,
+        rev: published.rev,
+        signing_key: Some(published.signing_key),
+        // The time of the replacement is unknown, since other keys may have come between.
+        seen_at: match &pin.changed {
+            Some(changed) => changed.seen_at,
+            None => pin.last_seen.min(published.last_seen),
+        },
+    }
+}
+
+/// Returns the pin after the user has accepted the published key.
 pub fn accept(pin: Option<&Pin>, seen: VerifiedAccount<'_>, now: Timestamp) -> Pin {
     let before = pin.filter(|pin| pin.peer != seen.package.peer());
     let previous = match before {
@@ -124,7 +125,7 @@ pub fn accept(pin: Option<&Pin>, seen: VerifiedAccount<'_>, now: Timestamp) -> P
                 peer: pin.peer.clone(),
                 replaced_at: changed.seen_at,
             },
-            None => replaced(pin, [seen.package], now),
+            None => previous_key(pin, [seen.package], now),
         }),
         None => pin.and_then(|pin| pin.previous.clone()),
     };
@@ -138,7 +139,7 @@ pub fn accept(pin: Option<&Pin>, seen: VerifiedAccount<'_>, now: Timestamp) -> P
     }
 }
 
-/// The handles by which the account was known and is no more.
+/// Returns the earlier handles of the account, without its present `handle`.
 fn known_as(pin: Option<&Pin>, handle: Option<&Handle>) -> Vec<Handle> {
     let Some(pin) = pin else {
         return Vec::new();
@@ -153,67 +154,74 @@ fn known_as(pin: Option<&Pin>, handle: Option<&Handle>) -> Vec<Handle> {
     known
 }
 
-/// The pinned key as replaced: when it gave its word for the next one, but neither before it was
-/// last seen in use nor after now. Without that word, when it was last seen: the package of today
-/// may have come long after.
-fn replaced<'p>(
+/// Returns the pinned key as a previous key. The time of its replacement is that of its statement
+/// in one of the `packages`, but not before the key was last seen in use, nor after now. Without a
+/// statement it is the time when the key was last seen, since the present package may have come
+/// long after.
+fn previous_key<'p>(
     pin: &Pin,
     packages: impl IntoIterator<Item = &'p VerifiedPackage>,
     now: Timestamp,
 ) -> Previous {
-    let words = packages.into_iter().filter_map(predecessor);
-    let said = words.filter_map(|(old, at)| (old == pin.peer).then_some(at)?);
+    let latest = packages
+        .into_iter()
+        .filter_map(predecessor)
+        .filter_map(|(old, at)| at.filter(|_| old == pin.peer))
+        .max();
     Previous {
         peer: pin.peer.clone(),
-        replaced_at: said
-            .max()
-            .map_or(pin.last_seen, |said| said.max(pin.last_seen))
+        replaced_at: latest
+            .map_or(pin.last_seen, |at| at.max(pin.last_seen))
             .min(now),
     }
 }
 
-/// The did:peer whose word for the package's own stands in its record, and when it was replaced by
-/// it: not after its word was given, nor after the record was made or proven, each of which the
-/// account's owner alone can date. `None` for the time where the word has none.
+/// Returns the did:peer that vouches for the package's own in its record, and the time at which it
+/// was replaced: the earliest of the times of statement, record and proof, which only the owner of
+/// the account can set. The time is `None` if the statement has none, or if the package is signed
+/// by the PDS that the account left, which may have done so lately.
 pub fn predecessor(package: &VerifiedPackage) -> Option<(String, Option<Timestamp>)> {
-    let word = succession::read(package.succession()?)?;
-    if word.new != package.peer() || word.account != *package.account() {
-        return None;
-    }
-    // What the key of a host that the account has left has signed, that host may have made lately.
-    let given = word
+    let statement = statement_in(package, package.account())?;
+    let stated_at = statement
         .created_at
         .filter(|_| !package.signed_by_previous_host());
-    let at = given.map(|at| {
-        let made = package.created_at().unwrap_or(at);
-        at.min(made).min(package.proven_at())
+    let replaced_at = stated_at.map(|at| {
+        let created_at = package.created_at().unwrap_or(at);
+        at.min(created_at).min(package.proven_at())
     });
-    Some((word.old, at))
+    Some((statement.old, replaced_at))
 }
 
-/// Whether a chain of statements leads from a did:peer to the package's. Each is signed by the key
-/// that it comes from, so it counts whoever handed it over.
+/// Returns whether a chain of statements leads from the did:peer `from` to the package's. The key
+/// that each statement starts from has signed it, so any source of the statement will do.
 fn is_vouched(from: &str, package: &VerifiedPackage, older: &[VerifiedPackage]) -> bool {
-    let packages = older.iter().chain([package]);
-    let words: Vec<Succession> = packages
-        .filter_map(|one| {
-            let word = succession::read(one.succession()?)?;
-            let fits = word.new == one.peer() && word.account == *package.account();
-            fits.then_some(word)
-        })
+    let statements: Vec<Succession> = older
+        .iter()
+        .chain([package])
+        .filter_map(|one| statement_in(one, package.account()))
         .collect();
     let mut reached = BTreeSet::from([from]);
-    // Each round reaches one more did:peer at least, or is the last.
-    for _ in 0..=words.len() {
+    // Each round but the last reaches at least one more did:peer.
+    for _ in 0..=statements.len() {
         let before = reached.len();
-        let next = words.iter().filter(|word| reached.contains(&*word.old));
-        let next: Vec<&str> = next.map(|word| &*word.new).collect();
+        let next: Vec<&str> = statements
+            .iter()
+            .filter(|statement| reached.contains(&*statement.old))
+            .map(|statement| &*statement.new)
+            .collect();
         reached.extend(next);
         if reached.len() == before {
             break;
         }
     }
     reached.contains(package.peer())
+}
+
+/// Returns the statement in the record of a package, if it names the package's did:peer and
+/// `account`.
+fn statement_in(package: &VerifiedPackage, account: &Did) -> Option<Succession> {
+    succession::read(package.succession()?)
+        .filter(|statement| statement.new == package.peer() && statement.account == *account)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The word of a messaging key for the one that follows it.
+//! Succession: statements by which a messaging key names the key after it.
 //!
-//! Whoever controls an account can publish any key in its name, and so can whoever controls its
-//! host. What neither has is the key that was published before: so that key signs a statement
-//! which names the new one, and the record carries it. A client that has pinned the old key goes
-//! on with the new one without asking its user.
+//! A thief of an account can publish any key in its name, and so can the account's host. Neither
+//! has the key that was published before: so that key signs a statement that names the new key, and
+//! the record holds the statement. A client that has pinned the old key then accepts the new key
+//! without asking its user.
 //!
 //! The statement is a DIDComm signed message: `from` the old did:peer, `to` the new one alone,
 //! and the account in its body, so that it vouches for no other key and in no other account. Any
@@ -20,13 +20,13 @@ use crate::didcomm::envelope::{EnvelopeError, Layer, SecretKey, SelfCertified, s
 use crate::didcomm::message::{Body, FieldError, FieldFault, Message};
 use crate::syntax::Did;
 
-/// Field of the record that carries the statement.
+/// The field of the record that holds the statement.
 pub const FIELD: &str = "succession";
 
-/// Longest statement that is read, in bytes; one with two keys in each did:peer has about 1,300.
+/// Longest statement, in bytes; one with two keys in each did:peer has about 1,300.
 pub const MAX_STATEMENT: usize = 16 * 1024;
 
-/// Body of a statement.
+/// The body of a statement.
 #[derive(Debug, Serialize, Deserialize)]
 struct Statement {
     account: Did,
@@ -49,8 +49,8 @@ impl Body for Statement {
     }
 }
 
-/// The statement of `old`, signed with its key `signing`, that `new` follows it in `account`, to be put into the record's field
-/// [`FIELD`].
+/// Makes the statement of `old`, signed with its key `signing`, that `new` follows it in `account`,
+/// for the field [`FIELD`] of the record.
 pub fn statement(
     old: &PeerDid,
     signing: &SecretKey,
@@ -71,34 +71,34 @@ pub fn statement(
     String::from_utf8(signed).map_err(|_| EnvelopeError::Json)
 }
 
-/// What a statement says, once its signature holds.
+/// A statement with a valid signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Succession {
     /// The did:peer that signed it.
     pub old: String,
-    /// The one that follows it.
+    /// The did:peer that follows it.
     pub new: String,
-    /// In which account.
+    /// The account in which it follows.
     pub account: Did,
-    /// When it says that it was made.
+    /// The time at which the statement says it was made.
     pub created_at: Option<Timestamp>,
 }
 
-/// Verifies a statement. It counts whenever it was given.
+/// Reads a statement and verifies its signature. Statements of any age are valid.
 pub fn read(statement: &str) -> Option<Succession> {
     if statement.len() > MAX_STATEMENT {
         return None;
     }
-    let opened = unpack(statement.as_bytes(), &[], &SelfCertified).ok()?;
-    if opened.layers != [Layer::Signed] {
+    let unpacked = unpack(statement.as_bytes(), &[], &SelfCertified).ok()?;
+    if unpacked.layers != [Layer::Signed] {
         return None;
     }
-    let message = Message::parse(&opened.plaintext).ok()?;
+    let message = Message::parse(&unpacked.plaintext).ok()?;
     let [new] = message.to.as_slice() else {
         return None;
     };
     Some(Succession {
-        old: opened.signer?.party.did().to_owned(),
+        old: unpacked.signer?.party.did().to_owned(),
         new: new.clone(),
         account: message.body_of::<Statement>().ok()?.account,
         created_at: message
@@ -107,7 +107,7 @@ pub fn read(statement: &str) -> Option<Succession> {
     })
 }
 
-/// Whether `statement` is the word of the did:peer `old` that `new` follows it in `account`.
+/// Returns whether the did:peer `old` states in `statement` that `new` follows it in `account`.
 pub fn vouches(statement: &str, old: &str, new: &str, account: &Did) -> bool {
     read(statement).is_some_and(|it| it.old == old && it.new == new && it.account == *account)
 }
@@ -149,7 +149,7 @@ mod tests {
             vouches(statement, old, new, &self.account)
         }
 
-        /// What a signer could have signed instead.
+        /// Returns a valid statement, which tests change before it is signed.
         fn plaintext(&self) -> Value {
             json!({
                 "id": "1",
@@ -177,30 +177,35 @@ mod tests {
     }
 
     #[test]
-    fn for_no_other_key_in_no_other_account() {
+    fn a_statement_vouches_for_no_other_key_and_in_no_other_account() {
         let it = rotation();
-        let said = it.statement();
+        let statement = it.statement();
         let (old, new) = (it.old.peer.as_str(), it.new.peer.as_str());
         let other = TestKey::generate();
-        assert!(!vouches(&said, old, other.peer.as_str(), &it.account));
-        assert!(!vouches(&said, other.peer.as_str(), new, &it.account));
-        assert!(!vouches(&said, new, old, &it.account));
-        assert!(!vouches(&said, old, new, &account('a')));
-        // Part of a DID is another one.
-        assert!(!vouches(&said, &old[..old.len() - 1], new, &it.account));
+        assert!(!vouches(&statement, old, other.peer.as_str(), &it.account));
+        assert!(!vouches(&statement, other.peer.as_str(), new, &it.account));
+        assert!(!vouches(&statement, new, old, &it.account));
+        assert!(!vouches(&statement, old, new, &account('a')));
+        // A part of a DID is another DID.
+        assert!(!vouches(
+            &statement,
+            &old[..old.len() - 1],
+            new,
+            &it.account
+        ));
     }
 
     #[test]
-    fn nobody_else_vouches() {
+    fn no_other_key_vouches() {
         let it = rotation();
         let other = TestKey::generate();
-        // In the old key's name, by the new key or a stranger's.
+        // In the old key's name, signed by the new key or by another account's.
         assert!(!it.accepts(&it.signed(&it.plaintext(), &it.new)));
         assert!(!it.accepts(&it.signed(&it.plaintext(), &other)));
-        // In his own.
+        // In the name of the other account's key.
         let by_other = other.vouch(&it.new, &it.account, NOW);
         assert!(!it.accepts(&by_other));
-        // The old key's id above a stranger's signature.
+        // The old key's id beside a signature of another account's key.
         let mut forged: Value = serde_json::from_str(&it.signed(&it.plaintext(), &other)).unwrap();
         forged["signatures"][0]["header"]["kid"] = json!(it.old.signing.kid());
         assert!(!it.accepts(&forged.to_string()));
@@ -232,13 +237,13 @@ mod tests {
         ] {
             let mut plaintext = it.plaintext();
             *plaintext.pointer_mut(pointer).unwrap() = value.clone();
-            let said = it.signed(&plaintext, &it.old);
-            assert!(!it.accepts(&said), "{pointer} {value}");
+            let statement = it.signed(&plaintext, &it.old);
+            assert!(!it.accepts(&statement), "{pointer} {value}");
         }
     }
 
     #[test]
-    fn neither_plaintext_nor_other_envelopes_nor_noise() {
+    fn plaintext_other_envelopes_and_noise_are_no_statements() {
         use crate::didcomm::envelope::authcrypt;
 
         let it = rotation();
@@ -252,13 +257,13 @@ mod tests {
         }
         let long = format!("{}{}", it.statement(), " ".repeat(MAX_STATEMENT));
         assert!(!it.accepts(&long));
-        let said = it.statement();
-        for at in 0..said.len() {
-            let mut bytes = said.clone().into_bytes();
+        let statement = it.statement();
+        for at in 0..statement.len() {
+            let mut bytes = statement.clone().into_bytes();
             bytes[at] ^= 1;
             if let Ok(damaged) = String::from_utf8(bytes) {
                 let same = serde_json::from_str::<Value>(&damaged).ok()
-                    == serde_json::from_str::<Value>(&said).ok();
+                    == serde_json::from_str::<Value>(&statement).ok();
                 assert!(same || !it.accepts(&damaged), "{at}");
             }
         }

@@ -26,7 +26,7 @@ fn handle() -> Option<Handle> {
     Some(Handle::parse("alice.example.com").unwrap())
 }
 
-/// A message to Bob that says it is Alice's.
+/// The claim of a message to Bob that it is from Alice.
 fn claim(peer: &str) -> Claim {
     Claim {
         sender_peer: Some(peer.to_owned()),
@@ -125,11 +125,11 @@ fn the_table() {
     let waiting = changed(pin(K1), K2, HOUR);
     assert_eq!(by_pinned(K2, &enrolled(K2, &[]), &waiting), verified(true));
 
-    // A key before it, by a superseded proof.
+    // A key before the current one, shown by a superseded proof.
     let replaced = enrolled(K2, &[previous(K3, 90 * HOUR), previous(K1, HOUR)]);
     assert_eq!(by(K1, &replaced), verified_previous(HOUR));
     assert_eq!(by(K3, &replaced), verified_previous(90 * HOUR));
-    // By the pin: as what it knows was before, and as what waits to be replaced.
+    // Shown by the pin: as its previous key, and as the pinned key while another waits.
     let mut moved_on = pin(K2);
     moved_on.previous = Some(previous(K1, 2 * HOUR));
     assert_eq!(
@@ -140,7 +140,7 @@ fn the_table() {
         by_pinned(K1, &enrolled(K2, &[]), &waiting),
         verified_previous(HOUR)
     );
-    // When it was last seen in use counts, whatever is shown.
+    // The time at which the pinned key was last seen in use counts, whatever proofs show.
     let long_unseen = changed(pin(K1), K2, 700 * HOUR);
     assert_eq!(
         by_pinned(K1, &enrolled(K2, &[]), &long_unseen),
@@ -150,7 +150,7 @@ fn the_table() {
         by_pinned(K1, &replaced, &long_unseen),
         mismatch(Some(700 * HOUR))
     );
-    // What this client has seen itself counts, else the earliest of what is shown.
+    // The replacement that this client has seen counts, else the earliest proof.
     assert_eq!(
         by_pinned(K1, &replaced, &moved_on),
         verified_previous(2 * HOUR)
@@ -160,7 +160,7 @@ fn the_table() {
     // Too long ago.
     let long_ago = enrolled(K2, &[previous(K1, 169 * HOUR)]);
     assert_eq!(by(K1, &long_ago), mismatch(Some(169 * HOUR)));
-    // Nobody who shows less makes that fraud, or who shows more makes fraud anything else.
+    // Fewer proofs do not make the message look like fraud, and more proofs do not excuse fraud.
     assert_eq!(
         by_pinned(K1, &long_ago, &moved_on),
         verified_previous(2 * HOUR)
@@ -171,7 +171,7 @@ fn the_table() {
         mismatch(Some(170 * HOUR))
     );
 
-    // A handle by which the reader knows somebody else is not shown without that.
+    // A handle by which the client knows another account comes with that account.
     for peer in [K1, K2] {
         let mut state = replaced.clone();
         if let AccountState::Enrolled { known_of, .. } = &mut state {
@@ -189,15 +189,15 @@ fn the_table() {
     // Another key.
     assert_eq!(by(K3, &enrolled(K1, &[])), mismatch(None));
     assert_eq!(by_pinned(K3, &enrolled(K1, &[]), &pin(K1)), mismatch(None));
-    // A pinned key that the account does not publish, and of which nothing says since when.
+    // A pinned key that the account does not publish, with no time of its replacement.
     assert_eq!(by_pinned(K1, &enrolled(K2, &[]), &pin(K1)), mismatch(None));
-    // What is pinned for somebody else does not count.
+    // The pin of another account does not count.
     let mut other = waiting.clone();
     other.account = did(CAROL);
     assert_eq!(by_pinned(K1, &enrolled(K2, &[]), &other), mismatch(None));
     assert_eq!(by_pinned(K2, &enrolled(K2, &[]), &other), verified(false));
 
-    // Removed, also where it was the account's key until then.
+    // The key package is removed, even if the key was the account's until then.
     let revoked = Attribution::Revoked {
         claimed: did(ALICE),
     };
@@ -205,7 +205,7 @@ fn the_table() {
     assert_eq!(by_pinned(K1, &AccountState::Removed, &pin(K1)), revoked);
     assert_eq!(by_pinned(K1, &AccountState::Removed, &moved_on), revoked);
 
-    // Nothing known: the pin is no proof.
+    // The state is unknown: the pin is no proof.
     for reason in REASONS {
         let unknown = AccountState::Unknown(reason);
         assert_eq!(by(K1, &unknown), unverified(reason, false));
@@ -217,7 +217,7 @@ fn the_table() {
         );
     }
 
-    // No claim, and one that is none.
+    // No claim, and a claim that is not the DID of an account.
     let mut unclaimed = claim(K1);
     unclaimed.sender_did = None;
     assert_eq!(
@@ -240,7 +240,7 @@ fn the_table() {
         assert_eq!(odd.account(), None);
     }
 
-    // No proof of a writer.
+    // No proof of a sender.
     let mut unsigned = claim(K1);
     unsigned.sender_peer = None;
     assert_eq!(
@@ -254,9 +254,9 @@ fn the_table() {
     );
     assert_eq!(unsigned.account(), None);
 
-    // Meant for somebody else, whoever wrote it.
+    // For another account, whatever the sender.
     for mut elsewhere in [claim(K1), unclaimed, unsigned] {
-        for meant in [CAROL, "", "nobody", "DID:plc:bbbbbbbbbbbbbbbbbbbbbbbb"] {
+        for meant in [CAROL, "", "none", "DID:plc:bbbbbbbbbbbbbbbbbbbbbbbb"] {
             elsewhere.recipient_did = Some(meant.to_owned());
             let expected = Attribution::Misdirected {
                 meant: meant.to_owned(),
@@ -294,8 +294,8 @@ fn a_key_counts_for_seven_days_to_the_millisecond() {
     assert!(replaced(NOW, NOW));
     assert!(replaced(NOW, NOW.plus(week)));
     assert!(!replaced(NOW, NOW.plus(week + tick)));
-    // A clock that is a little behind is no fraud; one that is set back does not make a key good
-    // for ever.
+    // A clock that is a little behind does not make a key look like fraud; a clock that is set back
+    // does not make a key good for ever.
     assert!(replaced(NOW, NOW.minus(SKEW)));
     assert!(!replaced(NOW, NOW.minus(SKEW + tick)));
     assert!(!replaced(NOW, Timestamp::from_millis(0)));
@@ -305,7 +305,7 @@ fn a_key_counts_for_seven_days_to_the_millisecond() {
 }
 
 #[test]
-fn what_is_kept_is_read_again() {
+fn an_attribution_survives_json() {
     for attribution in [
         verified(true),
         verified_previous(HOUR),
@@ -415,7 +415,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn verified_is_only_what_the_package_of_the_claimed_account_names(
+    fn verified_are_only_keys_of_the_claimed_account(
         claim in claims(),
         state in states(),
         pin in prop::option::of(pins()),
@@ -444,7 +444,7 @@ proptest! {
                 other => prop_assert!(false, "{other:?} has an account"),
             }
         }
-        // What is looked up is what can be shown.
+        // The account that is looked up is the one under whose name the message can be shown.
         if let Some(account) = found.account() {
             prop_assert_eq!(claim.account(), Some(account.clone()));
         }
@@ -465,7 +465,7 @@ proptest! {
     }
 
     #[test]
-    fn no_lack_of_an_answer_upgrades(
+    fn no_failed_lookup_upgrades(
         claim in claims(),
         reason in prop::sample::select(REASONS.to_vec()),
         state in states(),
@@ -475,14 +475,14 @@ proptest! {
         let unknown = attribute(&claim, &AccountState::Unknown(reason), pin.as_ref(), now);
         prop_assert_eq!(unknown.account(), None);
         prop_assert!(!unknown.is_adverse());
-        // And without a writer or an account to ask about no answer changes anything.
+        // Without a proven sender or a claimed account no state changes the attribution.
         if claim.account().is_none() {
             prop_assert_eq!(&unknown, &attribute(&claim, &state, pin.as_ref(), now));
         }
     }
 
     #[test]
-    fn what_is_known_besides_only_shortens_a_grace(
+    fn more_proofs_only_shorten_a_grace(
         claim in claims(),
         state in states(),
         more in many_previous(),

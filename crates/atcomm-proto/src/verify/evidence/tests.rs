@@ -12,7 +12,7 @@ fn alice() -> TestAccount {
 }
 
 #[test]
-fn a_file_shows_the_package_to_anybody() {
+fn a_file_proves_the_package() {
     let alice = alice();
     let file = alice.evidence().to_vec();
     let read = Evidence::read(&file).unwrap();
@@ -36,7 +36,7 @@ fn a_file_shows_the_package_to_anybody() {
 }
 
 #[test]
-fn what_is_no_evidence_is_refused() {
+fn files_without_evidence_are_refused() {
     let good: Value = serde_json::from_slice(&alice().evidence().to_vec()).unwrap();
     let refused = |change: &dyn Fn(&mut Value)| {
         let mut file = good.clone();
@@ -76,16 +76,16 @@ fn what_is_no_evidence_is_refused() {
 }
 
 #[test]
-fn nobody_else_s_proof_or_log_will_do() {
+fn a_proof_or_log_of_another_account_is_refused() {
     let alice = alice();
     let mut mallory = TestAccount::new(8);
     mallory.put(5, &json!({}));
-    // Mallory's record for Alice.
+    // Mallory's record, said to be Alice's.
     let mut evidence = alice.evidence();
     evidence.car = mallory.repo.car();
     let error = verify(&evidence, NOW).unwrap_err();
     assert_eq!(error, EvidenceError::Proof(ProofError::WrongDid));
-    // Alice's repository as Mallory would have it.
+    // Alice's repository, signed by Mallory.
     let mut forged = crate::testing::repo::TestRepo::new(alice.log.did().as_str(), 8);
     forged.put(&crate::testing::repo::package(
         &peer(5),
@@ -94,10 +94,10 @@ fn nobody_else_s_proof_or_log_will_do() {
     evidence.car = forged.car();
     let error = verify(&evidence, NOW).unwrap_err();
     assert_eq!(error, EvidenceError::Proof(ProofError::Signature));
-    // With Mallory's log to fit.
+    // The same with Mallory's log.
     evidence.plc_log = mallory.evidence().plc_log;
     assert!(matches!(verify(&evidence, NOW), Err(EvidenceError::Log(_))));
-    // And with an operation that he has signed himself.
+    // The same with Alice's log and an operation that Mallory has signed.
     let mut log = TestLog(alice.log.0.clone());
     let first = alice.log.0[0]["operation"].clone();
     let own = k256(8).sign(&operation(&[&k256(8)], &k256(8), PDS, Some(&first)));
@@ -107,7 +107,7 @@ fn nobody_else_s_proof_or_log_will_do() {
 }
 
 #[test]
-fn a_key_counts_from_its_operation_on_and_a_log_cut_short_shows_what_was() {
+fn a_key_counts_from_its_operation_on_and_a_log_cut_short_shows_the_past() {
     let mut alice = alice();
     let before = alice.evidence();
     alice.rotate(5, 9, PDS);
@@ -121,7 +121,7 @@ fn a_key_counts_from_its_operation_on_and_a_log_cut_short_shows_what_was() {
     mixed.plc_log = alice.evidence().plc_log;
     let error = verify(&mixed, NOW).unwrap_err();
     assert_eq!(error, EvidenceError::Proof(ProofError::Signature));
-    // Nor the new one under the old log; the old pair still shows what was, which is why a
+    // Nor does the new proof under the old log. The old pair still shows the past, which is why a
     // client asks the account's own servers.
     mixed.car = alice.repo.car();
     mixed.plc_log = before.plc_log.clone();
@@ -133,7 +133,7 @@ fn a_key_counts_from_its_operation_on_and_a_log_cut_short_shows_what_was() {
 fn the_key_of_a_host_that_was_left_counts_until_the_account_writes_again() {
     let mut alice = alice();
     let car = alice.repo.car();
-    // The log's times lie before the repository's revisions: a move after them.
+    // The times of the log lie before the repository's revisions, the migration after them.
     let minutes = 60 * 24 * 365 * 50;
     alice.rotate(minutes, 9, "https://other.example.com");
     let mut evidence = alice.evidence();
@@ -141,13 +141,13 @@ fn the_key_of_a_host_that_was_left_counts_until_the_account_writes_again() {
     let shown = verify(&evidence, NOW).unwrap();
     assert!(shown.package.signed_by_previous_host());
     assert_eq!(shown.package.signing_key(), &k256(7).public());
-    // A commit by that key from after the move is somebody else's.
+    // A commit by that key from after the migration is not the account's.
     let mut early = TestAccount::new(7);
     early.rotate(1, 9, "https://other.example.com");
     evidence.plc_log = early.evidence().plc_log;
     let error = verify(&evidence, NOW).unwrap_err();
     assert_eq!(error, EvidenceError::Proof(ProofError::Signature));
-    // And a key that was replaced without a move does not count.
+    // A key that was replaced without a migration does not count.
     let mut stayed = TestAccount::new(7);
     stayed.rotate(minutes, 9, PDS);
     evidence.plc_log = stayed.evidence().plc_log;

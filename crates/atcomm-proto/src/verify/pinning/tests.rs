@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::syntax::{Did, Rev};
+use crate::syntax::Rev;
 use crate::testing::account::{NOW, PDS, TestAccount, TestKey};
 use crate::testing::repo::peer;
 use crate::verify::succession::FIELD;
@@ -19,7 +19,7 @@ fn seen(package: &VerifiedPackage) -> VerifiedAccount<'_> {
     }
 }
 
-/// The pin of a package that was met a hundred days ago and seen yesterday.
+/// Returns the pin of a package, first seen a hundred days ago and last seen yesterday.
 fn pinned(package: &VerifiedPackage) -> Pin {
     let (change, pin) = update(None, seen(package), &[], NOW.minus(DAY));
     assert_eq!(change, KeyChange::First);
@@ -29,19 +29,19 @@ fn pinned(package: &VerifiedPackage) -> Pin {
     }
 }
 
-fn put(alice: &mut TestAccount, key: &TestKey, word: Option<String>) -> VerifiedPackage {
+fn put(alice: &mut TestAccount, key: &TestKey, statement: Option<String>) -> VerifiedPackage {
     let mut more = json!({"did": key.peer.as_str()});
-    if let Some(word) = word {
-        more[FIELD] = json!(word);
+    if let Some(statement) = statement {
+        more[FIELD] = json!(statement);
     }
     alice.put(3, &more)
 }
 
-fn word(old: &TestKey, new: &TestKey, account: &Did) -> Option<String> {
-    word_at(old, new, account, NOW)
+fn statement(old: &TestKey, new: &TestKey, account: &Did) -> Option<String> {
+    statement_at(old, new, account, NOW)
 }
 
-fn word_at(old: &TestKey, new: &TestKey, account: &Did, at: Timestamp) -> Option<String> {
+fn statement_at(old: &TestKey, new: &TestKey, account: &Did, at: Timestamp) -> Option<String> {
     Some(old.vouch(new, account, at))
 }
 
@@ -56,7 +56,7 @@ fn the_same_key_moves_the_revision_on() {
     assert!(next.rev > pin.rev && next.last_seen == NOW);
     assert_eq!(next.first_seen, pin.first_seen);
     assert!(is_rolled_back(&next, &first) && !is_rolled_back(&next, &second));
-    // What the directory alone shows does not count as seen.
+    // A package that only the directory shows does not count as seen.
     let by_directory = VerifiedAccount {
         authoritative: false,
         ..seen(&second)
@@ -69,8 +69,7 @@ fn the_same_key_moves_the_revision_on() {
     let mut ahead = next.clone();
     ahead.rev = Rev::parse("jzzzzzzzzzzzz").unwrap();
     assert!(is_rolled_back(&ahead, &second) && !is_rolled_back(&ahead, &third));
-    // A key that waited and was taken back is forgotten.
-    // What waits is newer than what is pinned under its own signing key alone.
+    // The revision of a waiting key counts under its own signing key alone.
     let mut waits = next.clone();
     waits.changed = Some(Changed {
         peer: peer(4),
@@ -83,6 +82,7 @@ fn the_same_key_moves_the_revision_on() {
     assert!(is_rolled_back(&waits, &third) && !is_rolled_back(&waits, &second));
     waits.changed.as_mut().unwrap().signing_key = None;
     assert!(is_rolled_back(&waits, &second) && !is_rolled_back(&waits, &third));
+    // A waiting key that was taken back leaves the pin.
     let other = alice.put(4, &json!({}));
     let (_, waiting) = update(Some(&next), seen(&other), &[], NOW);
     assert!(waiting.changed.is_some());
@@ -103,14 +103,14 @@ fn another_key_waits_to_be_accepted() {
         (changed.peer.as_str(), changed.rev),
         (&*peer(4), other.rev())
     );
-    // Others may have come between the two, so the record's own time says nothing.
+    // Other keys may have come between the two, so the record's own time says nothing.
     assert_eq!(changed.seen_at, pin.last_seen);
     let kept = Pin {
         changed: None,
         ..waiting.clone()
     };
     assert_eq!(kept, pin);
-    // An older package than the one that waits is a step back too.
+    // A package older than the waiting one is rolled back too.
     let third = alice.put(4, &json!({"label": "x"}));
     let (_, later) = update(Some(&waiting), seen(&third), &[], NOW.plus(DAY));
     let again = later.changed.clone().unwrap();
@@ -131,20 +131,20 @@ fn another_key_waits_to_be_accepted() {
     assert_eq!(accepted.changed, None);
     let (change, _) = update(Some(&accepted), seen(&third), &[], NOW);
     assert_eq!(change, KeyChange::Same);
-    // To accept what is pinned changes nothing of it.
+    // Accepting the pinned key changes nothing of the pin.
     let again = accept(Some(&accepted), seen(&third), NOW.plus(DAY));
     assert_eq!(again.previous, accepted.previous);
 }
 
-/// The rotation is taken for having been when the key before gave its word, unless the record or
-/// its proof is older, and within what was seen.
+/// The time of a replacement is that of the old key's statement, unless the record or its proof is
+/// older, and lies between the last sight of the old key and now.
 #[test]
-fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
+fn a_replaced_key_is_dated_by_its_own_statement() {
     let mut alice = TestAccount::new(7);
     let account = alice.log.did();
     let keys: Vec<_> = (0..3).map(|_| TestKey::generate()).collect();
     let first = put(&mut alice, &keys[0], None);
-    // The test's revisions are of today, and the clock of these pins is around them.
+    // The revisions of the test repository are of today, so the times of the pins lie around them.
     let today = first.proven_at();
     let (_, fresh) = update(None, seen(&first), &[], today.minus(9 * DAY));
     let dated = |package: &VerifiedPackage, older: &[VerifiedPackage], now| {
@@ -153,29 +153,37 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
         next.previous.unwrap().replaced_at
     };
     let seconds = |at: Timestamp| Timestamp::from_millis(at.millis() / 1000 * 1000);
-    for (said, expected) in [
+    for (stated_at, expected) in [
         (today.minus(DAY), seconds(today.minus(DAY))),
         (today.minus(30 * DAY), fresh.last_seen),
     ] {
         let mut more = json!({"did": keys[1].peer.as_str(), "createdAt": today.to_string()});
-        more[FIELD] = json!(word_at(&keys[0], &keys[1], &account, said));
+        more[FIELD] = json!(statement_at(&keys[0], &keys[1], &account, stated_at));
         let second = alice.put(3, &more);
-        assert_eq!(dated(&second, &[], today.plus(DAY)), expected, "{said}");
-        // An update of the record later changes nothing of that, nor a later key.
+        assert_eq!(
+            dated(&second, &[], today.plus(DAY)),
+            expected,
+            "{stated_at}"
+        );
+        // Neither a later update of the record nor a later key changes that time.
         more["createdAt"] = json!(today.plus(DAY).to_string());
         let again = alice.put(3, &more);
-        assert_eq!(dated(&again, &[], today.plus(DAY)), expected, "{said}");
-        let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+        assert_eq!(dated(&again, &[], today.plus(DAY)), expected, "{stated_at}");
+        let third = put(
+            &mut alice,
+            &keys[2],
+            statement(&keys[1], &keys[2], &account),
+        );
         assert_eq!(
             dated(&third, &[second], today.plus(DAY)),
             expected,
-            "{said}"
+            "{stated_at}"
         );
     }
-    // A word from the future is not later than its record, nor that than its proof.
+    // A statement from the future is not later than its record, nor the record than its proof.
     let made = today.minus(2 * DAY);
     let mut more = json!({"did": keys[1].peer.as_str(), "createdAt": made.to_string()});
-    more[FIELD] = json!(word_at(&keys[0], &keys[1], &account, NOW));
+    more[FIELD] = json!(statement_at(&keys[0], &keys[1], &account, NOW));
     let second = alice.put(3, &more);
     assert_eq!(dated(&second, &[], today.plus(DAY)), made);
     more["createdAt"] = json!(NOW.to_string());
@@ -183,9 +191,13 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
     assert_eq!(dated(&second, &[], today.plus(DAY)), second.proven_at());
     assert_eq!(dated(&second, &[], today.minus(DAY)), today.minus(DAY));
 
-    // P0 was replaced long ago, and what the directory leaves out has replaced it: the key of
-    // today says nothing of when. Nor does one that waits after another that waited.
-    let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+    // The directory leaves out the package by which the first key was replaced long ago: the
+    // present key does not tell the time of that, nor does a key that waits after another one.
+    let third = put(
+        &mut alice,
+        &keys[2],
+        statement(&keys[1], &keys[2], &account),
+    );
     let (change, waiting) = update(Some(&fresh), seen(&third), &[], today);
     assert!(matches!(change, KeyChange::Changed { .. }));
     assert_eq!(waiting.changed.as_ref().unwrap().seen_at, fresh.last_seen);
@@ -200,7 +212,7 @@ fn a_replaced_key_is_dated_by_its_own_word_within_what_was_seen() {
 
 /// Behind [`SendBlocker::HandleMoved`](atcomm_client::SendBlocker::HandleMoved).
 #[test]
-fn handles_that_led_to_it_are_remembered() {
+fn earlier_handles_stay_in_the_pin() {
     let mut alice = TestAccount::new(7);
     let package = alice.put(3, &json!({}));
     let pin = pinned(&package);
@@ -219,10 +231,10 @@ fn handles_that_led_to_it_are_remembered() {
         (&None, &[alice_s.clone()][..])
     );
     assert!(lost.is_known_by(&alice_s));
-    // For as long as it takes, and beside a new one.
+    // It stays without limit of time, and beside a new handle.
     let renamed = with(&with(&lost, None), Some(handle("a.example.com")));
     assert!(renamed.is_known_by(&alice_s) && renamed.is_known_by(&handle("a.example.com")));
-    // Until the same account proves it again, or it is given up.
+    // It leaves when the same account proves it again, or when it is given up.
     let back = with(&renamed, Some(alice_s.clone()));
     assert_eq!(back.known_as, [handle("a.example.com")]);
     assert!(
@@ -232,7 +244,7 @@ fn handles_that_led_to_it_are_remembered() {
             .is_known_by(&alice_s)
     );
     assert!(!pin.clone().without_handle(&alice_s).is_known_by(&alice_s));
-    // Another key that is accepted is not another handle that is.
+    // Accepting another key does not accept another handle.
     let seen = VerifiedAccount {
         handle: None,
         ..seen(&package)
@@ -244,7 +256,7 @@ fn handles_that_led_to_it_are_remembered() {
     }
     assert_eq!(many.known_as.len(), MAX_KNOWN_AS);
     assert!(many.is_known_by(&handle("a30.example.com")));
-    // Pins of before.
+    // Pins from before the field existed.
     let mut json = serde_json::to_value(&back).unwrap();
     json.as_object_mut().unwrap().remove("knownAs").unwrap();
     let read: Pin = serde_json::from_value(json).unwrap();
@@ -252,12 +264,16 @@ fn handles_that_led_to_it_are_remembered() {
 }
 
 #[test]
-fn the_word_of_the_pinned_key_is_enough() {
+fn a_statement_of_the_pinned_key_is_enough() {
     let mut alice = TestAccount::new(7);
     let account = alice.log.did();
     let keys: Vec<_> = (0..4).map(|_| TestKey::generate()).collect();
     let pin = pinned(&put(&mut alice, &keys[0], None));
-    let second = put(&mut alice, &keys[1], word(&keys[0], &keys[1], &account));
+    let second = put(
+        &mut alice,
+        &keys[1],
+        statement(&keys[0], &keys[1], &account),
+    );
     let (change, next) = update(Some(&pin), seen(&second), &[], NOW);
     let before = keys[0].peer.as_str().to_owned();
     assert_eq!(
@@ -270,9 +286,17 @@ fn the_word_of_the_pinned_key_is_enough() {
     assert_eq!(next.previous.unwrap().peer, before);
     assert_eq!((next.changed, next.first_seen), (None, pin.first_seen));
 
-    // Over keys that were never seen, where superseded packages bridge them.
-    let third = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
-    let fourth = put(&mut alice, &keys[3], word(&keys[2], &keys[3], &account));
+    // Superseded packages bridge keys that were never seen.
+    let third = put(
+        &mut alice,
+        &keys[2],
+        statement(&keys[1], &keys[2], &account),
+    );
+    let fourth = put(
+        &mut alice,
+        &keys[3],
+        statement(&keys[2], &keys[3], &account),
+    );
     let change = |older: &[VerifiedPackage]| update(Some(&pin), seen(&fourth), older, NOW).0;
     assert!(matches!(
         change(&[third.clone(), second.clone()]),
@@ -290,27 +314,35 @@ fn the_word_of_the_pinned_key_is_enough() {
 }
 
 #[test]
-fn no_other_word_is() {
+fn no_other_statement_is_enough() {
     let mut alice = TestAccount::new(7);
     let account = alice.log.did();
     let other = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
     let keys: Vec<_> = (0..3).map(|_| TestKey::generate()).collect();
     let pin = pinned(&put(&mut alice, &keys[0], None));
-    for word in [
+    for statement in [
         None,
-        word(&keys[0], &keys[1], &other),
-        word(&keys[0], &keys[2], &account),
-        word(&keys[1], &keys[1], &account),
-        word(&keys[2], &keys[1], &account),
+        statement(&keys[0], &keys[1], &other),
+        statement(&keys[0], &keys[2], &account),
+        statement(&keys[1], &keys[1], &account),
+        statement(&keys[2], &keys[1], &account),
         Some("{}".to_owned()),
     ] {
-        let package = put(&mut alice, &keys[1], word.clone());
+        let package = put(&mut alice, &keys[1], statement.clone());
         let (change, _) = update(Some(&pin), seen(&package), &[], NOW);
-        assert!(matches!(change, KeyChange::Changed { .. }), "{word:?}");
+        assert!(matches!(change, KeyChange::Changed { .. }), "{statement:?}");
     }
     // A chain that ends in a circle.
-    let one = put(&mut alice, &keys[1], word(&keys[2], &keys[1], &account));
-    let two = put(&mut alice, &keys[2], word(&keys[1], &keys[2], &account));
+    let one = put(
+        &mut alice,
+        &keys[1],
+        statement(&keys[2], &keys[1], &account),
+    );
+    let two = put(
+        &mut alice,
+        &keys[2],
+        statement(&keys[1], &keys[2], &account),
+    );
     let (change, _) = update(Some(&pin), seen(&two), &[one, two.clone()], NOW);
     assert!(matches!(change, KeyChange::Changed { .. }));
 }
