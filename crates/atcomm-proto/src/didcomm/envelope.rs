@@ -46,7 +46,7 @@
 //! let sender = opened.sender.ok_or("authcrypt shows the sender")?;
 //! assert_eq!(sender.party.did(), alice.as_str());
 //!
-//! // Who is not the recipient opens nothing.
+//! // Only the recipient can open the envelope.
 //! assert!(unpack(&envelope, &std::slice::from_ref(&alice_key), &SelfCertified).is_err());
 //! # Ok(())
 //! # }

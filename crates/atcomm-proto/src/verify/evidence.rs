@@ -223,8 +223,8 @@ impl VerifiedPackage {
         self.record.commitment().car()
     }
 
-    /// Returns whether the PDS that the account left signed the commit. The account has not written
-    /// since its migration.
+    /// Returns whether the commit is signed by the PDS that the account left. The account has then
+    /// not written since its migration.
     pub fn signed_by_previous_host(&self) -> bool {
         self.signed_by_previous_host
     }

@@ -99,7 +99,7 @@ pub struct Page {
 pub enum Reply {
     /// `mediate-grant`.
     Grant {
-        /// Where to send forwards, at least one; version 2.0 can name only the first.
+        /// The DIDs to send forwards to, at least one; version 2.0 can name only the first.
         routing_did: Vec<String>,
     },
     /// `mediate-deny`.
