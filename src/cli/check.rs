@@ -1,6 +1,7 @@
-//! `atcomm check`.
+//! `atcomm check`: the words and the hints of findings.
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -8,16 +9,17 @@ use serde_json::json;
 
 use super::context::Own;
 use super::hint::of_account;
-use super::mail_context::{MailContext, name};
+use super::mail_context::MailContext;
 use super::output::{show, unwritten};
-use super::terminal::{line, short_did};
+use super::terminal::{account_name, line, short_did};
 use super::{CliError, Exit};
-use atcomm_client::{
-    AccountClient, AccountError, KeyState, MailError, MediatorClient, MessagingKey, RecipientError,
-    SelfTestError, proven_document, self_test,
+use atcomm_client::diagnose::{
+    AccountProblem, ConfirmedAccount, DirectoryProblem, Finding, ProofProblem, RecordProblem,
+    RegistrationProblem, SignInProblem, diagnose,
 };
-use atcomm_net::identity::{DidDocument, Freshness, HandleCheck};
-use atcomm_proto::syntax::{Actor, MediatorDid, Origin};
+use atcomm_client::{MailError, RecipientError, SelfTestError, Warning};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 
 /// Check that messages reach you: account, record, directory, mediators
 ///
@@ -29,13 +31,13 @@ pub(super) struct Check {
     own: Own,
 }
 
-/// One thing that was looked at.
+/// One finding, as it is printed.
 #[derive(Debug, Serialize)]
-struct Finding {
-    /// What: key, account, sign-in, record, proof, directory, mediator, ping, registration,
+struct Printed {
+    /// The check: key, account, sign-in, record, proof, directory, mediator, ping, registration,
     /// delivery.
     check: &'static str,
-    /// Of whom, where there are several.
+    /// The mediator, in checks of mediators.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<MediatorDid>,
     ok: bool,
@@ -45,330 +47,315 @@ struct Finding {
     hint: Option<String>,
 }
 
-/// Shows findings as they come, or keeps them for the one answer to programs.
-struct Findings<'o> {
-    json: bool,
-    stdout: &'o mut dyn Write,
-    all: Vec<Finding>,
+/// A problem in words.
+struct Problem {
+    detail: String,
+    hint: String,
 }
 
 pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Result<(), CliError> {
     let context = MailContext::open(&args.own)?;
-    let key = context.account.key()?;
-    let mut findings = Findings {
-        json: args.own.common.json,
-        stdout,
-        all: Vec::new(),
-    };
+    let json = args.own.common.json;
+    let mut all = Vec::new();
     context
         .command
-        .block_on(look(&context, key, &mut findings))?;
-    let Findings { json, stdout, all } = findings;
+        .block_on(diagnose(&context.account, |finding| {
+            let printed = Printed::of(&finding);
+            if !json {
+                printed.write(stdout).or_else(unwritten)?;
+            }
+            all.push(printed);
+            Ok::<(), CliError>(())
+        }))?;
     let failed = all.iter().filter(|one| !one.ok).count();
     if json {
-        let answer = json!({"account": context.account.enrolment().account, "ok": failed == 0, "checks": all});
+        let account = &context.account.enrolment().account;
+        let answer = json!({"account": account, "ok": failed == 0, "checks": all});
         show(true, stdout, &answer, |_| Ok(()))?;
     }
-    match failed {
-        0 => Ok(()),
-        failed => Err(CliError {
-            exit: Exit::Failed,
-            message: format!("{failed} of {} checks failed", all.len()),
-            hint: "each says above what to do".to_owned(),
-        }),
+    if failed == 0 {
+        return Ok(());
     }
+    Err(CliError {
+        exit: Exit::Failed,
+        message: format!("{failed} of {} checks failed", all.len()),
+        hint: "each says above what to do".to_owned(),
+    })
 }
 
-async fn look(
-    context: &MailContext,
-    key: &MessagingKey,
-    findings: &mut Findings<'_>,
-) -> Result<(), CliError> {
-    about_key(key, findings)?;
-    let document = about_account(context, findings).await?;
-    let pds = document.as_ref().and_then(|found| found.pds.clone().ok());
-    let pds = pds.unwrap_or_else(|| context.account.enrolment().pds.clone());
-    about_record(context, key, &pds, findings).await?;
-    about_proof(context, key, findings).await?;
-    about_directory(context, key, findings).await?;
-    for mediator in &context.account.enrolment().mediators {
-        about_mediator(context, key, mediator, findings).await?;
-    }
-    Ok(())
-}
-
-impl Findings<'_> {
-    fn ok(&mut self, check: &'static str, detail: impl Into<String>) -> Result<(), CliError> {
-        self.add(check, None, Ok(detail.into()))
-    }
-
-    fn failed(
-        &mut self,
-        check: &'static str,
-        detail: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Result<(), CliError> {
-        self.add(check, None, Err((detail.into(), hint.into())))
-    }
-
-    fn add(
-        &mut self,
-        check: &'static str,
-        of: Option<&MediatorDid>,
-        found: Result<String, (String, String)>,
-    ) -> Result<(), CliError> {
-        let ok = found.is_ok();
-        let (detail, hint) = match found {
-            Ok(detail) => (detail, None),
-            Err((detail, hint)) => (detail, Some(hint)),
+impl Printed {
+    fn of(finding: &Finding) -> Self {
+        let (check, words) = match finding {
+            Finding::Key { peer, published_at } => {
+                let shown = short_did(peer.as_str());
+                ("key", of_key(&shown, published_at.as_ref()))
+            }
+            Finding::Account { account, result } => ("account", of_own_account(account, result)),
+            Finding::SignIn { pds, result } => ("sign-in", of_sign_in(pds, result)),
+            Finding::Record(result) => ("record", of_record(result)),
+            Finding::Proof(result) => ("proof", of_proof(result)),
+            Finding::Directory { directory, result } => {
+                ("directory", of_directory(directory.as_ref(), result))
+            }
+            Finding::Mediator { did, result } => (
+                "mediator",
+                of_mediator(did, result, "has a DID document with a key and an endpoint"),
+            ),
+            Finding::Ping { did, result } => ("ping", of_mediator(did, result, "answers")),
+            Finding::Registration { did, result } => ("registration", of_registration(did, result)),
+            Finding::Delivery { did, result } => ("delivery", of_delivery(did, result)),
         };
-        let finding = Finding {
+        let (detail, hint) = match words {
+            Ok(detail) => (detail, None),
+            Err(Problem { detail, hint }) => (detail, Some(hint)),
+        };
+        Self {
             check,
-            of: of.cloned(),
-            ok,
+            of: finding.mediator().cloned(),
+            ok: finding.is_ok(),
             detail: line(&detail),
             hint,
-        };
-        if !self.json {
-            let word = if ok { "ok" } else { "failed" };
-            let mut text = format!("{word:<7} {check:<13} {}\n", finding.detail);
-            if let Some(hint) = &finding.hint {
-                text.push_str(&format!("{:<7} hint: {hint}\n", ""));
-            }
-            let written = self.stdout.write_all(text.as_bytes());
-            written
-                .and_then(|()| self.stdout.flush())
-                .or_else(unwritten)?;
         }
-        self.all.push(finding);
-        Ok(())
+    }
+
+    fn write(&self, stdout: &mut dyn Write) -> std::io::Result<()> {
+        let word = if self.ok { "ok" } else { "failed" };
+        let mut text = format!("{word:<7} {:<13} {}\n", self.check, self.detail);
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("{:<7} hint: {hint}\n", ""));
+        }
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
     }
 }
 
-fn about_key(key: &MessagingKey, findings: &mut Findings<'_>) -> Result<(), CliError> {
-    let shown = short_did(key.peer.as_str());
-    match key.state {
-        KeyState::Published { at } => findings.ok("key", format!("{shown}, published {at}")),
-        KeyState::Minted | KeyState::Replaced { .. } => findings.failed(
-            "key",
+fn problem(detail: impl Into<String>, hint: impl Into<String>) -> Result<String, Problem> {
+    Err(Problem {
+        detail: detail.into(),
+        hint: hint.into(),
+    })
+}
+
+fn of_key(shown: &str, published_at: Option<&Timestamp>) -> Result<String, Problem> {
+    match published_at {
+        Some(at) => Ok(format!("{shown}, published {at}")),
+        None => problem(
             format!("{shown} is in the wallet, and not known to be published"),
             "run `atcomm enroll` again: it finishes what it began",
         ),
     }
 }
 
-async fn about_account(
-    context: &MailContext,
-    findings: &mut Findings<'_>,
-) -> Result<Option<DidDocument>, CliError> {
-    let account = &context.account.enrolment().account;
-    let identity = context.command.client.identity.interactive();
-    let (net, clock) = (&context.command.client.net, &context.command.client.clock);
-    let document = match proven_document(net, &identity, clock, account).await {
-        Ok(document) => document,
-        Err(error) => {
-            findings.failed("account", format!("{account}: {error}"), "try again later")?;
-            return Ok(None);
+fn of_own_account(
+    account: &Did,
+    result: &Result<ConfirmedAccount, AccountProblem>,
+) -> Result<String, Problem> {
+    match result {
+        Ok(ConfirmedAccount { handle, pds }) => Ok(format!(
+            "{} is {account}, at {pds}",
+            account_name(Some(handle), account)
+        )),
+        Err(AccountProblem::Identity(error)) => {
+            problem(format!("{account}: {error}"), "try again later")
         }
-    };
-    let check = identity.verify_handle(&document).await;
-    let pds = match &document.pds {
-        Ok(pds) => pds.clone(),
-        Err(lack) => {
-            findings.failed(
-                "account",
-                format!("the DID document of {account} names no usable host: {lack}"),
-                "only the operator of the account's host can mend that",
-            )?;
-            return Ok(Some(document));
-        }
-    };
-    match check {
-        HandleCheck::Verified(handle) => findings.ok(
-            "account",
-            format!("{} is {account}, at {pds}", name(Some(&handle), account)),
-        )?,
-        HandleCheck::Invalid => findings.failed(
-            "account",
+        Err(AccountProblem::NoPds(reason)) => problem(
+            format!("the DID document of {account} names no usable host: {reason}"),
+            "only the operator of the account's host can mend that",
+        ),
+        Err(AccountProblem::HandleInvalid { pds }) => problem(
             format!("{account}, at {pds}, has no handle that leads back to it"),
             "others see your messages under your DID; set your handle anew to mend it",
-        )?,
-        HandleCheck::Inconclusive => findings.failed(
-            "account",
+        ),
+        Err(AccountProblem::HandleUnknown) => problem(
             format!("the handle of {account} cannot be looked up now"),
             "try again later",
-        )?,
+        ),
     }
-    Ok(Some(document))
 }
 
-async fn about_record(
-    context: &MailContext,
-    key: &MessagingKey,
-    pds: &Origin,
-    findings: &mut Findings<'_>,
-) -> Result<(), CliError> {
-    let client = AccountClient::new(&context.command.client.net, pds, context.account.store());
-    match client.is_signed_in().await {
-        Ok(true) => findings.ok("sign-in", format!("the session at {pds} is good"))?,
-        Ok(false) | Err(AccountError::SignedOut) => findings.failed(
-            "sign-in",
+fn of_sign_in(pds: &Origin, result: &Result<(), SignInProblem>) -> Result<String, Problem> {
+    match result {
+        Ok(()) => Ok(format!("the session at {pds} is good")),
+        Err(SignInProblem::SignedOut) => problem(
             format!("the session at {pds} has ended"),
             "mail is not affected; `atcomm enroll` signs in again with your app password",
-        )?,
-        Err(error) => findings.failed("sign-in", error.to_string(), of_account(&error))?,
+        ),
+        Err(SignInProblem::Pds(error)) => problem(error.to_string(), of_account(error)),
     }
-    let published = match client.record().await {
-        Ok(Some(published)) => published,
-        Ok(None) => {
-            return findings.failed(
-                "record",
-                "the account has no key package: nobody can write to you",
-                "publish it with `atcomm enroll`",
-            );
-        }
-        Err(error) => return findings.failed("record", error.to_string(), of_account(&error)),
-    };
-    if published.peer() != Some(key.peer.as_str()) {
-        return findings.failed(
-            "record",
-            "the record names another key than the one in this wallet: mail goes elsewhere",
-            "if another device of yours wrote it, use that; if not, `atcomm enroll --replace`",
-        );
-    }
-    let wanted = json!(context.account.enrolment().mediators);
-    if published.value.get("mediators") != Some(&wanted) {
-        return findings.failed(
-            "record",
-            "the record names other mediators than this wallet",
-            "run `atcomm enroll` with the mediators that you want",
-        );
-    }
-    findings.ok(
-        "record",
-        "it names the key and the mediators of this wallet",
-    )
 }
 
-/// What everybody else finds who trusts no directory.
-async fn about_proof(
-    context: &MailContext,
-    key: &MessagingKey,
-    findings: &mut Findings<'_>,
-) -> Result<(), CliError> {
-    let me = Actor::Did(context.account.enrolment().account.clone());
-    let thorough = context.account.lookup().clone().thorough();
-    let resolved = match thorough.resolve(&me, &[]).await {
-        Ok(resolved) => resolved,
-        Err(error) => {
-            let hint = match &error {
+fn of_record(result: &Result<(), RecordProblem>) -> Result<String, Problem> {
+    match result {
+        Ok(()) => Ok("it names the key and the mediators of this wallet".to_owned()),
+        Err(RecordProblem::Missing) => problem(
+            "the account has no key package: nobody can write to you",
+            "publish it with `atcomm enroll`",
+        ),
+        Err(RecordProblem::OtherKey) => problem(
+            "the record names another key than the one in this wallet: mail goes elsewhere",
+            "if another device of yours wrote it, use that; if not, `atcomm enroll --replace`",
+        ),
+        Err(RecordProblem::OtherMediators) => problem(
+            "the record names other mediators than this wallet",
+            "run `atcomm enroll` with the mediators that you want",
+        ),
+        Err(RecordProblem::Pds(error)) => problem(error.to_string(), of_account(error)),
+    }
+}
+
+fn of_proof(result: &Result<(), ProofProblem>) -> Result<String, Problem> {
+    match result {
+        Ok(()) => Ok("signed by the account's key, as others verify it".to_owned()),
+        Err(ProofProblem::Lookup(error)) => {
+            let hint = match error {
                 RecipientError::Unreachable(_) => "try again later",
                 _ => "nobody can send to you until that is mended",
             };
-            return findings.failed("proof", error.to_string(), hint);
+            problem(error.to_string(), hint)
         }
-    };
-    if resolved.package.peer() != key.peer.as_str() {
-        return findings.failed(
-            "proof",
+        Err(ProofProblem::OtherKey) => problem(
             "what is proven of the account names another key than the one in this wallet",
             "if it was just published, try again in a minute",
-        );
-    }
-    if resolved.ambiguous == Some(true) {
-        return findings.failed(
-            "proof",
+        ),
+        Err(ProofProblem::Ambiguous) => problem(
             "other accounts publish your messaging key as theirs",
             "senders are warned; `atcomm rotate` gives you a key that only you publish",
-        );
-    }
-    let warnings: Vec<String> = resolved.warnings.iter().map(ToString::to_string).collect();
-    match warnings.is_empty() {
-        true => findings.ok("proof", "signed by the account's key, as others verify it"),
-        false => findings.failed("proof", warnings.join("; "), "senders are told the same"),
+        ),
+        Err(ProofProblem::Warnings(warnings)) => {
+            let warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
+            problem(warnings.join("; "), "senders are told the same")
+        }
     }
 }
 
-async fn about_directory(
-    context: &MailContext,
-    key: &MessagingKey,
-    findings: &mut Findings<'_>,
-) -> Result<(), CliError> {
-    let Some(directory) = context.account.lookup().directory() else {
-        return findings.ok("directory", "none is asked; accounts' own servers are");
+fn of_directory(
+    directory: Option<&Origin>,
+    result: &Result<(), DirectoryProblem>,
+) -> Result<String, Problem> {
+    let Some(origin) = directory else {
+        return Ok("none is asked; accounts' own servers are".to_owned());
     };
-    let origin = directory.origin();
-    match directory
-        .resolve(&context.account.enrolment().account)
-        .await
-    {
-        Ok(view) if view.peer == key.peer.as_str() => {
-            findings.ok("directory", format!("{origin} shows your key"))
-        }
-        Ok(_) => findings.failed(
-            "directory",
+    match result {
+        Ok(()) => Ok(format!("{origin} shows your key")),
+        Err(DirectoryProblem::OtherKey) => problem(
             format!("{origin} shows another key than the one in this wallet"),
             "if it was just published, try again in a minute",
         ),
-        Err(error) => findings.failed(
-            "directory",
+        Err(DirectoryProblem::Lookup(error)) => problem(
             format!("{origin}: {error}"),
             "others may still find you by your own host; --directory asks another one",
         ),
     }
 }
 
-async fn about_mediator(
-    context: &MailContext,
-    key: &MessagingKey,
+fn of_mediator(
     did: &MediatorDid,
-    findings: &mut Findings<'_>,
-) -> Result<(), CliError> {
-    let (net, clock) = (&context.command.client.net, &context.command.client.clock);
-    let identity = &context.command.client.identity;
-    let client = MediatorClient::open(net, identity, clock, did, key, Freshness::Refresh).await;
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => return findings.add("mediator", Some(did), Err(trouble(did, &error))),
-    };
-    let detail = format!("{did} has a DID document with a key and an endpoint");
-    findings.add("mediator", Some(did), Ok(detail))?;
-    if let Err(error) = client.ping().await {
-        return findings.add("ping", Some(did), Err(trouble(did, &error)));
+    result: &Result<(), MailError>,
+    passed: &str,
+) -> Result<String, Problem> {
+    match result {
+        Ok(()) => Ok(format!("{did} {passed}")),
+        Err(error) => of_mail(did, error),
     }
-    findings.add("ping", Some(did), Ok(format!("{did} answers")))?;
-    match client.is_registered().await {
-        Ok(true) => {
-            let detail = format!("{did} keeps mail for your key");
-            findings.add("registration", Some(did), Ok(detail))?;
-        }
-        Ok(false) => {
-            let detail = format!("{did} does not keep mail for your key");
-            let hint = "register with it by running `atcomm enroll` again";
-            return findings.add("registration", Some(did), Err((detail, hint.to_owned())));
-        }
-        Err(error) => return findings.add("registration", Some(did), Err(trouble(did, &error))),
-    }
-    let found = match self_test(net, clock, &client).await {
-        Ok(time) => {
-            let millis = time.as_millis();
-            Ok(format!(
-                "a message to yourself by {did} came back in {millis} ms"
-            ))
-        }
-        Err(SelfTestError::Mail(error)) => Err(trouble(did, &error)),
-        Err(error) => Err((
-            format!("{did}: {error}"),
-            "mail that others send may be lost there; tell its operator".to_owned(),
-        )),
-    };
-    findings.add("delivery", Some(did), found)
 }
 
-fn trouble(did: &MediatorDid, error: &MailError) -> (String, String) {
-    let hint = match error.is_transient() {
-        true => "mail goes to your next mediator, if you have one; try again later",
-        false => "tell its operator, or enrol with another mediator",
+fn of_registration(
+    did: &MediatorDid,
+    result: &Result<(), RegistrationProblem>,
+) -> Result<String, Problem> {
+    match result {
+        Ok(()) => Ok(format!("{did} keeps mail for your key")),
+        Err(RegistrationProblem::NotRegistered) => problem(
+            format!("{did} does not keep mail for your key"),
+            "register with it by running `atcomm enroll` again",
+        ),
+        Err(RegistrationProblem::Mail(error)) => of_mail(did, error),
+    }
+}
+
+fn of_delivery(
+    did: &MediatorDid,
+    result: &Result<Duration, SelfTestError>,
+) -> Result<String, Problem> {
+    match result {
+        Ok(time) => Ok(format!(
+            "a message to yourself by {did} came back in {} ms",
+            time.as_millis()
+        )),
+        Err(SelfTestError::Mail(error)) => of_mail(did, error),
+        Err(error) => problem(
+            format!("{did}: {error}"),
+            "mail that others send may be lost there; tell its operator",
+        ),
+    }
+}
+
+fn of_mail(did: &MediatorDid, error: &MailError) -> Result<String, Problem> {
+    let hint = if error.is_transient() {
+        "mail goes to your next mediator, if you have one; try again later"
+    } else {
+        "tell its operator, or enrol with another mediator"
     };
-    (format!("{did}: {error}"), hint.to_owned())
+    problem(format!("{did}: {error}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(finding: &Finding) -> String {
+        let mut out = Vec::new();
+        Printed::of(finding).write(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_finding_is_a_line_and_a_problem_has_a_hint() {
+        let did = MediatorDid::parse("did:web:mail.example.com").unwrap();
+        let delivery = |result| Finding::Delivery {
+            did: did.clone(),
+            result,
+        };
+        assert_eq!(
+            printed(&delivery(Ok(Duration::from_millis(12)))),
+            "ok      delivery      a message to yourself by did:web:mail.example.com came back in \
+             12 ms\n"
+        );
+        assert_eq!(
+            printed(&delivery(Err(MailError::Silent.into()))),
+            "failed  delivery      did:web:mail.example.com: it gave no answer\n        hint: mail \
+             goes to your next mediator, if you have one; try again later\n"
+        );
+        assert_eq!(
+            printed(&Finding::Record(Err(RecordProblem::Missing))),
+            "failed  record        the account has no key package: nobody can write to you\n        \
+             hint: publish it with `atcomm enroll`\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_the_check_the_mediator_and_the_hint() {
+        let did = MediatorDid::parse("did:web:mail.example.com").unwrap();
+        let result = Err(RegistrationProblem::NotRegistered);
+        let printed = Printed::of(&Finding::Registration { did, result });
+        assert_eq!(
+            json!(printed),
+            json!({
+                "check": "registration",
+                "of": "did:web:mail.example.com",
+                "ok": false,
+                "detail": "did:web:mail.example.com does not keep mail for your key",
+                "hint": "register with it by running `atcomm enroll` again",
+            })
+        );
+        let printed = Printed::of(&Finding::Proof(Ok(())));
+        assert_eq!(
+            json!(printed),
+            json!({
+                "check": "proof",
+                "ok": true,
+                "detail": "signed by the account's key, as others verify it",
+            })
+        );
+    }
 }

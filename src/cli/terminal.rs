@@ -1,9 +1,10 @@
-//! Words of others on a terminal: shown, and never obeyed.
+//! Text of remote senders and servers on a terminal. Nothing in it steers the terminal or looks like a
+//! line of this program.
 
-use atcomm_proto::syntax::is_printable;
+use atcomm_proto::syntax::{Did, Handle, is_printable};
 
-/// A text of others in one line: characters that would move the cursor, reverse the order of
-/// writing or hide themselves are shown by their numbers.
+/// Returns remote text as one line. Characters that would move the cursor, reverse the order of writing or
+/// hide themselves are replaced by their numbers.
 pub(super) fn line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -12,46 +13,46 @@ pub(super) fn line(text: &str) -> String {
     shown
 }
 
-/// A text of others in its lines, each behind the two characters of [`THEIRS`], so that none of
-/// them looks like one of ours. `width` is that of the terminal in columns: a line that it broke by
-/// itself would go on where ours begin.
+/// Returns remote text in its lines, each behind the two characters of [`REMOTE`], so that none looks like
+/// a line of this program. `width` is the number of columns of the terminal: a line that the terminal
+/// breaks continues in the first column, where lines of this program begin.
 pub(super) fn block(text: &str, width: Option<usize>) -> String {
     let mut shown = String::with_capacity(text.len() + 16);
     for part in text.split('\n') {
         let mut plain = String::with_capacity(part.len());
-        // The first half of a line's end on other systems.
+        // Other systems end lines with CR LF.
         for c in part.strip_suffix('\r').unwrap_or(part).chars() {
             match c {
                 '\t' => plain.push_str("    "),
                 c => push(&mut plain, c),
             }
         }
-        shown.push_str(&fold(&plain, THEIRS, THEIRS, width));
+        shown.push_str(&fold(&plain, REMOTE, REMOTE, width));
     }
     shown
 }
 
-/// A line of ours about a text of others, which may hold words of theirs.
+/// Returns a line about remote text; it may quote that text.
 pub(super) fn note(text: &str, width: Option<usize>) -> String {
-    fold(&line(text), OURS, INDENT, width)
+    fold(&line(text), NOTE, INDENT, width)
 }
 
-/// A line of ours that begins where ours begin, and goes on with an indent.
+/// Returns a line that begins in the first column and continues with an indent.
 pub(super) fn head(text: &str, width: Option<usize>) -> String {
     fold(text, "", INDENT, width)
 }
 
-/// Stands before each line of a text of others.
-pub(super) const THEIRS: &str = "| ";
+/// Prefix of each line of remote text.
+pub(super) const REMOTE: &str = "| ";
 
-/// Stands before what is said about one.
-const OURS: &str = "* ";
+/// Prefix of a line about remote text.
+const NOTE: &str = "* ";
 
-/// Stands before what goes on from the line before.
+/// Prefix of a continued line.
 const INDENT: &str = "  ";
 
-/// Columns of the terminal that standard output is shown on; `None` where it is none. Where the
-/// environment says another number, the smaller one counts: no line may be broken by the terminal.
+/// Returns the number of columns of the terminal behind standard output; `None` where that is no terminal.
+/// Of this number and the environment's the smaller one counts: the terminal must not break a line.
 pub(super) fn width() -> Option<usize> {
     let size = terminal_size::terminal_size_of(std::io::stdout());
     let size = usize::from(size?.0.0);
@@ -61,7 +62,7 @@ pub(super) fn width() -> Option<usize> {
     Some(said.map_or(size, |said: usize| size.min(said)))
 }
 
-/// A line in as many as the width takes, broken between words where there are any.
+/// Folds a line to the width, between words where there are any.
 fn fold(text: &str, first: &str, next: &str, width: Option<usize>) -> String {
     let mut shown = String::with_capacity(text.len() + 16);
     let (mut rest, mut prefix) = (text, first);
@@ -78,14 +79,14 @@ fn fold(text: &str, first: &str, next: &str, width: Option<usize>) -> String {
     }
 }
 
-/// Where a line ends that has so much room, in bytes: after a space if it can be, and never at its
+/// Returns where a line of `room` columns ends, in bytes: after a space if there is one, and never at its
 /// beginning.
 fn break_at(text: &str, room: usize) -> usize {
     let (mut used, mut space) = (0usize, None);
     for (index, c) in text.char_indices() {
         used = used.saturating_add(columns(c));
         if c == ' ' {
-            // One that does not fit is left out.
+            // A space that does not fit is left out.
             space = Some(index + 1);
         }
         if used > room && index > 0 {
@@ -95,39 +96,47 @@ fn break_at(text: &str, room: usize) -> usize {
     text.len()
 }
 
-/// The most columns that a terminal may give a character. They do not agree on emoji, on letters of
-/// unclear width and on what has none; a line that ends too early does no harm.
+/// Returns the most columns that a terminal may give a character. Terminals do not agree on emoji, on
+/// letters of ambiguous width and on characters without width; a line that ends too early does no harm.
 fn columns(c: char) -> usize {
     unicode_width::UnicodeWidthChar::width_cjk(c)
         .unwrap_or(1)
         .max(1)
 }
 
-/// JSON on one line or several, in which what would steer a terminal is written by its number.
+/// Escapes the characters of a JSON text that would steer a terminal.
 pub(super) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c == '\n' || is_printable(c) {
-            true => shown.push(c),
-            // Only strings hold such.
-            false => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    shown.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
+        if c == '\n' || is_printable(c) {
+            shown.push(c);
+            continue;
+        }
+        // Such a character can only stand in a string.
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            shown.push_str(&format!("\\u{unit:04x}"));
         }
     }
     shown
 }
 
 fn push(shown: &mut String, c: char) {
-    match is_printable(c) {
-        true => shown.push(c),
-        false => shown.extend(c.escape_unicode()),
+    if is_printable(c) {
+        shown.push(c);
+    } else {
+        shown.extend(c.escape_unicode());
     }
 }
 
-/// A DID in a few characters, for people: the ends of a long one.
+/// Returns what a command calls an account: its handle where that was verified, else its DID.
+pub(super) fn account_name(handle: Option<&Handle>, account: &Did) -> String {
+    match handle {
+        Some(handle) => format!("@{handle}"),
+        None => line(account.as_str()),
+    }
+}
+
+/// Shortens a DID to its two ends.
 pub(super) fn short_did(did: &str) -> String {
     const WHOLE: usize = 40;
     const ENDS: (usize, usize) = (24, 8);
@@ -203,7 +212,7 @@ mod tests {
                 for (n, part) in shown.lines().enumerate() {
                     let used: usize = part.chars().map(columns).sum();
                     assert!(used <= 80, "{used}: {part}");
-                    let ours = part.starts_with(OURS) && n == 0 || part.starts_with(INDENT);
+                    let ours = part.starts_with(NOTE) && n == 0 || part.starts_with(INDENT);
                     assert!(n == 0 || part.starts_with('|') || ours, "{part}");
                     assert!(!part.starts_with("20"), "{part}");
                 }

@@ -51,6 +51,7 @@ pub struct Account {
     wallet: Wallet,
     store: AccountStore,
     enrolment: Arc<Enrolment>,
+    key: MessagingKey,
     lookup: RecipientLookup,
 }
 
@@ -142,11 +143,14 @@ impl Account {
         let wallet = Wallet::open(home)?;
         let store = wallet.find(actor)?;
         let enrolment = store.enrolment()?;
-        let enrolment = enrolment.filter(|enrolment| enrolment.current().is_some());
-        let enrolment = enrolment.ok_or_else(|| OpenError::NotEnrolled(store.account().clone()))?;
+        let key = enrolment.as_ref().and_then(Enrolment::current).cloned();
+        let (Some(enrolment), Some(key)) = (enrolment, key) else {
+            return Err(OpenError::NotEnrolled(store.account().clone()));
+        };
         Ok(Self {
             lookup: client.lookup(enrolment.directory.as_ref()),
             enrolment: Arc::new(enrolment),
+            key,
             client,
             wallet,
             store,
@@ -174,9 +178,8 @@ impl Account {
     }
 
     /// The key that encrypts messages of the account.
-    pub fn key(&self) -> Result<&MessagingKey, OpenError> {
-        let key = self.enrolment.current();
-        key.ok_or_else(|| OpenError::NotEnrolled(self.enrolment.account.clone()))
+    pub fn key(&self) -> &MessagingKey {
+        &self.key
     }
 
     /// The look-up of recipients.

@@ -2,6 +2,7 @@
 //! sends and receives messages. Neither directory nor mediator is trusted.
 
 pub mod account;
+pub mod diagnose;
 pub mod enrolment;
 pub mod lookup;
 pub mod mediator;
