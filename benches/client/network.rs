@@ -111,12 +111,7 @@ impl BenchNetwork {
             identity: config.identity,
         };
         let client = Client::bind(settings.net.clone(), settings.identity.clone(), None).unwrap();
-        let Client {
-            net,
-            identity,
-            clock,
-            ..
-        } = &client;
+        let net = &client.net;
         let url = Url::parse(&format!("{}/account.create", self.network.text("/control"))).unwrap();
         let made = net
             .post(
@@ -128,7 +123,7 @@ impl BenchNetwork {
             .unwrap();
         let made: Value = serde_json::from_slice(&made.body).unwrap();
         let wallet = Wallet::open(&settings.home).unwrap();
-        let enroller = Enroller::new(net, identity, clock, &wallet);
+        let enroller = Enroller::new(&client, &wallet);
         let did = Did::parse(made["did"].as_str().unwrap()).unwrap();
         let located = enroller.locate(&Actor::Did(did.clone())).await.unwrap();
         let store = wallet.account_store(&did);

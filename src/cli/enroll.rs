@@ -6,11 +6,13 @@ use serde::Serialize;
 
 use super::context::{CommandContext, Common, Own, actor};
 use super::output::show;
-use super::sign_in::{SignIn, interruptible, name, tell};
+use super::sign_in::{SignIn, interruptible, name, print_step};
 use super::{CliError, Exit};
-use atcomm_client::enrolment::enroll::mediator_did;
-use atcomm_client::{AccountStore, Enroller, Enrolment, Located, MailError, Outcome, Plan, Wallet};
-use atcomm_proto::syntax::{Actor, MediatorDid};
+use atcomm_client::{
+    EnrolError, Enroller, Enrolment, Located, MailError, Operation, Outcome, Plan, Unenrolled,
+    Wallet, mediator_did,
+};
+use atcomm_proto::syntax::MediatorDid;
 
 /// `atcomm enroll`.
 #[derive(Debug, clap::Args)]
@@ -50,7 +52,7 @@ struct Report {
     account: String,
     handle: Option<String>,
     pds: String,
-    /// The did:peer in the record; none where there is none.
+    /// The did:peer in the record; `None` without a record.
     peer: Option<String>,
     mediators: Vec<Mediator>,
     directory: Option<String>,
@@ -67,18 +69,16 @@ struct Mediator {
 }
 
 impl Report {
-    fn of(outcome: &Outcome, wallet: &Wallet) -> Self {
-        let Outcome { enrolment, missing } = outcome;
-        let current = enrolment.current();
+    fn new(enrolment: &Enrolment, missing: &[(MediatorDid, MailError)], wallet: &Wallet) -> Self {
         let mediators = enrolment.mediators.iter().map(|did| {
-            let why = missing.iter().find(|(one, _)| one == did);
+            let error = missing.iter().find(|(one, _)| one == did);
             Mediator {
                 did: did.to_string(),
-                registered: current.is_some_and(|key| key.registered.contains(did))
-                    && why.is_none(),
-                why: why.map(|(_, why)| why.to_string()),
+                registered: enrolment.is_registered(did) && error.is_none(),
+                why: error.map(|(_, error)| error.to_string()),
             }
         });
+        let current = enrolment.current();
         Self {
             account: enrolment.account.to_string(),
             handle: enrolment.handle.as_ref().map(ToString::to_string),
@@ -99,9 +99,10 @@ impl Report {
             writeln!(out, "  messaging  {peer}")?;
         }
         for mediator in &self.mediators {
-            let note = match mediator.registered {
-                true => "",
-                false => " (not yet)",
+            let note = if mediator.registered {
+                ""
+            } else {
+                " (not yet)"
             };
             writeln!(out, "  mediator   {}{note}", mediator.did)?;
         }
@@ -112,23 +113,24 @@ impl Report {
     }
 }
 
-/// Complains of mediators that have not taken the key.
-fn complete(missing: &[(MediatorDid, MailError)]) -> Result<(), CliError> {
-    let Some((did, why)) = missing.first() else {
+/// Fails where mediators have not taken the key.
+fn check_missing(missing: &[(MediatorDid, MailError)]) -> Result<(), CliError> {
+    let Some((did, error)) = missing.first() else {
         return Ok(());
     };
-    let is_transient = missing.iter().any(|(_, why)| why.is_transient());
+    let is_transient = missing.iter().any(|(_, error)| error.is_transient());
     Err(CliError {
-        exit: match is_transient {
-            true => Exit::Unreachable,
-            false => Exit::Failed,
+        exit: if is_transient {
+            Exit::Unreachable
+        } else {
+            Exit::Failed
         },
-        message: format!("{did} does not keep the mail yet: {why}"),
+        message: format!("{did} does not keep the mail yet: {error}"),
         hint: "the key is published; run `atcomm enroll` again and it finishes".to_owned(),
     })
 }
 
-/// Enrols.
+/// Enrols an account, or changes how it is enrolled.
 pub(super) fn enroll(
     args: &Enroll,
     stdout: &mut dyn Write,
@@ -150,94 +152,66 @@ pub(super) fn enroll(
         replace: args.replace,
     };
     let wallet = Wallet::open(&context.home)?;
-    let enroller = Enroller::new(
-        &context.client.net,
-        &context.client.identity,
-        &context.client.clock,
-        &wallet,
-    );
-    let sign_in = &args.sign_in;
-    let located = sign_in.before(&context, enroller.locate(&actor))?;
-    let is_first = enroller.store(&located).enrolment()?.is_none();
-    sign_in.ensure(&context, &enroller, &located)?;
+    let enroller = Enroller::new(&context.client, &wallet);
+    let located = args.sign_in.before(&context, enroller.locate(&actor))?;
+    args.sign_in
+        .ensure(&context, &enroller, &located, Operation::Enroll)?;
     let outcome = interruptible(
         &context,
-        enroller.enroll(&located, &plan, &mut |step| tell(stderr, &step)),
+        enroller.enroll(&located, &plan, &mut |step| print_step(stderr, &step)),
     )?;
-    let report = Report::of(&outcome, &wallet);
+    let report = Report::new(&outcome.enrolment, &outcome.missing, &wallet);
     show(args.common.json, stdout, &report, |out| {
         report.render_text(out)
     })?;
-    complete(&outcome.missing)?;
-    if is_first {
-        drop(writeln!(
+    check_missing(&outcome.missing)?;
+    if outcome.is_first {
+        let _ = writeln!(
             stderr,
             "only this wallet can read your mail: make a backup with `atcomm backup FILE`"
-        ));
+        );
     }
     Ok(())
 }
 
-/// The account that a command is about, as it is found now.
-struct Known {
-    context: CommandContext,
-    wallet: Wallet,
-    enroller: Enroller,
-    located: Located,
-    enrolment: Enrolment,
+/// Runs an operation on an account of the wallet, signed in where the operation needs that.
+fn change<T>(
+    args: &Change,
+    operation: Operation,
+    work: impl AsyncFnOnce(&Enroller, &Located) -> Result<T, EnrolError>,
+) -> Result<(T, Located, Wallet), CliError> {
+    let context = CommandContext::open(&args.own.common)?;
+    let wallet = Wallet::open(&context.home)?;
+    let enroller = Enroller::new(&context.client, &wallet);
+    let actor = args.own.account.as_deref();
+    let located = args.sign_in.before(&context, enroller.locate_own(actor))?;
+    args.sign_in
+        .ensure(&context, &enroller, &located, operation)?;
+    let done = interruptible(&context, work(&enroller, &located))?;
+    Ok((done, located, wallet))
 }
 
-impl Known {
-    fn open(args: &Change) -> Result<Self, CliError> {
-        let context = CommandContext::open(&args.own.common)?;
-        let wallet = Wallet::open(&context.home)?;
-        let store: AccountStore = wallet.find(args.own.account.as_deref())?;
-        let enrolment = store.enrolment()?.ok_or_else(|| {
-            CliError::from(atcomm_client::EnrolError::NotEnrolled(
-                store.account().clone(),
-            ))
-        })?;
-        let enroller = Enroller::new(
-            &context.client.net,
-            &context.client.identity,
-            &context.client.clock,
-            &wallet,
-        );
-        let actor = Actor::Did(store.account().clone());
-        let located = args.sign_in.before(&context, enroller.locate(&actor))?;
-        Ok(Self {
-            context,
-            wallet,
-            enroller,
-            located,
-            enrolment,
-        })
-    }
-
-    /// Makes sure of a session at the account's PDS.
-    fn sign_in(&self, args: &Change) -> Result<(), CliError> {
-        args.sign_in
-            .ensure(&self.context, &self.enroller, &self.located)
-    }
-}
-
-/// Replaces the key.
+/// Replaces the key of an account.
 pub(super) fn rotate(
     args: &Change,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let known = Known::open(args)?;
-    known.sign_in(args)?;
-    let outcome = interruptible(
-        &known.context,
-        known
-            .enroller
-            .rotate(&known.located, &mut |step| tell(stderr, &step)),
-    )?;
-    let report = Report::of(&outcome, &known.wallet);
+    let rotated = change(args, Operation::Rotate, async |enroller, located| {
+        enroller
+            .rotate(located, &mut |step| print_step(stderr, &step))
+            .await
+    })?;
+    let (
+        Outcome {
+            enrolment, missing, ..
+        },
+        located,
+        wallet,
+    ) = rotated;
+    let report = Report::new(&enrolment, &missing, &wallet);
     show(args.own.common.json, stdout, &report, |out| {
-        writeln!(out, "{} has a new messaging key", name(&known.located))?;
+        writeln!(out, "{} has a new messaging key", name(&located))?;
         if let Some(peer) = &report.peer {
             writeln!(out, "  messaging  {peer}")?;
         }
@@ -246,46 +220,42 @@ pub(super) fn rotate(
             "mail to the one before is read for another 14 days; take a new backup"
         )
     })?;
-    complete(&outcome.missing)
+    check_missing(&missing)
 }
 
-/// Leaves.
+/// Unenrolls an account.
 pub(super) fn unenroll(
     args: &Change,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let known = Known::open(args)?;
-    let (context, enroller, located) = (&known.context, &known.enroller, &known.located);
-    let standing = args.sign_in.before(context, enroller.standing(located))?;
-    if standing.is_published {
-        known.sign_in(args)?;
-    }
-    let outcome = interruptible(
-        context,
-        enroller.unenroll(located, &mut |step| tell(stderr, &step)),
-    )?;
-    // Whatever else there is to be said to the PDS needs a password again.
-    interruptible(context, async {
-        Ok(enroller.client(located).sign_out().await?)
+    let unenrolled = change(args, Operation::Unenroll, async |enroller, located| {
+        enroller
+            .unenroll(located, &mut |step| print_step(stderr, &step))
+            .await
     })?;
-    let report = Report::of(&outcome, &known.wallet);
-    let others = standing.peer.filter(|_| !standing.is_published);
+    let (unenrolled, located, wallet) = unenrolled;
+    let Unenrolled {
+        enrolment,
+        missing,
+        foreign_peer,
+    } = &unenrolled;
+    let report = Report::new(enrolment, missing, &wallet);
     show(args.own.common.json, stdout, &report, |out| {
         writeln!(
             out,
             "{} is not enrolled from this wallet any more",
-            name(located)
+            name(&located)
         )?;
-        if others.is_some() {
+        if foreign_peer.is_some() {
             writeln!(
                 out,
                 "its record names a key of another wallet, and was left as it is"
             )?;
         }
-        if known.enrolment.keys.is_empty() {
-            return Ok(());
+        if !enrolment.keys.is_empty() {
+            writeln!(out, "mail that is on its way is read for another 14 days")?;
         }
-        writeln!(out, "mail that is on its way is read for another 14 days")
+        Ok(())
     })
 }

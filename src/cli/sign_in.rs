@@ -1,5 +1,4 @@
-//! What the commands share that change how an account is enrolled: signing in, telling of the steps,
-//! and ending well where they are interrupted.
+//! Signing in, progress and interruption of commands that change how an account is enrolled.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,9 +10,9 @@ use super::secret::Source;
 use super::signal::Shutdown;
 use super::terminal::line;
 use super::{CliError, Exit};
-use atcomm_client::{EnrolError, Enroller, Located, Step};
+use atcomm_client::{EnrolError, Enroller, Located, Operation, Step};
 
-/// How the account's owner shows who he is to its PDS.
+/// Flags of the app password.
 #[derive(Debug, Args)]
 pub(super) struct SignIn {
     /// File whose first line is an app password; - is standard input [default: ATCOMM_PASSWORD,
@@ -25,14 +24,14 @@ pub(super) struct SignIn {
     code: Option<String>,
 }
 
-/// Work that SIGINT and SIGTERM end between two steps, with a word.
+/// Runs a future that SIGINT and SIGTERM end between two steps, with a message.
 pub(super) fn interruptible<T>(
     context: &CommandContext,
     work: impl Future<Output = Result<T, EnrolError>>,
 ) -> Result<T, CliError> {
     context.block_on(async {
         let Ok(mut shutdown) = Shutdown::listen() else {
-            // Without them a signal ends the process where it is, which loses no more.
+            // Without handlers a signal ends the process where it is, which loses no more.
             return Ok(work.await?);
         };
         tokio::select! {
@@ -60,52 +59,49 @@ impl SignIn {
         }
     }
 
-    /// Work before a password is asked for. While it may be asked for in a terminal, a signal ends
-    /// the process as it ends any: nothing is half done then, and whoever types a password has to
-    /// be able to end that.
+    /// Runs a future before a password is asked for. While a terminal may ask for the password, a
+    /// signal ends the process as it ends any: nothing is half done then, and the prompt must not
+    /// catch the signal of a user who wants to leave it.
     pub(super) fn before<T>(
         &self,
         context: &CommandContext,
         work: impl Future<Output = Result<T, EnrolError>>,
     ) -> Result<T, CliError> {
-        match self.source().asks() {
-            true => Ok(context.block_on(work)?),
-            false => interruptible(context, work),
+        if self.source().asks() {
+            Ok(context.block_on(work)?)
+        } else {
+            interruptible(context, work)
         }
     }
 
-    /// Makes sure of a session, by the one that is kept or by the password.
+    /// Asks for the password and signs in, where the operation needs that.
     pub(super) fn ensure(
         &self,
         context: &CommandContext,
         enroller: &Enroller,
         located: &Located,
+        operation: Operation,
     ) -> Result<(), CliError> {
-        let client = enroller.client(located);
-        if self.before(context, async { Ok(client.is_signed_in().await?) })? {
+        if !self.before(context, enroller.needs_password(located, operation))? {
             return Ok(());
         }
-        let name = name(located);
-        let prompt = format!("App password of {name} at {}: ", located.pds);
+        let prompt = format!("App password of {} at {}: ", name(located), located.pds);
         let password = self.source().read(&prompt, false)?;
-        interruptible(context, async {
-            Ok(client
-                .sign_in(&name, &password, self.code.as_deref())
-                .await?)
-        })
+        let code = self.code.as_deref();
+        interruptible(context, enroller.sign_in(located, &password, code))
     }
 }
 
-/// What people call an account.
-pub(super) fn name(located: &Located) -> String {
+/// Returns the handle of an account, else its DID.
+pub(super) fn name(located: &Located) -> &str {
     match &located.handle {
-        Some(handle) => handle.to_string(),
-        None => located.account.to_string(),
+        Some(handle) => handle.as_str(),
+        None => located.account.as_str(),
     }
 }
 
-/// Tells of a step. Where nobody listens, the work goes on.
-pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
+/// Reports a step on standard error. Where that is closed, the work goes on.
+pub(super) fn print_step(stderr: &mut dyn Write, step: &Step) {
     let _ = match step {
         Step::Waiting => writeln!(
             stderr,
@@ -119,20 +115,20 @@ pub(super) fn tell(stderr: &mut dyn Write, step: &Step) {
         Step::DirectoryUpdated(directory) => {
             writeln!(stderr, "the directory {directory} has seen that")
         }
-        Step::DirectoryPending(directory, why) => writeln!(
+        Step::DirectoryPending(directory, reason) => writeln!(
             stderr,
             "the directory {directory} has not seen that yet, and will by itself: {}",
-            line(why)
+            line(reason)
         ),
         Step::Registered(did) => writeln!(stderr, "{did} keeps the mail"),
-        Step::RegisterFailed(did, why) => {
-            let why = line(&why.to_string());
-            writeln!(stderr, "{did} does not keep the mail yet: {why}")
+        Step::RegisterFailed(did, error) => {
+            let error = line(&error.to_string());
+            writeln!(stderr, "{did} does not keep the mail yet: {error}")
         }
         Step::Unregistered(did) => writeln!(stderr, "{did} keeps no more mail"),
-        Step::UnregisterFailed(did, why) => {
-            let why = line(&why.to_string());
-            writeln!(stderr, "{did} could not be told: {why}")
+        Step::UnregisterFailed(did, error) => {
+            let error = line(&error.to_string());
+            writeln!(stderr, "{did} could not be told: {error}")
         }
     };
 }

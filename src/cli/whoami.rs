@@ -1,4 +1,4 @@
-//! `atcomm whoami`: the accounts of the wallet, and whether the world sees them so.
+//! `atcomm whoami`: the accounts of the wallet, and the records at their PDSes.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::CliError;
 use super::context::{CommandContext, Own};
 use super::output::show;
 use super::terminal::line;
-use atcomm_client::{Enroller, Enrolment, KeyState, Wallet, WalletError};
+use atcomm_client::{Enroller, Enrolment, KeyState, PublishedState, Wallet, WalletError};
 use atcomm_proto::syntax::Actor;
 
 /// `atcomm whoami`.
@@ -50,20 +50,31 @@ struct Key {
     registered: Vec<String>,
 }
 
-/// What the account's PDS has.
+/// The record at the account's PDS.
 #[derive(Serialize)]
 #[serde(tag = "is", rename_all = "camelCase")]
 enum Record {
-    /// The wallet's present key.
+    /// The record names the present key of the wallet.
     Ours,
-    /// A key of the wallet that was replaced.
+    /// The record names a key of the wallet that was replaced.
     Replaced { peer: String },
-    /// A key that the wallet does not have, or none that can be read.
+    /// The record names a key that the wallet does not have, or none that can be read.
     Another { peer: Option<String> },
-    /// None.
+    /// There is no record.
     Missing,
-    /// It could not be asked.
+    /// The PDS was not asked, or gave no answer.
     Unknown { why: String },
+}
+
+impl From<PublishedState> for Record {
+    fn from(state: PublishedState) -> Self {
+        match state {
+            PublishedState::Missing => Self::Missing,
+            PublishedState::Current => Self::Ours,
+            PublishedState::NotCurrent { peer } => Self::Replaced { peer },
+            PublishedState::Foreign { peer } => Self::Another { peer },
+        }
+    }
 }
 
 impl Account {
@@ -99,9 +110,10 @@ impl Account {
         let name = self.handle.as_ref().unwrap_or(&self.account);
         writeln!(out, "{name}")?;
         writeln!(out, "  account    {}", self.account)?;
-        let signed_in = match self.signed_in {
-            true => "signed in",
-            false => "not signed in",
+        let signed_in = if self.signed_in {
+            "signed in"
+        } else {
+            "not signed in"
         };
         writeln!(out, "  pds        {} ({signed_in})", self.pds)?;
         let record = match &self.record {
@@ -123,16 +135,17 @@ impl Account {
         }
         let present = self.keys.iter().find(|key| key.state == "published");
         for did in &self.mediators {
-            let note = match present.is_some_and(|key| key.registered.contains(did)) {
-                true => "",
-                false => " (not registered)",
+            let note = if present.is_some_and(|key| key.registered.contains(did)) {
+                ""
+            } else {
+                " (not registered)"
             };
             writeln!(out, "  mediator   {did}{note}")?;
         }
-        match &self.directory {
-            Some(directory) => writeln!(out, "  directory  {directory}"),
-            None => Ok(()),
+        if let Some(directory) = &self.directory {
+            writeln!(out, "  directory  {directory}")?;
         }
+        Ok(())
     }
 }
 
@@ -147,23 +160,19 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
     if enrolments.is_empty() {
         return Err(WalletError::NoAccount { home: context.home }.into());
     }
-    let enroller = Enroller::new(
-        &context.client.net,
-        &context.client.identity,
-        &context.client.clock,
-        &wallet,
-    );
+    let enroller = Enroller::new(&context.client, &wallet);
     let mut accounts = Vec::new();
     for enrolment in &enrolments {
         let signed_in = wallet
             .account_store(&enrolment.account)
             .session()?
             .is_some();
-        let record = match args.offline {
-            true => Record::Unknown {
+        let record = if args.offline {
+            Record::Unknown {
                 why: "nobody was asked".to_owned(),
-            },
-            false => context.block_on(record(&enroller, enrolment)),
+            }
+        } else {
+            context.block_on(record(&enroller, enrolment))
         };
         accounts.push(Account::of(enrolment, signed_in, record));
     }
@@ -181,23 +190,14 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
 
 async fn record(enroller: &Enroller, enrolment: &Enrolment) -> Record {
     let actor = Actor::Did(enrolment.account.clone());
-    let standing = async {
+    let state = async {
         let located = enroller.locate(&actor).await?;
-        enroller.standing(&located).await
+        enroller.published_state(&located).await
     };
-    let standing = match standing.await {
-        Ok(standing) => standing,
-        Err(error) => {
-            return Record::Unknown {
-                why: error.to_string(),
-            };
-        }
-    };
-    let current = enrolment.current().map(|key| key.peer.as_str());
-    match (standing.peer, standing.has_record) {
-        (_, false) => Record::Missing,
-        (Some(peer), _) if Some(peer.as_str()) == current => Record::Ours,
-        (Some(peer), _) if standing.is_published => Record::Replaced { peer },
-        (peer, _) => Record::Another { peer },
+    match state.await {
+        Ok(state) => state.into(),
+        Err(error) => Record::Unknown {
+            why: error.to_string(),
+        },
     }
 }

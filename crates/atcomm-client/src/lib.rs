@@ -22,7 +22,10 @@ pub use atcomm_proto::verify::pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
 pub use atcomm_proto::verify::pinning::KeyChange;
 pub use atcomm_proto::verify::{evidence, succession};
 pub use enrolment::account::{AccountClient, AccountError, Published};
-pub use enrolment::enroll::{EnrolError, Enroller, Located, Outcome, Plan, Step};
+pub use enrolment::enroll::{
+    EnrolError, Enroller, Located, Operation, Outcome, Plan, PublishedState, Step, Unenrolled,
+    mediator_did,
+};
 pub use lookup::authoritative::{AccountIdentityError, proven_document};
 pub use lookup::directory::{Change, DirectoryClient, DirectoryError, Refreshed, View};
 pub use lookup::outcome::{

@@ -42,9 +42,11 @@ impl From<AccountError> for CliError {
 
 impl From<EnrolError> for CliError {
     fn from(error: EnrolError) -> Self {
+        if let EnrolError::Wallet(error) = error {
+            return error.into();
+        }
         let exit = match &error {
             error if error.is_transient() => Exit::Unreachable,
-            EnrolError::Wallet(_) => Exit::Failed,
             EnrolError::Identity {
                 error: AccountIdentityError::Unproven(_),
                 ..

@@ -1,36 +1,40 @@
 //! Enrolling an account, replacing its key, and leaving again.
 //!
-//! Each is a row of steps, and what a step is going to need is in the wallet, on disk, before it is
-//! begun: a key is saved before it is published, and published before mediators hear of it. A run
-//! that was interrupted anywhere is finished by the next one, which asks the PDS what is there.
+//! Each verb is a row of steps, and everything that a step needs is on disk before the step begins: a
+//! key is saved before it is published, and published before mediators hear of it. A run that was
+//! interrupted anywhere is finished by the next one, which asks the PDS what is there.
 //!
 //! ```text
 //! locate -> sign in -> mint and save -> putRecord -> refresh at the directory -> register
 //! ```
+//!
+//! [`Enroller::needs_password`] tells whether [`Enroller::sign_in`] has to come before a verb.
 
 mod error;
+mod plan;
+mod published;
 mod record;
 mod steps;
 
-use serde::Serialize;
-use unicode_segmentation::UnicodeSegmentation as _;
-use url::Url;
-
 use super::account::{AccountClient, Published};
+use crate::account::Client;
 use crate::lookup::authoritative::proven_document;
 use crate::mediator::client::{MailError, document};
 use crate::wallet::enrolment::{Enrolment, KeyState, MessagingKey, replace_all};
 use crate::wallet::stored::MAX_KEYS;
 use crate::wallet::{AccountStore, Wallet};
-use atcomm_net::identity::{Freshness, HandleCheck, Identity};
-use atcomm_net::net::Net;
-use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::keypackage::{MAX_LABEL_GRAPHEMES, MAX_LABEL_LEN, MAX_MEDIATORS, distinct};
+use atcomm_net::identity::{Freshness, HandleCheck};
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::keypackage::distinct;
 use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 
 pub use error::EnrolError;
+pub use plan::{Plan, mediator_did};
+pub use published::PublishedState;
 
-/// An account as it was found just now, without asking any directory of keys.
+use published::has;
+
+/// An account, looked up at its own servers just now.
 #[derive(Debug, Clone)]
 pub struct Located {
     /// The account.
@@ -41,20 +45,18 @@ pub struct Located {
     pub pds: Origin,
 }
 
-/// What an enrolment is to be. What is left out stays as it is, or is decided for.
-#[derive(Debug, Clone, Default)]
-pub struct Plan {
-    /// Who is to keep the mail, in the order in which senders try them. Empty: as before.
-    pub mediators: Vec<MediatorDid>,
-    /// Name of this device; empty for none. Absent: as before.
-    pub label: Option<String>,
-    /// The directory that the user names. Absent: as before, else the one that a mediator names.
-    pub directory: Option<Origin>,
-    /// Whether a key of another wallet is replaced.
-    pub replace: bool,
+/// A verb of [`Enroller`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// [`Enroller::enroll`].
+    Enroll,
+    /// [`Enroller::rotate`].
+    Rotate,
+    /// [`Enroller::unenroll`].
+    Unenroll,
 }
 
-/// What was just done, for people who watch.
+/// A step that was just done, for people who watch.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Another process changes how the account is enrolled, and is waited for.
@@ -67,122 +69,85 @@ pub enum Step {
     Published,
     /// The record was as it should be.
     Unchanged,
-    /// The record is gone.
+    /// The record is deleted.
     Deleted,
-    /// The directory shows what was published.
+    /// The directory has the new state of the record.
     DirectoryUpdated(Origin),
-    /// The directory will find out by itself.
+    /// The directory does not have it yet, for this reason; it finds out by itself.
     DirectoryPending(Origin, String),
     /// A mediator keeps the mail.
     Registered(MediatorDid),
-    /// A mediator does not yet.
+    /// A mediator does not keep the mail yet.
     RegisterFailed(MediatorDid, MailError),
     /// A mediator keeps the mail no longer.
     Unregistered(MediatorDid),
-    /// A mediator could not be told that it should not.
+    /// A mediator could not be told to keep no more mail.
     UnregisterFailed(MediatorDid, MailError),
 }
 
-/// How it ended.
+/// The end of [`Enroller::enroll`] or [`Enroller::rotate`].
 #[derive(Debug)]
 pub struct Outcome {
     /// The account as it is in the wallet now.
     pub enrolment: Enrolment,
-    /// Mediators that have not taken the key yet, and why.
+    /// Mediators that have not taken the key yet, with their errors.
     pub missing: Vec<(MediatorDid, MailError)>,
+    /// Whether the account was not in the wallet before.
+    pub is_first: bool,
 }
 
-/// How a command that changes an enrolment works.
+/// The end of [`Enroller::unenroll`].
+#[derive(Debug)]
+pub struct Unenrolled {
+    /// The account as it is in the wallet now.
+    pub enrolment: Enrolment,
+    /// Mediators that could not be told, with their errors.
+    pub missing: Vec<(MediatorDid, MailError)>,
+    /// The did:peer of a record that names a key of another wallet. That record was left as it is.
+    pub foreign_peer: Option<String>,
+}
+
+/// Changes how accounts of a wallet are enrolled.
 pub struct Enroller {
-    net: Net,
-    identity: Identity,
-    clock: Clock,
+    client: Client,
     wallet: Wallet,
 }
 
-/// How the account stands at its PDS.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AtHost {
-    /// Whether there is a record.
-    pub has_record: bool,
-    /// Whether it names a key of the wallet, the present one or one that was replaced.
-    pub is_published: bool,
-    /// The did:peer in the record, where there is one.
-    pub peer: Option<String>,
-}
-
-/// Reads what somebody calls a mediator: `did:web:...`, a host, or an origin.
-pub fn mediator_did(text: &str, development: bool) -> Option<MediatorDid> {
-    let text = text.trim();
-    if text.starts_with("did:") {
-        let did = MediatorDid::parse(text).ok()?;
-        return did.web().is_some().then_some(did);
-    }
-    let origin = match text.contains("://") {
-        true => text.to_owned(),
-        false => format!("https://{text}"),
-    };
-    let url = Url::parse(&origin).ok()?;
-    let is_plain = development && url.scheme() == "http" && url.host_str() == Some("localhost");
-    if !is_plain && url.scheme() != "https" {
-        return None;
-    }
-    let origin = Origin::parse(origin.trim_end_matches('/')).ok()?;
-    let did = format!("did:web:{}", origin.host().replace(':', "%3A"));
-    let did = MediatorDid::parse(&did).ok()?;
-    did.web().is_some().then_some(did)
-}
-
-impl Plan {
-    fn check(&self) -> Result<(), EnrolError> {
-        if self.mediators.len() > MAX_MEDIATORS {
-            return Err(EnrolError::TooManyMediators(self.mediators.len()));
-        }
-        let is_long = |label: &str| {
-            label.len() > MAX_LABEL_LEN || label.graphemes(true).count() > MAX_LABEL_GRAPHEMES
-        };
-        match &self.label {
-            Some(label) if is_long(label) || label.chars().any(char::is_control) => {
-                Err(EnrolError::Label)
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Enroller {
-    /// Over a network and a wallet. Asks nobody.
-    pub fn new(net: &Net, identity: &Identity, clock: &Clock, wallet: &Wallet) -> Self {
+    /// Returns an enroller over a network and a wallet. Dials nothing.
+    pub fn new(client: &Client, wallet: &Wallet) -> Self {
         Self {
-            net: net.clone(),
-            identity: identity.clone(),
-            clock: clock.clone(),
+            client: client.clone(),
             wallet: wallet.clone(),
         }
     }
 
-    /// Finds the account, its PDS and its handle, asking nobody but those whom atproto names. Where
-    /// a password goes is not for whoever serves the DID document to say: of a `did:plc` the
-    /// operations are verified.
+    /// Finds the account, its PDS and its handle at the servers that atproto names for them. A server
+    /// of DID documents cannot lead a password astray: of a `did:plc` the operations are verified.
     pub async fn locate(&self, actor: &Actor) -> Result<Located, EnrolError> {
+        let Client {
+            net,
+            identity,
+            clock,
+            ..
+        } = &self.client;
         let account = match actor {
             Actor::Did(did) => did.clone(),
             Actor::Handle(handle) => {
-                let found = self.identity.resolve_handle(handle).await;
+                let found = identity.resolve_handle(handle).await;
                 found.map_err(|error| EnrolError::Handle {
                     handle: handle.to_string(),
                     error,
                 })?
             }
         };
-        let document = proven_document(&self.net, &self.identity, &self.clock, &account).await;
+        let document = proven_document(net, identity, clock, &account).await;
         let document = document.map_err(|error| EnrolError::Identity {
             account: account.clone(),
             error,
         })?;
-        // Whoever calls an account by a name that it does not call itself may be led astray, and
-        // is about to type a password.
+        // A handle that the account does not claim may lead the user astray, who is about to type a
+        // password.
         if let Actor::Handle(handle) = actor
             && document.claimed_handle.as_ref() != Some(handle)
         {
@@ -191,7 +156,7 @@ impl Enroller {
                 account,
             });
         }
-        let handle = match (actor, self.identity.verify_handle(&document).await) {
+        let handle = match (actor, identity.verify_handle(&document).await) {
             (_, HandleCheck::Verified(handle)) => Some(handle),
             (Actor::Handle(handle), HandleCheck::Inconclusive) => Some(handle.clone()),
             (_, HandleCheck::Inconclusive) => self.known_handle(&account)?,
@@ -212,18 +177,64 @@ impl Enroller {
         Ok(known.and_then(|known| known.handle))
     }
 
-    /// What belongs to the account.
-    pub fn store(&self, located: &Located) -> AccountStore {
+    /// Finds an account of the wallet, by handle or DID or without either the only one, and looks it
+    /// up like [`Enroller::locate`].
+    pub async fn locate_own(&self, actor: Option<&str>) -> Result<Located, EnrolError> {
+        let store = self.wallet.find(actor)?;
+        let account = store.account().clone();
+        if store.enrolment()?.is_none() {
+            return Err(EnrolError::NotEnrolled(account));
+        }
+        self.locate(&Actor::Did(account)).await
+    }
+
+    fn store(&self, located: &Located) -> AccountStore {
         self.wallet.account_store(&located.account)
     }
 
-    /// The account at its PDS.
+    /// Returns the account at its PDS.
     pub fn client(&self, located: &Located) -> AccountClient {
-        AccountClient::new(&self.net, &located.pds, &self.store(located))
+        AccountClient::new(&self.client.net, &located.pds, &self.store(located))
     }
 
-    /// Enrols the account, or changes how it is enrolled: saves a key, publishes it, and has the
-    /// mediators keep its mail. Needs a session. Run again it does what is left to do.
+    /// Whether a password is needed before an operation: where no session is kept, or it has ended.
+    /// [`Operation::Unenroll`] needs none where the record names no key of the wallet.
+    pub async fn needs_password(
+        &self,
+        located: &Located,
+        operation: Operation,
+    ) -> Result<bool, EnrolError> {
+        if operation == Operation::Unenroll && !self.published_state(located).await?.is_ours() {
+            return Ok(false);
+        }
+        Ok(!self.client(located).is_signed_in().await?)
+    }
+
+    /// Exchanges a password for a session, and saves that. An app password suffices; `code` is the
+    /// code that the PDS has sent by mail where it asks for a second factor.
+    pub async fn sign_in(
+        &self,
+        located: &Located,
+        password: &str,
+        code: Option<&str>,
+    ) -> Result<(), EnrolError> {
+        let identifier = match &located.handle {
+            Some(handle) => handle.as_str(),
+            None => located.account.as_str(),
+        };
+        let client = self.client(located);
+        Ok(client.sign_in(identifier, password, code).await?)
+    }
+
+    /// Compares the record at the PDS with the keys of the wallet. Needs no session.
+    pub async fn published_state(&self, located: &Located) -> Result<PublishedState, EnrolError> {
+        let record = self.client(located).record().await?;
+        let known = self.store(located).enrolment()?;
+        Ok(PublishedState::of(record.as_ref(), known.as_ref()))
+    }
+
+    /// Enrols the account, or changes how it is enrolled: saves a key, publishes it, and registers it
+    /// with the mediators. Needs a session. Run again it finishes the rest.
     pub async fn enroll(
         &self,
         located: &Located,
@@ -233,37 +244,13 @@ impl Enroller {
         plan.check()?;
         let _lock = self.begin(located, observe).await?;
         let known = self.store(located).enrolment()?;
-        let mediators = match plan.mediators.is_empty() {
-            true => known.as_ref().map(|known| known.mediators.clone()),
-            false => Some(distinct(&plan.mediators)),
+        let mediators = self.mediators(plan, known.as_ref()).await?;
+        let directory = match known.as_ref().and_then(|known| known.directory.as_ref()) {
+            _ if plan.directory.is_some() => plan.directory.clone(),
+            Some(directory) => Some(directory.clone()),
+            None => self.directory_of(&mediators).await,
         };
-        let mediators = mediators.ok_or(EnrolError::NoMediator)?;
-        for did in &mediators {
-            let is_known = known
-                .as_ref()
-                .is_some_and(|known| known.mediators.contains(did));
-            let found = document(&self.identity, did, Freshness::Cached).await;
-            // What was published stays published; a new one has to be there.
-            match found {
-                Err(error) if !is_known => {
-                    return Err(EnrolError::Mediator {
-                        did: did.clone(),
-                        error,
-                    });
-                }
-                _ => {}
-            }
-        }
-        let directory = match (
-            &plan.directory,
-            known.as_ref().and_then(|known| known.directory.clone()),
-        ) {
-            (Some(directory), _) => Some(directory.clone()),
-            (None, Some(directory)) => Some(directory),
-            (None, None) => self.directory_of(&mediators).await,
-        };
-        // So that nothing is saved where another device's key stands in the way.
-        let key = known.as_ref().and_then(next_key).cloned();
+        // Before a key is saved: the key of another device may stand in the way.
         let there = self.client(located).record().await?;
         if !plan.replace
             && let Some(there) = &there
@@ -271,21 +258,15 @@ impl Enroller {
         {
             return Err(foreign(there));
         }
-        observe(match key {
-            Some(_) => Step::Resumed,
-            None => Step::Minted,
+        let is_resumed = known.as_ref().and_then(next_key).is_some();
+        observe(if is_resumed {
+            Step::Resumed
+        } else {
+            Step::Minted
         });
-        let now = self.clock.now();
+        let now = self.client.clock.now();
         self.change(located, |before| {
-            let mut enrolment = before.unwrap_or_else(|| Enrolment {
-                account: located.account.clone(),
-                handle: None,
-                pds: located.pds.clone(),
-                directory: None,
-                mediators: Vec::new(),
-                label: None,
-                keys: Vec::new(),
-            });
+            let mut enrolment = before.unwrap_or_else(|| new_enrolment(located));
             if next_key(&enrolment).is_none() {
                 mint(&mut enrolment.keys, there.as_ref(), now);
             }
@@ -299,23 +280,52 @@ impl Enroller {
             enrolment
         })?;
         self.publish(located, plan.replace, observe).await?;
-        self.finish(located, plan.directory.is_some(), observe)
-            .await
+        let is_named = plan.directory.is_some();
+        let (enrolment, missing) = self.finish(located, is_named, observe).await?;
+        Ok(Outcome {
+            enrolment,
+            missing,
+            is_first: known.is_none(),
+        })
     }
 
-    /// Replaces the key by a new one, for which the old one vouches. Needs a session. A run that was
-    /// interrupted is finished first, and no further key is made by that.
+    /// Returns the mediators of a plan, else the present ones. A new one has to have a document that
+    /// can be used; one that was published before stays published.
+    async fn mediators(
+        &self,
+        plan: &Plan,
+        known: Option<&Enrolment>,
+    ) -> Result<Vec<MediatorDid>, EnrolError> {
+        let present = known.map_or(&[][..], |known| &known.mediators);
+        let mediators = match known {
+            _ if !plan.mediators.is_empty() => distinct(&plan.mediators),
+            Some(_) => present.to_vec(),
+            None => return Err(EnrolError::NoMediator),
+        };
+        for did in &mediators {
+            let found = document(&self.client.identity, did, Freshness::Cached).await;
+            if let Err(error) = found
+                && !present.contains(did)
+            {
+                let did = did.clone();
+                return Err(EnrolError::Mediator { did, error });
+            }
+        }
+        Ok(mediators)
+    }
+
+    /// Replaces the key by a new one, for which the old one vouches. Needs a session. Finishes a run
+    /// that was interrupted first, which makes no further key.
     pub async fn rotate(
         &self,
         located: &Located,
         observe: &mut dyn FnMut(Step),
     ) -> Result<Outcome, EnrolError> {
         let _lock = self.begin(located, observe).await?;
-        let known = self.store(located).enrolment()?;
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
-        let known = known.ok_or_else(not_enrolled)?;
-        let published = |key: &&MessagingKey| matches!(key.state, KeyState::Published { .. });
-        if !known.keys.iter().any(|key| published(&key)) {
+        let known = self.store(located).enrolment()?.ok_or_else(not_enrolled)?;
+        let is_published = |key: &MessagingKey| matches!(key.state, KeyState::Published { .. });
+        if !known.keys.iter().any(is_published) {
             return Err(not_enrolled());
         }
         let Some(there) = self.client(located).record().await? else {
@@ -324,10 +334,11 @@ impl Enroller {
         if !has(&known, there.peer()) {
             return Err(foreign(&there));
         }
-        let now = self.clock.now();
-        observe(match known.minted() {
-            Some(_) => Step::Resumed,
-            None => Step::Minted,
+        let now = self.client.clock.now();
+        observe(if known.minted().is_some() {
+            Step::Resumed
+        } else {
+            Step::Minted
         });
         self.change(located, |before| {
             let mut enrolment = before.unwrap_or_else(|| known.clone());
@@ -337,30 +348,37 @@ impl Enroller {
             enrolment
         })?;
         self.publish(located, false, observe).await?;
-        self.finish(located, false, observe).await
+        let (enrolment, missing) = self.finish(located, false, observe).await?;
+        Ok(Outcome {
+            enrolment,
+            missing,
+            is_first: false,
+        })
     }
 
-    /// Deletes the record and tells the mediators. The keys stay for what is under way. Needs a
-    /// session where there is a record of ours. Run again it does what is left to do.
+    /// Deletes the record, tells the mediators, and ends the session. The keys stay for mail that is
+    /// on its way. Needs a session where the record names a key of the wallet. Run again it finishes
+    /// the rest.
     pub async fn unenroll(
         &self,
         located: &Located,
         observe: &mut dyn FnMut(Step),
-    ) -> Result<Outcome, EnrolError> {
-        let _lock = self.begin(located, observe).await?;
+    ) -> Result<Unenrolled, EnrolError> {
+        let lock = self.begin(located, observe).await?;
         let known = self.store(located).enrolment()?;
         let known = known.ok_or_else(|| EnrolError::NotEnrolled(located.account.clone()))?;
-        self.withdraw(located, &known, observe).await?;
+        let foreign_peer = self.withdraw(located, &known, observe).await?;
         let enrolment = self.change(located, |before| {
             let mut enrolment = before.unwrap_or_else(|| known.clone());
-            replace_all(&mut enrolment.keys, None, self.clock.now());
+            replace_all(&mut enrolment.keys, None, self.client.clock.now());
             enrolment
         })?;
-        self.notice(&enrolment, None, false, observe).await;
+        self.update_directory(&enrolment, None, false, observe)
+            .await;
         let mut missing = Vec::new();
         for key in &enrolment.keys {
             for did in &key.registered {
-                match self.leave(did, key).await {
+                match self.unregister(did, key).await {
                     Ok(()) => observe(Step::Unregistered(did.clone())),
                     Err(error) => {
                         observe(Step::UnregisterFailed(did.clone(), error.clone()));
@@ -369,31 +387,26 @@ impl Enroller {
                 }
             }
         }
-        Ok(Outcome { enrolment, missing })
-    }
-
-    /// Whether anything of ours is still in the record: then [`Enroller::unenroll`] needs a session.
-    pub async fn standing(&self, located: &Located) -> Result<AtHost, EnrolError> {
-        let there = self.client(located).record().await?;
-        let peer = there
-            .as_ref()
-            .and_then(|there| there.peer())
-            .map(str::to_owned);
-        let known = self.store(located).enrolment()?;
-        Ok(AtHost {
-            has_record: there.is_some(),
-            is_published: known
-                .as_ref()
-                .is_some_and(|known| has(known, peer.as_deref())),
-            peer,
+        drop(lock);
+        self.client(located).sign_out().await?;
+        Ok(Unenrolled {
+            enrolment,
+            missing,
+            foreign_peer,
         })
     }
 }
 
-/// Whether a did:peer is one of the account's keys in the wallet.
-fn has(enrolment: &Enrolment, peer: Option<&str>) -> bool {
-    let mut keys = enrolment.keys.iter();
-    keys.any(|key| Some(key.peer.as_str()) == peer)
+fn new_enrolment(located: &Located) -> Enrolment {
+    Enrolment {
+        account: located.account.clone(),
+        handle: None,
+        pds: located.pds.clone(),
+        directory: None,
+        mediators: Vec::new(),
+        label: None,
+        keys: Vec::new(),
+    }
 }
 
 fn foreign(there: &Published) -> EnrolError {
@@ -404,13 +417,13 @@ fn foreign(there: &Published) -> EnrolError {
     }
 }
 
-/// The key that is to stand in the record.
+/// Returns the key that is to stand in the record.
 fn next_key(enrolment: &Enrolment) -> Option<&MessagingKey> {
     enrolment.minted().or_else(|| enrolment.current())
 }
 
-/// Puts a new key first. Where there is no room for it, the one that was replaced first goes, though
-/// not the one that the record names.
+/// Puts a new key first. Without room for it, the key that was replaced first is deleted, but never the
+/// one that the record names.
 fn mint(keys: &mut Vec<MessagingKey>, there: Option<&Published>, now: Timestamp) {
     let named = there.and_then(Published::peer);
     if keys.len() >= MAX_KEYS {
@@ -427,62 +440,4 @@ fn mint(keys: &mut Vec<MessagingKey>, there: Option<&Published>, now: Timestamp)
         }
     }
     keys.insert(0, MessagingKey::mint(now));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mediators_are_named_as_people_do() {
-        for (text, did) in [
-            ("did:web:mail.example.com", "did:web:mail.example.com"),
-            ("mail.example.com", "did:web:mail.example.com"),
-            (" Mail.Example.com ", "did:web:mail.example.com"),
-            ("https://mail.example.com/", "did:web:mail.example.com"),
-            ("mail.example.com:8443", "did:web:mail.example.com%3A8443"),
-        ] {
-            let read = mediator_did(text, false).map(|did| did.to_string());
-            assert_eq!(read.as_deref(), Some(did), "{text}");
-        }
-        for text in [
-            "",
-            "did:key:z6Mk",
-            "did:web:",
-            "http://mail.example.com",
-            "http://localhost:2590",
-            "https://mail.example.com/path",
-            "user@mail.example.com",
-            "alice at example",
-            "10.0.0.1",
-        ] {
-            assert_eq!(mediator_did(text, false), None, "{text}");
-        }
-        let local = mediator_did("http://localhost:2590", true).map(|did| did.to_string());
-        assert_eq!(local.as_deref(), Some("did:web:localhost%3A2590"));
-    }
-
-    #[test]
-    fn plans_are_checked() {
-        let label = |label: &str| Plan {
-            label: Some(label.to_owned()),
-            ..Plan::default()
-        };
-        assert!(label("").check().is_ok() && label(&"é".repeat(64)).check().is_ok());
-        for bad in ["x".repeat(65), "a\nb".to_owned(), "👩‍👩‍👧‍👦".repeat(30)] {
-            assert!(
-                matches!(label(&bad).check(), Err(EnrolError::Label)),
-                "{bad}"
-            );
-        }
-        let did = MediatorDid::parse("did:web:mail.example.com").unwrap();
-        let many = Plan {
-            mediators: vec![did; MAX_MEDIATORS + 1],
-            ..Plan::default()
-        };
-        assert!(matches!(
-            many.check(),
-            Err(EnrolError::TooManyMediators(33))
-        ));
-    }
 }

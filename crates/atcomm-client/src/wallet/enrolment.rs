@@ -49,6 +49,12 @@ impl Enrolment {
         }
     }
 
+    /// Whether a mediator keeps the mail of the present key.
+    pub fn is_registered(&self, did: &MediatorDid) -> bool {
+        self.current()
+            .is_some_and(|key| key.registered.contains(did))
+    }
+
     /// The key that the record is going to name, where that is not the one that it names.
     pub fn minted(&self) -> Option<&MessagingKey> {
         self.keys.iter().find(|key| key.state == KeyState::Minted)

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::published::has;
 use super::record::{Task, task};
-use super::{EnrolError, Enroller, Located, Outcome, Step, next_key};
+use super::{EnrolError, Enroller, Located, Step, next_key};
+use crate::account::Client;
 use crate::enrolment::account::{AccountError, Published};
 use crate::lookup::directory::DirectoryClient;
 use crate::mediator::client::{MailError, MediatorClient};
@@ -72,7 +74,7 @@ impl Enroller {
         let there = loop {
             let there = client.record().await?;
             let value = there.as_ref().map(|there| &there.value);
-            let record = match task(&enrolment, key, value, replace, self.clock.now())? {
+            let record = match task(&enrolment, key, value, replace, self.client.clock.now())? {
                 Task::Nothing => {
                     observe(Step::Unchanged);
                     break there;
@@ -96,39 +98,40 @@ impl Enroller {
         let peer = key.peer.as_str().to_owned();
         self.change(located, |before| {
             let mut enrolment = before.unwrap_or(enrolment);
-            let now = self.clock.now();
-            settle(&mut enrolment.keys, &peer, there.as_ref(), now);
+            let now = self.client.clock.now();
+            update_states(&mut enrolment.keys, &peer, there.as_ref(), now);
             enrolment
         })?;
         Ok(())
     }
 
-    /// Deletes the record where it is ours.
+    /// Deletes the record where it names a key of the wallet. Returns the did:peer of a record that
+    /// names another one, which stays.
     pub(super) async fn withdraw(
         &self,
         located: &Located,
         enrolment: &Enrolment,
         observe: &mut dyn FnMut(Step),
-    ) -> Result<(), EnrolError> {
+    ) -> Result<Option<String>, EnrolError> {
         let client = self.client(located);
         let mut attempts = 0;
         loop {
-            let there = client.record().await?.filter(|there| {
-                let mut keys = enrolment.keys.iter();
-                keys.any(|key| there.peer() == Some(key.peer.as_str()))
-            });
-            let Some(there) = there else {
+            let Some(there) = client.record().await? else {
                 observe(Step::Unchanged);
-                return Ok(());
+                return Ok(None);
             };
+            if !has(enrolment, there.peer()) {
+                observe(Step::Unchanged);
+                return Ok(there.peer().map(str::to_owned));
+            }
             attempts += 1;
             match client.delete(&there.cid).await {
                 Ok(()) => {
                     observe(Step::Deleted);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
-                // There are servers that do it and then trip over their own answer.
+                // Some servers delete the record and then fail to answer.
                 Err(
                     AccountError::Refused { .. }
                     | AccountError::Unusable(_)
@@ -143,22 +146,24 @@ impl Enroller {
         }
     }
 
-    /// Tells directory and mediators of the published key.
+    /// Tells the directory and the mediators of the published key. Returns the mediators that have not
+    /// taken it.
     pub(super) async fn finish(
         &self,
         located: &Located,
         is_named: bool,
         observe: &mut dyn FnMut(Step),
-    ) -> Result<Outcome, EnrolError> {
+    ) -> Result<(Enrolment, Vec<(MediatorDid, MailError)>), EnrolError> {
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
         let mut enrolment = self.store(located).enrolment()?.ok_or_else(not_enrolled)?;
         let key = enrolment.current().cloned().ok_or_else(not_enrolled)?;
-        self.notice(&enrolment, Some(&key), is_named, observe).await;
+        self.update_directory(&enrolment, Some(&key), is_named, observe)
+            .await;
         let mut missing = Vec::new();
         for did in enrolment.mediators.clone() {
             match self.register(&did, &key, located).await {
                 Ok(()) => {
-                    enrolment = self.note(located, &key, &did, true)?;
+                    enrolment = self.save_registration(located, &key, &did, true)?;
                     observe(Step::Registered(did));
                 }
                 Err(error) => {
@@ -175,20 +180,20 @@ impl Enroller {
             .cloned()
             .collect();
         for did in dropped {
-            match self.leave_empty(&did, &key).await {
+            match self.unregister_if_empty(&did, &key).await {
                 Ok(true) => {
-                    enrolment = self.note(located, &key, &did, false)?;
+                    enrolment = self.save_registration(located, &key, &did, false)?;
                     observe(Step::Unregistered(did));
                 }
                 Ok(false) => {}
                 Err(error) => observe(Step::UnregisterFailed(did, error)),
             }
         }
-        Ok(Outcome { enrolment, missing })
+        Ok((enrolment, missing))
     }
 
-    /// Writes down that a mediator keeps the mail of a key, or does not.
-    fn note(
+    /// Saves whether a mediator keeps the mail of a key.
+    fn save_registration(
         &self,
         located: &Located,
         key: &MessagingKey,
@@ -217,12 +222,12 @@ impl Enroller {
         did: &MediatorDid,
         key: &MessagingKey,
     ) -> Result<MediatorClient, MailError> {
-        let Self {
+        let Client {
             net,
             identity,
             clock,
             ..
-        } = self;
+        } = &self.client;
         MediatorClient::open(net, identity, clock, did, key, Freshness::Cached).await
     }
 
@@ -236,7 +241,7 @@ impl Enroller {
         mediator.register(&located.account).await
     }
 
-    pub(super) async fn leave(
+    pub(super) async fn unregister(
         &self,
         did: &MediatorDid,
         key: &MessagingKey,
@@ -244,8 +249,13 @@ impl Enroller {
         self.mediator(did, key).await?.remove().await
     }
 
-    /// The same unless mail waits there, which is to be fetched first.
-    async fn leave_empty(&self, did: &MediatorDid, key: &MessagingKey) -> Result<bool, MailError> {
+    /// Unregisters a key unless mail waits at the mediator, which has to be fetched first. Returns
+    /// whether it did.
+    async fn unregister_if_empty(
+        &self,
+        did: &MediatorDid,
+        key: &MessagingKey,
+    ) -> Result<bool, MailError> {
         let mediator = self.mediator(did, key).await?;
         if mediator.status().await?.message_count > 0 {
             return Ok(false);
@@ -254,18 +264,18 @@ impl Enroller {
         Ok(true)
     }
 
-    /// The directory that the first mediator names which names one.
+    /// Returns the directory of the first mediator that names one.
     pub(super) async fn directory_of(&self, mediators: &[MediatorDid]) -> Option<Origin> {
         for did in mediators {
-            if let Some(directory) = self.identity.directory_beside(did).await {
+            if let Some(directory) = self.client.identity.directory_beside(did).await {
                 return Some(directory);
             }
         }
         None
     }
 
-    /// Asks the directory to look at the account now. Without it, it finds out by itself.
-    pub(super) async fn notice(
+    /// Asks the directory to refresh the account now. Without that it finds out by itself.
+    pub(super) async fn update_directory(
         &self,
         enrolment: &Enrolment,
         key: Option<&MessagingKey>,
@@ -275,10 +285,11 @@ impl Enroller {
         let Some(directory) = &enrolment.directory else {
             return;
         };
-        let net = self.net.clone();
-        let client = match is_named {
-            true => DirectoryClient::named(net, directory.clone()),
-            false => DirectoryClient::learnt(net, directory.clone()),
+        let net = self.client.net.clone();
+        let client = if is_named {
+            DirectoryClient::named(net, directory.clone())
+        } else {
+            DirectoryClient::learnt(net, directory.clone())
         };
         let wanted: &[&str] = match key {
             Some(_) => &["package", "unchanged"],
@@ -298,10 +309,15 @@ impl Enroller {
     }
 }
 
-/// Puts the keys into the states that a record gives them which names `present` now, and was
-/// `there` before. Those whose time is over go, where a record was there: one that was not seen may
-/// have named any of them.
-fn settle(keys: &mut Vec<MessagingKey>, present: &str, there: Option<&Published>, now: Timestamp) {
+/// Updates the states of the keys after a write of the record, which names `present` now and was
+/// `there` before. Keys whose time is over are deleted, but only where the record was read: one that was not
+/// may name any of them.
+fn update_states(
+    keys: &mut Vec<MessagingKey>,
+    present: &str,
+    there: Option<&Published>,
+    now: Timestamp,
+) {
     replace_all(keys, Some(present), now);
     let before = there.and_then(Published::peer);
     for key in &mut *keys {
@@ -359,17 +375,17 @@ mod tests {
         let [new, named, old] = [0, 1, 2].map(|place: usize| peers(&keys)[place].clone());
         // Written down as replaced, and in the record all the same.
         let mut seen = keys.clone();
-        settle(&mut seen, &new, Some(&record(&named)), NOW);
+        update_states(&mut seen, &new, Some(&record(&named)), NOW);
         assert_eq!(peers(&seen), [new.clone(), named.clone()]);
         assert_eq!(seen[0].state, KeyState::Published { at: NOW });
         assert_eq!(seen[1].state, KeyState::Replaced { at: NOW });
         // Nobody knows what was there.
         let mut unseen = keys.clone();
-        settle(&mut unseen, &new, None, NOW);
+        update_states(&mut unseen, &new, None, NOW);
         assert_eq!(peers(&unseen), [new.clone(), named, old]);
         // The record names it already.
         let later = NOW.plus(REPLACED_KEY_RETENTION);
-        settle(&mut seen, &new, Some(&record(&new)), later);
+        update_states(&mut seen, &new, Some(&record(&new)), later);
         assert_eq!(peers(&seen), [new]);
         assert_eq!(seen[0].state, KeyState::Published { at: NOW });
     }
