@@ -3,14 +3,15 @@
 mod admin;
 mod backup;
 mod check;
+mod completions;
 mod contacts;
 mod context;
 mod enroll;
 mod hint;
 mod log;
 mod mail_context;
+mod man;
 mod output;
-mod pages;
 mod receive;
 mod resolve;
 mod secret;
@@ -34,7 +35,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::terminal::line;
 
-/// The end of every `--help`, with examples before it where there are any.
+/// The end of every `--help`: the exit codes, after examples where there are any.
 macro_rules! ending {
     () => {
         "\
@@ -174,19 +175,19 @@ enum Command {
     #[command(after_help = ending!("\
   atcomm completions bash > ~/.local/share/bash-completion/completions/atcomm
   atcomm completions fish > ~/.config/fish/completions/atcomm.fish"))]
-    Completions(pages::Completions),
+    Completions(completions::Completions),
     /// The manual, one page for each command
     #[command(after_help = ending!("\
   atcomm man | man -l -
   atcomm man ~/.local/share/man/man1"))]
-    Man(pages::Pages),
+    Man(man::Pages),
 }
 
 #[derive(Debug, Subcommand)]
 enum Status {
     /// Ask the service that runs on the data directory
     #[command(after_help = EXIT_CODES)]
-    Status(Place),
+    Status(ServiceFlags),
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,12 +197,12 @@ enum Keys {
     /// Works with the service running or not. Its DID stays the same; the did:peer in its
     /// invitation becomes a new one.
     #[command(after_help = EXIT_CODES)]
-    Rotate(Place),
+    Rotate(ServiceFlags),
 }
 
-/// Which service, and how its answer is shown.
+/// Flags of commands that ask a service on this machine.
 #[derive(Debug, Args)]
-struct Place {
+struct ServiceFlags {
     /// Configuration file of the service (TOML)
     #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
     config: Option<PathBuf>,
@@ -243,12 +244,12 @@ pub enum Exit {
     Usage,
     /// A proof fails, or a key has changed and is not accepted.
     Untrusted,
-    /// Whoever is needed cannot be reached now.
+    /// A server that is needed cannot be reached now.
     Unreachable,
 }
 
 impl Exit {
-    /// The process's exit code.
+    /// Returns the exit code of the process.
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -260,11 +261,13 @@ impl Exit {
     }
 }
 
-/// Why a command failed: one line, and one of advice.
+/// The error of a command.
 #[derive(Debug)]
 struct CliError {
     exit: Exit,
+    /// One line, in lower case and without a full stop.
     message: String,
+    /// One line of advice.
     hint: String,
 }
 
@@ -283,19 +286,19 @@ pub fn run(
             Command::Whoami(args) => whoami::run(&args, stdout),
             Command::Backup(args) => backup::backup(&args, stdout),
             Command::Restore(args) => backup::restore(&args, stdout, stderr),
-            Command::Completions(args) => pages::completions(&args, stdout),
-            Command::Man(args) => pages::man(&args, stdout),
+            Command::Completions(args) => completions::completions(&args, stdout),
+            Command::Man(args) => man::man(&args, stdout),
             Command::Relay {
-                command: Status::Status(place),
-            } => admin::relay_status(&place, stdout),
+                command: Status::Status(flags),
+            } => admin::relay_status(&flags, stdout),
             Command::Mailbox {
-                command: Status::Status(place),
-            } => admin::mailbox_status(&place, stdout),
+                command: Status::Status(flags),
+            } => admin::mailbox_status(&flags, stdout),
             Command::Resolve(args) => resolve::run(&args, stdout, stderr),
             Command::Contacts(args) => contacts::run(&args, stdout, stderr),
             Command::Keys {
-                command: Keys::Rotate(place),
-            } => admin::rotate(&place, stdout),
+                command: Keys::Rotate(flags),
+            } => admin::rotate(&flags, stdout),
             Command::Send(args) => send::run(&args, stdout, stderr),
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),
@@ -305,8 +308,8 @@ pub fn run(
     match result {
         Ok(()) => Exit::Done,
         Err(error) => {
-            // Nobody is left to be told where even this fails.
-            // Words of other servers may be among them.
+            // If writing to stderr fails there is nothing left to report to. The message can contain text
+            // from remote servers, so it is sanitized.
             let _ = writeln!(stderr, "atcomm: {}", line(&error.message))
                 .and_then(|()| writeln!(stderr, "hint: {}", line(&error.hint)));
             error.exit
@@ -314,14 +317,14 @@ pub fn run(
     }
 }
 
-/// Shows what was asked for instead of a command, or says what is wrong with the arguments.
+/// Prints help or version where the arguments ask for it; any other error of clap is wrong usage.
 fn usage_error(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), CliError> {
     let text = error.render();
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
-        // A reader that closed early has seen enough.
+        // A closed standard output is no error: its reader has seen enough.
         let _ = write!(stdout, "{text}");
         return Ok(());
     }
@@ -338,7 +341,7 @@ fn usage_error(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), CliErr
     })
 }
 
-/// What is wrong, in one line: the first, with the list that follows where it announces one.
+/// Returns clap's error in one line: its first, with the list that follows where it announces one.
 fn reason(text: &str) -> String {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
@@ -347,13 +350,14 @@ fn reason(text: &str) -> String {
         .map(str::trim)
         .take_while(|line| !line.is_empty())
         .collect();
-    match named.is_empty() {
-        true => first.to_owned(),
-        false => format!("{first} {}", named.join(" ")),
+    if named.is_empty() {
+        first.to_owned()
+    } else {
+        format!("{first} {}", named.join(" "))
     }
 }
 
-/// The command that was meant, as far as it was understood: `atcomm enroll`.
+/// Returns the command that clap has recognized, such as `atcomm enroll`.
 fn commands(text: &str) -> String {
     let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
     let words = usage.unwrap_or("atcomm").split(' ');

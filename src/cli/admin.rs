@@ -1,16 +1,16 @@
-//! `atcomm relay status`, `atcomm mailbox status`, `atcomm keys rotate`: talking to the service
-//! that runs on a data directory.
+//! `atcomm relay status`, `atcomm mailbox status`, `atcomm keys rotate`: questions to the service that runs
+//! on a data directory.
 
 use std::io::{self, Write};
 
 use super::output::show;
-use super::{CliError, Place};
+use super::{CliError, ServiceFlags};
 use crate::config::{Config, Overrides};
 use crate::server::{
     MailboxStatus, RelayStatus, ask_mailbox_status, ask_relay_status, rotate_keys,
 };
 
-impl Place {
+impl ServiceFlags {
     fn data_dir(&self) -> Result<std::path::PathBuf, CliError> {
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
@@ -20,15 +20,13 @@ impl Place {
     }
 }
 
-/// What waits for other mediators.
-pub(super) fn relay_status(place: &Place, stdout: &mut dyn Write) -> Result<(), CliError> {
-    let status = ask_relay_status(&place.data_dir()?)?;
-    show(place.json, stdout, &status, |out| {
-        render_relay(&status, out)
-    })
+/// Prints the mail that waits for other mediators.
+pub(super) fn relay_status(flags: &ServiceFlags, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let status = ask_relay_status(&flags.data_dir()?)?;
+    show(flags.json, stdout, &status, |out| relay_text(&status, out))
 }
 
-fn render_relay(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
+fn relay_text(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "{} messages wait for other mediators ({} bytes)",
@@ -60,10 +58,10 @@ fn render_relay(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What waits here.
-pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<(), CliError> {
-    let status = ask_mailbox_status(&place.data_dir()?)?;
-    show(place.json, stdout, &status, |out| {
+/// Prints the mail that waits to be picked up.
+pub(super) fn mailbox_status(flags: &ServiceFlags, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let status = ask_mailbox_status(&flags.data_dir()?)?;
+    show(flags.json, stdout, &status, |out| {
         let MailboxStatus {
             did,
             accounts,
@@ -81,10 +79,10 @@ pub(super) fn mailbox_status(place: &Place, stdout: &mut dyn Write) -> Result<()
     })
 }
 
-/// New keys.
-pub(super) fn rotate(place: &Place, stdout: &mut dyn Write) -> Result<(), CliError> {
-    let rotated = rotate_keys(&place.data_dir()?)?;
-    show(place.json, stdout, &rotated, |out| {
+/// Makes new keys for the mediator.
+pub(super) fn rotate(flags: &ServiceFlags, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let rotated = rotate_keys(&flags.data_dir()?)?;
+    show(flags.json, stdout, &rotated, |out| {
         writeln!(
             out,
             "the mediator has new keys, generation {}; messages to the old ones are opened for \

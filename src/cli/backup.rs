@@ -40,7 +40,7 @@ pub(super) struct Restore {
     own: Own,
 }
 
-/// Options of both commands.
+/// Flags of both commands.
 #[derive(Debug, clap::Args)]
 struct Own {
     /// File whose first line is the passphrase; - is standard input [default: ATCOMM_PASSPHRASE,
@@ -76,7 +76,7 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), CliErr
     let wallet = Wallet::open(&context.home)?;
     let backup = backup::Backup::of(&wallet, context.client.clock.now())?;
     let to_stdout = args.file == Path::new("-");
-    // Before anybody thinks of a passphrase.
+    // Before the user thinks of a passphrase.
     if !to_stdout && !args.force && args.file.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(args.file.clone()).into());
     }
@@ -127,10 +127,12 @@ pub(super) fn restore(
             hint: "name a file for one of them".to_owned(),
         });
     }
-    let read = match from_stdin {
-        true if io::stdin().is_terminal() => Err(io::Error::other("it is a terminal")),
-        true => backup::read(io::stdin().lock()),
-        false => File::open(&args.file).and_then(backup::read),
+    let read = if !from_stdin {
+        File::open(&args.file).and_then(backup::read)
+    } else if io::stdin().is_terminal() {
+        Err(io::Error::other("it is a terminal"))
+    } else {
+        backup::read(io::stdin().lock())
     };
     let file = read.map_err(|error| CliError {
         exit: Exit::Failed,
@@ -143,10 +145,10 @@ pub(super) fn restore(
         .read("Passphrase of the backup: ", false)?;
     let backup = backup::Backup::open(&file, &passphrase)?;
     let mut waiting = |account: &Did| {
-        drop(writeln!(
+        let _ = writeln!(
             stderr,
             "another atcomm changes how {account} is enrolled; waiting for it to end"
-        ));
+        );
     };
     let restored = backup.restore(
         &wallet,

@@ -1,4 +1,4 @@
-//! `atcomm contacts`: what is remembered of the people one writes with.
+//! `atcomm contacts`: the pinned keys of other accounts.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::context::{CommandContext, Common, actor};
 use super::output::show;
-use super::resolve::{held, recipients};
+use super::resolve::{blocked, interactive_lookup};
 use super::{CliError, EXIT_CODES, Exit};
 use atcomm_client::{KeyChange, Pin, SendBlocker, Wallet, fingerprint};
 use atcomm_proto::clock::Timestamp;
@@ -51,7 +51,7 @@ struct One {
     common: Common,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(
     args: &Args,
     stdout: &mut dyn Write,
@@ -66,13 +66,13 @@ pub(super) fn run(
     }
 }
 
-/// A contact as JSON shows it.
+/// A contact as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ContactView<'a> {
     did: &'a Did,
     handle: Option<&'a str>,
-    /// Handles that led to it and do not any more.
+    /// Handles that no longer lead to the account.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     known_as: Vec<&'a str>,
     peer: &'a str,
@@ -81,7 +81,7 @@ struct ContactView<'a> {
     mediators: Vec<&'a str>,
     first_seen: String,
     last_seen: String,
-    /// Another key that waits to be accepted.
+    /// A new key that is not accepted yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     changed: Option<Other<'a>>,
     /// The key before.
@@ -94,10 +94,10 @@ struct ContactView<'a> {
 struct Other<'a> {
     peer: &'a str,
     fingerprint: String,
-    /// When it was not there yet: the pinned key was last verified then.
+    /// Of a new key: when the pinned key was last verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<String>,
-    /// Until when it counts as the account's.
+    /// Of the key before: when it was replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
 }
@@ -199,7 +199,7 @@ fn show_one(one: &One, stdout: &mut dyn Write) -> Result<(), CliError> {
     })
 }
 
-/// A contact by its handle or DID, as it is remembered.
+/// Finds a contact by handle or DID.
 fn find(wallet: &Wallet, text: &str) -> Result<Pin, CliError> {
     let wanted = actor(text)?;
     let found = match &wanted {
@@ -239,10 +239,10 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let context = CommandContext::open(&one.common)?;
     let wallet = Wallet::open(&context.home)?;
     let pins = wallet.contacts()?;
-    let recipients = recipients(&context, &wallet, stderr)?;
-    let resolved = context.block_on(recipients.resolve(&wanted, &pins))?;
-    if let Some(hold @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_blocker() {
-        return Err(held(&hold, &resolved));
+    let lookup = interactive_lookup(&context, &wallet, stderr)?;
+    let resolved = context.block_on(lookup.resolve(&wanted, &pins))?;
+    if let Some(blocker @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_blocker() {
+        return Err(blocked(&blocker, &resolved));
     }
     let known = pins.iter().find(|pin| pin.account == resolved.account);
     let waiting = known.and_then(|pin| pin.changed.as_ref());
@@ -268,7 +268,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
                 .to_owned(),
         });
     }
-    // Whoever else was known by the handle has it no more.
+    // The handle names one account only: other contacts lose it.
     if let Some(handle) = &resolved.handle {
         let others = pins.iter().filter(|pin| pin.account != resolved.account);
         for loser in others.filter(|pin| pin.is_known_by(handle)) {

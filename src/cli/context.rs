@@ -1,4 +1,4 @@
-//! What every command of the client works with: settings, wallet, network.
+//! Flags and settings that commands of the client share.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub(super) struct Common {
     pub(super) json: bool,
 }
 
-/// Which account of the wallet.
+/// Flags of commands that work on one account of the wallet.
 #[derive(Debug, Args)]
 pub(super) struct Own {
     /// Your account, by handle or DID; needed where the wallet has several
@@ -39,7 +39,7 @@ pub(super) struct Own {
     pub(super) common: Common,
 }
 
-/// Reads whom a command is about.
+/// Parses the account that a command is about.
 pub(super) fn actor(text: &str) -> Result<Actor, CliError> {
     Actor::parse(text).map_err(|error| CliError {
         exit: Exit::Usage,

@@ -10,7 +10,7 @@ use crate::mediator::{KeysError, MediatorError};
 use crate::server::{AdminError, MAILBOX_FILE, ServerError};
 use crate::store::StoreError;
 
-pub(super) use client::of_account;
+pub(super) use client::{exit_of_mail, not_enrolled, of_account};
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {

@@ -15,17 +15,17 @@ use crate::ingest::BackfillProgress;
 /// Interval in which the spinner of a backfill moves.
 const SPIN: Duration = Duration::from_millis(200);
 
-/// What is not logged whatever the filter says.
+/// Directive that is added to every filter.
 const SILENT: &str = "tungstenite=info";
 
-/// Starts the log. Where it goes to a terminal, gives the place for progress bars.
+/// Starts the log. Returns where progress bars are drawn, if the log goes to a terminal.
 pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, CliError> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| CliError {
         exit: Exit::Usage,
         message: format!("log.filter {:?}: {error}", settings.filter),
         hint: "a filter is a level such as info, or a list such as atcomm=debug,warn".to_owned(),
     })?;
-    // It logs whole frames, and those of the mediator name who is written to.
+    // Below this level the library logs whole frames, and frames of the mediator name recipients.
     let filter = match SILENT.parse() {
         Ok(silent) => filter.add_directive(silent),
         Err(_) => filter,
@@ -40,8 +40,8 @@ pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Cli
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
-    // Only a test starts a second one; the first goes on.
-    drop(started);
+    // Only tests start a second log; the first one stays.
+    let _ = started;
     Ok(bars)
 }
 
@@ -56,7 +56,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Takes one event, which the subscriber writes in one piece.
+/// Writer of one event, which the subscriber writes in one piece.
 struct Line<'a>(Option<&'a MultiProgress>);
 
 impl Write for Line<'_> {
@@ -72,7 +72,7 @@ impl Write for Line<'_> {
     }
 }
 
-/// Shows the progress of backfills until the service is gone.
+/// Draws the progress of backfills until the service ends.
 pub(super) async fn show(
     bars: MultiProgress,
     mut progress: watch::Receiver<Vec<BackfillProgress>>,

@@ -1,4 +1,4 @@
-//! Data on standard output: text for people, or JSON.
+//! Data on standard output: text, or JSON.
 
 use std::io::{self, Write};
 
@@ -7,23 +7,25 @@ use serde::Serialize;
 use super::terminal::json as json_text;
 use super::{CliError, Exit};
 
-/// Writes an answer, as JSON or as `people` has it.
+/// Writes an answer, as JSON or by `render_text`.
 pub(super) fn show<T: Serialize>(
     json: bool,
     stdout: &mut dyn Write,
     answer: &T,
-    people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    render_text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), CliError> {
-    let shown = match json {
-        true => serde_json::to_string_pretty(answer)
+    let written = if json {
+        serde_json::to_string_pretty(answer)
             .map_err(io::Error::from)
-            .and_then(|text| writeln!(stdout, "{}", json_text(&text))),
-        false => people(stdout),
+            .and_then(|text| writeln!(stdout, "{}", json_text(&text)))
+    } else {
+        render_text(stdout)
     };
-    shown.and_then(|()| stdout.flush()).or_else(unwritten)
+    written.and_then(|()| stdout.flush()).or_else(unwritten)
 }
 
-/// What cannot be written has nobody who reads it, unless the disk behind it is full.
+/// Ignores that standard output is closed: its reader has seen enough. Any other error, such as a full
+/// disk, fails the command.
 pub(super) fn unwritten(error: io::Error) -> Result<(), CliError> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());

@@ -9,7 +9,8 @@ use clap::Args;
 
 use super::CliError;
 use super::context::Own;
-use super::mail_context::{MailContext, exit_of};
+use super::hint::exit_of_mail;
+use super::mail_context::MailContext;
 use super::output::unwritten;
 use super::signal::Shutdown;
 use super::terminal::{self, line, short_did};
@@ -38,7 +39,7 @@ pub(super) struct Receive {
     own: Own,
 }
 
-/// Where messages are shown.
+/// Prints the events of an inbox.
 struct Output<'o> {
     json: bool,
     stdout: &'o mut dyn Write,
@@ -50,7 +51,7 @@ struct Output<'o> {
     duplicates: u64,
     /// Whether standard output is closed.
     is_closed: bool,
-    /// Why nothing more is shown.
+    /// The error of writing, after which nothing more is printed.
     failed: Option<CliError>,
 }
 
@@ -72,7 +73,7 @@ pub(super) fn run(
         failed: None,
     };
     context.command.block_on(async {
-        // Those that an earlier run did not show.
+        // Reports that an earlier run did not print.
         inbox
             .undeliverable(async |event| output.show(event))
             .await?;
@@ -94,7 +95,7 @@ pub(super) fn run(
     })
 }
 
-/// Shows what waits.
+/// Prints the mail that waits.
 async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Result<(), CliError> {
     let drained = inbox.drain(limit, async |event| output.show(event)).await;
     output.result()?;
@@ -104,7 +105,7 @@ async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Res
     output.end();
     match drained {
         Err(InboxError::Mediator(error)) => Err(CliError {
-            exit: exit_of(&error),
+            exit: exit_of_mail(&error),
             message: "none of your mediators handed mail over".to_owned(),
             hint: "what waits there waits on; `atcomm check` tells more".to_owned(),
         }),
@@ -112,14 +113,14 @@ async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Res
     }
 }
 
-/// Shows mail as it comes, until a signal asks for an end.
+/// Prints mail as it arrives, until a signal asks the process to end.
 async fn follow(
     inbox: &Inbox,
     limit: Option<u64>,
     output: &mut Output<'_>,
 ) -> Result<(), CliError> {
     let followed = tokio::select! {
-        // A message is shown in the same step in which it is saved, so none is lost by ending here.
+        // A message is printed without a break after it is saved, so none is lost by ending here.
         ended = inbox.follow(limit, async |event| output.show(event)) => ended,
         () = shutdown_requested() => Ok(()),
     };
@@ -131,7 +132,7 @@ async fn follow(
     })
 }
 
-/// Waits for a signal. Where signals cannot be caught, a signal ends the process by itself.
+/// Waits for a signal. Where signals cannot be caught, waits for ever: a signal ends the process then.
 async fn shutdown_requested() {
     match Shutdown::listen() {
         Ok(mut shutdown) => shutdown.requested().await,
@@ -140,7 +141,7 @@ async fn shutdown_requested() {
 }
 
 impl Output<'_> {
-    /// Shows an event.
+    /// Prints an event.
     fn show(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Received(received) => return self.received(*received),
@@ -151,14 +152,17 @@ impl Output<'_> {
             Event::Unreadable(error) => self.warn(&format!("left out: {error}")),
             Event::Unavailable { .. } if self.failed.is_some() => {}
             Event::Unavailable { queue, error } if self.follows => {
-                self.warn(&format!("{}: {error}; trying again", place(&queue)));
+                self.warn(&format!("{}: {error}; trying again", queue_name(&queue)));
             }
             Event::Unavailable { queue, error } => {
                 self.warn(&format!("{}: {error}", queue.mediator));
             }
             Event::Waiting { queue, again } => {
                 let again = if again { " again" } else { "" };
-                self.say(&format!("waiting for mail at {}{again}", place(&queue)));
+                self.say(&format!(
+                    "waiting for mail at {}{again}",
+                    queue_name(&queue)
+                ));
             }
         }
         ControlFlow::Continue(())
@@ -196,7 +200,7 @@ impl Output<'_> {
         ControlFlow::Break(())
     }
 
-    /// The reason for which nothing more is shown, if there is one.
+    /// Returns the error of writing, if there was one.
     fn result(&mut self) -> Result<(), CliError> {
         self.failed.take().map_or(Ok(()), Err)
     }
@@ -222,8 +226,8 @@ impl Output<'_> {
     }
 }
 
-/// Which queue, for people.
-fn place(queue: &Queue) -> String {
+/// Returns the name of a queue.
+fn queue_name(queue: &Queue) -> String {
     if queue.is_current {
         return queue.mediator.to_string();
     }
@@ -234,10 +238,10 @@ fn place(queue: &Queue) -> String {
     )
 }
 
-/// No queue is left to follow.
+/// Returns the error of an inbox without a queue that can be followed.
 fn no_queue_left(error: &MailError) -> CliError {
     CliError {
-        exit: exit_of(error),
+        exit: exit_of_mail(error),
         message: line(&error.to_string()),
         hint: "`atcomm check` tells more".to_owned(),
     }

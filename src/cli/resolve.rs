@@ -1,4 +1,4 @@
-//! `atcomm resolve`: how an account is written to, and what shows it.
+//! `atcomm resolve`: the key and the mediators of an account, and their evidence.
 
 mod offline;
 mod render;
@@ -13,10 +13,7 @@ use super::context::{CommandContext, Common, actor};
 use super::output::show;
 use super::terminal::line;
 use super::{CliError, Exit};
-use atcomm_client::{
-    LookupError, Recipient, RecipientError, RecipientLookup, SendBlocker, Unconfirmed, Wallet,
-    fingerprint,
-};
+use atcomm_client::{Recipient, RecipientLookup, SendBlocker, Unconfirmed, Wallet, fingerprint};
 
 use render::RecipientView;
 
@@ -39,7 +36,7 @@ pub(super) struct Args {
     common: Common,
 }
 
-/// Runs it.
+/// Runs the command.
 pub(super) fn run(
     args: &Args,
     stdout: &mut dyn Write,
@@ -55,11 +52,12 @@ pub(super) fn run(
     let context = CommandContext::open(&args.common)?;
     let wallet = Wallet::open(&context.home)?;
     let pins = wallet.contacts()?;
-    let recipients = match args.directly {
-        true => context.client.authoritative_lookup(),
-        false => recipients(&context, &wallet, stderr)?,
+    let lookup = if args.directly {
+        context.client.authoritative_lookup()
+    } else {
+        interactive_lookup(&context, &wallet, stderr)?
     };
-    let resolved = context.block_on(recipients.resolve(&actor, &pins))?;
+    let resolved = context.block_on(lookup.resolve(&actor, &pins))?;
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }
@@ -75,7 +73,7 @@ pub(super) fn run(
         }
     }
     match resolved.key_blocker() {
-        Some(hold) => Err(held(&hold, &resolved)),
+        Some(blocker) => Err(blocked(&blocker, &resolved)),
         None => Ok(()),
     }
 }
@@ -88,9 +86,9 @@ fn unnamed() -> CliError {
     }
 }
 
-/// The look-up of a command that shows what it finds, always with the account's own servers, too.
-/// The directory is the one that is named, else that of an own account.
-pub(super) fn recipients(
+/// Returns the look-up of a command that prints what it finds: it always asks the account's own servers, too.
+/// The directory is the one of the settings, else the one of an account of the wallet.
+pub(super) fn interactive_lookup(
     context: &CommandContext,
     wallet: &Wallet,
     stderr: &mut dyn Write,
@@ -106,9 +104,9 @@ pub(super) fn recipients(
     Ok(context.client.lookup(own.as_ref()).thorough())
 }
 
-/// Why nothing may be sent, and what lets it be.
-pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> CliError {
-    let hint = match hold {
+/// Returns the error of a reason not to send, with what lifts it as the hint.
+pub(super) fn blocked(blocker: &SendBlocker, resolved: &Recipient) -> CliError {
+    let hint = match blocker {
         SendBlocker::KeyChanged { .. } => format!(
             "compare the fingerprint with its owner by another way; if it is right, atcomm \
              contacts accept {}",
@@ -125,7 +123,7 @@ pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> CliError {
         ),
         SendBlocker::Ambiguous { .. } => "send it with --anyway if that does not matter".to_owned(),
     };
-    let exit = match hold {
+    let exit = match blocker {
         SendBlocker::Unconfirmed {
             why: Unconfirmed::HostSilent,
             ..
@@ -134,69 +132,7 @@ pub(super) fn held(hold: &SendBlocker, resolved: &Recipient) -> CliError {
     };
     CliError {
         exit,
-        message: hold.to_string(),
+        message: blocker.to_string(),
         hint,
-    }
-}
-
-impl From<LookupError> for CliError {
-    fn from(error: LookupError) -> Self {
-        match error {
-            LookupError::Recipient(error) => error.into(),
-            LookupError::Wallet(error) => error.into(),
-        }
-    }
-}
-
-impl From<RecipientError> for CliError {
-    fn from(error: RecipientError) -> Self {
-        use atcomm_net::identity::HandleError;
-
-        let (exit, hint) = match &error {
-            RecipientError::Handle {
-                why: HandleError::Unreachable,
-                ..
-            }
-            | RecipientError::Unreachable(_) => (Exit::Unreachable, "try again later"),
-            RecipientError::Handle { .. } | RecipientError::NoAccount => {
-                (Exit::Failed, "look at how it is written")
-            }
-            RecipientError::HandleNotClaimed { .. } => (
-                Exit::Untrusted,
-                "ask the person for the DID of the account, and look that up",
-            ),
-            RecipientError::NotEnrolled { .. } | RecipientError::NotEnrolledUnproven => (
-                Exit::Failed,
-                "its owner can enrol it with atcomm enroll, or with another client",
-            ),
-            RecipientError::Inactive(_) => (
-                Exit::Failed,
-                "nothing can be sent to it before it is active again",
-            ),
-            RecipientError::Invalid(_) => (
-                Exit::Failed,
-                "its owner has to publish a valid one, for example with atcomm enroll",
-            ),
-            RecipientError::Unproven { by, .. } => (
-                Exit::Untrusted,
-                match by {
-                    atcomm_client::Source::Directory => {
-                        "atcomm resolve --directly shows what the account's own servers say, and --directory \
-                         asks another directory; tell the operator of this one"
-                    }
-                    _ => "somebody may be between you and it; try again from elsewhere",
-                },
-            ),
-            RecipientError::RolledBack { .. } => (
-                Exit::Untrusted,
-                "a host or the directory may be hiding something newer; ask the person by \
-                 another way, and if they had to start anew, atcomm contacts forget it",
-            ),
-        };
-        Self {
-            exit,
-            message: line(&error.to_string()),
-            hint: hint.to_owned(),
-        }
     }
 }

@@ -11,28 +11,28 @@ use super::{CliError, Exit};
 /// Longest secret that is read, in bytes.
 const MAX_LEN: usize = 1024;
 
-/// Where a secret comes from.
+/// The places from which a secret is read.
 pub(super) struct Source<'a> {
-    /// What it is called: `app password`.
+    /// Name of the secret, such as `app password`.
     pub(super) name: &'a str,
-    /// The file of the flag; `-` is standard input.
+    /// The file that the flag names; `-` is standard input.
     pub(super) file: Option<&'a Path>,
-    /// The flag.
+    /// Name of the flag.
     pub(super) flag: &'a str,
-    /// The variable.
+    /// Name of the environment variable.
     pub(super) variable: &'a str,
 }
 
 impl Source<'_> {
-    /// Whether somebody at a terminal is asked for it.
+    /// Whether [`Source::read`] asks at a terminal.
     pub(super) fn asks(&self) -> bool {
         self.file.is_none()
             && std::env::var_os(self.variable).is_none()
             && std::io::stdin().is_terminal()
     }
 
-    /// Reads the secret: the file's first line, else the variable, else what is typed. `twice`
-    /// asks for it again, for secrets that are new.
+    /// Reads the secret: the file's first line, else the variable, else a line typed at the terminal. With
+    /// `twice` a new secret has to be typed once more.
     pub(super) fn read(&self, prompt: &str, twice: bool) -> Result<Zeroizing<String>, CliError> {
         let secret = if let Some(file) = self.file {
             self.read_file(file)?
@@ -41,7 +41,7 @@ impl Source<'_> {
         } else if std::io::stdin().is_terminal() {
             self.typed(prompt, twice)?
         } else {
-            return Err(self.error(
+            return Err(self.usage_error(
                 format!("no {} is given", self.name),
                 format!(
                     "set {}, name a file with {}, or run it in a terminal",
@@ -51,11 +51,11 @@ impl Source<'_> {
         };
         let secret = Zeroizing::new(secret.trim_end_matches(['\n', '\r']).to_owned());
         match secret.len() {
-            0 => Err(self.error(
+            0 => Err(self.usage_error(
                 format!("the {} is empty", self.name),
                 "nothing was done".to_owned(),
             )),
-            MAX_LEN.. => Err(self.error(
+            MAX_LEN.. => Err(self.usage_error(
                 format!("the {} is longer than {MAX_LEN} bytes", self.name),
                 "it is the first line of the file that counts".to_owned(),
             )),
@@ -71,7 +71,7 @@ impl Source<'_> {
             std::fs::read_to_string(file)
         };
         let text = Zeroizing::new(text.map_err(|error| {
-            self.error(
+            self.usage_error(
                 format!("cannot read {}: {error}", file.display()),
                 format!("its first line has to be the {}", self.name),
             )
@@ -86,7 +86,7 @@ impl Source<'_> {
             rpassword::prompt_password(prompt)
                 .map(Zeroizing::new)
                 .map_err(|error| {
-                    self.error(
+                    self.usage_error(
                         format!("cannot read the {}: {error}", self.name),
                         format!("set {} instead", self.variable),
                     )
@@ -94,7 +94,7 @@ impl Source<'_> {
         };
         let secret = ask(prompt)?;
         if twice && *ask("Once more: ")? != *secret {
-            return Err(self.error(
+            return Err(self.usage_error(
                 "the two are not the same".to_owned(),
                 "nothing was done".to_owned(),
             ));
@@ -102,7 +102,7 @@ impl Source<'_> {
         Ok(secret)
     }
 
-    fn error(&self, message: String, hint: String) -> CliError {
+    fn usage_error(&self, message: String, hint: String) -> CliError {
         CliError {
             exit: Exit::Usage,
             message,

@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Own, actor};
-use super::mail_context::{MailContext, exit_of, failed_way, name, not_enrolled};
+use super::hint::{exit_of_mail, not_enrolled};
+use super::mail_context::MailContext;
 use super::output::show;
-use super::resolve::held;
-use super::terminal::line;
+use super::resolve::blocked;
+use super::terminal::{account_name, line};
 use super::{CliError, Exit};
 use atcomm_client::dm::{MAX_TEXT_LEN, TextError, check_text};
 use atcomm_client::embed::ReferenceError;
@@ -44,7 +45,7 @@ pub(super) struct Send {
     own: Own,
 }
 
-/// What was done, for programs.
+/// A delivery as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Done<'a> {
@@ -54,10 +55,10 @@ struct Done<'a> {
     handle: Option<&'a Handle>,
     peer: &'a str,
     mediator: &'a str,
-    /// Who relays to it.
+    /// The mediator that relays to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     via: Option<&'a str>,
-    /// Whether the reader's mediator answered when it was looked at.
+    /// Whether the recipient's mediator answered its probe.
     reachable: bool,
     failed: Vec<Value>,
     warnings: Value,
@@ -75,7 +76,7 @@ pub(super) fn run(
     check_text(&text).map_err(bad_text)?;
     context.command.block_on(async {
         let recipient = account.recipient(&actor).await?;
-        let shown = name(recipient.handle.as_ref(), &recipient.account);
+        let shown = account_name(recipient.handle.as_ref(), &recipient.account);
         let consent = Consent {
             anyway: args.anyway,
         };
@@ -86,13 +87,13 @@ pub(super) fn run(
         let sent = account.sender().send(&recipient, &dm, consent).await;
         let delivery = sent.map_err(|error| not_sent(error, &recipient, &shown))?;
         for failure in &delivery.failures {
-            let _ = writeln!(stderr, "warning: {}", failed_way(failure));
+            let _ = writeln!(stderr, "warning: {}", failure_text(failure));
         }
         show_delivery(&delivery, &recipient, &shown, args.own.common.json, stdout)
     })
 }
 
-/// Shows what is to be known of the recipient, and stops where a reason not to send stands.
+/// Prints the warnings about the recipient. Fails where a reason not to send stands.
 fn warn(
     recipient: &Recipient,
     consent: Consent,
@@ -113,18 +114,18 @@ fn warn(
         }
     }
     if let Some(blocker) = blocker {
-        return Err(held(&blocker, recipient));
+        return Err(blocked(&blocker, recipient));
     }
     if recipient.pin.is_some()
-        && let Some(note) = met(&recipient.change, shown)
+        && let Some(note) = key_note(&recipient.change, shown)
     {
         let _ = writeln!(stderr, "{note}");
     }
     Ok(())
 }
 
-/// The text: as it was given, or from standard input. The newline at its end belongs to the
-/// terminal or the file.
+/// Returns the text of the argument, else of standard input without the newlines at its end, which belong
+/// to the terminal or the file.
 fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, CliError> {
     if let Some(text) = given.filter(|text| *text != "-") {
         return Ok(text.to_owned());
@@ -137,7 +138,7 @@ fn read_text(given: Option<&str>, stderr: &mut dyn Write) -> Result<String, CliE
         );
     }
     let mut bytes = Vec::new();
-    // Enough to say that it is too long.
+    // More than the longest text, so that a longer one is noticed.
     let most = 4 * MAX_TEXT_LEN as u64;
     let unreadable = |why: String| CliError {
         exit: Exit::Usage,
@@ -167,8 +168,8 @@ fn bad_text(error: TextError) -> CliError {
     }
 }
 
-/// What is to be said of the key, where it is not the one that was written to before.
-fn met(change: &KeyChange, shown: &str) -> Option<String> {
+/// Returns a note about the key of the recipient, if it is not the one of the last message.
+fn key_note(change: &KeyChange, shown: &str) -> Option<String> {
     match change {
         KeyChange::First => Some(format!(
             "first contact with {shown}; the messaging key is remembered from now on"
@@ -176,12 +177,12 @@ fn met(change: &KeyChange, shown: &str) -> Option<String> {
         KeyChange::Vouched { .. } => Some(format!(
             "{shown} has a new messaging key; the one before vouches for it"
         )),
-        // The one is as it was, the other is held.
+        // A key that is the same needs no note; a changed one is a blocker.
         KeyChange::Same | KeyChange::Changed { .. } => None,
     }
 }
 
-/// Why a message was not composed.
+/// Returns the error of a message that was not composed.
 fn not_composed(error: ComposeError, embed: &str) -> CliError {
     match error {
         ComposeError::Text(error) => bad_text(error),
@@ -201,17 +202,17 @@ fn not_composed(error: ComposeError, embed: &str) -> CliError {
     }
 }
 
-/// Why a message was not sent.
+/// Returns the error of a message that was not sent.
 fn not_sent(error: SendError, recipient: &Recipient, shown: &str) -> CliError {
     match error {
-        SendError::Blocked(blocker) => held(&blocker, recipient),
+        SendError::Blocked(blocker) => blocked(&blocker, recipient),
         SendError::NotEnrolled(_) => not_enrolled(&error),
         SendError::Encryption(why) => CliError {
             exit: Exit::Failed,
             message: format!("the message cannot be encrypted for {shown}: {why}"),
             hint: "nothing was sent".to_owned(),
         },
-        SendError::NotDelivered(failures) => nobody(shown, &failures),
+        SendError::NotDelivered(failures) => not_delivered(shown, &failures),
         SendError::Wallet(error) => error.into(),
     }
 }
@@ -234,7 +235,7 @@ fn show_delivery(
         mediator: path.mediator.as_str(),
         via: path.via.as_ref().map(|via| via.as_str()),
         reachable: *reachable,
-        failed: delivery.failures.iter().map(failed).collect(),
+        failed: delivery.failures.iter().map(failure_json).collect(),
         warnings: json!(recipient.warnings),
     };
     show(json, stdout, &done, |out| {
@@ -255,7 +256,11 @@ fn show_delivery(
     })
 }
 
-fn failed(failure: &PathFailure) -> Value {
+fn failure_text(failure: &PathFailure) -> String {
+    line(&failure.to_string())
+}
+
+fn failure_json(failure: &PathFailure) -> Value {
     json!({
         "mediator": failure.path.mediator,
         "via": failure.path.via,
@@ -263,25 +268,27 @@ fn failed(failure: &PathFailure) -> Value {
     })
 }
 
-fn nobody(shown: &str, failures: &[PathFailure]) -> CliError {
-    let reasons: Vec<String> = failures.iter().map(failed_way).collect();
+fn not_delivered(shown: &str, failures: &[PathFailure]) -> CliError {
+    let reasons: Vec<String> = failures.iter().map(failure_text).collect();
     let later = failures.iter().any(|failure| failure.error.is_transient());
-    let last = failures.last().map(|failure| exit_of(&failure.error));
+    let last = failures.last().map(|failure| exit_of_mail(&failure.error));
     let wait = failures
         .iter()
         .filter_map(|one| one.error.retry_after())
         .min();
     CliError {
-        exit: match later {
-            true => Exit::Unreachable,
-            false => last.unwrap_or(Exit::Unreachable),
+        exit: if later {
+            Exit::Unreachable
+        } else {
+            last.unwrap_or(Exit::Unreachable)
         },
-        message: match reasons.is_empty() {
-            true => format!("none of the mediators of {shown} can be used now"),
-            false => format!(
+        message: if reasons.is_empty() {
+            format!("none of the mediators of {shown} can be used now")
+        } else {
+            format!(
                 "no mediator took the message for {shown}: {}",
                 reasons.join("; ")
-            ),
+            )
         },
         hint: match (later || reasons.is_empty(), wait) {
             (true, Some(wait)) => format!("send it again in {} s", wait.as_secs().max(1)),

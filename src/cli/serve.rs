@@ -11,11 +11,11 @@ use crate::config::{Config, Overrides};
 use crate::server::Server;
 use atcomm_proto::clock::Clock;
 
-/// Time for what runs outside of tasks, such as a look-up of the system's, after all has ended.
-const LEFTOVERS: Duration = Duration::from_secs(1);
+/// Time for blocking calls, such as a look-up of a host by the system, after all tasks have ended.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the system refuses before there is anything to serve.
-fn system(error: io::Error) -> CliError {
+/// Returns the error of a resource that the system refuses at the start.
+fn refused(error: io::Error) -> CliError {
     CliError {
         exit: Exit::Failed,
         message: format!("cannot start: {error}"),
@@ -37,10 +37,10 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(system)?;
+        .map_err(refused)?;
     let result = runtime.block_on(async {
-        // Before the service, so that a signal during its start ends it well.
-        let shutdown = Shutdown::listen().map_err(system)?;
+        // Before the service starts, so that a signal during its start ends it in order.
+        let shutdown = Shutdown::listen().map_err(refused)?;
         let server = Server::bind(config, Clock::system()).await?;
         tokio::spawn(pass_on(shutdown, server.stopper()));
         if let Some(bars) = bars {
@@ -48,12 +48,12 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
         }
         Ok(server.join().await?)
     });
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }
 
-/// Stops the service at the first signal, and ends the process at the second: nothing that was
-/// acknowledged is lost by that.
+/// Stops the service at the first signal and ends the process at the second, which loses nothing that was
+/// acknowledged.
 async fn pass_on(mut shutdown: Shutdown, stop: CancellationToken) {
     shutdown.requested().await;
     stop.cancel();

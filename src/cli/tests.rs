@@ -24,7 +24,7 @@ fn atcomm(args: &[&str]) -> (Exit, String, String) {
     )
 }
 
-/// Returns the error of a command that fails before it works: two lines, nothing else.
+/// Exit, message and hint of a command that fails at once: two lines on standard error, nothing else.
 fn error(args: &[&str]) -> (Exit, String, String) {
     let (exit, stdout, stderr) = atcomm(args);
     assert_eq!(stdout, "");
@@ -166,7 +166,7 @@ fn end((runtime, server): (Runtime, Server)) {
 
 const MAIL: &str = "https://mail.example.com";
 
-/// What a command answers with `--json`.
+/// The answer of a command with `--json`.
 fn answer(command: [&str; 2], dir: &str) -> Value {
     let args = [command[0], command[1], "--data-dir", dir, "--json"];
     let (exit, stdout, stderr) = atcomm(&args);
@@ -175,7 +175,7 @@ fn answer(command: [&str; 2], dir: &str) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// What it answers people.
+/// The answer of a command as text.
 fn told(command: [&str; 2], dir: &str) -> String {
     let (exit, stdout, stderr) = atcomm(&[command[0], command[1], "--data-dir", dir]);
     assert_eq!((exit, stderr.as_str()), (Exit::Done, ""), "{stdout}");

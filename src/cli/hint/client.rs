@@ -1,8 +1,15 @@
 //! Hints and exit codes of the client library's errors.
 
+use std::error::Error;
+
+use crate::cli::terminal::line;
 use crate::cli::{CliError, Exit};
 use atcomm_client::backup::BackupError;
-use atcomm_client::{AccountError, AccountIdentityError, EnrolError, WalletError};
+use atcomm_client::{
+    AccountError, AccountIdentityError, EnrolError, LookupError, MailError, OpenError,
+    RecipientError, Source, WalletError,
+};
+use atcomm_net::identity::HandleError;
 
 impl From<WalletError> for CliError {
     fn from(error: WalletError) -> Self {
@@ -62,6 +69,102 @@ impl From<EnrolError> for CliError {
             message: error.to_string(),
             hint: of_enrolment(&error),
         }
+    }
+}
+
+impl From<LookupError> for CliError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Recipient(error) => error.into(),
+            LookupError::Wallet(error) => error.into(),
+        }
+    }
+}
+
+impl From<RecipientError> for CliError {
+    fn from(error: RecipientError) -> Self {
+        let (exit, hint) = of_recipient(&error);
+        Self {
+            exit,
+            message: line(&error.to_string()),
+            hint: hint.to_owned(),
+        }
+    }
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Wallet(error) => error.into(),
+            OpenError::NotEnrolled(_) => not_enrolled(&error),
+            OpenError::Net(error) => Self {
+                exit: Exit::Usage,
+                message: error.to_string(),
+                hint: "look at the section net of the configuration".to_owned(),
+            },
+        }
+    }
+}
+
+/// Returns the error of an account without a messaging key.
+pub(in crate::cli) fn not_enrolled(error: &dyn Error) -> CliError {
+    CliError {
+        exit: Exit::Failed,
+        message: error.to_string(),
+        hint: "make and publish one with `atcomm enroll`".to_owned(),
+    }
+}
+
+/// Returns the exit code of an error of a mediator.
+pub(in crate::cli) fn exit_of_mail(error: &MailError) -> Exit {
+    if error.is_transient() {
+        Exit::Unreachable
+    } else {
+        Exit::Failed
+    }
+}
+
+fn of_recipient(error: &RecipientError) -> (Exit, &'static str) {
+    match error {
+        RecipientError::Handle {
+            why: HandleError::Unreachable,
+            ..
+        }
+        | RecipientError::Unreachable(_) => (Exit::Unreachable, "try again later"),
+        RecipientError::Handle { .. } | RecipientError::NoAccount => {
+            (Exit::Failed, "look at how it is written")
+        }
+        RecipientError::HandleNotClaimed { .. } => (
+            Exit::Untrusted,
+            "ask the person for the DID of the account, and look that up",
+        ),
+        RecipientError::NotEnrolled { .. } | RecipientError::NotEnrolledUnproven => (
+            Exit::Failed,
+            "its owner can enrol it with atcomm enroll, or with another client",
+        ),
+        RecipientError::Inactive(_) => (
+            Exit::Failed,
+            "nothing can be sent to it before it is active again",
+        ),
+        RecipientError::Invalid(_) => (
+            Exit::Failed,
+            "its owner has to publish a valid one, for example with atcomm enroll",
+        ),
+        RecipientError::Unproven { by, .. } => (
+            Exit::Untrusted,
+            match by {
+                Source::Directory => {
+                    "atcomm resolve --directly shows what the account's own servers say, and --directory \
+                     asks another directory; tell the operator of this one"
+                }
+                _ => "somebody may be between you and it; try again from elsewhere",
+            },
+        ),
+        RecipientError::RolledBack { .. } => (
+            Exit::Untrusted,
+            "a host or the directory may be hiding something newer; ask the person by \
+             another way, and if they had to start anew, atcomm contacts forget it",
+        ),
     }
 }
 

@@ -1,27 +1,27 @@
-//! How a message is shown: what is proven of its sender in plain words, and never a handle where
-//! nothing shows that it is theirs.
+//! Messages as text and as JSON. A handle is printed only where the account's own key package shows that the
+//! message is from it.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::mail_context::name;
-use super::super::terminal::{self, block, line, note, short_did};
+use super::super::terminal::{self, account_name, block, line, note, short_did};
 use atcomm_client::dm::{Dm, Feature};
 use atcomm_client::{Attribution, NextStep, SentMessage, StoredMessage, Undecryptable};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::Message;
+use atcomm_proto::syntax::Did;
 
-/// A message that came later than this after it was written was long on its way, or was held back
-/// and handed in again: its date is shown.
-const LATE: Duration = Duration::from_secs(24 * 3600);
+/// Difference between the time of writing and of receipt from which the former is printed: the message was
+/// long on its way, or was held back and sent again.
+const SHOW_DATE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Something to be shown.
+/// A message or a report as it is printed.
 pub(super) struct MessageView {
-    /// For programs: one object.
+    /// One object.
     json: Value,
-    /// For people: a line without an indent, a text of somebody else, and what is said about it.
+    /// The text in parts: a line without an indent, the text of the sender, and notes about it.
     head: String,
     text: Option<String>,
     notes: Vec<String>,
@@ -70,7 +70,7 @@ impl MessageView {
     }
 
     fn mail(kind: &str, kept: &StoredMessage, attribution: &Attribution, now: Timestamp) -> Self {
-        // It was a message when it was kept.
+        // It was parsed once when it was saved.
         let message = Message::parse(kept.message.as_bytes()).ok();
         let time = |read: fn(&Message) -> Option<i64>| message.as_ref().and_then(read);
         let created = time(|message| message.created_time);
@@ -80,7 +80,7 @@ impl MessageView {
         let written = created.map(moment);
         let far = |at: &Timestamp| {
             let (received, at) = (kept.received_at, *at);
-            received.since(at).max(at.since(received)) > LATE
+            received.since(at).max(at.since(received)) > SHOW_DATE_AFTER
         };
         if let Some(at) = written.filter(far) {
             notes.push(format!("written on {}, its sender says", minute(at)));
@@ -132,7 +132,7 @@ impl MessageView {
         }
     }
 
-    /// A message of ours that did not arrive, or is on another way.
+    /// A message of the account's own that did not arrive, and what became of it.
     pub(super) fn returned(sent: &SentMessage, words: &str, next: &NextStep) -> Self {
         let (outcome, what) = match next {
             NextStep::Retried(path) => (
@@ -170,7 +170,7 @@ impl MessageView {
             head: format!(
                 "your message of {} to {}: {}",
                 minute(sent.at),
-                name(sent.handle.as_ref(), &sent.account),
+                account_name(sent.handle.as_ref(), &sent.account),
                 line(words),
             ),
             text: None,
@@ -178,7 +178,7 @@ impl MessageView {
         }
     }
 
-    /// Writes it for programs, or for people on a terminal of so many columns.
+    /// Writes JSON, or text for a terminal of `width` columns.
     pub(super) fn write(
         &self,
         json: bool,
@@ -199,11 +199,12 @@ impl MessageView {
     }
 }
 
-/// What is said of a message that nobody took, for programs and for people.
+/// Returns JSON and text of a message that no mediator took.
 fn not_delivered(reasons: Vec<String>) -> (Value, String) {
-    let tried = match reasons.is_empty() {
-        true => "no mediator is left".to_owned(),
-        false => reasons.join("; "),
+    let tried = if reasons.is_empty() {
+        "no mediator is left".to_owned()
+    } else {
+        reasons.join("; ")
     };
     (
         json!({"next": "givenUp", "failed": reasons}),
@@ -211,76 +212,36 @@ fn not_delivered(reasons: Vec<String>) -> (Value, String) {
     )
 }
 
-/// A time in seconds since 1970; any number may have been sent.
+/// Converts seconds since 1970; a sender can write any number.
 fn moment(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds.saturating_mul(1000))
 }
 
-/// Who wrote it, in words. Each outcome has its own.
-pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String {
+/// Returns the sender in words. Each outcome of the attribution has its own.
+pub(super) fn sender(attribution: &Attribution, from: Option<&str>) -> String {
     match attribution {
         Attribution::Verified {
             account,
             handle,
-            unaccepted: false,
-            known_of: None,
-        } => format!("from {} (verified)", name(handle.as_ref(), account)),
-        Attribution::Verified {
-            account,
-            handle,
-            known_of: Some(other),
-            ..
-        } => format!(
-            "from {account} (verified; BUT {} is how you know another account, {other}; `atcomm \
-             contacts accept {account}` once you are sure that it is theirs)",
-            name(handle.as_ref(), account)
-        ),
+            unaccepted,
+            known_of,
+        } => {
+            let name = account_name(handle.as_ref(), account);
+            verified_sender(account, &name, *unaccepted, known_of.as_ref())
+        }
         Attribution::VerifiedPrevious {
             account,
             handle,
             replaced_at,
-            known_of: Some(other),
-        } => format!(
-            "from {account} (verified, by the key that the account replaced on {}; BUT {} is how \
-             you know another account, {other})",
-            minute(*replaced_at),
-            name(handle.as_ref(), account)
-        ),
-        Attribution::Verified {
-            account,
-            handle,
-            unaccepted: true,
-            known_of: None,
-        } => format!(
-            "from {} (verified, but with another key than you know; `atcomm contacts accept \
-             {account}` once you are sure that it is theirs)",
-            name(handle.as_ref(), account)
-        ),
-        Attribution::VerifiedPrevious {
-            account,
-            handle,
+            known_of,
+        } => {
+            let name = account_name(handle.as_ref(), account);
+            previous_sender(account, &name, *replaced_at, known_of.as_ref())
+        }
+        Attribution::Mismatch {
+            claimed,
             replaced_at,
-            known_of: None,
-        } => format!(
-            "from {} (verified, by the key that the account replaced on {})",
-            name(handle.as_ref(), account),
-            minute(*replaced_at)
-        ),
-        Attribution::Mismatch {
-            claimed,
-            replaced_at: None,
-        } => format!(
-            "WARNING: from somebody who claims to be {claimed} and does not have that account's \
-             key"
-        ),
-        Attribution::Mismatch {
-            claimed,
-            replaced_at: Some(at),
-        } => format!(
-            "WARNING: from somebody who claims to be {claimed}, with a key that the account \
-             replaced on {}, too long ago to count",
-            minute(*at)
-        ),
+        } => mismatched_sender(claimed, *replaced_at),
         Attribution::Misdirected { meant } => format!(
             "WARNING: its sender says that it is for {}: either that account shows your key as its \
              own, or the sender makes it up",
@@ -291,16 +252,17 @@ pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String 
         }
         Attribution::Unattributed => format!(
             "from somebody who names no account ({})",
-            writer.map_or_else(|| "?".to_owned(), short_did)
+            from.map_or_else(|| "?".to_owned(), short_did)
         ),
         Attribution::Unverified {
             claimed,
             reason,
             pinned,
         } => {
-            let known = match pinned {
-                true => "; the key is the one that you know of that account",
-                false => "",
+            let known = if *pinned {
+                "; the key is the one that you know of that account"
+            } else {
+                ""
             };
             format!(
                 "from an unknown sender who claims to be {}, not verified: {reason}{known}",
@@ -311,7 +273,53 @@ pub(super) fn sender(attribution: &Attribution, writer: Option<&str>) -> String 
     }
 }
 
-/// Links behind a text that says something else.
+fn verified_sender(account: &Did, name: &str, unaccepted: bool, known_of: Option<&Did>) -> String {
+    match known_of {
+        Some(other) => format!(
+            "from {account} (verified; BUT {name} is how you know another account, {other}; \
+             `atcomm contacts accept {account}` once you are sure that it is theirs)"
+        ),
+        None if unaccepted => format!(
+            "from {name} (verified, but with another key than you know; `atcomm contacts accept \
+             {account}` once you are sure that it is theirs)"
+        ),
+        None => format!("from {name} (verified)"),
+    }
+}
+
+fn previous_sender(
+    account: &Did,
+    name: &str,
+    replaced_at: Timestamp,
+    known_of: Option<&Did>,
+) -> String {
+    let replaced_at = minute(replaced_at);
+    match known_of {
+        Some(other) => format!(
+            "from {account} (verified, by the key that the account replaced on {replaced_at}; BUT \
+             {name} is how you know another account, {other})"
+        ),
+        None => {
+            format!("from {name} (verified, by the key that the account replaced on {replaced_at})")
+        }
+    }
+}
+
+fn mismatched_sender(claimed: &Did, replaced_at: Option<Timestamp>) -> String {
+    match replaced_at {
+        None => format!(
+            "WARNING: from somebody who claims to be {claimed} and does not have that account's \
+             key"
+        ),
+        Some(at) => format!(
+            "WARNING: from somebody who claims to be {claimed}, with a key that the account \
+             replaced on {}, too long ago to count",
+            minute(at)
+        ),
+    }
+}
+
+/// Returns the links whose text differs from their address.
 fn hidden_links(dm: &Dm) -> impl Iterator<Item = &String> {
     dm.facets.iter().flat_map(|facet| {
         let index = facet.index;
@@ -326,7 +334,7 @@ fn hidden_links(dm: &Dm) -> impl Iterator<Item = &String> {
     })
 }
 
-/// A time for people, in UTC and to the minute.
+/// Formats a time in UTC, to the minute.
 fn minute(at: Timestamp) -> String {
     let text = at.to_string();
     let short = text.get(..16).unwrap_or(&text);

@@ -1,4 +1,4 @@
-//! `atcomm resolve --offline`: what a file of evidence shows, without any network.
+//! `atcomm resolve --offline`: verifies a file of evidence without any network.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -15,7 +15,7 @@ use atcomm_client::fingerprint;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Actor, Did, Handle};
 
-/// What is shown.
+/// The result.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct View {
@@ -35,7 +35,7 @@ struct View {
     cannot_show: [&'static str; CANNOT_SHOW.len()],
 }
 
-/// Verifies a file. `about` is whom it should be about.
+/// Verifies a file, which has to be about the account `about` where one is named.
 pub(super) fn run(
     path: &Path,
     about: Option<&Actor>,

@@ -1,4 +1,4 @@
-//! What was found about an account, for people and as JSON.
+//! The result of a look-up as text and as JSON.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use atcomm_client::{KeyChange, Recipient, Warning, fingerprint};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::syntax::{Did, Handle, Origin};
 
-/// What is shown.
+/// The result of a look-up.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct RecipientView<'a> {
@@ -23,10 +23,10 @@ pub(in crate::cli) struct RecipientView<'a> {
     cid: String,
     rev: String,
     signing_key: String,
-    /// Operations of the log that lead to the signing key.
+    /// Number of operations that lead to the signing key.
     operations: Option<usize>,
     mediators: &'a [MediatorDocument],
-    /// How the key relates to the one that was known: `first`, `same`, `vouched` or `changed`.
+    /// How the key relates to the pinned one: `first`, `same`, `vouched` or `changed`.
     contact: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<Before<'a>>,
@@ -37,12 +37,12 @@ pub(in crate::cli) struct RecipientView<'a> {
     verified: Vec<&'static str>,
     not_verified: Vec<String>,
     warnings: &'a [Warning],
-    /// Why nothing is sent to it now.
+    /// The reason for which nothing is sent to the account now.
     #[serde(skip_serializing_if = "Option::is_none")]
     hold: Option<String>,
 }
 
-/// The key that was known.
+/// The pinned key.
 #[derive(Serialize)]
 struct Before<'a> {
     peer: &'a str,
@@ -84,7 +84,7 @@ impl<'a> RecipientView<'a> {
         }
     }
 
-    /// The text.
+    /// Writes the text.
     pub(in crate::cli) fn render_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = self.handle.map_or(self.did.as_str(), Handle::as_str);
         writeln!(out, "{name}")?;
@@ -112,7 +112,7 @@ impl<'a> RecipientView<'a> {
                 line(mediator.did.as_str())
             )?;
         }
-        writeln!(out, "  contact       {}", self.contact_for_people())?;
+        writeln!(out, "  contact       {}", self.contact_text())?;
         writeln!(out, "verified by this program:")?;
         for one in &self.verified {
             writeln!(out, "  {one}")?;
@@ -124,7 +124,7 @@ impl<'a> RecipientView<'a> {
         Ok(())
     }
 
-    fn contact_for_people(&self) -> String {
+    fn contact_text(&self) -> String {
         match self.contact {
             "first" if self.hold.is_some() => "first contact; this key is not confirmed".to_owned(),
             "first" => "first contact; this key is remembered from now on".to_owned(),
@@ -153,7 +153,7 @@ fn has(resolved: &Recipient, wanted: impl Fn(&Warning) -> bool) -> bool {
     resolved.warnings.iter().any(wanted)
 }
 
-/// Whether the PDS was asked, and shows nothing that is newer.
+/// Whether the PDS was asked and has nothing newer.
 fn is_newest(resolved: &Recipient) -> bool {
     let unsure = has(resolved, |warning| {
         matches!(

@@ -1,4 +1,4 @@
-//! A file that is there as a whole, or not at all.
+//! Writes a file in one step.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::{CliError, Exit};
 use atcomm_net::durable::{self, Mode};
 
-/// Writes a file, in the place of one that has its name.
+/// Writes a file, in place of one that has its name.
 pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     write(path, bytes).map_err(|error| CliError {
         exit: Exit::Failed,
@@ -27,7 +27,7 @@ pub(super) fn save(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        // A device or a pipe: it stays what it is.
+        // A device or a pipe is written to and not replaced.
         Ok(meta) if !meta.is_file() => OpenOptions::new().write(true).open(path)?.write_all(bytes),
         _ => durable::replace(path, bytes, Mode::Umask),
     }

@@ -1,4 +1,4 @@
-//! `atcomm completions` and `atcomm man`: what is made of the commands' own descriptions.
+//! `atcomm man`: manual pages from the descriptions of the commands.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,14 +9,6 @@ use clap_mangen::Man;
 use super::output::unwritten;
 use super::{Cli, CliError, EXIT_CODES, Exit};
 
-/// `atcomm completions`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Completions {
-    /// The shell
-    #[arg(value_enum, value_name = "SHELL")]
-    shell: clap_complete::Shell,
-}
-
 /// `atcomm man`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pages {
@@ -25,7 +17,7 @@ pub(super) struct Pages {
     directory: Option<PathBuf>,
 }
 
-/// What the wallet's commands read and write.
+/// Files of commands that use the wallet.
 const WALLET_FILES: &[(&str, &str)] = &[
     (
         "~/.local/share/atcomm/wallet",
@@ -39,7 +31,7 @@ const WALLET_FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What the service's commands read and write.
+/// Files of commands that use the service.
 const SERVICE_FILES: &[(&str, &str)] = &[
     (
         "~/.local/share/atcomm",
@@ -51,17 +43,7 @@ const SERVICE_FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Writes the completions of a shell.
-pub(super) fn completions(args: &Completions, stdout: &mut dyn Write) -> Result<(), CliError> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "atcomm", &mut script);
-    stdout
-        .write_all(&script)
-        .and_then(|()| stdout.flush())
-        .or_else(unwritten)
-}
-
-/// Writes the manual.
+/// Writes the manual: the first page, or one page per command to a directory.
 pub(super) fn man(args: &Pages, stdout: &mut dyn Write) -> Result<(), CliError> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
@@ -93,7 +75,7 @@ fn failed(path: &Path, error: &io::Error) -> CliError {
     }
 }
 
-/// A command and all below it, each with the name of its page.
+/// Adds a command and all below it to `pages`, each with the name of its page.
 fn collect<'c>(command: &'c Command, name: &str, pages: &mut Vec<(String, &'c Command)>) {
     pages.push((name.to_owned(), command));
     for below in command.get_subcommands() {
@@ -101,7 +83,7 @@ fn collect<'c>(command: &'c Command, name: &str, pages: &mut Vec<(String, &'c Co
     }
 }
 
-/// The page of one command.
+/// Renders the page of one command.
 fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     let shown = command.clone().display_name(name.to_owned());
@@ -155,7 +137,7 @@ fn has(command: &Command, flag: &str) -> bool {
         .any(|arg| arg.get_long() == Some(flag))
 }
 
-/// The variables of the command's flags, and of what it asks for.
+/// Writes the variables of the command's flags and of the secrets that it asks for.
 fn environment(page: &mut Vec<u8>, command: &Command) -> io::Result<()> {
     let mut variables = Vec::new();
     for arg in command.get_arguments() {
@@ -215,12 +197,13 @@ fn item(page: &mut Vec<u8>, term: &str, text: &str) -> io::Result<()> {
     writeln!(page, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(text))
 }
 
-/// Text that roff shows as it is.
+/// Escapes a text for roff.
 fn escaped(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
-    match text.starts_with(['.', '\'']) {
-        true => format!("\\&{text}"),
-        false => text,
+    if text.starts_with(['.', '\'']) {
+        format!("\\&{text}")
+    } else {
+        text
     }
 }
 
