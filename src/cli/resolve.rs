@@ -81,7 +81,7 @@ pub(super) fn run(
 fn unnamed() -> CliError {
     CliError {
         exit: Exit::Usage,
-        message: "nobody is named".to_owned(),
+        message: "no account given".to_owned(),
         hint: "atcomm resolve ACTOR, or atcomm resolve --offline FILE".to_owned(),
     }
 }

@@ -132,7 +132,7 @@ fn of_recipient(error: &RecipientError) -> (Exit, &'static str) {
         }
         | RecipientError::Unreachable(_) => (Exit::Unreachable, "try again later"),
         RecipientError::Handle { .. } | RecipientError::NoAccount => {
-            (Exit::Failed, "look at how it is written")
+            (Exit::Failed, "check the spelling")
         }
         RecipientError::HandleNotClaimed { .. } => (
             Exit::Untrusted,
@@ -174,7 +174,7 @@ fn of_wallet(error: &WalletError) -> String {
             "there is no room left: free some and run it again; nothing was changed"
         }
         WalletError::Unreadable { .. } | WalletError::Unwritable { .. } => {
-            "the wallet has to belong to the user who runs this; --home names another"
+            "the wallet must be owned by the current user; --home names another"
         }
         WalletError::Damaged { path, .. } => {
             return format!(

@@ -278,7 +278,7 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
     );
     super::finish(full, "").failed(1, "cannot write", "no room left");
     assert!(!cli.path("f").exists());
-    cli.run(&["resolve"]).failed(2, "nobody is named", "ACTOR");
+    cli.run(&["resolve"]).failed(2, "no account given", "ACTOR");
     cli.run(&["resolve", "not a handle"])
         .failed(2, "not a", "a DID");
 }
@@ -305,7 +305,7 @@ fn a_directory_with_a_key_and_a_proof_of_its_own_is_refused() {
         assert!(
             output
                 .stderr
-                .contains("the directory shows something that is not true"),
+                .contains("the answer of the directory failed verification"),
             "{output:?}"
         );
         assert_eq!(output.stdout, "");
@@ -570,7 +570,7 @@ fn a_lying_plc_directory_is_refused() {
     );
     refused(
         |log| log[1]["nullified"] = json!(true),
-        "the directory of DIDs shows something that is not true",
+        "the answer of the directory of DIDs failed verification",
     );
     refused(
         |log| log[0]["operation"]["rotationKeys"] = json!([]),

@@ -162,7 +162,7 @@ fn recipients_that_cannot_be_written_to_are_told_apart() {
     let both = MediatorService::start(network);
     let alice = enrolled_person(network, "wa", 0, &[&both]);
     let send = |to: &str| alice.cli.run(&["send", to, "hello"]);
-    send("nobody.pds1.test").failed(1, "nobody.pds1.test", "how it is written");
+    send("nobody.pds1.test").failed(1, "nobody.pds1.test", "check the spelling");
     let plain = network.account("wp", 1);
     send(&plain.handle).failed(1, "has no key package", "atcomm enroll");
     let invalid = network.account("wi", 1);

@@ -71,7 +71,7 @@ pub enum RecipientError {
     #[error("the account's key package is not valid: {0}")]
     Invalid(String),
     /// What was shown is not proven.
-    #[error("{by} shows something that is not true: {why}")]
+    #[error("the answer of {by} failed verification: {why}")]
     Unproven {
         /// Who showed it.
         by: Source,
