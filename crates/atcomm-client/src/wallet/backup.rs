@@ -46,29 +46,29 @@ const MAX_LEN: usize = 64 << 20;
 /// How often it is looked at whether another process is done.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Shortest passphrase that is taken, in characters. Whoever has the file can try as many as he
-/// likes.
+/// Shortest passphrase that is accepted, in characters. An attacker who has the file can try any number of
+/// passphrases.
 pub const MIN_PASSPHRASE: usize = 10;
 
-/// Why there is no backup, or none that can be used.
+/// Errors of making and restoring a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The passphrase is too easily found.
+    /// The passphrase is too short.
     #[error("the passphrase is shorter than {MIN_PASSPHRASE} characters")]
     WeakPassphrase,
-    /// It is not the one that the file was made with.
+    /// The file was made with another passphrase.
     #[error("the passphrase is not the one of this backup")]
     WrongPassphrase,
-    /// The file is not an age file, or not one of a passphrase.
+    /// The file is not an age file encrypted to a passphrase.
     #[error("it is not an encrypted backup: {0}")]
     Foreign(&'static str),
-    /// The file, or what is in it, was changed or cut.
+    /// The file or its content was changed or cut.
     #[error("the backup is damaged: {0}")]
     Damaged(String),
-    /// It asks for more work than there is memory for.
+    /// The file asks for more work than is accepted.
     #[error("the backup asks for too much work (scrypt 2^{0})")]
     TooMuchWork(u8),
-    /// There is a file already.
+    /// The file exists already.
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// The wallet has another key for the account.
@@ -77,10 +77,10 @@ pub enum BackupError {
     /// The wallet has no room for the account's keys.
     #[error("the wallet would have more than {MAX_KEYS} keys of {0}")]
     TooManyKeys(Did),
-    /// More than would be taken back.
+    /// The backup would be too large to be restored.
     #[error("the wallet is too large for a backup: {0}")]
     TooLarge(&'static str),
-    /// Nothing to be backed up.
+    /// The wallet has no accounts.
     #[error("the wallet has no accounts")]
     Empty,
     /// The backup cannot be written.

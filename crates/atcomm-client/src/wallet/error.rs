@@ -5,14 +5,13 @@ use std::path::PathBuf;
 
 use atcomm_proto::syntax::Did;
 
-/// Why a wallet, or something in it, cannot be used. Whatever failed, what was in the wallet before
-/// is still there.
+/// Errors of reading and writing a wallet. A failed write leaves the former content in place.
 #[derive(Debug, thiserror::Error)]
 pub enum WalletError {
     /// A file or directory cannot be read.
     #[error("cannot read {}: {error}", path.display())]
     Unreadable {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
         /// The error of the system.
         #[source]
@@ -21,21 +20,21 @@ pub enum WalletError {
     /// A file or directory cannot be written.
     #[error("cannot write {}: {error}", path.display())]
     Unwritable {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
         /// The error of the system.
         #[source]
         error: io::Error,
     },
-    /// A file holds something else.
+    /// A file does not hold what belongs there.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it; nothing of what it holds.
+        /// The fault, without any of the content, which may be secret.
         reason: String,
     },
-    /// A file of a later version of this program.
+    /// A file was written by a later version of this program.
     #[error("{} has version {version}, which is not known", path.display())]
     Newer {
         /// The file.
@@ -43,24 +42,24 @@ pub enum WalletError {
         /// Its version.
         version: u64,
     },
-    /// Others may look into it.
+    /// A file or directory may be read by users other than its owner.
     #[error("{} may be read by others than its owner", path.display())]
     Exposed {
         /// The file or directory.
         path: PathBuf,
     },
-    /// More than would be read again.
+    /// The new content of a file is longer than a file that is read.
     #[error("{} would be longer than {cap} bytes", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// Most bytes.
+        /// The bound, in bytes.
         cap: usize,
     },
     /// Another process holds the lock.
     #[error("another atcomm works on {}", path.display())]
     Busy {
-        /// What it works on.
+        /// The locked directory.
         path: PathBuf,
     },
     /// No account was enrolled from this wallet.
@@ -69,16 +68,16 @@ pub enum WalletError {
         /// The wallet.
         home: PathBuf,
     },
-    /// Which account is meant has to be said.
+    /// Several accounts match.
     #[error("the wallet has several accounts: {}", listed(accounts))]
     Several {
-        /// Those it may be.
+        /// The accounts that match.
         accounts: Vec<Did>,
     },
-    /// It has others.
+    /// The wallet does not have the account.
     #[error("{actor} is not in the wallet {}", home.display())]
     Unknown {
-        /// What was asked for.
+        /// The handle or DID that was asked for.
         actor: String,
         /// The wallet.
         home: PathBuf,

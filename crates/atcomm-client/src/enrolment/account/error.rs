@@ -1,4 +1,4 @@
-//! Why a PDS did not do what was asked.
+//! Errors of an account's PDS.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::wallet::error::WalletError;
 use atcomm_net::net::{NetError, XrpcError};
 use atcomm_proto::syntax::RemoteText;
 
-/// Why a PDS did not do what was asked.
+/// Errors of requests to an account's PDS.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// It takes another password.
+    /// The PDS does not accept the password.
     #[error("the PDS does not take this password")]
     WrongPassword,
-    /// It has sent a code by mail and wants to see that.
+    /// The PDS has sent a code by mail and asks for it.
     #[error("the PDS asks for the code that it has sent by mail")]
     CodeNeeded,
     /// There is no session, or it has ended.
@@ -21,41 +21,41 @@ pub enum AccountError {
     /// The session is not allowed to do this.
     #[error("the PDS does not allow this session to write the record: {0}")]
     Forbidden(RemoteText),
-    /// The account is not active there.
+    /// The account is not active at the PDS.
     #[error("the account is {0} at its PDS")]
     Inactive(RemoteText),
-    /// Another key package was written since.
+    /// Another key package was written since the record was read.
     #[error("the key package was changed by somebody else in the meantime")]
     Swapped,
-    /// It is not to be asked now.
+    /// The rate limit of the PDS, or ours for it, is used up.
     #[error("the PDS takes no more requests now")]
     RateLimited {
         /// When a new attempt makes sense, where that is known.
         retry_after: Option<Duration>,
     },
-    /// No answer that says anything.
+    /// The PDS gave no answer.
     #[error("the PDS cannot be reached: {0}")]
     Unreachable(#[source] NetError),
-    /// It answered that it cannot answer.
+    /// The PDS answered with a server error.
     #[error("the PDS does not work now: it answered {0}")]
     Failing(u16),
-    /// It said no, in its own words.
+    /// The PDS refused.
     #[error("the PDS refused: {message} ({error})")]
     Refused {
         /// HTTP status.
         status: u16,
         /// Name of the error.
         error: RemoteText,
-        /// For people.
+        /// Its message for people.
         message: RemoteText,
     },
-    /// Its answer cannot be taken: it breaks a rule of the network.
+    /// The network layer rejected the answer.
     #[error("the PDS gave an answer that makes no sense: {0}")]
     Unusable(#[source] NetError),
-    /// Its answer is not what it should be.
+    /// The answer does not have the form of the method.
     #[error("the PDS gave an answer that makes no sense: {0}")]
     Malformed(String),
-    /// The session cannot be read or kept.
+    /// The session cannot be read or saved.
     #[error(transparent)]
     Wallet(#[from] WalletError),
 }
@@ -72,7 +72,7 @@ impl AccountError {
         matches!(self, Self::Refused { message, .. } if message.as_str().contains("swapRecord"))
     }
 
-    /// Whether a later attempt may go better.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,

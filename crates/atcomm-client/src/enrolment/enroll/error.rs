@@ -1,4 +1,4 @@
-//! Why an account cannot be enrolled.
+//! Errors of enrolling.
 
 use crate::enrolment::account::AccountError;
 use crate::lookup::authoritative::AccountIdentityError;
@@ -8,11 +8,11 @@ use atcomm_net::identity::HandleError;
 use atcomm_proto::didcomm::envelope::EnvelopeError;
 use atcomm_proto::syntax::{Did, MediatorDid};
 
-/// Why an account cannot be enrolled, or cannot be any further. What was done before is written
-/// down, and the next run goes on from there.
+/// Errors of enrolling, rotating and unenrolling. All steps before the error are saved, and the next run
+/// continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// The handle leads nowhere.
+    /// The handle does not resolve.
     #[error("{handle}: {error}")]
     Handle {
         /// The handle.
@@ -21,12 +21,12 @@ pub enum EnrolError {
         #[source]
         error: HandleError,
     },
-    /// The handle leads to an account that does not call itself that.
+    /// The handle names an account that does not claim it.
     #[error("{handle} leads to {account}, which does not call itself that")]
     NotItsHandle {
         /// The handle.
         handle: String,
-        /// Where it leads.
+        /// The account that it names.
         account: Did,
     },
     /// The account has no DID document, or none that is proven.
@@ -41,22 +41,22 @@ pub enum EnrolError {
     /// The DID document names no PDS.
     #[error("the DID document of {0} names no PDS")]
     NoPds(Did),
-    /// A mediator that cannot be published, since nobody could write by it.
+    /// A mediator cannot be used by senders, so it is not published.
     #[error("the mediator {did}: {error}")]
     Mediator {
-        /// Which.
+        /// The mediator.
         did: MediatorDid,
         /// The error of the mediator.
         #[source]
         error: MailError,
     },
-    /// None was named, now or before.
+    /// No mediator is named, now or before.
     #[error("no mediator is named")]
     NoMediator,
-    /// More than a record may name.
+    /// There are more mediators than a record may name.
     #[error("{0} mediators are too many")]
     TooManyMediators(usize),
-    /// No name of a device.
+    /// The label breaks the rules of the record.
     #[error("the label is longer than 64 characters or has control characters")]
     Label,
     /// The record names a key that this wallet does not have.
@@ -67,16 +67,16 @@ pub enum EnrolError {
         /// The device's name in the record.
         label: Option<String>,
     },
-    /// There is nothing to be replaced or removed.
+    /// The account has no published key in this wallet.
     #[error("{0} is not enrolled from this wallet")]
     NotEnrolled(Did),
     /// The account publishes no key any more.
     #[error("{0} publishes no key any more")]
     Unpublished(Did),
-    /// The new key cannot be vouched for.
+    /// The succession statement cannot be signed.
     #[error("the old key cannot speak for the new one: {0}")]
     Succession(#[source] EnvelopeError),
-    /// The PDS did not do what was asked.
+    /// The PDS failed or refused.
     #[error(transparent)]
     Account(#[from] AccountError),
     /// The wallet cannot be used.
@@ -93,7 +93,7 @@ fn named(label: Option<&str>) -> String {
 }
 
 impl EnrolError {
-    /// Whether a later attempt may go better.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Handle { error, .. } => *error == HandleError::Unreachable,
