@@ -246,10 +246,10 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     }
     let known = pins.iter().find(|pin| pin.account == resolved.account);
     let waiting = known.and_then(|pin| pin.changed.as_ref());
-    if let (KeyChange::Changed { .. }, Some(waiting)) = (&resolved.change, waiting)
+    if let (KeyChange::Changed { .. }, Some(waiting)) = (&resolved.trust.change, waiting)
         && waiting.peer != resolved.package.peer()
     {
-        wallet.record(&pins, resolved.pin.as_ref())?;
+        wallet.record(&pins, resolved.trust.pin.as_ref())?;
         return Err(CliError {
             exit: Exit::Untrusted,
             message: format!(
@@ -259,7 +259,7 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
             hint: "compare that one, and accept again".to_owned(),
         });
     }
-    let accepted = resolved.accepted();
+    let accepted = resolved.trust.accepted();
     if !wallet.record(&pins, Some(accepted))? {
         return Err(CliError {
             exit: Exit::Failed,
@@ -278,14 +278,14 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     }
     let shown = ContactView::new(accepted);
     show(one.common.json, stdout, &shown, |out| {
-        let moved_from = resolved.moved_from();
+        let moved_from = resolved.trust.moved_from();
         if let Some(before) = moved_from {
             writeln!(
                 out,
                 "the handle is accepted as this account's, and no more {before}'s"
             )?;
         }
-        match &resolved.change {
+        match &resolved.trust.change {
             KeyChange::Changed { .. } => writeln!(out, "the new key is accepted")?,
             _ if moved_from.is_some() => {}
             KeyChange::First => writeln!(out, "it is remembered from now on")?,

@@ -61,7 +61,7 @@ pub(super) fn run(
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }
-    wallet.record(&pins, resolved.pin.as_ref())?;
+    wallet.record(&pins, resolved.trust.pin.as_ref())?;
     let view = RecipientView::new(&resolved);
     show(args.common.json, stdout, &view, |out| view.render_text(out))?;
     if !args.common.json {

@@ -116,8 +116,8 @@ fn warn(
     if let Some(blocker) = blocker {
         return Err(blocked(&blocker, recipient));
     }
-    if recipient.pin.is_some()
-        && let Some(note) = key_note(&recipient.change, shown)
+    if recipient.trust.pin.is_some()
+        && let Some(note) = key_note(&recipient.trust.change, shown)
     {
         let _ = writeln!(stderr, "{note}");
     }

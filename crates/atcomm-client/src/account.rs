@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::lookup::directory::DirectoryClient;
 use crate::lookup::outcome::{Recipient, RecipientError};
 use crate::lookup::recipient::RecipientLookup;
+use crate::lookup::sender::SenderLookup;
 use crate::messaging::compose::ComposeError;
 use crate::messaging::dm::Dm;
 use crate::messaging::inbox::Inbox;
@@ -53,6 +54,7 @@ pub struct Account {
     enrolment: Arc<Enrolment>,
     key: MessagingKey,
     lookup: RecipientLookup,
+    senders: SenderLookup,
 }
 
 /// Errors of opening an account.
@@ -147,8 +149,10 @@ impl Account {
         let (Some(enrolment), Some(key)) = (enrolment, key) else {
             return Err(OpenError::NotEnrolled(store.account().clone()));
         };
+        let lookup = client.lookup(enrolment.directory.as_ref());
         Ok(Self {
-            lookup: client.lookup(enrolment.directory.as_ref()),
+            senders: SenderLookup::new(lookup.clone()),
+            lookup,
             enrolment: Arc::new(enrolment),
             key,
             client,
@@ -191,7 +195,7 @@ impl Account {
     pub async fn recipient(&self, actor: &Actor) -> Result<Recipient, LookupError> {
         let pins = self.wallet.contacts()?;
         let recipient = self.lookup.resolve(actor, &pins).await?;
-        self.wallet.record(&pins, recipient.pin.as_ref())?;
+        self.wallet.record(&pins, recipient.trust.pin.as_ref())?;
         Ok(recipient)
     }
 
@@ -224,7 +228,7 @@ impl Account {
             self.wallet.clone(),
             self.store.clone(),
             Arc::clone(&self.enrolment),
-            self.lookup.clone(),
+            self.senders.clone(),
             self.sender(),
             self.client.clock.clone(),
         )

@@ -310,7 +310,7 @@ async fn about_proof(account: &Account) -> Finding {
         recipient
             .map_err(ProofProblem::Lookup)
             .and_then(|recipient| {
-                let is_ambiguous = recipient.ambiguous == Some(true);
+                let is_ambiguous = recipient.trust.ambiguous == Some(true);
                 compare_proof(
                     recipient.package.peer() == peer,
                     is_ambiguous,

@@ -2,9 +2,11 @@
 //! servers.
 
 pub mod authoritative;
+mod candidate;
 mod choose;
 pub mod directory;
 mod mediators;
 pub mod outcome;
 pub mod recipient;
 pub mod sender;
+pub mod trust;

@@ -52,7 +52,7 @@ struct Before<'a> {
 impl<'a> RecipientView<'a> {
     pub(in crate::cli) fn new(resolved: &'a Recipient) -> Self {
         let package = &resolved.package;
-        let (contact, before) = match &resolved.change {
+        let (contact, before) = match &resolved.trust.change {
             KeyChange::First => ("first", None),
             KeyChange::Same => ("same", None),
             KeyChange::Vouched { before } => ("vouched", Some(before)),
@@ -75,8 +75,8 @@ impl<'a> RecipientView<'a> {
                 peer,
                 fingerprint: fingerprint(peer),
             }),
-            first_seen: resolved.accepted().first_seen.to_string(),
-            ambiguous: resolved.ambiguous,
+            first_seen: resolved.trust.accepted().first_seen.to_string(),
+            ambiguous: resolved.trust.ambiguous,
             verified: verified(resolved),
             not_verified: not_verified(resolved),
             warnings: &resolved.warnings,
@@ -200,7 +200,7 @@ fn not_verified(resolved: &Recipient) -> Vec<String> {
     if !is_newest(resolved) {
         all.push("that nothing newer exists".to_owned());
     }
-    if resolved.ambiguous.is_none() {
+    if resolved.trust.ambiguous.is_none() {
         all.push("whether other accounts publish the same key: no directory was asked".to_owned());
     }
     let unread = resolved

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use atcomm_client::succession::statement;
 use atcomm_client::{
     Attribution, Claim, DirectoryClient, KeyChange, MessagingKey, Pin, Recipient, RecipientError,
-    RecipientLookup, SendBlocker, UnverifiedReason, Warning, fingerprint,
+    RecipientLookup, SendBlocker, SenderLookup, UnverifiedReason, Warning, fingerprint,
 };
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_net::net::{Net, NetSettings};
@@ -263,10 +263,10 @@ fn what_was_found_out_lately_does_not_outlive_what_is_known() {
     let mut reader = Reader::new(network, &counter.url);
     let [first, second, third] = [mint(), mint(), mint()];
     publish(&alice, &first, None);
-    let recipients = reader.recipients();
+    let senders = SenderLookup::new(reader.recipients());
     let ask = |reader: &mut Reader, key: &MessagingKey| {
         let claim = reader.claim(&alice, key.peer.as_str());
-        let found = RUNTIME.block_on(recipients.attribute(&claim, &reader.pins));
+        let found = RUNTIME.block_on(senders.attribute(&claim, &reader.pins));
         if let Some(pin) = found.pin.clone() {
             reader.keep(pin);
         }
@@ -325,10 +325,10 @@ fn a_known_contact_costs_one_question_until_something_differs() {
     let mut reader = Reader::new(network, &service.url(""));
     let actor = Actor::parse(&alice.handle).expect("a handle");
     let first = reader.resolve(&actor).expect("the package");
-    assert!(first.authoritative && first.change == KeyChange::First);
+    assert!(first.authoritative && first.trust.change == KeyChange::First);
     let again = reader.resolve(&actor).expect("the package");
     assert!(
-        !again.authoritative && again.change == KeyChange::Same,
+        !again.authoritative && again.trust.change == KeyChange::Same,
         "{:?}",
         again.warnings
     );
@@ -437,7 +437,7 @@ impl Reader {
     /// Resolves a recipient and saves the pin.
     fn resolve(&mut self, actor: &Actor) -> Result<Recipient, RecipientError> {
         let found = RUNTIME.block_on(self.recipients().resolve(actor, &self.pins))?;
-        if let Some(pin) = found.pin.clone() {
+        if let Some(pin) = found.trust.pin.clone() {
             self.keep(pin);
         }
         Ok(found)
@@ -456,7 +456,8 @@ impl Reader {
     /// without cached results.
     fn attribute(&mut self, account: &Account, writer: &str) -> Attribution {
         let claim = self.claim(account, writer);
-        let found = RUNTIME.block_on(self.recipients().attribute(&claim, &self.pins));
+        let senders = SenderLookup::new(self.recipients());
+        let found = RUNTIME.block_on(senders.attribute(&claim, &self.pins));
         if let Some(pin) = found.pin {
             self.keep(pin);
         }

@@ -33,20 +33,26 @@ impl RecipientLookup {
         let shown = |did: &MediatorDid| view?.mediators.iter().find(|one| one.did == *did);
         let pinned = |did: &MediatorDid| pin?.mediators.get(did);
         let looks = named.iter().take(MAX_MEDIATORS).map(async |did| {
-            if let (Some(shown), Some(pinned), false) = (shown(did), pinned(did), self.thorough)
+            if let (Some(shown), Some(pinned), false) =
+                (shown(did), pinned(did), self.mode.is_thorough())
                 && shown.key_agreement == *pinned
                 && is_at_home(shown)
             {
                 return shown.clone();
             }
-            if !self.to_send {
+            if !self.mode.reads_mediators() {
                 return MediatorDocument::unchecked(did.clone());
             }
-            let freshness = match self.thorough {
+            let freshness = match self.mode.is_thorough() {
                 true => Freshness::Refresh,
                 false => Freshness::Cached,
             };
-            match self.own.identity().mediator(did, freshness, None).await {
+            match self
+                .authoritative
+                .identity()
+                .mediator(did, freshness, None)
+                .await
+            {
                 Ok(own) => (*own).clone(),
                 Err(_) => MediatorDocument::unchecked(did.clone()),
             }

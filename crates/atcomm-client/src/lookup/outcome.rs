@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 
+use super::trust::Trust;
 use atcomm_net::identity::{HandleError, MediatorDocument};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, RemoteText, Rev};
 use atcomm_proto::verify::evidence::{Evidence, VerifiedPackage};
-use atcomm_proto::verify::pin::Pin;
-use atcomm_proto::verify::pinning::KeyChange;
 
 /// Who showed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -212,72 +211,6 @@ impl std::fmt::Display for Unconfirmed {
     }
 }
 
-/// Why nothing may be sent until the user accepts what changed, or decides otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SendBlocker {
-    /// Another key, and the pinned one does not vouch for it.
-    #[error(
-        "the messaging key of {} has changed, and the key before it does not vouch for the new one",
-        named(.handle.as_ref(), .account)
-    )]
-    KeyChanged {
-        /// The account.
-        account: Did,
-        /// The handle by which it is known.
-        handle: Option<Handle>,
-    },
-    /// A key that is not known yet, or that an old host has signed, and nobody but the directory
-    /// shows it: it may have been replaced, or never have been the account's.
-    #[error("nobody but the directory shows the messaging key of {account}: {why}")]
-    Unconfirmed {
-        /// The account.
-        account: Did,
-        /// What its own host did instead.
-        why: Unconfirmed,
-    },
-    /// The handle names another account than the one that is known by it.
-    #[error("{handle} now names the account {now}, and {before} before")]
-    HandleMoved {
-        /// The handle.
-        handle: Handle,
-        /// The account that was known by it.
-        before: Did,
-        /// The account that it names now.
-        now: Did,
-    },
-    /// Other accounts publish the same messaging key, as the directory says.
-    #[error(
-        "other accounts publish the same messaging key as {name}: one of them may read what is sent"
-    )]
-    Ambiguous {
-        /// The account's handle after an @, or its DID.
-        name: String,
-    },
-}
-
-impl SendBlocker {
-    /// Whether the user can consent to sending all the same. A key that changed and a handle that
-    /// moved have to be accepted as contacts instead.
-    pub fn is_left_to_consent(&self) -> bool {
-        matches!(self, Self::Unconfirmed { .. } | Self::Ambiguous { .. })
-    }
-}
-
-/// What the user consents to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Consent {
-    /// Send also to a key that only the directory shows, and to one that other accounts publish,
-    /// too.
-    pub anyway: bool,
-}
-
-fn named(handle: Option<&Handle>, account: &Did) -> String {
-    match handle {
-        Some(handle) => format!("@{handle} ({account})"),
-        None => account.to_string(),
-    }
-}
-
 /// An account that can be sent to, everything of it verified.
 #[derive(Debug, Clone)]
 pub struct Recipient {
@@ -294,92 +227,12 @@ pub struct Recipient {
     pub log: Option<VerifiedLog>,
     /// Its mediators in the record's order, at most eight of them looked at.
     pub mediators: Vec<MediatorDocument>,
-    /// How its key relates to the pinned one.
-    pub change: KeyChange,
-    /// Whether several accounts publish the same did:peer, as the directory says; `None` where
-    /// none was asked.
-    pub ambiguous: Option<bool>,
     /// Whether the account's own servers were asked, or all is as it was pinned.
     pub authoritative: bool,
     /// What the user should know.
     pub warnings: Vec<Warning>,
     /// What shows it, to be handed on.
     pub evidence: Evidence,
-    /// Why its own PDS did not confirm it.
-    pub unconfirmed: Option<Unconfirmed>,
-    /// What is to be remembered of it; `None` where what was known stays as it is.
-    pub pin: Option<Pin>,
-    pub(super) accepted: Pin,
-    pub(super) moved_from: Option<(Handle, Did)>,
-    pub(super) asked_by_handle: bool,
-    pub(super) known_as: Option<Handle>,
-}
-
-impl Recipient {
-    /// Returns the first reason not to send that `consent` does not cover.
-    pub fn blocker(&self, consent: Consent) -> Option<SendBlocker> {
-        let is_covered = |one: &SendBlocker| consent.anyway && one.is_left_to_consent();
-        self.blockers().into_iter().find(|one| !is_covered(one))
-    }
-
-    /// Returns the first reason to doubt that the key is the account's. Another account that
-    /// publishes the same key is none.
-    pub fn key_blocker(&self) -> Option<SendBlocker> {
-        let is_about_key = |one: &SendBlocker| !matches!(one, SendBlocker::Ambiguous { .. });
-        self.blockers().into_iter().find(is_about_key)
-    }
-
-    /// Returns all reasons not to send, the gravest first.
-    pub fn blockers(&self) -> Vec<SendBlocker> {
-        let key_changed = matches!(self.change, KeyChange::Changed { .. });
-        let key_changed = key_changed.then(|| SendBlocker::KeyChanged {
-            account: self.account.clone(),
-            handle: self.known_as.clone(),
-        });
-        let moved_from = self.moved_from.as_ref().filter(|_| self.asked_by_handle);
-        let handle_moved = moved_from.map(|(handle, before)| SendBlocker::HandleMoved {
-            handle: handle.clone(),
-            before: before.clone(),
-            now: self.account.clone(),
-        });
-        let ambiguous = (self.ambiguous == Some(true)).then(|| SendBlocker::Ambiguous {
-            name: match &self.handle {
-                Some(handle) => format!("@{handle}"),
-                None => self.account.to_string(),
-            },
-        });
-        let unconfirmed = self.unconfirmed_blocker();
-        [key_changed, handle_moved, unconfirmed, ambiguous]
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-
-    /// The same where it is for no other reason than that the directory alone shows the key.
-    pub fn unconfirmed_blocker(&self) -> Option<SendBlocker> {
-        let why = self.unconfirmed.filter(|_| self.needs_confirmation())?;
-        Some(SendBlocker::Unconfirmed {
-            account: self.account.clone(),
-            why,
-        })
-    }
-
-    /// Whether the directory's word and a proof are not enough without the account's own PDS: at
-    /// first contact an old package proves as much as the newest, and a host that the account has
-    /// left proves anything but the key that is known already.
-    pub(super) fn needs_confirmation(&self) -> bool {
-        let is_known = self.change == KeyChange::Same;
-        self.change == KeyChange::First || (self.package.signed_by_previous_host() && !is_known)
-    }
-
-    /// What is to be remembered once the user has accepted what changed.
-    pub fn accepted(&self) -> &Pin {
-        &self.accepted
-    }
-
-    /// The contact that is known by this account's handle, and is no more once the user has
-    /// accepted that.
-    pub fn moved_from(&self) -> Option<&Did> {
-        self.moved_from.as_ref().map(|(_, before)| before)
-    }
+    /// How far its key is trusted.
+    pub trust: Trust,
 }

@@ -1,59 +1,68 @@
-//! Whom a message is encrypted to: an account's key package, with nobody taken at
-//! his word.
+//! Look-ups of recipients: an account's key package, verified.
 //!
-//! A directory saves look-ups; it is not trusted. What it shows counts with its proof only, and at
-//! first contact, or when anything differs from what is pinned, the account's own servers are
-//! asked too: the PLC directory for the operations that lead to its signing key, its PDS for
-//! something newer, its handle for the way back, its mediators for their keys.
+//! A directory saves look-ups and is not trusted. Its answer counts with its proof only. At first
+//! contact, or where anything differs from what is pinned, the account's own servers are asked,
+//! too: the PLC directory for the operations that lead to the signing key, the PDS for a newer
+//! record, the handle for the way back, and the mediators for their keys.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::authoritative::{AccountIdentity, AccountIdentityError, Authoritative, HostAnswer};
+use super::candidate::Candidate;
 use super::choose::{Choice, choose};
 use super::directory::{DirectoryClient, DirectoryError, View};
-use super::outcome::{Recipient, RecipientError, Source, Unconfirmed, Warning};
-use super::sender::CachedSender;
-use atcomm_net::identity::{HandleCheck, Identity, MediatorDocument};
+use super::outcome::{Recipient, RecipientError, Source};
+use atcomm_net::identity::Identity;
 use atcomm_net::net::Net;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::key::SigningKey;
-use atcomm_proto::syntax::{Actor, Did, Handle, Rev};
-use atcomm_proto::verify::evidence::{Evidence, Keys, ProofResult, VerifiedPackage};
+use atcomm_proto::syntax::{Actor, Did, Rev};
+use atcomm_proto::verify::evidence::{Keys, ProofResult, VerifiedPackage};
 use atcomm_proto::verify::pin::Pin;
-use atcomm_proto::verify::pinning::{self, VerifiedAccount, is_rolled_back};
-use atcomm_proto::verify::succession;
 
-/// How old a look at the account's own servers may be for the directory alone to be asked: for so
-/// long it could hide that something has changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
+/// Time for which the directory alone is asked after the account's own servers were: for so long a
+/// directory can hide a change.
+const REVERIFY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Looks up recipients, and accounts that messages claim. Cloning is cheap.
+/// Looks up recipients. Cloning is cheap.
 #[derive(Clone)]
 pub struct RecipientLookup {
-    pub(super) own: Authoritative,
+    pub(super) authoritative: Authoritative,
     pub(super) directory: Option<DirectoryClient>,
     pub(super) clock: Clock,
-    pub(super) thorough: bool,
-    /// Whether mediators are looked at. To find out whose a message is they are not: whoever sends
-    /// one must not make its reader dial what he names without need.
-    pub(super) to_send: bool,
-    /// Accounts that messages claimed lately; see `sender`.
-    pub(super) lately: Arc<Mutex<HashMap<Did, CachedSender>>>,
+    pub(super) mode: Mode,
 }
 
-/// What is known of an account before its pin is compared.
-struct Found {
-    package: VerifiedPackage,
-    identity: Option<AccountIdentity>,
-    view: Option<View>,
-    warnings: Vec<Warning>,
-    unconfirmed: Option<Unconfirmed>,
+/// What a look-up is for, and how far it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// To send: the account's own servers are asked where the directory's answer is not what is
+    /// pinned.
+    Send,
+    /// To send or to show: the account's own servers are asked in any case.
+    Thorough,
+    /// To attribute a message, as far as [`Mode::Send`] goes.
+    Attribute,
+    /// To attribute a message that an earlier look-up spoke against: the account's own servers are
+    /// asked in any case.
+    AttributeAgain,
+}
+
+impl Mode {
+    pub(super) fn is_thorough(self) -> bool {
+        matches!(self, Self::Thorough | Self::AttributeAgain)
+    }
+
+    /// Whether mediators' documents are read. To attribute a message they are not: a message must
+    /// not make its recipient dial hosts that the sender chooses, without need.
+    pub(super) fn reads_mediators(self) -> bool {
+        matches!(self, Self::Send | Self::Thorough)
+    }
 }
 
 impl RecipientLookup {
-    /// Asks `directory`, if there is one, and accounts' own servers.
+    /// Returns a look-up by a directory, if there is one, and by the accounts' own servers. Dials
+    /// nothing.
     pub fn new(
         net: Net,
         identity: Identity,
@@ -61,22 +70,21 @@ impl RecipientLookup {
         directory: Option<DirectoryClient>,
     ) -> Self {
         Self {
-            own: Authoritative::new(net, identity, clock.clone()),
+            authoritative: Authoritative::new(net, identity, clock.clone()),
             directory,
             clock,
-            thorough: false,
-            to_send: true,
-            lately: Arc::default(),
+            mode: Mode::Send,
         }
     }
 
-    /// From now on the account's own servers are asked in any case.
+    /// Makes look-ups ask the account's own servers in any case.
     #[must_use]
     pub fn thorough(self) -> Self {
-        Self {
-            thorough: true,
-            ..self
-        }
+        self.with_mode(Mode::Thorough)
+    }
+
+    pub(super) fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
     }
 
     /// The directory that is asked.
@@ -84,12 +92,13 @@ impl RecipientLookup {
         self.directory.as_ref()
     }
 
-    /// The account that is meant: the directory has no say in it.
+    /// Returns the account of an actor. The directory is not asked.
     pub async fn account(&self, actor: &Actor) -> Result<Did, RecipientError> {
         match actor {
             Actor::Did(did) => Ok(did.clone()),
             Actor::Handle(handle) => {
-                let found = self.own.identity().resolve_handle(handle).await;
+                let identity = self.authoritative.identity();
+                let found = identity.resolve_handle(handle).await;
                 found.map_err(|why| RecipientError::Handle {
                     handle: handle.clone(),
                     why,
@@ -98,11 +107,11 @@ impl RecipientLookup {
         }
     }
 
-    /// Finds out how to send to an account. `pins` is all that is remembered of whomever.
+    /// Looks up and verifies how to send to an account. `pins` are all contacts.
     pub async fn resolve(&self, actor: &Actor, pins: &[Pin]) -> Result<Recipient, RecipientError> {
         let did = self.account(actor).await?;
         let pin = pins.iter().find(|pin| pin.account == did);
-        let found = match self.find(&did, actor, pin).await {
+        let candidate = match self.find(&did, actor, pin).await {
             Err(RecipientError::NotEnrolled { rev, key }) if is_before(pin, rev, &key) => {
                 return Err(RecipientError::RolledBack {
                     seen: pin.map_or(rev, |pin| pin.rev),
@@ -111,25 +120,26 @@ impl RecipientLookup {
             }
             found => found?,
         };
-        self.conclude(actor, pins, pin, found).await
+        self.check(candidate, actor, pins, pin).await
     }
 
-    /// The package: as pinned where nothing differs, else with a look at the account's own servers.
+    /// Finds the package: the directory's where nothing differs from what is pinned, else the one
+    /// that the account's own servers confirm.
     async fn find(
         &self,
         did: &Did,
         actor: &Actor,
         pin: Option<&Pin>,
-    ) -> Result<Found, RecipientError> {
-        let Some(pin) = pin.filter(|_| !self.thorough) else {
-            let (view, own) = tokio::join!(self.view(did), self.own_word(did));
-            return self.chosen(did, view, own);
+    ) -> Result<Candidate, RecipientError> {
+        let Some(pin) = pin.filter(|_| !self.mode.is_thorough()) else {
+            let (view, own) = tokio::join!(self.view(did), self.ask_own_servers(did));
+            return self.choose(did, view, own);
         };
         let view = self.view(did).await;
         if let Some(Ok(view)) = &view
             && let Some(package) = as_pinned(view, actor, pin, self.clock.now())
         {
-            return Ok(Found {
+            return Ok(Candidate {
                 package,
                 identity: None,
                 view: Some(view.clone()),
@@ -137,8 +147,8 @@ impl RecipientLookup {
                 unconfirmed: None,
             });
         }
-        let own = self.own_word(did).await;
-        self.chosen(did, view, own)
+        let own = self.ask_own_servers(did).await;
+        self.choose(did, view, own)
     }
 
     async fn view(&self, did: &Did) -> Option<Result<View, DirectoryError>> {
@@ -148,29 +158,31 @@ impl RecipientLookup {
         }
     }
 
-    async fn own_word(&self, did: &Did) -> Result<(AccountIdentity, HostAnswer), RecipientError> {
-        let identity = self.own.identify(did).await.map_err(|error| match error {
+    async fn ask_own_servers(
+        &self,
+        did: &Did,
+    ) -> Result<(AccountIdentity, HostAnswer), RecipientError> {
+        let unproven = |why| RecipientError::Unproven {
+            by: Source::Identity,
+            why,
+        };
+        let identity = self.authoritative.identify(did).await;
+        let identity = identity.map_err(|error| match error {
             AccountIdentityError::NoAccount => RecipientError::NoAccount,
-            AccountIdentityError::Unproven(why) => RecipientError::Unproven {
-                by: Source::Identity,
-                why: why.to_string(),
-            },
-            AccountIdentityError::Useless(why) => RecipientError::Unproven {
-                by: Source::Identity,
-                why,
-            },
+            AccountIdentityError::Unproven(why) => unproven(why.to_string()),
+            AccountIdentityError::Useless(why) => unproven(why),
             AccountIdentityError::Unreachable(why) => RecipientError::Unreachable(why),
         })?;
-        let answer = self.own.answer(&identity).await;
+        let answer = self.authoritative.answer(&identity).await;
         Ok((identity, answer))
     }
 
-    fn chosen(
+    fn choose(
         &self,
         did: &Did,
         view: Option<Result<View, DirectoryError>>,
         own: Result<(AccountIdentity, HostAnswer), RecipientError>,
-    ) -> Result<Found, RecipientError> {
+    ) -> Result<Candidate, RecipientError> {
         let (identity, answer) = own?;
         let now = self.clock.now();
         let Choice {
@@ -178,7 +190,7 @@ impl RecipientLookup {
             warnings,
             unconfirmed,
         } = choose(did, view.as_ref(), &identity, answer, now)?;
-        Ok(Found {
+        Ok(Candidate {
             package,
             identity: Some(identity),
             view: view.and_then(Result::ok),
@@ -187,146 +199,8 @@ impl RecipientLookup {
         })
     }
 
-    async fn conclude(
-        &self,
-        actor: &Actor,
-        pins: &[Pin],
-        pin: Option<&Pin>,
-        found: Found,
-    ) -> Result<Recipient, RecipientError> {
-        let Found {
-            package,
-            identity,
-            view,
-            mut warnings,
-            unconfirmed,
-        } = found;
-        if let Some(pin) = pin
-            && is_rolled_back(pin, &package)
-        {
-            return Err(RecipientError::RolledBack {
-                seen: pin.rev,
-                shown: package.rev(),
-            });
-        }
-        let handle = match &identity {
-            None => pin.and_then(|pin| pin.handle.clone()),
-            Some(identity) => match self.own.identity().verify_handle(&identity.document).await {
-                HandleCheck::Verified(handle) => Some(handle),
-                HandleCheck::Invalid => {
-                    warnings.push(Warning::HandleInvalid);
-                    None
-                }
-                HandleCheck::Inconclusive => {
-                    warnings.push(Warning::HandleUnknown);
-                    // What was known stays known, as long as the account claims it.
-                    let claimed = identity.document.claimed_handle.as_ref();
-                    let known = pin.and_then(|pin| pin.handle.as_ref());
-                    known.filter(|known| claimed == Some(known)).cloned()
-                }
-            },
-        };
-        if let Actor::Handle(asked) = actor
-            && handle.as_ref() != Some(asked)
-        {
-            return Err(RecipientError::HandleNotClaimed {
-                handle: asked.clone(),
-                account: package.account().clone(),
-            });
-        }
-        let (mediators, keys) = self
-            .mediators(&package, pin, view.as_ref(), &mut warnings)
-            .await;
-        warnings.extend(about(&package, pin, view.as_ref()));
-        let usable =
-            |one: &MediatorDocument| !one.key_agreement.is_empty() && !one.services.is_empty();
-        if self.to_send && !mediators.iter().any(usable) {
-            warnings.push(Warning::NoMediator);
-        }
-        let moved_from = handle.as_ref().and_then(|handle| {
-            let before = known_by(handle, package.account(), pins)?;
-            Some((handle.clone(), before.clone()))
-        });
-        warnings.extend(
-            moved_from
-                .clone()
-                .map(|(handle, before)| Warning::HandleMoved { handle, before }),
-        );
-        let older = self.bridges(&package, pin, identity.as_ref()).await;
-        let now = self.clock.now();
-        let seen = || VerifiedAccount {
-            package: &package,
-            handle: handle.clone(),
-            authoritative: identity.is_some(),
-            mediators: keys.clone(),
-        };
-        let (change, mut new_pin) = pinning::update(pin, seen(), &older, now);
-        if moved_from.is_some() {
-            // The handle stays with whom it was known of until that is accepted.
-            new_pin.handle = None;
-        }
-        let accepted = pinning::accept(pin, seen(), now);
-        let log = identity.as_ref().and_then(|identity| identity.log.clone());
-        let evidence = Evidence {
-            did: package.account().clone(),
-            handle: handle.clone(),
-            directory: self.directory.as_ref().map(|asked| asked.origin().clone()),
-            asked_at: now,
-            car: package.car().to_vec(),
-            plc_log: log.as_ref().map(|(_, raw)| raw.clone()),
-            answer: view.as_ref().map(|view| view.answer.clone()),
-        };
-        let mut resolved = Recipient {
-            account: package.account().clone(),
-            handle,
-            pds: identity
-                .as_ref()
-                .and_then(|identity| identity.document.pds.clone().ok()),
-            log: log.map(|(log, _)| log),
-            mediators,
-            change,
-            ambiguous: view.as_ref().map(|view| view.ambiguous),
-            authoritative: identity.is_some(),
-            warnings,
-            evidence,
-            unconfirmed,
-            pin: Some(new_pin),
-            accepted,
-            moved_from,
-            asked_by_handle: matches!(actor, Actor::Handle(_)),
-            known_as: pin.and_then(|pin| pin.handle.clone()),
-            package,
-        };
-        if resolved.unconfirmed.is_some() && resolved.needs_confirmation() {
-            // What the user decides for once is not known from then on.
-            resolved.pin = None;
-        }
-        Ok(resolved)
-    }
-
-    /// Superseded packages that may bridge a change of keys: asked for only where the new package
-    /// has no word of the pinned key itself.
-    async fn bridges(
-        &self,
-        package: &VerifiedPackage,
-        pin: Option<&Pin>,
-        identity: Option<&AccountIdentity>,
-    ) -> Vec<VerifiedPackage> {
-        let (Some(pin), Some(identity)) = (pin, identity) else {
-            return Vec::new();
-        };
-        let vouched = package.succession().is_some_and(|answer| {
-            succession::vouches(answer, &pin.peer, package.peer(), package.account())
-        });
-        // A package without a word of any key ends every chain.
-        if pin.peer == package.peer() || vouched || package.succession().is_none() {
-            return Vec::new();
-        }
-        self.superseded(package.account(), &identity.keys).await
-    }
-
-    /// Packages of the account that the directory has seen, each proven under `keys`. None without
-    /// a directory, which may leave out any.
+    /// Returns packages of the account that the directory has seen, each proven under `keys`. The
+    /// directory can leave out any; without one there are none.
     pub(super) async fn superseded(&self, did: &Did, keys: &Keys) -> Vec<VerifiedPackage> {
         let Some(directory) = &self.directory else {
             return Vec::new();
@@ -344,7 +218,8 @@ impl RecipientLookup {
     }
 }
 
-/// The package, where the directory's answer differs in nothing from what is pinned.
+/// Returns the package of the directory's answer, where nothing in the answer differs from what is
+/// pinned.
 fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<VerifiedPackage> {
     let asked_handle = match actor {
         Actor::Handle(handle) => Some(handle),
@@ -362,7 +237,7 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
         || asked_handle != pin.handle.as_ref()
         || pin.changed.is_some()
         || pin.last_seen > now
-        || now.since(pin.last_seen) > LOOK_AGAIN
+        || now.since(pin.last_seen) > REVERIFY_AFTER
     {
         return None;
     }
@@ -386,24 +261,4 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
 fn is_before(pin: Option<&Pin>, rev: Rev, key: &SigningKey) -> bool {
     let newest = pin.and_then(|pin| pin.newest(&key.did_key()));
     newest.is_some_and(|newest| rev < newest)
-}
-
-/// The account that is known by a handle, where that is another one.
-pub(super) fn known_by<'p>(handle: &Handle, account: &Did, pins: &'p [Pin]) -> Option<&'p Did> {
-    let mut others = pins.iter().filter(|pin| pin.account != *account);
-    let other = others.find(|pin| pin.is_known_by(handle))?;
-    Some(&other.account)
-}
-
-fn about(package: &VerifiedPackage, pin: Option<&Pin>, view: Option<&View>) -> Vec<Warning> {
-    let signed_by = package.signing_key().did_key();
-    let other_key = pin.is_some_and(|pin| pin.signing_key != signed_by);
-    [
-        (package.signed_by_previous_host(), Warning::BeforeMove),
-        (other_key, Warning::SigningKeyChanged),
-        (view.is_some_and(|view| view.ambiguous), Warning::Ambiguous),
-    ]
-    .into_iter()
-    .filter_map(|(is_so, warning)| is_so.then_some(warning))
-    .collect()
 }

@@ -1,14 +1,15 @@
-//! Whose message it is: what the pure function [`attribute`] needs to know is looked up, twice
-//! before anything is held against the sender.
+//! Look-ups of senders: what the pure function [`attribute`] needs to know of the account that a
+//! message claims. A second look-up precedes every attribution that speaks against the sender.
 
 use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::candidate::known_by;
 use super::outcome::{Recipient, RecipientError, Unconfirmed};
-use super::recipient::{RecipientLookup, known_by};
+use super::recipient::{Mode, RecipientLookup};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
 use atcomm_proto::verify::attribution::{
@@ -18,58 +19,73 @@ use atcomm_proto::verify::evidence::{Keys, VerifiedPackage};
 use atcomm_proto::verify::pin::{Pin, Previous};
 use atcomm_proto::verify::pinning::{KeyChange, predecessor};
 
-/// For how long what was found out serves for further messages of the same account.
-const LATELY: Duration = Duration::from_secs(60);
+/// Time for which a result serves for further messages of the same account.
+const SENDER_CACHE_TTL: Duration = Duration::from_secs(60);
 
-/// Accounts that are remembered so long: strangers can claim any number.
-const MAX_LATELY: usize = 256;
+/// Most accounts whose results are cached: senders can claim any number.
+const MAX_CACHED_SENDERS: usize = 256;
 
-/// Looks at one account within [`LATELY`]: somebody who has just replaced a key is not taken for a
-/// fraud by what was found out before, and forged messages do not make a reader ask all the time.
-const MAX_LOOKS: u32 = 4;
+/// Most look-ups per account while a cached result is fresh. More than one, so that a key replaced
+/// a moment ago is not reported as a mismatch; few, so that forged messages cannot make this client
+/// ask endlessly.
+const MAX_LOOKUPS: u32 = 4;
 
-/// Time for all the looks that one message causes: whom they ask is for a stranger to choose. Long
-/// enough for a directory or a PDS that hangs and for those who are asked instead.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for all look-ups that one message causes: the sender chooses which servers they ask. Long
+/// enough for a directory or a PDS that hangs and for the servers that are asked instead.
+const SENDER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What was found out of an account.
+/// Looks up accounts that messages claim. Cloning is cheap.
+#[derive(Clone)]
+pub struct SenderLookup {
+    lookup: RecipientLookup,
+    cache: Arc<Mutex<HashMap<Did, CachedSender>>>,
+}
+
+/// The result of a look-up.
 #[derive(Debug, Clone)]
-pub(super) struct CachedSender {
+struct CachedSender {
     at: Timestamp,
-    /// Whether it was the second look.
-    anew: bool,
-    /// How many looks there were, as long as none was forgotten.
-    looks: u32,
-    standing: AccountState,
-    /// The pin that was known then.
+    /// Whether the account's own servers were asked in any case.
+    again: bool,
+    /// Number of look-ups while results were cached.
+    lookups: u32,
+    state: AccountState,
+    /// The pin of that time.
     before: Option<Pin>,
-    /// The one that it became, where it became another.
+    /// The pin that came of the look-up.
     pin: Option<Pin>,
 }
 
 impl CachedSender {
-    /// Whether it is about what is known now. Another process may have accepted a key since, or
-    /// forgotten the account.
+    /// Whether the result is about what is pinned now. Another process may have accepted a key
+    /// since, or deleted the contact.
     fn fits(&self, known: Option<&Pin>) -> bool {
         known == self.before.as_ref() || (known.is_some() && known == self.pin.as_ref())
     }
 }
 
-/// A message's attribution, and what is to be remembered of the account.
+/// A message's attribution, and the pin that came of it.
 #[derive(Debug, Clone)]
 pub struct Attributed {
-    /// Whose it is.
+    /// The attribution.
     pub attribution: Attribution,
-    /// The account's new pin, to be kept: of accounts that were pinned before, and of those that
-    /// the message is proven to come from. Only of a look that this message caused.
+    /// The account's new pin, to be saved: of accounts that were pinned before, and of those that
+    /// the message is proven to come from. Only of a look-up that this message caused.
     pub pin: Option<Pin>,
 }
 
-impl RecipientLookup {
-    /// Attributes a message; looks up the account that it claims. `pins` is all that is remembered
-    /// of whomever.
+impl SenderLookup {
+    /// Returns a look-up of senders with an empty cache.
+    pub fn new(lookup: RecipientLookup) -> Self {
+        Self {
+            lookup,
+            cache: Arc::default(),
+        }
+    }
+
+    /// Attributes a message, and looks up the account that it claims. `pins` are all contacts.
     pub async fn attribute(&self, claim: &Claim, pins: &[Pin]) -> Attributed {
-        let now = self.clock.now();
+        let now = self.lookup.clock.now();
         let Some(account) = claim.account() else {
             let unknown = AccountState::Unknown(UnverifiedReason::NotAnAccount);
             return Attributed {
@@ -80,102 +96,104 @@ impl RecipientLookup {
         let known = pins.iter().find(|pin| pin.account == account);
         let weigh = |found: &CachedSender| {
             let pin = found.pin.as_ref().or(known);
-            let mut standing = found.standing.clone();
+            let mut state = found.state.clone();
             if let AccountState::Enrolled {
                 handle: Some(handle),
                 known_of,
                 ..
-            } = &mut standing
+            } = &mut state
             {
                 *known_of = known_by(handle, &account, pins).cloned();
             }
-            attribute(claim, &standing, pin, now)
+            attribute(claim, &state, pin, now)
         };
-        let deadline = Instant::now() + PATIENCE;
-        let remembered = self.remembered(&account).filter(|found| found.fits(known));
-        let mut looked = remembered.is_none();
-        let mut found = match remembered {
+        let deadline = Instant::now() + SENDER_LOOKUP_TIMEOUT;
+        let cached = self.cached(&account).filter(|found| found.fits(known));
+        let mut is_new = cached.is_none();
+        let mut found = match cached {
             Some(found) => found,
-            None => self.look_until(deadline, &account, pins, false).await,
+            None => self.find_until(deadline, &account, pins, false).await,
         };
         let mut attribution = weigh(&found);
-        let again = !found.anew || (!looked && found.looks < MAX_LOOKS);
-        if attribution.is_adverse() && again {
-            let looks = found.looks + 1;
+        let may_ask_again = !found.again || (!is_new && found.lookups < MAX_LOOKUPS);
+        if attribution.is_adverse() && may_ask_again {
+            let lookups = found.lookups + 1;
             found = CachedSender {
-                looks,
-                ..self.look_until(deadline, &account, pins, true).await
+                lookups,
+                ..self.find_until(deadline, &account, pins, true).await
             };
-            looked = true;
+            is_new = true;
             attribution = weigh(&found);
         }
-        if looked {
-            self.remember(account, found.clone());
+        if is_new {
+            self.cache(account, found.clone());
         }
-        let keep = looked && (known.is_some() || attribution.account().is_some());
+        let is_kept = is_new && (known.is_some() || attribution.account().is_some());
         Attributed {
-            pin: found.pin.filter(|pin| keep && known != Some(pin)),
+            pin: found.pin.filter(|pin| is_kept && known != Some(pin)),
             attribution,
         }
     }
 
-    /// A look that decides nothing where it takes longer.
-    async fn look_until(
+    /// Looks an account up; the state is unknown where that takes longer.
+    async fn find_until(
         &self,
         deadline: Instant,
         account: &Did,
         pins: &[Pin],
-        anew: bool,
+        again: bool,
     ) -> CachedSender {
-        let look = timeout_at(deadline, self.look(account, pins, anew)).await;
-        let (standing, pin) =
-            look.unwrap_or((AccountState::Unknown(UnverifiedReason::Unreachable), None));
+        let found = timeout_at(deadline, self.find(account, pins, again)).await;
+        let unreachable = AccountState::Unknown(UnverifiedReason::Unreachable);
+        let (state, pin) = found.unwrap_or((unreachable, None));
         CachedSender {
-            at: self.clock.now(),
-            anew,
-            looks: 1,
-            standing,
+            at: self.lookup.clock.now(),
+            again,
+            lookups: 1,
+            state,
             before: pins.iter().find(|pin| pin.account == *account).cloned(),
             pin,
         }
     }
 
-    async fn look(&self, account: &Did, pins: &[Pin], anew: bool) -> (AccountState, Option<Pin>) {
-        let actor = Actor::Did(account.clone());
-        let reader = Self {
-            thorough: anew,
-            to_send: false,
-            ..self.clone()
+    async fn find(&self, account: &Did, pins: &[Pin], again: bool) -> (AccountState, Option<Pin>) {
+        let mode = if again {
+            Mode::AttributeAgain
+        } else {
+            Mode::Attribute
         };
-        if anew && let Some(directory) = &self.directory {
-            // Only its history depends on it; the account's own servers are asked as well.
+        if again && let Some(directory) = self.lookup.directory() {
+            // Only the history depends on it: the account's own servers are asked as well.
             let _ = directory.refresh(account).await;
         }
-        let resolved = match reader.resolve(&actor, pins).await {
-            Ok(resolved) => resolved,
-            Err(error) => return (standing_of(&error), None),
+        let lookup = self.lookup.clone().with_mode(mode);
+        let found = match lookup.resolve(&Actor::Did(account.clone()), pins).await {
+            Ok(found) => found,
+            Err(error) => return (state_of(&error), None),
         };
-        if let Some(doubt) = doubt(&resolved) {
-            return (AccountState::Unknown(doubt), resolved.pin);
+        if let Some(reason) = unverified_reason(&found) {
+            return (AccountState::Unknown(reason), found.trust.pin);
         }
-        let previous = match anew {
-            true => self.previous(&resolved).await,
-            false => Vec::new(),
+        let previous = if again {
+            self.previous(&found).await
+        } else {
+            Vec::new()
         };
-        let standing = AccountState::Enrolled {
-            peer: resolved.package.peer().to_owned(),
-            handle: resolved.handle.clone(),
+        let state = AccountState::Enrolled {
+            peer: found.package.peer().to_owned(),
+            handle: found.handle,
             known_of: None,
             previous,
         };
-        (standing, resolved.pin)
+        (state, found.trust.pin)
     }
 
-    /// The did:peers that the account had before, as proofs under its present signing key show.
-    async fn previous(&self, resolved: &Recipient) -> Vec<Previous> {
-        let current = match &resolved.log {
+    /// Returns the did:peers that the account had before, as proofs under its present signing key
+    /// show.
+    async fn previous(&self, found: &Recipient) -> Vec<Previous> {
+        let current = match &found.log {
             Some(log) => log.current().and_then(|state| state.signing_key.clone()),
-            None => Some(resolved.package.signing_key().clone()),
+            None => Some(found.package.signing_key().clone()),
         };
         let Some(current) = current else {
             return Vec::new();
@@ -184,35 +202,35 @@ impl RecipientLookup {
             current,
             pre_migration_key: None,
         };
-        let mut packages = self.superseded(&resolved.account, &keys).await;
-        packages.push(resolved.package.clone());
+        let mut packages = self.lookup.superseded(&found.account, &keys).await;
+        packages.push(found.package.clone());
         shown_until(&packages)
     }
 
-    fn remembered(&self, account: &Did) -> Option<CachedSender> {
-        let found = self.lately().get(account).cloned()?;
-        (self.clock.now().since(found.at) < LATELY).then_some(found)
+    fn cached(&self, account: &Did) -> Option<CachedSender> {
+        let found = self.lock().get(account).cloned()?;
+        (self.lookup.clock.now().since(found.at) < SENDER_CACHE_TTL).then_some(found)
     }
 
-    fn remember(&self, account: Did, found: CachedSender) {
-        let now = self.clock.now();
-        let mut lately = self.lately();
-        if lately.len() >= MAX_LATELY {
-            lately.retain(|_, known| now.since(known.at) < LATELY);
+    fn cache(&self, account: Did, found: CachedSender) {
+        let now = self.lookup.clock.now();
+        let mut cache = self.lock();
+        if cache.len() >= MAX_CACHED_SENDERS {
+            cache.retain(|_, known| now.since(known.at) < SENDER_CACHE_TTL);
         }
-        if lately.len() < MAX_LATELY || lately.contains_key(&account) {
-            lately.insert(account, found);
+        if cache.len() < MAX_CACHED_SENDERS || cache.contains_key(&account) {
+            cache.insert(account, found);
         }
     }
 
-    fn lately(&self) -> MutexGuard<'_, HashMap<Did, CachedSender>> {
-        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Did, CachedSender>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Until when each did:peer is shown to have been the account's: by the latest revision that names
-/// it, or when it gave its word for the one that follows it. A directory may leave out packages, so
-/// the one after it in what it shows need not be the one that replaced it.
+/// Returns until when each did:peer is proven to have been the account's: the latest revision that
+/// names it, or the time of its statement for the next one. A directory can leave out packages, so
+/// the next one that it shows need not be the one that replaced it.
 pub(super) fn shown_until(packages: &[VerifiedPackage]) -> Vec<Previous> {
     let mut found: HashMap<String, Timestamp> = HashMap::new();
     let mut until = |peer: String, at: Timestamp| {
@@ -235,19 +253,20 @@ pub(super) fn shown_until(packages: &[VerifiedPackage]) -> Vec<Previous> {
     previous.collect()
 }
 
-/// Why a package that can be sent to says nothing of whose a message is: where the account's own
-/// PDS does not confirm it, nothing counts but that the pinned key is still there.
-fn doubt(resolved: &Recipient) -> Option<UnverifiedReason> {
-    let why = resolved.unconfirmed?;
-    let is_known = resolved.change == KeyChange::Same && !resolved.needs_confirmation();
+/// Returns why a key that can be sent to does not attribute a message: where the account's own PDS
+/// does not confirm it, only the pinned key counts.
+fn unverified_reason(found: &Recipient) -> Option<UnverifiedReason> {
+    let trust = &found.trust;
+    let why = trust.unconfirmed?;
+    let is_known = trust.change == KeyChange::Same && !trust.needs_confirmation;
     (!is_known).then_some(match why {
         Unconfirmed::HostSilent => UnverifiedReason::Unreachable,
         Unconfirmed::HostUseless => UnverifiedReason::Unproven,
     })
 }
 
-/// What it says of a message's claim that its account cannot be sent to.
-fn standing_of(error: &RecipientError) -> AccountState {
+/// Returns the state of an account that cannot be sent to.
+fn state_of(error: &RecipientError) -> AccountState {
     AccountState::Unknown(match error {
         RecipientError::NotEnrolled { .. } => return AccountState::Removed,
         RecipientError::NoAccount => UnverifiedReason::NoAccount,

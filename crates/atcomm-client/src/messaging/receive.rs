@@ -16,8 +16,7 @@ use super::dm::Dm;
 use super::open::{Unpacked, open};
 use super::outbox::{ReportOutcome, SentMessage, UndeliverableReport};
 use super::send::{DeliveryOutcome, Sender};
-use crate::lookup::recipient::RecipientLookup;
-use crate::lookup::sender::Attributed;
+use crate::lookup::sender::{Attributed, SenderLookup};
 use crate::mediator::client::{Mail, MediatorClient};
 use crate::wallet::enrolment::{Enrolment, MessagingKey};
 use crate::wallet::error::WalletError;
@@ -158,7 +157,7 @@ pub struct Receiver {
     wallet: Wallet,
     store: AccountStore,
     enrolment: Arc<Enrolment>,
-    lookup: RecipientLookup,
+    senders: SenderLookup,
     sender: Sender,
     clock: Clock,
     waited: LookupBudget,
@@ -190,7 +189,7 @@ impl Receiver {
         wallet: Wallet,
         store: AccountStore,
         enrolment: Arc<Enrolment>,
-        lookup: RecipientLookup,
+        senders: SenderLookup,
         sender: Sender,
         clock: Clock,
     ) -> Self {
@@ -198,7 +197,7 @@ impl Receiver {
             wallet,
             store,
             enrolment,
-            lookup,
+            senders,
             sender,
             clock,
             waited: LookupBudget::default(),
@@ -298,7 +297,7 @@ impl Receiver {
             return Ok(attribute(claim, &unknown, None, self.clock.now()));
         }
         let began = Instant::now();
-        let attributed = timeout(PATIENCE, self.lookup.attribute(claim, &pins)).await;
+        let attributed = timeout(PATIENCE, self.senders.attribute(claim, &pins)).await;
         let attributed = attributed.unwrap_or_else(|_| {
             let unknown = AccountState::Unknown(UnverifiedReason::Unreachable);
             Attributed {

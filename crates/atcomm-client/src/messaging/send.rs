@@ -13,7 +13,8 @@ use super::attempt::{DeliveryPath, PathFailure, delivery_paths};
 use super::dm::Dm;
 use super::outbox::{AttemptState, SENT_RETENTION, SentMessage};
 use super::wrap::{WrappedMessage, seal, wrap};
-use crate::lookup::outcome::{Consent, Recipient, SendBlocker};
+use crate::lookup::outcome::Recipient;
+use crate::lookup::trust::{Consent, SendBlocker};
 use crate::mediator::client::{
     MAX_REFUSAL, MEDIA_TYPE, MailError, check_usable, document, refused,
 };

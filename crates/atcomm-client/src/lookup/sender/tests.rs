@@ -131,27 +131,27 @@ fn what_was_found_out_serves_for_what_is_known_still() {
         first_seen: Timestamp::from_millis(0),
         last_seen: Timestamp::from_millis(0),
     };
-    let lately = |before: Option<Pin>, pin: Option<Pin>| CachedSender {
+    let cached = |before: Option<Pin>, pin: Option<Pin>| CachedSender {
         at: Timestamp::from_millis(0),
-        anew: true,
-        looks: 1,
-        standing: AccountState::Removed,
+        again: true,
+        lookups: 1,
+        state: AccountState::Removed,
         before,
         pin,
     };
     let (old, new, other) = (pin("1"), pin("2"), pin("3"));
-    let moved = lately(Some(old.clone()), Some(new.clone()));
+    let moved = cached(Some(old.clone()), Some(new.clone()));
     assert!(moved.fits(Some(&old)) && moved.fits(Some(&new)));
     assert!(!moved.fits(Some(&other)) && !moved.fits(None));
-    let met = lately(None, Some(new.clone()));
+    let met = cached(None, Some(new.clone()));
     assert!(met.fits(None) && met.fits(Some(&new)) && !met.fits(Some(&old)));
-    let failed = lately(Some(old.clone()), None);
+    let failed = cached(Some(old.clone()), None);
     assert!(failed.fits(Some(&old)) && !failed.fits(None) && !failed.fits(Some(&new)));
 }
 
 /// Whoever a stranger's claim leads to takes no more of the reader's time than this.
 #[tokio::test]
-async fn inv7_a_look_ends() {
+async fn inv7_a_sender_lookup_ends() {
     use crate::DirectoryClient;
     use atcomm_net::identity::{Identity, IdentitySettings};
     use atcomm_net::net::NetSettings;
@@ -179,16 +179,16 @@ async fn inv7_a_look_ends() {
     };
     let identity = Identity::bind(net.clone(), identity, Clock::system());
     let directory = DirectoryClient::named(net.clone(), silent);
-    let recipients = RecipientLookup::new(net, identity, Clock::system(), Some(directory));
+    let lookup = RecipientLookup::new(net, identity, Clock::system(), Some(directory));
     let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
-    let patience = Duration::from_millis(300);
+    let timeout = Duration::from_millis(300);
     let began = Instant::now();
-    let found = recipients
-        .look_until(began + patience, &account, &[], true)
+    let found = SenderLookup::new(lookup)
+        .find_until(began + timeout, &account, &[], true)
         .await;
-    assert!(began.elapsed() >= patience && began.elapsed() < PATIENCE / 2);
+    assert!(began.elapsed() >= timeout && began.elapsed() < SENDER_LOOKUP_TIMEOUT / 2);
     assert_eq!(
-        found.standing,
+        found.state,
         AccountState::Unknown(UnverifiedReason::Unreachable)
     );
     assert_eq!(found.pin, None);

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::lookup::recipient::RecipientLookup;
+use crate::lookup::sender::SenderLookup;
 use crate::messaging::dm::Dm;
 use crate::messaging::send::Sender;
 use crate::messaging::wrap::seal;
@@ -173,7 +174,12 @@ impl Scene {
             wallet,
             store.clone(),
             Arc::clone(&enrolment),
-            RecipientLookup::new(net.clone(), identity.clone(), clock.clone(), None),
+            SenderLookup::new(RecipientLookup::new(
+                net.clone(),
+                identity.clone(),
+                clock.clone(),
+                None,
+            )),
             Sender::new(&net, &identity, &clock, &store, &enrolment),
             clock.clone(),
         );

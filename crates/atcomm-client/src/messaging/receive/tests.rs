@@ -2,6 +2,7 @@ use tempfile::TempDir;
 
 use super::super::outbox::{Attempt, AttemptState};
 use super::*;
+use crate::lookup::recipient::RecipientLookup;
 use crate::testing::key;
 use crate::wallet::enrolment::{KeyState, REPLACED_KEY_RETENTION};
 use crate::wallet::messages::StoredItem;
@@ -48,7 +49,12 @@ fn scene_of(key: MessagingKey) -> Scene {
         wallet,
         store,
         enrolment,
-        RecipientLookup::new(net.clone(), identity.clone(), clock.clone(), None),
+        SenderLookup::new(RecipientLookup::new(
+            net.clone(),
+            identity.clone(),
+            clock.clone(),
+            None,
+        )),
         sender,
         clock,
     );
