@@ -9,6 +9,7 @@ mod conversation;
 mod demo;
 mod enroll;
 mod enrolled;
+mod examples;
 mod guide;
 mod hostile;
 mod interrupted;

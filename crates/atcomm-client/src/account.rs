@@ -1,7 +1,10 @@
 //! One account of a wallet at work: the wiring of look-ups, sender and inbox.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use crate::lookup::directory::DirectoryClient;
 use crate::lookup::outcome::{Recipient, RecipientError};
@@ -21,7 +24,8 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Actor, Did, Origin};
 
 /// Settings of a client. The default is right for the public network, but for the wallet.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Directory of the wallet.
     pub home: PathBuf,
@@ -82,6 +86,14 @@ pub enum LookupError {
     Wallet(#[from] WalletError),
 }
 
+impl Settings {
+    /// Reads a JSON object whose fields are those of this type, each of them optional.
+    pub fn read(file: &Path) -> io::Result<Self> {
+        let text = std::fs::read(file)?;
+        serde_json::from_slice(&text).map_err(io::Error::from)
+    }
+}
+
 impl Client {
     /// Prepares the network; dials nothing and writes nothing.
     pub fn bind(
@@ -137,11 +149,7 @@ impl Account {
     }
 
     /// Opens an account of the wallet in `home` with a client that is at hand.
-    pub fn of_wallet(
-        client: Client,
-        home: &std::path::Path,
-        actor: Option<&str>,
-    ) -> Result<Self, OpenError> {
+    pub fn of_wallet(client: Client, home: &Path, actor: Option<&str>) -> Result<Self, OpenError> {
         let wallet = Wallet::open(home)?;
         let store = wallet.find(actor)?;
         let enrolment = store.enrolment()?;

@@ -14,6 +14,7 @@ pub mod wallet;
 mod testing;
 
 pub use account::{Account, Client, LookupError, OpenError, Settings};
+pub use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 pub use atcomm_proto::verify::attribution::{
     AccountState, Attribution, Claim, PREVIOUS_KEY_GRACE, UnverifiedReason, attribute,
 };
