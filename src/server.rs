@@ -291,7 +291,7 @@ fn log_sources(sources: &[SourceSettings]) {
             connect,
             kind = source.kind.as_str(),
             stream = source.stream,
-            walk = source.backfill,
+            "walk" = source.backfill,
             "source"
         );
     }

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_has_a_page_with_what_a_stranger_needs() {
+    fn every_command_has_a_page_with_what_a_new_user_needs() {
         let mut root = Cli::command().disable_help_subcommand(true);
         root.build();
         let mut pages = Vec::new();

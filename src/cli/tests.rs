@@ -187,7 +187,7 @@ const MAILBOX: [&str; 2] = ["mailbox", "status"];
 const ROTATE: [&str; 2] = ["keys", "rotate"];
 
 #[test]
-fn without_a_service_there_is_nobody_to_ask() {
+fn without_a_service_there_is_none_to_ask() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     for command in [RELAY, MAILBOX] {

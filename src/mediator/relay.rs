@@ -91,7 +91,7 @@ impl Destinations {
         resolver: Resolver,
         clock: Clock,
     ) -> Self {
-        let per_hour = settings.strangers_per_hour;
+        let per_hour = settings.unlisted_per_hour;
         Self {
             own,
             allow: settings.allow.clone(),

@@ -106,7 +106,8 @@ pub struct RelaySettings {
     pub allow: BTreeSet<MediatorDid>,
     /// Messages an hour to all mediators together that neither a key package nor `allow` names; 0:
     /// none. Absent: 60.
-    pub strangers_per_hour: u32,
+    #[serde(rename = "strangers_per_hour")]
+    pub unlisted_per_hour: u32,
     /// How long the delivery of a message is tried. Absent: 24 h.
     #[serde(with = "humantime_serde")]
     pub give_up: Duration,
@@ -127,7 +128,7 @@ impl Default for RelaySettings {
     fn default() -> Self {
         Self {
             allow: BTreeSet::new(),
-            strangers_per_hour: 60,
+            unlisted_per_hour: 60,
             give_up: Duration::from_secs(24 * 3600),
             longest_pause: Duration::from_secs(30 * 60),
             destination_messages: 2000,

@@ -97,18 +97,7 @@ impl Net {
         } else {
             Box::new(tcp)
         };
-        let mut request = url
-            .as_str()
-            .into_client_request()
-            .map_err(|_| NetError::Protocol("not a WebSocket URL"))?;
-        let headers = request.headers_mut();
-        headers.insert(USER_AGENT, self.inner.user_agent.clone());
-        if let Some(subprotocol) = options.subprotocol {
-            headers.insert(
-                SEC_WEBSOCKET_PROTOCOL,
-                HeaderValue::from_static(subprotocol),
-            );
-        }
+        let request = self.upgrade_request(url, options)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(options.max_frame))
@@ -136,6 +125,27 @@ impl Net {
             Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Err(NetError::Connect),
             Err(_) => Err(NetError::Protocol("not a WebSocket handshake")),
         }
+    }
+
+    /// The request that asks a host to speak WebSocket on the connection.
+    fn upgrade_request(
+        &self,
+        url: &Url,
+        options: &WsOptions,
+    ) -> Result<http::Request<()>, NetError> {
+        let mut request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|_| NetError::Protocol("not a WebSocket URL"))?;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, self.inner.user_agent.clone());
+        if let Some(subprotocol) = options.subprotocol {
+            headers.insert(
+                SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(subprotocol),
+            );
+        }
+        Ok(request)
     }
 
     async fn dial(&self, host: &str, port: u16, trust: Trust) -> Result<TcpStream, NetError> {
