@@ -165,7 +165,7 @@ async fn send_one(
     let [mail] = &mail.0[..] else {
         panic!("{} messages at once", mail.0.len())
     };
-    match receiver.take(client, mail).await.unwrap().received {
+    match receiver.process(client, mail).await.unwrap().received {
         Received::Message {
             attribution: Attribution::Verified { .. },
             ..

@@ -177,15 +177,15 @@ impl Output<'_> {
                 return ControlFlow::Continue(());
             }
             Received::Message {
-                kept,
+                stored,
                 dm,
                 attribution,
-            } => MessageView::message(&kept, &dm, &attribution, now),
+            } => MessageView::message(&stored, &dm, &attribution, now),
             Received::Other {
-                kept,
+                stored,
                 attribution,
                 why,
-            } => MessageView::other(&kept, &attribution, why, now),
+            } => MessageView::other(&stored, &attribution, why, now),
             Received::Undecryptable { undecryptable } => MessageView::unreadable(&undecryptable),
             Received::Undeliverable { sent, words, next } => {
                 MessageView::returned(&sent, words.as_ref(), &next)

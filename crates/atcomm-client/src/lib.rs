@@ -45,7 +45,7 @@ pub use messaging::outbox::{
 pub use messaging::receive::{NextStep, Processed, Received, Receiver};
 pub use messaging::self_test::{SelfTestError, self_test};
 pub use messaging::send::{Delivery, DeliveryOutcome, SendError, Sender};
-pub use messaging::{dm, embed, open, wrap};
+pub use messaging::{dm, embed, unpack, wrap};
 pub use settings::ClientSettings;
 pub use wallet::enrolment::{Enrolment, KeyState, MessagingKey, REPLACED_KEY_RETENTION};
 pub use wallet::error::WalletError;

@@ -29,12 +29,12 @@ pub(super) struct MessageView {
 
 impl MessageView {
     pub(super) fn message(
-        kept: &StoredMessage,
+        stored: &StoredMessage,
         dm: &Dm,
         attribution: &Attribution,
         now: Timestamp,
     ) -> Self {
-        let mut shown = Self::mail("message", kept, attribution, now);
+        let mut shown = Self::mail("message", stored, attribution, now);
         if let Value::Object(json) = &mut shown.json {
             json.insert("text".to_owned(), json!(dm.text));
             if !dm.facets.is_empty() {
@@ -56,12 +56,12 @@ impl MessageView {
     }
 
     pub(super) fn other(
-        kept: &StoredMessage,
+        stored: &StoredMessage,
         attribution: &Attribution,
         why: String,
         now: Timestamp,
     ) -> Self {
-        let mut shown = Self::mail("other", kept, attribution, now);
+        let mut shown = Self::mail("other", stored, attribution, now);
         if let Value::Object(json) = &mut shown.json {
             json.insert("reason".to_owned(), json!(why));
         }
@@ -69,9 +69,9 @@ impl MessageView {
         shown
     }
 
-    fn mail(kind: &str, kept: &StoredMessage, attribution: &Attribution, now: Timestamp) -> Self {
+    fn mail(kind: &str, stored: &StoredMessage, attribution: &Attribution, now: Timestamp) -> Self {
         // It was parsed once when it was saved.
-        let message = Message::parse(kept.message.as_bytes()).ok();
+        let message = Message::parse(stored.message.as_bytes()).ok();
         let time = |read: fn(&Message) -> Option<i64>| message.as_ref().and_then(read);
         let created = time(|message| message.created_time);
         let expires = time(|message| message.expires_time);
@@ -79,7 +79,7 @@ impl MessageView {
         let mut notes = Vec::new();
         let written = created.map(moment);
         let far = |at: &Timestamp| {
-            let (received, at) = (kept.received_at, *at);
+            let (received, at) = (stored.received_at, *at);
             received.since(at).max(at.since(received)) > SHOW_DATE_AFTER
         };
         if let Some(at) = written.filter(far) {
@@ -88,16 +88,16 @@ impl MessageView {
         if let Some(at) = expired {
             notes.push(format!("no longer valid since {}", minute(at)));
         }
-        if kept.reader_replaced {
+        if stored.recipient_replaced {
             notes.push("to a key that you have replaced".to_owned());
         }
         let mut json = Map::new();
         for (key, value) in [
             ("type", json!(kind)),
-            ("id", json!(kept.id)),
-            ("receivedAt", json!(kept.received_at.to_string())),
+            ("id", json!(stored.id)),
+            ("receivedAt", json!(stored.received_at.to_string())),
             ("createdTime", json!(created)),
-            ("from", json!(kept.from)),
+            ("from", json!(stored.from)),
             ("attribution", json!(attribution)),
         ] {
             json.insert(key.to_owned(), value);
@@ -105,13 +105,13 @@ impl MessageView {
         if expired.is_some() {
             json.insert("expired".to_owned(), json!(true));
         }
-        if kept.reader_replaced {
+        if stored.recipient_replaced {
             json.insert("toReplacedKey".to_owned(), json!(true));
         }
-        let who = sender(attribution, kept.from.as_deref());
+        let who = sender(attribution, stored.from.as_deref());
         Self {
             json: Value::Object(json),
-            head: format!("{}  {who}", minute(kept.received_at)),
+            head: format!("{}  {who}", minute(stored.received_at)),
             text: None,
             notes,
         }

@@ -260,27 +260,31 @@ impl Inbox {
     }
 
     /// Reads a stored message, with its attribution of now.
-    async fn again(&self, kept: StoredMessage, adverse: &mut u32) -> Result<Received, WalletError> {
+    async fn again(
+        &self,
+        stored: StoredMessage,
+        adverse: &mut u32,
+    ) -> Result<Received, WalletError> {
         // A file of another version may hold an attribution that cannot be read: nothing is shown
         // of its sender.
-        let stored = serde_json::from_value::<Attribution>(kept.attribution.clone());
-        let attribution = stored.unwrap_or(Attribution::Anonymous);
-        let message = Message::parse(kept.message.as_bytes());
+        let attribution = serde_json::from_value::<Attribution>(stored.attribution.clone())
+            .unwrap_or(Attribution::Anonymous);
+        let message = Message::parse(stored.message.as_bytes());
         let Ok(Ok(dm)) = message.map(|message| message.body_of::<Dm>()) else {
             return Ok(Received::Other {
-                kept,
+                stored,
                 attribution,
                 why: "it cannot be shown".to_owned(),
             });
         };
-        let age = self.clock.now().since(kept.received_at);
+        let age = self.clock.now().since(stored.received_at);
         let attribution = if may_have_changed(&attribution, age, adverse) {
-            self.receiver.attribute_again(&kept, &dm).await?
+            self.receiver.attribute_again(&stored, &dm).await?
         } else {
             attribution
         };
         Ok(Received::Message {
-            kept,
+            stored,
             dm,
             attribution,
         })
@@ -329,7 +333,7 @@ impl Inbox {
             if reader.is_done() {
                 break;
             }
-            let processed = match self.receiver.take(client, one).await {
+            let processed = match self.receiver.process(client, one).await {
                 Ok(processed) => processed,
                 Err(error) => {
                     failed = Some(error);

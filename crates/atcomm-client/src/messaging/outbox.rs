@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::PathFailure;
-use super::open::Unpacked;
+use super::unpack::Unpacked;
 use atcomm_proto::clock::{Timestamp, serde::millis};
 use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, RemoteText};
@@ -102,11 +102,11 @@ pub struct UndeliverableReport {
 
 impl UndeliverableReport {
     /// Reads a problem report. `None` for other messages, and where nothing shows who wrote it.
-    pub fn read(opened: &Unpacked) -> Option<Self> {
-        let report: Report = opened.message.body_of().ok()?;
-        let about = opened.message.pthid.iter().chain(&opened.message.ack);
+    pub fn read(unpacked: &Unpacked) -> Option<Self> {
+        let report: Report = unpacked.message.body_of().ok()?;
+        let about = unpacked.message.pthid.iter().chain(&unpacked.message.ack);
         Some(Self {
-            by: opened.writer.clone()?,
+            by: unpacked.sender.clone()?,
             about: about.cloned().collect(),
             words: RemoteText::new(&report.text()),
             code: RemoteText::new(&report.code),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::open::open;
 use super::send;
+use super::unpack::unpack;
 use super::wrap::{seal, wrap};
 use crate::mediator::client::{Mail, MailError, MediatorClient};
 use crate::mediator::live::Live;
@@ -87,8 +87,8 @@ async fn pushed(
 
 fn is_it(client: &MediatorClient, mail: &Mail, id: &str) -> bool {
     let own = client.key().peer.as_str();
-    open(&mail.envelope, client.key(), &[])
-        .is_ok_and(|opened| opened.message.id == id && opened.writer.as_deref() == Some(own))
+    unpack(&mail.envelope, client.key(), &[])
+        .is_ok_and(|unpacked| unpacked.message.id == id && unpacked.sender.as_deref() == Some(own))
 }
 
 /// Posts a ping that nobody answers, as others would post mail.

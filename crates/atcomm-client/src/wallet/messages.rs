@@ -34,10 +34,11 @@ pub struct StoredMessage {
     /// The did:peer that proved to have written it; none where it was anonymous.
     pub from: Option<String>,
     /// The did:peer of ours that it was encrypted to.
-    pub reader: String,
+    #[serde(rename = "reader")]
+    pub recipient: String,
     /// Whether that one had been replaced when it came.
-    #[serde(default)]
-    pub reader_replaced: bool,
+    #[serde(default, rename = "readerReplaced")]
+    pub recipient_replaced: bool,
     /// When it was opened here.
     #[serde(with = "atcomm_proto::clock::serde::millis")]
     pub received_at: Timestamp,

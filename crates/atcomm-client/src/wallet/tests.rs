@@ -64,8 +64,8 @@ fn kept(from: Option<&str>, id: &str, received_at: i64) -> StoredMessage {
     StoredMessage {
         id: id.to_owned(),
         from: from.map(str::to_owned),
-        reader: "did:peer:2.Ez6LSreader".to_owned(),
-        reader_replaced: false,
+        recipient: "did:peer:2.Ez6LSreader".to_owned(),
+        recipient_replaced: false,
         received_at: at(received_at),
         message: json!({"id": id, "body": {"text": "grüß dich"}}).to_string(),
         attribution: json!("anonymous"),

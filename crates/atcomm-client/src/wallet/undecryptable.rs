@@ -33,7 +33,8 @@ pub struct Undecryptable {
     /// SHA-256 of the envelope, in hexadecimal: whatever a mediator calls it, it stays the same.
     pub id: String,
     /// The did:peer of ours in whose queue it was.
-    pub reader: String,
+    #[serde(rename = "reader")]
+    pub recipient: String,
     /// When it came.
     #[serde(with = "atcomm_proto::clock::serde::millis")]
     pub received_at: Timestamp,
@@ -44,12 +45,12 @@ pub struct Undecryptable {
 }
 
 impl Undecryptable {
-    /// An envelope that came in the queue of `reader`.
-    pub fn new(envelope: &[u8], reader: &str, received_at: Timestamp, reason: &str) -> Self {
+    /// An envelope that came in the queue of `recipient`.
+    pub fn new(envelope: &[u8], recipient: &str, received_at: Timestamp, reason: &str) -> Self {
         let end = reason.floor_char_boundary(MAX_REASON);
         Self {
             id: file::hash(envelope),
-            reader: reader.to_owned(),
+            recipient: recipient.to_owned(),
             received_at,
             reason: reason.get(..end).unwrap_or_default().to_owned(),
             envelope: BASE64.encode(envelope),

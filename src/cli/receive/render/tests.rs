@@ -17,8 +17,8 @@ fn kept(from: Option<&str>) -> StoredMessage {
     StoredMessage {
         id: "m1".to_owned(),
         from: from.map(str::to_owned),
-        reader: "did:peer:2.Ez6LSbob".to_owned(),
-        reader_replaced: false,
+        recipient: "did:peer:2.Ez6LSbob".to_owned(),
+        recipient_replaced: false,
         received_at: at(),
         message: json!({"id": "m1", "type": "x", "created_time": 1_799_999_999}).to_string(),
         attribution: json!({}),
@@ -221,7 +221,7 @@ fn what_is_late_or_no_longer_valid_or_to_an_old_key_says_so() {
         }
         let kept = StoredMessage {
             message: headers.to_string(),
-            reader_replaced: replaced,
+            recipient_replaced: replaced,
             ..kept(None)
         };
         let shown = MessageView::message(&kept, &dm("x"), &Attribution::Anonymous, at());

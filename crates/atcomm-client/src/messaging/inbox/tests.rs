@@ -213,7 +213,7 @@ impl Scene {
     }
 }
 
-fn stored(store: &AccountStore) -> Vec<String> {
+fn stored_ids(store: &AccountStore) -> Vec<String> {
     let Ok(items) = store.received(None) else {
         return Vec::new();
     };
@@ -259,7 +259,7 @@ async fn inv3_client_acknowledges_only_what_is_kept() {
         scene.mediator.state.lock().unwrap().on_acknowledge = Some(Box::new(move |ids| {
             at_mediator.lock().unwrap().push(Acknowledged {
                 ids: ids.to_vec(),
-                stored: stored(&store),
+                stored: stored_ids(&store),
                 shown: log.lock().unwrap().clone(),
             });
         }));
@@ -270,13 +270,16 @@ async fn inv3_client_acknowledges_only_what_is_kept() {
             let Event::Received(received) = event else {
                 panic!("{event:?}")
             };
-            let Received::Message { kept, .. } = *received else {
+            let Received::Message { stored, .. } = *received else {
                 panic!("{received:?}")
             };
-            assert!(stored(&scene.store).contains(&kept.id), "shown, so on disk");
+            assert!(
+                stored_ids(&scene.store).contains(&stored.id),
+                "shown, so on disk"
+            );
             let count = {
                 let mut shown = shown.lock().unwrap();
-                shown.push(kept.id);
+                shown.push(stored.id);
                 shown.len()
             };
             match end {
@@ -325,7 +328,7 @@ async fn what_was_kept_and_not_acknowledged_comes_again_as_a_duplicate() {
         .inbox
         .drain(None, async |_| std::future::pending().await);
     let killed = tokio::time::timeout(Duration::from_secs(2), killed).await;
-    assert!(killed.is_err() && stored(&scene.store) == ["m0"]);
+    assert!(killed.is_err() && stored_ids(&scene.store) == ["m0"]);
     let mut shown = Vec::new();
     let drained = scene.inbox.drain(Some(1), async |event| {
         shown.push(format!("{event:?}"));
@@ -352,7 +355,7 @@ async fn the_limit_counts_mail_and_nothing_else() {
             panic!("{event:?}")
         };
         shown.push(match *received {
-            Received::Message { kept, .. } => kept.id,
+            Received::Message { stored, .. } => stored.id,
             Received::Undecryptable { .. } => "junk".to_owned(),
             Received::Duplicate => "duplicate".to_owned(),
             other => panic!("{other:?}"),

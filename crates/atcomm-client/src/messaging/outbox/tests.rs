@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::open::open;
+use super::super::unpack::unpack;
 use super::*;
 use crate::testing::key;
 use atcomm_proto::didcomm::message::Message;
@@ -119,12 +119,12 @@ fn reports_are_read_of_who_is_known() {
     let mut body = Report::new("e.p.xfer.undeliverable", "{1} did not take the message");
     body.args = vec!["did:web:a.example.com".to_owned()];
     let message = Message::new("r1", &body).pthid("f1").ack("f1");
-    let opened = open(
+    let unpacked = unpack(
         &own.write(message, &alice.agreement),
         &alice,
         std::slice::from_ref(&own.party),
     );
-    let read = UndeliverableReport::read(&opened.unwrap()).unwrap();
+    let read = UndeliverableReport::read(&unpacked.unwrap()).unwrap();
     assert_eq!(read.words, "did:web:a.example.com did not take the message");
     assert_eq!(read.code, "e.p.xfer.undeliverable");
     let mut one = sent(&["a"]).taken("a", Some("own"), "f1");
@@ -133,12 +133,12 @@ fn reports_are_read_of_who_is_known() {
         "p",
         &atcomm_proto::didcomm::protocol::trust_ping::Ping::default(),
     );
-    let opened = open(
+    let unpacked = unpack(
         &own.write(ping, &alice.agreement),
         &alice,
         std::slice::from_ref(&own.party),
     );
-    assert_eq!(UndeliverableReport::read(&opened.unwrap()), None);
+    assert_eq!(UndeliverableReport::read(&unpacked.unwrap()), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use serde_json::json;
 
 use super::super::dm::Dm;
-use super::super::open;
+use super::super::unpack;
 use super::*;
 use crate::testing::key;
 use atcomm_proto::didcomm::envelope::SecretKey;
@@ -41,14 +41,14 @@ fn letter(from: &MessagingKey, to: &MessagingKey) -> (Dm, Vec<u8>) {
 }
 
 fn assert_letter(envelope: &[u8], dm: &Dm, from: &MessagingKey, to: &MessagingKey) {
-    let opened = open::open(envelope, to, &[]).unwrap();
-    assert_eq!(opened.writer.as_deref(), Some(from.peer.as_str()));
-    assert_eq!(opened.reader, to.peer.as_str());
-    assert_eq!(opened.message.from.as_deref(), Some(from.peer.as_str()));
-    assert_eq!(opened.message.to, [to.peer.as_str()]);
-    assert_eq!(opened.message.id, "m1");
-    assert_eq!(opened.message.created_time, Some(NOW));
-    assert_eq!(opened.message.body_of::<Dm>().unwrap(), *dm);
+    let unpacked = unpack::unpack(envelope, to, &[]).unwrap();
+    assert_eq!(unpacked.sender.as_deref(), Some(from.peer.as_str()));
+    assert_eq!(unpacked.recipient, to.peer.as_str());
+    assert_eq!(unpacked.message.from.as_deref(), Some(from.peer.as_str()));
+    assert_eq!(unpacked.message.to, [to.peer.as_str()]);
+    assert_eq!(unpacked.message.id, "m1");
+    assert_eq!(unpacked.message.created_time, Some(NOW));
+    assert_eq!(unpacked.message.body_of::<Dm>().unwrap(), *dm);
 }
 
 #[test]
@@ -135,9 +135,9 @@ fn ends_are_those_of_the_keys() {
     let (alice, bob) = (key(), key());
     let message = letter_message(&alice, bob.peer.as_str());
     let sealed = seal(message, &alice, &bob.peer).unwrap();
-    let opened = open::open(&sealed, &bob, &[]).unwrap();
-    assert_eq!(opened.message.from.as_deref(), Some(alice.peer.as_str()));
-    assert_eq!(opened.message.to, [bob.peer.as_str()]);
+    let unpacked = unpack::unpack(&sealed, &bob, &[]).unwrap();
+    assert_eq!(unpacked.message.from.as_deref(), Some(alice.peer.as_str()));
+    assert_eq!(unpacked.message.to, [bob.peer.as_str()]);
 }
 
 // A library that others wrote opens every layer.

@@ -23,18 +23,21 @@ fn the_three_stacks_of_mail_and_the_anonymous_one() {
         (wrapped(&signed), true),
         (wrapped(&plain), false),
     ] {
-        let opened = open(&envelope, &bob, &[]).unwrap();
-        assert_eq!(opened.writer.is_some(), proven);
+        let unpacked = unpack(&envelope, &bob, &[]).unwrap();
+        assert_eq!(unpacked.sender.is_some(), proven);
         if proven {
-            assert_eq!(opened.writer.as_deref(), Some(alice.peer.as_str()));
+            assert_eq!(unpacked.sender.as_deref(), Some(alice.peer.as_str()));
         }
-        assert_eq!(opened.reader, bob.peer.as_str());
-        assert_eq!(opened.message.id, "1");
+        assert_eq!(unpacked.recipient, bob.peer.as_str());
+        assert_eq!(unpacked.message.id, "1");
     }
     // What anybody may have been shown, or was signed for somebody else, is no mail.
     let both = authcrypt(&signed, &alice.agreement, &to).unwrap();
     for envelope in [&signed, &both] {
-        assert_eq!(open(envelope, &bob, &[]).unwrap_err(), UnpackError::Layers);
+        assert_eq!(
+            unpack(envelope, &bob, &[]).unwrap_err(),
+            UnpackError::Layers
+        );
     }
 }
 
@@ -57,12 +60,12 @@ fn writers_are_held_to_their_keys() {
         (forged, EnvelopeError::From),
         (passed_on, EnvelopeError::To),
     ] {
-        let refused = open(&envelope, &bob, &[]).unwrap_err();
+        let refused = unpack(&envelope, &bob, &[]).unwrap_err();
         assert_eq!(refused, UnpackError::Envelope(error));
     }
     let ours = plain(mallory.peer.as_str(), bob.peer.as_str());
     let ours = authcrypt(&ours, &mallory.agreement, &to).unwrap();
-    let refused = open(&ours, &alice, &[]).unwrap_err();
+    let refused = unpack(&ours, &alice, &[]).unwrap_err();
     assert_eq!(refused, UnpackError::Envelope(EnvelopeError::NotForUs));
 }
 
@@ -71,16 +74,16 @@ fn a_mediator_is_known_when_it_is_named() {
     let (bob, ours) = (key(), TestMediator::new("ours"));
     let envelope = ours.write(Message::new("1", &Ping::default()), &bob.agreement);
     let known = [ours.party.clone()];
-    let opened = open(&envelope, &bob, &known).unwrap();
-    assert_eq!(opened.writer.as_deref(), Some(&*ours.did));
+    let unpacked = unpack(&envelope, &bob, &known).unwrap();
+    assert_eq!(unpacked.sender.as_deref(), Some(&*ours.did));
     let did = ours.did.clone();
-    let unknown = open(&envelope, &bob, &[TestMediator::new("other").party]).unwrap_err();
+    let unknown = unpack(&envelope, &bob, &[TestMediator::new("other").party]).unwrap_err();
     assert_eq!(
         unknown,
         UnpackError::Envelope(EnvelopeError::Unresolved { did })
     );
     // Another one of that name.
-    let refused = open(&envelope, &bob, &[TestMediator::new("ours").party]).unwrap_err();
+    let refused = unpack(&envelope, &bob, &[TestMediator::new("ours").party]).unwrap_err();
     assert!(matches!(refused, UnpackError::Envelope(_)), "{refused}");
 }
 
@@ -88,6 +91,6 @@ fn a_mediator_is_known_when_it_is_named() {
 fn inv8_what_is_no_mail_is_an_error() {
     let bob = key();
     for envelope in [&b""[..], b"{}", b"[]", b"\xff", &[b' '; MAX_ENVELOPE + 1]] {
-        assert!(open(envelope, &bob, &[]).is_err());
+        assert!(unpack(envelope, &bob, &[]).is_err());
     }
 }
