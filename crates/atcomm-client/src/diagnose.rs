@@ -206,8 +206,9 @@ pub async fn diagnose<E>(
     sink(about_key(key))?;
     let identified = identify(account).await;
     let own = identified.as_ref().ok();
-    let pds = own.and_then(|own| own.document.pds.clone().ok());
-    let pds = pds.unwrap_or_else(|| account.enrolment().pds.clone());
+    let pds = own
+        .and_then(|own| own.document.pds.clone().ok())
+        .unwrap_or_else(|| account.enrolment().pds.clone());
     sink(Finding::Account {
         account: account.enrolment().account.clone(),
         result: identified

@@ -1,4 +1,4 @@
-//! Look-ups over the network: recipients and senders, by way of a directory and of the account's own
+//! Look-ups over the network: recipients and senders, by a directory and by the accounts' own
 //! servers.
 
 pub mod authoritative;

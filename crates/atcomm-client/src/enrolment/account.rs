@@ -145,9 +145,10 @@ impl AccountClient {
             .await?
             .data;
         self.check_active(info.active, info.status.as_deref())?;
-        match info.did.as_str() == self.store.account().as_str() {
-            true => Ok(()),
-            false => Err(AccountError::SignedOut),
+        if info.did.as_str() == self.store.account().as_str() {
+            Ok(())
+        } else {
+            Err(AccountError::SignedOut)
         }
     }
 
@@ -261,9 +262,10 @@ impl AccountClient {
     /// the comparison when they refuse: that may be a mismatch as well as that they have none.
     async fn compare(&self, before: Option<&Cid>) -> Result<(), AccountError> {
         let there = self.record().await?;
-        match there.as_ref().map(|there| &there.cid) == before {
-            true => Ok(()),
-            false => Err(AccountError::Swapped),
+        if there.as_ref().map(|there| &there.cid) == before {
+            Ok(())
+        } else {
+            Err(AccountError::Swapped)
         }
     }
 

@@ -141,11 +141,12 @@ impl Enroller {
                 })?
             }
         };
-        let document = proven_document(net, identity, clock, &account).await;
-        let document = document.map_err(|error| EnrolError::Identity {
-            account: account.clone(),
-            error,
-        })?;
+        let document = proven_document(net, identity, clock, &account)
+            .await
+            .map_err(|error| EnrolError::Identity {
+                account: account.clone(),
+                error,
+            })?;
         // A handle that the account does not claim may lead the user astray, who is about to type a
         // password.
         if let Actor::Handle(handle) = actor
@@ -365,8 +366,10 @@ impl Enroller {
         observe: &mut dyn FnMut(Step),
     ) -> Result<Unenrolled, EnrolError> {
         let lock = self.begin(located, observe).await?;
-        let known = self.store(located).enrolment()?;
-        let known = known.ok_or_else(|| EnrolError::NotEnrolled(located.account.clone()))?;
+        let known = self
+            .store(located)
+            .enrolment()?
+            .ok_or_else(|| EnrolError::NotEnrolled(located.account.clone()))?;
         let foreign_peer = self.withdraw(located, &known, observe).await?;
         let enrolment = self.change(located, |before| {
             let mut enrolment = before.unwrap_or_else(|| known.clone());

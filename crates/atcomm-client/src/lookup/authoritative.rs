@@ -1,4 +1,4 @@
-//! What the account's own servers say: the operation log of its DID, its PDS, its handle.
+//! The account's own servers: the operation log of its DID, and its PDS.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use atcomm_proto::proof::ProofError;
 use atcomm_proto::syntax::Did;
 use atcomm_proto::verify::evidence::{EvidenceError, Keys, ProofResult};
 
-/// Time for a PDS to show a record: what else is known of the account must still find its way into
-/// the time for one message.
-const PDS_PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout for fetching the record from the PDS. Short enough that the remaining look-ups still fit
+/// into the time for one message.
+const PDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the servers that an account itself names.
 #[derive(Clone)]
@@ -27,36 +27,37 @@ pub(super) struct Authoritative {
     clock: Clock,
 }
 
-/// Who an account is, as it says itself.
+/// The identity of an account, from its own servers.
 #[derive(Debug, Clone)]
 pub(super) struct AccountIdentity {
-    /// Its DID document; of a `did:plc` what the log comes to.
+    /// The DID document; for a `did:plc` the state that the operation log leads to.
     pub(super) document: DidDocument,
-    /// The keys under which its proofs count.
+    /// The keys under which proofs of the account count.
     pub(super) keys: Keys,
-    /// Its operation log, of a `did:plc`.
+    /// The operation log of a `did:plc`.
     pub(super) log: Option<(VerifiedLog, Box<RawValue>)>,
 }
 
-/// Why it cannot be found out who an account is.
+/// Errors of looking up an account's identity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountIdentityError {
     /// There is no such DID, or it has ended.
     #[error("there is no such DID, or it has ended")]
     NoAccount,
-    /// What is served is not proven, or cannot be used.
+    /// The operation log failed verification, or leads to no usable signing key.
     #[error("what the directory of DIDs shows of it is not proven: {0}")]
     Unproven(EvidenceError),
-    /// A document that cannot be used.
+    /// The document cannot be used.
     #[error("{0}")]
     Useless(String),
-    /// Nobody answers.
+    /// No server answers.
     #[error("it cannot be looked up now: {0}")]
     Unreachable(String),
 }
 
-/// The DID document of an account, looked up anew: of a `did:plc` what its verified operations come
-/// to, since a mirror of the PLC directory may name any PDS, of a `did:web` what its host serves.
+/// Looks up the DID document of an account anew. For a `did:plc` it is the state that the verified
+/// operations lead to, since a mirror of the PLC directory can name any PDS; for a `did:web` it is
+/// what the host serves.
 pub async fn proven_document(
     net: &Net,
     identity: &Identity,
@@ -67,18 +68,18 @@ pub async fn proven_document(
     Ok(own.identify(did).await?.document)
 }
 
-/// What the account's PDS says of its key package.
+/// Answers of an account's PDS about its key package.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostAnswer {
-    /// Something that is proven.
+    /// A proof.
     Proven(ProofResult),
-    /// That there is none, without a proof.
+    /// The PDS says that there is no record, without a proof.
     NotThere,
-    /// That the account is not active.
+    /// The account is not active.
     Inactive(&'static str),
-    /// A package that breaks a rule, or what proves nothing.
+    /// A package that breaks a rule, or an answer that proves nothing.
     Useless(EvidenceError),
-    /// No answer that says anything.
+    /// No usable answer.
     Silent(String),
 }
 
@@ -95,7 +96,7 @@ impl Authoritative {
         &self.identity
     }
 
-    /// Looks the account up anew.
+    /// Looks up the identity of an account anew.
     pub(super) async fn identify(
         &self,
         did: &Did,
@@ -104,12 +105,17 @@ impl Authoritative {
             return self.identify_web(did).await;
         }
         self.identity.purge(did);
-        let log = self.identity.plc_log(did, Freshness::Refresh).await;
-        let log = log.map_err(|error| match error {
-            PlcLogError::NotFound => AccountIdentityError::NoAccount,
-            PlcLogError::Invalid(why) => AccountIdentityError::Unproven(why.into()),
-            PlcLogError::Unreachable { .. } => AccountIdentityError::Unreachable(error.to_string()),
-        })?;
+        let log = self
+            .identity
+            .plc_log(did, Freshness::Refresh)
+            .await
+            .map_err(|error| match error {
+                PlcLogError::NotFound => AccountIdentityError::NoAccount,
+                PlcLogError::Invalid(why) => AccountIdentityError::Unproven(why.into()),
+                PlcLogError::Unreachable { .. } => {
+                    AccountIdentityError::Unreachable(error.to_string())
+                }
+            })?;
         let (log, raw) = (log.verified().clone(), log.entries().to_owned());
         let keys = match Keys::of_log(&log) {
             Ok(keys) => keys,
@@ -135,16 +141,21 @@ impl Authoritative {
 
     async fn identify_web(&self, did: &Did) -> Result<AccountIdentity, AccountIdentityError> {
         self.identity.purge(did);
-        let document = self.identity.resolve(did, Freshness::Refresh).await;
-        let document = document.map_err(|error| match error {
-            IdentityError::NotFound | IdentityError::Tombstoned => AccountIdentityError::NoAccount,
-            IdentityError::Unreachable { .. } => {
-                AccountIdentityError::Unreachable(error.to_string())
-            }
-            IdentityError::Malformed(_) | IdentityError::Refused(_) => {
-                AccountIdentityError::Useless(error.to_string())
-            }
-        })?;
+        let document = self
+            .identity
+            .resolve(did, Freshness::Refresh)
+            .await
+            .map_err(|error| match error {
+                IdentityError::NotFound | IdentityError::Tombstoned => {
+                    AccountIdentityError::NoAccount
+                }
+                IdentityError::Unreachable { .. } => {
+                    AccountIdentityError::Unreachable(error.to_string())
+                }
+                IdentityError::Malformed(_) | IdentityError::Refused(_) => {
+                    AccountIdentityError::Useless(error.to_string())
+                }
+            })?;
         let key = document.signing_key.clone();
         let current =
             key.map_err(|_| AccountIdentityError::Unproven(EvidenceError::NoSigningKey))?;
@@ -163,11 +174,11 @@ impl Authoritative {
         let did = &identity.document.did;
         let pds = match &identity.document.pds {
             Ok(pds) => pds,
-            Err(lack) => return HostAnswer::Silent(format!("it names no usable PDS: {lack}")),
+            Err(reason) => return HostAnswer::Silent(format!("it names no usable PDS: {reason}")),
         };
         let options = PdsOptions {
             priority: Priority::Interactive,
-            timeout: Some(PDS_PATIENCE),
+            timeout: Some(PDS_TIMEOUT),
             ..PdsOptions::default()
         };
         match fetch_record(&self.net, did, pds, options).await {

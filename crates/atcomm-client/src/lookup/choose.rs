@@ -1,4 +1,5 @@
-//! Which package counts, of what the directory and the account's own servers show: a pure function.
+//! The choice of a package from the answers of the directory and of the account's own servers: a
+//! pure function.
 
 use super::authoritative::{AccountIdentity, HostAnswer};
 use super::directory::{DirectoryError, View};
@@ -9,29 +10,29 @@ use atcomm_proto::proof::ProofError;
 use atcomm_proto::syntax::{Did, LexiconError};
 use atcomm_proto::verify::evidence::{EvidenceError, Keys, ProofResult, VerifiedPackage};
 
-/// The package that counts, and what is to be said about how it was found.
+/// The chosen package, with warnings about how it was found.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) package: VerifiedPackage,
     pub(super) warnings: Vec<Warning>,
-    /// Why the account's own PDS did not confirm what the directory shows.
+    /// Why the account's own PDS did not confirm the directory's answer.
     pub(super) unconfirmed: Option<Unconfirmed>,
 }
 
-/// What the directory's answer comes to.
+/// The directory's answer, weighed.
 enum DirectoryAnswer {
-    /// Nobody was asked.
+    /// No directory was asked.
     None,
     /// A package that is proven under the account's present keys.
     Package(Box<VerifiedPackage>),
-    /// One that was proven under a key which was replaced since.
+    /// A package that is proven under a key that was replaced since.
     Outdated,
-    /// No answer.
+    /// The directory gave no answer.
     Failed(DirectoryError),
 }
 
-/// Chooses. What contradicts itself, or proves something else than it says, is refused and not
-/// made good by what others say: its author should not be asked again.
+/// Chooses. An answer that contradicts itself, or proves something else than it says, is an error
+/// and not made good by another answer: the directory that gave it should not be asked again.
 pub(super) fn choose(
     did: &Did,
     shown: Option<&Result<View, DirectoryError>>,
@@ -70,7 +71,8 @@ pub(super) fn choose(
     })
 }
 
-/// Whether the directory's answer is about the account, proven, and nothing but what it proves.
+/// Checks that the directory's answer is about the account, is proven, and says only what it
+/// proves.
 fn weigh(
     did: &Did,
     view: &View,
@@ -84,8 +86,10 @@ fn weigh(
     if view.did != *did {
         return Err(refuse(format!("it is about another account, {}", view.did)));
     }
-    let car = view.car.as_ref();
-    let car = car.ok_or_else(|| refuse("it has no proof".to_owned()))?;
+    let car = view
+        .car
+        .as_ref()
+        .ok_or_else(|| refuse("it has no proof".to_owned()))?;
     let package = match identity.keys.prove(did, car, now) {
         Ok(ProofResult::Package(package)) => package,
         Ok(ProofResult::Absent { .. }) => return Err(refuse(EvidenceError::Absent.to_string())),
@@ -108,15 +112,15 @@ fn weigh(
     Ok(DirectoryAnswer::Package(package))
 }
 
-/// Whether a key that the account had before signed it: then it is old, and not forged by somebody
-/// who never had one.
+/// Whether a previous signing key of the account signed a proof. Such a proof is outdated and not
+/// forged.
 fn by_replaced(did: &Did, car: &[u8], identity: &AccountIdentity, now: Timestamp) -> bool {
     let states = identity.log.iter().flat_map(|(log, _)| log.states());
     let mut keys: Vec<_> = states
         .filter_map(|state| state.signing_key.clone())
         .collect();
     keys.dedup();
-    // The newest ones: each costs a signature check.
+    // Only the newest keys are tried: each costs a signature check.
     keys.into_iter().rev().take(8).any(|current| {
         let keys = Keys {
             current,
@@ -126,7 +130,7 @@ fn by_replaced(did: &Did, car: &[u8], identity: &AccountIdentity, now: Timestamp
     })
 }
 
-/// The directory's log against ours.
+/// Compares the directory's operation log with the account's.
 fn about_log(did: &Did, view: &View, identity: &AccountIdentity) -> Option<Warning> {
     let (log, _) = identity.log.as_ref()?;
     let theirs = plc::verify(did, view.plc_log.as_ref()?.get().as_bytes());
@@ -150,26 +154,23 @@ fn about_handle(view: &View, identity: &AccountIdentity) -> Option<Warning> {
     (!same).then(|| Warning::DirectoryHandle(view.handle.clone()))
 }
 
-/// The directory's package, and what the account's own PDS says.
+/// Chooses between the directory's package and the answer of the account's own PDS.
 fn beside(
     package: VerifiedPackage,
     host_answer: HostAnswer,
     mut warnings: Vec<Warning>,
 ) -> Result<Choice, RecipientError> {
     let same_order = |key| package.signing_key() == key;
-    // A host that the account has left still has the key that signed there, and signs whatever it
-    // likes in whatever revision: of that, only what the present host shows as well counts.
+    // A PDS that the account has left still has the key that signed there, and can sign any package
+    // in any revision. So of its packages only one that the present PDS shows as well counts.
     let by_old_host = package.signed_by_previous_host();
     let mut unconfirmed = None;
     let package = match host_answer {
         HostAnswer::Proven(ProofResult::Package(own)) => {
             let newer = own.rev() >= package.rev() || !same_order(own.signing_key());
             if own.cid() == package.cid() {
-                // The same record, proven in a later revision.
-                match newer || by_old_host {
-                    true => *own,
-                    false => package,
-                }
+                // The record is the same, proven in a later revision.
+                if newer || by_old_host { *own } else { package }
             } else if by_old_host || (newer && !own.signed_by_previous_host()) {
                 warnings.push(Warning::DirectoryOutdated);
                 *own
@@ -209,7 +210,7 @@ fn beside(
     })
 }
 
-/// What the account's own PDS says, alone.
+/// Takes the package from the answer of the account's own PDS alone.
 fn alone(
     host_answer: HostAnswer,
     answer: &DirectoryAnswer,

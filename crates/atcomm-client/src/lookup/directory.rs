@@ -1,7 +1,6 @@
-//! Asking a directory: its methods as the lexicons have them, every answer bounded and typed.
+//! The client of a directory: the methods of the lexicons, with every answer bounded and typed.
 //!
-//! Nothing that a directory says is believed here; a [`View`] is a claim with, at best, a proof in
-//! it.
+//! Answers are not trusted: a [`View`] is a claim that can contain a proof.
 
 use std::time::Duration;
 
@@ -18,45 +17,45 @@ use atcomm_proto::proof::MAX_PROOF_LEN;
 use atcomm_proto::syntax::{Did, LexiconError, Origin, RemoteText, Rev};
 use atcomm_proto::verify::evidence::Base64;
 
-/// Longest answer about one account, in bytes: a proof in base64, an operation log, the record
-/// once more as JSON, and its mediators.
+/// Longest answer about one account, in bytes: a proof in base64, an operation log, the record as
+/// JSON once more, and the mediators.
 const MAX_ANSWER: usize = MAX_LOG_LEN + 4 * MAX_PROOF_LEN;
 
 /// Longest page of a history with its proofs, in bytes.
 const MAX_PAGE: usize = 2 * 1024 * 1024;
 
-/// Changes on one page that is asked for, and most of them that are read.
+/// Number of changes that are asked for and read.
 const PAGE: usize = 50;
 
-/// Time for one answer. A directory may have to look at the network first; one that takes longer
-/// must not keep the account's own servers from being asked within the time for one message.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Timeout for one answer. A directory may have to refresh the account first. One that takes longer
+/// must leave time for the account's own servers within the time for one message.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Most mediators, and most keys and services of one, that are read of an answer.
+/// Most mediators, and most keys and services of one, that are read from an answer.
 const MAX_MEDIATORS: usize = 32;
 const MAX_PARTS: usize = 8;
 
-/// Why a directory gave no answer.
+/// Errors of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
-    /// It says why there is none, by the name of the lexicon.
+    /// The directory refused with an error of the lexicon.
     #[error("the directory says: {message} ({name})")]
     Refused {
-        /// Which of the lexicon's errors.
+        /// The error.
         name: LexiconError,
-        /// Its words.
+        /// The directory's reason.
         message: RemoteText,
     },
-    /// It has too much to do, or was asked too much.
+    /// The directory is busy, or the rate limit is reached.
     #[error("the directory is busy{}", again(.retry_after))]
     Busy {
         /// When a new attempt makes sense.
         retry_after: Option<Duration>,
     },
-    /// It cannot be reached, or fails.
+    /// The directory cannot be reached, or fails.
     #[error("the directory cannot be reached: {0}")]
     Unreachable(String),
-    /// What is there is no such directory, or its answer is not as the lexicon has it.
+    /// The origin is no directory, or its answer does not match the lexicon.
     #[error("the directory's answer cannot be used: {0}")]
     Malformed(String),
 }
@@ -68,7 +67,7 @@ fn again(after: &Option<Duration>) -> String {
     }
 }
 
-/// A recipient as a directory shows it: claims.
+/// A recipient as a directory shows it. Every field is a claim.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The account.
@@ -87,11 +86,11 @@ pub struct View {
     pub peer: String,
     /// Whether other accounts publish the same did:peer.
     pub ambiguous: bool,
-    /// What it knows of the mediators; those that cannot be read are left out.
+    /// The mediators that the directory knows; those that cannot be read are left out.
     pub mediators: Vec<MediatorDocument>,
-    /// Whether it says itself that its proof is old.
+    /// Whether the directory says that its proof is old.
     pub stale: bool,
-    /// When it last verified the proof.
+    /// When the directory last verified the proof.
     pub proved_at: Option<Timestamp>,
     /// The proof, if it was asked for.
     pub car: Option<Vec<u8>>,
@@ -101,28 +100,28 @@ pub struct View {
     pub answer: Box<RawValue>,
 }
 
-/// A change that a directory says it saw.
+/// A change that a directory reports.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What it says that happened, such as `package` or `removed`.
+    /// Kind of the change, such as `package` or `removed`.
     pub kind: RemoteText,
-    /// When it saw it.
+    /// When the directory saw the change.
     pub seen_at: Timestamp,
-    /// The proof of what was then, where it has one.
+    /// The proof of that time, where the change has one.
     pub car: Option<Vec<u8>>,
 }
 
-/// What a look came to.
+/// The result of a refresh.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Refreshed {
-    /// Such as `package`, `unchanged` or `notEnrolled`.
+    /// The outcome, such as `package`, `unchanged` or `notEnrolled`.
     pub outcome: RemoteText,
     /// The rule that an invalid package breaks.
     #[serde(default)]
     pub reason: Option<RemoteText>,
 }
 
-/// Asks one directory. Cloning is cheap.
+/// The client of one directory. Cloning is cheap.
 #[derive(Clone)]
 pub struct DirectoryClient {
     net: Net,
@@ -131,7 +130,7 @@ pub struct DirectoryClient {
 }
 
 impl DirectoryClient {
-    /// The directory that the user named; any address.
+    /// Returns the client of a directory that the user named; any address is allowed.
     pub fn named(net: Net, origin: Origin) -> Self {
         Self {
             net,
@@ -140,7 +139,8 @@ impl DirectoryClient {
         }
     }
 
-    /// The directory that a mediator's document names; public addresses only.
+    /// Returns the client of a directory that a mediator's document names; only public addresses
+    /// are allowed.
     pub fn learnt(net: Net, origin: Origin) -> Self {
         Self {
             net,
@@ -149,26 +149,26 @@ impl DirectoryClient {
         }
     }
 
-    /// Where it is.
+    /// The directory's address.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// What it says of an account, with the proof.
+    /// Asks for an account, with the proof.
     pub async fn resolve(&self, did: &Did) -> Result<View, DirectoryError> {
         let params = [("actor", did.as_str()), ("proof", "true")];
         let request = self.request("at.didcomm.directory.resolveRecipient", &params, MAX_ANSWER);
         view(&self.net.query(&request).await?)
     }
 
-    /// Makes it look at an account again.
+    /// Asks the directory to refresh an account.
     pub async fn refresh(&self, did: &Did) -> Result<Refreshed, DirectoryError> {
         let request = self.request("at.didcomm.directory.refresh", &[], MAX_ANSWER);
         let input = serde_json::json!({"did": did.as_str()}).to_string();
         read(&self.net.procedure(&request, input.into()).await?)
     }
 
-    /// The newest changes of an account that it saw, newest first, with their proofs.
+    /// Asks for the newest changes of an account, newest first, with their proofs.
     pub async fn history(&self, did: &Did) -> Result<Vec<Change>, DirectoryError> {
         let limit = PAGE.to_string();
         let params = [("did", did.as_str()), ("limit", &limit), ("proof", "true")];
@@ -179,9 +179,10 @@ impl DirectoryClient {
     fn request(&self, nsid: &str, params: &[(&str, &str)], cap: usize) -> Request {
         Request {
             accept: Some("application/json"),
-            // A directory that asks us to wait has said so; closing it for others is not ours.
+            // A `Retry-After` of the directory is returned to the caller and does not close the
+            // host for other requests.
             priority: Priority::Interactive,
-            timeout: Some(PATIENCE),
+            timeout: Some(ANSWER_TIMEOUT),
             ..Request::xrpc(&self.origin.to_url(), nsid, params, self.trust, cap)
         }
     }
@@ -291,8 +292,8 @@ fn view(body: &[u8]) -> Result<View, DirectoryError> {
     })
 }
 
-/// A mediator in an answer. States and fields that are not known here make it unreadable, and no
-/// more is lost than one look at the mediator itself.
+/// A mediator in an answer. One with an unknown state or field cannot be read, which costs no more
+/// than reading the mediator's own document.
 fn mediator(value: Value) -> Option<MediatorDocument> {
     let mut document: MediatorDocument = serde_json::from_value(value).ok()?;
     document.key_agreement.truncate(MAX_PARTS);

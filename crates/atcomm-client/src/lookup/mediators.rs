@@ -1,4 +1,4 @@
-//! The mediators of a package, as they say themselves who they are.
+//! The mediators of a package, by their own documents.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use atcomm_proto::syntax::MediatorDid;
 use atcomm_proto::verify::evidence::VerifiedPackage;
 use atcomm_proto::verify::pin::Pin;
 
-/// Most mediators of one package that are looked up; a sender takes the first that answers.
+/// Most mediators of one package whose documents are read; a sender takes the first that accepts.
 const MAX_MEDIATORS: usize = 8;
 
 impl RecipientLookup {
-    /// The mediators' documents: the directory's where their keys are the pinned ones, else as the
-    /// mediators themselves give them. With the keys that are to be pinned.
+    /// Returns the mediators' documents, with the keys to be pinned. A document is the directory's
+    /// where its keys are the pinned ones, else the mediator's own.
     pub(super) async fn mediators(
         &self,
         package: &VerifiedPackage,
@@ -43,9 +43,10 @@ impl RecipientLookup {
             if !self.mode.reads_mediators() {
                 return MediatorDocument::unchecked(did.clone());
             }
-            let freshness = match self.mode.is_thorough() {
-                true => Freshness::Refresh,
-                false => Freshness::Cached,
+            let freshness = if self.mode.is_thorough() {
+                Freshness::Refresh
+            } else {
+                Freshness::Cached
             };
             match self
                 .authoritative
@@ -61,7 +62,7 @@ impl RecipientLookup {
         let mut keys = BTreeMap::new();
         for own in &documents {
             if own.key_agreement.is_empty() {
-                // It may be down today; its keys are still what they were.
+                // The mediator may be down now; its keys stay the pinned ones.
                 if let Some(pinned) = pinned(&own.did) {
                     keys.insert(own.did.clone(), pinned.clone());
                 }
@@ -81,8 +82,8 @@ impl RecipientLookup {
     }
 }
 
-/// Whether a mediator is reached at the host that its DID names: a directory that shows its keys
-/// and another address would learn who writes to whom.
+/// Whether all services of a mediator are at the host that its DID names. A directory that named
+/// the right keys and another address would learn who writes to whom.
 fn is_at_home(document: &MediatorDocument) -> bool {
     let Some(web) = document.did.web() else {
         return false;

@@ -1,4 +1,4 @@
-//! What a look-up comes to: an account to send to, with what the user should know, or why not.
+//! Results of a look-up: a recipient with warnings, or the reason why there is none.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, RemoteText, Rev};
 use atcomm_proto::verify::evidence::{Evidence, VerifiedPackage};
 
-/// Who showed something.
+/// Sources of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The directory.
@@ -30,7 +30,7 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Why there is nobody to send to.
+/// Errors of looking up a recipient.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
     /// The handle leads to no account.
@@ -38,83 +38,83 @@ pub enum RecipientError {
     Handle {
         /// The handle.
         handle: Handle,
-        /// Why not.
+        /// The error of the resolution.
         why: HandleError,
     },
-    /// The handle leads to an account that does not call itself so.
+    /// The handle leads to an account that does not claim the handle.
     #[error("{handle} names the account {account}, which does not call itself so")]
     HandleNotClaimed {
         /// The handle.
         handle: Handle,
-        /// Where it leads.
+        /// The account.
         account: Did,
     },
     /// There is no such account, or it has ended.
     #[error("there is no such account")]
     NoAccount,
-    /// Proven: it has no key package.
+    /// The account has no key package, which is proven.
     #[error("the account has no key package, so it takes no encrypted messages (proven)")]
     NotEnrolled {
         /// Revision of the proof.
         rev: Rev,
-        /// Key that signed it.
+        /// The key that signed the proof.
         key: SigningKey,
     },
-    /// Its host says that it has no key package, without a proof.
+    /// The PDS says that the account has no key package, without a proof.
     #[error("the account's host says that it has no key package, and gives no proof of that")]
     NotEnrolledUnproven,
     /// The account is not active.
     #[error("the account is not active: {0}")]
     Inactive(String),
-    /// Its key package breaks a rule.
+    /// The key package breaks a rule.
     #[error("the account's key package is not valid: {0}")]
     Invalid(String),
-    /// What was shown is not proven.
+    /// An answer failed verification.
     #[error("the answer of {by} failed verification: {why}")]
     Unproven {
-        /// Who showed it.
+        /// The source of the answer.
         by: Source,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         why: String,
     },
-    /// What is shown is older than what was seen before.
+    /// The answers are older than what was seen before.
     #[error(
         "what is shown of the account is older than what was seen before: revision {shown}, not {seen}"
     )]
     RolledBack {
         /// The revision seen before.
         seen: Rev,
-        /// The one shown now.
+        /// The revision of the answers.
         shown: Rev,
     },
-    /// Nobody who could tell can be reached.
+    /// No server that could tell can be reached.
     #[error("{0}")]
     Unreachable(String),
 }
 
-/// What a user should know about what was found.
+/// Warnings about a recipient, for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// The PDS gave no answer.
     #[error("the account's own host could not be asked whether anything newer exists ({0})")]
     HostSilent(String),
-    /// The PDS shows something that proves nothing.
+    /// The answer of the PDS proves nothing.
     #[error("what the account's own host shows proves nothing ({0})")]
     HostUseless(String),
-    /// The PDS shows something older.
+    /// The PDS has an older state than the directory.
     #[error("the account's own host shows an older state than the directory has proof of")]
     HostBehind,
-    /// The directory shows something older.
+    /// The directory has an older package than the PDS.
     #[error(
         "the directory shows an older package than the account's own host; its newer one counts"
     )]
     DirectoryOutdated,
-    /// The directory says that there is nothing.
+    /// The directory denies that there is a package.
     #[error("the directory denies what the account's own host proves: {message} ({name})")]
     DirectoryDenies {
-        /// By which name.
+        /// The error of the lexicon.
         name: LexiconError,
-        /// In which words.
+        /// The directory's reason.
         message: RemoteText,
     },
     /// The directory gave no answer.
@@ -123,44 +123,44 @@ pub enum Warning {
     /// The directory's operation log is not the PLC directory's.
     #[error("the operation log that the directory shows is not the account's: {0}")]
     DirectoryLog(String),
-    /// The directory names another handle than the account.
+    /// The directory names a handle that the account does not claim.
     #[error("the directory shows the handle {0}, which the account does not claim")]
     DirectoryHandle(RemoteText),
-    /// The directory shows other keys of a mediator than the mediator.
+    /// The directory names other keys of a mediator than the mediator itself.
     #[error("the directory shows other keys of the mediator {0} than it has; its own count")]
     DirectoryMediator(MediatorDid),
-    /// The account's handle is not its own.
+    /// The account has no handle that leads back to it.
     #[error("the account has no handle that leads back to it")]
     HandleInvalid,
     /// The account's handle could not be looked up.
     #[error("the account's handle could not be looked up now")]
     HandleUnknown,
-    /// The signing key is another than before.
+    /// The signing key is not the one of the last time.
     #[error("the account's signing key is another than when it was seen last")]
     SigningKeyChanged,
-    /// The package is signed by the key of the host that the account left.
+    /// The package is signed by the key of the PDS that the account left.
     #[error(
         "the account has moved and has not written since: its package is signed by its old host's key"
     )]
     BeforeMove,
-    /// No mediator has a document with a key.
+    /// No mediator has a document with a key and an endpoint.
     #[error("none of its mediators can be used now")]
     NoMediator,
     /// Other accounts publish the same key.
     #[error("other accounts publish the same messaging key: one of them may read what is sent")]
     Ambiguous,
-    /// The handle named another account before.
+    /// The handle is known as another account's.
     #[error("{handle} was the handle of another account that you know, {before}")]
     HandleMoved {
         /// The handle.
         handle: Handle,
-        /// The account that it named.
+        /// The account that is known by the handle.
         before: Did,
     },
 }
 
 impl Warning {
-    /// Stable code, for programs.
+    /// Stable code for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::HostSilent(_) => "hostSilent",
@@ -193,12 +193,12 @@ impl Serialize for Warning {
     }
 }
 
-/// Why the account's own PDS did not confirm what the directory shows.
+/// Reasons for which the account's own PDS did not confirm the directory's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unconfirmed {
-    /// It gave no answer.
+    /// The PDS gave no answer.
     HostSilent,
-    /// What it shows proves nothing.
+    /// The answer of the PDS proves nothing.
     HostUseless,
 }
 
@@ -211,28 +211,29 @@ impl std::fmt::Display for Unconfirmed {
     }
 }
 
-/// An account that can be sent to, everything of it verified.
+/// An account that can be sent to. Everything in it is verified.
 #[derive(Debug, Clone)]
 pub struct Recipient {
     /// The account.
     pub account: Did,
-    /// Its handle, verified in both directions.
+    /// The handle, verified in both directions.
     pub handle: Option<Handle>,
-    /// Its PDS, by its own word; `None` where it was not asked for.
+    /// The PDS that the account itself names; `None` where the account's own servers were not
+    /// asked.
     pub pds: Option<Origin>,
-    /// Its key package.
+    /// The key package.
     pub package: VerifiedPackage,
-    /// The operations that lead to its signing key; `None` of a `did:web`, or where the pinned
+    /// The operations that lead to the signing key; `None` for a `did:web`, and where the pinned
     /// signing key was enough.
     pub log: Option<VerifiedLog>,
-    /// Its mediators in the record's order, at most eight of them looked at.
+    /// The mediators in the record's order. The documents of the first eight were read.
     pub mediators: Vec<MediatorDocument>,
-    /// Whether the account's own servers were asked, or all is as it was pinned.
+    /// Whether the account's own servers were asked; if not, everything is as it was pinned.
     pub authoritative: bool,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<Warning>,
-    /// What shows it, to be handed on.
+    /// The evidence, to be handed on.
     pub evidence: Evidence,
-    /// How far its key is trusted.
+    /// How far the key is trusted.
     pub trust: Trust,
 }

@@ -166,13 +166,16 @@ impl RecipientLookup {
             by: Source::Identity,
             why,
         };
-        let identity = self.authoritative.identify(did).await;
-        let identity = identity.map_err(|error| match error {
-            AccountIdentityError::NoAccount => RecipientError::NoAccount,
-            AccountIdentityError::Unproven(why) => unproven(why.to_string()),
-            AccountIdentityError::Useless(why) => unproven(why),
-            AccountIdentityError::Unreachable(why) => RecipientError::Unreachable(why),
-        })?;
+        let identity = self
+            .authoritative
+            .identify(did)
+            .await
+            .map_err(|error| match error {
+                AccountIdentityError::NoAccount => RecipientError::NoAccount,
+                AccountIdentityError::Unproven(why) => unproven(why.to_string()),
+                AccountIdentityError::Useless(why) => unproven(why),
+                AccountIdentityError::Unreachable(why) => RecipientError::Unreachable(why),
+            })?;
         let answer = self.authoritative.answer(&identity).await;
         Ok((identity, answer))
     }

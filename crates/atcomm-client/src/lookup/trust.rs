@@ -32,7 +32,7 @@ pub struct Trust {
 /// Reasons not to send until the user accepts what changed, or consents.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendBlocker {
-    /// Another key, and the pinned one does not vouch for it.
+    /// The key is another one, and the pinned one does not vouch for it.
     #[error(
         "the messaging key of {} has changed, and the key before it does not vouch for the new one",
         named(.handle.as_ref(), .account)
@@ -40,26 +40,26 @@ pub enum SendBlocker {
     KeyChanged {
         /// The account.
         account: Did,
-        /// The handle by which it is known.
+        /// The pinned handle.
         handle: Option<Handle>,
     },
-    /// A key that is not known yet, or that an old host has signed, and nobody but the directory
-    /// shows it: it may have been replaced, or never have been the account's.
+    /// The key is not known yet, or a previous PDS has signed it, and only the directory shows it:
+    /// it may have been replaced, or never have been the account's.
     #[error("nobody but the directory shows the messaging key of {account}: {why}")]
     Unconfirmed {
         /// The account.
         account: Did,
-        /// What its own host did instead.
+        /// Why the PDS does not confirm the key.
         why: Unconfirmed,
     },
-    /// The handle names another account than the one that is known by it.
+    /// The handle leads to another account than the one that is known by it.
     #[error("{handle} now names the account {now}, and {before} before")]
     HandleMoved {
         /// The handle.
         handle: Handle,
-        /// The account that was known by it.
+        /// The account that is known by the handle.
         before: Did,
-        /// The account that it names now.
+        /// The account that the handle leads to now.
         now: Did,
     },
     /// Other accounts publish the same messaging key, as the directory says.
@@ -162,8 +162,10 @@ impl Recipient {
 
     /// Returns the blocker of a key that only the directory shows.
     pub fn unconfirmed_blocker(&self) -> Option<SendBlocker> {
-        let why = self.trust.unconfirmed;
-        let why = why.filter(|_| self.trust.needs_confirmation)?;
+        let why = self
+            .trust
+            .unconfirmed
+            .filter(|_| self.trust.needs_confirmation)?;
         Some(SendBlocker::Unconfirmed {
             account: self.account.clone(),
             why,

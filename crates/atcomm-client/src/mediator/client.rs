@@ -1,8 +1,8 @@
-//! One of the own mediators, spoken to as one of the own keys: registering, fetching, acknowledging.
+//! The client of one own mediator for one own key: registering, fetching, acknowledging.
 //!
-//! Requests go over HTTP and are answered on the same connection. An answer counts when it is
-//! encrypted by the mediator's own DID to the key that asked, and stands in the thread of the
-//! question; whatever else comes is [`MailError::NotOurs`].
+//! Requests go over HTTP and are answered on the same connection. An answer counts when the
+//! mediator's own DID has encrypted it to the key that asked, in the thread of the request; any
+//! other answer is [`MailError::NotOurs`].
 //!
 //! Source: the protocols of [`atcomm_proto::didcomm::protocol`]; DIDComm Messaging 2.1, "Transports".
 
@@ -28,59 +28,59 @@ use atcomm_proto::didcomm::protocol::problem::{Code, Report};
 use atcomm_proto::didcomm::protocol::trust_ping::{Ping, PingResponse};
 use atcomm_proto::syntax::{Did, MediatorDid, RemoteText};
 
-/// Longest answer, in bytes. A delivery of 2 MiB of mail carries it twice, each time a third longer,
-/// and once more a third longer for the envelope around it; one message alone may be longer.
+/// Longest answer, in bytes. A delivery of 2 MiB of mail contains it twice, each time a third
+/// longer, and the envelope around it adds another third; a single message may be longer.
 pub(super) const MAX_ANSWER: usize = 16 << 20;
 
-/// Time for an answer. One to a mediate-request may wait for the mediator's directory, which looks
-/// at the account.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout for an answer. The answer to a mediate-request may wait for the mediator's directory,
+/// which refreshes the account.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest refusal of a forward that is read, in bytes.
 pub(crate) const MAX_REFUSAL: usize = 16 * 1024;
 
-/// Media type of what is posted.
+/// Media type of requests.
 pub(crate) const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
 
-/// Why a mediator did not do what was asked.
+/// Errors of a mediator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
-    /// It or its DID document cannot be had now.
+    /// The mediator or its DID document cannot be reached now.
     #[error("it cannot be reached: {why}")]
     Unreachable {
-        /// What failed.
+        /// The failure.
         why: String,
         /// When a new attempt makes sense, where that is known.
         retry_after: Option<Duration>,
     },
-    /// Its DID document is none that this client can work with.
+    /// The DID document cannot be used by this client.
     #[error("it cannot be used: {0}")]
     Unusable(String),
-    /// It said no, in its own words.
+    /// The mediator refused.
     #[error("it refused: {words} ({code})")]
     Refused {
-        /// HTTP status; none where it answered by a problem report.
+        /// HTTP status; `None` for a problem report.
         status: Option<u16>,
         /// Name of the error, or code of the report.
         code: RemoteText,
-        /// For people.
+        /// Reason in words.
         words: RemoteText,
         /// When a new attempt makes sense, where that is known.
         retry_after: Option<Duration>,
     },
-    /// It keeps no mail for this key.
+    /// The mediator does not accept mail for this key.
     #[error("it does not keep mail for this key")]
     Denied,
-    /// It answered without answering.
+    /// The mediator answered without a message.
     #[error("it gave no answer")]
     Silent,
-    /// What came is no answer of this mediator to this question.
+    /// The answer is not one of this mediator to this request.
     #[error("what answered is not it: {0}")]
     NotOurs(String),
 }
 
 impl MailError {
-    /// Whether a later attempt may go better.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent => true,
@@ -124,12 +124,12 @@ impl From<RouteError> for MailError {
     }
 }
 
-/// A message that waits at the mediator.
+/// A message in a queue of the mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
-    /// Acknowledges it.
+    /// Id at the mediator, to acknowledge the message by.
     pub id: String,
-    /// The envelope; empty where the mediator did not hand it over in a form that can be read.
+    /// The envelope; empty where the mediator did not deliver it in a form that can be read.
     pub envelope: Vec<u8>,
 }
 
@@ -141,16 +141,16 @@ pub(super) struct Inner {
     pub(super) net: Net,
     pub(super) clock: Clock,
     pub(super) document: Arc<MediatorDocument>,
-    /// The mediator by its document.
+    /// The mediator as a sender of messages.
     pub(super) party: Party,
     pub(super) endpoint: Url,
-    /// What requests are encrypted to.
+    /// The key that requests are encrypted to.
     pub(super) to: PublicKey,
     pub(super) key: MessagingKey,
 }
 
-/// Reads the document of a mediator. Keys that are known are used also where nobody answers its
-/// probe.
+/// Reads the document of a mediator. A mediator whose endpoint does not answer the probe is usable,
+/// too, as long as its keys are known.
 pub async fn document(
     identity: &Identity,
     did: &MediatorDid,
@@ -167,7 +167,7 @@ pub async fn document(
     Ok(document)
 }
 
-/// Whether a document has what it takes to send there.
+/// Checks that a document has what it takes to send to the mediator.
 pub(crate) fn check_usable(document: &MediatorDocument) -> Result<(), MailError> {
     match document.state {
         MediatorState::Unsupported => Err(MailError::Unusable(
@@ -185,7 +185,7 @@ pub(crate) fn check_usable(document: &MediatorDocument) -> Result<(), MailError>
 }
 
 impl MediatorClient {
-    /// Reads the mediator's document, and asks it nothing yet.
+    /// Reads the mediator's document; sends no request yet.
     pub async fn open(
         net: &Net,
         identity: &Identity,
@@ -198,7 +198,7 @@ impl MediatorClient {
         Self::with_document(net, clock, document, key)
     }
 
-    /// The same where the document is at hand.
+    /// Returns a client of the mediator with this document.
     pub fn with_document(
         net: &Net,
         clock: &Clock,
@@ -221,28 +221,28 @@ impl MediatorClient {
         })))
     }
 
-    /// The mediator.
+    /// The mediator's DID.
     pub fn did(&self) -> &MediatorDid {
         &self.0.document.did
     }
 
-    /// Its document.
+    /// The mediator's document.
     pub fn document(&self) -> &Arc<MediatorDocument> {
         &self.0.document
     }
 
-    /// It as one that may have written: what became of a relay it tells of its own accord.
+    /// The mediator as a sender of messages: it reports on its own what became of relayed messages.
     pub fn party(&self) -> &Party {
         &self.0.party
     }
 
-    /// The key that speaks.
+    /// The key that the requests come from.
     pub fn key(&self) -> &MessagingKey {
         &self.0.key
     }
 
-    /// Has mail for the key kept. `account` tells the mediator where to look for the record that
-    /// names the key. Idempotent.
+    /// Asks the mediator to accept mail for the key. `account` tells it where the record that names
+    /// the key is. Idempotent.
     ///
     /// Source: coordinate-mediation 3.0.
     pub async fn register(&self, account: &Did) -> Result<(), MailError> {
@@ -257,7 +257,8 @@ impl MediatorClient {
         self.update(Action::Add).await
     }
 
-    /// Has mail for the key kept no longer; what waits can still be fetched. Idempotent.
+    /// Asks the mediator to accept no more mail for the key. Queued mail can still be fetched.
+    /// Idempotent.
     pub async fn remove(&self) -> Result<(), MailError> {
         match self.update(Action::Remove).await {
             Err(error) if error.is_code(Code::NotEnrolled) => Ok(()),
@@ -265,7 +266,7 @@ impl MediatorClient {
         }
     }
 
-    /// Whether mail for the key is kept.
+    /// Asks whether the mediator accepts mail for the key.
     pub async fn is_registered(&self) -> Result<bool, MailError> {
         let own = self.0.key.peer.as_str();
         match self.coordinate(coordination::Request::Query(None)).await {
@@ -278,7 +279,7 @@ impl MediatorClient {
         }
     }
 
-    /// Asks for a sign of life.
+    /// Sends a trust ping and waits for the answer.
     pub async fn ping(&self) -> Result<(), MailError> {
         let answer = self.ask(Message::new(fresh_id(), &Ping::default())).await?;
         match answer.body_of::<PingResponse>() {
@@ -287,7 +288,7 @@ impl MediatorClient {
         }
     }
 
-    /// How much mail waits for the key.
+    /// Asks how much mail is queued for the key.
     pub async fn status(&self) -> Result<Status, MailError> {
         let request = pickup::Request::Status {
             recipient_did: None,
@@ -298,8 +299,8 @@ impl MediatorClient {
         }
     }
 
-    /// The oldest messages that wait, at most `limit`; fewer where they are long. They wait on until
-    /// they are acknowledged.
+    /// Fetches the oldest queued messages, at most `limit`, or fewer where they are long. They stay
+    /// in the queue until they are acknowledged.
     pub async fn fetch(&self, limit: u64) -> Result<Vec<Mail>, MailError> {
         let request = pickup::Request::Delivery {
             limit,
@@ -311,7 +312,7 @@ impl MediatorClient {
         })
     }
 
-    /// Lets messages go, by their ids at the mediator: at most 1000.
+    /// Acknowledges messages by their ids at the mediator, at most 1000. The mediator deletes them.
     pub async fn acknowledge(&self, ids: &[String]) -> Result<(), MailError> {
         if ids.is_empty() {
             return Ok(());
@@ -365,15 +366,15 @@ impl MediatorClient {
         }
     }
 
-    /// Asks something and gives the answer; a problem report is an error.
+    /// Sends a request and returns the answer. A problem report is an error.
     async fn ask(&self, question: Message) -> Result<Message, MailError> {
         let thread = question.id.clone();
         let body = self.seal(question)?;
         let request = Request {
-            // Its own `Retry-After` is told to the caller and must not close the host for what else
-            // is asked there.
+            // A `Retry-After` of the mediator is returned to the caller and does not close the host
+            // for other requests.
             priority: Priority::Mail,
-            timeout: Some(TIMEOUT),
+            timeout: Some(REQUEST_TIMEOUT),
             ..Request::new(self.0.endpoint.clone(), Trust::Untrusted, MAX_ANSWER)
         };
         let answer = self.0.net.post(&request, MEDIA_TYPE, body).await?;
@@ -386,7 +387,7 @@ impl MediatorClient {
         self.in_thread(answer, &thread)
     }
 
-    /// A message to the mediator, as it is sent.
+    /// Encrypts a request to the mediator.
     pub(super) fn seal(&self, message: Message) -> Result<Bytes, MailError> {
         let Inner { key, clock, to, .. } = &*self.0;
         let message = message
@@ -399,7 +400,7 @@ impl MediatorClient {
             .map_err(|error| MailError::Unusable(error.to_string()))
     }
 
-    /// A message that the mediator has encrypted to the key.
+    /// Decrypts a message that the mediator has encrypted to the key.
     pub(super) fn open_answer(&self, bytes: &[u8]) -> Result<Message, MailError> {
         let Inner { key, party, .. } = &*self.0;
         let known = |did: &str| party.is(did).then(|| party.clone());
@@ -411,18 +412,20 @@ impl MediatorClient {
         Message::parse(&opened.plaintext).map_err(|error| MailError::NotOurs(error.to_string()))
     }
 
-    /// Holds an answer to its question.
+    /// Checks that an answer is in the thread of its request.
     pub(super) fn in_thread(&self, answer: Message, thread: &str) -> Result<Message, MailError> {
         if let Some(refused) = problem(&answer) {
             let about = [&answer.pthid, &answer.thid];
-            return match about.iter().any(|one| one.as_deref() == Some(thread)) {
-                true => Err(refused),
-                false => Err(another_thread()),
+            return if about.iter().any(|one| one.as_deref() == Some(thread)) {
+                Err(refused)
+            } else {
+                Err(another_thread())
             };
         }
-        match answer.thid.as_deref() == Some(thread) {
-            true => Ok(answer),
-            false => Err(another_thread()),
+        if answer.thid.as_deref() == Some(thread) {
+            Ok(answer)
+        } else {
+            Err(another_thread())
         }
     }
 }
@@ -435,7 +438,7 @@ fn another_thread() -> MailError {
     MailError::NotOurs("its answer is to another question".to_owned())
 }
 
-/// The messages of a delivery. One without an id cannot be acknowledged, and so not be taken.
+/// Returns the messages of a delivery. One without an id cannot be acknowledged and is left out.
 pub(super) fn mail(reply: pickup::Reply) -> Vec<Mail> {
     let pickup::Reply::Delivery { messages, .. } = reply else {
         return Vec::new();
@@ -450,7 +453,7 @@ pub(super) fn mail(reply: pickup::Reply) -> Vec<Mail> {
     messages.into_iter().filter_map(read).collect()
 }
 
-/// What a problem report says.
+/// Reads a problem report as an error.
 fn problem(message: &Message) -> Option<MailError> {
     let kind = TypeUri::parse(&message.kind).ok()?;
     if kind.name != "problem-report" {
@@ -474,7 +477,7 @@ fn problem(message: &Message) -> Option<MailError> {
     })
 }
 
-/// What a refusal over HTTP says: `{error, message}` where it is one of ours.
+/// Reads a refusal over HTTP: `{error, message}` from a mediator of this program.
 pub(crate) fn refused(answer: &Response) -> MailError {
     let status = answer.status.as_u16();
     let error = XrpcError::of(answer);

@@ -1,7 +1,7 @@
-//! Mail as it comes, over a WebSocket.
+//! Live mode: mail is pushed over a WebSocket.
 //!
-//! Source: message-pickup 4.0: what is pushed comes as deliveries and stays in the queue until it
-//! is acknowledged, so that a connection that breaks loses nothing.
+//! Source: message-pickup 4.0: pushed mail comes as deliveries and stays in the queue until it is
+//! acknowledged, so that a connection that breaks loses nothing.
 
 use std::time::Duration;
 
@@ -13,33 +13,33 @@ use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
 use atcomm_proto::didcomm::message::{Message, fresh_id};
 use atcomm_proto::didcomm::protocol::pickup::{Reply, Request, Version};
 
-/// Time for the mediator to say that live mode is on.
-const START: Duration = Duration::from_secs(15);
+/// Timeout for the mediator to confirm live mode.
+const LIVE_MODE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// After so long without a sign of life one is asked for, and after as long again the connection
-/// counts as broken.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Time without a frame after which a ping is sent; after as long again the connection counts as
+/// broken.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Most bytes of mail that are held before live mode is confirmed. What goes beyond stays in the
-/// queue, where it is found when what waited is fetched.
+/// Most bytes of mail that are buffered before live mode is confirmed. Mail beyond it stays in the
+/// queue and is fetched with the mail from before.
 const MAX_EARLY: usize = MAX_ANSWER;
 
-/// Most messages of it.
+/// Most messages that are buffered before live mode is confirmed.
 const MAX_EARLY_COUNT: usize = 1000;
 
-/// A connection in live mode. Whoever has one fetches what waited before it stood.
+/// A connection in live mode. Mail from before the connection has to be fetched.
 pub struct Live {
     client: MediatorClient,
     reader: StreamReader,
-    /// Came before live mode was confirmed.
+    /// Mail that came before live mode was confirmed.
     early: Vec<Mail>,
-    /// When a sign of life is asked for, or given up on.
-    silent_at: Instant,
-    asked: bool,
+    /// When a ping is sent, or the connection counts as broken.
+    deadline: Instant,
+    is_pinged: bool,
 }
 
 impl MediatorClient {
-    /// Has mail pushed from now on.
+    /// Connects and turns live mode on.
     pub async fn live(&self) -> Result<Live, MailError> {
         let mut services = self.0.document.services.iter();
         let endpoint = services
@@ -57,10 +57,10 @@ impl MediatorClient {
             client: self.clone(),
             reader: reader.await?,
             early: Vec::new(),
-            silent_at: Instant::now() + SILENCE,
-            asked: false,
+            deadline: Instant::now() + PING_INTERVAL,
+            is_pinged: false,
         };
-        match timeout(START, live.turn_on()).await {
+        match timeout(LIVE_MODE_TIMEOUT, live.turn_on()).await {
             Ok(Ok(())) => Ok(live),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(MailError::Silent),
@@ -76,7 +76,7 @@ impl Live {
         loop {
             let message = self.message().await?;
             if message.thid.as_deref() != Some(&thread) && is_delivery(&message) {
-                hold(&mut self.early, delivered(&message)?);
+                buffer(&mut self.early, delivered(&message)?);
                 continue;
             }
             let answer = self.client.in_thread(message, &thread)?;
@@ -87,7 +87,7 @@ impl Live {
         }
     }
 
-    /// Waits for mail. An error ends the connection. Safe to cancel.
+    /// Waits for mail. An error ends the connection. Cancel safe.
     pub async fn next(&mut self) -> Result<Vec<Mail>, MailError> {
         if !self.early.is_empty() {
             return Ok(std::mem::take(&mut self.early));
@@ -100,31 +100,32 @@ impl Live {
                     return Ok(mail);
                 }
             }
-            // Whatever else it says unasked: a status after a push that it could not write.
+            // Other messages of the mediator are passed over, such as a status after a push that it
+            // could not write.
         }
     }
 
-    /// Says good-bye.
+    /// Closes the connection.
     pub async fn close(self) {
         self.reader.close().await;
     }
 
-    /// The next message of the mediator; others are passed over, since they change nothing here.
+    /// Returns the next message of the mediator. Frames that are none are passed over.
     async fn message(&mut self) -> Result<Message, MailError> {
         loop {
-            let bytes = match timeout_at(self.silent_at, self.reader.next()).await {
-                Err(_) if self.asked => return Err(NetError::Timeout.into()),
+            let bytes = match timeout_at(self.deadline, self.reader.next()).await {
+                Err(_) if self.is_pinged => return Err(NetError::Timeout.into()),
                 Err(_) => {
-                    self.asked = true;
-                    self.silent_at = Instant::now() + SILENCE;
+                    self.is_pinged = true;
+                    self.deadline = Instant::now() + PING_INTERVAL;
                     self.reader.ping().await?;
                     continue;
                 }
                 Ok(None) => return Err(NetError::Connect.into()),
                 Ok(Some(received)) => received?,
             };
-            self.asked = false;
-            self.silent_at = Instant::now() + SILENCE;
+            self.is_pinged = false;
+            self.deadline = Instant::now() + PING_INTERVAL;
             let opened = match &bytes {
                 Received::Binary(bytes) => self.client.open_answer(bytes),
                 Received::Text(text) => self.client.open_answer(text.as_bytes()),
@@ -137,8 +138,8 @@ impl Live {
     }
 }
 
-/// Holds more mail as far as there is room for it.
-fn hold(early: &mut Vec<Mail>, more: Vec<Mail>) {
+/// Buffers mail as far as there is room.
+fn buffer(early: &mut Vec<Mail>, more: Vec<Mail>) {
     let mut len: usize = early.iter().map(|mail| mail.envelope.len()).sum();
     for mail in more {
         len += mail.envelope.len();
@@ -176,12 +177,12 @@ mod tests {
         };
         let mut early = Vec::new();
         for _ in 0..10 {
-            hold(&mut early, vec![mail(MAX_EARLY / 4); 3]);
+            buffer(&mut early, vec![mail(MAX_EARLY / 4); 3]);
         }
         assert_eq!(early.len(), 4);
         let mut early = Vec::new();
         for _ in 0..10 {
-            hold(&mut early, vec![mail(0); 300]);
+            buffer(&mut early, vec![mail(0); 300]);
         }
         assert_eq!(early.len(), MAX_EARLY_COUNT);
     }

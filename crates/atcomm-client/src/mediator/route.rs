@@ -1,4 +1,4 @@
-//! How a mediator is reached: where to post, and whom to wrap for on the way.
+//! Routes to a mediator: the address to post to, and the keys to wrap for on the way.
 //!
 //! Source: DIDComm Messaging 2.1, "Service Endpoint" and "Using a DID as an endpoint".
 
@@ -14,19 +14,19 @@ use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 use atcomm_proto::syntax::MediatorDid;
 
-/// Routing keys of one service that are wrapped for; each makes the message longer by a third.
+/// Most routing keys of one service; wrapping for each makes the message longer by a third.
 pub const MAX_ROUTING_KEYS: usize = 4;
 
-/// Why there is no way to a mediator.
+/// Errors of finding or using a route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// The document names nothing that can be posted to.
+    /// The document names no endpoint that can be posted to.
     #[error("its DID document names no endpoint that can be used")]
     NoEndpoint,
-    /// Somebody to wrap for has no X25519 key.
+    /// A key to wrap for is missing, or is no X25519 key.
     #[error("a key to wrap for cannot be found in its DID document")]
     NoKey,
-    /// A service with more than [`MAX_ROUTING_KEYS`].
+    /// A service has more than [`MAX_ROUTING_KEYS`].
     #[error("its DID document names more than {MAX_ROUTING_KEYS} routing keys")]
     TooManyKeys,
     /// The message cannot be wrapped.
@@ -61,18 +61,18 @@ pub(crate) fn missing(did: &MediatorDid) -> String {
     format!("the DID document of {did} is needed, which stands on the way")
 }
 
-/// The way to one mediator.
+/// A route to one mediator.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Where it ends on the network.
+    /// The address to post to.
     pub endpoint: Url,
-    /// Layers to put around a message, the innermost first: the key, and who comes behind it.
+    /// Layers to put around a message, the innermost first: the key, and the next hop behind it.
     layers: Vec<(PublicKey, String)>,
 }
 
 impl Route {
-    /// The way to the mediator of `document`: its first endpoint that can be posted to, or else
-    /// the first that is another mediator.
+    /// Finds the route to the mediator of `document`: its first endpoint that can be posted to, or
+    /// else the first that is another mediator.
     pub fn to(
         document: &MediatorDocument,
         others: Others<'_>,
@@ -93,8 +93,8 @@ impl Route {
         }
         let own = format!("{}#", document.did);
         let mut layers = Vec::new();
-        // The last key to pass comes last in the list, and is the first to be wrapped for. One of
-        // the mediator's own would wrap for it what is encrypted to it.
+        // The last routing key in the list is wrapped for first. A key of the mediator itself is
+        // left out: the message is encrypted to the mediator already.
         let mut next = document.did.as_str().to_owned();
         let keys = service.routing_keys.iter().rev();
         for text in keys.filter(|key| !key.starts_with(&own) && **key != *document.did.as_str()) {
@@ -110,7 +110,7 @@ impl Route {
         Ok(Progress::Done(Self { endpoint, layers }))
     }
 
-    /// A message to the mediator as it is posted.
+    /// Wraps a message to the mediator for posting.
     pub fn wrap(&self, message: Vec<u8>, now: i64) -> Result<Vec<u8>, RouteError> {
         self.layers.iter().try_fold(message, |inner, (key, next)| {
             forward(fresh_id(), &inner, key, next, now)
@@ -118,8 +118,7 @@ impl Route {
     }
 }
 
-/// A forward to `next` without a sender, encrypted to whoever passes it on; `now` in seconds since
-/// 1970.
+/// Encrypts an anonymous forward to `next` for the hop with `key`; `now` is in seconds since 1970.
 pub(crate) fn forward(
     id: String,
     envelope: &[u8],
@@ -139,13 +138,13 @@ pub(crate) fn forward(
     .map_err(|_| RouteError::Wrapping)
 }
 
-/// An envelope as the JSON value that a forward carries, to the byte.
+/// Reads an envelope as the JSON value that a forward contains, to the byte.
 pub(crate) fn json(envelope: &[u8]) -> Result<Box<RawValue>, RouteError> {
     let text = String::from_utf8(envelope.to_vec()).map_err(|_| RouteError::Wrapping)?;
     RawValue::from_string(text).map_err(|_| RouteError::Wrapping)
 }
 
-/// The first X25519 key of a document.
+/// Returns the first X25519 key of a document.
 pub(crate) fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteError> {
     let keys = document.key_agreement.iter();
     keys.filter_map(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok())
@@ -153,7 +152,7 @@ pub(crate) fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteE
         .ok_or(RouteError::NoKey)
 }
 
-/// The address of a service under one of two schemes, if it takes DIDComm v2.
+/// Returns the address of a service under one of two schemes, if it accepts DIDComm v2.
 pub(crate) fn address(service: &Service, secure: &str, plain: &str) -> Option<Url> {
     let v2 = |profile: &String| profile == "didcomm/v2" || profile.starts_with("didcomm/v2;");
     let accepts = service.accept.is_empty() || service.accept.iter().any(v2);

@@ -1,8 +1,8 @@
 //! The body of a direct message, `at.didcomm.dm`.
 //!
-//! It is written strictly and read leniently: a text is all that a reader needs, so whatever else
-//! is unusable is left out. Who it says wrote it is a claim, kept as the text that it is; what it is
-//! worth is decided by [`attribute`](atcomm_proto::verify::attribution::attribute).
+//! A body is written strictly and read leniently: a recipient needs the text alone, so other parts
+//! that cannot be used are left out. The sender that a body names is a claim, kept as text;
+//! [`attribute`](atcomm_proto::verify::attribution::attribute) decides what the claim is worth.
 //!
 //! Source: the binding, "Body at.didcomm.dm"; app.bsky.richtext.facet; app.bsky.embed.record.
 
@@ -26,7 +26,7 @@ pub const MAX_TEXT_LEN: usize = 10_000;
 /// Longest text, in graphemes (binding).
 pub const MAX_TEXT_GRAPHEMES: usize = 1000;
 
-/// Longest claim of an account that is kept, in bytes; longer is no DID.
+/// Longest claim of an account that is kept, in bytes; no DID is longer.
 const MAX_CLAIM: usize = 2048;
 
 /// Longest address of an embedded record, in bytes (lexicon string format `at-uri`).
@@ -35,10 +35,10 @@ const MAX_URI: usize = 8192;
 /// Longest content hash of an embedded record, in bytes.
 const MAX_CID: usize = 256;
 
-/// Why a text cannot be sent.
+/// Errors of a text that cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Nothing to read in it.
+    /// The text has nothing but white space.
     #[error("the text is empty")]
     Empty,
     /// Longer than [`MAX_TEXT_LEN`].
@@ -54,31 +54,31 @@ pub enum TextError {
 pub struct StrongRef {
     /// Its `at://` address.
     pub uri: String,
-    /// Hash of the version that was meant.
+    /// CID of the version that is pointed at.
     pub cid: String,
 }
 
 /// The body of a direct message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dm {
-    /// What it says.
+    /// The text.
     pub text: String,
-    /// The account that its writer claims to be; any text may stand there.
+    /// The account that the sender claims to be; can be any text.
     pub sender_did: Option<String>,
-    /// The account that its writer meant; any text may stand there.
+    /// The account that the sender means; can be any text.
     pub recipient_did: Option<String>,
     /// Links, mentions and tags in the text.
     pub facets: Vec<Facet>,
-    /// A public record that it points at.
+    /// The public record that the message points at.
     pub embed: Option<StrongRef>,
 }
 
-/// Whether a text may be sent.
+/// Checks whether a text can be sent.
 pub fn check_text(text: &str) -> Result<(), TextError> {
     if text.trim().is_empty() {
         return Err(TextError::Empty);
     }
-    // Bytes first: they bound the work of counting graphemes.
+    // The bytes are counted first: they bound the work of counting graphemes.
     if text.len() > MAX_TEXT_LEN {
         return Err(TextError::Bytes(text.len()));
     }
@@ -89,7 +89,7 @@ pub fn check_text(text: &str) -> Result<(), TextError> {
 }
 
 impl Dm {
-    /// A message from one account to another.
+    /// Returns a message from one account to another, without facets.
     pub fn new(text: impl Into<String>, from: &Did, to: &Did) -> Result<Self, TextError> {
         let text = text.into();
         check_text(&text)?;
@@ -102,7 +102,8 @@ impl Dm {
         })
     }
 
-    /// The message that carries it; `now` in seconds since 1970, the two ends as did:peer.
+    /// Returns the DIDComm message with this body. `from` and `to` are did:peers, `now` is in
+    /// seconds since 1970.
     pub fn message(&self, id: impl Into<String>, from: &str, to: &str, now: i64) -> Message {
         Message::new(id, self).from(from).to(to).created_time(now)
     }
@@ -136,11 +137,12 @@ impl Body for Dm {
     const PROTOCOL: &'static str = "https://didcomm.at/dm/1.0";
 
     fn read(body: &RawValue) -> Result<Self, FieldError> {
-        // Read as a map of texts first, so that nothing is built of what is not looked at.
+        // The fields are read as raw JSON first, so that no unused field is built as a value.
         let mut fields: std::collections::BTreeMap<String, Box<RawValue>> =
             serde_json::from_str(body.get()).map_err(|_| wrong("body", FieldFault::NotObject))?;
-        let text = fields.remove("text");
-        let text = text.ok_or_else(|| wrong("text", FieldFault::Missing))?;
+        let text = fields
+            .remove("text")
+            .ok_or_else(|| wrong("text", FieldFault::Missing))?;
         let text: String =
             serde_json::from_str(text.get()).map_err(|_| wrong("text", FieldFault::NotText))?;
         match check_text(&text) {
@@ -152,8 +154,7 @@ impl Body for Dm {
                 return Err(wrong("text", FieldFault::Rule(error.to_string().into())));
             }
         }
-        let facets = fields.remove("facets");
-        let facets = facets.map(|raw| facet::read(&raw, &text));
+        let facets = fields.remove("facets").map(|raw| facet::read(&raw, &text));
         let embed = fields.remove("embed");
         Ok(Self {
             sender_did: fields.remove("senderDid").and_then(|raw| claim(&raw)),
@@ -190,8 +191,8 @@ fn wrong(field: &str, why: FieldFault) -> FieldError {
     }
 }
 
-/// A claim as it was sent. What is no string is a claim all the same, of which nothing comes; only
-/// `null` is none.
+/// Reads a claim as it was sent. A value that is no string is a claim, too, and stays without
+/// effect; only `null` is none.
 fn claim(raw: &RawValue) -> Option<String> {
     let text = raw.get();
     if text == "null" {

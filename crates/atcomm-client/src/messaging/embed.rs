@@ -11,10 +11,10 @@ use atcomm_net::identity::{Freshness, Identity};
 use atcomm_net::net::{CallError, Net, Priority, Request, Trust};
 use atcomm_proto::syntax::{Actor, Did};
 
-/// The method that shows a record.
+/// The method that returns a record.
 const NSID: &str = "com.atproto.repo.getRecord";
 
-/// Longest record that is read for its hash, in bytes; the protocol has none above 1 MiB.
+/// Longest record that is read for its CID, in bytes; the protocol has none above 1 MiB.
 const MAX_RECORD: usize = 2 << 20;
 
 /// Longest record key (atproto, "Record Key").
@@ -23,19 +23,19 @@ const MAX_KEY: usize = 512;
 /// Longest NSID (atproto, "Namespaced Identifiers").
 const MAX_NSID: usize = 317;
 
-/// Why a record cannot be pointed at.
+/// Errors of looking up a record to point at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// Not `at://account/collection/key`.
     #[error("it is not written as at://ACCOUNT/COLLECTION/KEY")]
     Syntax,
-    /// Its account.
+    /// The account cannot be found.
     #[error("its account cannot be found: {0}")]
     Account(String),
     /// There is no such record.
     #[error("there is no such record")]
     NotFound,
-    /// Its host gave no usable answer.
+    /// The PDS gave no usable answer.
     #[error("its host cannot be asked: {0}")]
     Unreachable(String),
 }
@@ -48,8 +48,8 @@ struct Parts {
     key: String,
 }
 
-/// Finds the version of a record that there is now, at its account's PDS. The address is given back
-/// with the account's DID, which stays when the handle changes.
+/// Looks up the present version of a record at its account's PDS. The address that is returned
+/// names the account's DID, which stays when the handle changes.
 pub async fn look_up(
     net: &Net,
     identity: &Identity,
@@ -68,10 +68,14 @@ pub async fn look_up(
             .await
             .map_err(|error| lost(error.to_string()))?,
     };
-    let document = identity.resolve(&did, Freshness::Cached).await;
-    let document = document.map_err(|error| lost(error.to_string()))?;
-    let pds = document.pds.as_ref();
-    let pds = pds.map_err(|lack| lost(lack.to_string()))?;
+    let document = identity
+        .resolve(&did, Freshness::Cached)
+        .await
+        .map_err(|error| lost(error.to_string()))?;
+    let pds = document
+        .pds
+        .as_ref()
+        .map_err(|lack| lost(lack.to_string()))?;
     let params = [
         ("repo", did.as_str()),
         ("collection", &collection),

@@ -1,8 +1,8 @@
-//! What was sent by way of a relay, and what a report that it failed leads to.
+//! The outbox: messages that were sent, and what a report that one could not be delivered leads to.
 //!
-//! A relay says that it took a message long before it knows whether the next mediator does. What is
-//! kept of the message until then is the envelope, which only its reader can open; what goes to
-//! another mediator is that envelope in new wraps.
+//! A relay accepts a message long before it knows whether the next mediator does. Until then the
+//! outbox holds the envelope, which only the recipient can decrypt; another mediator is sent the
+//! same envelope in new layers.
 
 use std::time::Duration;
 
@@ -14,36 +14,36 @@ use atcomm_proto::clock::{Timestamp, serde::millis};
 use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, RemoteText};
 
-/// For how long after the last attempt a report is waited for. Relays try for a day by default.
+/// Time for which a report is waited for after the last attempt. Relays try for a day by default.
 pub const SENT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Most attempts of one message that are kept.
+/// Most attempts of one message that are stored.
 const MAX_ATTEMPTS: usize = 64;
 
-/// A message on its way.
+/// A message in the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SentMessage {
     /// Id of the message.
     pub id: String,
-    /// The account that it is for.
+    /// The recipient's account.
     pub account: Did,
-    /// Its handle when it was sent, verified.
+    /// The recipient's verified handle at the time of sending.
     pub handle: Option<Handle>,
-    /// The did:peer that it is encrypted to.
+    /// The did:peer that the message is encrypted to.
     pub peer: String,
-    /// Our did:peer that wrote it.
+    /// The own did:peer that the message is from.
     pub from: String,
-    /// The envelope, which only its reader can open.
+    /// The envelope, which only the recipient can decrypt.
     pub envelope: String,
-    /// The reader's mediators, in the order of the record.
+    /// The recipient's mediators, in the order of the record.
     pub mediators: Vec<MediatorDid>,
-    /// What was tried, oldest first.
+    /// The attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// When it was written.
+    /// When the message was composed.
     #[serde(with = "millis")]
     pub at: Timestamp,
-    /// Set where no way is left. It stays in the wallet until its writer was told.
+    /// Set where no path is left. The message stays in the outbox until the user has read that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<GivenUp>,
 }
@@ -52,56 +52,58 @@ pub struct SentMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GivenUp {
-    /// What the mediator says that reported it.
+    /// The reason of the mediator that reported it.
     pub words: RemoteText,
-    /// The ways that were tried after its report, each with what came of it.
+    /// The paths that were tried after the report, each with its error.
     pub failed: Vec<RemoteText>,
 }
 
-/// One way that was tried.
+/// An attempt to deliver a message by one path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// The reader's mediator.
+    /// The recipient's mediator.
     pub mediator: MediatorDid,
-    /// Who relays; none where it was posted to the mediator itself.
+    /// The own mediator that relays; `None` where the message was posted directly.
     pub via: Option<MediatorDid>,
     /// Id of the outermost forward.
     pub forward: String,
-    /// How it went.
+    /// The result.
     pub state: AttemptState,
-    /// When it was begun.
+    /// When the attempt began.
     #[serde(with = "millis")]
     pub at: Timestamp,
 }
 
-/// How an attempt went.
+/// Results of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AttemptState {
-    /// Written down before it was posted: where it still stands, it may or may not have been.
+    /// The message is about to be posted. Where a crash leaves this state, it may have been posted
+    /// or not.
     Begun,
-    /// Taken by whom it was posted to.
+    /// The mediator that the message was posted to accepted it.
     Taken,
-    /// Refused, or reported as failed.
+    /// The mediator refused the message, or reported that it could not deliver it.
     Failed(RemoteText),
 }
 
-/// What a mediator tells about a forward that it could not deliver.
+/// A mediator's report that it could not deliver a forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndeliverableReport {
-    /// Who tells it: a DID, shown by the envelope.
+    /// The mediator: a DID, proven by the envelope.
     pub by: String,
     /// The thread of the forward, and what the report acknowledges.
     about: Vec<String>,
     /// Code of the problem.
     pub code: RemoteText,
-    /// For people.
+    /// Reason in words.
     pub words: RemoteText,
 }
 
 impl UndeliverableReport {
-    /// Reads a problem report. `None` for other messages, and where nothing shows who wrote it.
+    /// Reads a problem report. `None` for other messages, and for reports whose sender is not
+    /// proven.
     pub fn read(unpacked: &Unpacked) -> Option<Self> {
         let report: Report = unpacked.message.body_of().ok()?;
         let about = unpacked.message.pthid.iter().chain(&unpacked.message.ack);
@@ -114,22 +116,22 @@ impl UndeliverableReport {
     }
 }
 
-/// What a report means for a message.
+/// What a report means for a message of the outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportOutcome {
-    /// It is about another message, or its writer did not relay this one.
+    /// The report is about another message, or comes from a mediator that did not relay this one.
     NotOurs,
     /// Another attempt of the same message may still arrive.
     Pending,
-    /// These mediators of the reader were not tried yet, in this order.
+    /// These mediators of the recipient were not tried yet, in this order.
     TryNext(Vec<MediatorDid>),
     /// No mediator is left.
     GivenUp,
 }
 
 impl SentMessage {
-    /// Notes a report, and says what comes next. The same report again says the same again, so that
-    /// whoever was interrupted after noting it goes on.
+    /// Records a report, and returns what it means. The same report again gives the same result, so
+    /// that an interrupted follow-up can be repeated.
     pub fn report(&mut self, report: &UndeliverableReport) -> ReportOutcome {
         let named = |attempt: &Attempt| {
             report.about.contains(&attempt.forward)
@@ -152,13 +154,14 @@ impl SentMessage {
         let failed: Vec<_> = tried(|state| matches!(state, AttemptState::Failed(_))).collect();
         let left = self.mediators.iter().filter(|one| !failed.contains(one));
         let left: Vec<_> = left.cloned().collect();
-        match left.is_empty() {
-            true => ReportOutcome::GivenUp,
-            false => ReportOutcome::TryNext(left),
+        if left.is_empty() {
+            ReportOutcome::GivenUp
+        } else {
+            ReportOutcome::TryNext(left)
         }
     }
 
-    /// Notes that no way is left.
+    /// Records that no path is left.
     pub(super) fn give_up(&mut self, words: &RemoteText, failures: &[PathFailure]) {
         let failures = failures.iter().take(MAX_ATTEMPTS);
         self.given_up = Some(GivenUp {
@@ -169,7 +172,7 @@ impl SentMessage {
         });
     }
 
-    /// Notes an attempt before it is made.
+    /// Records an attempt before it is made.
     pub(super) fn begin(
         &mut self,
         mediator: MediatorDid,
@@ -189,15 +192,15 @@ impl SentMessage {
         });
     }
 
-    /// Notes how the last attempt went.
+    /// Records the result of the last attempt.
     pub(super) fn end(&mut self, state: AttemptState) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.state = state;
         }
     }
 
-    /// Whether it is still needed: its writer is to be told that it was not delivered, or a relay has
-    /// taken it, not too long ago, and may report that.
+    /// Whether the message is still needed: the user has not read yet that it was given up, or a
+    /// relay has accepted it within [`SENT_RETENTION`] and may report a failure.
     pub fn is_open(&self, now: Timestamp) -> bool {
         let may_fail = |one: &Attempt| one.via.is_some() && one.state == AttemptState::Taken;
         let recent = |one: &Attempt| now.since(one.at) < SENT_RETENTION;

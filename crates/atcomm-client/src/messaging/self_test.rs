@@ -1,4 +1,5 @@
-//! A message to oneself, by way of one mediator: whether what others send arrives.
+//! A message from an account to itself by way of one mediator, which shows whether mail of others
+//! arrives.
 
 use std::time::Duration;
 
@@ -16,34 +17,34 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::didcomm::message::{Message, fresh_id};
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
 
-/// Time for the message to come back.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Timeout for the message to come back.
+const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Messages looked through where the mediator has no live mode; those that wait come first.
-const LOOKED_THROUGH: u64 = 100;
+/// Most messages that are searched where the mediator has no live mode; the oldest come first.
+const MAX_SEARCHED: u64 = 100;
 
-/// Why a message to oneself did not come back.
+/// Errors of the self-test.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelfTestError {
-    /// The mediator.
+    /// The mediator failed.
     #[error("{0}")]
     Mail(#[from] MailError),
-    /// The message cannot be made.
+    /// The message cannot be composed.
     #[error("a message to oneself cannot be made: {0}")]
     Making(String),
-    /// It was taken, and was not handed over.
-    #[error("the mediator took a message and did not hand it over within {} s", PATIENCE.as_secs())]
+    /// The mediator accepted the message and did not deliver it.
+    #[error("the mediator took a message and did not hand it over within {} s", SELF_TEST_TIMEOUT.as_secs())]
     Lost,
 }
 
-/// Sends a message to the client's own key, and takes it from the queue again. Other mail is left
-/// where it is.
+/// Sends a message to the client's own key, waits for it and acknowledges it. Other mail stays in
+/// the queue. Returns the time that it took.
 pub async fn self_test(
     net: &Net,
     clock: &Clock,
     client: &MediatorClient,
 ) -> Result<Duration, SelfTestError> {
-    // Before it is sent, so that it is pushed.
+    // Live mode is on before the message is sent, so that the message is pushed.
     let live = match client.live().await {
         Ok(live) => Some(live),
         Err(error) if error.is_transient() => return Err(error.into()),
@@ -54,13 +55,13 @@ pub async fn self_test(
     post(net, clock, client, &id).await?;
     let found = match live {
         Some(mut live) => {
-            let found = pushed(client, &mut live, &id, began + PATIENCE).await?;
+            let found = wait_for_push(client, &mut live, &id, began + SELF_TEST_TIMEOUT).await?;
             live.close().await;
             found
         }
         None => {
-            let waiting = client.fetch(LOOKED_THROUGH).await?;
-            waiting.into_iter().find(|mail| is_it(client, mail, &id))
+            let waiting = client.fetch(MAX_SEARCHED).await?;
+            waiting.into_iter().find(|mail| is_own(client, mail, &id))
         }
     };
     let mail = found.ok_or(SelfTestError::Lost)?;
@@ -68,7 +69,7 @@ pub async fn self_test(
     Ok(began.elapsed())
 }
 
-async fn pushed(
+async fn wait_for_push(
     client: &MediatorClient,
     live: &mut Live,
     id: &str,
@@ -79,39 +80,39 @@ async fn pushed(
             return Ok(None);
         };
         let mut mail = mail?.into_iter();
-        if let Some(found) = mail.find(|mail| is_it(client, mail, id)) {
+        if let Some(found) = mail.find(|mail| is_own(client, mail, id)) {
             return Ok(Some(found));
         }
     }
 }
 
-fn is_it(client: &MediatorClient, mail: &Mail, id: &str) -> bool {
+fn is_own(client: &MediatorClient, mail: &Mail, id: &str) -> bool {
     let own = client.key().peer.as_str();
     unpack(&mail.envelope, client.key(), &[])
         .is_ok_and(|unpacked| unpacked.message.id == id && unpacked.sender.as_deref() == Some(own))
 }
 
-/// Posts a ping that nobody answers, as others would post mail.
+/// Posts a ping without a request for an answer, in the way in which mail is posted.
 async fn post(
     net: &Net,
     clock: &Clock,
     client: &MediatorClient,
     id: &str,
 ) -> Result<(), SelfTestError> {
-    let making = |error: String| SelfTestError::Making(error);
+    let not_composed = |error: String| SelfTestError::Making(error);
     let key: &MessagingKey = client.key();
     let now = clock.now().millis() / 1000;
     let ping = Ping {
         response_requested: false,
     };
     let message = Message::new(id, &ping).created_time(now);
-    let sealed = seal(message, key, &key.peer).map_err(|error| making(error.to_string()))?;
+    let sealed = seal(message, key, &key.peer).map_err(|error| not_composed(error.to_string()))?;
     let document = client.document();
     let peer = key.peer.as_str();
     let wrapped = wrap(&sealed, peer, document, document, key, now, &|_| None)
-        .map_err(|error| making(error.to_string()))?;
+        .map_err(|error| not_composed(error.to_string()))?;
     match wrapped {
         Progress::Done(wrapped) => Ok(send::post(net, wrapped).await?),
-        Progress::Need(did) => Err(making(route::missing(&did))),
+        Progress::Need(did) => Err(not_composed(route::missing(&did))),
     }
 }

@@ -135,8 +135,10 @@ impl Sender {
         if let Some(blocker) = to.blocker(consent) {
             return Err(SendError::Blocked(blocker));
         }
-        let key = self.enrolment.current();
-        let key = key.ok_or_else(|| SendError::NotEnrolled(self.enrolment.account.clone()))?;
+        let key = self
+            .enrolment
+            .current()
+            .ok_or_else(|| SendError::NotEnrolled(self.enrolment.account.clone()))?;
         let mut sent = self.seal(to, dm, key)?;
         self.delete_expired()?;
         let theirs: Vec<_> = to.mediators.iter().cloned().map(Arc::new).collect();

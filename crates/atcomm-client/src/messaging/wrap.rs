@@ -1,14 +1,15 @@
-//! How a message travels: encrypted to its reader, wrapped for the reader's mediator, and once more
-//! for the writer's own, so that the reader's never sees where the writer is.
+//! Wrapping: a message is encrypted to its recipient, wrapped for the recipient's mediator, and
+//! wrapped once more for the sender's own, so that the recipient's mediator does not see the
+//! sender's address.
 //!
 //! ```text
-//! writer's mediator <- forward by the writer, next = reader's mediator
-//!                        reader's mediator <- forward by nobody, next = reader
-//!                                               reader <- message by the writer
+//! sender's mediator <- forward from the sender, next = recipient's mediator
+//!                        recipient's mediator <- anonymous forward, next = recipient
+//!                                                  recipient <- message from the sender
 //! ```
 //!
-//! Where one mediator serves both, the outermost layer is left out. The outermost forward names its
-//! writer, who is told by it when the relay fails.
+//! Where one mediator serves both parties, the outermost layer is left out. The outermost forward
+//! names its sender, so that the sender's mediator can report to it when relaying fails.
 //!
 //! Source: the binding, "Envelope and delivery"; DIDComm Messaging 2.1, "Routing Protocol 2.0".
 
@@ -23,23 +24,23 @@ use atcomm_proto::didcomm::message::{Message, fresh_id};
 use atcomm_proto::didcomm::protocol::routing::Forward;
 use atcomm_proto::syntax::MediatorDid;
 
-/// Something to be posted.
+/// A message ready to be posted.
 #[derive(Debug, Clone)]
 pub struct WrappedMessage {
-    /// Where.
+    /// The address to post to.
     pub url: Url,
-    /// What.
+    /// The body of the request.
     pub body: Vec<u8>,
-    /// Id of the outermost forward, and of its thread: a report about it names it.
+    /// Id of the outermost forward, and of its thread; a report about the forward names it.
     pub forward_id: String,
-    /// Who relays it to `mediator`; none where it is posted there.
+    /// The own mediator that relays to `mediator`; `None` where the message is posted directly.
     pub via: Option<MediatorDid>,
-    /// Who keeps it for the reader.
+    /// The recipient's mediator.
     pub mediator: MediatorDid,
 }
 
-/// Encrypts a message in the writer's name to the first X25519 key of the reader. `from` and `to`
-/// of the message are set.
+/// Encrypts a message from the sender's key to the recipient's first X25519 key, and sets `from`
+/// and `to` of the message.
 pub fn seal(message: Message, key: &MessagingKey, to: &PeerDid) -> Result<Vec<u8>, EnvelopeError> {
     let mut keys = to.key_agreement().iter();
     let first = keys

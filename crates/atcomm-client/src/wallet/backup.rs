@@ -202,9 +202,10 @@ impl Backup {
             out.finish()?.finish()
         };
         let sealed = write().map_err(|error: io::Error| unsealed(&error))?;
-        match sealed.len() > max_len {
-            true => Err(too_large()),
-            false => Ok(sealed),
+        if sealed.len() > max_len {
+            Err(too_large())
+        } else {
+            Ok(sealed)
         }
     }
 

@@ -222,8 +222,9 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
         if !entry.file_name().to_str().is_some_and(is_data) {
             continue;
         }
-        let meta = entry.metadata();
-        let meta = meta.and_then(|meta| Ok((meta.modified()?, meta.len())));
+        let meta = entry
+            .metadata()
+            .and_then(|meta| Ok((meta.modified()?, meta.len())));
         // Removed by another process in the meantime: not there.
         if let Ok((modified, len)) = meta {
             found.push(Listed {

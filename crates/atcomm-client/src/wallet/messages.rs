@@ -160,10 +160,11 @@ impl AccountStore {
             files.drain(..files.len().saturating_sub(newest));
         }
         let read = |(_, opened, path): (SystemTime, bool, PathBuf)| {
-            let stored = match opened {
-                true => file::read(&path, MAX_MESSAGE)
-                    .map(|kept| kept.map(|kept| StoredItem::Message(Box::new(kept)))),
-                false => undecryptable::read(&path).map(|kept| kept.map(StoredItem::Undecryptable)),
+            let stored = if opened {
+                file::read(&path, MAX_MESSAGE)
+                    .map(|kept| kept.map(|kept| StoredItem::Message(Box::new(kept))))
+            } else {
+                undecryptable::read(&path).map(|kept| kept.map(StoredItem::Undecryptable))
             };
             // Forgotten by another process since: not there.
             stored.transpose()

@@ -36,9 +36,10 @@ pub(super) fn task(
     if peer == Some(key.peer.as_str()) {
         let fields = there.as_object().cloned().unwrap_or_default();
         let wanted = filled(fields, enrolment, key, now);
-        return Ok(match wanted == *there {
-            true => Task::Nothing,
-            false => Task::Write(wanted),
+        return Ok(if wanted == *there {
+            Task::Nothing
+        } else {
+            Task::Write(wanted)
         });
     }
     let before = enrolment

@@ -12,42 +12,43 @@ use atcomm_proto::syntax::{Did, Handle};
 /// Most facets of one text.
 pub const MAX_FACETS: usize = 100;
 
-/// Most handles of one text that are looked up: each is asked of its owner's host.
+/// Most handles of one text that are resolved: each costs a request to a host that the text
+/// chooses.
 pub const MAX_MENTIONS: usize = 10;
 
 /// Most features of one facet that are read.
 const MAX_FEATURES: usize = 8;
 
-/// Part of a text, and what it is.
+/// A part of a text with its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Facet {
-    /// Which part.
+    /// The part.
     pub index: ByteSlice,
-    /// What it is, one thing at least.
+    /// The meanings, one at least.
     pub features: Vec<Feature>,
 }
 
-/// Part of a text in bytes of UTF-8.
+/// A part of a text, in bytes of UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ByteSlice {
     /// Its first byte.
     pub byte_start: usize,
-    /// The first byte behind it.
+    /// The first byte after it.
     pub byte_end: usize,
 }
 
-/// What part of a text is.
+/// Meanings of a part of a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "$type")]
 pub enum Feature {
-    /// An address. The text that stands for it may look like another one.
+    /// A link. The part may look like another address.
     #[serde(rename = "app.bsky.richtext.facet#link")]
     Link {
         /// The address.
         uri: String,
     },
-    /// An account.
+    /// A mention of an account.
     #[serde(rename = "app.bsky.richtext.facet#mention")]
     Mention {
         /// The account.
@@ -61,26 +62,26 @@ pub enum Feature {
     },
 }
 
-/// Part of a text that looks like a link or a mention.
+/// A part of a text that looks like a link or a mention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Where.
+    /// The part.
     pub index: ByteSlice,
-    /// What it looks like.
+    /// What the part looks like.
     pub kind: SpanKind,
 }
 
-/// What part of a text looks like.
+/// What a part of a text can look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpanKind {
     /// An `https` address.
     Link(String),
-    /// A handle behind `@`.
+    /// A handle after `@`.
     Mention(Handle),
 }
 
-/// What looks like a link or a mention, in the text's order. Both begin a word, or stand behind an
-/// opening bracket or quotation mark.
+/// Finds links and mentions, in the order of the text. Both begin a word, or follow an opening
+/// bracket or quotation mark.
 pub fn spans(text: &str) -> Vec<Span> {
     let mut found = Vec::new();
     let mut end = 0;
@@ -112,7 +113,8 @@ fn link(rest: &str) -> Option<(usize, SpanKind)> {
     let end = rest.find(|c: char| c.is_whitespace() || "<>\"“”«»".contains(c));
     let mut uri = rest.get(..end.unwrap_or(rest.len()))?;
     loop {
-        // The sentence's own marks, and the bracket that was opened before the address.
+        // Punctuation of the sentence, and the bracket that was opened before the address, are no
+        // part of it.
         let last = uri.chars().next_back()?;
         let closes = |open, close| last == close && count(uri, close) > count(uri, open);
         if ".,;:!?'’".contains(last) || closes('(', ')') || closes('[', ']') || closes('{', '}') {
@@ -133,13 +135,15 @@ fn count(text: &str, wanted: char) -> usize {
 fn mention(rest: &str) -> Option<(usize, SpanKind)> {
     let name = rest.strip_prefix('@')?;
     let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '-');
-    let name = name.get(..end.unwrap_or(name.len()))?;
-    let name = name.trim_end_matches(['.', '-']);
+    let name = name
+        .get(..end.unwrap_or(name.len()))?
+        .trim_end_matches(['.', '-']);
     let handle = Handle::parse(name).ok()?;
     Some((1 + name.len(), SpanKind::Mention(handle)))
 }
 
-/// Facets of what was found; a mention stays plain text where its handle leads nowhere.
+/// Returns the facets of what was found. A mention whose handle leads to no account stays plain
+/// text.
 pub fn facets(spans: &[Span], account: impl Fn(&Handle) -> Option<Did>) -> Vec<Facet> {
     let facet = |span: &Span| {
         let feature = match &span.kind {
@@ -156,8 +160,7 @@ pub fn facets(spans: &[Span], account: impl Fn(&Handle) -> Option<Did>) -> Vec<F
     spans.iter().filter_map(facet).collect()
 }
 
-/// The facets of a text that can be used: on its characters' boundaries, with features that are
-/// known here.
+/// Reads the facets that can be used: those on character boundaries with known features.
 pub(super) fn read(raw: &RawValue, text: &str) -> Vec<Facet> {
     #[derive(Deserialize)]
     struct Found {
