@@ -29,10 +29,10 @@ pub use enrolment::enroll::{
 };
 pub use lookup::authoritative::{AccountIdentityError, proven_document};
 pub use lookup::directory::{Change, DirectoryClient, DirectoryError, Refreshed, View};
-pub use lookup::outcome::{Recipient, RecipientError, Source, Unconfirmed, Warning};
+pub use lookup::outcome::{Recipient, RecipientError, Source, Warning};
 pub use lookup::recipient::RecipientLookup;
 pub use lookup::sender::{Attributed, SenderLookup};
-pub use lookup::trust::{Consent, SendBlocker, Trust};
+pub use lookup::trust::{Consent, SendBlocker, Trust, Unconfirmed};
 pub use mediator::client::{Mail, MailError, MediatorClient, document};
 pub use mediator::live::Live;
 pub use mediator::route::{MAX_ROUTING_KEYS, Others, Route, RouteError};

@@ -8,5 +8,6 @@ pub mod directory;
 mod mediators;
 pub mod outcome;
 pub mod recipient;
+mod resolve;
 pub mod sender;
 pub mod trust;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::authoritative::AccountIdentity;
 use super::directory::View;
-use super::outcome::{Recipient, RecipientError, Unconfirmed, Warning};
+use super::outcome::{Recipient, RecipientError, Warning};
 use super::recipient::RecipientLookup;
-use super::trust::Trust;
+use super::trust::{Trust, Unconfirmed};
 use atcomm_net::identity::{HandleCheck, MediatorDocument};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::party::KeyAgreement;

@@ -3,7 +3,8 @@
 
 use super::authoritative::{AccountIdentity, HostAnswer};
 use super::directory::{DirectoryError, View};
-use super::outcome::{RecipientError, Source, Unconfirmed, Warning};
+use super::outcome::{RecipientError, Source, Warning};
+use super::trust::Unconfirmed;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc;
 use atcomm_proto::proof::ProofError;

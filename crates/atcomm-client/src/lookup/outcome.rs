@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::trust::Trust;
+use super::trust::{Consent, SendBlocker, Trust};
 use atcomm_net::identity::{HandleError, MediatorDocument};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, RemoteText, Rev};
 use atcomm_proto::verify::evidence::{Evidence, VerifiedPackage};
+use atcomm_proto::verify::pinning::KeyChange;
 
 /// Sources of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -193,24 +194,6 @@ impl Serialize for Warning {
     }
 }
 
-/// Reasons for which the account's own PDS did not confirm the directory's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Unconfirmed {
-    /// The PDS gave no answer.
-    HostSilent,
-    /// The answer of the PDS proves nothing.
-    HostUseless,
-}
-
-impl std::fmt::Display for Unconfirmed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::HostSilent => "its own host cannot be asked now",
-            Self::HostUseless => "what its own host shows proves nothing",
-        })
-    }
-}
-
 /// An account that can be sent to. Everything in it is verified.
 #[derive(Debug, Clone)]
 pub struct Recipient {
@@ -236,4 +219,61 @@ pub struct Recipient {
     pub evidence: Evidence,
     /// How far the key is trusted.
     pub trust: Trust,
+}
+
+impl Recipient {
+    /// Returns the first reason not to send that `consent` does not cover.
+    pub fn blocker(&self, consent: Consent) -> Option<SendBlocker> {
+        let is_covered = |one: &SendBlocker| consent.anyway && one.is_left_to_consent();
+        self.blockers().into_iter().find(|one| !is_covered(one))
+    }
+
+    /// Returns the first reason to doubt that the key is the account's. Another account that
+    /// publishes the same key is none.
+    pub fn key_blocker(&self) -> Option<SendBlocker> {
+        let is_about_key = |one: &SendBlocker| !matches!(one, SendBlocker::Ambiguous { .. });
+        self.blockers().into_iter().find(is_about_key)
+    }
+
+    /// Returns all reasons not to send, the gravest first.
+    pub fn blockers(&self) -> Vec<SendBlocker> {
+        let key_changed = matches!(self.trust.change, KeyChange::Changed { .. });
+        let key_changed = key_changed.then(|| SendBlocker::KeyChanged {
+            account: self.account.clone(),
+            handle: self.trust.known_as.clone(),
+        });
+        let moved_from = self
+            .trust
+            .moved_from
+            .as_ref()
+            .filter(|_| self.trust.asked_by_handle);
+        let handle_moved = moved_from.map(|(handle, before)| SendBlocker::HandleMoved {
+            handle: handle.clone(),
+            before: before.clone(),
+            now: self.account.clone(),
+        });
+        let ambiguous = (self.trust.ambiguous == Some(true)).then(|| SendBlocker::Ambiguous {
+            name: match &self.handle {
+                Some(handle) => format!("@{handle}"),
+                None => self.account.to_string(),
+            },
+        });
+        let unconfirmed = self.unconfirmed_blocker();
+        [key_changed, handle_moved, unconfirmed, ambiguous]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Returns the blocker of a key that only the directory shows.
+    pub fn unconfirmed_blocker(&self) -> Option<SendBlocker> {
+        let why = self
+            .trust
+            .unconfirmed
+            .filter(|_| self.trust.needs_confirmation)?;
+        Some(SendBlocker::Unconfirmed {
+            account: self.account.clone(),
+            why,
+        })
+    }
 }

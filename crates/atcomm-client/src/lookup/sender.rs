@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::candidate::known_by;
-use super::outcome::{Recipient, RecipientError, Unconfirmed};
+use super::outcome::{Recipient, RecipientError};
 use super::recipient::{Mode, RecipientLookup};
+use super::trust::Unconfirmed;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
 use atcomm_proto::verify::attribution::{
