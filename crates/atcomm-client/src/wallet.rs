@@ -1,21 +1,20 @@
-//! The wallet: one directory with the keys of its accounts, their mail, and what is remembered of
-//! those one writes with.
+//! The wallet: one directory with the keys of its accounts, their mail and the contacts.
 //!
 //! ```text
-//! contacts/<name>.json                  what is remembered of an account (`Pin`)
-//! accounts/<name>/enrolment.json        keys, mediators, how far their publication has come
+//! contacts/<name>.json                  a contact (`Pin`)
+//! accounts/<name>/enrolment.json        keys, mediators, and how far their publication has come
 //! accounts/<name>/session.json          session at the PDS
 //! accounts/<name>/mail/<name>.json      a message that was received
-//! accounts/<name>/unopened/<name>.json  an envelope that could not be opened
+//! accounts/<name>/unopened/<name>.json  an envelope that cannot be unpacked
 //! accounts/<name>/sent/<name>.json      a message that was sent
 //! ```
 //!
-//! A name is a hash of what the file is known by, so no text of others becomes a path. Every file
-//! is JSON, `{"version": 1, "content": ...}`, for its owner only, and is written in one step: after
-//! `kill -9` or a power cut the old text or the new one is there. `enrolment.json` is trusted and
-//! cannot be made again: without it, mail under way to the account cannot be read, and a new key
-//! has to be published. The session can be had again for the password. Without the contacts a key
-//! that was swapped looks like a first meeting.
+//! A name is a hash of what identifies the file, so no text of others becomes a path. Every file is
+//! JSON, `{"version": 1, "content": ...}`, readable by its owner only, and replaced in one step:
+//! after `kill -9` or a power cut it has the old content or the new one. `enrolment.json` is
+//! trusted and cannot be made again: without it, mail under way to the account cannot be read, and
+//! a new key has to be published. A session is had again for the password. Without the contacts, a
+//! key that was swapped looks like a first contact.
 
 pub mod backup;
 pub mod enrolment;
@@ -53,13 +52,13 @@ pub(super) const MAX_ACCOUNTS: usize = 1000;
 /// Most contacts that are read.
 pub(super) const MAX_CONTACTS: usize = 100_000;
 
-/// The wallet in a directory. Cloning is cheap; several processes may use one wallet at a time.
+/// A wallet in a directory. Cloning is cheap; several processes can use one wallet at a time.
 #[derive(Debug, Clone)]
 pub struct Wallet {
     home: PathBuf,
 }
 
-/// What belongs to one account of the wallet.
+/// The part of a wallet that belongs to one account.
 #[derive(Debug, Clone)]
 pub struct AccountStore {
     home: PathBuf,
@@ -67,8 +66,8 @@ pub struct AccountStore {
 }
 
 impl Wallet {
-    /// The wallet in `home`, which is made when something is first put into it. A directory that
-    /// others than its owner may read is refused.
+    /// Opens the wallet in `home`. The directory is created with the first write. A directory that
+    /// users other than its owner may read is refused.
     pub fn open(home: &Path) -> Result<Self, WalletError> {
         let unreadable = |error| WalletError::Unreadable {
             path: home.to_owned(),
@@ -93,18 +92,18 @@ impl Wallet {
         })
     }
 
-    /// Its directory.
+    /// The directory of the wallet.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The accounts that were enrolled from it, in order of their DIDs.
+    /// Returns the accounts that were enrolled from this wallet, in order of their DIDs.
     pub fn accounts(&self) -> Result<Vec<Did>, WalletError> {
         let enrolments = self.enrolments()?;
         Ok(enrolments.into_iter().map(|one| one.account).collect())
     }
 
-    /// The same with all that belongs to them.
+    /// Returns the enrolments of all accounts, in order of their DIDs.
     pub fn enrolments(&self) -> Result<Vec<Enrolment>, WalletError> {
         let folder = self.home.join("accounts");
         let unreadable = |error| WalletError::Unreadable {
@@ -128,7 +127,7 @@ impl Wallet {
         Ok(all)
     }
 
-    /// One account of the wallet, by handle or DID; without either the only one that there is.
+    /// Finds an account of the wallet by handle or DID; without either, the only account.
     pub fn find(&self, actor: Option<&str>) -> Result<AccountStore, WalletError> {
         let all = self.enrolments()?;
         let found: Vec<Did> =
@@ -165,7 +164,7 @@ impl Wallet {
         }
     }
 
-    /// What belongs to an account, whether it is known already or not.
+    /// Returns the part of an account, also of one that is not in the wallet yet.
     pub fn account_store(&self, account: &Did) -> AccountStore {
         AccountStore {
             home: self.home.clone(),
@@ -173,7 +172,7 @@ impl Wallet {
         }
     }
 
-    /// What is remembered of an account.
+    /// Returns the contact of an account.
     pub fn pin(&self, account: &Did) -> Result<Option<Pin>, WalletError> {
         let path = self.pin_path(account);
         let pin = file::read::<Pin>(&path, MAX_PIN)?;
@@ -186,7 +185,7 @@ impl Wallet {
         }
     }
 
-    /// Everything that is remembered, in order of DIDs.
+    /// Returns all contacts, in order of their DIDs.
     pub fn contacts(&self) -> Result<Vec<Pin>, WalletError> {
         let files = file::list(&self.home.join("contacts"))?;
         let mut pins = Vec::new();
@@ -197,15 +196,15 @@ impl Wallet {
         Ok(pins)
     }
 
-    /// Remembers an account, whatever was remembered of it. On disk when it returns. What was made
-    /// of the pin before goes through [`Wallet::replace_pin`].
+    /// Saves a contact, whatever was saved of it. On disk when this returns. A pin that was made
+    /// from a former one is saved by [`Wallet::replace_pin`].
     pub fn save_pin(&self, pin: &Pin) -> Result<(), WalletError> {
         file::write(&self.home, &self.pin_path(&pin.account), pin, MAX_PIN)
     }
 
-    /// Keeps a pin in the place of the one that it was made from, `before`, and says whether it
-    /// did. Where another command has changed that one since, nothing is written: what was found
-    /// out here is to be found out again.
+    /// Saves a pin in place of the pin that it was made from, `before`, and returns whether it did.
+    /// Where another process has changed the contact since, nothing is written and the look-up has
+    /// to be repeated.
     pub fn replace_pin(&self, before: Option<&Pin>, pin: &Pin) -> Result<bool, WalletError> {
         if before == Some(pin) {
             return Ok(true);
@@ -218,9 +217,9 @@ impl Wallet {
         Ok(true)
     }
 
-    /// Saves what a look-up has found out of an account, and says whether that stands now; see
-    /// [`Wallet::replace_pin`]. `pins` are the contacts that the look-up was made with. Without a
-    /// pin what was known stays as it is.
+    /// Saves the pin that a look-up led to, and returns whether the pin stands now; see
+    /// [`Wallet::replace_pin`]. `pins` are the contacts that the look-up was made with. `None`
+    /// leaves the contact as it is.
     pub fn record(&self, pins: &[Pin], pin: Option<&Pin>) -> Result<bool, WalletError> {
         let Some(pin) = pin else {
             return Ok(true);
@@ -229,13 +228,13 @@ impl Wallet {
         self.replace_pin(before, pin)
     }
 
-    /// Forgets an account; whether it was known.
+    /// Deletes a contact. Returns whether there was one.
     pub fn delete_pin(&self, account: &Did) -> Result<bool, WalletError> {
         file::remove(&self.pin_path(account))
     }
 
-    /// The lock of the contacts, for reading one and writing what came of it. To be held for
-    /// moments only, and not across anything that waits for the network.
+    /// Takes the lock of the contacts, for reading a contact and writing what follows from it. To
+    /// be held for moments only, and not while waiting for the network.
     pub fn lock(&self) -> Result<Lock, WalletError> {
         file::lock(&self.home.join("contacts"), "lock")
     }
@@ -247,12 +246,13 @@ impl Wallet {
 }
 
 impl AccountStore {
-    /// Whose it is.
+    /// The account.
     pub fn account(&self) -> &Did {
         &self.account
     }
 
-    /// The account's keys and mediators; `None` where it was never enrolled from here.
+    /// Returns the account's keys and mediators; `None` where the account was never enrolled from
+    /// this wallet.
     pub fn enrolment(&self) -> Result<Option<Enrolment>, WalletError> {
         let path = self.folder().join("enrolment.json");
         match read_enrolment(&path)? {
@@ -264,9 +264,9 @@ impl AccountStore {
         }
     }
 
-    /// Keeps the account's keys and mediators, in place of what was kept. On disk when it returns.
-    /// Who writes what he made of the enrolment before takes [`AccountStore::lock`] around both.
-    pub fn keep(&self, enrolment: &Enrolment) -> Result<(), WalletError> {
+    /// Saves the account's keys and mediators in place of the former ones. On disk when this
+    /// returns. A change of a former enrolment is made under [`AccountStore::lock`].
+    pub fn save(&self, enrolment: &Enrolment) -> Result<(), WalletError> {
         let path = self.folder().join("enrolment.json");
         if enrolment.keys.len() > MAX_KEYS {
             return Err(WalletError::TooLong {
@@ -278,33 +278,33 @@ impl AccountStore {
         file::write(&self.home, &path, &stored, MAX_ENROLMENT)
     }
 
-    /// The session at the account's PDS.
+    /// Returns the session at the account's PDS.
     pub fn session(&self) -> Result<Option<Session>, WalletError> {
         let stored = file::read::<StoredSession>(&self.session_path(), MAX_SESSION)?;
         Ok(stored.map(StoredSession::read))
     }
 
-    /// Keeps the session. On disk when it returns.
+    /// Saves the session. On disk when this returns.
     pub fn save_session(&self, session: &Session) -> Result<(), WalletError> {
         let stored = StoredSession::of(session);
         file::write(&self.home, &self.session_path(), &stored, MAX_SESSION)
     }
 
-    /// Forgets the session; whether there was one.
+    /// Deletes the session. Returns whether there was one.
     pub fn delete_session(&self) -> Result<bool, WalletError> {
         file::remove(&self.session_path())
     }
 
-    /// The lock of the account, for reading its enrolment and writing what came of it. To be held
-    /// for moments only, and not across anything that waits for the network.
+    /// Takes the lock of the account, for reading the enrolment and writing what follows from it.
+    /// To be held for moments only, and not while waiting for the network.
     pub fn lock(&self) -> Result<Lock, WalletError> {
         file::lock(&self.folder(), "lock")
     }
 
-    /// The lock of whoever changes how the account is enrolled, here and at its PDS; `None` where
-    /// another does. It is held from the first look at the record to the last word about it: who
-    /// writes down what the record names has to be the one who wrote the record. Reading and writing
-    /// mail goes on under it.
+    /// Takes the lock for changes of the enrolment, here and at the PDS; `None` where another
+    /// process holds it. It is held from reading the record to recording what it names: the process
+    /// that records what the record names must be the one that wrote the record. Mail is read and
+    /// written without it.
     pub fn change_lock(&self) -> Result<Option<Lock>, WalletError> {
         file::try_lock(&self.folder(), "change.lock")
     }

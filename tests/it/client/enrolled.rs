@@ -100,7 +100,7 @@ pub(crate) fn enroll_by_library(
     };
     let wallet = Wallet::open(&person.cli.wallet()).expect("a wallet");
     let store = wallet.account_store(&account);
-    store.keep(&enrolment).expect("kept");
+    store.save(&enrolment).expect("kept");
     let client = AccountClient::new(&context.net, &pds, &store);
     let signed_in = RUNTIME.block_on(client.sign_in(&person.account.did, person.password(), None));
     signed_in.expect("signed in");

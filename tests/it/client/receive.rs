@@ -409,7 +409,7 @@ fn mail_to_a_key_that_was_replaced_is_still_read() {
         },
         ..old
     });
-    store.keep(&enrolment).expect("kept");
+    store.save(&enrolment).expect("kept");
     assert_eq!(texts(&bob.receive(&[])), ["to the old key"]);
     assert_eq!(json!(bob.receive(&["--all"]).len()), json!(1));
 }

@@ -1,9 +1,9 @@
-//! An account at its PDS: signing in, and the one record that this client reads and writes there.
+//! An account at its PDS: the session, and the one record that this client reads and writes.
 //!
-//! Requests are those of `atrium-api`, carried by our own network. Its `agent`, which would keep
-//! the session, is not used: it asserts things about answers that a host may break at will, and
-//! sends tokens on to whatever endpoint the answer of a sign-in names. Here they go to the PDS that
-//! the account's own DID document names, and to no other.
+//! Requests are those of `atrium-api`, sent by our own network layer. The library's `agent`, which
+//! would keep the session, is not used: it panics on answers that a hostile PDS can give, and it
+//! sends tokens to whichever endpoint the answer of a sign-in names. Here tokens go only to the PDS
+//! that the account's own DID document names.
 
 mod error;
 mod xrpc;
@@ -30,33 +30,34 @@ pub use error::AccountError;
 
 use xrpc::{Xrpc, lifted};
 
-/// Sessions that are tried for one request: each is one that another process has had since.
+/// Most sessions that are tried for one request: each is one that another process has saved since.
 const SESSIONS: usize = 3;
 
 /// The key package as the PDS gives it, unproven: enough to know what is going to be replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Of the record; the next write names it, and fails where another came between.
+    /// CID of the record. Passed as `swapRecord` by the next write, which fails if the record
+    /// changed in between.
     pub cid: Cid,
     /// The record.
     pub value: Value,
 }
 
 impl Published {
-    /// The did:peer that it names.
+    /// The did:peer that the record names.
     pub fn peer(&self) -> Option<&str> {
         self.value.get("did")?.as_str()
     }
 }
 
-/// An account at its PDS, with the session that its wallet keeps.
+/// An account at its PDS, with the session in its wallet.
 pub struct AccountClient {
     net: Net,
     pds: Origin,
     store: AccountStore,
 }
 
-/// What `getRecord` answers, with any record: even one that is outside of the data model has to be
+/// The answer of `getRecord`, with any record: also one outside of the data model has to be
 /// replaced.
 #[derive(Deserialize)]
 struct Found {
@@ -65,7 +66,7 @@ struct Found {
 }
 
 impl AccountClient {
-    /// The account of `store` at the PDS that its DID document names. Asks nobody.
+    /// Returns the account of `store` at the PDS that its DID document names. Dials nothing.
     pub fn new(net: &Net, pds: &Origin, store: &AccountStore) -> Self {
         Self {
             net: net.clone(),
@@ -79,8 +80,9 @@ impl AccountClient {
         &self.pds
     }
 
-    /// Exchanges a password for a session, and keeps that. `identifier` is handle or DID. An app
-    /// password does; `code` is what the PDS has sent by mail where it asks for a second factor.
+    /// Exchanges a password for a session, and saves the session. `identifier` is a handle or a
+    /// DID. An app password suffices; `code` is the code that the PDS has sent by mail where it
+    /// asks for a second factor.
     pub async fn sign_in(
         &self,
         identifier: &str,
@@ -102,19 +104,19 @@ impl AccountClient {
             .create_session(input.into())
             .await
             .map_err(|error| match lifted(error) {
-                // Of a sign-in, this is what it means.
+                // For a sign-in, this error means a wrong password.
                 AccountError::SignedOut => AccountError::WrongPassword,
                 error => error,
             })?
             .data;
         self.check_active(made.active, made.status.as_deref())?;
-        self.keep(made.did.as_str(), made.access_jwt, made.refresh_jwt)?;
+        self.save(made.did.as_str(), made.access_jwt, made.refresh_jwt)?;
         Ok(())
     }
 
-    /// Whether the kept session is good; one that has run out is made new. Nothing needs a password
-    /// then. One that the PDS cannot say anything about is taken for good: not every PDS has a
-    /// `getSession` that works, and what the session is needed for will show it.
+    /// Whether the saved session is valid, after refreshing it where it has expired; then no
+    /// password is needed. A session that the PDS gives no answer about counts as valid: not every
+    /// PDS has a working `getSession`, and the request that needs the session will show it.
     pub async fn is_signed_in(&self) -> Result<bool, AccountError> {
         match self.check().await {
             Ok(()) => Ok(true),
@@ -127,7 +129,7 @@ impl AccountClient {
             Err(AccountError::SignedOut) => {
                 let session = self.store.session()?;
                 if session.is_some_and(|session| session.pds == self.pds) {
-                    // Of no more use to anybody. Of that of another PDS nothing is known.
+                    // The session is of no use any more. Nothing is known of one of another PDS.
                     self.store.delete_session()?;
                 }
                 Ok(false)
@@ -152,21 +154,21 @@ impl AccountClient {
         }
     }
 
-    /// Ends the session, at the PDS as far as that can be reached, and here.
+    /// Ends the session, at the PDS as far as it can be reached, and here.
     pub async fn sign_out(&self) -> Result<(), AccountError> {
         let Some(session) = self.store.session()? else {
             return Ok(());
         };
         if session.pds == self.pds {
             let service = self.service(Some(&session));
-            // A session that nobody knows any more ends by itself.
+            // A session that the PDS is not told about expires by itself.
             drop(service.service.com.atproto.server.delete_session().await);
         }
         self.store.delete_session()?;
         Ok(())
     }
 
-    /// The key package in the repository; needs no session.
+    /// Reads the key package in the repository. Needs no session.
     pub async fn record(&self) -> Result<Option<Published>, AccountError> {
         let parameters = get_record::ParametersData {
             cid: None,
@@ -188,10 +190,10 @@ impl AccountClient {
         }
     }
 
-    /// Writes the key package in place of `before`, or as the first one; fails with
-    /// [`AccountError::Swapped`] where another is there by now. Putting what is there already is no
-    /// error. Gives the CID of the record. There are hosts that cannot compare: there it is compared
-    /// here, and what comes between that and the write goes unseen.
+    /// Writes the key package in place of `before`, or as the first one, and returns the CID of the
+    /// record. Fails with [`AccountError::Swapped`] where the record has changed meanwhile; writing
+    /// the record that is there already succeeds. Some PDS implementations cannot compare: then the
+    /// record is compared here, and a change between that and the write goes unnoticed.
     pub async fn put(&self, record: &Value, before: Option<&Cid>) -> Result<Cid, AccountError> {
         let record = serde_json::from_value::<Unknown>(record.clone())
             .map_err(|error| AccountError::Malformed(error.to_string()))?;
@@ -202,12 +204,13 @@ impl AccountClient {
             rkey: record_key()?,
             swap_commit: None,
             swap_record: before.map(|cid| string::Cid::new(*cid)),
-            // A PDS that knows the lexicon may check it; one that does not must not refuse.
+            // A PDS that knows the lexicon may validate the record; one that does not must not
+            // refuse it.
             validate: None,
         }
         .into();
         if before.is_none() {
-            // None of the generated fields says that there must be no record yet: that is a null.
+            // The generated types cannot express that there must be no record yet, which is a null.
             let none = std::iter::once(("swapRecord".to_owned(), Ipld::Null));
             input.extra_data = Ipld::Map(none.collect());
         }
@@ -230,8 +233,8 @@ impl AccountClient {
         Ok(*written.data.cid.as_ref())
     }
 
-    /// Deletes the key package that is `before`; fails with [`AccountError::Swapped`] where another
-    /// is there by now, with the same gap.
+    /// Deletes the key package that is `before`. Fails with [`AccountError::Swapped`] where the
+    /// record has changed meanwhile, with the same gap.
     pub async fn delete(&self, before: &Cid) -> Result<(), AccountError> {
         let mut input: delete_record::Input = delete_record::InputData {
             collection: collection()?,
@@ -258,8 +261,9 @@ impl AccountClient {
         }
     }
 
-    /// Fails with [`AccountError::Swapped`] unless the record is `before`. For hosts that speak of
-    /// the comparison when they refuse: that may be a mismatch as well as that they have none.
+    /// Fails with [`AccountError::Swapped`] unless the record is `before`. For PDS implementations
+    /// whose refusal mentions the comparison: it can be a mismatch, or a comparison that they do
+    /// not have.
     async fn compare(&self, before: Option<&Cid>) -> Result<(), AccountError> {
         let there = self.record().await?;
         if there.as_ref().map(|there| &there.cid) == before {
@@ -269,9 +273,9 @@ impl AccountClient {
         }
     }
 
-    /// Does something by the kept session, and once more by a new one where it has run out. Where
-    /// another process has had a new one in the meantime, by which the old one has ended, that is
-    /// used: [`AccountError::SignedOut`] is about the session that is kept.
+    /// Sends a request with the saved session, and once more with a refreshed one where it has
+    /// expired. A session that another process has saved in the meantime, which ended the old one,
+    /// is used: [`AccountError::SignedOut`] is about the session that is saved now.
     async fn with_session<T>(
         &self,
         work: impl AsyncFn(&AtpServiceClient<Xrpc>) -> Result<T, AccountError>,
@@ -301,7 +305,7 @@ impl AccountClient {
         Err(AccountError::SignedOut)
     }
 
-    /// The kept session. One of another PDS is shown to nobody: the account has moved.
+    /// Returns the saved session. One of another PDS is not sent anywhere: the account has moved.
     fn session(&self) -> Result<Session, AccountError> {
         let session = self.store.session()?.filter(|kept| kept.pds == self.pds);
         session.ok_or(AccountError::SignedOut)
@@ -312,10 +316,10 @@ impl AccountClient {
         let server = &service.service.com.atproto.server;
         let made = server.refresh_session().await.map_err(lifted)?.data;
         self.check_active(made.active, made.status.as_deref())?;
-        self.keep(made.did.as_str(), made.access_jwt, made.refresh_jwt)
+        self.save(made.did.as_str(), made.access_jwt, made.refresh_jwt)
     }
 
-    fn keep(&self, did: &str, access: String, refresh: String) -> Result<Session, AccountError> {
+    fn save(&self, did: &str, access: String, refresh: String) -> Result<Session, AccountError> {
         let session = Session {
             pds: self.pds.clone(),
             access: Zeroizing::new(access),
@@ -359,7 +363,7 @@ fn record_key() -> Result<RecordKey, AccountError> {
     RecordKey::new(RECORD_KEY.to_owned()).map_err(constant)
 }
 
-/// Our own checked identifiers are valid for the library, too.
+/// Converts our own checked identifiers to those of the library.
 fn constant(why: &str) -> AccountError {
     AccountError::Malformed(why.to_owned())
 }

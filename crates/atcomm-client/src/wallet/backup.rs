@@ -30,21 +30,21 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
 use atcomm_proto::verify::pin::Pin;
 
-/// What the document says that it is.
+/// The format of the document.
 const KIND: &str = "atcomm backup/1";
 
 /// Work of trying a passphrase, as a power of two: about a second and 256 MiB of memory, as in the
 /// reference implementation of age.
 const WORK_FACTOR: u8 = 18;
 
-/// Work that a file may ask for: four times as much.
+/// Most work that a file may ask for: four times as much.
 const MAX_WORK_FACTOR: u8 = 20;
 
-/// Longest file, in bytes, and longest document in it.
+/// Longest file, and longest document in it, in bytes.
 const MAX_LEN: usize = 64 << 20;
 
-/// How often it is looked at whether another process is done.
-const POLL: Duration = Duration::from_millis(100);
+/// Interval of asking for a lock that another process holds.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shortest passphrase that is accepted, in characters. An attacker who has the file can try any number of
 /// passphrases.
@@ -97,26 +97,26 @@ pub enum BackupError {
     Wallet(#[from] WalletError),
 }
 
-/// What a backup holds.
+/// The content of a backup.
 #[derive(Debug)]
 pub struct Backup {
-    /// When it was made.
+    /// When the backup was made.
     pub made_at: Timestamp,
     /// The accounts.
     pub accounts: Vec<Enrolment>,
-    /// Those one writes with.
+    /// The contacts.
     pub contacts: Vec<Pin>,
 }
 
-/// What became of a backup in a wallet.
+/// What restoring a backup changed in a wallet.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Restored {
     /// Accounts that were not in the wallet.
     pub added: Vec<String>,
-    /// Accounts that were, and got keys from the backup.
+    /// Accounts that were in the wallet and got keys from the backup.
     pub merged: Vec<String>,
-    /// Accounts of which the wallet had all.
+    /// Accounts that the backup adds nothing to.
     pub unchanged: Vec<String>,
     /// Contacts that were added, or are newer in the backup.
     pub contacts: usize,
@@ -132,12 +132,12 @@ struct Document {
 }
 
 impl Backup {
-    /// What is in the wallet now: all of it, or an error.
+    /// Collects what is in the wallet now: everything, or an error.
     pub fn of(wallet: &Wallet, now: Timestamp) -> Result<Self, BackupError> {
         Self::below(wallet, now, MAX_ACCOUNTS, MAX_CONTACTS)
     }
 
-    /// The same with the numbers at which the wallet stops reading.
+    /// Collects up to these limits at which the wallet stops reading.
     fn below(
         wallet: &Wallet,
         now: Timestamp,
@@ -162,7 +162,7 @@ impl Backup {
         })
     }
 
-    /// The encrypted file. Takes about a second.
+    /// Encrypts the backup. Takes about a second.
     pub fn seal(&self, passphrase: &str) -> Result<Vec<u8>, BackupError> {
         if passphrase.chars().count() < MIN_PASSPHRASE {
             return Err(BackupError::WeakPassphrase);
@@ -209,7 +209,7 @@ impl Backup {
         }
     }
 
-    /// Opens an encrypted file, armored or not. Takes about a second.
+    /// Decrypts a file, armored or not. Takes about a second.
     pub fn open(file: &[u8], passphrase: &str) -> Result<Self, BackupError> {
         if file.len() > MAX_LEN {
             return Err(BackupError::Foreign("it is far too long"));
@@ -263,12 +263,13 @@ impl Backup {
         })
     }
 
-    /// Brings it into a wallet. What the wallet has stays: keys come beside its own, a state never
-    /// goes back, and of two pins of an account the one verified later stands. Where the wallet has
-    /// another present key for an account, and does not know the backup's, nothing at all is changed
-    /// unless `force` is set; then the backup's is the present one, and the wallet's is kept for
-    /// reading. Run again it finishes what was interrupted. Where another process changes how one of
-    /// the accounts is enrolled, that is told to `waiting`, and waited for.
+    /// Restores the backup into a wallet. What the wallet has stays: keys are added to its own, a
+    /// key's state never goes back, and of two pins of an account the one verified later stands.
+    /// Where the wallet has another present key for an account and does not have the backup's,
+    /// nothing is changed unless `force` is set; then the backup's key becomes the present one, and
+    /// the wallet's stays for reading. A repeated call finishes an interrupted one. `waiting` is
+    /// called where another process changes how one of the accounts is enrolled, before waiting for
+    /// it.
     pub fn restore(
         &self,
         wallet: &Wallet,
@@ -276,8 +277,9 @@ impl Backup {
         now: Timestamp,
         waiting: &mut dyn FnMut(&Did),
     ) -> Result<Restored, BackupError> {
-        // All of them until the end, so that what is decided here still holds when it is written;
-        // in one order, so that no two wait for each other.
+        // All locks are held until the end, so that the decisions made here still hold when they
+        // are written; they are taken in one order, so that two processes do not wait for each
+        // other.
         let names: BTreeSet<&Did> = self.accounts.iter().map(|ours| &ours.account).collect();
         if names.len() < self.accounts.len() {
             return Err(BackupError::Damaged("it has an account twice".to_owned()));
@@ -304,12 +306,12 @@ impl Backup {
             let name = ours.account.to_string();
             match store.enrolment()? {
                 None => {
-                    store.keep(ours)?;
+                    store.save(ours)?;
                     restored.added.push(name);
                 }
                 Some(known) => match merged(&known, ours, now) {
                     Some(both) => {
-                        store.keep(&both)?;
+                        store.save(&both)?;
                         restored.merged.push(name);
                     }
                     None => restored.unchanged.push(name),
@@ -328,7 +330,7 @@ impl Backup {
     }
 }
 
-/// Waits until no other process changes how an account is enrolled, and keeps others from it.
+/// Waits until no other process changes how an account is enrolled, and locks it.
 fn change_lock(
     wallet: &Wallet,
     account: &Did,
@@ -340,14 +342,14 @@ fn change_lock(
     }
     waiting(account);
     loop {
-        std::thread::sleep(POLL);
+        std::thread::sleep(LOCK_POLL_INTERVAL);
         if let Some(lock) = store.change_lock()? {
             return Ok(lock);
         }
     }
 }
 
-/// What a refusal of the library to open `file` means.
+/// Translates a refusal of the age library to open `file`.
 fn refusal(error: DecryptError, file: &[u8]) -> BackupError {
     let begins = |words: &[u8]| file.trim_ascii_start().starts_with(words);
     match error {
@@ -367,8 +369,8 @@ fn holds(enrolment: &Enrolment, peer: &str) -> bool {
     enrolment.keys.iter().any(|key| key.peer.as_str() == peer)
 }
 
-/// Whether both have a present key and the wallet never had the backup's: then only its owner knows
-/// which one is right.
+/// Whether both have a present key and the wallet does not have the backup's: then only the owner
+/// knows which one is right.
 fn is_conflict(known: &Enrolment, ours: &Enrolment) -> bool {
     match (known.current(), ours.current()) {
         (Some(_), Some(key)) => !holds(known, key.peer.as_str()),
@@ -376,7 +378,7 @@ fn is_conflict(known: &Enrolment, ours: &Enrolment) -> bool {
     }
 }
 
-/// What the wallet has with what comes from the backup; `None` where that is nothing.
+/// Merges the backup into what the wallet has; `None` where nothing changes.
 fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolment> {
     let is_new = |peer: &str| !holds(known, peer);
     let mut added: Vec<_> = ours
@@ -389,7 +391,7 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
         return None;
     }
     let mut both = known.clone();
-    // A key that the wallet never had takes its place only where it is its account's present one.
+    // A key that the wallet never had becomes the present one only where the backup says so.
     if ours.current().is_some_and(|key| is_new(key.peer.as_str())) {
         replace_all(&mut both.keys, None, now);
         both.mediators.clone_from(&ours.mediators);
@@ -398,16 +400,16 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
         added.append(&mut both.keys);
         both.keys = added;
     } else {
-        // For reading, and for nothing else: one that was never published is of a time before the
-        // wallet's present one.
+        // Such a key is for reading only: one that was never published is older than the wallet's
+        // present one.
         replace_all(&mut added, None, now);
         both.keys.append(&mut added);
     }
     Some(both)
 }
 
-/// Writes a backup to a file, for its owner only and in one step; it is on disk when this returns.
-/// A file that is there is replaced only with `force`, even one that came while this was at work.
+/// Writes a backup to a file, readable by its owner only and in one step; it is on disk when this
+/// returns. An existing file is replaced only with `force`, also one that was created meanwhile.
 pub fn write(path: &Path, backup: &[u8], force: bool) -> Result<(), BackupError> {
     if !force && path.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(path.to_owned()));

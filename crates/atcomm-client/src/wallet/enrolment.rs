@@ -1,5 +1,5 @@
-//! What makes an account reachable: its messaging keys, its mediators, and how far their
-//! publication has come.
+//! The enrolment of an account: its messaging keys, its mediators, and how far their publication
+//! has come.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::didcomm::envelope::{Curve, Keyring, SecretKey};
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 
-/// For how long the secret halves of a key that was replaced are kept: mediators hand out mail to
-/// it for as long.
+/// Time for which the secret halves of a replaced key are kept: mediators deliver mail to the key
+/// for as long.
 pub const REPLACED_KEY_RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// An account of the wallet.
+/// An enrolment.
 #[derive(Debug, Clone)]
 pub struct Enrolment {
     /// The account.
     pub account: Did,
-    /// Its handle when it was last looked up, verified in both directions.
+    /// The handle at the last look-up, verified in both directions.
     pub handle: Option<Handle>,
-    /// Its PDS when it was last looked up.
+    /// The PDS at the last look-up.
     pub pds: Origin,
-    /// The directory that is asked for recipients.
+    /// The directory to ask for recipients.
     pub directory: Option<Origin>,
-    /// Who keeps its mail, in the order that the record names them; one at least.
+    /// The mediators that hold the account's mail, in the order of the record; one at least.
     pub mediators: Vec<MediatorDid>,
     /// Name of this device in the record.
     pub label: Option<String>,
@@ -32,8 +32,8 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    /// The key that the record names; where it names none yet, the one that it is going to name.
-    /// Messages are written with it.
+    /// The key that the record names, or where it names none yet, the one that it is going to name.
+    /// Messages are encrypted with it.
     pub fn current(&self) -> Option<&MessagingKey> {
         let published = |key: &&MessagingKey| matches!(key.state, KeyState::Published { .. });
         self.keys.iter().find(published).or_else(|| self.minted())
@@ -49,7 +49,7 @@ impl Enrolment {
         }
     }
 
-    /// Whether a mediator keeps the mail of the present key.
+    /// Whether a mediator holds the mail of the present key.
     pub fn is_registered(&self, did: &MediatorDid) -> bool {
         self.current()
             .is_some_and(|key| key.registered.contains(did))
@@ -64,7 +64,7 @@ impl Enrolment {
 /// A did:peer:2 with the secret halves of its two keys.
 #[derive(Debug, Clone)]
 pub struct MessagingKey {
-    /// The DID; without services, so that it stays the same when the mediators change.
+    /// The DID; it contains no services, so that it stays the same when the mediators change.
     pub peer: PeerDid,
     /// Its X25519 key.
     pub agreement: SecretKey,
@@ -72,23 +72,24 @@ pub struct MessagingKey {
     pub signing: SecretKey,
     /// When it was made.
     pub minted_at: Timestamp,
-    /// How far it has come.
+    /// How far its publication has come.
     pub state: KeyState,
-    /// The mediators that keep its mail.
+    /// The mediators that hold its mail.
     pub registered: Vec<MediatorDid>,
 }
 
-/// How far a key has come. Each state is written down before the step that leads to the next.
+/// How far the publication of a key has come. Each state is saved before the step that leads to the
+/// next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
-    /// Made and saved; the record may name it already.
+    /// Made and saved. The record may name the key already.
     Minted,
-    /// The record names it.
+    /// The record names the key.
     Published {
         /// Since when, by our clock.
         at: Timestamp,
     },
-    /// The record names another one, or none.
+    /// The record names another key, or none.
     Replaced {
         /// Since when, by our clock.
         at: Timestamp,
@@ -96,7 +97,7 @@ pub enum KeyState {
 }
 
 impl MessagingKey {
-    /// A new key from the system's random numbers.
+    /// Makes a new key from the system's random numbers.
     pub fn mint(now: Timestamp) -> Self {
         let agreement = SecretKey::generate(Curve::X25519, "did:key:new#agreement");
         let signing = SecretKey::generate(Curve::Ed25519, "did:key:new#signing");
@@ -106,7 +107,8 @@ impl MessagingKey {
         key
     }
 
-    /// The key with these 32 secret bytes each, as just made. `None` where they are no keys.
+    /// Returns the key with these 32 secret bytes each, as just made. `None` where they are no
+    /// keys.
     pub fn from_parts(agreement: &[u8], signing: &[u8], minted_at: Timestamp) -> Option<Self> {
         let halves = (
             SecretKey::from_bytes(Curve::X25519, "did:key:new#agreement", agreement).ok()?,
@@ -140,26 +142,27 @@ impl MessagingKey {
 }
 
 impl MessagingKey {
-    /// Whether it still opens mail. Whoever gets hold of a key can write to it in anybody's name,
-    /// since authcrypt proves a sender to whoever has the reader's key; so its time has an end.
+    /// Whether the key still decrypts mail. A thief of the key can forge messages of any sender to
+    /// it, since authcrypt proves a sender only to parties without the recipient's key; so the key
+    /// expires.
     pub fn reads(&self, now: Timestamp) -> bool {
         !matches!(self.state, KeyState::Replaced { at } if now.since(at) >= REPLACED_KEY_RETENTION)
     }
 
-    /// Whether the record names another one, or none.
+    /// Whether the record names another key, or none.
     pub fn is_replaced(&self) -> bool {
         matches!(self.state, KeyState::Replaced { .. })
     }
 }
 
-/// The keys of an enrolment that open mail at some time.
+/// The keys of an enrolment that decrypt mail at one time.
 pub struct Reading<'e> {
     enrolment: &'e Enrolment,
     now: Timestamp,
 }
 
 impl Enrolment {
-    /// The keys that open mail now.
+    /// Returns the keys that decrypt mail now.
     pub fn reading(&self, now: Timestamp) -> Reading<'_> {
         let enrolment = self;
         Reading { enrolment, now }

@@ -1,4 +1,4 @@
-//! Why a wallet cannot be used.
+//! Errors of the wallet.
 
 use std::io;
 use std::path::PathBuf;

@@ -17,19 +17,19 @@ use atcomm_net::durable::{self, Lock, Mode, ReadError, Staged};
 /// Version of all files.
 const VERSION: u64 = 1;
 
-/// Directory of what is being written.
+/// Directory of files that are being written.
 const TMP: &str = "tmp";
 
-/// How long another process is waited for: whoever holds a lock reads and writes a few files.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for a lock of another process, which reads and writes a few files under it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked at.
-const POLL: Duration = Duration::from_millis(20);
+/// Interval of asking for a lock.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Most entries of one directory that are looked at.
+/// Most entries of one directory that are read.
 pub(super) const MAX_ENTRIES: usize = 1_000_000;
 
-/// What stands in every file.
+/// The content of every file.
 #[derive(Serialize)]
 struct Written<'a, T> {
     version: u64,
@@ -46,32 +46,33 @@ struct Version {
     version: u64,
 }
 
-/// What became of something that was to be kept.
+/// Results of saving received mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saved {
-    /// It is on disk.
+    /// The mail was saved.
     New,
-    /// It is on disk. What stood in its place cannot be read, and is set aside under this name.
+    /// The mail was saved. The file in its place cannot be read, and was renamed to this path.
     DamagedSetAside(PathBuf),
-    /// It is kept already, and stays as it is.
+    /// The mail is stored already, and stays as it is.
     Duplicate,
 }
 
 /// A data file of a directory.
 pub(super) struct Listed {
     pub(super) path: PathBuf,
-    /// When it was written.
+    /// When the file was written.
     pub(super) modified: SystemTime,
-    /// Bytes.
+    /// Length in bytes.
     pub(super) len: u64,
 }
 
-/// SHA-256 of some bytes, in hexadecimal.
+/// Returns the SHA-256 of some bytes, in hexadecimal.
 pub(super) fn hash(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-/// The file that holds what is known by these texts. Any text makes a name, and no two the same.
+/// Returns the name of the file that these texts identify. Any texts make a name, and no two make
+/// the same.
 pub(super) fn name(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -81,7 +82,8 @@ pub(super) fn name(parts: &[&[u8]]) -> String {
     data_encoding::HEXLOWER.encode(&hash.finalize())
 }
 
-/// Whether a file name is one of ours: 64 hexadecimal digits, perhaps a number, and `.json`.
+/// Whether a file name is one of the wallet's: 64 hexadecimal digits, perhaps a number, and
+/// `.json`.
 fn is_data(name: &str) -> bool {
     let Some(stem) = name.strip_suffix(".json") else {
         return false;
@@ -114,7 +116,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Optio
     let Some(text) = text else {
         return Ok(None);
     };
-    // What stood there is not repeated: it may be a secret.
+    // The content is not repeated in the error: it may be a secret.
     let at = |error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
         damaged(format!(
@@ -132,19 +134,19 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Optio
     Ok(Some(content))
 }
 
-/// Writes a file in one step; it is on disk when this returns. Concurrent writers are safe: one of
-/// their texts is there, whole.
+/// Writes a file in one step; it is on disk when this returns. Safe concurrently: the content of
+/// one writer is there, whole.
 pub(super) fn write<T: Serialize>(
     home: &Path,
     path: &Path,
     content: &T,
     cap: usize,
 ) -> Result<(), WalletError> {
-    // The system's own stamp is only so fine, and files are put in order by it.
+    // The time is set here: files are ordered by it, and the system's own stamp is coarse.
     write_as_of(home, path, content, cap, SystemTime::now())
 }
 
-/// The same with another time of writing, so that a file that was changed keeps its place.
+/// Writes a file with another time of writing, so that a file that was changed keeps its place.
 pub(super) fn write_as_of<T: Serialize>(
     home: &Path,
     path: &Path,
@@ -180,7 +182,7 @@ pub(super) fn write_as_of<T: Serialize>(
         .map_err(unwritable)
 }
 
-/// Removes a file; whether there was one. On disk when it returns.
+/// Removes a file, and returns whether there was one. On disk when this returns.
 pub(super) fn remove(path: &Path) -> Result<bool, WalletError> {
     durable::remove(path).map_err(|error| WalletError::Unwritable {
         path: path.to_owned(),
@@ -188,7 +190,7 @@ pub(super) fn remove(path: &Path) -> Result<bool, WalletError> {
     })
 }
 
-/// Gives a file another name. On disk when it returns.
+/// Renames a file. On disk when this returns.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), WalletError> {
     durable::rename(from, to).map_err(|error| WalletError::Unwritable {
         path: to.to_owned(),
@@ -196,7 +198,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), WalletError> {
     })
 }
 
-/// Makes a directory and those above it, for this user only, each on disk before anything is put
+/// Creates a directory and those above it, for this user only, each on disk before anything is put
 /// into it.
 pub(super) fn make_folder(path: &Path) -> Result<(), WalletError> {
     durable::create_dir_all(path).map_err(|failed| WalletError::Unwritable {
@@ -205,7 +207,7 @@ pub(super) fn make_folder(path: &Path) -> Result<(), WalletError> {
     })
 }
 
-/// The data files of a directory, in no order; none where there is no directory.
+/// Lists the data files of a directory, unordered; none where there is no directory.
 pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
     let unreadable = |error| WalletError::Unreadable {
         path: folder.to_owned(),
@@ -225,7 +227,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
         let meta = entry
             .metadata()
             .and_then(|meta| Ok((meta.modified()?, meta.len())));
-        // Removed by another process in the meantime: not there.
+        // Another process has removed the file in the meantime.
         if let Ok((modified, len)) = meta {
             found.push(Listed {
                 path: entry.path(),
@@ -242,23 +244,23 @@ pub(super) fn sweep(home: &Path) {
     durable::remove_abandoned(&home.join(TMP));
 }
 
-/// Takes the lock of a directory, waiting a while for whoever has it.
+/// Takes the lock of a directory, and waits for a process that holds it.
 pub(super) fn lock(folder: &Path, name: &str) -> Result<Lock, WalletError> {
     let start = Instant::now();
     loop {
         if let Some(lock) = try_lock(folder, name)? {
             return Ok(lock);
         }
-        if start.elapsed() >= PATIENCE {
+        if start.elapsed() >= LOCK_TIMEOUT {
             return Err(WalletError::Busy {
                 path: folder.to_owned(),
             });
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(LOCK_POLL_INTERVAL);
     }
 }
 
-/// Takes the lock of a directory; `None` where another process has it.
+/// Takes the lock of a directory; `None` where another process holds it.
 pub(super) fn try_lock(folder: &Path, name: &str) -> Result<Option<Lock>, WalletError> {
     let path = folder.join(name);
     make_folder(folder)?;

@@ -1,4 +1,5 @@
-//! Mail that is kept: what was received, and what was sent and may have to be sent again.
+//! Stored mail: messages that were received, and messages that were sent and may have to be sent
+//! again.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,38 +15,38 @@ use super::file::{self, Saved};
 use super::undecryptable::{self, Undecryptable};
 use atcomm_proto::clock::Timestamp;
 
-/// For how long other words by the same writer under the same id are taken for a copy; the same
-/// words are one for ever.
-pub const DUPLICATE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Time within which another message of the same sender under the same id counts as a duplicate.
+/// The same plaintext is a duplicate at any time.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Longest message kept, in bytes of its file. A plaintext of the longest envelope that is opened
-/// has 3 MiB, and twice that where every character of it is escaped.
+/// Longest file of a message, in bytes. A plaintext of the longest envelope has 3 MiB, and twice
+/// that where every character is escaped.
 const MAX_MESSAGE: usize = 8 << 20;
 
-/// Most files of what was sent that are read, the newest.
+/// Most files of sent messages that are read, the newest.
 pub const MAX_SENT: usize = 10_000;
 
 /// A message that was received.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredMessage {
-    /// Its id, as its writer chose it.
+    /// Id of the message, chosen by its sender.
     pub id: String,
-    /// The did:peer that proved to have written it; none where it was anonymous.
+    /// The did:peer that the envelope proves to be the sender; `None` for an anonymous message.
     pub from: Option<String>,
-    /// The did:peer of ours that it was encrypted to.
+    /// The own did:peer that the message was encrypted to.
     #[serde(rename = "reader")]
     pub recipient: String,
-    /// Whether that one had been replaced when it came.
+    /// Whether that did:peer had been replaced when the message came.
     #[serde(default, rename = "readerReplaced")]
     pub recipient_replaced: bool,
-    /// When it was opened here.
+    /// When the message was unpacked.
     #[serde(with = "atcomm_proto::clock::serde::millis")]
     pub received_at: Timestamp,
     /// The plaintext as it was decrypted. It stays a text: as nested values it could grow a
-    /// hundredfold, or become something that cannot be read again.
+    /// hundredfold, or become JSON that cannot be read again.
     pub message: String,
-    /// What was found out about its writer, as it was shown.
+    /// The attribution, as it was shown.
     pub attribution: Value,
 }
 
@@ -59,8 +60,8 @@ impl fmt::Debug for StoredMessage {
 }
 
 impl StoredMessage {
-    /// Writer and id say which message it is. Nobody stands for the id of an anonymous one, so it
-    /// is its words that do.
+    /// Sender and id identify a message. The id of an anonymous message proves nothing, so its
+    /// plaintext identifies it.
     fn name(&self) -> String {
         match &self.from {
             Some(from) => file::name(&[from.as_bytes(), self.id.as_bytes()]),
@@ -68,26 +69,27 @@ impl StoredMessage {
         }
     }
 
-    /// With its words: of a message whose place a later one of the same name has taken.
+    /// The name with the plaintext, for a message whose place a later one of the same name has
+    /// taken.
     fn full_name(&self) -> String {
         let from = self.from.as_deref().unwrap_or_default();
         file::name(&[from.as_bytes(), self.id.as_bytes(), self.message.as_bytes()])
     }
 }
 
-/// Something that was received.
+/// Stored mail.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StoredItem {
     /// A message.
     Message(Box<StoredMessage>),
-    /// An envelope that could not be opened.
+    /// An envelope that cannot be unpacked.
     Undecryptable(Undecryptable),
 }
 
 impl AccountStore {
-    /// Keeps a message that was received. A copy is what has writer, id and words of one that is
-    /// kept, or writer and id of one that came within [`DUPLICATE`] before it. On disk when it
-    /// returns; only then may a mediator be told. Safe concurrently.
+    /// Saves a message that was received. A duplicate is a message with sender, id and plaintext of
+    /// a stored one, or with sender and id of one that came within [`DUPLICATE_WINDOW`] before. On disk
+    /// when this returns; only then may it be acknowledged. Safe concurrently.
     pub fn save_message(&self, message: &StoredMessage) -> Result<Saved, WalletError> {
         let folder = self.mail();
         let place = |name: &str| folder.join(format!("{name}.json"));
@@ -98,14 +100,14 @@ impl AccountStore {
         }
         let placed = match file::read::<StoredMessage>(&path, MAX_MESSAGE) {
             Ok(None) => Saved::New,
-            Ok(Some(known))
-                if known.message == message.message
-                    || message.received_at.since(known.received_at) < DUPLICATE =>
+            Ok(Some(before))
+                if before.message == message.message
+                    || message.received_at.since(before.received_at) < DUPLICATE_WINDOW =>
             {
                 return Ok(Saved::Duplicate);
             }
-            Ok(Some(known)) => {
-                file::rename(&path, &place(&known.full_name()))?;
+            Ok(Some(before)) => {
+                file::rename(&path, &place(&before.full_name()))?;
                 Saved::New
             }
             Err(WalletError::Damaged { .. } | WalletError::Newer { .. }) => {
@@ -120,30 +122,30 @@ impl AccountStore {
         Ok(placed)
     }
 
-    /// Keeps what a later look has found out about the writer of a message that is kept. Nothing is
-    /// written where it is not there.
+    /// Saves a later attribution of a stored message. Nothing is written where the message is not
+    /// stored.
     pub fn reattribute(&self, message: &StoredMessage) -> Result<(), WalletError> {
         let folder = self.mail();
         let _lock = file::lock(&folder, "lock")?;
         for name in [message.name(), message.full_name()] {
             let path = folder.join(format!("{name}.json"));
-            let Some(mut known) = file::read::<StoredMessage>(&path, MAX_MESSAGE)? else {
+            let Some(mut before) = file::read::<StoredMessage>(&path, MAX_MESSAGE)? else {
                 continue;
             };
-            if known.message == message.message {
+            if before.message == message.message {
                 let meta = std::fs::metadata(&path).and_then(|meta| meta.modified());
                 let modified = meta.map_err(|error| WalletError::Unreadable {
                     path: path.clone(),
                     error,
                 })?;
-                known.attribution = message.attribution.clone();
-                return file::write_as_of(&self.home, &path, &known, MAX_MESSAGE, modified);
+                before.attribution = message.attribution.clone();
+                return file::write_as_of(&self.home, &path, &before, MAX_MESSAGE, modified);
             }
         }
         Ok(())
     }
 
-    /// What was received, in the order in which it came, or so many of the newest of it. Files are
+    /// Returns what was received, or the `newest` of it, in the order in which it came. Files are
     /// read one at a time as the iterator goes on; one that cannot be read is an error of its own.
     pub fn received(
         &self,
@@ -162,24 +164,23 @@ impl AccountStore {
         let read = |(_, opened, path): (SystemTime, bool, PathBuf)| {
             let stored = if opened {
                 file::read(&path, MAX_MESSAGE)
-                    .map(|kept| kept.map(|kept| StoredItem::Message(Box::new(kept))))
+                    .map(|stored| stored.map(|stored| StoredItem::Message(Box::new(stored))))
             } else {
-                undecryptable::read(&path).map(|kept| kept.map(StoredItem::Undecryptable))
+                undecryptable::read(&path).map(|stored| stored.map(StoredItem::Undecryptable))
             };
-            // Forgotten by another process since: not there.
+            // Another process has deleted the file in the meantime.
             stored.transpose()
         };
         Ok(files.into_iter().filter_map(read))
     }
 
-    /// Keeps what was sent under its id, in place of what was kept under it. On disk when it
-    /// returns.
+    /// Saves a sent message under its id, in place of a former state. On disk when this returns.
     pub fn save_sent<T: Serialize>(&self, id: &str, sent: &T) -> Result<(), WalletError> {
         file::write(&self.home, &self.sent_path(id), sent, MAX_MESSAGE)
     }
 
-    /// Everything that was sent and not forgotten, the latest written last. What cannot be read is
-    /// left out: it stops nothing else.
+    /// Returns all sent messages, the latest written last. Files that cannot be read are left out,
+    /// so that they do not block the others.
     pub fn sent<T: DeserializeOwned>(&self) -> Result<Vec<T>, WalletError> {
         let mut files = file::list(&self.folder().join("sent"))?;
         files.sort_by_key(|one| one.modified);
@@ -187,7 +188,7 @@ impl AccountStore {
         let mut all = Vec::new();
         for one in files {
             match file::read::<T>(&one.path, MAX_MESSAGE) {
-                // Forgotten by another process since: not there.
+                // Another process has deleted the file in the meantime.
                 Ok(sent) => all.extend(sent),
                 Err(WalletError::Damaged { .. } | WalletError::Newer { .. }) => {}
                 Err(error) => return Err(error),
@@ -196,7 +197,7 @@ impl AccountStore {
         Ok(all)
     }
 
-    /// Forgets what was sent under an id; whether it was known.
+    /// Deletes a sent message by its id, and returns whether there was one.
     pub fn delete_sent(&self, id: &str) -> Result<bool, WalletError> {
         file::remove(&self.sent_path(id))
     }

@@ -1,4 +1,4 @@
-//! The session of an account at its PDS, as it is kept between runs.
+//! The session of an account at its PDS.
 
 use std::fmt;
 
@@ -6,15 +6,14 @@ use zeroize::Zeroizing;
 
 use atcomm_proto::syntax::Origin;
 
-/// What stands for the password once it was checked. Whoever has it can write to the account's
-/// repository.
+/// The tokens that a PDS gives for a password. They suffice to write to the account's repository.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The PDS that gave it, and the only one that it is shown to.
+    /// The PDS that issued the tokens, and the only one that they are sent to.
     pub pds: Origin,
-    /// JWT of requests; good for an hour or two.
+    /// JWT of requests; valid for an hour or two.
     pub access: Zeroizing<String>,
-    /// JWT that a new pair is had for; good for about two months.
+    /// JWT that is exchanged for a new pair; valid for about two months.
     pub refresh: Zeroizing<String>,
 }
 

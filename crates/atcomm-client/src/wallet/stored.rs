@@ -1,4 +1,4 @@
-//! Accounts as files hold them: the one place where secret keys become text.
+//! Accounts as files contain them: the one place where secret keys become text.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 /// Most keys of an account: the present one, and those whose mail may still come.
 pub(crate) const MAX_KEYS: usize = 64;
 
-/// An account, as it is written.
+/// An account as it is written.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredEnrolment {
@@ -45,7 +45,7 @@ enum StoredState {
     Replaced { since: i64 },
 }
 
-/// A session, as it is written.
+/// A session as it is written.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StoredSession {
@@ -55,7 +55,7 @@ pub(super) struct StoredSession {
 }
 
 impl StoredEnrolment {
-    /// The account's form on disk.
+    /// Returns the account's form on disk.
     pub(crate) fn of(enrolment: &Enrolment) -> Self {
         Self {
             account: enrolment.account.clone(),
@@ -68,7 +68,7 @@ impl StoredEnrolment {
         }
     }
 
-    /// The account, or what is wrong with its form.
+    /// Reads the account, or returns what is wrong with its form.
     pub(crate) fn read(self) -> Result<Enrolment, String> {
         if self.mediators.is_empty() || self.mediators.len() > MAX_MEDIATORS {
             return Err(format!("it names {} mediators", self.mediators.len()));

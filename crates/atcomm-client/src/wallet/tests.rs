@@ -126,7 +126,7 @@ fn what_is_put_in_comes_out_again() {
     let store = wallet.account_store(&did("alice"));
     assert!(store.enrolment().unwrap().is_none() && store.session().unwrap().is_none());
     let alice = enrolment("alice");
-    store.keep(&alice).unwrap();
+    store.save(&alice).unwrap();
     let session = Session {
         pds: alice.pds.clone(),
         access: Zeroizing::new("eyJa".to_owned()),
@@ -205,10 +205,10 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
     let [alice, bob] = ["alice", "bob"].map(did);
     wallet
         .account_store(&alice)
-        .keep(&enrolment("alice"))
+        .save(&enrolment("alice"))
         .unwrap();
     assert_eq!(wallet.find(None).unwrap().account(), &alice);
-    wallet.account_store(&bob).keep(&enrolment("bob")).unwrap();
+    wallet.account_store(&bob).save(&enrolment("bob")).unwrap();
     // What has no enrolment is not one of its accounts.
     let session = Session {
         pds: Origin::parse("https://pds.example.com").unwrap(),
@@ -237,7 +237,7 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
     // Two with the handle of one: it has moved from one account to the other.
     let mut heir = enrolment("carol");
     heir.handle = Handle::parse("bob.example.com").ok();
-    wallet.account_store(&did("carol")).keep(&heir).unwrap();
+    wallet.account_store(&did("carol")).save(&heir).unwrap();
     let both = wallet.find(Some("bob.example.com"));
     assert!(matches!(both, Err(WalletError::Several { .. })));
 }
@@ -268,7 +268,7 @@ fn two_who_keep_the_same_message_keep_one() {
 fn what_others_may_read_is_refused() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
-    store.keep(&enrolment("alice")).unwrap();
+    store.save(&enrolment("alice")).unwrap();
     let file = files(wallet.home())
         .into_iter()
         .find(|p| p.ends_with("enrolment.json"))
@@ -293,7 +293,7 @@ fn what_others_may_read_is_refused() {
 fn damage_is_told_without_what_it_damaged() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
-    store.keep(&enrolment("alice")).unwrap();
+    store.save(&enrolment("alice")).unwrap();
     let file = files(wallet.home())
         .into_iter()
         .find(|p| p.ends_with("enrolment.json"))
@@ -333,7 +333,7 @@ fn damage_is_told_without_what_it_damaged() {
     // Another account's file in this one's place.
     wallet
         .account_store(&did("bob"))
-        .keep(&enrolment("bob"))
+        .save(&enrolment("bob"))
         .unwrap();
     let bobs = files(wallet.home())
         .into_iter()
@@ -350,13 +350,13 @@ fn what_is_too_long_to_be_read_again_is_not_written() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
     let mut big = enrolment("alice");
-    store.keep(&big).unwrap();
+    store.save(&big).unwrap();
     big.label = Some("x".repeat(MAX_ENROLMENT));
-    assert!(matches!(store.keep(&big), Err(WalletError::TooLong { .. })));
+    assert!(matches!(store.save(&big), Err(WalletError::TooLong { .. })));
     assert_ne!(store.enrolment().unwrap().unwrap().label, big.label);
     let mut many = enrolment("alice");
     many.keys = vec![many.keys[0].clone(); MAX_KEYS + 1];
-    assert!(store.keep(&many).is_err());
+    assert!(store.save(&many).is_err());
     assert!(store.enrolment().unwrap().unwrap().keys.len() < MAX_KEYS);
 }
 
@@ -368,7 +368,7 @@ fn one_at_a_time_has_the_lock() {
     // Not of another account, nor of the contacts; and whoever has it may write.
     drop(wallet.lock().unwrap());
     drop(wallet.account_store(&did("bob")).lock().unwrap());
-    store.keep(&enrolment("alice")).unwrap();
+    store.save(&enrolment("alice")).unwrap();
     store.save_message(&kept(None, "1", 1)).unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     let waiting = std::thread::spawn(move || {
@@ -387,7 +387,7 @@ fn what_killed_writers_left_is_no_data_and_is_swept_up() {
     let (_dir, wallet) = wallet();
     wallet
         .account_store(&did("alice"))
-        .keep(&enrolment("alice"))
+        .save(&enrolment("alice"))
         .unwrap();
     wallet.save_pin(&pin("bob")).unwrap();
     let tmp = wallet.home().join("tmp");

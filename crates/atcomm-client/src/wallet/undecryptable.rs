@@ -1,7 +1,7 @@
-//! Envelopes that could not be opened, kept as they came.
+//! Envelopes that cannot be unpacked, stored as they came.
 //!
-//! Anybody may send what nobody can open, so this is the one part of the wallet that strangers
-//! could fill without a word that reaches its owner: it holds so much, and the oldest goes.
+//! Any sender can send such envelopes, and no message of them reaches the user. So this is the one
+//! part of the wallet with a bound: the oldest envelopes are deleted first.
 
 use std::path::{Path, PathBuf};
 
@@ -13,39 +13,38 @@ use super::error::WalletError;
 use super::file::{self, Saved};
 use atcomm_proto::clock::Timestamp;
 
-/// Most envelopes kept: more than come by mishap, as after a key was lost.
+/// Most envelopes: more than come by mishap, as after a key was lost.
 const MAX_COUNT: usize = 500;
 
-/// Most bytes of all their files: a small part of any disk that mail is kept on, and several times
-/// the longest of them.
+/// Most bytes of all files together: a small part of any disk, and several times the longest file.
 const MAX_TOTAL: u64 = 64 << 20;
 
 /// Longest file, in bytes: an answer of a mediator, of at most 16 MiB, in base64.
 const MAX_FILE: usize = 24 << 20;
 
-/// Longest reason that is kept, in bytes.
+/// Longest reason that is stored, in bytes.
 const MAX_REASON: usize = 512;
 
-/// An envelope that could not be opened.
+/// An envelope that cannot be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Undecryptable {
-    /// SHA-256 of the envelope, in hexadecimal: whatever a mediator calls it, it stays the same.
+    /// SHA-256 of the envelope, in hexadecimal; it is the same whatever id a mediator gives it.
     pub id: String,
-    /// The did:peer of ours in whose queue it was.
+    /// The own did:peer in whose queue it was.
     #[serde(rename = "reader")]
     pub recipient: String,
     /// When it came.
     #[serde(with = "atcomm_proto::clock::serde::millis")]
     pub received_at: Timestamp,
-    /// Why it could not be opened.
+    /// Why it cannot be unpacked.
     pub reason: String,
     /// Its bytes in base64.
     envelope: String,
 }
 
 impl Undecryptable {
-    /// An envelope that came in the queue of `recipient`.
+    /// Returns the envelope that came in the queue of `recipient`.
     pub fn new(envelope: &[u8], recipient: &str, received_at: Timestamp, reason: &str) -> Self {
         let end = reason.floor_char_boundary(MAX_REASON);
         Self {
@@ -57,15 +56,15 @@ impl Undecryptable {
         }
     }
 
-    /// Its bytes; `None` where they are damaged.
+    /// Returns the bytes of the envelope; `None` where they are damaged.
     pub fn envelope(&self) -> Option<Vec<u8>> {
         BASE64.decode(self.envelope.as_bytes()).ok()
     }
 }
 
 impl AccountStore {
-    /// Keeps an envelope that could not be opened, and lets the oldest go where there are too many.
-    /// On disk when it returns; only then may a mediator be told. Safe concurrently.
+    /// Saves an envelope that cannot be unpacked, and deletes the oldest where there are too many.
+    /// On disk when this returns; only then may it be acknowledged. Safe concurrently.
     pub fn save_undecryptable(&self, undecryptable: &Undecryptable) -> Result<Saved, WalletError> {
         let folder = self.undecryptable();
         let path = folder.join(format!("{}.json", undecryptable.id));
@@ -92,7 +91,7 @@ impl AccountStore {
     }
 }
 
-/// Reads one; `None` where there is none.
+/// Reads an envelope; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Undecryptable>, WalletError> {
     file::read(path, MAX_FILE)
 }

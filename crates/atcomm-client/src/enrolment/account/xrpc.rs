@@ -21,7 +21,7 @@ use atcomm_proto::syntax::Origin;
 /// Longest answer, in bytes: a record with all that surrounds it, or a session with a DID document.
 const MAX_ANSWER: usize = 256 * 1024;
 
-/// One PDS, asked with or without a session.
+/// The XRPC client of one PDS, with or without a session.
 pub(super) struct Xrpc {
     net: Net,
     pds: Origin,
@@ -46,7 +46,7 @@ impl Xrpc {
         let url = Url::parse(&parts.uri.to_string())
             .map_err(|error| AccountError::Malformed(error.to_string()))?;
         let mut headers = HeaderMap::new();
-        // The media type is the network's to set, for what has a body.
+        // The network layer sets the media type of requests with a body.
         for (name, value) in parts
             .headers
             .iter()
@@ -101,7 +101,7 @@ impl XrpcClient for Xrpc {
     }
 }
 
-/// A query whose answer is read as `O`.
+/// Sends a query whose answer is read as `O`.
 pub(super) async fn query<P, O>(xrpc: &Xrpc, nsid: &str, parameters: P) -> Result<O, AccountError>
 where
     P: Serialize + Send + Sync,
@@ -131,7 +131,7 @@ pub(super) fn lifted<E: Debug>(error: Error<E>) -> AccountError {
             Ok(own) => return *own,
             Err(other) => other.to_string(),
         },
-        // Its text may repeat a token.
+        // The library's text may repeat a token.
         Error::SerdeJson(error) => format!("line {} column {}", error.line(), error.column()),
         Error::UnexpectedResponseType => "it is not JSON".to_owned(),
         _ => "it cannot be asked that".to_owned(),

@@ -1,4 +1,4 @@
-//! The key package as it is to be: what is there already, and what has to change. Pure.
+//! The key package to publish: the difference to the record that is there. Pure.
 
 use serde_json::{Map, Value};
 
@@ -9,18 +9,18 @@ use atcomm_proto::verify::succession;
 
 use super::EnrolError;
 
-/// What has to be done about the record.
+/// The difference.
 #[derive(Debug, PartialEq)]
 pub(super) enum Task {
-    /// It is as it should be.
+    /// The record is as it should be.
     Nothing,
-    /// This is to be written in place of what is there.
+    /// This record is to be written in place of the present one.
     Write(Value),
 }
 
-/// The record that names `key`, given the one that is there. What others have put into ours is
-/// kept while it names the same key. A key of ours that is replaced speaks for the new one; one
-/// that is not ours is replaced only with `replace`.
+/// Returns the record that names `key`, given the present one. Fields of other clients stay while
+/// the record names the same key. A key of the wallet that is replaced vouches for the new one;
+/// another key is replaced only with `replace`.
 pub(super) fn task(
     enrolment: &Enrolment,
     key: &MessagingKey,
@@ -72,7 +72,7 @@ pub(super) fn task(
     Ok(Task::Write(record))
 }
 
-/// The fields of the binding over what else is there.
+/// Sets the fields of the binding, and leaves the others.
 fn filled(
     mut fields: Map<String, Value>,
     enrolment: &Enrolment,
@@ -91,7 +91,7 @@ fn filled(
             fields.shift_remove("label");
         }
     }
-    // Of the key, so that it stays when something else changes.
+    // The time is that of the key, so that it stays when another field changes.
     fields
         .entry("createdAt")
         .or_insert_with(|| now.to_string().into());

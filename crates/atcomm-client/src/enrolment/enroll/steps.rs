@@ -1,4 +1,4 @@
-//! The steps that enrolling, replacing a key and leaving are made of.
+//! The steps of enrolling, replacing a key and unenrolling.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::keypackage::MAX_MEDIATORS;
 use atcomm_proto::syntax::{MediatorDid, Origin};
 
-/// Times that a record is read and written anew when somebody else was faster.
+/// Times that a record is read and written again where another writer was faster.
 const ATTEMPTS: usize = 4;
 
-/// How often it is looked at whether another process is done.
-const POLL: Duration = Duration::from_millis(100);
+/// Interval of asking for a lock that another process holds.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Enroller {
-    /// Waits until no other process changes how the account is enrolled, and keeps others from it.
+    /// Waits until no other process changes how the account is enrolled, and locks it.
     pub(super) async fn begin(
         &self,
         located: &Located,
@@ -35,7 +35,7 @@ impl Enroller {
         }
         observe(Step::Waiting);
         loop {
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(LOCK_POLL_INTERVAL).await;
             if let Some(lock) = store.change_lock()? {
                 return Ok(lock);
             }
@@ -53,13 +53,13 @@ impl Enroller {
         let mut enrolment = change(store.enrolment()?);
         enrolment.pds.clone_from(&located.pds);
         enrolment.handle.clone_from(&located.handle);
-        store.keep(&enrolment)?;
+        store.save(&enrolment)?;
         Ok(enrolment)
     }
 
-    /// Has the record name the next key, and writes down that it does. Keys whose time is over are
-    /// let go then, and not before: until the record has been seen, it may name any of them, and
-    /// neither our notes nor the clock can say that it does not.
+    /// Makes the record name the next key, and saves that it does. Expired keys are deleted after
+    /// that and not before: until the record has been read it may name any of them, whatever the
+    /// wallet and the clock say.
     pub(super) async fn publish(
         &self,
         located: &Located,
@@ -90,7 +90,8 @@ impl Enroller {
                     observe(Step::Published);
                     break there;
                 }
-                // Another device perhaps; what is there now is looked at again.
+                // Another writer, such as another device, was faster; the present record is read
+                // again.
                 Err(AccountError::Swapped) if attempts < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
@@ -172,7 +173,7 @@ impl Enroller {
                 }
             }
         }
-        // Mediators that the record names no longer, as far as nothing waits there.
+        // Mediators that the record names no longer are left, as far as no mail waits there.
         let dropped: Vec<MediatorDid> = key
             .registered
             .iter()

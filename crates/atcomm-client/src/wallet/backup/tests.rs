@@ -91,7 +91,7 @@ fn what_was_backed_up_is_restored_on_a_new_machine() {
     assert!(matches!(Backup::of(&old, at(1)), Err(BackupError::Empty)));
     for name in ["alice", "bob"] {
         old.account_store(&did(name))
-            .keep(&enrolment(name))
+            .save(&enrolment(name))
             .unwrap();
     }
     old.save_pin(&pin("carol", 5)).unwrap();
@@ -133,7 +133,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
     let old = enrolment("alice");
-    store.keep(&old).unwrap();
+    store.save(&old).unwrap();
     wallet.save_pin(&pin("carol", 5)).unwrap();
     let backup = Backup::of(&wallet, at(3)).unwrap();
     // Since then the key was replaced, and the contact verified again.
@@ -143,7 +143,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
         .keys
         .insert(0, key(KeyState::Published { at: at(4) }));
     rotated.label = Some("phone".to_owned());
-    store.keep(&rotated).unwrap();
+    store.save(&rotated).unwrap();
     wallet.save_pin(&pin("carol", 7)).unwrap();
     for force in [false, true] {
         let restored = restore(&backup, &wallet, force, 8).unwrap();
@@ -158,7 +158,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
     pruned.keys.truncate(1);
     let mut backup = backup;
     backup.accounts[0].keys[0].state = KeyState::Replaced { at: at(2) };
-    store.keep(&pruned).unwrap();
+    store.save(&pruned).unwrap();
     let restored = restore(&backup, &wallet, false, 9).unwrap();
     assert_eq!(restored.merged, [did("alice").to_string()]);
     let now = store.enrolment().unwrap().unwrap();
@@ -172,7 +172,7 @@ fn another_key_is_replaced_only_when_that_is_said() {
     let (_dir, wallet) = wallet();
     let [alice, bob] = ["alice", "bob"].map(|name| wallet.account_store(&did(name)));
     let here = enrolment("alice");
-    alice.keep(&here).unwrap();
+    alice.save(&here).unwrap();
     let mut there = enrolment("alice");
     there.label = Some("from the backup".to_owned());
     let backup = Backup {
@@ -320,7 +320,7 @@ fn a_key_of_before_that_was_never_published_comes_back_for_reading_only() {
     };
     here.keys[0].state = KeyState::Replaced { at: at(4) };
     here.keys.insert(0, key(KeyState::Published { at: at(4) }));
-    store.keep(&here).unwrap();
+    store.save(&here).unwrap();
     restore(&backup, &wallet, false, 5).unwrap();
     let now = store.enrolment().unwrap().unwrap();
     assert_eq!(now.keys.len(), 3);
@@ -349,7 +349,7 @@ fn what_another_process_writes_meanwhile_is_not_written_over() {
         });
         let waits = receive.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(waits, did("alice"));
-        store.keep(&other).unwrap();
+        store.save(&other).unwrap();
         drop(lock);
         restoring.join().unwrap()
     });
@@ -375,7 +375,7 @@ fn no_key_of_the_wallet_makes_room_for_one_of_the_backup() {
     full.keys = (0..MAX_KEYS)
         .map(|_| key(KeyState::Replaced { at: at(3) }))
         .collect();
-    store.keep(&full).unwrap();
+    store.save(&full).unwrap();
     let backup = Backup {
         made_at: at(1),
         accounts: vec![enrolment("alice")],
@@ -396,7 +396,7 @@ fn what_could_not_be_restored_is_not_written() {
     let (_dir, wallet) = wallet();
     wallet
         .account_store(&did("alice"))
-        .keep(&enrolment("alice"))
+        .save(&enrolment("alice"))
         .unwrap();
     wallet.save_pin(&pin("carol", 5)).unwrap();
     // A list that ends where reading does may have been cut.

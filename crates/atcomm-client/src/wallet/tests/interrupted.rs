@@ -60,7 +60,7 @@ fn write() {
     for number in first.. {
         let id = number.to_string();
         let steps = || -> Result<(), WalletError> {
-            store.keep(&numbered(number))?;
+            store.save(&numbered(number))?;
             println!("kept {number}");
             store.save_message(&kept(Some("did:peer:2.Ez"), &id, 1))?;
             println!("message {number}");
@@ -206,7 +206,7 @@ fn without_room_nothing_is_half_written() {
     let wallet = Wallet::open(&home).unwrap();
     wallet
         .account_store(&did("alice"))
-        .keep(&numbered(7))
+        .save(&numbered(7))
         .unwrap();
     let child = writer(&home, "trap '' XFSZ; ulimit -f 60");
     let output = child.wait_with_output().unwrap();
