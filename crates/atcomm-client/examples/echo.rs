@@ -1,4 +1,4 @@
-//! Answers every message with its own text, until it is stopped or has answered so many:
+//! A bot that answers every message with its own text, until it is stopped or has seen so many:
 //!
 //!     cargo run -p atcomm-client --example echo -- settings.json [COUNT]
 //!
@@ -23,17 +23,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let count = arguments.next().map(|count| count.parse()).transpose()?;
 
     let account = Account::open(&Settings::read(file.as_ref())?, None)?;
-    let inbox = account.inbox();
-    // A message is in the wallet before this sees it, and acknowledged after.
-    let follow = inbox.follow(count, async |event| {
-        let Event::Received(received) = event else {
-            return ControlFlow::Continue(());
-        };
-        if let Received::Message {
-            dm,
-            attribution: Attribution::Verified { account: from, .. },
-            ..
-        } = *received
+    // A message is in the wallet before the bot sees it, and acknowledged after.
+    let bot = async |event| {
+        if let Event::Received(received) = event
+            && let Received::Message {
+                dm, attribution, ..
+            } = *received
+            && let Attribution::Verified { account: from, .. } = attribution
         {
             match answer(&account, from, dm.text).await {
                 Ok(mediator) => println!("answered by way of {mediator}"),
@@ -41,16 +37,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         }
         ControlFlow::Continue(())
-    });
-    Ok(follow.await?)
+    };
+    Ok(account.inbox().follow(count, bot).await?)
 }
 
 async fn answer(account: &Account, to: Did, text: String) -> Result<String, Box<dyn Error>> {
-    let recipient = account.recipient(&Actor::Did(to.clone())).await?;
-    let dm = account.compose(&to, text, None).await?;
-    let delivery = account
-        .sender()
-        .send(&recipient, &dm, Consent::default())
-        .await?;
+    let recipient = account.recipient(&Actor::Did(to)).await?;
+    let dm = account.compose(&recipient.account, text, None).await?;
+    let sender = account.sender();
+    let delivery = sender.send(&recipient, &dm, Consent::default()).await?;
     Ok(delivery.path.mediator.to_string())
 }
