@@ -1,6 +1,6 @@
 //! The public HTTP server: XRPC, DIDComm by POST and WebSocket, and pages for people.
 //!
-//! This module is the only user of axum. [`service::App`] stands in front of the router: it answers
+//! This module is the only user of axum. `service::App` stands in front of the router: it answers
 //! the commonest query from the cache of views without waiting, and does for every other request
 //! what all of them need (client address, time limit, CORS, metrics). No log line or metric joins a
 //! client with the account that it asked for (invariant 9).

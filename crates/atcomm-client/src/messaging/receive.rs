@@ -208,26 +208,7 @@ impl Receiver {
             }
             Err(error) => return Err(error),
         };
-        let other = |stored, attribution, why| Received::Other {
-            stored,
-            attribution,
-            why,
-        };
-        let received = match dm {
-            Ok(dm) => Received::Message {
-                stored,
-                dm,
-                attribution,
-            },
-            Err(BodyError::Field(error)) => {
-                other(stored, attribution, format!("it cannot be shown: {error}"))
-            }
-            Err(BodyError::Type(_)) => {
-                let kind = &unpacked.message.kind;
-                let why = format!("it is of a type that is not shown here: {kind}");
-                other(stored, attribution, why)
-            }
-        };
+        let received = received(stored, dm, attribution, &unpacked.message.kind);
         Ok(Processed {
             received,
             set_aside,
@@ -338,6 +319,31 @@ fn undeliverable(sent: SentMessage, report: &UndeliverableReport, next: NextStep
         sent,
         words: report.words.clone(),
         next,
+    }
+}
+
+/// Sorts a stored message by its body.
+fn received(
+    stored: StoredMessage,
+    dm: Result<Dm, BodyError>,
+    attribution: Attribution,
+    kind: &str,
+) -> Received {
+    let why = match dm {
+        Ok(dm) => {
+            return Received::Message {
+                stored,
+                dm,
+                attribution,
+            };
+        }
+        Err(BodyError::Field(error)) => format!("it cannot be shown: {error}"),
+        Err(BodyError::Type(_)) => format!("it is of a type that is not shown here: {kind}"),
+    };
+    Received::Other {
+        stored,
+        attribution,
+        why,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files of the wallet: JSON with a version, private, read up to a limit, written by `durable`.
 //!
-//! A new text is staged below `tmp`, where [`sweep`] finds what killed processes left.
+//! A new text is staged below `tmp`, where `sweep` finds what killed processes left.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -365,7 +365,7 @@ fn one_at_a_time_has_the_lock() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
     let lock = store.lock().unwrap();
-    // Not of another account, nor of the contacts; and whoever has it may write.
+    // Not of another account, nor of the contacts; and its holder may write.
     drop(wallet.lock().unwrap());
     drop(wallet.account_store(&did("bob")).lock().unwrap());
     store.save(&enrolment("alice")).unwrap();

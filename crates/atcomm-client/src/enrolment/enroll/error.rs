@@ -86,7 +86,7 @@ pub enum EnrolError {
 
 fn named(label: Option<&str>) -> String {
     label.map_or(String::new(), |label| {
-        // Whoever can write the record can write anything there.
+        // The label is text of whatever program wrote the record.
         let shown: String = label.chars().filter(|c| !c.is_control()).take(64).collect();
         format!(", of a device named \"{shown}\"")
     })

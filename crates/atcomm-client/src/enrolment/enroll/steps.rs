@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(peers(&seen), [new.clone(), named.clone()]);
         assert_eq!(seen[0].state, KeyState::Published { at: NOW });
         assert_eq!(seen[1].state, KeyState::Replaced { at: NOW });
-        // Nobody knows what was there.
+        // The record before is unknown.
         let mut unseen = keys.clone();
         update_states(&mut unseen, &new, None, NOW);
         assert_eq!(peers(&unseen), [new.clone(), named, old]);

@@ -149,7 +149,7 @@ fn what_was_found_out_serves_for_what_is_known_still() {
     assert!(failed.fits(Some(&old)) && !failed.fits(None) && !failed.fits(Some(&new)));
 }
 
-/// Whoever a stranger's claim leads to takes no more of the reader's time than this.
+/// Longest time that the claim of an unknown sender may take of the reader.
 #[tokio::test]
 async fn inv7_a_sender_lookup_ends() {
     use crate::DirectoryClient;

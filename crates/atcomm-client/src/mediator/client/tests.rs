@@ -101,12 +101,12 @@ async fn whatever_else_comes_is_not_its_answer() {
             other.write(pong(question), &scene.key.agreement)
         }),
         ("a did:peer", |scene, question| {
-            let stranger = key();
+            let unknown = key();
             let plain = pong(question)
-                .from(stranger.peer.as_str())
+                .from(unknown.peer.as_str())
                 .to(scene.key.peer.as_str());
             let to = [scene.key.agreement.public()];
-            envelope::authcrypt(&plain.to_vec(), &stranger.agreement, &to).unwrap()
+            envelope::authcrypt(&plain.to_vec(), &unknown.agreement, &to).unwrap()
         }),
         ("encrypted by whoever", |scene, question| {
             let plain = pong(question)

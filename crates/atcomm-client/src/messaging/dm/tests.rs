@@ -219,7 +219,7 @@ fn links_and_mentions_are_found() {
 }
 
 #[test]
-fn a_mention_of_nobody_stays_text() {
+fn a_mention_without_an_account_stays_text() {
     let text = "@a.example.com @b.example.com";
     let known = |handle: &atcomm_proto::syntax::Handle| {
         (handle.as_str() == "b.example.com").then(|| did("b"))

@@ -142,13 +142,13 @@ impl QueueMediator {
     }
 }
 
-/// An account whose mail is at one mediator, and that has nobody to look up.
+/// An account whose mail is at one mediator, and without accounts to look up.
 struct Scene {
     dir: TempDir,
     mediator: Arc<QueueMediator>,
     store: AccountStore,
     inbox: Inbox,
-    stranger: MessagingKey,
+    unknown: MessagingKey,
 }
 
 impl Scene {
@@ -188,7 +188,7 @@ impl Scene {
             dir,
             mediator,
             store,
-            stranger: key(),
+            unknown: key(),
         }
     }
 
@@ -202,8 +202,8 @@ impl Scene {
             embed: None,
         };
         let bob = &self.mediator.owner.peer;
-        let message = dm.message(id, self.stranger.peer.as_str(), bob.as_str(), 0);
-        seal(message, &self.stranger, bob).unwrap()
+        let message = dm.message(id, self.unknown.peer.as_str(), bob.as_str(), 0);
+        seal(message, &self.unknown, bob).unwrap()
     }
 
     /// Queues letters with the ids `m0`, `m1` and so on under the ids `q0`, `q1` and so on.
@@ -403,7 +403,7 @@ async fn following_shows_what_waits_and_then_waits_itself() {
 #[tokio::test]
 async fn a_mediator_that_hands_out_the_same_for_ever_is_left() {
     let scene = Scene::start().await;
-    // The stranger's message, and an envelope that cannot be opened.
+    // The unknown sender's message, and an envelope that cannot be opened.
     for (envelope, copies) in [
         (scene.letter("1"), MAX_STALE_DELIVERIES),
         (b"junk".to_vec(), MAX_STALE_DELIVERIES - 1),

@@ -77,7 +77,7 @@ fn only_who_relayed_it_is_believed() {
         assert_eq!(one.report(&report(by, forward)), ReportOutcome::NotOurs);
         assert_eq!(one, before);
     }
-    // Nobody relayed what was posted to the mediator itself.
+    // A message that was posted to the mediator itself has no relay.
     let mut direct = sent(&["a"]).taken("a", None, "f1");
     assert_eq!(direct.report(&report("a", "f1")), ReportOutcome::NotOurs);
 }

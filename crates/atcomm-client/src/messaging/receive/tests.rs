@@ -13,7 +13,7 @@ use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 use testkit::mediator::TestMediator;
 use testkit::net::{bind, development};
 
-/// An account with one mediator, and nobody else to ask.
+/// An account with one mediator and no directory.
 struct Scene {
     _dir: TempDir,
     own: TestMediator,
@@ -79,16 +79,16 @@ impl Scene {
         self.receiver.process(&self.client, &mail).await.unwrap()
     }
 
-    /// A message of a stranger who writes what he likes into it.
-    fn letter_of(&self, stranger: &MessagingKey, id: &str, more: &str) -> Vec<u8> {
+    /// A message of an unknown sender with fields of its choice.
+    fn message_of(&self, unknown: &MessagingKey, id: &str, more: &str) -> Vec<u8> {
         let plaintext = format!(
             r#"{{"id":"{id}","type":"{}","from":"{}","to":["{}"],"body":{{"text":"hi"}}{more}}}"#,
             Dm::TYPE,
-            stranger.peer.as_str(),
+            unknown.peer.as_str(),
             self.key().peer.as_str(),
         );
         let to = self.key().agreement.public();
-        authcrypt(plaintext.as_bytes(), &stranger.agreement, &[to]).unwrap()
+        authcrypt(plaintext.as_bytes(), &unknown.agreement, &[to]).unwrap()
     }
 
     fn stored(&self) -> Vec<StoredItem> {
@@ -100,7 +100,7 @@ impl Scene {
 #[tokio::test]
 async fn no_message_is_one_that_nothing_comes_after() {
     let scene = scene_of(key());
-    let stranger = key();
+    let unknown = key();
     let nested = |depth: usize, inner: &str| {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
         format!(r#","x":{open}{inner}{close}"#)
@@ -116,7 +116,7 @@ async fn no_message_is_one_that_nothing_comes_after() {
         format!(r#","x":"{}""#, r#"\""#.repeat(1_400_000)),
     ];
     for (n, more) in cases.iter().enumerate() {
-        let envelope = scene.letter_of(&stranger, &n.to_string(), more);
+        let envelope = scene.message_of(&unknown, &n.to_string(), more);
         let taken = scene.take("a", envelope.clone()).await;
         let Received::Message { stored, .. } = taken.received else {
             panic!("{n}: {taken:?}")
@@ -145,7 +145,7 @@ async fn what_cannot_be_opened_is_one_whatever_a_mediator_calls_it() {
 
 #[tokio::test]
 async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
-    let stranger = key();
+    let unknown = key();
     for (age, opens) in [
         (
             REPLACED_KEY_RETENTION - std::time::Duration::from_millis(1),
@@ -158,7 +158,7 @@ async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
             at: now().minus(age),
         };
         let scene = scene_of(key);
-        let taken = scene.take("a", scene.letter_of(&stranger, "1", "")).await;
+        let taken = scene.take("a", scene.message_of(&unknown, "1", "")).await;
         match taken.received {
             Received::Message { stored, .. } => assert!(opens && stored.recipient_replaced),
             Received::Undecryptable { .. } => assert!(!opens),
@@ -166,7 +166,7 @@ async fn a_key_that_was_replaced_is_told_of_and_then_opens_nothing() {
         }
     }
     let scene = scene_of(key());
-    let taken = scene.take("a", scene.letter_of(&stranger, "1", "")).await;
+    let taken = scene.take("a", scene.message_of(&unknown, "1", "")).await;
     let Received::Message { stored, .. } = taken.received else {
         panic!("{taken:?}")
     };

@@ -31,7 +31,7 @@ fn the_three_stacks_of_mail_and_the_anonymous_one() {
         assert_eq!(unpacked.recipient, bob.peer.as_str());
         assert_eq!(unpacked.message.id, "1");
     }
-    // What anybody may have been shown, or was signed for somebody else, is no mail.
+    // An envelope without encryption, or one that was signed for another recipient, is no mail.
     let both = authcrypt(&signed, &alice.agreement, &to).unwrap();
     for envelope in [&signed, &both] {
         assert_eq!(
@@ -51,7 +51,7 @@ fn writers_are_held_to_their_keys() {
             .to(to)
             .to_vec()
     };
-    // Another's name under one's own key, and a message that was meant for somebody else.
+    // The name of another account under one's own key, and a message for another recipient.
     let forged = plain(alice.peer.as_str(), bob.peer.as_str());
     let forged = authcrypt(&forged, &mallory.agreement, &to).unwrap();
     let passed_on = plain(mallory.peer.as_str(), alice.peer.as_str());

@@ -415,7 +415,7 @@ fn what_could_not_be_restored_is_not_written() {
 }
 
 #[test]
-fn of_two_who_write_one_file_one_does_and_a_killed_run_is_in_nobody_s_way() {
+fn of_two_writers_of_one_file_one_succeeds_and_a_killed_run_blocks_none() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("backup.age");
     let left = dir

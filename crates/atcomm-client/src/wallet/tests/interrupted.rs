@@ -79,9 +79,9 @@ fn write() {
     }
 }
 
-/// What the wallet has to hold after the writer said this: each number, or the next.
+/// What the wallet has to hold after the writer printed this: each number, or the next.
 #[derive(Default, Debug)]
-struct Said {
+struct Printed {
     kept: Option<u64>,
     message: Option<u64>,
     pin: Option<u64>,
@@ -89,7 +89,7 @@ struct Said {
     error: Option<String>,
 }
 
-impl Said {
+impl Printed {
     fn hear(&mut self, out: impl std::io::Read) {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             self.note(&line);
@@ -113,9 +113,9 @@ impl Said {
 
     #[track_caller]
     fn check(&self, home: &Path) {
-        let fits = |said: Option<u64>, found: Option<u64>| match (said, found) {
+        let fits = |printed: Option<u64>, found: Option<u64>| match (printed, found) {
             (None, found) => found.is_none_or(|found| found == 0),
-            (Some(said), Some(found)) => found == said || found == said + 1,
+            (Some(printed), Some(found)) => found == printed || found == printed + 1,
             (Some(_), None) => false,
         };
         let wallet = Wallet::open(home).unwrap();
@@ -135,7 +135,7 @@ impl Said {
             sent.len() < 2 && fits(self.sent, sent.first().copied()),
             "{self:?} {sent:?}"
         );
-        // Every message that was said to be kept is there; of one more there may be no word yet.
+        // Every message that was printed to be kept is there; of one more there may be no word yet.
         let messages = messages::messages(&store);
         let mut numbers: Vec<u64> = messages.iter().map(|m| m.id.parse().unwrap()).collect();
         numbers.sort_unstable();
@@ -150,37 +150,37 @@ impl Said {
 fn inv10_a_killed_writer_leaves_the_old_or_the_new() {
     let dir = TempDir::new().unwrap();
     let home = dir.path().join("wallet");
-    let mut said = Said::default();
+    let mut printed = Printed::default();
     for round in 0..ROUNDS {
         let mut child = writer(&home, "");
         let mut out = BufReader::new(child.stdout.take().unwrap());
         // Until it is at work, however slow the machine is; then a time that is another one in
         // each round.
-        let before = said.kept;
-        while said.kept == before {
+        let before = printed.kept;
+        while printed.kept == before {
             let mut line = String::new();
             assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ended");
-            said.note(line.trim_end());
+            printed.note(line.trim_end());
         }
         std::thread::sleep(Duration::from_micros(round * 7919 % 40_000));
         child.kill().unwrap();
         child.wait().unwrap();
-        said.hear(out);
-        said.check(&home);
-        assert_eq!(said.error, None);
-        // The next round goes on from what is there, whether it was said or not.
+        printed.hear(out);
+        printed.check(&home);
+        assert_eq!(printed.error, None);
+        // The next round goes on from what is there, whether it was printed or not.
         let wallet = Wallet::open(&home).unwrap();
         let store = wallet.account_store(&did("alice"));
         if let Some(enrolment) = store.enrolment().unwrap() {
             // A round that was killed in between leaves its number without the rest.
-            catch_up(&wallet, number_of(&enrolment), &mut said);
+            catch_up(&wallet, number_of(&enrolment), &mut printed);
         }
     }
-    assert!(said.kept.unwrap() >= ROUNDS - 1, "{said:?}");
+    assert!(printed.kept.unwrap() >= ROUNDS - 1, "{printed:?}");
 }
 
 /// Does what the writer was killed before.
-fn catch_up(wallet: &Wallet, number: u64, said: &mut Said) {
+fn catch_up(wallet: &Wallet, number: u64, printed: &mut Printed) {
     let store = wallet.account_store(&did("alice"));
     store
         .save_message(&kept(Some("did:peer:2.Ez"), &number.to_string(), 1))
@@ -189,7 +189,7 @@ fn catch_up(wallet: &Wallet, number: u64, said: &mut Said) {
     pin.last_seen = at(i64::try_from(number).unwrap());
     wallet.save_pin(&pin).unwrap();
     store.save_sent("always the same", &number).unwrap();
-    *said = Said {
+    *printed = Printed {
         kept: Some(number),
         message: Some(number),
         pin: Some(number),
@@ -210,9 +210,9 @@ fn without_room_nothing_is_half_written() {
         .unwrap();
     let child = writer(&home, "trap '' XFSZ; ulimit -f 60");
     let output = child.wait_with_output().unwrap();
-    let mut said = Said::default();
-    said.hear(&output.stdout[..]);
-    let error = said.error.expect("an error");
+    let mut printed = Printed::default();
+    printed.hear(&output.stdout[..]);
+    let error = printed.error.expect("an error");
     assert!(
         error.starts_with("cannot write ") && error.contains("enrolment.json"),
         "{error}"
@@ -230,8 +230,11 @@ fn without_room_nothing_is_half_written() {
     let output = writer(&empty, "trap '' XFSZ; ulimit -f 0")
         .wait_with_output()
         .unwrap();
-    let mut said = Said::default();
-    said.hear(&output.stdout[..]);
-    assert!(said.error.is_some() && said.kept.is_none(), "{said:?}");
-    said.check(&empty);
+    let mut printed = Printed::default();
+    printed.hear(&output.stdout[..]);
+    assert!(
+        printed.error.is_some() && printed.kept.is_none(),
+        "{printed:?}"
+    );
+    printed.check(&empty);
 }

@@ -53,7 +53,7 @@ fn a_message_is_kept_once() {
         .map(|m| m.received_at.millis())
         .collect();
     assert_eq!(received, [5, 4, 6], "in the order in which they came");
-    // Nobody can take the place of an anonymous message by its id.
+    // No other message takes the place of an anonymous one by its id.
     let anonymous = kept(None, "3", 7);
     assert!(keep(&store, &anonymous) && keep(&store, &saying(None, "3", "else", 8)));
     assert!(!keep(&store, &anonymous));
