@@ -1,4 +1,4 @@
-//! The whole program against a real, local network (`tests/network/`), and rules about the source.
+//! The whole program against a real, local network (`tests/network/`).
 
 // Lints of product code that spare tests look for this attribute.
 #![cfg(test)]
@@ -16,7 +16,6 @@ mod hostile;
 mod http;
 mod identities;
 mod jetstream;
-mod layers;
 mod lexicon;
 mod mail;
 mod mediator;
