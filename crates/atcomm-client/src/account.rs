@@ -23,7 +23,7 @@ use atcomm_net::net::{Net, NetError, NetSettings};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Actor, Did, Origin};
 
-/// Settings of a client. The default is right for the public network, but for the wallet.
+/// Settings of a client. The defaults suit the public network; only the wallet has none.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -116,8 +116,8 @@ impl Client {
     pub fn lookup(&self, known: Option<&Origin>) -> RecipientLookup {
         let net = || self.net.clone();
         let directory = match (&self.directory, known) {
-            (Some(named), _) => Some(DirectoryClient::named(net(), named.clone())),
-            (None, Some(known)) => Some(DirectoryClient::learnt(net(), known.clone())),
+            (Some(named), _) => Some(DirectoryClient::configured(net(), named.clone())),
+            (None, Some(known)) => Some(DirectoryClient::untrusted(net(), known.clone())),
             (None, None) => None,
         };
         self.lookup_by(directory)
@@ -148,7 +148,7 @@ impl Account {
         Self::of_wallet(client, &home, actor)
     }
 
-    /// Opens an account of the wallet in `home` with a client that is at hand.
+    /// Opens an account of the wallet in `home` with an existing client.
     pub fn of_wallet(client: Client, home: &Path, actor: Option<&str>) -> Result<Self, OpenError> {
         let wallet = Wallet::open(home)?;
         let store = wallet.find(actor)?;
@@ -219,7 +219,7 @@ impl Account {
         Dm::compose(net, identity, &self.enrolment.account, to, text, embed).await
     }
 
-    /// Returns what sends messages of the account.
+    /// Returns the sender of the account's messages.
     pub fn sender(&self) -> Sender {
         let Client {
             net,
@@ -230,7 +230,7 @@ impl Account {
         Sender::new(net, identity, clock, &self.store, &self.enrolment)
     }
 
-    /// Returns what takes messages for the account.
+    /// Returns the receiver of the account's messages.
     pub fn receiver(&self) -> Receiver {
         Receiver::new(
             self.wallet.clone(),

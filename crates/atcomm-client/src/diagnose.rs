@@ -4,8 +4,8 @@
 //! key -> DID document and handle -> session -> record -> proof -> directory -> each mediator
 //! ```
 //!
-//! Each mediator is sent a message to the account itself, which is taken from the queue again. Nothing
-//! else is changed.
+//! Each mediator is sent a message to the account itself, which is then taken from the queue. All
+//! other state stays as it is.
 
 use std::time::Duration;
 
@@ -48,15 +48,15 @@ pub enum Finding {
         /// Whether the PDS accepts it.
         result: Result<(), SignInProblem>,
     },
-    /// The record, as the PDS gives it.
+    /// The record, as the PDS returns it.
     Record(Result<(), RecordProblem>),
-    /// The record, as a client verifies it that trusts no directory.
+    /// The record, verified as by a client without a directory.
     Proof(Result<(), ProofProblem>),
     /// The view of the directory.
     Directory {
         /// The directory; `None` where none is known.
         directory: Option<Origin>,
-        /// Whether it has the key.
+        /// Whether the directory has the wallet's key.
         result: Result<(), DirectoryProblem>,
     },
     /// The document of a mediator.
@@ -70,14 +70,14 @@ pub enum Finding {
     Ping {
         /// The mediator.
         did: MediatorDid,
-        /// Whether it answers.
+        /// Whether the mediator answers.
         result: Result<(), MailError>,
     },
     /// The registration of the key with a mediator.
     Registration {
         /// The mediator.
         did: MediatorDid,
-        /// Whether it keeps mail for the key.
+        /// Whether the mediator accepts mail for the key.
         result: Result<(), RegistrationProblem>,
     },
     /// A message to the account itself by way of a mediator.
@@ -101,7 +101,7 @@ pub struct ConfirmedAccount {
 /// Problems of a DID document and a handle.
 #[derive(Debug, PartialEq, Eq)]
 pub enum AccountProblem {
-    /// The DID document cannot be had, or is not proven.
+    /// The DID document cannot be resolved, or is not proven.
     Identity(AccountIdentityError),
     /// The DID document names no PDS that can be used.
     NoPds(Unusable),
@@ -117,29 +117,29 @@ pub enum AccountProblem {
 /// Problems of a session.
 #[derive(Debug)]
 pub enum SignInProblem {
-    /// There is none, or it has ended.
+    /// There is no session, or it has ended.
     SignedOut,
-    /// The PDS gives no answer to the question.
+    /// The PDS cannot tell whether the session is valid.
     Pds(AccountError),
 }
 
 /// Problems of a record.
 #[derive(Debug)]
 pub enum RecordProblem {
-    /// There is none.
+    /// There is no record.
     Missing,
-    /// It names another key than the one of the wallet.
+    /// The record names another key than the wallet's.
     OtherKey,
-    /// It names other mediators than the wallet.
+    /// The record names other mediators than the wallet.
     OtherMediators,
-    /// The PDS does not give it.
+    /// The PDS does not return the record.
     Pds(AccountError),
 }
 
 /// Problems of the proof of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ProofProblem {
-    /// The account cannot be written to.
+    /// Senders cannot resolve the account.
     Lookup(RecipientError),
     /// The proven record names another key than the one of the wallet.
     OtherKey,
@@ -161,9 +161,9 @@ pub enum DirectoryProblem {
 /// Problems of a registration.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RegistrationProblem {
-    /// The mediator keeps no mail for the key.
+    /// The mediator accepts no mail for the key.
     NotRegistered,
-    /// The mediator does not tell.
+    /// The mediator gives no answer.
     Mail(MailError),
 }
 
@@ -321,8 +321,8 @@ async fn about_proof(account: &Account) -> Finding {
     )
 }
 
-/// Decides on a proven record: another key is graver than other accounts with the same one, and that
-/// graver than a warning.
+/// Decides on a proven record: another key is graver than other accounts with the same one, and
+/// that graver than a warning.
 fn compare_proof(
     is_own_key: bool,
     is_ambiguous: bool,

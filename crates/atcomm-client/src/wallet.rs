@@ -5,16 +5,17 @@
 //! accounts/<name>/enrolment.json        keys, mediators, and how far their publication has come
 //! accounts/<name>/session.json          session at the PDS
 //! accounts/<name>/mail/<name>.json      a message that was received
-//! accounts/<name>/unopened/<name>.json  an envelope that cannot be unpacked
 //! accounts/<name>/sent/<name>.json      a message that was sent
 //! ```
+//!
+//! Envelopes that cannot be unpacked have a folder of their own; see [`undecryptable`].
 //!
 //! A name is a hash of what identifies the file, so no text of others becomes a path. Every file is
 //! JSON, `{"version": 1, "content": ...}`, readable by its owner only, and replaced in one step:
 //! after `kill -9` or a power cut it has the old content or the new one. `enrolment.json` is
 //! trusted and cannot be made again: without it, mail under way to the account cannot be read, and
-//! a new key has to be published. A session is had again for the password. Without the contacts, a
-//! key that was swapped looks like a first contact.
+//! a new key has to be published. A lost session is replaced by signing in again. Without the
+//! contacts, a key that was swapped looks like a first contact.
 
 pub mod backup;
 pub mod enrolment;
@@ -37,7 +38,7 @@ use error::WalletError;
 use session::Session;
 use stored::{MAX_KEYS, StoredEnrolment, StoredSession};
 
-/// Longest file of an account, in bytes: a key takes less than a KiB.
+/// Longest `enrolment.json`, in bytes: a key takes less than a KiB.
 const MAX_ENROLMENT: usize = 256 * 1024;
 
 /// Longest file of a session, in bytes; a token takes one or two KiB.

@@ -424,7 +424,7 @@ impl Reader {
     }
 
     fn recipients(&self) -> RecipientLookup {
-        let directory = DirectoryClient::named(self.net.clone(), self.directory.clone());
+        let directory = DirectoryClient::configured(self.net.clone(), self.directory.clone());
         let (net, identity) = (self.net.clone(), self.identity.clone());
         RecipientLookup::new(net, identity, Clock::system(), Some(directory))
     }

@@ -363,7 +363,7 @@ fn record_key() -> Result<RecordKey, AccountError> {
     RecordKey::new(RECORD_KEY.to_owned()).map_err(constant)
 }
 
-/// Converts our own checked identifiers to those of the library.
+/// The error of an identifier that the library rejects although this program has checked it.
 fn constant(why: &str) -> AccountError {
     AccountError::Malformed(why.to_owned())
 }

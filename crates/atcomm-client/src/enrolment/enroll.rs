@@ -1,8 +1,9 @@
-//! Enrolling an account, replacing its key, and leaving again.
+//! Enrolling an account, rotating its key, and unenrolling it.
 //!
-//! Each verb is a row of steps, and everything that a step needs is on disk before the step begins: a
-//! key is saved before it is published, and published before mediators hear of it. A run that was
-//! interrupted anywhere is finished by the next one, which asks the PDS what is there.
+//! Each verb is a sequence of steps, and all that a step needs is on disk before the step begins: a
+//! key is saved before it is published, and published before it is registered with mediators. A run
+//! that was interrupted anywhere is finished by the next one, which reads the record at the PDS
+//! first.
 //!
 //! ```text
 //! locate -> sign in -> mint and save -> putRecord -> refresh at the directory -> register
@@ -56,10 +57,10 @@ pub enum Operation {
     Unenroll,
 }
 
-/// A step that was just done, for people who watch.
+/// A step that was just done, for the user.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Another process changes how the account is enrolled, and is waited for.
+    /// Another process changes how the account is enrolled; this one waits.
     Waiting,
     /// A new key is in the wallet.
     Minted,
@@ -73,15 +74,16 @@ pub enum Step {
     Deleted,
     /// The directory has the new state of the record.
     DirectoryUpdated(Origin),
-    /// The directory does not have it yet, for this reason; it finds out by itself.
+    /// The directory does not have the new state yet, for this reason. The event stream will bring
+    /// it.
     DirectoryPending(Origin, String),
-    /// A mediator keeps the mail.
+    /// A mediator accepts mail for the key.
     Registered(MediatorDid),
-    /// A mediator does not keep the mail yet.
+    /// A mediator does not accept mail for the key yet.
     RegisterFailed(MediatorDid, MailError),
-    /// A mediator keeps the mail no longer.
+    /// A mediator no longer accepts mail for the key.
     Unregistered(MediatorDid),
-    /// A mediator could not be told to keep no more mail.
+    /// A mediator could not be asked to accept no more mail for the key.
     UnregisterFailed(MediatorDid, MailError),
 }
 
@@ -90,7 +92,7 @@ pub enum Step {
 pub struct Outcome {
     /// The account as it is in the wallet now.
     pub enrolment: Enrolment,
-    /// Mediators that have not taken the key yet, with their errors.
+    /// Mediators that have not accepted the key yet, with their errors.
     pub missing: Vec<(MediatorDid, MailError)>,
     /// Whether the account was not in the wallet before.
     pub is_first: bool,
@@ -101,7 +103,7 @@ pub struct Outcome {
 pub struct Unenrolled {
     /// The account as it is in the wallet now.
     pub enrolment: Enrolment,
-    /// Mediators that could not be told, with their errors.
+    /// Mediators with which a key is still registered, with their errors.
     pub missing: Vec<(MediatorDid, MailError)>,
     /// The did:peer of a record that names a key of another wallet. That record was left as it is.
     pub foreign_peer: Option<String>,
@@ -122,8 +124,9 @@ impl Enroller {
         }
     }
 
-    /// Finds the account, its PDS and its handle at the servers that atproto names for them. A server
-    /// of DID documents cannot lead a password astray: of a `did:plc` the operations are verified.
+    /// Finds the account, its PDS and its handle at the servers that atproto names for them. A
+    /// server of DID documents cannot lead a password astray: of a `did:plc` the operations are
+    /// verified.
     pub async fn locate(&self, actor: &Actor) -> Result<Located, EnrolError> {
         let Client {
             net,
@@ -147,8 +150,8 @@ impl Enroller {
                 account: account.clone(),
                 error,
             })?;
-        // A handle that the account does not claim may lead the user astray, who is about to type a
-        // password.
+        // A handle that the account does not claim could make the user type the password of another
+        // account.
         if let Actor::Handle(handle) = actor
             && document.claimed_handle.as_ref() != Some(handle)
         {
@@ -178,8 +181,8 @@ impl Enroller {
         Ok(known.and_then(|known| known.handle))
     }
 
-    /// Finds an account of the wallet, by handle or DID or without either the only one, and looks it
-    /// up like [`Enroller::locate`].
+    /// Finds an account of the wallet, by handle or DID or without either the only one, and looks
+    /// it up like [`Enroller::locate`].
     pub async fn locate_own(&self, actor: Option<&str>) -> Result<Located, EnrolError> {
         let store = self.wallet.find(actor)?;
         let account = store.account().clone();
@@ -234,8 +237,8 @@ impl Enroller {
         Ok(PublishedState::of(record.as_ref(), known.as_ref()))
     }
 
-    /// Enrols the account, or changes how it is enrolled: saves a key, publishes it, and registers it
-    /// with the mediators. Needs a session. Run again it finishes the rest.
+    /// Enrols the account, or changes how it is enrolled: saves a key, publishes it, and registers
+    /// it with the mediators. Needs a session. Run again it finishes the rest.
     pub async fn enroll(
         &self,
         located: &Located,
@@ -251,7 +254,7 @@ impl Enroller {
             Some(directory) => Some(directory.clone()),
             None => self.directory_of(&mediators).await,
         };
-        // Before a key is saved: the key of another device may stand in the way.
+        // The record is read before a key is saved: it may name a key of another device.
         let there = self.client(located).record().await?;
         if !plan.replace
             && let Some(there) = &there
@@ -290,8 +293,8 @@ impl Enroller {
         })
     }
 
-    /// Returns the mediators of a plan, else the present ones. A new one has to have a document that
-    /// can be used; one that was published before stays published.
+    /// Returns the mediators of a plan, else the present ones. A new one has to have a document
+    /// that can be used; one that was published before stays published.
     async fn mediators(
         &self,
         plan: &Plan,
@@ -315,8 +318,8 @@ impl Enroller {
         Ok(mediators)
     }
 
-    /// Replaces the key by a new one, for which the old one vouches. Needs a session. Finishes a run
-    /// that was interrupted first, which makes no further key.
+    /// Replaces the key by a new one, for which the old one vouches. Needs a session. Finishes a
+    /// run that was interrupted first, which makes no further key.
     pub async fn rotate(
         &self,
         located: &Located,
@@ -357,9 +360,9 @@ impl Enroller {
         })
     }
 
-    /// Deletes the record, tells the mediators, and ends the session. The keys stay for mail that is
-    /// on its way. Needs a session where the record names a key of the wallet. Run again it finishes
-    /// the rest.
+    /// Deletes the record, unregisters with the mediators, and ends the session. The keys stay for
+    /// mail that is on its way. Needs a session where the record names a key of the wallet. Run
+    /// again it finishes the rest.
     pub async fn unenroll(
         &self,
         located: &Located,
@@ -420,13 +423,13 @@ fn foreign(there: &Published) -> EnrolError {
     }
 }
 
-/// Returns the key that is to stand in the record.
+/// Returns the key that the record is to name.
 fn next_key(enrolment: &Enrolment) -> Option<&MessagingKey> {
     enrolment.minted().or_else(|| enrolment.current())
 }
 
-/// Puts a new key first. Without room for it, the key that was replaced first is deleted, but never the
-/// one that the record names.
+/// Inserts a new key as the first. Where there is no room, the key that was replaced first is
+/// deleted, but never the one that the record names.
 fn mint(keys: &mut Vec<MessagingKey>, there: Option<&Published>, now: Timestamp) {
     let named = there.and_then(Published::peer);
     if keys.len() >= MAX_KEYS {

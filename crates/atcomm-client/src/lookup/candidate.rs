@@ -1,4 +1,4 @@
-//! The checks that make a recipient of a package: revision, handle, mediators and pin.
+//! The checks that turn a package into a recipient: revision, handle, mediators and pin.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(super) struct Candidate {
 struct Checked {
     /// The verified handle.
     handle: Option<Handle>,
-    /// The contact that is known by the handle, with it, where that is another account.
+    /// The other account that is known by the handle, with the handle.
     moved_from: Option<(Handle, Did)>,
     /// The mediators' keys, to be pinned.
     keys: BTreeMap<MediatorDid, Vec<KeyAgreement>>,
@@ -61,8 +61,8 @@ impl RecipientLookup {
         Ok(self.recipient(candidate, checked.handle, mediators, trust, now))
     }
 
-    /// Verifies the handle in both directions. One that cannot be looked up now stays as it is
-    /// pinned, as long as the account claims it.
+    /// Verifies the handle in both directions. Where it cannot be looked up now, the pinned handle
+    /// stays as long as the account claims it.
     async fn check_handle(
         &self,
         candidate: &mut Candidate,
@@ -123,8 +123,8 @@ impl RecipientLookup {
         (mediators, keys)
     }
 
-    /// Returns superseded packages that can bridge a change of keys. They are asked for only where
-    /// the new package has no statement of the pinned key itself.
+    /// Returns superseded packages that can bridge a change of keys. The directory is asked for
+    /// them only where the new package has no statement of the pinned key itself.
     async fn bridges(&self, candidate: &Candidate, pin: Option<&Pin>) -> Vec<VerifiedPackage> {
         let (Some(pin), Some(identity)) = (pin, &candidate.identity) else {
             return Vec::new();
@@ -232,7 +232,7 @@ fn compare_with_pin(
     }
     let needs_confirmation = Trust::needs_confirmation(&change, package);
     let unconfirmed = candidate.unconfirmed;
-    // A key that the user sends to all the same is not trusted from then on.
+    // Sending to an unconfirmed key does not pin it.
     let is_pinned = unconfirmed.is_none() || !needs_confirmation;
     Trust {
         change,
@@ -247,7 +247,7 @@ fn compare_with_pin(
     }
 }
 
-/// Returns the account that is known by a handle, where that is another one.
+/// Returns the other account that is known by a handle.
 pub(super) fn known_by<'p>(handle: &Handle, account: &Did, pins: &'p [Pin]) -> Option<&'p Did> {
     let mut others = pins.iter().filter(|pin| pin.account != *account);
     let other = others.find(|pin| pin.is_known_by(handle))?;

@@ -131,7 +131,7 @@ pub struct DirectoryClient {
 
 impl DirectoryClient {
     /// Returns the client of a directory that the user named; any address is allowed.
-    pub fn named(net: Net, origin: Origin) -> Self {
+    pub fn configured(net: Net, origin: Origin) -> Self {
         Self {
             net,
             origin,
@@ -141,7 +141,7 @@ impl DirectoryClient {
 
     /// Returns the client of a directory that a mediator's document names; only public addresses
     /// are allowed.
-    pub fn learnt(net: Net, origin: Origin) -> Self {
+    pub fn untrusted(net: Net, origin: Origin) -> Self {
         Self {
             net,
             origin,

@@ -18,18 +18,18 @@ pub struct RecipientLookup {
     pub(super) mode: Mode,
 }
 
-/// What a look-up is for, and how far it goes.
+/// The purpose of a look-up, which decides how far it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// To send: the account's own servers are asked where the directory's answer is not what is
-    /// pinned.
+    /// To send: the account's own servers are asked where the directory's answer does not match the
+    /// pin.
     Send,
     /// To send or to show: the account's own servers are asked in any case.
     Thorough,
     /// To attribute a message, as far as [`Mode::Send`] goes.
     Attribute,
-    /// To attribute a message that an earlier look-up spoke against: the account's own servers are
-    /// asked in any case.
+    /// To attribute a message again after an adverse look-up: the account's own servers are asked
+    /// in any case.
     AttributeAgain,
 }
 
@@ -38,8 +38,8 @@ impl Mode {
         matches!(self, Self::Thorough | Self::AttributeAgain)
     }
 
-    /// Whether mediators' documents are read. To attribute a message they are not: a message must
-    /// not make its recipient dial hosts that the sender chooses, without need.
+    /// Whether mediators' documents are read. They are not needed to attribute a message, and a
+    /// message must not make its recipient dial hosts that the sender chooses.
     pub(super) fn reads_mediators(self) -> bool {
         matches!(self, Self::Send | Self::Thorough)
     }
@@ -93,7 +93,7 @@ impl RecipientLookup {
     }
 
     /// Returns packages of the account that the directory has seen, each proven under `keys`. The
-    /// directory can leave out any; without one there are none.
+    /// directory can leave out any; without a directory there are none.
     pub(super) async fn superseded(&self, did: &Did, keys: &Keys) -> Vec<VerifiedPackage> {
         let Some(directory) = &self.directory else {
             return Vec::new();

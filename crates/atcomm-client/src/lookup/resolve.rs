@@ -1,9 +1,9 @@
-//! From an actor to a recipient: finds the account's key package and has it checked.
+//! Resolves an actor to a recipient: finds the account's key package and checks it.
 //!
-//! A directory saves look-ups and is not trusted. Its answer counts with its proof only. At first
-//! contact, or where anything differs from what is pinned, the account's own servers are asked,
-//! too: the PLC directory for the operations that lead to the signing key, the PDS for a newer
-//! record, the handle for the way back, and the mediators for their keys.
+//! A directory saves look-ups and is not trusted. Its answer counts only as far as it is proven. At
+//! first contact, or where anything differs from what is pinned, the account's own servers are
+//! asked, too: the PLC directory for the operations that lead to the signing key, the PDS for a
+//! newer record, the handle for the way back, and the mediators for their keys.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use atcomm_proto::syntax::{Actor, Did, Rev};
 use atcomm_proto::verify::evidence::{Keys, ProofResult, VerifiedPackage};
 use atcomm_proto::verify::pin::Pin;
 
-/// Time for which the directory alone is asked after the account's own servers were: for so long a
-/// directory can hide a change.
+/// Time after a look-up at the account's own servers for which only the directory is asked: for so
+/// long a directory can hide a change.
 const REVERIFY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 impl RecipientLookup {
@@ -40,8 +40,8 @@ impl RecipientLookup {
         self.check(candidate, actor, pins, pin).await
     }
 
-    /// Finds the package: the directory's where nothing differs from what is pinned, else the one
-    /// that the account's own servers confirm.
+    /// Finds the package: the directory's where its answer matches the pin, else the one that the
+    /// account's own servers confirm.
     async fn find(
         &self,
         did: &Did,
@@ -120,8 +120,7 @@ impl RecipientLookup {
     }
 }
 
-/// Returns the package of the directory's answer, where nothing in the answer differs from what is
-/// pinned.
+/// Returns the package of the directory's answer, where the whole answer matches the pin.
 fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<VerifiedPackage> {
     let asked_handle = match actor {
         Actor::Handle(handle) => Some(handle),
@@ -159,7 +158,7 @@ fn as_pinned(view: &View, actor: &Actor, pin: &Pin, now: Timestamp) -> Option<Ve
     same.then_some(*package)
 }
 
-/// Whether a proof of absence is older than what is pinned.
+/// Whether a proof of absence is older than the pin.
 fn is_before(pin: Option<&Pin>, rev: Rev, key: &SigningKey) -> bool {
     let newest = pin.and_then(|pin| pin.newest(&key.did_key()));
     newest.is_some_and(|newest| rev < newest)

@@ -1,5 +1,5 @@
-//! Look-ups of senders: what the pure function [`attribute`] needs to know of the account that a
-//! message claims. A second look-up precedes every attribution that speaks against the sender.
+//! Look-ups of senders: the state of the account that a message claims, for the pure function
+//! [`attribute`]. A second look-up precedes every attribution that speaks against the sender.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use atcomm_proto::verify::evidence::{Keys, VerifiedPackage};
 use atcomm_proto::verify::pin::{Pin, Previous};
 use atcomm_proto::verify::pinning::{KeyChange, predecessor};
 
-/// Time for which a result serves for further messages of the same account.
+/// Time for which a result is used for further messages of the same account.
 const SENDER_CACHE_TTL: Duration = Duration::from_secs(60);
 
 /// Most accounts whose results are cached: senders can claim any number.
@@ -31,8 +31,8 @@ const MAX_CACHED_SENDERS: usize = 256;
 /// ask endlessly.
 const MAX_LOOKUPS: u32 = 4;
 
-/// Timeout for all look-ups that one message causes: the sender chooses which servers they ask. Long
-/// enough for a directory or a PDS that hangs and for the servers that are asked instead.
+/// Timeout for all look-ups that one message causes: the sender chooses which servers they ask.
+/// Long enough for a directory or a PDS that hangs and for the servers that are asked instead.
 const SENDER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Looks up accounts that messages claim. Cloning is cheap.
@@ -51,27 +51,27 @@ struct CachedSender {
     /// Number of look-ups while results were cached.
     lookups: u32,
     state: AccountState,
-    /// The pin of that time.
+    /// The pin at the time of the look-up.
     before: Option<Pin>,
-    /// The pin that came of the look-up.
+    /// The pin that resulted from the look-up.
     pin: Option<Pin>,
 }
 
 impl CachedSender {
-    /// Whether the result is about what is pinned now. Another process may have accepted a key
-    /// since, or deleted the contact.
+    /// Whether the result is about the present pin. Another process may have accepted a key since,
+    /// or deleted the contact.
     fn fits(&self, known: Option<&Pin>) -> bool {
         known == self.before.as_ref() || (known.is_some() && known == self.pin.as_ref())
     }
 }
 
-/// A message's attribution, and the pin that came of it.
+/// A message's attribution, and the resulting pin.
 #[derive(Debug, Clone)]
 pub struct Attributed {
     /// The attribution.
     pub attribution: Attribution,
-    /// The account's new pin, to be saved: of accounts that were pinned before, and of those that
-    /// the message is proven to come from. Only of a look-up that this message caused.
+    /// The account's new pin, to be saved. `None` unless this message caused a look-up of an
+    /// account that was pinned before, or that is proven to have sent the message.
     pub pin: Option<Pin>,
 }
 
@@ -136,7 +136,7 @@ impl SenderLookup {
         }
     }
 
-    /// Looks an account up; the state is unknown where that takes longer.
+    /// Looks an account up; the state is unknown where that lasts beyond the deadline.
     async fn find_until(
         &self,
         deadline: Instant,
@@ -164,7 +164,7 @@ impl SenderLookup {
             Mode::Attribute
         };
         if again && let Some(directory) = self.lookup.directory() {
-            // Only the history depends on it: the account's own servers are asked as well.
+            // An error matters only to the history: the account's own servers are asked as well.
             let _ = directory.refresh(account).await;
         }
         let lookup = self.lookup.clone().with_mode(mode);

@@ -1,4 +1,4 @@
-//! How far a recipient's key is trusted, and the reasons not to send to it.
+//! Trust in a recipient's key, and the reasons not to send to it.
 
 use atcomm_proto::syntax::{Did, Handle};
 use atcomm_proto::verify::evidence::VerifiedPackage;
@@ -15,7 +15,7 @@ pub struct Trust {
     pub ambiguous: Option<bool>,
     /// Why the account's own PDS did not confirm the key.
     pub unconfirmed: Option<Unconfirmed>,
-    /// The pin to be saved; `None` where what was known stays as it is.
+    /// The pin to be saved; `None` where the contact stays as it is.
     pub pin: Option<Pin>,
     /// The pin to be saved once the user has accepted what changed.
     pub(super) accepted: Pin,

@@ -103,7 +103,7 @@ fn a_pin_that_another_command_has_changed_is_not_written_over() {
     later.last_seen = at(3);
     assert!(wallet.replace_pin(None, &first).unwrap());
     assert!(wallet.replace_pin(Some(&first), &later).unwrap());
-    // Made of what is not there any more, or of nothing where something is.
+    // The pin before is gone, or there is one where none is expected.
     for before in [Some(&first), None] {
         let mut mine = first.clone();
         mine.last_seen = at(4);
@@ -164,7 +164,7 @@ fn what_is_put_in_comes_out_again() {
     );
     assert!(store.delete_sent("letter-1").unwrap());
     assert!(store.sent::<serde_json::Value>().unwrap().is_empty());
-    // All of it for the owner only.
+    // All files are private.
     for path in files(dir.path()) {
         assert_eq!(
             path.metadata().unwrap().permissions().mode() & 0o777,
@@ -209,7 +209,7 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
         .unwrap();
     assert_eq!(wallet.find(None).unwrap().account(), &alice);
     wallet.account_store(&bob).save(&enrolment("bob")).unwrap();
-    // What has no enrolment is not one of its accounts.
+    // A folder without an enrolment is no account.
     let session = Session {
         pds: Origin::parse("https://pds.example.com").unwrap(),
         access: Zeroizing::default(),
@@ -234,7 +234,7 @@ fn an_account_is_found_by_what_its_owner_calls_it() {
             "{actor}"
         );
     }
-    // Two with the handle of one: it has moved from one account to the other.
+    // Two accounts have the same handle: it has moved from one to the other.
     let mut heir = enrolment("carol");
     heir.handle = Handle::parse("bob.example.com").ok();
     wallet.account_store(&did("carol")).save(&heir).unwrap();
@@ -330,7 +330,7 @@ fn damage_is_told_without_what_it_damaged() {
         store.enrolment(),
         Err(WalletError::Newer { version: 2, .. })
     ));
-    // Another account's file in this one's place.
+    // The file of another account stands in its place.
     wallet
         .account_store(&did("bob"))
         .save(&enrolment("bob"))
@@ -404,7 +404,7 @@ fn what_killed_writers_left_is_no_data_and_is_swept_up() {
         .unwrap()
         .set_modified(past)
         .unwrap();
-    // A name of a writer before us is stepped over.
+    // The name of an earlier writer's file is passed over.
     std::fs::write(wallet.home().join("contacts/x.json.new"), "{").unwrap();
     let wallet = Wallet::open(wallet.home()).unwrap();
     assert!(fresh.exists() && !old.exists());

@@ -1,4 +1,4 @@
-//! Hosts that say odd things, and other processes that use the same wallet.
+//! PDSes with odd answers, and other processes that use the same wallet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,7 +73,7 @@ async fn a_mismatch_in_other_words_does_not_open_the_way() {
     let refused = client.delete(&other).await;
     assert!(matches!(refused, Err(AccountError::Swapped)), "{refused:?}");
     assert_eq!(blind.load(Ordering::Relaxed), 0);
-    // Where nothing came between, a host that cannot compare is written to all the same.
+    // Without a change in between, a record is written also to a PDS that cannot compare.
     client.put(&record, Some(&there)).await.unwrap();
     client.delete(&there).await.unwrap();
     assert_eq!(blind.load(Ordering::Relaxed), 2);
@@ -91,18 +91,19 @@ async fn a_session_that_another_process_has_renewed_is_used_and_not_forgotten() 
         .route(
             "/xrpc/com.atproto.server.getSession",
             get(async move |headers: HeaderMap| {
-                match headers["authorization"] == "Bearer new-access" {
-                    true => (
+                if headers["authorization"] == "Bearer new-access" {
+                    (
                         StatusCode::OK,
                         Json(json!({"did": ACCOUNT, "handle": "alice.example.com"})),
-                    ),
-                    false => ended(),
+                    )
+                } else {
+                    ended()
                 }
             }),
         )
         .route(
             "/xrpc/com.atproto.server.refreshSession",
-            // Another was faster by a moment.
+            // Another process was faster.
             post(async move || {
                 let old = theirs.session().unwrap().unwrap();
                 theirs.save_session(&session(&old.pds, "new")).unwrap();

@@ -8,8 +8,8 @@ use atcomm_net::identity::HandleError;
 use atcomm_proto::didcomm::envelope::EnvelopeError;
 use atcomm_proto::syntax::{Did, MediatorDid};
 
-/// Errors of enrolling, rotating and unenrolling. All steps before the error are saved, and the next run
-/// continues from there.
+/// Errors of enrolling, rotating and unenrolling. All steps before the error are saved, and the
+/// next run continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// The handle does not resolve.

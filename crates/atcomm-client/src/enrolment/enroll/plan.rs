@@ -7,11 +7,11 @@ use super::EnrolError;
 use atcomm_proto::keypackage::{MAX_LABEL_GRAPHEMES, MAX_LABEL_LEN, MAX_MEDIATORS};
 use atcomm_proto::syntax::{MediatorDid, Origin};
 
-/// What an enrolment is to be. An absent field keeps its present value, or gets a default.
+/// The wanted enrolment. An absent field keeps its present value, or gets a default.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// The mediators that are to keep the mail, in the order in which senders try them. Empty: the
-    /// present ones.
+    /// The mediators that are to accept the mail, in the order in which senders try them. Empty:
+    /// the present ones.
     pub mediators: Vec<MediatorDid>,
     /// Name of this device; empty for none. Absent: the present one.
     pub label: Option<String>,
@@ -40,8 +40,8 @@ impl Plan {
     }
 }
 
-/// Parses the name of a mediator: `did:web:...`, a host, or an origin. With `development`, an origin
-/// may be `http://localhost`.
+/// Parses the name of a mediator: `did:web:...`, a host, or an origin. With `development`, an
+/// origin may be `http://localhost`.
 pub fn mediator_did(text: &str, development: bool) -> Option<MediatorDid> {
     let text = text.trim();
     if text.starts_with("did:") {

@@ -10,7 +10,7 @@ pub enum PublishedState {
     Missing,
     /// The present key of the wallet.
     Current,
-    /// Another key of the wallet, such as one that was replaced.
+    /// Another key of the wallet, such as a replaced one.
     NotCurrent {
         /// The did:peer.
         peer: String,

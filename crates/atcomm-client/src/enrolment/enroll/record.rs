@@ -49,7 +49,7 @@ pub(super) fn task(
     let mut record = filled(Map::new(), enrolment, key, now);
     match before {
         Some(before) => {
-            let word = succession::statement(
+            let statement = succession::statement(
                 &before.peer,
                 &before.signing,
                 &key.peer,
@@ -58,7 +58,7 @@ pub(super) fn task(
             )
             .map_err(EnrolError::Succession)?;
             if let Some(fields) = record.as_object_mut() {
-                fields.insert(succession::FIELD.to_owned(), word.into());
+                fields.insert(succession::FIELD.to_owned(), statement.into());
             }
         }
         None if !replace => {
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(record["createdAt"], "2020-01-01T00:00:00Z");
         assert_eq!(record["mediators"][1], "did:web:two.example.com");
         assert!(record.get("label").is_none());
-        // And not with another one.
+        // With another key they are dropped.
         let record = write(task(&one, &one.keys[1], Some(&there), false, NOW));
         assert!(record.get("avatar").is_none());
     }
@@ -176,12 +176,12 @@ mod tests {
         let there = write(task(&one, &one.keys[1], None, false, NOW));
         let [new, old] = [&one.keys[0], &one.keys[1]].map(|key| key.peer.as_str().to_owned());
         let record = write(task(&one, &one.keys[0], Some(&there), false, NOW));
-        let word = record["succession"].as_str().unwrap();
-        assert!(succession::vouches(word, &old, &new, &one.account));
-        // Also one that was replaced before, such as by a backup that was brought here.
+        let statement = record["succession"].as_str().unwrap();
+        assert!(succession::vouches(statement, &old, &new, &one.account));
+        // A key that was replaced before, such as one of a restored backup, vouches, too.
         one.keys[1].state = KeyState::Replaced { at: NOW };
         write(task(&one, &one.keys[0], Some(&there), false, NOW));
-        // Without its secret half nothing can be said for it.
+        // Without its secret half it cannot vouch.
         one.keys.truncate(1);
         let refused = task(&one, &one.keys[0], Some(&there), false, NOW).unwrap_err();
         assert_eq!(

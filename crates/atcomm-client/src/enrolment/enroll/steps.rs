@@ -147,8 +147,8 @@ impl Enroller {
         }
     }
 
-    /// Tells the directory and the mediators of the published key. Returns the mediators that have not
-    /// taken it.
+    /// Has the directory refresh the account, and registers the published key with the mediators.
+    /// Returns the mediators that have not accepted it.
     pub(super) async fn finish(
         &self,
         located: &Located,
@@ -173,7 +173,7 @@ impl Enroller {
                 }
             }
         }
-        // Mediators that the record names no longer are left, as far as no mail waits there.
+        // Unregister with mediators that the record no longer names, unless mail waits there.
         let dropped: Vec<MediatorDid> = key
             .registered
             .iter()
@@ -193,7 +193,7 @@ impl Enroller {
         Ok((enrolment, missing))
     }
 
-    /// Saves whether a mediator keeps the mail of a key.
+    /// Saves whether a key is registered with a mediator.
     fn save_registration(
         &self,
         located: &Located,
@@ -275,7 +275,8 @@ impl Enroller {
         None
     }
 
-    /// Asks the directory to refresh the account now. Without that it finds out by itself.
+    /// Asks the directory to refresh the account now, instead of when the event stream brings the
+    /// change.
     pub(super) async fn update_directory(
         &self,
         enrolment: &Enrolment,
@@ -288,9 +289,9 @@ impl Enroller {
         };
         let net = self.client.net.clone();
         let client = if is_named {
-            DirectoryClient::named(net, directory.clone())
+            DirectoryClient::configured(net, directory.clone())
         } else {
-            DirectoryClient::learnt(net, directory.clone())
+            DirectoryClient::untrusted(net, directory.clone())
         };
         let wanted: &[&str] = match key {
             Some(_) => &["package", "unchanged"],
@@ -311,8 +312,8 @@ impl Enroller {
 }
 
 /// Updates the states of the keys after a write of the record, which names `present` now and was
-/// `there` before. Keys whose time is over are deleted, but only where the record was read: one that was not
-/// may name any of them.
+/// `there` before. Expired keys are deleted, but only where the record was read: an unread one may
+/// name any of them.
 fn update_states(
     keys: &mut Vec<MessagingKey>,
     present: &str,
@@ -328,7 +329,7 @@ fn update_states(
                 key.state = KeyState::Published { at: now };
             }
         } else if before == Some(peer) {
-            // Until now people wrote to it, whatever was written down.
+            // Senders used it until now, whatever state was saved.
             key.state = KeyState::Replaced { at: now };
         }
     }
@@ -374,7 +375,7 @@ mod tests {
         };
         let keys = vec![key(KeyState::Minted), key(long_ago), key(long_ago)];
         let [new, named, old] = [0, 1, 2].map(|place: usize| peers(&keys)[place].clone());
-        // Written down as replaced, and in the record all the same.
+        // The key is saved as replaced, and the record names it all the same.
         let mut seen = keys.clone();
         update_states(&mut seen, &new, Some(&record(&named)), NOW);
         assert_eq!(peers(&seen), [new.clone(), named.clone()]);

@@ -20,7 +20,7 @@ fn identity(account: &TestAccount) -> AccountIdentity {
     }
 }
 
-/// What an honest directory shows of the newest package.
+/// The view of an honest directory with the newest package.
 fn view(account: &TestAccount) -> View {
     let package = account.proven();
     View {
@@ -41,7 +41,7 @@ fn view(account: &TestAccount) -> View {
     }
 }
 
-/// What the PDS says of the newest state.
+/// The answer of the PDS in the newest state.
 fn host_answer(account: &TestAccount) -> HostAnswer {
     let shown = account
         .keys()
@@ -92,7 +92,7 @@ fn both_show_the_same() {
         is(3, &[])
     );
     assert_eq!(chosen(&alice, None, host_answer(&alice)), is(3, &[]));
-    // Proven once more in a later revision.
+    // The PDS proves the package in a later revision.
     alice.repo.touch(1);
     let host_answer = host_answer(&alice);
     let choice = choose(
@@ -131,7 +131,7 @@ fn what_is_newer_counts() {
         matches!(error, RecipientError::NotEnrolled { .. }),
         "{error:?}"
     );
-    // An absence from before the package.
+    // The absence is older than the package.
     let absence = gone();
     alice.put(4, &json!({}));
     assert_eq!(
@@ -151,14 +151,14 @@ fn a_key_that_was_replaced_proves_nothing_any_more() {
         chosen(&alice, Some(Ok(old.clone())), host_answer(&alice)),
         is(4, &codes)
     );
-    // And the host cannot be asked.
+    // The PDS does not answer, either.
     let silent = HostAnswer::Silent("HTTP 503".to_owned());
     let error = chosen(&alice, Some(Ok(old)), silent).unwrap_err();
     assert!(matches!(error, RecipientError::Unreachable(_)), "{error:?}");
 }
 
-/// A host that the account has left signs a package in its name, with its own key in it and a
-/// revision of its choice: the present host alone says what counts.
+/// A previous PDS signs a package of the account with a did:peer and a revision of its choice. Only
+/// what the present PDS shows counts.
 #[test]
 fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
     let mut alice = TestAccount::new(7);
@@ -210,14 +210,14 @@ fn what_an_old_host_s_key_signs_counts_where_the_present_host_shows_it() {
     let genuine_one = Ok((genuine.peer().to_owned(), None));
     assert_ne!(genuine.peer(), peer(6));
     assert_eq!(chosen(&genuine_car, by_host(&genuine_car)), genuine_one);
-    // In a later revision than the present host's.
+    // The revision is later than that of the present PDS.
     assert_eq!(chosen(&forged_car, by_host(&genuine_car)), genuine_one);
     let error = chosen(&forged_car, by_host(&absent_car)).unwrap_err();
     assert!(
         matches!(error, RecipientError::NotEnrolled { .. }),
         "{error:?}"
     );
-    // And where it cannot be asked, that is said.
+    // Without an answer of the present PDS there is a warning.
     let silent = HostAnswer::Silent("HTTP 503".to_owned());
     let why = Some(Unconfirmed::HostSilent);
     assert_eq!(chosen(&forged_car, silent), Ok((peer(6), why)));
@@ -369,7 +369,7 @@ fn smaller_lies_are_told() {
     );
     warned(&|view| view.plc_log = log(json!([])), &["directoryLog"]);
     warned(&|view| view.plc_log = log(json!("no")), &["directoryLog"]);
-    // A log that holds, with an operation that the PLC directory does not show.
+    // The log is valid, and has an operation that the PLC directory does not show.
     let mut longer = alice.log.clone();
     let rotation = testkit::proto::plc::k256(99);
     let last = longer.0[1]["operation"].clone();

@@ -22,7 +22,7 @@ impl Alice {
         Self { account, keys }
     }
 
-    /// Puts a key, with the word of another that it gave at some time.
+    /// Publishes a key, with a succession statement that another key signed at some time.
     fn put(&mut self, key: usize, answer: Option<(usize, Timestamp)>) -> VerifiedPackage {
         let mut more = json!({"did": self.peer(key)});
         if let Some((old, at)) = answer {
@@ -41,7 +41,7 @@ impl Alice {
         self.keys[key].peer.as_str()
     }
 
-    /// Until when a key is shown to have been the account's.
+    /// Returns until when a key is proven to have been the account's.
     fn until(&self, packages: &[VerifiedPackage], key: usize) -> Option<Timestamp> {
         let mut shown = shown_until(packages).into_iter();
         let found = shown.find(|previous| previous.peer == self.peer(key))?;
@@ -60,7 +60,7 @@ fn a_key_counts_until_it_gave_its_word_for_the_next() {
     let shown = first.proven_at();
     assert_eq!(alice.until(std::slice::from_ref(&first), 0), Some(shown));
     assert_eq!(shown_until(&[]), []);
-    // Its word is enough, whatever else the directory leaves out.
+    // The statement suffices, whatever else the directory leaves out.
     let long_ago = seconds(shown.minus(300 * DAY));
     let yesterday = seconds(shown.minus(DAY));
     let second = alice.put(1, Some((0, long_ago)));
@@ -70,12 +70,11 @@ fn a_key_counts_until_it_gave_its_word_for_the_next() {
     assert_eq!(alice.until(&packages, 1), Some(second.proven_at()));
     assert_eq!(alice.until(&packages[1..], 1), Some(yesterday));
     assert_eq!(alice.until(&packages, 2), Some(third.proven_at()));
-    // The rotation of today is not that of a key which another has replaced long ago: that one is
-    // not shown to have been the account's since.
+    // A rotation of today proves nothing of a key that another one has replaced long ago.
     assert_eq!(alice.until(&packages[1..], 0), None);
     let packages = [first, third];
     assert_eq!(alice.until(&packages, 0), Some(shown));
-    // Nor is one without any word.
+    // A package without a statement proves nothing of the key before it.
     let none = alice.put(2, None);
     assert_eq!(alice.until(&[none], 0), None);
 }
@@ -163,7 +162,7 @@ async fn inv7_a_sender_lookup_ends() {
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
-            // Answers nothing.
+            // The server never answers.
             open.push(stream);
         }
     });
@@ -178,7 +177,7 @@ async fn inv7_a_sender_lookup_ends() {
         ..IdentitySettings::default()
     };
     let identity = Identity::bind(net.clone(), identity, Clock::system());
-    let directory = DirectoryClient::named(net.clone(), silent);
+    let directory = DirectoryClient::configured(net.clone(), silent);
     let lookup = RecipientLookup::new(net, identity, Clock::system(), Some(directory));
     let account = Did::parse("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
     let timeout = Duration::from_millis(300);

@@ -15,17 +15,17 @@ use atcomm_proto::didcomm::protocol::coordination::{Reply, Updated, Version};
 use testkit::mediator::TestMediator;
 use testkit::net::{bind, development, serve};
 
-/// What a mediator does with a question.
+/// The answer of a mediator to a request.
 type Behaviour = Box<dyn Fn(&Scene, Message) -> (u16, Vec<u8>) + Send + Sync>;
 
-/// A mediator that behaves as it is told, and its client.
+/// A mediator with a given behaviour, and its client.
 struct Scene {
     post: TestMediator,
     key: MessagingKey,
     client: MediatorClient,
 }
 
-/// Asks a mediator of this behaviour.
+/// Starts a mediator with this behaviour.
 async fn scene(behaviour: Behaviour) -> Arc<Scene> {
     let slot: Arc<Mutex<Option<Arc<Scene>>>> = Arc::default();
     let (found, behaviour) = (Arc::clone(&slot), Arc::new(behaviour));
@@ -108,7 +108,7 @@ async fn whatever_else_comes_is_not_its_answer() {
             let to = [scene.key.agreement.public()];
             envelope::authcrypt(&plain.to_vec(), &unknown.agreement, &to).unwrap()
         }),
-        ("encrypted by whoever", |scene, question| {
+        ("anoncrypt", |scene, question| {
             let plain = pong(question)
                 .from(scene.post.did.as_str())
                 .to(scene.key.peer.as_str());
@@ -125,7 +125,7 @@ async fn whatever_else_comes_is_not_its_answer() {
             .unwrap()
         }),
         ("plaintext", |_, question| pong(question).to_vec()),
-        ("for somebody else", |scene, question| {
+        ("for another key", |scene, question| {
             scene.post.write(pong(question), &key().agreement)
         }),
         ("a problem of another thread", |scene, _| {
@@ -137,7 +137,7 @@ async fn whatever_else_comes_is_not_its_answer() {
         let got = ping(move |scene, question| (200, answer(scene, &question))).await;
         assert!(matches!(got, Err(MailError::NotOurs(_))), "{name}: {got:?}");
     }
-    // Of the mediator, in the thread, and no answer to a ping.
+    // A message of the mediator in the thread that is no answer to a ping.
     let other = ping(|scene, question| {
         let deny = Reply::Deny
             .write(Version::V3, "a1")
@@ -245,7 +245,7 @@ async fn a_key_is_registered_when_it_is_listed() {
         denied.await.client.register(&account).await,
         Err(MailError::Denied)
     );
-    // Nothing is left to be removed.
+    // The key is not registered any more.
     let unknown = scene(Box::new(|scene, question| {
         let report = Report::from(Code::NotEnrolled).about("a1", &question);
         (200, scene.post.write(report, &scene.key.agreement))
@@ -288,7 +288,7 @@ async fn mail_is_taken_as_it_was_handed_over() {
         [
             ("1", &br#"{ "a":  1 }"#[..]),
             ("2", &b"\xff"[..]),
-            // It can be acknowledged, and so does not come for ever.
+            // It can be acknowledged, so that it is not delivered again.
             ("3", &b""[..]),
         ]
     );

@@ -33,7 +33,7 @@ fn the_first_endpoint_that_can_be_posted_to() {
             Some("https://m.example.com/x"),
         ),
         (json!([{"uri": "wss://m.example.com/ws"}]), None),
-        // Its own DID leads nowhere.
+        // The mediator's own DID is no endpoint.
         (json!([{"uri": "did:web:m.example.com"}]), None),
         (json!([{"uri": "did:example:m"}]), None),
         (json!([]), None),
@@ -61,12 +61,12 @@ fn another_mediator_as_an_endpoint_is_wrapped_for() {
         .done()
         .unwrap();
     assert_eq!(route.endpoint.as_str(), "https://front.example.com/didcomm");
-    // White space shows that nothing is written anew on the way.
+    // White space shows that the envelope is passed on to the byte.
     let message = br#"{ "protected": "x",  "recipients": [] }"#.to_vec();
     let (sender, _, next, inner) = front.forward(&route.wrap(message.clone(), NOW).unwrap());
     assert_eq!((sender, next), (None, m.did.clone()));
     assert_eq!(inner, message);
-    // One level: one behind that is not followed.
+    // Only one level is followed.
     let behind = TestMediator::with_services("behind", json!([{"uri": m.did}]));
     let route = Route::to(&behind.document, &known(&[&front, &m]));
     assert_eq!(route.unwrap_err(), RouteError::NoEndpoint);

@@ -81,7 +81,7 @@ fn restore(
     force: bool,
     now: i64,
 ) -> Result<Restored, BackupError> {
-    let mut waiting = |_: &Did| panic!("nobody else is at work");
+    let mut waiting = |_: &Did| panic!("no other process is at work");
     backup.restore(wallet, force, at(now), &mut waiting)
 }
 
@@ -136,7 +136,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
     store.save(&old).unwrap();
     wallet.save_pin(&pin("carol", 5)).unwrap();
     let backup = Backup::of(&wallet, at(3)).unwrap();
-    // Since then the key was replaced, and the contact verified again.
+    // After the backup the key is replaced, and the contact verified again.
     let mut rotated = old.clone();
     rotated.keys[0].state = KeyState::Replaced { at: at(4) };
     rotated
@@ -153,7 +153,7 @@ fn an_old_backup_never_puts_a_wallet_back() {
         assert_eq!(format!("{now:?}"), format!("{rotated:?}"));
         assert_eq!(wallet.contacts().unwrap(), [pin("carol", 7)]);
     }
-    // A key of before that the wallet has let go comes back for reading, and only for that.
+    // An old key that the wallet has deleted comes back for decrypting only.
     let mut pruned = rotated.clone();
     pruned.keys.truncate(1);
     let mut backup = backup;
@@ -185,7 +185,7 @@ fn another_key_is_replaced_only_when_that_is_said() {
         refused.to_string(),
         format!("the wallet has another key for {}", did("alice"))
     );
-    // Nothing at all was changed, not even what stands in no conflict.
+    // The wallet is unchanged, also where there is no conflict.
     assert!(bob.enrolment().unwrap().is_none() && wallet.contacts().unwrap().is_empty());
     assert_eq!(peers(&wallet, "alice").len(), 1);
     let restored = restore(&backup, &wallet, true, 5).unwrap();
@@ -218,7 +218,7 @@ fn what_is_no_backup_is_told_apart() {
             "{foreign:?}"
         );
     }
-    // Cut anywhere, or changed anywhere: an error, and never a part of it.
+    // A file that is cut or changed anywhere is an error.
     for cut in (40..file.len() - 1).step_by(7) {
         let error = open(&file[..cut]);
         assert!(matches!(error, BackupError::Damaged(_)), "{cut}: {error}");
@@ -230,7 +230,7 @@ fn what_is_no_backup_is_told_apart() {
             drop(open(&changed));
         }
     }
-    // Of another kind inside.
+    // The document is of another kind.
     let inside = |text: &[u8]| {
         let mut recipient = scrypt::Recipient::new(SecretString::from(PASSPHRASE.to_owned()));
         recipient.set_work_factor(2);
@@ -254,7 +254,7 @@ fn what_is_no_backup_is_told_apart() {
         open(&inside(b"{\"atcomm\": \"atcomm backup/1\"}")),
         BackupError::Damaged(_)
     ));
-    // To a key instead of a passphrase.
+    // The file is encrypted to a key instead of a passphrase.
     let key = age::x25519::Identity::generate().to_public();
     let mut sealed = Vec::new();
     let recipient: &dyn age::Recipient = &key;
@@ -265,7 +265,7 @@ fn what_is_no_backup_is_told_apart() {
         .finish()
         .unwrap();
     assert!(matches!(open(&sealed), BackupError::Foreign(_)));
-    // More work than there is memory for.
+    // The file asks for more work than there is memory for.
     let greedy = String::from_utf8(
         inside(b"{}")
             .iter()
@@ -310,7 +310,7 @@ fn a_key_of_before_that_was_never_published_comes_back_for_reading_only() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
     let mut here = enrolment("alice");
-    // Of a rotation that had begun when the backup was made.
+    // The backup was made during a rotation.
     let mut old = here.clone();
     old.keys.insert(0, key(KeyState::Minted));
     let backup = Backup {
@@ -399,7 +399,7 @@ fn what_could_not_be_restored_is_not_written() {
         .save(&enrolment("alice"))
         .unwrap();
     wallet.save_pin(&pin("carol", 5)).unwrap();
-    // A list that ends where reading does may have been cut.
+    // A list as long as the limit of reading may have been cut.
     for (accounts, contacts) in [(1, 2), (2, 1)] {
         let refused = Backup::below(&wallet, at(1), accounts, contacts);
         assert!(matches!(refused, Err(BackupError::TooLarge(_))));
@@ -423,7 +423,7 @@ fn of_two_writers_of_one_file_one_succeeds_and_a_killed_run_blocks_none() {
         .join(format!("backup.age.{}-0.new", std::process::id()));
     std::fs::write(&left, b"half").unwrap();
     write(&path, b"one", false).unwrap();
-    // Where the look before saw nothing.
+    // The file appears after the check for an existing one.
     let error = durable::create_new(&path, b"two", Mode::Private).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(std::fs::read(&path).unwrap(), b"one");

@@ -1,4 +1,4 @@
-//! Messages that are kept: each once, in the words that came, and none in the way of another.
+//! Saved messages: each once, with its plaintext unchanged, and none blocks another.
 
 use super::super::file::Saved;
 use super::super::messages::StoredItem;
@@ -15,7 +15,7 @@ fn saying(from: Option<&str>, id: &str, words: &str, received_at: i64) -> Stored
     }
 }
 
-/// Every message that is kept.
+/// Reads all saved messages.
 pub(super) fn messages(store: &AccountStore) -> Vec<StoredMessage> {
     let stored = store.received(None).unwrap();
     stored
@@ -43,7 +43,7 @@ fn a_message_is_kept_once() {
     let reworded = saying(BOB, "1", "something else", 30 * DAY);
     assert!(!keep(&store, &first) && !keep(&store, &reworded));
     assert_eq!(messages(&store), [first]);
-    // Others are others: by id, by writer.
+    // Another id or another sender makes another message.
     let other = kept(BOB, "2", 4);
     let eve = kept(Some("did:peer:2.Ez6LSeve"), "1", 6);
     assert!(keep(&store, &other) && keep(&store, &eve));
@@ -75,7 +75,7 @@ fn the_same_words_are_a_copy_for_ever_and_others_after_thirty_days_are_new() {
         assert!(!keep(&store, &one(at * DAY)), "{at}");
         assert!(!keep(&store, &two(at * DAY)), "{at}");
     }
-    // The thirty days are those after the last of them.
+    // The thirty days begin with the last of them.
     assert!(!keep(&store, &saying(BOB, "1", "three", 61 * DAY)));
     assert!(keep(&store, &saying(BOB, "1", "three", 62 * DAY)));
     assert!(!keep(&store, &two(63 * DAY)));
@@ -130,14 +130,14 @@ fn what_is_found_out_later_takes_no_other_place() {
         store.reattribute(message).unwrap();
     }
     assert_eq!(messages(&store), later);
-    // What is not kept does not come about.
+    // A message that is not stored stays so.
     store.reattribute(&saying(BOB, "1", "four", 5)).unwrap();
     store.reattribute(&saying(BOB, "9", "one", 5)).unwrap();
     assert_eq!(messages(&store), later);
 }
 
 #[test]
-fn a_damaged_message_is_in_nobodys_way() {
+fn a_damaged_message_blocks_no_other() {
     let (_dir, wallet) = wallet();
     let store = wallet.account_store(&did("alice"));
     for id in ["1", "2", "3"] {
@@ -161,7 +161,7 @@ fn a_damaged_message_is_in_nobodys_way() {
     assert_eq!(std::fs::read_to_string(aside).unwrap(), "{");
     assert_eq!(messages(&store).len(), 3);
     assert!(!keep(&store, &kept(BOB, "2", 6)));
-    // The same of what was sent.
+    // The same holds for sent messages.
     store.save_sent("1", &json!("one")).unwrap();
     store.save_sent("2", &json!("two")).unwrap();
     let file = files(wallet.home())
@@ -204,7 +204,7 @@ fn what_cannot_be_opened_is_kept_once_and_not_without_end() {
         store.save_undecryptable(&undecryptable(n, 3)).unwrap();
     }
     assert_eq!(kept(&store), (11..=510).collect::<Vec<i64>>());
-    // The longest that a mediator can hand out, again and again.
+    // The longest envelopes that a mediator can deliver.
     for n in 511..=520 {
         store
             .save_undecryptable(&undecryptable(n, 12 << 20))
