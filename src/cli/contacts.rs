@@ -9,7 +9,7 @@ use super::context::{CommandContext, Common, actor};
 use super::output::show;
 use super::resolve::{blocked, interactive_lookup};
 use super::{CliError, EXIT_CODES, Exit};
-use atcomm_client::{KeyChange, Pin, SendBlocker, Wallet, fingerprint};
+use atcomm_client::{Acceptance, KeyChange, Pin, Wallet, fingerprint};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
 
@@ -241,42 +241,30 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let pins = wallet.contacts()?;
     let lookup = interactive_lookup(&context, &wallet, stderr)?;
     let resolved = context.block_on(lookup.resolve(&wanted, &pins))?;
-    if let Some(blocker @ SendBlocker::Unconfirmed { .. }) = resolved.unconfirmed_blocker() {
-        return Err(blocked(&blocker, &resolved));
-    }
-    let known = pins.iter().find(|pin| pin.account == resolved.account);
-    let waiting = known.and_then(|pin| pin.changed.as_ref());
-    if let (KeyChange::Changed { .. }, Some(waiting)) = (&resolved.trust.change, waiting)
-        && waiting.peer != resolved.package.peer()
-    {
-        wallet.record(&pins, resolved.trust.pin.as_ref())?;
-        return Err(CliError {
-            exit: Exit::Untrusted,
-            message: format!(
-                "the key has changed once more since it was shown: its fingerprint is now {}",
-                fingerprint(resolved.package.peer())
-            ),
-            hint: "compare that one, and accept again".to_owned(),
-        });
-    }
-    let accepted = resolved.trust.accepted();
-    if !wallet.record(&pins, Some(accepted))? {
-        return Err(CliError {
-            exit: Exit::Failed,
-            message: "another command has changed what is remembered of it meanwhile".to_owned(),
-            hint: "nothing was accepted; look again with atcomm contacts, and accept again"
-                .to_owned(),
-        });
-    }
-    // The handle names one account only: other contacts lose it.
-    if let Some(handle) = &resolved.handle {
-        let others = pins.iter().filter(|pin| pin.account != resolved.account);
-        for loser in others.filter(|pin| pin.is_known_by(handle)) {
-            let without = loser.clone().without_handle(handle);
-            wallet.record(&pins, Some(&without))?;
+    match atcomm_client::accept(&wallet, &pins, &resolved)? {
+        Acceptance::Accepted => {}
+        Acceptance::Unconfirmed(blocker) => return Err(blocked(&blocker, &resolved)),
+        Acceptance::ChangedAgain => {
+            return Err(CliError {
+                exit: Exit::Untrusted,
+                message: format!(
+                    "the key has changed once more since it was shown: its fingerprint is now {}",
+                    fingerprint(resolved.package.peer())
+                ),
+                hint: "compare that one, and accept again".to_owned(),
+            });
+        }
+        Acceptance::Outdated => {
+            return Err(CliError {
+                exit: Exit::Failed,
+                message: "another command has changed what is remembered of it meanwhile"
+                    .to_owned(),
+                hint: "nothing was accepted; look again with atcomm contacts, and accept again"
+                    .to_owned(),
+            });
         }
     }
-    let shown = ContactView::new(accepted);
+    let shown = ContactView::new(resolved.trust.accepted());
     show(one.common.json, stdout, &shown, |out| {
         let moved_from = resolved.trust.moved_from();
         if let Some(before) = moved_from {

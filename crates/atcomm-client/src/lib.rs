@@ -2,6 +2,7 @@
 //! sends and receives messages. Neither directory nor mediator is trusted.
 
 pub mod account;
+pub mod contacts;
 pub mod diagnose;
 pub mod enrolment;
 pub mod lookup;
@@ -22,6 +23,7 @@ pub use atcomm_proto::verify::fingerprint::fingerprint;
 pub use atcomm_proto::verify::pin::{Changed, MAX_KNOWN_AS, Pin, Previous};
 pub use atcomm_proto::verify::pinning::KeyChange;
 pub use atcomm_proto::verify::{evidence, succession};
+pub use contacts::{Acceptance, accept};
 pub use enrolment::account::{AccountClient, AccountError, Published};
 pub use enrolment::enroll::{
     EnrolError, Enroller, Located, Operation, Outcome, Plan, PublishedState, Step, Unenrolled,

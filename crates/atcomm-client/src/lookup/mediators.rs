@@ -32,33 +32,9 @@ impl RecipientLookup {
         let named = &package.package().mediators;
         let shown = |did: &MediatorDid| view?.mediators.iter().find(|one| one.did == *did);
         let pinned = |did: &MediatorDid| pin?.mediators.get(did);
-        let looks = named.iter().take(MAX_MEDIATORS).map(async |did| {
-            if let (Some(shown), Some(pinned), false) =
-                (shown(did), pinned(did), self.mode.is_thorough())
-                && shown.key_agreement == *pinned
-                && is_at_home(shown)
-            {
-                return shown.clone();
-            }
-            if !self.mode.reads_mediators() {
-                return MediatorDocument::unchecked(did.clone());
-            }
-            let freshness = if self.mode.is_thorough() {
-                Freshness::Refresh
-            } else {
-                Freshness::Cached
-            };
-            match self
-                .authoritative
-                .identity()
-                .mediator(did, freshness, None)
-                .await
-            {
-                Ok(own) => (*own).clone(),
-                Err(_) => MediatorDocument::unchecked(did.clone()),
-            }
-        });
-        let mut documents = join_all(looks).await;
+        let first = named.iter().take(MAX_MEDIATORS);
+        let reads = first.map(|did| self.mediator_document(did, shown(did), pinned(did)));
+        let mut documents = join_all(reads).await;
         let mut keys = BTreeMap::new();
         for own in &documents {
             if own.key_agreement.is_empty() {
@@ -79,6 +55,33 @@ impl RecipientLookup {
         let rest = named.iter().skip(MAX_MEDIATORS);
         documents.extend(rest.cloned().map(MediatorDocument::unchecked));
         (documents, keys)
+    }
+
+    async fn mediator_document(
+        &self,
+        did: &MediatorDid,
+        shown: Option<&MediatorDocument>,
+        pinned: Option<&Vec<KeyAgreement>>,
+    ) -> MediatorDocument {
+        if let (Some(shown), Some(pinned), false) = (shown, pinned, self.mode.is_thorough())
+            && shown.key_agreement == *pinned
+            && is_at_home(shown)
+        {
+            return shown.clone();
+        }
+        if !self.mode.reads_mediators() {
+            return MediatorDocument::unchecked(did.clone());
+        }
+        let freshness = if self.mode.is_thorough() {
+            Freshness::Refresh
+        } else {
+            Freshness::Cached
+        };
+        let identity = self.authoritative.identity();
+        match identity.mediator(did, freshness, None).await {
+            Ok(own) => (*own).clone(),
+            Err(_) => MediatorDocument::unchecked(did.clone()),
+        }
     }
 }
 
