@@ -19,7 +19,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{DirectoryStore, MediatorRow, PendingRefresh, StoreError};
+use crate::store::{Damage, DirectoryStore, MediatorRow, PendingRefresh, StoreError};
 use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -352,9 +352,8 @@ impl Directory {
             Lookup::Refused(refusal) => return Ok(Lookup::Refused(refusal)),
             Lookup::Unknown => return Ok(Lookup::Unknown),
         };
-        let view = view::render(&entry, &context, &options, now).ok_or_else(|| {
-            StoreError::Corrupt(format!("the entry of {} is incomplete", entry.did))
-        })?;
+        let view = view::render(&entry, &context, &options, now)
+            .ok_or_else(|| StoreError::Corrupt(Damage::Incomplete(entry.did.clone())))?;
         Ok(Lookup::Found(Arc::new(view)))
     }
 

@@ -25,7 +25,7 @@ pub use directory::{
     DirectoryStore, Entry, EventKind, MediatorRow, NewPending, PackageState, PendingRefresh,
     ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
 };
-pub use error::{Abort, StoreError};
+pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, MailboxStore, Message, NewOutbound, OutPushed, Outbound,
     OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome,

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::Directory;
 use super::view::{self, ProofView, Refusal};
 use crate::store::directory::Queries;
-use crate::store::{Change, ChangeKind, Entry, PackageState, StoreError};
+use crate::store::{Change, ChangeKind, Damage, Entry, PackageState, StoreError};
 use atcomm_net::identity::PlcLog;
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::syntax::{Did, MediatorDid};
@@ -183,7 +183,8 @@ fn render(did: &Did, history: Option<&AccountHistory>, page: &Page) -> Result<By
         changes: changes.iter().map(view_of).collect(),
         plc_log: log.map(|log| log.entries()),
     };
-    let body = serde_json::to_vec(&view).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let body = serde_json::to_vec(&view)
+        .map_err(|error| StoreError::Corrupt(Damage::Json(Arc::new(error))))?;
     Ok(body.into())
 }
 

@@ -187,6 +187,7 @@ impl IntoResponse for XrpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Damage;
 
     /// Returns status, `Retry-After` and body of the response.
     fn response(error: ResolveError) -> (u16, Option<String>, serde_json::Value) {
@@ -248,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_message_of_the_store_is_not_sent() {
-        let error = StoreError::Corrupt("/var/lib/atcomm/directory.db".to_owned());
+        let error = StoreError::Corrupt(Damage::Contents("/var/lib/atcomm/directory.db"));
         let (status, _, body) = response(ResolveError::Store(error));
         assert_eq!(
             (status, body["error"].as_str()),

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::admission::{EntryClaim, Policy, is_expired, next_claims};
 use crate::directory::Directory;
 use crate::store::mailbox::Tx;
-use crate::store::{MailboxStore, StoreError};
+use crate::store::{Damage, MailboxStore, StoreError};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::Did;
 
@@ -88,7 +88,11 @@ impl ClaimFollower {
             .await?;
         let position = match position.map(|text| text.parse::<i64>()) {
             Some(Ok(position)) => Some(position),
-            Some(Err(_)) => return Err(StoreError::Corrupt("a position is no number".to_owned())),
+            Some(Err(_)) => {
+                return Err(StoreError::Corrupt(Damage::Contents(
+                    "a position is no number",
+                )));
+            }
             None => None,
         };
         let mut position = match position.filter(|_| known.as_ref() == Some(&basis)) {

@@ -11,7 +11,7 @@ use super::settings::{AdmissionMode, MediatorSettings};
 use super::{MAX_DELIVERY_BYTES, Refused};
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
-    Abort, ClaimState, MailboxStore, Message, Push, Pushed, Queue, Quota, StoreError,
+    Abort, ClaimState, Damage, MailboxStore, Message, Push, Pushed, Queue, Quota, StoreError,
 };
 use atcomm_net::rate_limit::{KeyedRateLimit, Rate};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -214,7 +214,7 @@ fn push(
         Pushed::RecipientFull | Pushed::StoreFull => Err(Abort::Refused(Refused::QueueFull)),
         // The queue was found or opened in this transaction.
         Pushed::Gone => {
-            let gone = "a queue is gone within a transaction".to_owned();
+            let gone = Damage::Contents("a queue is gone within a transaction");
             Err(StoreError::Corrupt(gone).into())
         }
     }

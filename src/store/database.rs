@@ -161,7 +161,7 @@ impl Database {
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || write_loop(&conn, queue, &health, wal))
-            .map_err(|e| StoreError::Engine(e.to_string()))?;
+            .map_err(|error| StoreError::Thread(Arc::new(error)))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(writer)),

@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use super::error::StoreError;
+use super::error::{Damage, StoreError};
 
 mod directory;
 mod mailbox;
@@ -31,7 +31,7 @@ pub(super) fn migrate(conn: &Connection, migrations: &[Migration]) -> Result<(),
         return Err(StoreError::Newer { found, known });
     }
     let done = usize::try_from(found)
-        .map_err(|_| StoreError::Corrupt("negative schema version".to_owned()))?;
+        .map_err(|_| StoreError::Corrupt(Damage::Contents("negative schema version")))?;
     for (step, migration) in (1_i64..).zip(migrations).skip(done) {
         conn.execute_batch(&format!(
             "BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {step}; COMMIT;"

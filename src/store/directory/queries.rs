@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::super::columns::{collect, parsed, time, to_i64};
-use super::super::error::StoreError;
+use super::super::error::{Damage, StoreError};
 use super::Queries;
 use super::rows::{
     BackfillRow, Change, Entry, MediatorRow, PendingRefresh, SourceCursor, read_change, read_entry,
@@ -51,7 +51,7 @@ impl Queries<'_> {
             each(
                 row.get_ref(0)?
                     .as_str()
-                    .map_err(|e| StoreError::Corrupt(e.to_string()))?,
+                    .map_err(|error| StoreError::Corrupt(Damage::Engine(error.into())))?,
             );
         }
         Ok(())

@@ -160,7 +160,7 @@ async fn a_failed_write_undoes_itself_and_nothing_else() {
                 .transact(move |tx| {
                     tx.put_entry(&entry(n))?;
                     if n % 3 == 0 {
-                        return Err(StoreError::Engine("on purpose".to_owned()));
+                        return Err(StoreError::Engine(rusqlite::Error::InvalidQuery.into()));
                     }
                     Ok(())
                 })

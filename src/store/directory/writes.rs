@@ -1,6 +1,6 @@
 //! Writes to `directory.db`.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ipld_core::cid::Cid;
 use rusqlite::{named_params, params};
@@ -158,7 +158,7 @@ impl Tx<'_> {
     /// Appends to the change log. Returns the position, which the store sets.
     pub fn append_change(&self, change: &Change) -> Result<i64, StoreError> {
         let mediators = serde_json::to_string(&change.mediators)
-            .map_err(|e| StoreError::Engine(e.to_string()))?;
+            .map_err(|error| StoreError::Json(Arc::new(error)))?;
         self.conn()
             .prepare_cached(
                 "INSERT INTO change (did, kind, rev, cid, peer, mediators, key, detail, seen_at,

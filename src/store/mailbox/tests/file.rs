@@ -86,7 +86,7 @@ async fn a_failed_write_undoes_its_counters() {
         .store
         .transact(move |tx| {
             tx.push(&message(recipient, "gone"), &AMPLE)?;
-            Err::<(), _>(StoreError::Engine("on purpose".to_owned()))
+            Err::<(), _>(StoreError::Engine(rusqlite::Error::InvalidQuery.into()))
         })
         .await;
     assert!(failed.is_err());
