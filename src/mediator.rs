@@ -46,7 +46,9 @@ use atcomm_proto::syntax::{MediatorDid, Origin, SyntaxError};
 
 pub use address::{ENDPOINT, PublicAddress};
 pub use admission::{INACTIVE_MAIL_PERIOD, READ_PERIOD, REPLACED_MAIL_PERIOD};
-pub use keys::{FILE as KEYS_FILE, Keys, KeysError, RETIRED_KEY_GRACE};
+pub use keys::{
+    FILE as KEYS_FILE, KeyFileFault, KeyMakingError, Keys, KeysError, RETIRED_KEY_GRACE,
+};
 pub use maintenance::Maintenance;
 pub use relay::Relay;
 pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};

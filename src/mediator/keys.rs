@@ -5,8 +5,9 @@
 //! identities: the `did:web` that key packages name, and a `did:peer:2` with the same keys for
 //! clients that cannot resolve the former.
 
-use std::io;
-use std::path::{Path, PathBuf};
+mod error;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use atcomm_proto::didcomm::party::Party;
 
 use super::address::PublicAddress;
 
+pub use error::{KeyFileFault, KeyMakingError, KeysError};
+
 /// Name of the file in the data directory.
 pub const FILE: &str = "mediator-keys.json";
 
@@ -33,37 +36,6 @@ const MAX_GENERATIONS: usize = 16;
 
 /// Longest file that is read, in bytes.
 const MAX_FILE_BYTES: usize = 64 * 1024;
-
-/// Errors of the keys.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// The file cannot be read or written.
-    #[error("cannot use the mediator's keys in {}: {error}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Error of the system.
-        #[source]
-        error: io::Error,
-    },
-    /// The file does not hold keys.
-    #[error("{} does not hold the mediator's keys: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The fault of its contents.
-        reason: String,
-    },
-    /// Other users may read the file.
-    #[error("{} may be read by others than its owner", .0.display())]
-    Exposed(PathBuf),
-    /// The keys are missing, but mail that was received under them is not.
-    #[error("the mediator's keys in {} are gone, but its store is not", .0.display())]
-    Vanished(PathBuf),
-    /// Keys could not be made.
-    #[error("cannot make keys: {0}")]
-    Making(String),
-}
 
 /// The contents of the file.
 #[derive(Serialize, Deserialize)]
@@ -174,7 +146,7 @@ impl Keys {
             identities.push(Arc::new(generation.peer_identity(address)?));
         }
         if identities.is_empty() {
-            return Err(KeysError::Making("every generation is retired".to_owned()));
+            return Err(KeyMakingError::Retired.into());
         }
         Ok(Self {
             identities,
@@ -259,20 +231,16 @@ impl Generation {
         lasts(self.retired_at, now)
     }
 
-    fn pair(&self, agreement: String, signing: String) -> Result<[SecretKey; 2], KeysError> {
-        let key = |curve, kid, bytes: &[u8]| {
-            SecretKey::from_bytes(curve, kid, bytes)
-                .map_err(|error| KeysError::Making(error.to_string()))
-        };
+    fn pair(&self, agreement: String, signing: String) -> Result<[SecretKey; 2], KeyMakingError> {
         Ok([
-            key(Curve::X25519, agreement, &self.x25519)?,
-            key(Curve::Ed25519, signing, &self.ed25519)?,
+            SecretKey::from_bytes(Curve::X25519, agreement, &self.x25519)?,
+            SecretKey::from_bytes(Curve::Ed25519, signing, &self.ed25519)?,
         ])
     }
 
     /// Makes the `did:web`. Its keys are numbered through all generations, so that a `kid` never
     /// changes its meaning.
-    fn web_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeysError> {
+    fn web_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeyMakingError> {
         let did = address.did().as_str();
         let first = 2 * self.number - 1;
         let [agreement, signing] = self.pair(
@@ -288,7 +256,7 @@ impl Generation {
         })
     }
 
-    fn peer_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeysError> {
+    fn peer_identity(&self, address: &PublicAddress) -> Result<IdentityKeys, KeyMakingError> {
         let [x25519, ed25519] = self.pair(String::new(), String::new())?;
         let (x25519, ed25519) = (x25519.public(), ed25519.public());
         let keys = [
@@ -303,10 +271,8 @@ impl Generation {
                 PublicKey::as_bytes(&ed25519),
             ),
         ];
-        let did = PeerDid::build(&keys, &address.peer_services())
-            .map_err(|error| KeysError::Making(error.to_string()))?;
-        let party =
-            Party::resolve(did.as_str()).map_err(|error| KeysError::Making(error.to_string()))?;
+        let did = PeerDid::build(&keys, &address.peer_services())?;
+        let party = Party::resolve(did.as_str())?;
         let [agreement, signing] = self.pair(format!("{did}#key-1"), format!("{did}#key-2"))?;
         Ok(IdentityKeys {
             kind: IdentityKind::Peer,
@@ -323,31 +289,31 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
         path: path.to_owned(),
         error,
     };
-    let damaged = |reason: String| KeysError::Damaged {
+    let damaged = |fault| KeysError::Damaged {
         path: path.to_owned(),
-        reason,
+        fault,
     };
     let text = durable::read_private(path, MAX_FILE_BYTES).map_err(|error| match error {
         ReadError::Exposed => KeysError::Exposed(path.to_owned()),
-        ReadError::TooLong(_) => damaged(error.to_string()),
+        ReadError::TooLong(_) => damaged(KeyFileFault::Length(error)),
         ReadError::Io(error) => unusable(error),
     })?;
     let Some(text) = text else {
         return Ok(None);
     };
     let stored: Stored =
-        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| damaged(KeyFileFault::Json(error)))?;
     if stored.version != 1 {
-        return Err(damaged(format!("version {} is not known", stored.version)));
+        return Err(damaged(KeyFileFault::Version(stored.version)));
     }
     let secret = |text: &SecretText| {
         text.decode()
             .filter(|bytes| bytes.len() == 32)
-            .ok_or_else(|| damaged("a key is not 32 bytes of base64url".to_owned()))
+            .ok_or_else(|| damaged(KeyFileFault::Key))
     };
     let generations = stored.generations.iter().map(|one| {
         if one.number == 0 {
-            return Err(damaged("generations are counted from 1".to_owned()));
+            return Err(damaged(KeyFileFault::Number));
         }
         Ok(Generation {
             number: one.number,
@@ -364,7 +330,7 @@ fn read(path: &Path) -> Result<Option<Vec<Generation>>, KeysError> {
             .last()
             .is_none_or(|one| one.retired_at.is_some())
     {
-        return Err(damaged("there is no present generation".to_owned()));
+        return Err(damaged(KeyFileFault::NoPresent));
     }
     Ok(Some(generations))
 }
@@ -386,7 +352,7 @@ fn write(path: &Path, generations: &[Generation]) -> Result<(), KeysError> {
     };
     let text = serde_json::to_vec_pretty(&stored)
         .map(Zeroizing::new)
-        .map_err(|error| KeysError::Making(error.to_string()))?;
+        .map_err(KeyMakingError::Json)?;
     durable::replace(path, &text, Mode::Private).map_err(|error| KeysError::File {
         path: path.to_owned(),
         error,
