@@ -8,19 +8,20 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::Destinations;
-use atcomm_net::identity::{Freshness, MediatorDocument, Service};
+use crate::store::StoreError;
+use atcomm_net::identity::{Busy, Freshness, MediatorDocument, Service};
 use atcomm_proto::didcomm::envelope::{self, ContentEncryption, PublicKey};
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
-use atcomm_proto::syntax::MediatorDid;
+use atcomm_proto::syntax::{MediatorDid, RemoteText};
 
 /// Errors of resolving the route to a mediator.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum RouteError {
     /// The document cannot be resolved now.
     #[error("its DID document cannot be had: {0}")]
-    NoDocument(String),
+    NoDocument(#[source] DocumentFault),
     /// The document names no endpoint that messages can be posted to.
     #[error("its DID document names no endpoint that can be used")]
     NoEndpoint,
@@ -30,6 +31,23 @@ pub(super) enum RouteError {
     /// A message cannot be wrapped.
     #[error("the message cannot be wrapped")]
     Wrapping,
+}
+
+/// The reason why a mediator's document cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum DocumentFault {
+    /// The store does not tell what is known of the mediator.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The look-up has to wait.
+    #[error(transparent)]
+    Busy(Busy),
+    /// The check of the mediator failed. Holds the reason that is kept with its state.
+    #[error("{0}")]
+    Failed(RemoteText),
+    /// The document has no service.
+    #[error("it has no service")]
+    NoService,
 }
 
 /// The route to one mediator.
@@ -143,19 +161,16 @@ impl Destinations {
         let known = directory
             .mediator(did)
             .await
-            .map_err(|error| RouteError::NoDocument(error.to_string()))?;
+            .map_err(|error| RouteError::NoDocument(DocumentFault::Store(error)))?;
         let identity = self.resolver.identity();
         let document = identity
             .mediator(did, Freshness::Cached, known)
             .await
-            .map_err(|busy| RouteError::NoDocument(busy.to_string()))?;
+            .map_err(|busy| RouteError::NoDocument(DocumentFault::Busy(busy)))?;
         if document.services.is_empty() {
-            let no_service = || "it has no service".to_owned();
+            let reason = document.reason.clone();
             return Err(RouteError::NoDocument(
-                document
-                    .reason
-                    .as_ref()
-                    .map_or_else(no_service, ToString::to_string),
+                reason.map_or(DocumentFault::NoService, DocumentFault::Failed),
             ));
         }
         Ok(document)
@@ -244,10 +259,10 @@ mod tests {
             wrapped = forward.attachments[0].bytes().unwrap().into_owned();
         }
         assert_eq!(wrapped, message);
-        assert_eq!(
+        assert!(matches!(
             route.wrap(b"no JSON".to_vec(), at),
             Err(RouteError::Wrapping)
-        );
+        ));
     }
 
     #[test]
