@@ -34,7 +34,7 @@ use atcomm_proto::syntax::{Actor, Did, Handle, LexiconError, MediatorDid, Origin
 
 use negative::Negatives;
 
-pub use refresh::{IdentityLookup, Refresh, RefreshError, RefreshOutcome, ResolveError};
+pub use refresh::{IdentityLookup, NoAnswer, Refresh, RefreshError, RefreshOutcome, ResolveError};
 pub use worker::Worker;
 
 /// Limits of refreshes.

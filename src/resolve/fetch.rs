@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{IdentityLookup, Inner, Refresh, RefreshError, RefreshOutcome};
+use super::{IdentityLookup, Inner, NoAnswer, Refresh, RefreshError, RefreshOutcome};
 use crate::directory::{
     Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal,
 };
@@ -433,7 +433,7 @@ impl Inner {
             Err(error) => {
                 return Err(RefreshError::Unreachable {
                     what: "the DID's directory",
-                    why: error.to_string(),
+                    why: NoAnswer::PlcLog(error),
                     retry_after: None,
                 });
             }
@@ -474,7 +474,7 @@ impl Inner {
             priority,
             ..PdsOptions::default()
         };
-        let unreachable = |why: String, retry_after| RefreshError::Unreachable {
+        let unreachable = |retry_after, why| RefreshError::Unreachable {
             what: "the account's PDS",
             why,
             retry_after,
@@ -485,9 +485,9 @@ impl Inner {
                 CallError::Net(NetError::HostBusy { retry_after }) => {
                     RefreshError::Busy { retry_after }
                 }
-                CallError::Net(error) => unreachable(error.to_string(), error.retry_after()),
+                CallError::Net(error) => unreachable(error.retry_after(), NoAnswer::Net(error)),
                 CallError::Refused(error) => {
-                    unreachable(format!("HTTP {}", error.status), error.retry_after)
+                    unreachable(error.retry_after, NoAnswer::Refused(error))
                 }
             })
     }
@@ -542,11 +542,13 @@ fn identity_failure(error: IdentityError) -> Result<Found, RefreshError> {
         IdentityError::Unreachable {
             retry_after: Some(retry_after),
         } => Err(RefreshError::Busy { retry_after }),
-        IdentityError::Unreachable { retry_after: None } => Err(RefreshError::Unreachable {
-            what: "the DID's directory or host",
-            why: "no usable answer".to_owned(),
-            retry_after: None,
-        }),
+        error @ IdentityError::Unreachable { retry_after: None } => {
+            Err(RefreshError::Unreachable {
+                what: "the DID's directory or host",
+                why: NoAnswer::Identity(error),
+                retry_after: None,
+            })
+        }
     }
 }
 

@@ -136,8 +136,10 @@ pub(super) fn spread_out(retry_after: Duration, did: &Did) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::refresh::NoAnswer;
     use super::*;
     use crate::store::{StoreError, Trigger};
+    use atcomm_net::net::NetError;
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
     const SECOND: Duration = Duration::from_secs(1);
@@ -166,7 +168,7 @@ mod tests {
     fn unreachable(retry_after: Option<Duration>) -> Result<RefreshOutcome, RefreshError> {
         Err(RefreshError::Unreachable {
             what: "the PDS",
-            why: String::new(),
+            why: NoAnswer::Net(NetError::Timeout),
             retry_after,
         })
     }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::directory::{Outcome, Refusal};
 use crate::store::{AccountStatus, AnnouncedStatus, EventKind, StoreError, Trigger};
-use atcomm_net::net::Priority;
+use atcomm_net::identity::{IdentityError, PlcLogError};
+use atcomm_net::net::{NetError, Priority, XrpcError};
 use atcomm_proto::syntax::Origin;
 
 /// A refresh to be made.
@@ -117,13 +118,31 @@ pub enum RefreshError {
         /// The server: `the DID directory`, `the PDS`.
         what: &'static str,
         /// What went wrong.
-        why: String,
+        #[source]
+        why: NoAnswer,
         /// When to try again, where known.
         retry_after: Option<Duration>,
     },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The reason why a server's answer cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NoAnswer {
+    /// No whole response came.
+    #[error(transparent)]
+    Net(NetError),
+    /// The server answered with an error.
+    #[error("HTTP {}", .0.status)]
+    Refused(#[source] XrpcError),
+    /// The DID document cannot be looked up.
+    #[error("no usable answer")]
+    Identity(#[source] IdentityError),
+    /// The operation log cannot be looked up.
+    #[error(transparent)]
+    PlcLog(PlcLogError),
 }
 
 /// Errors of an answer to a client.
