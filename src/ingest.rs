@@ -54,6 +54,7 @@ pub enum IngestError {
         /// The address as configured.
         url: String,
         /// The broken rule.
+        #[source]
         reason: SyntaxError,
     },
     /// The same host and kind are configured twice.

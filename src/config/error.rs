@@ -3,6 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use figment::providers::{Format, Toml};
+
+/// Error of the TOML parser.
+pub(super) type TomlError = <Toml as Format>::Error;
+
 /// Errors while loading the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -22,6 +27,9 @@ pub enum ConfigError {
         path: PathBuf,
         /// Message of the parser, with the line.
         reason: String,
+        /// Error of the parser.
+        #[source]
+        error: Box<TomlError>,
     },
     /// A key does not exist.
     #[error("unknown key {key} in {origin}")]
@@ -42,5 +50,8 @@ pub enum ConfigError {
         origin: String,
         /// Reason of the refusal.
         reason: String,
+        /// Error of the reader.
+        #[source]
+        error: Box<figment::Error>,
     },
 }

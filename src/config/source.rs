@@ -30,6 +30,7 @@ impl Layer {
         let settings = Toml::from_str(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             reason: one_line(&error.to_string()),
+            error: Box::new(error),
         })?;
         Ok(Self {
             origin: path.display().to_string(),
@@ -103,23 +104,19 @@ pub(super) fn explain(figment: &Figment, error: Error) -> ConfigError {
     // A section may combine several layers, so only the value itself has the right origin.
     let origin = figment.find_metadata(&key).or(error.metadata.as_ref());
     let origin = origin.map_or_else(|| "the configuration".to_owned(), |m| m.name.to_string());
-    match error.kind {
-        Kind::UnknownField(_, known) => ConfigError::UnknownKey { key, origin, known },
-        Kind::MissingField(name) => ConfigError::Value {
-            key,
-            origin,
-            reason: format!("{name} is missing"),
-        },
-        Kind::UnknownVariant(found, known) => ConfigError::Value {
-            key,
-            origin,
-            reason: format!("{found} is not one of {}", known.join(", ")),
-        },
-        kind => ConfigError::Value {
-            key,
-            origin,
-            reason: one_line(&kind.to_string()),
-        },
+    let reason = match &error.kind {
+        Kind::UnknownField(_, known) => return ConfigError::UnknownKey { key, origin, known },
+        Kind::MissingField(name) => format!("{name} is missing"),
+        Kind::UnknownVariant(found, known) => {
+            format!("{found} is not one of {}", known.join(", "))
+        }
+        kind => one_line(&kind.to_string()),
+    };
+    ConfigError::Value {
+        key,
+        origin,
+        reason,
+        error: Box::new(error),
     }
 }
 
