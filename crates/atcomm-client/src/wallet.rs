@@ -34,7 +34,7 @@ use atcomm_proto::syntax::{Actor, Did};
 use atcomm_proto::verify::pin::Pin;
 
 use enrolment::Enrolment;
-use error::WalletError;
+use error::{Damage, WalletError};
 use session::Session;
 use stored::{MAX_KEYS, StoredEnrolment, StoredSession};
 
@@ -180,7 +180,7 @@ impl Wallet {
         match pin {
             Some(pin) if pin.account != *account => Err(WalletError::Damaged {
                 path,
-                reason: "it is about another account".to_owned(),
+                reason: Damage::OtherAccount,
             }),
             pin => Ok(pin),
         }
@@ -259,7 +259,7 @@ impl AccountStore {
         match read_enrolment(&path)? {
             Some(enrolment) if enrolment.account != self.account => Err(WalletError::Damaged {
                 path,
-                reason: "it is about another account".to_owned(),
+                reason: Damage::OtherAccount,
             }),
             enrolment => Ok(enrolment),
         }
@@ -327,7 +327,7 @@ fn read_enrolment(path: &Path) -> Result<Option<Enrolment>, WalletError> {
         .transpose()
         .map_err(|reason| WalletError::Damaged {
             path: path.to_owned(),
-            reason,
+            reason: Damage::Enrolment(reason),
         })
 }
 

@@ -26,7 +26,7 @@ use crate::wallet::session::Session;
 use atcomm_net::net::Net;
 use atcomm_proto::syntax::{COLLECTION, Origin, RECORD_KEY};
 
-pub use error::AccountError;
+pub use error::{AccountError, PdsFault};
 
 use xrpc::{Xrpc, lifted};
 
@@ -181,7 +181,7 @@ impl AccountClient {
             Ok(Found { cid, value }) => {
                 let cid = cid.as_deref().map(Cid::try_from);
                 let Some(Ok(cid)) = cid else {
-                    return Err(AccountError::Malformed("a record without a CID".to_owned()));
+                    return Err(PdsFault::NoCid.into());
                 };
                 Ok(Some(Published { cid, value }))
             }
@@ -195,8 +195,7 @@ impl AccountClient {
     /// the record that is there already succeeds. Some PDS implementations cannot compare: then the
     /// record is compared here, and a change between that and the write goes unnoticed.
     pub async fn put(&self, record: &Value, before: Option<&Cid>) -> Result<Cid, AccountError> {
-        let record = serde_json::from_value::<Unknown>(record.clone())
-            .map_err(|error| AccountError::Malformed(error.to_string()))?;
+        let record = serde_json::from_value::<Unknown>(record.clone()).map_err(PdsFault::Record)?;
         let mut input: put_record::Input = put_record::InputData {
             collection: collection()?,
             record,
@@ -326,9 +325,7 @@ impl AccountClient {
             refresh: Zeroizing::new(refresh),
         };
         if did != self.store.account().as_str() {
-            return Err(AccountError::Malformed(
-                "the session of another account".to_owned(),
-            ));
+            return Err(PdsFault::OtherAccount.into());
         }
         self.store.save_session(&session)?;
         Ok(session)
@@ -351,21 +348,16 @@ impl AccountClient {
 
     fn repo(&self) -> Result<AtIdentifier, AccountError> {
         let did = string::Did::new(self.store.account().as_str().to_owned());
-        Ok(AtIdentifier::Did(did.map_err(constant)?))
+        Ok(AtIdentifier::Did(did.map_err(PdsFault::Identifier)?))
     }
 }
 
-fn collection() -> Result<Nsid, AccountError> {
-    Nsid::new(COLLECTION.to_owned()).map_err(constant)
+fn collection() -> Result<Nsid, PdsFault> {
+    Nsid::new(COLLECTION.to_owned()).map_err(PdsFault::Identifier)
 }
 
-fn record_key() -> Result<RecordKey, AccountError> {
-    RecordKey::new(RECORD_KEY.to_owned()).map_err(constant)
-}
-
-/// The error of an identifier that the library rejects although this program has checked it.
-fn constant(why: &str) -> AccountError {
-    AccountError::Malformed(why.to_owned())
+fn record_key() -> Result<RecordKey, PdsFault> {
+    RecordKey::new(RECORD_KEY.to_owned()).map_err(PdsFault::Identifier)
 }
 
 #[cfg(test)]

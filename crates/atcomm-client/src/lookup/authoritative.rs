@@ -46,13 +46,24 @@ pub enum AccountIdentityError {
     NoAccount,
     /// The operation log failed verification, or leads to no usable signing key.
     #[error("what the directory of DIDs shows of it is not proven: {0}")]
-    Unproven(EvidenceError),
+    Unproven(#[source] EvidenceError),
     /// The document cannot be used.
-    #[error("{0}")]
-    Useless(String),
+    #[error(transparent)]
+    Useless(IdentityError),
     /// No server answers.
     #[error("it cannot be looked up now: {0}")]
-    Unreachable(String),
+    Unreachable(#[source] IdentityOutage),
+}
+
+/// Causes of [`AccountIdentityError::Unreachable`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityOutage {
+    /// The operation log of a `did:plc` cannot be read.
+    #[error(transparent)]
+    Log(#[from] PlcLogError),
+    /// The DID document of a `did:web` cannot be read.
+    #[error(transparent)]
+    Document(#[from] IdentityError),
 }
 
 /// Looks up the DID document of an account anew. For a `did:plc` it is the state that the verified
@@ -112,9 +123,7 @@ impl Authoritative {
             .map_err(|error| match error {
                 PlcLogError::NotFound => AccountIdentityError::NoAccount,
                 PlcLogError::Invalid(why) => AccountIdentityError::Unproven(why.into()),
-                PlcLogError::Unreachable { .. } => {
-                    AccountIdentityError::Unreachable(error.to_string())
-                }
+                PlcLogError::Unreachable { .. } => AccountIdentityError::Unreachable(error.into()),
             })?;
         let (log, raw) = (log.verified().clone(), log.entries().to_owned());
         let keys = match Keys::of_log(&log) {
@@ -150,10 +159,10 @@ impl Authoritative {
                     AccountIdentityError::NoAccount
                 }
                 IdentityError::Unreachable { .. } => {
-                    AccountIdentityError::Unreachable(error.to_string())
+                    AccountIdentityError::Unreachable(error.into())
                 }
                 IdentityError::Malformed(_) | IdentityError::Refused(_) => {
-                    AccountIdentityError::Useless(error.to_string())
+                    AccountIdentityError::Useless(error)
                 }
             })?;
         let key = document.signing_key.clone();

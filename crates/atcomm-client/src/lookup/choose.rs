@@ -3,7 +3,7 @@
 
 use super::authoritative::{AccountIdentity, HostAnswer};
 use super::directory::{DirectoryError, View};
-use super::outcome::{RecipientError, Source, Warning};
+use super::outcome::{AnswerFault, NoAnswer, RecipientError, Source, Warning};
 use super::trust::Unconfirmed;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::plc;
@@ -80,26 +80,26 @@ fn weigh(
     identity: &AccountIdentity,
     now: Timestamp,
 ) -> Result<DirectoryAnswer, RecipientError> {
-    let refuse = |why: String| RecipientError::Unproven {
+    let refuse = |why| RecipientError::Unproven {
         by: Source::Directory,
         why,
     };
     if view.did != *did {
-        return Err(refuse(format!("it is about another account, {}", view.did)));
+        return Err(refuse(AnswerFault::OtherAccount(view.did.clone())));
     }
     let car = view
         .car
         .as_ref()
-        .ok_or_else(|| refuse("it has no proof".to_owned()))?;
+        .ok_or_else(|| refuse(AnswerFault::NoProof))?;
     let package = match identity.keys.prove(did, car, now) {
         Ok(ProofResult::Package(package)) => package,
-        Ok(ProofResult::Absent { .. }) => return Err(refuse(EvidenceError::Absent.to_string())),
+        Ok(ProofResult::Absent { .. }) => return Err(refuse(EvidenceError::Absent.into())),
         Err(EvidenceError::Proof(ProofError::Signature))
             if by_replaced(did, car, identity, now) =>
         {
             return Ok(DirectoryAnswer::Outdated);
         }
-        Err(why) => return Err(refuse(why.to_string())),
+        Err(why) => return Err(refuse(why.into())),
     };
     let same = [
         ("keyPackage.cid", view.cid == package.cid()),
@@ -107,8 +107,8 @@ fn weigh(
         ("keyPackage.value", view.value == *package.value()),
         ("peer.did", view.peer == package.peer()),
     ];
-    if let Some((field, _)) = same.iter().find(|(_, same)| !same) {
-        return Err(refuse(format!("its field {field} is not what it proves")));
+    if let Some((field, _)) = same.into_iter().find(|(_, same)| !same) {
+        return Err(refuse(AnswerFault::Field(field)));
     }
     Ok(DirectoryAnswer::Package(package))
 }
@@ -228,9 +228,9 @@ fn alone(
         }
         HostAnswer::Useless(why) => Err(RecipientError::Unproven {
             by: Source::Host,
-            why: why.to_string(),
+            why: why.into(),
         }),
-        HostAnswer::Silent(why) => Err(RecipientError::Unreachable(match answer {
+        HostAnswer::Silent(why) => Err(RecipientError::Unreachable(NoAnswer::Host(match answer {
             DirectoryAnswer::Failed(DirectoryError::Refused {
                 name: name @ (LexiconError::NotEnrolled | LexiconError::AccountInactive),
                 ..
@@ -239,7 +239,7 @@ fn alone(
             ),
             DirectoryAnswer::Failed(error) => format!("{error}; the account's own host: {why}"),
             _ => format!("the account's own host: {why}"),
-        })),
+        }))),
     }
 }
 

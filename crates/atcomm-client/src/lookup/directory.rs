@@ -54,10 +54,45 @@ pub enum DirectoryError {
     },
     /// The directory cannot be reached, or fails.
     #[error("the directory cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(#[source] CallError),
     /// The origin is no directory, or its answer does not match the lexicon.
     #[error("the directory's answer cannot be used: {0}")]
-    Malformed(String),
+    Malformed(#[source] DirectoryFault),
+}
+
+/// Causes of [`DirectoryError::Malformed`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryFault {
+    /// The answer is too long.
+    #[error(transparent)]
+    TooLong(#[from] NetError),
+    /// The origin answered with an error that the lexicon does not have.
+    #[error("{}", refusal(.0))]
+    Refused(#[from] XrpcError),
+    /// The answer is not JSON of the form of the method. The reason is kept as a text that was made
+    /// harmless, since it can repeat parts of the answer.
+    #[error("{0}")]
+    Json(RemoteText),
+    /// The proof is not base64.
+    #[error("the proof is not base64")]
+    NotBase64,
+    /// The history is about another account than the one asked for.
+    #[error("the history is another account's")]
+    OtherAccount,
+    /// The time of a change cannot be read.
+    #[error("seenAt is no time")]
+    NoTime,
+}
+
+fn refusal(error: &XrpcError) -> String {
+    let status = error.status.as_u16();
+    match &error.name {
+        Some(name) => {
+            let message = error.message.as_ref().map_or("", RemoteText::as_str);
+            format!("HTTP {status}, {name}: {message}")
+        }
+        None => format!("HTTP {status}; there may be no directory at this address"),
+    }
 }
 
 fn again(after: &Option<Duration>) -> String {
@@ -195,8 +230,8 @@ impl From<CallError> for DirectoryError {
             CallError::Net(NetError::HostBusy { retry_after }) => Self::Busy {
                 retry_after: Some(retry_after),
             },
-            CallError::Net(error @ NetError::TooLarge { .. }) => Self::Malformed(error.to_string()),
-            CallError::Net(error) => Self::Unreachable(error.to_string()),
+            CallError::Net(error @ NetError::TooLarge { .. }) => Self::Malformed(error.into()),
+            CallError::Net(error) => Self::Unreachable(error.into()),
         }
     }
 }
@@ -209,26 +244,20 @@ impl From<XrpcError> for DirectoryError {
                 message: error.message.unwrap_or_default(),
             };
         }
-        let retry_after = error.retry_after;
-        match (error.status.as_u16(), error.name.as_ref()) {
-            (429 | 503, _) => Self::Busy { retry_after },
-            (status @ 500.., name) if name.is_none_or(|name| *name != "MethodNotImplemented") => {
-                Self::Unreachable(format!("HTTP {status}"))
-            }
-            (status, Some(name)) => {
-                let message = error.message.unwrap_or_default();
-                Self::Malformed(format!("HTTP {status}, {name}: {message}"))
-            }
-            (status, None) => Self::Malformed(format!(
-                "HTTP {status}; there may be no directory at this address"
-            )),
+        match (error.status.as_u16(), error.name()) {
+            (429 | 503, _) => Self::Busy {
+                retry_after: error.retry_after,
+            },
+            (500.., name) if name != "MethodNotImplemented" => Self::Unreachable(error.into()),
+            _ => Self::Malformed(error.into()),
         }
     }
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, DirectoryError> {
     serde_json::from_slice(body)
-        .map_err(|why| DirectoryError::Malformed(RemoteText::new(&why.to_string()).to_string()))
+        .map_err(|why| DirectoryFault::Json(RemoteText::new(&why.to_string())))
+        .map_err(DirectoryError::Malformed)
 }
 
 fn view(body: &[u8]) -> Result<View, DirectoryError> {
@@ -312,7 +341,7 @@ struct Proof {
 impl Proof {
     fn car(&self) -> Result<Vec<u8>, DirectoryError> {
         let car = self.car.decode();
-        car.ok_or_else(|| DirectoryError::Malformed("the proof is not base64".to_owned()))
+        car.ok_or(DirectoryError::Malformed(DirectoryFault::NotBase64))
     }
 }
 
@@ -332,16 +361,13 @@ fn history(body: &[u8], asked: &Did) -> Result<Vec<Change>, DirectoryError> {
     }
     let wire: Wire = read(body)?;
     if wire.did != *asked {
-        return Err(DirectoryError::Malformed(
-            "the history is another account's".to_owned(),
-        ));
+        return Err(DirectoryError::Malformed(DirectoryFault::OtherAccount));
     }
     let change = |entry: Entry| {
         let seen_at = Timestamp::parse_rfc3339(&entry.seen_at);
         Ok(Change {
             kind: entry.kind,
-            seen_at: seen_at
-                .ok_or_else(|| DirectoryError::Malformed("seenAt is no time".to_owned()))?,
+            seen_at: seen_at.ok_or(DirectoryError::Malformed(DirectoryFault::NoTime))?,
             car: entry.proof.map(|proof| proof.car()).transpose()?,
         })
     };

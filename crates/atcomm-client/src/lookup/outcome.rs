@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::authoritative::IdentityOutage;
 use super::trust::{Consent, SendBlocker, Trust};
-use atcomm_net::identity::{HandleError, MediatorDocument};
+use atcomm_net::identity::{HandleError, IdentityError, MediatorDocument};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::syntax::{Did, Handle, LexiconError, MediatorDid, Origin, RemoteText, Rev};
-use atcomm_proto::verify::evidence::{Evidence, VerifiedPackage};
+use atcomm_proto::verify::evidence::{Evidence, EvidenceError, VerifiedPackage};
 use atcomm_proto::verify::pinning::KeyChange;
 
 /// Sources of an answer.
@@ -75,8 +76,9 @@ pub enum RecipientError {
     Unproven {
         /// The source of the answer.
         by: Source,
-        /// What is wrong with the answer.
-        why: String,
+        /// The fault of the answer.
+        #[source]
+        why: AnswerFault,
     },
     /// The answers are older than what was seen before.
     #[error(
@@ -89,8 +91,39 @@ pub enum RecipientError {
         shown: Rev,
     },
     /// No server that could tell can be reached.
+    #[error(transparent)]
+    Unreachable(#[from] NoAnswer),
+}
+
+/// Causes of [`RecipientError::Unproven`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerFault {
+    /// The proof or the operation log failed verification.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// The DID document of a `did:web` cannot be used.
+    #[error(transparent)]
+    Document(#[from] IdentityError),
+    /// The answer is about another account than the one asked for.
+    #[error("it is about another account, {0}")]
+    OtherAccount(Did),
+    /// The answer has no proof.
+    #[error("it has no proof")]
+    NoProof,
+    /// A field of the answer contradicts the proof.
+    #[error("its field {0} is not what it proves")]
+    Field(&'static str),
+}
+
+/// Causes of [`RecipientError::Unreachable`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// The account's identity cannot be looked up.
+    #[error(transparent)]
+    Identity(#[from] IdentityOutage),
+    /// The PDS cannot be asked: what it and the directory answered, in one text for people.
     #[error("{0}")]
-    Unreachable(String),
+    Host(String),
 }
 
 /// Warnings about a recipient, for the user.

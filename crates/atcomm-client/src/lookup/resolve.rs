@@ -89,9 +89,9 @@ impl RecipientLookup {
             .await
             .map_err(|error| match error {
                 AccountIdentityError::NoAccount => RecipientError::NoAccount,
-                AccountIdentityError::Unproven(why) => unproven(why.to_string()),
-                AccountIdentityError::Useless(why) => unproven(why),
-                AccountIdentityError::Unreachable(why) => RecipientError::Unreachable(why),
+                AccountIdentityError::Unproven(why) => unproven(why.into()),
+                AccountIdentityError::Useless(why) => unproven(why.into()),
+                AccountIdentityError::Unreachable(why) => RecipientError::Unreachable(why.into()),
             })?;
         let answer = self.authoritative.answer(&identity).await;
         Ok((identity, answer))

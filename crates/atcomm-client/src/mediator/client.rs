@@ -6,6 +6,8 @@
 //!
 //! Source: the protocols of [`atcomm_proto::didcomm::protocol`]; DIDComm Messaging 2.1, "Transports".
 
+mod error;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +18,9 @@ use url::Url;
 use super::route::{self, RouteError};
 use crate::wallet::enrolment::MessagingKey;
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument, MediatorState};
-use atcomm_net::net::{Net, NetError, Priority, Request, Response, Trust, XrpcError};
+use atcomm_net::net::{Net, Priority, Request, Response, Trust, XrpcError};
 use atcomm_proto::clock::Clock;
-use atcomm_proto::didcomm::envelope::{self, EnvelopeError, Layer, PublicKey};
+use atcomm_proto::didcomm::envelope::{self, Layer, PublicKey};
 use atcomm_proto::didcomm::message::{Message, ReturnRoute, TypeUri, fresh_id};
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::Body as _;
@@ -27,6 +29,8 @@ use atcomm_proto::didcomm::protocol::pickup::{self, Status};
 use atcomm_proto::didcomm::protocol::problem::{Code, Report};
 use atcomm_proto::didcomm::protocol::trust_ping::{Ping, PingResponse};
 use atcomm_proto::syntax::{Did, MediatorDid, RemoteText};
+
+pub use error::{ForeignAnswer, MailError, MediatorDefect, MediatorOutage};
 
 /// Longest answer, in bytes. A delivery of 2 MiB of mail contains it twice, each time a third
 /// longer, and the envelope around it adds another third; a single message may be longer.
@@ -41,88 +45,6 @@ pub(crate) const MAX_REFUSAL: usize = 16 * 1024;
 
 /// Media type of requests.
 pub(crate) const MEDIA_TYPE: &str = "application/didcomm-encrypted+json";
-
-/// Errors of a mediator.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MailError {
-    /// The mediator or its DID document cannot be reached now.
-    #[error("it cannot be reached: {why}")]
-    Unreachable {
-        /// The failure.
-        why: String,
-        /// When a new attempt makes sense, where that is known.
-        retry_after: Option<Duration>,
-    },
-    /// The DID document cannot be used by this client.
-    #[error("it cannot be used: {0}")]
-    Unusable(String),
-    /// The mediator refused.
-    #[error("it refused: {words} ({code})")]
-    Refused {
-        /// HTTP status; `None` for a problem report.
-        status: Option<u16>,
-        /// Name of the error, or code of the report.
-        code: RemoteText,
-        /// Reason in words.
-        words: RemoteText,
-        /// When a new attempt makes sense, where that is known.
-        retry_after: Option<Duration>,
-    },
-    /// The mediator does not accept mail for this key.
-    #[error("it does not keep mail for this key")]
-    Denied,
-    /// The mediator answered without a message.
-    #[error("it gave no answer")]
-    Silent,
-    /// The answer is not one of this mediator to this request.
-    #[error("what answered is not it: {0}")]
-    NotOurs(String),
-}
-
-impl MailError {
-    /// Whether a later attempt may succeed.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Silent => true,
-            Self::Refused { status, .. } => {
-                status.is_some_and(|status| status >= 500 || matches!(status, 408 | 425 | 429))
-            }
-            Self::Unusable(_) | Self::Denied | Self::NotOurs(_) => false,
-        }
-    }
-
-    /// When a new attempt makes sense, where that is known.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unreachable { retry_after, .. } | Self::Refused { retry_after, .. } => {
-                *retry_after
-            }
-            _ => None,
-        }
-    }
-
-    fn is_code(&self, wanted: Code) -> bool {
-        matches!(self, Self::Refused { code, .. } if code.as_str() == wanted.to_string())
-    }
-}
-
-impl From<NetError> for MailError {
-    fn from(error: NetError) -> Self {
-        match error {
-            NetError::Refused(_) => Self::Unusable(error.to_string()),
-            _ => Self::Unreachable {
-                retry_after: error.retry_after(),
-                why: error.to_string(),
-            },
-        }
-    }
-}
-
-impl From<RouteError> for MailError {
-    fn from(error: RouteError) -> Self {
-        Self::Unusable(error.to_string())
-    }
-}
 
 /// A message in a queue of the mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,13 +78,7 @@ pub async fn document(
     did: &MediatorDid,
     freshness: Freshness,
 ) -> Result<Arc<MediatorDocument>, MailError> {
-    let document = identity
-        .mediator(did, freshness, None)
-        .await
-        .map_err(|busy| MailError::Unreachable {
-            retry_after: Some(busy.retry_after),
-            why: busy.to_string(),
-        })?;
+    let document = identity.mediator(did, freshness, None).await?;
     check_usable(&document)?;
     Ok(document)
 }
@@ -170,13 +86,11 @@ pub async fn document(
 /// Checks that a document has what it takes to send to the mediator.
 pub(crate) fn check_usable(document: &MediatorDocument) -> Result<(), MailError> {
     match document.state {
-        MediatorState::Unsupported => Err(MailError::Unusable(
-            "only mediators of the method did:web can be looked up".to_owned(),
-        )),
+        MediatorState::Unsupported => Err(MailError::Unusable(MediatorDefect::Method)),
         MediatorState::Unresolved => Err(MailError::Unreachable {
             why: match &document.reason {
-                Some(reason) => format!("its DID document: {reason}"),
-                None => "its DID document cannot be had".to_owned(),
+                Some(reason) => MediatorOutage::Document(reason.clone()),
+                None => MediatorOutage::NoDocument,
             },
             retry_after: None,
         }),
@@ -336,7 +250,7 @@ impl MediatorClient {
             Some(Outcome::Success | Outcome::NoChange) => Ok(()),
             Some(Outcome::ClientError) => Err(MailError::Denied),
             Some(Outcome::ServerError) => Err(MailError::Unreachable {
-                why: "it failed while it did what was asked".to_owned(),
+                why: MediatorOutage::Failed,
                 retry_after: None,
             }),
             None => Err(unexpected()),
@@ -352,7 +266,7 @@ impl MediatorClient {
         match coordination::Reply::of(&answer) {
             Ok(Some((coordination::Version::V3, reply))) => Ok(reply),
             Ok(_) => Err(unexpected()),
-            Err(error) => Err(MailError::NotOurs(error.to_string())),
+            Err(error) => Err(MailError::NotOurs(error.into())),
         }
     }
 
@@ -362,7 +276,7 @@ impl MediatorClient {
         match pickup::Reply::of(&answer) {
             Ok(Some((pickup::Version::V3, reply))) => Ok(reply),
             Ok(_) => Err(unexpected()),
-            Err(error) => Err(MailError::NotOurs(error.to_string())),
+            Err(error) => Err(MailError::NotOurs(error.into())),
         }
     }
 
@@ -397,19 +311,19 @@ impl MediatorClient {
             .return_route(ReturnRoute::All);
         envelope::authcrypt(&message.to_vec(), &key.agreement, std::slice::from_ref(to))
             .map(Bytes::from)
-            .map_err(|error| MailError::Unusable(error.to_string()))
+            .map_err(|error| MailError::Unusable(error.into()))
     }
 
     /// Decrypts a message that the mediator has encrypted to the key.
     pub(super) fn open_answer(&self, bytes: &[u8]) -> Result<Message, MailError> {
         let Inner { key, party, .. } = &*self.0;
         let known = |did: &str| party.is(did).then(|| party.clone());
-        let foreign = |error: EnvelopeError| MailError::NotOurs(error.to_string());
-        let opened = envelope::unpack(bytes, key, &known).map_err(foreign)?;
+        let opened = envelope::unpack(bytes, key, &known)
+            .map_err(|error| MailError::NotOurs(error.into()))?;
         if !opened.layers.contains(&Layer::Authcrypt) || opened.sender.is_none() {
-            return Err(MailError::NotOurs("nothing shows who wrote it".to_owned()));
+            return Err(MailError::NotOurs(ForeignAnswer::Anonymous));
         }
-        Message::parse(&opened.plaintext).map_err(|error| MailError::NotOurs(error.to_string()))
+        Message::parse(&opened.plaintext).map_err(|error| MailError::NotOurs(error.into()))
     }
 
     /// Checks that an answer is in the thread of its request.
@@ -431,11 +345,11 @@ impl MediatorClient {
 }
 
 pub(super) fn unexpected() -> MailError {
-    MailError::NotOurs("its answer is of another kind than the question".to_owned())
+    MailError::NotOurs(ForeignAnswer::OtherKind)
 }
 
 fn another_thread() -> MailError {
-    MailError::NotOurs("its answer is to another question".to_owned())
+    MailError::NotOurs(ForeignAnswer::OtherThread)
 }
 
 /// Returns the messages of a delivery. One without an id cannot be acknowledged and is left out.

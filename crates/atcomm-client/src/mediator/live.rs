@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::client::{MAX_ANSWER, Mail, MailError, MediatorClient, mail, unexpected};
+use super::client::{
+    MAX_ANSWER, Mail, MailError, MediatorClient, MediatorDefect, mail, unexpected,
+};
 use super::route;
 use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
 use atcomm_proto::didcomm::message::{Message, fresh_id};
@@ -44,7 +46,7 @@ impl MediatorClient {
         let mut services = self.0.document.services.iter();
         let endpoint = services
             .find_map(|service| route::address(service, "wss", "ws"))
-            .ok_or_else(|| MailError::Unusable("it has no endpoint for live mail".to_owned()))?;
+            .ok_or(MailError::Unusable(MediatorDefect::NoLiveEndpoint))?;
         let options = WsOptions {
             max_frame: MAX_ANSWER,
             ..WsOptions::default()
@@ -161,7 +163,7 @@ fn delivered(message: &Message) -> Result<Vec<Mail>, MailError> {
     match Reply::of(message) {
         Ok(Some((_, reply))) => Ok(mail(reply)),
         Ok(None) => Err(unexpected()),
-        Err(error) => Err(MailError::NotOurs(error.to_string())),
+        Err(error) => Err(MailError::NotOurs(error.into())),
     }
 }
 

@@ -29,6 +29,9 @@ pub enum RouteError {
     /// A service has more than [`MAX_ROUTING_KEYS`].
     #[error("its DID document names more than {MAX_ROUTING_KEYS} routing keys")]
     TooManyKeys,
+    /// The document of a mediator on the way is not at hand.
+    #[error("the DID document of {0} is needed, which stands on the way")]
+    NoDocument(MediatorDid),
     /// The message cannot be wrapped.
     #[error("the message cannot be wrapped")]
     Wrapping,
@@ -55,11 +58,6 @@ impl<T> Progress<T> {
 
 /// The documents of other mediators that may stand on the way.
 pub type Others<'a> = &'a dyn Fn(&MediatorDid) -> Option<Arc<MediatorDocument>>;
-
-/// Returns the reason for giving up a route for want of a mediator's document.
-pub(crate) fn missing(did: &MediatorDid) -> String {
-    format!("the DID document of {did} is needed, which stands on the way")
-}
 
 /// A route to one mediator.
 #[derive(Debug, Clone)]

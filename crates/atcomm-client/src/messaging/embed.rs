@@ -7,8 +7,8 @@ use ipld_core::cid::Cid;
 use serde::Deserialize;
 
 use super::dm::StrongRef;
-use atcomm_net::identity::{Freshness, Identity};
-use atcomm_net::net::{CallError, Net, Priority, Request, Trust};
+use atcomm_net::identity::{Freshness, HandleError, Identity, IdentityError, Unusable};
+use atcomm_net::net::{CallError, Net, NetError, Priority, Request, Trust, XrpcError};
 use atcomm_proto::syntax::{Actor, Did};
 
 /// The method that returns a record.
@@ -31,13 +31,44 @@ pub enum ReferenceError {
     Syntax,
     /// The account cannot be found.
     #[error("its account cannot be found: {0}")]
-    Account(String),
+    Account(#[from] UnknownAccount),
     /// There is no such record.
     #[error("there is no such record")]
     NotFound,
     /// The PDS gave no usable answer.
     #[error("its host cannot be asked: {0}")]
-    Unreachable(String),
+    Unreachable(#[from] HostFault),
+}
+
+/// Causes of [`ReferenceError::Account`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownAccount {
+    /// The handle leads to no account.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
+    /// The account's DID document cannot be read.
+    #[error(transparent)]
+    Document(#[from] IdentityError),
+    /// The account's DID document names no usable PDS.
+    #[error(transparent)]
+    Pds(#[from] Unusable),
+}
+
+/// Causes of [`ReferenceError::Unreachable`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostFault {
+    /// No whole response came.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The PDS answered with an error.
+    #[error("it answered {}", .0.status.as_u16())]
+    Refused(#[from] XrpcError),
+    /// The answer does not have the form of the method.
+    #[error("its answer cannot be read")]
+    Malformed,
+    /// The answer has no valid CID.
+    #[error("its answer has no CID")]
+    NoCid,
 }
 
 /// The parts of an `at://` address of a record.
@@ -60,22 +91,21 @@ pub async fn look_up(
         collection,
         key,
     } = parse(uri).ok_or(ReferenceError::Syntax)?;
-    let lost = |why: String| ReferenceError::Account(why);
     let did = match actor {
         Actor::Did(did) => did,
         Actor::Handle(handle) => identity
             .resolve_handle(&handle)
             .await
-            .map_err(|error| lost(error.to_string()))?,
+            .map_err(UnknownAccount::from)?,
     };
     let document = identity
         .resolve(&did, Freshness::Cached)
         .await
-        .map_err(|error| lost(error.to_string()))?;
+        .map_err(UnknownAccount::from)?;
     let pds = document
         .pds
         .as_ref()
-        .map_err(|lack| lost(lack.to_string()))?;
+        .map_err(|lack| UnknownAccount::from(lack.clone()))?;
     let params = [
         ("repo", did.as_str()),
         ("collection", &collection),
@@ -99,15 +129,13 @@ fn read(
     struct Found {
         cid: String,
     }
-    let unusable = |why: &str| ReferenceError::Unreachable(why.to_owned());
     let body = answer.map_err(|error| match error {
         CallError::Refused(error) if error.name() == "RecordNotFound" => ReferenceError::NotFound,
-        CallError::Refused(error) => unusable(&format!("it answered {}", error.status.as_u16())),
-        CallError::Net(error) => unusable(&error.to_string()),
+        CallError::Refused(error) => HostFault::Refused(error).into(),
+        CallError::Net(error) => HostFault::Net(error).into(),
     })?;
-    let found: Found =
-        serde_json::from_slice(&body).map_err(|_| unusable("its answer cannot be read"))?;
-    let cid = Cid::try_from(found.cid.as_str()).map_err(|_| unusable("its answer has no CID"))?;
+    let found: Found = serde_json::from_slice(&body).map_err(|_| HostFault::Malformed)?;
+    let cid = Cid::try_from(found.cid.as_str()).map_err(|_| HostFault::NoCid)?;
     Ok(StrongRef {
         uri: format!("at://{did}/{collection}/{key}"),
         cid: cid.to_string(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::dm::Dm;
 use super::receive::{Processed, Received, Receiver};
-use crate::mediator::client::{Mail, MailError, MediatorClient};
+use crate::mediator::client::{ForeignAnswer, Mail, MailError, MediatorClient};
 use crate::wallet::AccountStore;
 use crate::wallet::enrolment::{Enrolment, MessagingKey};
 use crate::wallet::error::WalletError;
@@ -305,14 +305,15 @@ impl Inbox {
                 break;
             }
             if mail.iter().all(|one| before.contains(&one.id)) {
-                let why = "it hands out again what was acknowledged".to_owned();
-                return Err(MailError::NotOurs(why).into());
+                return Err(MailError::NotOurs(ForeignAnswer::Repeated).into());
             }
             let new = reader.new;
             before = self.take(client, &mail, reader).await?;
             stale = if reader.new == new { stale + 1 } else { 0 };
             if stale >= MAX_STALE_DELIVERIES {
-                let why = format!("nothing new was in its last {MAX_STALE_DELIVERIES} deliveries");
+                let why = ForeignAnswer::NothingNew {
+                    deliveries: MAX_STALE_DELIVERIES,
+                };
                 return Err(MailError::NotOurs(why).into());
             }
         }

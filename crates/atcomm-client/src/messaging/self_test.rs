@@ -10,10 +10,11 @@ use super::unpack::unpack;
 use super::wrap::{seal, wrap};
 use crate::mediator::client::{Mail, MailError, MediatorClient};
 use crate::mediator::live::Live;
-use crate::mediator::route::{self, Progress};
+use crate::mediator::route::{Progress, RouteError};
 use crate::wallet::enrolment::MessagingKey;
 use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
+use atcomm_proto::didcomm::envelope::EnvelopeError;
 use atcomm_proto::didcomm::message::{Message, fresh_id};
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
 
@@ -29,9 +30,12 @@ pub enum SelfTestError {
     /// The mediator failed.
     #[error("{0}")]
     Mail(#[from] MailError),
-    /// The message cannot be composed.
+    /// The message cannot be encrypted.
     #[error("a message to oneself cannot be made: {0}")]
-    Making(String),
+    Sealing(#[source] EnvelopeError),
+    /// The message cannot be wrapped for the mediator.
+    #[error("a message to oneself cannot be made: {0}")]
+    Wrapping(#[source] RouteError),
     /// The mediator accepted the message and did not deliver it.
     #[error("the mediator took a message and did not hand it over within {} s", SELF_TEST_TIMEOUT.as_secs())]
     Lost,
@@ -99,20 +103,19 @@ async fn post(
     client: &MediatorClient,
     id: &str,
 ) -> Result<(), SelfTestError> {
-    let not_composed = |error: String| SelfTestError::Making(error);
     let key: &MessagingKey = client.key();
     let now = clock.now().millis() / 1000;
     let ping = Ping {
         response_requested: false,
     };
     let message = Message::new(id, &ping).created_time(now);
-    let sealed = seal(message, key, &key.peer).map_err(|error| not_composed(error.to_string()))?;
+    let sealed = seal(message, key, &key.peer).map_err(SelfTestError::Sealing)?;
     let document = client.document();
     let peer = key.peer.as_str();
     let wrapped = wrap(&sealed, peer, document, document, key, now, &|_| None)
-        .map_err(|error| not_composed(error.to_string()))?;
+        .map_err(SelfTestError::Wrapping)?;
     match wrapped {
         Progress::Done(wrapped) => Ok(send::post(net, wrapped).await?),
-        Progress::Need(did) => Err(not_composed(route::missing(&did))),
+        Progress::Need(did) => Err(SelfTestError::Wrapping(RouteError::NoDocument(did))),
     }
 }

@@ -6,6 +6,7 @@
 //! is known, so that a later report finds it.
 
 use std::collections::BTreeSet;
+use std::string::FromUtf8Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +17,16 @@ use super::wrap::{WrappedMessage, seal, wrap};
 use crate::lookup::outcome::Recipient;
 use crate::lookup::trust::{Consent, SendBlocker};
 use crate::mediator::client::{
-    MAX_REFUSAL, MEDIA_TYPE, MailError, check_usable, document, refused,
+    MAX_REFUSAL, MEDIA_TYPE, MailError, MediatorDefect, check_usable, document, refused,
 };
-use crate::mediator::route::{self, Progress};
+use crate::mediator::route::{Progress, RouteError};
 use crate::wallet::AccountStore;
 use crate::wallet::enrolment::{Enrolment, MessagingKey};
 use crate::wallet::error::WalletError;
 use atcomm_net::identity::{Freshness, Identity, MediatorDocument, MediatorState};
 use atcomm_net::net::{Net, Priority, Request, Trust};
 use atcomm_proto::clock::Clock;
+use atcomm_proto::didcomm::envelope::EnvelopeError;
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, RemoteText};
 
@@ -56,7 +58,7 @@ pub enum SendError {
     Blocked(SendBlocker),
     /// The message cannot be encrypted for the recipient.
     #[error("the message cannot be encrypted: {0}")]
-    Encryption(String),
+    Encryption(#[from] EncryptionError),
     /// No mediator accepted the message: the failures in the order of the attempts. Empty where no
     /// mediator of the recipient can be used.
     #[error("no mediator accepted the message")]
@@ -64,6 +66,17 @@ pub enum SendError {
     /// The wallet cannot be read or written.
     #[error(transparent)]
     Wallet(#[from] WalletError),
+}
+
+/// Causes of [`SendError::Encryption`].
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptionError {
+    /// The envelope cannot be made.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// The envelope is not text.
+    #[error(transparent)]
+    NotText(#[from] FromUtf8Error),
 }
 
 /// A message that a mediator accepted.
@@ -188,16 +201,14 @@ impl Sender {
         let (from, peer) = (key.peer.as_str(), package.peer.as_str());
         let message = dm.message(fresh_id(), from, peer, now.millis() / 1000);
         let id = message.id.clone();
-        let envelope = seal(message, key, &package.peer)
-            .map_err(|error| SendError::Encryption(error.to_string()))?;
+        let envelope = seal(message, key, &package.peer).map_err(EncryptionError::from)?;
         Ok(SentMessage {
             id,
             account: to.account.clone(),
             handle: to.handle.clone(),
             peer: peer.to_owned(),
             from: from.to_owned(),
-            envelope: String::from_utf8(envelope)
-                .map_err(|error| SendError::Encryption(error.to_string()))?,
+            envelope: String::from_utf8(envelope).map_err(EncryptionError::from)?,
             mediators: package.distinct_mediators(),
             attempts: Vec::new(),
             at: now,
@@ -290,7 +301,7 @@ impl Sender {
         mediators: &[MediatorDid],
     ) -> Result<Vec<Arc<MediatorDocument>>, MailError> {
         let mut found = Vec::new();
-        let mut last = MailError::Unusable("the record names no mediator".to_owned());
+        let mut last = MailError::Unusable(MediatorDefect::NoMediator);
         for did in mediators {
             match document(&self.identity, did, Freshness::Cached).await {
                 Ok(document) => found.push(document),
@@ -324,7 +335,7 @@ impl Sender {
                 Progress::Need(did) if others.len() < MAX_OTHERS => {
                     others.push(document(&self.identity, &did, Freshness::Cached).await?);
                 }
-                Progress::Need(did) => return Err(MailError::Unusable(route::missing(&did))),
+                Progress::Need(did) => return Err(RouteError::NoDocument(did).into()),
             }
         }
     }

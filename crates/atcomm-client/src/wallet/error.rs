@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use atcomm_net::durable::ReadError;
 use atcomm_proto::syntax::Did;
 
 /// Errors of reading and writing a wallet. A failed write leaves the former content in place.
@@ -32,7 +33,8 @@ pub enum WalletError {
         /// The file.
         path: PathBuf,
         /// The fault, without any of the content, which may be secret.
-        reason: String,
+        #[source]
+        reason: Damage,
     },
     /// A file was written by a later version of this program.
     #[error("{} has version {version}, which is not known", path.display())]
@@ -82,6 +84,29 @@ pub enum WalletError {
         /// The wallet.
         home: PathBuf,
     },
+}
+
+/// Causes of [`WalletError::Damaged`].
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// The file is too long.
+    #[error(transparent)]
+    TooLong(ReadError),
+    /// The file is not JSON of the expected form. Only the place is kept, since the text of the
+    /// parser can repeat a secret.
+    #[error("not what is expected at line {line} column {column}")]
+    Json {
+        /// Line of the file.
+        line: usize,
+        /// Column of the line.
+        column: usize,
+    },
+    /// The file is about another account than its name says.
+    #[error("it is about another account")]
+    OtherAccount,
+    /// The account in the file breaks a rule: the rule in words.
+    #[error("{0}")]
+    Enrolment(String),
 }
 
 fn listed(accounts: &[Did]) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::error::WalletError;
+use super::error::{Damage, WalletError};
 use atcomm_net::durable::{self, Lock, Mode, ReadError, Staged};
 
 /// Version of all files.
@@ -102,7 +102,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Optio
         path: path.to_owned(),
         error,
     };
-    let damaged = |reason: String| WalletError::Damaged {
+    let damaged = |reason| WalletError::Damaged {
         path: path.to_owned(),
         reason,
     };
@@ -110,7 +110,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Optio
         ReadError::Exposed => WalletError::Exposed {
             path: path.to_owned(),
         },
-        ReadError::TooLong(_) => damaged(error.to_string()),
+        ReadError::TooLong(_) => damaged(Damage::TooLong(error)),
         ReadError::Io(error) => unreadable(error),
     })?;
     let Some(text) = text else {
@@ -118,10 +118,10 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, cap: usize) -> Result<Optio
     };
     // The content is not repeated in the error: it may be a secret.
     let at = |error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        damaged(format!(
-            "not what is expected at line {line} column {column}"
-        ))
+        damaged(Damage::Json {
+            line: error.line(),
+            column: error.column(),
+        })
     };
     let Version { version } = serde_json::from_slice(&text).map_err(at)?;
     if version != VERSION {

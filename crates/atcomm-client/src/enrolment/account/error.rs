@@ -54,10 +54,48 @@ pub enum AccountError {
     Unusable(#[source] NetError),
     /// The answer does not have the form of the method.
     #[error("the PDS gave an answer that makes no sense: {0}")]
-    Malformed(String),
+    Malformed(#[from] PdsFault),
     /// The session cannot be read or saved.
     #[error(transparent)]
     Wallet(#[from] WalletError),
+}
+
+/// Causes of [`AccountError::Malformed`].
+#[derive(Debug, thiserror::Error)]
+pub enum PdsFault {
+    /// The record to be written is outside of the data model.
+    #[error(transparent)]
+    Record(serde_json::Error),
+    /// The address of the request cannot be parsed.
+    #[error(transparent)]
+    Address(#[from] url::ParseError),
+    /// The answer is not JSON of the form of the method. Only the place is kept, since the text of
+    /// the parser can repeat a token.
+    #[error("line {line} column {column}")]
+    Json {
+        /// Line of the answer.
+        line: usize,
+        /// Column of the line.
+        column: usize,
+    },
+    /// The answer is of another media type.
+    #[error("it is not JSON")]
+    NotJson,
+    /// The answer does not name the CID of the record.
+    #[error("a record without a CID")]
+    NoCid,
+    /// The session is another account's.
+    #[error("the session of another account")]
+    OtherAccount,
+    /// The library rejects an identifier that this program has checked.
+    #[error("{0}")]
+    Identifier(&'static str),
+    /// The library cannot write the request.
+    #[error("it cannot be asked that")]
+    Request,
+    /// An error of the library without a type, in its words.
+    #[error("{0}")]
+    Library(String),
 }
 
 impl AccountError {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::AccountError;
+use super::{AccountError, PdsFault};
 use crate::wallet::session::Session;
 use atcomm_net::net::{Net, Priority, Request, Trust, XrpcError};
 use atcomm_proto::syntax::Origin;
@@ -43,8 +43,7 @@ impl Xrpc {
         request: HttpRequest<Vec<u8>>,
     ) -> Result<HttpResponse<Vec<u8>>, AccountError> {
         let (parts, body) = request.into_parts();
-        let url = Url::parse(&parts.uri.to_string())
-            .map_err(|error| AccountError::Malformed(error.to_string()))?;
+        let url = Url::parse(&parts.uri.to_string()).map_err(PdsFault::Address)?;
         let mut headers = HeaderMap::new();
         // The network layer sets the media type of requests with a body.
         for (name, value) in parts
@@ -120,21 +119,24 @@ where
         .map_err(lifted)?;
     match answer {
         OutputDataOrBytes::Data(data) => Ok(data),
-        OutputDataOrBytes::Bytes(_) => Err(AccountError::Malformed("it is not JSON".to_owned())),
+        OutputDataOrBytes::Bytes(_) => Err(PdsFault::NotJson.into()),
     }
 }
 
 /// Finds our own error under the library's.
 pub(super) fn lifted<E: Debug>(error: Error<E>) -> AccountError {
-    let error = match error {
+    let fault = match error {
         Error::HttpClient(error) => match error.downcast::<AccountError>() {
             Ok(own) => return *own,
-            Err(other) => other.to_string(),
+            Err(other) => PdsFault::Library(other.to_string()),
         },
         // The library's text may repeat a token.
-        Error::SerdeJson(error) => format!("line {} column {}", error.line(), error.column()),
-        Error::UnexpectedResponseType => "it is not JSON".to_owned(),
-        _ => "it cannot be asked that".to_owned(),
+        Error::SerdeJson(error) => PdsFault::Json {
+            line: error.line(),
+            column: error.column(),
+        },
+        Error::UnexpectedResponseType => PdsFault::NotJson,
+        _ => PdsFault::Request,
     };
-    AccountError::Malformed(error)
+    fault.into()
 }

@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::lookup::directory::DirectoryFault;
 use atcomm_net::identity::DidDocument;
+use atcomm_net::net::NetError;
 use atcomm_proto::syntax::{Handle, Origin, RemoteText};
 use testkit::proto::account::{NOW, PDS, TestAccount, raw};
 use testkit::proto::repo::peer;
@@ -286,10 +288,13 @@ fn a_directory_that_shows_nothing() {
             "directorySilent",
         ),
         (
-            DirectoryError::Unreachable("x".to_owned()),
+            DirectoryError::Unreachable(NetError::Connect.into()),
             "directorySilent",
         ),
-        (DirectoryError::Malformed("x".to_owned()), "directorySilent"),
+        (
+            DirectoryError::Malformed(DirectoryFault::NoTime),
+            "directorySilent",
+        ),
     ] {
         assert_eq!(
             chosen(&alice, Some(Err(error.clone())), host_answer(&alice)),
@@ -335,7 +340,7 @@ fn a_lie_is_not_made_good_by_the_host_s_truth() {
                 by: Source::Directory,
                 why: said,
             }) => {
-                assert!(said.contains(why), "{said}");
+                assert!(said.to_string().contains(why), "{said}");
             }
             other => panic!("{why}: {other:?}"),
         }
