@@ -27,7 +27,7 @@ mod xrpc;
 
 pub use address_limiter::{AddressLimiter, group_of};
 pub use client::Net;
-pub use error::{DnsError, NetError, Refusal};
+pub use error::{AuthoritiesError, DnsError, NetError, Refusal, SettingsError, TlsError};
 pub use host_limiter::Priority;
 pub use policy::Trust;
 pub use request::{Request, Response};

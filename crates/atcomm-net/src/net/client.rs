@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use url::Url;
 
 use super::dns::DnsResolver;
-use super::error::{DnsError, NetError};
+use super::error::{DnsError, NetError, SettingsError};
 use super::host_limiter::{HostKey, HostLimiter, HostPermit, Priority};
 use super::policy::{self, Trust};
 use super::request::{Request, Response};
@@ -75,18 +75,14 @@ impl Net {
     /// [`NetError::Settings`] where the settings contradict each other or the file is unusable.
     pub fn bind(settings: NetSettings, clock: Clock) -> Result<Self, NetError> {
         if settings.https_port != 443 && !settings.development {
-            return Err(NetError::Settings(
-                "https_port is for development only".to_owned(),
-            ));
+            return Err(SettingsError::HttpsPort.into());
         }
         let version = env!("CARGO_PKG_VERSION");
         let user_agent = match &settings.contact {
             Some(contact) => format!("atcomm/{version} (+{contact})"),
             None => format!("atcomm/{version}"),
         };
-        let user_agent = HeaderValue::try_from(user_agent).map_err(|_| {
-            NetError::Settings("contact has characters that no header may have".to_owned())
-        })?;
+        let user_agent = HeaderValue::try_from(user_agent).map_err(SettingsError::Contact)?;
         let dns = DnsResolver::bind(settings.name_server, settings.development)?;
         let mut ws_tls = tls::client_config(settings.extra_ca_file.as_deref())?;
         let mut http_tls = ws_tls.clone();
@@ -110,7 +106,7 @@ impl Net {
                 .pool_idle_timeout(idle.timeout)
                 .http2_max_header_list_size(MAX_HEADER_LIST)
                 .build()
-                .map_err(|e| NetError::Settings(e.to_string()))
+                .map_err(SettingsError::Client)
         };
         Ok(Self {
             inner: Arc::new(Inner {

@@ -14,7 +14,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::Semaphore;
 
 use super::address;
-use super::error::{DnsError, NetError, Refusal};
+use super::error::{DnsError, NetError, Refusal, SettingsError};
 use super::policy::{self, Trust};
 
 /// Time limit of one question to one name server, which is asked twice.
@@ -53,7 +53,7 @@ impl DnsResolver {
     pub(super) fn bind(
         name_server: Option<SocketAddr>,
         development: bool,
-    ) -> Result<Self, NetError> {
+    ) -> Result<Self, SettingsError> {
         let (config, mut options) = match name_server {
             Some(address) => (one_server(address), Default::default()),
             // Without `resolv.conf` this machine, like the C library.
@@ -73,7 +73,7 @@ impl DnsResolver {
         let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             .with_options(options)
             .build()
-            .map_err(|e| NetError::Settings(format!("name server: {e}")))?;
+            .map_err(SettingsError::NameServer)?;
         Ok(Self {
             resolver,
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),

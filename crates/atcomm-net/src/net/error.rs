@@ -2,14 +2,20 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use hickory_resolver::net::NetError as HickoryError;
+use http::header::InvalidHeaderValue;
+use rustls::pki_types::pem;
 
 /// Errors of an outbound request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
     /// The policy for untrusted addresses forbids the request, now and later.
     #[error("refused by policy: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
     /// The name does not exist, or has no address.
     #[error("the host has no address")]
     NoSuchHost,
@@ -21,7 +27,7 @@ pub enum NetError {
     Connect,
     /// The TLS handshake failed: certificate, name or protocol version.
     #[error("TLS failed: {0}")]
-    Tls(String),
+    Tls(#[from] TlsError),
     /// The body, decompressed, is longer than the request allows.
     #[error("the answer is longer than {cap} bytes")]
     TooLarge {
@@ -47,7 +53,13 @@ pub enum NetError {
     Protocol(&'static str),
     /// The settings cannot be used (only from `Net::bind`).
     #[error("network settings: {0}")]
-    Settings(String),
+    Settings(#[source] Arc<SettingsError>),
+}
+
+impl From<SettingsError> for NetError {
+    fn from(error: SettingsError) -> Self {
+        Self::Settings(Arc::new(error))
+    }
 }
 
 impl NetError {
@@ -100,7 +112,7 @@ impl NetError {
     pub(super) fn of_io(mut error: &io::Error) -> Self {
         while let Some(inner) = error.get_ref() {
             if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
-                return Self::Tls(tls.to_string());
+                return TlsError::Session(tls.clone()).into();
             }
             match inner.downcast_ref::<io::Error>() {
                 Some(inner) => error = inner,
@@ -128,6 +140,78 @@ impl NetError {
             Self::Settings(_) => "settings",
         }
     }
+}
+
+/// Errors of a TLS handshake or session.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TlsError {
+    /// The host's name cannot stand in a certificate.
+    #[error("not a name that a certificate can hold")]
+    Name,
+    /// The TLS library gave up: a peer refused the other, or broke the protocol.
+    #[error(transparent)]
+    Session(rustls::Error),
+}
+
+/// Compares the texts, since errors of the TLS library need not equal themselves.
+impl PartialEq for TlsError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for TlsError {}
+
+/// Errors of network settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The port of `https` is set outside development.
+    #[error("https_port is for development only")]
+    HttpsPort,
+    /// The contact cannot be part of the header `User-Agent`.
+    #[error("contact has characters that no header may have")]
+    Contact(#[source] InvalidHeaderValue),
+    /// The resolver refuses its name servers.
+    #[error("name server: {0}")]
+    NameServer(#[source] HickoryError),
+    /// The file of certificate authorities is unusable.
+    #[error("{}: {error}", .path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// The fault of the file.
+        #[source]
+        error: AuthoritiesError,
+    },
+    /// The TLS library has no protocol version for its cipher suites.
+    #[error(transparent)]
+    Tls(rustls::Error),
+    /// The HTTP library cannot make a client.
+    #[error(transparent)]
+    Client(reqwest::Error),
+}
+
+/// Compares the texts, since most errors of libraries cannot be compared.
+impl PartialEq for SettingsError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for SettingsError {}
+
+/// Errors of a file of certificate authorities.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthoritiesError {
+    /// The file cannot be read, or is not PEM.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    /// The TLS library refuses a certificate of the file.
+    #[error(transparent)]
+    Certificate(#[from] rustls::Error),
+    /// The file is empty, or has only sections of other kinds.
+    #[error("no certificate in this file")]
+    NoCertificate,
 }
 
 /// The rule that forbids dialling an untrusted address.

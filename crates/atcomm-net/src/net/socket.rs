@@ -17,7 +17,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use super::client::{Net, count};
-use super::error::NetError;
+use super::error::{NetError, TlsError};
 use super::host_limiter::{HostKey, Priority};
 use super::policy::{self, Trust};
 use super::retry_after;
@@ -88,7 +88,7 @@ impl Net {
         let tcp = self.dial(&host, port, trust).await?;
         let stream: Box<dyn Wire> = if url.scheme() == "wss" {
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-                .map_err(|_| NetError::Tls("not a name that a certificate can hold".to_owned()))?;
+                .map_err(|_| TlsError::Name)?;
             let tls = TlsConnector::from(Arc::clone(&self.inner.ws_tls))
                 .connect(name, tcp)
                 .await

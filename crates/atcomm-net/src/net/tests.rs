@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -486,26 +487,31 @@ async fn https_checks_authority_and_name() {
 #[tokio::test]
 async fn contradictory_settings_are_refused_at_start() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    for settings in [
-        NetSettings {
-            https_port: 8443,
-            ..NetSettings::default()
-        },
-        NetSettings {
-            contact: Some("line\nbreak".to_owned()),
-            ..NetSettings::default()
-        },
-        NetSettings {
-            extra_ca_file: Some("/nonexistent/ca.pem".into()),
-            ..NetSettings::default()
-        },
-        NetSettings {
-            extra_ca_file: Some(file.path().to_owned()),
-            ..NetSettings::default()
-        },
+    let empty = format!("{}: no certificate in this file", file.path().display());
+    let port = NetSettings {
+        https_port: 8443,
+        ..NetSettings::default()
+    };
+    let contact = NetSettings {
+        contact: Some("line\nbreak".to_owned()),
+        ..NetSettings::default()
+    };
+    let authorities = |path: &Path| NetSettings {
+        extra_ca_file: Some(path.to_owned()),
+        ..NetSettings::default()
+    };
+    for (settings, reason) in [
+        (port, "https_port is for development only"),
+        (contact, "contact has characters that no header may have"),
+        (
+            authorities(Path::new("/nonexistent/ca.pem")),
+            "/nonexistent/ca.pem: I/O error: No such file or directory (os error 2)",
+        ),
+        (authorities(file.path()), empty.as_str()),
     ] {
-        let error = Net::bind(settings, Clock::system()).err();
-        assert!(matches!(error, Some(NetError::Settings(_))), "{error:?}");
+        let error = Net::bind(settings, Clock::system()).err().unwrap();
+        assert!(matches!(error, NetError::Settings(_)), "{error:?}");
+        assert_eq!(error.to_string(), format!("network settings: {reason}"));
     }
 }
 
