@@ -3,6 +3,8 @@
 //! Evidence shows that the account's signing key committed to a record and, for a `did:plc`, that
 //! this key follows from the account's identifier. [`CANNOT_SHOW`] lists what evidence cannot show.
 
+use std::sync::Arc;
+
 use data_encoding::{BASE64, BASE64_NOPAD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,7 +40,7 @@ pub const CANNOT_SHOW: [&str; 5] = [
 pub enum EvidenceError {
     /// The file does not have this format, or is longer than [`MAX_FILE_LEN`].
     #[error("it is not a file of evidence: {0}")]
-    Format(String),
+    Format(#[from] FormatError),
     /// The file has no operation log, without which the signing key of a `did:plc` is not proven.
     #[error("it has no operation log, so nothing shows the account's signing key")]
     NoLog,
@@ -56,14 +58,40 @@ pub enum EvidenceError {
     NoSigningKey,
     /// The proof does not hold under the account's key.
     #[error("the proof does not hold: {0}")]
-    Proof(ProofError),
+    Proof(#[source] ProofError),
     /// The proof shows that the account has no key package.
     #[error("it proves that the account has no key package")]
     Absent,
     /// The record is not a valid key package.
     #[error("the record is not a valid key package: {0}")]
-    Invalid(InvalidKeyPackage),
+    Invalid(#[source] InvalidKeyPackage),
 }
+
+/// Errors of the format of a file of evidence.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FormatError {
+    /// The file is longer than [`MAX_FILE_LEN`].
+    #[error("it is longer than 4 MiB")]
+    TooLong,
+    /// The file is not JSON, or a field is missing or of another type.
+    #[error(transparent)]
+    Json(Arc<serde_json::Error>),
+    /// The file names another format or version.
+    #[error("it is of another version")]
+    Version,
+    /// The proof is not base64.
+    #[error("car is not base64")]
+    Base64,
+}
+
+/// Compares the texts, since errors of reading JSON cannot be compared.
+impl PartialEq for FormatError {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for FormatError {}
 
 /// A proof about an account with its context, as written to a file. Nothing in it is verified.
 #[derive(Debug, Clone)]
@@ -131,21 +159,20 @@ impl Base64 {
 impl Evidence {
     /// Reads a file.
     pub fn read(bytes: &[u8]) -> Result<Self, EvidenceError> {
-        let wrong = |why: &str| EvidenceError::Format(why.to_owned());
         if bytes.len() > MAX_FILE_LEN {
-            return Err(wrong("it is longer than 4 MiB"));
+            return Err(FormatError::TooLong.into());
         }
         let file: File =
-            serde_json::from_slice(bytes).map_err(|why| EvidenceError::Format(why.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|why| FormatError::Json(Arc::new(why)))?;
         if file.atcomm != FORMAT {
-            return Err(wrong("it is of another version"));
+            return Err(FormatError::Version.into());
         }
         Ok(Self {
             did: file.did,
             handle: file.handle,
             directory: file.directory,
             asked_at: file.asked_at,
-            car: file.car.decode().ok_or(wrong("car is not base64"))?,
+            car: file.car.decode().ok_or(FormatError::Base64)?,
             plc_log: file.plc_log,
             answer: file.answer,
         })
