@@ -33,7 +33,7 @@ pub enum IdentityError {
     },
     /// The network policy forbids dialling the host of the `did:web`.
     #[error("the DID names a host that is not dialled: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
 }
 
 /// Fetches the DID document of an account: from the PLC directory, or from the host of a `did:web`.

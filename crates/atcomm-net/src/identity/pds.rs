@@ -73,7 +73,7 @@ pub enum UnusableAnswer {
     Oversize,
     /// The network policy forbids dialling the address of the PDS.
     #[error("refused by policy: {0}")]
-    Forbidden(Refusal),
+    Forbidden(#[source] Refusal),
     /// The answer has a status and an error name that the method does not have.
     #[error("HTTP {}", .0.as_u16())]
     Status(StatusCode),

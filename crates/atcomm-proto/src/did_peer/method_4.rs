@@ -48,7 +48,7 @@ pub enum PeerDid4Error {
     TooManyElements,
     /// A key is not a valid key of its type.
     #[error("a key is not usable: {0}")]
-    Key(PeerDidError),
+    Key(#[source] PeerDidError),
 }
 
 /// A checked `did:peer:4`. Cloning is cheap; two are equal if their documents are.

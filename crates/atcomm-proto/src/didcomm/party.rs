@@ -24,13 +24,13 @@ pub enum PartyError {
     ShortForm,
     /// The DID is not a valid `did:peer:2`.
     #[error("{0}")]
-    Peer(PeerDidError),
+    Peer(#[source] PeerDidError),
     /// The DID is not a valid `did:peer:4`.
     #[error("{0}")]
-    Peer4(PeerDid4Error),
+    Peer4(#[source] PeerDid4Error),
     /// The DID is not a valid `did:key`.
     #[error("{0}")]
-    Key(KeyError),
+    Key(#[source] KeyError),
 }
 
 impl PartyError {

@@ -36,6 +36,7 @@ pub enum ReadError {
         /// The type as it was sent.
         piuri: String,
         /// The field and its fault.
+        #[source]
         why: FieldError,
     },
 }

@@ -24,6 +24,7 @@ pub enum LogError {
         /// Index of the entry in the log.
         index: usize,
         /// The rule that the entry breaks.
+        #[source]
         fault: Fault,
     },
 }

@@ -90,6 +90,7 @@ pub struct FieldError {
     /// Path of the field, such as `updates[3].action`.
     pub field: String,
     /// The fault of the field.
+    #[source]
     pub why: FieldFault,
 }
 

@@ -7,7 +7,7 @@ use crate::wire::cbor::CborError;
 pub enum FrameError {
     /// The stream cannot be followed: drop the connection.
     #[error("bad framing: {0}")]
-    Framing(Framing),
+    Framing(#[source] Framing),
     /// One event is invalid: count it, pass it, and refresh the account.
     #[error("bad event {seq}: {fault}")]
     Event {
@@ -16,6 +16,7 @@ pub enum FrameError {
         /// DID of the account, if the event names one of a possible length.
         did: Option<String>,
         /// The rule that the event breaks.
+        #[source]
         fault: EventFault,
     },
 }
@@ -38,7 +39,7 @@ pub enum Framing {
     TooLarge,
     /// Header or payload are not DAG-CBOR.
     #[error("{0}")]
-    Cbor(CborError),
+    Cbor(#[source] CborError),
     /// The header has no operation, or lacks the type that the operation requires.
     #[error("the header lacks op or t")]
     Header,
