@@ -159,11 +159,18 @@ fn ranks(root: &str) -> BTreeMap<String, u32> {
                 "ranks rise: {line}"
             );
             rank = Some(number);
-        } else if let (Some(module), Some(rank)) = (line.strip_prefix("pub mod "), rank) {
-            ranks.insert(module.trim_end_matches(';').to_owned(), rank);
+        } else if let (Some(module), Some(rank)) = (module_of(line), rank) {
+            ranks.insert(module.to_owned(), rank);
         }
     }
     ranks
+}
+
+/// The module that a line of the root declares, but for the tests' own.
+fn module_of(line: &str) -> Option<&str> {
+    let declared = line.strip_prefix("pub ").unwrap_or(line);
+    let module = declared.strip_prefix("mod ")?.strip_suffix(';')?;
+    (module != "testing").then_some(module)
 }
 
 /// The paths of all `use` declarations, one per imported name, without `as`.

@@ -1,15 +1,37 @@
 //! The client library: stores messaging keys, publishes them, looks up and verifies recipients, and
 //! sends and receives messages. Neither directory nor mediator is trusted.
+//!
+//! A program opens an [`Account`] of a wallet. The account looks a [`Recipient`] up, composes and
+//! sends with a [`Sender`], and reads with an [`Inbox`]: `examples/` has three whole programs.
+//!
+//! # Modules by rank
+//!
+//! A module imports only modules of lower rank (`tests/structure` of the program checks).
+//!
+//! | rank | module | holds |
+//! |---|---|---|
+//! | 0 | [`wallet`] | what is on disk: keys, contacts, messages, sessions, backups |
+//! | 1 | [`lookup`], [`mediator`] | recipients and senders found and verified; requests to one mediator |
+//! | 2 | [`messaging`], [`contacts`] | a message's life: composed, wrapped, sent, received; keys accepted |
+//! | 3 | [`account`] | the wiring of an account at work |
+//! | 4 | [`enrolment`] | publishing, replacing and deleting a key package |
+//! | 5 | [`diagnose`] | what is wrong with an account |
 
-pub mod account;
-pub mod contacts;
-pub mod diagnose;
-pub mod enrolment;
-pub mod lookup;
-pub mod mediator;
-pub mod messaging;
+// 0
 mod settings;
 pub mod wallet;
+// 1
+pub mod lookup;
+pub mod mediator;
+// 2
+pub mod contacts;
+pub mod messaging;
+// 3
+pub mod account;
+// 4
+pub mod enrolment;
+// 5
+pub mod diagnose;
 
 #[cfg(test)]
 mod testing;

@@ -96,7 +96,7 @@ fn a_host_that_was_left_shows_nothing_of_other_keys() {
     };
     let did = alice.account.log.did();
     let shown = keys.prove(&did, &car, testkit::proto::account::NOW);
-    let crate::evidence::ProofResult::Package(old) = shown.unwrap() else {
+    let atcomm_proto::verify::evidence::ProofResult::Package(old) = shown.unwrap() else {
         panic!("no package")
     };
     assert!(old.signed_by_previous_host());
