@@ -103,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::KeyState;
+    use crate::wallet::enrolment::KeyState;
     use atcomm_proto::syntax::{Did, Origin};
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -146,7 +146,7 @@ mod tests {
             &one.keys[0],
             Some(&record),
             false,
-            NOW.plus(crate::REPLACED_KEY_RETENTION),
+            NOW.plus(crate::wallet::enrolment::REPLACED_KEY_RETENTION),
         );
         assert_eq!(same.unwrap(), Task::Nothing);
     }

@@ -151,7 +151,7 @@ fn what_was_found_out_serves_for_what_is_known_still() {
 /// Longest time that the claim of an unknown sender may take of the reader.
 #[tokio::test]
 async fn inv7_a_sender_lookup_ends() {
-    use crate::DirectoryClient;
+    use crate::lookup::directory::DirectoryClient;
     use atcomm_net::identity::{Identity, IdentitySettings};
     use atcomm_net::net::NetSettings;
     use atcomm_proto::clock::Clock;

@@ -213,7 +213,7 @@ async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
         let left = scene.receiver.given_up().unwrap();
         assert_eq!(left, std::slice::from_ref(&sent));
         // It waits for its writer however long that takes.
-        assert!(sent.is_open(now().plus(crate::SENT_RETENTION * 100)));
+        assert!(sent.is_open(now().plus(crate::messaging::outbox::SENT_RETENTION * 100)));
     }
     let left = scene.receiver.given_up().unwrap();
     scene.receiver.mark_reported(&left[0].id).unwrap();
