@@ -344,8 +344,8 @@ fn usage_error(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), CliErr
 /// Returns clap's error in one line: its first, with the list that follows where it announces one.
 fn reason(text: &str) -> String {
     let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let line = lines.next().unwrap_or_default();
+    let first = line.strip_prefix("error: ").unwrap_or(line);
     let named: Vec<&str> = lines
         .map(str::trim)
         .take_while(|line| !line.is_empty())

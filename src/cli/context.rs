@@ -66,12 +66,13 @@ impl CommandContext {
         };
         let config = Config::load(common.config.as_deref(), &overrides)?;
         let home = config.home();
-        let client = Client::bind(config.net, config.identity, config.client.directory);
-        let client = client.map_err(|error| CliError {
-            exit: Exit::Usage,
-            message: error.to_string(),
-            hint: "look at the section net of the configuration".to_owned(),
-        })?;
+        let client = Client::bind(config.net, config.identity, config.client.directory).map_err(
+            |error| CliError {
+                exit: Exit::Usage,
+                message: error.to_string(),
+                hint: "look at the section net of the configuration".to_owned(),
+            },
+        )?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -93,8 +93,10 @@ pub(super) fn interactive_lookup(
     wallet: &Wallet,
     stderr: &mut dyn Write,
 ) -> Result<RecipientLookup, CliError> {
-    let mut own = wallet.enrolments()?.into_iter();
-    let own = own.find_map(|one| one.directory);
+    let own = wallet
+        .enrolments()?
+        .into_iter()
+        .find_map(|one| one.directory);
     if context.client.directory.is_none() && own.is_none() {
         let _ = writeln!(
             stderr,

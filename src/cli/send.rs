@@ -82,8 +82,10 @@ pub(super) fn run(
         };
         warn(&recipient, consent, &shown, stderr)?;
         let embed = args.embed.as_deref();
-        let dm = account.compose(&recipient.account, text, embed).await;
-        let dm = dm.map_err(|error| not_composed(error, embed.unwrap_or_default()))?;
+        let dm = account
+            .compose(&recipient.account, text, embed)
+            .await
+            .map_err(|error| not_composed(error, embed.unwrap_or_default()))?;
         let sent = account.sender().send(&recipient, &dm, consent).await;
         let delivery = sent.map_err(|error| not_sent(error, &recipient, &shown))?;
         for failure in &delivery.failures {

@@ -102,8 +102,10 @@ pub(super) fn explain(figment: &Figment, error: Error) -> ConfigError {
     }
     let key = path.join(".");
     // A section may combine several layers, so only the value itself has the right origin.
-    let origin = figment.find_metadata(&key).or(error.metadata.as_ref());
-    let origin = origin.map_or_else(|| "the configuration".to_owned(), |m| m.name.to_string());
+    let origin = figment
+        .find_metadata(&key)
+        .or(error.metadata.as_ref())
+        .map_or_else(|| "the configuration".to_owned(), |m| m.name.to_string());
     let reason = match &error.kind {
         Kind::UnknownField(_, known) => return ConfigError::UnknownKey { key, origin, known },
         Kind::MissingField(name) => format!("{name} is missing"),

@@ -208,8 +208,9 @@ pub(super) fn render(
     let age = entry.proved_at.map(|proved| now.since(proved));
     let mut view = body(entry, &peer, context, age)?;
     if let ViewOptions::Proof(log) = options {
-        let log = log.as_deref();
-        let log = log.filter(|log| leads_to_proof(log.verified(), entry));
+        let log = log
+            .as_deref()
+            .filter(|log| leads_to_proof(log.verified(), entry));
         let car = entry.proof.as_deref()?;
         view.proof = Some(ProofView::new(car, log.map(PlcLog::entries)));
     }

@@ -87,8 +87,11 @@ impl ClientAddress {
     /// found so far is a trusted proxy; a client can have written everything further left.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Self {
         let mut client = peer.to_canonical();
-        let entries = headers.get_all("x-forwarded-for").iter().rev();
-        let entries = entries.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+        let entries = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .rev()
+            .flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
         for entry in entries {
             if !trusted.iter().any(|network| network.contains(client)) {
                 break;

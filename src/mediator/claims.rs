@@ -172,8 +172,10 @@ impl ClaimFollower {
             .store()
             .query(move |q| {
                 let with_entry = |did: Did| Ok((q.entry(&did)?, did));
-                let entries = accounts.into_iter().map(with_entry);
-                let entries = entries.collect::<Result<Vec<_>, StoreError>>()?;
+                let entries = accounts
+                    .into_iter()
+                    .map(with_entry)
+                    .collect::<Result<Vec<_>, StoreError>>()?;
                 let mark = position.map(|at| q.change_mark(at)).transpose()?;
                 Ok((entries, mark.flatten()))
             })

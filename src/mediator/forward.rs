@@ -141,8 +141,9 @@ impl<S> Session<S> {
     ) -> Result<(ForwardRequest, Option<Authenticated>), Refused> {
         let ctx = &self.ctx;
         let no_forward = || unreadable("what is forwarded to this mediator itself is no forward");
-        let opened = parties::open_envelope(&ctx.core.mailbox, &ctx.keys, message).await?;
-        let opened = opened.map_err(|_| no_forward())?;
+        let opened = parties::open_envelope(&ctx.core.mailbox, &ctx.keys, message)
+            .await?
+            .map_err(|_| no_forward())?;
         let inner = Message::parse(&opened.plaintext).map_err(|_| no_forward())?;
         let Ok(Request::Forward(forward)) = Request::read(&inner) else {
             return Err(no_forward());

@@ -152,8 +152,9 @@ pub(super) async fn receive(
     transport: Transport,
 ) -> Result<HandlerOutput, Refused> {
     let keys = core.identity.keys();
-    let opened = parties::open_envelope(&core.mailbox, &keys, bytes).await?;
-    let opened = opened.map_err(|error| unreadable(&error))?;
+    let opened = parties::open_envelope(&core.mailbox, &keys, bytes)
+        .await?
+        .map_err(|error| unreadable(&error))?;
     let message = Message::parse(&opened.plaintext)
         .map_err(|_| Refused::Unreadable("its content is not a DIDComm message".into()))?;
     // A signed message can be repeated by all who receive it: a signature does not suffice to act

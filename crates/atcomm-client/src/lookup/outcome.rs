@@ -270,10 +270,11 @@ impl Recipient {
 
     /// Returns all reasons not to send, the gravest first.
     pub fn blockers(&self) -> Vec<SendBlocker> {
-        let key_changed = matches!(self.trust.change, KeyChange::Changed { .. });
-        let key_changed = key_changed.then(|| SendBlocker::KeyChanged {
-            account: self.account.clone(),
-            handle: self.trust.known_as.clone(),
+        let key_changed = matches!(self.trust.change, KeyChange::Changed { .. }).then(|| {
+            SendBlocker::KeyChanged {
+                account: self.account.clone(),
+                handle: self.trust.known_as.clone(),
+            }
         });
         let moved_from = self
             .trust

@@ -121,8 +121,9 @@ impl MediatorClient {
     ) -> Result<Self, MailError> {
         let mut services = document.services.iter();
         let endpoint = services.find_map(|service| route::address(service, "https", "http"));
-        let keys = document.key_agreement.iter();
-        let keys = keys
+        let keys = document
+            .key_agreement
+            .iter()
             .filter_map(|key| PublicKey::from_multikey(&key.id, &key.public_key_multibase).ok());
         Ok(Self(Arc::new(Inner {
             net: net.clone(),

@@ -152,8 +152,12 @@ impl SentMessage {
             return ReportOutcome::Pending;
         }
         let failed: Vec<_> = tried(|state| matches!(state, AttemptState::Failed(_))).collect();
-        let left = self.mediators.iter().filter(|one| !failed.contains(one));
-        let left: Vec<_> = left.cloned().collect();
+        let left: Vec<_> = self
+            .mediators
+            .iter()
+            .filter(|one| !failed.contains(one))
+            .cloned()
+            .collect();
         if left.is_empty() {
             ReportOutcome::GivenUp
         } else {

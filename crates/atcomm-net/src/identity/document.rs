@@ -136,8 +136,10 @@ fn pds(document: &Value, did: &Did) -> Result<Origin, Unusable> {
     if !is_of_type(service, "AtprotoPersonalDataServer") {
         return Err(Unusable::WrongType);
     }
-    let endpoint = service.get("serviceEndpoint").and_then(Value::as_str);
-    let endpoint = endpoint.ok_or(Unusable::NoValue)?;
+    let endpoint = service
+        .get("serviceEndpoint")
+        .and_then(Value::as_str)
+        .ok_or(Unusable::NoValue)?;
     // The rules of browsers repair white space and backslashes: other readers of the document would
     // read another host, or none.
     if !endpoint.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {

@@ -83,8 +83,7 @@ impl PeerDid4 {
         }
         let digits = encoded.strip_prefix('z').ok_or(PeerDid4Error::Syntax)?;
         let decoded = base58(digits).ok_or(PeerDid4Error::Syntax)?;
-        let json = decoded.strip_prefix(&JSON);
-        let json = json.ok_or(PeerDid4Error::Document)?;
+        let json = decoded.strip_prefix(&JSON).ok_or(PeerDid4Error::Document)?;
         let document: Map<String, Value> =
             serde_json::from_slice(json).map_err(|_| PeerDid4Error::Document)?;
 

@@ -111,8 +111,9 @@ impl Operation {
 impl OperationData {
     fn read(json: &Map<String, Value>) -> Result<Self, Fault> {
         let member = |name| json.get(name).ok_or(Fault::Shape);
-        let methods = member("verificationMethods")?.as_object();
-        let methods = methods.ok_or(Fault::Shape)?;
+        let methods = member("verificationMethods")?
+            .as_object()
+            .ok_or(Fault::Shape)?;
         let services = member("services")?.as_object().ok_or(Fault::Shape)?;
         let names = texts(member("alsoKnownAs")?)?;
         let keys = texts(member("rotationKeys")?)?;

@@ -177,8 +177,10 @@ pub(super) fn read(raw: &RawValue, text: &str) -> Vec<Facet> {
             byte_end,
         } = found.index;
         text.get(byte_start..byte_end).filter(|s| !s.is_empty())?;
-        let features = found.features.into_iter().take(MAX_FEATURES);
-        let features: Vec<Feature> = features
+        let features: Vec<Feature> = found
+            .features
+            .into_iter()
+            .take(MAX_FEATURES)
             .filter_map(|one| serde_json::from_value(one).ok())
             .collect();
         (!features.is_empty()).then_some(Facet {

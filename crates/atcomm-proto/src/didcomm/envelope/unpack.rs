@@ -134,8 +134,10 @@ impl Unpacker<'_> {
         }
 
         let common = protected.epk.as_ref().map(ephemeral).transpose()?;
-        let ours = kids.iter().zip(&envelope.recipients);
-        let mut ours = ours.filter_map(|(kid, one)| Some((*kid, one, self.ring.secret(kid)?)));
+        let mut ours = kids
+            .iter()
+            .zip(&envelope.recipients)
+            .filter_map(|(kid, one)| Some((*kid, one, self.ring.secret(kid)?)));
         let (kid, recipient, secret) = ours.next().ok_or(EnvelopeError::NotForUs)?;
         let ephemeral = match (common, &recipient.header.epk) {
             (Some(epk), None) => epk,

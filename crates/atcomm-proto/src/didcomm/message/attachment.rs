@@ -68,8 +68,11 @@ impl Attachment {
     /// Some clients read only `base64` and others only `json`, so both are written. Bytes that are
     /// not a JSON object are written as `base64` alone.
     pub fn message(id: impl Into<String>, bytes: &[u8]) -> Self {
-        let json = bytes.trim_ascii_start().starts_with(b"{");
-        let json = json.then(|| serde_json::from_slice(bytes).ok()).flatten();
+        let json = bytes
+            .trim_ascii_start()
+            .starts_with(b"{")
+            .then(|| serde_json::from_slice(bytes).ok())
+            .flatten();
         Self {
             id: Some(id.into()),
             data: AttachmentData {
