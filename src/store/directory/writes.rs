@@ -54,10 +54,15 @@ pub(super) const COLUMNS: [&str; 26] = [
     "change_seq",
 ];
 
-/// Writes all columns of an entry, each bound under its own name.
+/// Writes all columns of an entry, each bound under its own name. The key is not among the updates:
+/// SQLite would check what refers to it at each write.
 static PUT_ENTRY: LazyLock<String> = LazyLock::new(|| {
     let values = COLUMNS.map(|column| format!(":{column}"));
-    let updates = COLUMNS.map(|column| format!("{column} = :{column}"));
+    let updates: Vec<String> = COLUMNS
+        .iter()
+        .filter(|column| **column != "did")
+        .map(|column| format!("{column} = :{column}"))
+        .collect();
     format!(
         "INSERT INTO entry ({}) VALUES ({}) ON CONFLICT (did) DO UPDATE SET {}",
         COLUMNS.join(", "),
