@@ -4,6 +4,7 @@
 //! The clients here use this project's own envelopes and protocols, since they have to be many and
 //! fast. The module `mediator` tests the same with a foreign client.
 
+mod attacks;
 mod durable;
 mod enrolled;
 mod flood;
