@@ -233,7 +233,7 @@ impl Core {
         let outcome = if request.is_expired(now) {
             ForwardOutcome::Expired
         } else {
-            match self.resolve_destination(&request.next).await? {
+            match self.resolve_destination(request).await? {
                 Destination::Recipient(did) => {
                     self.forward_to_recipient(&did, request, sender, now)
                         .await?
@@ -254,12 +254,15 @@ impl Core {
         Ok(outcome)
     }
 
-    async fn resolve_destination(&self, next: &str) -> Result<Destination, Refused> {
-        if let Some(did) = parties::queue_name(next) {
+    async fn resolve_destination(&self, request: &ForwardRequest) -> Result<Destination, Refused> {
+        if let Some(did) = parties::queue_name(&request.next) {
             return Ok(Destination::Recipient(did));
         }
-        let hop = self.outbox.destinations().mediator_hop(next).await?;
-        Ok(hop.map_or(Destination::Unknown, Destination::Mediator))
+        let destinations = self.outbox.destinations();
+        let hop = destinations.mediator_hop(&request.next, request.relayed);
+        Ok(hop
+            .await?
+            .map_or(Destination::Unknown, Destination::Mediator))
     }
 
     /// Puts messages into the recipient's queue here and, where no account reads that queue, into

@@ -23,6 +23,7 @@ use atcomm_net::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::MediatorDid;
 
+use route::RouteError;
 pub use worker::Relay;
 
 pub(super) use outbox::{NewRelay, Outbox};
@@ -47,16 +48,22 @@ pub(super) struct NextHop {
     /// Id of the forward that brought the message, for a report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forward: Option<String>,
+    /// Another mediator has wrapped the message on its way here. It goes on only to a mediator that
+    /// takes its own messages: documents that lead from one mediator to the next could otherwise
+    /// send it in a circle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    relayed: bool,
 }
 
 impl NextHop {
     /// Leads to a mediator that the message is encrypted to.
-    fn mediator(did: MediatorDid) -> Self {
+    fn mediator(did: MediatorDid, relayed: bool) -> Self {
         Self {
             mediators: vec![did],
             peer: None,
             expires: None,
             forward: None,
+            relayed,
         }
     }
 
@@ -67,6 +74,7 @@ impl NextHop {
             peer: Some(did),
             expires: None,
             forward: None,
+            relayed: false,
         }
     }
 }
@@ -101,8 +109,14 @@ impl Destinations {
     }
 
     /// Returns the hop to the mediator that a forward names, if messages may be relayed there.
-    /// `None` for a name that is no other mediator's DID.
-    pub(super) async fn mediator_hop(&self, next: &str) -> Result<Option<NextHop>, Refused> {
+    /// `None` for a name that is no other mediator's DID. `relayed` is whether another mediator has
+    /// made the forward; the hop is refused here where the document at hand shows already that it
+    /// cannot be carried.
+    pub(super) async fn mediator_hop(
+        &self,
+        next: &str,
+        relayed: bool,
+    ) -> Result<Option<NextHop>, Refused> {
         let did = next.split_once('#').map_or(next, |(did, _)| did);
         let Ok(did) = MediatorDid::parse(did) else {
             return Ok(None);
@@ -110,13 +124,17 @@ impl Destinations {
         if did.web().is_none() || did.web() == self.own.web() {
             return Ok(None);
         }
+        let document = self.resolver.identity().cached_mediator(&did);
+        if relayed && document.is_some_and(|document| route::is_indirect(&document)) {
+            return Err(Refused::Unreadable(RouteError::Indirect.to_string().into()));
+        }
         if !self.is_listed(&did).await? {
             let Some(budget) = &self.unlisted else {
                 return Err(Refused::RelayRefused);
             };
             budget.take().map_err(Refused::RateLimited)?;
         }
-        Ok(Some(NextHop::mediator(did)))
+        Ok(Some(NextHop::mediator(did, relayed)))
     }
 
     /// Returns whether the settings or a key package name a mediator.
@@ -169,7 +187,8 @@ mod tests {
     fn routes_outlive_a_restart() {
         let mediator = MediatorDid::parse("did:web:m.example.com").unwrap();
         for hop in [
-            NextHop::mediator(mediator.clone()),
+            NextHop::mediator(mediator.clone(), false),
+            NextHop::mediator(mediator.clone(), true),
             NextHop::peer("did:peer:2.Ez6LS".to_owned(), vec![mediator]),
         ] {
             let text = serde_json::to_string(&hop).unwrap();

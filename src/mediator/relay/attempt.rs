@@ -8,8 +8,9 @@ use http::header::LOCATION;
 use tokio::time::timeout;
 use url::Url;
 
-use super::route::RouteError;
+use super::route::{Ends, RouteError};
 use super::{Destinations, NextHop};
+use crate::store::Outbound;
 use atcomm_net::net::{NetError, Priority, Request, Response, Trust};
 use atcomm_proto::syntax::MediatorDid;
 
@@ -40,12 +41,12 @@ pub(super) enum Attempt {
 
 impl Destinations {
     /// Tries the mediators of a hop in turn; the first that takes the message ends the attempt.
-    pub(super) async fn attempt(&self, hop: &NextHop, message: &[u8]) -> Attempt {
+    pub(super) async fn attempt(&self, hop: &NextHop, row: &Outbound) -> Attempt {
         let mut worst = Attempt::Refused("no mediator is named".to_owned());
         // Each has its share of the time, so that the last is reached although the first ones hang.
         let share = ATTEMPT_TIMEOUT / u32::try_from(hop.mediators.len().max(1)).unwrap_or(u32::MAX);
         for mediator in &hop.mediators {
-            let attempt = timeout(share, self.post(mediator, hop, message)).await;
+            let attempt = timeout(share, self.post(mediator, hop, row)).await;
             match attempt.unwrap_or_else(|_| Attempt::Failed(TIMED_OUT.to_owned(), None)) {
                 Attempt::Delivered => return Attempt::Delivered,
                 // A refusal counts only if every mediator refuses: any other may take the message
@@ -61,13 +62,20 @@ impl Destinations {
         worst
     }
 
-    async fn post(&self, mediator: &MediatorDid, hop: &NextHop, message: &[u8]) -> Attempt {
-        let route = match self.route(mediator, hop.peer.as_deref()).await {
+    async fn post(&self, mediator: &MediatorDid, hop: &NextHop, row: &Outbound) -> Attempt {
+        let route = match self.route(mediator, hop).await {
             Ok(route) => route,
-            Err(error @ RouteError::Wrapping) => return Attempt::Refused(error.to_string()),
+            Err(error @ (RouteError::Wrapping | RouteError::Indirect)) => {
+                return Attempt::Refused(error.to_string());
+            }
             Err(error) => return Attempt::Failed(error.to_string(), None),
         };
-        let wrapped = match route.wrap(message.to_vec(), hop.expires) {
+        let ends = Ends {
+            sender: hop.expires,
+            // Never earlier than the end here, or another mediator would drop what is still tried.
+            carried: row.expires_at.millis().saturating_add(999) / 1000,
+        };
+        let wrapped = match route.wrap(row.body.clone(), ends) {
             Ok(wrapped) => Bytes::from(wrapped),
             Err(error) => return Attempt::Refused(error.to_string()),
         };

@@ -14,6 +14,7 @@ use crate::store::{
     Abort, MailboxStore, NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, StoreError,
 };
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
+use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::syntax::RemoteText;
@@ -23,6 +24,12 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a message that was taken is not taken again. A crash delays it by that.
 const LEASE: Duration = Duration::from_secs(90);
+
+/// How long a delivered message is remembered: longer than any message is tried by default.
+const DELIVERED_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// Delivered messages remembered, each by a hash of 32 bytes.
+const MAX_DELIVERED: usize = 1 << 16;
 
 /// Messages to be relayed.
 pub(in crate::mediator) struct NewRelay {
@@ -50,6 +57,9 @@ pub(in crate::mediator) struct Outbox {
     // With a lock of its own.
     /// Wakes the relay when messages were put in.
     added: Notify,
+    /// Hashes of route and body of what was delivered lately. The same message does not go the same
+    /// way again, whichever mediator sends it back here.
+    delivered: TtlCache<[u8; 32], ()>,
 }
 
 impl Outbox {
@@ -66,6 +76,7 @@ impl Outbox {
                 total_bytes: settings.total_bytes,
             },
             settings,
+            delivered: TtlCache::with_entries(MAX_DELIVERED, clock.clone()),
             clock,
             destinations,
             mailbox,
@@ -83,7 +94,8 @@ impl Outbox {
     }
 
     /// Puts messages in: all of them, or none and a reason. On disk when this returns. Putting the
-    /// same message in for the same hop twice stores it once.
+    /// same message in for the same hop twice stores it once, and what was delivered there within a
+    /// day is not stored again.
     pub(in crate::mediator) async fn enqueue_relay(
         &self,
         mut hop: NextHop,
@@ -98,6 +110,19 @@ impl Outbox {
         let expires_at = new.expires_at.unwrap_or(latest).min(latest);
         // One message over one route waits once, whichever forward brought it.
         let route_hash = Sha256::new_with_prefix(format!("{:?} {:?} ", hop.mediators, hop.peer));
+        let hash = move |body: &[u8]| -> [u8; 32] {
+            route_hash.clone().chain_update(body).finalize().into()
+        };
+        let messages: Vec<_> = new
+            .messages
+            .into_iter()
+            .map(|body| (hash(&body), body))
+            .filter(|(hash, _)| self.delivered.get(hash).is_none())
+            .collect();
+        if messages.is_empty() {
+            count("repeated");
+            return Ok(());
+        }
         hop.expires = new.expires_at.map(|at| at.millis() / 1000);
         hop.forward = Some(new.id);
         let route = serde_json::to_string(&hop).map_err(|error| {
@@ -107,11 +132,11 @@ impl Outbox {
         let pushed = self
             .mailbox
             .attempt(move |tx| {
-                for body in &new.messages {
+                for (hash, body) in &messages {
                     let outbound = NewOutbound {
                         destination: destination.as_str(),
                         route: &route,
-                        hash: route_hash.clone().chain_update(body).finalize().into(),
+                        hash: *hash,
                         body,
                         sender: new.sender.as_ref().map(Party::did),
                         thread: Some(&new.thread),
@@ -138,6 +163,11 @@ impl Outbox {
             Err(Abort::Store(StoreError::Full)) => Err(Refused::RelayFull),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Remembers that a message was delivered.
+    pub(super) fn remember_delivered(&self, hash: [u8; 32]) {
+        self.delivered.insert(hash, (), DELIVERED_RETENTION);
     }
 
     /// Waits until messages were put in.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::Destinations;
+use super::{Destinations, NextHop};
 use crate::store::StoreError;
 use atcomm_net::identity::{Busy, Freshness, MediatorDocument, Service};
 use atcomm_proto::didcomm::envelope::{self, ContentEncryption, PublicKey};
@@ -28,6 +28,9 @@ pub(super) enum RouteError {
     /// A mediator or routing key to wrap for has no usable key.
     #[error("a key to wrap for cannot be found")]
     NoKey,
+    /// The message was wrapped by a mediator before, and would have to be wrapped again.
+    #[error("the message was relayed already, and that mediator is reached by way of others")]
+    Indirect,
     /// A message cannot be wrapped.
     #[error("the message cannot be wrapped")]
     Wrapping,
@@ -56,19 +59,34 @@ pub(super) struct Route {
     /// Layers to put around the message, the innermost first: the key of each, and the DID that
     /// follows behind it.
     layers: Vec<(PublicKey, String)>,
+    /// Whether the innermost layer is opened by the mediator that keeps the message.
+    ends_at_peer: bool,
+}
+
+/// The ends of a message's life, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    /// The end that the sender has set. Holds in the recipient's queue, too.
+    pub(super) sender: Option<i64>,
+    /// The end of all attempts to carry the message there. Mediators on the way take it over, so
+    /// that the time does not begin anew with each of them.
+    pub(super) carried: i64,
 }
 
 impl Route {
-    /// Wraps the message in all layers. `expires` is the end that the sender has set, in seconds
-    /// since 1970.
-    pub(super) fn wrap(
-        &self,
-        message: Vec<u8>,
-        expires: Option<i64>,
-    ) -> Result<Vec<u8>, RouteError> {
-        self.layers.iter().try_fold(message, |inner, (key, next)| {
-            wrap(&inner, key, next, expires)
-        })
+    /// Wraps the message in all layers.
+    pub(super) fn wrap(&self, message: Vec<u8>, ends: Ends) -> Result<Vec<u8>, RouteError> {
+        let mut wrapped = message;
+        for (n, (key, next)) in self.layers.iter().enumerate() {
+            let is_last_stop = n == 0 && self.ends_at_peer;
+            let expires = if is_last_stop {
+                ends.sender
+            } else {
+                Some(ends.carried)
+            };
+            wrapped = wrap(&wrapped, key, next, expires)?;
+        }
+        Ok(wrapped)
     }
 }
 
@@ -95,16 +113,20 @@ fn wrap(
 }
 
 impl Destinations {
-    /// Resolves the route to a mediator, and behind it to `peer` where the message is wrapped anew.
+    /// Resolves the route to one mediator of a hop, and behind it to the hop's did:peer where the
+    /// message is wrapped anew.
     pub(super) async fn route(
         &self,
         mediator: &MediatorDid,
-        peer: Option<&str>,
+        hop: &NextHop,
     ) -> Result<Route, RouteError> {
         let document = self.document(mediator).await?;
+        if hop.relayed && is_indirect(&document) {
+            return Err(RouteError::Indirect);
+        }
         let mut layers = Vec::new();
-        if let Some(peer) = peer {
-            layers.push((first_key(&document)?, peer.to_owned()));
+        if let Some(peer) = &hop.peer {
+            layers.push((first_key(&document)?, peer.clone()));
         }
         // The first endpoint that messages can be posted to. Only where there is none, one behind
         // the DID of another mediator.
@@ -119,19 +141,20 @@ impl Destinations {
                 (service, endpoint, Some(other))
             }
         };
-        let own = format!("{}#", mediator.as_str());
-        // Wrapping begins with the last key of the list. The mediator's own keys are skipped: the
-        // message is encrypted to them already.
+        // Wrapping begins with the last key of the list.
         let mut next = mediator.as_str().to_owned();
-        let keys = service.routing_keys.iter().rev();
-        for text in keys.filter(|key| !key.starts_with(&own) && *key != mediator.as_str()) {
+        for text in foreign_keys(&service, mediator).rev() {
             let behind = std::mem::replace(&mut next, text.clone());
             layers.push((self.routing_key(text).await?, behind));
         }
         if let Some(other) = behind {
             layers.push((first_key(&other)?, next));
         }
-        Ok(Route { endpoint, layers })
+        Ok(Route {
+            endpoint,
+            layers,
+            ends_at_peer: hop.peer.is_some(),
+        })
     }
 
     /// Finds a service whose endpoint is the DID of another mediator. Returns the service, that
@@ -203,6 +226,27 @@ impl Destinations {
     }
 }
 
+/// Returns whether messages for a mediator go by way of other mediators first.
+pub(super) fn is_indirect(document: &MediatorDocument) -> bool {
+    let direct = document.services.iter().find(|s| post_to(s).is_some());
+    match direct {
+        Some(service) => foreign_keys(service, &document.did).next().is_some(),
+        None => document.services.iter().any(|s| s.uri.starts_with("did:")),
+    }
+}
+
+/// Returns the routing keys of a service without the mediator's own: messages are encrypted to those
+/// already.
+fn foreign_keys<'s>(
+    service: &'s Service,
+    mediator: &MediatorDid,
+) -> impl DoubleEndedIterator<Item = &'s String> {
+    let mediator = mediator.as_str().to_owned();
+    let own = format!("{mediator}#");
+    let keys = service.routing_keys.iter();
+    keys.filter(move |key| !key.starts_with(&own) && **key != mediator)
+}
+
 /// Returns the first key of a document that can be encrypted to.
 fn first_key(document: &MediatorDocument) -> Result<PublicKey, RouteError> {
     document
@@ -240,27 +284,32 @@ mod tests {
                 (far.public(), "did:peer:2.Ez6LS".to_owned()),
                 (near.public(), "did:web:far.example.com".to_owned()),
             ],
+            ends_at_peer: true,
         };
         // The white space shows that the message is not serialised anew on the way.
-        let at = Some(1_800_000_000);
+        let ends = Ends {
+            sender: None,
+            carried: 1_800_000_000,
+        };
         let message = br#"{ "protected": "x",  "recipients": [] }"#.to_vec();
-        let mut wrapped = route.wrap(message.clone(), at).unwrap();
-        for (key, next) in [
-            (&near, "did:web:far.example.com"),
-            (&far, "did:peer:2.Ez6LS"),
+        let mut wrapped = route.wrap(message.clone(), ends).unwrap();
+        // The end of the way is not the end of the message's life in the queue.
+        for (key, next, expires) in [
+            (&near, "did:web:far.example.com", Some(1_800_000_000)),
+            (&far, "did:peer:2.Ez6LS", None),
         ] {
             let ring =
                 vec![SecretKey::from_bytes(Curve::X25519, key.kid(), &key.to_bytes()).unwrap()];
             let opened = unpack(&wrapped, &ring, &SelfCertified).unwrap();
             let forward = Message::parse(&opened.plaintext).unwrap();
             assert_eq!(forward.kind, Forward::TYPE);
-            assert!(forward.relayed && forward.expires_time == Some(1_800_000_000));
+            assert!(forward.relayed && forward.expires_time == expires);
             assert_eq!(forward.body_of::<Forward>().unwrap().next, next);
             wrapped = forward.attachments[0].bytes().unwrap().into_owned();
         }
         assert_eq!(wrapped, message);
         assert!(matches!(
-            route.wrap(b"no JSON".to_vec(), at),
+            route.wrap(b"no JSON".to_vec(), ends),
             Err(RouteError::Wrapping)
         ));
     }

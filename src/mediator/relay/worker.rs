@@ -107,11 +107,12 @@ impl Relay {
         let attempt = if row.expires_at <= started {
             Attempt::Failed("its time has ended".to_owned(), None)
         } else {
-            outbox.destinations().attempt(&hop, &row.body).await
+            outbox.destinations().attempt(&hop, &row).await
         };
         let now = self.core.clock.now();
         let (reason, asked, health) = match attempt {
             Attempt::Delivered => {
+                outbox.remember_delivered(row.hash);
                 outbox.finish(id, Outcome::Delivered, None, now).await;
                 return DestinationHealth::Healthy;
             }

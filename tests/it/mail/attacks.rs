@@ -3,6 +3,9 @@
 //! Every test prints its means (requests, bytes, accounts) and the measured harm, so that "Limits"
 //! in the README can say what remains possible at which price.
 
+mod hostile_mediator;
+mod relay_loop;
+
 /// Prints the means of an attack and the harm to others.
 fn print_harm(attack: &str, means: &str, harm: &str) {
     println!("attack: {attack}\n  means: {means}\n  harm:  {harm}");

@@ -61,6 +61,23 @@ fn a_letter_reaches_its_recipient_by_way_of_two_mediators() {
 }
 
 #[test]
+fn what_was_delivered_does_not_go_the_same_way_again() {
+    let (service, near) = mediator(Network::multikey(), open);
+    let fake = FakeMediator::start(|_, _| (202, None));
+    let bob = PeerClient::new();
+    let inner = fake.endpoint.forward(&bob.did, &bob.envelope("once"));
+    for _ in 0..3 {
+        near.take(&near.forward(&fake.endpoint.did, &inner));
+        until_relayed(&service);
+    }
+    assert_eq!(fake.received(), [inner]);
+    let other = fake.endpoint.forward(&bob.did, &bob.envelope("twice"));
+    near.take(&near.forward(&fake.endpoint.did, &other));
+    until_relayed(&service);
+    assert_eq!(fake.received().len(), 2);
+}
+
+#[test]
 fn a_client_of_others_sends_by_way_of_two_mediators() {
     let ((_near_service, near), (_far_service, far)) = two_mediators();
     let bob = PeerClient::new();
