@@ -328,6 +328,11 @@ impl Mediator {
         self.core.mailbox.is_healthy()
     }
 
+    /// Returns the bytes that the write-ahead log beside the mediator's file takes.
+    pub fn log_bytes(&self) -> u64 {
+        self.core.mailbox.log_bytes()
+    }
+
     /// Completes pending writes and closes the store.
     pub async fn shutdown(&self) {
         self.core.mailbox.shutdown().await;

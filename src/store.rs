@@ -12,12 +12,14 @@
 //! Rows and stores are named here; the questions and transactions of each file are
 //! [`directory::Queries`] and [`directory::Tx`], [`mailbox::Queries`] and [`mailbox::Tx`].
 
+mod barrier;
 mod columns;
 mod database;
 pub mod directory;
 mod error;
 pub mod mailbox;
 mod schema;
+mod stamp;
 mod wal;
 
 pub use directory::{

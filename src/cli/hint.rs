@@ -63,6 +63,13 @@ fn of_server(error: &ServerError) -> &'static str {
             error: StoreError::Newer { .. },
             ..
         } => "the file was written by a newer version of atcomm; use that one",
+        ServerError::Store {
+            error: StoreError::ForeignLog(_),
+            ..
+        } => {
+            "to use the copy, remove the files beside it that end in -wal and -shm, with what came \
+             after the copy; or put the file back that was there"
+        }
         ServerError::Store { path, .. } if path.ends_with(MAILBOX_FILE) => {
             "mail is nowhere else: put the file back from a backup before you give it up"
         }

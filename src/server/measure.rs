@@ -57,7 +57,9 @@ pub(super) async fn run(
             Err(error) => tracing::warn!(%error, "cannot count what is owed"),
         }
         metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
+        log_bytes("directory").set(directory.store().log_bytes() as f64);
         if let Some(mediator) = &mediator {
+            log_bytes("mailbox").set(mediator.log_bytes() as f64);
             let healthy = f64::from(u8::from(mediator.is_healthy()));
             metrics::gauge!("atcomm_mediator_healthy").set(healthy);
         }
@@ -69,8 +71,13 @@ pub(super) async fn run(
     }
 }
 
+/// Returns the gauge of the log beside a file.
+fn log_bytes(file: &'static str) -> metrics::Gauge {
+    metrics::gauge!("atcomm_store_log_bytes", "file" => file)
+}
+
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 16] = [
+const GAUGES: [(&str, &str); 17] = [
     ("atcomm_info", "Version of the running program"),
     ("atcomm_directory_entries", "Accounts in the directory"),
     ("atcomm_directory_pending", "Looks that are owed"),
@@ -107,6 +114,10 @@ const GAUGES: [(&str, &str); 16] = [
     ),
     ("atcomm_mediator_sockets", "WebSockets that are open"),
     ("atcomm_store_healthy", "Whether the last commit succeeded"),
+    (
+        "atcomm_store_log_bytes",
+        "Bytes of the write-ahead log beside a database",
+    ),
     ("process_resident_memory_bytes", "Memory of the process"),
 ];
 

@@ -1,6 +1,7 @@
 //! One SQLite file: a writer thread that commits all waiting writes in one transaction, and a small
 //! pool of read connections.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +13,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::barrier::Barrier;
 use super::error::{Abort, StoreError};
 use super::schema::Schema;
-use super::wal::{self, ReaderBarrier, Wal};
+use super::stamp;
+use super::wal::{self, Checkpointer, Wal};
 
 /// Most writes that wait for the writer. When the queue is full, the caller waits.
 const QUEUE: usize = 4096;
@@ -24,6 +27,9 @@ const MAX_COMMIT_BATCH: usize = 512;
 
 /// Longest wait for a lock that another program holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for readers of other programs when the store closes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Read connections. More than the cores of the machine would gain nothing: SQLite reads are
 /// CPU-bound once the pages are in memory.
@@ -117,51 +123,59 @@ pub(super) struct Database {
     jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Arc<Readers>,
+    wal: Arc<Wal>,
     healthy: Arc<AtomicBool>,
 }
 
+/// Fields are dropped in their order: closing the file takes the locks of every connection.
 struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
-    barrier: Arc<ReaderBarrier>,
+    barrier: Arc<Barrier>,
+    _file: Arc<File>,
+}
+
+/// What the writer's thread owns. Fields are dropped in their order, see [`Readers`].
+struct Writer {
+    conn: Connection,
+    barrier: Arc<Barrier>,
+    wal: Arc<Wal>,
+    checkpointer: JoinHandle<()>,
+    healthy: Arc<AtomicBool>,
+    _file: Arc<File>,
 }
 
 impl Database {
-    /// Opens or creates the file and brings its schema up to date.
+    /// Opens or creates the file and brings its schema up to date. Refuses a file with the log of
+    /// another one beside it.
     pub(super) fn open(path: &Path, schema: &Schema) -> Result<Self, StoreError> {
-        let conn = Connection::open(path)?;
-        if schema.reclaims {
-            // Only a file that has no page yet takes this: before the log is set up.
-            conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
-        }
-        // FULL: a commit that was acknowledged survives loss of power.
-        conn.busy_timeout(LOCK_TIMEOUT)?;
-        conn.execute_batch(&format!(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;
-             PRAGMA journal_size_limit = {};
-             PRAGMA wal_autocheckpoint = {};
-             PRAGMA cache_size = -16384;",
-            wal::LIMIT,
-            wal::PAGES
-        ))?;
-        keep_plans(&conn)?;
-        conn.set_prepared_statement_cache_capacity(64);
-        super::schema::migrate(&conn, schema.migrations)?;
+        let wal = Arc::new(Wal::beside(path));
+        wal.check_own(path)?;
+        let conn = open_writer(path, schema)?;
+        // Closed after every connection.
+        let file = Arc::new(File::open(path).map_err(|error| StoreError::File(Arc::new(error)))?);
         let mut idle = Vec::with_capacity(READERS);
         for _ in 0..READERS {
             idle.push(open_reader(path)?);
         }
         let healthy = Arc::new(AtomicBool::new(true));
+        let barrier = Arc::new(Barrier::default());
+        let checkpointer = Checkpointer::open(
+            path,
+            Arc::clone(&file),
+            Arc::clone(&wal),
+            Arc::clone(&barrier),
+        )?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let health = Arc::clone(&healthy);
-        let barrier = Arc::new(ReaderBarrier::default());
-        let wal = Wal::of(path, Arc::clone(&barrier));
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || write_loop(&conn, queue, &health, wal))
-            .map_err(|error| StoreError::Thread(Arc::new(error)))?;
+        let writer = Writer {
+            conn,
+            barrier: Arc::clone(&barrier),
+            wal: Arc::clone(&wal),
+            checkpointer: spawn("store-log", move || checkpointer.run())?,
+            healthy: Arc::clone(&healthy),
+            _file: Arc::clone(&file),
+        };
+        let writer = spawn("store", move || writer.run(queue))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(writer)),
@@ -169,7 +183,9 @@ impl Database {
                 idle: Mutex::new(idle),
                 permits: Arc::new(Semaphore::new(READERS)),
                 barrier,
+                _file: file,
             }),
+            wal,
             healthy,
         })
     }
@@ -217,7 +233,7 @@ impl Database {
             let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let conn = idle().pop().ok_or(StoreError::Closed)?;
-            let guard = readers.barrier.enter();
+            let guard = readers.barrier.enter_reader();
             let result = in_snapshot(&conn, work);
             drop(guard);
             idle().push(conn);
@@ -230,6 +246,11 @@ impl Database {
     /// Returns whether the last commit succeeded.
     pub(super) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes that the write-ahead log beside the file takes.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.wal.len()
     }
 
     /// Commits all waiting writes and ends the writer. Later writes fail with
@@ -252,6 +273,54 @@ impl Database {
                 .ok();
         }
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| StoreError::Thread(Arc::new(error)))
+}
+
+fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(LOCK_TIMEOUT)?;
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    if schema.reclaims {
+        // Only a file that has no page yet takes this: before the log is set up.
+        conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
+    if pages == 0 {
+        stamp::begin(&conn)?;
+    }
+    // FULL: a commit that was acknowledged survives loss of power.
+    conn.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA journal_size_limit = {};
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA cache_size = -16384;",
+        2 * wal::LIMIT,
+    ))?;
+    keep_plans(&conn)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    super::schema::migrate(&conn, schema.migrations)?;
+    stamp_file(&conn);
+    conn.busy_timeout(LOCK_TIMEOUT)?;
+    Ok(conn)
+}
+
+/// Leaves a number in the file itself that no copy has which was made while nothing ran. Where the
+/// disk is full, or another program reads, the store works without.
+fn stamp_file(conn: &Connection) {
+    let stamped = run(conn, "BEGIN IMMEDIATE")
+        .and_then(|()| stamp::count(conn))
+        .and_then(|()| run(conn, "COMMIT"));
+    if stamped.is_err() {
+        conn.execute_batch("ROLLBACK").ok();
+    }
+    wal::empty(conn, Duration::ZERO).ok();
 }
 
 /// Makes the engine plan a statement once for all parameters. Otherwise it plans a statement over a
@@ -286,38 +355,40 @@ fn in_snapshot<T>(
     result
 }
 
-fn write_loop(
-    conn: &Connection,
-    mut queue: mpsc::Receiver<Box<dyn Job>>,
-    healthy: &AtomicBool,
-    mut wal: Wal,
-) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut group = vec![first];
-        while group.len() < MAX_COMMIT_BATCH {
-            let Ok(job) = queue.try_recv() else { break };
-            group.push(job);
-        }
-        let committed = commit(conn, &mut group);
-        match &committed {
-            // A commit without a change says nothing about a disk that is full.
-            Ok(Commit::Written) => healthy.store(true, Ordering::Relaxed),
-            Ok(Commit::Nothing) => {}
-            Ok(Commit::Refused) => healthy.store(false, Ordering::Relaxed),
-            Err(error) => {
-                healthy.store(false, Ordering::Relaxed);
-                tracing::error!(%error, "the store cannot commit");
+impl Writer {
+    /// Commits what waits, in groups, until no caller is left.
+    fn run(self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < MAX_COMMIT_BATCH {
+                let Ok(job) = queue.try_recv() else { break };
+                group.push(job);
             }
+            let guard = self.barrier.enter_writer();
+            let committed = commit(&self.conn, &mut group);
+            drop(guard);
+            match &committed {
+                // A commit without a change says nothing about a disk that is full.
+                Ok(Commit::Written) => self.healthy.store(true, Ordering::Relaxed),
+                Ok(Commit::Nothing) => {}
+                Ok(Commit::Refused) => self.healthy.store(false, Ordering::Relaxed),
+                Err(error) => {
+                    self.healthy.store(false, Ordering::Relaxed);
+                    tracing::error!(%error, "the store cannot commit");
+                }
+            }
+            let committed = committed.map(drop);
+            metrics::counter!("atcomm_store_commits_total").increment(1);
+            for job in group {
+                job.finish(committed.clone());
+            }
+            self.wal.committed(&self.conn);
         }
-        let committed = committed.map(drop);
-        metrics::counter!("atcomm_store_commits_total").increment(1);
-        for job in group {
-            job.finish(committed.clone());
-        }
-        wal.tend(conn);
+        self.wal.close();
+        self.checkpointer.join().ok();
+        // Leave one file behind, without a log beside it.
+        wal::empty(&self.conn, CLOSE_TIMEOUT).ok();
     }
-    // Leave one file behind, without a log beside it.
-    wal::checkpoint(conn).ok();
 }
 
 /// The effect of a commit.
@@ -341,11 +412,14 @@ fn commit(conn: &Connection, group: &mut [Box<dyn Job>]) -> Result<Commit, Store
             return Err(failure.unwrap_or(StoreError::Full));
         }
     }
-    run(conn, "COMMIT").inspect_err(|_| {
-        // A commit that failed may have left the transaction open.
-        conn.execute_batch("ROLLBACK").ok();
-    })?;
     let changed = total_changes(conn)? > before;
+    let stamped = if changed { stamp::count(conn) } else { Ok(()) };
+    stamped
+        .and_then(|()| run(conn, "COMMIT"))
+        .inspect_err(|_| {
+            // A commit that failed may have left the transaction open.
+            conn.execute_batch("ROLLBACK").ok();
+        })?;
     Ok(if !taken {
         Commit::Refused
     } else if changed {

@@ -64,6 +64,11 @@ impl DirectoryStore {
         self.db.is_healthy()
     }
 
+    /// Returns the bytes that the write-ahead log beside the file takes.
+    pub fn log_bytes(&self) -> u64 {
+        self.db.log_bytes()
+    }
+
     /// Commits all waiting writes and closes the file for writing.
     pub async fn shutdown(&self) {
         self.db.shutdown().await;

@@ -1,6 +1,7 @@
 //! Errors of the store.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rusqlite::types::FromSqlError;
@@ -24,6 +25,13 @@ pub enum StoreError {
         /// Newest version that this program knows.
         known: i64,
     },
+    /// The write-ahead log beside the file is the log of another file, and would be replayed into
+    /// this one. Nothing was changed.
+    #[error("{} belongs to another state of the file: a copy was put in its place", .0.display())]
+    ForeignLog(PathBuf),
+    /// The system refuses an access to the file or its log.
+    #[error("the store failed: {0}")]
+    File(#[source] Arc<io::Error>),
     /// The store is shutting down.
     #[error("the store is closed")]
     Closed,

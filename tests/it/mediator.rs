@@ -12,6 +12,7 @@ mod pickup;
 mod problems;
 mod quickstart;
 mod quotas;
+mod restored;
 mod scenarios;
 mod sockets;
 mod transport;

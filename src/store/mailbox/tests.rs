@@ -9,6 +9,7 @@ use atcomm_proto::clock::Timestamp;
 mod accounts;
 mod counters;
 mod file;
+mod log;
 mod outbox;
 mod plans;
 mod queue;
