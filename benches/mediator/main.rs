@@ -3,7 +3,7 @@
 //! `cargo bench --bench mediator` prints each figure with its target and the limit measured in the
 //! same run. The whole service runs on loopback in the same process as its clients. Figures are
 //! medians of rounds, and comparisons are made round by round. An argument selects sections by
-//! name: unpack, forward, pickup, live.
+//! name: unpack, forward, outside, pickup, live.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
+mod outside;
 mod service;
 
 use std::hint::black_box;
@@ -50,6 +51,9 @@ fn main() {
     }
     if sections.contain("forward") {
         forwards(&runtime, &bench);
+    }
+    if sections.contain("outside") {
+        outside::reader(&runtime, &bench);
     }
     if sections.contain("pickup") {
         pickups(&runtime, &bench);

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use atcomm::config::Config;
 use atcomm::mediator::AdmissionMode;
-use atcomm::server::Server;
+use atcomm::server::{MAILBOX_FILE, Server};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::didcomm::envelope::{
@@ -48,7 +48,7 @@ pub(crate) struct BenchMediator {
     mediator: Party,
     recipients: Vec<Recipient>,
     extra: Vec<Recipient>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl BenchMediator {
@@ -83,7 +83,7 @@ impl BenchMediator {
             mediator,
             recipients: Vec::new(),
             extra: Vec::new(),
-            _dir: dir,
+            dir,
         };
         let mut connection = Connection::connect(address).await;
         for n in 0..RECIPIENTS + 3 {
@@ -96,6 +96,11 @@ impl BenchMediator {
             }
         }
         bench
+    }
+
+    /// Returns the path of the mediator's file.
+    pub(crate) fn mailbox(&self) -> std::path::PathBuf {
+        self.dir.path().join("data").join(MAILBOX_FILE)
     }
 
     pub(crate) async fn stop(self) {

@@ -40,6 +40,8 @@ pub struct Report {
     pub p50: f64,
     /// The 99th percentile of the latency.
     pub p99: f64,
+    /// The greatest latency.
+    pub max: f64,
     /// Number of answers with a status other than 2xx.
     pub refused: usize,
 }
@@ -120,6 +122,7 @@ impl Report {
             rate: latencies.len() as f64 / elapsed.as_secs_f64(),
             p50: at(0.5),
             p99: at(0.99),
+            max: at(1.0),
             refused,
         }
     }
