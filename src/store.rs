@@ -30,6 +30,6 @@ pub use directory::{
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, MailboxStore, Message, NewOutbound, OutPushed, Outbound,
-    OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome,
+    OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Reader, Recipient, RelayOutcome,
     ReplayKind,
 };

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::parties;
 use super::queues::{Enqueued, NewMessage};
-use super::relay::{NewRelay, NextHop};
+use super::relay::{NewRelay, NextHop, OtherMediators};
 use super::session::Session;
 use super::{Core, Refused};
+use crate::store::StoreError;
 use atcomm_net::backoff::Spread;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::{self, Authenticated};
@@ -208,18 +209,36 @@ enum LocalCopy {
     Read,
     /// The messages wait in a queue without a reader.
     Unread,
-    /// The queue has no reader and is full.
-    Full,
+    /// The queue is full. Holds whether an account reads it.
+    Full { is_read: bool },
     /// The recipient has no queue here.
     NoQueue,
 }
 
-/// The outcome of the copies for the other mediators of a recipient.
-enum RelayCopies {
-    /// No other mediator is known.
-    None,
-    /// Every copy waits in the outbox.
-    Enqueued,
+/// Returns the outcome of a forward to a did:peer, given the outcome of each copy, and whether the
+/// first of the `copies` is that of the account that named the did:peer first.
+fn outcome_of(
+    local: &LocalCopy,
+    copies: Vec<Result<(), Refused>>,
+    have_first: bool,
+) -> Result<ForwardOutcome, Refused> {
+    if have_first
+        && !matches!(local, LocalCopy::Read)
+        && let Some(Err(refused)) = copies.first()
+    {
+        return Err(refused.clone());
+    }
+    let is_relayed = copies.iter().any(Result::is_ok);
+    match local {
+        LocalCopy::Full { is_read } if *is_read || !have_first => Err(Refused::QueueFull),
+        _ if is_relayed => Ok(ForwardOutcome::Relayed),
+        LocalCopy::Read | LocalCopy::Unread => Ok(ForwardOutcome::Queued),
+        LocalCopy::Full { .. } => Err(Refused::QueueFull),
+        LocalCopy::NoQueue => match copies.into_iter().find_map(Result::err) {
+            Some(refused) => Err(refused),
+            None => Ok(ForwardOutcome::Unknown),
+        },
+    }
 }
 
 impl Core {
@@ -265,11 +284,12 @@ impl Core {
             .map_or(Destination::Unknown, Destination::Mediator))
     }
 
-    /// Puts messages into the recipient's queue here and, where no account reads that queue, into
-    /// the outbox for the recipient's other mediators. Which of several claims on a did:peer is its
-    /// owner's is not known here, so a copy that was not taken may be the one that counts, and
-    /// refuses the forward. The copies that were taken stay, and are the same when the sender
-    /// repeats the forward.
+    /// Puts messages into the recipient's queue here and, unless its owner reads that queue, into
+    /// the outbox for the recipient's other mediators, one copy for each account that claims the
+    /// did:peer. The forward is refused where the owner's copy was not taken. That is the copy in a
+    /// queue that an account reads, since it has proven its keys; else most probably the copy of
+    /// the first claimant. A copy of another claimant neither stands for it nor is missed. The
+    /// copies that were taken stay, and are the same when the sender repeats the forward.
     async fn forward_to_recipient(
         &self,
         recipient: &str,
@@ -277,17 +297,35 @@ impl Core {
         sender: Option<&Authenticated>,
         now: Timestamp,
     ) -> Result<ForwardOutcome, Refused> {
-        let local = self.enqueue_locally(recipient, request, now).await?;
-        if matches!(local, LocalCopy::Read) {
-            return Ok(ForwardOutcome::Queued);
+        // Both are done for every recipient, so that the time of an answer does not show who is
+        // registered here.
+        let (local, others) = tokio::join!(
+            self.enqueue_locally(recipient, request, now),
+            self.other_mediators(recipient, request)
+        );
+        let (local, others) = (local?, others?);
+        match local {
+            LocalCopy::Read if !others.have_first => return Ok(ForwardOutcome::Queued),
+            LocalCopy::Full { is_read: true } => return Err(Refused::QueueFull),
+            LocalCopy::Read | LocalCopy::Unread | LocalCopy::Full { .. } | LocalCopy::NoQueue => {}
         }
-        let copies = self.relay_copies(recipient, request, sender).await?;
-        match (local, copies) {
-            (LocalCopy::Full, _) => Err(Refused::QueueFull),
-            (_, RelayCopies::Enqueued) => Ok(ForwardOutcome::Relayed),
-            (LocalCopy::Read | LocalCopy::Unread, RelayCopies::None) => Ok(ForwardOutcome::Queued),
-            (LocalCopy::NoQueue, RelayCopies::None) => Ok(ForwardOutcome::Unknown),
+        let copies = self.relay_copies(others.hops, request, sender).await?;
+        outcome_of(&local, copies, others.have_first)
+    }
+
+    /// Returns the hops to the recipient's other mediators.
+    async fn other_mediators(
+        &self,
+        recipient: &str,
+        request: &ForwardRequest,
+    ) -> Result<OtherMediators, StoreError> {
+        // The mediator that has relayed the message here has decided by its own directory. By another
+        // directory the message might go back to it.
+        if request.relayed {
+            return Ok(OtherMediators::default());
         }
+        let destinations = self.outbox.destinations();
+        destinations.other_mediators_of(recipient).await
     }
 
     async fn enqueue_locally(
@@ -305,44 +343,38 @@ impl Core {
         let messages = request.messages.iter().map(message).collect();
         match self.queues.enqueue(messages).await {
             Ok(outcomes) => Ok(match outcomes.first() {
-                Some(Enqueued::Queued(Some(_))) => LocalCopy::Read,
+                Some(Enqueued::Queued { reader }) if self.queues.is_read(reader.as_ref()) => {
+                    LocalCopy::Read
+                }
                 // The key package that opened the queue may be of another account, which has
                 // published this did:peer as its own while the owner uses another mediator.
-                Some(Enqueued::Queued(None)) => LocalCopy::Unread,
+                Some(Enqueued::Queued { .. }) => LocalCopy::Unread,
                 Some(Enqueued::UnknownRecipient) | None => LocalCopy::NoQueue,
             }),
-            // The same holds for a full queue without a reader.
-            Err(Refused::QueueFull) if !self.queues.has_reader(recipient).await? => {
-                Ok(LocalCopy::Full)
-            }
+            Err(Refused::QueueFull) => Ok(LocalCopy::Full {
+                is_read: self.queues.has_reader(recipient).await?,
+            }),
             Err(refused) => Err(refused),
         }
     }
 
-    /// Puts one copy for each other mediator of the recipient into the outbox. Fails with the last
-    /// refusal if any copy is refused; the others are put in all the same.
+    /// Puts one copy for each hop into the outbox. Returns the outcome of each. Fails only where the
+    /// store does.
     async fn relay_copies(
         &self,
-        recipient: &str,
+        hops: Vec<NextHop>,
         request: &ForwardRequest,
         sender: Option<&Authenticated>,
-    ) -> Result<RelayCopies, Refused> {
-        // The mediator that has relayed the message here has decided by its own directory. By another
-        // directory the message might go back to it.
-        if request.relayed {
-            return Ok(RelayCopies::None);
+    ) -> Result<Vec<Result<(), Refused>>, Refused> {
+        let mut copies = Vec::with_capacity(hops.len());
+        for hop in hops {
+            let copy = self.outbox.enqueue_relay(hop, request.relay(sender)).await;
+            if copy == Err(Refused::Unavailable) {
+                return Err(Refused::Unavailable);
+            }
+            copies.push(copy);
         }
-        let hops = self.outbox.destinations().other_mediators_of(recipient);
-        let mut results = Vec::new();
-        for hop in hops.await? {
-            let relay = request.relay(sender);
-            results.push(self.outbox.enqueue_relay(hop, relay).await);
-        }
-        if results.is_empty() {
-            return Ok(RelayCopies::None);
-        }
-        let refused = results.into_iter().filter_map(Result::err).next_back();
-        refused.map_or(Ok(RelayCopies::Enqueued), Err)
+        Ok(copies)
     }
 }
 
@@ -359,5 +391,45 @@ mod tests {
             (0..100).map(|_| delay(Some(-1_000_000))).collect();
         assert!(random.len() > 50 && random.iter().all(|d| *d <= Duration::from_secs(1000)));
         assert!(delay(Some(i64::MIN)) <= MAX_DELAY);
+    }
+    #[test]
+    fn inv3_a_forward_is_taken_with_the_owners_copy_and_refused_without() {
+        let full = || Err(Refused::RelayFull);
+        let (read, unread, none) = (LocalCopy::Read, LocalCopy::Unread, LocalCopy::NoQueue);
+        let local_full = |is_read| LocalCopy::Full { is_read };
+        let relayed = Ok(ForwardOutcome::Relayed);
+        let queued = Ok(ForwardOutcome::Queued);
+        for (local, copies, have_first, wanted) in [
+            // The first claimant is elsewhere: its copy counts, and those of others do not.
+            (&none, vec![Ok(()), full()], true, relayed.clone()),
+            (&none, vec![full(), Ok(())], true, Err(Refused::RelayFull)),
+            (&unread, vec![full(), Ok(())], true, Err(Refused::RelayFull)),
+            (&unread, vec![Ok(()), full()], true, relayed.clone()),
+            (&local_full(false), vec![Ok(())], true, relayed.clone()),
+            // An account here has proven its keys.
+            (&read, vec![full()], true, queued.clone()),
+            (
+                &local_full(true),
+                vec![Ok(())],
+                true,
+                Err(Refused::QueueFull),
+            ),
+            // The first claimant is here.
+            (&unread, vec![full()], false, queued.clone()),
+            (&unread, vec![], false, queued),
+            (
+                &local_full(false),
+                vec![Ok(())],
+                false,
+                Err(Refused::QueueFull),
+            ),
+            // It is nowhere that is known.
+            (&none, vec![full(), Ok(())], false, relayed),
+            (&none, vec![full()], false, Err(Refused::RelayFull)),
+            (&none, vec![], false, Ok(ForwardOutcome::Unknown)),
+        ] {
+            let told = format!("{copies:?} {have_first}");
+            assert_eq!(outcome_of(local, copies, have_first), wanted, "{told}");
+        }
     }
 }

@@ -44,6 +44,11 @@ impl LiveSockets {
         }
     }
 
+    /// Returns whether an account has a socket in live mode.
+    pub(super) fn contains(&self, account: i64) -> bool {
+        self.lock().contains_key(&account)
+    }
+
     /// Returns the number of accounts with a socket in live mode.
     pub(super) fn accounts(&self) -> usize {
         self.lock().len()

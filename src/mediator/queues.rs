@@ -5,13 +5,14 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::admission::Admission;
+use super::admission::{Admission, READ_PERIOD};
 use super::live::{LiveSockets, LiveSubscription};
 use super::settings::{AdmissionMode, MediatorSettings};
 use super::{MAX_DELIVERY_BYTES, Refused};
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
-    Abort, ClaimState, Damage, MailboxStore, Message, Push, Pushed, Queue, Quota, StoreError,
+    Abort, ClaimState, Damage, MailboxStore, Message, Push, Pushed, Queue, Quota, Reader,
+    StoreError,
 };
 use atcomm_net::rate_limit::{KeyedRateLimit, Rate};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -57,8 +58,11 @@ impl NewMessage {
 /// The outcome for one message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Enqueued {
-    /// It is on disk. Holds the account that reads the queue, if one is registered.
-    Queued(Option<i64>),
+    /// It is on disk.
+    Queued {
+        /// The account that may read the queue, if one is registered.
+        reader: Option<Reader>,
+    },
     /// No mail is kept for this recipient.
     UnknownRecipient,
 }
@@ -122,7 +126,7 @@ impl Queues {
             .attempt(move |tx| {
                 let push = |message| push(tx, message, &quota, is_open, now);
                 let outcomes = messages.iter().map(push).collect::<Result<Vec<_>, _>>()?;
-                let is_queued = |outcome| matches!(outcome, &Enqueued::Queued(_));
+                let is_queued = |outcome| matches!(outcome, &Enqueued::Queued { .. });
                 if !outcomes.iter().any(is_queued) {
                     // An empty commit skips the sync of the disk and returns sooner, which would
                     // tell that the recipient is unknown. So a row is written in any case.
@@ -132,8 +136,11 @@ impl Queues {
             })
             .await?;
         for outcome in &outcomes {
-            if let Enqueued::Queued(Some(account)) = outcome {
-                self.live.wake(*account);
+            if let Enqueued::Queued {
+                reader: Some(reader),
+            } = outcome
+            {
+                self.live.wake(reader.account);
             }
         }
         Ok(outcomes)
@@ -142,8 +149,17 @@ impl Queues {
     /// Returns whether an account reads the queue of a recipient.
     pub(super) async fn has_reader(&self, recipient: &str) -> Result<bool, StoreError> {
         let did = recipient.to_owned();
-        let found = self.mailbox.query(move |q| q.recipient(&did)).await?;
-        Ok(found.is_some_and(|one| one.account.is_some()))
+        let found = self.mailbox.query(move |q| q.reader(&did)).await?;
+        Ok(found.is_some_and(|(_, reader)| self.is_read(reader.as_ref())))
+    }
+
+    /// Returns whether an account reads a queue: it takes mail for the DID, and was here lately or
+    /// has a socket in live mode. An account that has moved on may be registered for a year more.
+    pub(super) fn is_read(&self, reader: Option<&Reader>) -> bool {
+        reader.is_some_and(|reader| {
+            let was_here = self.clock.now().since(reader.seen_at) < READ_PERIOD;
+            !reader.is_closed && (was_here || self.live.contains(reader.account))
+        })
     }
 
     /// Returns messages of an account that came after the message `after`, to be pushed.
@@ -196,7 +212,7 @@ fn push(
     open: bool,
     now: Timestamp,
 ) -> Result<Enqueued, Abort<Refused>> {
-    let Some((recipient, account)) = queue_of(tx, &message.recipient, open, now)? else {
+    let Some((recipient, reader)) = queue_of(tx, &message.recipient, open, now)? else {
         return Ok(Enqueued::UnknownRecipient);
     };
     let push = Push {
@@ -209,7 +225,7 @@ fn push(
     };
     match tx.push(&push, quota)? {
         // A duplicate wakes the readers once more, which does no harm.
-        Pushed::Stored(_) | Pushed::Duplicate => Ok(Enqueued::Queued(account)),
+        Pushed::Stored(_) | Pushed::Duplicate => Ok(Enqueued::Queued { reader }),
         // Undoes the messages of this envelope that were pushed before.
         Pushed::RecipientFull | Pushed::StoreFull => Err(Abort::Refused(Refused::QueueFull)),
         // The queue was found or opened in this transaction.
@@ -220,32 +236,36 @@ fn push(
     }
 }
 
-/// Returns the queue of a recipient whose mail is accepted, and the account that reads it. Opens the
-/// queue if there is none.
+/// Returns the queue of a recipient whose mail is accepted, and the account that may read it. Opens
+/// the queue if there is none. A queue that its account has closed takes what a claim admits, and
+/// nothing else; it stays closed.
 fn queue_of(
     tx: &Tx<'_>,
     did: &str,
     open: bool,
     now: Timestamp,
-) -> Result<Option<(i64, Option<i64>)>, StoreError> {
-    let known = tx.recipient(did)?.map(|one| (one.id, one.account));
-    let bound = known.is_some_and(|(_, account)| account.is_some());
-    if !(open && bound || accepts_mail(tx, did, now)?) {
+) -> Result<Option<(i64, Option<Reader>)>, StoreError> {
+    let known = tx.reader(did)?;
+    let is_registered = matches!(known, Some((_, Some(reader))) if !reader.is_closed);
+    if !(open && is_registered || accepts_mail(tx, did, now)?) {
         return Ok(None);
     }
-    if bound {
-        return Ok(known);
-    }
     let id = match known {
-        Some((id, _)) => id,
+        Some((_, Some(_))) => return Ok(known),
+        Some((id, None)) => id,
         None => tx.open_queue(did)?,
     };
     // The owner may have registered before the first message came.
-    let owner = tx.account(did)?.map(|account| account.id);
-    if let Some(owner) = owner {
-        tx.rebind(did, owner)?;
+    let owner = tx.account(did)?;
+    if let Some(owner) = &owner {
+        tx.rebind(did, owner.id)?;
     }
-    Ok(Some((id, owner)))
+    let reader = owner.map(|owner| Reader {
+        account: owner.id,
+        is_closed: false,
+        seen_at: owner.seen_at,
+    });
+    Ok(Some((id, reader)))
 }
 
 /// Returns whether a claim admits mail for this DID. The states are asked in the order in which they

@@ -12,13 +12,14 @@ mod report;
 mod route;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Refused, RelaySettings};
 use crate::resolve::Resolver;
 use crate::store::StoreError;
+use atcomm_net::net::registrable_domain;
 use atcomm_net::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::MediatorDid;
@@ -28,8 +29,11 @@ pub use worker::Relay;
 
 pub(super) use outbox::{NewRelay, Outbox};
 
-/// Accounts that claim one did:peer whose mediators are tried.
-const MAX_CLAIMANTS: usize = 16;
+/// Accounts that claim one did:peer and are looked at, those that named it first.
+const MAX_CLAIMANTS: usize = 256;
+
+/// Copies of a message for the mediators of one did:peer.
+const MAX_COPIES: usize = 16;
 
 /// Mediators of one account that are tried.
 const MAX_MEDIATORS: usize = 8;
@@ -147,35 +151,71 @@ impl Destinations {
         directory.query(move |q| q.is_named(&did)).await
     }
 
-    /// Returns the hops to a did:peer by the key packages that name it and not this mediator: one
-    /// hop per account, over the mediators of that account. Each account gets its own copy, so that
-    /// none of them takes another's mail away.
+    /// Returns the hops to a did:peer by the key packages that name it and not this mediator.
     pub(super) async fn other_mediators_of(
         &self,
         recipient: &str,
-    ) -> Result<Vec<NextHop>, StoreError> {
+    ) -> Result<OtherMediators, StoreError> {
         let peer = recipient.to_owned();
         let own = self.own.clone();
         let directory = self.resolver.directory().store();
         directory
             .query(move |q| {
-                let mut hops = Vec::new();
+                let mut claims = Vec::new();
                 for account in q.claimants(&peer, MAX_CLAIMANTS)? {
-                    let named = q.entry(&account)?.map(|entry| entry.mediators);
-                    let mut mediators = named.unwrap_or_default();
-                    if mediators.contains(&own) {
-                        continue;
-                    }
-                    mediators.retain(|mediator| mediator.web().is_some());
-                    mediators.truncate(MAX_MEDIATORS);
-                    let hop = NextHop::peer(peer.clone(), mediators);
-                    if !hop.mediators.is_empty() && !hops.contains(&hop) {
-                        hops.push(hop);
-                    }
+                    claims.push(q.mediators_of(&account)?);
                 }
-                Ok(hops)
+                Ok(OtherMediators::of(&peer, claims, &own))
             })
             .await
+    }
+}
+
+/// The hops to the mediators that claim a did:peer, other than this one. Each account that claims it
+/// gets its own copy, so that none of them takes another's mail away.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct OtherMediators {
+    pub(super) hops: Vec<NextHop>,
+    /// Whether the first account that named the did:peer names none but other mediators. That is
+    /// most probably its owner: other accounts cannot know the did:peer before it is published.
+    pub(super) have_first: bool,
+}
+
+impl OtherMediators {
+    /// Chooses the hops from the mediators that each claimant names, in the order in which the
+    /// claimants first named `peer`. The places go round between the domains of mediators, the
+    /// first claimant of each before the second of any: so those of one domain, however many and
+    /// however early, leave places for the others.
+    fn of(peer: &str, claims: Vec<Vec<MediatorDid>>, own: &MediatorDid) -> Self {
+        let mut have_first = false;
+        let mut ranked = Vec::new();
+        let mut claims_of_domain: HashMap<String, usize> = HashMap::new();
+        for (position, mut mediators) in claims.into_iter().enumerate() {
+            if mediators.contains(own) {
+                continue;
+            }
+            mediators.retain(|mediator| mediator.web().is_some());
+            mediators.truncate(MAX_MEDIATORS);
+            let Some(web) = mediators.first().and_then(MediatorDid::web) else {
+                continue;
+            };
+            have_first |= position == 0;
+            let hop = NextHop::peer(peer.to_owned(), mediators);
+            if ranked.iter().any(|(_, known)| *known == hop) {
+                continue;
+            }
+            let domain = claims_of_domain
+                .entry(registrable_domain(&web.host).to_owned())
+                .or_default();
+            ranked.push((*domain, hop));
+            *domain += 1;
+        }
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.truncate(MAX_COPIES);
+        Self {
+            hops: ranked.into_iter().map(|(_, hop)| hop).collect(),
+            have_first,
+        }
     }
 }
 
@@ -194,5 +234,53 @@ mod tests {
             let text = serde_json::to_string(&hop).unwrap();
             assert_eq!(serde_json::from_str::<NextHop>(&text).unwrap(), hop);
         }
+    }
+    fn mediators(names: &[&str]) -> Vec<MediatorDid> {
+        let parse = |name: &&str| MediatorDid::parse(name).unwrap();
+        names.iter().map(parse).collect()
+    }
+
+    /// Returns the first mediator of each hop.
+    fn firsts(others: &OtherMediators) -> Vec<&str> {
+        let hops = others.hops.iter();
+        hops.map(|hop| hop.mediators[0].as_str()).collect()
+    }
+
+    #[test]
+    fn inv7_many_claimants_of_one_domain_hide_none_of_another() {
+        let own = MediatorDid::parse("did:web:here.example.com").unwrap();
+        let mut claims: Vec<_> = (0..200)
+            .map(|n| mediators(&[&format!("did:web:m{n}.evil.example")]))
+            .collect();
+        claims.push(mediators(&["did:web:home.example.org"]));
+        let others = OtherMediators::of("did:peer:2.a", claims, &own);
+        assert_eq!(
+            firsts(&others)[..3],
+            [
+                "did:web:m0.evil.example",
+                "did:web:home.example.org",
+                "did:web:m1.evil.example"
+            ]
+        );
+        assert_eq!(others.hops.len(), MAX_COPIES);
+        assert!(others.have_first);
+    }
+
+    #[test]
+    fn copies_go_to_other_mediators_and_once_to_each() {
+        let own = MediatorDid::parse("did:web:here.example.com").unwrap();
+        let other = ["did:web:there.example.org", "did:web:far.example.net"];
+        let claims = vec![
+            mediators(&["did:web:here.example.com", "did:web:there.example.org"]),
+            mediators(&["did:plc:ewvi7nxzyoun6zhxrhs64oiz"]),
+            mediators(&other),
+            mediators(&other),
+        ];
+        let others = OtherMediators::of("did:peer:2.a", claims, &own);
+        assert_eq!(firsts(&others), ["did:web:there.example.org"]);
+        // The account that named the did:peer first is here.
+        assert!(!others.have_first);
+        let none = OtherMediators::of("did:peer:2.a", Vec::new(), &own);
+        assert_eq!(none, OtherMediators::default());
     }
 }

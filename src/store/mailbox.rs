@@ -30,7 +30,7 @@ use super::schema;
 
 pub use rows::{
     Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
-    Outcome, Push, Pushed, Queue, QueueStatus, Quota, Recipient, RelayOutcome, ReplayKind,
+    Outcome, Push, Pushed, Queue, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind,
 };
 
 /// The mediator's file.

@@ -281,9 +281,15 @@ impl PeerClient {
     /// Adds a recipient DID to the account.
     #[track_caller]
     fn add(&self, mediator: &MediatorEndpoint, did: &str) -> Outcome {
+        self.update(mediator, Action::Add, did)
+    }
+
+    /// Adds a recipient DID to the account, or removes it.
+    #[track_caller]
+    fn update(&self, mediator: &MediatorEndpoint, action: Action, did: &str) -> Outcome {
         let update = coordination::Request::Update(vec![Update {
             recipient_did: did.to_owned(),
-            action: Action::Add,
+            action,
         }]);
         let answer = self.ask(mediator, update.write(coordination::Version::V3, id()));
         match coordination::Reply::of(&answer).expect("an answer") {

@@ -42,23 +42,28 @@ impl Relay {
             now,
             now.plus(self.core.settings.time_to_live),
         );
-        match self.core.queues.enqueue(vec![report]).await {
-            Ok(outcomes)
-                if outcomes
-                    .iter()
-                    .all(|one| *one == Enqueued::UnknownRecipient) => {}
-            Ok(_) => {
-                count("reported");
-                return;
-            }
+        let queues = &self.core.queues;
+        let is_read = match queues.enqueue(vec![report]).await {
+            Ok(outcomes) => match outcomes.first() {
+                Some(Enqueued::Queued { reader }) => {
+                    count("reported");
+                    queues.is_read(reader.as_ref())
+                }
+                Some(Enqueued::UnknownRecipient) | None => false,
+            },
             Err(refused) => {
-                tracing::warn!(%refused, "a report cannot be delivered");
-                return;
+                tracing::warn!(%refused, "a report cannot be queued here");
+                false
             }
-        }
+        };
         let destinations = self.core.outbox.destinations();
-        let hops = destinations.other_mediators_of(sender.canonical()).await;
-        for hop in hops.unwrap_or_default() {
+        let others = destinations.other_mediators_of(sender.canonical()).await;
+        let others = others.unwrap_or_default();
+        // As for a forward: the queue here may be one that the sender does not read.
+        if is_read && !others.have_first {
+            return;
+        }
+        for hop in others.hops {
             let relay = NewRelay {
                 messages: vec![Arc::clone(&body)],
                 sender: None,

@@ -192,6 +192,7 @@ fn put_registered(tx: &Tx<'_>, account: &Account) -> Result<(), StoreError> {
 impl Session<Registered> {
     async fn update(&self, updates: Vec<Update>) -> Result<CoordinationReply, Refused> {
         let (account, own) = (self.state.account.id, self.state.account.did.clone());
+        let now = self.ctx.now;
         let is_open = self.ctx.core.policy.is_open();
         let is_ours = |did: &str| self.ctx.keys.identity(did).is_some();
         // DIDs that cannot be recipients are sorted out before the store is asked.
@@ -212,7 +213,10 @@ impl Session<Registered> {
                 for (update, did) in named {
                     let result = match did {
                         None => Outcome::ClientError,
-                        Some(did) => update_recipient(tx, &did, update.action, account, &own)?,
+                        Some(did) if did == own => {
+                            update_own_recipient(tx, &own, update.action, account, now)?
+                        }
+                        Some(did) => update_recipient(tx, &did, update.action, account)?,
                     };
                     updated.push(Updated {
                         recipient_did: update.recipient_did,
@@ -256,27 +260,45 @@ impl Session<Registered> {
     }
 }
 
-/// Adds or removes one recipient.
+/// Adds or removes the account's own DID. Removing it loses nothing: mail that waits was
+/// acknowledged to its sender, and stays readable.
+fn update_own_recipient(
+    tx: &Tx<'_>,
+    own: &str,
+    action: Action,
+    account: i64,
+    now: Timestamp,
+) -> Result<Outcome, StoreError> {
+    let changed = match action {
+        Action::Remove => tx.close(own, account, now)?,
+        Action::Add => match tx.bind(own, account)? {
+            Bound::Already => false,
+            Bound::New => true,
+            Bound::Taken(_) => {
+                tx.rebind(own, account)?;
+                true
+            }
+        },
+    };
+    Ok(if changed {
+        Outcome::Success
+    } else {
+        Outcome::NoChange
+    })
+}
+
+/// Adds or removes one recipient that is not the account's own DID.
 fn update_recipient(
     tx: &Tx<'_>,
     did: &str,
     action: Action,
     account: i64,
-    own: &str,
 ) -> Result<Outcome, StoreError> {
     match action {
         Action::Remove => Ok(if tx.unbind(did, account)? {
             Outcome::Success
         } else {
             Outcome::NoChange
-        }),
-        Action::Add if did == own => Ok(match tx.bind(did, account)? {
-            Bound::Already => Outcome::NoChange,
-            Bound::New => Outcome::Success,
-            Bound::Taken(_) => {
-                tx.rebind(did, account)?;
-                Outcome::Success
-            }
         }),
         Action::Add => {
             // The DID has another owner, or will have: a key package names it.

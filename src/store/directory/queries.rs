@@ -12,6 +12,12 @@ use super::rows::{
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 
+/// A label or other mediators do not change the time at which an account first named a did:peer, so
+/// that no later claimant comes before it.
+pub(super) const CLAIMANTS: &str = "SELECT did FROM entry INDEXED BY entry_claimant
+ WHERE peer = ?1 AND state = 'present' AND status = 'active'
+ ORDER BY peer_since, did LIMIT ?2";
+
 impl Queries<'_> {
     /// Returns the entry of an account.
     pub fn entry(&self, did: &Did) -> Result<Option<Entry>, StoreError> {
@@ -32,15 +38,21 @@ impl Queries<'_> {
             .optional()?)
     }
 
-    /// Returns the active accounts whose present package names this did:peer, at most `limit`.
+    /// Returns the active accounts whose present package names this did:peer, at most `limit`, in
+    /// the order in which they first named it.
     pub fn claimants(&self, peer: &str, limit: usize) -> Result<Vec<Did>, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT did FROM entry WHERE peer = ?1 AND state = 'present' AND status = 'active'
-             ORDER BY observed_at LIMIT ?2",
-        )?;
+        let mut query = self.0.prepare_cached(CLAIMANTS)?;
         collect(query.query_map(params![peer, to_i64(limit)], |row| {
             parsed(row, 0, Did::parse)
         })?)
+    }
+
+    /// Returns the mediators that the package of an account names, in its order.
+    pub fn mediators_of(&self, did: &Did) -> Result<Vec<MediatorDid>, StoreError> {
+        let mut query = self.0.prepare_cached(
+            "SELECT mediator FROM entry_mediator WHERE did = ?1 ORDER BY position",
+        )?;
+        collect(query.query_map([did.as_str()], |row| parsed(row, 0, MediatorDid::parse))?)
     }
 
     /// Calls `each` with every account in the directory.
@@ -261,12 +273,7 @@ impl Queries<'_> {
     }
 
     fn with_mediators(&self, mut entry: Entry) -> Result<Entry, StoreError> {
-        let mut query = self.0.prepare_cached(
-            "SELECT mediator FROM entry_mediator WHERE did = ?1 ORDER BY position",
-        )?;
-        entry.mediators = collect(query.query_map([entry.did.as_str()], |row| {
-            parsed(row, 0, MediatorDid::parse)
-        })?)?;
+        entry.mediators = self.mediators_of(&entry.did)?;
         Ok(entry)
     }
 }

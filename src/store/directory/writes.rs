@@ -54,8 +54,14 @@ pub(super) const COLUMNS: [&str; 26] = [
     "change_seq",
 ];
 
-/// Writes all columns of an entry, each bound under its own name. The key is not among the updates:
-/// SQLite would check what refers to it at each write.
+/// When the account of an entry first named the did:peer of its package. The change log tells it of
+/// an account that returns to a did:peer of before.
+const FIRST_NAMED: &str = "CASE WHEN :peer IS NOT NULL THEN coalesce(
+   (SELECT min(seen_at) FROM change WHERE did = :did AND peer = :peer), :observed_at) END";
+
+/// Writes all columns of an entry, each bound under its own name, and the time at which its did:peer
+/// was first named. The key is not among the updates: SQLite would check what refers to it at each
+/// write.
 static PUT_ENTRY: LazyLock<String> = LazyLock::new(|| {
     let values = COLUMNS.map(|column| format!(":{column}"));
     let updates: Vec<String> = COLUMNS
@@ -64,7 +70,9 @@ static PUT_ENTRY: LazyLock<String> = LazyLock::new(|| {
         .map(|column| format!("{column} = :{column}"))
         .collect();
     format!(
-        "INSERT INTO entry ({}) VALUES ({}) ON CONFLICT (did) DO UPDATE SET {}",
+        "INSERT INTO entry ({}, peer_since) VALUES ({}, {FIRST_NAMED})
+         ON CONFLICT (did) DO UPDATE SET {}, peer_since = CASE
+           WHEN entry.peer IS :peer THEN entry.peer_since ELSE excluded.peer_since END",
         COLUMNS.join(", "),
         values.join(", "),
         updates.join(", ")
@@ -105,7 +113,7 @@ impl Tx<'_> {
         })?;
         // Mediators are rewritten only where they differ: most writes prove an unchanged package
         // again.
-        if self.entry_mediators(&entry.did)? != entry.mediators {
+        if self.mediators_of(&entry.did)? != entry.mediators {
             self.conn()
                 .prepare_cached("DELETE FROM entry_mediator WHERE did = ?1")?
                 .execute([entry.did.as_str()])?;
@@ -117,13 +125,6 @@ impl Tx<'_> {
             }
         }
         Ok(())
-    }
-
-    fn entry_mediators(&self, did: &Did) -> Result<Vec<MediatorDid>, StoreError> {
-        let mut query = self.conn().prepare_cached(
-            "SELECT mediator FROM entry_mediator WHERE did = ?1 ORDER BY position",
-        )?;
-        collect(query.query_map([did.as_str()], |row| parsed(row, 0, MediatorDid::parse))?)
     }
 
     /// Deletes an entry with its mediators. The change log stays.

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Row, named_params, params};
 
 use super::super::columns::{UnknownWord, collect, parsed, time, to_i64, unsigned};
 use super::super::error::StoreError;
-use super::rows::{Account, Bound, Claim, ClaimState, Recipient};
+use super::rows::{Account, Bound, Claim, ClaimState, Reader, Recipient};
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
@@ -22,8 +22,12 @@ pub(super) const LAPSED: &str = "SELECT * FROM account WHERE provisional_until <
 
 pub(super) const IDLE: &str = "SELECT * FROM account WHERE seen_at < ?1 ORDER BY seen_at LIMIT ?2";
 
-pub(super) const RECIPIENTS: &str =
-    "SELECT * FROM recipient WHERE account = ?1 ORDER BY id LIMIT ?2 OFFSET ?3";
+pub(super) const RECIPIENTS: &str = "SELECT * FROM recipient
+ WHERE account = ?1 AND closed_at IS NULL ORDER BY id LIMIT ?2 OFFSET ?3";
+
+/// A queue with its reader, in one statement: each push asks for both.
+pub(super) const READER: &str = "SELECT r.id, r.account, r.closed_at IS NOT NULL, a.seen_at
+ FROM recipient r LEFT JOIN account a ON a.id = r.account WHERE r.did = ?1";
 
 /// The newest claim on a DID in one state.
 pub(super) const CLAIM: &str = "SELECT * FROM claim INDEXED BY claim_peer
@@ -107,7 +111,25 @@ impl Queries<'_> {
         Ok(query.query_row([did], read_recipient).optional()?)
     }
 
-    /// Returns the recipients bound to an account, in the order in which they became known here.
+    /// Returns the id of a recipient, and the account that reads its queue.
+    pub fn reader(&self, did: &str) -> Result<Option<(i64, Option<Reader>)>, StoreError> {
+        let mut query = self.0.prepare_cached(READER)?;
+        let found = query.query_row([did], |row| {
+            let account: Option<i64> = row.get(1)?;
+            let reader = account.map(|account| {
+                Ok::<_, rusqlite::Error>(Reader {
+                    account,
+                    is_closed: row.get(2)?,
+                    seen_at: Timestamp::from_millis(row.get(3)?),
+                })
+            });
+            Ok((row.get(0)?, reader.transpose()?))
+        });
+        Ok(found.optional()?)
+    }
+
+    /// Returns the recipients that an account takes mail for, in the order in which they became
+    /// known here.
     pub fn recipients_of(
         &self,
         account: i64,
@@ -121,11 +143,11 @@ impl Queries<'_> {
         )?)
     }
 
-    /// Returns the number of recipients bound to an account.
+    /// Returns the number of recipients that an account takes mail for.
     pub fn recipient_count(&self, account: i64) -> Result<u64, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT count(*) FROM recipient WHERE account = ?1")?;
+        let mut query = self.0.prepare_cached(
+            "SELECT count(*) FROM recipient WHERE account = ?1 AND closed_at IS NULL",
+        )?;
         Ok(unsigned(query.query_row([account], |row| row.get(0))?))
     }
 
@@ -230,29 +252,47 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Binds a recipient to an account, unless it is bound to another. Idempotent. An account that
-    /// does not exist is an error.
+    /// Binds a recipient to an account, unless it is bound to another, and opens its queue.
+    /// Idempotent. An account that does not exist is an error.
     pub fn bind(&self, recipient: &str, account: i64) -> Result<Bound, StoreError> {
-        let holder = self.recipient(recipient)?.and_then(|row| row.account);
-        match holder {
-            Some(holder) if holder == account => Ok(Bound::Already),
-            Some(holder) => Ok(Bound::Taken(holder)),
-            None => self.rebind(recipient, account).map(|_previous| Bound::New),
+        let row = self.recipient(recipient)?;
+        let is_open = row.as_ref().is_some_and(|row| row.closed_at.is_none());
+        match row.and_then(|row| row.account) {
+            Some(holder) if holder != account => Ok(Bound::Taken(holder)),
+            Some(_) if is_open => Ok(Bound::Already),
+            _ => self.rebind(recipient, account).map(|_previous| Bound::New),
         }
     }
 
-    /// Binds a recipient, with its queued mail, to an account, even where it is bound to another.
-    /// For the DID's own account, which always wins. Returns the account that lost the recipient.
-    /// Idempotent.
+    /// Binds a recipient, with its queued mail, to an account, even where it is bound to another,
+    /// and opens its queue. For the DID's own account, which always wins. Returns the account that
+    /// lost the recipient. Idempotent.
     pub fn rebind(&self, recipient: &str, account: i64) -> Result<Option<i64>, StoreError> {
         let holder = self.recipient(recipient)?.and_then(|row| row.account);
         self.conn()
             .prepare_cached(
                 "INSERT INTO recipient (did, account) VALUES (?1, ?2)
-                 ON CONFLICT (did) DO UPDATE SET account = ?2",
+                 ON CONFLICT (did) DO UPDATE SET account = ?2, closed_at = NULL",
             )?
             .execute(params![recipient, account])?;
         Ok(holder.filter(|holder| *holder != account))
+    }
+
+    /// Closes the queue of an account's own DID: it is listed no more, and the account still reads
+    /// and acknowledges what is in it. Returns whether the queue took mail before. Idempotent.
+    pub fn close(&self, recipient: &str, account: i64, now: Timestamp) -> Result<bool, StoreError> {
+        let row = self.recipient(recipient)?;
+        let took_mail =
+            row.is_some_and(|row| row.account == Some(account) && row.closed_at.is_none());
+        // A queue that does not exist yet is made closed, since a claim may admit mail later.
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO recipient (did, account, closed_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (did) DO UPDATE SET account = ?2,
+                   closed_at = coalesce(closed_at, ?3)",
+            )?
+            .execute(params![recipient, account, now.millis()])?;
+        Ok(took_mail)
     }
 
     /// Unbinds a recipient from an account. Its mail waits until it expires or the recipient is
@@ -336,6 +376,9 @@ fn read_recipient(row: &Row<'_>) -> Result<Recipient, rusqlite::Error> {
         id: row.get("id")?,
         did: row.get("did")?,
         account: row.get("account")?,
+        closed_at: row
+            .get::<_, Option<i64>>("closed_at")?
+            .map(Timestamp::from_millis),
         messages: unsigned(row.get("messages")?),
         bytes: unsigned(row.get("bytes")?),
     })

@@ -33,10 +33,23 @@ pub struct Recipient {
     pub did: String,
     /// The account that reads its mail.
     pub account: Option<i64>,
+    /// When the account removed its own DID; `None`: the queue takes mail.
+    pub closed_at: Option<Timestamp>,
     /// Messages stored, including delayed and expired ones.
     pub messages: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
+}
+
+/// The account that reads a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    /// Id of the account.
+    pub account: i64,
+    /// Whether the account has removed its own DID, which is the DID of the queue.
+    pub is_closed: bool,
+    /// The account's last request, to the minute.
+    pub seen_at: Timestamp,
 }
 
 words! {

@@ -5,7 +5,8 @@ use super::Schema;
 /// `directory.db`.
 pub(in crate::store) const DIRECTORY: Schema = Schema {
     reclaims: false,
-    migrations: &["
+    migrations: &[
+        "
 -- One account that has, or had, a key package.
 CREATE TABLE entry (
   did           TEXT PRIMARY KEY,
@@ -117,5 +118,18 @@ CREATE TABLE evidence (
   proof   BLOB NOT NULL
 ) STRICT;
 CREATE INDEX evidence_did ON evidence (did);
-"],
+",
+        "
+-- When the account first named the did:peer of its present package, as far as the change log knows.
+ALTER TABLE entry ADD COLUMN peer_since INTEGER;
+UPDATE entry SET peer_since = coalesce(
+    (SELECT min(seen_at) FROM change WHERE change.did = entry.did AND change.peer = entry.peer),
+    observed_at)
+  WHERE peer IS NOT NULL;
+-- Holds all that the claimants of a did:peer are chosen by.
+DROP INDEX entry_peer;
+CREATE INDEX entry_claimant ON entry (peer, peer_since, did)
+  WHERE peer IS NOT NULL AND state = 'present' AND status = 'active';
+",
+    ],
 };

@@ -6,7 +6,8 @@ use super::Schema;
 /// and workers hold them over the end of their rows.
 pub(in crate::store) const MAILBOX: Schema = Schema {
     reclaims: true,
-    migrations: &["
+    migrations: &[
+        "
 -- Whom the mediator serves: a DID that asked for mediation and was granted it.
 CREATE TABLE account (
   id                INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -146,5 +147,15 @@ CREATE TABLE meta (
   key   TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-"],
+",
+        "
+-- When an account removed its own DID: it still reads what waits. Null: the queue takes mail.
+ALTER TABLE recipient ADD COLUMN closed_at INTEGER;
+-- Removed before: mail that waits is readable again.
+UPDATE recipient SET
+    account = (SELECT id FROM account WHERE account.did = recipient.did),
+    closed_at = (SELECT seen_at FROM account WHERE account.did = recipient.did)
+  WHERE account IS NULL AND did IN (SELECT did FROM account);
+",
+    ],
 };

@@ -4,7 +4,9 @@
 //! in the README can say what remains possible at which price.
 
 mod hostile_mediator;
+mod own_mail;
 mod relay_loop;
+mod squatters;
 
 /// Prints the means of an attack and the harm to others.
 fn print_harm(attack: &str, means: &str, harm: &str) {

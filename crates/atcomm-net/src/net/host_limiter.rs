@@ -38,6 +38,12 @@ pub enum Priority {
     Mail,
 }
 
+/// Returns the part of a host's name that one owner has registered, by the public suffix list; the
+/// whole name where there is none.
+pub fn registrable_domain(host: &str) -> &str {
+    psl::domain_str(host).unwrap_or(host)
+}
+
 /// The key of a host's limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct HostKey {
@@ -53,7 +59,7 @@ impl HostKey {
         let name = if trust == Trust::Configured || policy::is_localhost(host) {
             format!("{host}:{port}")
         } else {
-            psl::domain_str(host).unwrap_or(host).to_owned()
+            registrable_domain(host).to_owned()
         };
         Self { trust, name }
     }

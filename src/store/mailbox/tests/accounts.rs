@@ -101,6 +101,66 @@ async fn a_recipient_belongs_to_one_account_and_its_owner_wins() {
 }
 
 #[tokio::test]
+async fn inv3_a_closed_queue_stays_readable_and_opens_again() {
+    let f = open();
+    let (a, ids) = f.account("did:peer:a", &["did:peer:a", "did:peer:x"]).await;
+    let own = ids[0];
+    f.push(own, "one").await;
+    let close = |now| {
+        f.store
+            .transact(move |tx| tx.close("did:peer:a", a, at(now)))
+    };
+    assert!(close(5).await.unwrap());
+    assert!(!close(6).await.unwrap());
+    let row = f.read(|q| q.recipient("did:peer:a")).await.unwrap();
+    assert_eq!((row.account, row.closed_at), (Some(a), Some(at(5))));
+    let reader = f.read(|q| q.reader("did:peer:a")).await.unwrap();
+    let closed = Reader {
+        account: a,
+        is_closed: true,
+        seen_at: at(0),
+    };
+    assert_eq!(reader, (own, Some(closed)));
+    // Listed no more, and read and acknowledged as before.
+    assert_eq!(f.read(move |q| q.recipient_count(a)).await, 1);
+    let listed = f.read(move |q| q.recipients_of(a, 9, 0)).await;
+    assert_eq!(listed[0].did, "did:peer:x");
+    assert_eq!(f.texts(Queue::Account(a), 0, 9, 99).await, ["one"]);
+    assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"one")])).await, 1);
+    assert_eq!(f.write(|tx| tx.drop_idle_recipients(9)).await, 0);
+    let bind = || f.store.transact(move |tx| tx.bind("did:peer:a", a));
+    assert_eq!(bind().await.unwrap(), Bound::New);
+    assert_eq!(bind().await.unwrap(), Bound::Already);
+    assert_eq!(f.read(move |q| q.recipient_count(a)).await, 2);
+    // A queue that does not exist yet is made closed.
+    let (b, _) = f.account("did:peer:b", &[]).await;
+    assert!(!f.write(move |tx| tx.close("did:peer:b", b, at(7))).await);
+    let (_, reader) = f.read(|q| q.reader("did:peer:b")).await.unwrap();
+    assert!(reader.unwrap().is_closed);
+}
+
+#[test]
+fn inv3_queues_that_were_removed_in_the_first_schema_are_readable_again() {
+    let conn = rusqlite::Connection::open_in_memory().unwrap();
+    let migrations = schema::MAILBOX.migrations;
+    schema::migrate(&conn, &migrations[..1]).unwrap();
+    conn.execute_batch(
+        "INSERT INTO account (id, did, long, granted_at, seen_at) VALUES
+           (1, 'did:peer:a', 'did:peer:a', 10, 20), (2, 'did:peer:b', 'did:peer:b', 10, 30);
+         INSERT INTO recipient (did, account) VALUES
+           ('did:peer:a', NULL), ('did:peer:b', 2), ('did:peer:nobody', NULL);",
+    )
+    .unwrap();
+    schema::migrate(&conn, migrations).unwrap();
+    let mut query = conn
+        .prepare("SELECT account, closed_at FROM recipient ORDER BY id")
+        .unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let rows: Vec<(Option<i64>, Option<i64>)> = rows.unwrap().map(Result::unwrap).collect();
+    assert_eq!(rows, [(Some(1), Some(20)), (Some(2), None), (None, None)]);
+}
+
+#[tokio::test]
 async fn recipients_are_listed_in_order_and_in_pages() {
     let f = open();
     let (a, ids) = f

@@ -59,6 +59,7 @@ fn queries_use_their_indexes() {
         (accounts::LAPSED, "INDEX account_provisional"),
         (accounts::IDLE, "INDEX account_seen"),
         (accounts::RECIPIENTS, "INDEX recipient_account (account=?)"),
+        (accounts::READER, "SEARCH a USING INTEGER PRIMARY KEY"),
         (accounts::CLAIM, "INDEX claim_peer (peer=? AND state=?)"),
         (
             accounts::CLAIMS_BEFORE,
