@@ -4,7 +4,7 @@
 //! repeated request is refused, across restarts: ids of requests are kept in the store, the newest
 //! of them in memory. Forwards need no protection, since a queue takes the same message once.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ pub(super) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// Requests in one window, 16 bytes each. Beyond it the oldest are evicted early.
 const MAX_REQUESTS: usize = 200_000;
+
+/// Least places of removed requests that are cleared together.
+const MIN_CLEARED: usize = 1024;
 
 /// Reads that are being recorded at the same time.
 const MAX_RECORDING: usize = 256;
@@ -108,8 +111,11 @@ pub(super) struct ReplayWindow(Mutex<Recent>);
 
 #[derive(Default)]
 struct Recent {
-    known: HashSet<ReplayId>,
-    order: VecDeque<(Timestamp, ReplayId)>,
+    /// The number of each request.
+    known: HashMap<ReplayId, u64>,
+    /// By number, those that were removed since included.
+    order: VecDeque<(Timestamp, ReplayId, u64)>,
+    numbers: u64,
 }
 
 impl ReplayWindow {
@@ -124,19 +130,21 @@ impl ReplayWindow {
     /// Inserts a request. Returns false if it is in the window already.
     pub(super) fn insert(&self, id: ReplayId, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((at, _)) = seen.order.front()
+        while let Some((at, ..)) = seen.order.front()
             && now.since(*at) > WINDOW
         {
             seen.evict_oldest();
         }
-        if seen.known.contains(&id) {
+        if seen.known.contains_key(&id) {
             return false;
         }
-        if seen.order.len() >= MAX_REQUESTS {
+        while seen.known.len() >= MAX_REQUESTS {
             seen.evict_oldest();
         }
-        seen.known.insert(id);
-        seen.order.push_back((now, id));
+        seen.numbers += 1;
+        let number = seen.numbers;
+        seen.known.insert(id, number);
+        seen.order.push_back((now, id, number));
         true
     }
 
@@ -144,13 +152,21 @@ impl ReplayWindow {
     pub(super) fn remove(&self, id: &ReplayId) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.known.remove(id);
-        seen.order.retain(|(_, noted)| noted != id);
+        // Its place in the order stays for a while: to find it would take as long as there are
+        // requests. Places are cleared when most of them are of removed requests.
+        if seen.order.len() > 2 * seen.known.len() + MIN_CLEARED {
+            let Recent { known, order, .. } = &mut *seen;
+            order.retain(|(_, id, number)| known.get(id) == Some(number));
+        }
     }
 }
 
 impl Recent {
     fn evict_oldest(&mut self) {
-        if let Some((_, oldest)) = self.order.pop_front() {
+        if let Some((_, oldest, number)) = self.order.pop_front()
+            // It may have been removed, and inserted again later.
+            && self.known.get(&oldest) == Some(&number)
+        {
             self.known.remove(&oldest);
         }
     }
@@ -189,5 +205,40 @@ mod tests {
         assert!(!replays.insert(print(3), at(3)) && replays.insert(print(2), at(3)));
         let seen = replays.0.lock().unwrap();
         assert!(seen.order.len() <= MAX_REQUESTS && seen.known.len() == seen.order.len());
+    }
+
+    #[test]
+    fn inv7_removing_a_request_costs_the_same_among_many() {
+        let many = MAX_REQUESTS - 1;
+        let time_among = |count: usize| {
+            let replays = ReplayWindow::default();
+            for n in 0..count {
+                replays.insert(print(n), at(0));
+            }
+            let started = std::time::Instant::now();
+            for n in 0..5000 {
+                assert!(replays.insert(print(count + n), at(1)));
+                replays.remove(&print(count + n));
+            }
+            let taken = started.elapsed();
+            let seen = replays.0.lock().unwrap();
+            assert!(seen.order.len() <= 2 * count + MIN_CLEARED + 1);
+            assert_eq!(seen.known.len(), count);
+            taken
+        };
+        let (few, all) = (time_among(100), time_among(many));
+        println!("5000 removed among 100 in {few:?}, among {many} in {all:?}");
+        // A search of the order takes thousands of times as long.
+        assert!(
+            all < few * 50 + Duration::from_millis(50),
+            "{few:?}, {all:?}"
+        );
+        let replays = ReplayWindow::default();
+        assert!(replays.insert(print(0), at(0)) && replays.insert(print(many), at(1)));
+        replays.remove(&print(many));
+        // What was removed can come again, once, and does not leave with its earlier place.
+        assert!(replays.insert(print(many), at(2)));
+        assert!(!replays.insert(print(many), at(24 * 3600 + 2)));
+        assert!(replays.insert(print(0), at(24 * 3600 + 1)));
     }
 }
