@@ -21,11 +21,14 @@ mod live;
 mod maintenance;
 mod parties;
 mod queues;
+mod recipient_rate;
 mod relay;
 mod replay;
+mod senders;
 mod session;
 mod settings;
 mod socket;
+mod store_shares;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -60,6 +63,7 @@ use identity::MediatorIdentity;
 use queues::Queues;
 use relay::{Destinations, Outbox};
 use replay::Replays;
+use senders::SenderNames;
 
 /// Time that a sender should wait before the next attempt after a queue was full.
 const QUEUE_FULL_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -112,8 +116,9 @@ pub enum Refused {
     /// The sender's address, or the recipient, has used up its rate.
     #[error("too many messages")]
     RateLimited(Duration),
-    /// The recipient's queue, or the whole store, is full.
-    #[error("the recipient's queue is full")]
+    /// The recipient's queue or the whole store is full, or the sender has used up its share of
+    /// either.
+    #[error("the recipient's queue, or your share of it, is full")]
     QueueFull,
     /// Too many messages wait for the mediator that the message is to be relayed to.
     #[error("too many messages wait for that mediator")]
@@ -196,6 +201,7 @@ struct Core {
     queues: Queues,
     outbox: Outbox,
     replays: Replays,
+    sender_names: SenderNames,
     /// Limits messages by the address that they come from.
     by_address: AddressLimiter,
     /// Limits signed reports by the address that they go to.
@@ -224,6 +230,7 @@ impl Mediator {
         );
         claims.catch_up().await?;
         let replays = Replays::load(Arc::clone(&mailbox), &clock).await?;
+        let sender_names = SenderNames::load(&mailbox).await?;
         tracing::info!(
             did = %address.did(),
             admission = policy.mode().as_str(),
@@ -247,6 +254,7 @@ impl Mediator {
                     clock.clone(),
                 ),
                 replays,
+                sender_names,
                 by_address: AddressLimiter::new(settings.address_rate, clock.clone()),
                 reports: AddressLimiter::new(REPORTS_PER_MINUTE, clock.clone()),
                 settings,

@@ -29,7 +29,8 @@ pub use directory::{
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{
-    Account, Bound, Claim, ClaimState, MailboxStore, Message, NewOutbound, OutPushed, Outbound,
-    OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Reader, Recipient, RelayOutcome,
-    ReplayKind,
+    Account, Bound, Claim, ClaimState, ClaimantHost, MESSAGE_OVERHEAD, MailboxStore, Message,
+    NewOutbound, OUTBOUND_OVERHEAD, OutPushed, Outbound, OutboxQuota, Outcome, Pot, Push, Pushed,
+    Queue, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind, Sender, SenderClass,
+    SenderGroup, SharePosition,
 };

@@ -17,7 +17,7 @@ mod service;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use atcomm::store::{MailboxStore, Push, Pushed, Quota};
+use atcomm::store::{MailboxStore, Push, Pushed, Quota, Sender, SenderClass, SenderGroup};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::{Curve, SecretKey, SelfCertified, unpack};
 use sha2::{Digest as _, Sha256};
@@ -159,11 +159,16 @@ async fn store_alone() -> f64 {
                         now,
                         available_at: now,
                         expires_at: now.plus(Duration::from_secs(3600)),
+                        senders: &[Sender {
+                            group: SenderGroup([1; 16]),
+                            class: SenderClass::Other,
+                        }],
                     };
                     let quota = Quota {
                         messages: u64::MAX >> 1,
                         bytes: u64::MAX >> 1,
                         total_bytes: u64::MAX >> 1,
+                        seen_since: now,
                     };
                     tx.push(&push, &quota)
                 });

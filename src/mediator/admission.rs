@@ -10,8 +10,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::address::owner_domain;
 use super::settings::{AdmissionMode, MediatorSettings};
-use crate::store::{Claim, ClaimState, Entry, PackageState};
+use crate::store::{Claim, ClaimState, ClaimantHost, Entry, PackageState};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 
@@ -68,6 +69,16 @@ impl Policy {
         self.deny.contains(account)
     }
 
+    /// Returns the host that an entry's account is counted under.
+    pub(super) fn host_of(&self, entry: &Entry) -> Option<ClaimantHost> {
+        let pds = entry.pds.as_ref()?;
+        let url = url::Url::parse(pds.as_str()).ok()?;
+        Some(ClaimantHost {
+            name: owner_domain(url.host_str()?, url.port()),
+            is_local: self.local.contains(pds),
+        })
+    }
+
     /// Returns whether the mode admits an account on its PDS.
     fn is_on_admitted_host(&self, entry: &Entry) -> bool {
         let local = || {
@@ -83,7 +94,7 @@ impl Policy {
     pub(super) fn basis(&self) -> String {
         let list = |items: Vec<&str>| items.join(" ");
         format!(
-            "1 {} {} allow {} deny {} local {}",
+            "2 {} {} allow {} deny {} local {}",
             self.mediator,
             self.mode.as_str(),
             list(self.allow.iter().map(Did::as_str).collect()),

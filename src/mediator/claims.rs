@@ -191,6 +191,10 @@ impl ClaimFollower {
                         entry => EntryClaim::of(entry.as_ref(), &policy),
                     };
                     write_claims(tx, did, &claimed, now)?;
+                    let host = entry.as_ref().and_then(|entry| policy.host_of(entry));
+                    if let Some(host) = host {
+                        tx.put_host(did, &host)?;
+                    }
                 }
                 match position {
                     Some(position) => set_position(tx, position, mark.as_deref()),

@@ -2,7 +2,9 @@
 //!
 //! Source: DIDComm Messaging 2.1, "Routing Protocol 2.0".
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::parties;
@@ -10,7 +12,7 @@ use super::queues::{Enqueued, NewMessage};
 use super::relay::{NewRelay, NextHop, OtherMediators};
 use super::session::Session;
 use super::{Core, Refused};
-use crate::store::StoreError;
+use crate::store::{Sender, StoreError};
 use atcomm_net::backoff::Spread;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::envelope::{self, Authenticated};
@@ -20,6 +22,9 @@ use atcomm_proto::didcomm::protocol::routing::Forward;
 
 /// Messages in one forward: each is stored by itself, and clients send one.
 const MAX_ATTACHMENTS: usize = 16;
+
+/// Messages that one request may put into queues, and copies that it may put into the outbox.
+const MAX_COPIES: usize = 64;
 
 /// Longest delay that a sender may ask for (`delay_milli`).
 const MAX_DELAY: Duration = Duration::from_secs(3600);
@@ -38,6 +43,31 @@ struct ForwardRequest {
     id: String,
     /// Whether another mediator has made the forward, by its own directory.
     relayed: bool,
+    /// The parties that its sender is.
+    senders: Vec<Sender>,
+    copies: Option<Arc<Copies>>,
+}
+
+/// What one request may still cause, and the address that it is charged to. A request pays for its
+/// first message when it comes, and here for all further messages and copies.
+struct Copies {
+    address: IpAddr,
+    left: AtomicUsize,
+}
+
+impl Copies {
+    /// Takes the copies of `messages` messages for `hops` hops.
+    fn take(&self, core: &Core, messages: usize, hops: usize) -> Result<(), Refused> {
+        let copies = messages.saturating_mul(hops);
+        let take = |left: usize| left.checked_sub(copies);
+        let order = Ordering::Relaxed;
+        if self.left.fetch_update(order, order, take).is_err() {
+            return Err(unreadable(
+                "it would make more than 64 copies for other mediators; send fewer messages in one",
+            ));
+        }
+        core.charge_more(self.address, copies.saturating_sub(messages))
+    }
 }
 
 impl ForwardRequest {
@@ -71,6 +101,8 @@ impl ForwardRequest {
             thread: message.thread().to_owned(),
             id: message.id.clone(),
             relayed: message.relayed,
+            senders: Vec::new(),
+            copies: None,
         })
     }
 
@@ -87,6 +119,7 @@ impl ForwardRequest {
             id: self.id.clone(),
             not_before: self.available_at,
             expires_at: self.expires_at,
+            charged_to: self.senders.clone(),
         }
     }
 }
@@ -125,8 +158,21 @@ impl<S> Session<S> {
         } else {
             requests.push((request, sender.cloned()));
         }
+        let messages: usize = requests.iter().map(|(one, _)| one.messages.len()).sum();
+        if messages > MAX_COPIES {
+            return Err(unreadable("it holds more than 64 messages"));
+        }
+        ctx.core
+            .charge_more(ctx.address(), messages.saturating_sub(1))?;
+        let copies = Arc::new(Copies {
+            address: ctx.address(),
+            left: AtomicUsize::new(MAX_COPIES),
+        });
         let mut is_unknown = false;
-        for (request, sender) in requests {
+        for (mut request, sender) in requests {
+            request.copies = Some(Arc::clone(&copies));
+            let senders = ctx.core.senders_of(sender.as_ref(), ctx.address(), ctx.now);
+            request.senders = senders.await?;
             let outcome = ctx.core.route_forward(&request, sender.as_ref(), ctx.now);
             is_unknown |= outcome.await? == ForwardOutcome::Unknown;
         }
@@ -242,6 +288,17 @@ fn outcome_of(
 }
 
 impl Core {
+    /// Charges an address for what a request causes beyond the message that it pays for.
+    fn charge_more(&self, address: IpAddr, more: usize) -> Result<(), Refused> {
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        self.by_address
+            .charge_many(address, more)
+            .map_err(Refused::RateLimited)
+    }
+
     /// Takes the messages of a forward to their next hop. On disk when this returns.
     async fn route_forward(
         &self,
@@ -264,7 +321,7 @@ impl Core {
                 }
                 Destination::Unknown => {
                     // Waits for the same commit as mail to a known recipient.
-                    self.queues.enqueue(Vec::new()).await?;
+                    self.queues.enqueue(Vec::new(), &[]).await?;
                     ForwardOutcome::Unknown
                 }
             }
@@ -341,7 +398,7 @@ impl Core {
             NewMessage::new(recipient, body, request.available_at, expires_at)
         };
         let messages = request.messages.iter().map(message).collect();
-        match self.queues.enqueue(messages).await {
+        match self.queues.enqueue(messages, &request.senders).await {
             Ok(outcomes) => Ok(match outcomes.first() {
                 Some(Enqueued::Queued { reader }) if self.queues.is_read(reader.as_ref()) => {
                     LocalCopy::Read
@@ -366,6 +423,9 @@ impl Core {
         request: &ForwardRequest,
         sender: Option<&Authenticated>,
     ) -> Result<Vec<Result<(), Refused>>, Refused> {
+        if let Some(copies) = &request.copies {
+            copies.take(self, request.messages.len(), hops.len())?;
+        }
         let mut copies = Vec::with_capacity(hops.len());
         for hop in hops {
             let copy = self.outbox.enqueue_relay(hop, request.relay(sender)).await;
@@ -392,6 +452,7 @@ mod tests {
         assert!(random.len() > 50 && random.iter().all(|d| *d <= Duration::from_secs(1000)));
         assert!(delay(Some(i64::MIN)) <= MAX_DELAY);
     }
+
     #[test]
     fn inv3_a_forward_is_taken_with_the_owners_copy_and_refused_without() {
         let full = || Err(Refused::RelayFull);

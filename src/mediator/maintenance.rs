@@ -77,12 +77,20 @@ impl Maintenance {
 
     async fn follow_directory(&self) -> Result<(), StoreError> {
         self.core.claims.catch_up().await?;
-        self.core.queues.release_delayed(ROW_BATCH).await
+        // Batch after batch, so that a flood that becomes due at once holds up no other mail for
+        // long; other writes go on in between.
+        for _ in 0..MAX_BATCHES {
+            if !self.core.queues.release_delayed(ROW_BATCH).await? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn expire_and_prune(&self) -> Result<(), StoreError> {
         let now = self.core.clock.now();
         self.core.identity.drop_expired(now);
+        self.core.queues.count_shares().await?;
         self.expire_messages(now).await?;
         self.prune_accounts(now).await?;
         self.core
@@ -103,7 +111,7 @@ impl Maintenance {
                 .transact(move |tx| tx.expire(now, ROW_BATCH))
                 .await?;
             metrics::counter!("atcomm_mediator_expired_total").increment(expired);
-            if expired < ROW_BATCH as u64 {
+            if expired == 0 {
                 break;
             }
         }

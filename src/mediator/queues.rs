@@ -1,27 +1,31 @@
 //! The queues of recipients: which messages they accept, how many, and whom a message wakes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::admission::{Admission, READ_PERIOD};
 use super::live::{LiveSockets, LiveSubscription};
+use super::recipient_rate::RecipientRate;
 use super::settings::{AdmissionMode, MediatorSettings};
+use super::store_shares::StoreShares;
 use super::{MAX_DELIVERY_BYTES, Refused};
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
-    Abort, ClaimState, Damage, MailboxStore, Message, Push, Pushed, Queue, Quota, Reader,
-    StoreError,
+    Abort, ClaimState, Damage, MESSAGE_OVERHEAD, MailboxStore, Message, Push, Pushed, Queue, Quota,
+    Reader, Sender, StoreError,
 };
-use atcomm_net::rate_limit::{KeyedRateLimit, Rate};
 use atcomm_proto::clock::{Clock, Timestamp};
 
 /// Key in the mailbox's store: when a message came for an unknown recipient.
 const UNKNOWN_KEY: &str = "unknown_at";
 
-/// Most recipients with a bucket of their own; the least recently used are evicted first.
-const MAX_RECIPIENTS: usize = 100_000;
+/// A queue whose reader was not here for this long, or never, has a smaller quota: what waits there
+/// is likely never read.
+const QUIET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Messages pushed to a socket at once.
 const MAX_PUSH: usize = 32;
@@ -78,10 +82,9 @@ pub(super) struct Queues {
     mailbox: Arc<MailboxStore>,
     // Each with a lock of its own.
     live: Arc<LiveSockets>,
-    /// Limits messages by the hash of their recipient, so that a flood to one does not fill the
-    /// store's queue of writes. Unknown recipients are limited, too, so that a refusal does not show
-    /// who is known.
-    by_recipient: KeyedRateLimit<[u8; 32]>,
+    /// Unknown recipients are limited, too, so that a refusal does not show who is known.
+    by_recipient: RecipientRate,
+    store_shares: Arc<StoreShares>,
 }
 
 impl Queues {
@@ -95,13 +98,11 @@ impl Queues {
                 messages: settings.queue_messages,
                 bytes: settings.queue_bytes,
                 total_bytes: settings.total_bytes,
+                seen_since: Timestamp::default(),
             },
             is_open: settings.admission == AdmissionMode::Open,
-            by_recipient: KeyedRateLimit::new(
-                Rate::per_minute(settings.queue_rate),
-                MAX_RECIPIENTS,
-                clock.clone(),
-            ),
+            by_recipient: RecipientRate::new(settings.queue_rate, &clock),
+            store_shares: Arc::new(StoreShares::new(settings.total_bytes, clock.clone())),
             clock,
             mailbox,
             live: Arc::default(),
@@ -110,21 +111,28 @@ impl Queues {
 
     /// Puts the messages of one envelope into their queues: all of them, or none and a reason. The
     /// messages are on disk and their readers woken when this returns. Unknown recipients take the
-    /// same way through the same commit. Putting a message in twice stores it once.
+    /// same way through the same commit. Putting a message in twice stores it once. `senders` are
+    /// the parties that its sender is.
     pub(super) async fn enqueue(
         &self,
         messages: Vec<NewMessage>,
+        senders: &[Sender],
     ) -> Result<Vec<Enqueued>, Refused> {
         for message in &messages {
             self.by_recipient
-                .take(&Sha256::digest(&message.recipient).into())
+                .take(Sha256::digest(&message.recipient).into(), senders)
                 .map_err(Refused::RateLimited)?;
         }
-        let (now, quota, is_open) = (self.clock.now(), self.quota, self.is_open);
+        let (now, is_open) = (self.clock.now(), self.is_open);
+        let quota = Quota {
+            seen_since: now.minus(QUIET_AFTER),
+            ..self.quota
+        };
+        let (senders, shares) = (senders.to_vec(), Arc::clone(&self.store_shares));
         let outcomes = self
             .mailbox
             .attempt(move |tx| {
-                let push = |message| push(tx, message, &quota, is_open, now);
+                let push = |message| push(tx, message, &senders, &shares, &quota, is_open, now);
                 let outcomes = messages.iter().map(push).collect::<Result<Vec<_>, _>>()?;
                 let is_queued = |outcome| matches!(outcome, &Enqueued::Queued { .. });
                 if !outcomes.iter().any(is_queued) {
@@ -175,23 +183,29 @@ impl Queues {
     }
 
     /// Moves delayed messages whose time has come to the end of their queues, at most `limit`, and
-    /// wakes their readers.
-    pub(super) async fn release_delayed(&self, limit: usize) -> Result<(), StoreError> {
+    /// wakes their readers. Returns whether there were any.
+    pub(super) async fn release_delayed(&self, limit: usize) -> Result<bool, StoreError> {
         let now = self.clock.now();
-        let accounts = self
+        let (any, accounts) = self
             .mailbox
             .transact(move |tx| {
-                let mut accounts = Vec::new();
-                for recipient in tx.release(now, limit)? {
-                    accounts.extend(tx.reader_of(recipient)?);
+                let recipients = tx.release(now, limit)?;
+                let mut accounts = BTreeSet::new();
+                for recipient in &recipients {
+                    accounts.extend(tx.reader_of(*recipient)?);
                 }
-                Ok(accounts)
+                Ok((!recipients.is_empty(), accounts))
             })
             .await?;
         for account in accounts {
             self.live.wake(account);
         }
-        Ok(())
+        Ok(any)
+    }
+
+    /// Counts anew what senders and hosts hold of all mail.
+    pub(super) async fn count_shares(&self) -> Result<(), StoreError> {
+        self.store_shares.count(&self.mailbox).await
     }
 
     /// Wakes a socket whenever messages come for the account, until the subscription is dropped.
@@ -208,6 +222,8 @@ impl Queues {
 fn push(
     tx: &Tx<'_>,
     message: &NewMessage,
+    senders: &[Sender],
+    shares: &StoreShares,
     quota: &Quota,
     open: bool,
     now: Timestamp,
@@ -215,6 +231,14 @@ fn push(
     let Some((recipient, reader)) = queue_of(tx, &message.recipient, open, now)? else {
         return Ok(Enqueued::UnknownRecipient);
     };
+    let hosts = if shares.are_counted() {
+        tx.hosts_of(&message.recipient)?
+    } else {
+        Vec::new()
+    };
+    let cost = message.body.len() as u64 + MESSAGE_OVERHEAD;
+    let mut with_room = senders.to_vec();
+    with_room.retain(|sender| shares.admit(*sender, &hosts, cost));
     let push = Push {
         recipient,
         hash: message.hash,
@@ -222,8 +246,13 @@ fn push(
         now,
         available_at: message.available_at,
         expires_at: message.expires_at,
+        senders: &with_room,
     };
-    match tx.push(&push, quota)? {
+    let pushed = tx.push(&push, quota)?;
+    if let (Pushed::Stored(_), Some(sender)) = (pushed, with_room.first()) {
+        shares.add(*sender, &hosts, cost);
+    }
+    match pushed {
         // A duplicate wakes the readers once more, which does no harm.
         Pushed::Stored(_) | Pushed::Duplicate => Ok(Enqueued::Queued { reader }),
         // Undoes the messages of this envelope that were pushed before.

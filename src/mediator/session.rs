@@ -230,7 +230,7 @@ impl Context {
         expires.is_some_and(|at| at.saturating_mul(1000) <= self.now.millis())
     }
 
-    fn address(&self) -> IpAddr {
+    pub(super) fn address(&self) -> IpAddr {
         match &self.transport {
             Transport::Http(address) | Transport::Socket { address, .. } => *address,
         }

@@ -31,7 +31,7 @@ pub struct MediatorSettings {
     /// How long a message waits to be picked up. Absent: 30 days.
     #[serde(with = "humantime_serde")]
     pub time_to_live: Duration,
-    /// Messages that may wait for one did:peer. Absent: 5000.
+    /// Messages that may wait for one did:peer; senders have shares. Absent: 5000.
     pub queue_messages: u64,
     /// Bytes that may wait for one did:peer. Absent: 64 MiB.
     pub queue_bytes: u64,
@@ -118,8 +118,12 @@ pub struct RelaySettings {
     pub destination_messages: u64,
     /// Bytes that may wait for one mediator. Absent: 64 MiB.
     pub destination_bytes: u64,
+    /// Messages that may wait for all mediators together. Absent: 100,000.
+    pub total_messages: u64,
     /// Bytes that may wait for all mediators together. Absent: 1 GiB.
     pub total_bytes: u64,
+    /// Mediators that messages may wait for at the same time. Absent: 10,000.
+    pub total_destinations: u64,
     /// Deliveries in flight at the same time. Absent: 32.
     pub concurrency: usize,
 }
@@ -133,7 +137,9 @@ impl Default for RelaySettings {
             longest_pause: Duration::from_secs(30 * 60),
             destination_messages: 2000,
             destination_bytes: 64 << 20,
+            total_messages: 100_000,
             total_bytes: 1 << 30,
+            total_destinations: 10_000,
             concurrency: 32,
         }
     }

@@ -10,10 +10,12 @@
 //! system in batches, so that a flood does not leave a large file for ever.
 
 mod accounts;
+mod fair_share;
 mod outbox;
 mod queue;
 mod replay;
 mod rows;
+mod shares;
 
 #[cfg(test)]
 mod tests;
@@ -28,10 +30,13 @@ use super::database::Database;
 use super::error::{Abort, StoreError};
 use super::schema;
 
+pub use fair_share::{Pot, Sender, SenderClass, SenderGroup};
 pub use rows::{
-    Account, Bound, Claim, ClaimState, Message, NewOutbound, OutPushed, Outbound, OutboxQuota,
-    Outcome, Push, Pushed, Queue, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind,
+    Account, Bound, Claim, ClaimState, MESSAGE_OVERHEAD, Message, NewOutbound, OUTBOUND_OVERHEAD,
+    OutPushed, Outbound, OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Reader,
+    Recipient, RelayOutcome, ReplayKind,
 };
+pub use shares::{ClaimantHost, SharePosition};
 
 /// The mediator's file.
 pub struct MailboxStore {

@@ -47,6 +47,8 @@ fn at_least_one(n: u32) -> NonZeroU32 {
 /// One bucket, full at the beginning. Safe to use concurrently.
 pub struct RateLimit {
     limiter: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
+    /// Requests that the full bucket holds.
+    most: u32,
 }
 
 impl RateLimit {
@@ -58,12 +60,28 @@ impl RateLimit {
         };
         Self {
             limiter: RateLimiter::direct_with_clock(rate.0, clock),
+            most: rate.0.burst_size().get(),
         }
     }
 
     /// Takes one request out of the bucket, or returns the time until the bucket has one.
     pub fn take(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|refused| {
+            let now = governor::clock::Clock::now(self.limiter.clock());
+            refused.wait_time_from(now).max(MIN_WAIT)
+        })
+    }
+
+    /// Takes `n` requests out of the bucket, or none and returns the time until it has them. More
+    /// than the bucket can hold counts as all that it can hold.
+    pub fn take_many(&self, n: u32) -> Result<(), Duration> {
+        let Some(n) = NonZeroU32::new(n.min(self.most)) else {
+            return Ok(());
+        };
+        let Ok(checked) = self.limiter.check_n(n) else {
+            return Ok(());
+        };
+        checked.map_err(|refused| {
             let now = governor::clock::Clock::now(self.limiter.clock());
             refused.wait_time_from(now).max(MIN_WAIT)
         })
@@ -130,9 +148,19 @@ impl<K: Hash + Eq + Clone> KeyedRateLimit<K> {
 
     /// Takes one request out of the bucket of `key`, or returns the time until it has one.
     pub fn take(&self, key: &K) -> Result<(), Duration> {
+        self.bucket(key).take()
+    }
+
+    /// Takes `n` requests out of the bucket of `key`, or none and returns the time until it has
+    /// them. More than the bucket can hold counts as all that it can hold.
+    pub fn take_many(&self, key: &K, n: u32) -> Result<(), Duration> {
+        self.bucket(key).take_many(n)
+    }
+
+    fn bucket(&self, key: &K) -> Arc<RateLimit> {
         let new = || Ok::<_, Infallible>(Arc::new(RateLimit::new(self.rate, self.clock.clone())));
         let Ok(limit) = self.by_key.get_or_insert_with(key, new);
-        limit.take()
+        limit
     }
 }
 
@@ -203,6 +231,22 @@ mod tests {
         assert_eq!(limit.reserve(longest), Ok(millis(900)));
         clock.advance(millis(1400));
         assert_eq!(limit.reserve(longest), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let clock = clock();
+        let limit = RateLimit::new(Rate::per_second(1, 10), clock.clone());
+        assert_eq!(limit.take_many(0), Ok(()));
+        assert_eq!(limit.take_many(7), Ok(()));
+        assert_eq!(limit.take_many(4), Err(millis(1000)));
+        assert_eq!(limit.take_many(3), Ok(()));
+        // More than fits costs all.
+        clock.advance(millis(9000));
+        assert_eq!(limit.take_many(99), Err(millis(1000)));
+        clock.advance(millis(1000));
+        assert_eq!(limit.take_many(99), Ok(()));
+        assert_eq!(limit.take(), Err(millis(1000)));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use tokio::sync::Notify;
 
 use super::concurrency::DestinationSlots;
 use super::{Destinations, NextHop};
+use crate::mediator::address::owner_domain;
 use crate::mediator::{Refused, RelaySettings};
 use crate::store::{
-    Abort, MailboxStore, NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, StoreError,
+    Abort, MailboxStore, NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, Sender, StoreError,
 };
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
 use atcomm_net::ttl_cache::TtlCache;
@@ -42,6 +43,8 @@ pub(in crate::mediator) struct NewRelay {
     pub(in crate::mediator) id: String,
     pub(in crate::mediator) not_before: Timestamp,
     pub(in crate::mediator) expires_at: Option<Timestamp>,
+    /// The parties that the sender is.
+    pub(in crate::mediator) charged_to: Vec<Sender>,
 }
 
 /// Messages that wait for other mediators.
@@ -73,7 +76,9 @@ impl Outbox {
             quota: OutboxQuota {
                 per_destination_messages: settings.destination_messages,
                 per_destination_bytes: settings.destination_bytes,
+                total_messages: settings.total_messages,
                 total_bytes: settings.total_bytes,
+                destinations: settings.total_destinations,
             },
             settings,
             delivered: TtlCache::with_entries(MAX_DELIVERED, clock.clone()),
@@ -108,6 +113,9 @@ impl Outbox {
         // The time counts from when the message may go, so that a delayed one has all of it.
         let latest = now.max(new.not_before).plus(self.settings.give_up);
         let expires_at = new.expires_at.unwrap_or(latest).min(latest);
+        let domain = destination
+            .web()
+            .map_or_else(String::new, |did| owner_domain(&did.host, did.port));
         // One message over one route waits once, whichever forward brought it.
         let route_hash = Sha256::new_with_prefix(format!("{:?} {:?} ", hop.mediators, hop.peer));
         let hash = move |body: &[u8]| -> [u8; 32] {
@@ -143,6 +151,8 @@ impl Outbox {
                         now,
                         next_at: new.not_before,
                         expires_at,
+                        domain: &domain,
+                        senders: &new.charged_to,
                     };
                     match tx.outbox_push(&outbound, &quota)? {
                         OutPushed::Stored(_) | OutPushed::Duplicate => {}

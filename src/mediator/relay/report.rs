@@ -43,7 +43,8 @@ impl Relay {
             now.plus(self.core.settings.time_to_live),
         );
         let queues = &self.core.queues;
-        let is_read = match queues.enqueue(vec![report]).await {
+        let own = [self.core.sender_names.own()];
+        let is_read = match queues.enqueue(vec![report], &own).await {
             Ok(outcomes) => match outcomes.first() {
                 Some(Enqueued::Queued { reader }) => {
                     count("reported");
@@ -71,6 +72,7 @@ impl Relay {
                 id: String::new(),
                 not_before: now,
                 expires_at: None,
+                charged_to: own.to_vec(),
             };
             if self.core.outbox.enqueue_relay(hop, relay).await.is_ok() {
                 count("reported");

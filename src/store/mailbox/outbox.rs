@@ -4,7 +4,10 @@ use rusqlite::{OptionalExtension as _, Row, named_params, params};
 
 use super::super::columns::{collect, signed, time, to_i64, unsigned};
 use super::super::error::StoreError;
-use super::rows::{NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome};
+use super::fair_share::{Held, Pot, SenderClass, SenderGroup};
+use super::rows::{
+    NewOutbound, OUTBOUND_OVERHEAD, OutPushed, Outbound, OutboxQuota, Outcome, RelayOutcome,
+};
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::RemoteText;
@@ -25,6 +28,79 @@ pub(super) const OUTCOMES: &str = "SELECT * FROM destination ORDER BY last_at DE
 
 pub(super) const PRUNE: &str = "DELETE FROM destination WHERE did IN (
    SELECT did FROM destination WHERE last_at < ?1 AND waiting = 0 LIMIT ?2)";
+
+/// What a push asks before it stores: the counters of all, of the destination, of the sender and its
+/// wide group for both, and of the domain.
+pub(super) const ROOM: &str = "SELECT t.messages, t.bytes, o.messages, d.waiting, d.waiting_bytes,
+   dn.messages, dn.bytes, dw.messages, dw.bytes, n.messages, n.bytes, n.opened,
+   w.messages, w.bytes, w.opened, m.messages, m.bytes, m.opened
+ FROM total t CROSS JOIN total o
+ LEFT JOIN destination d ON d.did = ?1
+ LEFT JOIN outbox_share dn ON dn.scope = ?1 AND dn.sender_group = ?2
+ LEFT JOIN outbox_share dw ON dw.scope = ?1 AND dw.sender_group = ?3
+ LEFT JOIN outbox_share n ON n.scope = '' AND n.sender_group = ?2
+ LEFT JOIN outbox_share w ON w.scope = '' AND w.sender_group = ?3
+ LEFT JOIN outbox_share m ON m.scope = '@' || ?4 AND m.sender_group = x''
+ WHERE t.name = 'relay' AND o.name = 'destinations'";
+
+/// What a push is judged by; pairs are of the sender and of its wide group.
+struct OutboxRoom {
+    all: Held,
+    /// Destinations that messages wait for.
+    destinations: u64,
+    destination: Held,
+    of_destination: [Held; 2],
+    of_sender: [Held; 2],
+    /// Destinations for which these were first.
+    opened: [u64; 2],
+    domain: Held,
+    opened_in_domain: u64,
+}
+
+impl OutboxRoom {
+    /// Returns whether nothing waits for the destination yet.
+    fn opens(&self) -> bool {
+        self.destination.messages == 0
+    }
+
+    /// Returns why a message is not stored, if it is not.
+    fn refuse(
+        &self,
+        class: SenderClass,
+        new: &NewOutbound<'_>,
+        quota: &OutboxQuota,
+    ) -> Option<OutPushed> {
+        let cost = new.body.len() as u64 + new.extra() + OUTBOUND_OVERHEAD;
+        let of = |limit, used| Pot {
+            limit: class.part_of(limit),
+            used,
+        };
+        let fits = |messages: Pot, bytes: Pot, [sender, wide]: [Held; 2]| {
+            let costs = |held: Held| held.cost(OUTBOUND_OVERHEAD);
+            messages.admits_one_of_sender(sender.messages, wide.messages)
+                && bytes.admits_sender(costs(sender), costs(wide), cost)
+        };
+        let messages = of(quota.per_destination_messages, self.destination.messages);
+        let bytes = of(
+            quota.per_destination_bytes,
+            self.destination.cost(OUTBOUND_OVERHEAD),
+        );
+        if !fits(messages, bytes, self.of_destination) {
+            return Some(OutPushed::DestinationFull);
+        }
+        let messages = of(quota.total_messages, self.all.messages);
+        let bytes = of(quota.total_bytes, self.all.cost(OUTBOUND_OVERHEAD));
+        let destinations = of(quota.destinations, self.destinations);
+        let domain = self.domain.cost(OUTBOUND_OVERHEAD);
+        let has_room = fits(messages, bytes, self.of_sender)
+            && messages.admits_domain(self.domain.messages, 1)
+            && bytes.admits_domain(domain, cost);
+        let may_open = !self.opens()
+            || destinations.admits_one_of_sender(self.opened[0], self.opened[1])
+                && destinations.admits_domain(self.opened_in_domain, 1);
+        (!has_room || !may_open).then_some(OutPushed::StoreFull)
+    }
+}
 
 /// A due message, its body not yet read.
 struct Due {
@@ -125,12 +201,14 @@ impl Queries<'_> {
         collect(due)
     }
 
-    /// Returns the number of messages in the outbox, and the bytes of their bodies.
+    /// Returns the number of messages in the outbox, and the bytes of their bodies, routes, senders
+    /// and threads.
     pub fn outbox_totals(&self) -> Result<(u64, u64), StoreError> {
         self.total("relay")
     }
 
-    /// Returns the number of messages for a destination, and the bytes of their bodies.
+    /// Returns the number of messages for a destination, and their bytes as in
+    /// [`Self::outbox_totals`].
     pub fn outbox_of(&self, destination: &str) -> Result<(u64, u64), StoreError> {
         let mut query = self
             .0
@@ -208,37 +286,72 @@ impl Tx<'_> {
         if prolonged > 0 {
             return Ok(OutPushed::Duplicate);
         }
-        let size = new.body.len() as u64;
-        let (messages, bytes) = self.outbox_of(new.destination)?;
-        if messages >= quota.per_destination_messages
-            || bytes.saturating_add(size) > quota.per_destination_bytes
-        {
-            return Ok(OutPushed::DestinationFull);
+        let mut refused = OutPushed::StoreFull;
+        for sender in new.senders {
+            let room = self.outbox_room(new, sender.group)?;
+            match room.refuse(sender.class, new, quota) {
+                Some(full) => refused = full,
+                None => return self.outbox_store(new, sender.group, room.opens()),
+            }
         }
-        let (_, total) = self.outbox_totals()?;
-        if total.saturating_add(size) > quota.total_bytes {
-            return Ok(OutPushed::StoreFull);
-        }
+        Ok(refused)
+    }
+
+    fn outbox_store(
+        &self,
+        new: &NewOutbound<'_>,
+        group: SenderGroup,
+        opens: bool,
+    ) -> Result<OutPushed, StoreError> {
         self.conn()
             .prepare_cached(
                 "INSERT INTO outbound (destination, route, hash, size, sender, thread, next_at,
-                   created_at, expires_at, body)
+                   created_at, expires_at, body, sender_group, domain, opened, extra)
                  VALUES (:destination, :route, :hash, :size, :sender, :thread, :next_at,
-                   :created_at, :expires_at, :body)",
+                   :created_at, :expires_at, :body, :sender_group, :domain, :opened, :extra)",
             )?
             .execute(named_params! {
                 ":destination": new.destination,
                 ":route": new.route,
                 ":hash": new.hash,
-                ":size": signed(size),
+                ":size": to_i64(new.body.len()),
                 ":sender": new.sender,
                 ":thread": new.thread,
                 ":next_at": new.next_at.millis(),
                 ":created_at": new.now.millis(),
                 ":expires_at": new.expires_at.millis(),
                 ":body": new.body,
+                ":sender_group": group.0,
+                ":domain": new.domain,
+                ":opened": opens,
+                ":extra": signed(new.extra()),
             })?;
         Ok(OutPushed::Stored(self.conn().last_insert_rowid()))
+    }
+
+    fn outbox_room(
+        &self,
+        new: &NewOutbound<'_>,
+        group: SenderGroup,
+    ) -> Result<OutboxRoom, StoreError> {
+        let mut query = self.conn().prepare_cached(ROOM)?;
+        let (group, wide) = (group.0, group.wide().0);
+        let room = query.query_row(params![new.destination, group, wide, new.domain], |row| {
+            let count = |at| {
+                Ok::<_, rusqlite::Error>(unsigned(row.get::<_, Option<i64>>(at)?.unwrap_or(0)))
+            };
+            Ok(OutboxRoom {
+                all: Held::read(row, 0)?,
+                destinations: count(2)?,
+                destination: Held::read(row, 3)?,
+                of_destination: [Held::read(row, 5)?, Held::read(row, 7)?],
+                of_sender: [Held::read(row, 9)?, Held::read(row, 12)?],
+                opened: [count(11)?, count(14)?],
+                domain: Held::read(row, 15)?,
+                opened_in_domain: count(17)?,
+            })
+        })?;
+        Ok(room)
     }
 
     /// Defers a message that was taken to `next_at`, for reasons other than its destination. Does

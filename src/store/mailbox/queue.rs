@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::columns::{collect, signed, time, to_i64, unsigned};
+use super::super::columns::{collect, time, to_i64, unsigned};
 use super::super::error::StoreError;
-use super::rows::{Message, Push, Pushed, Queue, QueueStatus, Quota};
+use super::fair_share::{Held, Pot, SenderClass, SenderGroup};
+use super::rows::{MESSAGE_OVERHEAD, Message, Push, Pushed, QUIET_PART, Queue, QueueStatus, Quota};
 use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 
@@ -25,12 +26,19 @@ pub(super) const CHOOSE: &str = "SELECT id, size FROM message INDEXED BY message
  WHERE recipient = ?1 AND id > ?2 AND available_at <= ?3 AND expires_at > ?3
  ORDER BY id LIMIT ?4";
 
-/// Checks the quotas in the statement that stores, so that the common push is one statement.
+/// What a push asks before it stores: the counters of the recipient and of all, when the reader was
+/// here, and what the sender and its wide group hold.
+pub(super) const ROOM: &str = "SELECT r.messages, r.bytes, t.messages, t.bytes, a.seen_at,
+   n.messages, n.bytes, w.messages, w.bytes
+ FROM recipient r CROSS JOIN total t
+ LEFT JOIN account a ON a.id = r.account
+ LEFT JOIN queue_share n ON n.recipient = r.id AND n.sender_group = ?2
+ LEFT JOIN queue_share w ON w.recipient = r.id AND w.sender_group = ?3
+ WHERE r.id = ?1 AND t.name = 'mail'";
+
 pub(super) const PUSH: &str = "INSERT INTO message
-   (recipient, hash, size, stored_at, available_at, expires_at, body)
- SELECT r.id, ?2, ?3, ?4, ?5, ?6, ?7 FROM recipient r, total t
- WHERE r.id = ?1 AND t.name = 'mail'
-   AND r.messages < ?8 AND r.bytes + ?3 <= ?9 AND t.bytes + ?3 <= ?10
+   (recipient, hash, size, stored_at, available_at, expires_at, body, sender_group)
+ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
  ON CONFLICT (recipient, hash) DO NOTHING";
 
 pub(super) const READ: &str = "SELECT hash, stored_at, expires_at, body FROM message WHERE id = ?1";
@@ -46,11 +54,15 @@ pub(super) const COUNTS: &str =
 
 pub(super) const HASHES: &str = "SELECT hash FROM message WHERE recipient = ?1 ORDER BY hash";
 
-pub(super) const DELAYED: &str = "SELECT id FROM message
+pub(super) const DELAYED: &str = "SELECT id, size FROM message
  WHERE available_at > stored_at AND available_at <= ?1 ORDER BY available_at, id LIMIT ?2";
 
-pub(super) const EXPIRE: &str = "DELETE FROM message WHERE id IN (
-   SELECT id FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+pub(super) const EXPIRED: &str =
+    "SELECT id, size FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
+
+/// Most bytes of bodies that one call of [`Tx::release`] or [`Tx::expire`] moves or deletes, so that
+/// other writes do not wait long for it. One message at least is taken.
+const MAX_BATCH_BYTES: u64 = 8 << 20;
 
 /// A message chosen for delivery, its body not yet read.
 struct Chosen {
@@ -166,54 +178,123 @@ impl Queries<'_> {
     }
 }
 
+/// What a push is judged by.
+struct QueueRoom {
+    recipient: Held,
+    all: Held,
+    reader_seen_at: Option<Timestamp>,
+    sender: Held,
+    wide_group: Held,
+}
+
+impl QueueRoom {
+    /// Returns why a message of this cost is not stored, if it is not.
+    fn refuse(&self, class: SenderClass, cost: u64, quota: &Quota) -> Option<Pushed> {
+        let is_quiet = self
+            .reader_seen_at
+            .is_none_or(|seen_at| seen_at < quota.seen_since);
+        let part = |limit: u64| {
+            // The smallest quota is of use, too.
+            let limit = if is_quiet {
+                limit.div_ceil(QUIET_PART)
+            } else {
+                limit
+            };
+            class.part_of(limit)
+        };
+        let messages = Pot {
+            limit: part(quota.messages),
+            used: self.recipient.messages,
+        };
+        let bytes = Pot {
+            limit: part(quota.bytes),
+            used: self.recipient.cost(MESSAGE_OVERHEAD),
+        };
+        let (sender, wide) = (self.sender, self.wide_group);
+        if !messages.admits_one_of_sender(sender.messages, wide.messages)
+            || !bytes.admits_sender(
+                sender.cost(MESSAGE_OVERHEAD),
+                wide.cost(MESSAGE_OVERHEAD),
+                cost,
+            )
+        {
+            return Some(Pushed::RecipientFull);
+        }
+        let all = Pot {
+            limit: quota.total_bytes,
+            used: self.all.cost(MESSAGE_OVERHEAD),
+        };
+        (!all.fits(cost)).then_some(Pushed::StoreFull)
+    }
+}
+
 impl Tx<'_> {
     /// Stores a message for a recipient, once: the same bytes are a duplicate while they wait, and
     /// a new message after they were acknowledged. Of a duplicate's times the later end and the
-    /// earlier beginning count. The counters of the recipient and of the whole file change in the
-    /// same transaction.
+    /// earlier beginning count. The counters of the recipient, of the sender's share and of the
+    /// whole file change in the same transaction.
     pub fn push(&self, push: &Push<'_>, quota: &Quota) -> Result<Pushed, StoreError> {
-        let size = to_i64(push.body.len());
+        let cost = (push.body.len() as u64).saturating_add(MESSAGE_OVERHEAD);
+        let mut refused = Pushed::RecipientFull;
+        for sender in push.senders {
+            let Some(room) = self.room(push.recipient, sender.group)? else {
+                return Ok(Pushed::Gone);
+            };
+            match room.refuse(sender.class, cost, quota) {
+                Some(full) => refused = full,
+                None => return self.store(push, sender.group),
+            }
+        }
+        // A repeated message is a duplicate even where the queue is full.
+        Ok(if self.prolong(push)? {
+            Pushed::Duplicate
+        } else {
+            refused
+        })
+    }
+
+    fn store(&self, push: &Push<'_>, group: SenderGroup) -> Result<Pushed, StoreError> {
         let stored = self.conn().prepare_cached(PUSH)?.execute(params![
             push.recipient,
             push.hash,
-            size,
+            to_i64(push.body.len()),
             push.now.millis(),
             push.available_at.max(push.now).millis(),
             push.expires_at.millis(),
             push.body,
-            signed(quota.messages),
-            signed(quota.bytes),
-            signed(quota.total_bytes),
+            group.0,
         ])?;
         if stored > 0 {
             return Ok(Pushed::Stored(self.conn().last_insert_rowid()));
         }
-        // A repeated message is a duplicate even where the queue is full.
+        self.prolong(push)?;
+        Ok(Pushed::Duplicate)
+    }
+
+    /// Gives a message that waits the later end and the earlier beginning. Returns whether it waits.
+    fn prolong(&self, push: &Push<'_>) -> Result<bool, StoreError> {
         let prolonged = self.conn().prepare_cached(PROLONG)?.execute(params![
             push.recipient,
             push.hash,
             push.expires_at.millis(),
             push.available_at.millis(),
         ])?;
-        if prolonged > 0 {
-            return Ok(Pushed::Duplicate);
-        }
-        let mut counters = self
-            .conn()
-            .prepare_cached("SELECT messages, bytes FROM recipient WHERE id = ?1")?;
-        let held: Option<(i64, i64)> = counters
-            .query_row([push.recipient], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        Ok(match held {
-            None => Pushed::Gone,
-            Some((messages, bytes))
-                if messages >= signed(quota.messages)
-                    || bytes.saturating_add(size) > signed(quota.bytes) =>
-            {
-                Pushed::RecipientFull
-            }
-            Some(_) => Pushed::StoreFull,
-        })
+        Ok(prolonged > 0)
+    }
+
+    fn room(&self, recipient: i64, group: SenderGroup) -> Result<Option<QueueRoom>, StoreError> {
+        let mut query = self.conn().prepare_cached(ROOM)?;
+        let room = query.query_row(params![recipient, group.0, group.wide().0], |row| {
+            let seen_at: Option<i64> = row.get(4)?;
+            Ok(QueueRoom {
+                recipient: Held::read(row, 0)?,
+                all: Held::read(row, 2)?,
+                reader_seen_at: seen_at.map(Timestamp::from_millis),
+                sender: Held::read(row, 5)?,
+                wide_group: Held::read(row, 7)?,
+            })
+        });
+        Ok(room.optional()?)
     }
 
     /// Deletes the messages with these hashes from all recipients bound to an account. Unknown
@@ -247,30 +328,29 @@ impl Tx<'_> {
     }
 
     /// Moves delayed messages that have become due to the ends of their queues, under new ids, at
-    /// most `limit`. They count as stored when they became due. Returns the ids of their
-    /// recipients, each once, so that readers can be notified.
+    /// most `limit` and some MiB, those due longest first. They count as stored when they became
+    /// due. Returns the recipient of each, so that readers can be notified; none, if nothing is due.
     pub fn release(&self, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
-        let due: Vec<i64> = {
-            let mut query = self.conn().prepare_cached(DELAYED)?;
-            collect(query.query_map(params![now.millis(), to_i64(limit)], |row| row.get(0))?)?
-        };
+        let due = self.batch(DELAYED, now, limit)?;
         let mut take = self.conn().prepare_cached(
             "DELETE FROM message WHERE id = ?1
-             RETURNING recipient, hash, size, available_at, expires_at, body",
+             RETURNING recipient, hash, size, available_at, expires_at, body, sender_group",
         )?;
         let mut put = self.conn().prepare_cached(
-            "INSERT INTO message (recipient, hash, size, stored_at, available_at, expires_at, body)
-             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6)",
+            "INSERT INTO message
+               (recipient, hash, size, stored_at, available_at, expires_at, body, sender_group)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)",
         )?;
         let mut recipients = Vec::new();
         for id in due {
-            let (recipient, hash, size, available_at, expires_at, body): (
+            let (recipient, hash, size, available_at, expires_at, body, sender_group): (
                 i64,
                 [u8; 32],
                 i64,
                 i64,
                 i64,
                 Vec<u8>,
+                Option<[u8; 16]>,
             ) = take.query_row([id], |row| row.try_into())?;
             put.execute(params![
                 recipient,
@@ -278,23 +358,40 @@ impl Tx<'_> {
                 size,
                 available_at,
                 expires_at,
-                body
+                body,
+                sender_group
             ])?;
             recipients.push(recipient);
         }
-        recipients.sort_unstable();
-        recipients.dedup();
         Ok(recipients)
     }
 
-    /// Deletes expired messages, the longest expired first, at most `limit`. Returns how many.
-    /// Other writes wait meanwhile, some 20 ms for a thousand messages: use a `limit` of a few
-    /// hundred.
+    /// Deletes expired messages, the longest expired first, at most `limit` and some MiB. Returns how
+    /// many; 0, if there are none. Other writes wait meanwhile, some 20 ms for a thousand messages:
+    /// use a `limit` of a few hundred.
     pub fn expire(&self, now: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        let expired = self
+        let expired = self.batch(EXPIRED, now, limit)?;
+        let mut remove = self
             .conn()
-            .prepare_cached(EXPIRE)?
-            .execute(params![now.millis(), to_i64(limit)])?;
-        Ok(expired as u64)
+            .prepare_cached("DELETE FROM message WHERE id = ?1")?;
+        for id in &expired {
+            remove.execute([id])?;
+        }
+        Ok(expired.len() as u64)
+    }
+
+    /// Returns the ids that a query of ids and sizes gives, as many as one batch takes.
+    fn batch(&self, sql: &str, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
+        let mut query = self.conn().prepare_cached(sql)?;
+        let mut rows = query.query(params![now.millis(), to_i64(limit)])?;
+        let (mut ids, mut bytes) = (Vec::new(), 0_u64);
+        while let Some(row) = rows.next()? {
+            bytes = bytes.saturating_add(unsigned(row.get(1)?));
+            if bytes > MAX_BATCH_BYTES && !ids.is_empty() {
+                break;
+            }
+            ids.push(row.get(0)?);
+        }
+        Ok(ids)
     }
 }

@@ -2,6 +2,7 @@
 //! canonical form; hashes are sha-256 of the body, made by the caller.
 
 use super::super::columns::words;
+use super::fair_share::Sender;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, RemoteText};
 
@@ -133,9 +134,19 @@ pub struct Push<'a> {
     pub available_at: Timestamp,
     /// End of delivery.
     pub expires_at: Timestamp,
+    /// The parties that its sender is; it is charged to the first whose share has room.
+    pub senders: &'a [Sender],
 }
 
-/// Upper bounds for a push, which may be reached.
+/// What a message takes on the disk besides its body: its row, its index entries and its part of
+/// the counters.
+pub const MESSAGE_OVERHEAD: u64 = 256;
+
+/// The part of its quota that a queue has whose reader was not here lately: one of so many.
+pub(super) const QUIET_PART: u64 = 4;
+
+/// Upper bounds for a push, which may be reached. Bytes include [`MESSAGE_OVERHEAD`] for each
+/// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Messages of the recipient.
@@ -144,6 +155,8 @@ pub struct Quota {
     pub bytes: u64,
     /// Bytes of all recipients.
     pub total_bytes: u64,
+    /// A recipient whose reader was not here since then has a quarter of these.
+    pub seen_since: Timestamp,
 }
 
 /// Result of a push.
@@ -153,7 +166,7 @@ pub enum Pushed {
     Stored(i64),
     /// The same bytes are queued for this recipient already.
     Duplicate,
-    /// The message exceeds the recipient's quota.
+    /// The message exceeds the recipient's quota, or its sender's share of it.
     RecipientFull,
     /// The message exceeds the quota of all recipients.
     StoreFull,
@@ -220,17 +233,42 @@ pub struct NewOutbound<'a> {
     pub next_at: Timestamp,
     /// When the message is given up.
     pub expires_at: Timestamp,
+    /// The domain that the destination shares with others of its owner.
+    pub domain: &'a str,
+    /// The parties that its sender is; it is charged to the first whose share has room.
+    pub senders: &'a [Sender],
 }
 
-/// Upper bounds for a push to the outbox, which may be reached.
+impl NewOutbound<'_> {
+    /// Returns the bytes of what is stored besides the body.
+    pub(super) fn extra(&self) -> u64 {
+        let texts = [Some(self.route), self.sender, self.thread];
+        texts
+            .into_iter()
+            .flatten()
+            .map(|text| text.len() as u64)
+            .sum()
+    }
+}
+
+/// What a message in the outbox takes on the disk besides its body and texts: its row, its index
+/// entries and its part of the counters.
+pub const OUTBOUND_OVERHEAD: u64 = 768;
+
+/// Upper bounds for a push to the outbox, which may be reached. Bytes are those of a message with
+/// its route, sender and thread, and [`OUTBOUND_OVERHEAD`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxQuota {
     /// Messages for one destination.
     pub per_destination_messages: u64,
     /// Bytes for one destination.
     pub per_destination_bytes: u64,
+    /// Messages for all destinations.
+    pub total_messages: u64,
     /// Bytes for all destinations.
     pub total_bytes: u64,
+    /// Destinations that messages wait for.
+    pub destinations: u64,
 }
 
 /// Result of a push to the outbox.
@@ -240,9 +278,10 @@ pub enum OutPushed {
     Stored(i64),
     /// The same bytes are queued for this destination already.
     Duplicate,
-    /// The message exceeds the destination's quota.
+    /// The message exceeds the destination's quota, or its sender's share of it.
     DestinationFull,
-    /// The message exceeds the quota of all destinations.
+    /// The message exceeds the quota of all destinations, or the share of its sender or of the
+    /// destination's domain.
     StoreFull,
 }
 
@@ -264,7 +303,7 @@ pub struct RelayOutcome {
     pub destination: String,
     /// Messages queued.
     pub waiting: u64,
-    /// Bytes of their bodies.
+    /// Bytes of their bodies, routes, senders and threads.
     pub waiting_bytes: u64,
     /// Messages accepted.
     pub delivered: u64,

@@ -88,7 +88,20 @@ const AMPLE: Quota = Quota {
     messages: 1 << 40,
     bytes: 1 << 40,
     total_bytes: 1 << 40,
+    seen_since: Timestamp::from_millis(0),
 };
+
+/// A sender whose class may use all of a quota.
+const ONE: &[Sender] = &[sender(1, SenderClass::Local)];
+
+const fn sender(number: u8, class: SenderClass) -> Sender {
+    let mut group = [0; 16];
+    group[0] = number;
+    Sender {
+        group: SenderGroup(group),
+        class,
+    }
+}
 
 fn hash(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
@@ -115,5 +128,6 @@ fn message(recipient: i64, text: &str) -> Push<'_> {
         now: at(0),
         available_at: at(0),
         expires_at: at(100),
+        senders: ONE,
     }
 }

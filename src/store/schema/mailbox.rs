@@ -157,5 +157,159 @@ UPDATE recipient SET
     closed_at = (SELECT seen_at FROM account WHERE account.did = recipient.did)
   WHERE account IS NULL AND did IN (SELECT did FROM account);
 ",
-    ],
+"
+-- To whose share of the recipient's quota a message counts: a keyed hash. Null: it came before
+-- shares were counted.
+ALTER TABLE message ADD COLUMN sender_group BLOB;
+
+-- What waits for a recipient of one sender group, and of all of one wide group (whose last eight
+-- bytes are zero).
+CREATE TABLE queue_share (
+  recipient    INTEGER NOT NULL,
+  sender_group BLOB NOT NULL,
+  messages     INTEGER NOT NULL,
+  bytes        INTEGER NOT NULL,
+  PRIMARY KEY (recipient, sender_group)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER message_charged AFTER INSERT ON message WHEN new.sender_group IS NOT NULL BEGIN
+  INSERT INTO queue_share VALUES (new.recipient, new.sender_group, 1, new.size)
+    ON CONFLICT (recipient, sender_group) DO UPDATE SET messages = messages + 1,
+      bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER message_charged_wide AFTER INSERT ON message
+  WHEN substr(new.sender_group, 9) <> x'0000000000000000' BEGIN
+  INSERT INTO queue_share
+    VALUES (new.recipient, CAST(substr(new.sender_group, 1, 8) || zeroblob(8) AS BLOB), 1, new.size)
+    ON CONFLICT (recipient, sender_group) DO UPDATE SET messages = messages + 1,
+      bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER message_released AFTER DELETE ON message WHEN old.sender_group IS NOT NULL BEGIN
+  UPDATE queue_share SET messages = messages - 1, bytes = bytes - old.size
+    WHERE recipient = old.recipient AND sender_group = old.sender_group;
+  DELETE FROM queue_share
+    WHERE recipient = old.recipient AND sender_group = old.sender_group AND messages = 0;
+END;
+CREATE TRIGGER message_released_wide AFTER DELETE ON message
+  WHEN substr(old.sender_group, 9) <> x'0000000000000000' BEGIN
+  UPDATE queue_share SET messages = messages - 1, bytes = bytes - old.size
+    WHERE recipient = old.recipient
+      AND sender_group = CAST(substr(old.sender_group, 1, 8) || zeroblob(8) AS BLOB);
+  DELETE FROM queue_share
+    WHERE recipient = old.recipient AND messages = 0
+      AND sender_group = CAST(substr(old.sender_group, 1, 8) || zeroblob(8) AS BLOB);
+END;
+",
+"
+-- To whose share of the outbox a message counts, whether it was the first for its destination, and
+-- the bytes of its route, sender and thread.
+ALTER TABLE outbound ADD COLUMN sender_group BLOB;
+ALTER TABLE outbound ADD COLUMN domain TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbound ADD COLUMN opened INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbound ADD COLUMN extra INTEGER NOT NULL DEFAULT 0;
+
+-- What waits of one sender group for all destinations (scope '') and for one (its DID), and of all
+-- senders for one domain of destinations (scope '@' and the domain, no group); and for how many
+-- destinations it was the first message.
+CREATE TABLE outbox_share (
+  scope        TEXT NOT NULL,
+  sender_group BLOB NOT NULL,
+  messages     INTEGER NOT NULL,
+  bytes        INTEGER NOT NULL,
+  opened       INTEGER NOT NULL,
+  PRIMARY KEY (scope, sender_group)
+) STRICT, WITHOUT ROWID;
+
+-- How many destinations have a message that waits.
+INSERT INTO total SELECT 'destinations', count(*), 0 FROM destination WHERE waiting > 0;
+CREATE TRIGGER destination_added AFTER INSERT ON destination WHEN new.waiting > 0 BEGIN
+  UPDATE total SET messages = messages + 1 WHERE name = 'destinations';
+END;
+CREATE TRIGGER destination_opened AFTER UPDATE OF waiting ON destination
+  WHEN old.waiting = 0 AND new.waiting > 0 BEGIN
+  UPDATE total SET messages = messages + 1 WHERE name = 'destinations';
+END;
+CREATE TRIGGER destination_closed AFTER UPDATE OF waiting ON destination
+  WHEN old.waiting > 0 AND new.waiting = 0 BEGIN
+  UPDATE total SET messages = messages - 1 WHERE name = 'destinations';
+END;
+
+DROP TRIGGER outbound_added;
+DROP TRIGGER outbound_removed;
+CREATE TRIGGER outbound_added AFTER INSERT ON outbound BEGIN
+  INSERT INTO destination (did, waiting, waiting_bytes)
+    VALUES (new.destination, 1, new.size + new.extra)
+    ON CONFLICT (did) DO UPDATE SET waiting = waiting + 1,
+      waiting_bytes = waiting_bytes + excluded.waiting_bytes;
+  UPDATE total SET messages = messages + 1, bytes = bytes + new.size + new.extra
+    WHERE name = 'relay';
+END;
+CREATE TRIGGER outbound_removed AFTER DELETE ON outbound BEGIN
+  UPDATE destination SET waiting = waiting - 1,
+      waiting_bytes = waiting_bytes - old.size - old.extra
+    WHERE did = old.destination;
+  UPDATE total SET messages = messages - 1, bytes = bytes - old.size - old.extra
+    WHERE name = 'relay';
+END;
+CREATE TRIGGER outbound_charged AFTER INSERT ON outbound WHEN new.sender_group IS NOT NULL BEGIN
+  INSERT INTO outbox_share VALUES
+    ('', new.sender_group, 1, new.size + new.extra, new.opened),
+    (new.destination, new.sender_group, 1, new.size + new.extra, new.opened),
+    ('@' || new.domain, x'', 1, new.size + new.extra, new.opened)
+    ON CONFLICT (scope, sender_group) DO UPDATE SET messages = messages + 1,
+      bytes = bytes + excluded.bytes, opened = opened + excluded.opened;
+END;
+CREATE TRIGGER outbound_charged_wide AFTER INSERT ON outbound
+  WHEN substr(new.sender_group, 9) <> x'0000000000000000' BEGIN
+  INSERT INTO outbox_share VALUES
+    ('', CAST(substr(new.sender_group, 1, 8) || zeroblob(8) AS BLOB), 1,
+      new.size + new.extra, new.opened),
+    (new.destination, CAST(substr(new.sender_group, 1, 8) || zeroblob(8) AS BLOB), 1,
+      new.size + new.extra, new.opened)
+    ON CONFLICT (scope, sender_group) DO UPDATE SET messages = messages + 1,
+      bytes = bytes + excluded.bytes, opened = opened + excluded.opened;
+END;
+CREATE TRIGGER outbound_released AFTER DELETE ON outbound WHEN old.sender_group IS NOT NULL BEGIN
+  UPDATE outbox_share SET messages = messages - 1, bytes = bytes - old.size - old.extra,
+      opened = opened - old.opened
+    WHERE scope = '' AND sender_group = old.sender_group;
+  DELETE FROM outbox_share WHERE scope = '' AND messages = 0
+    AND sender_group = old.sender_group;
+  UPDATE outbox_share SET messages = messages - 1, bytes = bytes - old.size - old.extra,
+      opened = opened - old.opened
+    WHERE scope = old.destination AND sender_group = old.sender_group;
+  DELETE FROM outbox_share WHERE scope = old.destination AND messages = 0
+    AND sender_group = old.sender_group;
+  UPDATE outbox_share SET messages = messages - 1, bytes = bytes - old.size - old.extra,
+      opened = opened - old.opened
+    WHERE scope = '@' || old.domain AND sender_group = x'';
+  DELETE FROM outbox_share WHERE scope = '@' || old.domain AND messages = 0
+    AND sender_group = x'';
+END;
+CREATE TRIGGER outbound_released_wide AFTER DELETE ON outbound
+  WHEN substr(old.sender_group, 9) <> x'0000000000000000' BEGIN
+  UPDATE outbox_share SET messages = messages - 1, bytes = bytes - old.size - old.extra,
+      opened = opened - old.opened
+    WHERE scope = '' AND sender_group = CAST(substr(old.sender_group, 1, 8) || zeroblob(8) AS BLOB);
+  DELETE FROM outbox_share WHERE scope = '' AND messages = 0
+    AND sender_group = CAST(substr(old.sender_group, 1, 8) || zeroblob(8) AS BLOB);
+  UPDATE outbox_share SET messages = messages - 1, bytes = bytes - old.size - old.extra,
+      opened = opened - old.opened
+    WHERE scope = old.destination AND sender_group = CAST(substr(old.sender_group, 1, 8) || zeroblob(8) AS BLOB);
+  DELETE FROM outbox_share WHERE scope = old.destination AND messages = 0
+    AND sender_group = CAST(substr(old.sender_group, 1, 8) || zeroblob(8) AS BLOB);
+END;
+",
+"
+-- The hosts of the atproto accounts that have claims: their mail shares what this mediator keeps.
+CREATE TABLE claimant (
+  account  TEXT PRIMARY KEY,
+  host     TEXT NOT NULL,                  -- registrable domain of its PDS
+  is_local INTEGER NOT NULL                -- 1: its PDS is one of this service's own
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER claim_ended AFTER DELETE ON claim
+  WHEN NOT EXISTS (SELECT 1 FROM claim WHERE account = old.account) BEGIN
+  DELETE FROM claimant WHERE account = old.account;
+END;
+"],
 };

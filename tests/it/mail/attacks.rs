@@ -6,6 +6,7 @@
 mod hostile_mediator;
 mod own_mail;
 mod relay_loop;
+mod shares;
 mod squatters;
 
 /// Prints the means of an attack and the harm to others.

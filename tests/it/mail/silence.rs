@@ -15,7 +15,7 @@ fn inv9_nothing_is_told_of_senders_recipients_and_messages() {
         setup
             .set("log.filter", json!("trace"))
             .set("mediator.report_unknown", json!(true))
-            .set("mediator.queue_messages", json!(3))
+            .set("mediator.queue_messages", json!(10))
             .set("mediator.relay.give_up", json!("1s"))
     });
     let [alice, bob, unknown] = [(); 3].map(|()| PeerClient::new());

@@ -9,7 +9,8 @@ use crate::network::text;
 
 #[test]
 fn a_full_queue_refuses_and_keeps_what_it_has() {
-    let mediator = Mediator::start(Mediator::setup().set("mediator.queue_messages", json!(3)));
+    // One address may use three of twelve places.
+    let mediator = Mediator::start(Mediator::setup().set("mediator.queue_messages", json!(12)));
     let client = mediator.member();
     let alias = client.generate();
     assert_eq!(client.update("3.0", "add", &alias), "success");
@@ -87,7 +88,7 @@ fn a_full_queue_refuses_and_keeps_what_it_has() {
 
 #[test]
 fn a_queue_of_too_many_bytes_is_full_as_well() {
-    let mediator = Mediator::start(Mediator::setup().set("mediator.queue_bytes", json!(10_000)));
+    let mediator = Mediator::start(Mediator::setup().set("mediator.queue_bytes", json!(24_000)));
     let client = mediator.member();
     let long = client.pack_words_for(&client.did, &"long ".repeat(1500));
     let short = client.pack_for(&client.did);
@@ -103,7 +104,7 @@ fn a_queue_of_too_many_bytes_is_full_as_well() {
 fn rates_of_recipients_and_addresses_are_kept() {
     let mediator = Mediator::start(
         Mediator::setup()
-            .set("mediator.queue_rate", json!(2))
+            .set("mediator.queue_rate", json!(8))
             .set("mediator.address_rate", json!(15))
             .set("mediator.address_sockets", json!(2)),
     );
@@ -132,7 +133,7 @@ fn rates_of_recipients_and_addresses_are_kept() {
             "{answer}"
         );
     };
-    // Unknown recipients have a rate limit, too; otherwise a refusal would reveal which recipients
+    // One address has a quarter of the rate. Unknown recipients have one, too; otherwise a refusal would reveal which recipients
     // are known.
     for _ in 0..2 {
         assert_eq!(client.try_forward(fields.clone())["status"], 202);

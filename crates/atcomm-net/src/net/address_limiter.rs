@@ -27,6 +27,12 @@ impl AddressLimiter {
     pub fn charge(&self, address: IpAddr) -> Result<(), Duration> {
         self.by_address.take(&group_of(address))
     }
+
+    /// Charges the address with `n` requests, or with none and returns the time to wait. More than
+    /// it may have at once counts as all of that.
+    pub fn charge_many(&self, address: IpAddr, n: u32) -> Result<(), Duration> {
+        self.by_address.take_many(&group_of(address), n)
+    }
 }
 
 /// Returns the group of addresses that share one limit: an IPv4 address, or an IPv6 /64.

@@ -13,6 +13,7 @@ enum Step {
     Push {
         to: u8,
         text: u8,
+        from: u8,
         delay: i64,
         ttl: i64,
     },
@@ -45,6 +46,7 @@ enum Step {
     Out {
         destination: u8,
         text: u8,
+        from: u8,
     },
     OutDone {
         destination: u8,
@@ -54,8 +56,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (to, account, text) = (0..5_u8, 0..3_u8, 0..12_u8);
     prop_oneof![
-        8 => (to.clone(), text.clone(), 0..6_i64, 1..30_i64)
-            .prop_map(|(to, text, delay, ttl)| Step::Push { to, text, delay, ttl }),
+        8 => (to.clone(), text.clone(), 0..5_u8, 0..6_i64, 1..30_i64)
+            .prop_map(|(to, text, from, delay, ttl)| Step::Push { to, text, from, delay, ttl }),
         3 => (account.clone(), prop::collection::vec(text.clone(), 0..5))
             .prop_map(|(account, texts)| Step::Ack { account, texts }),
         2 => (to.clone(), account.clone()).prop_map(|(to, account)| Step::Bind { to, account }),
@@ -65,7 +67,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::DropIdle),
         1 => (1..4_usize).prop_map(|limit| Step::Release { limit }),
         1 => (1..4_usize).prop_map(|limit| Step::Expire { limit }),
-        3 => (0..3_u8, text).prop_map(|(destination, text)| Step::Out { destination, text }),
+        3 => (0..3_u8, text, 0..5_u8)
+            .prop_map(|(destination, text, from)| Step::Out { destination, text, from }),
         1 => (0..3_u8).prop_map(|destination| Step::OutDone { destination }),
     ]
 }
@@ -74,43 +77,81 @@ fn body(text: u8) -> Vec<u8> {
     vec![text; usize::from(text) + 1]
 }
 
-/// What waits for each recipient, by text: when it ends.
+/// A message that waits.
+struct Waiting {
+    ends: i64,
+    from: u8,
+}
+
+/// What waits for each recipient, by text.
 #[derive(Default)]
 struct Model {
-    mail: BTreeMap<(String, u8), i64>,
+    mail: BTreeMap<(String, u8), Waiting>,
     bound: BTreeMap<String, u8>,
 }
 
 const QUOTA: Quota = Quota {
-    messages: 6,
-    bytes: 40,
-    total_bytes: 90,
+    messages: 8,
+    bytes: 2500,
+    total_bytes: 4000,
+    seen_since: Timestamp::from_millis(0),
 };
 
+/// Senders 0 and 1 are of one network.
+fn group_of(from: u8) -> SenderGroup {
+    let mut group = sender(from.max(1), SenderClass::Other).group;
+    if from < 2 {
+        group.0[15] = from + 1;
+    }
+    group
+}
+
 impl Model {
-    fn bytes(&self, of: Option<&str>) -> (u64, u64) {
+    fn count(&self, holds: impl Fn(&str, u8) -> bool) -> (u64, u64) {
         let held = self
             .mail
-            .keys()
-            .filter(|(did, _)| of.is_none_or(|of| of == did));
-        held.fold((0, 0), |(messages, bytes), (_, text)| {
+            .iter()
+            .filter(|((did, _), one)| holds(did, one.from));
+        held.fold((0, 0), |(messages, bytes), ((_, text), _)| {
             (messages + 1, bytes + body(*text).len() as u64)
         })
     }
 
-    fn push(&mut self, did: &str, text: u8, ends: i64) -> &'static str {
-        let size = body(text).len() as u64;
-        let (messages, bytes) = self.bytes(Some(did));
+    fn bytes(&self, of: Option<&str>) -> (u64, u64) {
+        self.count(|did, _| of.is_none_or(|of| of == did))
+    }
+
+    fn push(&mut self, did: &str, text: u8, from: u8, ends: i64) -> &'static str {
+        let cost = |(messages, bytes)| bytes + messages * MESSAGE_OVERHEAD;
+        let size = cost((1, body(text).len() as u64));
         let key = (did.to_owned(), text);
         if let Some(known) = self.mail.get_mut(&key) {
-            *known = ends.max(*known);
-            "duplicate"
-        } else if messages >= QUOTA.messages || bytes + size > QUOTA.bytes {
+            known.ends = ends.max(known.ends);
+            return "duplicate";
+        }
+        let part = |limit: u64| {
+            let is_quiet = !self.bound.contains_key(did);
+            SenderClass::Other.part_of(if is_quiet { limit.div_ceil(4) } else { limit })
+        };
+        let used = self.bytes(Some(did));
+        let narrow = self.count(|to, one| to == did && one == from);
+        let wide = self.count(|to, one| to == did && one.max(1) == from.max(1));
+        let messages = Pot {
+            limit: part(QUOTA.messages),
+            used: used.0,
+        };
+        let bytes = Pot {
+            limit: part(QUOTA.bytes),
+            used: cost(used),
+        };
+        if !messages.admits_one_of_sender(narrow.0, wide.0)
+            || !bytes.admits_sender(cost(narrow), cost(wide), size)
+        {
             "recipient full"
-        } else if self.bytes(None).1 + size > QUOTA.total_bytes {
+        } else if cost(self.bytes(None)) + size > QUOTA.total_bytes {
             "store full"
         } else {
-            self.mail.insert(key, ends);
+            self.mail.insert(key, Waiting { ends, from });
             "stored"
         }
     }
@@ -133,18 +174,45 @@ fn recount(conn: &Connection) {
                  (SELECT count(*), coalesce(sum(length(body)), 0) FROM message m
                   WHERE m.recipient = r.id))
                + (SELECT count(*) FROM destination d WHERE (d.waiting, d.waiting_bytes) IS NOT
-                 (SELECT count(*), coalesce(sum(length(body)), 0) FROM outbound o
+                 (SELECT count(*), coalesce(sum(length(body) + length(route)), 0) FROM outbound o
                   WHERE o.destination = d.did))
                + (SELECT (messages, bytes) IS NOT
                    (SELECT count(*), coalesce(sum(length(body)), 0) FROM message)
                   FROM total WHERE name = 'mail')
                + (SELECT (messages, bytes) IS NOT
-                   (SELECT count(*), coalesce(sum(length(body)), 0) FROM outbound)
-                  FROM total WHERE name = 'relay')",
+                   (SELECT count(*), coalesce(sum(length(body) + length(route)), 0) FROM outbound)
+                  FROM total WHERE name = 'relay')
+               + (SELECT messages IS NOT (SELECT count(DISTINCT destination) FROM outbound)
+                  FROM total WHERE name = 'destinations')",
             [],
             |row| row.get(0),
         )
         .unwrap();
+    let shares: i64 = conn
+        .query_row(
+            "SELECT (SELECT count(*) FROM queue_share s WHERE messages = 0 OR (messages, bytes) IS NOT
+                 (SELECT count(*), coalesce(sum(length(body)), 0) FROM message m
+                  WHERE m.recipient = s.recipient AND (m.sender_group = s.sender_group
+                    OR CAST(substr(m.sender_group, 1, 8) || zeroblob(8) AS BLOB) = s.sender_group)))
+               + (SELECT count(*) FROM message m WHERE NOT EXISTS
+                   (SELECT 1 FROM queue_share s
+                    WHERE m.recipient = s.recipient AND m.sender_group = s.sender_group))
+               + (SELECT count(*) FROM outbox_share s
+                  WHERE messages = 0 OR (messages, bytes, opened) IS NOT
+                   (SELECT count(*), coalesce(sum(size + extra), 0), coalesce(sum(opened), 0)
+                    FROM outbound o
+                    WHERE s.scope = '@' || o.domain OR (s.scope IN ('', o.destination)
+                      AND (o.sender_group = s.sender_group
+                        OR CAST(substr(o.sender_group, 1, 8) || zeroblob(8) AS BLOB)
+                          = s.sender_group))))
+               + (SELECT count(*) FROM outbound o WHERE NOT EXISTS
+                   (SELECT 1 FROM outbox_share s WHERE s.scope = o.destination
+                      AND s.sender_group = o.sender_group))",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(shares, 0, "a share differs from what is there");
     assert_eq!(wrong, 0, "a counter differs from what is there");
 }
 
@@ -155,6 +223,7 @@ fn apply(tx: &Tx<'_>, model: &mut Model, step: &Step, now: i64) {
         Step::Push {
             to,
             text,
+            from,
             delay,
             ttl,
         } => {
@@ -167,9 +236,13 @@ fn apply(tx: &Tx<'_>, model: &mut Model, step: &Step, now: i64) {
                 now: at(now),
                 available_at: at(now + delay),
                 expires_at: at(now + ttl),
+                senders: &[Sender {
+                    group: group_of(*from),
+                    class: SenderClass::Other,
+                }],
             };
             let pushed = word(tx.push(&push, &QUOTA).unwrap());
-            assert_eq!(pushed, model.push(&did(*to), *text, now + ttl));
+            assert_eq!(pushed, model.push(&did(*to), *text, *from, now + ttl));
         }
         Step::Ack { account, texts } => {
             let hashes: Vec<_> = texts.iter().map(|text| hash(&body(*text))).collect();
@@ -214,7 +287,7 @@ fn apply(tx: &Tx<'_>, model: &mut Model, step: &Step, now: i64) {
         }
         Step::Expire { limit } => {
             let expired = tx.expire(at(now), *limit).unwrap();
-            let past = model.mail.values().filter(|ends| **ends <= now).count();
+            let past = model.mail.values().filter(|one| one.ends <= now).count();
             assert_eq!(expired, past.min(*limit) as u64);
             // Which of those that ended together went is the store's choice.
             let conn = tx.conn();
@@ -228,7 +301,11 @@ fn apply(tx: &Tx<'_>, model: &mut Model, step: &Step, now: i64) {
                 .unwrap()
             });
         }
-        Step::Out { destination, text } => {
+        Step::Out {
+            destination,
+            text,
+            from,
+        } => {
             let body = body(*text);
             let new = NewOutbound {
                 destination: &format!("did:web:d{destination}"),
@@ -240,15 +317,23 @@ fn apply(tx: &Tx<'_>, model: &mut Model, step: &Step, now: i64) {
                 now: at(now),
                 next_at: at(now),
                 expires_at: at(now + 9),
+                domain: "d",
+                senders: &[Sender {
+                    group: group_of(*from),
+                    class: SenderClass::Local,
+                }],
             };
             let quota = OutboxQuota {
-                per_destination_messages: 4,
-                per_destination_bytes: 30,
-                total_bytes: 60,
+                per_destination_messages: 6,
+                per_destination_bytes: 6000,
+                total_messages: 12,
+                total_bytes: 9000,
+                destinations: 8,
             };
             tx.outbox_push(&new, &quota).unwrap();
-            assert!(tx.outbox_totals().unwrap().1 <= 60);
-            assert!(tx.outbox_of(new.destination).unwrap() <= (4, 30));
+            let (messages, bytes) = tx.outbox_totals().unwrap();
+            assert!(messages <= 12 && bytes + messages * OUTBOUND_OVERHEAD <= 9000);
+            assert!(tx.outbox_of(new.destination).unwrap().0 <= 6);
         }
         Step::OutDone { destination } => {
             let destination = format!("did:web:d{destination}");
@@ -285,7 +370,7 @@ proptest! {
             let mut expected: Vec<_> = model
                 .mail
                 .iter()
-                .filter(|((did, _), ends)| model.bound.get(did) == Some(&n) && **ends > now)
+                .filter(|((did, _), one)| model.bound.get(did) == Some(&n) && one.ends > now)
                 .map(|((did, text), _)| (did.clone(), body(*text)))
                 .collect();
             let delivered = tx.peek(Queue::Account(id), 0, 999, 9999, at(now)).unwrap();

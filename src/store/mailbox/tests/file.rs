@@ -323,3 +323,81 @@ async fn values_are_stored_under_keys_and_replaced() {
     let value = again.query(|q| q.meta("key")).await.unwrap();
     assert_eq!(value.as_deref(), Some("two"));
 }
+
+/// What quotas count is what the file grows by, also where the messages are tiny.
+#[tokio::test]
+async fn inv7_quotas_count_what_is_on_the_disk() {
+    const COUNT: u64 = 4000;
+    let within = |what: &str, counted: u64, grown: u64| {
+        let part = counted as f64 / grown as f64;
+        println!("{what}: {counted} counted of {grown} bytes on the disk, {part:.2}");
+        assert!((0.6..1.6).contains(&part), "{what}: {part}");
+    };
+    for (what, len) in [("tiny mail", 10), ("mail", 1500)] {
+        let f = open();
+        let (_, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+        let (before, _) = f.read(|q| q.file_bytes()).await;
+        let recipient = ids[0];
+        f.write(move |tx| {
+            for n in 0..COUNT {
+                let mut body = vec![b'x'; len];
+                body[..8].copy_from_slice(&n.to_be_bytes());
+                // One of many senders.
+                let mut of = sender(1, SenderClass::Local);
+                of.group.0[8..].copy_from_slice(&(n / 4 + 1).to_be_bytes());
+                let push = Push {
+                    hash: hash(&body),
+                    body: &body,
+                    senders: &[of],
+                    ..message(recipient, "")
+                };
+                assert!(matches!(tx.push(&push, &AMPLE)?, Pushed::Stored(_)));
+            }
+            Ok(())
+        })
+        .await;
+        let (after, _) = f.read(|q| q.file_bytes()).await;
+        within(what, f.read(|q| q.mail_cost()).await, after - before);
+    }
+    // The sender's DID and the route are much longer than the body; each destination is new.
+    let (route, did) = ("r".repeat(900), "d".repeat(2000));
+    for (what, to) in [("to few mediators", 10), ("to many mediators", COUNT)] {
+        let f = open();
+        let (before, _) = f.read(|q| q.file_bytes()).await;
+        let (route, did) = (route.clone(), did.clone());
+        f.write(move |tx| {
+            for n in 0..COUNT {
+                let body = n.to_be_bytes();
+                let new = NewOutbound {
+                    destination: &format!("did:web:mediator-{}.example", n % to),
+                    route: &route,
+                    sender: Some(&did),
+                    hash: hash(&body),
+                    body: &body,
+                    thread: None,
+                    now: at(0),
+                    next_at: at(0),
+                    expires_at: at(9),
+                    domain: "mediator.example",
+                    senders: ONE,
+                };
+                let quota = OutboxQuota {
+                    per_destination_messages: 1 << 40,
+                    per_destination_bytes: 1 << 40,
+                    total_messages: 1 << 40,
+                    total_bytes: 1 << 40,
+                    destinations: 1 << 40,
+                };
+                assert!(matches!(
+                    tx.outbox_push(&new, &quota)?,
+                    OutPushed::Stored(_)
+                ));
+            }
+            Ok(())
+        })
+        .await;
+        let (after, _) = f.read(|q| q.file_bytes()).await;
+        let (messages, bytes) = f.read(|q| q.outbox_totals()).await;
+        within(what, bytes + messages * OUTBOUND_OVERHEAD, after - before);
+    }
+}

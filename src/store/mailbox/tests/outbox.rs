@@ -4,7 +4,9 @@ use atcomm_proto::syntax::RemoteText;
 const AMPLE_OUT: OutboxQuota = OutboxQuota {
     per_destination_messages: 1 << 40,
     per_destination_bytes: 1 << 40,
+    total_messages: 1 << 40,
     total_bytes: 1 << 40,
+    destinations: 1 << 40,
 };
 
 fn outbound<'a>(destination: &'a str, text: &'a str) -> NewOutbound<'a> {
@@ -18,6 +20,8 @@ fn outbound<'a>(destination: &'a str, text: &'a str) -> NewOutbound<'a> {
         now: at(0),
         next_at: at(0),
         expires_at: at(100),
+        domain: destination,
+        senders: ONE,
     }
 }
 
@@ -141,34 +145,146 @@ async fn one_answer_of_what_is_due_is_bounded_in_bytes() {
     assert_eq!(f.read(|q| q.outbox_due(at(0), 99, &[])).await.len(), 8);
 }
 
+/// Pushes a message of a sender to a destination.
+async fn push_of(
+    f: &Fixture,
+    sender: Sender,
+    (destination, domain): (String, &'static str),
+    number: u64,
+    quota: OutboxQuota,
+) -> OutPushed {
+    f.write(move |tx| {
+        let body = number.to_be_bytes();
+        let new = NewOutbound {
+            hash: hash(&body),
+            body: &body,
+            domain,
+            senders: &[sender],
+            ..outbound(&destination, "")
+        };
+        tx.outbox_push(&new, &quota)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn quotas_of_the_outbox_may_be_reached_and_not_passed() {
     let f = open();
-    let push = |destination: &'static str, text: &'static str, quota: (u64, u64, u64)| {
-        f.store.transact(move |tx| {
-            let quota = OutboxQuota {
-                per_destination_messages: quota.0,
-                per_destination_bytes: quota.1,
-                total_bytes: quota.2,
-            };
-            tx.outbox_push(&outbound(destination, text), &quota)
-        })
+    // Eight bytes with the route and the sender's DID.
+    let counted = 8 + 2 + 15;
+    let (each, wide) = (counted + OUTBOUND_OVERHEAD, 1 << 40);
+    let mut number = 0;
+    let mut push = async |destination: &str, quota: [u64; 4]| {
+        number += 1;
+        let [messages, bytes, total_bytes, destinations] = quota;
+        let quota = OutboxQuota {
+            per_destination_messages: messages,
+            per_destination_bytes: bytes,
+            total_bytes,
+            destinations,
+            ..AMPLE_OUT
+        };
+        // Every message is of another sender, so only the quotas themselves count.
+        let of = sender(number, SenderClass::Local);
+        push_of(
+            &f,
+            of,
+            (destination.to_owned(), "m.example"),
+            number.into(),
+            quota,
+        )
+        .await
     };
-    let full = OutPushed::DestinationFull;
-    assert_eq!(push("did:web:a", "aa", (0, 9, 9)).await.unwrap(), full);
-    assert_eq!(push("did:web:a", "aa", (9, 1, 9)).await.unwrap(), full);
-    let refused = push("did:web:a", "aa", (9, 9, 1)).await.unwrap();
-    assert_eq!(refused, OutPushed::StoreFull);
-    let stored = push("did:web:a", "aa", (1, 2, 2)).await.unwrap();
+    let (full, all_full) = (OutPushed::DestinationFull, OutPushed::StoreFull);
+    assert_eq!(push("did:web:a", [0, wide, wide, 9]).await, full);
+    assert_eq!(push("did:web:a", [9, each - 1, wide, 9]).await, full);
+    assert_eq!(push("did:web:a", [9, wide, each - 1, 9]).await, all_full);
+    assert_eq!(push("did:web:a", [9, wide, wide, 0]).await, all_full);
+    let stored = push("did:web:a", [1, wide, wide, 9]).await;
     assert!(matches!(stored, OutPushed::Stored(_)));
-    assert_eq!(push("did:web:a", "b", (1, 9, 9)).await.unwrap(), full);
-    let again = push("did:web:a", "aa", (1, 2, 2)).await.unwrap();
-    assert_eq!(again, OutPushed::Duplicate);
-    let other = push("did:web:b", "b", (1, 1, 3)).await.unwrap();
+    assert_eq!(push("did:web:a", [1, wide, wide, 9]).await, full);
+    assert_eq!(push("did:web:b", [1, wide, wide, 1]).await, all_full);
+    let other = push("did:web:b", [1, wide, wide, 9]).await;
     assert!(matches!(other, OutPushed::Stored(_)));
-    assert_eq!(f.read(|q| q.outbox_of("did:web:a")).await, (1, 2));
+    assert_eq!(f.read(|q| q.outbox_of("did:web:a")).await, (1, counted));
     assert_eq!(f.read(|q| q.outbox_of("did:web:none")).await, (0, 0));
-    assert_eq!(f.read(|q| q.outbox_totals()).await, (2, 3));
+    assert_eq!(f.read(|q| q.outbox_totals()).await, (2, 2 * counted));
+}
+
+/// One sender, then one domain with many senders, fill what they may; then others come.
+#[tokio::test]
+async fn inv7_neither_a_sender_nor_a_domain_takes_the_outbox_from_others() {
+    let quotas = [
+        OutboxQuota {
+            total_messages: 1000,
+            ..AMPLE_OUT
+        },
+        OutboxQuota {
+            total_bytes: 1 << 20,
+            ..AMPLE_OUT
+        },
+        OutboxQuota {
+            destinations: 1000,
+            ..AMPLE_OUT
+        },
+    ];
+    for quota in quotas {
+        let f = open();
+        let mut number = 0;
+        let mut fill = async |sender: Sender, domain: &'static str| {
+            for stored in 0.. {
+                number += 1;
+                let to = format!("did:web:{number}.{domain}");
+                let pushed = push_of(&f, sender, (to, domain), number, quota).await;
+                if pushed == OutPushed::StoreFull {
+                    return stored;
+                }
+            }
+            0
+        };
+        let one = fill(sender(1, SenderClass::Other), "evil.example").await;
+        let mut domain = one;
+        for n in 2..40 {
+            domain += fill(sender(n, SenderClass::Other), "evil.example").await;
+        }
+        let honest = fill(sender(40, SenderClass::Other), "good.example").await;
+        let registered = fill(sender(41, SenderClass::Registered), "good.example").await;
+        println!("{one}, a domain {domain}, then {honest}, an account {registered}");
+        // With the class's three quarters: three eighths for a sender, half for a domain.
+        assert!(one > 200 && domain < 2 * one, "{one}, {domain}");
+        assert!(honest > 20 && registered > honest, "{honest}, {registered}");
+    }
+}
+
+#[tokio::test]
+async fn inv7_no_sender_takes_a_destination_from_others() {
+    let f = open();
+    let quota = OutboxQuota {
+        per_destination_messages: 100,
+        ..AMPLE_OUT
+    };
+    let mut number = 0;
+    let mut fill = async |sender: Sender| {
+        for stored in 0.. {
+            number += 1;
+            let to = ("did:web:m".to_owned(), "m");
+            if push_of(&f, sender, to, number, quota).await == OutPushed::DestinationFull {
+                return stored;
+            }
+        }
+        0
+    };
+    let one = fill(sender(1, SenderClass::Other)).await;
+    assert!((20..30).contains(&one), "{one}");
+    for n in 2..12 {
+        assert!(fill(sender(n, SenderClass::Other)).await > 0, "{n}");
+    }
+    // What has left makes room again.
+    for id in f.read(|q| q.outbox_due(at(0), 999, &[])).await {
+        f.write(move |tx| tx.outbox_done(id.id, Outcome::Delivered, None, at(1)))
+            .await;
+    }
+    assert_eq!(fill(sender(1, SenderClass::Other)).await, one);
 }
 
 #[tokio::test]

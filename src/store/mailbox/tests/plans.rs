@@ -32,7 +32,12 @@ fn queries_use_their_indexes() {
             queue::CHOOSE,
             "COVERING INDEX message_queue (recipient=? AND id>?)",
         ),
-        (queue::PUSH, "SEARCH r USING INTEGER PRIMARY KEY"),
+        (queue::ROOM, "SEARCH r USING INTEGER PRIMARY KEY"),
+        (queue::ROOM, "SEARCH a USING INTEGER PRIMARY KEY"),
+        (
+            queue::ROOM,
+            "SEARCH w USING PRIMARY KEY (recipient=? AND sender_group=?)",
+        ),
         (queue::READ, "INTEGER PRIMARY KEY"),
         (
             queue::PROLONG,
@@ -42,7 +47,15 @@ fn queries_use_their_indexes() {
         (queue::COUNTS, "INDEX recipient_account (account=?)"),
         (queue::HASHES, "COVERING INDEX message_hash (recipient=?)"),
         (queue::DELAYED, "INDEX message_delayed"),
-        (queue::EXPIRE, "INDEX message_expiry"),
+        (queue::EXPIRED, "INDEX message_expiry"),
+        (
+            outbox::ROOM,
+            "SEARCH m USING PRIMARY KEY (scope=? AND sender_group=?)",
+        ),
+        (
+            outbox::ROOM,
+            "SEARCH dw USING PRIMARY KEY (scope=? AND sender_group=?)",
+        ),
         (outbox::HEADS, "INDEX destination_waiting"),
         (outbox::HEADS, "COVERING INDEX outbound_due (destination=?)"),
         (
@@ -100,7 +113,7 @@ async fn a_statement_is_planned_once() {
     }
     f.write(move |tx| {
         let mut again = Vec::new();
-        for sql in [queue::PUSH, queue::PROLONG, queue::ACK, queue::EXPIRE] {
+        for sql in [queue::ROOM, queue::PROLONG, queue::ACK, queue::EXPIRED] {
             // What is bound changes what a partial index could be good for.
             for n in 0..3_i64 {
                 let mut statement = tx.conn().prepare_cached(sql)?;

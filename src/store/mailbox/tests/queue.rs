@@ -87,33 +87,178 @@ async fn inv3_only_the_reading_account_can_acknowledge() {
     assert_eq!(f.write(move |tx| tx.ack(b, &[hash(b"2")])).await, 1);
 }
 
+/// Pushes a message of a sender and so many bytes.
+async fn push_of(
+    f: &Fixture,
+    recipient: i64,
+    sender: Sender,
+    (number, len): (u64, usize),
+    quota: Quota,
+) -> Pushed {
+    f.write(move |tx| {
+        let mut body = vec![b'x'; len.max(8)];
+        body[..8].copy_from_slice(&number.to_be_bytes());
+        let push = Push {
+            hash: hash(&body),
+            body: &body,
+            senders: &[sender],
+            ..message(recipient, "")
+        };
+        tx.push(&push, &quota)
+    })
+    .await
+}
+
+fn is_stored(pushed: Pushed) -> bool {
+    matches!(pushed, Pushed::Stored(_))
+}
+
 #[tokio::test]
 async fn quotas_may_be_reached_and_not_passed() {
     let f = open();
     let (_, ids) = f.account("did:peer:a", &["did:peer:x", "did:peer:y"]).await;
     let (x, y) = (ids[0], ids[1]);
-    let push = |recipient, text: &'static str, messages, bytes, total_bytes| {
-        f.store.transact(move |tx| {
-            let quota = Quota {
-                messages,
-                bytes,
-                total_bytes,
-            };
-            tx.push(&message(recipient, text), &quota)
-        })
+    let each = 744 + MESSAGE_OVERHEAD;
+    let mut number = 0;
+    let mut push = async |recipient, messages, bytes, total_bytes| {
+        number += 1;
+        let quota = Quota {
+            messages,
+            bytes,
+            total_bytes,
+            ..AMPLE
+        };
+        // Every message is of another sender, so only the quotas themselves count.
+        let sender = sender(number, SenderClass::Local);
+        push_of(&f, recipient, sender, (number.into(), 744), quota).await
     };
-    let stored = |pushed: Result<Pushed, StoreError>| matches!(pushed, Ok(Pushed::Stored(_)));
-    assert_eq!(push(x, "a", 0, 9, 9).await.unwrap(), Pushed::RecipientFull);
-    assert_eq!(push(x, "aa", 9, 1, 9).await.unwrap(), Pushed::RecipientFull);
-    assert_eq!(push(x, "aa", 9, 9, 1).await.unwrap(), Pushed::StoreFull);
-    assert!(stored(push(x, "aa", 1, 2, 2).await));
-    assert_eq!(push(x, "b", 1, 9, 9).await.unwrap(), Pushed::RecipientFull);
-    assert_eq!(push(x, "b", 2, 2, 9).await.unwrap(), Pushed::RecipientFull);
-    assert_eq!(push(y, "b", 1, 9, 2).await.unwrap(), Pushed::StoreFull);
-    assert!(stored(push(y, "b", 1, 1, 3).await));
+    let wide = 1 << 40;
+    assert_eq!(push(x, 0, wide, wide).await, Pushed::RecipientFull);
+    assert_eq!(push(x, 9, each - 1, wide).await, Pushed::RecipientFull);
+    assert_eq!(push(x, 9, wide, each - 1).await, Pushed::StoreFull);
+    assert!(is_stored(push(x, 1, wide, each).await));
+    assert_eq!(push(x, 1, wide, wide).await, Pushed::RecipientFull);
+    assert_eq!(push(x, 2, each * 2 - 1, wide).await, Pushed::RecipientFull);
+    assert_eq!(push(y, 1, wide, each * 2 - 1).await, Pushed::StoreFull);
+    assert!(is_stored(push(y, 1, wide, each * 2).await));
     // Quotas so large that a sum would overflow.
-    assert!(stored(push(y, "c", u64::MAX, u64::MAX, u64::MAX).await));
-    assert_eq!(f.read(|q| q.totals()).await, (3, 4));
+    assert!(is_stored(push(y, u64::MAX, u64::MAX, u64::MAX).await));
+    assert_eq!(f.read(|q| q.totals()).await, (3, 3 * 744));
+}
+
+/// One sender, then one network, fill what they may; then others come.
+#[tokio::test]
+async fn inv7_no_sender_takes_a_queue_from_others() {
+    let quota = Quota {
+        messages: 1000,
+        bytes: 1 << 30,
+        ..AMPLE
+    };
+    let many = Quota {
+        messages: 1 << 40,
+        bytes: 1 << 20,
+        ..AMPLE
+    };
+    for (quota, len) in [(quota, 10), (many, 1000)] {
+        let f = open();
+        let (_, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+        let mut number = 0;
+        let mut fill = async |sender: Sender| {
+            let mut stored = 0;
+            loop {
+                number += 1;
+                let pushed = push_of(&f, ids[0], sender, (number, len), quota).await;
+                if !is_stored(pushed) {
+                    assert_eq!(pushed, Pushed::RecipientFull);
+                    return stored;
+                }
+                stored += 1;
+            }
+        };
+        let one = fill(sender(1, SenderClass::Other)).await;
+        let second = fill(sender(2, SenderClass::Other)).await;
+        assert!(
+            one > 200 && second > one / 3 && second < one,
+            "{one}, {second}"
+        );
+        // Eight of one network together hold little more than one.
+        let mut network = 0;
+        for n in 1..=8 {
+            let mut of_network = sender(3, SenderClass::Other);
+            of_network.group.0[8] = n;
+            network += fill(of_network).await;
+        }
+        assert!(network < 2 * second, "{network}");
+        for n in 10..20 {
+            assert!(fill(sender(n, SenderClass::Other)).await > 0);
+        }
+        // What others leave to those with an account is there.
+        let registered = fill(sender(20, SenderClass::Registered)).await;
+        assert!(registered > 0);
+        assert!(fill(sender(21, SenderClass::Local)).await > registered);
+        println!("{one}, {second}, a network {network}, an account {registered}");
+    }
+}
+
+#[tokio::test]
+async fn inv7_a_queue_without_a_reader_holds_less() {
+    let f = open();
+    let quota = Quota {
+        messages: 100,
+        seen_since: at(50),
+        ..AMPLE
+    };
+    // The reader was last here before that.
+    let (_, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let unread = f.write(|tx| tx.open_queue("did:peer:never")).await;
+    let fill = async |recipient, first: u8| {
+        for n in first.. {
+            let sender = sender(n, SenderClass::Local);
+            let pushed = push_of(&f, recipient, sender, (n.into(), 10), quota).await;
+            if !is_stored(pushed) {
+                return n;
+            }
+        }
+        0
+    };
+    assert_eq!(fill(ids[0], 0).await, 25);
+    assert_eq!(fill(unread, 0).await, 25);
+    f.write(|tx| tx.touch_account(1, at(100))).await;
+    assert_eq!(fill(ids[0], 25).await, 100);
+}
+
+/// A sender has the shares of all that it is.
+#[tokio::test]
+async fn a_sender_without_room_as_an_account_has_that_of_its_address() {
+    let f = open();
+    let (_, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let quota = Quota {
+        messages: 1000,
+        ..AMPLE
+    };
+    let parties = [
+        sender(1, SenderClass::Registered),
+        sender(2, SenderClass::Other),
+    ];
+    let (recipient, mut stored) = (ids[0], 0);
+    loop {
+        let text = format!("letter {stored}");
+        let pushed = f
+            .write(move |tx| {
+                let push = Push {
+                    senders: &parties,
+                    ..message(recipient, &text)
+                };
+                tx.push(&push, &quota)
+            })
+            .await;
+        if !is_stored(pushed) {
+            break;
+        }
+        stored += 1;
+    }
+    // Each party by itself: 334, and then 129.
+    assert!((400..500).contains(&stored), "{stored}");
 }
 
 #[tokio::test]
@@ -156,6 +301,35 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
     assert_eq!(due.len(), 3);
     assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"later")])).await, 1);
     assert!(release(99, 9).await.unwrap().is_empty());
+}
+
+/// Large messages that become due, or expire, together are moved and deleted a few at a time.
+#[tokio::test]
+async fn inv7_a_batch_is_bounded_in_bytes() {
+    let f = open();
+    let (_, ids) = f.account("did:peer:a", &["did:peer:x"]).await;
+    let recipient = ids[0];
+    f.write(move |tx| {
+        for n in 0..20_u8 {
+            let body = vec![n; 1 << 20];
+            let push = Push {
+                hash: hash(&body),
+                body: &body,
+                available_at: at(10),
+                ..message(recipient, "")
+            };
+            tx.push(&push, &AMPLE)?;
+        }
+        Ok(())
+    })
+    .await;
+    for moved in [8, 8, 4, 0] {
+        let released = f.write(|tx| tx.release(at(20), 200)).await;
+        assert_eq!(released, vec![recipient; moved]);
+    }
+    for deleted in [8, 8, 4, 0] {
+        assert_eq!(f.write(|tx| tx.expire(at(200), 200)).await, deleted);
+    }
 }
 
 #[tokio::test]
