@@ -3,7 +3,7 @@
 use rusqlite::{Connection, StatementStatus};
 
 use super::super::super::schema;
-use super::super::{accounts, outbox, queue};
+use super::super::{accounts, outbox, queue, shares};
 use super::*;
 
 /// The plan of a query, one line for each step.
@@ -56,6 +56,9 @@ fn queries_use_their_indexes() {
             outbox::ROOM,
             "SEARCH dw USING PRIMARY KEY (scope=? AND sender_group=?)",
         ),
+        (shares::HOSTS, "INDEX claim_peer (peer=?)"),
+        (shares::SENDERS, "PRIMARY KEY"),
+        (shares::RECIPIENTS, "INTEGER PRIMARY KEY (rowid>?)"),
         (outbox::HEADS, "INDEX destination_waiting"),
         (outbox::HEADS, "COVERING INDEX outbound_due (destination=?)"),
         (

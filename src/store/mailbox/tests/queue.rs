@@ -327,6 +327,13 @@ async fn inv7_a_batch_is_bounded_in_bytes() {
         let released = f.write(|tx| tx.release(at(20), 200)).await;
         assert_eq!(released, vec![recipient; moved]);
     }
+    // The next message has a later id than all that moved.
+    let newest = f.read(|q| q.newest_message()).await;
+    let Pushed::Stored(next) = f.push(recipient, "next").await else {
+        panic!("not stored");
+    };
+    assert_eq!(next, newest + 1);
+    f.write(move |tx| tx.ack(1, &[hash(b"next")])).await;
     for deleted in [8, 8, 4, 0] {
         assert_eq!(f.write(|tx| tx.expire(at(200), 200)).await, deleted);
     }

@@ -319,3 +319,106 @@ fn inv7_a_forward_is_charged_by_what_it_causes() {
         "64 stored of an allowance of 64",
     );
 }
+
+/// Many addresses fill what senders without an account may use of a queue.
+#[test]
+fn inv7_an_account_finds_room_in_a_queue_that_addresses_have_filled() {
+    const ADDRESSES: usize = 30;
+    let network = Network::multikey();
+    let (service, endpoint) = mediator(network, |setup| {
+        setup.set("mediator.queue_messages", json!(40))
+    });
+    let [alice, bob] = ["alice", "bob"].map(|name| {
+        let peer = PeerClient::new();
+        let package = json!({"did": peer.did, "mediators": [endpoint.did]});
+        let account = network.enrolled(name, 0, package);
+        service.refresh(&account.did).expect("the package");
+        assert!(peer.request(&endpoint, Some(&account.did)));
+        peer
+    });
+    let mut flood = Outcome::default();
+    for n in 0..ADDRESSES + 5 {
+        let one = post_from(
+            &endpoint,
+            &format!("203.0.113.{n}"),
+            junk(&endpoint, &bob, 1, 10),
+        );
+        flood.taken += one.taken;
+        flood.refused += one.refused;
+        flood.bytes += one.bytes;
+    }
+    assert_eq!((flood.taken, flood.refused), (ADDRESSES, 5));
+    let letter = |words: &str| super::super::forward(&bob.did, &bob.envelope(words));
+    let unknown = PeerClient::new();
+    let others = post_from(
+        &endpoint,
+        "198.51.100.1",
+        [
+            endpoint.seal(&letter("anonymous")),
+            unknown.seal(&endpoint, letter("of no account")),
+        ],
+    );
+    let account = post_from(
+        &endpoint,
+        "198.51.100.1",
+        [alice.seal(&endpoint, letter("of an account"))],
+    );
+    print_harm(
+        "many addresses fill a queue of 40",
+        &format!("{ADDRESSES} addresses, {flood}"),
+        &format!("of two letters without an account: {others}; of one with: {account}"),
+    );
+    assert_eq!((others.taken, account.taken), (0, 1));
+    assert_eq!(bob.collect(&endpoint, ADDRESSES + 1).len(), ADDRESSES + 1);
+}
+
+/// A did:peer that many accounts elsewhere claim: one message becomes many copies.
+#[test]
+fn inv7_copies_for_other_mediators_are_bounded_and_charged() {
+    const CLAIMANTS: usize = 5;
+    let network = Network::multikey();
+    let (service, endpoint) = mediator(network, |setup| {
+        setup.set("mediator.address_rate", json!(40))
+    });
+    let peer = PeerClient::new();
+    let taking: Vec<_> = (0..CLAIMANTS)
+        .map(|_| {
+            let fake = FakeMediator::start(|_, _| (202, None));
+            let package = json!({"did": peer.did, "mediators": [fake.endpoint.did]});
+            let account = network.enrolled("claims", 0, package);
+            service.refresh(&account.did).expect("the package");
+            fake
+        })
+        .collect();
+    let many = |count: usize| {
+        let mut forward = super::super::forward(&peer.did, &peer.envelope("0"));
+        for n in 1..count {
+            let one = super::super::forward(&peer.did, &peer.envelope(&n.to_string()));
+            forward.attachments.extend(one.attachments);
+        }
+        endpoint.seal(&forward)
+    };
+    let post = |address: &str, envelope: Vec<u8>| {
+        let headers = [("x-forwarded-for", address)];
+        request("POST", &endpoint.url(), &headers, Some(envelope))
+    };
+    let refused = post("203.0.113.1", many(13));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(
+        refused.text().contains("more than 64"),
+        "{}",
+        refused.text()
+    );
+    // Eight at a time, forty copies: the whole allowance of an address, once.
+    let statuses = [(); 2].map(|()| post("203.0.113.2", many(8)).status);
+    assert_eq!(statuses, [202, 429]);
+    eventually("the copies are delivered", || {
+        let copies: usize = taking.iter().map(|fake| fake.received().len()).sum();
+        (copies == 40).then_some(())
+    });
+    print_harm(
+        "a did:peer that five accounts claim",
+        "one address, 2 requests of 8 messages, and one of 13",
+        "40 copies of an allowance of 40",
+    );
+}
