@@ -132,8 +132,9 @@ enum Command {
     Rotate(enroll::Change),
     /// Take your messaging key back, so that nobody can write to you
     ///
-    /// Deletes the record from your repository, tells the mediators, and ends the session. The keys
-    /// stay in the wallet, and mail that is on its way can be read for another 14 days.
+    /// Fetches the mail that waits, deletes the record from your repository, and ends the session.
+    /// The keys stay in the wallet, and mail that is on its way is read by `atcomm receive` for
+    /// another 14 days.
     #[command(after_help = ending!("\
   atcomm unenroll
   atcomm unenroll --account alice.example.com --password-file app-password.txt"))]

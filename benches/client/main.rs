@@ -189,7 +189,7 @@ async fn pack(alice: &Person, recipient: &Recipient, dm: &Dm) -> Duration {
     let own = alice.own_document().await;
     let seconds = alice.now().millis() / 1000;
     let began = Instant::now();
-    let key = alice.account.key();
+    let key = alice.account.key().unwrap();
     let to = &recipient.package.package().peer;
     let message = dm.message(fresh_id(), key.peer.as_str(), to.as_str(), seconds);
     let envelope = seal(message, key, to).unwrap();

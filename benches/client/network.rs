@@ -181,6 +181,6 @@ impl Person {
     pub(crate) async fn mediator(&self) -> MediatorClient {
         let Client { net, clock, .. } = self.account.client();
         let document = self.own_document().await;
-        MediatorClient::with_document(net, clock, document, self.account.key()).unwrap()
+        MediatorClient::with_document(net, clock, document, self.account.key().unwrap()).unwrap()
     }
 }

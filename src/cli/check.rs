@@ -54,7 +54,7 @@ struct Problem {
 }
 
 pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Result<(), CliError> {
-    let context = MailContext::open(&args.own)?;
+    let context = MailContext::open(&args.own)?.with_key()?;
     let json = args.own.common.json;
     let mut all = Vec::new();
     context
@@ -86,6 +86,13 @@ pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Re
 impl Printed {
     fn of(finding: &Finding) -> Self {
         let (check, words) = match finding {
+            Finding::NoKey => (
+                "key",
+                problem(
+                    "the account has no messaging key in this wallet",
+                    "make and publish one with `atcomm enroll`",
+                ),
+            ),
             Finding::Key { peer, published_at } => {
                 let shown = short_did(peer.as_str());
                 ("key", of_key(&shown, published_at.as_ref()))

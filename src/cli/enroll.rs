@@ -237,10 +237,9 @@ pub(super) fn unenroll(
     let (unenrolled, located, wallet) = unenrolled;
     let Unenrolled {
         enrolment,
-        missing,
         foreign_peer,
     } = &unenrolled;
-    let report = Report::new(enrolment, missing, &wallet);
+    let report = Report::new(enrolment, &[], &wallet);
     show(args.own.common.json, stdout, &report, |out| {
         writeln!(
             out,

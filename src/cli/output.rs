@@ -14,14 +14,24 @@ pub(super) fn show<T: Serialize>(
     answer: &T,
     render_text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), CliError> {
-    let written = if json {
-        serde_json::to_string_pretty(answer)
-            .map_err(io::Error::from)
-            .and_then(|text| writeln!(stdout, "{}", json_text(&text)))
+    write(json, stdout, answer, render_text).or_else(unwritten)
+}
+
+/// Writes an answer as [`show`] does, and returns any error, for commands that remember what was
+/// shown.
+pub(super) fn write<T: Serialize>(
+    json: bool,
+    stdout: &mut dyn Write,
+    answer: &T,
+    render_text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    if json {
+        let text = serde_json::to_string_pretty(answer)?;
+        writeln!(stdout, "{}", json_text(&text))?;
     } else {
-        render_text(stdout)
-    };
-    written.and_then(|()| stdout.flush()).or_else(unwritten)
+        render_text(stdout)?;
+    }
+    stdout.flush()
 }
 
 /// Ignores that standard output is closed: its reader has seen enough. Any other error, such as a full

@@ -14,15 +14,16 @@ use super::mail_context::MailContext;
 use super::output::unwritten;
 use super::signal::Shutdown;
 use super::terminal::{self, line, short_did};
-use atcomm_client::{Event, Inbox, InboxError, MailError, Queue, Received};
+use atcomm_client::{Event, Inbox, InboxError, MailError, OpenError, Queue, Received};
 use atcomm_proto::clock::Clock;
 
 use render::MessageView;
 
 /// Fetch messages, and show each with what is proven of its sender
 ///
-/// A message is first written into the wallet, and only then does the mediator let it go. A handle
-/// is shown only where the account's own key package shows that the message is its; whatever else
+/// A message is first written into the wallet, then shown, and only then does the mediator let it go:
+/// what could not be shown is shown the next time. Mail to a key that was replaced or taken back, and
+/// mail at mediators that you left, is read for another 14 days. A handle is shown only where the account's own key package shows that the message is its; whatever else
 /// a message claims is shown as a claim.
 #[derive(Debug, Args)]
 pub(super) struct Receive {
@@ -87,6 +88,8 @@ pub(super) fn run(
         }
         if output.is_closed {
             Ok(())
+        } else if !inbox.has_queues() {
+            nothing_to_fetch(&inbox, args.all, &context, &mut output).await
         } else if args.follow {
             follow(&inbox, args.limit, &mut output).await
         } else {
@@ -132,6 +135,28 @@ async fn follow(
     })
 }
 
+/// Ends where no key of the account reads mail any more. What is in the wallet is shown all the same.
+async fn nothing_to_fetch(
+    inbox: &Inbox,
+    is_shown: bool,
+    context: &MailContext,
+    output: &mut Output<'_>,
+) -> Result<(), CliError> {
+    inbox
+        .drain(None, async |event| output.show(event))
+        .await
+        .map_err(|error| match error {
+            InboxError::Mediator(error) => no_queue_left(&error),
+            InboxError::Wallet(error) => error.into(),
+        })?;
+    output.result()?;
+    if is_shown {
+        return Ok(());
+    }
+    let account = context.account.enrolment().account.clone();
+    Err(OpenError::NotEnrolled(account).into())
+}
+
 /// Waits for a signal. Where signals cannot be caught, waits for ever: a signal ends the process then.
 async fn shutdown_requested() {
     match Shutdown::listen() {
@@ -149,14 +174,21 @@ impl Output<'_> {
                 "a message that was kept is damaged: it is set aside as {}",
                 path.display()
             )),
+            Event::Evicted(count) => self.say(&format!(
+                "{count} of the oldest messages of unknown senders were deleted to make room"
+            )),
             Event::Unreadable(error) => self.warn(&format!("left out: {error}")),
             Event::Unavailable { .. } if self.failed.is_some() => {}
             Event::Unavailable { queue, error } if self.follows => {
                 self.warn(&format!("{}: {error}; trying again", queue_name(&queue)));
             }
             Event::Unavailable { queue, error } => {
-                self.warn(&format!("{}: {error}", queue.mediator));
+                self.warn(&format!("{}: {error}", queue_name(&queue)));
             }
+            Event::Left(queue) => self.say(&format!(
+                "{} keeps no more mail: nothing waited there",
+                queue_name(&queue)
+            )),
             Event::Waiting { queue, again } => {
                 let again = if again { " again" } else { "" };
                 self.say(&format!(
@@ -232,7 +264,7 @@ fn queue_name(queue: &Queue) -> String {
         return queue.mediator.to_string();
     }
     format!(
-        "{} (key {}, which was replaced)",
+        "{} (which you left, for the key {})",
         queue.mediator,
         short_did(&queue.peer)
     )

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::context::{CommandContext, Common, actor};
-use super::output::show;
+use super::output::{unwritten, write};
 use super::terminal::line;
 use super::{CliError, Exit};
 use atcomm_client::{Recipient, RecipientLookup, SendBlocker, Unconfirmed, Wallet, fingerprint};
@@ -61,9 +61,12 @@ pub(super) fn run(
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }
-    wallet.record(&pins, resolved.trust.pin.as_ref())?;
     let view = RecipientView::new(&resolved);
-    show(args.common.json, stdout, &view, |out| view.render_text(out))?;
+    match write(args.common.json, stdout, &view, |out| view.render_text(out)) {
+        Ok(()) => drop(wallet.record(&pins, resolved.trust.pin.as_ref())?),
+        // A first contact or a new key that was not shown is one again the next time.
+        Err(error) => unwritten(error)?,
+    }
     if !args.common.json {
         for warning in &resolved.warnings {
             let _ = writeln!(stderr, "warning: {}", line(&warning.to_string()));

@@ -70,7 +70,7 @@ pub(super) fn run(
     stderr: &mut dyn Write,
 ) -> Result<(), CliError> {
     let actor = actor(&args.actor)?;
-    let context = MailContext::open(&args.own)?;
+    let context = MailContext::open(&args.own)?.with_key()?;
     let account = &context.account;
     let text = read_text(args.text.as_deref(), stderr)?;
     check_text(&text).map_err(bad_text)?;

@@ -125,10 +125,20 @@ pub(super) fn print_step(stderr: &mut dyn Write, step: &Step) {
             let error = line(&error.to_string());
             writeln!(stderr, "{did} does not keep the mail yet: {error}")
         }
-        Step::Unregistered(did) => writeln!(stderr, "{did} keeps no more mail"),
-        Step::UnregisterFailed(did, error) => {
-            let error = line(&error.to_string());
-            writeln!(stderr, "{did} could not be told: {error}")
+        Step::Fetched(count) => {
+            let messages = if *count == 1 { "message" } else { "messages" };
+            writeln!(
+                stderr,
+                "{count} {messages} fetched first; `atcomm receive` shows them"
+            )
         }
+        Step::FetchFailed(did, error) => {
+            let error = line(&error.to_string());
+            writeln!(
+                stderr,
+                "{did} could not be asked for mail, and is asked later: {error}"
+            )
+        }
+        Step::Dropped(did) => writeln!(stderr, "{did} is asked for mail for another 14 days"),
     };
 }

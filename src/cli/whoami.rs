@@ -48,6 +48,17 @@ struct Key {
     state: &'static str,
     since: String,
     registered: Vec<String>,
+    /// Mediators that the record does not name any more, and that are asked for mail all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dropped: Vec<Dropped>,
+}
+
+#[derive(Serialize)]
+struct Dropped {
+    mediator: String,
+    /// Absent where the record may still name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
 }
 
 /// The record at the account's PDS.
@@ -86,11 +97,17 @@ impl Account {
                 KeyState::Published { at } => ("published", at),
                 KeyState::Replaced { at } => ("replaced", at),
             };
+            let serving = key.registered.iter().filter(|did| !key.has_dropped(did));
+            let dropped = key.dropped.iter().map(|one| Dropped {
+                mediator: text(&one.did),
+                since: one.at.map(|at| at.to_string()),
+            });
             Key {
                 peer: key.peer.as_str().to_owned(),
                 state,
                 since: since.to_string(),
-                registered: key.registered.iter().map(text).collect(),
+                registered: serving.map(text).collect(),
+                dropped: dropped.collect(),
             }
         });
         Self {
@@ -141,6 +158,14 @@ impl Account {
                 " (not registered)"
             };
             writeln!(out, "  mediator   {did}{note}")?;
+        }
+        for one in present.into_iter().flat_map(|key| &key.dropped) {
+            let since = one.since.as_deref().unwrap_or("now");
+            writeln!(
+                out,
+                "  before     {} (until {since}; still asked for mail)",
+                one.mediator
+            )?;
         }
         if let Some(directory) = &self.directory {
             writeln!(out, "  directory  {directory}")?;

@@ -92,6 +92,12 @@ impl Setup {
         self
     }
 
+    /// Takes the sources away, so that accounts are looked at on request only.
+    pub(crate) fn without_sources(mut self) -> Self {
+        self.sources.clear();
+        self
+    }
+
     /// Allows no refresh on demand, so that every answer comes from a source.
     pub(crate) fn no_refresh_on_demand(self) -> Self {
         self.set("resolve.on_demand", json!(0))

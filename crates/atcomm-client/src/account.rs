@@ -56,7 +56,6 @@ pub struct Account {
     wallet: Wallet,
     store: AccountStore,
     enrolment: Arc<Enrolment>,
-    key: MessagingKey,
     lookup: RecipientLookup,
     senders: SenderLookup,
 }
@@ -70,7 +69,7 @@ pub enum OpenError {
     /// The wallet cannot be read, or has no such account.
     #[error(transparent)]
     Wallet(#[from] WalletError),
-    /// The account was never enrolled from this wallet, or has no messaging key.
+    /// The account was never enrolled from this wallet.
     #[error("{0} has no messaging key")]
     NotEnrolled(Did),
 }
@@ -136,7 +135,8 @@ impl Client {
 
 impl Account {
     /// Opens an account of the wallet that the settings name: by handle or DID, or without either
-    /// the only one. Dials nothing.
+    /// the only one. An account that has unenrolled can be opened, too: its mail is read for a while.
+    /// Dials nothing.
     pub fn open(settings: &Settings, actor: Option<&str>) -> Result<Self, OpenError> {
         let Settings {
             home,
@@ -152,9 +152,7 @@ impl Account {
     pub fn of_wallet(client: Client, home: &Path, actor: Option<&str>) -> Result<Self, OpenError> {
         let wallet = Wallet::open(home)?;
         let store = wallet.find(actor)?;
-        let enrolment = store.enrolment()?;
-        let key = enrolment.as_ref().and_then(Enrolment::current).cloned();
-        let (Some(enrolment), Some(key)) = (enrolment, key) else {
+        let Some(enrolment) = store.enrolment()? else {
             return Err(OpenError::NotEnrolled(store.account().clone()));
         };
         let lookup = client.lookup(enrolment.directory.as_ref());
@@ -162,7 +160,6 @@ impl Account {
             senders: SenderLookup::new(lookup.clone()),
             lookup,
             enrolment: Arc::new(enrolment),
-            key,
             client,
             wallet,
             store,
@@ -189,9 +186,10 @@ impl Account {
         &self.enrolment
     }
 
-    /// The key that encrypts messages of the account.
-    pub fn key(&self) -> &MessagingKey {
-        &self.key
+    /// The key that encrypts messages of the account; `None` where the account publishes none, as
+    /// after unenrolling. Mail to the keys of before can be read all the same.
+    pub fn key(&self) -> Option<&MessagingKey> {
+        self.enrolment.current()
     }
 
     /// The look-up of recipients.

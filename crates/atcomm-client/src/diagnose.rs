@@ -27,6 +27,8 @@ use atcomm_proto::syntax::{Actor, Did, Handle, MediatorDid, Origin};
 /// The result of one check.
 #[derive(Debug)]
 pub enum Finding {
+    /// The wallet has no key that the account publishes or is going to. Nothing else is checked.
+    NoKey,
     /// The messaging key of the wallet.
     Key {
         /// Its did:peer.
@@ -171,6 +173,7 @@ impl Finding {
     /// Whether the check passed.
     pub fn is_ok(&self) -> bool {
         match self {
+            Self::NoKey => false,
             Self::Key { published_at, .. } => published_at.is_some(),
             Self::Account { result, .. } => result.is_ok(),
             Self::SignIn { result, .. } => result.is_ok(),
@@ -202,7 +205,9 @@ pub async fn diagnose<E>(
     account: &Account,
     mut sink: impl FnMut(Finding) -> Result<(), E>,
 ) -> Result<(), E> {
-    let key = account.key();
+    let Some(key) = account.key() else {
+        return sink(Finding::NoKey);
+    };
     sink(about_key(key))?;
     let identified = identify(account).await;
     let own = identified.as_ref().ok();
@@ -217,9 +222,9 @@ pub async fn diagnose<E>(
     })?;
     let client = AccountClient::new(&account.client().net, &pds, account.store());
     sink(about_session(&client).await)?;
-    sink(about_record(account, &client).await)?;
-    sink(about_proof(account).await)?;
-    sink(about_directory(account).await)?;
+    sink(about_record(account, key, &client).await)?;
+    sink(about_proof(account, key).await)?;
+    sink(about_directory(account, key).await)?;
     for did in &account.enrolment().mediators {
         about_mediator(account.client(), key, did, &mut sink).await?;
     }
@@ -279,8 +284,8 @@ async fn about_session(client: &AccountClient) -> Finding {
     }
 }
 
-async fn about_record(account: &Account, client: &AccountClient) -> Finding {
-    let peer = account.key().peer.as_str();
+async fn about_record(account: &Account, key: &MessagingKey, client: &AccountClient) -> Finding {
+    let peer = key.peer.as_str();
     let record = client.record().await.map_err(RecordProblem::Pds);
     Finding::Record(record.and_then(|published| {
         compare_record(published.as_ref(), peer, &account.enrolment().mediators)
@@ -303,9 +308,9 @@ fn compare_record(
     Ok(())
 }
 
-async fn about_proof(account: &Account) -> Finding {
+async fn about_proof(account: &Account, key: &MessagingKey) -> Finding {
     let own = Actor::Did(account.enrolment().account.clone());
-    let peer = account.key().peer.as_str();
+    let peer = key.peer.as_str();
     let recipient = account.lookup().clone().thorough().resolve(&own, &[]).await;
     Finding::Proof(
         recipient
@@ -339,7 +344,7 @@ fn compare_proof(
     }
 }
 
-async fn about_directory(account: &Account) -> Finding {
+async fn about_directory(account: &Account, key: &MessagingKey) -> Finding {
     let Some(directory) = account.lookup().directory() else {
         return Finding::Directory {
             directory: None,
@@ -350,7 +355,7 @@ async fn about_directory(account: &Account) -> Finding {
     Finding::Directory {
         directory: Some(directory.origin().clone()),
         result: match view {
-            Ok(view) if view.peer == account.key().peer.as_str() => Ok(()),
+            Ok(view) if view.peer == key.peer.as_str() => Ok(()),
             Ok(_) => Err(DirectoryProblem::OtherKey),
             Err(error) => Err(DirectoryProblem::Lookup(error)),
         },

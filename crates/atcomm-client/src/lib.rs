@@ -4,6 +4,14 @@
 //! A program opens an [`Account`] of a wallet. The account looks a [`Recipient`] up, composes and
 //! sends with a [`Sender`], and reads with an [`Inbox`]: `examples/` has three whole programs.
 //!
+//! # What is promised
+//!
+//! Nothing is given up before it is fetched. The client keeps a message, then shows it, then
+//! acknowledges it: what could not be kept stays at its mediator, and what was kept and could not be
+//! shown is shown by the next reader of the [`Inbox`]. A mediator that the account's record stops
+//! naming, and the mediators of a replaced key, are asked for
+//! [`DROPPED_MEDIATOR_RETENTION`] more, and left only where nothing waits.
+//!
 //! # Modules by rank
 //!
 //! A module imports only modules of lower rank (`tests/structure` of the program checks).
@@ -66,7 +74,7 @@ pub use mediator::live::Live;
 pub use mediator::route::{MAX_ROUTING_KEYS, Others, Route, RouteError};
 pub use messaging::attempt::{DeliveryPath, PathFailure, delivery_paths};
 pub use messaging::compose::ComposeError;
-pub use messaging::inbox::{Event, Inbox, InboxError, Queue};
+pub use messaging::inbox::{Event, Fetched, Inbox, InboxError, Queue};
 pub use messaging::outbox::{
     Attempt, AttemptState, GivenUp, ReportOutcome, SENT_RETENTION, SentMessage, UndeliverableReport,
 };
@@ -75,10 +83,14 @@ pub use messaging::self_test::{SelfTestError, self_test};
 pub use messaging::send::{Delivery, DeliveryOutcome, EncryptionError, SendError, Sender};
 pub use messaging::{dm, embed, unpack, wrap};
 pub use settings::ClientSettings;
-pub use wallet::enrolment::{Enrolment, KeyState, MessagingKey, REPLACED_KEY_RETENTION};
+pub use wallet::enrolment::{
+    DROPPED_MEDIATOR_RETENTION, DroppedMediator, Enrolment, KeyState, MessagingKey,
+    REPLACED_KEY_RETENTION,
+};
 pub use wallet::error::{Damage, WalletError};
 pub use wallet::file::Saved;
-pub use wallet::messages::{StoredItem, StoredMessage};
+pub use wallet::mark::ShowMark;
+pub use wallet::messages::{Cut, StoredItem, StoredMessage};
 pub use wallet::session::Session;
 pub use wallet::undecryptable::Undecryptable;
 pub use wallet::{AccountStore, Wallet, backup};

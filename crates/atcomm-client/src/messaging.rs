@@ -7,6 +7,7 @@ pub mod dm;
 pub mod embed;
 mod follow;
 pub mod inbox;
+mod leave;
 pub mod outbox;
 pub mod receive;
 pub mod self_test;

@@ -5,10 +5,13 @@
 //! accounts/<name>/enrolment.json        keys, mediators, and how far their publication has come
 //! accounts/<name>/session.json          session at the PDS
 //! accounts/<name>/mail/<name>.json      a message that was received
+//! accounts/<name>/mail/<name>.unshown   the mark that it was not shown yet; empty
+//! accounts/<name>/mail/<name>.<group>.unproven   the mark that it counts as mail of unknown senders
 //! accounts/<name>/sent/<name>.json      a message that was sent
 //! ```
 //!
-//! Envelopes that cannot be unpacked have a folder of their own; see [`undecryptable`].
+//! Envelopes that cannot be unpacked have a folder of their own; see [`undecryptable`]. Both they and
+//! mail that nothing proves to be of a known account are bounded; see [`unproven`].
 //!
 //! A name is a hash of what identifies the file, so no text of others becomes a path. Every file is
 //! JSON, `{"version": 1, "content": ...}`, readable by its owner only, and replaced in one step:
@@ -21,10 +24,13 @@ pub mod backup;
 pub mod enrolment;
 pub mod error;
 pub mod file;
+pub mod mark;
 pub mod messages;
 pub mod session;
 pub(crate) mod stored;
 pub mod undecryptable;
+pub mod unproven;
+pub mod unshown;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -52,7 +52,9 @@ mod secret;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -362,6 +364,25 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Takes the lock that an existing file stands for; `None` where there is no such file, another has
+/// the lock, or another removed the file while it had it. So a file that is removed by the owner of
+/// its lock is locked by one at most.
+pub fn try_lock_existing(path: &Path) -> io::Result<Option<Lock>> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let (locked, named) = (file.metadata()?, fs::metadata(path));
+    let is_same = |named: Metadata| named.dev() == locked.dev() && named.ino() == locked.ino();
+    Ok(named.is_ok_and(is_same).then_some(Lock { _file: file }))
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ impl From<EnrolError> for CliError {
             } => Exit::Untrusted,
             EnrolError::NoMediator
             | EnrolError::TooManyMediators(_)
+            | EnrolError::TooManyDropped(_)
             | EnrolError::Label
             | EnrolError::NotEnrolled(_) => Exit::Usage,
             _ => Exit::Failed,
@@ -283,6 +284,10 @@ fn of_enrolment(error: &EnrolError) -> String {
             "name who is to keep your mail, such as --mediator mail.example.com"
         }
         EnrolError::TooManyMediators(_) => "one or two are what senders try",
+        EnrolError::TooManyDropped(_) => {
+            "each is asked for 14 days; go on with one of them, or change the key with `atcomm \
+             rotate` first"
+        }
         EnrolError::Label => "take a short name, such as phone",
         EnrolError::Foreign { .. } => {
             "another device or a lost wallet has written it: bring its keys here with `atcomm \

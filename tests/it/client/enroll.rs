@@ -77,11 +77,13 @@ in_both_shapes! {
             "mediators": [second.did, mediator.did],
             "createdAt": made,
         })));
-        // The first mediator is removed: it accepts no more mail.
+        // The first mediator is dropped: it is still asked for mail.
         let output = alice.cli.run(&["enroll", handle, "-m", &second.did]).success();
-        assert!(output.stderr.contains(&format!("{} keeps no more mail", mediator.did)), "{output:?}");
-        let keys = alice.cli.json(&["whoami"]);
-        assert_eq!(keys["accounts"][0]["keys"][0]["registered"], json!([second.did]));
+        let words = format!("{} is asked for mail for another 14 days", mediator.did);
+        assert!(output.stderr.contains(&words), "{output:?}");
+        let key = &alice.cli.json(&["whoami"])["accounts"][0]["keys"][0];
+        assert_eq!(key["registered"], json!([second.did]));
+        assert_eq!(key["dropped"][0]["mediator"], json!(mediator.did));
     }
 }
 

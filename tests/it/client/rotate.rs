@@ -140,7 +140,8 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     assert_eq!(
         output.stderr,
         format!(
-            "the account's record is deleted\nthe directory {} has seen that\n{} keeps no more mail\n",
+            "the account's record is deleted\nthe directory {} has seen that\n{} is asked for mail for \
+             another 14 days\n",
             mediator.url, mediator.did
         )
     );

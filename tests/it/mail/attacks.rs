@@ -5,6 +5,7 @@
 
 mod hostile_mediator;
 mod own_mail;
+mod reader_disk;
 mod relay_loop;
 mod shares;
 mod squatters;

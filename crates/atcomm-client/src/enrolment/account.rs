@@ -24,7 +24,8 @@ use zeroize::Zeroizing;
 use crate::wallet::AccountStore;
 use crate::wallet::session::Session;
 use atcomm_net::net::Net;
-use atcomm_proto::syntax::{COLLECTION, Origin, RECORD_KEY};
+use atcomm_proto::keypackage::MAX_MEDIATORS;
+use atcomm_proto::syntax::{COLLECTION, MediatorDid, Origin, RECORD_KEY};
 
 pub use error::{AccountError, PdsFault};
 
@@ -47,6 +48,16 @@ impl Published {
     /// The did:peer that the record names.
     pub fn peer(&self) -> Option<&str> {
         self.value.get("did")?.as_str()
+    }
+
+    /// The mediators that the record names and that mail can be fetched from, as many as a record
+    /// may name.
+    pub fn mediators(&self) -> Vec<MediatorDid> {
+        let named = self.value.get("mediators").and_then(Value::as_array);
+        let texts = named.into_iter().flatten().filter_map(Value::as_str);
+        let parsed = texts.filter_map(|text| MediatorDid::parse(text).ok());
+        let fetched = parsed.filter(|did| did.web().is_some());
+        fetched.take(MAX_MEDIATORS).collect()
     }
 }
 

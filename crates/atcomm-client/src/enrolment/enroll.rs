@@ -17,11 +17,13 @@ mod published;
 mod record;
 mod steps;
 
+use std::collections::BTreeSet;
+
 use super::account::{AccountClient, Published};
-use crate::account::Client;
+use crate::account::{Account, Client, OpenError};
 use crate::lookup::authoritative::proven_document;
 use crate::mediator::client::{MailError, document};
-use crate::wallet::enrolment::{Enrolment, KeyState, MessagingKey, replace_all};
+use crate::wallet::enrolment::{Enrolment, KeyState, MAX_DROPPED, MessagingKey, replace_all};
 use crate::wallet::stored::MAX_KEYS;
 use crate::wallet::{AccountStore, Wallet};
 use atcomm_net::identity::{Freshness, HandleCheck};
@@ -81,10 +83,13 @@ pub enum Step {
     Registered(MediatorDid),
     /// A mediator does not accept mail for the key yet.
     RegisterFailed(MediatorDid, MailError),
-    /// A mediator no longer accepts mail for the key.
-    Unregistered(MediatorDid),
-    /// A mediator could not be asked to accept no more mail for the key.
-    UnregisterFailed(MediatorDid, MailError),
+    /// So many messages were fetched before the account leaves. They are not shown yet.
+    Fetched(u64),
+    /// A mediator could not be asked for mail before the account leaves. It is asked later.
+    FetchFailed(MediatorDid, MailError),
+    /// The record does not name a mediator any more. It is asked for mail for another
+    /// [`DROPPED_MEDIATOR_RETENTION`](crate::wallet::enrolment::DROPPED_MEDIATOR_RETENTION).
+    Dropped(MediatorDid),
 }
 
 /// The end of [`Enroller::enroll`] or [`Enroller::rotate`].
@@ -103,8 +108,6 @@ pub struct Outcome {
 pub struct Unenrolled {
     /// The account as it is in the wallet now.
     pub enrolment: Enrolment,
-    /// Mediators with which a key is still registered, with their errors.
-    pub missing: Vec<(MediatorDid, MailError)>,
     /// The did:peer of a record that names a key of another wallet. That record was left as it is.
     pub foreign_peer: Option<String>,
 }
@@ -249,6 +252,7 @@ impl Enroller {
         let _lock = self.begin(located, observe).await?;
         let known = self.store(located).enrolment()?;
         let mediators = self.mediators(plan, known.as_ref()).await?;
+        check_dropped(known.as_ref(), &mediators)?;
         let directory = match known.as_ref().and_then(|known| known.directory.as_ref()) {
             _ if plan.directory.is_some() => plan.directory.clone(),
             Some(directory) => Some(directory.clone()),
@@ -263,6 +267,8 @@ impl Enroller {
             return Err(foreign(there));
         }
         let is_resumed = known.as_ref().and_then(next_key).is_some();
+        let unresumed = known.as_ref().filter(|_| !is_resumed);
+        self.fetch_if_full(located, unresumed, observe).await?;
         observe(if is_resumed {
             Step::Resumed
         } else {
@@ -271,6 +277,11 @@ impl Enroller {
         let now = self.client.clock.now();
         self.change(located, |before| {
             let mut enrolment = before.unwrap_or_else(|| new_enrolment(located));
+            // The record may name the mediators of before for any of these keys, also where that
+            // run was interrupted.
+            for key in enrolment.keys.iter_mut().filter(|key| !key.is_replaced()) {
+                key.note_changed(&enrolment.mediators, &mediators);
+            }
             if next_key(&enrolment).is_none() {
                 mint(&mut enrolment.keys, there.as_ref(), now);
             }
@@ -338,6 +349,8 @@ impl Enroller {
         if !has(&known, there.peer()) {
             return Err(foreign(&there));
         }
+        let unresumed = Some(&known).filter(|known| known.minted().is_none());
+        self.fetch_if_full(located, unresumed, observe).await?;
         let now = self.client.clock.now();
         observe(if known.minted().is_some() {
             Step::Resumed
@@ -360,9 +373,10 @@ impl Enroller {
         })
     }
 
-    /// Deletes the record, unregisters with the mediators, and ends the session. The keys stay for
-    /// mail that is on its way. Needs a session where the record names a key of the wallet. Run
-    /// again it finishes the rest.
+    /// Fetches the mail that waits, deletes the record, and ends the session. The keys and the
+    /// registrations stay: mail that is on its way is fetched by [`Inbox`](crate::Inbox) until the
+    /// keys expire. Needs a session where the record names a key of the wallet. Run again it
+    /// finishes the rest.
     pub async fn unenroll(
         &self,
         located: &Located,
@@ -373,34 +387,85 @@ impl Enroller {
             .store(located)
             .enrolment()?
             .ok_or_else(|| EnrolError::NotEnrolled(located.account.clone()))?;
+        self.fetch(located, observe).await?;
         let foreign_peer = self.withdraw(located, &known, observe).await?;
+        let now = self.client.clock.now();
         let enrolment = self.change(located, |before| {
             let mut enrolment = before.unwrap_or_else(|| known.clone());
-            replace_all(&mut enrolment.keys, None, self.client.clock.now());
+            let Enrolment {
+                keys, mediators, ..
+            } = &mut enrolment;
+            replace_all(keys, None, mediators, now);
             enrolment
         })?;
         self.update_directory(&enrolment, None, false, observe)
             .await;
-        let mut missing = Vec::new();
-        for key in &enrolment.keys {
-            for did in &key.registered {
-                match self.unregister(did, key).await {
-                    Ok(()) => observe(Step::Unregistered(did.clone())),
-                    Err(error) => {
-                        observe(Step::UnregisterFailed(did.clone(), error.clone()));
-                        missing.push((did.clone(), error));
-                    }
-                }
-            }
+        let left = KeyState::Replaced { at: now };
+        let left = enrolment.keys.iter().filter(|key| key.state == left);
+        let holders: BTreeSet<_> = left.flat_map(|key| enrolment.holders(key)).collect();
+        for did in holders {
+            observe(Step::Dropped(did.clone()));
         }
         drop(lock);
         self.client(located).sign_out().await?;
         Ok(Unenrolled {
             enrolment,
-            missing,
             foreign_peer,
         })
     }
+
+    /// Fetches the mail that waits where a new key takes the place of one that reads mail still.
+    async fn fetch_if_full(
+        &self,
+        located: &Located,
+        known: Option<&Enrolment>,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<(), EnrolError> {
+        let now = self.client.clock.now();
+        let keys = known.map_or(&[][..], |known| &known.keys);
+        if keys.len() >= MAX_KEYS && keys.iter().all(|key| key.reads(now)) {
+            self.fetch(located, observe).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the mail that waits into the wallet, where the next reader of the inbox shows it. A
+    /// mediator that does not hand its mail over is asked later.
+    async fn fetch(
+        &self,
+        located: &Located,
+        observe: &mut dyn FnMut(Step),
+    ) -> Result<(), EnrolError> {
+        let account = located.account.as_str();
+        let opened = Account::of_wallet(self.client.clone(), self.wallet.home(), Some(account));
+        let account = match opened {
+            Ok(account) => account,
+            Err(OpenError::Wallet(error)) => return Err(error.into()),
+            // Without keys there is no mail.
+            Err(OpenError::NotEnrolled(_) | OpenError::Net(_)) => return Ok(()),
+        };
+        let fetched = account.inbox().keep().await?;
+        if fetched.messages > 0 {
+            observe(Step::Fetched(fetched.messages));
+        }
+        for (did, error) in fetched.failed {
+            observe(Step::FetchFailed(did, error));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that there is room to go on asking the mediators that a plan does not name.
+fn check_dropped(known: Option<&Enrolment>, named: &[MediatorDid]) -> Result<(), EnrolError> {
+    let Some((known, key)) = known.and_then(|known| Some((known, known.current()?))) else {
+        return Ok(());
+    };
+    let mut holders = known.holders(key);
+    holders.retain(|did| !named.contains(did));
+    if holders.len() > MAX_DROPPED {
+        return Err(EnrolError::TooManyDropped(holders.len()));
+    }
+    Ok(())
 }
 
 fn new_enrolment(located: &Located) -> Enrolment {

@@ -161,19 +161,26 @@ impl MediatorClient {
     ///
     /// Source: coordinate-mediation 3.0.
     pub async fn register(&self, account: &Did) -> Result<(), MailError> {
+        self.introduce(account).await?;
+        self.update(Action::Add).await
+    }
+
+    /// Asks the mediator to serve the key, without asking it to accept mail: a mediator that read the
+    /// record of `account` may have kept mail for the key before it was asked for anything.
+    /// Idempotent.
+    pub async fn introduce(&self, account: &Did) -> Result<(), MailError> {
         let request = coordination::Request::Mediate {
             account: Some(account.clone()),
         };
         match self.coordinate(request).await? {
-            coordination::Reply::Grant { .. } => {}
-            coordination::Reply::Deny => return Err(MailError::Denied),
-            _ => return Err(unexpected()),
+            coordination::Reply::Grant { .. } => Ok(()),
+            coordination::Reply::Deny => Err(MailError::Denied),
+            _ => Err(unexpected()),
         }
-        self.update(Action::Add).await
     }
 
-    /// Asks the mediator to accept no more mail for the key. Queued mail can still be fetched.
-    /// Idempotent.
+    /// Asks the mediator to accept no more mail for the key. Some mediators hand out no queued mail
+    /// after it, so nothing should wait. Idempotent.
     pub async fn remove(&self) -> Result<(), MailError> {
         match self.update(Action::Remove).await {
             Err(error) if error.is_code(Code::NotEnrolled) => Ok(()),

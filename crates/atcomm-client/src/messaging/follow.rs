@@ -1,6 +1,7 @@
 //! Following an inbox: mail of every queue as it comes, with reconnects.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -27,11 +28,19 @@ const POLL_INTERVAL: Duration = Duration::from_secs(20);
 /// Time after which a connection counts as stable: the wait after its end is the first one again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
+/// The end of following a queue without an error.
+enum Ended {
+    /// The reader is done.
+    Done,
+    /// The mediator of the queue was left.
+    Left,
+}
+
 impl Inbox {
-    /// Shows the mail that waits in every queue and then mail as it comes, until `sink` asks for an
-    /// end or `limit` messages were shown. Each message is saved before it is shown, and
-    /// acknowledged after. Connections that break are made again; [`Event::Unavailable`] and
-    /// [`Event::Waiting`] tell of it.
+    /// Shows the mail that was kept and not shown, the mail that waits in every queue and then mail as
+    /// it comes, until `sink` asks for an end or `limit` messages were shown. Each message is saved
+    /// before it is shown, and acknowledged after, as by [`Inbox::drain`]. Connections that break are
+    /// made again; [`Event::Unavailable`] and [`Event::Waiting`] tell of it.
     ///
     /// `sink` is called for one event at a time. Dropping the future ends the connections. A
     /// message that was saved has been shown then, unless `sink` itself was waiting, and one that
@@ -44,27 +53,41 @@ impl Inbox {
         limit: Option<u64>,
         sink: impl AsyncFnMut(Event) -> ControlFlow<()>,
     ) -> Result<(), InboxError> {
-        let reader = Mutex::new(Reader::new(sink, limit));
+        let mut reader = Reader::new(sink, limit);
+        self.show_unshown(&mut reader).await?;
+        if reader.is_done() {
+            return Ok(());
+        }
+        let reader = Mutex::new(reader);
         let mut queues: FuturesUnordered<_> = self
             .queues()
             .iter()
             .map(|queue| self.follow_queue(queue, &reader))
             .collect();
-        while let Some(ended) = queues.next().await {
+        let mut leaving = pin!(self.leave_expired());
+        let mut is_left = false;
+        loop {
+            let ended = tokio::select! {
+                ended = queues.next() => ended,
+                () = &mut leaving, if !is_left => {
+                    is_left = true;
+                    continue;
+                }
+            };
             match ended {
-                Err(InboxError::Mediator(_)) if !queues.is_empty() => {}
-                ended => return ended,
+                Some(Ok(Ended::Left) | Err(InboxError::Mediator(_))) if !queues.is_empty() => {}
+                Some(Err(error)) => return Err(error),
+                Some(Ok(Ended::Left | Ended::Done)) | None => return Ok(()),
             }
         }
-        Ok(())
     }
 
-    /// Follows one queue. `Ok` where the reader is done.
+    /// Follows one queue.
     async fn follow_queue<S: AsyncFnMut(Event) -> ControlFlow<()>>(
         &self,
         queue: &OwnQueue,
         reader: &Mutex<Reader<S>>,
-    ) -> Result<(), InboxError> {
+    ) -> Result<Ended, InboxError> {
         let mut failures = 0_u32;
         let mut told: Option<MailError> = None;
         loop {
@@ -83,7 +106,7 @@ impl Inbox {
                     error: error.clone(),
                 };
                 if !reader.lock().await.show(event).await {
-                    return Ok(());
+                    return Ok(Ended::Done);
                 }
                 told = Some(error.clone());
             }
@@ -101,7 +124,7 @@ impl Inbox {
         queue: &OwnQueue,
         reader: &Mutex<Reader<S>>,
         told: &mut Option<MailError>,
-    ) -> Result<(), InboxError> {
+    ) -> Result<Ended, InboxError> {
         let client = self.open(queue, Freshness::Refresh).await?;
         let live = match client.live().await {
             Ok(live) => Some(live),
@@ -115,14 +138,17 @@ impl Inbox {
             let mut reader = reader.lock().await;
             self.fetch(&client, &mut reader).await?;
             if reader.is_done() {
-                return Ok(());
+                return Ok(Ended::Done);
+            }
+            if self.leave_shown(queue, &client, &mut reader).await? {
+                return Ok(Ended::Left);
             }
             let event = Event::Waiting {
                 queue: queue.name.clone(),
                 again: told.take().is_some(),
             };
             if !reader.show(event).await {
-                return Ok(());
+                return Ok(Ended::Done);
             }
         }
         let Some(mut live) = live else {
@@ -131,7 +157,7 @@ impl Inbox {
                 let mut reader = reader.lock().await;
                 self.fetch(&client, &mut reader).await?;
                 if reader.is_done() {
-                    return Ok(());
+                    return Ok(Ended::Done);
                 }
             }
         };
@@ -141,7 +167,7 @@ impl Inbox {
             self.take(&client, &mail, &mut reader).await?;
             if reader.is_done() {
                 live.close().await;
-                return Ok(());
+                return Ok(Ended::Done);
             }
         }
     }

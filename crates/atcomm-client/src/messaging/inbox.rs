@@ -2,8 +2,8 @@
 //!
 //! A message is saved in the wallet, then shown to the caller, and only then acknowledged to its
 //! mediator, which deletes it. A message that could not be saved stays in its queue. A message that
-//! was saved and not shown, because the process ended in between, comes again and is a
-//! [`Received::Duplicate`]; [`Inbox::history`] has it.
+//! was saved and not shown, because the caller could not show it or the process ended in between, is
+//! shown first by the next reader; at its mediator it is a [`Received::Duplicate`] then.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ const DELIVERY_BATCH: u64 = 50;
 /// messages under ever new ids has more.
 const MAX_STALE_DELIVERIES: u32 = 200;
 
+/// Most messages that one call of [`Inbox::keep`] fetches: two full queues of a mediator.
+pub const MAX_KEPT: u64 = 10_000;
+
 /// Most messages per call of [`Inbox::history`] whose attribution spoke against their sender and is
 /// looked up again.
 const MAX_ADVERSE_LOOKUPS: u32 = 50;
@@ -38,17 +41,17 @@ const MAX_ADVERSE_LOOKUPS: u32 = 50;
 /// The inbox of one account.
 pub struct Inbox {
     receiver: Receiver,
-    store: AccountStore,
+    pub(super) store: AccountStore,
     queues: Vec<OwnQueue>,
     net: Net,
     identity: Identity,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 /// A queue of the account with the key that opens it.
 pub(super) struct OwnQueue {
     pub(super) name: Queue,
-    key: MessagingKey,
+    pub(super) key: MessagingKey,
 }
 
 /// The queue of one messaging key at one mediator.
@@ -58,8 +61,18 @@ pub struct Queue {
     pub mediator: MediatorDid,
     /// The did:peer of the key.
     pub peer: String,
-    /// Whether others write to this key now. Queues of replaced keys are read until the keys expire.
+    /// Whether others write to this key by this mediator now. Queues of replaced keys are read until
+    /// the keys expire, and those of mediators that the record does not name any more for as long.
     pub is_current: bool,
+}
+
+/// What [`Inbox::keep`] has fetched.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Number of messages that were not in the wallet before.
+    pub messages: u64,
+    /// The mediators of queues that could not be read, with their errors.
+    pub failed: Vec<(MediatorDid, MailError)>,
 }
 
 /// What an inbox shows to its caller.
@@ -70,8 +83,13 @@ pub enum Event {
     /// A damaged file of the wallet that stood in the place of a message. It was renamed to this
     /// path.
     SetAside(PathBuf),
+    /// So many older messages of senders that nothing proves were deleted to make room.
+    Evicted(u64),
     /// A stored message that cannot be read, and is left out of the history.
     Unreadable(WalletError),
+    /// A queue whose mediator has been told to accept no more mail, since the time is over for which
+    /// it is asked, and nothing waits there.
+    Left(Queue),
     /// A queue that cannot be read now. [`Inbox::follow`] tries again.
     Unavailable {
         /// The queue.
@@ -106,6 +124,8 @@ pub(super) struct Reader<S> {
     left: Option<u64>,
     /// Number of new messages.
     new: u64,
+    /// Whether messages are only saved, for a later reader to show.
+    only_keeps: bool,
     /// Whether the caller asked for an end.
     is_closed: bool,
 }
@@ -116,6 +136,7 @@ impl<S: AsyncFnMut(Event) -> ControlFlow<()>> Reader<S> {
             sink,
             left: limit,
             new: 0,
+            only_keeps: false,
             is_closed: false,
         }
     }
@@ -131,21 +152,36 @@ impl<S: AsyncFnMut(Event) -> ControlFlow<()>> Reader<S> {
         flow.is_continue()
     }
 
-    /// Shows a message that is saved. Returns whether the caller goes on.
+    /// Shows a message that is saved. Returns whether the caller has taken it.
     async fn show_processed(&mut self, processed: Processed) -> bool {
-        let warned = match processed.set_aside {
-            Some(path) => self.show(Event::SetAside(path)).await,
-            None => true,
-        };
-        let received = processed.received;
+        let Processed {
+            received,
+            set_aside,
+            evicted,
+            mark,
+        } = processed;
+        if let Some(path) = set_aside {
+            self.show(Event::SetAside(path)).await;
+        }
+        if evicted > 0 {
+            self.show(Event::Evicted(evicted)).await;
+        }
         if matches!(received, Received::Ignored) {
-            return warned;
+            return !self.is_closed;
         }
         self.new += u64::from(received.is_new_message());
         if received.is_mail() {
             self.left = self.left.map(|left| left.saturating_sub(1));
         }
-        self.show(Event::Received(Box::new(received))).await && warned
+        if self.only_keeps && mark.is_some() {
+            // The mark stays, and a later reader shows the message.
+            return true;
+        }
+        let is_taken = !self.is_closed && self.show(Event::Received(Box::new(received))).await;
+        if is_taken && let Some(mark) = mark {
+            mark.shown();
+        }
+        is_taken
     }
 }
 
@@ -169,36 +205,71 @@ impl Inbox {
         }
     }
 
-    /// Fetches the mail that waits in every queue, one queue after the other, and shows at most
-    /// `limit` messages to `sink`. What `sink` is shown is on disk. What it has been shown is
-    /// acknowledged, also where it asks for an end by [`ControlFlow::Break`]; mail beyond that, or
-    /// beyond the limit, stays in its queue.
+    /// Shows the mail that was kept and not shown, fetches the mail that waits in every queue, one
+    /// queue after the other, and shows at most `limit` messages to `sink`. What `sink` is shown is
+    /// on disk. What it has taken, by [`ControlFlow::Continue`], is acknowledged. What it has not
+    /// taken, by [`ControlFlow::Break`], is shown again another time, and nothing more is shown now;
+    /// mail beyond that, or beyond the limit, stays in its queue.
     ///
-    /// A queue of a replaced key that cannot be read is passed over; one of the current key is an
-    /// [`Event::Unavailable`], and an error where no queue could be read.
+    /// A queue that cannot be read is an [`Event::Unavailable`], and an error where no queue could be
+    /// read. A mediator that others do not write to any more and that refuses is passed over.
     pub async fn drain(
         &self,
         limit: Option<u64>,
         sink: impl AsyncFnMut(Event) -> ControlFlow<()>,
     ) -> Result<(), InboxError> {
         let mut reader = Reader::new(sink, limit);
+        self.show_unshown(&mut reader).await?;
+        self.drain_queues(&mut reader).await?;
+        if !reader.is_done() {
+            self.leave_expired().await;
+        }
+        Ok(())
+    }
+
+    /// Fetches the mail that waits in every queue, up to [`MAX_KEPT`] messages, and shows none of
+    /// it: the next reader does.
+    pub async fn keep(&self) -> Result<Fetched, WalletError> {
+        let mut failed = Vec::new();
+        let sink = async |event| {
+            if let Event::Unavailable { queue, error } = event {
+                failed.push((queue.mediator, error));
+            }
+            ControlFlow::Continue(())
+        };
+        let mut reader = Reader::new(sink, Some(MAX_KEPT));
+        reader.only_keeps = true;
+        let drained = self.drain_queues(&mut reader).await;
+        let messages = reader.new;
+        match drained {
+            // Each queue that could not be read was shown.
+            Ok(()) | Err(InboxError::Mediator(_)) => Ok(Fetched { messages, failed }),
+            Err(InboxError::Wallet(error)) => Err(error),
+        }
+    }
+
+    async fn drain_queues<S: AsyncFnMut(Event) -> ControlFlow<()>>(
+        &self,
+        reader: &mut Reader<S>,
+    ) -> Result<(), InboxError> {
         let mut is_read = false;
         let mut last = None;
         for queue in &self.queues {
             if reader.is_done() {
                 break;
             }
-            match self.fetch_queue(queue, &mut reader).await {
+            match self.fetch_queue(queue, reader).await {
                 Ok(()) => is_read = true,
-                Err(InboxError::Mediator(error)) if queue.name.is_current => {
-                    let event = Event::Unavailable {
-                        queue: queue.name.clone(),
-                        error: error.clone(),
-                    };
-                    reader.show(event).await;
+                Err(InboxError::Mediator(error)) => {
+                    if queue.name.is_current || error.is_transient() {
+                        let event = Event::Unavailable {
+                            queue: queue.name.clone(),
+                            error: error.clone(),
+                        };
+                        reader.show(event).await;
+                    }
                     last = Some(error);
                 }
-                Err(InboxError::Mediator(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -208,13 +279,68 @@ impl Inbox {
         }
     }
 
+    /// Whether there is a queue to fetch mail from.
+    pub fn has_queues(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
+    /// Shows the mail that was kept and not shown by an earlier reader.
+    pub(super) async fn show_unshown<S: AsyncFnMut(Event) -> ControlFlow<()>>(
+        &self,
+        reader: &mut Reader<S>,
+    ) -> Result<(), WalletError> {
+        let mut adverse = MAX_ADVERSE_LOOKUPS;
+        for unshown in self.store.unshown()? {
+            if reader.is_done() {
+                break;
+            }
+            let (item, mark) = unshown?;
+            let (event, is_mail) = match self.event_of(item, &mut adverse).await? {
+                Event::Received(received) => {
+                    let is_mail = received.is_mail();
+                    (Event::Received(received), is_mail)
+                }
+                event => (event, false),
+            };
+            if !reader.show(event).await {
+                break;
+            }
+            mark.shown();
+            reader.left = reader.left.map(|left| left.saturating_sub(is_mail.into()));
+        }
+        Ok(())
+    }
+
     async fn fetch_queue<S: AsyncFnMut(Event) -> ControlFlow<()>>(
         &self,
         queue: &OwnQueue,
         reader: &mut Reader<S>,
     ) -> Result<(), InboxError> {
         let client = self.open(queue, Freshness::Cached).await?;
-        self.fetch(&client, reader).await
+        self.fetch(&client, reader).await?;
+        self.leave_shown(queue, &client, reader).await?;
+        Ok(())
+    }
+
+    /// Leaves the mediator of a queue whose mail was fetched, if it is time, and shows that. Returns
+    /// whether it was left. A mediator that fails is left another time.
+    pub(super) async fn leave_shown<S: AsyncFnMut(Event) -> ControlFlow<()>>(
+        &self,
+        queue: &OwnQueue,
+        client: &MediatorClient,
+        reader: &mut Reader<S>,
+    ) -> Result<bool, InboxError> {
+        if reader.is_done() {
+            return Ok(false);
+        }
+        match self.leave(queue, client).await {
+            Ok(true) => {
+                reader.show(Event::Left(queue.name.clone())).await;
+                Ok(true)
+            }
+            Ok(false) | Err(InboxError::Mediator(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Shows the messages of the outbox that were given up and not shown since. One is deleted once
@@ -243,20 +369,30 @@ impl Inbox {
     ) -> Result<(), WalletError> {
         let mut reader = Reader::new(sink, None);
         let mut adverse = MAX_ADVERSE_LOOKUPS;
-        for item in self.store.received(newest)? {
-            let event = match item {
-                Ok(StoredItem::Message(stored)) => self.again(*stored, &mut adverse).await?.into(),
-                Ok(StoredItem::Undecryptable(undecryptable)) => {
-                    Received::Undecryptable { undecryptable }.into()
-                }
-                // The others are shown all the same.
-                Err(error) => Event::Unreadable(error),
-            };
+        for (item, file) in self.store.received_files(newest)? {
+            let event = self.event_of(item, &mut adverse).await?;
             if !reader.show(event).await {
                 break;
             }
+            self.store.mark_shown(&file);
         }
         Ok(())
+    }
+
+    /// Returns what is shown of an item of the wallet.
+    async fn event_of(
+        &self,
+        item: Result<StoredItem, WalletError>,
+        adverse: &mut u32,
+    ) -> Result<Event, WalletError> {
+        Ok(match item {
+            Ok(StoredItem::Message(stored)) => self.again(*stored, adverse).await?.into(),
+            Ok(StoredItem::Undecryptable(undecryptable)) => {
+                Received::Undecryptable { undecryptable }.into()
+            }
+            // The others are shown all the same.
+            Err(error) => Event::Unreadable(error),
+        })
     }
 
     /// Reads a stored message, with its attribution of now.
@@ -271,10 +407,14 @@ impl Inbox {
             .unwrap_or(Attribution::Anonymous);
         let message = Message::parse(stored.message.as_bytes());
         let Ok(Ok(dm)) = message.map(|message| message.body_of::<Dm>()) else {
+            let why = match &stored.cut {
+                Some(cut) => format!("it cannot be shown; {cut}"),
+                None => "it cannot be shown".to_owned(),
+            };
             return Ok(Received::Other {
                 stored,
                 attribution,
-                why: "it cannot be shown".to_owned(),
+                why,
             });
         };
         let age = self.clock.now().since(stored.received_at);
@@ -300,7 +440,14 @@ impl Inbox {
         let mut stale = 0;
         while !reader.is_done() {
             let limit = reader.left.unwrap_or(DELIVERY_BATCH).min(DELIVERY_BATCH);
-            let mail = client.fetch(limit).await?;
+            let mail = match client.fetch(limit).await {
+                // The run that was to register was interrupted, and the record was there already.
+                Err(error) if error.is_about_unknown_key() => {
+                    client.introduce(self.store.account()).await?;
+                    client.fetch(limit).await?
+                }
+                mail => mail?,
+            };
             if mail.is_empty() {
                 break;
             }
@@ -320,15 +467,15 @@ impl Inbox {
         Ok(())
     }
 
-    /// Saves and shows each message, and then acknowledges those that were saved. Returns their
-    /// ids.
+    /// Saves and shows each message, and then acknowledges those that the caller has taken. Returns
+    /// their ids.
     pub(super) async fn take<S: AsyncFnMut(Event) -> ControlFlow<()>>(
         &self,
         client: &MediatorClient,
         mail: &[Mail],
         reader: &mut Reader<S>,
     ) -> Result<Vec<String>, InboxError> {
-        let mut saved = Vec::new();
+        let mut taken = Vec::new();
         let mut failed = None;
         for one in mail {
             if reader.is_done() {
@@ -341,33 +488,37 @@ impl Inbox {
                     break;
                 }
             };
-            saved.push(one.id.clone());
-            if let Err(error) = self.show(reader, processed).await {
-                failed = Some(error);
-                break;
+            match self.show(reader, processed).await {
+                Ok(true) => taken.push(one.id.clone()),
+                // It comes again, and was kept.
+                Ok(false) => break,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             }
         }
-        // Whatever went wrong after a message was saved, it is saved.
-        let acknowledged = client.acknowledge(&saved).await;
+        // Whatever went wrong after a message was taken, it was taken.
+        let acknowledged = client.acknowledge(&taken).await;
         match failed {
             Some(error) => Err(error.into()),
-            None => Ok(acknowledged.map(|()| saved)?),
+            None => Ok(acknowledged.map(|()| taken)?),
         }
     }
 
-    /// Shows what was saved. A message of the outbox that was given up is deleted once the caller
-    /// goes on after it.
+    /// Shows what was saved, and returns whether the caller has taken it. A message of the outbox
+    /// that was given up is deleted then.
     async fn show<S: AsyncFnMut(Event) -> ControlFlow<()>>(
         &self,
         reader: &mut Reader<S>,
         processed: Processed,
     ) -> Result<bool, WalletError> {
         let given_up = processed.received.id_given_up();
-        let goes_on = reader.show_processed(processed).await;
-        if goes_on && let Some(id) = given_up {
+        let is_taken = reader.show_processed(processed).await;
+        if is_taken && let Some(id) = given_up {
             self.receiver.mark_reported(&id)?;
         }
-        Ok(goes_on)
+        Ok(is_taken)
     }
 
     pub(super) fn queues(&self) -> &[OwnQueue] {
@@ -392,27 +543,25 @@ impl From<Received> for Event {
 }
 
 /// Returns every queue that can hold mail for the account: also those of replaced keys, the oldest
-/// first. Mail to a key that has expired is left to expire there.
+/// first, and last those of mediators that the account does not name any more. Mail to a key that has
+/// expired is left to expire there.
 fn queues(enrolment: &Enrolment, clock: &Clock) -> Vec<OwnQueue> {
     let now = clock.now();
     let current = enrolment.current().map(|key| &key.peer);
     let mut found: Vec<OwnQueue> = Vec::new();
     for key in enrolment.keys.iter().rev().filter(|key| key.reads(now)) {
-        let is_current = current == Some(&key.peer);
-        // Where an enrolment was interrupted, the key may be registered all the same.
-        let named = is_current.then_some(&enrolment.mediators);
-        for mediator in named.into_iter().flatten().chain(&key.registered) {
-            let name = Queue {
+        let is_current = |did| current == Some(&key.peer) && enrolment.names(key, did);
+        found.extend(enrolment.holders(key).into_iter().map(|mediator| OwnQueue {
+            name: Queue {
                 mediator: mediator.clone(),
                 peer: key.peer.as_str().to_owned(),
-                is_current,
-            };
-            if !found.iter().any(|queue| queue.name == name) {
-                let key = key.clone();
-                found.push(OwnQueue { name, key });
-            }
-        }
+                is_current: is_current(mediator),
+            },
+            key: key.clone(),
+        }));
     }
+    // A mediator of before may be gone for good and keep its caller waiting.
+    found.sort_by_key(|queue| !enrolment.mediators.contains(&queue.name.mediator));
     found
 }
 

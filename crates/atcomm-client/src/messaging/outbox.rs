@@ -196,9 +196,12 @@ impl SentMessage {
         });
     }
 
-    /// Records the result of the last attempt.
-    pub(super) fn end(&mut self, state: AttemptState) {
-        if let Some(attempt) = self.attempts.last_mut() {
+    /// Records the result of an attempt. A report that has come meanwhile is the later word.
+    pub(super) fn end(&mut self, forward: &str, state: AttemptState) {
+        let mut attempts = self.attempts.iter_mut().rev();
+        if let Some(attempt) = attempts.find(|one| one.forward == forward)
+            && attempt.state == AttemptState::Begun
+        {
             attempt.state = state;
         }
     }

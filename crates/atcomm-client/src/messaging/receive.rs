@@ -5,7 +5,7 @@
 //! recipient's next mediator.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
@@ -20,8 +20,10 @@ use crate::mediator::client::{Mail, MediatorClient};
 use crate::wallet::enrolment::{Enrolment, MessagingKey};
 use crate::wallet::error::WalletError;
 use crate::wallet::file::Saved;
+use crate::wallet::mark::ShowMark;
 use crate::wallet::messages::StoredMessage;
 use crate::wallet::undecryptable::Undecryptable;
+use crate::wallet::unproven::MAX_UNPROVEN;
 use crate::wallet::{AccountStore, Wallet};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::didcomm::message::{BodyError, Message, TypeUri};
@@ -31,6 +33,13 @@ use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
 use atcomm_proto::syntax::RemoteText;
 use atcomm_proto::verify::attribution::{Attribution, Claim};
+
+/// Bytes of mail of unknown senders between two measurements of its room. Measuring lists a folder, so
+/// it is not done for each message; several processes may exceed the room by as much each.
+const ROOM_CHECK_INTERVAL: u64 = MAX_UNPROVEN / 16;
+
+/// What a message takes on the disk beyond its text, in bytes: the rest of a block, and its marks.
+const MESSAGE_OVERHEAD: u64 = 4096;
 
 /// The result of processing a message. Every one of them may be acknowledged.
 #[derive(Debug)]
@@ -127,6 +136,11 @@ pub struct Processed {
     pub received: Received,
     /// A damaged file of the wallet that stood in the message's place, by its new name.
     pub set_aside: Option<PathBuf>,
+    /// Number of older messages of unknown senders that were deleted to make room.
+    pub evicted: u64,
+    /// The mark of a message that is saved and was not shown yet. Until it is told that the message
+    /// was shown, [`Inbox`](super::inbox::Inbox) shows the message again.
+    pub mark: Option<ShowMark>,
 }
 
 impl From<Received> for Processed {
@@ -134,6 +148,8 @@ impl From<Received> for Processed {
         Self {
             received,
             set_aside: None,
+            evicted: 0,
+            mark: None,
         }
     }
 }
@@ -145,6 +161,8 @@ pub struct Receiver {
     attributor: Attributor,
     sender: Sender,
     clock: Clock,
+    /// Bytes of unknown senders that are saved before the wallet's room is measured again.
+    room: Mutex<u64>,
 }
 
 impl Receiver {
@@ -163,6 +181,8 @@ impl Receiver {
             enrolment,
             sender,
             clock,
+            // Other processes may have used the room up.
+            room: Mutex::new(0),
         }
     }
 
@@ -196,11 +216,14 @@ impl Receiver {
             recipient: self.enrolment.account.clone(),
         };
         let attribution = self.attributor.attribute(&claim).await?;
-        let stored = self.stored(&unpacked, &attribution);
-        let set_aside = match self.store.save_message(&stored) {
-            Ok(Saved::New) => None,
-            Ok(Saved::DamagedSetAside(path)) => Some(path),
-            Ok(Saved::Duplicate) => return Ok(Received::Duplicate.into()),
+        let mut stored = self.stored(&unpacked, &attribution);
+        if dm.is_err() {
+            stored.cut();
+        }
+        let (set_aside, mark) = match self.store.save_unshown(&stored) {
+            Ok((Saved::New, mark)) => (None, mark),
+            Ok((Saved::DamagedSetAside(path), mark)) => (Some(path), mark),
+            Ok((Saved::Duplicate, _)) => return Ok(Received::Duplicate.into()),
             // No message that can be unpacked is that long. If one were, it must not block the
             // queue.
             Err(error @ WalletError::TooLong { .. }) => {
@@ -208,10 +231,13 @@ impl Receiver {
             }
             Err(error) => return Err(error),
         };
+        let evicted = self.make_room(&stored, &attribution);
         let received = received(stored, dm, attribution, &unpacked.message.kind);
         Ok(Processed {
             received,
             set_aside,
+            evicted,
+            mark,
         })
     }
 
@@ -222,9 +248,12 @@ impl Receiver {
         Ok(sent)
     }
 
-    /// Deletes a message that was given up, once the user has read that.
+    /// Deletes a message that was given up, once the user has read that. One that is on another path
+    /// since stays.
     pub fn mark_reported(&self, id: &str) -> Result<(), WalletError> {
-        self.store.delete_sent(id).map(drop)
+        self.store.change_sent(id, |sent: Option<SentMessage>| {
+            (sent.filter(|sent| sent.given_up.is_none()), ())
+        })
     }
 
     /// Attributes a stored message anew. An attribution that proves its sender is saved.
@@ -259,8 +288,26 @@ impl Receiver {
             recipient_replaced: key.is_some_and(MessagingKey::is_replaced),
             received_at: self.clock.now(),
             message: String::from_utf8_lossy(&unpacked.plaintext).into_owned(),
+            cut: None,
             attribution: json!(attribution),
         }
+    }
+
+    /// Makes room in the wallet where this process has saved so much mail of unknown senders that
+    /// there may be too little. Returns the number of messages that were deleted.
+    fn make_room(&self, stored: &StoredMessage, attribution: &Attribution) -> u64 {
+        if attribution.account().is_some() {
+            return 0;
+        }
+        let mut left = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.saturating_sub(stored.message.len() as u64 + MESSAGE_OVERHEAD);
+        if *left > 0 {
+            return 0;
+        }
+        *left = ROOM_CHECK_INTERVAL;
+        // Where that fails, the message is saved all the same: a full disk ends receiving when it is
+        // full, and not before.
+        self.store.make_room().unwrap_or_default()
     }
 
     fn save_undecryptable(
@@ -271,11 +318,14 @@ impl Receiver {
     ) -> Result<Processed, WalletError> {
         let recipient = client.key().peer.as_str();
         let undecryptable = Undecryptable::new(&mail.envelope, recipient, self.clock.now(), why);
-        Ok(match self.store.save_undecryptable(&undecryptable)? {
-            Saved::New | Saved::DamagedSetAside(_) => {
-                Received::Undecryptable { undecryptable }.into()
-            }
-            Saved::Duplicate => Received::Duplicate.into(),
+        let (saved, mark) = self.store.save_undecryptable_unshown(&undecryptable)?;
+        let received = match saved {
+            Saved::New | Saved::DamagedSetAside(_) => Received::Undecryptable { undecryptable },
+            Saved::Duplicate => Received::Duplicate,
+        };
+        Ok(Processed {
+            mark,
+            ..received.into()
         })
     }
 
@@ -283,19 +333,20 @@ impl Receiver {
     /// the message up.
     async fn follow_up(&self, report: &UndeliverableReport) -> Result<Received, WalletError> {
         for mut sent in self.store.sent::<SentMessage>()? {
-            let outcome = sent.report(report);
-            if outcome == ReportOutcome::NotOurs {
+            if sent.report(report) == ReportOutcome::NotOurs {
                 continue;
             }
-            sent.given_up = None;
-            self.store.save_sent(&sent.id, &sent)?;
+            // Decided by the state of now: another process may be delivering it.
+            let mut outcome = ReportOutcome::NotOurs;
+            self.sender.change(&mut sent, |sent| {
+                outcome = sent.report(report);
+                sent.given_up = None;
+            })?;
             let failures = match outcome {
                 ReportOutcome::TryNext(left) => match self.sender.resend(&mut sent, &left).await? {
                     DeliveryOutcome::Accepted { path, .. } => {
-                        if !sent.is_open(self.clock.now()) {
-                            // No report about it will come.
-                            self.store.delete_sent(&sent.id)?;
-                        }
+                        // Where it was posted directly, no report about it will come.
+                        self.sender.delete_closed(&sent.id)?;
                         return Ok(undeliverable(sent, report, NextStep::Retried(path)));
                     }
                     DeliveryOutcome::Refused(failures) => failures,
@@ -305,8 +356,9 @@ impl Receiver {
                     return Ok(undeliverable(sent, report, NextStep::Pending));
                 }
             };
-            sent.give_up(&report.words, &failures);
-            self.store.save_sent(&sent.id, &sent)?;
+            self.sender.change(&mut sent, |sent| {
+                sent.give_up(&report.words, &failures);
+            })?;
             return Ok(undeliverable(sent, report, NextStep::GivenUp));
         }
         // The message is in the outbox no longer.
@@ -339,6 +391,10 @@ fn received(
         }
         Err(BodyError::Field(error)) => format!("it cannot be shown: {error}"),
         Err(BodyError::Type(_)) => format!("it is of a type that is not shown here: {kind}"),
+    };
+    let why = match &stored.cut {
+        Some(cut) => format!("{why}; {cut}"),
+        None => why,
     };
     Received::Other {
         stored,

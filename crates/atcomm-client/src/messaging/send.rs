@@ -156,10 +156,7 @@ impl Sender {
         self.delete_expired()?;
         let theirs: Vec<_> = to.mediators.iter().cloned().map(Arc::new).collect();
         let outcome = self.deliver(&mut sent, &theirs, key).await?;
-        if !sent.is_open(self.clock.now()) {
-            // No report about it will come.
-            self.store.delete_sent(&sent.id)?;
-        }
+        self.delete_closed(&sent.id)?;
         match outcome {
             DeliveryOutcome::Accepted {
                 path,
@@ -220,10 +217,34 @@ impl Sender {
     fn delete_expired(&self) -> Result<(), WalletError> {
         let now = self.clock.now();
         for sent in self.store.sent::<SentMessage>()? {
-            if !sent.is_open(now) && now.since(sent.at) > SENT_RETENTION {
-                self.store.delete_sent(&sent.id)?;
+            if now.since(sent.at) > SENT_RETENTION {
+                self.delete_closed(&sent.id)?;
             }
         }
+        Ok(())
+    }
+
+    /// Deletes a message from the outbox unless a report about it may come or was not read yet.
+    pub(super) fn delete_closed(&self, id: &str) -> Result<(), WalletError> {
+        let now = self.clock.now();
+        self.store.change_sent(id, |sent: Option<SentMessage>| {
+            (sent.filter(|sent| sent.is_open(now)), ())
+        })
+    }
+
+    /// Changes a message of the outbox, here and in the wallet. What another process has saved of it
+    /// in the meantime stays.
+    pub(super) fn change(
+        &self,
+        sent: &mut SentMessage,
+        change: impl FnOnce(&mut SentMessage),
+    ) -> Result<(), WalletError> {
+        let known = sent.clone();
+        *sent = self.store.change_sent(&known.id.clone(), |saved| {
+            let mut next: SentMessage = saved.unwrap_or(known);
+            change(&mut next);
+            (Some(next.clone()), next)
+        })?;
         Ok(())
     }
 
@@ -239,7 +260,7 @@ impl Sender {
         let mut failures: Vec<PathFailure> = Vec::new();
         // A mediator that did not answer is not asked again for another one.
         let mut away = BTreeSet::new();
-        for path in delivery_paths(theirs, self.enrolment.mediators_of(key)) {
+        for path in delivery_paths(theirs, &self.enrolment.mediators_of(key)) {
             let first_hop = path.first_hop().clone();
             if away.contains(&first_hop) || away.contains(&path.mediator) {
                 continue;
@@ -284,14 +305,14 @@ impl Sender {
         wrapped: WrappedMessage,
     ) -> Result<Result<(), MailError>, WalletError> {
         let (mediator, via) = (wrapped.mediator.clone(), wrapped.via.clone());
-        sent.begin(mediator, via, wrapped.forward_id.clone(), self.clock.now());
-        self.store.save_sent(&sent.id, sent)?;
+        let (forward, now) = (wrapped.forward_id.clone(), self.clock.now());
+        self.change(sent, |sent| sent.begin(mediator, via, forward.clone(), now))?;
         let posted = post(&self.net, wrapped).await;
-        sent.end(match &posted {
+        let state = match &posted {
             Ok(()) => AttemptState::Taken,
             Err(error) => AttemptState::Failed(RemoteText::new(&error.to_string())),
-        });
-        self.store.save_sent(&sent.id, sent)?;
+        };
+        self.change(sent, |sent| sent.end(&forward, state))?;
         Ok(posted)
     }
 

@@ -393,7 +393,7 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
     let mut both = known.clone();
     // A key that the wallet never had becomes the present one only where the backup says so.
     if ours.current().is_some_and(|key| is_new(key.peer.as_str())) {
-        replace_all(&mut both.keys, None, now);
+        replace_all(&mut both.keys, None, &known.mediators, now);
         both.mediators.clone_from(&ours.mediators);
         both.directory.clone_from(&ours.directory);
         both.label.clone_from(&ours.label);
@@ -402,7 +402,7 @@ fn merged(known: &Enrolment, ours: &Enrolment, now: Timestamp) -> Option<Enrolme
     } else {
         // Such a key is for reading only: one that was never published is older than the wallet's
         // present one.
-        replace_all(&mut added, None, now);
+        replace_all(&mut added, None, &ours.mediators, now);
         both.keys.append(&mut added);
     }
     Some(both)

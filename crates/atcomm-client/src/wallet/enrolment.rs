@@ -12,6 +12,18 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 /// for as long.
 pub const REPLACED_KEY_RETENTION: Duration = Duration::from_secs(14 * 24 * 3600);
 
+/// Time for which a mediator is asked for mail after the record stopped naming it. Its directory may
+/// hear of that late, senders use a package that they know for a day, and relays try for another.
+pub const DROPPED_MEDIATOR_RETENTION: Duration = REPLACED_KEY_RETENTION;
+
+/// Most dropped mediators of the present key: mail may wait at each, so none is forgotten for
+/// another, and the record is not changed further before one can be left.
+pub const MAX_DROPPED: usize = 64;
+
+/// Most mediators in each list of a key: those that the record names and named, with room for what
+/// interrupted runs leave.
+pub(crate) const MAX_HOLDERS: usize = 256;
+
 /// An enrolment.
 #[derive(Debug, Clone)]
 pub struct Enrolment {
@@ -39,14 +51,53 @@ impl Enrolment {
         self.keys.iter().find(published).or_else(|| self.minted())
     }
 
-    /// Returns the mediators that hold mail for a key: those where it is registered, or else where
-    /// it is to be.
-    pub fn mediators_of<'e>(&'e self, key: &'e MessagingKey) -> &'e [MediatorDid] {
-        if key.registered.is_empty() {
-            &self.mediators
+    /// Returns the mediators that relay for a key: those where it is registered and that were not
+    /// dropped, or else where it is to be.
+    pub fn mediators_of(&self, key: &MessagingKey) -> Vec<MediatorDid> {
+        let serving = |did: &&MediatorDid| !key.has_dropped(did);
+        let registered: Vec<_> = key.registered.iter().filter(serving).cloned().collect();
+        if registered.is_empty() {
+            self.mediators.clone()
         } else {
-            &key.registered
+            registered
         }
+    }
+
+    /// Whether the record names a mediator for a key, as far as the wallet knows: where a run was
+    /// interrupted, the record may name a key that was only made.
+    pub fn names(&self, key: &MessagingKey, did: &MediatorDid) -> bool {
+        !key.is_replaced() && self.mediators.contains(did)
+    }
+
+    /// Returns the mediators where mail for a key can wait: those that the record names, also where
+    /// an interrupted run has not registered with them, and those that it named before.
+    pub fn holders<'e>(&'e self, key: &'e MessagingKey) -> Vec<&'e MediatorDid> {
+        let named = self.mediators.iter().filter(|did| self.names(key, did));
+        let dropped = key.dropped.iter().map(|one| &one.did);
+        let mut found = Vec::new();
+        for did in named.chain(&key.registered).chain(dropped) {
+            if !found.contains(&did) {
+                found.push(did);
+            }
+        }
+        found
+    }
+
+    /// Whether the time is over in which a mediator is asked for the mail of a key. Never for a
+    /// mediator that the record names, or may name.
+    pub fn may_leave(&self, key: &MessagingKey, did: &MediatorDid, now: Timestamp) -> bool {
+        if self.names(key, did) {
+            return false;
+        }
+        let replaced = match key.state {
+            KeyState::Replaced { at } => Some(at),
+            KeyState::Minted | KeyState::Published { .. } => None,
+        };
+        let dropped = key.dropped.iter().find(|one| one.did == *did);
+        let dropped = dropped.and_then(|one| one.at);
+        // Of two times the earlier one began the wait.
+        let since = replaced.into_iter().chain(dropped).min();
+        since.is_some_and(|since| now.since(since) >= DROPPED_MEDIATOR_RETENTION)
     }
 
     /// Whether a mediator holds the mail of the present key.
@@ -74,8 +125,21 @@ pub struct MessagingKey {
     pub minted_at: Timestamp,
     /// How far its publication has come.
     pub state: KeyState,
-    /// The mediators that hold its mail.
+    /// The mediators that have accepted it, until they have been told to accept no more mail.
     pub registered: Vec<MediatorDid>,
+    /// The mediators that the record has stopped naming for it, or is about to. Mail may wait there,
+    /// and more may come for a while.
+    pub dropped: Vec<DroppedMediator>,
+}
+
+/// A mediator that the record named for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DroppedMediator {
+    /// The mediator.
+    pub did: MediatorDid,
+    /// Since when the record does not name it, by our clock. `None` until the record that does not
+    /// is known to be written.
+    pub at: Option<Timestamp>,
 }
 
 /// How far the publication of a key has come. Each state is saved before the step that leads to the
@@ -137,6 +201,7 @@ impl MessagingKey {
             minted_at,
             state: KeyState::Minted,
             registered: Vec::new(),
+            dropped: Vec::new(),
         })
     }
 }
@@ -147,6 +212,45 @@ impl MessagingKey {
     /// expires.
     pub fn reads(&self, now: Timestamp) -> bool {
         !matches!(self.state, KeyState::Replaced { at } if now.since(at) >= REPLACED_KEY_RETENTION)
+    }
+
+    /// Whether a mediator is among the dropped ones.
+    pub fn has_dropped(&self, did: &MediatorDid) -> bool {
+        self.dropped.iter().any(|one| one.did == *did)
+    }
+
+    /// Notes mediators that the record is about to stop naming, before it does.
+    pub(crate) fn note_dropped<'m>(&mut self, mediators: impl Iterator<Item = &'m MediatorDid>) {
+        for did in mediators {
+            if !self.has_dropped(did) && self.dropped.len() < MAX_HOLDERS {
+                let did = did.clone();
+                self.dropped.push(DroppedMediator { did, at: None });
+            }
+        }
+    }
+
+    /// Notes the mediators that the record named for the key, before it names another key or none.
+    pub(crate) fn note_replaced(&mut self, mediators: &[MediatorDid]) {
+        let registered = self.registered.clone();
+        self.note_dropped(mediators.iter().filter(|did| !registered.contains(did)));
+    }
+
+    /// Notes the mediators that the record stops naming for the key, which it goes on naming: it
+    /// named `before`, and is to name `named`.
+    pub(crate) fn note_changed(&mut self, before: &[MediatorDid], named: &[MediatorDid]) {
+        let known = [before, &self.registered].concat();
+        self.note_dropped(known.iter().filter(|did| !named.contains(did)));
+    }
+
+    /// Sets since when the record names no other mediators for the key than `named`.
+    pub(crate) fn date_dropped(&mut self, named: &[MediatorDid], now: Timestamp) {
+        for dropped in &mut self.dropped {
+            dropped.at = if named.contains(&dropped.did) {
+                None
+            } else {
+                dropped.at.or(Some(now))
+            };
+        }
     }
 
     /// Whether the record names another key, or none.
@@ -191,11 +295,18 @@ impl Keyring for Enrolment {
     }
 }
 
-/// Marks all keys but `present` as replaced.
-pub(crate) fn replace_all(keys: &mut [MessagingKey], present: Option<&str>, now: Timestamp) {
+/// Marks all keys but `present` as replaced. The record may have named `mediators` for them, also
+/// where a run that was interrupted has not registered there.
+pub(crate) fn replace_all(
+    keys: &mut [MessagingKey],
+    present: Option<&str>,
+    mediators: &[MediatorDid],
+    now: Timestamp,
+) {
     for key in keys {
         let is_present = present == Some(key.peer.as_str());
-        if !is_present && !matches!(key.state, KeyState::Replaced { .. }) {
+        if !is_present && !key.is_replaced() {
+            key.note_replaced(mediators);
             key.state = KeyState::Replaced { at: now };
         }
     }

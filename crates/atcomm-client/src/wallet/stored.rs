@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::enrolment::{Enrolment, KeyState, MessagingKey};
+use super::enrolment::{DroppedMediator, Enrolment, KeyState, MAX_HOLDERS, MessagingKey};
 use super::session::Session;
 use atcomm_net::durable::SecretText;
 use atcomm_proto::clock::Timestamp;
@@ -34,6 +34,15 @@ struct StoredKey {
     minted_at: i64,
     state: StoredState,
     registered: Vec<MediatorDid>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dropped: Vec<StoredDropped>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredDropped {
+    mediator: MediatorDid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
 }
 
 /// Times are milliseconds since 1970.
@@ -102,6 +111,7 @@ impl StoredKey {
                 KeyState::Replaced { at } => StoredState::Replaced { since: at.millis() },
             },
             registered: key.registered.clone(),
+            dropped: key.dropped.iter().map(StoredDropped::of).collect(),
         }
     }
 
@@ -114,7 +124,7 @@ impl StoredKey {
         if key.peer.as_str() != self.peer {
             return Err("a key does not belong to its DID".to_owned());
         }
-        if self.registered.len() > MAX_MEDIATORS {
+        if self.registered.len() > MAX_HOLDERS || self.dropped.len() > MAX_HOLDERS {
             return Err("a key is registered with too many mediators".to_owned());
         }
         Ok(MessagingKey {
@@ -128,8 +138,25 @@ impl StoredKey {
                 },
             },
             registered: self.registered,
+            dropped: self.dropped.into_iter().map(StoredDropped::read).collect(),
             ..key
         })
+    }
+}
+
+impl StoredDropped {
+    fn of(dropped: &DroppedMediator) -> Self {
+        Self {
+            mediator: dropped.did.clone(),
+            since: dropped.at.map(Timestamp::millis),
+        }
+    }
+
+    fn read(self) -> DroppedMediator {
+        DroppedMediator {
+            did: self.mediator,
+            at: self.since.map(Timestamp::from_millis),
+        }
     }
 }
 

@@ -68,6 +68,7 @@ fn kept(from: Option<&str>, id: &str, received_at: i64) -> StoredMessage {
         recipient_replaced: false,
         received_at: at(received_at),
         message: json!({"id": id, "body": {"text": "grüß dich"}}).to_string(),
+        cut: None,
         attribution: json!("anonymous"),
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::AccountStore;
 use super::error::WalletError;
 use super::file::{self, Saved};
+use super::mark::{self, ShowMark};
 use atcomm_proto::clock::Timestamp;
 
 /// Most envelopes: more than come by mishap, as after a key was lost.
@@ -63,16 +64,34 @@ impl Undecryptable {
 }
 
 impl AccountStore {
-    /// Saves an envelope that cannot be unpacked, and deletes the oldest where there are too many.
-    /// On disk when this returns; only then may it be acknowledged. Safe concurrently.
+    /// Saves an envelope that cannot be unpacked and was shown; see
+    /// [`AccountStore::save_undecryptable_unshown`].
     pub fn save_undecryptable(&self, undecryptable: &Undecryptable) -> Result<Saved, WalletError> {
+        let (saved, mark) = self.save_undecryptable_unshown(undecryptable)?;
+        if let Some(mark) = mark {
+            mark.shown();
+        }
+        Ok(saved)
+    }
+
+    /// Saves an envelope that cannot be unpacked, with the mark that it is to be shown, and deletes
+    /// the oldest where there are too many. On disk when this returns; only then may it be
+    /// acknowledged. Safe concurrently.
+    pub fn save_undecryptable_unshown(
+        &self,
+        undecryptable: &Undecryptable,
+    ) -> Result<(Saved, Option<ShowMark>), WalletError> {
         let folder = self.undecryptable();
         let path = folder.join(format!("{}.json", undecryptable.id));
         let _lock = file::lock(&folder, "lock")?;
         if path.exists() {
-            return Ok(Saved::Duplicate);
+            return Ok((Saved::Duplicate, None));
         }
-        file::write(&self.home, &path, undecryptable, MAX_FILE)?;
+        let mark = ShowMark::make(&path)?;
+        if let Err(error) = file::write(&self.home, &path, undecryptable, MAX_FILE) {
+            mark::remove(&path);
+            return Err(error);
+        }
         let mut files = file::list(&folder)?;
         files.sort_by_key(|one| one.modified);
         let (mut count, mut total) = (0, 0);
@@ -81,9 +100,10 @@ impl AccountStore {
             total += one.len;
             if (count > MAX_COUNT || total > MAX_TOTAL) && one.path != path {
                 file::remove(&one.path)?;
+                mark::remove(&one.path);
             }
         }
-        Ok(Saved::New)
+        Ok((Saved::New, mark))
     }
 
     pub(super) fn undecryptable(&self) -> PathBuf {

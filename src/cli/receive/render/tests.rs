@@ -21,6 +21,7 @@ fn kept(from: Option<&str>) -> StoredMessage {
         recipient_replaced: false,
         received_at: at(),
         message: json!({"id": "m1", "type": "x", "created_time": 1_799_999_999}).to_string(),
+        cut: None,
         attribution: json!({}),
     }
 }

@@ -56,6 +56,9 @@ pub enum EnrolError {
     /// There are more mediators than a record may name.
     #[error("{0} mediators are too many")]
     TooManyMediators(usize),
+    /// Mail may wait at more mediators that the record named before than are remembered.
+    #[error("mail may still wait at {0} mediators that the account named before")]
+    TooManyDropped(usize),
     /// The label breaks the rules of the record.
     #[error("the label is longer than 64 characters or has control characters")]
     Label,

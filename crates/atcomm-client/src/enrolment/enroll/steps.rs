@@ -9,11 +9,10 @@ use crate::account::Client;
 use crate::enrolment::account::{AccountError, Published};
 use crate::lookup::directory::DirectoryClient;
 use crate::mediator::client::{MailError, MediatorClient};
-use crate::wallet::enrolment::{Enrolment, KeyState, MessagingKey, replace_all};
+use crate::wallet::enrolment::{Enrolment, KeyState, MAX_HOLDERS, MessagingKey, replace_all};
 use atcomm_net::durable::Lock;
 use atcomm_net::identity::Freshness;
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::keypackage::MAX_MEDIATORS;
 use atcomm_proto::syntax::{MediatorDid, Origin};
 
 /// Times that a record is read and written again where another writer was faster.
@@ -81,6 +80,7 @@ impl Enroller {
                 }
                 Task::Write(record) => record,
             };
+            self.note_dropped(located, there.as_ref(), Some(key))?;
             attempts += 1;
             match client
                 .put(&record, there.as_ref().map(|there| &there.cid))
@@ -97,12 +97,51 @@ impl Enroller {
             }
         };
         let peer = key.peer.as_str().to_owned();
-        self.change(located, |before| {
+        let now = self.client.clock.now();
+        let enrolment = self.change(located, |before| {
             let mut enrolment = before.unwrap_or(enrolment);
-            let now = self.client.clock.now();
-            update_states(&mut enrolment.keys, &peer, there.as_ref(), now);
+            update_states(&mut enrolment, &peer, there.as_ref(), now);
             enrolment
         })?;
+        let present = enrolment.keys.iter().find(|key| key.peer.as_str() == peer);
+        for dropped in present.into_iter().flat_map(|key| &key.dropped) {
+            if dropped.at == Some(now) {
+                observe(Step::Dropped(dropped.did.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the mediators that the record names for a key of the wallet and is about to name no
+    /// more: mail may wait there whether or not the key was registered. `present` is the key that
+    /// the record is going to name. On disk before the record is written.
+    fn note_dropped(
+        &self,
+        located: &Located,
+        there: Option<&Published>,
+        present: Option<&MessagingKey>,
+    ) -> Result<(), EnrolError> {
+        let store = self.store(located);
+        let (Some(there), Some(known)) = (there, store.enrolment()?) else {
+            return Ok(());
+        };
+        let note = |mut enrolment: Enrolment| {
+            for key in &mut enrolment.keys {
+                if there.peer() != Some(key.peer.as_str()) {
+                    continue;
+                }
+                if present.is_some_and(|present| present.peer == key.peer) {
+                    key.note_changed(&there.mediators(), &enrolment.mediators);
+                } else {
+                    key.note_replaced(&there.mediators());
+                }
+            }
+            enrolment
+        };
+        let count = |one: &Enrolment| one.keys.iter().map(|key| key.dropped.len()).sum::<usize>();
+        if count(&note(known.clone())) > count(&known) {
+            self.change(located, |before| note(before.unwrap_or(known)))?;
+        }
         Ok(())
     }
 
@@ -125,6 +164,7 @@ impl Enroller {
                 observe(Step::Unchanged);
                 return Ok(there.peer().map(str::to_owned));
             }
+            self.note_dropped(located, Some(&there), None)?;
             attempts += 1;
             match client.delete(&there.cid).await {
                 Ok(()) => {
@@ -164,7 +204,7 @@ impl Enroller {
         for did in enrolment.mediators.clone() {
             match self.register(&did, &key, located).await {
                 Ok(()) => {
-                    enrolment = self.save_registration(located, &key, &did, true)?;
+                    enrolment = self.save_registration(located, &key, &did)?;
                     observe(Step::Registered(did));
                 }
                 Err(error) => {
@@ -173,33 +213,15 @@ impl Enroller {
                 }
             }
         }
-        // Unregister with mediators that the record no longer names, unless mail waits there.
-        let dropped: Vec<MediatorDid> = key
-            .registered
-            .iter()
-            .filter(|did| !enrolment.mediators.contains(did))
-            .cloned()
-            .collect();
-        for did in dropped {
-            match self.unregister_if_empty(&did, &key).await {
-                Ok(true) => {
-                    enrolment = self.save_registration(located, &key, &did, false)?;
-                    observe(Step::Unregistered(did));
-                }
-                Ok(false) => {}
-                Err(error) => observe(Step::UnregisterFailed(did, error)),
-            }
-        }
         Ok((enrolment, missing))
     }
 
-    /// Saves whether a key is registered with a mediator.
+    /// Saves that a key is registered with a mediator.
     fn save_registration(
         &self,
         located: &Located,
         key: &MessagingKey,
         did: &MediatorDid,
-        is_registered: bool,
     ) -> Result<Enrolment, EnrolError> {
         let not_enrolled = || EnrolError::NotEnrolled(located.account.clone());
         let before = self.store(located).enrolment()?.ok_or_else(not_enrolled)?;
@@ -209,8 +231,9 @@ impl Enroller {
                 if known.peer != key.peer {
                     continue;
                 }
+                known.dropped.retain(|one| one.did != *did);
                 known.registered.retain(|one| one != did);
-                if is_registered && known.registered.len() < MAX_MEDIATORS {
+                if known.registered.len() < MAX_HOLDERS {
                     known.registered.push(did.clone());
                 }
             }
@@ -240,29 +263,6 @@ impl Enroller {
     ) -> Result<(), MailError> {
         let mediator = self.mediator(did, key).await?;
         mediator.register(&located.account).await
-    }
-
-    pub(super) async fn unregister(
-        &self,
-        did: &MediatorDid,
-        key: &MessagingKey,
-    ) -> Result<(), MailError> {
-        self.mediator(did, key).await?.remove().await
-    }
-
-    /// Unregisters a key unless mail waits at the mediator, which has to be fetched first. Returns
-    /// whether it did.
-    async fn unregister_if_empty(
-        &self,
-        did: &MediatorDid,
-        key: &MessagingKey,
-    ) -> Result<bool, MailError> {
-        let mediator = self.mediator(did, key).await?;
-        if mediator.status().await?.message_count > 0 {
-            return Ok(false);
-        }
-        mediator.remove().await?;
-        Ok(true)
     }
 
     /// Returns the directory of the first mediator that names one.
@@ -315,16 +315,22 @@ impl Enroller {
 /// `there` before. Expired keys are deleted, but only where the record was read: an unread one may
 /// name any of them.
 fn update_states(
-    keys: &mut Vec<MessagingKey>,
+    enrolment: &mut Enrolment,
     present: &str,
     there: Option<&Published>,
     now: Timestamp,
 ) {
-    replace_all(keys, Some(present), now);
+    let Enrolment {
+        keys, mediators, ..
+    } = enrolment;
+    replace_all(keys, Some(present), mediators, now);
     let before = there.and_then(Published::peer);
     for key in &mut *keys {
         let peer = key.peer.as_str();
         if peer == present {
+            // A wallet of before has mediators that the record does not name, and no time.
+            key.note_changed(&[], mediators);
+            key.date_dropped(mediators, now);
             if !matches!(key.state, KeyState::Published { .. }) {
                 key.state = KeyState::Published { at: now };
             }
@@ -345,8 +351,9 @@ mod tests {
 
     use super::*;
     use crate::enrolment::enroll::mint;
-    use crate::wallet::enrolment::REPLACED_KEY_RETENTION;
+    use crate::wallet::enrolment::{DROPPED_MEDIATOR_RETENTION, REPLACED_KEY_RETENTION};
     use crate::wallet::stored::MAX_KEYS;
+    use atcomm_proto::syntax::Did;
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
@@ -364,6 +371,22 @@ mod tests {
         }
     }
 
+    fn mediator(name: &str) -> MediatorDid {
+        MediatorDid::parse(&format!("did:web:{name}.example.com")).unwrap()
+    }
+
+    fn enrolment(keys: Vec<MessagingKey>) -> Enrolment {
+        Enrolment {
+            account: Did::parse("did:web:bob.example.com").unwrap(),
+            handle: None,
+            pds: Origin::parse("https://pds.example.com").unwrap(),
+            directory: None,
+            mediators: Vec::new(),
+            label: None,
+            keys,
+        }
+    }
+
     fn peers(keys: &[MessagingKey]) -> Vec<String> {
         keys.iter().map(|key| key.peer.to_string()).collect()
     }
@@ -376,20 +399,67 @@ mod tests {
         let keys = vec![key(KeyState::Minted), key(long_ago), key(long_ago)];
         let [new, named, old] = [0, 1, 2].map(|place: usize| peers(&keys)[place].clone());
         // The key is saved as replaced, and the record names it all the same.
-        let mut seen = keys.clone();
+        let mut seen = enrolment(keys.clone());
         update_states(&mut seen, &new, Some(&record(&named)), NOW);
-        assert_eq!(peers(&seen), [new.clone(), named.clone()]);
-        assert_eq!(seen[0].state, KeyState::Published { at: NOW });
-        assert_eq!(seen[1].state, KeyState::Replaced { at: NOW });
+        assert_eq!(peers(&seen.keys), [new.clone(), named.clone()]);
+        assert_eq!(seen.keys[0].state, KeyState::Published { at: NOW });
+        assert_eq!(seen.keys[1].state, KeyState::Replaced { at: NOW });
         // The record before is unknown.
-        let mut unseen = keys.clone();
+        let mut unseen = enrolment(keys);
         update_states(&mut unseen, &new, None, NOW);
-        assert_eq!(peers(&unseen), [new.clone(), named, old]);
+        assert_eq!(peers(&unseen.keys), [new.clone(), named, old]);
         // The record names it already.
         let later = NOW.plus(REPLACED_KEY_RETENTION);
         update_states(&mut seen, &new, Some(&record(&new)), later);
-        assert_eq!(peers(&seen), [new]);
-        assert_eq!(seen[0].state, KeyState::Published { at: NOW });
+        assert_eq!(peers(&seen.keys), [new]);
+        assert_eq!(seen.keys[0].state, KeyState::Published { at: NOW });
+    }
+
+    #[test]
+    fn inv3_every_mediator_that_was_named_is_asked_until_the_time_is_over() {
+        let [first, second] = ["a", "b"].map(mediator);
+        let mut moved = enrolment(vec![key(KeyState::Published { at: NOW })]);
+        let peer = peers(&moved.keys)[0].clone();
+        // A wallet of before knows a mediator that the record does not name, and not since when.
+        moved.keys[0].registered = vec![first.clone(), second.clone()];
+        moved.mediators = vec![second.clone()];
+        update_states(&mut moved, &peer, Some(&record(&peer)), NOW);
+        let left = |one: &Enrolment, at| {
+            let may_leave = |did: &&&MediatorDid| one.may_leave(&one.keys[0], did, at);
+            let holders = one.holders(&one.keys[0]);
+            holders
+                .iter()
+                .filter(may_leave)
+                .copied()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let over = NOW.plus(DROPPED_MEDIATOR_RETENTION);
+        assert_eq!(moved.holders(&moved.keys[0]), [&second, &first]);
+        assert_eq!(
+            left(&moved, over.minus(std::time::Duration::from_millis(1))),
+            []
+        );
+        assert_eq!(left(&moved, over), std::slice::from_ref(&first));
+        // Mail is not relayed by way of it.
+        assert_eq!(
+            moved.mediators_of(&moved.keys[0]),
+            std::slice::from_ref(&second)
+        );
+        // A later run does not begin the time anew; naming it again ends the time.
+        update_states(&mut moved, &peer, Some(&record(&peer)), over);
+        assert_eq!(left(&moved, over), std::slice::from_ref(&first));
+        moved.mediators = vec![first.clone()];
+        update_states(&mut moved, &peer, Some(&record(&peer)), over);
+        assert_eq!(left(&moved, over), []);
+        assert_eq!(
+            left(&moved, over.plus(DROPPED_MEDIATOR_RETENTION)),
+            [second]
+        );
+        // Noted, and the record is not known to be written: not left however long that takes.
+        moved.mediators.clear();
+        moved.keys[0].note_changed(std::slice::from_ref(&first), &[]);
+        assert!(!left(&moved, over.plus(DROPPED_MEDIATOR_RETENTION * 9)).contains(&first));
     }
 
     #[test]

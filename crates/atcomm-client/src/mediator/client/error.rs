@@ -145,6 +145,11 @@ impl MailError {
         }
     }
 
+    /// Whether the mediator does not know the key that asks.
+    pub fn is_about_unknown_key(&self) -> bool {
+        self.is_code(Code::NotEnrolled)
+    }
+
     pub(super) fn is_code(&self, wanted: Code) -> bool {
         matches!(self, Self::Refused { code, .. } if code.as_str() == wanted.to_string())
     }

@@ -237,7 +237,7 @@ async fn inv3_client_acknowledges_only_what_is_kept() {
     enum End {
         All,
         Limit,
-        /// The caller asks for an end when the second message is shown.
+        /// The caller does not take the second message, as where it cannot print it.
         Break,
         /// The wallet can be written no more once the second message is shown.
         Disk,
@@ -247,7 +247,7 @@ async fn inv3_client_acknowledges_only_what_is_kept() {
     for (end, kept, acknowledged) in [
         (End::All, 4, 4),
         (End::Limit, 2, 2),
-        (End::Break, 2, 2),
+        (End::Break, 2, 1),
         (End::Disk, 2, 2),
         (End::Kill, 2, 0),
     ] {
@@ -321,22 +321,96 @@ async fn inv3_client_acknowledges_only_what_is_kept() {
 }
 
 #[tokio::test]
-async fn what_was_kept_and_not_acknowledged_comes_again_as_a_duplicate() {
+async fn inv3_what_was_kept_and_not_shown_is_shown_first_by_the_next_reader() {
+    for is_killed in [true, false] {
+        let scene = Scene::start().await;
+        scene.queue(2);
+        let ended = scene.inbox.drain(None, async |_| {
+            if is_killed {
+                std::future::pending().await
+            } else {
+                // It could not be shown.
+                ControlFlow::Break(())
+            }
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(2), ended).await;
+        assert_eq!(ended.is_err(), is_killed);
+        assert_eq!(stored_ids(&scene.store), ["m0"]);
+        assert_eq!(scene.mediator.queued(), ["q0", "q1"]);
+        let mut shown = Vec::new();
+        let drained = scene.inbox.drain(None, async |event| {
+            let Event::Received(received) = event else {
+                panic!("{event:?}")
+            };
+            shown.push(match *received {
+                Received::Message { stored, .. } => stored.id,
+                Received::Duplicate => "duplicate".to_owned(),
+                other => panic!("{other:?}"),
+            });
+            ControlFlow::Continue(())
+        });
+        drained.await.unwrap();
+        assert_eq!(shown, ["m0", "duplicate", "m1"]);
+        assert!(scene.mediator.queued().is_empty());
+        let again = scene.inbox.drain(None, async |event| panic!("{event:?}"));
+        again.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn inv3_what_is_only_kept_is_shown_by_the_next_reader() {
+    let scene = Scene::start().await;
+    scene.queue(3);
+    scene
+        .mediator
+        .state
+        .lock()
+        .unwrap()
+        .queue
+        .push(("junk".to_owned(), b"junk".to_vec()));
+    let fetched = scene.inbox.keep().await.unwrap();
+    assert_eq!((fetched.messages, fetched.failed.len()), (3, 0));
+    assert!(scene.mediator.queued().is_empty());
+    // A reader that ends in between shows each once.
+    let mut shown = Vec::new();
+    for limit in [1, 100] {
+        let drained = scene.inbox.drain(Some(limit), async |event| {
+            let Event::Received(received) = event else {
+                panic!("{event:?}")
+            };
+            shown.push(match *received {
+                Received::Message { stored, .. } => stored.id,
+                Received::Undecryptable { .. } => "junk".to_owned(),
+                other => panic!("{other:?}"),
+            });
+            ControlFlow::Continue(())
+        });
+        drained.await.unwrap();
+    }
+    assert_eq!(shown, ["m0", "m1", "m2", "junk"]);
+}
+
+#[tokio::test]
+async fn what_another_process_is_about_to_show_is_shown_once() {
     let scene = Scene::start().await;
     scene.queue(1);
-    let killed = scene
-        .inbox
-        .drain(None, async |_| std::future::pending().await);
-    let killed = tokio::time::timeout(Duration::from_secs(2), killed).await;
-    assert!(killed.is_err() && stored_ids(&scene.store) == ["m0"]);
-    let mut shown = Vec::new();
-    let drained = scene.inbox.drain(Some(1), async |event| {
-        shown.push(format!("{event:?}"));
+    let mut inner = 0;
+    let drained = scene.inbox.drain(None, async |_| {
+        let drained = scene.inbox.drain(None, async |event| {
+            let Event::Received(received) = event else {
+                panic!("{event:?}")
+            };
+            assert!(matches!(*received, Received::Duplicate));
+            inner += 1;
+            ControlFlow::Continue(())
+        });
+        drained.await.unwrap();
         ControlFlow::Continue(())
     });
     drained.await.unwrap();
-    assert_eq!(shown, ["Received(Duplicate)"]);
-    assert!(scene.mediator.queued().is_empty());
+    assert_eq!(inner, 1);
+    let again = scene.inbox.drain(None, async |event| panic!("{event:?}"));
+    again.await.unwrap();
 }
 
 #[tokio::test]

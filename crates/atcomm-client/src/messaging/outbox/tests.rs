@@ -41,13 +41,13 @@ fn report(by: &str, forward: &str) -> UndeliverableReport {
 impl SentMessage {
     fn taken(mut self, mediator: &str, via: Option<&str>, forward: &str) -> Self {
         self.begin(did(mediator), via.map(did), forward.to_owned(), at(0));
-        self.end(AttemptState::Taken);
+        self.end(forward, AttemptState::Taken);
         self
     }
 
     fn failed(mut self, mediator: &str, via: Option<&str>, forward: &str) -> Self {
         self.begin(did(mediator), via.map(did), forward.to_owned(), at(0));
-        self.end(AttemptState::Failed(RemoteText::new("no")));
+        self.end(forward, AttemptState::Failed(RemoteText::new("no")));
         self
     }
 }

@@ -5,10 +5,10 @@ use super::*;
 use crate::lookup::recipient::RecipientLookup;
 use crate::testing::key;
 use crate::wallet::enrolment::{KeyState, REPLACED_KEY_RETENTION};
-use crate::wallet::messages::StoredItem;
+use crate::wallet::messages::{MAX_UNREADABLE, StoredItem};
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::didcomm::envelope::authcrypt;
+use atcomm_proto::didcomm::envelope::{self, ContentEncryption, authcrypt};
 use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 use testkit::mediator::TestMediator;
 use testkit::net::{bind, development};
@@ -121,6 +121,7 @@ async fn no_message_is_one_that_nothing_comes_after() {
         let Received::Message { stored, .. } = taken.received else {
             panic!("{n}: {taken:?}")
         };
+        assert_eq!(stored.cut, None, "a direct message is kept whole");
         assert!(stored.message.ends_with(&format!("{more}}}")), "{n}");
         let again = scene.take("b", envelope).await;
         assert!(matches!(again.received, Received::Duplicate), "{n}");
@@ -220,4 +221,73 @@ async fn what_was_given_up_is_remembered_until_its_writer_was_told() {
     assert!(scene.receiver.given_up().unwrap().is_empty());
     let taken = scene.take("a", report).await;
     assert!(matches!(taken.received, Received::Ignored));
+}
+
+#[tokio::test]
+async fn inv7_what_cannot_be_shown_is_kept_cut() {
+    let scene = scene_of(key());
+    for (n, filler) in ["a", "b"].into_iter().enumerate() {
+        let plaintext = format!(
+            r#"{{"id":"{n}","type":"https://example.com/1.0/x","body":{{}},"x":"é{}"}}"#,
+            filler.repeat(2 << 20),
+        );
+        let to = scene.key().agreement.public();
+        let envelope =
+            envelope::anoncrypt(plaintext.as_bytes(), &[to], ContentEncryption::A256CbcHs512)
+                .unwrap();
+        let taken = scene.take("a", envelope.clone()).await;
+        let Received::Other { stored, why, .. } = taken.received else {
+            panic!("{taken:?}")
+        };
+        let cut = stored.cut.unwrap();
+        assert_eq!(cut.len, plaintext.len() as u64);
+        assert!(plaintext.starts_with(&stored.message));
+        assert!((MAX_UNREADABLE - 2..=MAX_UNREADABLE).contains(&stored.message.len()));
+        assert!(why.contains(&cut.sha256) && why.contains(&cut.len.to_string()));
+        let again = scene.take("b", envelope).await;
+        assert!(matches!(again.received, Received::Duplicate));
+    }
+    // Two that begin alike are two.
+    assert_eq!(scene.stored().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_report_said_meanwhile_is_not_written_over() {
+    let scene = scene_of(key());
+    let mediator = MediatorDid::parse("did:web:a.example.com").unwrap();
+    let own = scene.client.did().clone();
+    let mut sent = SentMessage {
+        id: "m1".to_owned(),
+        account: Did::parse("did:web:carol.example.com").unwrap(),
+        handle: None,
+        peer: "did:peer:2.Ez6LScarol".to_owned(),
+        from: scene.key().peer.as_str().to_owned(),
+        envelope: "{}".to_owned(),
+        mediators: vec![mediator.clone()],
+        attempts: Vec::new(),
+        at: now(),
+        given_up: None,
+    };
+    let sender = &scene.receiver.sender;
+    let begin = |sent: &mut SentMessage| sent.begin(mediator, Some(own), "f1".to_owned(), now());
+    sender.change(&mut sent, begin).unwrap();
+    // The relay has accepted the message and reports at once, before the sender has noted that.
+    let body = Report::new("e.p.xfer.undeliverable", "no such mediator");
+    let report = Message::new("r1", &body).pthid("f1");
+    let report = scene.own.write(report, &scene.key().agreement);
+    let taken = scene.take("a", report).await;
+    assert!(matches!(
+        taken.received,
+        Received::Undeliverable {
+            next: NextStep::GivenUp,
+            ..
+        }
+    ));
+    let end = |sent: &mut SentMessage| sent.end("f1", AttemptState::Taken);
+    sender.change(&mut sent, end).unwrap();
+    sender.delete_closed(&sent.id).unwrap();
+    let left = scene.receiver.given_up().unwrap();
+    assert_eq!(left, std::slice::from_ref(&sent));
+    assert!(matches!(sent.attempts[0].state, AttemptState::Failed(_)));
+    assert!(sent.given_up.is_some());
 }
