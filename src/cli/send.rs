@@ -1,6 +1,8 @@
 //! `atcomm send`.
 
 use std::io::{IsTerminal as _, Read as _, Write};
+use std::pin::pin;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -16,8 +18,8 @@ use super::{CliError, Exit};
 use atcomm_client::dm::{MAX_TEXT_LEN, TextError, check_text};
 use atcomm_client::embed::ReferenceError;
 use atcomm_client::{
-    ComposeError, Consent, Delivery, KeyChange, PathFailure, Recipient, SendBlocker, SendError,
-    Warning,
+    ComposeError, Consent, Delivery, KeyChange, PathFailure, PublishedState, Recipient,
+    SendBlocker, SendError, Warning, published_now,
 };
 use atcomm_proto::syntax::{Did, Handle};
 
@@ -44,6 +46,9 @@ pub(super) struct Send {
     #[command(flatten)]
     own: Own,
 }
+
+/// Time for which the answer to a question beside the sending is waited for once the message is sent.
+const BESIDE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A delivery as JSON.
 #[derive(Serialize)]
@@ -75,24 +80,61 @@ pub(super) fn run(
     let text = read_text(args.text.as_deref(), stderr)?;
     check_text(&text).map_err(bad_text)?;
     context.command.block_on(async {
-        let recipient = account.recipient(&actor).await?;
-        let shown = account_name(recipient.handle.as_ref(), &recipient.account);
-        let consent = Consent {
-            anyway: args.anyway,
+        let sending = async {
+            let recipient = account.recipient(&actor).await?;
+            let shown = account_name(recipient.handle.as_ref(), &recipient.account);
+            let consent = Consent {
+                anyway: args.anyway,
+            };
+            warn(&recipient, consent, &shown, stderr)?;
+            let embed = args.embed.as_deref();
+            let dm = account
+                .compose(&recipient.account, text, embed)
+                .await
+                .map_err(|error| not_composed(error, embed.unwrap_or_default()))?;
+            let sent = account.sender().send(&recipient, &dm, consent).await;
+            let delivery = sent.map_err(|error| not_sent(error, &recipient, &shown))?;
+            Ok::<_, CliError>((recipient, shown, delivery))
         };
-        warn(&recipient, consent, &shown, stderr)?;
-        let embed = args.embed.as_deref();
-        let dm = account
-            .compose(&recipient.account, text, embed)
-            .await
-            .map_err(|error| not_composed(error, embed.unwrap_or_default()))?;
-        let sent = account.sender().send(&recipient, &dm, consent).await;
-        let delivery = sent.map_err(|error| not_sent(error, &recipient, &shown))?;
+        let (sent, published) = beside(sending, published_now(account)).await;
+        let (recipient, shown, delivery) = sent?;
         for failure in &delivery.failures {
             let _ = writeln!(stderr, "warning: {}", failure_text(failure));
         }
+        if let Some(words) = published.as_ref().and_then(reply_warning) {
+            let _ = writeln!(stderr, "warning: {words}");
+        }
         show_delivery(&delivery, &recipient, &shown, args.own.common.json, stdout)
     })
+}
+
+/// Runs `work`, and beside it a question whose answer is not worth waiting for: `None` where it has
+/// not come by [`BESIDE_TIMEOUT`] after the end of the work.
+async fn beside<T, A>(
+    work: impl Future<Output = T>,
+    question: impl Future<Output = Option<A>>,
+) -> (T, Option<A>) {
+    let (mut work, mut question) = (pin!(work), pin!(question));
+    tokio::select! {
+        done = &mut work => {
+            let answer = tokio::time::timeout(BESIDE_TIMEOUT, question).await;
+            (done, answer.ok().flatten())
+        }
+        answer = &mut question => (work.await, answer),
+    }
+}
+
+/// Returns what a writer has to know of where replies go; `None` where they come to this wallet.
+fn reply_warning(published: &PublishedState) -> Option<&'static str> {
+    match published {
+        PublishedState::Foreign { .. } => {
+            Some("your account now publishes another device's key; replies go there")
+        }
+        PublishedState::Missing => {
+            Some("your account publishes no messaging key now; nobody can reply")
+        }
+        PublishedState::Current | PublishedState::NotCurrent { .. } => None,
+    }
 }
 
 /// Prints the warnings about the recipient. Fails where a reason not to send stands.

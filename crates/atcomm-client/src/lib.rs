@@ -55,6 +55,7 @@ pub use atcomm_proto::verify::pinning::KeyChange;
 pub use atcomm_proto::verify::{evidence, succession};
 pub use contacts::{Acceptance, accept};
 pub use enrolment::account::{AccountClient, AccountError, PdsFault, Published};
+pub use enrolment::elsewhere::published_now;
 pub use enrolment::enroll::{
     EnrolError, Enroller, Located, Operation, Outcome, Plan, PublishedState, Step, Unenrolled,
     mediator_did,

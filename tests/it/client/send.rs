@@ -397,3 +397,47 @@ fn a_relay_that_gives_up_leads_to_the_next_mediator() {
     let shown = alice.cli.run(&["receive", "--all"]).success();
     assert_eq!(shown.stdout, "", "a report is no mail");
 }
+
+#[test]
+fn a_device_that_was_replaced_is_told_where_replies_go() {
+    let network = Network::multikey();
+    let mediator = MediatorService::start(network);
+    let (alice, old) = (
+        enrolled_person(network, "da", 0, &[&mediator]),
+        enrolled_person(network, "db", 1, &[&mediator]),
+    );
+    let words = "warning: your account now publishes another device's key; replies go there";
+    assert!(
+        !old.send(&alice, "from the only device")
+            .stderr
+            .contains("warning")
+    );
+    let new = Person::of(old.account.clone());
+    let handle = &new.account.handle;
+    new.run(&["enroll", handle, "-m", &mediator.did, "--replace"])
+        .success();
+    let output = old.send(&alice, "from the old device");
+    assert!(output.stderr.contains(words), "{output:?}");
+    assert!(output.stdout.contains("sent to"), "{output:?}");
+    assert!(
+        !new.send(&alice, "from the new device")
+            .stderr
+            .contains("warning")
+    );
+    // The key of this wallet that it replaced itself is no other device's.
+    new.run(&["rotate"]).success();
+    assert!(
+        !new.send(&alice, "after a rotation")
+            .stderr
+            .contains("warning")
+    );
+    new.account.delete_record();
+    mediator
+        .service()
+        .until_refused(&new.account.did, "NotEnrolled");
+    let output = new.send(&alice, "from no device");
+    assert!(
+        output.stderr.contains("publishes no messaging key now"),
+        "{output:?}"
+    );
+}

@@ -196,6 +196,13 @@ impl DirectoryClient {
         view(&self.net.query(&request).await?)
     }
 
+    /// Asks for an account, without the proof: for what is not relied on.
+    pub async fn view(&self, did: &Did) -> Result<View, DirectoryError> {
+        let params = [("actor", did.as_str())];
+        let request = self.request("at.didcomm.directory.resolveRecipient", &params, MAX_ANSWER);
+        view(&self.net.query(&request).await?)
+    }
+
     /// Asks the directory to refresh an account.
     pub async fn refresh(&self, did: &Did) -> Result<Refreshed, DirectoryError> {
         let request = self.request("at.didcomm.directory.refresh", &[], MAX_ANSWER);

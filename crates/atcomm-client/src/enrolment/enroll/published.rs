@@ -24,11 +24,25 @@ pub enum PublishedState {
 
 impl PublishedState {
     /// Compares a record with the keys of a wallet.
-    pub(super) fn of(record: Option<&Published>, enrolment: Option<&Enrolment>) -> Self {
-        let Some(record) = record else {
-            return Self::Missing;
-        };
-        let peer = record.peer();
+    pub(in crate::enrolment) fn of(
+        record: Option<&Published>,
+        enrolment: Option<&Enrolment>,
+    ) -> Self {
+        match record {
+            None => Self::Missing,
+            Some(record) => Self::of_named(record.peer(), enrolment),
+        }
+    }
+
+    /// Compares the did:peer of a record, `None` where there is no record, with the keys of a wallet.
+    pub(in crate::enrolment) fn of_peer(peer: Option<&str>, enrolment: Option<&Enrolment>) -> Self {
+        match peer {
+            None => Self::Missing,
+            peer => Self::of_named(peer, enrolment),
+        }
+    }
+
+    fn of_named(peer: Option<&str>, enrolment: Option<&Enrolment>) -> Self {
         let current = enrolment.and_then(Enrolment::current);
         match peer {
             Some(peer) if current.is_some_and(|key| key.peer.as_str() == peer) => Self::Current,
