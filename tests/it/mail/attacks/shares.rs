@@ -90,7 +90,7 @@ fn as_shipped(setup: Setup) -> Setup {
 fn inv7_one_address_silences_no_recipient() {
     const ATTACKER: &str = "203.0.113.7";
     for (attack, count, len) in [
-        ("603 tiny messages to one recipient", 603, 10),
+        ("1000 tiny messages to one recipient", 1000, 10),
         ("135 large messages to one recipient", 135, 500_000),
     ] {
         let (_service, endpoint) = mediator(Network::multikey(), as_shipped);
@@ -152,28 +152,31 @@ fn inv7_a_steady_flood_from_one_address_leaves_the_rate_to_others() {
 /// The bytes that all mail, or the whole outbox, may take in these tests.
 const TOTAL: usize = 8 << 20;
 
-/// Posts messages as one address after the other, until each is refused several times in a row or
-/// the messages end.
+/// The bytes of the words in the large messages of a flood.
+const LARGE: usize = 100_000;
+
+/// Posts messages as one address after the other: large ones until some are refused in a row, and
+/// then small ones into what is left. `message` makes the n-th, with so many bytes.
 fn flood_from(
     endpoint: &MediatorEndpoint,
     addresses: usize,
-    mut messages: impl FnMut(usize) -> Vec<u8>,
+    message: impl Fn(usize, usize) -> Vec<u8>,
 ) -> Outcome {
     let mut all = Outcome::default();
     let mut number = 0;
     for address in 0..addresses {
-        let mut refused = 0;
-        while refused < 3 && all.bytes < 4 * TOTAL {
-            let one = post_from(
-                endpoint,
-                &format!("203.0.113.{address}"),
-                [messages(number)],
-            );
-            number += 1;
-            refused = if one.refused > 0 { refused + 1 } else { 0 };
-            all.taken += one.taken;
-            all.refused += one.refused;
-            all.bytes += one.bytes;
+        for len in [LARGE, 10] {
+            let mut refused = 0;
+            while refused < 3 && all.bytes < 4 * TOTAL {
+                let address = format!("203.0.113.{address}");
+                let one = post_from(endpoint, &address, [message(number, len)]);
+                number += 1;
+                refused = if one.refused > 0 { refused + 1 } else { 0 };
+                all.taken += one.taken;
+                all.refused += one.refused;
+                all.bytes += one.bytes;
+                all.longest = all.longest.max(one.longest);
+            }
         }
     }
     all
@@ -198,10 +201,9 @@ fn inv7_neither_a_sender_nor_a_host_takes_the_store_from_others() {
         };
         let bob = enrolled("bob", 0);
         let evil: Vec<_> = (0..ACCOUNTS).map(|_| enrolled("evil", 1)).collect();
-        let words = "j".repeat(100_000);
-        let flood = flood_from(&endpoint, addresses, |n| {
+        let flood = flood_from(&endpoint, addresses, |n, len| {
             let to = &evil[n % ACCOUNTS];
-            endpoint.forward(&to.did, &to.envelope(&words))
+            endpoint.forward(&to.did, &to.envelope(&"j".repeat(len)))
         });
         let mut honest = Vec::new();
         // At once, and when what is stored has been counted anew.
@@ -245,10 +247,10 @@ fn inv7_neither_a_sender_nor_a_domain_takes_the_outbox_from_others() {
             service.refresh(&account.did).expect("the package");
         }
         let junk = PeerClient::new();
-        let words = "j".repeat(100_000);
-        let flood = flood_from(&near, addresses, |n| {
+        let flood = flood_from(&near, addresses, |n, len| {
             let to = &evil[n % destinations].endpoint;
-            near.forward(&to.did, &to.forward(&junk.did, &junk.envelope(&words)))
+            let letter = junk.envelope(&"j".repeat(len));
+            near.forward(&to.did, &to.forward(&junk.did, &letter))
         });
         let mut honest = Outcome::default();
         for n in 0..5 {
