@@ -87,16 +87,18 @@ impl ClientAddress {
     /// found so far is a trusted proxy; a client can have written everything further left.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Self {
         let mut client = peer.to_canonical();
+        // Each entry is read by itself: what a client has written further left, also bytes that are
+        // no text, does not hide what a proxy has appended.
         let entries = headers
             .get_all("x-forwarded-for")
             .iter()
             .rev()
-            .flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         for entry in entries {
             if !trusted.iter().any(|network| network.contains(client)) {
                 break;
             }
-            let Some(address) = read_entry(entry.trim()) else {
+            let Some(address) = read_entry(entry) else {
                 break;
             };
             client = address;
@@ -106,7 +108,8 @@ impl ClientAddress {
 }
 
 /// Reads an entry: an address, with the port that some proxies append.
-fn read_entry(entry: &str) -> Option<IpAddr> {
+fn read_entry(entry: &[u8]) -> Option<IpAddr> {
+    let entry = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let address = entry.parse().ok().or_else(|| {
         let with_port: Option<SocketAddr> = entry.parse().ok();
         with_port.map(|address| address.ip())
@@ -117,6 +120,7 @@ fn read_entry(entry: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -185,5 +189,20 @@ mod tests {
             client("::ffff:127.0.0.1", &["203.0.113.5:99"]),
             "203.0.113.5"
         );
+    }
+    proptest! {
+        /// The client writes any bytes that a header may hold, the proxy appends what it saw.
+        #[test]
+        fn no_bytes_of_a_client_hide_the_entry_of_a_trusted_proxy(
+            written in prop::collection::vec(prop_oneof![Just(b'\t'), 0x20..=0x7e_u8, 0x80..=0xff_u8], 0..40),
+            by_space in any::<bool>(),
+        ) {
+            let separator: &[u8] = if by_space { b", " } else { b"," };
+            let line = [&written, separator, b"203.0.113.5"].concat();
+            let mut headers = HeaderMap::new();
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(&line).unwrap());
+            let client = ClientAddress::of("127.0.0.1".parse().unwrap(), &headers, &[network("127.0.0.1")]);
+            prop_assert_eq!(client.0.to_string(), "203.0.113.5");
+        }
     }
 }
