@@ -86,6 +86,35 @@ async fn a_recipient_is_answered_by_any_of_its_names() {
 }
 
 #[tokio::test]
+async fn a_spelling_has_one_status_cold_and_warm() {
+    let cold = TestServer::new().await;
+    let warm = TestServer::new().await;
+    let (did, handle) = (&warm.did, HANDLE);
+    for name in [did, handle] {
+        assert_eq!(
+            warm.get(&format!("{RESOLVE}?actor={name}")).await.status,
+            200
+        );
+    }
+    for (name, status) in [
+        (did.to_uppercase(), 400),
+        (did.replace("did:plc", "DID:PLC"), 400),
+        (did.replace("did:", "Did%3A"), 400),
+        (format!("@{did}"), 400),
+        (format!("%40{did}"), 400),
+        (format!("@@{handle}"), 400),
+        (format!("%20{handle}"), 400),
+        (format!("@{handle}"), 200),
+        (handle.to_uppercase(), 200),
+    ] {
+        for server in [&warm, &cold] {
+            let answer = server.get(&format!("{RESOLVE}?actor={name}")).await;
+            assert_eq!(answer.status, status, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_proof_comes_with_the_view_or_alone() {
     let server = TestServer::new().await;
     let plain = server.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
