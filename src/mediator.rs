@@ -60,6 +60,7 @@ pub use socket::SocketSession;
 use admission::Policy;
 use claims::ClaimFollower;
 use identity::MediatorIdentity;
+use keys::IdentityKind;
 use queues::Queues;
 use relay::{Destinations, Outbox};
 use replay::Replays;
@@ -286,17 +287,19 @@ impl Mediator {
 
     /// Returns the invitation, as JSON.
     pub fn invitation(&self) -> Bytes {
-        document::invitation(&self.core.identity.keys())
+        document::invitation(self.core.identity.keys().peer_identity())
             .to_vec()
             .into()
     }
 
-    /// Returns the invitation in the value of `_oob=`, as JSON, if this mediator has made it.
+    /// Returns this mediator's own invitation that the value of `_oob=` names by its sender, as
+    /// JSON. Of the value nothing is repeated: anybody can write a message with this sender.
     pub fn read_invitation(&self, oob: &str) -> Option<Bytes> {
         let (message, _) = out_of_band::read_parameter(oob).ok()?;
         let keys = self.core.identity.keys();
-        keys.identity(message.from.as_deref()?)?;
-        Some(message.to_vec().into())
+        let named = keys.identity(message.from.as_deref()?)?;
+        let peer = (named.kind == IdentityKind::Peer).then_some(named)?;
+        Some(document::invitation(peer).to_vec().into())
     }
 
     /// Charges one message to the rate of an address.

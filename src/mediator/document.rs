@@ -55,9 +55,9 @@ pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
 }
 
 /// Returns the invitation for clients that cannot resolve a `did:web`. It comes from the did:peer:2
-/// with the same keys.
-pub(super) fn invitation(keys: &Keys) -> Message {
-    let peer = keys.peer_identity().party.did();
+/// with the same keys, `peer`.
+pub(super) fn invitation(peer: &IdentityKeys) -> Message {
+    let peer = peer.party.did();
     let body = Invitation {
         goal_code: Some(REQUEST_MEDIATE.to_owned()),
         goal: Some("have mail kept by this mediator".to_owned()),
