@@ -15,9 +15,9 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::IncomingStream;
 use futures_util::FutureExt as _;
@@ -37,15 +37,39 @@ use super::xrpc;
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 
-/// Headers of a preflight response, valid for a day.
-const PREFLIGHT: [(axum::http::HeaderName, &str); 3] = [
-    (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
-    (
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        "authorization, content-type, atproto-accept-labelers, atproto-proxy, if-none-match",
-    ),
-    (ACCESS_CONTROL_MAX_AGE, "86400"),
-];
+/// Request headers that a preflight without a readable list of its own allows.
+const USUAL_HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, atproto-accept-labelers, atproto-proxy, if-none-match",
+);
+
+/// Maximum length of a list of request headers that is repeated to a page.
+const MAX_REFLECTED_LEN: usize = 1024;
+
+/// Answers a preflight, valid for a day. Every header that the page asks for is allowed: no response
+/// depends on cookies, and browsers and tracing libraries add headers that no list here could name.
+fn preflight(headers: &HeaderMap) -> Response {
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+    let allowed = asked.filter(|asked| {
+        let bytes = asked.as_bytes();
+        let mut names = bytes.split(|byte| *byte == b',');
+        bytes.len() <= MAX_REFLECTED_LEN
+            && names.all(|name| HeaderName::from_bytes(name.trim_ascii()).is_ok())
+    });
+    let allowed = allowed.cloned().unwrap_or(USUAL_HEADERS);
+    let headers = [
+        (
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, HEAD, POST"),
+        ),
+        (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
+        (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
+        (
+            VARY,
+            HeaderValue::from_static("Access-Control-Request-Headers"),
+        ),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
 
 /// Allows pages of every origin to read the response: responses are public and do not depend on
 /// cookies.
@@ -127,7 +151,7 @@ impl App {
 
     async fn route(&self, mut request: Request, peer: IpAddr) -> Response {
         if request.method() == Method::OPTIONS {
-            return (StatusCode::NO_CONTENT, PREFLIGHT).into_response();
+            return preflight(request.headers());
         }
         if request
             .uri()

@@ -261,6 +261,34 @@ async fn browsers_may_call_from_any_origin() {
 }
 
 #[tokio::test]
+async fn a_preflight_allows_the_headers_that_it_names() {
+    let server = TestServer::new().await;
+    let allowed = async |asked: &str| {
+        let headers = [("access-control-request-headers", asked)];
+        let line = format!("OPTIONS {RESOLVE}");
+        let answer = ask(server.address, &line, &headers, "").await;
+        assert_eq!(answer.status, 204, "{asked}");
+        assert_eq!(answer.headers["vary"], "Access-Control-Request-Headers");
+        answer.headers["access-control-allow-headers"].clone()
+    };
+    for asked in [
+        "dpop",
+        "traceparent,tracestate, baggage",
+        "sentry-trace, X-Of-Tomorrow",
+    ] {
+        assert_eq!(allowed(asked).await, asked);
+    }
+    // What is no list of names, or too long, is not repeated.
+    let long = "x".repeat(1025);
+    for asked in ["a b", "a,,b", "<script>", "a: b", "", "\u{e9}", &long] {
+        assert!(
+            allowed(asked).await.starts_with("authorization, "),
+            "{asked}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn health_and_pages() {
     let server = TestServer::new().await;
     let health = server.get("/xrpc/_health").await;
