@@ -6,6 +6,7 @@
 
 mod attacks;
 mod durable;
+mod edges;
 mod enrolled;
 mod flood;
 mod hostile;

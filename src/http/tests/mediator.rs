@@ -67,9 +67,21 @@ async fn documents_are_public_and_cached_for_a_while() {
     let text = data_encoding::BASE64URL_NOPAD.encode(invitation.to_string().as_bytes());
     let carried = server.get(&format!("/invitation?_oob={text}")).await;
     assert_eq!(carried.json(), invitation);
+    // A caller's words are not repeated under the mediator's name.
+    let mut forged = invitation.clone();
+    forged["id"] = json!("forged");
+    forged["body"]["goal"] = json!("send money to mallory");
+    forged["attachments"] = json!([{"data": {"links": ["https://mallory.example"]}}]);
+    forged["x-more"] = json!("mallory");
+    let text = data_encoding::BASE64URL_NOPAD.encode(forged.to_string().as_bytes());
+    let carried = server.get(&format!("/invitation?_oob={text}")).await;
+    assert_eq!(carried.json(), invitation);
+    forged["from"] = json!("did:web:mail.example.com");
+    let of_web = forged.to_string();
     let other = invitation.to_string().replace(".Vz6Mk", ".Vz6Mm");
-    let text = data_encoding::BASE64URL_NOPAD.encode(other.as_bytes());
-    for text in [text.as_str(), "e30", "%20"] {
+    let [other, of_web] =
+        [other, of_web].map(|message| data_encoding::BASE64URL_NOPAD.encode(message.as_bytes()));
+    for text in [other.as_str(), &of_web, "e30", "%20"] {
         let refused = server.get(&format!("/invitation?_oob={text}")).await;
         assert_eq!(refused.error(), (400, "InvalidRequest".to_owned()));
     }
@@ -132,6 +144,14 @@ async fn a_body_that_is_not_a_message_is_refused_by_name() {
             "NotUnpackable",
         ),
         ("image/png", "{}", 415, "UnsupportedMediaType"),
+        (
+            "image/png",
+            "[{\"ciphertext\": 1}]",
+            415,
+            "UnsupportedMediaType",
+        ),
+        ("image/png", "{\"ciphertext\": \"x\"}", 400, "NotUnpackable"),
+        ("image/png", &long, 413, "MessageTooLarge"),
         ("application/json", &long, 413, "MessageTooLarge"),
     ] {
         let headers = [("content-type", media_type)];
