@@ -4,6 +4,9 @@
 //! axum's server sets no such limits, so they are set below it, where bytes are read and written.
 //! The service above reports requests through [`Activity`].
 //!
+//! A connection that cannot be served on is told so by a status where no response is under way
+//! ([`Refusal`]).
+//!
 //! An accept loop over hyper-util with `header_read_timeout` and `max_buf_size` does not replace
 //! [`Head`]:
 //!
@@ -12,14 +15,21 @@
 //!   proxies close early, with the second a slow head stays too long.
 //! - hyper-util reads the first bytes to tell HTTP/1 from HTTP/2 before that timer starts, also with
 //!   `http1_only` where connections can be upgraded, so a connection without any byte never ends.
-//! - Beyond `max_buf_size` hyper answers 431; here a head that is too long gets no answer.
+//!   It speaks HTTP/2 as soon as any crate in the tree wants that of it, and then one connection has
+//!   many responses.
+
+mod head;
+mod refusal;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::serve::Listener;
@@ -27,6 +37,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+
+use head::{Head, Preface};
+use refusal::{Refusal, Refused};
 
 /// Time between two checks of an inactive connection. Two intervals are the maximum time for a
 /// request head.
@@ -36,8 +49,19 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// reverse proxies usually keep their end open, so that they never send into a closing connection.
 const MAX_SILENT_CHECKS: u32 = 12;
 
-/// Maximum length of a request head in bytes. Usual ones take a few hundred.
-const MAX_HEAD_LEN: usize = 32 * 1024;
+/// Checks that a peer may take nothing of a response before it has to keep up with
+/// [`MIN_READ_PER_CHECK`].
+const READ_GRACE_CHECKS: u64 = 3;
+
+/// Bytes of a response that a peer has to take between two checks on average: 16 KiB/s. A response
+/// that waits to be read holds memory, and a byte a minute would hold it for ever.
+const MIN_READ_PER_CHECK: u64 = 160 * 1024;
+
+/// Returns the maximum time for a peer to take `len` bytes.
+pub(super) fn read_timeout(len: usize) -> Duration {
+    let checks = READ_GRACE_CHECKS + u64::try_from(len).unwrap_or(u64::MAX) / MIN_READ_PER_CHECK;
+    CHECK_INTERVAL.saturating_mul(u32::try_from(checks).unwrap_or(u32::MAX))
+}
 
 /// Maximum bytes per read. The server's buffer grows with the size of a read, to hundreds of KiB for
 /// each connection that sends much; with this limit it stays small.
@@ -134,39 +158,28 @@ impl Drop for BusyGuard {
     }
 }
 
-/// Progress of a request head. Bytes after its end are not counted, since one read can return a
-/// head together with its body.
+/// A write that waits for the peer to read, until everything is written.
 #[derive(Default)]
-struct Head {
-    /// Bytes read.
-    len: usize,
-    /// Whether a byte other than a line break was read: empty lines may precede a request.
-    begun: bool,
-    /// Whether the current line is empty so far.
-    empty_line: bool,
-    complete: bool,
+struct BlockedWrite {
+    checks: u64,
+    /// Bytes written since.
+    len: u64,
 }
 
-impl Head {
-    fn read(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if self.complete {
-                return;
-            }
-            self.len += 1;
-            match byte {
-                b'\r' => {}
-                b'\n' => {
-                    self.complete = self.begun && self.empty_line;
-                    self.empty_line = true;
-                }
-                _ => {
-                    self.begun = true;
-                    self.empty_line = false;
-                }
-            }
-        }
+impl BlockedWrite {
+    /// Returns whether the peer reads too slowly: a large response has a longer time, and a fast
+    /// beginning counts.
+    fn is_overdue(&self) -> bool {
+        self.checks > READ_GRACE_CHECKS + self.len / MIN_READ_PER_CHECK
     }
+}
+
+/// A time limit that has passed.
+enum Overdue {
+    /// That of a request head.
+    Head,
+    /// That of a silent connection, or of a peer that does not read.
+    Connection,
 }
 
 /// One accepted connection.
@@ -177,8 +190,14 @@ pub(super) struct Connection {
     /// The head that follows the request numbered `head_after`.
     head: Head,
     head_after: u64,
-    /// Whether the peer speaks HTTP/1; `None` before the first bytes.
-    http1: Option<bool>,
+    preface: Preface,
+    /// The status by which the connection ends.
+    refusal: Option<Refusal>,
+
+    /// Whether bytes were written since the last complete response.
+    unflushed: bool,
+    /// The write that the peer keeps waiting.
+    blocked: Option<BlockedWrite>,
 
     check_interval: Duration,
     next_check: Pin<Box<Sleep>>,
@@ -200,7 +219,10 @@ impl Connection {
             activity: Arc::default(),
             head: Head::default(),
             head_after: 0,
-            http1: None,
+            preface: Preface::default(),
+            refusal: None,
+            unflushed: false,
+            blocked: None,
             check_interval,
             next_check: Box::pin(sleep(check_interval)),
             begun_at_check: 0,
@@ -221,11 +243,21 @@ impl Connection {
 
     /// Counts the checks that passed while nothing could be read or written, and fails once the
     /// connection was inactive for too long.
-    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Result<(), Overdue> {
         while self.next_check.as_mut().poll(cx).is_ready() {
             self.next_check
                 .as_mut()
                 .reset(Instant::now() + self.check_interval);
+            if self.refusal.as_mut().is_some_and(Refusal::is_overdue) {
+                return Err(Overdue::Connection);
+            }
+            // Also while a request is in progress: the next one may be behind this response.
+            if let Some(blocked) = &mut self.blocked {
+                blocked.checks += 1;
+                if blocked.is_overdue() {
+                    return Err(Overdue::Connection);
+                }
+            }
             let begun = self.activity.begun.load(Ordering::Relaxed);
             let is_active = begun != self.begun_at_check || self.is_busy();
             self.begun_at_check = begun;
@@ -236,15 +268,17 @@ impl Connection {
             }
             // A head is due on a new connection, and on an old one after the first byte of the next.
             let in_head = self.head_after == begun && self.head.len > 0;
-            let is_head_due = begun == 0 || (in_head && self.http1 == Some(true));
-            self.overdue_checks = if is_head_due {
+            self.overdue_checks = if begun == 0 || in_head {
                 self.overdue_checks + 1
             } else {
                 0
             };
             self.silent_checks += 1;
-            if self.overdue_checks == 2 || self.silent_checks == MAX_SILENT_CHECKS {
-                return Err(io::ErrorKind::TimedOut.into());
+            if self.overdue_checks == 2 {
+                return Err(Overdue::Head);
+            }
+            if self.silent_checks == MAX_SILENT_CHECKS {
+                return Err(Overdue::Connection);
             }
         }
         Ok(())
@@ -255,12 +289,67 @@ impl Connection {
         cx: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if written.is_pending() {
-            self.check_time(cx)?;
-        } else {
-            self.wrote = true;
+        self.unflushed = true;
+        match &written {
+            Poll::Pending => {
+                self.blocked.get_or_insert_default();
+                self.check_time(cx).map_err(|_| io::ErrorKind::TimedOut)?;
+            }
+            Poll::Ready(Ok(len)) => {
+                self.wrote = true;
+                if let Some(blocked) = &mut self.blocked {
+                    blocked.len += u64::try_from(*len).unwrap_or_default();
+                }
+            }
+            Poll::Ready(Err(_)) => {}
         }
         written
+    }
+
+    /// Ends the connection by a status. No status can stand in the middle of a response.
+    fn refuse(&mut self, why: Refused) -> io::Result<()> {
+        if self.unflushed || self.is_busy() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.refusal.get_or_insert_with(|| Refusal::new(why));
+        Ok(())
+    }
+
+    /// Writes the refusal, and fails once the peer has it.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(refusal) = &mut self.refusal
+            && refusal.poll(&mut self.stream, cx).is_pending()
+            && self.check_time(cx).is_ok()
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Reads at most [`MAX_READ_LEN`] bytes. Returns whether they belong to a protocol that is
+    /// spoken here.
+    fn poll_read_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let of_head = self.head.room().filter(|_| !self.is_busy());
+        let room = buf
+            .remaining()
+            .min(MAX_READ_LEN)
+            .min(of_head.unwrap_or(MAX_READ_LEN));
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        let new = part.filled();
+        if self.preface.read(new) {
+            return Poll::Ready(Ok(false));
+        }
+        if !self.is_busy() {
+            self.head.read(new);
+        }
+        let len = new.len();
+        buf.advance(len);
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -274,28 +363,24 @@ impl AsyncRead for Connection {
         let begun = this.activity.begun.load(Ordering::Relaxed);
         if begun != this.head_after {
             this.head_after = begun;
-            this.head = Head::default();
+            this.head = Head::following();
         }
-        if this.head.len > MAX_HEAD_LEN && this.http1 == Some(true) {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        if let Some(fault) = this.head.fault() {
+            this.refuse(fault)?;
         }
-        let room = buf.remaining().min(MAX_READ_LEN);
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
-        let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
-        if read.is_pending() {
-            this.check_time(cx)?;
-            return read;
+        if this.refusal.is_none() {
+            match this.poll_read_part(cx, buf) {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => this.refuse(Refused::Http2)?,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => match this.check_time(cx) {
+                    Ok(()) => return Poll::Pending,
+                    Err(Overdue::Head) if this.head.len > 0 => this.refuse(Refused::SlowHead)?,
+                    Err(_) => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                },
+            }
         }
-        let new = part.filled();
-        if this.http1.is_none() && !new.is_empty() {
-            this.http1 = Some(!new.starts_with(b"PRI"));
-        }
-        if !this.is_busy() {
-            this.head.read(new);
-        }
-        let len = new.len();
-        buf.advance(len);
-        read
+        this.poll_refusal(cx)
     }
 }
 
@@ -324,182 +409,15 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 
+    /// Is called once all bytes of a response, or of a frame, are written.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        this.unflushed = false;
+        this.blocked = None;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::future::{Ready, ready};
-
-    use axum::Router;
-    use axum::extract::Request;
-    use axum::response::Response;
-    use axum::serve::IncomingStream;
-    use futures_util::future::BoxFuture;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tower::Service;
-
-    use super::*;
-
-    const SHORT: Duration = Duration::from_millis(100);
-
-    /// Answers every request after a pause, and reports it to the connection.
-    #[derive(Clone)]
-    struct Slow(Arc<Activity>, Duration);
-
-    impl Service<Request> for Slow {
-        type Response = Response;
-        type Error = Infallible;
-        type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request) -> Self::Future {
-            self.0.request_begun();
-            let (guard, wait) = (self.0.busy_guard(), self.1);
-            Box::pin(async move {
-                sleep(wait).await;
-                let answer = Router::new().fallback(async || "ok").call(request).await;
-                drop(guard);
-                answer
-            })
-        }
-    }
-
-    struct MakeSlow(Duration);
-
-    impl Service<IncomingStream<'_, LimitedListener>> for MakeSlow {
-        type Response = Slow;
-        type Error = Infallible;
-        type Future = Ready<Result<Slow, Infallible>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, stream: IncomingStream<'_, LimitedListener>) -> Self::Future {
-            ready(Ok(Slow(Arc::clone(stream.io().activity()), self.0)))
-        }
-    }
-
-    async fn serve(max_connections: usize, wait: Duration) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut listener = LimitedListener::new(listener, max_connections);
-        listener.check_interval = SHORT;
-        tokio::spawn(async move { axum::serve(listener, MakeSlow(wait)).await });
-        address
-    }
-
-    /// Returns the bytes until the server closes, and the number of check intervals until then.
-    async fn until_closed(stream: &mut TcpStream) -> (String, f64) {
-        let (begun, mut answer) = (Instant::now(), Vec::new());
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer));
-        drop(read.await.expect("the server closes"));
-        let checks = begun.elapsed().as_secs_f64() / SHORT.as_secs_f64();
-        (String::from_utf8(answer).unwrap(), checks)
-    }
-
-    #[tokio::test]
-    async fn a_request_head_has_a_timeout() {
-        let address = serve(10, Duration::ZERO).await;
-        for begun in ["", "G", "GET / HTTP/1.1\r\nhost: x\r\nx-slow: "] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(begun.as_bytes()).await.unwrap();
-            let (answer, checks) = until_closed(&mut stream).await;
-            assert!(
-                answer.is_empty() && checks < f64::from(MAX_SILENT_CHECKS),
-                "{answer} {checks}"
-            );
-        }
-        // A head that arrives byte by byte is cut off too.
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
-        let (mut reader, mut writer) = stream.split();
-        let drip = async {
-            while writer.write_all(b"x").await.is_ok() {
-                sleep(SHORT / 4).await;
-            }
-        };
-        let mut byte = [0];
-        tokio::select! {
-            () = drip => {}
-            read = reader.read(&mut byte) => assert!(!matches!(read, Ok(1))),
-            () = sleep(Duration::from_secs(20)) => panic!("the server reads for ever"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_silent_connection_outlasts_the_head_timeout_and_a_busy_one_both() {
-        let address = serve(10, SHORT * 20).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
-        let (answer, checks) = until_closed(&mut stream).await;
-        assert!(answer.ends_with("ok"), "{answer}");
-        assert!(checks > f64::from(20 + MAX_SILENT_CHECKS - 2), "{checks}");
-    }
-
-    #[tokio::test]
-    async fn a_request_head_has_a_maximum_length() {
-        let address = serve(10, Duration::ZERO).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let (mut reader, mut writer) = stream.split();
-        let pour = async {
-            let mut sent = writer.write(b"GET / HTTP/1.1\r\n").await.unwrap();
-            while let Ok(n) = writer
-                .write(b"x-filler: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n")
-                .await
-            {
-                sent += n;
-                assert!(sent < 100_000_000, "it reads for ever");
-            }
-        };
-        let mut answer = Vec::new();
-        let (_, read) = tokio::join!(pour, reader.read_to_end(&mut answer));
-        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{read:?}");
-    }
-
-    #[test]
-    fn a_head_ends_with_an_empty_line() {
-        let counted = |pieces: &[&str]| {
-            let mut head = Head::default();
-            pieces.iter().for_each(|piece| head.read(piece.as_bytes()));
-            (head.len, head.complete)
-        };
-        assert_eq!(counted(&["GET / HTTP/1.1\r\nx: y\r\n"]), (22, false));
-        assert_eq!(counted(&["GET /\r\n\r\nbody\n\n"]), (9, true));
-        assert_eq!(counted(&["GET /\r\n", "\r", "\nbody", "more"]), (9, true));
-        assert_eq!(counted(&["GET /\n\nbody"]), (7, true));
-        // Empty lines before a request do not end its head.
-        assert_eq!(counted(&["\r\n\r\n\r\n", "G"]), (7, false));
-        assert_eq!(counted(&["\r\n\r\nG\r\n\r\nbody"]), (9, true));
-    }
-
-    #[tokio::test]
-    async fn connections_beyond_the_maximum_wait() {
-        let address = serve(1, Duration::ZERO).await;
-        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-        let mut first = TcpStream::connect(address).await.unwrap();
-        first.write_all(request).await.unwrap();
-        let mut byte = [0];
-        first.read_exact(&mut byte).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(request).await.unwrap();
-        let early = tokio::time::timeout(SHORT, second.read_exact(&mut byte)).await;
-        assert!(early.is_err());
-        drop(first);
-        second.read_exact(&mut byte).await.unwrap();
     }
 }
