@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream, HttpBody as _};
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Extension, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -17,10 +15,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::client_address::ClientAddress;
 use super::connection::Activity;
@@ -252,9 +252,9 @@ async fn open_socket(
     State(shared): State<Arc<Shared>>,
     Extension(ClientAddress(client)): Extension<ClientAddress>,
     Extension(activity): Extension<Arc<Activity>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Result<Response, XrpcError> {
-    let Ok(upgrade) = upgrade else {
+    let Ok(response) = create_response_with_body(&request, Body::empty) else {
         let error = XrpcError::new(
             StatusCode::UPGRADE_REQUIRED,
             "UpgradeRequired",
@@ -267,18 +267,18 @@ async fn open_socket(
     let permit = shared.sockets.acquire(client)?;
     let session = shared.mediator.socket(client);
     let max = shared.mediator.settings().max_message;
-    let sockets = shared.sockets.clone();
-    Ok(upgrade
-        .max_message_size(max)
-        .max_frame_size(max)
-        .on_upgrade(move |stream| async move {
-            // Without the guard the connection would count the socket's bytes as a request head.
-            let _guard = activity.busy_guard();
-            sockets
-                .run(socket::serve(stream, session, sockets.stop_token()))
-                .await;
-            drop(permit);
-        }))
+    let stop = shared.sockets.stop_token();
+    let upgrade = hyper::upgrade::on(&mut request);
+    // Without the guard the connection would count the socket's bytes as a request head.
+    let guard = activity.busy_guard();
+    shared.sockets.spawn(async move {
+        // The client may be gone before it has the response.
+        if let Ok(connection) = upgrade.await {
+            socket::serve(TokioIo::new(connection), max, session, stop).await;
+        }
+        drop((guard, permit));
+    });
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -6,20 +6,24 @@
 //! the recipient acknowledges them.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_tungstenite::tungstenite::Error as WsError;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, FrameHeader, Utf8Bytes};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::read_timeout;
 use super::listener::SHUTDOWN_TIMEOUT;
 use super::per_address::{AddressPermit, PerAddressLimit};
 use crate::mediator::{MediatorSettings, Refused, SocketSession};
@@ -31,8 +35,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Maximum time without any frame of the peer, pongs included; then the peer counts as gone.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(65);
 
-/// Maximum time to write a frame; then the peer counts as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of the buffers of a socket. Larger messages are read into memory of their own, and are
+/// written from where they are.
+const BUFFER_LEN: usize = 16 * 1024;
 
 /// `Retry-After` for a client that finds no free slot for a socket.
 const RETRY_AFTER: Duration = Duration::from_secs(20);
@@ -85,8 +90,8 @@ impl Sockets {
     }
 
     /// Runs one socket; [`Sockets::shutdown`] waits for its end.
-    pub(super) async fn run(&self, socket: impl Future<Output = ()>) {
-        self.tracker.track_future(socket).await;
+    pub(super) fn spawn(&self, socket: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(socket);
     }
 
     /// Tells every socket to close, and waits at most [`SHUTDOWN_TIMEOUT`] for pending writes.
@@ -108,23 +113,33 @@ impl Drop for SocketPermit {
     }
 }
 
-/// Serves one socket until either side closes it.
-pub(super) async fn serve(
-    mut stream: WebSocket,
+/// Serves one socket until either side closes it. A message of the peer has at most `max_message`
+/// bytes.
+pub(super) async fn serve<S>(
+    connection: S,
+    max_message: usize,
     mut session: SocketSession,
     stop: CancellationToken,
-) {
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER_LEN)
+        .write_buffer_size(BUFFER_LEN)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    let mut stream = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
     let ended = tokio::select! {
         Err(ended) = converse(&mut stream, &mut session) => ended,
-        () = stop.cancelled() => Ended::Close(close_code::AWAY, "the service ends"),
+        () = stop.cancelled() => Ended::Close(CloseCode::Away, "the service ends"),
     };
     if let Ended::Close(code, reason) = ended {
         let frame = CloseFrame {
             code,
-            reason: Utf8Bytes::from_static(reason),
+            reason: reason.into(),
         };
         // A peer that is gone already needs no reason.
-        let _ = tokio::time::timeout(WRITE_TIMEOUT, stream.send(Message::Close(Some(frame)))).await;
+        let _ = write(&mut stream, Message::Close(Some(frame))).await;
     }
 }
 
@@ -133,13 +148,16 @@ enum Ended {
     /// The peer has closed the socket or is gone.
     Gone,
     /// The socket is to be closed with this code and reason.
-    Close(u16, &'static str),
+    Close(CloseCode, &'static str),
 }
 
-async fn converse(
-    stream: &mut WebSocket,
+async fn converse<S>(
+    stream: &mut WebSocketStream<S>,
     session: &mut SocketSession,
-) -> Result<Infallible, Ended> {
+) -> Result<Infallible, Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut ping_timer = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     ping_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_frame_at = Instant::now();
@@ -150,8 +168,8 @@ async fn converse(
                 match frame {
                     Some(Ok(Message::Text(text))) => session.receive(text.as_bytes()).await,
                     Some(Ok(Message::Binary(bytes))) => session.receive(&bytes).await,
-                    // tungstenite answers pings.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    // tungstenite answers pings, and reads no bare frames.
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                     Some(Ok(Message::Close(_))) | None => return Err(Ended::Gone),
                     Some(Err(error)) => return Err(broken(&error)),
                 }
@@ -159,7 +177,8 @@ async fn converse(
             live = session.live() => live,
             _ = ping_timer.tick() => {
                 if last_frame_at.elapsed() > SILENCE_TIMEOUT {
-                    return Err(Ended::Close(close_code::NORMAL, "nothing was heard for too long"));
+                    let reason = "nothing was heard for too long";
+                    return Err(Ended::Close(CloseCode::Normal, reason));
                 }
                 write(stream, Message::Ping(Bytes::new())).await?;
                 // Finds messages that no wake announces, such as those whose delay has passed.
@@ -167,33 +186,76 @@ async fn converse(
                 continue;
             }
         };
+        let begun = Instant::now();
         for message in messages {
-            // Messages are JSON, hence UTF-8: the queue checked them on arrival.
-            let frame = match Utf8Bytes::try_from(message.clone()) {
-                Ok(text) => Message::Text(text),
-                Err(_) => Message::Binary(message),
-            };
-            write(stream, frame).await?;
+            push(stream, message).await?;
         }
+        // A peer is not heard while a message is written to it.
+        last_frame_at += begun.elapsed();
     }
 }
 
-async fn write(stream: &mut WebSocket, frame: Message) -> Result<(), Ended> {
-    match tokio::time::timeout(WRITE_TIMEOUT, stream.send(frame)).await {
+/// Writes one message of the mediator.
+async fn push<S>(stream: &mut WebSocketStream<S>, message: Bytes) -> Result<(), Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Messages are JSON, hence UTF-8: the queue checked them on arrival.
+    let is_text = std::str::from_utf8(&message).is_ok();
+    if message.len() > BUFFER_LEN {
+        let data = if is_text { Data::Text } else { Data::Binary };
+        let writing = write_directly(stream, data, &message);
+        return match tokio::time::timeout(read_timeout(message.len()), writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Ended::Gone),
+        };
+    }
+    let frame = match Utf8Bytes::try_from(message.clone()) {
+        Ok(text) => Message::Text(text),
+        Err(_) => Message::Binary(message),
+    };
+    write(stream, frame).await
+}
+
+async fn write<S>(stream: &mut WebSocketStream<S>, frame: Message) -> Result<(), Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match tokio::time::timeout(read_timeout(frame.len()), stream.send(frame)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(Ended::Gone),
     }
 }
 
+/// Writes a frame from where its bytes are. tungstenite copies a frame into a buffer of the socket,
+/// which stays as large as the largest frame was.
+async fn write_directly<S>(
+    stream: &mut WebSocketStream<S>,
+    data: Data,
+    message: &[u8],
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // The frames before are out, and none comes between: this task alone writes.
+    stream.flush().await?;
+    let header = FrameHeader {
+        opcode: OpCode::Data(data),
+        ..FrameHeader::default()
+    };
+    let mut head = Vec::new();
+    header.format(message.len() as u64, &mut head)?;
+    let connection = stream.get_mut();
+    connection.write_all(&head).await?;
+    connection.write_all(message).await?;
+    Ok(connection.flush().await?)
+}
+
 /// Maps a read error to the end of the conversation. Only a peer whose message is too long is told
 /// the reason.
-fn broken(error: &axum::Error) -> Ended {
-    let mut source: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        if matches!(cause.downcast_ref(), Some(WsError::Capacity(_))) {
-            return Ended::Close(close_code::SIZE, "the message is too long");
-        }
-        source = cause.source();
+fn broken(error: &Error) -> Ended {
+    match error {
+        Error::Capacity(_) => Ended::Close(CloseCode::Size, "the message is too long"),
+        _ => Ended::Gone,
     }
-    Ended::Gone
 }

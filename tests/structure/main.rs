@@ -44,14 +44,14 @@ const CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests: `crate/module`, or a whole crate.
-const HOMES: [(&str, &[&str]); 23] = [
+const HOMES: [(&str, &[&str]); 24] = [
     ("rusqlite", &["atcomm/store"]),
     ("axum", &["atcomm/http"]),
     ("tower", &["atcomm/http"]),
+    ("hyper", &["atcomm/http"]),
     ("hyper_util", &["atcomm/http"]),
     ("reqwest", &["atcomm-net/net"]),
     ("tungstenite", &["atcomm-net/net"]),
-    // `http` asks it only why a socket of axum ended: axum does not say.
     ("tokio_tungstenite", &["atcomm-net/net", "atcomm/http"]),
     ("tokio_rustls", &["atcomm-net/net"]),
     ("rustls", &["atcomm-net/net"]),
