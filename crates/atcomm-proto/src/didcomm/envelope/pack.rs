@@ -12,9 +12,13 @@ use super::content::ContentEncryption;
 use super::error::EnvelopeError;
 use super::kid::did_of;
 use super::wire::{
-    MAX_RECIPIENTS, NewEncrypted, NewHeader, NewJwk, NewKid, NewRecipient, NewSignature, NewSigned,
+    Base64, MAX_RECIPIENTS, NewEncrypted, NewHeader, NewJwk, NewKid, NewRecipient, NewSignature,
+    NewSigned,
 };
 use crate::didcomm::key::{Curve, Pair, PublicKey, SecretKey};
+
+/// Bytes of an envelope beside its protected header and content, for each recipient: an estimate.
+const HEADERS_LEN: usize = 512;
 
 /// Encrypts a plaintext with authentication of the sender. The keys belong to one party and have
 /// the curve of the sender's key. `from` and `to` of the plaintext must name sender and recipient,
@@ -82,13 +86,18 @@ fn encrypt(
         apv: &apv,
         tag,
     };
-    json(&NewEncrypted {
+    let envelope = NewEncrypted {
         protected: &protected,
         recipients: wrapped_keys(&key, &ephemeral, from, &to, &context)?,
         iv: BASE64URL_NOPAD.encode(&nonce),
-        ciphertext: BASE64URL_NOPAD.encode(ciphertext),
+        ciphertext: Base64(ciphertext),
         tag: BASE64URL_NOPAD.encode(tag),
-    })
+    };
+    // A large message is not moved while it grows, and takes no more than its length.
+    let len = BASE64URL_NOPAD.encode_len(ciphertext.len()) + protected.len();
+    let mut bytes = Vec::with_capacity(len + HEADERS_LEN * to.len());
+    serde_json::to_writer(&mut bytes, &envelope).map_err(|_| EnvelopeError::Json)?;
+    Ok(bytes)
 }
 
 /// Checks that the recipient's keys are of one party and have the curve of the sender's key, or one

@@ -464,8 +464,17 @@ pub(super) struct NewEncrypted<'a> {
     pub(super) protected: &'a str,
     pub(super) recipients: Vec<NewRecipient<'a>>,
     pub(super) iv: String,
-    pub(super) ciphertext: String,
+    pub(super) ciphertext: Base64<'a>,
     pub(super) tag: String,
+}
+
+/// Bytes that are written as base64url, piece by piece: there is no second copy of their text.
+pub(super) struct Base64<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&BASE64URL_NOPAD.encode_display(self.0))
+    }
 }
 
 #[derive(Serialize)]
