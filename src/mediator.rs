@@ -13,6 +13,7 @@
 mod address;
 mod admission;
 mod claims;
+mod delivery;
 mod document;
 mod forward;
 mod identity;
@@ -24,6 +25,7 @@ mod queues;
 mod recipient_rate;
 mod relay;
 mod replay;
+mod response_memory;
 mod senders;
 mod session;
 mod settings;
@@ -59,11 +61,13 @@ pub use socket::SocketSession;
 
 use admission::Policy;
 use claims::ClaimFollower;
+use delivery::Wrapping;
 use identity::MediatorIdentity;
 use keys::IdentityKind;
 use queues::Queues;
 use relay::{Destinations, Outbox};
 use replay::Replays;
+use response_memory::ResponseMemory;
 use senders::SenderNames;
 
 /// Time that a sender should wait before the next attempt after a queue was full.
@@ -71,9 +75,6 @@ const QUEUE_FULL_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// Signed reports a minute to one address. Each may tell whether a recipient is known here.
 const REPORTS_PER_MINUTE: u32 = 60;
-
-/// Bytes of message bodies in one delivery or push; one message at least is handed out.
-const MAX_DELIVERY_BYTES: u64 = 2 << 20;
 
 /// Errors of starting the mediator.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +131,12 @@ pub enum Refused {
     /// Too many messages are being received now.
     #[error("too many messages are being received")]
     Busy(Duration),
+    /// The sender's address or account has too many answers with mail that it does not read.
+    #[error("too many answers to this account or address wait to be read")]
+    OwnAnswersUnread(Duration),
+    /// Too many answers with mail wait to be read by all clients together.
+    #[error("too many answers wait to be read")]
+    AnswersUnread(Duration),
     /// This service failed; the log tells how.
     #[error("the mediator cannot take messages at the moment")]
     Unavailable,
@@ -139,7 +146,10 @@ impl Refused {
     /// Returns how long the sender should wait before another attempt, if one can succeed.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited(wait) | Self::Busy(wait) => Some(*wait),
+            Self::RateLimited(wait)
+            | Self::Busy(wait)
+            | Self::OwnAnswersUnread(wait)
+            | Self::AnswersUnread(wait) => Some(*wait),
             Self::QueueFull | Self::RelayFull => Some(QUEUE_FULL_RETRY_AFTER),
             Self::Unavailable => Some(Duration::from_secs(5)),
             Self::Unreadable(_) | Self::RelayRefused => None,
@@ -155,6 +165,8 @@ impl Refused {
             Self::RelayFull => "relay_full",
             Self::RelayRefused => "relay_refused",
             Self::Busy(_) => "busy",
+            Self::OwnAnswersUnread(_) => "own_answers_unread",
+            Self::AnswersUnread(_) => "answers_unread",
             Self::Unavailable => "unavailable",
         }
     }
@@ -203,6 +215,7 @@ struct Core {
     outbox: Outbox,
     replays: Replays,
     sender_names: SenderNames,
+    response_memory: ResponseMemory,
     /// Limits messages by the address that they come from.
     by_address: AddressLimiter,
     /// Limits signed reports by the address that they go to.
@@ -256,6 +269,10 @@ impl Mediator {
                 ),
                 replays,
                 sender_names,
+                response_memory: ResponseMemory::new(
+                    settings.response_memory,
+                    Wrapping::Delivery.len_of(settings.max_message as u64),
+                ),
                 by_address: AddressLimiter::new(settings.address_rate, clock.clone()),
                 reports: AddressLimiter::new(REPORTS_PER_MINUTE, clock.clone()),
                 settings,

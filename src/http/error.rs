@@ -142,11 +142,15 @@ impl From<Refused> for XrpcError {
     fn from(refused: Refused) -> Self {
         let (status, error) = match refused {
             Refused::Unreadable(_) => (StatusCode::BAD_REQUEST, "NotUnpackable"),
-            Refused::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"),
+            Refused::RateLimited(_) | Refused::OwnAnswersUnread(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded")
+            }
             Refused::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "QueueFull"),
             Refused::RelayFull => (StatusCode::SERVICE_UNAVAILABLE, "RelayFull"),
             Refused::RelayRefused => (StatusCode::FORBIDDEN, "RelayRefused"),
-            Refused::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Overloaded"),
+            Refused::Busy(_) | Refused::AnswersUnread(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Overloaded")
+            }
             Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         };
         let error = Self::new(status, error, refused.to_string());

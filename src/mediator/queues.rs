@@ -7,12 +7,13 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
+use super::Refused;
 use super::admission::{Admission, READ_PERIOD};
+use super::delivery::DeliveryRoom;
 use super::live::{LiveSockets, LiveSubscription};
 use super::recipient_rate::RecipientRate;
 use super::settings::{AdmissionMode, MediatorSettings};
 use super::store_shares::StoreShares;
-use super::{MAX_DELIVERY_BYTES, Refused};
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
     Abort, ClaimState, Damage, MESSAGE_OVERHEAD, MailboxStore, Message, Push, Pushed, Queue, Quota,
@@ -170,15 +171,20 @@ impl Queues {
         })
     }
 
-    /// Returns messages of an account that came after the message `after`, to be pushed.
+    /// Returns messages of an account that came after the message `after`, to be pushed, as many as
+    /// there is room for.
     pub(super) async fn messages_after(
         &self,
         account: i64,
         after: i64,
-    ) -> Result<Vec<Message>, StoreError> {
+        mut room: DeliveryRoom,
+    ) -> Result<(Vec<Message>, DeliveryRoom), StoreError> {
         let (queue, now) = (Queue::Account(account), self.clock.now());
         self.mailbox
-            .query(move |q| q.peek(queue, after, MAX_PUSH, MAX_DELIVERY_BYTES, now))
+            .query(move |q| {
+                let mail = q.peek(queue, after, MAX_PUSH, |len| room.take(len), now)?;
+                Ok((mail, room))
+            })
             .await
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::keys::{IdentityKeys, Keys};
 use super::replay::ReplayId;
+use super::response_memory::ResponsePermit;
 use super::{Answer, Core, Refused, count_refused, fresh_id, parties};
 use crate::store::Account;
 use atcomm_proto::clock::Timestamp;
@@ -111,6 +112,8 @@ pub(super) struct Session<S> {
 struct Reply {
     message: Option<Message>,
     live: Option<LiveChange>,
+    /// The memory that the message takes until it is written, where it holds mail.
+    permit: Option<ResponsePermit>,
 }
 
 impl Reply {
@@ -118,6 +121,7 @@ impl Reply {
         Self {
             message: None,
             live: None,
+            permit: None,
         }
     }
 
@@ -125,6 +129,7 @@ impl Reply {
         Self {
             message: Some(message),
             live: None,
+            permit: None,
         }
     }
 }
@@ -304,6 +309,8 @@ fn problem_code(refused: &Refused) -> Code {
         | Refused::RelayFull
         | Refused::RateLimited(_)
         | Refused::Busy(_)
+        | Refused::OwnAnswersUnread(_)
+        | Refused::AnswersUnread(_)
         | Refused::Unavailable => Code::Storage,
         Refused::RelayRefused => Code::NotEnrolled,
         Refused::Unreadable(_) => Code::Malformed(Forward::TYPE.to_owned()),
@@ -330,11 +337,10 @@ pub(super) fn encrypt_reply(
             "its sender has no X25519 key to answer to".into(),
         ));
     };
-    match envelope::authcrypt(
-        &message.to_vec(),
-        &own.agreement,
-        std::slice::from_ref(&key),
-    ) {
+    let plaintext = message.to_vec();
+    // A delivery is large, so one copy of it is enough.
+    drop(message);
+    match envelope::authcrypt(&plaintext, &own.agreement, std::slice::from_ref(&key)) {
         Ok(bytes) => Ok(bytes.into()),
         Err(error) => {
             tracing::error!(%error, "cannot encrypt an answer");

@@ -28,6 +28,8 @@ pub struct MediatorSettings {
     pub max_message: usize,
     /// Memory for messages that are being received at the same time, in bytes. Absent: 64 MiB.
     pub receive_memory: usize,
+    /// Memory for answers and pushes with mail until they are written, in bytes. Absent: 256 MiB.
+    pub response_memory: usize,
     /// How long a message waits to be picked up. Absent: 30 days.
     #[serde(with = "humantime_serde")]
     pub time_to_live: Duration,
@@ -42,7 +44,7 @@ pub struct MediatorSettings {
     /// Messages a minute that are accepted from one address (a /64 of IPv6). A mediator that relays
     /// for many senders is one address. Absent: 6000.
     pub address_rate: u32,
-    /// WebSockets at the same time; each may hold one message in memory. Absent: 1024.
+    /// WebSockets at the same time. Absent: 1024.
     pub max_sockets: usize,
     /// WebSockets of one address at the same time. Absent: 64.
     pub address_sockets: usize,
@@ -60,6 +62,7 @@ impl Default for MediatorSettings {
             report_unknown: false,
             max_message: 1 << 20,
             receive_memory: 64 << 20,
+            response_memory: 256 << 20,
             time_to_live: Duration::from_secs(30 * 24 * 3600),
             queue_messages: 5000,
             queue_bytes: 64 << 20,

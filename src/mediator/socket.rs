@@ -10,7 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::delivery::{DeliveryRoom, NoRoom, Wrapping};
 use super::live::LiveSubscription;
+use super::response_memory::ResponsePermit;
 use super::session::{self, LiveChange, LiveMode, Transport, WrappedDelivery};
 use super::{Answer, Core, Refused, count_refused};
 use crate::store::{Message as Mail, StoreError};
@@ -105,6 +107,9 @@ impl SocketSession {
 
     /// Waits for mail of the accounts in live mode. Returns the messages to send. Cancel safe: a
     /// message counts as pushed only when it is returned.
+    ///
+    /// Mail that finds no memory stays in the store until there is some, or as much of it as finds
+    /// some is pushed.
     pub async fn live(&mut self) -> Vec<Bytes> {
         loop {
             if !self.check_store {
@@ -112,9 +117,14 @@ impl SocketSession {
                 self.check_store = true;
             }
             match self.new_mail().await {
-                Ok(messages) if messages.is_empty() => self.check_store = false,
                 // More mail may wait than fits at once, so the store is asked again after these.
-                Ok(messages) => return messages,
+                Ok(NewMail::Messages(messages)) => return messages,
+                Ok(NewMail::None) => self.check_store = false,
+                Ok(NewMail::NoRoom(no_room, permit)) => tokio::select! {
+                    () = permit.wait_for(no_room.len) => {}
+                    // Mail of another account may be smaller.
+                    () = self.wake.notified() => {}
+                },
                 Err(error) => {
                     tracing::error!(%error, "cannot read mail for a socket");
                     self.check_store = false;
@@ -123,39 +133,72 @@ impl SocketSession {
         }
     }
 
-    /// Returns the next messages of the first account that has any.
-    async fn new_mail(&mut self) -> Result<Vec<Bytes>, StoreError> {
+    /// Returns the next messages of the first account that has any and for which there is room.
+    async fn new_mail(&mut self) -> Result<NewMail, StoreError> {
+        let mut found = NewMail::None;
         for (account, live) in &mut self.live {
-            let mail = self
+            let wrapping = match live.mode.wrapped {
+                None => Wrapping::Bare,
+                Some(_) => Wrapping::Delivery,
+            };
+            let permit = self.core.response_memory.permit(self.address, *account);
+            let (mail, room) = self
                 .core
                 .queues
-                .messages_after(*account, live.mode.after)
+                .messages_after(
+                    *account,
+                    live.mode.after,
+                    DeliveryRoom::new(wrapping, permit),
+                )
                 .await?;
+            let mut permit = match room.finish() {
+                Ok(permit) => permit,
+                Err((no_room, permit)) => {
+                    found = NewMail::NoRoom(no_room, permit);
+                    continue;
+                }
+            };
             let Some(last) = mail.last().map(|last| last.id) else {
                 continue;
             };
             let pushed = mail.len() as u64;
             let messages = match &live.mode.wrapped {
-                None => mail.into_iter().map(|one| one.body.into()).collect(),
-                Some(ends) => wrap(&self.core, &mail, ends),
+                None => mail
+                    .into_iter()
+                    .map(|one| {
+                        let part = permit.split(wrapping.len_of(one.body.len() as u64));
+                        part.attach(one.body.into())
+                    })
+                    .collect(),
+                Some(ends) => wrap(&self.core, mail, ends)
+                    .map(|delivery| permit.attach(delivery))
+                    .into_iter()
+                    .collect(),
             };
             // No await follows, so the messages are returned.
             live.mode.after = last;
             metrics::counter!("atcomm_mediator_handed_out_total", "how" => "live")
                 .increment(pushed);
-            return Ok(messages);
+            return Ok(NewMail::Messages(messages));
         }
-        Ok(Vec::new())
+        Ok(found)
     }
 }
 
+/// What the store holds for the accounts in live mode.
+enum NewMail {
+    None,
+    /// Mail, as it is pushed.
+    Messages(Vec<Bytes>),
+    /// Mail that finds no memory now.
+    NoRoom(NoRoom, ResponsePermit),
+}
+
 /// Wraps messages into one encrypted delivery.
-fn wrap(core: &Core, mail: &[Mail], ends: &WrappedDelivery) -> Vec<Bytes> {
+fn wrap(core: &Core, mail: Vec<Mail>, ends: &WrappedDelivery) -> Option<Bytes> {
     let keys = core.identity.keys();
     // The present identity takes over where the keys of the other have expired meanwhile.
     let own = keys.identity(&ends.from).unwrap_or(keys.web_identity());
     let delivery = session::live_delivery(mail, core.clock.now());
-    session::encrypt_reply(delivery, own, &ends.to)
-        .into_iter()
-        .collect()
+    session::encrypt_reply(delivery, own, &ends.to).ok()
 }

@@ -38,7 +38,11 @@ impl Session<Authenticated> {
         let answer = match reply.message.filter(|_| self.ctx.wants_answers()) {
             Some(message) => {
                 let encrypted = encrypt_reply(message, &self.ctx.own, &self.state)?;
-                Answer::Reply(Form::Encrypted, encrypted)
+                let permitted = match reply.permit {
+                    Some(permit) => permit.attach(encrypted),
+                    None => encrypted,
+                };
+                Answer::Reply(Form::Encrypted, permitted)
             }
             None => Answer::Accepted,
         };

@@ -8,7 +8,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
 use super::{LiveChange, LiveMode, Registered, Reply, Session, Transport, WrappedDelivery};
-use crate::mediator::{MAX_DELIVERY_BYTES, Refused, fresh_id, parties};
+use crate::mediator::delivery::{DeliveryRoom, Wrapping};
+use crate::mediator::{Refused, fresh_id, parties};
 use crate::store::{Message as Mail, Queue, QueueStatus, StoreError};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::{Attachment, Message};
@@ -128,31 +129,41 @@ impl Session<Registered> {
         };
         let limit = usize::try_from(limit).map_or(MAX_DELIVERY, |limit| limit.min(MAX_DELIVERY));
         let now = self.ctx.now;
-        let (status, mail) = self
+        // Before any body is read, and until the answer is written.
+        let permit = self
+            .ctx
+            .core
+            .response_memory
+            .permit(self.ctx.address(), self.state.account.id);
+        let mut room = DeliveryRoom::new(Wrapping::Delivery, permit);
+        let (status, mail, room) = self
             .ctx
             .core
             .mailbox
             .query(move |q| {
-                let mail = q.peek(queue, 0, limit, MAX_DELIVERY_BYTES, now)?;
+                let mail = q.peek(queue, 0, limit, |len| room.take(len), now)?;
                 let status = if mail.is_empty() {
                     q.queue(queue, now)?
                 } else {
                     QueueStatus::default()
                 };
-                Ok((status, mail))
+                Ok((status, mail, room))
             })
             .await?;
+        let permit = room.finish().map_err(|(no_room, _)| no_room)?;
         if mail.is_empty() && version == Version::V3 {
             return Ok(self.respond(version, self.status_body(&status, recipient)));
         }
         metrics::counter!("atcomm_mediator_handed_out_total", "how" => "delivery")
             .increment(mail.len() as u64);
-        let messages = mail.iter().map(attachment).collect();
         let answer = PickupReply::Delivery {
             recipient_did: recipient,
-            messages,
+            messages: attachments(mail),
         };
-        Ok(self.respond(version, answer))
+        Ok(Reply {
+            permit: Some(permit),
+            ..self.respond(version, answer)
+        })
     }
 
     async fn acknowledge(&self, version: Version, ids: &[String]) -> Result<Reply, Refused> {
@@ -219,15 +230,17 @@ impl Session<Registered> {
 /// The time of an account's last request is recorded with this precision.
 const SEEN_AT_PRECISION: Duration = Duration::from_secs(60);
 
-fn attachment(mail: &Mail) -> Attachment {
-    Attachment::message(HEX.encode(&mail.hash), &mail.body)
+/// Returns the attachments that deliver messages. Each body is dropped as soon as it is in one.
+fn attachments(mail: Vec<Mail>) -> Vec<Attachment> {
+    let attachment = |one: Mail| Attachment::message(HEX.encode(&one.hash), &one.body);
+    mail.into_iter().map(attachment).collect()
 }
 
 /// Returns a delivery of messages that came while a socket was in live mode (4.0).
-pub(in crate::mediator) fn live_delivery(mail: &[Mail], now: Timestamp) -> Message {
+pub(in crate::mediator) fn live_delivery(mail: Vec<Mail>, now: Timestamp) -> Message {
     let answer = PickupReply::Delivery {
         recipient_did: None,
-        messages: mail.iter().map(attachment).collect(),
+        messages: attachments(mail),
     };
     answer
         .write(Version::V4, fresh_id())

@@ -94,8 +94,8 @@ impl Queries<'_> {
     }
 
     /// Returns the messages of a queue with an id greater than `after`, the oldest first: at most
-    /// `limit`, and at most `max_bytes` of bodies, but at least one message where there is any.
-    /// Delayed and expired messages are left out. Reads no body that it does not return, and
+    /// `limit`, and until `take` refuses one, given the length of its body. Delayed and expired
+    /// messages are left out. Asks before it reads a body, reads none that it does not return, and
     /// removes nothing.
     ///
     /// [`Tx::release`] moves a delayed message to the end of the queue, so that a reader who
@@ -105,7 +105,7 @@ impl Queries<'_> {
         queue: Queue,
         after: i64,
         limit: usize,
-        max_bytes: u64,
+        mut take: impl FnMut(u64) -> bool,
         now: Timestamp,
     ) -> Result<Vec<Message>, StoreError> {
         let sources = self.sources(queue)?;
@@ -130,10 +130,8 @@ impl Queries<'_> {
         chosen.truncate(limit);
         let mut read = self.0.prepare_cached(READ)?;
         let mut messages = Vec::new();
-        let mut bytes = 0_u64;
         for Chosen { id, size, source } in chosen {
-            bytes = bytes.saturating_add(size);
-            if bytes > max_bytes && !messages.is_empty() {
+            if !take(size) {
                 break;
             }
             let Some((_, recipient)) = sources.get(source) else {

@@ -73,7 +73,7 @@ impl Fixture {
     }
 
     async fn texts(&self, queue: Queue, after: i64, limit: usize, max_bytes: u64) -> Vec<String> {
-        self.read(move |q| q.peek(queue, after, limit, max_bytes, at(1)))
+        self.read(move |q| q.peek(queue, after, limit, up_to(max_bytes), at(1)))
             .await
             .into_iter()
             .map(|message| {
@@ -81,6 +81,16 @@ impl Fixture {
                 String::from_utf8(message.body).unwrap()
             })
             .collect()
+    }
+}
+
+/// Returns a choice of messages of at most `max` bytes together, but one at least.
+fn up_to(max: u64) -> impl FnMut(u64) -> bool {
+    let mut bytes = 0;
+    move |len| {
+        let is_first = bytes == 0;
+        bytes += len;
+        is_first || bytes <= max
     }
 }
 

@@ -9,6 +9,7 @@ mod reader_disk;
 mod relay_loop;
 mod shares;
 mod squatters;
+mod unread;
 
 /// Prints the means of an attack and the harm to others.
 fn print_harm(attack: &str, means: &str, harm: &str) {

@@ -373,7 +373,7 @@ proptest! {
                 .filter(|((did, _), one)| model.bound.get(did) == Some(&n) && one.ends > now)
                 .map(|((did, text), _)| (did.clone(), body(*text)))
                 .collect();
-            let delivered = tx.peek(Queue::Account(id), 0, 999, 9999, at(now)).unwrap();
+            let delivered = tx.peek(Queue::Account(id), 0, 999, up_to(9999), at(now)).unwrap();
             prop_assert!(delivered.is_sorted_by_key(|message| message.id));
             let status = tx.queue(Queue::Account(id), at(now)).unwrap();
             let bytes = delivered.iter().map(|message| message.body.len() as u64).sum();

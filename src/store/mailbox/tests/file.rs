@@ -60,7 +60,7 @@ async fn inv10_concurrent_pushes_store_exactly_what_was_reported_and_survive_reo
 
     let again = MailboxStore::open(&f.path).unwrap();
     let read = again
-        .query(move |q| q.peek(Queue::Account(a), 0, 9999, 1 << 30, at(1)))
+        .query(move |q| q.peek(Queue::Account(a), 0, 9999, up_to(1 << 30), at(1)))
         .await
         .unwrap();
     let names = ["did:peer:x", "did:peer:y", "did:peer:z"];
@@ -150,7 +150,7 @@ async fn a_full_file_says_so_loses_nothing_and_recovers() {
     assert_eq!(f.read(|q| q.totals()).await.0, stored);
     // Deleted messages make room.
     let hashes: Vec<_> = f
-        .read(move |q| q.peek(Queue::Account(a), 0, 999, 1 << 30, at(1)))
+        .read(move |q| q.peek(Queue::Account(a), 0, 999, up_to(1 << 30), at(1)))
         .await
         .iter()
         .map(|message| message.hash)

@@ -15,7 +15,7 @@ async fn mail_comes_oldest_first_of_one_recipient_or_of_all() {
     assert_eq!(f.texts(all, 0, 3, 99).await, ["1", "2", "3"]);
     assert!(f.texts(all, 0, 0, 99).await.is_empty());
     // A reader that continues after the last id gets the rest.
-    let first = f.read(move |q| q.peek(all, 0, 3, 99, at(1))).await;
+    let first = f.read(move |q| q.peek(all, 0, 3, up_to(99), at(1))).await;
     assert_eq!(first[1].recipient, "did:peer:y");
     assert_eq!((first[1].stored_at, first[1].expires_at), (at(0), at(100)));
     assert_eq!(f.texts(all, first[2].id, 9, 99).await, ["4"]);
@@ -283,13 +283,15 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
     let status = f.read(move |q| q.queue(all, at(1))).await;
     assert_eq!((status.messages, status.bytes), (1, 3));
     assert_eq!(f.write(late("later", 60)).await, Pushed::Duplicate);
-    let last = f.read(move |q| q.peek(all, 0, 9, 99, at(1))).await[0].id;
+    let last = f.read(move |q| q.peek(all, 0, 9, up_to(99), at(1))).await[0].id;
 
     let release = |now, limit| f.store.transact(move |tx| tx.release(at(now), limit));
     assert!(release(19, 9).await.unwrap().is_empty());
     assert_eq!(release(20, 9).await.unwrap(), [x]);
     assert!(release(20, 9).await.unwrap().is_empty());
-    let early = f.read(move |q| q.peek(all, last, 9, 99, at(20))).await;
+    let early = f
+        .read(move |q| q.peek(all, last, 9, up_to(99), at(20)))
+        .await;
     assert_eq!(early.len(), 1, "found by who reads on from the last id");
     assert_eq!(
         (&*early[0].body, early[0].stored_at),
@@ -297,7 +299,7 @@ async fn delayed_mail_waits_for_its_time_and_then_comes_last() {
     );
     assert_eq!(f.read(|q| q.totals()).await, (3, 13));
     // Its time counts although it was not released.
-    let due = f.read(move |q| q.peek(all, 0, 9, 99, at(50))).await;
+    let due = f.read(move |q| q.peek(all, 0, 9, up_to(99), at(50))).await;
     assert_eq!(due.len(), 3);
     assert_eq!(f.write(move |tx| tx.ack(a, &[hash(b"later")])).await, 1);
     assert!(release(99, 9).await.unwrap().is_empty());
@@ -355,7 +357,7 @@ async fn a_repeated_message_has_the_longer_of_both_lives() {
         }
     };
     let waiting = async |second| {
-        let all = f.read(move |q| q.peek(Queue::Account(a), 0, 9, 99, at(second)));
+        let all = f.read(move |q| q.peek(Queue::Account(a), 0, 9, up_to(99), at(second)));
         all.await.len()
     };
     assert!(matches!(f.write(push(50, 60)).await, Pushed::Stored(_)));
@@ -405,7 +407,7 @@ async fn expired_mail_is_not_delivered_and_deleted_in_batches() {
         newest: Some(at(4)),
     };
     assert_eq!(status, expected);
-    let left = f.read(move |q| q.peek(all, 0, 99, 99, at(95))).await;
+    let left = f.read(move |q| q.peek(all, 0, 99, up_to(99), at(95))).await;
     assert_eq!(left.len(), 5);
     let expire = |now, limit| f.store.transact(move |tx| tx.expire(at(now), limit));
     assert_eq!(expire(90, 9).await.unwrap(), 0);
