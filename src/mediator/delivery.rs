@@ -84,7 +84,13 @@ impl DeliveryRoom {
 
 impl From<NoRoom> for Refused {
     fn from(refused: NoRoom) -> Self {
-        match refused.exhausted {
+        refused.exhausted.into()
+    }
+}
+
+impl From<Exhausted> for Refused {
+    fn from(exhausted: Exhausted) -> Self {
+        match exhausted {
             Exhausted::Own => Self::OwnAnswersUnread(RETRY_AFTER),
             Exhausted::Total => Self::AnswersUnread(RETRY_AFTER),
         }
@@ -97,19 +103,27 @@ impl Wrapping {
         let body = usize::try_from(body).unwrap_or(usize::MAX);
         match self {
             Self::Bare => body.saturating_add(256),
-            // As base64 and as JSON, with the names around; and that in base64, encrypted.
-            Self::Delivery => {
-                let attachment = body.saturating_mul(7).div_ceil(3).saturating_add(256);
-                attachment.saturating_mul(4).div_ceil(3)
-            }
+            // As base64 and as JSON, with the names around.
+            Self::Delivery => in_base64(body.saturating_mul(7).div_ceil(3).saturating_add(256)),
         }
     }
 
     fn len_without_messages(self) -> usize {
         match self {
             Self::Bare => 0,
-            // Most of it are DIDs that contain their keys.
-            Self::Delivery => 4 * 1024,
+            Self::Delivery => ENVELOPE_LEN,
         }
     }
+}
+
+/// Bytes of an encrypted answer without its content. Most of them are DIDs that contain their keys.
+const ENVELOPE_LEN: usize = 4 * 1024;
+
+/// Returns an upper bound of the length of an encrypted answer with this much content.
+pub(super) fn encrypted_len(content: usize) -> usize {
+    in_base64(content).saturating_add(ENVELOPE_LEN)
+}
+
+fn in_base64(len: usize) -> usize {
+    len.saturating_mul(4).div_ceil(3)
 }

@@ -114,7 +114,8 @@ impl ResponsePermit {
             .checked_sub(more)
             .map_or(0, |left| limit(left, self.shared.total));
         let fits = |held: &usize| held.saturating_add(more) <= limit;
-        if !held.iter().all(fits) {
+        // While all is free, the longest answer is made, too, so that no message waits for ever.
+        if state.used > 0 && !held.iter().all(fits) {
             // A permit that only grows does not make its holder one that does not read.
             let own = held.iter().any(|held| *held > self.charged);
             return Err(if own {
@@ -293,7 +294,9 @@ mod tests {
         assert_eq!(used(&memory), 0);
         assert!(lock(&memory.shared.state).held.is_empty());
         // A refused permit keeps nothing, and small answers are not counted.
-        assert!(take(&memory, 1, 1, 9 * MIB).is_err());
+        let held = take(&memory, 2, 2, MIB).unwrap();
+        assert!(take(&memory, 1, 1, 8 * MIB).is_err());
+        drop(held);
         let small: Vec<_> = (0..5000)
             .map(|_| take(&memory, 1, 1, MAX_UNCOUNTED))
             .collect();
@@ -317,10 +320,16 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_too_small_for_one_answer_is_made_larger() {
+    fn the_longest_answer_is_made_while_all_is_free() {
         let memory = ResponseMemory::new(1, MIB);
-        assert!(take(&memory, 1, 1, MIB).is_ok());
-        assert!(take(&memory, 1, 1, 2 * MIB).is_err());
+        let first = take(&memory, 1, 1, MIB).unwrap();
+        assert!(take(&memory, 2, 2, MIB).is_err());
+        drop(first);
+        // Also one that is longer than any is now, stored under another limit.
+        let long = take(&memory, 1, 1, 30 * MIB).unwrap();
+        assert!(take(&memory, 2, 2, MIB).is_err());
+        drop(long);
+        assert!(take(&memory, 2, 2, MIB).is_ok());
     }
 
     #[test]

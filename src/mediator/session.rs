@@ -108,11 +108,20 @@ pub(super) struct Session<S> {
     state: S,
 }
 
+impl Session<Registered> {
+    /// Returns a permit for an answer to the account, empty so far.
+    fn response_permit(&self) -> ResponsePermit {
+        let core = &self.ctx.core;
+        core.response_memory
+            .permit(self.ctx.address(), self.state.account.id)
+    }
+}
+
 /// The reply to the sender.
 struct Reply {
     message: Option<Message>,
     live: Option<LiveChange>,
-    /// The memory that the message takes until it is written, where it holds mail.
+    /// The memory that the message takes until it is written, where it may be long.
     permit: Option<ResponsePermit>,
 }
 

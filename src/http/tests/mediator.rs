@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::harness::{Setup, TestServer, ask};
+use super::harness::{Setup, TestServer, ask, exchange};
 use crate::mediator::MediatorSettings;
 use crate::store::StoreError;
 
@@ -157,6 +157,26 @@ async fn a_body_that_is_not_a_message_is_refused_by_name() {
         let headers = [("content-type", media_type)];
         let answer = ask(server.address, "POST /didcomm", &headers, body).await;
         assert_eq!(answer.error(), (status, name.to_owned()), "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_well_formed_is_told_so() {
+    let server = with_mediator().await;
+    for body in [
+        "zz\r\n",
+        "ffffffffffffffffff\r\n",
+        &format!("2;{}\r\n{{}}\r\n0\r\n\r\n", "x".repeat(40_000)),
+        &format!("0\r\n{}\r\n", "x-y: z\r\n".repeat(10_000)),
+        "2\r\n{}}}\r\n0\r\n\r\n",
+    ] {
+        let request = format!(
+            "POST /didcomm HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{body}"
+        );
+        let answer = exchange(server.address, request.as_bytes()).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let begin = &body[..body.len().min(20)];
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{begin}: {answer}");
     }
 }
 

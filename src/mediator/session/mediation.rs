@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
-use super::{Handled, Registered, Session};
+use super::{Handled, Registered, Reply, Session};
 use crate::mediator::admission::Admission;
+use crate::mediator::delivery::encrypted_len;
+use crate::mediator::response_memory::ResponsePermit;
 use crate::mediator::{Refused, fresh_id, parties};
 use crate::store::mailbox::Tx;
 use crate::store::{Account, Bound, StoreError};
@@ -58,13 +60,25 @@ impl Session<Authenticated> {
         let Some(session) = session else {
             return Ok(Handled::new(self.not_registered(), "not_registered"));
         };
+        let mut permit = session.response_permit();
         let answer = match request {
-            Request::Update(updates) => session.update(updates).await?,
-            Request::Query(page) => session.query(page).await?,
+            Request::Update(updates) => {
+                // The answer repeats them. A refusal comes before the change.
+                let named = updates.iter().map(|update| update.recipient_did.len());
+                permit.grow(listed_len(named)).map_err(Refused::from)?;
+                session.update(updates).await?
+            }
+            Request::Query(page) => session.query(page, &mut permit).await?,
             Request::Mediate { .. } => CoordinationReply::Deny,
         };
         let reply = self.ctx.reply(answer.write(version, fresh_id()));
-        Ok(Handled::new(reply, "done"))
+        Ok(Handled {
+            reply: Reply {
+                permit: Some(permit),
+                ..Reply::of(reply)
+            },
+            outcome: "done",
+        })
     }
 
     async fn mediate(&self, version: Version, hint: Option<&Did>) -> Result<Handled, Refused> {
@@ -230,7 +244,11 @@ impl Session<Registered> {
         Ok(CoordinationReply::Updated(updated))
     }
 
-    async fn query(&self, page: Option<Page>) -> Result<CoordinationReply, Refused> {
+    async fn query(
+        &self,
+        page: Option<Page>,
+        permit: &mut ResponsePermit,
+    ) -> Result<CoordinationReply, Refused> {
         let account = self.state.account.id;
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let (limit, offset) = match page {
@@ -248,6 +266,8 @@ impl Session<Registered> {
                 ))
             })
             .await?;
+        let listed = recipients.iter().map(|one| one.did.len());
+        permit.grow(listed_len(listed)).map_err(Refused::from)?;
         let (count, offset) = (recipients.len() as u64, offset as u64);
         Ok(CoordinationReply::Recipients {
             dids: recipients.into_iter().map(|one| one.did).collect(),
@@ -258,6 +278,11 @@ impl Session<Registered> {
             }),
         })
     }
+}
+
+/// Returns the bytes of an encrypted answer that lists DIDs of these lengths.
+fn listed_len(dids: impl Iterator<Item = usize>) -> usize {
+    encrypted_len(dids.map(|did| did.saturating_add(100)).sum())
 }
 
 /// Adds or removes the account's own DID. Removing it loses nothing: mail that waits was

@@ -130,12 +130,7 @@ impl Session<Registered> {
         let limit = usize::try_from(limit).map_or(MAX_DELIVERY, |limit| limit.min(MAX_DELIVERY));
         let now = self.ctx.now;
         // Before any body is read, and until the answer is written.
-        let permit = self
-            .ctx
-            .core
-            .response_memory
-            .permit(self.ctx.address(), self.state.account.id);
-        let mut room = DeliveryRoom::new(Wrapping::Delivery, permit);
+        let mut room = DeliveryRoom::new(Wrapping::Delivery, self.response_permit());
         let (status, mail, room) = self
             .ctx
             .core
