@@ -44,7 +44,7 @@ use bytes::Bytes;
 use crate::resolve::Resolver;
 use crate::store::{Abort, MailboxStore, StoreError};
 use atcomm_net::net::AddressLimiter;
-use atcomm_proto::clock::Clock;
+use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::didcomm::message::fresh_id;
 use atcomm_proto::didcomm::protocol::out_of_band;
 use atcomm_proto::syntax::{MediatorDid, Origin, SyntaxError};
@@ -287,6 +287,12 @@ impl Mediator {
     /// Returns the settings that the mediator was bound with.
     pub fn settings(&self) -> &MediatorSettings {
         &self.core.settings
+    }
+
+    /// Returns until when nothing is relayed to another mediator after failures, and whether
+    /// deliveries to its domain take long.
+    pub fn relay_trouble(&self, destination: &str) -> (Option<Timestamp>, bool) {
+        self.core.outbox.trouble_of(destination)
     }
 
     /// Returns the DID of the mediator.

@@ -47,6 +47,12 @@ fn relay_text(status: &RelayStatus, out: &mut dyn Write) -> io::Result<()> {
             "{:>8} {:>10} {:>8} {:>8} {:>8}  {}",
             one.waiting, one.delivered, one.failed, one.refused, one.given_up, one.did
         )?;
+        if let Some(until) = &one.paused_until {
+            writeln!(out, "{:>46}  until {until}, after failures", "paused:")?;
+        }
+        if one.slow {
+            writeln!(out, "{:>46}  it gets one message at a time", "slow:")?;
+        }
         if let (Some(error), true) = (
             &one.last_error,
             one.waiting + one.given_up + one.refused > 0,

@@ -146,7 +146,10 @@ impl Maintenance {
             })
             .await?;
         let live_accounts = self.core.queues.live_accounts() as u64;
+        let (paused, slow) = self.core.outbox.troubled();
         for (name, value) in [
+            ("atcomm_mediator_relay_paused", paused as u64),
+            ("atcomm_mediator_relay_slow", slow as u64),
             ("atcomm_mediator_queued_messages", mail.0),
             ("atcomm_mediator_queued_bytes", mail.1),
             ("atcomm_mediator_outbox_messages", outbox.0),

@@ -6,13 +6,16 @@
 //! be delivered ends in a report to its sender where the sender is known.
 
 mod attempt;
-mod concurrency;
+mod consent;
 mod outbox;
 mod report;
 mod route;
+mod schedule;
+mod standing;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +27,15 @@ use atcomm_net::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::MediatorDid;
 
+use consent::Consents;
 use route::RouteError;
+use standing::Standings;
 pub use worker::Relay;
 
 pub(super) use outbox::{NewRelay, Outbox};
+
+/// Shortest time before an attempt is repeated, and the time between two scans of the outbox.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Accounts that claim one did:peer and are looked at, those that named it first.
 const MAX_CLAIMANTS: usize = 256;
@@ -94,6 +102,11 @@ pub(super) struct Destinations {
     // With a lock of its own.
     /// Budget for mediators that neither `allow` nor a key package names; `None`: no messages.
     unlisted: Option<RateLimit>,
+    // Each with locks of its own.
+    /// Which endpoints may be posted to now.
+    standings: Standings,
+    /// Which hosts agree to that.
+    consents: Consents,
 }
 
 impl Destinations {
@@ -108,6 +121,8 @@ impl Destinations {
             own,
             allow: settings.allow.clone(),
             resolver,
+            standings: Standings::new(settings.longest_pause, clock.clone()),
+            consents: Consents::new(clock.clone()),
             unlisted: (per_hour > 0).then(|| RateLimit::new(Rate::per_hour(per_hour), clock)),
         }
     }

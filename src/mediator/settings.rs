@@ -114,7 +114,8 @@ pub struct RelaySettings {
     /// How long the delivery of a message is tried. Absent: 24 h.
     #[serde(with = "humantime_serde")]
     pub give_up: Duration,
-    /// Longest pause between two attempts. The first is a second, and each doubles. Absent: 30 min.
+    /// Longest pause between two attempts, and of a mediator that fails. The first is a second, and
+    /// each doubles. Absent: 30 min.
     #[serde(with = "humantime_serde")]
     pub longest_pause: Duration,
     /// Messages that may wait for one mediator. Absent: 2000.

@@ -91,6 +91,12 @@ pub struct DestinationStatus {
     /// Time of the last attempt (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_at: Option<String>,
+    /// End of the pause after failures (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_until: Option<String>,
+    /// Whether the mediator's domain gets one message at a time, since deliveries to it take long.
+    #[serde(default)]
+    pub slow: bool,
 }
 
 /// State of the queues.
@@ -265,16 +271,21 @@ async fn relay_status(mediator: &Mediator) -> Result<RelayStatus, StoreError> {
         .mailbox()
         .query(|q| Ok((q.outbox_totals()?, q.relay_outcomes(MAX_DESTINATIONS)?)))
         .await?;
-    let destinations = outcomes.into_iter().map(|one| DestinationStatus {
-        did: one.destination,
-        waiting: one.waiting,
-        waiting_bytes: one.waiting_bytes,
-        delivered: one.delivered,
-        failed: one.failed,
-        refused: one.refused,
-        given_up: one.given_up,
-        last_error: one.last_error,
-        last_at: one.last_at.map(|at| at.to_string()),
+    let destinations = outcomes.into_iter().map(|one| {
+        let (paused_until, slow) = mediator.relay_trouble(&one.destination);
+        DestinationStatus {
+            paused_until: paused_until.map(|at| at.to_string()),
+            slow,
+            did: one.destination,
+            waiting: one.waiting,
+            waiting_bytes: one.waiting_bytes,
+            delivered: one.delivered,
+            failed: one.failed,
+            refused: one.refused,
+            given_up: one.given_up,
+            last_error: one.last_error,
+            last_at: one.last_at.map(|at| at.to_string()),
+        }
     });
     Ok(RelayStatus {
         waiting,

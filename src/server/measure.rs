@@ -77,7 +77,7 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 17] = [
+const GAUGES: [(&str, &str); 19] = [
     ("atcomm_info", "Version of the running program"),
     ("atcomm_directory_entries", "Accounts in the directory"),
     ("atcomm_directory_pending", "Looks that are owed"),
@@ -111,6 +111,14 @@ const GAUGES: [(&str, &str); 17] = [
     (
         "atcomm_mediator_queued_messages",
         "Messages that wait to be picked up",
+    ),
+    (
+        "atcomm_mediator_relay_paused",
+        "Other mediators that are paused after failures while messages wait for them",
+    ),
+    (
+        "atcomm_mediator_relay_slow",
+        "Domains of other mediators that get one message at a time",
     ),
     ("atcomm_mediator_sockets", "WebSockets that are open"),
     ("atcomm_store_healthy", "Whether the last commit succeeded"),

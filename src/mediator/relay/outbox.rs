@@ -1,30 +1,39 @@
 //! The outbox: messages for other mediators, from the commit that takes them in to the attempt that
 //! ends them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
-use super::concurrency::DestinationSlots;
-use super::{Destinations, NextHop};
+use super::attempt::{Attempt, Slot, lock};
+use super::schedule::{Pick, Schedule};
+use super::standing::pauses;
+use super::{Destinations, NextHop, POLL_INTERVAL};
 use crate::mediator::address::owner_domain;
 use crate::mediator::{Refused, RelaySettings};
+use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
     Abort, MailboxStore, NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, Sender, StoreError,
 };
-use atcomm_net::backoff::{Backoff, Jitter, Spread};
+use atcomm_net::backoff::Spread;
 use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::didcomm::party::Party;
-use atcomm_proto::syntax::RemoteText;
-
-/// Shortest time before an attempt is repeated, and the time between two scans of the outbox.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+use atcomm_proto::syntax::{MediatorDid, RemoteText};
 
 /// How long a message that was taken is not taken again. A crash delays it by that.
 const LEASE: Duration = Duration::from_secs(90);
+
+/// Most bytes of the bodies that are taken at a time; one message at least is taken.
+const MAX_TAKEN_BYTES: u64 = 8 << 20;
+
+/// Destinations that one scan reads.
+const SCAN_BATCH: usize = 1024;
+
+/// Expired messages that are read at a time.
+const EXPIRY_BATCH: usize = 256;
 
 /// How long a delivered message is remembered: longer than any message is tried by default.
 const DELIVERED_RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -63,6 +72,17 @@ pub(in crate::mediator) struct Outbox {
     /// Hashes of route and body of what was delivered lately. The same message does not go the same
     /// way again, whichever mediator sends it back here.
     delivered: TtlCache<[u8; 32], ()>,
+    /// Whose message is delivered next.
+    schedule: Arc<Mutex<Schedule>>,
+    /// The destination that the next scan begins behind.
+    scanned: Mutex<String>,
+}
+
+/// Messages that were taken, each with its slot.
+pub(super) struct Taken {
+    pub(super) messages: Vec<(Outbound, Slot)>,
+    /// Whether more may be taken at once.
+    pub(super) is_partial: bool,
 }
 
 impl Outbox {
@@ -72,6 +92,7 @@ impl Outbox {
         mailbox: Arc<MailboxStore>,
         clock: Clock,
     ) -> Self {
+        let schedule = Schedule::new(settings.concurrency);
         Self {
             quota: OutboxQuota {
                 per_destination_messages: settings.destination_messages,
@@ -86,6 +107,8 @@ impl Outbox {
             destinations,
             mailbox,
             added: Notify::new(),
+            schedule: Arc::new(Mutex::new(schedule)),
+            scanned: Mutex::default(),
         }
     }
 
@@ -93,9 +116,27 @@ impl Outbox {
         &self.destinations
     }
 
-    /// Returns how many deliveries may run at the same time.
-    pub(super) fn concurrency(&self) -> usize {
-        self.settings.concurrency.max(1)
+    /// Returns whether a further delivery may start.
+    pub(super) fn has_free_slot(&self) -> bool {
+        lock(&self.schedule).has_free_slot()
+    }
+
+    /// Returns until when a destination is paused, and whether it is slow.
+    pub(in crate::mediator) fn trouble_of(&self, destination: &str) -> (Option<Timestamp>, bool) {
+        let Ok(did) = MediatorDid::parse(destination) else {
+            return (None, false);
+        };
+        let now = self.clock.now();
+        let schedule = lock(&self.schedule);
+        (
+            schedule.paused_until(&did, now),
+            schedule.is_slow(&did, now),
+        )
+    }
+
+    /// Returns the number of destinations that are paused, and of domains that are slow.
+    pub(in crate::mediator) fn troubled(&self) -> (usize, usize) {
+        lock(&self.schedule).troubled(self.clock.now())
     }
 
     /// Puts messages in: all of them, or none and a reason. On disk when this returns. Putting the
@@ -106,7 +147,15 @@ impl Outbox {
         mut hop: NextHop,
         new: NewRelay,
     ) -> Result<(), Refused> {
-        let Some(destination) = hop.mediators.first().cloned() else {
+        // A message with several mediators does not wait for one that is paused.
+        let open = |mediator: &&MediatorDid| {
+            self.destinations
+                .standings
+                .pause(mediator.as_str())
+                .is_zero()
+        };
+        let mut mediators = hop.mediators.iter();
+        let Some(destination) = mediators.find(open).or(hop.mediators.first()).cloned() else {
             return Ok(());
         };
         let (now, quota) = (self.clock.now(), self.quota);
@@ -137,6 +186,7 @@ impl Outbox {
             tracing::error!(%error, "a route cannot be written");
             Refused::Unavailable
         })?;
+        let (named, not_before) = (destination.clone(), new.not_before);
         let pushed = self
             .mailbox
             .attempt(move |tx| {
@@ -167,6 +217,7 @@ impl Outbox {
             .await;
         match pushed {
             Ok(()) => {
+                lock(&self.schedule).waits(named.as_str(), not_before);
                 self.added.notify_one();
                 Ok(())
             }
@@ -193,24 +244,162 @@ impl Outbox {
             .await
     }
 
-    /// Takes messages that are due, at most `free` and for each destination as many as it has
-    /// slots. A message that was taken is not taken again within its lease.
-    pub(super) async fn take(
-        &self,
-        free: usize,
-        mut slots: DestinationSlots,
-    ) -> Result<Vec<Outbound>, StoreError> {
-        let now = self.clock.now();
-        // Mostly nothing is due, and asking is cheaper than a write.
-        if !self.mailbox.query(move |q| q.outbox_is_due(now)).await? {
-            return Ok(Vec::new());
+    /// Tells the schedule of destinations in the store that it does not know: all of them at the
+    /// start, and later those that had no room in memory. Returns whether the end was reached.
+    pub(super) async fn scan(&self) -> Result<bool, StoreError> {
+        let after = self
+            .scanned
+            .lock()
+            .map(|after| after.clone())
+            .unwrap_or_default();
+        let found = self
+            .mailbox
+            .query(move |q| q.outbox_waiting(&after, SCAN_BATCH))
+            .await?;
+        let is_end = found.len() < SCAN_BATCH;
+        let last = found.last().map(|(did, _)| did.clone());
+        let mut schedule = lock(&self.schedule);
+        for (destination, due_at) in &found {
+            schedule.waits(destination, *due_at);
         }
+        drop(schedule);
+        if let Ok(mut scanned) = self.scanned.lock() {
+            *scanned = last.filter(|_| !is_end).unwrap_or_default();
+        }
+        Ok(is_end)
+    }
+
+    /// Takes messages that are due from the destinations whose turn it is. A message that was taken
+    /// is not taken again within its lease. The bodies are read beside the writer, which only marks
+    /// the messages by their ids.
+    pub(super) async fn take(&self) -> Result<Taken, StoreError> {
+        let now = self.clock.now();
+        let picks = self.pick_all(now);
+        if picks.is_empty() {
+            return Ok(Taken {
+                messages: Vec::new(),
+                is_partial: false,
+            });
+        }
+        let destinations: Vec<_> = picks
+            .iter()
+            .map(|(pick, slots)| (pick.clone(), slots.len()))
+            .collect();
+        let due = self
+            .mailbox
+            .query(move |q| read_due(q, &destinations, now))
+            .await?;
+        let ids: Vec<Vec<i64>> = due
+            .iter()
+            .map(|rows| rows.iter().map(|row| row.id).collect())
+            .collect();
+        let named: Vec<_> = picks
+            .iter()
+            .map(|(pick, _)| pick.destination.clone())
+            .collect();
+        let marked = self
+            .mailbox
+            .transact(move |tx| mark_taken(tx, &ids, &named, now))
+            .await?;
+        let mut taken = Taken {
+            messages: Vec::new(),
+            is_partial: false,
+        };
+        for (((pick, slots), rows), marked) in picks.into_iter().zip(due).zip(marked) {
+            lock(&self.schedule).set_next(&pick.destination, marked.next_at);
+            let mut slots = slots.into_iter();
+            for row in rows.into_iter().filter(|row| marked.ids.contains(&row.id)) {
+                if let Some(slot) = slots.next() {
+                    taken.messages.push((row, slot));
+                }
+            }
+            // Slots without a message are given back, and may be of use to another destination.
+            let is_short = slots.next().is_some();
+            if is_short && pick.is_probe {
+                self.probe_again(&pick.destination, now);
+            }
+            taken.is_partial |= is_short;
+        }
+        Ok(taken)
+    }
+
+    /// Picks destinations until all slots are held, each with its slots.
+    fn pick_all(&self, now: Timestamp) -> Vec<(Pick, Vec<Slot>)> {
+        let mut schedule = lock(&self.schedule);
+        let mut picks: Vec<(Pick, Vec<Slot>)> = Vec::new();
+        while let Some(pick) = schedule.pick(now) {
+            let slot = Slot {
+                schedule: Arc::clone(&self.schedule),
+                clock: self.clock.clone(),
+                id: pick.slot,
+            };
+            match picks
+                .iter_mut()
+                .find(|(one, _)| one.destination == pick.destination)
+            {
+                Some((_, slots)) => slots.push(slot),
+                None => picks.push((pick, vec![slot])),
+            }
+        }
+        picks
+    }
+
+    /// Returns messages whose time has ended and that are not under way, without their bodies, each
+    /// with the last failure of its destination.
+    pub(super) async fn expired(&self) -> Result<Vec<(Outbound, Option<RemoteText>)>, StoreError> {
+        let now = self.clock.now();
         self.mailbox
-            .transact(move |tx| {
-                let slots_of = |destination: &str| slots.of(destination);
-                tx.outbox_take(now, now.plus(LEASE), free, slots_of)
+            .query(move |q| {
+                let rows = q.outbox_expired(now, EXPIRY_BATCH)?;
+                let with_reason = rows.into_iter().map(|row| {
+                    let reason = q.outbox_last_error(&row.destination)?;
+                    Ok((row, reason))
+                });
+                with_reason.collect()
             })
             .await
+    }
+
+    /// Pauses the destination of a message until one of its mediators may be tried again, or ends
+    /// the pause.
+    pub(super) fn pause_or_resume(&self, row: &Outbound, hop: &NextHop, attempt: &Attempt) {
+        let Ok(destination) = MediatorDid::parse(&row.destination) else {
+            return;
+        };
+        let standings = &self.destinations.standings;
+        let pauses = hop
+            .mediators
+            .iter()
+            .map(|one| standings.pause(one.as_str()));
+        let mut pause = pauses.min().unwrap_or_default();
+        // The mediator's endpoint may be that of others, too, and paused for them.
+        if let (Attempt::Untried(wait), [_]) = (attempt, &hop.mediators[..])
+            && *wait > POLL_INTERVAL
+        {
+            pause = pause.max(*wait);
+        }
+        let has_answered = matches!(attempt, Attempt::Delivered | Attempt::Refused(_));
+
+        let now = self.clock.now();
+        let mut schedule = lock(&self.schedule);
+        if !pause.is_zero() {
+            schedule.pause(&destination, now.plus(pause));
+        } else if has_answered {
+            schedule.resume(&destination);
+        } else {
+            schedule.probe_again(&destination, now.plus(POLL_INTERVAL));
+        }
+    }
+
+    fn probe_again(&self, destination: &str, at: Timestamp) {
+        if let Ok(did) = MediatorDid::parse(destination) {
+            lock(&self.schedule).probe_again(&did, at);
+        }
+    }
+
+    /// Tells the schedule when a message that goes back is due.
+    fn waits(&self, row: &Outbound, next_at: Timestamp) {
+        lock(&self.schedule).waits(&row.destination, next_at);
     }
 
     /// Removes a message and records how its delivery ended.
@@ -234,21 +423,30 @@ impl Outbox {
     }
 
     /// Records a failed attempt, to be repeated at `next_at`.
-    pub(super) async fn retry(&self, id: i64, next_at: Timestamp, reason: String, now: Timestamp) {
+    pub(super) async fn retry(
+        &self,
+        row: &Outbound,
+        next_at: Timestamp,
+        reason: String,
+        now: Timestamp,
+    ) {
         count("failed");
-        let reason = RemoteText::new(&reason);
+        let (id, reason) = (row.id, RemoteText::new(&reason));
         let retried = self
             .mailbox
             .transact(move |tx| tx.outbox_retry(id, next_at, &reason, now));
         log_failure(retried.await);
+        self.waits(row, next_at);
     }
 
     /// Puts a message back without an attempt, until `next_at`.
-    pub(super) async fn defer(&self, id: i64, next_at: Timestamp) {
+    pub(super) async fn defer(&self, row: &Outbound, next_at: Timestamp) {
+        let id = row.id;
         let deferred = self
             .mailbox
             .transact(move |tx| tx.outbox_defer(id, next_at));
         log_failure(deferred.await);
+        self.waits(row, next_at);
     }
 
     /// Returns when a message is tried again; `None`: it expires before. The last attempt comes
@@ -286,14 +484,65 @@ pub(super) fn count(outcome: &'static str) {
     metrics::counter!("atcomm_mediator_relay_total", "outcome" => outcome).increment(1);
 }
 
-/// Returns the pauses between the attempts of one message: a second, doubled each time, up to
-/// `longest`, each multiplied by a number from a half to one and a half.
-fn pauses(longest: Duration) -> Backoff {
-    Backoff {
-        first: Duration::from_secs(1),
-        longest,
-        jitter: Jitter::between(0.5, 1.5),
+/// Reads what is due for each of the picked destinations.
+fn read_due(
+    q: &Queries<'_>,
+    picks: &[(Pick, usize)],
+    now: Timestamp,
+) -> Result<Vec<Vec<Outbound>>, StoreError> {
+    let mut bytes_left = MAX_TAKEN_BYTES;
+    let mut due = Vec::with_capacity(picks.len());
+    for (n, (pick, slots)) in picks.iter().enumerate() {
+        if n > 0 && bytes_left == 0 {
+            due.push(Vec::new());
+            continue;
+        }
+        let rows = if pick.is_probe {
+            // An attacker's messages may be the smallest.
+            let smallest = pick.slot % 2 == 0;
+
+            q.outbox_probe(&pick.destination, now, smallest)?
+                .into_iter()
+                .collect()
+        } else {
+            q.outbox_due(&pick.destination, now, *slots, bytes_left)?
+        };
+        let bytes: u64 = rows.iter().map(|row| row.body.len() as u64).sum();
+        bytes_left = bytes_left.saturating_sub(bytes);
+        due.push(rows);
     }
+    Ok(due)
+}
+
+/// What was taken for one destination.
+struct Marked {
+    ids: Vec<i64>,
+    /// When its next message is due.
+    next_at: Option<Timestamp>,
+}
+
+/// Takes messages by their ids, those of each destination that are still there.
+fn mark_taken(
+    tx: &Tx<'_>,
+    ids: &[Vec<i64>],
+    destinations: &[String],
+
+    now: Timestamp,
+) -> Result<Vec<Marked>, StoreError> {
+    let mut marked = Vec::with_capacity(ids.len());
+    for (ids, destination) in ids.iter().zip(destinations) {
+        let mut taken = Vec::with_capacity(ids.len());
+        for id in ids {
+            if tx.outbox_take(*id, now, now.plus(LEASE))? {
+                taken.push(*id);
+            }
+        }
+        marked.push(Marked {
+            ids: taken,
+            next_at: tx.outbox_next(destination)?,
+        });
+    }
+    Ok(marked)
 }
 
 #[cfg(test)]

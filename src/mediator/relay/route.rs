@@ -56,6 +56,8 @@ pub(super) enum DocumentFault {
 /// The route to one mediator.
 pub(super) struct Route {
     pub(super) endpoint: Url,
+    /// The mediator whose document names the endpoint.
+    pub(super) named_by: MediatorDid,
     /// Layers to put around the message, the innermost first: the key of each, and the DID that
     /// follows behind it.
     layers: Vec<(PublicKey, String)>,
@@ -147,11 +149,14 @@ impl Destinations {
             let behind = std::mem::replace(&mut next, text.clone());
             layers.push((self.routing_key(text).await?, behind));
         }
+        let mut named_by = mediator.clone();
         if let Some(other) = behind {
             layers.push((first_key(&other)?, next));
+            named_by = other.did.clone();
         }
         Ok(Route {
             endpoint,
+            named_by,
             layers,
             ends_at_peer: hop.peer.is_some(),
         })
@@ -179,7 +184,10 @@ impl Destinations {
         Err(RouteError::NoEndpoint)
     }
 
-    async fn document(&self, did: &MediatorDid) -> Result<Arc<MediatorDocument>, RouteError> {
+    pub(super) async fn document(
+        &self,
+        did: &MediatorDid,
+    ) -> Result<Arc<MediatorDocument>, RouteError> {
         let directory = self.resolver.directory();
         let known = directory
             .mediator(did)
@@ -280,6 +288,7 @@ mod tests {
         let (near, far) = (secret("near"), secret("far"));
         let route = Route {
             endpoint: Url::parse("https://near.example.com/didcomm").unwrap(),
+            named_by: MediatorDid::parse("did:web:near.example.com").unwrap(),
             layers: vec![
                 (far.public(), "did:peer:2.Ez6LS".to_owned()),
                 (near.public(), "did:web:far.example.com".to_owned()),

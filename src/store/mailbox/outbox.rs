@@ -12,17 +12,26 @@ use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::RemoteText;
 
-/// Most bytes of bodies in one answer of [`Queries::outbox_due`], which holds at least one message.
-const MAX_DUE_BYTES: u64 = 8 << 20;
-
-pub(super) const DUE: &str = "SELECT next_at, id, size FROM outbound INDEXED BY outbound_due
+/// The due messages of a destination, the longest due first.
+pub(super) const DUE: &str = "SELECT id, size FROM outbound INDEXED BY outbound_due
  WHERE destination = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3";
 
-/// The destinations with a due message, each with the time of the longest due.
-pub(super) const HEADS: &str = "SELECT did, head FROM (
-   SELECT did, (SELECT min(next_at) FROM outbound WHERE destination = did) AS head
-   FROM destination INDEXED BY destination_waiting WHERE waiting > 0)
- WHERE head <= ?1";
+/// The due message of a destination that is tried where the destination fails: the one that was tried
+/// least, so that a message which makes the destination fail does not stand before all others; of
+/// those the smallest, or any.
+pub(super) const PROBE: &str = "SELECT id, size FROM outbound INDEXED BY outbound_due
+ WHERE destination = ?1 AND next_at <= ?2 
+ ORDER BY attempts, iif(?3, size, abs(random())), id LIMIT 1";
+
+/// The destinations that messages wait for, in the order of their DIDs, each with the time when its
+/// first message is due.
+pub(super) const WAITING: &str = "SELECT did,
+   (SELECT min(next_at) FROM outbound WHERE destination = did)
+ FROM destination INDEXED BY destination_waiting WHERE waiting > 0 AND did > ?1
+ ORDER BY did LIMIT ?2";
+
+pub(super) const EXPIRED: &str = "SELECT * FROM outbound INDEXED BY outbound_expiry
+ WHERE expires_at <= ?1 AND taken = 0 ORDER BY expires_at LIMIT ?2";
 
 pub(super) const OUTCOMES: &str = "SELECT * FROM destination ORDER BY last_at DESC LIMIT ?1";
 
@@ -102,103 +111,105 @@ impl OutboxRoom {
     }
 }
 
-/// A due message, its body not yet read.
-struct Due {
-    /// Number of messages for the same destination before it.
-    rank: usize,
-    next_at: i64,
-    id: i64,
-    size: u64,
-}
-
 impl Queries<'_> {
-    /// Returns whether any message is due by `now`.
-    pub fn outbox_is_due(&self, now: Timestamp) -> Result<bool, StoreError> {
-        let mut query = self.0.prepare_cached(HEADS)?;
-        Ok(query.exists([now.millis()])?)
-    }
-
-    /// Returns the messages that are due by `now`, at most `limit`, without those for the
-    /// destinations in `except`. The longest due message of each destination comes first, then the
-    /// second of each, and so on: a destination with many messages holds up no other. Can return
-    /// fewer than `limit` although more are due: ask again.
+    /// Returns the messages for a destination that are due by `now`, at most `limit` and within
+    /// `max_bytes`, one at least; the longest due come first. The cost does not depend on what waits
+    /// for others.
     pub fn outbox_due(
         &self,
+        destination: &str,
         now: Timestamp,
         limit: usize,
-        except: &[String],
+        max_bytes: u64,
     ) -> Result<Vec<Outbound>, StoreError> {
-        self.outbox_due_within(now, limit, |destination| {
-            if except.iter().any(|one| one == destination) {
-                0
-            } else {
-                limit
-            }
-        })
-    }
-
-    /// Like [`Self::outbox_due`], with at most `room` messages of each destination. `room` is
-    /// called once per destination, in the order in which the destinations became due.
-    pub fn outbox_due_within(
-        &self,
-        now: Timestamp,
-        limit: usize,
-        mut room: impl FnMut(&str) -> usize,
-    ) -> Result<Vec<Outbound>, StoreError> {
-        let mut query = self.0.prepare_cached(HEADS)?;
-        let mut rows = query.query([now.millis()])?;
-        let mut heads = Vec::new();
-        while let Some(row) = rows.next()? {
-            heads.push((row.get::<_, i64>(1)?, row.get::<_, String>(0)?));
-        }
-        heads.sort_unstable();
-        let mut open: Vec<(usize, String)> = Vec::new();
-        for (_, destination) in heads {
-            if open.len() == limit {
-                break;
-            }
-            match room(&destination) {
-                0 => {}
-                room => open.push((room, destination)),
-            }
-        }
-        let share = limit.div_ceil(open.len().max(1));
-        let mut due = Vec::new();
-        for (room, destination) in &open {
-            due.extend(self.due(destination, now, share.min(*room))?);
-        }
-        due.sort_unstable_by_key(|due| (due.rank, due.next_at, due.id));
-        due.truncate(limit);
-        let mut read = self
-            .0
-            .prepare_cached("SELECT * FROM outbound WHERE id = ?1")?;
+        let mut query = self.0.prepare_cached(DUE)?;
+        let rows = query.query_map(params![destination, now.millis(), to_i64(limit)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        let due: Vec<(i64, i64)> = collect(rows)?;
         let mut messages = Vec::new();
         let mut bytes = 0_u64;
-        for Due { id, size, .. } in due {
-            bytes = bytes.saturating_add(size);
-            if bytes > MAX_DUE_BYTES && !messages.is_empty() {
+        for (id, size) in due {
+            bytes = bytes.saturating_add(unsigned(size));
+            if bytes > max_bytes && !messages.is_empty() {
                 break;
             }
-            messages.push(read.query_row([id], read_outbound)?);
+            messages.push(self.outbound(id)?);
         }
         Ok(messages)
     }
 
-    /// Returns the longest due messages of one destination.
-    fn due(&self, destination: &str, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
-        let mut query = self.0.prepare_cached(DUE)?;
-        let rows = query.query_map(params![destination, now.millis(), to_i64(limit)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
-        let due = rows.enumerate().map(|(rank, row)| {
-            row.map(|(next_at, id, size)| Due {
-                rank,
-                next_at,
-                id,
-                size: unsigned(size),
-            })
+    /// Returns the message for a destination that shows best whether the destination answers: of
+    /// those due by `now` and tried least the smallest, or any. Reads as many rows as the quota of
+    /// one destination allows.
+    pub fn outbox_probe(
+        &self,
+        destination: &str,
+        now: Timestamp,
+        smallest: bool,
+    ) -> Result<Option<Outbound>, StoreError> {
+        let mut query = self.0.prepare_cached(PROBE)?;
+        let id = query.query_row(params![destination, now.millis(), smallest], |row| {
+            row.get(0)
         });
-        collect(due)
+        id.optional()?.map(|id| self.outbound(id)).transpose()
+    }
+
+    fn outbound(&self, id: i64) -> Result<Outbound, StoreError> {
+        let mut read = self
+            .0
+            .prepare_cached("SELECT * FROM outbound WHERE id = ?1")?;
+        Ok(read.query_row([id], read_outbound)?)
+    }
+
+    /// Returns when the next message for a destination is due, counting those under way by the end
+    /// of their lease.
+    pub fn outbox_next(&self, destination: &str) -> Result<Option<Timestamp>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT min(next_at) FROM outbound WHERE destination = ?1")?;
+        let next: Option<i64> = query.query_row([destination], |row| row.get(0))?;
+        Ok(next.map(Timestamp::from_millis))
+    }
+
+    /// Returns destinations that messages wait for, each with the time when its first message is
+    /// due: those behind `after` in the order of DIDs, at most `limit`.
+    pub fn outbox_waiting(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let mut query = self.0.prepare_cached(WAITING)?;
+        let rows = query.query_map(params![after, to_i64(limit)], |row| {
+            let head: Option<i64> = row.get(1)?;
+            Ok((row.get(0)?, Timestamp::from_millis(head.unwrap_or(0))))
+        })?;
+        collect(rows)
+    }
+
+    /// Returns messages whose time has ended by `now` and that are not under way, without their
+    /// bodies, at most `limit`.
+    pub fn outbox_expired(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Outbound>, StoreError> {
+        let mut query = self.0.prepare_cached(EXPIRED)?;
+        let rows = query.query_map(params![now.millis(), to_i64(limit)], |row| {
+            read_outbound_with(row, Vec::new())
+        })?;
+        collect(rows)
+    }
+
+    /// Returns the last failure of a destination.
+    pub fn outbox_last_error(&self, destination: &str) -> Result<Option<RemoteText>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT last_error FROM destination WHERE did = ?1")?;
+        let error: Option<Option<String>> = query
+            .query_row([destination], |row| row.get(0))
+            .optional()?;
+        Ok(error.flatten().map(|text| RemoteText::new(&text)))
     }
 
     /// Returns the number of messages in the outbox, and the bytes of their bodies, routes, senders
@@ -229,24 +240,19 @@ impl Queries<'_> {
 }
 
 impl Tx<'_> {
-    /// Takes the messages that [`Queries::outbox_due_within`] returns. None of them is due again
-    /// before `until`: messages under way are not taken twice, and messages left by a crash become
-    /// due.
+    /// Takes a message that is due by `now`: it is not due again before `until`, so that a message
+    /// under way is not taken twice, and one left by a crash becomes due. Returns false where it is
+    /// gone or not due.
     pub fn outbox_take(
         &self,
+        id: i64,
         now: Timestamp,
         until: Timestamp,
-        limit: usize,
-        room: impl FnMut(&str) -> usize,
-    ) -> Result<Vec<Outbound>, StoreError> {
-        let taken = self.outbox_due_within(now, limit, room)?;
-        let mut lease = self
-            .conn()
-            .prepare_cached("UPDATE outbound SET next_at = ?2, taken = 1 WHERE id = ?1")?;
-        for message in &taken {
-            lease.execute(params![message.id, until.millis()])?;
-        }
-        Ok(taken)
+    ) -> Result<bool, StoreError> {
+        let mut lease = self.conn().prepare_cached(
+            "UPDATE outbound SET next_at = ?3, taken = 1 WHERE id = ?1 AND next_at <= ?2",
+        )?;
+        Ok(lease.execute(params![id, now.millis(), until.millis()])? > 0)
     }
 
     /// Makes all messages due that were taken and neither deferred nor done. For the start of the
@@ -436,12 +442,16 @@ impl Tx<'_> {
 }
 
 fn read_outbound(row: &Row<'_>) -> Result<Outbound, rusqlite::Error> {
+    read_outbound_with(row, row.get("body")?)
+}
+
+fn read_outbound_with(row: &Row<'_>, body: Vec<u8>) -> Result<Outbound, rusqlite::Error> {
     Ok(Outbound {
         id: row.get("id")?,
         destination: row.get("destination")?,
         route: row.get("route")?,
         hash: row.get("hash")?,
-        body: row.get("body")?,
+        body,
         sender: row.get("sender")?,
         thread: row.get("thread")?,
         attempts: row.get("attempts")?,

@@ -311,5 +311,10 @@ CREATE TRIGGER claim_ended AFTER DELETE ON claim
   WHEN NOT EXISTS (SELECT 1 FROM claim WHERE account = old.account) BEGIN
   DELETE FROM claimant WHERE account = old.account;
 END;
-"],
+",
+        "
+-- Messages whose time ends while nothing is tried are found by it.
+CREATE INDEX outbound_expiry ON outbound (expires_at);
+",
+    ],
 };

@@ -6,7 +6,9 @@
 mod hostile_mediator;
 mod own_mail;
 mod reader_disk;
+mod relay_cannon;
 mod relay_loop;
+mod relay_slow;
 mod shares;
 mod squatters;
 mod unread;

@@ -37,13 +37,25 @@ async fn push(f: &Fixture, destination: &str, text: &str, next_at: i64) -> OutPu
     .await
 }
 
-async fn due(f: &Fixture, now: i64, limit: usize, except: &[&str]) -> Vec<String> {
-    let except: Vec<_> = except.iter().map(|&did| did.to_owned()).collect();
-    f.read(move |q| q.outbox_due(at(now), limit, &except))
+async fn due(f: &Fixture, destination: &'static str, now: i64, limit: usize) -> Vec<String> {
+    f.read(move |q| q.outbox_due(destination, at(now), limit, 1 << 40))
         .await
         .into_iter()
         .map(|row| String::from_utf8(row.body).unwrap())
         .collect()
+}
+
+async fn take(f: &Fixture, destination: &'static str, now: i64) -> Option<i64> {
+    f.write(move |tx| {
+        let due = tx.outbox_due(destination, at(now), 1, 1 << 40)?;
+        let Some(row) = due.first() else {
+            return Ok(None);
+        };
+        Ok(tx
+            .outbox_take(row.id, at(now), at(now + 90))?
+            .then_some(row.id))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -53,8 +65,10 @@ async fn a_message_is_tried_deferred_and_ended() {
         panic!("not stored");
     };
     assert_eq!(push(&f, "did:web:m", "one", 5).await, OutPushed::Duplicate);
-    assert!(due(&f, 4, 9, &[]).await.is_empty());
-    let rows = f.read(|q| q.outbox_due(at(5), 9, &[])).await;
+    assert!(due(&f, "did:web:m", 4, 9).await.is_empty());
+    let rows = f
+        .read(|q| q.outbox_due("did:web:m", at(5), 9, 1 << 40))
+        .await;
     let expected = Outbound {
         id,
         destination: "did:web:m".to_owned(),
@@ -74,8 +88,10 @@ async fn a_message_is_tried_deferred_and_ended() {
     let kept = long.clone();
     f.write(move |tx| tx.outbox_retry(id, at(50), &long, at(6)))
         .await;
-    assert!(due(&f, 49, 9, &[]).await.is_empty());
-    let rows = f.read(|q| q.outbox_due(at(50), 9, &[])).await;
+    assert!(due(&f, "did:web:m", 49, 9).await.is_empty());
+    let rows = f
+        .read(|q| q.outbox_due("did:web:m", at(50), 9, 1 << 40))
+        .await;
     assert_eq!(rows[0].attempts, 1);
     let outcome = f.read(|q| q.relay_outcomes(9)).await.remove(0);
     assert_eq!((outcome.waiting, outcome.failed), (1, 1));
@@ -104,26 +120,83 @@ async fn a_message_is_tried_deferred_and_ended() {
 }
 
 #[tokio::test]
-async fn a_busy_destination_holds_up_no_other() {
+async fn what_is_due_is_told_for_each_destination() {
     let f = open();
-    for n in 0..50 {
+    for n in 0..5 {
         push(&f, "did:web:busy", &format!("busy{n}"), n).await;
     }
     push(&f, "did:web:a", "a0", 60).await;
-    push(&f, "did:web:a", "a1", 61).await;
     push(&f, "did:web:b", "b0", 62).await;
-    push(&f, "did:web:later", "later", 99).await;
-    assert_eq!(due(&f, 70, 3, &[]).await, ["busy0", "a0", "b0"]);
-    assert_eq!(due(&f, 70, 2, &[]).await, ["busy0", "a0"]);
     assert_eq!(
-        due(&f, 70, 6, &[]).await,
-        ["busy0", "a0", "b0", "busy1", "a1"]
+        due(&f, "did:web:busy", 3, 3).await,
+        ["busy0", "busy1", "busy2"]
     );
-    assert_eq!(due(&f, 70, 3, &["did:web:busy"]).await, ["a0", "b0", "a1"]);
-    assert_eq!(due(&f, 70, 100, &[]).await.len(), 37);
-    assert!(due(&f, 70, 0, &[]).await.is_empty());
-    let except = ["did:web:busy", "did:web:a", "did:web:b"];
-    assert!(due(&f, 70, 9, &except).await.is_empty());
+    assert_eq!(due(&f, "did:web:busy", 1, 9).await, ["busy0", "busy1"]);
+    assert!(due(&f, "did:web:a", 59, 9).await.is_empty());
+    let next = |destination: &'static str| f.read(move |q| q.outbox_next(destination));
+    assert_eq!(next("did:web:a").await, Some(at(60)));
+    assert_eq!(next("did:web:none").await, None);
+    let waiting = |after: &'static str, limit| f.read(move |q| q.outbox_waiting(after, limit));
+    let all = [
+        ("did:web:a".to_owned(), at(60)),
+        ("did:web:b".to_owned(), at(62)),
+        ("did:web:busy".to_owned(), at(0)),
+    ];
+    assert_eq!(waiting("", 9).await, all);
+    assert_eq!(waiting("", 2).await, all[..2]);
+    assert_eq!(waiting("did:web:b", 2).await, all[2..]);
+}
+
+#[tokio::test]
+async fn a_probe_is_the_smallest_of_those_tried_least() {
+    let f = open();
+    let mut ids = Vec::new();
+    for text in ["rather long", "short", "longer"] {
+        let OutPushed::Stored(id) = push(&f, "did:web:m", text, 0).await else {
+            panic!("not stored");
+        };
+        ids.push(id);
+    }
+    let probe = |now| f.read(move |q| q.outbox_probe("did:web:m", at(now), true));
+    assert_eq!(probe(1).await.unwrap().body, b"short");
+    let id = ids[1];
+    f.write(move |tx| tx.outbox_retry(id, at(2), &RemoteText::new("no"), at(1)))
+        .await;
+    assert_eq!(probe(3).await.unwrap().body, b"longer");
+    let none = f.read(|q| q.outbox_probe("did:web:none", at(3), true));
+    assert_eq!(none.await, None);
+    // Small messages cannot keep all others from being tried.
+    let mut others = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let any = f.read(|q| q.outbox_probe("did:web:m", at(3), false));
+        others.insert(any.await.unwrap().body);
+    }
+    assert_eq!(others.len(), 2);
+}
+
+#[tokio::test]
+async fn messages_that_expire_are_found_with_the_last_failure() {
+    let f = open();
+    for (text, n) in [("1", 0), ("2", 0), ("3", 0)] {
+        push(&f, "did:web:m", text, n).await;
+    }
+    let expired = |now| f.read(move |q| q.outbox_expired(at(now), 9));
+    assert!(expired(99).await.is_empty());
+    let taken = take(&f, "did:web:m", 50).await.unwrap();
+    let found = expired(100).await;
+    assert_eq!(found.len(), 2);
+    assert!(
+        found
+            .iter()
+            .all(|row| row.id != taken && row.body.is_empty())
+    );
+    let last_error = || f.read(|q| q.outbox_last_error("did:web:m"));
+    assert_eq!(last_error().await, None);
+    let why = RemoteText::new("it hangs");
+    f.write(move |tx| tx.outbox_retry(taken, at(90), &why, at(51)))
+        .await;
+    assert_eq!(last_error().await, Some(RemoteText::new("it hangs")));
+    assert_eq!(expired(100).await.len(), 3);
 }
 
 #[tokio::test]
@@ -142,7 +215,9 @@ async fn one_answer_of_what_is_due_is_bounded_in_bytes() {
         Ok(())
     })
     .await;
-    assert_eq!(f.read(|q| q.outbox_due(at(0), 99, &[])).await.len(), 8);
+    let read = |max_bytes| f.read(move |q| q.outbox_due("did:web:m", at(0), 99, max_bytes));
+    assert_eq!(read(8 << 20).await.len(), 8);
+    assert_eq!(read(1).await.len(), 1);
 }
 
 /// Pushes a message of a sender to a destination.
@@ -280,7 +355,8 @@ async fn inv7_no_sender_takes_a_destination_from_others() {
         assert!(fill(sender(n, SenderClass::Other)).await > 0, "{n}");
     }
     // What has left makes room again.
-    for id in f.read(|q| q.outbox_due(at(0), 999, &[])).await {
+    let due_rows = f.read(|q| q.outbox_due("did:web:m", at(0), 999, 1 << 40));
+    for id in due_rows.await {
         f.write(move |tx| tx.outbox_done(id.id, Outcome::Delivered, None, at(1)))
             .await;
     }
@@ -338,34 +414,24 @@ async fn outcomes_are_counted_and_deleted_when_nothing_waits() {
 #[tokio::test]
 async fn inv10_a_taken_message_is_not_taken_again_before_its_lease_ends_or_a_restart() {
     let f = open();
-    for (destination, text) in [("did:web:a", "1"), ("did:web:a", "2"), ("did:web:b", "3")] {
-        push(&f, destination, text, 0).await;
+    for text in ["1", "2"] {
+        push(&f, "did:web:a", text, 0).await;
     }
-    // Each destination is asked about once, and has no more than its room.
-    let take = |now| {
-        f.store.transact(move |tx| {
-            let mut asked = Vec::new();
-            let taken = tx.outbox_take(at(now), at(now + 90), 9, |destination| {
-                asked.push(destination.to_owned());
-                usize::from(destination == "did:web:a")
-            })?;
-            Ok((asked, taken))
-        })
-    };
-    let (asked, taken) = take(1).await.unwrap();
-    assert_eq!(asked, ["did:web:a", "did:web:b"]);
-    let first = taken[0].id;
-    assert_eq!((taken.len(), &*taken[0].body), (1, &b"1"[..]));
-    assert_eq!(due(&f, 1, 9, &[]).await, ["2", "3"]);
-    assert_eq!(due(&f, 91, 9, &[]).await.len(), 3);
+    let first = take(&f, "did:web:a", 1).await.unwrap();
+    assert!(
+        !f.write(move |tx| tx.outbox_take(first, at(90), at(180)))
+            .await
+    );
+    assert_eq!(due(&f, "did:web:a", 1, 9).await, ["2"]);
+    assert_eq!(due(&f, "did:web:a", 91, 9).await.len(), 2);
     // Deferred for our own reasons: no attempt is counted, and it is due at the given time.
     f.write(move |tx| tx.outbox_defer(first, at(5))).await;
     assert_eq!(f.read(|q| q.relay_outcomes(9)).await[0].failed, 0);
-    assert_eq!(due(&f, 5, 9, &["did:web:b"]).await, ["2", "1"]);
-    take(5).await.unwrap();
-    assert_eq!(due(&f, 5, 9, &["did:web:b"]).await.len(), 1);
+    assert_eq!(due(&f, "did:web:a", 5, 9).await, ["2", "1"]);
+    take(&f, "did:web:a", 5).await.unwrap();
+    assert_eq!(due(&f, "did:web:a", 5, 9).await, ["1"]);
     assert_eq!(f.write(|tx| tx.outbox_recover(at(6))).await, 1);
-    assert_eq!(due(&f, 6, 9, &["did:web:b"]).await.len(), 2);
+    assert_eq!(due(&f, "did:web:a", 6, 9).await.len(), 2);
 }
 
 #[tokio::test]
@@ -394,7 +460,8 @@ async fn a_message_that_comes_again_has_the_longer_of_both_lives() {
         push(70, 20, Some("did:peer:c")).await.unwrap(),
         OutPushed::Duplicate
     );
-    let row = f.read(|q| q.outbox_due(at(10), 9, &[])).await.remove(0);
+    let rows = f.read(|q| q.outbox_due("did:web:a", at(10), 9, 1 << 40));
+    let row = rows.await.remove(0);
     assert_eq!((row.next_at, row.expires_at), (at(10), at(90)));
     assert_eq!(row.sender.as_deref(), Some("did:peer:b"));
 }

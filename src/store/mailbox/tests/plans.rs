@@ -59,8 +59,12 @@ fn queries_use_their_indexes() {
         (shares::HOSTS, "INDEX claim_peer (peer=?)"),
         (shares::SENDERS, "PRIMARY KEY"),
         (shares::RECIPIENTS, "INTEGER PRIMARY KEY (rowid>?)"),
-        (outbox::HEADS, "INDEX destination_waiting"),
-        (outbox::HEADS, "COVERING INDEX outbound_due (destination=?)"),
+        (outbox::WAITING, "INDEX destination_waiting (did>?)"),
+        (
+            outbox::WAITING,
+            "COVERING INDEX outbound_due (destination=?)",
+        ),
+        (outbox::EXPIRED, "INDEX outbound_expiry (expires_at<?)"),
         (
             outbox::DUE,
             "COVERING INDEX outbound_due (destination=? AND next_at<?)",

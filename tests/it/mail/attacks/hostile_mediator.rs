@@ -2,9 +2,10 @@
 //! the attacker likes.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
@@ -16,6 +17,8 @@ use crate::http::RUNTIME;
 #[derive(Debug, Clone)]
 pub(super) struct Post {
     pub(super) path: String,
+    pub(super) bytes: usize,
+    pub(super) at: Instant,
 }
 
 /// An answer to a post.
@@ -56,6 +59,7 @@ struct Behaviour {
 
 /// A server of its own port.
 pub(super) struct HostileMediator {
+    pub(super) port: u16,
     pub(super) did: String,
     behaviour: Arc<Behaviour>,
 }
@@ -77,14 +81,18 @@ impl HostileMediator {
             posts: Mutex::default(),
         });
         let served = Arc::clone(&behaviour);
-        let answer = move |method: Method, uri: Uri, headers: HeaderMap| {
+        let answer = move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
             let behaviour = Arc::clone(&served);
-            async move { behaviour.answer(&method, uri.path(), &headers).await }
+            async move { behaviour.answer(&method, uri.path(), &headers, &body).await }
         };
         RUNTIME.spawn(async move {
             drop(axum::serve(listener, Router::new().fallback(answer)).await);
         });
-        Self { did, behaviour }
+        Self {
+            port,
+            did,
+            behaviour,
+        }
     }
 
     /// Returns all posts so far.
@@ -94,7 +102,13 @@ impl HostileMediator {
 }
 
 impl Behaviour {
-    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response {
+    async fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Response {
         if *method != Method::POST {
             let agent = headers
                 .get(USER_AGENT)
@@ -110,6 +124,8 @@ impl Behaviour {
         }
         let post = Post {
             path: path.to_owned(),
+            bytes: body.len(),
+            at: Instant::now(),
         };
         let reply = {
             let mut posts = self.posts.lock().expect("a list");
