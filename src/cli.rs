@@ -158,7 +158,7 @@ enum Command {
     #[command(after_help = EXIT_CODES)]
     Mailbox {
         #[command(subcommand)]
-        command: Status,
+        command: Mailbox,
     },
     /// What waits for other mediators
     #[command(after_help = EXIT_CODES)]
@@ -189,6 +189,49 @@ enum Status {
     /// Ask the service that runs on the data directory
     #[command(after_help = EXIT_CODES)]
     Status(ServiceFlags),
+}
+
+#[derive(Debug, Subcommand)]
+enum Mailbox {
+    /// Ask the service that runs on the data directory
+    #[command(after_help = EXIT_CODES)]
+    Status(ServiceFlags),
+    /// Show the largest queues: for which DID, claimed by which accounts, how much and since when
+    #[command(after_help = ending!("\
+  atcomm mailbox list
+  atcomm mailbox list --limit 100 --json"))]
+    List(MailboxList),
+    /// Delete the mail that waits for a DID, unread
+    ///
+    /// The DID is a did:peer as `atcomm mailbox list` shows it, or that of an atproto account: then
+    /// for every did:peer that its key packages claim and no other account does. Senders and
+    /// recipient are not told. Mail that comes afterwards is kept as before; to refuse it, put the
+    /// account into mediator.deny, which deletes what waits, too.
+    #[command(after_help = ending!("\
+  atcomm mailbox purge did:plc:ewvi7nxzyoun6zhxrhs64oiz --dry-run
+  atcomm mailbox purge did:plc:ewvi7nxzyoun6zhxrhs64oiz"))]
+    Purge(MailboxPurge),
+}
+
+#[derive(Debug, Args)]
+struct MailboxList {
+    /// Number of queues
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    #[command(flatten)]
+    service: ServiceFlags,
+}
+
+#[derive(Debug, Args)]
+struct MailboxPurge {
+    /// A did:peer, or the DID of an atproto account
+    #[arg(value_name = "DID")]
+    did: String,
+    /// Show what would be deleted, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    service: ServiceFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -292,9 +335,11 @@ pub fn run(
             Command::Relay {
                 command: Status::Status(flags),
             } => admin::relay_status(&flags, stdout),
-            Command::Mailbox {
-                command: Status::Status(flags),
-            } => admin::mailbox_status(&flags, stdout),
+            Command::Mailbox { command } => match command {
+                Mailbox::Status(flags) => admin::mailbox_status(&flags, stdout),
+                Mailbox::List(args) => admin::mailbox_list(&args, stdout),
+                Mailbox::Purge(args) => admin::mailbox_purge(&args, stdout),
+            },
             Command::Resolve(args) => resolve::run(&args, stdout, stderr),
             Command::Contacts(args) => contacts::run(&args, stdout, stderr),
             Command::Keys {

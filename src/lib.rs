@@ -65,8 +65,9 @@
 //! 1. Nothing unverified is served as verified; what a Jetstream says is never indexed.
 //! 2. A cursor passes only work that is durable: applied, or pending in the same transaction.
 //! 3. No 2xx for mail to a known recipient before it is on disk; nothing leaves a queue before its
-//!    recipient acknowledged it or its time to live ended. Of the client: nothing is given up before
-//!    it is fetched; the client keeps, then shows, then acknowledges.
+//!    recipient acknowledged it, its time to live ended, or the operator denied the account or
+//!    purged the queue. Of the client: nothing is given up before it is fetched; the client keeps,
+//!    then shows, then acknowledges.
 //! 4. Under one account, PDS and key the revision only goes forward: a lower one is ignored from a
 //!    stream, and from the account's own PDS kept as evidence, the entry marked `regressed`.
 //! 5. Absence is only what an exclusion proof shows; unproven, unknown, unreachable and

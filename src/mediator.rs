@@ -21,6 +21,7 @@ mod keys;
 mod live;
 mod maintenance;
 mod parties;
+mod purge;
 mod queues;
 mod recipient_rate;
 mod relay;
@@ -55,6 +56,7 @@ pub use keys::{
     FILE as KEYS_FILE, KeyFileFault, KeyMakingError, Keys, KeysError, RETIRED_KEY_GRACE,
 };
 pub use maintenance::Maintenance;
+pub use purge::{Purge, PurgeError, PurgedQueue};
 pub use relay::Relay;
 pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;

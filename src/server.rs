@@ -3,6 +3,7 @@
 mod admin;
 mod error;
 mod files;
+mod mailbox;
 mod measure;
 
 #[cfg(test)]
@@ -32,10 +33,11 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::Origin;
 
 pub use admin::{
-    AdminError, DestinationStatus, MailboxStatus, RelayStatus, Rotated, ask_mailbox_status,
-    ask_relay_status, rotate_keys,
+    AdminError, DestinationStatus, RelayStatus, Rotated, ask_mailbox_queues, ask_mailbox_status,
+    ask_relay_status, purge_mailbox, rotate_keys,
 };
 pub use error::ServerError;
+pub use mailbox::{MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, QueueStatus};
 
 use admin::AdminSocket;
 use files::DataDir;

@@ -31,6 +31,6 @@ pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, ClaimantHost, MESSAGE_OVERHEAD, MailboxStore, Message,
     NewOutbound, OUTBOUND_OVERHEAD, OutPushed, Outbound, OutboxQuota, Outcome, Pot, Push, Pushed,
-    Queue, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind, Sender, SenderClass,
-    SenderGroup, SharePosition,
+    Queue, QueueSize, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind, Sender,
+    SenderClass, SenderGroup, SharePosition,
 };

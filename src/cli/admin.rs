@@ -1,13 +1,15 @@
-//! `atcomm relay status`, `atcomm mailbox status`, `atcomm keys rotate`: questions to the service that runs
-//! on a data directory.
+//! `atcomm relay status`, `atcomm mailbox status`, `list` and `purge`, `atcomm keys rotate`: questions to the
+//! service that runs on a data directory.
 
 use std::io::{self, Write};
 
 use super::output::show;
-use super::{CliError, ServiceFlags};
+use super::terminal::line;
+use super::{CliError, MailboxList, MailboxPurge, ServiceFlags};
 use crate::config::{Config, Overrides};
 use crate::server::{
-    MailboxStatus, RelayStatus, ask_mailbox_status, ask_relay_status, rotate_keys,
+    MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, RelayStatus, ask_mailbox_queues,
+    ask_mailbox_status, ask_relay_status, purge_mailbox, rotate_keys,
 };
 
 impl ServiceFlags {
@@ -83,6 +85,90 @@ pub(super) fn mailbox_status(flags: &ServiceFlags, stdout: &mut dyn Write) -> Re
         )?;
         writeln!(out, "mailbox.db takes {file_bytes} bytes")
     })
+}
+
+/// Prints the largest queues.
+pub(super) fn mailbox_list(args: &MailboxList, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let data_dir = args.service.data_dir()?;
+    let queues = ask_mailbox_queues(&data_dir, usize::from(args.limit))?;
+    show(args.service.json, stdout, &queues, |out| {
+        queues_text(&queues, out)
+    })
+}
+
+fn queues_text(all: &MailboxQueues, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{} messages wait to be picked up ({} bytes)",
+        all.messages, all.bytes
+    )?;
+    if all.queues.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{:>8} {:>12}  {:<24}  for",
+        "messages", "bytes", "oldest"
+    )?;
+    for queue in &all.queues {
+        let oldest = queue.oldest.as_deref().unwrap_or("");
+        writeln!(
+            out,
+            "{:>8} {:>12}  {oldest:<24}  {}",
+            queue.messages,
+            queue.bytes,
+            line(&queue.did)
+        )?;
+        let claimed = match queue.accounts.as_slice() {
+            [] => "claimed by no account".to_owned(),
+            accounts => format!("claimed by {}", accounts.join(", ")),
+        };
+        let registered = if queue.registered {
+            "an account reads it"
+        } else {
+            "no account reads it"
+        };
+        writeln!(out, "{:>48}  {}; {registered}", "", line(&claimed))?;
+    }
+    Ok(())
+}
+
+/// Deletes the mail that waits for a DID, and prints how much it was.
+pub(super) fn mailbox_purge(args: &MailboxPurge, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let purged = purge_mailbox(&args.service.data_dir()?, &args.did, args.dry_run)?;
+    show(args.service.json, stdout, &purged, |out| {
+        purged_text(&purged, out)
+    })
+}
+
+fn purged_text(purged: &Purged, out: &mut dyn Write) -> io::Result<()> {
+    let done = if purged.dry_run {
+        "would be deleted"
+    } else {
+        "are deleted"
+    };
+    let Purged {
+        messages, bytes, ..
+    } = purged;
+    writeln!(out, "{messages} messages {done} ({bytes} bytes)")?;
+    let queue = |queue: &PurgedQueueStatus| {
+        let did = line(&queue.did);
+        format!("{:>8} {:>12}  {did}", queue.messages, queue.bytes)
+    };
+    for emptied in &purged.queues {
+        writeln!(out, "{}", queue(emptied))?;
+    }
+    if !purged.kept.is_empty() {
+        writeln!(
+            out,
+            "left alone, since other accounts claim the same did:peer:"
+        )?;
+        for kept in &purged.kept {
+            writeln!(out, "{}", queue(kept))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes new keys for the mediator.

@@ -64,7 +64,12 @@ fn help_and_version_are_data() {
             &["fingerprint", "--json"],
         ),
         (&["relay", "status", "--help"], &["--data-dir", "--json"]),
-        (&["mailbox", "--help"], &["status"]),
+        (&["mailbox", "--help"], &["status", "list", "purge"]),
+        (&["mailbox", "list", "--help"], &["--limit", "--json"]),
+        (
+            &["mailbox", "purge", "--help"],
+            &["DID", "--dry-run", "mediator.deny", "--data-dir"],
+        ),
         (&["mailbox", "status", "--help"], &["--data-dir", "--json"]),
         (&["keys", "--help"], &["rotate", "30 days"]),
         (
@@ -90,6 +95,14 @@ fn wrong_usage_is_one_line_and_a_hint() {
         (
             &["mailbox", "status", "--follow"],
             "unexpected argument '--follow' found",
+        ),
+        (
+            &["mailbox", "list", "--limit", "0"],
+            "invalid value '0' for '--limit <N>': 0 is not in 1..=1000",
+        ),
+        (
+            &["mailbox", "purge"],
+            "the following required arguments were not provided: <DID>",
         ),
         (&["sing"], "unrecognized subcommand 'sing'"),
         (

@@ -140,8 +140,9 @@ pub(super) enum EntryClaim {
     Inactive,
     /// The account has no key package, or one that does not name this mediator any more.
     Dropped,
-    /// The settings deny the account, and its claims end at once.
-    Denied,
+    /// The settings deny the account, and its claims end at once. Holds the did:peer that its key
+    /// package names with this mediator.
+    Denied(Option<String>),
 }
 
 impl EntryClaim {
@@ -150,7 +151,8 @@ impl EntryClaim {
             return Self::Dropped;
         };
         if policy.denies(&entry.did) {
-            return Self::Denied;
+            let is_here = entry.mediators.contains(&policy.mediator);
+            return Self::Denied(entry.peer.clone().filter(|_| is_here));
         }
         // An account that has moved to another PDS can still read its mail.
         if !policy.is_on_admitted_host(entry) {
@@ -207,7 +209,7 @@ pub(super) fn next_claims(
     };
     let is_live = |claim: &Claim| matches!(claim.state, ClaimState::Current | ClaimState::Inactive);
     match claimed {
-        EntryClaim::Denied => Vec::new(),
+        EntryClaim::Denied(_) => Vec::new(),
         EntryClaim::Inactive => old
             .iter()
             .map(|claim| match claim.state {
@@ -321,7 +323,7 @@ mod tests {
         ] {
             assert_eq!(allowed(&paused, "a", seconds), expected, "{seconds}");
         }
-        assert_eq!(step(&current, &EntryClaim::Denied, 0), []);
+        assert_eq!(step(&current, &EntryClaim::Denied(None), 0), []);
     }
 
     #[test]
@@ -420,7 +422,7 @@ mod tests {
                     0..=2 => here(["a", "b", "c"][usize::from(event)]),
                     3 => EntryClaim::Inactive,
                     4 => EntryClaim::Dropped,
-                    _ => EntryClaim::Denied,
+                    _ => EntryClaim::Denied(None),
                 };
                 let before = claims.clone();
                 claims = step(&before, &claimed, second);

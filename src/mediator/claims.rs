@@ -48,6 +48,13 @@ fn write_claims(
             tx.delete_claim(&gone.account, &gone.peer)?;
         }
     }
+    if let EntryClaim::Denied(named) = claimed {
+        // Mail that no account may read any more only takes room from others. Whether other claims
+        // stand is asked when it is deleted.
+        for peer in old.iter().map(|claim| &claim.peer).chain(named) {
+            tx.set_denied(peer, true)?;
+        }
+    }
     Ok(())
 }
 
@@ -187,7 +194,7 @@ impl ClaimFollower {
                     let claimed = match entry {
                         // Only a change in the log shows that an account has dropped its package.
                         None if position.is_none() && !policy.denies(did) => EntryClaim::Inactive,
-                        None if position.is_none() => EntryClaim::Denied,
+                        None if position.is_none() => EntryClaim::Denied(None),
                         entry => EntryClaim::of(entry.as_ref(), &policy),
                     };
                     write_claims(tx, did, &claimed, now)?;

@@ -77,6 +77,7 @@ impl Maintenance {
 
     async fn follow_directory(&self) -> Result<(), StoreError> {
         self.core.claims.catch_up().await?;
+        self.core.purge_denied().await?;
         // Batch after batch, so that a flood that becomes due at once holds up no other mail for
         // long; other writes go on in between.
         for _ in 0..MAX_BATCHES {

@@ -84,6 +84,9 @@ pub(super) struct Unauthenticated;
 pub(super) struct Registered {
     sender: Authenticated,
     account: Account,
+    /// Whether the account may read. A grant without a key package, which is provisional, gives no
+    /// right to what waits from before.
+    may_read: bool,
 }
 
 /// An opened message with everything that its handlers need.

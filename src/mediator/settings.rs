@@ -19,7 +19,7 @@ pub struct MediatorSettings {
     pub admission: AdmissionMode,
     /// Accounts that are admitted on any PDS where `admission` is `local`. Absent: none.
     pub allow: BTreeSet<Did>,
-    /// Accounts whose mail is never kept. Absent: none.
+    /// Accounts whose mail is never kept, and deleted where it waits. Absent: none.
     pub deny: BTreeSet<Did>,
     /// Whether a sender to an unknown recipient receives a signed problem report. It lets any
     /// sender find out who has registered here. Absent: false.

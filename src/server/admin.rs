@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ServerError;
 use super::files::DataDir;
+use super::mailbox::{self, MailboxQueues, MailboxStatus, PurgeStep, Purged};
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
 use crate::store::StoreError;
 use atcomm_proto::clock::Clock;
@@ -25,8 +26,8 @@ use atcomm_proto::syntax::RemoteText;
 /// File name of the socket in the data directory.
 const SOCKET_FILE: &str = "admin.sock";
 
-/// Maximum length of a request in bytes.
-const MAX_REQUEST_LEN: u64 = 4096;
+/// Maximum length of a request in bytes: it may name a did:peer.
+const MAX_REQUEST_LEN: u64 = 16 << 10;
 
 /// Maximum length of a response in bytes.
 const MAX_RESPONSE_LEN: u64 = 16 << 20;
@@ -43,14 +44,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum destinations in a [`RelayStatus`].
 const MAX_DESTINATIONS: usize = 10_000;
 
+/// Maximum queues in a [`MailboxQueues`].
+const MAX_QUEUES: usize = 1000;
+
 /// A request of the operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Request {
     /// Asks for the outbox and the deliveries to other mediators.
     RelayStatus,
     /// Asks for the queues of the accounts.
     MailboxStatus,
+    /// Asks for the largest queues.
+    MailboxQueues {
+        /// Number of queues.
+        limit: usize,
+    },
+    /// Deletes the mail that waits for a DID. Repeated until nothing remains.
+    #[serde(rename_all = "camelCase")]
+    Purge {
+        /// A did:peer, or an atproto account.
+        did: String,
+        /// Newest message that is meant; none: the newest now.
+        up_to: Option<i64>,
+        /// Whether to count only.
+        dry_run: bool,
+    },
     /// Makes new keys for the mediator.
     RotateKeys,
 }
@@ -99,22 +118,6 @@ pub struct DestinationStatus {
     pub slow: bool,
 }
 
-/// State of the queues.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MailboxStatus {
-    /// DID of the mediator.
-    pub did: String,
-    /// Registered accounts.
-    pub accounts: u64,
-    /// Messages that wait for pickup.
-    pub messages: u64,
-    /// Bytes of the messages that wait for pickup.
-    pub bytes: u64,
-    /// Size of the store's file in bytes.
-    pub file_bytes: u64,
-}
-
 /// Result of a key rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,6 +156,8 @@ pub enum AdminError {
 enum Response {
     RelayStatus(RelayStatus),
     MailboxStatus(MailboxStatus),
+    MailboxQueues(MailboxQueues),
+    Purge(PurgeStep),
     Rotated(Rotated),
     Error(String),
 }
@@ -240,7 +245,18 @@ impl AdminSocket {
         };
         let status = match request {
             Request::RelayStatus => relay_status(mediator).await.map(Response::RelayStatus),
-            Request::MailboxStatus => mailbox_status(mediator).await.map(Response::MailboxStatus),
+            Request::MailboxStatus => mailbox::status(mediator).await.map(Response::MailboxStatus),
+            Request::MailboxQueues { limit } => mailbox::queues(mediator, limit.min(MAX_QUEUES))
+                .await
+                .map(Response::MailboxQueues),
+            Request::Purge {
+                did,
+                up_to,
+                dry_run,
+            } => match mailbox::purge(mediator, &did, up_to, dry_run).await {
+                Ok(step) => return Response::Purge(step),
+                Err(error) => return Response::Error(error.to_string()),
+            },
             Request::RotateKeys => return self.rotate(mediator),
         };
         status.unwrap_or_else(|error| Response::Error(error.to_string()))
@@ -294,20 +310,6 @@ async fn relay_status(mediator: &Mediator) -> Result<RelayStatus, StoreError> {
     })
 }
 
-async fn mailbox_status(mediator: &Mediator) -> Result<MailboxStatus, StoreError> {
-    let (accounts, (messages, bytes), (file_bytes, _)) = mediator
-        .mailbox()
-        .query(|q| Ok((q.account_count()?, q.totals()?, q.file_bytes()?)))
-        .await?;
-    Ok(MailboxStatus {
-        did: mediator.did().to_string(),
-        accounts,
-        messages,
-        bytes,
-        file_bytes,
-    })
-}
-
 /// Sends a request to the service that runs on a data directory.
 fn ask(data_dir: &Path, request: Request) -> Result<Response, AdminError> {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -352,6 +354,40 @@ pub fn ask_mailbox_status(data_dir: &Path) -> Result<MailboxStatus, AdminError> 
     match ask(data_dir, Request::MailboxStatus)? {
         Response::MailboxStatus(status) => Ok(status),
         _ => Err(unexpected()),
+    }
+}
+
+/// Asks the service that runs on a data directory for its largest queues, at most `limit`.
+pub fn ask_mailbox_queues(data_dir: &Path, limit: usize) -> Result<MailboxQueues, AdminError> {
+    match ask(data_dir, Request::MailboxQueues { limit })? {
+        Response::MailboxQueues(queues) => Ok(queues),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Has the service that runs on a data directory delete the mail that waits for a did:peer, or for
+/// every did:peer that an atproto account claims. Mail that comes meanwhile stays.
+pub fn purge_mailbox(data_dir: &Path, did: &str, dry_run: bool) -> Result<Purged, AdminError> {
+    let mut all: Option<Purged> = None;
+    let mut up_to = None;
+    loop {
+        let request = Request::Purge {
+            did: did.to_owned(),
+            up_to,
+            dry_run,
+        };
+        let Response::Purge(step) = ask(data_dir, request)? else {
+            return Err(unexpected());
+        };
+        let is_stuck = step.purged.messages == 0;
+        match &mut all {
+            Some(all) => all.add(&step.purged),
+            None => all = Some(step.purged),
+        }
+        up_to = Some(step.up_to);
+        if let Some(purged) = all.take_if(|_| step.remaining == 0 || is_stuck) {
+            return Ok(purged);
+        }
     }
 }
 

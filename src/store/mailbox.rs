@@ -12,6 +12,7 @@
 mod accounts;
 mod fair_share;
 mod outbox;
+mod purge;
 mod queue;
 mod replay;
 mod rows;
@@ -33,8 +34,8 @@ use super::schema;
 pub use fair_share::{Pot, Sender, SenderClass, SenderGroup};
 pub use rows::{
     Account, Bound, Claim, ClaimState, MESSAGE_OVERHEAD, Message, NewOutbound, OUTBOUND_OVERHEAD,
-    OutPushed, Outbound, OutboxQuota, Outcome, Push, Pushed, Queue, QueueStatus, Quota, Reader,
-    Recipient, RelayOutcome, ReplayKind,
+    OutPushed, Outbound, OutboxQuota, Outcome, Push, Pushed, Queue, QueueSize, QueueStatus, Quota,
+    Reader, Recipient, RelayOutcome, ReplayKind,
 };
 pub use shares::{ClaimantHost, SharePosition};
 

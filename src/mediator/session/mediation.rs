@@ -109,6 +109,7 @@ impl Session<Authenticated> {
             provisional_until: None,
             address_group: None,
             seen_at: self.ctx.now,
+            dates_changes: false,
         };
         if self.try_register(account.clone()).await? {
             return Ok(Verdict::Granted);

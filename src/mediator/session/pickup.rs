@@ -55,12 +55,21 @@ impl Session<Registered> {
             .await
     }
 
+    /// Returns the queue of the account: all its recipients, or none where it may not read.
+    fn own_queue(&self) -> Queue {
+        if self.state.may_read {
+            Queue::Account(self.state.account.id)
+        } else {
+            NO_QUEUE
+        }
+    }
+
     /// Returns the queue that a request is about: that of one recipient of the account, or all. `None`
     /// if the recipient is not registered to the account.
     async fn queue(&self, recipient: Option<&str>) -> Result<Option<Queue>, StoreError> {
         let account = self.state.account.id;
         let Some(named) = recipient else {
-            return Ok(Some(Queue::Account(account)));
+            return Ok(Some(self.own_queue()));
         };
         let Some(did) = parties::canonical(named) else {
             return Ok(None);
@@ -73,7 +82,11 @@ impl Session<Registered> {
             .query(move |q| q.recipient(&did))
             .await?;
         Ok(match found {
-            Some(one) if one.account == Some(account) => Some(Queue::Recipient(one.id)),
+            Some(one) if one.account == Some(account) => Some(if self.state.may_read {
+                Queue::Recipient(one.id)
+            } else {
+                NO_QUEUE
+            }),
             // The DID of the account itself, without mail so far. Mail of its aliases is not counted.
             None if own => Some(NO_QUEUE),
             _ => None,
@@ -162,10 +175,11 @@ impl Session<Registered> {
     }
 
     async fn acknowledge(&self, version: Version, ids: &[String]) -> Result<Reply, Refused> {
-        let (account, now) = (self.state.account.id, self.ctx.now);
+        let (account, queue, now) = (self.state.account.id, self.own_queue(), self.ctx.now);
         // A malformed id names no message, so there is nothing to remove.
         let hashes: Vec<[u8; 32]> = ids
             .iter()
+            .filter(|_| self.state.may_read)
             .filter_map(|id| HEX.decode(id.as_bytes()).ok()?.try_into().ok())
             .collect();
         let (removed, status) = self
@@ -174,7 +188,7 @@ impl Session<Registered> {
             .mailbox
             .transact(move |tx| {
                 let removed = tx.ack(account, &hashes)?;
-                Ok((removed, tx.queue(Queue::Account(account), now)?))
+                Ok((removed, tx.queue(queue, now)?))
             })
             .await?;
         metrics::counter!("atcomm_mediator_acknowledged_total").increment(removed);
@@ -191,13 +205,13 @@ impl Session<Registered> {
         if on && !room {
             return Ok(Reply::of(self.ctx.problem(Code::LiveModeNotSupported)));
         }
-        let (account, now) = (self.state.account.id, self.ctx.now);
+        let (account, queue, now) = (self.state.account.id, self.own_queue(), self.ctx.now);
         let (after, status) = self
             .ctx
             .core
             .mailbox
             .query(move |q| {
-                let status = q.queue(Queue::Account(account), now)?;
+                let status = q.queue(queue, now)?;
                 Ok((q.newest_message()?, status))
             })
             .await?;

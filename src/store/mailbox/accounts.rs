@@ -252,6 +252,14 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Records that an account dates its changes, which stays so. Idempotent.
+    pub fn set_dates_changes(&self, id: i64) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("UPDATE account SET dates_changes = 1 WHERE id = ?1")?
+            .execute([id])?;
+        Ok(())
+    }
+
     /// Binds a recipient to an account, unless it is bound to another, and opens its queue.
     /// Idempotent. An account that does not exist is an error.
     pub fn bind(&self, recipient: &str, account: i64) -> Result<Bound, StoreError> {
@@ -368,6 +376,7 @@ fn read_account(row: &Row<'_>) -> Result<Account, rusqlite::Error> {
             .map(Timestamp::from_millis),
         address_group: row.get("address_group")?,
         seen_at: time(row, "seen_at")?,
+        dates_changes: row.get("dates_changes")?,
     })
 }
 
@@ -384,7 +393,7 @@ fn read_recipient(row: &Row<'_>) -> Result<Recipient, rusqlite::Error> {
     })
 }
 
-fn read_claim(row: &Row<'_>) -> Result<Claim, rusqlite::Error> {
+pub(super) fn read_claim(row: &Row<'_>) -> Result<Claim, rusqlite::Error> {
     Ok(Claim {
         account: parsed(row, "account", Did::parse)?,
         peer: row.get("peer")?,

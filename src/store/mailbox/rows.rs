@@ -23,6 +23,8 @@ pub struct Account {
     pub address_group: Option<[u8; 16]>,
     /// Last request, to the minute.
     pub seen_at: Timestamp,
+    /// Whether the account has sent a change with its time. [`super::Tx::put_account`] leaves it.
+    pub dates_changes: bool,
 }
 
 /// A DID that mail is addressed to.
@@ -87,6 +89,23 @@ pub enum Queue {
     Account(i64),
     /// The recipient with this id.
     Recipient(i64),
+}
+
+/// The size of a queue, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSize {
+    /// The DID that the mail is addressed to.
+    pub did: String,
+    /// Whether an account is registered that reads it.
+    pub is_registered: bool,
+    /// Some of the atproto accounts whose key packages claim the DID.
+    pub claimants: Vec<Did>,
+    /// Messages stored.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// When the oldest of them was stored.
+    pub oldest: Option<Timestamp>,
 }
 
 /// A queued message.

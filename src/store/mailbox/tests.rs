@@ -12,6 +12,7 @@ mod file;
 mod log;
 mod outbox;
 mod plans;
+mod purge;
 mod queue;
 
 fn at(seconds: i64) -> Timestamp {
@@ -126,6 +127,7 @@ fn account(did: &str) -> Account {
         provisional_until: None,
         address_group: None,
         seen_at: at(0),
+        dates_changes: false,
     }
 }
 

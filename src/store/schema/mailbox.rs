@@ -316,5 +316,12 @@ END;
 -- Messages whose time ends while nothing is tried are found by it.
 CREATE INDEX outbound_expiry ON outbound (expires_at);
 ",
+        "
+-- 1: its mail is being deleted, since every account that claimed it is denied.
+ALTER TABLE recipient ADD COLUMN denied INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX recipient_denied ON recipient (id) WHERE denied = 1;
+-- 1: the account has sent a change with its time, so that one without is refused.
+ALTER TABLE account ADD COLUMN dates_changes INTEGER NOT NULL DEFAULT 0;
+",
     ],
 };

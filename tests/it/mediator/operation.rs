@@ -189,3 +189,75 @@ fn the_operator_sees_queues() {
         "{stderr}"
     );
 }
+
+#[test]
+fn the_operator_finds_a_queue_and_empties_it() {
+    let mediator = Mediator::start(Mediator::setup());
+    let (full, other) = (mediator.member(), mediator.member());
+    let mut bytes = 0;
+    for _ in 0..3 {
+        let message = full.pack_for(&full.did);
+        bytes += message.envelope.len();
+        full.forward(&full.did, &message);
+    }
+    other.forward(&other.did, &other.pack_for(&other.did));
+    let list = mediator.operate(&["mailbox", "list", "--limit", "1"]);
+    assert_eq!(list["messages"], 4);
+    assert_eq!(list["queues"].as_array().map(Vec::len), Some(1));
+    let queue = &list["queues"][0];
+    assert_eq!(queue["did"], full.did);
+    assert_eq!(
+        (&queue["messages"], &queue["bytes"]),
+        (&json!(3), &json!(bytes))
+    );
+    assert_eq!(
+        (&queue["registered"], &queue["accounts"]),
+        (&json!(true), &json!([]))
+    );
+    assert!(queue["oldest"].is_string(), "{queue}");
+
+    let emptied = json!([{"did": full.did, "messages": 3, "bytes": bytes}]);
+    let purge = |dry_run: bool| {
+        let mut arguments = vec!["mailbox", "purge", &full.did];
+        arguments.extend(dry_run.then_some("--dry-run"));
+        mediator.operate(&arguments)
+    };
+    let counted = purge(true);
+    assert_eq!(counted["dryRun"], true);
+    assert_eq!(counted["queues"], emptied);
+    assert_eq!(full.waiting(None), 3);
+    let purged = purge(false);
+    assert_eq!(
+        (&purged["dryRun"], &purged["queues"]),
+        (&json!(false), &emptied)
+    );
+    assert_eq!((full.waiting(None), other.waiting(None)), (0, 1));
+    assert_eq!(purge(false)["messages"], 0);
+    // The queue takes mail as before.
+    full.forward(&full.did, &full.pack_for(&full.did));
+    assert_eq!(full.waiting(None), 1);
+
+    for (did, wanted) in [
+        (
+            "did:peer:2.unknown",
+            "no queue is kept here for did:peer:2.unknown",
+        ),
+        (
+            "did:plc:ewvi7nxzyoun6zhxrhs64oiz",
+            "no queue is kept here for did:plc",
+        ),
+        ("alice.example.com", "alice.example.com is no did:peer"),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_atcomm"))
+            .args(["mailbox", "purge", did, "--data-dir"])
+            .arg(mediator.service().data_dir())
+            .output()
+            .expect("the program");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains(wanted) && stderr.contains("hint: "),
+            "{stderr}"
+        );
+    }
+}

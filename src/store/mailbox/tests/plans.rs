@@ -3,7 +3,7 @@
 use rusqlite::{Connection, StatementStatus};
 
 use super::super::super::schema;
-use super::super::{accounts, outbox, queue, shares};
+use super::super::{accounts, outbox, purge, queue, shares};
 use super::*;
 
 /// The plan of a query, one line for each step.
@@ -86,6 +86,19 @@ fn queries_use_their_indexes() {
             "INDEX claim_age (state=? AND since<?)",
         ),
         (accounts::DROP_IDLE, "INDEX recipient_idle"),
+        (purge::DENIED, "INDEX recipient_denied"),
+        (
+            purge::CLAIM_OF_OTHERS,
+            "INDEX claim_peer (peer=? AND state=?)",
+        ),
+        (
+            purge::CHOOSE_PURGED,
+            "COVERING INDEX message_queue (recipient=? AND id<?)",
+        ),
+        (
+            purge::WAITING_UP_TO,
+            "COVERING INDEX message_queue (recipient=? AND id<?)",
+        ),
     ] {
         let plan = plan(&conn, sql);
         assert!(

@@ -112,3 +112,47 @@ fn a_claimants_mediator_that_takes_nothing_refuses_no_mail_to_the_owner() {
     let forward = near.forward(&carol.did, &carol.envelope("nowhere"));
     assert_eq!(near.refuse(&forward, 503), "RelayFull");
 }
+
+/// Sixteen accounts claim the did:peer before its owner changes the label or comes at all.
+#[test]
+fn inv3_no_number_of_other_claimants_hides_the_owner() {
+    const SQUATTERS: usize = 16;
+    let network = Network::multikey();
+    let (service, near) = mediator(network, |setup| setup);
+    let squatters: Vec<Account> = (0..SQUATTERS)
+        .map(|_| network.account("squatter", 1))
+        .collect();
+    let squat = |peer: &PeerClient, mediator: &dyn Fn(usize) -> String| {
+        for (n, account) in squatters.iter().enumerate() {
+            account.put(package(peer, &[&mediator(n)]));
+            service.refresh(&account.did).expect("the package");
+        }
+    };
+    let home = FakeMediator::start(|_, _| (202, None));
+    // The owner was first, and then changes the label.
+    let alice = PeerClient::new();
+    let mut named = package(&alice, &[&home.endpoint.did]);
+    let owner = network.enrolled("alice", 0, named.clone());
+    service.refresh(&owner.did).expect("the package");
+    squat(&alice, &|n| format!("did:web:m.squat{n}.example"));
+    named["label"] = json!("new phone");
+    owner.put(named);
+    service.refresh(&owner.did).expect("the package");
+    near.take(&near.forward(&alice.did, &alice.envelope("relabelled")));
+    let first = received(&home, 1);
+    // This one comes last, and all others are at mediators of one domain.
+    let carol = PeerClient::new();
+    squat(&carol, &|n| format!("did:web:m{n}.squat.example"));
+    let owner = network.enrolled("carol", 0, package(&carol, &[&home.endpoint.did]));
+    service.refresh(&owner.did).expect("the package");
+    near.take(&near.forward(&carol.did, &carol.envelope("last of all")));
+    let second = received(&home, first + 1) - first;
+    print_harm(
+        "sixteen accounts claim a did:peer",
+        &format!("{SQUATTERS} accounts, 2 records each; 2 forwards by an honest sender"),
+        &format!(
+            "{first} of 1 comes to an owner with a new label, {second} of 1 to one who came last"
+        ),
+    );
+    assert_eq!((first, second), (1, 1));
+}
