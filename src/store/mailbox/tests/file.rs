@@ -252,8 +252,8 @@ async fn readers_without_a_gap_do_not_let_the_log_grow() {
     for reader in readers {
         reader.abort();
     }
-    // 10 MB were written; the limit in tests is 1 MiB, passed by one commit at most.
-    assert!(longest < 2 << 20, "{longest}");
+    // 10 MB were written. Readers let the log grow to 2 MiB in tests, passed by one commit at most.
+    assert!(longest < (2 << 20) + 300_000, "{longest}");
 }
 
 #[tokio::test]
