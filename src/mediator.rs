@@ -354,6 +354,14 @@ impl Mediator {
         self.core.identity.reload(path, self.core.clock.now())
     }
 
+    /// Has the directory beside this mediator show the present keys.
+    pub async fn show_in_directory(&self) -> Result<(), StoreError> {
+        let resolver = &self.core.resolver;
+        resolver
+            .set_own_mediator(self.did(), self.did_document())
+            .await
+    }
+
     /// Returns the mailbox store, for the status reports of the operator.
     pub fn mailbox(&self) -> &Arc<MailboxStore> {
         &self.core.mailbox

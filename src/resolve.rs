@@ -15,9 +15,10 @@ mod worker;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -25,7 +26,7 @@ use url::Url;
 
 use crate::directory::{Directory, PendingUpdate, RecipientView, Refusal};
 use crate::store::{StoreError, Trigger};
-use atcomm_net::identity::{Freshness, HandleError, Identity};
+use atcomm_net::identity::{Freshness, HandleError, Identity, MediatorDocument};
 use atcomm_net::net::{AddressLimiter, Net};
 use atcomm_net::single_flight::SingleFlight;
 use atcomm_net::ttl_cache::TtlCache;
@@ -102,6 +103,8 @@ struct Inner {
     migrations: TtlCache<Did, Arc<fetch::CachedMigration>>,
     /// Handles of accounts that do not claim them.
     handle_mismatch: TtlCache<Handle, ()>,
+    /// The DID document of the mediator of this program, if it is one.
+    own_mediator: RwLock<Option<(MediatorDid, Bytes)>>,
     /// Notified when a refresh becomes pending.
     wake: Notify,
     wake_mediators: Notify,
@@ -141,6 +144,7 @@ impl Resolver {
                 recently_reverified: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 migrations: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 handle_mismatch: TtlCache::with_entries(MAX_CACHED, clock.clone()),
+                own_mediator: RwLock::new(None),
                 wake: Notify::new(),
                 wake_mediators: Notify::new(),
                 settings,
@@ -162,6 +166,27 @@ impl Resolver {
     /// Returns the outbound network.
     pub fn net(&self) -> &Net {
         &self.inner.net
+    }
+
+    /// Tells which mediator this program is, and its DID document. To be called again when the
+    /// document changes: the directory shows its contents at once and does not take them from the
+    /// network, where an earlier one may be cached. The network says only whether others reach it.
+    pub async fn set_own_mediator(
+        &self,
+        did: &MediatorDid,
+        document: Bytes,
+    ) -> Result<(), StoreError> {
+        *self
+            .inner
+            .own_mediator
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some((did.clone(), document));
+        // Where no package names it, nothing is stored.
+        if let Some(stored) = self.inner.directory.mediator(did).await? {
+            let document = self.inner.with_own_contents(stored);
+            self.inner.directory.put_mediator(did, &document).await?;
+        }
+        Ok(())
     }
 
     /// Returns whether a refresh of the account is running.
@@ -435,11 +460,30 @@ impl Inner {
             .collect()
     }
 
+    /// Returns a document with the contents that this program gives it, if it is the mediator.
+    fn with_own_contents(&self, document: MediatorDocument) -> MediatorDocument {
+        let own = self
+            .own_mediator
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some((_, body)) = own.as_ref().filter(|(did, _)| *did == document.did) else {
+            return document;
+        };
+        let development = self.net.development();
+        let made = document
+            .clone()
+            .made_here(body, development, self.clock.now());
+        made.unwrap_or(document)
+    }
+
     /// Looks up one mediator and stores its document.
     async fn check_mediator(&self, did: &MediatorDid) -> Result<(), StoreError> {
         let known = self.directory.mediator(did).await?;
         match self.identity.mediator(did, Freshness::Refresh, known).await {
-            Ok(document) => self.directory.put_mediator(did, &document).await,
+            Ok(document) => {
+                let document = self.with_own_contents((*document).clone());
+                self.directory.put_mediator(did, &document).await
+            }
             // Our own limits say nothing about the mediator.
             Err(busy) => {
                 let until = self.clock.now().plus(busy.retry_after + BUSY_REST);

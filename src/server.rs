@@ -271,6 +271,9 @@ async fn open_mediator(
         .collect();
     let resolver = resolver.clone();
     let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
+    // The keys may have been rotated while nothing ran.
+    let shown = mediator.show_in_directory().await;
+    shown.map_err(MediatorError::Store)?;
     Ok(Some(mediator))
 }
 

@@ -43,6 +43,7 @@ struct Printed {
     ok: bool,
     /// What was found.
     detail: String,
+    /// What to do, where it is not as it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
@@ -51,6 +52,18 @@ struct Printed {
 struct Problem {
     detail: String,
     hint: String,
+}
+
+/// What passed, in words.
+struct Passed {
+    detail: String,
+    hint: Option<String>,
+}
+
+impl From<String> for Passed {
+    fn from(detail: String) -> Self {
+        Self { detail, hint: None }
+    }
 }
 
 pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Result<(), CliError> {
@@ -85,35 +98,38 @@ pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Re
 
 impl Printed {
     fn of(finding: &Finding) -> Self {
-        let (check, words) = match finding {
-            Finding::NoKey => (
-                "key",
-                problem(
-                    "the account has no messaging key in this wallet",
-                    "make and publish one with `atcomm enroll`",
-                ),
-            ),
+        let (check, words): (_, Result<Passed, Problem>) = match finding {
+            Finding::NoKey => {
+                let hint = "make and publish one with `atcomm enroll`";
+                let words = problem("the account has no messaging key in this wallet", hint);
+                ("key", plain(words))
+            }
             Finding::Key { peer, published_at } => {
                 let shown = short_did(peer.as_str());
-                ("key", of_key(&shown, published_at.as_ref()))
+                ("key", plain(of_key(&shown, published_at.as_ref())))
             }
-            Finding::Account { account, result } => ("account", of_own_account(account, result)),
-            Finding::SignIn { pds, result } => ("sign-in", of_sign_in(pds, result)),
-            Finding::Record(result) => ("record", of_record(result)),
+            Finding::Account { account, result } => {
+                ("account", plain(of_own_account(account, result)))
+            }
+            Finding::SignIn { pds, result } => ("sign-in", plain(of_sign_in(pds, result))),
+            Finding::Record(result) => ("record", plain(of_record(result))),
             Finding::Proof(result) => ("proof", of_proof(result)),
             Finding::Directory { directory, result } => {
-                ("directory", of_directory(directory.as_ref(), result))
+                let words = of_directory(directory.as_ref(), result);
+                ("directory", plain(words))
             }
-            Finding::Mediator { did, result } => (
-                "mediator",
-                of_mediator(did, result, "has a DID document with a key and an endpoint"),
-            ),
-            Finding::Ping { did, result } => ("ping", of_mediator(did, result, "answers")),
-            Finding::Registration { did, result } => ("registration", of_registration(did, result)),
-            Finding::Delivery { did, result } => ("delivery", of_delivery(did, result)),
+            Finding::Mediator { did, result } => {
+                let passed = "has a DID document with a key and an endpoint";
+                ("mediator", plain(of_mediator(did, result, passed)))
+            }
+            Finding::Ping { did, result } => ("ping", plain(of_mediator(did, result, "answers"))),
+            Finding::Registration { did, result } => {
+                ("registration", plain(of_registration(did, result)))
+            }
+            Finding::Delivery { did, result } => ("delivery", plain(of_delivery(did, result))),
         };
         let (detail, hint) = match words {
-            Ok(detail) => (detail, None),
+            Ok(Passed { detail, hint }) => (detail, hint),
             Err(Problem { detail, hint }) => (detail, Some(hint)),
         };
         Self {
@@ -126,7 +142,11 @@ impl Printed {
     }
 
     fn write(&self, stdout: &mut dyn Write) -> std::io::Result<()> {
-        let word = if self.ok { "ok" } else { "failed" };
+        let word = match &self.hint {
+            _ if !self.ok => "failed",
+            Some(_) => "note",
+            None => "ok",
+        };
         let mut text = format!("{word:<7} {:<13} {}\n", self.check, self.detail);
         if let Some(hint) = &self.hint {
             text.push_str(&format!("{:<7} hint: {hint}\n", ""));
@@ -134,6 +154,10 @@ impl Printed {
         stdout.write_all(text.as_bytes())?;
         stdout.flush()
     }
+}
+
+fn plain(words: Result<String, Problem>) -> Result<Passed, Problem> {
+    words.map(Passed::from)
 }
 
 fn problem(detail: impl Into<String>, hint: impl Into<String>) -> Result<String, Problem> {
@@ -210,9 +234,22 @@ fn of_record(result: &Result<(), RecordProblem>) -> Result<String, Problem> {
     }
 }
 
-fn of_proof(result: &Result<(), ProofProblem>) -> Result<String, Problem> {
-    match result {
-        Ok(()) => Ok("signed by the account's key, as others verify it".to_owned()),
+fn of_proof(result: &Result<Vec<MediatorDid>, ProofProblem>) -> Result<Passed, Problem> {
+    let words = match result {
+        Ok(outdated) if outdated.is_empty() => {
+            Ok("signed by the account's key, as others verify it".to_owned())
+        }
+        Ok(outdated) => {
+            let names: Vec<&str> = outdated.iter().map(MediatorDid::as_str).collect();
+            return Ok(Passed {
+                detail: format!(
+                    "signed by the account's key; the directory's copy of the keys of {} is out of \
+                     date, and those of its own document are used",
+                    names.join(", ")
+                ),
+                hint: Some("if it is still so tomorrow, tell the directory's operator".to_owned()),
+            });
+        }
         Err(ProofProblem::Lookup(error)) => {
             let hint = match error {
                 RecipientError::Unreachable(_) => "try again later",
@@ -232,7 +269,8 @@ fn of_proof(result: &Result<(), ProofProblem>) -> Result<String, Problem> {
             let warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
             problem(warnings.join("; "), "senders are told the same")
         }
-    }
+    };
+    plain(words)
 }
 
 fn of_directory(
@@ -334,6 +372,12 @@ mod tests {
              goes to your next mediator, if you have one; try again later\n"
         );
         assert_eq!(
+            printed(&Finding::Proof(Ok(vec![did.clone()]))),
+            "note    proof         signed by the account's key; the directory's copy of the keys of \
+             did:web:mail.example.com is out of date, and those of its own document are used\n        \
+             hint: if it is still so tomorrow, tell the directory's operator\n"
+        );
+        assert_eq!(
             printed(&Finding::Record(Err(RecordProblem::Missing))),
             "failed  record        the account has no key package: nobody can write to you\n        \
              hint: publish it with `atcomm enroll`\n"
@@ -355,7 +399,7 @@ mod tests {
                 "hint": "register with it by running `atcomm enroll` again",
             })
         );
-        let printed = Printed::of(&Finding::Proof(Ok(())));
+        let printed = Printed::of(&Finding::Proof(Ok(Vec::new())));
         assert_eq!(
             json!(printed),
             json!({

@@ -257,28 +257,32 @@ impl AdminSocket {
                 Ok(step) => return Response::Purge(step),
                 Err(error) => return Response::Error(error.to_string()),
             },
-            Request::RotateKeys => return self.rotate(mediator),
+            Request::RotateKeys => return self.rotate(mediator).await,
         };
         status.unwrap_or_else(|error| Response::Error(error.to_string()))
     }
 
-    fn rotate(&self, mediator: &Mediator) -> Response {
+    async fn rotate(&self, mediator: &Mediator) -> Response {
+        let generation = match self.make_keys(mediator) {
+            Ok(generation) => generation,
+            Err(error) => return Response::Error(error.to_string()),
+        };
+        tracing::info!(generation, "the mediator has new keys");
+        if let Err(error) = mediator.show_in_directory().await {
+            tracing::error!(%error, "the directory does not show the mediator's new keys yet");
+        }
+        Response::Rotated(Rotated {
+            generation,
+            in_use: true,
+        })
+    }
+
+    fn make_keys(&self, mediator: &Mediator) -> Result<u32, KeysError> {
         let _rotation = self.rotation.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.data_dir.join(KEYS_FILE);
-        let rotated = Keys::rotate(&path, self.clock.now()).and_then(|generation| {
-            mediator.reload_keys(&path)?;
-            Ok(generation)
-        });
-        match rotated {
-            Ok(generation) => {
-                tracing::info!(generation, "the mediator has new keys");
-                Response::Rotated(Rotated {
-                    generation,
-                    in_use: true,
-                })
-            }
-            Err(error) => Response::Error(error.to_string()),
-        }
+        let generation = Keys::rotate(&path, self.clock.now())?;
+        mediator.reload_keys(&path)?;
+        Ok(generation)
     }
 }
 

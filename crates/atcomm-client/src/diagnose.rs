@@ -52,8 +52,9 @@ pub enum Finding {
     },
     /// The record, as the PDS returns it.
     Record(Result<(), RecordProblem>),
-    /// The record, verified as by a client without a directory.
-    Proof(Result<(), ProofProblem>),
+    /// The record, verified as by a client without a directory; with the mediators of which the
+    /// directory shows other keys than they have. Theirs count, so that mail is not affected.
+    Proof(Result<Vec<MediatorDid>, ProofProblem>),
     /// The view of the directory.
     Directory {
         /// The directory; `None` where none is known.
@@ -327,20 +328,29 @@ async fn about_proof(account: &Account, key: &MessagingKey) -> Finding {
 }
 
 /// Decides on a proven record: another key is graver than other accounts with the same one, and
-/// that graver than a warning.
+/// that graver than a warning. Returns the mediators whose keys the directory does not know.
 fn compare_proof(
     is_own_key: bool,
     is_ambiguous: bool,
     warnings: Vec<Warning>,
-) -> Result<(), ProofProblem> {
+) -> Result<Vec<MediatorDid>, ProofProblem> {
     if !is_own_key {
-        Err(ProofProblem::OtherKey)
-    } else if is_ambiguous {
-        Err(ProofProblem::Ambiguous)
-    } else if warnings.is_empty() {
-        Ok(())
+        return Err(ProofProblem::OtherKey);
+    }
+    if is_ambiguous {
+        return Err(ProofProblem::Ambiguous);
+    }
+    let (mut outdated, mut others) = (Vec::new(), Vec::new());
+    for warning in warnings {
+        match warning {
+            Warning::DirectoryMediator(did) => outdated.push(did),
+            other => others.push(other),
+        }
+    }
+    if others.is_empty() {
+        Ok(outdated)
     } else {
-        Err(ProofProblem::Warnings(warnings))
+        Err(ProofProblem::Warnings(others))
     }
 }
 

@@ -135,3 +135,39 @@ fn another_account_with_ones_key_is_noticed() {
         "{detail}"
     );
 }
+
+#[test]
+fn new_keys_of_the_mediator_are_known_to_the_directory_beside_it_at_once() {
+    let network = Network::multikey();
+    let mut one = MediatorService::start(network);
+    let alice = enrolled_person(network, "wa", 0, &[&one]);
+    let sound = |mediator: &MediatorService| {
+        let view = mediator
+            .service()
+            .until(&alice.account.did, "the mediator is known", |view| {
+                view["mediators"][0]["state"] == "reachable"
+            });
+        let output = alice.cli.run(&["check"]).success();
+        assert!(
+            output.stdout.lines().all(|line| line.starts_with("ok ")),
+            "{output:?}"
+        );
+        view["mediators"][0]["keyAgreement"].clone()
+    };
+    let rotate = |data_dir: &std::path::Path| {
+        let data_dir = data_dir.to_str().expect("text");
+        let rotated = alice.cli.run(&["keys", "rotate", "--data-dir", data_dir]);
+        rotated.success();
+    };
+    let first = sound(&one);
+    rotate(&one.service().data_dir());
+    let second = sound(&one);
+    assert_ne!(first, second);
+
+    // Keys that are made while nothing runs are known from the start.
+    let stopped = one.service.take().expect("it runs").stop();
+    rotate(&stopped.data_dir());
+    one.service = Some(stopped.start());
+    let third = sound(&one);
+    assert_ne!(second, third);
+}

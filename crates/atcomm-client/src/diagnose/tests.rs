@@ -91,7 +91,13 @@ fn a_record_has_to_name_the_wallets_key_and_its_mediators_in_order() {
 #[test]
 fn the_gravest_problem_of_a_proof_is_found() {
     let warnings = || vec![Warning::NoMediator];
-    assert_eq!(compare_proof(true, false, Vec::new()), Ok(()));
+    assert_eq!(compare_proof(true, false, Vec::new()), Ok(Vec::new()));
+    let names = mediators(&["did:web:mail.example.com"]);
+    let outdated = Warning::DirectoryMediator(names[0].clone());
+    let found = compare_proof(true, false, vec![outdated.clone()]);
+    assert_eq!(found, Ok(names), "the mediator's own keys count");
+    let found = compare_proof(true, false, vec![outdated, Warning::NoMediator]);
+    assert_eq!(found, Err(ProofProblem::Warnings(warnings())));
     for (found, wanted) in [
         (
             compare_proof(false, true, warnings()),

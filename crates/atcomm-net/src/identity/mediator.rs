@@ -109,6 +109,19 @@ impl MediatorDocument {
         Self::in_state(did, MediatorState::Unsupported, None)
     }
 
+    /// Returns the document with the keys and services of `body`, which the program that is the
+    /// mediator has made at `now`. Returns `None` where `body` is not the mediator's DID document.
+    pub fn made_here(self, body: &[u8], development: bool, now: Timestamp) -> Option<Self> {
+        let (key_agreement, services) =
+            document::read(body, self.did.as_str(), development).ok()?;
+        Some(Self {
+            key_agreement,
+            services,
+            resolved_at: Some(now),
+            ..self
+        })
+    }
+
     /// Returns the JSON to store: the view's form with `resolvedAt`, so that the keys stay usable
     /// after a restart.
     pub fn to_stored(&self) -> String {
