@@ -36,6 +36,10 @@ const MAX_HELD_PAGES: u32 = 1000;
 /// twice this length.
 pub(super) const LIMIT: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 
+/// Length of the log, in bytes, from which on the writer waits for its thread, so that one more
+/// commit ends below twice [`LIMIT`].
+const LONG: u64 = LIMIT / 4 * 7;
+
 /// Length of the log, in bytes, from which on it is reported: only another program makes it that
 /// long.
 const REPORTED: u64 = 8 * LIMIT;
@@ -43,7 +47,7 @@ const REPORTED: u64 = 8 * LIMIT;
 /// Timeout of waiting for the store's own readers to leave. New ones wait meanwhile.
 const READERS_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// The same where readers that are longer have let the log grow to twice [`LIMIT`].
+/// The same where readers that are longer have let the log grow to [`LONG`].
 const LONG_READERS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Longest wait of the writer for the thread of the log.
@@ -165,7 +169,7 @@ impl Wal {
         let mut progress = self.progress();
         progress.pages = now.pages;
         self.changed.notify_all();
-        if now.bytes() >= 2 * LIMIT {
+        if now.bytes() >= LONG {
             let behind = |progress: &mut Progress| {
                 !progress.closed && !progress.blocked && progress.pages > 0
             };
@@ -305,8 +309,10 @@ impl Checkpointer {
         Ok((self.start_anew(now)?, now.moved))
     }
 
-    /// Moves pages beside readers and writer until the rest is small, or no more can be moved.
+    /// Moves pages beside readers and writer until the rest is small, or no more can be moved, or
+    /// the log is long and the writer as fast as this.
     fn advance(&self) -> Result<Checkpoint, rusqlite::Error> {
+        let mut before = u32::MAX;
         loop {
             let done = checkpoint(&self.conn, "PASSIVE")?;
             // The engine syncs the file only where it has moved all. Synced here, these pages need
@@ -314,15 +320,18 @@ impl Checkpointer {
             self.file.sync_data().ok();
             let now = checkpoint(&self.conn, "NOOP")?;
             let reader_is_before = done.moved < done.pages;
-            if reader_is_before || now.rest() <= MAX_HELD_PAGES || now.bytes() >= LIMIT {
+            let rest = now.rest();
+            let is_outrun = now.bytes() >= LIMIT && rest > before / 2;
+            if reader_is_before || rest <= MAX_HELD_PAGES || is_outrun {
                 return Ok(now);
             }
+            before = rest;
         }
     }
 
     /// Moves the rest while the store's readers and writer are held.
     fn start_anew(&self, now: Checkpoint) -> Result<Attempt, rusqlite::Error> {
-        let (timeout, late) = if now.bytes() < 2 * LIMIT {
+        let (timeout, late) = if now.bytes() < LONG {
             (READERS_TIMEOUT, Attempt::Reader)
         } else {
             (LONG_READERS_TIMEOUT, Attempt::LongReader)

@@ -458,12 +458,24 @@ impl Stopped {
     /// Starts a service that has to end at once. Returns its exit code and its standard error.
     #[track_caller]
     pub(crate) fn refuses_to_start(&self) -> (Option<i32>, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_atcomm"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_atcomm"))
             .arg("serve")
             .arg("--config")
             .arg(self.dir.path().join("config.toml"))
-            .output()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("the program");
+        let began = Instant::now();
+        while child.try_wait().expect("a child").is_none() {
+            if began.elapsed() > PROCESS_TIMEOUT {
+                drop(child.kill());
+                panic!("it starts: {:?}", child.wait_with_output());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output().expect("its output");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), stderr)
     }
