@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
-use crate::http::HttpSettings;
+use crate::http::{HttpSettings, optional_listen};
 use crate::ingest::{SourceKind, SourceSettings};
 use crate::mediator::MediatorSettings;
 use crate::resolve::ResolveSettings;
@@ -84,6 +84,7 @@ impl Default for Config {
 pub struct MetricsSettings {
     /// Address that serves `/metrics`, for the operator's network only. Absent: no metrics are
     /// recorded or served.
+    #[serde(deserialize_with = "optional_listen")]
     pub listen: Option<SocketAddr>,
 }
 

@@ -37,7 +37,7 @@ use crate::resolve::Resolver;
 pub use client_address::Network;
 pub use listener::{HttpError, SHUTDOWN_TIMEOUT};
 pub use metrics_server::MetricsServer;
-pub use settings::HttpSettings;
+pub use settings::{HttpSettings, NoListenAddress, listen_address, optional_listen};
 
 use connection::LimitedListener;
 use listener::{listen, serve_until};

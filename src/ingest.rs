@@ -78,7 +78,7 @@ impl Source {
     fn read(settings: &SourceSettings) -> Result<Self, IngestError> {
         let parse = |url: &str| {
             // Stream addresses are often written with their own scheme. The host is the same.
-            let plain = url
+            let plain = without_stream(url.trim(), settings.kind)
                 .replacen("wss://", "https://", 1)
                 .replacen("ws://", "http://", 1);
             Origin::parse(&plain).map_err(|reason| IngestError::Address {
@@ -131,6 +131,19 @@ impl Source {
 struct BackfillHandle {
     source: String,
     wake: Arc<Notify>,
+}
+
+/// Returns the address of a host without the path of its stream, under which people know it.
+fn without_stream(url: &str, kind: SourceKind) -> &str {
+    let path = match kind {
+        SourceKind::Jetstream => "/subscribe",
+        SourceKind::Pds | SourceKind::Relay => "/xrpc/com.atproto.sync.subscribeRepos",
+    };
+    let address = url.split(['?', '#']).next().unwrap_or(url);
+    address
+        .trim_end_matches('/')
+        .strip_suffix(path)
+        .unwrap_or(url)
 }
 
 /// Returns the PDSes among the sources, with the addresses that refreshes use for them too.
@@ -238,5 +251,44 @@ impl Ingest {
             }
         }
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_known_by_the_address_of_its_stream_too() {
+        let origin = |url: &str, kind| {
+            let settings = SourceSettings {
+                url: url.to_owned(),
+                connect: None,
+                kind,
+                stream: true,
+                backfill: true,
+            };
+            Source::read(&settings).map(|source| source.origin.to_string())
+        };
+        for url in [
+            "wss://jet.example.com",
+            " wss://jet.example.com/ ",
+            "wss://jet.example.com/subscribe",
+            "wss://jet.example.com/subscribe/?wantedCollections=at.didcomm.keyPackage",
+            "https://jet.example.com/subscribe",
+        ] {
+            let read = origin(url, SourceKind::Jetstream);
+            assert_eq!(read.as_deref(), Ok("https://jet.example.com"), "{url}");
+        }
+        let firehose = "wss://relay.example.com/xrpc/com.atproto.sync.subscribeRepos?cursor=0";
+        let read = origin(firehose, SourceKind::Relay);
+        assert_eq!(read.as_deref(), Ok("https://relay.example.com"));
+        for (url, kind) in [
+            ("wss://jet.example.com/other", SourceKind::Jetstream),
+            ("wss://jet.example.com/?x=y", SourceKind::Jetstream),
+            ("wss://relay.example.com/subscribe", SourceKind::Relay),
+        ] {
+            assert!(origin(url, kind).is_err(), "{url}");
+        }
     }
 }

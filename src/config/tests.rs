@@ -149,7 +149,8 @@ fn errors_name_the_key_and_its_origin() {
         (
             "[http]\nlisten = 'here'",
             &[],
-            "http.listen in FILE: invalid socket address syntax",
+            "http.listen in FILE: not an address and a port, such as 127.0.0.1:2590 for this machine or \
+             0.0.0.0:2590 for every interface",
         ),
         (
             "[http]\nmax_requests = 'many'",

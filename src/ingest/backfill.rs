@@ -120,6 +120,7 @@ impl Backfill {
                             status,
                             "the source does not list its accounts: only its stream is followed"
                         );
+                        self.report_end();
                         break;
                     }
                     Err(error) => error,
@@ -185,6 +186,8 @@ impl Backfill {
             if row.position.is_none() {
                 tracing::info!(source = self.source.name, "enumerating accounts");
             }
+            // A host that does not answer is seen to be waited for.
+            self.report(&row);
             let page = self.page(row.position.as_deref()).await?;
             row.seen += i64::try_from(page.repos.len()).unwrap_or(0);
             let end = page.repos.is_empty()
@@ -287,6 +290,15 @@ impl Backfill {
             match all.iter_mut().find(|one| one.source == progress.source) {
                 Some(one) => *one = progress,
                 None => all.push(progress),
+            }
+        });
+    }
+
+    /// Reports that the backfill has ended without an answer.
+    fn report_end(&self) {
+        self.progress.send_modify(|all| {
+            for one in all.iter_mut().filter(|one| one.source == self.source.name) {
+                one.done = true;
             }
         });
     }
