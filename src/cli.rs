@@ -20,6 +20,8 @@ mod serve;
 mod sign_in;
 mod signal;
 mod terminal;
+mod usage;
+mod waiting;
 mod whoami;
 
 #[cfg(test)]
@@ -30,10 +32,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use self::terminal::line;
+use self::waiting::Beside;
+use crate::http::listen_address;
 
 /// The end of every `--help`: the exit codes, after examples where there are any.
 macro_rules! ending {
@@ -263,14 +266,14 @@ struct Serve {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
     config: Option<PathBuf>,
-    /// Address to serve the world at [default: 127.0.0.1:2590]
-    #[arg(long, value_name = "ADDR")]
+    /// Address to serve the world at; a port alone is one of this machine [default: 127.0.0.1:2590]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Directory of the store
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Address to show metrics at; none are shown without one
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     metrics: Option<SocketAddr>,
     /// What to log: a level, or a filter such as atcomm=debug,warn [default: info]
     #[arg(long, value_name = "FILTER")]
@@ -321,7 +324,10 @@ pub fn run(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Exit {
-    let result = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let (stdout, stderr): (&mut dyn Write, &mut dyn Write) =
+        (&mut Beside::new(stdout), &mut Beside::new(stderr));
+    let result = match Cli::try_parse_from(&args) {
         Ok(Cli { command }) => match command {
             Command::Serve(args) => serve::serve(args),
             Command::Enroll(args) => enroll::enroll(&args, stdout, stderr),
@@ -349,7 +355,7 @@ pub fn run(
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),
         },
-        Err(error) => usage_error(&error, stdout),
+        Err(error) => usage::usage_error(&error, &args, stdout),
     };
     match result {
         Ok(()) => Exit::Done,
@@ -361,52 +367,4 @@ pub fn run(
             error.exit
         }
     }
-}
-
-/// Prints help or version where the arguments ask for it; any other error of clap is wrong usage.
-fn usage_error(error: &clap::Error, stdout: &mut dyn Write) -> Result<(), CliError> {
-    let text = error.render();
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    ) {
-        // A closed standard output is no error: its reader has seen enough.
-        let _ = write!(stdout, "{text}");
-        return Ok(());
-    }
-    let text = text.to_string();
-    let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        "no command is given".to_owned()
-    } else {
-        reason(&text)
-    };
-    Err(CliError {
-        exit: Exit::Usage,
-        message,
-        hint: format!("{} --help tells more", commands(&text)),
-    })
-}
-
-/// Returns clap's error in one line: its first, with the list that follows where it announces one.
-fn reason(text: &str) -> String {
-    let mut lines = text.lines();
-    let line = lines.next().unwrap_or_default();
-    let first = line.strip_prefix("error: ").unwrap_or(line);
-    let named: Vec<&str> = lines
-        .map(str::trim)
-        .take_while(|line| !line.is_empty())
-        .collect();
-    if named.is_empty() {
-        first.to_owned()
-    } else {
-        format!("{first} {}", named.join(" "))
-    }
-}
-
-/// Returns the command that clap has recognized, such as `atcomm enroll`.
-fn commands(text: &str) -> String {
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
-    let words = usage.unwrap_or("atcomm").split(' ');
-    let is_command = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
-    words.take_while(is_command).collect::<Vec<_>>().join(" ")
 }

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use clap::{Args as ClapArgs, Subcommand};
 use serde::Serialize;
 
-use super::context::{CommandContext, Common, actor};
+use super::context::{CommandContext, Common, about, actor};
 use super::output::show;
 use super::resolve::{blocked, interactive_lookup};
+use super::terminal::line;
 use super::{CliError, EXIT_CODES, Exit};
 use atcomm_client::{Acceptance, KeyChange, Pin, Wallet, fingerprint};
 use atcomm_proto::clock::Timestamp;
@@ -213,7 +214,7 @@ fn find(wallet: &Wallet, text: &str) -> Result<Pin, CliError> {
     };
     found.ok_or_else(|| CliError {
         exit: Exit::Failed,
-        message: format!("{text} is nobody who is remembered"),
+        message: format!("{} is nobody who is remembered", line(text)),
         hint: "atcomm contacts lists those who are".to_owned(),
     })
 }
@@ -240,7 +241,9 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
     let wallet = Wallet::open(&context.home)?;
     let pins = wallet.contacts()?;
     let lookup = interactive_lookup(&context, &wallet, stderr)?;
-    let resolved = context.block_on(lookup.resolve(&wanted, &pins))?;
+    let resolved = context
+        .block_on(lookup.resolve(&wanted, &pins))
+        .map_err(|error| about(&wanted, error))?;
     match atcomm_client::accept(&wallet, &pins, &resolved)? {
         Acceptance::Accepted => {}
         Acceptance::Unconfirmed(blocker) => return Err(blocked(&blocker, &resolved)),

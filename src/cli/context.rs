@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::terminal::line;
+use super::waiting::wait_for;
 use super::{CliError, Exit};
 use crate::config::{Config, Overrides};
 use atcomm_client::Client;
 use atcomm_proto::syntax::Actor;
+use atcomm_proto::typed;
 
 /// Flags of every command of the client.
 #[derive(Debug, Args)]
@@ -39,13 +41,36 @@ pub(super) struct Own {
     pub(super) common: Common,
 }
 
-/// Parses the account that a command is about.
+/// Reads the account that a command is about.
 pub(super) fn actor(text: &str) -> Result<Actor, CliError> {
-    Actor::parse(text).map_err(|error| CliError {
+    typed::actor(text).map_err(|error| CliError {
         exit: Exit::Usage,
         message: format!("{}: {error}", line(text)),
         hint: "name a handle such as alice.example.com, or a DID such as did:plc:...".to_owned(),
     })
+}
+
+/// Reads the directory that a flag or the environment names.
+fn directory(text: &str) -> Result<String, CliError> {
+    let origin = typed::origin(text).map_err(|error| CliError {
+        exit: Exit::Usage,
+        message: format!("{} is no directory: {}", line(text), error.reason),
+        hint: "name its host, such as mail.example.com, or its address".to_owned(),
+    })?;
+    Ok(origin.to_string())
+}
+
+/// Returns an error that names the account which it is about, as it was given.
+pub(super) fn about(actor: &Actor, error: impl Into<CliError>) -> CliError {
+    let mut error = error.into();
+    let name = match actor {
+        Actor::Did(did) => did.as_str(),
+        Actor::Handle(handle) => handle.as_str(),
+    };
+    if !error.message.contains(name) {
+        error.message = format!("{name}: {}", error.message);
+    }
+    error
 }
 
 /// The client and the runtime of one run.
@@ -59,9 +84,10 @@ pub(super) struct CommandContext {
 impl CommandContext {
     /// Reads the settings and prepares the network; dials nothing and writes nothing.
     pub(super) fn open(common: &Common) -> Result<Self, CliError> {
+        let directory = common.directory.as_deref().map(directory).transpose()?;
         let overrides = Overrides {
             home: common.home.clone(),
-            directory: common.directory.clone(),
+            directory,
             ..Overrides::default()
         };
         let config = Config::load(common.config.as_deref(), &overrides)?;
@@ -91,6 +117,6 @@ impl CommandContext {
 
     /// Runs a future that waits for the network.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+        self.runtime.block_on(wait_for(work))
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::context::{CommandContext, Common, Own, actor};
 use super::output::show;
 use super::sign_in::{SignIn, interruptible, name, print_step};
+use super::terminal::line;
 use super::{CliError, Exit};
 use atcomm_client::{
     EnrolError, Enroller, Enrolment, Located, MailError, Operation, Outcome, Plan, Unenrolled,
@@ -141,7 +142,7 @@ pub(super) fn enroll(
     let mediators = args.mediator.iter().map(|text| {
         mediator_did(text, context.client.net.development()).ok_or_else(|| CliError {
             exit: Exit::Usage,
-            message: format!("{text} is no mediator"),
+            message: format!("{} is no mediator", line(text)),
             hint: "name a host, such as mail.example.com, or a did:web".to_owned(),
         })
     });
@@ -154,6 +155,8 @@ pub(super) fn enroll(
     let wallet = Wallet::open(&context.home)?;
     let enroller = Enroller::new(&context.client, &wallet);
     let located = args.sign_in.before(&context, enroller.locate(&actor))?;
+    args.sign_in
+        .before(&context, enroller.check_plan(&located, &plan))?;
     args.sign_in
         .ensure(&context, &enroller, &located, Operation::Enroll)?;
     let outcome = interruptible(

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::context::{CommandContext, Common, actor};
+use super::context::{CommandContext, Common, about, actor};
 use super::output::{unwritten, write};
 use super::terminal::line;
 use super::{CliError, Exit};
@@ -57,7 +57,9 @@ pub(super) fn run(
     } else {
         interactive_lookup(&context, &wallet, stderr)?
     };
-    let resolved = context.block_on(lookup.resolve(&actor, &pins))?;
+    let resolved = context
+        .block_on(lookup.resolve(&actor, &pins))
+        .map_err(|error| about(&actor, error))?;
     if let Some(file) = &args.proof {
         save::save(file, &resolved.evidence.to_vec())?;
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::context::{Own, actor};
+use super::context::{Own, about, actor};
 use super::hint::{exit_of_mail, not_enrolled};
 use super::mail_context::MailContext;
 use super::output::show;
@@ -22,6 +22,7 @@ use atcomm_client::{
     SendBlocker, SendError, Warning, published_now,
 };
 use atcomm_proto::syntax::{Did, Handle};
+use atcomm_proto::typed;
 
 /// Send an encrypted message to an account
 ///
@@ -81,13 +82,15 @@ pub(super) fn run(
     check_text(&text).map_err(bad_text)?;
     context.command.block_on(async {
         let sending = async {
-            let recipient = account.recipient(&actor).await?;
+            let recipient = account.recipient(&actor).await;
+            let recipient = recipient.map_err(|error| about(&actor, error))?;
             let shown = account_name(recipient.handle.as_ref(), &recipient.account);
             let consent = Consent {
                 anyway: args.anyway,
             };
             warn(&recipient, consent, &shown, stderr)?;
-            let embed = args.embed.as_deref();
+            let embed = args.embed.as_deref().map(typed::record);
+            let embed = embed.as_deref();
             let dm = account
                 .compose(&recipient.account, text, embed)
                 .await

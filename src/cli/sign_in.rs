@@ -87,7 +87,7 @@ impl SignIn {
         }
         let prompt = format!("App password of {} at {}: ", name(located), located.pds);
         let password = self.source().read(&prompt, false)?;
-        let code = self.code.as_deref();
+        let code = self.code.as_deref().map(str::trim);
         interruptible(context, enroller.sign_in(located, &password, code))
     }
 }

@@ -115,7 +115,8 @@ fn wrong_usage_is_one_line_and_a_hint() {
         ),
         (
             &["serve", "--listen", "here"],
-            "invalid value 'here' for '--listen <ADDR>': invalid socket address syntax",
+            "invalid value 'here' for '--listen <ADDR>': not an address and a port, such as \
+             127.0.0.1:2590 for this machine or 0.0.0.0:2590 for every interface",
         ),
         (
             &["serve", "--listen"],
@@ -126,6 +127,94 @@ fn wrong_usage_is_one_line_and_a_hint() {
         assert_eq!((exit.code(), message.as_str()), (2, expected));
         assert!(hint.contains("--help"), "{hint}");
     }
+}
+
+#[test]
+fn a_hint_says_what_was_meant_and_whose_help_tells_more() {
+    for (args, hint) in [
+        (
+            &["sned", "bob.example.com"][..],
+            "did you mean send?; atcomm --help tells more",
+        ),
+        (
+            &["recieve"],
+            "did you mean receive?; atcomm --help tells more",
+        ),
+        (
+            &["receive", "--acount", "x"],
+            "did you mean --account?; atcomm receive --help tells more",
+        ),
+        (
+            &["receive", "--limit", "0"],
+            "atcomm receive --help tells more",
+        ),
+        (
+            &["serve", "--listen", "mail.example.com"],
+            "atcomm serve --help tells more",
+        ),
+        (
+            &["completions", "bahs"],
+            "did you mean bash?; atcomm completions --help tells more",
+        ),
+        (
+            &["contacts", "accept"],
+            "atcomm contacts accept --help tells more",
+        ),
+        (
+            &["--json", "whoami"],
+            "flags come after the command: atcomm whoami --json; atcomm whoami --help tells more",
+        ),
+        (
+            &["--home=x", "contacts", "show", "y"],
+            "flags come after the command: atcomm contacts show --home; atcomm contacts show \
+             --help tells more",
+        ),
+        (
+            &["send", "bob.example.com", "hello", "there"],
+            "put the message in quotes; atcomm send --help tells more",
+        ),
+    ] {
+        let (exit, _, found) = error(args);
+        assert_eq!((exit.code(), found.as_str()), (2, hint), "{args:?}");
+    }
+}
+
+#[test]
+fn names_are_taken_as_people_give_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let wallet = dir.path().join("wallet");
+    let home = wallet.to_str().unwrap();
+    // The name was read where the answer is that this wallet does not know the account.
+    for name in [
+        " bob.example.com",
+        "@bob.example.com",
+        "\u{202a}bob.example.com\u{202c}",
+        "at://bob.example.com",
+        "https://bsky.app/profile/bob.example.com",
+    ] {
+        let (exit, message, _) = error(&["contacts", "show", name, "--home", home]);
+        assert_eq!(exit, Exit::Failed, "{name:?}: {message}");
+        assert!(
+            message.ends_with("is nobody who is remembered"),
+            "{message}"
+        );
+    }
+    for directory in [
+        "mail.example.com",
+        "mail.example.com/",
+        "did:web:mail.example.com",
+    ] {
+        let args = ["contacts", "list", "--home", home, "--directory", directory];
+        assert_eq!(atcomm(&args).0, Exit::Done, "{directory}");
+    }
+    let args = ["contacts", "list", "--directory", "mail.example.com/x"];
+    let (exit, message, hint) = error(&args);
+    assert_eq!(exit, Exit::Usage);
+    assert!(
+        message.contains("mail.example.com/x is no directory"),
+        "{message}"
+    );
+    assert!(hint.contains("mail.example.com"), "{hint}");
 }
 
 #[test]

@@ -8,7 +8,10 @@ use super::CliError;
 use super::context::{CommandContext, Own};
 use super::output::show;
 use super::terminal::line;
-use atcomm_client::{Enroller, Enrolment, KeyState, PublishedState, Wallet, WalletError};
+use atcomm_client::{
+    EnrolError, Enroller, Enrolment, KeyState, Located, PublishedState, Session, Wallet,
+    WalletError,
+};
 use atcomm_proto::syntax::Actor;
 
 /// `atcomm whoami`.
@@ -32,10 +35,15 @@ struct Report {
 struct Account {
     account: String,
     handle: Option<String>,
+    /// Where the account is now; where that is not known, where it was.
     pds: String,
+    /// Where the account was when the wallet changed its record last, if it has moved since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_from: Option<String>,
     directory: Option<String>,
     label: Option<String>,
     mediators: Vec<String>,
+    /// Whether the wallet has a session there.
     signed_in: bool,
     keys: Vec<Key>,
     record: Record,
@@ -89,7 +97,17 @@ impl From<PublishedState> for Record {
 }
 
 impl Account {
-    fn of(enrolment: &Enrolment, signed_in: bool, record: Record) -> Self {
+    fn of(
+        enrolment: &Enrolment,
+        located: Option<&Located>,
+        session: Option<&Session>,
+        record: Record,
+    ) -> Self {
+        let pds = located.map_or(&enrolment.pds, |located| &located.pds);
+        let handle = match located {
+            Some(located) => located.handle.as_ref(),
+            None => enrolment.handle.as_ref(),
+        };
         let text = |did: &atcomm_proto::syntax::MediatorDid| did.to_string();
         let keys = enrolment.keys.iter().map(|key| {
             let (state, since) = match key.state {
@@ -112,12 +130,13 @@ impl Account {
         });
         Self {
             account: enrolment.account.to_string(),
-            handle: enrolment.handle.as_ref().map(ToString::to_string),
-            pds: enrolment.pds.to_string(),
+            handle: handle.map(ToString::to_string),
+            pds: pds.to_string(),
+            moved_from: (*pds != enrolment.pds).then(|| enrolment.pds.to_string()),
             directory: enrolment.directory.as_ref().map(ToString::to_string),
             label: enrolment.label.clone(),
             mediators: enrolment.mediators.iter().map(text).collect(),
-            signed_in,
+            signed_in: session.is_some_and(|session| session.pds == *pds),
             keys: keys.collect(),
             record,
         }
@@ -133,6 +152,12 @@ impl Account {
             "not signed in"
         };
         writeln!(out, "  pds        {} ({signed_in})", self.pds)?;
+        if let Some(before) = &self.moved_from {
+            writeln!(
+                out,
+                "             moved from {before}; `atcomm enroll` signs in anew"
+            )?;
+        }
         let record = match &self.record {
             Record::Ours => "names the key of this wallet".to_owned(),
             Record::Replaced { .. } => {
@@ -188,18 +213,19 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
     let enroller = Enroller::new(&context.client, &wallet);
     let mut accounts = Vec::new();
     for enrolment in &enrolments {
-        let signed_in = wallet
-            .account_store(&enrolment.account)
-            .session()?
-            .is_some();
-        let record = if args.offline {
-            Record::Unknown {
-                why: "nobody was asked".to_owned(),
-            }
+        let session = wallet.account_store(&enrolment.account).session()?;
+        let (located, record) = if args.offline {
+            let why = "nobody was asked".to_owned();
+            (None, Record::Unknown { why })
         } else {
-            context.block_on(record(&enroller, enrolment))
+            context.block_on(look_up(&enroller, enrolment))
         };
-        accounts.push(Account::of(enrolment, signed_in, record));
+        accounts.push(Account::of(
+            enrolment,
+            located.as_ref(),
+            session.as_ref(),
+            record,
+        ));
     }
     let report = Report {
         wallet: wallet.home().display().to_string(),
@@ -213,16 +239,19 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
     })
 }
 
-async fn record(enroller: &Enroller, enrolment: &Enrolment) -> Record {
-    let actor = Actor::Did(enrolment.account.clone());
-    let state = async {
-        let located = enroller.locate(&actor).await?;
-        enroller.published_state(&located).await
+/// Finds an account, and its record there.
+async fn look_up(enroller: &Enroller, enrolment: &Enrolment) -> (Option<Located>, Record) {
+    let unknown = |error: EnrolError| Record::Unknown {
+        why: error.to_string(),
     };
-    match state.await {
+    let actor = Actor::Did(enrolment.account.clone());
+    let located = match enroller.locate(&actor).await {
+        Ok(located) => located,
+        Err(error) => return (None, unknown(error)),
+    };
+    let record = match enroller.published_state(&located).await {
         Ok(state) => state.into(),
-        Err(error) => Record::Unknown {
-            why: error.to_string(),
-        },
-    }
+        Err(error) => unknown(error),
+    };
+    (Some(located), record)
 }

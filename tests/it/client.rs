@@ -18,6 +18,7 @@ mod promised;
 pub(crate) mod receive;
 mod rotate;
 mod send;
+mod typed;
 mod unprinted;
 mod whoami;
 

@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 
 use atcomm_net::durable::{self, Lock};
 use atcomm_proto::syntax::{Actor, Did};
+use atcomm_proto::typed;
 use atcomm_proto::verify::pin::Pin;
 
 use enrolment::Enrolment;
@@ -137,34 +138,33 @@ impl Wallet {
     /// Finds an account of the wallet by handle or DID; without either, the only account.
     pub fn find(&self, actor: Option<&str>) -> Result<AccountStore, WalletError> {
         let all = self.enrolments()?;
-        let found: Vec<Did> =
-            match actor.map(|text| (text, Actor::parse(text.trim_start_matches('@')))) {
-                None if all.is_empty() => {
-                    return Err(WalletError::NoAccount {
+        let found: Vec<Did> = match actor.map(|text| (text, typed::actor(text))) {
+            None if all.is_empty() => {
+                return Err(WalletError::NoAccount {
+                    home: self.home.clone(),
+                });
+            }
+            None => all.into_iter().map(|one| one.account).collect(),
+            Some((text, wanted)) => {
+                let is_it = |one: &Enrolment| match &wanted {
+                    Ok(Actor::Did(did)) => one.account == *did,
+                    Ok(Actor::Handle(handle)) => one.handle.as_ref() == Some(handle),
+                    Err(_) => false,
+                };
+                let found: Vec<Did> = all
+                    .iter()
+                    .filter(|one| is_it(one))
+                    .map(|one| one.account.clone())
+                    .collect();
+                if found.is_empty() {
+                    return Err(WalletError::Unknown {
+                        actor: text.to_owned(),
                         home: self.home.clone(),
                     });
                 }
-                None => all.into_iter().map(|one| one.account).collect(),
-                Some((text, wanted)) => {
-                    let is_it = |one: &Enrolment| match &wanted {
-                        Ok(Actor::Did(did)) => one.account == *did,
-                        Ok(Actor::Handle(handle)) => one.handle.as_ref() == Some(handle),
-                        Err(_) => false,
-                    };
-                    let found: Vec<Did> = all
-                        .iter()
-                        .filter(|one| is_it(one))
-                        .map(|one| one.account.clone())
-                        .collect();
-                    if found.is_empty() {
-                        return Err(WalletError::Unknown {
-                            actor: text.to_owned(),
-                            home: self.home.clone(),
-                        });
-                    }
-                    found
-                }
-            };
+                found
+            }
+        };
         match found.as_slice() {
             [one] => Ok(self.account_store(one)),
             _ => Err(WalletError::Several { accounts: found }),

@@ -13,7 +13,7 @@
 //! | rank | module | holds |
 //! |---|---|---|
 //! | 0 | [`syntax`], [`clock`] | checked identifiers, text of other servers made harmless; time as a value |
-//! | 1 | [`key`] | signing keys in every shape, the signature check |
+//! | 1 | [`key`], [`typed`] | signing keys in every shape, the signature check; names as people type them |
 //! | 2 | [`did_peer`], [`plc`], [`proof`], [`wire`] | did:peer:2 and 4; a did:plc's log to its keys; CAR bytes and a key to a verified record or absence; frames and events as values |
 //! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages in both directions |
 //! | 4 | [`verify`] | evidence, attribution, pinning, succession, fingerprints: the decisions of a client |
@@ -23,6 +23,7 @@ pub mod clock;
 pub mod syntax;
 // 1
 pub mod key;
+pub mod typed;
 // 2
 pub mod did_peer;
 pub mod plc;

@@ -72,7 +72,7 @@ impl MessageView {
     fn mail(kind: &str, stored: &StoredMessage, attribution: &Attribution, now: Timestamp) -> Self {
         // It was parsed once when it was saved.
         let message = Message::parse(stored.message.as_bytes()).ok();
-        let time = |read: fn(&Message) -> Option<i64>| message.as_ref().and_then(read);
+        let time = |read: fn(&Message) -> Option<i64>| message.as_ref().and_then(read).map(seconds);
         let created = time(|message| message.created_time);
         let expires = time(|message| message.expires_time);
         let expired = expires.map(moment).filter(|at| *at <= now);
@@ -210,6 +210,17 @@ fn not_delivered(reasons: Vec<String>) -> (Value, String) {
         json!({"next": "givenUp", "failed": reasons}),
         format!("it was not delivered: {tried}; send it again if it still matters"),
     )
+}
+
+/// Returns a time in seconds since 1970. Senders that count finer parts of a second are known by
+/// numbers that would be thousands of years ahead.
+fn seconds(time: i64) -> i64 {
+    match time.unsigned_abs() {
+        100_000_000_000_000_000.. => time / 1_000_000_000,
+        100_000_000_000_000.. => time / 1_000_000,
+        100_000_000_000.. => time / 1000,
+        _ => time,
+    }
 }
 
 /// Converts seconds since 1970; a sender can write any number.

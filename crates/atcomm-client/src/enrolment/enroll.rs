@@ -240,6 +240,17 @@ impl Enroller {
         Ok(PublishedState::of(record.as_ref(), known.as_ref()))
     }
 
+    /// Checks all of a plan that can be checked without a session, as [`Enroller::enroll`] does
+    /// again: its bounds, that there is a mediator, that new mediators can be used, and that the
+    /// record may be replaced.
+    pub async fn check_plan(&self, located: &Located, plan: &Plan) -> Result<(), EnrolError> {
+        plan.check()?;
+        let known = self.store(located).enrolment()?;
+        self.mediators(plan, known.as_ref()).await?;
+        let there = self.client(located).record().await?;
+        check_foreign(plan, known.as_ref(), there.as_ref())
+    }
+
     /// Enrols the account, or changes how it is enrolled: saves a key, publishes it, and registers
     /// it with the mediators. Needs a session. Run again it finishes the rest.
     pub async fn enroll(
@@ -260,12 +271,7 @@ impl Enroller {
         };
         // The record is read before a key is saved: it may name a key of another device.
         let there = self.client(located).record().await?;
-        if !plan.replace
-            && let Some(there) = &there
-            && !known.as_ref().is_some_and(|known| has(known, there.peer()))
-        {
-            return Err(foreign(there));
-        }
+        check_foreign(plan, known.as_ref(), there.as_ref())?;
         let is_resumed = known.as_ref().and_then(next_key).is_some();
         let unresumed = known.as_ref().filter(|_| !is_resumed);
         self.fetch_if_full(located, unresumed, observe).await?;
@@ -477,6 +483,20 @@ fn new_enrolment(located: &Located) -> Enrolment {
         mediators: Vec::new(),
         label: None,
         keys: Vec::new(),
+    }
+}
+
+/// Refuses a plan under which a key of another device would be replaced unasked.
+fn check_foreign(
+    plan: &Plan,
+    known: Option<&Enrolment>,
+    there: Option<&Published>,
+) -> Result<(), EnrolError> {
+    match there {
+        Some(there) if !plan.replace && !known.is_some_and(|known| has(known, there.peer())) => {
+            Err(foreign(there))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -268,3 +268,29 @@ fn a_misdirected_message_is_told_as_its_senders_word() {
     assert!(words.contains("its sender says that it is for did:plc:x\\u{202e}"));
     assert!(!words.contains("who publishes"), "{words}");
 }
+
+#[test]
+fn a_time_is_shown_right_in_whatever_unit_it_was_sent() {
+    let written = at().millis() / 1000 - 2 * 24 * 3600;
+    for unit in [1, 1000, 1_000_000, 1_000_000_000] {
+        let headers = json!({
+            "id": "m1", "type": "x",
+            "created_time": written * unit,
+            "expires_time": (written + 60) * unit,
+        });
+        let kept = StoredMessage {
+            message: headers.to_string(),
+            ..kept(None)
+        };
+        let shown = MessageView::message(&kept, &dm("x"), &Attribution::Anonymous, at());
+        let words = text(&shown, false);
+        for wanted in [
+            "* written on 2027-01-13 08:00Z, its sender says\n",
+            "* no longer valid since 2027-01-13 08:01Z\n",
+        ] {
+            assert!(words.contains(wanted), "{unit}: {words}");
+        }
+        let json: Value = serde_json::from_str(&text(&shown, true)).unwrap();
+        assert_eq!(json["createdTime"], written, "{unit}");
+    }
+}

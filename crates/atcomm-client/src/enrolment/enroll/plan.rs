@@ -6,6 +6,7 @@ use url::Url;
 use super::EnrolError;
 use atcomm_proto::keypackage::{MAX_LABEL_GRAPHEMES, MAX_LABEL_LEN, MAX_MEDIATORS};
 use atcomm_proto::syntax::{MediatorDid, Origin};
+use atcomm_proto::typed;
 
 /// The wanted enrolment. An absent field keeps its present value, or gets a default.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +44,8 @@ impl Plan {
 /// Parses the name of a mediator: `did:web:...`, a host, or an origin. With `development`, an
 /// origin may be `http://localhost`.
 pub fn mediator_did(text: &str, development: bool) -> Option<MediatorDid> {
-    let text = text.trim();
+    let trimmed = typed::trimmed(text);
+    let text = trimmed.as_str();
     if text.starts_with("did:") {
         let did = MediatorDid::parse(text).ok()?;
         return did.web().is_some().then_some(did);
@@ -74,6 +76,11 @@ mod tests {
             ("did:web:mail.example.com", "did:web:mail.example.com"),
             ("mail.example.com", "did:web:mail.example.com"),
             (" Mail.Example.com ", "did:web:mail.example.com"),
+            (
+                "\u{2068}mail.example.com\u{2069}",
+                "did:web:mail.example.com",
+            ),
+            ("<https://mail.example.com>", "did:web:mail.example.com"),
             ("https://mail.example.com/", "did:web:mail.example.com"),
             ("mail.example.com:8443", "did:web:mail.example.com%3A8443"),
         ] {
