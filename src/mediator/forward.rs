@@ -15,7 +15,7 @@ use super::{Core, Refused};
 use crate::store::{Sender, StoreError};
 use atcomm_net::backoff::Spread;
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::didcomm::envelope::{self, Authenticated};
+use atcomm_proto::didcomm::envelope::{self, Authenticated, EnvelopeError};
 use atcomm_proto::didcomm::message::Message;
 use atcomm_proto::didcomm::protocol::Request;
 use atcomm_proto::didcomm::protocol::routing::Forward;
@@ -83,13 +83,7 @@ impl ForwardRequest {
             let bytes = attachment.bytes().map_err(|_| {
                 unreadable("an attachment of the forward is neither json nor base64")
             })?;
-            // Only encrypted messages are forwarded: others cannot come from a DIDComm client.
-            if envelope::recipient_kids(&bytes).is_empty() {
-                return Err(unreadable(
-                    "an attachment of the forward is not an encrypted message",
-                ));
-            }
-            Ok(Arc::from(bytes))
+            check_attachment(&bytes).map(|()| Arc::from(bytes))
         });
         Ok(Self {
             next: next.to_owned(),
@@ -122,6 +116,18 @@ impl ForwardRequest {
             charged_to: self.senders.clone(),
         }
     }
+}
+
+/// Checks the content of an attachment. Only encrypted messages are forwarded: others cannot come
+/// from a DIDComm client. A message that the recipient's parser refuses would make the delivery
+/// that contains it unreadable, and all that waits behind it.
+fn check_attachment(bytes: &[u8]) -> Result<(), Refused> {
+    envelope::check_encrypted(bytes).map_err(|error| match error {
+        EnvelopeError::IJson(why) => Refused::Unreadable(
+            format!("some clients cannot read an attachment of the forward as JSON: {why}").into(),
+        ),
+        _ => unreadable("an attachment of the forward is not an encrypted message"),
+    })
 }
 
 fn unreadable(reason: &'static str) -> Refused {

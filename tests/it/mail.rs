@@ -4,7 +4,7 @@
 //! The clients here use this project's own envelopes and protocols, since they have to be many and
 //! fast. The module `mediator` tests the same with a foreign client.
 
-mod attacks;
+pub(crate) mod attacks;
 mod durable;
 mod edges;
 mod enrolled;
@@ -19,6 +19,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use atcomm_proto::clock::Clock;
 use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::didcomm::envelope::{
     ContentEncryption, Curve, PublicKey, SecretKey, Unpacked, anoncrypt, authcrypt, unpack,
@@ -33,6 +34,7 @@ use atcomm_proto::syntax::Did;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
@@ -393,6 +395,26 @@ impl PeerClient {
         let report = message.body_of::<Report>().expect("a report");
         (report, message.pthid.expect("the thread that failed"))
     }
+}
+
+/// Puts a message into the queue of a recipient behind the mediator's back, as an older version may
+/// have stored it.
+pub(crate) fn plant(service: &Service, recipient: &str, body: &[u8]) {
+    let store = rusqlite::Connection::open(service.data_dir().join("mailbox.db")).expect("a store");
+    store.busy_timeout(Duration::from_secs(10)).expect("a wait");
+    let now = Clock::system().now().millis();
+    let planted = store.execute(
+        "INSERT INTO message (recipient, hash, size, stored_at, available_at, expires_at, body)
+         SELECT id, ?2, ?3, ?4, ?4, ?4 + 3600000, ?5 FROM recipient WHERE did = ?1",
+        rusqlite::params![
+            recipient,
+            &Sha256::digest(body)[..],
+            body.len() as i64,
+            now,
+            body
+        ],
+    );
+    assert_eq!(planted.expect("it is written"), 1, "{recipient}");
 }
 
 fn id() -> String {

@@ -5,6 +5,7 @@
 //! Source: DIDComm Messaging 2.1.
 
 pub mod envelope;
+pub mod i_json;
 mod key;
 pub mod message;
 pub mod party;

@@ -6,6 +6,7 @@
 mod denied;
 mod hostile_mediator;
 mod own_mail;
+pub(crate) mod poison;
 mod reader_disk;
 mod relay_cannon;
 mod relay_loop;

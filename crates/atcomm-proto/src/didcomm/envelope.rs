@@ -70,7 +70,7 @@ pub use self::error::EnvelopeError;
 pub use self::keyring::{Keyring, Resolve, SelfCertified};
 pub use self::kid::MAX_KID;
 pub use self::pack::{anoncrypt, authcrypt, sign};
-pub use self::unpack::{recipient_kids, sender_did, unpack};
+pub use self::unpack::{check_encrypted, recipient_kids, sender_did, unpack};
 pub use self::unpacked::{Authenticated, Layer, Unpacked};
 pub use self::wire::{MAX_PROTECTED, MAX_RECIPIENTS, MAX_SIGNATURES};
 pub use super::key::{Curve, KeyError, PublicKey, SecretKey};

@@ -1,11 +1,16 @@
 //! Errors of unpacking and packing envelopes.
 
+use crate::didcomm::i_json::IJsonError;
+
 /// Errors of unpacking and packing envelopes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
     /// The bytes are not JSON, or a field has a wrong type or appears twice.
     #[error("it is not well-formed JSON with the fields of an envelope")]
     Json,
+    /// Some readers cannot read the message, or its protected header, as JSON.
+    #[error("some readers cannot read it as JSON: {0}")]
+    IJson(#[from] IJsonError),
     /// The message is neither encrypted nor signed; a bare plaintext is never accepted.
     #[error("it is neither an encrypted nor a signed message")]
     NotAnEnvelope,
@@ -82,6 +87,7 @@ impl EnvelopeError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Json => "json",
+            Self::IJson(_) => "i_json",
             Self::NotAnEnvelope => "not_an_envelope",
             Self::Base64 => "base64",
             Self::Header(_) => "header",

@@ -9,6 +9,7 @@ use super::keyring::{Keyring, Resolve};
 use super::kid::did_of;
 use super::unpacked::{Authenticated, Layer, Unpacked};
 use super::wire::{Encrypted, Envelope, Header, Jwk, LayerContent, Signature, Signed, Text};
+use crate::didcomm::i_json;
 use crate::didcomm::key::{Curve, KeyError, Pair, jwk_pair};
 use crate::didcomm::party::{Party, is_same_did};
 
@@ -72,6 +73,20 @@ pub fn recipient_kids(bytes: &[u8]) -> Vec<String> {
     let kids = envelope.recipients.iter();
     kids.filter_map(|one| Some(one.header.kid.as_ref()?.as_str().to_owned()))
         .collect()
+}
+
+/// Checks what of an encrypted message a mediator can see: it names a key to which it is encrypted,
+/// and every reader can read it and its protected header as JSON.
+pub fn check_encrypted(bytes: &[u8]) -> Result<(), EnvelopeError> {
+    i_json::check(bytes)?;
+    let Envelope::Encrypted(envelope) = Envelope::read(bytes)? else {
+        return Err(EnvelopeError::NotAnEnvelope);
+    };
+    let mut recipients = envelope.recipients.iter();
+    if !recipients.any(|one| one.header.kid.is_some()) {
+        return Err(EnvelopeError::KeyId);
+    }
+    Ok(i_json::check(&envelope.protected.decode()?)?)
 }
 
 /// The results of the layers opened so far.

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::error::{FieldError, FieldFault, MessageError};
 use super::limits::MAX_ID;
 use super::object::Object;
+use crate::didcomm::i_json;
 
 /// Longest media type, file name, format or description, in bytes.
 const MAX_LABEL: usize = 1024;
@@ -65,12 +66,12 @@ impl PartialEq for AttachmentData {
 impl Attachment {
     /// Makes the attachment that delivers a message, with the id `id`.
     ///
-    /// Some clients read only `base64` and others only `json`, so both are written. Bytes that are
-    /// not a JSON object are written as `base64` alone.
+    /// Some clients read only `base64` and others only `json`, so both are written. Bytes that some
+    /// reader cannot read as a JSON object are written as `base64` alone: inside the message they
+    /// would make the whole of it unreadable.
     pub fn message(id: impl Into<String>, bytes: &[u8]) -> Self {
-        let json = bytes
-            .trim_ascii_start()
-            .starts_with(b"{")
+        let json = i_json::check(bytes)
+            .is_ok()
             .then(|| serde_json::from_slice(bytes).ok())
             .flatten();
         Self {

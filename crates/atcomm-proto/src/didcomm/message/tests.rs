@@ -326,7 +326,18 @@ fn a_message_is_handed_over_in_both_forms() {
         let read = Message::parse(text.as_bytes()).unwrap();
         assert_eq!(read.attachments[0].bytes().unwrap(), envelope.as_slice());
     }
-    for other in [b"[1]".as_slice(), b"{", b"", b"\xff", b"{} {}"] {
+    let deep = format!("{{\"x\":{}{}}}", "[".repeat(1500), "]".repeat(1500));
+    for other in [
+        b"[1]".as_slice(),
+        b"{",
+        b"",
+        b"\xff",
+        b"{} {}",
+        deep.as_bytes(),
+        br#"{"x":"\ud800"}"#,
+        br#"{"x":1e999}"#,
+        b"{\"x\":\"\xff\"}",
+    ] {
         let attachment = Attachment::message("1", other);
         assert!(attachment.data.json.is_none(), "{other:?}");
         assert_eq!(attachment.bytes().unwrap(), other);

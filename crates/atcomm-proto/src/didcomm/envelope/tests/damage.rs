@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use serde_json::Value;
 
-use super::forge::json_of;
+use super::forge::{encode, json_of};
 use super::*;
 
 /// Returns a valid message of each kind, from Alice for Bob.
@@ -128,6 +128,43 @@ fn deep_nesting_ends_in_an_error() {
         let opened = unpack(&packed.unwrap(), &bob.ring(), &knowing(&[]));
         assert_eq!(opened.unwrap_err(), EnvelopeError::Plaintext);
     }
+}
+
+#[test]
+fn inv8_only_what_every_reader_parses_is_taken_for_others() {
+    use crate::didcomm::i_json::IJsonError;
+    let (alice, bob) = (alice(), bob());
+    let packed = authcrypt(&message(&alice, &bob), &alice.agreement, &bob.to()).unwrap();
+    assert_eq!(check_encrypted(&packed), Ok(()));
+    let signed = sign(&message(&alice, &bob), &alice.signing).unwrap();
+    assert_eq!(check_encrypted(&signed), Err(EnvelopeError::NotAnEnvelope));
+    let with = |member: &str| {
+        let packed = String::from_utf8(packed.clone()).unwrap();
+        check_encrypted(packed.replacen('{', &format!("{{{member},"), 1).as_bytes())
+    };
+    assert_eq!(with(r#""x":[1,{"y":null}]"#), Ok(()));
+    let deep = format!("\"x\":{}{}", "[".repeat(9), "]".repeat(9));
+    assert_eq!(with(&deep), Err(IJsonError::Depth.into()));
+    assert_eq!(with(r#""x":"\udc00""#), Err(IJsonError::Surrogate.into()));
+    let header = |protected: &str| {
+        let mut packed = json_of(&packed);
+        packed["protected"] = protected.into();
+        check_encrypted(packed.to_string().as_bytes())
+    };
+    assert_eq!(header(&encode("{\"alg\":\"of the future\"}")), Ok(()));
+    assert_eq!(
+        header(&encode("[".repeat(9000))),
+        Err(IJsonError::Syntax.into())
+    );
+    assert_eq!(
+        header(&encode(format!("{{{deep}}}"))),
+        Err(IJsonError::Depth.into())
+    );
+    assert_eq!(header("e30="), Err(EnvelopeError::Base64));
+    let mut nameless = json_of(&packed);
+    nameless["recipients"][0]["header"] = json!({});
+    let nameless = check_encrypted(nameless.to_string().as_bytes());
+    assert_eq!(nameless, Err(EnvelopeError::KeyId));
 }
 
 proptest! {
