@@ -13,6 +13,9 @@ use super::error::ProofError;
 /// account can inflate its own path with neighbouring records; its record is then not accepted.
 pub const MAX_PROOF_LEN: usize = 64 * 1024;
 
+/// Most roots of a CAR that are read.
+const MAX_ROOTS: usize = 16;
+
 /// The blocks of a CAR by CID, each checked against its CID. The order of blocks has no meaning:
 /// some writers put the record first.
 pub(super) struct Blocks<'a> {
@@ -23,13 +26,19 @@ pub(super) struct Blocks<'a> {
 impl<'a> Blocks<'a> {
     pub(super) fn read(car: &'a [u8]) -> Result<Self, ProofError> {
         let reader = SliceReader::new(car).map_err(|_| ProofError::Malformed)?;
-        let &[root] = reader.roots() else {
+        // The first root is the commit (repository specification, "CAR File Serialization"). Others
+        // have no meaning, and are not looked at in place of the first.
+        let roots = reader.roots();
+        let &[root, ..] = roots else {
             return Err(ProofError::Roots);
         };
+        if roots.len() > MAX_ROOTS {
+            return Err(ProofError::Roots);
+        }
         // The header must have its one canonical encoding, so that the CAR has no unread bytes
-        // beside its blocks.
+        // beside its roots and blocks.
         let mut header = Vec::with_capacity(64);
-        Writer::new(&mut header, &[root]).map_err(|_| ProofError::Malformed)?;
+        Writer::new(&mut header, roots).map_err(|_| ProofError::Malformed)?;
         if !car.starts_with(&header) {
             return Err(ProofError::Malformed);
         }

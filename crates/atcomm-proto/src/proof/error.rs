@@ -9,8 +9,8 @@ pub enum ProofError {
     /// The bytes are not a well-formed CAR.
     #[error("the proof is not a well-formed CAR")]
     Malformed,
-    /// The CAR has no root, several roots, or a root whose block is missing.
-    #[error("the proof does not have exactly one root")]
+    /// The CAR has no root, far too many, or a first one whose block is missing.
+    #[error("the proof has no root that is one of its blocks")]
     Roots,
     /// The bytes of a block do not hash to its CID.
     #[error("a block of the proof does not match its CID")]
