@@ -30,6 +30,19 @@ pub const RECORD_PATH: &str = "at.didcomm.keyPackage/self";
 /// Longest DID accepted anywhere, in bytes (atproto DID specification).
 pub const MAX_DID_LEN: usize = 2048;
 
+/// Returns a value of another server without what people and their editors leave around it: white
+/// space, line ends, a byte order mark, and marks of no width or of direction.
+///
+/// Only the ends are trimmed. A text that needs more is another text, and other readers would make
+/// of it what they like.
+pub fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| {
+        let is_mark = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        c.is_whitespace() || is_mark
+    })
+}
+
 /// A text that is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid {kind}: {reason}")]
@@ -247,6 +260,14 @@ impl Handle {
             .map_err(|_| invalid("handle", "not a domain name of two or more labels"))
     }
 
+    /// Returns the first handle among the names of `alsoKnownAs`, a claim until it is verified.
+    pub fn claimed<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<Self> {
+        names.into_iter().find_map(|name| {
+            let name = trimmed(name).strip_prefix("at://")?;
+            Self::parse(name.strip_suffix(['/', '.']).unwrap_or(name)).ok()
+        })
+    }
+
     /// Returns whether the handle may be resolved: never under reserved top-level domains, and
     /// under `.test` only in development.
     pub fn is_resolvable(&self, development: bool) -> bool {
@@ -391,7 +412,12 @@ impl Origin {
         if s.len() > 512 {
             return Err(err("longer than 512 bytes"));
         }
-        let url = url::Url::parse(s).map_err(|_| err("not an URL"))?;
+        let mut url = url::Url::parse(s).map_err(|_| err("not an URL"))?;
+        // The name of the root is written by some and means nothing, but makes another origin.
+        if let Some(host) = url.host_str().and_then(|host| host.strip_suffix('.')) {
+            let host = host.to_owned();
+            url.set_host(Some(&host)).map_err(|_| err("not an URL"))?;
+        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(err("the scheme is neither https nor http"));
         }
@@ -479,6 +505,12 @@ mod tests {
             "https://pds.example.com"
         );
         assert_eq!(
+            Origin::parse("https://pds.example.com.:8443")
+                .unwrap()
+                .host(),
+            "pds.example.com:8443"
+        );
+        assert_eq!(
             Origin::parse("http://localhost:2583").unwrap().host(),
             "localhost:2583"
         );
@@ -494,6 +526,7 @@ mod tests {
             "ftp://x.com",
             "https://u@x.com",
             "https://x.com/a",
+            "https://.",
             "https://x.com?q",
             "x.com",
         ] {

@@ -72,9 +72,8 @@ impl DidDocument {
         if document.get("id").and_then(Value::as_str) != Some(expected.as_str()) {
             return Err(DocumentError::WrongId);
         }
-        let claimed_handle = entries(&document, "alsoKnownAs")
-            .filter_map(|name| name.as_str()?.strip_prefix("at://"))
-            .find_map(|name| Handle::parse(name).ok());
+        let names = entries(&document, "alsoKnownAs").filter_map(Value::as_str);
+        let claimed_handle = Handle::claimed(names);
         Ok(Self {
             pds: pds(&document, expected),
             signing_key: signing_key(&document, expected),

@@ -11,7 +11,7 @@ use url::Url;
 use super::lookups::{ByteSize, Fetched};
 use super::settings::IdentitySettings;
 use crate::net::{DnsError, Net, NetError, Priority, Request, Trust};
-use atcomm_proto::syntax::{Did, Handle};
+use atcomm_proto::syntax::{Did, Handle, trimmed};
 
 /// Longest body of the well-known page, in bytes: a DID of full length.
 const MAX_WELL_KNOWN_LEN: usize = 2048;
@@ -70,16 +70,25 @@ async fn by_dns(net: &Net, handle: &Handle) -> Result<Did, HandleError> {
     }
 }
 
-/// Returns the one DID that the records name. Records of other purposes are ignored.
+/// Returns the one DID that the records name. Records of other purposes are ignored. The same value
+/// with and without white space or the quotes of a zone file is one value; a value that is no DID
+/// still contradicts another one.
 fn read_txt(records: &[String]) -> Result<Did, HandleError> {
+    let unquoted = |record: &'_ String| -> String {
+        let record = trimmed(record);
+        let inner = record.strip_prefix('"').and_then(|r| r.strip_suffix('"'));
+        trimmed(inner.unwrap_or(record)).to_owned()
+    };
+    let records: Vec<String> = records.iter().map(unquoted).collect();
     let mut named = records
         .iter()
-        .filter_map(|record| record.strip_prefix("did="));
+        .filter_map(|record| record.strip_prefix("did="))
+        .map(trimmed);
     let first = named.next().ok_or(HandleError::NotFound)?;
     if named.any(|other| other != first) {
         return Err(HandleError::Ambiguous);
     }
-    Did::parse(first.trim_ascii()).map_err(|_| HandleError::NotFound)
+    Did::parse(first).map_err(|_| HandleError::NotFound)
 }
 
 async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did, HandleError> {
@@ -93,10 +102,7 @@ async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did,
         ..Request::new(url, Trust::Untrusted, MAX_WELL_KNOWN_LEN)
     };
     match net.get(&request).await {
-        Ok(answer) if answer.status == 200 => std::str::from_utf8(&answer.body)
-            .ok()
-            .and_then(|text| Did::parse(text.trim_ascii()).ok())
-            .ok_or(HandleError::NotFound),
+        Ok(answer) if answer.status == 200 => read_page(&answer.body),
         // Overload and faults of the server say nothing about the handle.
         Ok(answer) if matches!(answer.status.as_u16(), 408 | 425 | 429 | 500..) => {
             Err(HandleError::Unreachable)
@@ -110,6 +116,13 @@ async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did,
         ) => Err(HandleError::NotFound),
         Err(_) => Err(HandleError::Unreachable),
     }
+}
+
+/// Returns the DID on the first line of the well-known page, as other readers take it.
+fn read_page(body: &[u8]) -> Result<Did, HandleError> {
+    let text = std::str::from_utf8(body).map_err(|_| HandleError::NotFound)?;
+    let first = trimmed(text).lines().next().unwrap_or_default();
+    Did::parse(trimmed(first)).map_err(|_| HandleError::NotFound)
 }
 
 impl IdentitySettings {
@@ -160,6 +173,48 @@ mod tests {
         assert_eq!(read(&["did=did:key:z6Mk"]), Err(HandleError::NotFound));
         assert_eq!(read(&[A, "did=", "DID=x"]), Err(HandleError::NotFound));
         assert_eq!(read(&[]), Err(HandleError::NotFound));
+        // One value in several spellings is one value.
+        let quoted = format!("\"{a}\"");
+        for other in [
+            format!("{a} "),
+            format!(" did= {A}\r\n"),
+            format!("\u{feff}{a}\u{200b}"),
+            quoted.clone(),
+            format!("\" did={A}\t\""),
+        ] {
+            assert_eq!(read(&[&other]).as_deref(), Ok(A), "{other:?}");
+            assert_eq!(read(&[a, &other, &quoted]).as_deref(), Ok(A), "{other:?}");
+            assert_eq!(read(&[b, &other]), Err(HandleError::Ambiguous), "{other:?}");
+        }
+        // A DID keeps its letters: another case is another text.
+        let shouted = format!("did={}", A.to_uppercase());
+        assert_eq!(read(&[&shouted]), Err(HandleError::NotFound));
+        assert_eq!(read(&[a, &shouted]), Err(HandleError::Ambiguous));
+    }
+
+    #[test]
+    fn the_page_has_a_did_on_its_first_line() {
+        let read = |page: &str| read_page(page.as_bytes()).map(|did| did.to_string());
+        for page in [
+            A.to_owned(),
+            format!("{A}\n"),
+            format!("\u{feff}{A}\r\n"),
+            format!(" \n\t{A} \u{a0}\n\n"),
+            format!("{A}\r\n# made by hand\r\n"),
+        ] {
+            assert_eq!(read(&page).as_deref(), Ok(A), "{page:?}");
+        }
+        for page in [
+            String::new(),
+            format!("did={A}"),
+            format!("{A} {B}"),
+            format!("# made by hand\n{A}"),
+            A.to_uppercase(),
+            format!("<html>{A}</html>"),
+        ] {
+            assert_eq!(read(&page), Err(HandleError::NotFound), "{page:?}");
+        }
+        assert_eq!(read_page(b"\xff"), Err(HandleError::NotFound));
     }
 
     #[test]

@@ -127,10 +127,7 @@ impl OperationData {
             rotation_keys: rotation_keys(&keys)?,
             signing_key: key.and_then(|key| SigningKey::from_did_key(key).ok()),
             pds: endpoint.and_then(origin),
-            handle: names
-                .iter()
-                .filter_map(|name| name.strip_prefix("at://"))
-                .find_map(|name| Handle::parse(name).ok()),
+            handle: Handle::claimed(names),
         })
     }
 

@@ -70,6 +70,23 @@ fn both_document_shapes() {
 }
 
 #[test]
+fn a_claimed_handle_is_read_in_every_spelling() {
+    for name in [
+        "at://alice.test",
+        " at://Alice.Test/\r\n",
+        "\u{feff}at://alice.test.\u{200e}",
+    ] {
+        let claimed = parse(json!({"alsoKnownAs": ["https://alice.test", name, "at://b.test"]}));
+        let handle = claimed.claimed_handle.unwrap();
+        assert_eq!(handle.as_str(), "alice.test", "{name:?}");
+    }
+    for name in ["at://alice test", "alice.test", "at://"] {
+        let claimed = parse(json!({"alsoKnownAs": [name]}));
+        assert_eq!(claimed.claimed_handle, None, "{name:?}");
+    }
+}
+
+#[test]
 fn every_shape_of_key() {
     let (k1, r1) = (
         "EcdsaSecp256k1VerificationKey2019",
@@ -159,6 +176,21 @@ fn the_pds_is_an_origin() {
         pds(json!("https://PDS.example.com:443/")).unwrap().as_str(),
         "https://pds.example.com"
     );
+    assert_eq!(
+        pds(json!("HTTPS://pds.example.com./")).unwrap().as_str(),
+        "https://pds.example.com"
+    );
+    for bad in [
+        "https://pds .example.com",
+        " https://pds.example.com",
+        "https://pds.example.com\r\n",
+        "https://pds\t.example.com",
+        "https:\\\\pds.example.com",
+        "https://pds.example.com\n.evil.example",
+        "https://pds\u{200b}.example.com",
+    ] {
+        assert_eq!(pds(json!(bad)), Err(Unusable::Spelling), "{bad:?}");
+    }
     for bad in [
         "https://pds.example.com/x",
         "ftp://pds.example.com",

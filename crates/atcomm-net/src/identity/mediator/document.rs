@@ -9,7 +9,7 @@ use url::Url;
 use crate::identity::document::{DocumentError, entries, is_of_type, parse_object};
 use atcomm_proto::didcomm::party::KeyAgreement;
 use atcomm_proto::key::{Curve, SigningKey};
-use atcomm_proto::syntax::MediatorDid;
+use atcomm_proto::syntax::{MediatorDid, trimmed};
 
 /// Keys and services read from one document. These limits and those below are the limits of
 /// `at.didcomm.directory.defs`, which promises them to readers of the view.
@@ -194,31 +194,44 @@ fn endpoint_of(service: &Value, endpoint: &Value, development: bool) -> Option<S
         Value::Object(_) => (endpoint.get("uri")?.as_str()?, endpoint),
         _ => return None,
     };
-    if uri.len() > MAX_URI_LEN || !is_address(uri, development) {
-        return None;
-    }
+    let uri = normalised(uri, development).filter(|uri| uri.len() <= MAX_URI_LEN)?;
     Some(Service {
-        uri: uri.to_owned(),
+        uri,
         accept: accept(properties)?,
         routing_keys: routing_keys(properties)?,
     })
 }
 
-/// Whether mail could be sent to `uri`: an address for encrypted connections (in development also for
-/// plain ones) without a user, or a DID, which the sender resolves.
-fn is_address(uri: &str, development: bool) -> bool {
+/// Returns the address as all readers read it, if mail could be sent there: an address for encrypted
+/// connections (in development also for plain ones) without a user, or a DID, which the sender
+/// resolves.
+fn normalised(uri: &str, development: bool) -> Option<String> {
+    let uri = trimmed(uri);
     if uri.starts_with("did:") {
-        return MediatorDid::parse(uri).is_ok();
+        return MediatorDid::parse(uri).is_ok().then(|| uri.to_owned());
     }
-    let Ok(url) = Url::parse(uri) else {
-        return false;
-    };
-    let scheme = match url.scheme() {
+    // The rules of browsers repair white space within and backslashes: other readers of the document
+    // would read another host, or none.
+    let is_repaired = |b: u8| b.is_ascii_whitespace() || b.is_ascii_control() || b == b'\\';
+    if uri.len() > MAX_URI_LEN || uri.bytes().any(is_repaired) {
+        return None;
+    }
+    let url = Url::parse(uri).ok()?;
+    let is_encrypted = match url.scheme() {
         "https" | "wss" => true,
         "http" | "ws" => development,
         _ => false,
     };
-    scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
+    if !is_encrypted
+        || url.host().is_none()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
+        return None;
+    }
+    // Senders look at the first letters. An address in its usual spelling stays as it is.
+    let is_usual = uri.is_ascii() && uri.starts_with(&format!("{}://", url.scheme()));
+    Some(if is_usual { uri.to_owned() } else { url.into() })
 }
 
 /// Returns the profiles within the limits. `None` where no profile of a non-empty list is left: an
@@ -228,6 +241,7 @@ fn accept(properties: &Value) -> Option<Vec<String>> {
     let names_any = named.peek().is_some();
     let profiles: Vec<String> = named
         .filter_map(Value::as_str)
+        .map(trimmed)
         .filter(|profile| profile.len() <= MAX_PROFILE_LEN)
         .take(MAX_PROFILES)
         .map(str::to_owned)
@@ -241,6 +255,7 @@ fn routing_keys(properties: &Value) -> Option<Vec<String>> {
     let keys: Vec<String> = entries(properties, "routingKeys")
         .map(|key| {
             key.as_str()
+                .map(trimmed)
                 .filter(|key| key.len() <= MAX_ROUTING_KEY_LEN)
                 .map(str::to_owned)
         })

@@ -154,6 +154,49 @@ fn endpoints_are_objects_arrays_or_text() {
 }
 
 #[test]
+fn white_space_and_capitals_around_an_endpoint_mean_nothing() {
+    let read = |uri: &str| {
+        let endpoint = json!({"uri": uri, "accept": [" didcomm/v2\n"],
+            "routingKeys": ["\u{feff}did:key:z6LS#z6LS "]});
+        services_of(json!([{"type": "DIDCommMessaging", "serviceEndpoint": endpoint}]))
+    };
+    for (uri, wanted) in [
+        (
+            " https://m.example.com/didcomm\r\n",
+            "https://m.example.com/didcomm",
+        ),
+        (
+            "HTTPS://M.example.com/Didcomm",
+            "https://m.example.com/Didcomm",
+        ),
+        (
+            "\u{feff}wss://m.example.com/ws\u{200b}",
+            "wss://m.example.com/ws",
+        ),
+        (
+            "https://bücher.example/x",
+            "https://xn--bcher-kva.example/x",
+        ),
+        ("\tdid:web:next.example.com ", "did:web:next.example.com"),
+    ] {
+        let found = read(uri);
+        assert_eq!(found.len(), 1, "{uri:?}");
+        assert_eq!(found[0].uri, wanted, "{uri:?}");
+        assert_eq!(found[0].accept, ["didcomm/v2"]);
+        assert_eq!(found[0].routing_keys, ["did:key:z6LS#z6LS"]);
+    }
+    // What only some readers repair leads some of them elsewhere.
+    for uri in [
+        "https://m.exa\nmple.com",
+        "https://m.example.com\\@x",
+        "https://m .example.com",
+        "https:\\\\m.example",
+    ] {
+        assert_eq!(read(uri), [], "{uri:?}");
+    }
+}
+
+#[test]
 fn inv7_unusable_and_excess_services_are_left_out() {
     let endpoint = |endpoint: Value| {
         services_of(json!([{"type": "DIDCommMessaging", "serviceEndpoint": endpoint}])).len()
