@@ -20,7 +20,7 @@ pub enum UnpackError {
     /// The envelope cannot be decrypted or verified.
     #[error("{0}")]
     Envelope(#[from] EnvelopeError),
-    /// Layers that mail does not have: signed only, or signed within authcrypt.
+    /// Layers that mail does not have: signed, and not encrypted.
     #[error("its layers are not those of mail")]
     Layers,
     /// The plaintext is not a DIDComm message.
@@ -59,7 +59,9 @@ pub fn unpack(
     let unpacked = envelope::unpack(envelope, ring, &parties)?;
     let sender = match unpacked.layers.as_slice() {
         [Layer::Anoncrypt(_)] => None,
-        [Layer::Authcrypt] | [Layer::Anoncrypt(_), Layer::Authcrypt] => unpacked.sender,
+        // The signer of an authcrypted message is its sender, or it is not unpacked.
+        [Layer::Authcrypt] | [Layer::Authcrypt, Layer::Signed] => unpacked.sender,
+        [Layer::Anoncrypt(_), Layer::Authcrypt] => unpacked.sender,
         [Layer::Anoncrypt(_), Layer::Signed] => unpacked.signer,
         _ => return Err(UnpackError::Layers),
     };

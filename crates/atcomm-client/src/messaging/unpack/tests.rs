@@ -7,7 +7,7 @@ use testkit::mediator::TestMediator;
 const ENC: ContentEncryption = ContentEncryption::A256CbcHs512;
 
 #[test]
-fn the_three_stacks_of_mail_and_the_anonymous_one() {
+fn the_stacks_of_mail_and_the_anonymous_one() {
     let (alice, bob) = (key(), key());
     let to = [bob.agreement.public()];
     let plain = Message::new("1", &Ping::default())
@@ -21,6 +21,7 @@ fn the_three_stacks_of_mail_and_the_anonymous_one() {
         (authcrypted.clone(), true),
         (wrapped(&authcrypted), true),
         (wrapped(&signed), true),
+        (authcrypt(&signed, &alice.agreement, &to).unwrap(), true),
         (wrapped(&plain), false),
     ] {
         let unpacked = unpack(&envelope, &bob, &[]).unwrap();
@@ -31,14 +32,13 @@ fn the_three_stacks_of_mail_and_the_anonymous_one() {
         assert_eq!(unpacked.recipient, bob.peer.as_str());
         assert_eq!(unpacked.message.id, "1");
     }
-    // An envelope without encryption, or one that was signed for another recipient, is no mail.
-    let both = authcrypt(&signed, &alice.agreement, &to).unwrap();
-    for envelope in [&signed, &both] {
-        assert_eq!(
-            unpack(envelope, &bob, &[]).unwrap_err(),
-            UnpackError::Layers
-        );
-    }
+    // An envelope without encryption is no mail, nor is one whose layers are of two parties.
+    assert_eq!(unpack(&signed, &bob, &[]).unwrap_err(), UnpackError::Layers);
+    let of_two = authcrypt(&signed, &key().agreement, &to).unwrap();
+    assert_eq!(
+        unpack(&of_two, &bob, &[]).unwrap_err(),
+        UnpackError::Envelope(EnvelopeError::From)
+    );
 }
 
 #[test]
