@@ -5,9 +5,10 @@
     python atcomm_client.py send HANDLE-OR-DID TEXT [--anyway]
     python atcomm_client.py receive
 
-Environment: DIRECTORY and PDS (origins; the PDS is that of the own account), PLC (an origin, the
-public one unless told otherwise), PASSWORD (an app password, for `enroll` only), KEYS (the file
-that keeps keys and pins, made with mode 0600). Answers are JSON lines on standard output.
+A mediator is a did:web, a host or an origin. Environment: DIRECTORY and PDS (origins; the PDS is
+that of the own account), PLC (an origin, the public one unless told otherwise), PASSWORD (an app
+password, for `enroll` only), KEYS (the file that keeps keys and pins, made with mode 0600). Answers
+are JSON lines on standard output.
 
 ../../client-guide.md explains each step, and says what is left out here.
 """
@@ -43,9 +44,9 @@ from didcomm_messaging.resolver import DIDResolver
 
 Json = dict[str, Any]
 
-DIRECTORY = os.environ.get("DIRECTORY", "")
-PDS = os.environ.get("PDS", "")
-PLC = os.environ.get("PLC", "https://plc.directory")
+DIRECTORY = os.environ.get("DIRECTORY", "").rstrip("/")
+PDS = os.environ.get("PDS", "").rstrip("/")
+PLC = os.environ.get("PLC", "https://plc.directory").rstrip("/")
 KEYS = os.environ.get("KEYS", "atcomm-keys.json")
 
 COLLECTION = "at.didcomm.keyPackage"
@@ -55,9 +56,11 @@ FORWARD = "https://didcomm.org/routing/2.0/forward"
 COORDINATION = "https://didcomm.org/coordinate-mediation/3.0"
 PICKUP = "https://didcomm.org/messagepickup/3.0"
 PROBLEM = "https://didcomm.org/report-problem/2.0/problem-report"
+PING = "https://didcomm.org/trust-ping/2.0/ping"
 ENCRYPTED = "application/didcomm-encrypted+json"
 DAY = 24 * 3600
 MAX_ANSWER = 8_000_000  # bytes; a delivery has 2 MiB of mail in two forms
+MAX_DEPTH = 64  # levels of JSON; the parser fails at about a thousand
 
 
 class Refused(Exception):
@@ -109,11 +112,40 @@ def xrpc(origin: str, method: str, body: Any = None, token: str | None = None, *
     return json.loads(fetch(url, body, token) or b"{}")
 
 
-def did_web(did: str) -> Json:
-    """The document of a did:web of atproto, which has no path."""
+def loads(text: str) -> Any:
+    """JSON of which the deepest levels are cut out: one text too deep must not hide the others."""
+    kept, at, depth = [], 0, 0
+    for found in re.finditer(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]', text, re.DOTALL):
+        if found[0] in "[{":
+            depth += 1
+            if depth == MAX_DEPTH:
+                kept.append(text[at : found.start()] + "null")
+        elif found[0] in "]}":
+            if depth == MAX_DEPTH:
+                at = found.end()
+            depth -= 1
+    return json.loads("".join(kept) + text[at:] if depth < MAX_DEPTH else "")
+
+
+def web_host(did: str) -> str:
+    """Host and port of a did:web of atproto, which has no path."""
     host = unquote(did.removeprefix("did:web:"))
     if not re.fullmatch(r"did:web:[^:/]+", did) or not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", host):
-        raise Refused("UnsupportedDid", did)
+        raise Refused("UnsupportedDid", f"{did!r} is no did:web of a host")
+    return host
+
+
+def mediator_did(text: str) -> str:
+    """A mediator as people name it: by did:web, host or origin."""
+    host = re.sub(r"^https?://|/$", "", text.strip()).lower().replace(":", "%3A")
+    did = text.strip() if text.strip().startswith("did:") else f"did:web:{host}"
+    web_host(did)
+    return did
+
+
+def did_web(did: str) -> Json:
+    """The document of a did:web."""
+    host = web_host(did)
     scheme = "http" if host.split(":")[0] == "localhost" else "https"
     document = json.loads(fetch(f"{scheme}://{host}/.well-known/did.json"))
     if document.get("id") != did:
@@ -380,11 +412,11 @@ class Client:
             packed = plaintext.decode()
             if found.sender_kid:
                 sender = found.sender_kid.split("#")[0]
-            message = json.loads(packed)
+            message = loads(packed)
             if sender or "ciphertext" not in message:
                 break
         texts = all(isinstance(message.get(name), str) for name in ("id", "type"))
-        if not texts or not isinstance(message.get("body", {}), dict):
+        if not texts or len(message["id"]) > 256 or not isinstance(message.get("body", {}), dict):
             raise Refused("BadMessage", "no plaintext message in the envelope")
         # The library has checked neither of these.
         if sender and message.get("from") != sender:
@@ -425,6 +457,13 @@ class Client:
         if answer["type"] == PROBLEM:
             raise Refused(answer["body"]["code"], answer["body"].get("comment", ""))
         return answer
+
+    def reach(self, mediator: str) -> None:
+        """Makes sure that a mediator takes messages, before others are told to send there."""
+        ping = self.message(PING, mediator, {"response_requested": True}, return_route="all")
+        answer = self.post(mediator, ping)
+        if answer and self.open(answer.decode())[1] != mediator:
+            raise Refused("BadAnswer", f"somebody else answers for {mediator}")
 
     def register(self, mediator: str) -> None:
         """Has the mail kept. `account` lets an atcomm look at the key package at once."""
@@ -557,6 +596,7 @@ class Client:
     # ---- Commands
 
     def enroll(self, handle: str, mediators: list[str], replace: bool) -> None:
+        mediators = [mediator_did(one) for one in mediators]
         login = {"identifier": handle, "password": os.environ["PASSWORD"]}
         session = xrpc(PDS, "com.atproto.server.createSession", login)
         did, token = session["did"], session["accessJwt"]
@@ -564,6 +604,8 @@ class Client:
             raise Refused("OtherAccount", f"{KEYS} belongs to {self.me}")
         if "peer" not in self.state:
             self.mint()
+        for mediator in mediators:  # before anything is written
+            self.reach(mediator)
         self.state.update(account=did, mediators=mediators)
         self.save()  # before anybody can write to the key
         record = {"repo": did, "collection": COLLECTION, "rkey": "self"}
@@ -602,49 +644,75 @@ class Client:
         show({"id": message["id"], "to": found["did"], "handle": found["handle"], "by": taken})
 
     def receive(self) -> None:
+        failures = []
         for mediator in self.state["mediators"]:
-            while True:
-                answer = self.ask(mediator, f"{PICKUP}/delivery-request", {"limit": 20})
-                waiting = answer.get("attachments", [])
-                if not answer["type"].endswith("/delivery") or not waiting:
-                    break
-                for one in waiting:
-                    data = one["data"]
-                    base = data.get("base64")
-                    self.take(unbase64(base).decode() if base else json.dumps(data["json"]))
-                # Only now that everything is shown and written down may the mediator forget it.
-                ids = [one["id"] for one in waiting]
-                self.ask(mediator, f"{PICKUP}/messages-received", {"message_id_list": ids})
-
-    def take(self, packed: str) -> None:
-        """One envelope of the queue. Nothing in it may stop the others from being read."""
-        try:
-            message, sender = self.open(packed)
-        except Exception as error:  # the libraries raise what they like
-            return show({"outcome": "rejected", "reason": str(error)})
-        body, key = message.get("body", {}), f"{message.get('from')} {message['id']}"
-        sent = self.state["sent"].get(str(message.get("pthid")))
-        if message["type"] == PROBLEM and sent and sender in self.state["mediators"]:
-            # Our mediator gave up on theirs: only we can wrap the message for the next one.
-            del self.state["sent"][message["pthid"]]
             try:
-                show({"resent": self.deliver(sent["packed"], sent["peer"], sent["left"])})
-            except Refused as refused:
-                show({"undelivered": message["pthid"], "reason": str(refused)})
-        elif message["type"] == DM and isinstance(body.get("text"), str):
-            if sender and key in self.state["seen"]:
-                return
-            result = self.attribute(message, sender)
-            show({**result, "text": body["text"], "from": sender, "id": message["id"]})
-            self.state["seen"][key] = time.time()
+                self.receive_from(mediator)
+            except Exception as error:  # the others may have mail
+                failures.append(f"{mediator}: {error!r}")
+        if failures:
+            raise Refused("NotAllReceived", "; ".join(failures))
+
+    def receive_from(self, mediator: str) -> None:
+        handled: set[str] = set()
+        while True:
+            answer = self.ask(mediator, f"{PICKUP}/delivery-request", {"limit": 20})
+            waiting = [one for one in answer.get("attachments") or [] if isinstance(one, dict)]
+            waiting = [one for one in waiting if isinstance(one.get("id"), str)]
+            if not answer["type"].endswith("/delivery") or not waiting:
+                break
+            ids = [one["id"] for one in waiting]
+            if handled.issuperset(ids):
+                raise Refused("NotForgotten", f"{mediator} delivers what was acknowledged")
+            for one in waiting:
+                self.take(one)
+            # Only now that everything is shown and written down may the mediator forget it.
+            self.ask(mediator, f"{PICKUP}/messages-received", {"message_id_list": ids})
+            handled.update(ids)
+
+    def take(self, attachment: Json) -> None:
+        """One attachment of a delivery. Nothing in it may stop the others from being read."""
+        try:
+            answer = self.read(attachment)
+        except Exception as error:  # the libraries raise what they like
+            # Acknowledged like the others, or it would come first for ever; this line is its trace.
+            reason = str(error)[:300]
+            answer = {"outcome": "rejected", "delivery": attachment["id"], "reason": reason}
+        if answer is not None:
+            show(answer)
         long_ago = time.time() - 30 * DAY
         self.state["seen"] = {k: at for k, at in self.state["seen"].items() if at > long_ago}
         self.save()
 
+    def read(self, attachment: Json) -> Json | None:
+        """What there is to show of an envelope; nothing of one that was shown before."""
+        data = attachment["data"]
+        base = data.get("base64")
+        message, sender = self.open(unbase64(base).decode() if base else json.dumps(data["json"]))
+        body, key = message.get("body", {}), f"{sender} {message['id']}"
+        about = str(message.get("pthid"))
+        sent = self.state["sent"].get(about)
+        if message["type"] == PROBLEM and sent and sender in self.state["mediators"]:
+            # Our mediator gave up on theirs: only we can wrap the message for the next one.
+            del self.state["sent"][about]
+            try:
+                return {"resent": self.deliver(sent["packed"], sent["peer"], sent["left"])}
+            except Refused as refused:
+                return {"undelivered": about, "reason": str(refused)}
+        if message["type"] != DM or not isinstance(body.get("text"), str):
+            raise Refused("Unsupported", f"a message of type {message['type']}, without a text")
+        if sender and key in self.state["seen"]:
+            return None
+        self.state["seen"][key] = time.time()
+        result = self.attribute(message, sender)
+        return {**result, "text": body["text"], "from": sender, "id": message["id"]}
+
 
 def show(answer: Json) -> None:
+    # Half of a surrogate pair is no character, and other programs read no line that has one.
+    whole = re.sub("[\ud800-\udfff]", "\ufffd", json.dumps(answer, ensure_ascii=False))
     # Escaped by JSON: nothing that somebody wrote can steer a terminal.
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(json.loads(whole)), flush=True)
 
 
 def main() -> None:
@@ -665,6 +733,11 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     command, client = arguments.pop("command"), Client()
     try:
+        for name in ("DIRECTORY", "PDS", *(["PASSWORD"] if command == "enroll" else [])):
+            if not os.environ.get(name):
+                raise Refused("Usage", f"{name} is not set; see the head of this file")
+        if command in ("send", "receive") and "mediators" not in client.state:
+            raise Refused("Usage", f"{KEYS} holds no key; enroll first")
         if command == "resolve":
             found = client.resolve(arguments["actor"])
             if arguments["accept"] and found["changed"]:

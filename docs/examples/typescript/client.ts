@@ -5,9 +5,10 @@
 //   npx tsx client.ts send HANDLE-OR-DID TEXT [--anyway]
 //   npx tsx client.ts receive [--live]
 //
-// Environment: DIRECTORY and PDS (origins; the PDS is that of the own account), PLC (an origin, the
-// public one unless told otherwise), PASSWORD (an app password, for `enroll` only), KEYS (the file that
-// keeps keys and pins, made with mode 0600). Answers are JSON lines on standard output.
+// A mediator is a did:web, a host or an origin. Environment: DIRECTORY and PDS (origins; the PDS is that of
+// the own account), PLC (an origin, the public one unless told otherwise), PASSWORD (an app password, for
+// `enroll` only), KEYS (the file that keeps keys and pins, made with mode 0600). Answers are JSON lines on
+// standard output.
 //
 // ../../client-guide.md explains each step, and says what is left out here.
 import { randomUUID } from 'node:crypto'
@@ -19,7 +20,7 @@ import {
   def,
   getAndParseByDef,
   getAndParseRecord,
-  readCarWithRoot,
+  readCar,
   verifyCommitSig,
 } from '@atproto/repo'
 import * as plc from '@did-plc/lib'
@@ -35,7 +36,9 @@ import { WebSocket } from 'ws'
 
 type Json = Record<string, any>
 
-const { DIRECTORY = '', PDS = '', PLC = 'https://plc.directory', PASSWORD, KEYS = 'atcomm-keys.json' } = process.env
+const { PASSWORD, KEYS = 'atcomm-keys.json' } = process.env
+const origin = (name: string, otherwise = '') => (process.env[name] ?? otherwise).replace(/\/$/, '')
+const [DIRECTORY, PDS, PLC] = [origin('DIRECTORY'), origin('PDS'), origin('PLC', 'https://plc.directory')]
 
 const COLLECTION = 'at.didcomm.keyPackage'
 const DM = 'https://didcomm.at/dm/1.0/message'
@@ -43,6 +46,7 @@ const FORWARD = 'https://didcomm.org/routing/2.0/forward'
 const COORDINATION = 'https://didcomm.org/coordinate-mediation/3.0'
 const PICKUP = 'https://didcomm.org/messagepickup/3.0'
 const PROBLEM = 'https://didcomm.org/report-problem/2.0/problem-report'
+const PING = 'https://didcomm.org/trust-ping/2.0/ping'
 const ENCRYPTED = 'application/didcomm-encrypted+json'
 const DAY = 24 * 3600 * 1000
 const MAX_ANSWER = 8_000_000 // bytes; a delivery has 2 MiB of mail in two forms
@@ -50,14 +54,15 @@ const MAX_ANSWER = 8_000_000 // bytes; a delivery has 2 MiB of mail in two forms
 /** Something cannot be had or must not be believed: a name for programs, a reason for people. */
 class Refused extends Error {
   constructor(name: string, reason: string) {
-    super(`${name}: ${reason}`)
-    this.name = name
+    super(reason)
+    this.name = name // which a text of the error begins with
   }
 }
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 const text = (bytes: Uint8Array) => new TextDecoder('utf-8', { fatal: true }).decode(bytes)
 const concat = (...parts: Uint8Array[]) => new Uint8Array(Buffer.concat(parts))
+const named = (value: unknown) => (typeof value === 'string' ? value : `${typeof value}`) // objects may fail as a text
 const base64url = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64url')
 const unbase64 = (string: string) => new Uint8Array(Buffer.from(string, 'base64')) // reads both alphabets
 
@@ -103,10 +108,24 @@ async function xrpc(
   return JSON.parse(text(await get(`${origin}/xrpc/${method}?${new URLSearchParams(query)}`, init)))
 }
 
-/** The document of a did:web of atproto, which has no path. */
+/** Host and port of a did:web of atproto, which has no path. */
+function webHost(did: string): string {
+  const host = /^did:web:([^:/]+)$/.exec(did)?.[1]?.replace(/%3a/i, ':') ?? ''
+  if (!/^[a-z0-9.-]+(:\d+)?$/i.test(host)) throw new Refused('UnsupportedDid', `${did} is no did:web of a host`)
+  return host
+}
+
+/** A mediator as people name it: by did:web, host or origin. */
+function mediatorDid(name: string): string {
+  const host = name.trim().replace(/^https?:\/\/|\/$/g, '').toLowerCase().replace(':', '%3A')
+  const did = name.trim().startsWith('did:') ? name.trim() : `did:web:${host}`
+  webHost(did)
+  return did
+}
+
+/** The document of a did:web. */
 async function didWeb(did: string): Promise<Json> {
-  const host = decodeURIComponent(/^did:web:([^:/]+)$/.exec(did)?.[1] ?? '')
-  if (!/^[a-z0-9.-]+(:\d+)?$/i.test(host)) throw new Refused('UnsupportedDid', did)
+  const host = webHost(did)
   const scheme = host.split(':')[0] === 'localhost' ? 'http' : 'https'
   const document = JSON.parse(text(await get(`${scheme}://${host}/.well-known/did.json`)))
   if (document.id !== did) throw new Refused('BadDocument', `the document of ${did} is another's`)
@@ -158,8 +177,8 @@ async function prove(car: Uint8Array, did: string, key: string): Promise<Proven>
 }
 
 async function provenBy(car: Uint8Array, did: string, key: string): Promise<Proven> {
-  const { root, blocks } = await readCarWithRoot(car) // checks each block against its hash
-  const { obj: commit } = await getAndParseByDef(blocks, root, def.commit)
+  const { roots, blocks } = await readCar(car) // checks each block against its hash
+  const { obj: commit } = await getAndParseByDef(blocks, roots[0], def.commit) // others have no meaning
   if (commit.did !== did || commit.version !== 3) throw new Refused('BadProof', 'the proof is of another repository')
   if (!(await verifyCommitSig(commit, key)))
     throw new Refused('BadProof', "the proof is not signed by the account's key")
@@ -372,7 +391,9 @@ class Client {
       message = JSON.parse(packed)
       if (!('ciphertext' in message)) break
     }
-    if (typeof message.type !== 'string' || typeof message.id !== 'string' || typeof (message.body ?? {}) !== 'object')
+    const { id, type, body = {} } = message
+    const isObject = body !== null && typeof body === 'object'
+    if (typeof type !== 'string' || typeof id !== 'string' || id.length > 256 || !isObject)
       throw new Refused('BadMessage', 'no plaintext message in the envelope')
     // No layer below has checked either of these.
     if (sender !== undefined && message.from !== sender)
@@ -410,6 +431,14 @@ class Client {
       throw new Refused('BadAnswer', `somebody else answers for ${mediator}`)
     if (message.type === PROBLEM) throw new Refused(message.body.code, message.body.comment ?? '')
     return message
+  }
+
+  /** Makes sure that a mediator takes messages, before others are told to send there. */
+  async reach(mediator: string) {
+    const ping = this.message(PING, mediator, { response_requested: true }, { return_route: 'all' })
+    const answer = await this.post(mediator, ping)
+    if (answer && (await this.open(answer)).sender !== mediator)
+      throw new Refused('BadAnswer', `somebody else answers for ${mediator}`)
   }
 
   /** Has the mail kept. `account` lets an atcomm look at the key package at once. */
@@ -506,11 +535,11 @@ class Client {
   /** Who wrote a message: the outcome, with the account only where it is shown to be so. */
   async attribute(body: Json, sender?: string): Promise<Json> {
     const { senderDid: claimed, recipientDid: meant = this.state.account } = body
-    if (meant !== this.state.account) return { outcome: 'misdirected', meant: String(meant) }
+    if (meant !== this.state.account) return { outcome: 'misdirected', meant: named(meant) }
     if (sender === undefined) return { outcome: 'anonymous' }
     if (claimed === undefined) return { outcome: 'unattributed' }
     if (typeof claimed !== 'string' || !/^did:(plc|web):/.test(claimed))
-      return { outcome: 'unverified', claimed: String(claimed), reason: "no account's DID" }
+      return { outcome: 'unverified', claimed: named(claimed), reason: "no account's DID" }
     let result: Json = {}
     for (const again of [false, true])
       try {
@@ -533,12 +562,14 @@ class Client {
 
   // ---- Commands
 
-  async enroll(identifier: string, mediators: string[], replace: boolean) {
+  async enroll(identifier: string, names: string[], replace: boolean) {
+    const mediators = names.map(mediatorDid)
     const session = await xrpc(PDS, 'com.atproto.server.createSession', {}, { identifier, password: PASSWORD })
     const { did, accessJwt } = session
     if ((this.state.account ?? did) !== did)
       throw new Refused('OtherAccount', `${KEYS} belongs to ${this.state.account}`)
     if (!this.state.peer) this.mint()
+    for (const mediator of mediators) await this.reach(mediator) // before anything is written
     Object.assign(this.state, { account: did, mediators })
     this.save() // before anybody can write to the key
     const at = { repo: did, collection: COLLECTION, rkey: 'self' }
@@ -574,66 +605,90 @@ class Client {
   }
 
   async receive() {
+    const failures: string[] = []
     for (const mediator of this.state.mediators)
-      for (;;) {
-        const { type, attachments = [] } = await this.ask(mediator, `${PICKUP}/delivery-request`, { limit: 20 })
-        if (!type.endsWith('/delivery') || attachments.length === 0) break
-        for (const { data } of attachments)
-          await this.take(data.base64 ? text(unbase64(data.base64)) : JSON.stringify(data.json))
-        // Only now that everything is shown and written down may the mediator forget it.
-        const message_id_list = attachments.map(({ id }: Json) => id)
-        await this.ask(mediator, `${PICKUP}/messages-received`, { message_id_list })
-      }
+      // The others may have mail.
+      await this.receiveFrom(mediator).catch((error) => failures.push(`${mediator}: ${error}`))
+    if (failures.length > 0) throw new Refused('NotAllReceived', failures.join('; '))
   }
 
-  /** One envelope of the queue. Nothing in it may stop the others from being read. */
-  async take(packed: string) {
-    let opened
-    try {
-      opened = await this.open(packed)
-    } catch (error) {
-      return show({ outcome: 'rejected', reason: String(error) })
+  async receiveFrom(mediator: string) {
+    const handled = new Set<string>()
+    for (;;) {
+      const { type, attachments } = await this.ask(mediator, `${PICKUP}/delivery-request`, { limit: 20 })
+      const list: Json[] = Array.isArray(attachments) ? attachments : []
+      const waiting = list.filter((one) => typeof one?.id === 'string')
+      if (!type.endsWith('/delivery') || waiting.length === 0) break
+      const message_id_list: string[] = waiting.map(({ id }) => id)
+      if (message_id_list.every((id) => handled.has(id)))
+        throw new Refused('NotForgotten', 'it delivers what was acknowledged')
+      for (const one of waiting) await this.take(one)
+      // Only now that everything is shown and written down may the mediator forget it.
+      await this.ask(mediator, `${PICKUP}/messages-received`, { message_id_list })
+      message_id_list.forEach((id) => handled.add(id))
     }
-    const { message, sender } = opened
-    const body = message.body ?? {}
-    const key = `${sender} ${message.id}`
-    const sent = this.state.sent[message.pthid]
-    if (message.type === PROBLEM && sent && this.state.mediators.includes(sender ?? '')) {
-      // Our mediator gave up on theirs: only we can wrap the message for the next one.
-      delete this.state.sent[message.pthid]
-      const resent = this.deliver(sent.packed, sent.peer, sent.left).then((by) => ({ resent: by }))
-      show(await resent.catch((error) => ({ undelivered: message.pthid, reason: String(error) })))
-    } else if (message.type === DM && typeof body.text === 'string') {
-      if (sender && key in this.state.seen) return
-      show({ ...(await this.attribute(body, sender)), text: body.text, from: sender, id: message.id })
-      this.state.seen[key] = Date.now()
-    }
+  }
+
+  /** One attachment of a delivery. Nothing in it may stop the others from being read. */
+  async take(attachment: Json) {
+    const answer = await this.read(attachment).catch((error) => {
+      // Acknowledged like the others, or it would come first for ever; this line is its trace.
+      return { outcome: 'rejected', delivery: attachment.id, reason: `${error}`.slice(0, 300) }
+    })
+    if (answer) show(answer)
     const fresh = Object.entries(this.state.seen).filter(([, at]) => at > Date.now() - 30 * DAY)
     this.state.seen = Object.fromEntries(fresh)
     this.save()
   }
 
+  /** What there is to show of an envelope; nothing of one that was shown before. */
+  async read({ data }: Json): Promise<Json | undefined> {
+    const packed = data.base64 ? text(unbase64(data.base64)) : JSON.stringify(data.json)
+    const { message, sender } = await this.open(packed)
+    const body = message.body ?? {}
+    const key = `${sender} ${message.id}`
+    const about = typeof message.pthid === 'string' ? message.pthid : ''
+    const sent = Object.hasOwn(this.state.sent, about) ? this.state.sent[about] : undefined
+    if (message.type === PROBLEM && sent && this.state.mediators.includes(sender ?? '')) {
+      // Our mediator gave up on theirs: only we can wrap the message for the next one.
+      delete this.state.sent[about]
+      const resent = this.deliver(sent.packed, sent.peer, sent.left).then((by) => ({ resent: by }))
+      return resent.catch((error) => ({ undelivered: about, reason: String(error) }))
+    }
+    if (message.type !== DM || typeof body.text !== 'string')
+      throw new Refused('Unsupported', `a message of type ${message.type}, without a text`)
+    if (sender && Object.hasOwn(this.state.seen, key)) return undefined
+    this.state.seen[key] = Date.now()
+    return { ...(await this.attribute(body, sender)), text: body.text, from: sender, id: message.id }
+  }
+
   /** Live mode: what a mediator pushes is only the bell, so that everything is acknowledged one way. */
   async live(mediator: string) {
-    const socket = new WebSocket(await this.endpoint(mediator, 'ws'))
+    const tell = (error: unknown) => console.error(`${mediator}: ${error}`)
+    const again = () => void setTimeout(() => this.live(mediator), 5000 + Math.random() * 5000)
+    const url = await this.endpoint(mediator, 'ws').catch(tell)
+    if (!url) return again()
+    const socket = new WebSocket(url, { maxPayload: MAX_ANSWER })
     let work = Promise.resolve()
     socket.on('message', () => (work = work.then(() => this.receive()).catch((error) => console.error(`${error}`))))
-    socket.on('error', (error) => console.error(`${error}`))
+    socket.on('error', tell)
     socket.on('open', async () => {
-      const change = this.message(
-        `${PICKUP}/live-delivery-change`,
-        mediator,
-        { live_delivery: true },
-        { return_route: 'all' },
-      )
-      socket.send(await this.pack(change)) // the answer, a status, rings for what waits already
+      const [type, more] = [`${PICKUP}/live-delivery-change`, { return_route: 'all' }]
+      const change = await this.pack(this.message(type, mediator, { live_delivery: true }, more)).catch(tell)
+      if (change) socket.send(change) // the answer, a status, rings for what waits already
     })
-    socket.on('close', () => setTimeout(() => this.live(mediator), 5000 + Math.random() * 5000))
+    socket.on('close', again)
   }
 }
 
-// Escaped by JSON: nothing that somebody wrote can steer a terminal.
-const show = (answer: Json) => console.log(JSON.stringify(answer))
+// Escaped by JSON: nothing that somebody wrote can steer a terminal. Half of a surrogate pair is no character,
+// and other programs read no line that has one.
+function show(answer: Json) {
+  const whole = (_: string, value: unknown) =>
+    typeof value === 'string' ? value.replace(/\p{Surrogate}/gu, '\ufffd') : value
+  const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
+  console.log(JSON.stringify(answer, whole).replace(/[\u007f-\uffff]/g, escaped))
+}
 
 async function main() {
   const options = Object.fromEntries(
@@ -641,7 +696,11 @@ async function main() {
   )
   const { values, positionals } = parseArgs({ options, allowPositionals: true })
   const [command, first, ...rest] = positionals
+  for (const name of ['DIRECTORY', 'PDS', ...(command === 'enroll' ? ['PASSWORD'] : [])])
+    if (!process.env[name]) throw new Refused('Usage', `${name} is not set; see the head of this file`)
   const client = new Client()
+  if (['send', 'receive'].includes(command) && !client.state.mediators)
+    throw new Refused('Usage', `${KEYS} holds no key; enroll first`)
   if (command === 'enroll' && rest.length > 0) return client.enroll(first, rest, values.replace === true)
   if (command === 'send' && rest.length === 1) return client.send(first, rest[0], values.anyway === true)
   if (command === 'receive' && !values.live) return client.receive()
