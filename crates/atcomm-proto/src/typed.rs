@@ -30,7 +30,8 @@ pub fn actor(text: &str) -> Result<Actor, SyntaxError> {
     let name = linked(&plain).unwrap_or_else(|| bare(&plain).to_owned());
     let lower = name.to_ascii_lowercase();
     if lower.starts_with("did:") {
-        return Actor::parse(&lower);
+        // The port of a did:web stands behind this escape, which is written in capitals.
+        return Actor::parse(&lower.replace("%3a", "%3A"));
     }
     match Handle::parse(&name) {
         // Letters of other scripts and widths stand for a name in ASCII.
@@ -156,6 +157,7 @@ fn stripped<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::syntax::Did;
 
     #[test]
     fn an_account_is_read_as_people_name_it() {
@@ -207,6 +209,14 @@ mod tests {
                 Actor::Handle(handle) => handle.to_string(),
             });
             assert_eq!(read.as_deref().ok(), Some(DID), "{text:?}");
+        }
+        for text in [
+            "did:web:localhost%3A2583",
+            "did:web:Localhost%3a2583",
+            "at://did:web:localhost%3A2583/at.didcomm.keyPackage/self",
+        ] {
+            let wanted = Did::parse("did:web:localhost%3A2583").ok().map(Actor::Did);
+            assert_eq!(actor(text).ok(), wanted, "{text:?}");
         }
         for text in [
             "",
