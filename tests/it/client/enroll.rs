@@ -270,7 +270,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
         &mediator.did,
         "--replace",
     ];
-    alice.cli.run(&enroll).success();
+    alice.run(&enroll).success();
     let record = alice.record().expect("a record");
     assert_eq!(record["did"], json!(alice.peer()));
     // The record has no succession.

@@ -19,7 +19,7 @@ mod steps;
 
 use std::collections::BTreeSet;
 
-use super::account::{AccountClient, Published};
+use super::account::{AccountClient, AccountError, Published};
 use crate::account::{Account, Client, OpenError};
 use crate::lookup::authoritative::proven_document;
 use crate::mediator::client::{MailError, document};
@@ -247,7 +247,12 @@ impl Enroller {
         plan.check()?;
         let known = self.store(located).enrolment()?;
         self.mediators(plan, known.as_ref()).await?;
-        let there = self.client(located).record().await?;
+        let there = match self.client(located).record().await {
+            Ok(there) => there,
+            // Of an account that is not active the PDS says why only to its owner.
+            Err(AccountError::Refused { .. } | AccountError::Inactive(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         check_foreign(plan, known.as_ref(), there.as_ref())
     }
 
