@@ -18,12 +18,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{Refused, RelaySettings};
 use crate::resolve::Resolver;
 use crate::store::StoreError;
 use atcomm_net::net::registrable_domain;
 use atcomm_net::rate_limit::{Rate, RateLimit};
+use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::MediatorDid;
 
@@ -45,6 +47,13 @@ const MAX_COPIES: usize = 16;
 
 /// Mediators of one account that are tried.
 const MAX_MEDIATORS: usize = 8;
+
+/// How long it is remembered that no other mediator claims a did:peer: as long as the claims on this
+/// mediator take at most to follow the directory.
+const UNCLAIMED_TTL: Duration = Duration::from_secs(1);
+
+/// Most did:peers of which that is remembered, each by a hash of 32 bytes.
+const MAX_UNCLAIMED: usize = 1 << 14;
 
 /// The next hop of a message, as the outbox stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +112,9 @@ pub(super) struct Destinations {
     /// Budget for mediators that neither `allow` nor a key package names; `None`: no messages.
     unlisted: Option<RateLimit>,
     // Each with locks of its own.
+    /// Hashes of did:peers that no other mediator claimed lately. Most mail is for such a did:peer,
+    /// and finds that out without a read of the directory.
+    unclaimed: TtlCache<[u8; 32], ()>,
     /// Which endpoints may be posted to now.
     standings: Standings,
     /// Which hosts agree to that.
@@ -123,6 +135,7 @@ impl Destinations {
             resolver,
             standings: Standings::new(settings.longest_pause, clock.clone()),
             consents: Consents::new(clock.clone()),
+            unclaimed: TtlCache::with_entries(MAX_UNCLAIMED, clock.clone()),
             unlisted: (per_hour > 0).then(|| RateLimit::new(Rate::per_hour(per_hour), clock)),
         }
     }
@@ -171,10 +184,14 @@ impl Destinations {
         &self,
         recipient: &str,
     ) -> Result<OtherMediators, StoreError> {
+        let hash: [u8; 32] = Sha256::digest(recipient).into();
+        if self.unclaimed.get(&hash).is_some() {
+            return Ok(OtherMediators::default());
+        }
         let peer = recipient.to_owned();
         let own = self.own.clone();
         let directory = self.resolver.directory().store();
-        directory
+        let others = directory
             .query(move |q| {
                 let mut claims = Vec::new();
                 for account in q.claimants(&peer, MAX_CLAIMANTS)? {
@@ -182,7 +199,11 @@ impl Destinations {
                 }
                 Ok(OtherMediators::of(&peer, claims, &own))
             })
-            .await
+            .await?;
+        if others == OtherMediators::default() {
+            self.unclaimed.insert(hash, (), UNCLAIMED_TTL);
+        }
+        Ok(others)
     }
 }
 
