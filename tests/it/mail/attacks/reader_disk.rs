@@ -58,7 +58,10 @@ fn disk(person: &Person) -> u64 {
 fn inv7_a_flood_of_unknown_senders_fills_a_part_of_the_readers_disk_and_no_share_of_others() {
     let network = Network::multikey();
     let mediator = MediatorService::start_as(network, |setup| {
-        setup.set("mediator.max_message", json!(8 << 20))
+        // One address may fill the queue as many together may by default.
+        setup
+            .set("mediator.max_message", json!(8 << 20))
+            .set("mediator.queue_bytes", json!(256 << 20))
     });
     let friend = enrolled_person(network, "xa", 0, &[&mediator]);
     let bob = enrolled_person(network, "xb", 1, &[&mediator]);
