@@ -360,13 +360,21 @@ impl Core {
         sender: Option<&Authenticated>,
         now: Timestamp,
     ) -> Result<ForwardOutcome, Refused> {
-        // Both are done for every recipient, so that the time of an answer does not show who is
+        // Both are done at the same time, so that the time of an answer does not show who is
         // registered here.
+        let destinations = self.outbox.destinations();
+        let known = destinations.is_unclaimed(recipient);
         let (local, others) = tokio::join!(
             self.enqueue_locally(recipient, request, now),
-            self.other_mediators(recipient, request)
+            self.other_mediators(recipient, request, known)
         );
-        let (local, others) = (local?, others?);
+        let (local, mut others) = (local?, others?);
+        let is_read = matches!(local, LocalCopy::Read);
+        if known && !is_read {
+            others = self.other_mediators(recipient, request, false).await?;
+        } else if is_read && !known && !request.relayed && others == OtherMediators::default() {
+            destinations.remember_unclaimed(recipient);
+        }
         match local {
             LocalCopy::Read if !others.have_first => return Ok(ForwardOutcome::Queued),
             LocalCopy::Full { is_read: true } => return Err(Refused::QueueFull),
@@ -376,15 +384,17 @@ impl Core {
         outcome_of(&local, copies, others.have_first)
     }
 
-    /// Returns the hops to the recipient's other mediators.
+    /// Returns the hops to the recipient's other mediators. Asks the directory, unless it is known
+    /// that there are none.
     async fn other_mediators(
         &self,
         recipient: &str,
         request: &ForwardRequest,
+        have_none: bool,
     ) -> Result<OtherMediators, StoreError> {
         // The mediator that has relayed the message here has decided by its own directory. By another
         // directory the message might go back to it.
-        if request.relayed {
+        if request.relayed || have_none {
             return Ok(OtherMediators::default());
         }
         let destinations = self.outbox.destinations();

@@ -179,19 +179,27 @@ impl Destinations {
         directory.query(move |q| q.is_named(&did)).await
     }
 
+    /// Returns whether a moment ago no other mediator claimed a did:peer, and an account read its
+    /// mail here.
+    pub(super) fn is_unclaimed(&self, recipient: &str) -> bool {
+        self.unclaimed.get(&hash(recipient)).is_some()
+    }
+
+    /// Remembers for a moment that no other mediator claims a did:peer. To be called only where an
+    /// account reads its mail here: mail for any other did:peer may be lost by a claim overlooked.
+    pub(super) fn remember_unclaimed(&self, recipient: &str) {
+        self.unclaimed.insert(hash(recipient), (), UNCLAIMED_TTL);
+    }
+
     /// Returns the hops to a did:peer by the key packages that name it and not this mediator.
     pub(super) async fn other_mediators_of(
         &self,
         recipient: &str,
     ) -> Result<OtherMediators, StoreError> {
-        let hash: [u8; 32] = Sha256::digest(recipient).into();
-        if self.unclaimed.get(&hash).is_some() {
-            return Ok(OtherMediators::default());
-        }
         let peer = recipient.to_owned();
         let own = self.own.clone();
         let directory = self.resolver.directory().store();
-        let others = directory
+        directory
             .query(move |q| {
                 let mut claims = Vec::new();
                 for account in q.claimants(&peer, MAX_CLAIMANTS)? {
@@ -199,12 +207,12 @@ impl Destinations {
                 }
                 Ok(OtherMediators::of(&peer, claims, &own))
             })
-            .await?;
-        if others == OtherMediators::default() {
-            self.unclaimed.insert(hash, (), UNCLAIMED_TTL);
-        }
-        Ok(others)
+            .await
     }
+}
+
+fn hash(recipient: &str) -> [u8; 32] {
+    Sha256::digest(recipient).into()
 }
 
 /// The hops to the mediators that claim a did:peer, other than this one. Each account that claims it
