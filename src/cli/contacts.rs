@@ -214,7 +214,7 @@ fn find(wallet: &Wallet, text: &str) -> Result<Pin, CliError> {
     };
     found.ok_or_else(|| CliError {
         exit: Exit::Failed,
-        message: format!("{} is nobody who is remembered", line(text)),
+        message: format!("{} is no contact of this wallet", line(text)),
         hint: "atcomm contacts lists those who are".to_owned(),
     })
 }

@@ -134,7 +134,7 @@ fn reply_warning(published: &PublishedState) -> Option<&'static str> {
             Some("your account now publishes another device's key; replies go there")
         }
         PublishedState::Missing => {
-            Some("your account publishes no messaging key now; nobody can reply")
+            Some("your account publishes no messaging key now; replies cannot be sent")
         }
         PublishedState::Current | PublishedState::NotCurrent { .. } => None,
     }

@@ -195,7 +195,7 @@ fn names_are_taken_as_people_give_them() {
         let (exit, message, _) = error(&["contacts", "show", name, "--home", home]);
         assert_eq!(exit, Exit::Failed, "{name:?}: {message}");
         assert!(
-            message.ends_with("is nobody who is remembered"),
+            message.ends_with("is no contact of this wallet"),
             "{message}"
         );
     }

@@ -200,7 +200,7 @@ fn an_honest_answer_is_verified_and_remembered() {
     cli.run(&["contacts", "forget", &alice.handle]).success();
     assert_eq!(cli.json(&["contacts", "list"]), json!([]));
     let output = cli.run(&["contacts", "show", &alice.handle]);
-    output.failed(1, "nobody who is remembered", "atcomm contacts");
+    output.failed(1, "is no contact of this wallet", "atcomm contacts");
 }
 
 #[test]
