@@ -2,6 +2,7 @@
 //!
 //! A new text is staged below `tmp`, where `sweep` finds what killed processes left.
 
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -207,20 +208,29 @@ pub(super) fn make_folder(path: &Path) -> Result<(), WalletError> {
     })
 }
 
-/// Lists the data files of a directory, unordered; none where there is no directory.
-pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
+/// Returns the entries of a directory, at most [`MAX_ENTRIES`], unordered; none where there is no
+/// directory.
+pub(super) fn entries(
+    folder: &Path,
+) -> Result<impl Iterator<Item = Result<DirEntry, WalletError>>, WalletError> {
     let unreadable = |error| WalletError::Unreadable {
         path: folder.to_owned(),
         error,
     };
     let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Ok(entries) => Some(entries),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(unreadable(error)),
     };
+    let entries = entries.into_iter().flatten().take(MAX_ENTRIES);
+    Ok(entries.map(move |entry| entry.map_err(unreadable)))
+}
+
+/// Lists the data files of a directory, unordered; none where there is no directory.
+pub(super) fn list(folder: &Path) -> Result<Vec<Listed>, WalletError> {
     let mut found = Vec::new();
-    for entry in entries.take(MAX_ENTRIES) {
-        let entry = entry.map_err(unreadable)?;
+    for entry in entries(folder)? {
+        let entry = entry?;
         if !entry.file_name().to_str().is_some_and(is_data) {
             continue;
         }

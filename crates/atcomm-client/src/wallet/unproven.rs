@@ -9,7 +9,6 @@
 //! measured without reading messages.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -108,18 +107,9 @@ impl AccountStore {
 
 /// Returns the messages of a folder that count.
 fn counted(folder: &Path) -> Result<Vec<Counted>, WalletError> {
-    let unreadable = |error| WalletError::Unreadable {
-        path: folder.to_owned(),
-        error,
-    };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(error)),
-    };
     let mut found = Vec::new();
-    for entry in entries.take(file::MAX_ENTRIES) {
-        let path = entry.map_err(unreadable)?.path();
+    for entry in file::entries(folder)? {
+        let path = entry?.path();
         if path.extension().is_none_or(|ending| ending != ENDING) {
             continue;
         }

@@ -1,6 +1,5 @@
 //! Mail that was saved and not shown.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -46,18 +45,9 @@ impl AccountStore {
 
 /// Returns the marks in a folder, each with the time at which its message came.
 fn marks_in(folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>, WalletError> {
-    let unreadable = |error| WalletError::Unreadable {
-        path: folder.to_owned(),
-        error,
-    };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(unreadable(error)),
-    };
     let mut found = Vec::new();
-    for entry in entries.take(file::MAX_ENTRIES) {
-        let path = entry.map_err(unreadable)?.path();
+    for entry in file::entries(folder)? {
+        let path = entry?.path();
         if is_mark(&path) {
             let message = std::fs::metadata(path.with_extension("json"));
             let modified = message.and_then(|meta| meta.modified());
