@@ -31,7 +31,7 @@ use batch::{Invalidated, MAX_INVALIDATED};
 use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
 pub use lookup::Lookup;
-pub use observation::{Authority, Finding, IdentityFacts, Observation, Outcome};
+pub use observation::{Authority, Begun, Finding, IdentityFacts, Observation, Outcome};
 use view::ViewOptions;
 pub use view::{MAX_MEDIATORS, RecipientView, Refusal};
 use view_cache::ViewCache;
@@ -87,6 +87,18 @@ impl Directory {
     /// Returns the store, for questions that need no rendering.
     pub fn store(&self) -> &DirectoryStore {
         &self.store
+    }
+
+    /// Returns the state of an account's entry, to be read before a refresh asks anybody.
+    pub async fn begin(&self, did: &Did) -> Result<Begun, StoreError> {
+        let did = did.clone();
+        let state = self.store.query(move |q| q.entry_state(&did)).await?;
+        Ok(
+            state.map_or_else(Begun::default, |(proofs, doubt_since)| Begun {
+                proofs,
+                doubt_since,
+            }),
+        )
     }
 
     /// Applies one finding, and writes the end of the pending refresh that led to it. Durable when

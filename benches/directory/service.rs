@@ -7,7 +7,7 @@ use std::sync::Arc;
 use atcomm::directory::Directory;
 use atcomm::http::{Http, HttpSettings};
 use atcomm::resolve::{ResolveSettings, Resolver};
-use atcomm::store::{AccountStatus, DirectoryStore, Entry, PackageState, ProofMethod};
+use atcomm::store::{DirectoryStore, Entry, PackageState};
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_net::net::{Net, NetSettings};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -49,6 +49,8 @@ impl BenchDirectory {
                         let mut entry = template.clone();
                         entry.did = Self::did(n);
                         entry.handle = Handle::parse(&format!("user{n}.example.com")).ok();
+                        entry.claimed.clone_from(&entry.handle);
+                        entry.handle_at = entry.proved_at;
                         entry.peer = Some(peer(n));
                         tx.put_entry(&entry)?;
                     }
@@ -139,14 +141,9 @@ fn template() -> Entry {
     let now = Clock::system().now();
     let shown = record.commitment();
     Entry {
-        did,
-        handle: None,
         pds: Some(Origin::parse("https://pds.example.com").unwrap()),
         signing_key: Some(key.clone()),
-        status: AccountStatus::Active,
         state: PackageState::Present,
-        reason: None,
-        detail: None,
         rev: Some(shown.rev()),
         commit: Some(*shown.commit()),
         cid: Some(*record.cid()),
@@ -155,16 +152,11 @@ fn template() -> Entry {
         proof_pds: Some(Origin::parse("https://pds.example.com").unwrap()),
         proof_key: Some(key.clone()),
         identity_key: Some(key),
-        peer: None,
         mediators: vec![MediatorDid::parse("did:web:mediator.example.com").unwrap()],
-        regressed: false,
-        source: "listing".to_owned(),
-        method: ProofMethod::GetRecord,
-        observed_at: now,
         proved_at: Some(now),
-        checked_at: now,
         next_check_at: now.plus(atcomm::directory::REPROVE),
-        failures: 0,
         change_seq: 1,
+        identity_at: Some(now),
+        ..Entry::empty(did, "listing", now)
     }
 }

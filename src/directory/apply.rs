@@ -1,17 +1,20 @@
 //! The effect of a finding on an entry: a pure function of the old entry, the observation and the
 //! time, run inside the store's transaction.
 
+mod identity;
+mod order;
+mod schedule;
+
 use std::time::Duration;
 
 use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::store::{
     AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof,
 };
-use atcomm_net::backoff::{Backoff, Jitter, Spread};
-use atcomm_net::identity::HandleCheck;
+use atcomm_net::backoff::{Backoff, Jitter};
 use atcomm_proto::keypackage::KeyPackage;
 use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
-use atcomm_proto::syntax::Handle;
+use order::Order;
 
 /// Longest time from one proof of an entry to the next.
 pub const REPROVE: Duration = Duration::from_secs(24 * 3600);
@@ -22,10 +25,6 @@ pub const STALE: Duration = Duration::from_secs(72 * 3600);
 /// Age of the last proof at which an entry is dropped, and age of a removal at which the entry of a
 /// removed package is dropped.
 pub const DROP: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// Factor of the wait before a handle is verified again that could not be: minutes at first, six
-/// hours in the end.
-const HANDLE_BACKOFF: u32 = 6;
 
 /// The waits after checks without success in a row.
 pub const BACKOFF: Backoff = Backoff {
@@ -103,18 +102,6 @@ fn new_entry(seen: &Observation) -> Decision {
     }
 }
 
-/// Order of a proof relative to the entry's proof.
-enum Order {
-    /// The first under this PDS and key, or a later revision.
-    Newer,
-    /// The same commit.
-    Same,
-    /// Older, and only late: a replay, or something newer was applied during the fetch.
-    Late,
-    /// Older, or another commit of the same revision, served by the PDS itself.
-    Backwards,
-}
-
 /// An entry while an observation is applied to it.
 struct EntryUpdate<'o> {
     seen: &'o Observation,
@@ -143,30 +130,6 @@ impl<'o> EntryUpdate<'o> {
         };
         update.identity();
         update
-    }
-
-    /// Takes over the identity from the DID document.
-    fn identity(&mut self) {
-        let Some(facts) = &self.seen.identity else {
-            return;
-        };
-        let handle = match &facts.handle {
-            HandleCheck::Verified(handle) => Some(handle.clone()),
-            HandleCheck::Invalid => None,
-            // A name server that does not answer takes no handle away.
-            HandleCheck::Inconclusive => self.entry.handle.clone(),
-        };
-        self.handle_unverified = facts.handle == HandleCheck::Inconclusive && handle.is_none();
-        let entry = &mut self.entry;
-        let changed =
-            entry.handle != handle || entry.pds != facts.pds || entry.signing_key != facts.key;
-        entry.handle = handle;
-        entry.pds.clone_from(&facts.pds);
-        entry.signing_key.clone_from(&facts.key);
-        if changed && self.was_proven {
-            let detail = self.entry.handle.as_ref().map(Handle::to_string);
-            self.change(ChangeKind::Identity, detail);
-        }
     }
 
     fn present(&mut self, record: &VerifiedRecord) -> Outcome {
@@ -336,51 +299,6 @@ impl<'o> EntryUpdate<'o> {
         self.drop_if_old().unwrap_or(Outcome::Regressed)
     }
 
-    /// Compares a commitment with the entry's proof (invariant 4): revisions are ordered only under
-    /// one account, PDS and key.
-    fn order(&self, commitment: &Commitment) -> Order {
-        let Some(rev) = self.entry.rev else {
-            return Order::Newer;
-        };
-        let same_pds = self.entry.proof_pds == self.entry.pds;
-        // Once the present key has signed, a commit by the previous key is history.
-        let outdated = same_pds
-            && self.entry.proof_key == self.entry.signing_key
-            && self.entry.signing_key.as_ref() != Some(commitment.key());
-        let is_ordered = same_pds && self.entry.proof_key.as_ref() == Some(commitment.key());
-        if !outdated && (!is_ordered || commitment.rev() > rev) {
-            return Order::Newer;
-        }
-        if !outdated
-            && commitment.rev() == rev
-            && self.entry.commit.as_ref() == Some(commitment.commit())
-        {
-            // A stream that repeats a known commit says nothing about the present.
-            return match self.seen.authority {
-                Authority::Stream => Order::Late,
-                Authority::Pds => Order::Same,
-            };
-        }
-        if self.seen.authority == Authority::Stream || self.overtaken() {
-            return Order::Late;
-        }
-        Order::Backwards
-    }
-
-    /// Returns whether something was proven after this refresh began.
-    fn overtaken(&self) -> bool {
-        self.entry
-            .proved_at
-            .is_some_and(|proved| proved > self.seen.asked_at)
-    }
-
-    /// Returns whether the entry's proof was made under the present PDS and key.
-    fn proof_is_current(&self) -> bool {
-        self.seen.identity.is_none()
-            || (self.entry.proof_pds == self.entry.pds
-                && self.entry.identity_key == self.entry.signing_key)
-    }
-
     /// Takes over a proof.
     fn proven(&mut self, commitment: &Commitment) {
         let seen = self.seen;
@@ -392,6 +310,7 @@ impl<'o> EntryUpdate<'o> {
         entry.identity_key.clone_from(&entry.signing_key);
         entry.proof_pds.clone_from(&entry.pds);
         entry.proved_at = Some(seen.at);
+        entry.proofs += 1;
         seen.trigger.source().clone_into(&mut entry.source);
         entry.method = match seen.authority {
             Authority::Stream => ProofMethod::Commit,
@@ -410,37 +329,6 @@ impl<'o> EntryUpdate<'o> {
             self.entry.status = AccountStatus::Active;
             self.change(ChangeKind::Status, Some(AccountStatus::Active.to_string()));
         }
-    }
-
-    /// Schedules the next check after one that had an answer: within `within`, spread over the last
-    /// quarter of it, so that accounts found together are not checked together.
-    fn checked(&mut self, within: Duration) {
-        let entry = &mut self.entry;
-        entry.checked_at = self.seen.at;
-        if self.handle_unverified {
-            // The package is proven, but clients look it up by a handle that is not verified yet.
-            entry.failures = entry.failures.saturating_add(1);
-            let spread = Spread::of(entry.did.as_str());
-            let wait = BACKOFF.wait(entry.failures, spread) * HANDLE_BACKOFF;
-            entry.next_check_at = self.seen.at.plus(wait.min(within));
-            return;
-        }
-        entry.failures = 0;
-        let quarter = within / 4;
-        entry.next_check_at = self
-            .seen
-            .at
-            .plus(within - quarter)
-            .plus(Spread::of(entry.did.as_str()).part(quarter));
-    }
-
-    /// Schedules the next check after one without an answer.
-    fn failed(&mut self) {
-        let entry = &mut self.entry;
-        entry.checked_at = self.seen.at;
-        entry.failures = entry.failures.saturating_add(1);
-        let wait = BACKOFF.wait(entry.failures, Spread::of(entry.did.as_str()));
-        entry.next_check_at = self.seen.at.plus(wait);
     }
 
     fn drop_if_old(&mut self) -> Option<Outcome> {

@@ -5,7 +5,7 @@ use atcomm_net::identity::HandleCheck;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{VerifiedAbsence, VerifiedRecord};
-use atcomm_proto::syntax::{Did, Origin};
+use atcomm_proto::syntax::{Did, Handle, Origin};
 
 /// The source of a proof, which decides about a lower revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,23 @@ pub struct IdentityFacts {
     pub pds: Option<Origin>,
     /// Signing key.
     pub key: Option<SigningKey>,
+    /// Handle that the document claims.
+    pub claimed: Option<Handle>,
     /// Whether the claimed handle resolves to the DID.
     pub handle: HandleCheck,
+    /// When the document was asked for.
+    pub asked_at: Timestamp,
+}
+
+/// The state of an entry when a refresh of its account began. The default is that of an account
+/// without an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Begun {
+    /// The entry's count of proofs: a proof that was taken over since then is newer than what the
+    /// refresh found.
+    pub proofs: i64,
+    /// The time until which the entry was known good.
+    pub doubt_since: Option<Timestamp>,
 }
 
 /// The result of a refresh.
@@ -64,8 +79,8 @@ pub struct Observation {
     pub authority: Authority,
     /// What led to the refresh.
     pub trigger: Trigger,
-    /// When the refresh began: what was applied since then is newer than this observation.
-    pub asked_at: Timestamp,
+    /// The entry when the refresh began.
+    pub begun: Begun,
     /// When the refresh ended.
     pub at: Timestamp,
 }

@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    fn seen(&self, repo: &TestRepo, finding: Finding, authority: Authority) -> Observation {
+    async fn seen(&self, repo: &TestRepo, finding: Finding, authority: Authority) -> Observation {
         let now = self.clock.now();
         Observation {
             did: repo.did.clone(),
@@ -48,6 +48,7 @@ impl World {
                 repo,
                 "https://pds.example.com",
                 HandleCheck::Inconclusive,
+                now,
             )),
             finding,
             authority,
@@ -55,23 +56,24 @@ impl World {
                 source: SourceKind::Pds,
                 event: EventKind::Commit,
             },
-            asked_at: now,
+            begun: self.directory.begin(&repo.did).await.unwrap(),
             at: now,
         }
     }
 
     async fn pds(&self, repo: &TestRepo, proven: Proven) -> Outcome {
-        self.apply(self.seen(repo, found(proven), Authority::Pds))
+        self.apply(self.seen(repo, found(proven), Authority::Pds).await)
             .await
     }
 
     async fn stream(&self, repo: &TestRepo, proven: Proven) -> Outcome {
-        self.apply(self.seen(repo, found(proven), Authority::Stream))
+        self.apply(self.seen(repo, found(proven), Authority::Stream).await)
             .await
     }
 
     async fn finding(&self, repo: &TestRepo, finding: Finding) -> Outcome {
-        self.apply(self.seen(repo, finding, Authority::Pds)).await
+        self.apply(self.seen(repo, finding, Authority::Pds).await)
+            .await
     }
 
     async fn apply(&self, seen: Observation) -> Outcome {
@@ -119,11 +121,16 @@ impl World {
     }
 }
 
-fn facts(repo: &TestRepo, pds: &str, handle: HandleCheck) -> IdentityFacts {
+fn facts(repo: &TestRepo, pds: &str, handle: HandleCheck, asked_at: Timestamp) -> IdentityFacts {
     IdentityFacts {
         pds: Some(Origin::parse(pds).unwrap()),
         key: Some(repo.key()),
+        claimed: match &handle {
+            HandleCheck::Verified(handle) => Some(handle.clone()),
+            HandleCheck::Invalid | HandleCheck::Inconclusive => None,
+        },
         handle,
+        asked_at,
     }
 }
 
@@ -320,9 +327,14 @@ async fn a_handle_moves_with_its_proof() {
     let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
     for (repo, n) in [(&mut alice, 10), (&mut bob, 11)] {
         let there = repo.put(&package(&peer(n), &[MEDIATOR]));
-        let mut seen = w.seen(repo, found(there), Authority::Pds);
+        let mut seen = w.seen(repo, found(there), Authority::Pds).await;
         let verified = HandleCheck::Verified(handle.clone());
-        seen.identity = Some(facts(repo, "https://pds.example.com", verified));
+        seen.identity = Some(facts(
+            repo,
+            "https://pds.example.com",
+            verified,
+            w.clock.now(),
+        ));
         w.apply(seen).await;
         assert_eq!(
             w.view("alice.example.com").await.unwrap().unwrap()["did"],
@@ -337,8 +349,13 @@ async fn a_handle_moves_with_its_proof() {
     let again = bob.prove();
     w.pds(&bob, again.clone()).await;
     assert!(w.view("alice.example.com").await.is_some());
-    let mut seen = w.seen(&bob, found(again), Authority::Pds);
-    seen.identity = Some(facts(&bob, "https://pds.example.com", HandleCheck::Invalid));
+    let mut seen = w.seen(&bob, found(again), Authority::Pds).await;
+    seen.identity = Some(facts(
+        &bob,
+        "https://pds.example.com",
+        HandleCheck::Invalid,
+        w.clock.now(),
+    ));
     w.apply(seen).await;
     assert!(w.view("alice.example.com").await.is_none());
 }
@@ -406,7 +423,7 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     };
     let announced = AnnouncedChange::Set(takendown.clone());
     let batch = Batch {
-        observations: vec![w.seen(&repo, found(there), Authority::Stream)],
+        observations: vec![w.seen(&repo, found(there), Authority::Stream).await],
         pending: vec![
             pending(ALICE, announced),
             pending(BOB, AnnouncedChange::Keep),
@@ -512,9 +529,14 @@ async fn a_handle_that_could_not_be_verified_is_tried_again_soon() {
     }
     assert!(waits[0] <= Duration::from_secs(20 * 60));
     assert!(waits.is_sorted() && waits[11] >= Duration::from_secs(3 * 3600));
-    let mut seen = w.seen(&repo, found(there), Authority::Pds);
+    let mut seen = w.seen(&repo, found(there), Authority::Pds).await;
     let verified = HandleCheck::Verified(Handle::parse("alice.example.com").unwrap());
-    seen.identity = Some(facts(&repo, "https://pds.example.com", verified));
+    seen.identity = Some(facts(
+        &repo,
+        "https://pds.example.com",
+        verified,
+        w.clock.now(),
+    ));
     w.apply(seen).await;
     assert!(soon(&w.entry(&repo).await.unwrap()) >= REPROVE.mul_f64(0.75));
 }

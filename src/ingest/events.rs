@@ -1,6 +1,6 @@
 //! The meaning of one event: nothing, a proof, or a pending refresh.
 
-use crate::directory::{Authority, Batch, Finding, IdentityFacts, Observation};
+use crate::directory::{Authority, Batch, Begun, Finding, IdentityFacts, Observation};
 use crate::resolve::Resolver;
 use crate::store::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Trigger,
@@ -147,7 +147,9 @@ impl EventHandler<'_> {
         let identity = IdentityFacts {
             pds: Some(pds.clone()),
             key: Some(key.clone()),
+            claimed: document.claimed_handle.clone(),
             handle: HandleCheck::Inconclusive,
+            asked_at: document.asked_at,
         };
         if self.source.kind == SourceKind::Pds && *pds != self.source.origin {
             // Either the account has left this PDS, or the cached document is old.
@@ -196,7 +198,7 @@ impl EventHandler<'_> {
             },
             authority: Authority::Stream,
             trigger: self.trigger(EventKind::Commit),
-            asked_at: now,
+            begun: Begun::default(),
             at: now,
         });
     }

@@ -1,23 +1,23 @@
 //! The refresh itself: identity, `com.atproto.sync.getRecord`, proof, directory.
 
+mod answer;
+mod prove;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{IdentityLookup, Inner, NoAnswer, Refresh, RefreshError, RefreshOutcome};
-use crate::directory::{
-    Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal,
-};
+use crate::directory::{Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate};
 use crate::store::AccountStatus;
+use answer::{Found, identity_failure, unusable};
 use atcomm_net::identity::{
-    DidDocument, Freshness, HandleCheck, Identity, IdentityError, PdsOptions, PlcLogError,
-    PreMigrationKey, RecordAnswer, RepoStatus, UnusableAnswer, fetch_record,
+    DidDocument, Freshness, HandleCheck, Identity, IdentityError, PdsOptions, RecordAnswer,
+    RepoStatus, fetch_record,
 };
 use atcomm_net::net::{CallError, NetError, Priority};
-use atcomm_proto::key::SigningKey;
-use atcomm_proto::proof::{Container, MAX_FUTURE, ProofError, Proven, verify};
-use atcomm_proto::syntax::{COLLECTION, Did, LexiconError, Origin};
+use atcomm_proto::syntax::{COLLECTION, Did, Origin};
+
+pub(super) use prove::CachedMigration;
 
 /// Longest time that a refresh waits for mediator documents. The answer is whole with them, and
 /// still proven without them.
@@ -26,98 +26,6 @@ const MEDIATORS_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time within which a bad signature leads to at most one look-up of the identity and one of the
 /// operation log.
 const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
-
-/// The last migration of an account in its operation log, for the key and PDS of its document.
-pub(super) struct CachedMigration {
-    key: SigningKey,
-    pds: Origin,
-    before: Option<PreMigrationKey>,
-}
-
-/// A finding, with the refusal for clients where the directory keeps no entry.
-struct Found {
-    finding: Finding,
-    refusal: Option<Refusal>,
-    car: Option<Bytes>,
-}
-
-impl Found {
-    fn unverifiable(reason: &'static str, detail: String) -> Self {
-        metrics::counter!("atcomm_resolve_unverifiable_total", "reason" => reason).increment(1);
-        let message = format!("the account's key package cannot be verified: {detail} ({reason})");
-        Self {
-            finding: Finding::Unverifiable { reason, detail },
-            refusal: Some(Refusal::new(LexiconError::UpstreamFailure, message)),
-            car: None,
-        }
-    }
-
-    fn inactive(status: AccountStatus) -> Self {
-        let message = format!("the account is not active: {status}");
-        Self {
-            finding: Finding::Inactive(status),
-            refusal: Some(Refusal::new(LexiconError::AccountInactive, message)),
-            car: None,
-        }
-    }
-
-    fn absent_unproven() -> Self {
-        Self {
-            finding: Finding::AbsentUnproven,
-            refusal: Some(Refusal::new(
-                LexiconError::NotEnrolledUnproven,
-                "the account's PDS says that it has no key package, and gives no proof of that",
-            )),
-            car: None,
-        }
-    }
-
-    /// Returns the finding of a refresh that failed: the status that the account's own PDS
-    /// announced, or that nothing answered. `None` under our own limits, which say nothing about
-    /// the account.
-    fn without_answer(announced: Option<AccountStatus>, error: &RefreshError) -> Option<Self> {
-        let finding = match announced {
-            Some(status) => Finding::Inactive(status),
-            None if matches!(error, RefreshError::Busy { .. }) => return None,
-            None => Finding::Unreachable,
-        };
-        Some(Self {
-            finding,
-            refusal: None,
-            car: None,
-        })
-    }
-
-    fn is_inactive(&self) -> bool {
-        matches!(self.finding, Finding::Inactive(_))
-    }
-
-    fn is_bad_signature(&self) -> bool {
-        matches!(
-            &self.finding,
-            Finding::Unverifiable { reason, .. } if *reason == ProofError::Signature.code()
-        )
-    }
-
-    fn proven(proven: Proven) -> Self {
-        let car = Some(Bytes::copy_from_slice(proven.commitment().car()));
-        match proven {
-            Proven::Present(record) => Self {
-                finding: Finding::Present(record),
-                refusal: None,
-                car,
-            },
-            Proven::Absent(absence) => Self {
-                finding: Finding::Absent(absence),
-                refusal: Some(Refusal::new(
-                    LexiconError::NotEnrolled,
-                    "the account has no key package (proven)",
-                )),
-                car,
-            },
-        }
-    }
-}
 
 impl Inner {
     /// Refreshes an account: identity, PDS, proof, directory. On an error nothing was found out,
@@ -128,7 +36,7 @@ impl Inner {
         refresh: &Refresh,
         update: PendingUpdate,
     ) -> Result<RefreshOutcome, RefreshError> {
-        let asked_at = self.clock.now();
+        let begun = self.directory.begin(did).await?;
         if let Some(pds) = refresh.prefilter()
             && self.seems_without_package(did, pds).await?
         {
@@ -159,7 +67,7 @@ impl Inner {
             finding: found.finding,
             authority: Authority::Pds,
             trigger: refresh.trigger.clone(),
-            asked_at,
+            begun,
             at: self.clock.now(),
         };
         if let Some(error) = error {
@@ -205,6 +113,8 @@ impl Inner {
         IdentityFacts {
             pds: document.pds.clone().ok(),
             key: document.signing_key.clone().ok(),
+            claimed: document.claimed_handle.clone(),
+            asked_at: document.asked_at,
             handle: if has_entry {
                 self.identity_for(refresh).verify_handle(document).await
             } else {
@@ -362,92 +272,6 @@ impl Inner {
         })
     }
 
-    /// Verifies the answer of a PDS under the account's key, and after a migration under the key
-    /// before it.
-    async fn prove(
-        &self,
-        car: &[u8],
-        key: &SigningKey,
-        document: &DidDocument,
-        refresh: &Refresh,
-    ) -> Result<Found, RefreshError> {
-        let now = self.clock.now();
-        let verdict = verify(car, Container::GetRecord, &document.did, key, now);
-        if verdict == Err(ProofError::Signature)
-            && let Some(proven) = self
-                .prove_with_pre_migration_key(car, document, refresh)
-                .await?
-        {
-            return Ok(Found::proven(proven));
-        }
-        Ok(match verdict {
-            Ok(proven) => Found::proven(proven),
-            Err(error) => Found::unverifiable(error.code(), error.to_string()),
-        })
-    }
-
-    /// Returns the proof under the key of the PDS that the account left. It holds while the account
-    /// has not written since: the commit must not be younger than the migration.
-    async fn prove_with_pre_migration_key(
-        &self,
-        car: &[u8],
-        document: &DidDocument,
-        refresh: &Refresh,
-    ) -> Result<Option<Proven>, RefreshError> {
-        let Some(before) = self.pre_migration_key(document, refresh).await? else {
-            return Ok(None);
-        };
-        let now = self.clock.now();
-        let proven = verify(car, Container::GetRecord, &document.did, &before.key, now);
-        let latest = before.until.plus(MAX_FUTURE).millis();
-        Ok(proven.ok().filter(|proven| {
-            let rev = i64::try_from(proven.commitment().rev().micros() / 1000);
-            rev.is_ok_and(|rev| rev <= latest)
-        }))
-    }
-
-    /// Returns the key before the account's migration. The result is cached for
-    /// [`BAD_SIGNATURE_TTL`], so that an account whose proofs are always bad does not cause a
-    /// look-up of its log, which may be large, in every refresh.
-    async fn pre_migration_key(
-        &self,
-        document: &DidDocument,
-        refresh: &Refresh,
-    ) -> Result<Option<PreMigrationKey>, RefreshError> {
-        let (key, pds) = (&document.signing_key, &document.pds);
-        let (Ok(key), Ok(pds)) = (key.as_ref(), pds.as_ref()) else {
-            return Ok(None);
-        };
-        if let Some(cached) = self.migrations.get(&document.did)
-            && cached.key == *key
-            && cached.pds == *pds
-        {
-            return Ok(cached.before.clone());
-        }
-        let identity = self.identity_for(refresh);
-        let before = match identity.pre_migration_key(document).await {
-            Ok(before) => before,
-            Err(PlcLogError::Unreachable {
-                retry_after: Some(retry_after),
-            }) => return Err(RefreshError::Busy { retry_after }),
-            Err(error) => {
-                return Err(RefreshError::Unreachable {
-                    what: "the DID's directory",
-                    why: NoAnswer::PlcLog(error),
-                    retry_after: None,
-                });
-            }
-        };
-        let cached = CachedMigration {
-            key: key.clone(),
-            pds: pds.clone(),
-            before: before.clone(),
-        };
-        self.migrations
-            .insert(document.did.clone(), Arc::new(cached), BAD_SIGNATURE_TTL);
-        Ok(before)
-    }
-
     /// Returns whether the enumerated PDS returns nothing that looks like a key package. Not a
     /// proof: it saves an identity look-up for each of the many accounts without a package.
     async fn seems_without_package(&self, did: &Did, pds: &Origin) -> Result<bool, RefreshError> {
@@ -490,65 +314,6 @@ impl Inner {
                     unreachable(error.retry_after, NoAnswer::Refused(error))
                 }
             })
-    }
-}
-
-/// Returns the finding of an answer that says nothing about the record.
-fn unusable(why: UnusableAnswer) -> Found {
-    match why {
-        UnusableAnswer::Oversize => {
-            let error = ProofError::Oversize;
-            Found::unverifiable(error.code(), error.to_string())
-        }
-        UnusableAnswer::Forbidden(_) => Found::unverifiable(
-            "pds_refused",
-            format!("its PDS address is not allowed ({why})"),
-        ),
-        UnusableAnswer::Status(_) => {
-            Found::unverifiable("pds_answer", format!("its PDS answered {why}"))
-        }
-    }
-}
-
-/// Returns the finding of an identity that cannot be had.
-fn identity_failure(error: IdentityError) -> Result<Found, RefreshError> {
-    let refused = |kind, message: &str, finding| {
-        Ok(Found {
-            finding,
-            refusal: Some(Refusal::new(kind, message)),
-            car: None,
-        })
-    };
-    match error {
-        IdentityError::NotFound => refused(
-            LexiconError::DidNotFound,
-            "the DID is not registered",
-            Finding::Inactive(AccountStatus::Deleted),
-        ),
-        IdentityError::Tombstoned => refused(
-            LexiconError::DidNotFound,
-            "the DID has ended",
-            Finding::Deleted,
-        ),
-        IdentityError::Malformed(reason) => Ok(Found::unverifiable(
-            "did_document",
-            format!("its DID document is malformed: {reason}"),
-        )),
-        IdentityError::Refused(reason) => Ok(Found::unverifiable(
-            "did_refused",
-            format!("its DID document may not be fetched: {reason}"),
-        )),
-        // A limit of ours, or of the directory: nothing went wrong, and the wait is known.
-        IdentityError::Unreachable {
-            retry_after: Some(retry_after),
-        } => Err(RefreshError::Busy { retry_after }),
-        error @ IdentityError::Unreachable { retry_after: None } => {
-            Err(RefreshError::Unreachable {
-                what: "the DID's directory or host",
-                why: NoAnswer::Identity(error),
-                retry_after: None,
-            })
-        }
     }
 }
 

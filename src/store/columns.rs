@@ -58,6 +58,15 @@ pub(super) fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, rusqlite::E
     row.get(column).map(Timestamp::from_millis)
 }
 
+/// Reads a time that may be missing.
+pub(super) fn maybe_time(
+    row: &Row<'_>,
+    column: &str,
+) -> Result<Option<Timestamp>, rusqlite::Error> {
+    let millis: Option<i64> = row.get(column)?;
+    Ok(millis.map(Timestamp::from_millis))
+}
+
 /// A word in the file that this program never writes.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown word in the store: {0}")]

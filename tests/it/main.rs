@@ -6,6 +6,7 @@
 mod answers;
 mod client;
 mod didcomm;
+mod directory;
 mod events;
 mod faults;
 mod forged;

@@ -239,7 +239,7 @@ async fn inv1_a_log_is_shown_only_where_it_leads_to_the_proof() {
     assert_eq!(has_log(&asked(&moved, late)).await, (false, false));
 
     // The account moves here with a new key, and has not written since.
-    let mut seen = w.seen(&repo, found(first), Authority::Pds);
+    let mut seen = w.seen(&repo, found(first), Authority::Pds).await;
     seen.identity.as_mut().unwrap().key = Some(k256(2).public());
     assert_eq!(w.apply(seen).await, Outcome::Proven);
     assert_eq!(has_log(&asked(&moved, early)).await, (true, true));

@@ -33,7 +33,7 @@ async fn inv4_a_refresh_that_was_overtaken_is_late_not_evidence() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let old = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let late = w.seen(&repo, found(old), Authority::Pds);
+    let late = w.seen(&repo, found(old), Authority::Pds).await;
     w.clock.advance(Duration::from_secs(1));
     let new = repo.put(&package(&peer(11), &[MEDIATOR]));
     assert_eq!(w.stream(&repo, new).await, Outcome::Package);
@@ -51,11 +51,12 @@ async fn inv4_another_pds_or_key_begins_a_new_order() {
     let old = repo.put(&package(&peer(10), &[MEDIATOR]));
     let new = repo.put(&package(&peer(11), &[MEDIATOR]));
     w.pds(&repo, new).await;
-    let mut moved = w.seen(&repo, found(old), Authority::Pds);
+    let mut moved = w.seen(&repo, found(old), Authority::Pds).await;
     moved.identity = Some(facts(
         &repo,
         "https://other.example.com",
         HandleCheck::Inconclusive,
+        w.clock.now(),
     ));
     assert_eq!(w.apply(moved).await, Outcome::Package);
     let view = w.view(ALICE).await.unwrap().unwrap();
@@ -106,7 +107,7 @@ async fn a_refresh_that_was_overtaken_or_proved_nothing_stays_pending() {
     };
     w.directory.apply_batch(batch).await.unwrap();
     let old = repo.put(&package(&peer(10), &[MEDIATOR]));
-    let late = w.seen(&repo, found(old), Authority::Pds);
+    let late = w.seen(&repo, found(old), Authority::Pds).await;
     w.clock.advance(Duration::from_secs(1));
     let new = repo.put(&package(&peer(11), &[MEDIATOR]));
     w.stream(&repo, new.clone()).await;
@@ -118,18 +119,20 @@ async fn a_refresh_that_was_overtaken_or_proved_nothing_stays_pending() {
     let bob = TestRepo::new(BOB, 2);
     let reason = "proof_future";
     let detail = String::new();
-    let nothing = w.seen(
-        &bob,
-        Finding::Unverifiable { reason, detail },
-        Authority::Pds,
-    );
+    let nothing = w
+        .seen(
+            &bob,
+            Finding::Unverifiable { reason, detail },
+            Authority::Pds,
+        )
+        .await;
     assert_eq!(
         w.directory.apply(nothing, done).await.unwrap(),
         Outcome::Unverifiable
     );
     assert_eq!(w.directory.due(9).await.unwrap().0.len(), 2);
     w.clock.advance(Duration::from_secs(1));
-    let again = w.seen(&repo, found(new), Authority::Pds);
+    let again = w.seen(&repo, found(new), Authority::Pds).await;
     w.directory.apply(again, done).await.unwrap();
     assert_eq!(w.directory.due(9).await.unwrap().0.len(), 1);
 }

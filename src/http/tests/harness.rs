@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::REFRESH;
-use crate::directory::{Authority, Directory, Finding, IdentityFacts, Observation, PendingUpdate};
+use crate::directory::{
+    Authority, Begun, Directory, Finding, IdentityFacts, Observation, PendingUpdate,
+};
 use crate::http::{Http, HttpSettings};
 use crate::mediator::{KEYS_FILE, Keys, Mediator, MediatorSettings, PublicAddress};
 use crate::resolve::{ResolveSettings, Resolver};
@@ -142,12 +144,14 @@ pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<
         identity: Some(IdentityFacts {
             pds: Some(Origin::parse("https://pds.example.com").unwrap()),
             key: Some(key),
+            claimed: Some(Handle::parse(HANDLE).unwrap()),
             handle: HandleCheck::Verified(Handle::parse(HANDLE).unwrap()),
+            asked_at: now,
         }),
         finding: Finding::Present(record),
         authority: Authority::Pds,
         trigger: Trigger::Request,
-        asked_at: now,
+        begun: Begun::default(),
         at: now,
     };
     resolver

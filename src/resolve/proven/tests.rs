@@ -70,17 +70,20 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
             panic!("an absence");
         };
         clock.advance(Duration::from_secs(1));
+        let begun = resolver.directory().begin(&before.did()).await.unwrap();
         let seen = Observation {
             did: before.did(),
             identity: Some(IdentityFacts {
                 pds: Some(Origin::parse(PDS).unwrap()),
                 key: Some(k256(key).public()),
+                claimed: None,
                 handle: HandleCheck::Invalid,
+                asked_at: clock.now(),
             }),
             finding: Finding::Present(record),
             authority: Authority::Pds,
             trigger: Trigger::Recheck,
-            asked_at: clock.now(),
+            begun,
             at: clock.now(),
         };
         let directory = resolver.directory();

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::columns::{collect, parsed, time, to_i64};
+use super::super::columns::{collect, maybe_time, parsed, time, to_i64};
 use super::super::error::{Damage, StoreError};
 use super::Queries;
 use super::rows::{
@@ -26,6 +26,17 @@ impl Queries<'_> {
             .prepare_cached("SELECT * FROM entry WHERE did = ?1")?;
         let entry = query.query_row([did.as_str()], read_entry).optional()?;
         entry.map(|entry| self.with_mediators(entry)).transpose()
+    }
+
+    /// Returns the count of proofs of an entry, and the time until which it is known good.
+    pub fn entry_state(&self, did: &Did) -> Result<Option<(i64, Option<Timestamp>)>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT proofs, doubt_since FROM entry WHERE did = ?1")?;
+        let row = query.query_row([did.as_str()], |row| {
+            Ok((row.get("proofs")?, maybe_time(row, "doubt_since")?))
+        });
+        Ok(row.optional()?)
     }
 
     /// Returns the account with this verified handle.
@@ -264,9 +275,7 @@ impl Queries<'_> {
                 position: row.get("position")?,
                 seen: row.get("seen")?,
                 started_at: time(row, "started_at")?,
-                done_at: row
-                    .get::<_, Option<i64>>("done_at")?
-                    .map(Timestamp::from_millis),
+                done_at: maybe_time(row, "done_at")?,
             })
         });
         Ok(row.optional()?)

@@ -6,7 +6,7 @@ use ipld_core::cid::Cid;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-use super::super::columns::{UnknownWord, maybe, parsed, time, words};
+use super::super::columns::{UnknownWord, maybe, maybe_time, parsed, time, words};
 use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
@@ -190,6 +190,23 @@ pub struct Entry {
     pub failures: u32,
     /// Position of the change that brought this package.
     pub change_seq: i64,
+
+    /// Handle that the account's DID document claims.
+    pub claimed: Option<Handle>,
+    /// When handle and DID last named each other.
+    pub handle_at: Option<Timestamp>,
+    /// When the claim is to be checked again; `None` where there is no claim.
+    pub handle_next_at: Option<Timestamp>,
+    /// Checks of the claim without a result since the last one with a result.
+    pub handle_failures: u32,
+    /// When `pds`, `signing_key` and `claimed` were asked for.
+    pub identity_at: Option<Timestamp>,
+    /// Grows with each proof that is taken over.
+    pub proofs: i64,
+    /// First of the answers in a row that know no such account.
+    pub missing_since: Option<Timestamp>,
+    /// The entry is known good until then: later events of its account may have been missed.
+    pub doubt_since: Option<Timestamp>,
 }
 
 impl Entry {
@@ -223,6 +240,15 @@ impl Entry {
             next_check_at: at,
             failures: 0,
             change_seq: 0,
+            claimed: None,
+            handle_at: None,
+            handle_next_at: None,
+            handle_failures: 0,
+            identity_at: None,
+            // An entry that was deleted and made again has no count of before.
+            proofs: at.millis(),
+            missing_since: None,
+            doubt_since: None,
         }
     }
 }
@@ -388,13 +414,19 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
             ProofMethod::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
         })?,
         observed_at: time(row, "observed_at")?,
-        proved_at: row
-            .get::<_, Option<i64>>("proved_at")?
-            .map(Timestamp::from_millis),
+        proved_at: maybe_time(row, "proved_at")?,
         checked_at: time(row, "checked_at")?,
         next_check_at: time(row, "next_check_at")?,
         failures: row.get("failures")?,
         change_seq: row.get("change_seq")?,
+        claimed: maybe(row, "claimed", Handle::parse)?,
+        handle_at: maybe_time(row, "handle_at")?,
+        handle_next_at: maybe_time(row, "handle_next_at")?,
+        handle_failures: row.get("handle_failures")?,
+        identity_at: maybe_time(row, "identity_at")?,
+        proofs: row.get("proofs")?,
+        missing_since: maybe_time(row, "missing_since")?,
+        doubt_since: maybe_time(row, "doubt_since")?,
     })
 }
 

@@ -25,7 +25,7 @@ const MAX_CHANGES: i64 = 256;
 const MAX_SAVED_PROOF: usize = 16 * 1024;
 
 /// The columns of `entry`.
-pub(super) const COLUMNS: [&str; 26] = [
+pub(super) const COLUMNS: [&str; 34] = [
     "did",
     "handle",
     "pds",
@@ -52,6 +52,14 @@ pub(super) const COLUMNS: [&str; 26] = [
     "next_check_at",
     "failures",
     "change_seq",
+    "claimed",
+    "handle_at",
+    "handle_next_at",
+    "handle_failures",
+    "identity_at",
+    "proofs",
+    "missing_since",
+    "doubt_since",
 ];
 
 /// When the account of an entry first named the did:peer of its package. The change log tells it of
@@ -110,6 +118,14 @@ impl Tx<'_> {
             ":next_check_at": entry.next_check_at.millis(),
             ":failures": entry.failures,
             ":change_seq": entry.change_seq,
+            ":claimed": entry.claimed.as_ref().map(Handle::as_str),
+            ":handle_at": entry.handle_at.map(Timestamp::millis),
+            ":handle_next_at": entry.handle_next_at.map(Timestamp::millis),
+            ":handle_failures": entry.handle_failures,
+            ":identity_at": entry.identity_at.map(Timestamp::millis),
+            ":proofs": entry.proofs,
+            ":missing_since": entry.missing_since.map(Timestamp::millis),
+            ":doubt_since": entry.doubt_since.map(Timestamp::millis),
         })?;
         // Mediators are rewritten only where they differ: most writes prove an unchanged package
         // again.

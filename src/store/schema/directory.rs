@@ -131,5 +131,24 @@ DROP INDEX entry_peer;
 CREATE INDEX entry_claimant ON entry (peer, peer_since, did)
   WHERE peer IS NOT NULL AND state = 'present' AND status = 'active';
 ",
+        "
+-- The handle has a claim, an age and checks of its own.
+ALTER TABLE entry ADD COLUMN claimed TEXT;           -- handle that the DID document claims
+ALTER TABLE entry ADD COLUMN handle_at INTEGER;      -- when handle and DID last named each other
+ALTER TABLE entry ADD COLUMN handle_next_at INTEGER; -- next check of the claim; null: no claim
+ALTER TABLE entry ADD COLUMN handle_failures INTEGER NOT NULL DEFAULT 0;
+UPDATE entry SET claimed = handle, handle_at = checked_at, handle_next_at = next_check_at
+  WHERE handle IS NOT NULL;
+CREATE INDEX entry_handle_due ON entry (handle_next_at) WHERE handle_next_at IS NOT NULL;
+-- When pds, signing_key and claimed were asked for: older facts never replace newer ones.
+ALTER TABLE entry ADD COLUMN identity_at INTEGER;
+-- Grows with each proof that is taken over: tells a refresh that something was proven meanwhile.
+ALTER TABLE entry ADD COLUMN proofs INTEGER NOT NULL DEFAULT 0;
+UPDATE entry SET proofs = coalesce(proved_at, 0);
+-- First of the answers in a row that know no such account.
+ALTER TABLE entry ADD COLUMN missing_since INTEGER;
+-- The entry is known good until then: later events of its account may have been missed.
+ALTER TABLE entry ADD COLUMN doubt_since INTEGER;
+",
     ],
 };

@@ -16,7 +16,4 @@ mod shares;
 mod squatters;
 mod unread;
 
-/// Prints the means of an attack and the harm to others.
-fn print_harm(attack: &str, means: &str, harm: &str) {
-    println!("attack: {attack}\n  means: {means}\n  harm:  {harm}");
-}
+use crate::directory::print_harm;

@@ -44,6 +44,7 @@ fn an_account_needs_a_pds_and_a_handle_that_leads_back() {
             claimed_handle: None,
             pds,
             signing_key: Err(Unusable::Missing),
+            asked_at: NOW,
         },
         handle,
     };

@@ -125,6 +125,7 @@ impl Authoritative {
                 PlcLogError::Invalid(why) => AccountIdentityError::Unproven(why.into()),
                 PlcLogError::Unreachable { .. } => AccountIdentityError::Unreachable(error.into()),
             })?;
+        let asked_at = log.asked_at();
         let (log, raw) = (log.verified().clone(), log.entries().to_owned());
         let keys = match Keys::of_log(&log) {
             Ok(keys) => keys,
@@ -140,6 +141,7 @@ impl Authoritative {
                 .clone()
                 .ok_or(atcomm_net::identity::Unusable::Missing),
             signing_key: Ok(keys.current.clone()),
+            asked_at,
         };
         Ok(AccountIdentity {
             document,

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::{Curve, KeyError, SigningKey};
 use atcomm_proto::syntax::{Did, Handle, Origin, SyntaxError};
 
@@ -62,12 +63,14 @@ pub struct DidDocument {
     pub pds: Result<Origin, Unusable>,
     /// Verification method `#atproto`.
     pub signing_key: Result<SigningKey, Unusable>,
+    /// When the document was asked for. A document asked for later is never older.
+    pub asked_at: Timestamp,
 }
 
 impl DidDocument {
-    /// Reads the document of `expected`. A part that is missing or wrong is an error of that part
-    /// alone.
-    pub fn parse(bytes: &[u8], expected: &Did) -> Result<Self, DocumentError> {
+    /// Reads the document of `expected`, which was asked for at `asked_at`. A part that is missing
+    /// or wrong is an error of that part alone.
+    pub fn parse(bytes: &[u8], expected: &Did, asked_at: Timestamp) -> Result<Self, DocumentError> {
         let document = parse_object(bytes)?;
         if document.get("id").and_then(Value::as_str) != Some(expected.as_str()) {
             return Err(DocumentError::WrongId);
@@ -79,6 +82,7 @@ impl DidDocument {
             signing_key: signing_key(&document, expected),
             did: expected.clone(),
             claimed_handle,
+            asked_at,
         })
     }
 }

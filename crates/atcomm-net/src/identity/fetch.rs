@@ -11,6 +11,7 @@ use super::document::{DidDocument, DocumentError, MAX_DOCUMENT_LEN};
 use super::lookups::{ByteSize, Fetched};
 use super::settings::IdentitySettings;
 use crate::net::{Net, NetError, Priority, Refusal, Request, Response, Trust};
+use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Did, Origin, WebDid};
 
 /// Errors of looking up an account's DID document.
@@ -40,6 +41,7 @@ pub enum IdentityError {
 pub(super) async fn fetch(
     net: &Net,
     plc_url: &Origin,
+    clock: &Clock,
     did: &Did,
     priority: Priority,
 ) -> Result<DidDocument, IdentityError> {
@@ -56,8 +58,9 @@ pub(super) async fn fetch(
         accept: Some("application/did+ld+json, application/json"),
         ..Request::new(url, trust, MAX_DOCUMENT_LEN)
     };
+    let asked_at = clock.now();
     let result = match net.get(&request).await {
-        Ok(answer) => read_answer(&answer, did),
+        Ok(answer) => read_answer(&answer, did, asked_at),
         Err(NetError::Refused(refusal)) => Err(IdentityError::Refused(refusal)),
         Err(NetError::TooLarge { .. }) => Err(DocumentError::TooLong.into()),
         Err(e) => Err(IdentityError::Unreachable {
@@ -76,9 +79,13 @@ pub(super) async fn fetch(
     result
 }
 
-fn read_answer(answer: &Response, did: &Did) -> Result<DidDocument, IdentityError> {
+fn read_answer(
+    answer: &Response,
+    did: &Did,
+    asked_at: Timestamp,
+) -> Result<DidDocument, IdentityError> {
     match answer.status.as_u16() {
-        200 => Ok(DidDocument::parse(&answer.body, did)?),
+        200 => Ok(DidDocument::parse(&answer.body, did, asked_at)?),
         // The PLC directory distinguishes the two only by its message.
         404 if did.web().is_none() && says_tombstoned(&answer.body, did) => {
             Err(IdentityError::Tombstoned)

@@ -98,6 +98,7 @@ mod tests {
             claimed_handle: None,
             pds: Ok(Origin::parse(pds).unwrap()),
             signing_key: Ok(k256(key).public()),
+            asked_at: at(3),
         };
         of_log(&plc::verify(&log.did(), &log.to_vec()).unwrap(), &document)
     }

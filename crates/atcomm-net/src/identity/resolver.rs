@@ -103,8 +103,13 @@ impl Identity {
         let priority = self.priority;
         documents
             .look_up(did, freshness, move |_| async move {
-                let result =
-                    fetch::fetch(&inner.net, &inner.settings.plc_url, &wanted, priority).await;
+                let Inner {
+                    net,
+                    settings,
+                    clock,
+                    ..
+                } = &*inner;
+                let result = fetch::fetch(net, &settings.plc_url, clock, &wanted, priority).await;
                 inner.settings.documents_age(result.map(Arc::new))
             })
             .await

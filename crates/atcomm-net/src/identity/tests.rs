@@ -493,7 +493,8 @@ async fn handles_are_cached_for_a_minute_and_verified_without_the_cache() {
         Err(HandleError::NotFound)
     );
     let parse = |whose: &str, name: &str| {
-        DidDocument::parse(document(whose, name).to_string().as_bytes(), &did(whose)).unwrap()
+        let document = document(whose, name).to_string();
+        DidDocument::parse(document.as_bytes(), &did(whose), clock.now()).unwrap()
     };
     let document = parse(ALICE, "alice.test");
     assert_eq!(

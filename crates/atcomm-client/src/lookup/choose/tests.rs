@@ -16,6 +16,7 @@ fn identity(account: &TestAccount) -> AccountIdentity {
             claimed_handle: Some(Handle::parse("alice.example.com").unwrap()),
             pds: Ok(Origin::parse(PDS).unwrap()),
             signing_key: Ok(keys.current.clone()),
+            asked_at: NOW,
         },
         keys,
         log: Some((account.verified_log(), raw(&json!(account.log.0)))),

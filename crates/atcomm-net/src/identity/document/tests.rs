@@ -5,6 +5,7 @@ use super::*;
 use crate::net::{NetError, NetSettings, Request, Trust};
 use crate::testing::bind;
 
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
 const K256: &str = "zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc";
 const P256: &str = "zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo";
@@ -40,7 +41,7 @@ fn service(id: &str, endpoint: &str) -> Value {
 fn parse(mut document: Value) -> DidDocument {
     document["id"] = json!(DID);
     let did = Did::parse(DID).unwrap();
-    DidDocument::parse(document.to_string().as_bytes(), &did).unwrap()
+    DidDocument::parse(document.to_string().as_bytes(), &did, NOW).unwrap()
 }
 
 fn with_method(method: Value) -> Result<String, Unusable> {
@@ -256,7 +257,7 @@ fn the_first_valid_name_is_the_handle() {
 #[test]
 fn documents_of_others_or_without_form_are_refused() {
     let did = Did::parse(DID).unwrap();
-    let parse = |text: &str| DidDocument::parse(text.as_bytes(), &did).unwrap_err();
+    let parse = |text: &str| DidDocument::parse(text.as_bytes(), &did, NOW).unwrap_err();
     assert_eq!(
         parse(r#"{"id":"did:plc:z72i7hdynmk6r22z27h6tvur"}"#),
         DocumentError::WrongId
@@ -292,7 +293,7 @@ fn documents_of_others_or_without_form_are_refused() {
 proptest! {
     #[test]
     fn inv8_no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = DidDocument::parse(&bytes, &Did::parse(DID).unwrap());
+        let _ = DidDocument::parse(&bytes, &Did::parse(DID).unwrap(), NOW);
     }
 
     #[test]
@@ -330,7 +331,7 @@ async fn fixtures_of_accounts() {
     for (name, want) in expected.iter().filter(|(_, want)| want.kind == "account") {
         seen += 1;
         let bytes = std::fs::read(format!("{dir}/{name}.json")).unwrap();
-        let found = DidDocument::parse(&bytes, &Did::parse(&want.did).unwrap());
+        let found = DidDocument::parse(&bytes, &Did::parse(&want.did).unwrap(), NOW);
         if matches!(want.reason.as_deref(), Some("id" | "document")) {
             assert!(found.is_err(), "{name}");
             continue;

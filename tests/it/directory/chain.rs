@@ -1,0 +1,1 @@
+//! Commits of known accounts that do not follow the one before.

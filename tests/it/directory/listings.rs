@@ -1,0 +1,1 @@
+//! Listings as other servers write them, and those that are refused.

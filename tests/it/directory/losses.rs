@@ -1,0 +1,1 @@
+//! Events that were lost upstream: noticed, said, and mended.

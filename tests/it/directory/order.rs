@@ -1,0 +1,1 @@
+//! Older facts and proofs beside newer ones.
