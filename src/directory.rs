@@ -6,6 +6,7 @@
 
 mod apply;
 mod batch;
+mod doubt;
 mod enrolled;
 mod history;
 mod lookup;
@@ -163,6 +164,13 @@ impl Directory {
                 }
                 if let Some(cursor) = &batch.cursor {
                     tx.set_cursor(cursor, now)?;
+                }
+                if let Some(coverage) = &batch.coverage {
+                    tx.set_coverage(coverage)?;
+                }
+                if let Some(gap) = &batch.gap {
+                    tx.open_gap_row(gap, now)?;
+                    invalidated.all = true;
                 }
                 Ok((outcomes, invalidated))
             })
@@ -338,7 +346,10 @@ impl Directory {
         // A change after this point makes the view below unfit for the cache.
         let epoch = self.view_cache.epoch();
         let found = self.render(actor.clone(), ViewOptions::Plain).await?;
-        if let Lookup::Found(view) = &found {
+        // What is in doubt is looked at before it is served, so it is not served from the cache.
+        if let Lookup::Found(view) = &found
+            && !view.in_doubt
+        {
             self.view_cache.insert(view, epoch);
         }
         Ok(found)

@@ -6,6 +6,7 @@
 //! hours). At most one refresh per account runs at a time. A caller that arrives while one runs
 //! shares its result, unless it was triggered by an event newer than the start of that refresh.
 
+mod doubt;
 mod fetch;
 mod negative;
 mod pending;
@@ -101,6 +102,8 @@ struct Inner {
     recently_reverified: TtlCache<Did, ()>,
     /// Operation logs that were read because of a bad signature.
     migrations: TtlCache<Did, Arc<fetch::CachedMigration>>,
+    /// Accounts in doubt whose servers gave no answer a moment ago.
+    in_vain: TtlCache<Did, ()>,
     /// Handles of accounts that do not claim them.
     handle_mismatch: TtlCache<Handle, ()>,
     /// The DID document of the mediator of this program, if it is one.
@@ -143,6 +146,7 @@ impl Resolver {
                 negatives: Negatives::new(settings.negative_ttl, clock.clone()),
                 recently_reverified: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 migrations: TtlCache::with_entries(MAX_CACHED, clock.clone()),
+                in_vain: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 handle_mismatch: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 own_mediator: RwLock::new(None),
                 wake: Notify::new(),
@@ -208,7 +212,7 @@ impl Resolver {
         actor: &Actor,
         client: IpAddr,
     ) -> Result<Arc<RecipientView>, ResolveError> {
-        if let Some(view) = self.inner.directory.recipient(actor).await?.found()? {
+        if let Some(view) = self.known(actor, client).await? {
             return Ok(view);
         }
         let handle = match actor {

@@ -23,9 +23,9 @@ mod stamp;
 mod wal;
 
 pub use directory::{
-    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind,
-    DirectoryStore, Entry, EventKind, MediatorRow, NewPending, PackageState, PendingRefresh,
-    ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Coverage,
+    DirectoryStore, Entry, EventKind, Gap, Marked, MediatorRow, NewPending, PackageState,
+    PendingRefresh, ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{

@@ -1,6 +1,7 @@
 //! The effect of a finding on an entry: a pure function of the old entry, the observation and the
 //! time, run inside the store's transaction.
 
+mod doubt;
 mod identity;
 mod order;
 mod schedule;
@@ -385,7 +386,8 @@ impl<'o> EntryUpdate<'o> {
         });
     }
 
-    fn finish(self, outcome: Outcome) -> Decision {
+    fn finish(mut self, outcome: Outcome) -> Decision {
+        self.end_doubt();
         let write = match outcome {
             Outcome::Ignored => Write::Nothing,
             Outcome::Deleted | Outcome::Dropped => Write::Delete,

@@ -6,7 +6,8 @@ use super::observation::{Observation, Outcome};
 use super::view::MAX_MEDIATORS;
 use crate::store::directory::Tx;
 use crate::store::{
-    BackfillRow, ChangeKind, Entry, MediatorRow, NewPending, SourceCursor, StoreError,
+    BackfillRow, ChangeKind, Coverage, Entry, Gap, MediatorRow, NewPending, SourceCursor,
+    StoreError,
 };
 use atcomm_net::identity::MediatorDocument;
 use atcomm_proto::clock::Timestamp;
@@ -29,6 +30,10 @@ pub struct Batch {
     pub backfill: Option<BackfillRow>,
     /// Names of the sources whose backfill begins anew because events were missed.
     pub gaps: Vec<String>,
+    /// The interval in which the source is proven to have missed nothing.
+    pub coverage: Option<Coverage>,
+    /// Events that the source has missed: the entries that they may concern are in doubt.
+    pub gap: Option<Gap>,
 }
 
 /// The effect of a refresh on the pending one that led to it.

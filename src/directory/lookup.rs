@@ -7,7 +7,7 @@ use super::view::{self, MAX_MEDIATORS, RecipientView, Refusal, ViewContext};
 use crate::store::directory::Queries;
 use crate::store::{Entry, StoreError};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
-use atcomm_proto::syntax::Actor;
+use atcomm_proto::syntax::{Actor, Did};
 
 /// What the directory has of an account.
 #[derive(Debug, Clone)]
@@ -36,22 +36,40 @@ pub(super) fn find(
     q: &Queries<'_>,
     actor: &Actor,
 ) -> Result<Lookup<(Entry, ViewContext)>, StoreError> {
-    let did = match actor {
-        Actor::Did(did) => Some(did.clone()),
-        Actor::Handle(handle) => q.did_by_handle(handle)?,
-    };
-    let entry = match did {
+    let entry = match account(q, actor)? {
         Some(did) => q.entry(&did)?,
         None => None,
     };
-    let Some(entry) = entry else {
+    let Some(mut entry) = entry else {
         return Ok(Lookup::Unknown);
     };
+    // A gap whose marking has not come to the entry yet.
+    if let Some(since) = q.unmarked_doubt(&entry.did)? {
+        entry.doubt_since = Some(entry.doubt_since.map_or(since, |doubt| doubt.min(since)));
+    }
     if let Some(refusal) = view::refusal(&entry) {
         return Ok(Lookup::Refused(refusal));
     }
     let context = view_context(q, &entry)?;
     Ok(Lookup::Found((entry, context)))
+}
+
+/// Returns the account that an actor names, if its entry is in doubt.
+pub(super) fn in_doubt(q: &Queries<'_>, actor: &Actor) -> Result<Option<Did>, StoreError> {
+    let Some(did) = account(q, actor)? else {
+        return Ok(None);
+    };
+    let marked = q.entry_state(&did)?.and_then(|(_, doubt)| doubt);
+    let in_doubt = marked.is_some() || q.unmarked_doubt(&did)?.is_some();
+    Ok(in_doubt.then_some(did))
+}
+
+/// Returns the account that an actor names in the directory.
+fn account(q: &Queries<'_>, actor: &Actor) -> Result<Option<Did>, StoreError> {
+    match actor {
+        Actor::Did(did) => Ok(Some(did.clone())),
+        Actor::Handle(handle) => q.did_by_handle(handle),
+    }
 }
 
 /// Reads the context of an entry's view.

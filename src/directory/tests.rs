@@ -11,6 +11,7 @@ use atcomm_proto::proof::Proven;
 use atcomm_proto::syntax::{Handle, LexiconError, Origin};
 use testkit::proto::repo::{TestRepo, package, peer};
 
+mod doubt;
 mod history;
 mod order;
 

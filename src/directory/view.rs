@@ -56,6 +56,8 @@ pub struct RecipientView {
     pub etag: String,
     /// When the view was rendered; ages in it refer to this time.
     pub at: Timestamp,
+    /// Whether later events of the account may have been missed.
+    pub in_doubt: bool,
 }
 
 /// The extent of a view.
@@ -119,6 +121,8 @@ struct VerificationView<'a> {
     observed_at: String,
     source: &'a str,
     stale: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known_good_until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     age: Option<u64>,
 }
@@ -225,6 +229,7 @@ pub(super) fn render(
         body: serde_json::to_vec(&view).ok()?.into(),
         etag: format!("W/\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
         at: now,
+        in_doubt: entry.doubt_since.is_some(),
     })
 }
 
@@ -270,7 +275,8 @@ fn body<'a>(
             proved_at: None,
             observed_at: entry.observed_at.to_string(),
             source: &entry.source,
-            stale: age.is_none_or(|age| age > STALE),
+            stale: entry.doubt_since.is_some() || age.is_none_or(|age| age > STALE),
+            known_good_until: entry.doubt_since.map(|until| until.to_string()),
             age: None,
         },
         proof: None,

@@ -37,6 +37,7 @@ impl Inner {
         update: PendingUpdate,
     ) -> Result<RefreshOutcome, RefreshError> {
         let begun = self.directory.begin(did).await?;
+        let refresh = &refresh.clone().in_doubt(begun.doubt_since.is_some());
         if let Some(pds) = refresh.prefilter()
             && self.seems_without_package(did, pds).await?
         {

@@ -32,6 +32,10 @@ impl Resolver {
 
     /// Returns the newest proof about an account, of presence or absence, as a CAR.
     pub async fn proof(&self, did: &Did, client: IpAddr) -> Result<Bytes, ResolveError> {
+        let by_did = Actor::Did(did.clone());
+        if self.inner.directory.in_doubt(&by_did).await?.is_some() {
+            self.look_first(did, client).await;
+        }
         let known = {
             let did = did.clone();
             self.inner

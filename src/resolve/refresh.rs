@@ -51,6 +51,15 @@ impl Refresh {
         }
     }
 
+    /// Returns the refresh of an entry that is in doubt: a change of the identity may have been
+    /// missed, so only an identity that is looked up now tells.
+    pub(super) fn in_doubt(mut self, in_doubt: bool) -> Self {
+        if in_doubt {
+            self.identity = IdentityLookup::Refresh;
+        }
+        self
+    }
+
     /// Returns the share of the limits on outbound requests that the refresh uses.
     pub fn priority(&self) -> Priority {
         match self.trigger {

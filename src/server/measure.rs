@@ -56,6 +56,10 @@ pub(super) async fn run(
             Ok(pending) => metrics::gauge!("atcomm_directory_pending").set(pending as f64),
             Err(error) => tracing::warn!(%error, "cannot count what is owed"),
         }
+        match directory.store().query(|q| q.doubtful_count()).await {
+            Ok(doubtful) => metrics::gauge!("atcomm_directory_doubtful").set(doubtful as f64),
+            Err(error) => tracing::warn!(%error, "cannot count the entries in doubt"),
+        }
         metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
         log_bytes("directory").set(directory.store().log_bytes() as f64);
         if let Some(mediator) = &mediator {
@@ -77,8 +81,12 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 19] = [
+const GAUGES: [(&str, &str); 20] = [
     ("atcomm_info", "Version of the running program"),
+    (
+        "atcomm_directory_doubtful",
+        "Accounts whose later events may have been missed, until they are looked at again",
+    ),
     ("atcomm_directory_entries", "Accounts in the directory"),
     ("atcomm_directory_pending", "Looks that are owed"),
     (

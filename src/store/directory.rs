@@ -3,6 +3,7 @@
 //! All of it can be rebuilt from the network: the loss of the file costs a new backfill of the
 //! sources and the history of changes.
 
+mod coverage;
 mod queries;
 mod rows;
 mod trigger;
@@ -20,6 +21,7 @@ use super::database::Database;
 use super::error::StoreError;
 use super::schema;
 
+pub use coverage::{Coverage, Gap, Marked};
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Entry,
     MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,

@@ -6,6 +6,7 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 mod claimants;
+mod coverage;
 
 fn did(n: u64) -> Did {
     let tail: String = (0..24)

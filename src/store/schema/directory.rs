@@ -150,5 +150,28 @@ ALTER TABLE entry ADD COLUMN missing_since INTEGER;
 -- The entry is known good until then: later events of its account may have been missed.
 ALTER TABLE entry ADD COLUMN doubt_since INTEGER;
 ",
+        "
+-- The interval in which each source's stream is proven to have missed nothing.
+CREATE TABLE coverage (
+  source TEXT PRIMARY KEY,
+  since  INTEGER NOT NULL,
+  until  INTEGER NOT NULL          -- the last moment that is proven
+) STRICT;
+INSERT INTO coverage SELECT source, updated_at, updated_at FROM cursor;
+-- Events that a source has missed, until every entry that they may concern is marked.
+CREATE TABLE gap (
+  id        INTEGER PRIMARY KEY,
+  source    TEXT NOT NULL UNIQUE,
+  reason    TEXT NOT NULL,
+  since     INTEGER NOT NULL,      -- the last moment before it that is proven
+  opened_at INTEGER NOT NULL,
+  pds       TEXT,                  -- PDS whose accounts the events are of; null: any
+  covered   TEXT NOT NULL,         -- JSON array of the PDSes that other sources cover
+  position  INTEGER NOT NULL,      -- rowid of entry up to which the marking has come
+  last      INTEGER NOT NULL,      -- rowid of entry at which it ends
+  marked    INTEGER NOT NULL       -- entries marked
+) STRICT;
+CREATE INDEX entry_doubt ON entry (doubt_since) WHERE doubt_since IS NOT NULL;
+",
     ],
 };

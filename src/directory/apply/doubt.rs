@@ -1,0 +1,22 @@
+//! The end of a doubt.
+
+use super::EntryUpdate;
+use crate::directory::observation::{Authority, Finding};
+
+impl EntryUpdate<'_> {
+    /// Ends the doubt about the entry, where the refresh began after the doubt was known and has an
+    /// answer: what the account's PDS says now includes what was missed before.
+    pub(super) fn end_doubt(&mut self) {
+        let is_answer = match &self.seen.finding {
+            Finding::Present(_)
+            | Finding::Absent(_)
+            | Finding::AbsentUnproven
+            | Finding::Inactive(_)
+            | Finding::Deleted => self.seen.authority == Authority::Pds,
+            Finding::Unverifiable { .. } | Finding::Unreachable => false,
+        };
+        if is_answer && self.seen.begun.doubt_since == self.entry.doubt_since {
+            self.entry.doubt_since = None;
+        }
+    }
+}

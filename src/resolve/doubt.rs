@@ -1,0 +1,52 @@
+//! Answers about entries in doubt: the account is looked at first.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Resolver;
+use super::refresh::ResolveError;
+use crate::directory::{Lookup, RecipientView};
+use atcomm_proto::syntax::{Actor, Did};
+
+impl Resolver {
+    /// Returns the view that the directory has of an actor. An account whose entry is in doubt is
+    /// looked at before, out of the client's allowance and timeout. Where that fails the client
+    /// gets what the directory has, and the view says that it is stale.
+    pub(super) async fn known(
+        &self,
+        actor: &Actor,
+        client: IpAddr,
+    ) -> Result<Option<Arc<RecipientView>>, ResolveError> {
+        let directory = &self.inner.directory;
+        let found = directory.recipient(actor).await?;
+        let doubtful = match &found {
+            Lookup::Found(view) => view.in_doubt.then(|| view.did.clone()),
+            Lookup::Refused(_) => directory.in_doubt(actor).await?,
+            Lookup::Unknown => None,
+        };
+        let Some(did) = doubtful else {
+            return Ok(found.found()?);
+        };
+        if !self.look_first(&did, client).await {
+            return Ok(found.found()?);
+        }
+        Ok(directory.recipient(actor).await?.found()?)
+    }
+
+    /// Refreshes an account whose entry is in doubt. Returns whether that had a result.
+    pub(super) async fn look_first(&self, did: &Did, client: IpAddr) -> bool {
+        // Servers that do not answer hold up one client, and not each.
+        if self.inner.in_vain.get(did).is_some() {
+            return false;
+        }
+        match self.ask(did, client).await {
+            Ok(_) => true,
+            Err(ResolveError::OverBudget { .. }) => false,
+            Err(ResolveError::Refused(_) | ResolveError::Store(_)) => {
+                let ttl = self.inner.settings.negative_ttl;
+                self.inner.in_vain.insert(did.clone(), (), ttl);
+                false
+            }
+        }
+    }
+}
