@@ -40,9 +40,9 @@ impl BenchDirectory {
     /// size; only rendering reads their contents.
     pub(crate) async fn fill(dir: &Path, entries: u64) {
         let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
-        let template = template();
+        let (template, car) = template();
         for first in (0..entries).step_by(usize::try_from(CHUNK).unwrap()) {
-            let template = template.clone();
+            let (template, car) = (template.clone(), car.clone());
             store
                 .transact(move |tx| {
                     for n in first..(first + CHUNK).min(entries) {
@@ -53,6 +53,7 @@ impl BenchDirectory {
                         entry.handle_at = entry.proved_at;
                         entry.peer = Some(peer(n));
                         tx.put_entry(&entry)?;
+                        tx.put_proof(&entry.did, &car)?;
                     }
                     Ok(())
                 })
@@ -127,7 +128,8 @@ fn peer(n: u64) -> String {
     )
 }
 
-fn template() -> Entry {
+/// Returns an entry and its proof.
+fn template() -> (Entry, Vec<u8>) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/proof");
     let car = std::fs::read(fixtures.join("repo-k256-50-present.car")).unwrap();
     let sidecar = std::fs::read(fixtures.join("repo-k256-50-present.json")).unwrap();
@@ -140,15 +142,13 @@ fn template() -> Entry {
     };
     let now = Clock::system().now();
     let shown = record.commitment();
-    Entry {
+    let entry = Entry {
         pds: Some(Origin::parse("https://pds.example.com").unwrap()),
         signing_key: Some(key.clone()),
         state: PackageState::Present,
         rev: Some(shown.rev()),
         commit: Some(*shown.commit()),
         cid: Some(*record.cid()),
-        record: Some(record.record().to_vec()),
-        proof: Some(shown.car().to_vec()),
         proof_pds: Some(Origin::parse("https://pds.example.com").unwrap()),
         proof_key: Some(key.clone()),
         identity_key: Some(key),
@@ -158,5 +158,6 @@ fn template() -> Entry {
         change_seq: 1,
         identity_at: Some(now),
         ..Entry::empty(did, "listing", now)
-    }
+    };
+    (entry, shown.car().to_vec())
 }

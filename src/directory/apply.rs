@@ -43,6 +43,8 @@ pub(super) struct Decision {
     pub(super) changes: Vec<Change>,
     /// The change among them that brought the entry's package.
     pub(super) entry_change: Option<usize>,
+    /// The newest proof.
+    pub(super) proof: ProofWrite,
     /// The last proof of the superseded package, for the change that brought the package.
     pub(super) supersedes: Option<SupersededProof>,
     /// The commit of a revision that went backwards.
@@ -58,6 +60,14 @@ pub(super) struct Decision {
 pub(super) enum Write {
     Nothing,
     Put(Entry),
+    Delete,
+}
+
+/// The write to the account's newest proof.
+#[derive(Debug)]
+pub(super) enum ProofWrite {
+    Keep,
+    Put(Vec<u8>),
     Delete,
 }
 
@@ -98,6 +108,7 @@ fn new_entry(seen: &Observation) -> Decision {
         write: Write::Nothing,
         changes: Vec::new(),
         entry_change: None,
+        proof: ProofWrite::Keep,
         supersedes: None,
         evidence: None,
     }
@@ -109,6 +120,7 @@ struct EntryUpdate<'o> {
     entry: Entry,
     changes: Vec<Change>,
     entry_change: Option<usize>,
+    proof: ProofWrite,
     supersedes: Option<SupersededProof>,
     evidence: Option<Commitment>,
     /// Whether the package had been proven before this observation.
@@ -125,6 +137,7 @@ impl<'o> EntryUpdate<'o> {
             entry: old,
             changes: Vec::new(),
             entry_change: None,
+            proof: ProofWrite::Keep,
             supersedes: None,
             evidence: None,
             handle_unverified: false,
@@ -151,7 +164,6 @@ impl<'o> EntryUpdate<'o> {
         }
         self.proven(commitment);
         self.entry.cid = Some(*record.cid());
-        self.entry.record = Some(record.record().to_vec());
         // Parsed again each time: a newer version of this program may judge otherwise.
         let before = (self.entry.state, self.entry.reason.clone());
         match KeyPackage::parse(record.record()) {
@@ -233,7 +245,7 @@ impl<'o> EntryUpdate<'o> {
                 self.supersede();
                 self.change(ChangeKind::Removed, Some("unproven".to_owned()));
                 self.clear(PackageState::RemovedUnproven);
-                self.entry.proof = None;
+                self.proof = ProofWrite::Delete;
                 self.entry.observed_at = self.seen.at;
                 Outcome::Removed
             }
@@ -303,10 +315,10 @@ impl<'o> EntryUpdate<'o> {
     /// Takes over a proof.
     fn proven(&mut self, commitment: &Commitment) {
         let seen = self.seen;
+        self.proof = ProofWrite::Put(commitment.car().to_vec());
         let entry = &mut self.entry;
         entry.rev = Some(commitment.rev());
         entry.commit = Some(*commitment.commit());
-        entry.proof = Some(commitment.car().to_vec());
         entry.proof_key = Some(commitment.key().clone());
         entry.identity_key.clone_from(&entry.signing_key);
         entry.proof_pds.clone_from(&entry.pds);
@@ -346,13 +358,12 @@ impl<'o> EntryUpdate<'o> {
             self.entry.state,
             PackageState::Present | PackageState::Invalid
         );
-        let entry = &mut self.entry;
-        if let (true, Some(car)) = (had, entry.proof.take()) {
+        if had {
+            self.proof = ProofWrite::Delete;
             self.supersedes = Some(SupersededProof {
-                seq: entry.change_seq,
-                rev: entry.rev,
-                key: entry.proof_key.clone(),
-                car,
+                seq: self.entry.change_seq,
+                rev: self.entry.rev,
+                key: self.entry.proof_key.clone(),
             });
         }
     }
@@ -364,7 +375,6 @@ impl<'o> EntryUpdate<'o> {
         entry.reason = None;
         entry.detail = None;
         entry.cid = None;
-        entry.record = None;
         entry.peer = None;
         entry.mediators = Vec::new();
     }
@@ -399,6 +409,7 @@ impl<'o> EntryUpdate<'o> {
             write,
             changes: if ignored { Vec::new() } else { self.changes },
             entry_change: self.entry_change,
+            proof: self.proof,
             supersedes: self.supersedes.filter(|_| !ignored),
             evidence: self.evidence,
         }

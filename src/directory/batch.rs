@@ -105,6 +105,11 @@ pub(super) fn apply_one(
                 invalidated.dids.extend(lost);
             }
             tx.put_entry(&entry)?;
+            match &decision.proof {
+                apply::ProofWrite::Keep => {}
+                apply::ProofWrite::Put(car) => tx.put_proof(&entry.did, car)?,
+                apply::ProofWrite::Delete => tx.delete_proof(&entry.did)?,
+            }
             add_mediators(tx, &entry, seen.at)?;
             peers.push(entry.peer);
             enrolled.insert(seen.did.as_str());
@@ -130,7 +135,7 @@ fn write_changes(
     decision: &apply::Decision,
 ) -> Result<Vec<i64>, StoreError> {
     if let Some(superseded) = &decision.supersedes {
-        tx.save_proof(superseded)?;
+        tx.save_proof(&seen.did, superseded)?;
     }
     let mut positions = Vec::with_capacity(decision.changes.len());
     for change in &decision.changes {

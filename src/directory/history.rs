@@ -148,10 +148,15 @@ impl AccountHistory {
         with_proof: bool,
     ) -> Result<Self, StoreError> {
         let limit = limit.clamp(1, MAX_CHANGES);
+        let newest = if with_proof {
+            q.proof(&entry.did)?
+        } else {
+            None
+        };
         let (mut changes, mut more, mut bytes) = (Vec::new(), false, 0);
         q.each_change(&entry.did, before, with_proof, |mut change| {
-            if with_proof {
-                complete(&mut change, &entry);
+            if let Some(newest) = &newest {
+                complete(&mut change, &entry, newest);
             }
             bytes += bytes_of(&change);
             more = changes.len() == limit || (!changes.is_empty() && bytes > MAX_PAGE_BYTES);
@@ -188,11 +193,11 @@ fn render(did: &Did, history: Option<&AccountHistory>, page: &Page) -> Result<By
     Ok(body.into())
 }
 
-/// Adds the newest package's proof, which is in the entry because it is renewed there.
-fn complete(change: &mut Change, entry: &Entry) {
+/// Adds the newest package's proof, which is not in the log because it is renewed.
+fn complete(change: &mut Change, entry: &Entry, newest: &[u8]) {
     let has_package = matches!(entry.state, PackageState::Present | PackageState::Invalid);
-    if has_package && change.seq == entry.change_seq && entry.proof.is_some() {
-        change.proof.clone_from(&entry.proof);
+    if has_package && change.seq == entry.change_seq {
+        change.proof = Some(newest.to_vec());
         change.rev = entry.rev;
         change.key.clone_from(&entry.proof_key);
     }

@@ -92,6 +92,7 @@ fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<ViewContext, StoreErro
     }
     let peer = entry.peer.as_deref().unwrap_or_default();
     Ok(ViewContext {
+        proof: q.proof(&entry.did)?,
         mediators,
         ambiguous: q.claimants(peer, 2)?.len() > 1,
     })

@@ -18,6 +18,7 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::did_peer::{PeerDid, PeerKey};
 use atcomm_proto::keypackage::record_json;
 use atcomm_proto::plc::VerifiedLog;
+use atcomm_proto::proof;
 use atcomm_proto::syntax::{Did, Handle, LexiconError, RECORD_PATH};
 
 /// Most mediators of one package that are looked up and shown with their documents. A sender takes
@@ -75,6 +76,8 @@ pub(super) struct ViewContext {
     pub(super) mediators: Vec<MediatorDocument>,
     /// Whether another active account names the same did:peer.
     pub(super) ambiguous: bool,
+    /// CAR of the newest proof, with the record.
+    pub(super) proof: Option<Vec<u8>>,
 }
 
 #[derive(Serialize)]
@@ -215,7 +218,7 @@ pub(super) fn render(
         let log = log
             .as_deref()
             .filter(|log| leads_to_proof(log.verified(), entry));
-        let car = entry.proof.as_deref()?;
+        let car = context.proof.as_deref()?;
         view.proof = Some(ProofView::new(car, log.map(PlcLog::entries)));
     }
     // The tag covers what a reader acts on, so not the times of the last checks.
@@ -246,6 +249,8 @@ fn body<'a>(
         mediator.reason = None;
     }
     let handle = entry.handle.as_ref();
+    let cid = entry.cid.as_ref()?;
+    let record = proof::block(context.proof.as_deref()?, cid).ok()?;
     Some(RecipientBody {
         did: &entry.did,
         handle: handle.map_or("handle.invalid", Handle::as_str),
@@ -257,9 +262,9 @@ fn body<'a>(
         },
         key_package: KeyPackageView {
             uri: format!("at://{}/{RECORD_PATH}", entry.did),
-            cid: entry.cid.as_ref()?.to_string(),
+            cid: cid.to_string(),
             rev: entry.rev.as_ref()?.as_str(),
-            value: record_json(entry.record.as_deref()?).ok()?,
+            value: record_json(record).ok()?,
         },
         peer: PeerView {
             did: peer.as_str(),

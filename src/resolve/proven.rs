@@ -41,17 +41,17 @@ impl Resolver {
             self.inner
                 .directory
                 .store()
-                .query(move |q| q.entry(&did))
+                .query(move |q| Ok((q.entry(&did)?, q.proof(&did)?)))
                 .await?
         };
-        if let Some(entry) = known {
+        if let (Some(entry), proof) = known {
             if !entry.status.is_active() {
                 return Err(ResolveError::Refused(Refusal::new(
                     LexiconError::AccountInactive,
                     format!("the account is not active: {}", entry.status),
                 )));
             }
-            if let Some(proof) = entry.proof {
+            if let Some(proof) = proof {
                 return Ok(proof.into());
             }
         }

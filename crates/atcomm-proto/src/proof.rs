@@ -29,7 +29,7 @@ use crate::key::{SIGNATURE_LEN, SigningKey};
 use crate::syntax::{Did, RECORD_PATH, Rev};
 
 use self::blocks::Blocks;
-pub use self::blocks::MAX_PROOF_LEN;
+pub use self::blocks::{MAX_PROOF_LEN, block};
 pub use self::error::ProofError;
 pub use self::tree::MAX_NODE_LEN;
 

@@ -28,6 +28,16 @@ impl Queries<'_> {
         entry.map(|entry| self.with_mediators(entry)).transpose()
     }
 
+    /// Returns the CAR of an account's newest proof, of presence or absence.
+    pub fn proof(&self, did: &Did) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT car FROM proof WHERE did = ?1")?;
+        Ok(query
+            .query_row([did.as_str()], |row| row.get(0))
+            .optional()?)
+    }
+
     /// Returns the count of proofs of an entry, and the time until which it is known good.
     pub fn entry_state(&self, did: &Did) -> Result<Option<(i64, Option<Timestamp>)>, StoreError> {
         let mut query = self

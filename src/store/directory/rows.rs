@@ -130,7 +130,8 @@ words! {
     }
 }
 
-/// One row of the directory.
+/// One row of the directory. The newest proof, with the record, has a row of its own
+/// ([`Queries::proof`](super::Queries::proof)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The account.
@@ -156,10 +157,6 @@ pub struct Entry {
     pub commit: Option<Cid>,
     /// CID of the record.
     pub cid: Option<Cid>,
-    /// The record's DAG-CBOR.
-    pub record: Option<Vec<u8>>,
-    /// CAR of the newest proof.
-    pub proof: Option<Vec<u8>>,
     /// PDS under which `rev` is ordered.
     pub proof_pds: Option<Origin>,
     /// Key that signed the newest proof, under which `rev` is ordered.
@@ -224,8 +221,6 @@ impl Entry {
             rev: None,
             commit: None,
             cid: None,
-            record: None,
-            proof: None,
             proof_pds: None,
             proof_key: None,
             identity_key: None,
@@ -280,7 +275,8 @@ pub struct Change {
     pub proof: Option<Vec<u8>>,
 }
 
-/// The last proof of a superseded package, to be saved with the change that brought the package.
+/// The account's newest proof, that of a package which is superseded now: it moves to the change
+/// that brought the package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SupersededProof {
     /// Position of that change.
@@ -289,8 +285,6 @@ pub struct SupersededProof {
     pub rev: Option<Rev>,
     /// The key that signed it.
     pub key: Option<SigningKey>,
-    /// The proof.
-    pub car: Vec<u8>,
 }
 
 /// A status that a PDS announced of an account. It counts only while that PDS is the account's.
@@ -401,8 +395,6 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         rev: maybe(row, "rev", Rev::parse)?,
         commit: maybe(row, "commit_cid", str::parse::<Cid>)?,
         cid: maybe(row, "cid", str::parse::<Cid>)?,
-        record: row.get("record")?,
-        proof: row.get("proof")?,
         proof_pds: maybe(row, "proof_pds", Origin::parse)?,
         proof_key: maybe(row, "proof_key", SigningKey::from_did_key)?,
         identity_key: maybe(row, "identity_key", SigningKey::from_did_key)?,

@@ -7,6 +7,7 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 mod claimants;
 mod coverage;
+mod proofs;
 
 fn did(n: u64) -> Did {
     let tail: String = (0..24)
@@ -32,8 +33,6 @@ fn entry(n: u64) -> Entry {
         rev: Some(Rev::parse("3n2wo76pa3k2w").unwrap()),
         commit: None,
         cid: None,
-        record: Some(vec![0xa0]),
-        proof: Some(vec![1, 2, 3]),
         proof_pds: None,
         proof_key: None,
         identity_key: None,
@@ -319,27 +318,6 @@ async fn a_store_survives_reopening_and_refuses_a_newer_schema() {
         DirectoryStore::open(&f.path),
         Err(StoreError::Newer { found: 99, .. })
     ));
-}
-
-#[tokio::test]
-async fn evidence_is_bounded_and_not_repeated() {
-    let f = open();
-    let secret = k256_key();
-    for _ in 0..3 {
-        let key = secret.clone();
-        f.store
-            .transact(move |tx| {
-                let rev = Rev::parse("3n2wo76pa3k2w").unwrap();
-                tx.save_evidence(&did(1), rev, None, &key, &[1], at(0))
-            })
-            .await
-            .unwrap();
-    }
-    let conn = Connection::open(&f.path).unwrap();
-    let count: i64 = conn
-        .query_row("SELECT count(*) FROM evidence", [], |r| r.get(0))
-        .unwrap();
-    assert_eq!(count, 1);
 }
 
 fn k256_key() -> atcomm_proto::key::SigningKey {

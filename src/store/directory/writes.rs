@@ -22,10 +22,13 @@ const MAX_CHANGES: i64 = 256;
 
 /// Largest proof that is saved of a superseded package or a regression, in bytes. Larger ones come
 /// from paths inflated on purpose.
-const MAX_SAVED_PROOF: usize = 16 * 1024;
+pub(super) const MAX_SAVED_PROOF: i64 = 16 * 1024;
+
+/// Most proofs that are kept of one account as evidence of regressions, and most bytes of them.
+const MAX_EVIDENCE: (i64, i64) = (16, 64 * 1024);
 
 /// The columns of `entry`.
-pub(super) const COLUMNS: [&str; 34] = [
+pub(super) const COLUMNS: [&str; 32] = [
     "did",
     "handle",
     "pds",
@@ -37,8 +40,6 @@ pub(super) const COLUMNS: [&str; 34] = [
     "rev",
     "commit_cid",
     "cid",
-    "record",
-    "proof",
     "proof_pds",
     "proof_key",
     "identity_key",
@@ -103,8 +104,6 @@ impl Tx<'_> {
             ":rev": entry.rev.as_ref().map(Rev::as_str),
             ":commit_cid": entry.commit.as_ref().map(Cid::to_string),
             ":cid": entry.cid.as_ref().map(Cid::to_string),
-            ":record": entry.record,
-            ":proof": entry.proof,
             ":proof_pds": entry.proof_pds.as_ref().map(Origin::as_str),
             ":proof_key": entry.proof_key.as_ref().map(SigningKey::did_key),
             ":identity_key": entry.identity_key.as_ref().map(SigningKey::did_key),
@@ -143,7 +142,26 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Deletes an entry with its mediators. The change log stays.
+    /// Writes the newest proof of an account that has an entry. The same proof again writes nothing.
+    pub fn put_proof(&self, did: &Did, car: &[u8]) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "INSERT INTO proof (did, car) VALUES (?1, ?2)
+                 ON CONFLICT (did) DO UPDATE SET car = ?2 WHERE car <> ?2",
+            )?
+            .execute(params![did.as_str(), car])?;
+        Ok(())
+    }
+
+    /// Deletes the newest proof of an account.
+    pub fn delete_proof(&self, did: &Did) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached("DELETE FROM proof WHERE did = ?1")?
+            .execute([did.as_str()])?;
+        Ok(())
+    }
+
+    /// Deletes an entry with its proof and mediators. The change log stays.
     pub fn delete_entry(&self, did: &Did) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached("DELETE FROM entry WHERE did = ?1")?
@@ -209,20 +227,36 @@ impl Tx<'_> {
         Ok(seq)
     }
 
-    /// Saves the proof of a superseded package with the change that brought it. The proof may have
-    /// a later revision and another key than the proof that the change came with.
-    pub fn save_proof(&self, superseded: &SupersededProof) -> Result<(), StoreError> {
-        if superseded.car.len() > MAX_SAVED_PROOF {
-            return Ok(());
-        }
+    /// Saves the newest proof of an account, that of a superseded package, with the change that
+    /// brought the package. The proof may have a later revision and another key than the proof that
+    /// the change came with. A proof that another change has already is not saved again.
+    pub fn save_proof(&self, did: &Did, superseded: &SupersededProof) -> Result<(), StoreError> {
         self.conn()
-            .prepare_cached("UPDATE change SET rev = ?2, key = ?3, proof = ?4 WHERE seq = ?1")?
+            .prepare_cached(
+                "UPDATE change SET rev = ?2, key = ?3, proof = p.car
+                 FROM (SELECT car FROM proof WHERE did = ?4 AND length(car) <= ?5) AS p
+                 WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM change AS c
+                   WHERE c.did = ?4 AND c.proof IS NOT NULL
+                     AND c.rev = ?2 AND c.key = ?3 AND c.cid IS change.cid)",
+            )?
             .execute(params![
                 superseded.seq,
                 superseded.rev.as_ref().map(Rev::as_str),
                 superseded.key.as_ref().map(SigningKey::did_key),
-                superseded.car,
+                did.as_str(),
+                MAX_SAVED_PROOF,
             ])?;
+        Ok(())
+    }
+
+    /// Deletes all that is kept of an account besides its entry: changes, saved proofs, evidence.
+    pub fn delete_history(&self, did: &Did) -> Result<(), StoreError> {
+        for sql in [
+            "DELETE FROM change WHERE did = ?1",
+            "DELETE FROM evidence WHERE did = ?1",
+        ] {
+            self.conn().prepare_cached(sql)?.execute([did.as_str()])?;
+        }
         Ok(())
     }
 
@@ -236,13 +270,15 @@ impl Tx<'_> {
         proof: &[u8],
         seen_at: Timestamp,
     ) -> Result<(), StoreError> {
-        // Bounded: a server that serves the same old proof every day adds one row in all.
+        // A server that serves the same old proof every day adds one row in all.
         self.conn()
             .prepare_cached(
                 "INSERT INTO evidence (did, rev, pds, key, seen_at, proof)
                  SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE
+                   length(?6) <= ?7 AND
                    NOT EXISTS (SELECT 1 FROM evidence WHERE did = ?1 AND rev = ?2) AND
-                   (SELECT count(*) FROM evidence WHERE did = ?1) < 16",
+                   (SELECT count(*) < ?8 AND coalesce(sum(length(proof)), 0) + length(?6) <= ?9
+                    FROM evidence WHERE did = ?1)",
             )?
             .execute(params![
                 did.as_str(),
@@ -250,7 +286,10 @@ impl Tx<'_> {
                 pds.map(Origin::as_str),
                 key.did_key(),
                 seen_at.millis(),
-                proof
+                proof,
+                MAX_SAVED_PROOF,
+                MAX_EVIDENCE.0,
+                MAX_EVIDENCE.1,
             ])?;
         Ok(())
     }

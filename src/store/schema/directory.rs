@@ -173,5 +173,16 @@ CREATE TABLE gap (
 ) STRICT;
 CREATE INDEX entry_doubt ON entry (doubt_since) WHERE doubt_since IS NOT NULL;
 ",
+        "
+-- The newest proof of each account, of presence or absence, apart from what changes at every check.
+-- The record is in it.
+CREATE TABLE proof (
+  did TEXT PRIMARY KEY REFERENCES entry (did) ON DELETE CASCADE,
+  car BLOB NOT NULL
+) STRICT;
+INSERT INTO proof (did, car) SELECT did, proof FROM entry WHERE proof IS NOT NULL;
+ALTER TABLE entry DROP COLUMN proof;
+ALTER TABLE entry DROP COLUMN record;
+",
     ],
 };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use ipld_core::cid::Cid;
 use shrike::car::{BlockRef, SliceReader, Writer};
 use shrike::cbor::Cid as BlockCid;
 use shrike::mst::{BlockSource, MstError};
@@ -72,6 +73,28 @@ impl<'a> Blocks<'a> {
         }
         Ok(car)
     }
+}
+
+/// Returns the block with this CID from a CAR that [`verify`](super::verify) has accepted or made,
+/// such as the record of a [`VerifiedRecord`](super::VerifiedRecord) from its proof.
+///
+/// The block is hashed again, so a damaged copy of the CAR gives no other record than the proven
+/// one. Nothing else is checked: a CAR that was not verified before proves nothing here.
+pub fn block<'a>(car: &'a [u8], cid: &Cid) -> Result<&'a [u8], ProofError> {
+    let wanted = BlockCid::from_bytes(&cid.to_bytes()).map_err(|_| ProofError::Malformed)?;
+    let reader = SliceReader::new(car).map_err(|_| ProofError::Malformed)?;
+    for block in reader {
+        let block = block.map_err(|_| ProofError::Malformed)?;
+        if block.cid == wanted {
+            let hashed = BlockCid::compute(block.cid.codec(), block.data);
+            return if hashed == wanted {
+                Ok(block.data)
+            } else {
+                Err(ProofError::Hash)
+            };
+        }
+    }
+    Err(ProofError::Incomplete)
 }
 
 impl BlockSource for Blocks<'_> {

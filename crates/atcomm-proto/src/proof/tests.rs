@@ -329,3 +329,30 @@ proptest! {
         prop_assert!(verify(&car, Container::Commit, &did, &key, at()).is_err());
     }
 }
+
+#[test]
+fn a_record_is_read_out_of_its_proof_by_its_hash() {
+    let other: Cid = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+        .parse()
+        .unwrap();
+    let mut shown = 0;
+    for fixture in Fixture::all() {
+        let Ok(Proven::Present(record)) = fixture.verify(&fixture.car) else {
+            continue;
+        };
+        shown += 1;
+        let car = record.commitment().car();
+        assert_eq!(block(car, record.cid()), Ok(record.record()));
+        assert_eq!(block(car, &other), Err(ProofError::Incomplete));
+        assert!(block(&car[..car.len() - 1], record.cid()).is_err());
+        // No damage to the CAR gives another record.
+        for at in 0..car.len() {
+            let mut damaged = car.to_vec();
+            damaged[at] ^= 1;
+            if let Ok(found) = block(&damaged, record.cid()) {
+                assert_eq!(found, record.record());
+            }
+        }
+    }
+    assert!(shown > 0);
+}
