@@ -6,7 +6,9 @@ use crate::store::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Trigger,
 };
 use atcomm_proto::syntax::{COLLECTION, Did};
-use atcomm_proto::wire::{Account, Commit, FrameError, JetstreamEvent, JetstreamKind, RecordOp};
+use atcomm_proto::wire::{
+    Account, Commit, EventType, FrameError, JetstreamEvent, JetstreamKind, RecordOp, account_of,
+};
 
 use super::{Source, SourceKind};
 use atcomm_net::identity::HandleCheck;
@@ -107,10 +109,33 @@ impl EventHandler<'_> {
     /// Handles an event that breaks a rule: the account may have changed all the same.
     pub(super) fn malformed(&mut self, error: &FrameError) {
         metrics::counter!("atcomm_ingest_drops_total", "reason" => error.reason()).increment(1);
-        if let FrameError::Event { did: Some(did), .. } = error
-            && self.follows(did)
+        if let FrameError::Event {
+            did: Some(did),
+            event,
+            ..
+        } = error
         {
-            self.refresh(did, EventKind::Commit, AnnouncedChange::Keep);
+            self.damaged(did, *event);
+        }
+    }
+
+    /// Handles an event of which only the account and the type can be read.
+    fn damaged(&mut self, did: &str, event: EventType) {
+        match event {
+            EventType::Identity => self.identity(did),
+            _ if !self.follows(did) => {}
+            EventType::Commit => self.refresh(did, EventKind::Commit, AnnouncedChange::Keep),
+            EventType::Sync => self.refresh(did, EventKind::Sync, AnnouncedChange::Keep),
+            EventType::Account => self.refresh(did, EventKind::Account, AnnouncedChange::Keep),
+        }
+    }
+
+    /// Passes over a message that cannot be read: the account may have changed all the same.
+    pub(super) fn passed_over(&mut self, message: &[u8]) {
+        metrics::counter!("atcomm_ingest_passed_over_total", "source" => self.source.name.clone())
+            .increment(1);
+        if let Some(did) = account_of(message) {
+            self.damaged(did, EventType::Sync);
         }
     }
 

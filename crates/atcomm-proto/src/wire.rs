@@ -8,7 +8,7 @@ mod frame;
 mod jetstream;
 
 pub use self::frame::{
-    Account, Commit, EventFault, Frame, FrameError, Framing, Identity, MAX_BLOCKS, MAX_FRAME,
-    MAX_OPS, MAX_SYNC_BLOCKS, RecordOp, Sync,
+    Account, Commit, EventFault, EventType, Frame, FrameError, Framing, Identity, MAX_BLOCKS,
+    MAX_FRAME, MAX_OPS, MAX_SYNC_BLOCKS, RecordOp, Sync, account_of,
 };
 pub use self::jetstream::{JetstreamError, JetstreamEvent, JetstreamKind, MAX_EVENT};

@@ -2,7 +2,8 @@
 //!
 //! Only DAG-CBOR is accepted: definite lengths, shortest forms, text in UTF-8, tag 42, no floats.
 //! Records must have sorted, unique map keys ([`validate`]), since their hash is signed; a stream's
-//! envelopes are not signed and may have keys in any order.
+//! envelopes are not signed and may have keys in any order. In an envelope text that is not UTF-8
+//! is a fault of the one event, since relays pass such text on ([`CborReader::of_envelope`]).
 //!
 //! Sources: DAG-CBOR specification, "Strictness"; atproto data model.
 
@@ -99,12 +100,33 @@ pub enum Item<'a> {
 #[derive(Debug, Clone)]
 pub struct CborReader<'a> {
     rest: &'a [u8],
+    /// Whether text that is not UTF-8 is noted and not refused.
+    is_envelope: bool,
+    has_bad_text: bool,
 }
 
 impl<'a> CborReader<'a> {
     /// Starts at the beginning of `input`.
     pub fn new(input: &'a [u8]) -> Self {
-        Self { rest: input }
+        Self {
+            rest: input,
+            is_envelope: false,
+            has_bad_text: false,
+        }
+    }
+
+    /// Starts at the beginning of an envelope. Text that is not UTF-8, also that of a map key and
+    /// of a value that is skipped, is read as empty text and noted ([`Self::has_bad_text`]).
+    pub fn of_envelope(input: &'a [u8]) -> Self {
+        Self {
+            is_envelope: true,
+            ..Self::new(input)
+        }
+    }
+
+    /// Returns whether text was read that is not UTF-8.
+    pub fn has_bad_text(&self) -> bool {
+        self.has_bad_text
     }
 
     /// Returns whether the whole input was read.
@@ -131,9 +153,14 @@ impl<'a> CborReader<'a> {
             0 => Ok(Item::Unsigned(argument)),
             1 => Ok(Item::Negative(argument)),
             2 => self.take(argument).map(Item::Bytes),
-            3 => std::str::from_utf8(self.take(argument)?)
-                .map(Item::Text)
-                .map_err(|_| CborError::Utf8),
+            3 => match std::str::from_utf8(self.take(argument)?) {
+                Ok(text) => Ok(Item::Text(text)),
+                Err(_) if self.is_envelope => {
+                    self.has_bad_text = true;
+                    Ok(Item::Text(""))
+                }
+                Err(_) => Err(CborError::Utf8),
+            },
             // Every value takes at least one byte, so a count beyond the input is refused before
             // any loop over it.
             4 if argument > self.rest.len() as u64 => Err(CborError::Truncated),

@@ -2,8 +2,8 @@
 //!
 //! Envelopes are read leniently where this is harmless: unknown types and fields are accepted,
 //! fields may be in any order, and an optional field of the wrong type counts as absent. An error
-//! in one event is told apart from a stream that cannot be followed, since a new connection would
-//! receive the same event again.
+//! in one event, such as text that is not UTF-8, is told apart from a stream that cannot be
+//! followed, since a new connection would receive the same event again.
 //!
 //! Source: atproto event stream and sync specifications.
 
@@ -15,7 +15,7 @@ use super::cbor::{CborError, CborReader, Item};
 
 pub use self::error::{EventFault, FrameError, Framing};
 pub use self::event::{
-    Account, Commit, Identity, MAX_BLOCKS, MAX_OPS, MAX_SYNC_BLOCKS, RecordOp, Sync,
+    Account, Commit, EventType, Identity, MAX_BLOCKS, MAX_OPS, MAX_SYNC_BLOCKS, RecordOp, Sync,
 };
 use self::event::{MAX_NAME, MAX_SEQ};
 use self::fields::{Fields, cut, set};
@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
         if bytes.len() > MAX_FRAME {
             return Err(FrameError::Framing(Framing::TooLarge));
         }
-        let mut reader = CborReader::new(bytes);
+        let mut reader = CborReader::of_envelope(bytes);
         let (op, t) = read_header(&mut reader)?;
         let known = op == Op::Error
             || op == Op::Message
@@ -101,6 +101,19 @@ impl<'a> Frame<'a> {
             }),
         }
     }
+}
+
+/// Returns the DID in a message that cannot be read, if the DID stands before the fault.
+pub fn account_of(bytes: &[u8]) -> Option<&str> {
+    if bytes.len() > MAX_FRAME {
+        return None;
+    }
+    let mut reader = CborReader::of_envelope(bytes);
+    read_header(&mut reader).ok()?;
+    let mut fields = Fields::default();
+    // The fault that makes the message unreadable.
+    fields.fill(&mut reader).ok();
+    fields.named_account()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

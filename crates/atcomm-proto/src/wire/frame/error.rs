@@ -1,5 +1,6 @@
 //! Errors of reading a frame.
 
+use super::event::EventType;
 use crate::wire::cbor::CborError;
 
 /// Errors of reading a frame, by what the consumer of the stream must do.
@@ -15,6 +16,8 @@ pub enum FrameError {
         seq: u64,
         /// DID of the account, if the event names one of a possible length.
         did: Option<String>,
+        /// The type of the event, which says what may have changed.
+        event: EventType,
         /// The rule that the event breaks.
         #[source]
         fault: EventFault,
@@ -77,9 +80,13 @@ impl From<CborError> for FrameError {
 /// Errors of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum EventFault {
-    /// A required field is missing, of another type or of an impossible length.
-    #[error("the field {0} is missing, of another type or too long")]
+    /// A required field is missing, of another type or of an impossible length, or its text is not
+    /// UTF-8.
+    #[error("the field {0} is missing, of another type, too long or not UTF-8")]
     Field(&'static str),
+    /// A text elsewhere in the event is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text,
     /// The blocks are larger than [`MAX_BLOCKS`](super::MAX_BLOCKS) or
     /// [`MAX_SYNC_BLOCKS`](super::MAX_SYNC_BLOCKS).
     #[error("the blocks are too large")]
@@ -98,6 +105,7 @@ impl EventFault {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Field(_) => "field",
+            Self::Text => "text",
             Self::BlocksTooLarge => "blocks_too_large",
             Self::TooManyOps => "too_many_ops",
             Self::Operation => "operation",

@@ -18,6 +18,19 @@ pub(super) const MAX_SEQ: u64 = (1 << 53) - 1;
 /// 32.
 pub(super) const MAX_NAME: usize = 64;
 
+/// The types of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventType {
+    /// `#commit`
+    Commit,
+    /// `#sync`
+    Sync,
+    /// `#identity`
+    Identity,
+    /// `#account`
+    Account,
+}
+
 /// A `#commit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit<'a> {

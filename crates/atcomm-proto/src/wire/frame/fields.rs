@@ -2,8 +2,8 @@
 
 use super::error::{EventFault, FrameError, Framing};
 use super::event::{
-    Account, Commit, Identity, MAX_BLOCKS, MAX_NAME, MAX_OPS, MAX_SEQ, MAX_SYNC_BLOCKS, RecordOp,
-    Sync,
+    Account, Commit, EventType, Identity, MAX_BLOCKS, MAX_NAME, MAX_OPS, MAX_SEQ, MAX_SYNC_BLOCKS,
+    RecordOp, Sync,
 };
 use crate::syntax::{MAX_DID_LEN, RECORD_PATH};
 use crate::wire::cbor::{CID_LEN, CborReader};
@@ -40,15 +40,24 @@ pub(super) struct Fields<'a> {
     pub(super) name: Option<&'a str>,
     pub(super) error: Option<&'a str>,
     pub(super) message: Option<&'a str>,
+    /// Whether a text of the payload, also one that is not read, is not UTF-8.
+    bad_text: bool,
 }
 
 impl<'a> Fields<'a> {
     /// Reads a payload; `None` if it is not a map.
     pub(super) fn read(reader: &mut CborReader<'a>) -> Result<Option<Self>, FrameError> {
+        let mut fields = Self::default();
+        Ok(fields.fill(reader)?.then_some(fields))
+    }
+
+    /// Reads a payload; after an error the fields before it are there. Returns whether the payload
+    /// is a map.
+    pub(super) fn fill(&mut self, reader: &mut CborReader<'a>) -> Result<bool, FrameError> {
         let Some(pairs) = reader.map()? else {
-            return Ok(None);
+            return Ok(false);
         };
-        let mut f = Self::default();
+        let f = self;
         for _ in 0..pairs {
             match reader.key()? {
                 "seq" => set(&mut f.seq, reader.unsigned()?)?,
@@ -70,7 +79,8 @@ impl<'a> Fields<'a> {
                 _ => reader.skip()?,
             }
         }
-        Ok(Some(f))
+        f.bad_text = reader.has_bad_text();
+        Ok(true)
     }
 
     pub(super) fn commit(self) -> Result<Commit<'a>, FrameError> {
@@ -98,7 +108,7 @@ impl<'a> Fields<'a> {
                 too_big: self.too_big.unwrap_or(false),
             })
         };
-        read().map_err(|fault| event_error(seq, self.repo, fault))
+        self.judged(EventType::Commit, seq, read())
     }
 
     pub(super) fn sync(self) -> Result<Sync<'a>, FrameError> {
@@ -112,7 +122,7 @@ impl<'a> Fields<'a> {
                 blocks: self.blocks(MAX_SYNC_BLOCKS)?,
             })
         };
-        read().map_err(|fault| event_error(seq, self.did, fault))
+        self.judged(EventType::Sync, seq, read())
     }
 
     pub(super) fn identity(self) -> Result<Identity<'a>, FrameError> {
@@ -124,7 +134,7 @@ impl<'a> Fields<'a> {
                 time: named("time", self.time, MAX_NAME)?,
             })
         };
-        read().map_err(|fault| event_error(seq, self.did, fault))
+        self.judged(EventType::Identity, seq, read())
     }
 
     pub(super) fn account(self) -> Result<Account<'a>, FrameError> {
@@ -142,7 +152,36 @@ impl<'a> Fields<'a> {
                 status,
             })
         };
-        read().map_err(|fault| event_error(seq, self.did, fault))
+        self.judged(EventType::Account, seq, read())
+    }
+
+    /// Returns the event that was read, if no text of it is damaged.
+    fn judged<T>(
+        &self,
+        event: EventType,
+        seq: u64,
+        read: Result<T, EventFault>,
+    ) -> Result<T, FrameError> {
+        let fault = match read {
+            Ok(read) if !self.bad_text => return Ok(read),
+            Ok(_) => EventFault::Text,
+            Err(fault) => fault,
+        };
+        let did = match event {
+            EventType::Commit => self.repo,
+            EventType::Sync | EventType::Identity | EventType::Account => self.did,
+        };
+        Err(FrameError::Event {
+            seq,
+            did: did.filter(|did| is_possible(did)).map(str::to_owned),
+            event,
+            fault,
+        })
+    }
+
+    /// Returns the DID in the payload, whatever its type.
+    pub(super) fn named_account(&self) -> Option<&'a str> {
+        self.repo.or(self.did).filter(|did| is_possible(did))
     }
 
     fn seq(&self) -> Result<u64, FrameError> {
@@ -160,6 +199,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Returns whether a DID has a possible length.
+fn is_possible(did: &str) -> bool {
+    !did.is_empty() && did.len() <= MAX_DID_LEN
+}
+
 fn named<'a>(
     field: &'static str,
     text: Option<&'a str>,
@@ -167,16 +211,6 @@ fn named<'a>(
 ) -> Result<&'a str, EventFault> {
     text.filter(|text| !text.is_empty() && text.len() <= max)
         .ok_or(EventFault::Field(field))
-}
-
-fn event_error(seq: u64, did: Option<&str>, fault: EventFault) -> FrameError {
-    FrameError::Event {
-        seq,
-        did: did
-            .filter(|did| !did.is_empty() && did.len() <= MAX_DID_LEN)
-            .map(str::to_owned),
-        fault,
-    }
 }
 
 /// The operations of a commit.
