@@ -2,6 +2,7 @@
 //!
 //! The loop here owns the socket, the retries and the clock; [`state`] decides.
 
+mod poison;
 mod state;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::COLLECTION;
 use atcomm_proto::wire::{Frame, FrameError, JetstreamEvent, MAX_EVENT, MAX_FRAME};
 
+use poison::{Poison, Verdict};
 use state::{Action, End, Gap, GapReason, Next, Position, Step, StreamEvent, StreamState};
 
 /// Keep-alive. Silence is normal beside a quiet PDS: only an unanswered ping ends a connection.
@@ -51,6 +53,7 @@ pub(super) struct Reader {
     /// enumerates nothing, those of all others.
     backfills: Vec<BackfillHandle>,
     state: StreamState,
+    poison: Poison,
     batch: Batch,
 }
 
@@ -63,6 +66,7 @@ impl Reader {
     ) -> Self {
         Self {
             state: StreamState::new(source.kind, None, now()),
+            poison: Poison::new(now()),
             source,
             resolver,
             clock,
@@ -89,6 +93,14 @@ impl Reader {
                 End::Stopped | End::FutureCursor => {}
                 End::Lost(why) => {
                     tracing::warn!(source = self.source.name, %why, "stream lost, connecting again");
+                }
+                End::Poisoned(why) => {
+                    tracing::warn!(
+                        source = self.source.name,
+                        %why,
+                        "a message cannot be read: connecting again, and passing over it if it \
+                         comes again"
+                    );
                 }
                 End::Unreadable(why) => {
                     tracing::warn!(source = self.source.name, %why, "unreadable stream");
@@ -191,6 +203,7 @@ impl Reader {
         }
         // A backfill that ended before this moment has not seen what came since.
         self.wake_backfills();
+        self.poison.on_readable();
         let end = self.read(&mut socket, stop).await;
         socket.close().await;
         end
@@ -283,7 +296,7 @@ impl Reader {
     /// Handles one frame of `subscribeRepos`.
     fn frame(&mut self, bytes: &[u8]) -> Action {
         if self.source.kind == SourceKind::Jetstream {
-            return unreadable("a binary message from a Jetstream");
+            return self.poisoned(bytes, "a binary message from a Jetstream");
         }
         let event = match Frame::parse(bytes) {
             Ok(frame) => match self.handle(&frame) {
@@ -293,14 +306,27 @@ impl Reader {
             Err(error) => {
                 self.handler().malformed(&error);
                 match error {
-                    FrameError::Framing(_) => return unreadable(&error.to_string()),
+                    FrameError::Framing(_) => return self.poisoned(bytes, &error.to_string()),
                     FrameError::Event { seq, .. } => Some(StreamEvent::At { seq, time: None }),
                 }
             }
         };
+        self.poison.on_readable();
         match event {
             Some(event) => self.state.on_event(event, self.clock.now()),
             None => Action::Continue,
+        }
+    }
+
+    /// Handles a message that cannot be read.
+    fn poisoned(&mut self, message: &[u8], why: &str) -> Action {
+        match self.poison.on_unreadable(message, now()) {
+            Verdict::Disconnect => Action::Disconnect(End::Poisoned(why.to_owned())),
+            Verdict::Unreadable => Action::Disconnect(End::Unreadable(why.to_owned())),
+            Verdict::PassOver => {
+                self.handler().passed_over(message);
+                Action::Continue
+            }
         }
     }
 
@@ -346,8 +372,9 @@ impl Reader {
     /// Handles one message of a Jetstream.
     fn event(&mut self, text: &str) -> Action {
         if self.source.kind != SourceKind::Jetstream {
-            return unreadable("a text message from a firehose");
+            return self.poisoned(text.as_bytes(), "a text message from a firehose");
         }
+        self.poison.on_readable();
         match JetstreamEvent::parse(text) {
             Ok(event) => {
                 self.handler().jetstream(&event);
@@ -408,10 +435,6 @@ impl Reader {
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-fn unreadable(why: &str) -> Action {
-    Action::Disconnect(End::Unreadable(why.to_owned()))
 }
 
 fn count_drop(reason: &'static str) {

@@ -144,7 +144,7 @@ fn a_position_that_cannot_be_passed_is_skipped_and_backfilled() {
     for _ in 0..3 {
         eventually("the stream breaks once more", || {
             let connected = service.metric("atcomm_ingest_connected", &[]) >= 1.0;
-            connected.then(|| hose.inject(b"\xff"))
+            connected.then(|| hose.inject_zeros(5_000_001))
         });
         eventually("it is left", || {
             (service.metric("atcomm_ingest_connected", &[]) < 1.0).then_some(())

@@ -42,6 +42,13 @@ impl Firehose {
         assert_ne!(sent["sent"], 0, "no connection");
     }
 
+    /// Sends a binary message that has a place in the stream: it comes again on every connection
+    /// that begins before it.
+    pub(crate) fn inject_kept(&self, frame: &[u8]) {
+        let hex = HEXLOWER.encode(frame);
+        self.op("firehose.inject", json!({"hex": hex, "keep": true}));
+    }
+
     /// Sends a message of `count` zero bytes.
     pub(crate) fn inject_zeros(&self, count: usize) {
         self.op("firehose.inject", json!({"hex": "00", "repeat": count}));

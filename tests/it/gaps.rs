@@ -59,7 +59,7 @@ in_both_shapes! {
 
 /// Starts a proxy that makes a PDS a relay: it answers for the collection by listing all accounts
 /// of the PDS. A relay may list accounts whose record is deleted.
-fn listing_relay(network: &Network, pds: Pds) -> Proxy {
+pub(crate) fn listing_relay(network: &Network, pds: Pds) -> Proxy {
     Proxy::new(&network.pds_url(pds), |bytes| {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let listing = text.replace("sync.listReposByCollection", "sync.listRepos");

@@ -4,7 +4,7 @@
 import http from 'node:http'
 import { WebSocket, WebSocketServer } from 'ws'
 import { Failure } from './failure.mjs'
-import { encodeFrame } from './frames.mjs'
+import { decodeFrame, encodeFrame } from './frames.mjs'
 import { freePort, listen } from './loopback.mjs'
 
 const PATH = '/xrpc/com.atproto.sync.subscribeRepos'
@@ -12,6 +12,10 @@ const PATH = '/xrpc/com.atproto.sync.subscribeRepos'
 export class Firehose {
   #subscribers = new Set()
   #skip = 0
+  // The last number that was passed on, and added messages with their places:
+  // these come again to whoever asks for an earlier cursor.
+  #seq = 0
+  #kept = []
 
   /** Relay the host at `from`, an http URL. */
   static async start(from) {
@@ -33,9 +37,18 @@ export class Firehose {
   #subscribe(ws, path) {
     const upstream = new WebSocket(new URL(path, this.from.replace(/^http/, 'ws')))
     this.#subscribers.add(ws)
+    const cursor = Number(new URL(path, this.from).searchParams.get('cursor') ?? Infinity)
+    const again = this.#kept.filter(({ after }) => after >= cursor)
+    const sendKept = (seq) => {
+      while (again.length > 0 && again[0].after <= seq) ws.send(again.shift().data)
+    }
+    upstream.on('open', () => sendKept(cursor))
     upstream.on('message', (data, binary) => {
-      if (this.#skip > 0) this.#skip -= 1
-      else ws.send(data, { binary })
+      if (this.#skip > 0) return void (this.#skip -= 1)
+      ws.send(data, { binary })
+      const seq = binary ? seqOf(data) : 0
+      this.#seq = Math.max(this.#seq, seq)
+      sendKept(seq)
     })
     for (const [side, other] of [
       [ws, upstream],
@@ -65,8 +78,12 @@ export class Firehose {
     req.pipe(upstream)
   }
 
-  /** Send a frame to every subscriber; the number of those. */
-  inject(data, { binary = true } = {}) {
+  /**
+   * Send a frame to every subscriber; the number of those. With `keep` it has a
+   * place in the stream and comes again behind an earlier cursor.
+   */
+  inject(data, { binary = true, keep = false } = {}) {
+    if (keep) this.#kept.push({ after: this.#seq, data })
     for (const ws of this.#subscribers) ws.send(data, { binary })
     return this.#subscribers.size
   }
@@ -89,6 +106,15 @@ export class Firehose {
 
   describe() {
     return { url: this.url, ws: this.ws, from: this.from, subscribers: this.#subscribers.size }
+  }
+}
+
+/** The sequence number of a frame; 0 where it has none. */
+function seqOf(data) {
+  try {
+    return decodeFrame(data).body.seq ?? 0
+  } catch {
+    return 0
   }
 }
 

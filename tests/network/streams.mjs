@@ -63,9 +63,10 @@ export class Streams {
       'firehose.start': async ({ from = 0 }) =>
         firehoses.add(await Firehose.start(typeof from === 'string' ? from : accounts.host(from).url)),
       'firehose.stop': async ({ id }) => (firehoses.stop(id), {}),
-      'firehose.inject': async ({ id, text, ...frame }) => {
+      'firehose.inject': async ({ id, text, keep, ...frame }) => {
         const { member } = firehoses.pick(id)
-        const sent = text === undefined ? member.inject(frameBytes(frame)) : member.inject(text, { binary: false })
+        const sent =
+          text === undefined ? member.inject(frameBytes(frame), { keep }) : member.inject(text, { binary: false })
         return { sent }
       },
       'firehose.drop': async ({ id }) => ({ dropped: firehoses.pick(id).member.drop() }),

@@ -69,7 +69,9 @@ pub(super) enum End {
     Stopped,
     /// The connection broke, or never stood.
     Lost(String),
-    /// A message cannot be read. The host would send the same again.
+    /// One message cannot be read. It is passed over if it comes again.
+    Poisoned(String),
+    /// The stream cannot be read. The host would send the same again.
     Unreadable(String),
     /// The host says that the cursor lies in its future: it counts its events anew.
     FutureCursor,
@@ -241,6 +243,13 @@ impl StreamState {
         let gap = match end {
             End::Stopped => return Next::Stop,
             End::Lost(_) => None,
+            // One message is no failure of the host.
+            End::Poisoned(_) => {
+                return Next::Reconnect {
+                    failures: 1,
+                    gap: None,
+                };
+            }
             End::Unreadable(_) => self.count_unreadable(),
             End::FutureCursor => Some(self.skip_ahead(GapReason::FutureCursor)),
         };

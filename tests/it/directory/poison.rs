@@ -1,1 +1,156 @@
-//! Messages that cannot be read.
+//! Messages that no reader can read, again and again, in the stream of a relay.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ipld_core::ipld::Ipld;
+use serde_json::json;
+
+use super::print_harm;
+use crate::frames::{Firehose, map, message, text};
+use crate::gaps::listing_relay;
+use crate::http::eventually;
+use crate::network::Network;
+use crate::service::Setup;
+
+/// Enrolments during an attack.
+const ENROLMENTS: usize = 8;
+
+/// Returns an event of nobody with a payload that `change` may change.
+fn event(number: u64, change: impl FnOnce(&mut BTreeMap<String, Ipld>)) -> Vec<u8> {
+    let mut payload = map([
+        ("seq", Ipld::Integer(1)),
+        ("did", text("did:plc:cccccccccccccccccccccccc")),
+        ("time", text(&format!("2026-11-23T00:00:{number:02}.000Z"))),
+    ]);
+    change(&mut payload);
+    message("#identity", payload)
+}
+
+/// A frame whose handle is not UTF-8, as a relay passes it on that checks no text.
+fn not_utf_8(number: u64) -> Vec<u8> {
+    let mut frame = event(number, |payload| {
+        payload.insert("handle".to_owned(), text("a.test"));
+    });
+    let at = frame
+        .windows(6)
+        .position(|bytes| bytes == b"a.test")
+        .expect("the handle");
+    frame[at] = 0xc3;
+    frame[at + 1] = 0x28;
+    frame
+}
+
+/// A frame that is not DAG-CBOR, and other bytes each time.
+fn not_dag_cbor(number: u64) -> Vec<u8> {
+    event(number, |payload| {
+        payload.insert("x".to_owned(), Ipld::Float(1.5));
+    })
+}
+
+/// Sends a bad frame every `every` while accounts enrol. All enrolments have to come by the stream,
+/// without a gap and without another enumeration.
+fn attack(name: &str, every: Duration, frame: fn(u64) -> Vec<u8>) {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let hose = Firehose::start(network, &json!(listing_relay(network, 0).url("http")));
+    let source = json!({"url": hose.url, "kind": "relay"});
+    let setup = Setup::new(network).source(source);
+    let service = setup.no_refresh_on_demand().start();
+    service.until_following(1);
+    let first = network.enrolled("first", 0, json!({}));
+    service.until(&first.did, "the package", |_| true);
+
+    let began = Instant::now();
+    let (mut sent, mut late) = (0_u64, Duration::ZERO);
+    let mut enrolled = Vec::new();
+    let pause = every.min(Duration::from_secs(6));
+    while enrolled.len() < ENROLMENTS {
+        if began.elapsed() >= every * u32::try_from(sent).expect("few") {
+            hose.inject_kept(&frame(sent));
+            sent += 1;
+        }
+        if began.elapsed() >= pause * u32::try_from(enrolled.len()).expect("few") {
+            enrolled.push((network.enrolled("eve", 0, json!({})), Instant::now()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut seen = 0;
+    for (account, at) in &enrolled {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if let Ok(view) = service.recipient(&account.did) {
+                if view["verification"]["source"] == "relay" {
+                    seen += 1;
+                    late = late.max(at.elapsed());
+                }
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let walks = service.log().matches("enumerating accounts").count();
+    let gaps = service.metric("atcomm_ingest_gaps_total", &[]);
+    print_harm(
+        name,
+        &format!("{sent} frames, one every {every:?}"),
+        &format!("{seen} of {ENROLMENTS} enrolments seen, {gaps} gaps, {walks} enumerations"),
+    );
+    assert_eq!((seen, gaps as u64, walks), (ENROLMENTS, 0, 1));
+    let put = first.put(json!({"label": "second"}));
+    service.until_cid(&first.did, &put["cid"]);
+}
+
+#[test]
+fn inv8_text_that_is_not_utf_8_deafens_nobody() {
+    attack("text that is not UTF-8", Duration::from_secs(3), not_utf_8);
+}
+
+#[test]
+fn inv8_messages_that_are_not_dag_cbor_deafen_nobody() {
+    attack(
+        "messages that are not DAG-CBOR",
+        Duration::from_secs(3),
+        not_dag_cbor,
+    );
+}
+
+#[test]
+fn inv8_rare_messages_that_are_not_dag_cbor_deafen_nobody() {
+    attack(
+        "messages that are not DAG-CBOR, rarely",
+        Duration::from_secs(12),
+        not_dag_cbor,
+    );
+}
+
+/// The same message comes on every connection. It ends the first one, and the next ones read on
+/// behind it. Its account is looked at.
+#[test]
+fn inv8_a_message_that_comes_again_is_passed_over_and_its_account_refreshed() {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let hose = Firehose::start(network, &json!(0));
+    let source = json!({"url": network.pds_url(0), "connect": hose.url, "kind": "pds"});
+    let setup = Setup::new(network).source(source).streams_only();
+    let service = setup.no_refresh_on_demand().start();
+    service.until_following(1);
+    let alice = network.enrolled("alice", 0, json!({}));
+    let bob = network.enrolled("bob", 0, json!({}));
+    for account in [&alice, &bob] {
+        service.until(&account.did, "the package", |_| true);
+    }
+    // What the message says of Alice is lost, and so is the event itself.
+    hose.lose(1);
+    let put = alice.put(json!({"label": "second"}));
+    hose.inject_kept(&event(0, |payload| {
+        payload.insert("did".to_owned(), text(&alice.did));
+        payload.insert("x".to_owned(), Ipld::Float(1.5));
+    }));
+    service.until_cid(&alice.did, &put["cid"]);
+    eventually("it is passed over", || {
+        (service.metric("atcomm_ingest_passed_over_total", &[]) >= 1.0).then_some(())
+    });
+    hose.cut();
+    let put = bob.put(json!({"label": "second"}));
+    service.until_cid(&bob.did, &put["cid"]);
+    assert_eq!(service.metric("atcomm_ingest_gaps_total", &[]), 0.0);
+}
