@@ -16,7 +16,7 @@ use crate::service::Setup;
 /// Enrolments during an attack.
 const ENROLMENTS: usize = 8;
 
-/// Returns an event of nobody with a payload that `change` may change.
+/// Returns an event of an unused DID with a payload that `change` may change.
 fn event(number: u64, change: impl FnOnce(&mut BTreeMap<String, Ipld>)) -> Vec<u8> {
     let mut payload = map([
         ("seq", Ipld::Integer(1)),
@@ -88,25 +88,25 @@ fn attack(name: &str, every: Duration, frame: fn(u64) -> Vec<u8>) {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    let walks = service.log().matches("enumerating accounts").count();
+    let listings = service.log().matches("enumerating accounts").count();
     let gaps = service.metric("atcomm_ingest_gaps_total", &[]);
     print_harm(
         name,
         &format!("{sent} frames, one every {every:?}"),
-        &format!("{seen} of {ENROLMENTS} enrolments seen, {gaps} gaps, {walks} enumerations"),
+        &format!("{seen} of {ENROLMENTS} enrolments seen, {gaps} gaps, {listings} enumerations"),
     );
-    assert_eq!((seen, gaps as u64, walks), (ENROLMENTS, 0, 1));
+    assert_eq!((seen, gaps as u64, listings), (ENROLMENTS, 0, 1));
     let put = first.put(json!({"label": "second"}));
     service.until_cid(&first.did, &put["cid"]);
 }
 
 #[test]
-fn inv8_text_that_is_not_utf_8_deafens_nobody() {
+fn inv8_text_that_is_not_utf_8_hides_no_other_event() {
     attack("text that is not UTF-8", Duration::from_secs(3), not_utf_8);
 }
 
 #[test]
-fn inv8_messages_that_are_not_dag_cbor_deafen_nobody() {
+fn inv8_messages_that_are_not_dag_cbor_hide_no_other_event() {
     attack(
         "messages that are not DAG-CBOR",
         Duration::from_secs(3),
@@ -115,7 +115,7 @@ fn inv8_messages_that_are_not_dag_cbor_deafen_nobody() {
 }
 
 #[test]
-fn inv8_rare_messages_that_are_not_dag_cbor_deafen_nobody() {
+fn inv8_rare_messages_that_are_not_dag_cbor_hide_no_other_event() {
     attack(
         "messages that are not DAG-CBOR, rarely",
         Duration::from_secs(12),
