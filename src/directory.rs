@@ -8,6 +8,7 @@ mod apply;
 mod batch;
 mod doubt;
 mod enrolled;
+mod handles;
 mod history;
 mod lookup;
 mod observation;
@@ -368,7 +369,10 @@ impl Directory {
 
     async fn render(&self, actor: Actor, options: ViewOptions) -> Result<Lookup, StoreError> {
         let now = self.clock.now();
-        let found = self.store.query(move |q| lookup::find(q, &actor)).await?;
+        let found = self
+            .store
+            .query(move |q| lookup::find(q, &actor, now))
+            .await?;
         // The store has few readers: rendering does not keep one of them.
         let (entry, context) = match found {
             Lookup::Found(found) => found,

@@ -8,6 +8,7 @@
 
 mod doubt;
 mod fetch;
+mod handles;
 mod negative;
 mod pending;
 mod proven;
@@ -36,7 +37,9 @@ use atcomm_proto::syntax::{Actor, Did, Handle, LexiconError, MediatorDid, Origin
 
 use negative::Negatives;
 
-pub use refresh::{IdentityLookup, NoAnswer, Refresh, RefreshError, RefreshOutcome, ResolveError};
+pub use refresh::{
+    IdentityLookup, NamedBy, NoAnswer, Refresh, RefreshError, RefreshOutcome, ResolveError,
+};
 pub use worker::Worker;
 
 /// Limits of refreshes.
@@ -111,6 +114,7 @@ struct Inner {
     /// Notified when a refresh becomes pending.
     wake: Notify,
     wake_mediators: Notify,
+    wake_handles: Notify,
 }
 
 /// Time that a mediator is deferred beyond what our own limits demand.
@@ -151,6 +155,7 @@ impl Resolver {
                 own_mediator: RwLock::new(None),
                 wake: Notify::new(),
                 wake_mediators: Notify::new(),
+                wake_handles: Notify::new(),
                 settings,
                 clock,
             }),
@@ -216,25 +221,35 @@ impl Resolver {
             return Ok(view);
         }
         let handle = match actor {
-            Actor::Did(did) => return self.refreshed_recipient(did, client).await,
+            Actor::Did(did) => return self.refreshed_recipient(did, None, client).await,
             Actor::Handle(handle) => handle,
         };
         if self.inner.handle_mismatch.get(handle).is_some() {
             return Err(handle_mismatch());
         }
-        let did = self.resolve_handle(handle, client).await?;
+        let (did, named) = self.resolve_handle(handle, client).await?;
         let mut view = None;
         // The handle resolves to an account that the directory has under another handle or none:
         // the account was renamed, or it does not claim the handle.
         if self.inner.directory.is_tracked(did.as_str()) {
-            self.refresh_for_client(&did, client).await?;
+            self.refresh_for_client(&did, Some(named.clone()), client)
+                .await?;
             let by_did = Actor::Did(did.clone());
             view = self.inner.directory.recipient(&by_did).await?.found()?;
         }
-        let view = match view {
+        let mut view = match view {
             Some(view) => view,
-            None => self.refreshed_recipient(&did, client).await?,
+            None => {
+                let named = Some(named.clone());
+                self.refreshed_recipient(&did, named, client).await?
+            }
         };
+        if view.handle.as_ref() != Some(handle) {
+            // The refresh may have been another's, which does not know of the handle.
+            self.inner.confirm_handle(&did, &named).await?;
+            let found = self.inner.directory.recipient(&Actor::Did(did)).await?;
+            view = found.found()?.unwrap_or(view);
+        }
         if view.handle.as_ref() != Some(handle) {
             let ttl = self.inner.settings.negative_ttl;
             self.inner.handle_mismatch.insert(handle.clone(), (), ttl);
@@ -247,9 +262,10 @@ impl Resolver {
     async fn refreshed_recipient(
         &self,
         did: &Did,
+        named: Option<NamedBy>,
         client: IpAddr,
     ) -> Result<Arc<RecipientView>, ResolveError> {
-        let refreshed = self.ask(did, client).await?;
+        let refreshed = self.ask(did, named, client).await?;
         let by_did = Actor::Did(did.clone());
         let found = self.inner.directory.recipient(&by_did).await?.found()?;
         found.ok_or_else(|| refreshed.refusal.unwrap_or_else(not_enrolled).into())
@@ -257,7 +273,7 @@ impl Resolver {
 
     /// Refreshes an account for a client, whatever the directory has of it.
     pub async fn refresh(&self, did: &Did, client: IpAddr) -> Result<RefreshOutcome, ResolveError> {
-        let refreshed = self.refresh_for_client(did, client).await;
+        let refreshed = self.refresh_for_client(did, None, client).await;
         self.inner.negatives.evict(did);
         refreshed
     }
@@ -266,12 +282,14 @@ impl Resolver {
     async fn refresh_for_client(
         &self,
         did: &Did,
+        named: Option<NamedBy>,
         client: IpAddr,
     ) -> Result<RefreshOutcome, ResolveError> {
         self.charge(client)?;
         let permit = self.permit()?;
         let refresh = Refresh {
             identity: IdentityLookup::Refresh,
+            named,
             ..Refresh::new(Trigger::Request)
         };
         let refreshed =
@@ -301,7 +319,12 @@ impl Resolver {
 
     /// Refreshes an account for a client. Shares a running refresh, caches a result without a
     /// package for a while, and counts against the client's allowance and the common budget.
-    async fn ask(&self, did: &Did, client: IpAddr) -> Result<RefreshOutcome, ResolveError> {
+    async fn ask(
+        &self,
+        did: &Did,
+        named: Option<NamedBy>,
+        client: IpAddr,
+    ) -> Result<RefreshOutcome, ResolveError> {
         if let Some(remembered) = self.inner.negatives.get(did) {
             return Ok(remembered);
         }
@@ -324,7 +347,10 @@ impl Resolver {
                 let shared = self.inner.in_flight.join(
                     did,
                     || {
-                        let refresh = Refresh::new(Trigger::Request);
+                        let refresh = Refresh {
+                            named,
+                            ..Refresh::new(Trigger::Request)
+                        };
                         self.refresh_task(did, refresh, PendingUpdate::Unchanged, permit)
                     },
                     |refreshed, _| refreshed,
@@ -389,16 +415,26 @@ impl Resolver {
     }
 
     /// Returns the account that a handle names.
-    async fn resolve_handle(&self, handle: &Handle, client: IpAddr) -> Result<Did, ResolveError> {
+    async fn resolve_handle(
+        &self,
+        handle: &Handle,
+        client: IpAddr,
+    ) -> Result<(Did, NamedBy), ResolveError> {
         let refused = |kind, message: &str| Err(ResolveError::Refused(Refusal::new(kind, message)));
         self.charge(client)?;
         let permit = self.permit()?;
         let found = self
-            .with_timeout(self.inner.identity.resolve_handle(handle))
+            .with_timeout(self.inner.identity.named_by(handle))
             .await?;
         drop(permit);
         match found {
-            Ok(did) => Ok(did),
+            Ok(named) => {
+                let by = NamedBy {
+                    handle: handle.clone(),
+                    asked_at: named.asked_at,
+                };
+                Ok((named.did, by))
+            }
             Err(HandleError::NotFound) => refused(
                 LexiconError::HandleNotFound,
                 "no DID is found under the handle",

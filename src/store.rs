@@ -24,8 +24,8 @@ mod wal;
 
 pub use directory::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Coverage,
-    DirectoryStore, Entry, EventKind, Gap, Marked, MediatorRow, NewPending, PackageState,
-    PendingRefresh, ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
+    DirectoryStore, DueHandle, DuePosition, Entry, EventKind, Gap, Marked, MediatorRow, NewPending,
+    PackageState, PendingRefresh, ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{

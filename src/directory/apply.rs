@@ -2,6 +2,7 @@
 //! time, run inside the store's transaction.
 
 mod doubt;
+pub(super) mod handle;
 mod identity;
 mod order;
 mod schedule;
@@ -125,8 +126,6 @@ struct EntryUpdate<'o> {
     evidence: Option<Commitment>,
     /// Whether the package had been proven before this observation.
     was_proven: bool,
-    /// Whether the account may have a handle that could not be verified yet.
-    handle_unverified: bool,
 }
 
 impl<'o> EntryUpdate<'o> {
@@ -140,7 +139,6 @@ impl<'o> EntryUpdate<'o> {
             proof: ProofWrite::Keep,
             supersedes: None,
             evidence: None,
-            handle_unverified: false,
         };
         update.identity();
         update
@@ -380,20 +378,8 @@ impl<'o> EntryUpdate<'o> {
     }
 
     fn change(&mut self, kind: ChangeKind, detail: Option<String>) {
-        let entry = &self.entry;
-        self.changes.push(Change {
-            seq: 0,
-            did: entry.did.clone(),
-            kind,
-            rev: entry.rev,
-            cid: entry.cid,
-            peer: entry.peer.clone(),
-            mediators: entry.mediators.clone(),
-            key: entry.proof_key.clone(),
-            detail,
-            seen_at: self.seen.at,
-            proof: None,
-        });
+        let change = Change::of(&self.entry, kind, detail, self.seen.at);
+        self.changes.push(change);
     }
 
     fn finish(mut self, outcome: Outcome) -> Decision {

@@ -100,10 +100,6 @@ pub(super) fn apply_one(
             if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
                 entry.change_seq = *seq;
             }
-            if let Some(handle) = &entry.handle {
-                let lost = tx.claim_handle(handle, &entry.did, seen.at)?;
-                invalidated.dids.extend(lost);
-            }
             tx.put_entry(&entry)?;
             match &decision.proof {
                 apply::ProofWrite::Keep => {}

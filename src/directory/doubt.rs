@@ -56,7 +56,10 @@ impl Directory {
     /// Returns the account that an actor names, if its entry is in doubt.
     pub async fn in_doubt(&self, actor: &Actor) -> Result<Option<Did>, StoreError> {
         let actor = actor.clone();
-        self.store.query(move |q| lookup::in_doubt(q, &actor)).await
+        let now = self.clock.now();
+        self.store
+            .query(move |q| lookup::in_doubt(q, &actor, now))
+            .await
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use super::apply::handle;
 use super::view::{self, MAX_MEDIATORS, RecipientView, Refusal, ViewContext};
 use crate::store::directory::Queries;
 use crate::store::{Entry, StoreError};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
+use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
 
 /// What the directory has of an account.
@@ -35,8 +37,9 @@ impl<T> Lookup<T> {
 pub(super) fn find(
     q: &Queries<'_>,
     actor: &Actor,
+    now: Timestamp,
 ) -> Result<Lookup<(Entry, ViewContext)>, StoreError> {
-    let entry = match account(q, actor)? {
+    let entry = match account(q, actor, now)? {
         Some(did) => q.entry(&did)?,
         None => None,
     };
@@ -55,8 +58,12 @@ pub(super) fn find(
 }
 
 /// Returns the account that an actor names, if its entry is in doubt.
-pub(super) fn in_doubt(q: &Queries<'_>, actor: &Actor) -> Result<Option<Did>, StoreError> {
-    let Some(did) = account(q, actor)? else {
+pub(super) fn in_doubt(
+    q: &Queries<'_>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<Option<Did>, StoreError> {
+    let Some(did) = account(q, actor, now)? else {
         return Ok(None);
     };
     let marked = q.entry_state(&did)?.and_then(|(_, doubt)| doubt);
@@ -65,10 +72,13 @@ pub(super) fn in_doubt(q: &Queries<'_>, actor: &Actor) -> Result<Option<Did>, St
 }
 
 /// Returns the account that an actor names in the directory.
-fn account(q: &Queries<'_>, actor: &Actor) -> Result<Option<Did>, StoreError> {
+fn account(q: &Queries<'_>, actor: &Actor, now: Timestamp) -> Result<Option<Did>, StoreError> {
     match actor {
         Actor::Did(did) => Ok(Some(did.clone())),
-        Actor::Handle(handle) => q.did_by_handle(handle),
+        Actor::Handle(handle) => {
+            let (since, until) = handle::confirmed_between(now);
+            q.did_by_handle(handle, since, until)
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The result of a refresh, and its outcome in the directory.
 
 use crate::store::{AccountStatus, Trigger};
-use atcomm_net::identity::HandleCheck;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{VerifiedAbsence, VerifiedRecord};
@@ -23,10 +22,8 @@ pub struct IdentityFacts {
     pub pds: Option<Origin>,
     /// Signing key.
     pub key: Option<SigningKey>,
-    /// Handle that the document claims.
+    /// Handle that the document claims, which a check of its own confirms.
     pub claimed: Option<Handle>,
-    /// Whether the claimed handle resolves to the DID.
-    pub handle: HandleCheck,
     /// When the document was asked for.
     pub asked_at: Timestamp,
 }

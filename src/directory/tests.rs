@@ -6,12 +6,12 @@ use crate::store::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, ChangeKind, Entry, EventKind, NewPending,
     PackageState, SourceCursor, SourceKind, Trigger,
 };
-use atcomm_net::identity::HandleCheck;
 use atcomm_proto::proof::Proven;
 use atcomm_proto::syntax::{Handle, LexiconError, Origin};
 use testkit::proto::repo::{TestRepo, package, peer};
 
 mod doubt;
+mod handles;
 mod history;
 mod order;
 
@@ -45,12 +45,7 @@ impl World {
         let now = self.clock.now();
         Observation {
             did: repo.did.clone(),
-            identity: Some(facts(
-                repo,
-                "https://pds.example.com",
-                HandleCheck::Inconclusive,
-                now,
-            )),
+            identity: Some(facts(repo, "https://pds.example.com", None, now)),
             finding,
             authority,
             trigger: Trigger::Event {
@@ -128,15 +123,16 @@ impl World {
     }
 }
 
-fn facts(repo: &TestRepo, pds: &str, handle: HandleCheck, asked_at: Timestamp) -> IdentityFacts {
+fn facts(
+    repo: &TestRepo,
+    pds: &str,
+    claimed: Option<&Handle>,
+    asked_at: Timestamp,
+) -> IdentityFacts {
     IdentityFacts {
         pds: Some(Origin::parse(pds).unwrap()),
         key: Some(repo.key()),
-        claimed: match &handle {
-            HandleCheck::Verified(handle) => Some(handle.clone()),
-            HandleCheck::Invalid | HandleCheck::Inconclusive => None,
-        },
-        handle,
+        claimed: claimed.cloned(),
         asked_at,
     }
 }
@@ -329,46 +325,6 @@ async fn several_claimants_of_a_did_peer_are_ambiguous_until_one_is_left() {
 }
 
 #[tokio::test]
-async fn a_handle_moves_with_its_proof() {
-    let w = World::new().await;
-    let handle = Handle::parse("alice.example.com").unwrap();
-    let (mut alice, mut bob) = (TestRepo::new(ALICE, 1), TestRepo::new(BOB, 2));
-    for (repo, n) in [(&mut alice, 10), (&mut bob, 11)] {
-        let there = repo.put(&package(&peer(n), &[MEDIATOR]));
-        let mut seen = w.seen(repo, found(there), Authority::Pds).await;
-        let verified = HandleCheck::Verified(handle.clone());
-        seen.identity = Some(facts(
-            repo,
-            "https://pds.example.com",
-            verified,
-            w.clock.now(),
-        ));
-        w.apply(seen).await;
-        assert_eq!(
-            w.view("alice.example.com").await.unwrap().unwrap()["did"],
-            repo.did.as_str()
-        );
-    }
-    assert_eq!(
-        w.view(ALICE).await.unwrap().unwrap()["handle"],
-        "handle.invalid"
-    );
-    // A name server that does not answer takes nothing away; an answer that differs does.
-    let again = bob.prove();
-    w.pds(&bob, again.clone()).await;
-    assert!(w.view("alice.example.com").await.is_some());
-    let mut seen = w.seen(&bob, found(again), Authority::Pds).await;
-    seen.identity = Some(facts(
-        &bob,
-        "https://pds.example.com",
-        HandleCheck::Invalid,
-        w.clock.now(),
-    ));
-    w.apply(seen).await;
-    assert!(w.view("alice.example.com").await.is_none());
-}
-
-#[tokio::test]
 async fn age_makes_an_answer_stale_and_at_last_drops_it() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
@@ -521,32 +477,6 @@ async fn a_mediator_is_due_once_named_and_shown_once_known() {
     let gone = repo.delete();
     w.pds(&repo, gone).await;
     assert!(w.directory.due_mediators(9).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_handle_that_could_not_be_verified_is_tried_again_soon() {
-    let w = World::new().await;
-    let mut repo = TestRepo::new(ALICE, 1);
-    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
-    w.pds(&repo, there.clone()).await;
-    let soon = |entry: &Entry| entry.next_check_at.since(entry.checked_at);
-    let mut waits = Vec::new();
-    for _ in 0..12 {
-        w.pds(&repo, there.clone()).await;
-        waits.push(soon(&w.entry(&repo).await.unwrap()));
-    }
-    assert!(waits[0] <= Duration::from_secs(20 * 60));
-    assert!(waits.is_sorted() && waits[11] >= Duration::from_secs(3 * 3600));
-    let mut seen = w.seen(&repo, found(there), Authority::Pds).await;
-    let verified = HandleCheck::Verified(Handle::parse("alice.example.com").unwrap());
-    seen.identity = Some(facts(
-        &repo,
-        "https://pds.example.com",
-        verified,
-        w.clock.now(),
-    ));
-    w.apply(seen).await;
-    assert!(soon(&w.entry(&repo).await.unwrap()) >= REPROVE.mul_f64(0.75));
 }
 
 #[tokio::test]

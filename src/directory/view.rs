@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::apply::STALE;
+use super::apply::{STALE, handle};
 use crate::store::{Entry, PackageState};
 use atcomm_net::identity::{MediatorDocument, PlcLog};
 use atcomm_proto::clock::Timestamp;
@@ -213,7 +213,8 @@ pub(super) fn render(
 ) -> Option<RecipientView> {
     let peer = PeerDid::parse(entry.peer.as_deref()?).ok()?;
     let age = entry.proved_at.map(|proved| now.since(proved));
-    let mut view = body(entry, &peer, context, age)?;
+    let handle = handle::shown(entry, now);
+    let mut view = body(entry, &peer, context, handle, age)?;
     if let ViewOptions::Proof(log) = options {
         let log = log
             .as_deref()
@@ -228,7 +229,7 @@ pub(super) fn render(
     view.verification.age = age.map(|age| age.as_secs());
     Some(RecipientView {
         did: entry.did.clone(),
-        handle: entry.handle.clone(),
+        handle: handle.cloned(),
         body: serde_json::to_vec(&view).ok()?.into(),
         etag: format!("W/\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
         at: now,
@@ -241,6 +242,7 @@ fn body<'a>(
     entry: &'a Entry,
     peer: &'a PeerDid,
     context: &ViewContext,
+    handle: Option<&'a Handle>,
     age: Option<Duration>,
 ) -> Option<RecipientBody<'a>> {
     let mut mediators = context.mediators.clone();
@@ -248,7 +250,6 @@ fn body<'a>(
         mediator.checked_at = None;
         mediator.reason = None;
     }
-    let handle = entry.handle.as_ref();
     let cid = entry.cid.as_ref()?;
     let record = proof::block(context.proof.as_deref()?, cid).ok()?;
     Some(RecipientBody {

@@ -11,7 +11,6 @@ use atcomm_proto::wire::{
 };
 
 use super::{Source, SourceKind};
-use atcomm_net::identity::HandleCheck;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::proof::{Container, ProofError, Proven, verify};
 
@@ -173,7 +172,6 @@ impl EventHandler<'_> {
             pds: Some(pds.clone()),
             key: Some(key.clone()),
             claimed: document.claimed_handle.clone(),
-            handle: HandleCheck::Inconclusive,
             asked_at: document.asked_at,
         };
         if self.source.kind == SourceKind::Pds && *pds != self.source.origin {

@@ -39,7 +39,7 @@ impl Resolver {
         if self.inner.in_vain.get(did).is_some() {
             return false;
         }
-        match self.ask(did, client).await {
+        match self.ask(did, None, client).await {
             Ok(_) => true,
             Err(ResolveError::OverBudget { .. }) => false,
             Err(ResolveError::Refused(_) | ResolveError::Store(_)) => {

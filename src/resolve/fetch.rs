@@ -11,8 +11,8 @@ use crate::directory::{Authority, Finding, IdentityFacts, Observation, Outcome, 
 use crate::store::AccountStatus;
 use answer::{Found, identity_failure, unusable};
 use atcomm_net::identity::{
-    DidDocument, Freshness, HandleCheck, Identity, IdentityError, PdsOptions, RecordAnswer,
-    RepoStatus, fetch_record,
+    DidDocument, Freshness, Identity, IdentityError, PdsOptions, RecordAnswer, RepoStatus,
+    fetch_record,
 };
 use atcomm_net::net::{CallError, NetError, Priority};
 use atcomm_proto::syntax::{COLLECTION, Did, Origin};
@@ -58,13 +58,9 @@ impl Inner {
                 }
             }
         };
-        let facts = match &identity {
-            Some(document) => Some(self.identity_facts(document, &found, refresh).await),
-            None => None,
-        };
         let observation = Observation {
             did: did.clone(),
-            identity: facts,
+            identity: identity.as_deref().map(identity_facts),
             finding: found.finding,
             authority: Authority::Pds,
             trigger: refresh.trigger.clone(),
@@ -78,9 +74,14 @@ impl Inner {
             return Err(error);
         }
         let outcome = self.directory.apply(observation, update).await?;
-        if matches!(outcome, Outcome::Package | Outcome::Proven) {
-            self.check_mediators_briefly(did).await?;
-        }
+        // Neither is waited for longer than briefly, and the two together no longer than one.
+        let mediators = async {
+            match outcome {
+                Outcome::Package | Outcome::Proven => self.check_mediators_briefly(did).await,
+                _ => Ok(()),
+            }
+        };
+        tokio::try_join!(mediators, self.check_handle_briefly(did, refresh))?;
         self.negatives.evict(did);
         Ok(RefreshOutcome {
             outcome,
@@ -99,29 +100,6 @@ impl Inner {
         }
         self.wake_mediators.notify_one();
         Ok(())
-    }
-
-    /// Returns what the directory keeps of a DID document, with the handle verified where the
-    /// account has an entry or gets one.
-    async fn identity_facts(
-        &self,
-        document: &DidDocument,
-        found: &Found,
-        refresh: &Refresh,
-    ) -> IdentityFacts {
-        let has_entry = matches!(found.finding, Finding::Present(_))
-            || self.directory.is_tracked(document.did.as_str());
-        IdentityFacts {
-            pds: document.pds.clone().ok(),
-            key: document.signing_key.clone().ok(),
-            claimed: document.claimed_handle.clone(),
-            asked_at: document.asked_at,
-            handle: if has_entry {
-                self.identity_for(refresh).verify_handle(document).await
-            } else {
-                HandleCheck::Inconclusive
-            },
-        }
     }
 
     async fn identify(
@@ -315,6 +293,16 @@ impl Inner {
                     unreachable(error.retry_after, NoAnswer::Refused(error))
                 }
             })
+    }
+}
+
+/// Returns what the directory keeps of a DID document.
+fn identity_facts(document: &DidDocument) -> IdentityFacts {
+    IdentityFacts {
+        pds: document.pds.clone().ok(),
+        key: document.signing_key.clone().ok(),
+        claimed: document.claimed_handle.clone(),
+        asked_at: document.asked_at,
     }
 }
 

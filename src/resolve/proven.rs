@@ -55,7 +55,7 @@ impl Resolver {
                 return Ok(proof.into());
             }
         }
-        let refreshed = self.ask(did, client).await?;
+        let refreshed = self.ask(did, None, client).await?;
         match (refreshed.car, refreshed.refusal) {
             (Some(car), _) => Ok(car),
             (None, Some(refusal)) => Err(ResolveError::Refused(refusal)),

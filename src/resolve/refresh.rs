@@ -8,7 +8,8 @@ use crate::directory::{Outcome, Refusal};
 use crate::store::{AccountStatus, AnnouncedStatus, EventKind, StoreError, Trigger};
 use atcomm_net::identity::{IdentityError, PlcLogError};
 use atcomm_net::net::{NetError, Priority, XrpcError};
-use atcomm_proto::syntax::Origin;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Handle, Origin};
 
 /// A refresh to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub struct Refresh {
     pub identity: IdentityLookup,
     /// Status that a PDS announced of the account.
     pub announced: Option<AnnouncedStatus>,
+    /// The handle that led to the account.
+    pub named: Option<NamedBy>,
+}
+
+/// A handle that was found to lead to the account of a refresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedBy {
+    /// The handle.
+    pub handle: Handle,
+    /// When it was looked up.
+    pub asked_at: Timestamp,
 }
 
 /// The look-up of the identity for a refresh.
@@ -48,6 +60,7 @@ impl Refresh {
             trigger,
             identity,
             announced: None,
+            named: None,
         }
     }
 

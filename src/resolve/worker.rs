@@ -1,4 +1,5 @@
-//! The background worker: refreshes for events, listings and age.
+//! The background worker: refreshes for events, listings and age, and beside them the checks of
+//! mediators and handles.
 //!
 //! Pending refreshes are in the store. The worker takes those that are due, a bounded number at a
 //! time, and defers those that fail. A host that hangs or is over its limits holds up only its own
@@ -55,7 +56,9 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            ((), ()) = async { tokio::join!(self.accounts(), self.mediators()) } => {}
+            ((), (), ()) = async {
+                tokio::join!(self.accounts(), self.mediators(), self.resolver.check_handles())
+            } => {}
         }
     }
 

@@ -23,9 +23,9 @@ use super::schema;
 
 pub use coverage::{Coverage, Gap, Marked};
 pub use rows::{
-    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Entry,
-    MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
-    SupersededProof,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, DueHandle,
+    DuePosition, Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod,
+    SourceCursor, SupersededProof,
 };
 pub use trigger::{EventKind, SourceKind, Trigger};
 

@@ -23,7 +23,7 @@ pub use mediator::{Busy, MediatorDocument, MediatorState, Service};
 pub use migration::PreMigrationKey;
 pub use pds::{PdsOptions, RecordAnswer, RepoStatus, UnusableAnswer, fetch_record};
 pub use plc_log::{PlcLog, PlcLogError};
-pub use resolver::{HandleCheck, Identity};
+pub use resolver::{CheckedHandle, HandleCheck, Identity, NamedDid};
 pub use settings::IdentitySettings;
 
 #[cfg(test)]

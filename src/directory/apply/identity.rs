@@ -1,8 +1,7 @@
 //! What an entry takes over from the account's DID document.
 
-use super::EntryUpdate;
-use crate::store::ChangeKind;
-use atcomm_net::identity::HandleCheck;
+use super::{EntryUpdate, handle};
+use crate::store::{ChangeKind, EventKind, Trigger};
 use atcomm_proto::syntax::Handle;
 
 impl EntryUpdate<'_> {
@@ -11,24 +10,31 @@ impl EntryUpdate<'_> {
         let Some(facts) = &self.seen.identity else {
             return;
         };
-        let handle = match &facts.handle {
-            HandleCheck::Verified(handle) => Some(handle.clone()),
-            HandleCheck::Invalid => None,
-            // A name server that does not answer takes no handle away.
-            HandleCheck::Inconclusive => self.entry.handle.clone(),
-        };
-        self.handle_unverified = facts.handle == HandleCheck::Inconclusive && handle.is_none();
         let entry = &mut self.entry;
+        let before = entry.handle.clone();
+        if entry.claimed != facts.claimed {
+            handle::claim(entry, facts.claimed.as_ref(), self.seen.at);
+        } else if may_be_news_of_a_handle(&self.seen.trigger) {
+            handle::make_due(entry, self.seen.at);
+        }
         let changed =
-            entry.handle != handle || entry.pds != facts.pds || entry.signing_key != facts.key;
-        entry.handle = handle;
+            entry.handle != before || entry.pds != facts.pds || entry.signing_key != facts.key;
         entry.pds.clone_from(&facts.pds);
         entry.signing_key.clone_from(&facts.key);
-        entry.claimed.clone_from(&facts.claimed);
         entry.identity_at = Some(facts.asked_at);
         if changed && self.was_proven {
             let detail = self.entry.handle.as_ref().map(Handle::to_string);
             self.change(ChangeKind::Identity, detail);
         }
+    }
+}
+
+/// Returns whether the trigger of a refresh may be about the account's handle: an event of the
+/// account as a whole, or a client that asks. Writes, listings and age say nothing of a handle.
+fn may_be_news_of_a_handle(trigger: &Trigger) -> bool {
+    match trigger {
+        Trigger::Event { event, .. } => *event != EventKind::Commit,
+        Trigger::Request => true,
+        Trigger::Listing(_) | Trigger::Recheck => false,
     }
 }

@@ -110,7 +110,7 @@ async fn a_gap_of_a_pds_concerns_its_own_accounts_and_covered_ones_are_not_conce
         let there = repo.put(&package(&peer(10), &[MEDIATOR]));
         let mut seen = w.seen(repo, found(there), Authority::Pds).await;
         let now = w.clock.now();
-        seen.identity = Some(facts(repo, pds, HandleCheck::Inconclusive, now));
+        seen.identity = Some(facts(repo, pds, None, now));
         w.apply(seen).await;
     }
     let doubtful = async || {

@@ -55,7 +55,7 @@ async fn inv4_another_pds_or_key_begins_a_new_order() {
     moved.identity = Some(facts(
         &repo,
         "https://other.example.com",
-        HandleCheck::Inconclusive,
+        None,
         w.clock.now(),
     ));
     assert_eq!(w.apply(moved).await, Outcome::Package);

@@ -145,7 +145,6 @@ pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<
             pds: Some(Origin::parse("https://pds.example.com").unwrap()),
             key: Some(key),
             claimed: Some(Handle::parse(HANDLE).unwrap()),
-            handle: HandleCheck::Verified(Handle::parse(HANDLE).unwrap()),
             asked_at: now,
         }),
         finding: Finding::Present(record),
@@ -154,9 +153,15 @@ pub(super) async fn enroll(resolver: &Resolver, now: Timestamp) -> (String, Vec<
         begun: Begun::default(),
         at: now,
     };
-    resolver
-        .directory()
+    let directory = resolver.directory();
+    directory
         .apply(seen, PendingUpdate::Unchanged)
+        .await
+        .unwrap();
+    let handle = Handle::parse(HANDLE).unwrap();
+    let check = HandleCheck::Verified(handle.clone());
+    directory
+        .apply_handle(&did, &handle, check, now)
         .await
         .unwrap();
     (did.to_string(), car)

@@ -10,7 +10,7 @@ use crate::directory::{
 };
 use crate::resolve::ResolveSettings;
 use crate::store::{DirectoryStore, Trigger};
-use atcomm_net::identity::{HandleCheck, Identity, IdentitySettings};
+use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_net::net::{Net, NetSettings};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::proof::Proven;
@@ -77,7 +77,6 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
                 pds: Some(Origin::parse(PDS).unwrap()),
                 key: Some(k256(key).public()),
                 claimed: None,
-                handle: HandleCheck::Invalid,
                 asked_at: clock.now(),
             }),
             finding: Finding::Present(record),

@@ -6,8 +6,8 @@ use super::super::columns::{collect, maybe_time, parsed, time, to_i64};
 use super::super::error::{Damage, StoreError};
 use super::Queries;
 use super::rows::{
-    BackfillRow, Change, Entry, MediatorRow, PendingRefresh, SourceCursor, read_change, read_entry,
-    read_mediator, read_pending,
+    BackfillRow, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh, SourceCursor,
+    read_change, read_due_handle, read_entry, read_mediator, read_pending,
 };
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
@@ -17,6 +17,11 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid};
 pub(super) const CLAIMANTS: &str = "SELECT did FROM entry INDEXED BY entry_claimant
  WHERE peer = ?1 AND state = 'present' AND status = 'active'
  ORDER BY peer_since, did LIMIT ?2";
+
+/// Reads the index in order from the position on.
+pub(super) const DUE_HANDLES: &str = "SELECT rowid, did, claimed, pds, handle_next_at FROM entry
+ WHERE handle_news = ?1 AND handle_next_at <= ?2 AND (handle_next_at, rowid) > (?3, ?4)
+ ORDER BY handle_next_at, rowid LIMIT ?5";
 
 impl Queries<'_> {
     /// Returns the entry of an account.
@@ -49,14 +54,48 @@ impl Queries<'_> {
         Ok(row.optional()?)
     }
 
-    /// Returns the account with this verified handle.
-    pub fn did_by_handle(&self, handle: &Handle) -> Result<Option<Did>, StoreError> {
+    /// Returns the account with this verified handle, if the two named each other between `since`
+    /// and `until`.
+    pub fn did_by_handle(
+        &self,
+        handle: &Handle,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Did>, StoreError> {
+        let mut query = self.0.prepare_cached(
+            "SELECT did FROM entry WHERE handle = ?1 AND handle_at BETWEEN ?2 AND ?3
+             ORDER BY handle_at DESC",
+        )?;
+        let params = params![handle.as_str(), since.millis(), until.millis()];
+        Ok(query
+            .query_row(params, |row| parsed(row, 0, Did::parse))
+            .optional()?)
+    }
+
+    /// Returns the claimed handles whose check is due by `now`, because of news or of age, in the
+    /// order in which they became due; those after a position, at most `limit`.
+    pub fn due_handles(
+        &self,
+        is_news: bool,
+        now: Timestamp,
+        after: DuePosition,
+        limit: usize,
+    ) -> Result<Vec<DueHandle>, StoreError> {
+        let mut query = self.0.prepare_cached(DUE_HANDLES)?;
+        let DuePosition(due_at, row) = after;
+        let params = params![is_news, now.millis(), due_at.millis(), row, to_i64(limit)];
+        collect(query.query_map(params, read_due_handle)?)
+    }
+
+    /// Returns the handle that an account claims, if its check is due by `now`.
+    pub fn due_handle(&self, did: &Did, now: Timestamp) -> Result<Option<Handle>, StoreError> {
         let mut query = self
             .0
-            .prepare_cached("SELECT did FROM entry WHERE handle = ?1 ORDER BY proved_at DESC")?;
-        Ok(query
-            .query_row([handle.as_str()], |row| parsed(row, 0, Did::parse))
-            .optional()?)
+            .prepare_cached("SELECT claimed FROM entry WHERE did = ?1 AND handle_next_at <= ?2")?;
+        let found = query.query_row(params![did.as_str(), now.millis()], |row| {
+            parsed(row, 0, Handle::parse)
+        });
+        Ok(found.optional()?)
     }
 
     /// Returns the active accounts whose present package names this did:peer, at most `limit`, in

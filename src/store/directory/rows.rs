@@ -204,6 +204,10 @@ pub struct Entry {
     pub missing_since: Option<Timestamp>,
     /// The entry is known good until then: later events of its account may have been missed.
     pub doubt_since: Option<Timestamp>,
+    /// When the last check of the claim that had a result asked.
+    pub handle_checked_at: Option<Timestamp>,
+    /// Whether the next check of the claim is due because of news.
+    pub handle_news: bool,
 }
 
 impl Entry {
@@ -244,8 +248,32 @@ impl Entry {
             proofs: at.millis(),
             missing_since: None,
             doubt_since: None,
+            handle_checked_at: None,
+            handle_news: false,
         }
     }
+}
+
+/// A claimed handle whose check is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueHandle {
+    /// The account.
+    pub did: Did,
+    /// The handle that its DID document claims.
+    pub claimed: Handle,
+    /// The account's PDS.
+    pub pds: Option<Origin>,
+    /// Position in the order of what is due.
+    pub position: DuePosition,
+}
+
+/// A position in the order of what is due: the time, and the row of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DuePosition(pub(super) Timestamp, pub(super) i64);
+
+impl DuePosition {
+    /// The position before all others.
+    pub const START: Self = Self(Timestamp::from_millis(i64::MIN), i64::MIN);
 }
 
 /// One row of the change log.
@@ -273,6 +301,25 @@ pub struct Change {
     pub seen_at: Timestamp,
     /// CAR of the package, saved when it is superseded.
     pub proof: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// Returns a change of an entry, with the package that the entry has.
+    pub fn of(entry: &Entry, kind: ChangeKind, detail: Option<String>, seen_at: Timestamp) -> Self {
+        Self {
+            seq: 0,
+            did: entry.did.clone(),
+            kind,
+            rev: entry.rev,
+            cid: entry.cid,
+            peer: entry.peer.clone(),
+            mediators: entry.mediators.clone(),
+            key: entry.proof_key.clone(),
+            detail,
+            seen_at,
+            proof: None,
+        }
+    }
 }
 
 /// The account's newest proof, that of a package which is superseded now: it moves to the change
@@ -419,6 +466,17 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         proofs: row.get("proofs")?,
         missing_since: maybe_time(row, "missing_since")?,
         doubt_since: maybe_time(row, "doubt_since")?,
+        handle_checked_at: maybe_time(row, "handle_checked_at")?,
+        handle_news: row.get("handle_news")?,
+    })
+}
+
+pub(super) fn read_due_handle(row: &Row<'_>) -> Result<DueHandle, rusqlite::Error> {
+    Ok(DueHandle {
+        did: parsed(row, "did", Did::parse)?,
+        claimed: parsed(row, "claimed", Handle::parse)?,
+        pds: maybe(row, "pds", Origin::parse)?,
+        position: DuePosition(time(row, "handle_next_at")?, row.get("rowid")?),
     })
 }
 

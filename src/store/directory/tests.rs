@@ -58,6 +58,8 @@ fn entry(n: u64) -> Entry {
         proofs: 7,
         missing_since: Some(at(2)),
         doubt_since: Some(at(3)),
+        handle_checked_at: Some(at(1)),
+        handle_news: true,
     }
 }
 
@@ -108,7 +110,7 @@ async fn entries_come_back_as_they_went_in() {
     let handle = written.handle.clone().unwrap();
     assert_eq!(
         f.store
-            .query(move |q| q.did_by_handle(&handle))
+            .query(move |q| q.did_by_handle(&handle, at(1), at(1)))
             .await
             .unwrap(),
         Some(did(1))
@@ -285,7 +287,83 @@ async fn a_handle_has_one_owner() {
         .unwrap();
     assert_eq!(lost, vec![did(1)]);
     let left = f.store.query(|q| q.entry(&did(1))).await.unwrap().unwrap();
-    assert_eq!((left.handle, left.next_check_at), (None, at(5)));
+    assert_eq!((left.handle, left.handle_at), (None, None));
+    assert_eq!(
+        (left.handle_next_at, left.next_check_at),
+        (Some(at(5)), at(5))
+    );
+}
+
+#[tokio::test]
+async fn a_handle_leads_to_its_account_within_the_times_asked_for() {
+    let f = open();
+    f.store
+        .transact(|tx| tx.put_entry(&entry(1)))
+        .await
+        .unwrap();
+    for (since, until, found) in [(1, 1, true), (0, 9, true), (2, 9, false), (0, 0, false)] {
+        let handle = entry(1).handle.unwrap();
+        let owner = f
+            .store
+            .query(move |q| q.did_by_handle(&handle, at(since), at(until)))
+            .await
+            .unwrap();
+        assert_eq!(owner.is_some(), found, "{since} {until}");
+    }
+}
+
+#[tokio::test]
+async fn handles_to_be_checked_come_in_the_order_of_the_index() {
+    let f = open();
+    f.store
+        .transact(|tx| {
+            for n in 1..=7 {
+                let mut entry = entry(n);
+                entry.handle_news = n > 5;
+                // The fourth claims nothing, and the fifth is not due.
+                entry.handle_next_at = match n {
+                    4 => None,
+                    5 => Some(at(91)),
+                    // The second and the third are due at one time.
+                    2 | 3 => Some(at(10)),
+                    n => Some(at(20 - n as i64)),
+                };
+                tx.put_entry(&entry)?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let due = async |is_news: bool, limit: usize| {
+        let (mut all, mut after) = (Vec::new(), DuePosition::START);
+        loop {
+            let page = f
+                .store
+                .query(move |q| q.due_handles(is_news, at(90), after, limit))
+                .await
+                .unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else {
+                return all;
+            };
+            after = last.position;
+            all.extend(page.into_iter().map(|row| row.did));
+        }
+    };
+    for limit in [1, 2, 9] {
+        assert_eq!(due(false, limit).await, [2, 3, 1].map(did));
+        assert_eq!(due(true, limit).await, [7, 6].map(did));
+    }
+    let conn = Connection::open(&f.path).unwrap();
+    let plan: String = conn
+        .prepare(&format!("EXPLAIN QUERY PLAN {}", queries::DUE_HANDLES))
+        .unwrap()
+        .query_map((0, 90, 10, 2, 9), |row| row.get::<_, String>("detail"))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(plan.contains("entry_handle_due"), "{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub(super) const MAX_SAVED_PROOF: i64 = 16 * 1024;
 const MAX_EVIDENCE: (i64, i64) = (16, 64 * 1024);
 
 /// The columns of `entry`.
-pub(super) const COLUMNS: [&str; 32] = [
+pub(super) const COLUMNS: [&str; 34] = [
     "did",
     "handle",
     "pds",
@@ -61,6 +61,8 @@ pub(super) const COLUMNS: [&str; 32] = [
     "proofs",
     "missing_since",
     "doubt_since",
+    "handle_checked_at",
+    "handle_news",
 ];
 
 /// When the account of an entry first named the did:peer of its package. The change log tells it of
@@ -125,6 +127,8 @@ impl Tx<'_> {
             ":proofs": entry.proofs,
             ":missing_since": entry.missing_since.map(Timestamp::millis),
             ":doubt_since": entry.doubt_since.map(Timestamp::millis),
+            ":handle_checked_at": entry.handle_checked_at.map(Timestamp::millis),
+            ":handle_news": entry.handle_news,
         })?;
         // Mediators are rewritten only where they differ: most writes prove an unchanged package
         // again.
@@ -169,8 +173,29 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes `handle` away from every account but `owner`, and makes the others due now. Returns
-    /// them.
+    /// Writes the handle of an entry, with all that is known of it.
+    pub fn put_handle(&self, entry: &Entry) -> Result<(), StoreError> {
+        self.conn()
+            .prepare_cached(
+                "UPDATE entry SET handle = :handle, handle_at = :handle_at,
+                   handle_checked_at = :handle_checked_at, handle_next_at = :handle_next_at,
+                   handle_news = :handle_news, handle_failures = :handle_failures
+                 WHERE did = :did",
+            )?
+            .execute(named_params! {
+                ":did": entry.did.as_str(),
+                ":handle": entry.handle.as_ref().map(Handle::as_str),
+                ":handle_at": entry.handle_at.map(Timestamp::millis),
+                ":handle_checked_at": entry.handle_checked_at.map(Timestamp::millis),
+                ":handle_next_at": entry.handle_next_at.map(Timestamp::millis),
+                ":handle_news": entry.handle_news,
+                ":handle_failures": entry.handle_failures,
+            })?;
+        Ok(())
+    }
+
+    /// Takes `handle` away from every account but `owner`, and makes the others and their claims due
+    /// now. Returns them.
     pub fn claim_handle(
         &self,
         handle: &Handle,
@@ -178,8 +203,9 @@ impl Tx<'_> {
         now: Timestamp,
     ) -> Result<Vec<Did>, StoreError> {
         let mut update = self.conn().prepare_cached(
-            "UPDATE entry SET handle = NULL, next_check_at = ?3 WHERE handle = ?1 AND did <> ?2
-             RETURNING did",
+            "UPDATE entry SET handle = NULL, handle_at = NULL, handle_next_at = ?3,
+               next_check_at = ?3
+             WHERE handle = ?1 AND did <> ?2 RETURNING did",
         )?;
         collect(update.query_map(
             params![handle.as_str(), owner.as_str(), now.millis()],

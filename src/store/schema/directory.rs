@@ -184,5 +184,13 @@ INSERT INTO proof (did, car) SELECT did, proof FROM entry WHERE proof IS NOT NUL
 ALTER TABLE entry DROP COLUMN proof;
 ALTER TABLE entry DROP COLUMN record;
 ",
+        "
+-- Checks of a claimed handle are ordered by when they asked, and those for news come first.
+ALTER TABLE entry ADD COLUMN handle_checked_at INTEGER; -- when the last check with a result asked
+ALTER TABLE entry ADD COLUMN handle_news INTEGER NOT NULL DEFAULT 0; -- 1: due because of news
+DROP INDEX entry_handle_due;
+CREATE INDEX entry_handle_due ON entry (handle_news, handle_next_at)
+  WHERE handle_next_at IS NOT NULL;
+",
     ],
 };

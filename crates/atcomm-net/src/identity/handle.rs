@@ -11,6 +11,7 @@ use url::Url;
 use super::lookups::{ByteSize, Fetched};
 use super::settings::IdentitySettings;
 use crate::net::{DnsError, Net, NetError, Priority, Request, Trust};
+use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Did, Handle, trimmed};
 
 /// Longest body of the well-known page, in bytes: a DID of full length.
@@ -36,18 +37,43 @@ pub enum HandleError {
     NotResolvable,
 }
 
+/// The DID that a handle names, or the reason why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HandleAnswer {
+    pub(super) named: Result<Did, HandleError>,
+    /// When DNS and HTTPS were asked.
+    pub(super) asked_at: Timestamp,
+    /// The time to wait, where only a limit of ours, or a pause that the host asked for, kept the
+    /// handle from being looked up. Nothing was found out about the handle then.
+    pub(super) retry_after: Option<Duration>,
+}
+
 /// Asks DNS and HTTPS concurrently. DNS takes precedence, and its answer ends the wait for HTTPS.
 pub(super) async fn resolve(
     net: &Net,
+    clock: &Clock,
     handle: &Handle,
     priority: Priority,
-) -> Result<Did, HandleError> {
+) -> HandleAnswer {
+    let asked_at = clock.now();
     let dns = pin!(by_dns(net, handle));
     let https = pin!(by_https(net, handle, priority));
-    match select(dns, https).await {
-        Either::Left((dns @ (Ok(_) | Err(HandleError::Ambiguous)), _)) => dns,
-        Either::Left((dns, https)) => combine(dns, https.await),
-        Either::Right((https, dns)) => combine(dns.await, https),
+    let (dns, https) = match select(dns, https).await {
+        Either::Left((dns @ (Ok(_) | Err(HandleError::Ambiguous)), _)) => {
+            return HandleAnswer {
+                named: dns,
+                asked_at,
+                retry_after: None,
+            };
+        }
+        Either::Left((dns, https)) => (dns, https.await),
+        Either::Right((https, dns)) => (dns.await, https),
+    };
+    let (https, retry_after) = https;
+    HandleAnswer {
+        asked_at,
+        retry_after: retry_after.filter(|_| dns == Err(HandleError::NotFound)),
+        named: combine(dns, https),
     }
 }
 
@@ -91,17 +117,25 @@ fn read_txt(records: &[String]) -> Result<Did, HandleError> {
     Did::parse(first).map_err(|_| HandleError::NotFound)
 }
 
-async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did, HandleError> {
+/// Asks the well-known page. Returns with a failure the time to wait where the page was not asked
+/// at all.
+async fn by_https(
+    net: &Net,
+    handle: &Handle,
+    priority: Priority,
+) -> (Result<Did, HandleError>, Option<Duration>) {
     let port = net.https_port();
     let url = format!("https://{handle}:{port}/.well-known/atproto-did");
-    let url = Url::parse(&url).map_err(|_| HandleError::NotFound)?;
+    let Ok(url) = Url::parse(&url) else {
+        return (Err(HandleError::NotFound), None);
+    };
     let request = Request {
         priority,
         accept: Some("text/plain"),
         redirects: MAX_REDIRECTS,
         ..Request::new(url, Trust::Untrusted, MAX_WELL_KNOWN_LEN)
     };
-    match net.get(&request).await {
+    let named = match net.get(&request).await {
         Ok(answer) if answer.status == 200 => read_page(&answer.body),
         // Overload and faults of the server say nothing about the handle.
         Ok(answer) if matches!(answer.status.as_u16(), 408 | 425 | 429 | 500..) => {
@@ -114,8 +148,12 @@ async fn by_https(net: &Net, handle: &Handle, priority: Priority) -> Result<Did,
             | NetError::TooLarge { .. }
             | NetError::Protocol(_),
         ) => Err(HandleError::NotFound),
+        Err(NetError::HostBusy { retry_after }) => {
+            return (Err(HandleError::Unreachable), Some(retry_after));
+        }
         Err(_) => Err(HandleError::Unreachable),
-    }
+    };
+    (named, None)
 }
 
 /// Returns the DID on the first line of the well-known page, as other readers take it.
@@ -127,14 +165,15 @@ fn read_page(body: &[u8]) -> Result<Did, HandleError> {
 
 impl IdentitySettings {
     /// Adds the limits of age to the result of resolving a handle.
-    pub(super) fn handles_age(
-        &self,
-        value: Result<Did, HandleError>,
-    ) -> Fetched<Result<Did, HandleError>> {
-        let ttl = match &value {
+    pub(super) fn handles_age(&self, value: HandleAnswer) -> Fetched<HandleAnswer> {
+        let ttl = match &value.named {
             Ok(_) => self.handle_ttl,
-            // Half a minute spares a failing host and does not lock its accounts out for long.
-            Err(HandleError::Unreachable) => self.handle_ttl.min(Duration::from_secs(30)),
+            // Half a minute spares a failing host and does not lock its accounts out for long. A
+            // limit of ours passes sooner.
+            Err(HandleError::Unreachable) => {
+                let ttl = self.handle_ttl.min(Duration::from_secs(30));
+                value.retry_after.map_or(ttl, |wait| wait.min(ttl))
+            }
             Err(_) => self.handle_invalid_ttl,
         };
         Fetched {
@@ -146,9 +185,9 @@ impl IdentitySettings {
     }
 }
 
-impl ByteSize for Result<Did, HandleError> {
+impl ByteSize for HandleAnswer {
     fn bytes(&self) -> usize {
-        self.as_ref().map_or(0, |did| did.as_str().len())
+        self.named.as_ref().map_or(0, |did| did.as_str().len())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::DidDocument;
 use super::fetch::{self, IdentityError};
-use super::handle::{self, HandleError};
+use super::handle::{self, HandleAnswer, HandleError};
 use super::lookups::{Freshness, Lookups};
 use super::mediator::{self, Busy, MediatorDocument};
 use super::plc_log::{self, PlcLog, PlcLogError};
@@ -26,6 +26,27 @@ pub enum HandleCheck {
     Inconclusive,
 }
 
+/// The result of checking a handle that an account claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedHandle {
+    /// The result.
+    pub check: HandleCheck,
+    /// When the check began.
+    pub asked_at: Timestamp,
+    /// The time to wait, where only a limit of ours, or a pause that the host asked for, kept the
+    /// handle from being looked up. The check is inconclusive then, and says nothing.
+    pub retry_after: Option<Duration>,
+}
+
+/// The account that a handle names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDid {
+    /// The account.
+    pub did: Did,
+    /// When the handle was looked up.
+    pub asked_at: Timestamp,
+}
+
 /// Looks up identities, in the background unless made by [`Identity::interactive`]. Cloning is
 /// cheap, and clones share all caches.
 #[derive(Clone)]
@@ -42,7 +63,7 @@ struct Inner {
     /// clients must not use up what events and re-proofs need.
     plc: RateLimit,
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
-    handles: Lookups<Handle, Result<Did, HandleError>>,
+    handles: Lookups<Handle, HandleAnswer>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
     plc_logs: Lookups<Did, Result<Arc<PlcLog>, PlcLogError>>,
 }
@@ -175,23 +196,47 @@ impl Identity {
     /// Returns the DID that a handle names. One direction only, so a claim of the handle's owner.
     /// Always interactive, since events and re-proofs begin with DIDs.
     pub async fn resolve_handle(&self, handle: &Handle) -> Result<Did, HandleError> {
-        self.look_up_handle(handle, Freshness::Cached, Priority::Interactive)
-            .await
+        Ok(self.named_by(handle).await?.did)
+    }
+
+    /// Does the same as [`Identity::resolve_handle`], and says when the handle was looked up: an
+    /// answer from the cache is up to the setting `handle_ttl` old.
+    pub async fn named_by(&self, handle: &Handle) -> Result<NamedDid, HandleError> {
+        let answer = self
+            .look_up_handle(handle, Freshness::Cached, Priority::Interactive)
+            .await;
+        Ok(NamedDid {
+            did: answer.named?,
+            asked_at: answer.asked_at,
+        })
     }
 
     /// Checks whether the handle that the document claims leads back to its DID. Never answers from
     /// the cache.
     pub async fn verify_handle(&self, document: &DidDocument) -> HandleCheck {
-        let Some(handle) = &document.claimed_handle else {
-            return HandleCheck::Invalid;
-        };
+        match &document.claimed_handle {
+            Some(handle) => self.check_handle(&document.did, handle).await.check,
+            None => HandleCheck::Invalid,
+        }
+    }
+
+    /// Checks whether a handle that an account claims leads back to the account. Never answers from
+    /// the cache.
+    pub async fn check_handle(&self, did: &Did, claimed: &Handle) -> CheckedHandle {
+        let asked_at = self.inner.clock.now();
         // A look-up that began before the event which causes this check may bring the old answer.
-        self.inner.handles.purge(handle);
-        let found = self.look_up_handle(handle, Freshness::Refresh, self.priority);
-        match found.await {
-            Ok(did) if did == document.did => HandleCheck::Verified(handle.clone()),
-            Err(HandleError::Unreachable) => HandleCheck::Inconclusive,
-            Ok(_) | Err(_) => HandleCheck::Invalid,
+        self.inner.handles.purge(claimed);
+        let answer = self
+            .look_up_handle(claimed, Freshness::Refresh, self.priority)
+            .await;
+        CheckedHandle {
+            check: match answer.named {
+                Ok(named) if named == *did => HandleCheck::Verified(claimed.clone()),
+                Err(HandleError::Unreachable) => HandleCheck::Inconclusive,
+                Ok(_) | Err(_) => HandleCheck::Invalid,
+            },
+            asked_at,
+            retry_after: answer.retry_after,
         }
     }
 
@@ -264,19 +309,24 @@ impl Identity {
         handle: &Handle,
         freshness: Freshness,
         priority: Priority,
-    ) -> Result<Did, HandleError> {
+    ) -> HandleAnswer {
+        let answer = |error, retry_after| HandleAnswer {
+            named: Err(error),
+            asked_at: self.inner.clock.now(),
+            retry_after,
+        };
         if !handle.is_resolvable(self.inner.net.development()) {
-            return Err(HandleError::NotResolvable);
+            return answer(HandleError::NotResolvable, None);
         }
         let inner = Arc::clone(&self.inner);
         let wanted = handle.clone();
         self.inner
             .handles
             .look_up(handle, freshness, move |_| async move {
-                let result = handle::resolve(&inner.net, &wanted, priority).await;
-                inner.settings.handles_age(result)
+                let answer = handle::resolve(&inner.net, &inner.clock, &wanted, priority).await;
+                inner.settings.handles_age(answer)
             })
             .await
-            .unwrap_or(Err(HandleError::Unreachable))
+            .unwrap_or_else(|| answer(HandleError::Unreachable, Some(Duration::from_secs(1))))
     }
 }
