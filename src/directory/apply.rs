@@ -1,6 +1,7 @@
 //! The effect of a finding on an entry: a pure function of the old entry, the observation and the
 //! time, run inside the store's transaction.
 
+mod absence;
 mod doubt;
 pub(super) mod handle;
 mod identity;
@@ -11,12 +12,12 @@ use std::time::Duration;
 
 use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::store::{
-    AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof,
+    Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof, Trigger,
 };
 use atcomm_net::backoff::{Backoff, Jitter};
 use atcomm_proto::keypackage::KeyPackage;
 use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
-use order::Order;
+use order::{IdentityOrder, Order};
 
 /// Longest time from one proof of an entry to the next.
 pub const REPROVE: Duration = Duration::from_secs(24 * 3600);
@@ -50,6 +51,9 @@ pub(super) struct Decision {
     pub(super) supersedes: Option<SupersededProof>,
     /// The commit of a revision that went backwards.
     pub(super) evidence: Option<Commitment>,
+    /// The trigger of a refresh that becomes pending: the observation raises a question that only
+    /// the account's servers can answer.
+    pub(super) refresh: Option<Trigger>,
 }
 
 /// The write to the entry.
@@ -61,7 +65,10 @@ pub(super) struct Decision {
 pub(super) enum Write {
     Nothing,
     Put(Entry),
+    /// Deletes the entry. What the change log has of the account stays.
     Delete,
+    /// Deletes the entry and all that is known of the account.
+    Forget,
 }
 
 /// The write to the account's newest proof.
@@ -78,11 +85,20 @@ pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
         return new_entry(seen);
     };
     let mut update = EntryUpdate::new(old, seen);
+    match update.identity_order() {
+        IdentityOrder::Newer => update.identity(),
+        IdentityOrder::Older => {}
+        IdentityOrder::Replaced => {
+            update.refresh = Some(update.identity_refresh());
+            return update.finish(Outcome::Ignored);
+        }
+    }
     let outcome = match &seen.finding {
         Finding::Present(record) => update.present(record),
         Finding::Absent(absence) => update.absent(absence),
         Finding::AbsentUnproven => update.absent_unproven(),
         Finding::Inactive(status) => update.inactive(status),
+        Finding::Missing => update.missing(),
         Finding::Deleted => update.deleted(),
         Finding::Unverifiable { reason, detail } => update.unverifiable(reason, detail),
         Finding::Unreachable => update.unreachable(),
@@ -90,17 +106,24 @@ pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
     update.finish(outcome)
 }
 
-/// Decides about an account without an entry: only a proven record makes one.
+/// Decides about an account without an entry: only a record that its PDS serves now makes one. The
+/// proof in a stream may be of an account that its PDS has taken down since.
 fn new_entry(seen: &Observation) -> Decision {
+    let mut refresh = None;
     let outcome = match &seen.finding {
+        Finding::Present(_) if seen.authority == Authority::Stream => {
+            refresh = Some(seen.trigger.clone());
+            Outcome::Ignored
+        }
         Finding::Present(record) => {
             let empty = Entry::empty(seen.did.clone(), seen.trigger.source(), seen.at);
             let mut update = EntryUpdate::new(empty, seen);
+            update.identity();
             let outcome = update.present(record);
             return update.finish(outcome);
         }
         Finding::Absent(_) | Finding::AbsentUnproven => Outcome::NotEnrolled,
-        Finding::Inactive(_) | Finding::Deleted => Outcome::Inactive,
+        Finding::Inactive(_) | Finding::Missing | Finding::Deleted => Outcome::Inactive,
         Finding::Unverifiable { .. } => Outcome::Unverifiable,
         Finding::Unreachable => Outcome::Unreachable,
     };
@@ -112,6 +135,7 @@ fn new_entry(seen: &Observation) -> Decision {
         proof: ProofWrite::Keep,
         supersedes: None,
         evidence: None,
+        refresh,
     }
 }
 
@@ -124,13 +148,14 @@ struct EntryUpdate<'o> {
     proof: ProofWrite,
     supersedes: Option<SupersededProof>,
     evidence: Option<Commitment>,
+    refresh: Option<Trigger>,
     /// Whether the package had been proven before this observation.
     was_proven: bool,
 }
 
 impl<'o> EntryUpdate<'o> {
     fn new(old: Entry, seen: &'o Observation) -> Self {
-        let mut update = Self {
+        Self {
             seen,
             was_proven: old.change_seq != 0,
             entry: old,
@@ -139,9 +164,8 @@ impl<'o> EntryUpdate<'o> {
             proof: ProofWrite::Keep,
             supersedes: None,
             evidence: None,
-        };
-        update.identity();
-        update
+            refresh: None,
+        }
     }
 
     fn present(&mut self, record: &VerifiedRecord) -> Outcome {
@@ -224,54 +248,16 @@ impl<'o> EntryUpdate<'o> {
         }
     }
 
-    fn absent_unproven(&mut self) -> Outcome {
-        if self.overtaken() {
-            return Outcome::Ignored;
-        }
-        self.active();
-        self.checked(REPROVE);
-        match self.entry.state {
-            // A report without proof does not replace a proven absence.
-            PackageState::Removed | PackageState::RemovedUnproven => {
-                if self.seen.at.since(self.entry.observed_at) > DROP {
-                    self.change(ChangeKind::Dropped, None);
-                    return Outcome::Dropped;
-                }
-                Outcome::NotEnrolled
-            }
-            _ => {
-                self.supersede();
-                self.change(ChangeKind::Removed, Some("unproven".to_owned()));
-                self.clear(PackageState::RemovedUnproven);
-                self.proof = ProofWrite::Delete;
-                self.entry.observed_at = self.seen.at;
-                Outcome::Removed
-            }
-        }
-    }
-
-    fn inactive(&mut self, status: &AccountStatus) -> Outcome {
-        self.checked(REPROVE);
-        if self.entry.status != *status {
-            self.entry.status = status.clone();
-            self.change(ChangeKind::Status, Some(status.to_string()));
-        }
-        self.drop_if_old().unwrap_or(Outcome::Inactive)
-    }
-
-    fn deleted(&mut self) -> Outcome {
-        self.change(ChangeKind::Removed, Some("account deleted".to_owned()));
-        Outcome::Deleted
-    }
-
     fn unverifiable(&mut self, reason: &str, detail: &str) -> Outcome {
-        self.failed();
-        if self.proof_is_current() {
+        self.entry.missing_since = None;
+        if self.entry.state != PackageState::Unverifiable && self.proof_is_current() {
             // The entry is proven under the present identity. A useless answer of a server does not
             // invalidate what the account signed.
-            return self.drop_if_old().unwrap_or(Outcome::Unverifiable);
+            self.failed();
+        } else {
+            let news = self.withdraw(reason, detail);
+            self.unsettled(news);
         }
-        self.withdraw(reason, detail);
         self.drop_if_old().unwrap_or(Outcome::Unverifiable)
     }
 
@@ -286,21 +272,26 @@ impl<'o> EntryUpdate<'o> {
         self.drop_if_old().unwrap_or(Outcome::Unreachable)
     }
 
-    /// Withdraws a package that was proven under another key or PDS.
-    fn withdraw(&mut self, reason: &str, detail: &str) {
+    /// Withdraws what was proven under another key or PDS, of presence or absence. Returns whether
+    /// there was anything left to withdraw.
+    fn withdraw(&mut self, reason: &str, detail: &str) -> bool {
         if self.entry.state == PackageState::Unverifiable {
-            return;
+            return false;
         }
         self.supersede();
         self.change(ChangeKind::Unverifiable, Some(reason.to_owned()));
         self.clear(PackageState::Unverifiable);
+        // The proof of an absence does not verify under the present key, either.
+        self.proof = ProofWrite::Delete;
         self.entry.reason = Some(reason.to_owned());
         self.entry.detail = Some(detail.to_owned());
         self.entry.observed_at = self.seen.at;
+        true
     }
 
     fn regressed(&mut self, commitment: &Commitment) -> Outcome {
-        self.checked(REPROVE);
+        self.unsettled(!self.entry.regressed);
+        self.entry.missing_since = None;
         self.active();
         self.evidence = Some(commitment.clone());
         if !self.entry.regressed {
@@ -322,32 +313,23 @@ impl<'o> EntryUpdate<'o> {
         entry.proof_pds.clone_from(&entry.pds);
         entry.proved_at = Some(seen.at);
         entry.proofs += 1;
+        entry.missing_since = None;
         seen.trigger.source().clone_into(&mut entry.source);
         entry.method = match seen.authority {
             Authority::Stream => ProofMethod::Commit,
             Authority::Pds => ProofMethod::GetRecord,
         };
+        if seen.authority == Authority::Stream && !self.entry.status.is_active() {
+            // Old events can be replayed after newer ones: only the answer of the PDS itself proves
+            // that an account is active again. That question is asked now, and the next check is not
+            // put off by it.
+            self.refresh = Some(seen.trigger.clone());
+            return;
+        }
         self.checked(REPROVE);
-        // Old events can be replayed after newer ones: only the answer of the PDS itself proves
-        // that an account is active again.
         if seen.authority == Authority::Pds {
             self.active();
         }
-    }
-
-    fn active(&mut self) {
-        if !self.entry.status.is_active() {
-            self.entry.status = AccountStatus::Active;
-            self.change(ChangeKind::Status, Some(AccountStatus::Active.to_string()));
-        }
-    }
-
-    fn drop_if_old(&mut self) -> Option<Outcome> {
-        let last = self.entry.proved_at.unwrap_or(self.entry.observed_at);
-        (self.seen.at.since(last) > DROP).then(|| {
-            self.change(ChangeKind::Dropped, None);
-            Outcome::Dropped
-        })
     }
 
     /// Saves the proof of the package that is about to be replaced.
@@ -384,20 +366,29 @@ impl<'o> EntryUpdate<'o> {
 
     fn finish(mut self, outcome: Outcome) -> Decision {
         self.end_doubt();
+        let (did, at) = (self.entry.did.clone(), self.seen.at);
         let write = match outcome {
             Outcome::Ignored => Write::Nothing,
-            Outcome::Deleted | Outcome::Dropped => Write::Delete,
+            Outcome::Deleted => Write::Forget,
+            Outcome::Dropped => Write::Delete,
             _ => Write::Put(self.entry),
         };
-        let ignored = matches!(write, Write::Nothing);
+        match write {
+            Write::Nothing => self.changes.clear(),
+            // What is forgotten leaves one mark, for those who follow the change log.
+            Write::Forget => self.changes = vec![Change::bare(did, ChangeKind::Deleted, at)],
+            Write::Put(_) | Write::Delete => {}
+        }
+        let kept = matches!(write, Write::Put(_) | Write::Delete);
         Decision {
             outcome,
             write,
-            changes: if ignored { Vec::new() } else { self.changes },
+            changes: self.changes,
             entry_change: self.entry_change,
             proof: self.proof,
-            supersedes: self.supersedes.filter(|_| !ignored),
+            supersedes: self.supersedes.filter(|_| kept),
             evidence: self.evidence,
+            refresh: self.refresh,
         }
     }
 }

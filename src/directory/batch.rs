@@ -6,8 +6,8 @@ use super::observation::{Observation, Outcome};
 use super::view::MAX_MEDIATORS;
 use crate::store::directory::Tx;
 use crate::store::{
-    BackfillRow, ChangeKind, Coverage, Entry, Gap, MediatorRow, NewPending, SourceCursor,
-    StoreError,
+    AnnouncedChange, BackfillRow, ChangeKind, Coverage, Entry, Gap, MediatorRow, NewPending,
+    SourceCursor, StoreError,
 };
 use atcomm_net::identity::MediatorDocument;
 use atcomm_proto::clock::Timestamp;
@@ -89,6 +89,19 @@ pub(super) fn apply_one(
     let old = tx.entry(&seen.did)?;
     let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
     let decision = apply::decide(old, seen);
+    if let Some(trigger) = &decision.refresh {
+        let pending = NewPending {
+            did: seen.did.clone(),
+            trigger: trigger.clone(),
+            announced: AnnouncedChange::Keep,
+            not_before: seen.at,
+        };
+        tx.enqueue_pending(&pending, seen.at)?;
+    }
+    if matches!(decision.write, apply::Write::Forget) {
+        tx.delete_entry(&seen.did)?;
+        tx.delete_history(&seen.did)?;
+    }
     let positions = write_changes(tx, seen, &decision)?;
     match decision.write {
         apply::Write::Nothing => return Ok(decision.outcome),
@@ -96,6 +109,7 @@ pub(super) fn apply_one(
             tx.delete_entry(&seen.did)?;
             enrolled.remove(seen.did.as_str());
         }
+        apply::Write::Forget => enrolled.remove(seen.did.as_str()),
         apply::Write::Put(mut entry) => {
             if let Some(seq) = decision.entry_change.and_then(|i| positions.get(i)) {
                 entry.change_seq = *seq;

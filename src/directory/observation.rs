@@ -48,9 +48,12 @@ pub enum Finding {
     Absent(VerifiedAbsence),
     /// The PDS reports that there is no record, and proves nothing.
     AbsentUnproven,
-    /// The account is not active at its PDS, or its DID has ended.
+    /// The account is not active at its PDS.
     Inactive(AccountStatus),
-    /// The account's own PDS announced the account's deletion and no longer knows the account.
+    /// The account's PDS, or its DID's directory or host, knows no such account.
+    Missing,
+    /// The account's DID has ended, or its own PDS announced the account's deletion and no longer
+    /// knows the account.
     Deleted,
     /// The PDS answered, and the answer proves nothing.
     Unverifiable {
@@ -97,7 +100,9 @@ pub enum Outcome {
     NotEnrolled,
     /// The account's status hides it.
     Inactive,
-    /// The entry was deleted with the account.
+    /// The account's servers do not know it. It is served on until they have said so for a while.
+    Missing,
+    /// The entry was deleted with the account, and all that was known of the account.
     Deleted,
     /// Nothing is proven under the present identity.
     Unverifiable,
@@ -121,6 +126,7 @@ impl Outcome {
             Self::Removed => "removed",
             Self::NotEnrolled => "notEnrolled",
             Self::Inactive => "inactive",
+            Self::Missing => "missing",
             Self::Deleted => "deleted",
             Self::Unverifiable => "unverifiable",
             Self::Regressed => "regressed",

@@ -10,9 +10,11 @@ use atcomm_proto::proof::Proven;
 use atcomm_proto::syntax::{Handle, LexiconError, Origin};
 use testkit::proto::repo::{TestRepo, package, peer};
 
+mod absence;
 mod doubt;
 mod handles;
 mod history;
+mod interleavings;
 mod order;
 
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
@@ -371,7 +373,9 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
 async fn inv2_a_batch_is_written_whole_with_its_cursor() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
-    let there = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, first).await;
+    let there = repo.put(&package(&peer(11), &[MEDIATOR]));
     let pending = |did: &str, announced: AnnouncedChange| NewPending {
         did: Did::parse(did).unwrap(),
         trigger: Trigger::Event {
@@ -406,7 +410,7 @@ async fn inv2_a_batch_is_written_whole_with_its_cursor() {
         w.directory.apply_batch(batch).await.unwrap(),
         vec![Outcome::Ignored]
     );
-    assert_eq!(w.kinds(&repo).await, vec![ChangeKind::Package]);
+    assert_eq!(w.kinds(&repo).await, vec![ChangeKind::Package; 2]);
     let cursor = w
         .directory
         .store()
@@ -501,7 +505,7 @@ async fn inv5_a_replayed_commit_does_not_bring_back_what_the_pds_says_is_gone() 
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
     let there = repo.put(&package(&peer(10), &[MEDIATOR]));
-    w.stream(&repo, there.clone()).await;
+    w.pds(&repo, there.clone()).await;
     w.finding(&repo, Finding::AbsentUnproven).await;
     assert_eq!(w.stream(&repo, there).await, Outcome::Ignored);
     assert_eq!(

@@ -53,14 +53,7 @@ impl EventHandler<'_> {
         count(self.source, EventKind::Commit);
         let now = self.clock.now();
         match self.inline_proof(&did, commit, op, now) {
-            Inline::Proven(proven, identity) => {
-                let first = !self.is_tracked(did.as_str());
-                self.observe(&did, proven, identity, now);
-                // The entry is there at once. Its handle and mediators need a refresh.
-                if first {
-                    self.enqueue(did, EventKind::Commit, AnnouncedChange::Keep);
-                }
-            }
+            Inline::Proven(proven, identity) => self.observe(&did, proven, identity, now),
             Inline::NeedsRefresh(event) => self.enqueue(did, event, AnnouncedChange::Keep),
         }
     }
@@ -152,8 +145,9 @@ impl EventHandler<'_> {
         }
     }
 
-    /// Verifies the proof in the commit's own CAR, where the identity is cached and everything
-    /// fits.
+    /// Verifies the proof in the commit's own CAR, where the account has an entry, a fresh identity
+    /// is cached, and everything fits. An account without an entry is asked about at its PDS, which
+    /// may have taken it down since.
     fn inline_proof(
         &self,
         did: &Did,
@@ -161,7 +155,10 @@ impl EventHandler<'_> {
         op: RecordOp<'_>,
         now: Timestamp,
     ) -> Inline {
-        let Some(document) = self.resolver.identity().cached(did) else {
+        if !self.is_tracked(did.as_str()) {
+            return Inline::NeedsRefresh(EventKind::Commit);
+        }
+        let Some(document) = self.resolver.identity().cached_fresh(did) else {
             return Inline::NeedsRefresh(EventKind::Commit);
         };
         // The same document for the proof and for the facts that are stored with it.

@@ -125,14 +125,17 @@ impl ClaimFollower {
         }
     }
 
-    /// Returns whether the directory's log is the one that was followed so far.
+    /// Returns whether the directory's log is the one that was followed so far. A change at the
+    /// position that is gone was deleted with its account: in another log that has come as far, the
+    /// position holds another change.
     async fn is_same_log(&self, position: i64, mark: Option<&str>) -> Result<bool, StoreError> {
-        let found = self
+        let (found, newest) = self
             .directory
             .store()
-            .query(move |q| q.change_mark(position))
+            .query(move |q| Ok((q.change_mark(position)?, q.newest_change()?)))
             .await?;
-        Ok(found.as_deref() == mark)
+        let is_deleted = found.is_none() && mark.is_some() && position <= newest;
+        Ok(is_deleted || found.as_deref() == mark)
     }
 
     /// Rebuilds the claims of all accounts that name this mediator now or have claims. Returns the

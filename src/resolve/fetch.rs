@@ -177,7 +177,7 @@ impl Inner {
         refresh: &Refresh,
     ) -> (Option<Arc<DidDocument>>, Result<Found, RefreshError>) {
         let found = self.fetch_and_prove(did, &document, refresh).await;
-        let inactive = found.as_ref().is_ok_and(Found::is_inactive);
+        let inactive = found.as_ref().is_ok_and(Found::is_away);
         let bad_signature = found.as_ref().is_ok_and(Found::is_bad_signature);
         if !(inactive || bad_signature)
             || refresh.identity == IdentityLookup::Refresh
@@ -236,7 +236,7 @@ impl Inner {
             RecordAnswer::Car(car) => self.prove(&car, key, document, refresh).await?,
             RecordAnswer::RecordNotFound => Found::absent_unproven(),
             RecordAnswer::RepoNotFound => {
-                let mut found = Found::inactive(AccountStatus::Deleted);
+                let mut found = Found::missing();
                 if refresh.announces_deletion(pds) {
                     found.finding = Finding::Deleted;
                 }

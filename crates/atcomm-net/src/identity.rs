@@ -21,7 +21,9 @@ pub use handle::HandleError;
 pub use lookups::Freshness;
 pub use mediator::{Busy, MediatorDocument, MediatorState, Service};
 pub use migration::PreMigrationKey;
-pub use pds::{PdsOptions, RecordAnswer, RepoStatus, UnusableAnswer, fetch_record};
+pub use pds::{
+    PdsOptions, RecordAnswer, RepoStatus, StatusAnswer, UnusableAnswer, fetch_record, fetch_status,
+};
 pub use plc_log::{PlcLog, PlcLogError};
 pub use resolver::{CheckedHandle, HandleCheck, Identity, NamedDid};
 pub use settings::IdentitySettings;

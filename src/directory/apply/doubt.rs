@@ -13,7 +13,7 @@ impl EntryUpdate<'_> {
             | Finding::AbsentUnproven
             | Finding::Inactive(_)
             | Finding::Deleted => self.seen.authority == Authority::Pds,
-            Finding::Unverifiable { .. } | Finding::Unreachable => false,
+            Finding::Missing | Finding::Unverifiable { .. } | Finding::Unreachable => false,
         };
         if is_answer && self.seen.begun.doubt_since == self.entry.doubt_since {
             self.entry.doubt_since = None;

@@ -2,6 +2,7 @@
 
 use super::super::observation::Authority;
 use super::EntryUpdate;
+use crate::store::{EventKind, Trigger};
 use atcomm_proto::proof::Commitment;
 
 /// Order of a proof relative to the entry's proof.
@@ -16,7 +17,51 @@ pub(super) enum Order {
     Backwards,
 }
 
+/// Order of an observation's identity relative to the entry's (invariant 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IdentityOrder {
+    /// Asked for later, or at the same time.
+    Newer,
+    /// Asked for earlier, with the same key and PDS, or no identity at all: what is proven under it
+    /// counts, and the rest is not taken over.
+    Older,
+    /// With a key or a PDS that may have been replaced since.
+    Replaced,
+}
+
 impl EntryUpdate<'_> {
+    /// Compares the observation's identity with the entry's by when they were asked for. A time in
+    /// our future, after a step of the clock, is older than any that is known. A stream changes
+    /// neither key nor PDS, whenever its document was asked for: the account is looked at then.
+    pub(super) fn identity_order(&self) -> IdentityOrder {
+        let Some(facts) = &self.seen.identity else {
+            return IdentityOrder::Older;
+        };
+        let now = self.seen.at;
+        let is_same = facts.pds == self.entry.pds && facts.key == self.entry.signing_key;
+        let is_newer = match self.entry.identity_at.filter(|known| *known <= now) {
+            Some(known) => known <= facts.asked_at && facts.asked_at <= now,
+            None => is_same || !self.overtaken(),
+        };
+        match (is_newer, is_same) {
+            (true, true) => IdentityOrder::Newer,
+            (true, false) if self.seen.authority == Authority::Pds => IdentityOrder::Newer,
+            (false, true) => IdentityOrder::Older,
+            (_, false) => IdentityOrder::Replaced,
+        }
+    }
+
+    /// Returns the trigger of a refresh that reads the identity anew.
+    pub(super) fn identity_refresh(&self) -> Trigger {
+        match self.seen.trigger {
+            Trigger::Event { source, .. } => Trigger::Event {
+                source,
+                event: EventKind::Identity,
+            },
+            Trigger::Listing(_) | Trigger::Request | Trigger::Recheck => Trigger::Recheck,
+        }
+    }
+
     /// Compares a commitment with the entry's proof (invariant 4): revisions are ordered only under
     /// one account, PDS and key.
     pub(super) fn order(&self, commitment: &Commitment) -> Order {

@@ -32,6 +32,8 @@ async fn inv4_a_lower_revision_is_ignored_from_a_stream_and_evidence_from_the_pd
 async fn inv4_a_refresh_that_was_overtaken_is_late_not_evidence() {
     let w = World::new().await;
     let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(9), &[MEDIATOR]));
+    w.pds(&repo, first).await;
     let old = repo.put(&package(&peer(10), &[MEDIATOR]));
     let late = w.seen(&repo, found(old), Authority::Pds).await;
     w.clock.advance(Duration::from_secs(1));
@@ -106,6 +108,8 @@ async fn a_refresh_that_was_overtaken_or_proved_nothing_stays_pending() {
         ..Batch::default()
     };
     w.directory.apply_batch(batch).await.unwrap();
+    let first = repo.put(&package(&peer(9), &[MEDIATOR]));
+    w.pds(&repo, first).await;
     let old = repo.put(&package(&peer(10), &[MEDIATOR]));
     let late = w.seen(&repo, found(old), Authority::Pds).await;
     w.clock.advance(Duration::from_secs(1));
@@ -135,4 +139,139 @@ async fn a_refresh_that_was_overtaken_or_proved_nothing_stays_pending() {
     let again = w.seen(&repo, found(new), Authority::Pds).await;
     w.directory.apply(again, done).await.unwrap();
     assert_eq!(w.directory.due(9).await.unwrap().0.len(), 1);
+}
+
+/// Observations under the documents of an account before and after it replaced its key.
+#[tokio::test]
+async fn inv4_older_facts_never_replace_newer_ones() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, first).await;
+    // Verified under the cached document, and written only after the look at the new one.
+    let before = repo.put(&package(&peer(11), &[MEDIATOR]));
+    let late = w.seen(&repo, found(before), Authority::Stream).await;
+    let hidden = Finding::Inactive(AccountStatus::Deactivated);
+    let mut away = w.seen(&repo, hidden, Authority::Pds).await;
+    w.clock.advance(Duration::from_secs(1));
+    repo.rotate(2);
+    let now = repo.put(&package(&peer(12), &[MEDIATOR]));
+    assert_eq!(w.pds(&repo, now).await, Outcome::Package);
+    let entry = w.entry(&repo).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(w.apply(late.clone()).await, Outcome::Ignored);
+        assert_eq!(w.entry(&repo).await.unwrap(), entry);
+    }
+    // Not overtaken, and still about the PDS and the key of before.
+    (away.begun, away.at) = (w.directory.begin(&repo.did).await.unwrap(), w.clock.now());
+    assert_eq!(w.apply(away).await, Outcome::Ignored);
+    assert_eq!(w.entry(&repo).await.unwrap(), entry);
+    let view = w.view(ALICE).await.unwrap().unwrap();
+    assert_eq!(view["peer"]["did"], peer(12));
+    assert_eq!(view["verification"]["signingKey"], repo.key().did_key());
+    // The contradiction is looked into, with a new document.
+    let (due, _) = w.directory.due(9).await.unwrap();
+    let identity = Trigger::Event {
+        source: SourceKind::Pds,
+        event: EventKind::Identity,
+    };
+    assert_eq!(due.len(), 1);
+    assert_eq!(due[0].trigger, identity);
+}
+
+#[tokio::test]
+async fn inv4_a_proof_under_older_facts_counts_where_key_and_pds_are_the_same() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let asked_before = w.clock.now();
+    w.clock.advance(Duration::from_secs(60));
+    let asked = w.clock.now();
+    w.pds(&repo, first).await;
+    let next = repo.put(&package(&peer(11), &[MEDIATOR]));
+    let mut seen = w.seen(&repo, found(next), Authority::Stream).await;
+    seen.identity.as_mut().unwrap().asked_at = asked_before;
+    assert_eq!(w.apply(seen).await, Outcome::Package);
+    assert_eq!(w.entry(&repo).await.unwrap().identity_at, Some(asked));
+}
+
+/// The clock was an hour ahead when the account was looked at, and goes back.
+#[tokio::test]
+async fn inv4_facts_from_a_time_to_come_are_older_than_any_that_is_known() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    let ahead = w.clock.now().plus(Duration::from_secs(3600));
+    let mut seen = w.seen(&repo, found(first), Authority::Pds).await;
+    (seen.at, seen.identity.as_mut().unwrap().asked_at) = (ahead, ahead);
+    w.apply(seen.clone()).await;
+    repo.rotate(2);
+    let second = repo.put(&package(&peer(11), &[MEDIATOR]));
+    assert_eq!(w.pds(&repo, second).await, Outcome::Package);
+    let entry = w.entry(&repo).await.unwrap();
+    assert_eq!(entry.signing_key, Some(repo.key()));
+    assert!(entry.identity_at.is_some_and(|at| at <= w.clock.now()));
+    // What was asked for before the step of the clock comes late.
+    seen.at = w.clock.now();
+    assert_eq!(w.apply(seen).await, Outcome::Ignored);
+    assert_eq!(w.entry(&repo).await.unwrap(), entry);
+}
+
+/// A refresh that is overtaken is late whatever the clock does meanwhile, and one that is not is in
+/// time.
+#[tokio::test]
+async fn inv4_the_order_of_refreshes_does_not_depend_on_the_clock() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let first = repo.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&repo, first).await;
+    let older = repo.put(&package(&peer(11), &[MEDIATOR]));
+    let newer = repo.put(&package(&peer(12), &[MEDIATOR]));
+    let back = |seen: Observation, by: u64| Observation {
+        at: seen.at.minus(Duration::from_secs(by)),
+        ..seen
+    };
+    // Both began before the first of them ended, and the clock went back in between.
+    let one = w.seen(&repo, found(newer.clone()), Authority::Pds).await;
+    let other = w.seen(&repo, found(older), Authority::Pds).await;
+    let (one, other) = (back(one, 0), back(other, 600));
+    assert_eq!(w.apply(one).await, Outcome::Package);
+    assert_eq!(w.apply(other).await, Outcome::Ignored);
+    let entry = w.entry(&repo).await.unwrap();
+    assert!(!entry.regressed);
+    // One that began after it ended is in time, although the clock says that it is from before.
+    let again = back(w.seen(&repo, found(newer), Authority::Pds).await, 600);
+    assert_eq!(w.apply(again).await, Outcome::Proven);
+}
+
+#[tokio::test]
+async fn a_proof_under_an_old_document_puts_off_no_look_at_a_new_one() {
+    let w = World::new().await;
+    let mut repo = TestRepo::new(ALICE, 1);
+    let mut put = |n: u8| repo.put(&package(&peer(n), &[MEDIATOR]));
+    let (first, second, third) = (put(10), put(11), put(12));
+    let asked = w.clock.now();
+    let latest = asked.plus(REPROVE);
+    let under_old_document = async |proven: Proven, trigger: Trigger| {
+        let mut seen = w.seen(&repo, found(proven), Authority::Pds).await;
+        seen.trigger = trigger;
+        let identity = seen.identity.as_mut().unwrap();
+        (identity.asked_at, identity.handle) = (asked, HandleCheck::Invalid);
+        w.apply(seen).await;
+        w.entry(&repo).await.unwrap().next_check_at
+    };
+    let fresh = Trigger::Recheck;
+    assert!(under_old_document(first, fresh.clone()).await <= latest);
+    w.clock.advance(Duration::from_secs(17 * 3600));
+    assert!(under_old_document(second.clone(), Trigger::Request).await <= latest);
+    // Past its time, it is looked at at once; not at once again where no document could be had.
+    w.clock.advance(Duration::from_secs(8 * 3600));
+    let now = w.clock.now();
+    assert_eq!(
+        under_old_document(third.clone(), Trigger::Request).await,
+        now
+    );
+    let next = under_old_document(third, fresh).await;
+    let wait = next.since(w.clock.now());
+    assert!(wait > Duration::from_secs(20 * 60) && wait <= Duration::from_secs(3600));
 }

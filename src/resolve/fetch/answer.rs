@@ -36,6 +36,14 @@ impl Found {
         }
     }
 
+    /// Returns the finding of an account that its PDS does not know.
+    pub(super) fn missing() -> Self {
+        Self {
+            finding: Finding::Missing,
+            ..Self::inactive(AccountStatus::Deleted)
+        }
+    }
+
     pub(super) fn absent_unproven() -> Self {
         Self {
             finding: Finding::AbsentUnproven,
@@ -66,8 +74,9 @@ impl Found {
         })
     }
 
-    pub(super) fn is_inactive(&self) -> bool {
-        matches!(self.finding, Finding::Inactive(_))
+    /// Returns whether the account seems to be away, as it is at a PDS that it left.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.finding, Finding::Inactive(_) | Finding::Missing)
     }
 
     pub(super) fn is_bad_signature(&self) -> bool {
@@ -127,7 +136,7 @@ pub(super) fn identity_failure(error: IdentityError) -> Result<Found, RefreshErr
         IdentityError::NotFound => refused(
             LexiconError::DidNotFound,
             "the DID is not registered",
-            Finding::Inactive(AccountStatus::Deleted),
+            Finding::Missing,
         ),
         IdentityError::Tombstoned => refused(
             LexiconError::DidNotFound,

@@ -247,7 +247,8 @@ impl Queries<'_> {
     }
 
     /// Calls `each` with the changes of one account before a position, the newest first, until it
-    /// returns `false`. Their proofs are read only on demand.
+    /// returns `false`. Their proofs are read only on demand. The end of the account that had the
+    /// DID before is none of them.
     pub fn each_change(
         &self,
         did: &Did,
@@ -258,7 +259,7 @@ impl Queries<'_> {
         let mut query = self.0.prepare_cached(
             "SELECT seq, did, kind, rev, cid, peer, mediators, key, detail, seen_at,
                     CASE WHEN ?3 THEN proof END AS proof
-             FROM change WHERE did = ?1 AND seq < ?2 ORDER BY seq DESC",
+             FROM change WHERE did = ?1 AND seq < ?2 AND kind <> 'deleted' ORDER BY seq DESC",
         )?;
         let before = before.unwrap_or(i64::MAX);
         let mut rows = query.query(params![did.as_str(), before, with_proof])?;
@@ -268,6 +269,15 @@ impl Queries<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns the number of older revisions that the PDS of an account served.
+    pub fn evidence_count(&self, did: &Did) -> Result<u64, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT count(*) FROM evidence WHERE did = ?1")?;
+        let count: i64 = query.query_row([did.as_str()], |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Returns the positions and accounts of the changes after `seq`, the oldest first, at most

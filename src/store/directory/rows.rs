@@ -127,6 +127,8 @@ words! {
         Regressed = "regressed",
         /// The entry was dropped: nothing proven for too long.
         Dropped = "dropped",
+        /// The account ended. All that was known of it is gone but this.
+        Deleted = "deleted",
     }
 }
 
@@ -316,6 +318,23 @@ impl Change {
             mediators: entry.mediators.clone(),
             key: entry.proof_key.clone(),
             detail,
+            seen_at,
+            proof: None,
+        }
+    }
+
+    /// Returns a change that tells nothing but its kind.
+    pub fn bare(did: Did, kind: ChangeKind, seen_at: Timestamp) -> Self {
+        Self {
+            seq: 0,
+            did,
+            kind,
+            rev: None,
+            cid: None,
+            peer: None,
+            mediators: Vec::new(),
+            key: None,
+            detail: None,
             seen_at,
             proof: None,
         }

@@ -1,19 +1,26 @@
-//! Fetching an account's key package from its PDS, with the proof.
+//! Fetching an account's key package from its PDS, with the proof, and the account's status.
 //!
-//! Source: atproto, `com.atproto.sync.getRecord`.
+//! Source: atproto, `com.atproto.sync.getRecord` and `com.atproto.sync.getRepoStatus`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use serde::Deserialize;
 use url::Url;
 
 use crate::net::{CallError, Net, NetError, Priority, Refusal, Request, Trust, XrpcError};
 use atcomm_proto::proof::MAX_PROOF_LEN;
 use atcomm_proto::syntax::{COLLECTION, Did, Origin, RECORD_KEY};
 
-/// The method.
-const NSID: &str = "com.atproto.sync.getRecord";
+/// The method for the record.
+const GET_RECORD: &str = "com.atproto.sync.getRecord";
+
+/// The method for the status.
+const GET_REPO_STATUS: &str = "com.atproto.sync.getRepoStatus";
+
+/// Longest answer about a status, in bytes. It is a DID and three words.
+const MAX_STATUS_LEN: usize = 8 * 1024;
 
 /// Options of a request to a PDS.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +86,20 @@ pub enum UnusableAnswer {
     Status(StatusCode),
 }
 
+/// The answer of a PDS about the status of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatusAnswer {
+    /// The account is active.
+    Active,
+    /// The account is not active, for the reason in this word, if the PDS gives one. The vocabulary
+    /// is open.
+    Inactive(Option<String>),
+    /// The PDS does not have the account.
+    NotFound,
+    /// The answer says nothing about the account, as that of a server without the method.
+    Unusable,
+}
+
 /// Requests the key package of an account from a PDS. After an error there is no answer for now: the
 /// PDS cannot be reached, fails, or must not be asked.
 pub async fn fetch_record(
@@ -87,26 +108,102 @@ pub async fn fetch_record(
     pds: &Origin,
     options: PdsOptions<'_>,
 ) -> Result<RecordAnswer, CallError> {
-    let own;
-    let (server, trust) = match options.connect {
-        Some(connect) => (connect, Trust::Configured),
-        None => {
-            own = pds.to_url();
-            (&own, Trust::Untrusted)
-        }
-    };
     let params = [
         ("did", did.as_str()),
         ("collection", COLLECTION),
         ("rkey", RECORD_KEY),
     ];
-    let request = Request {
-        priority: options.priority,
-        accept: Some("application/vnd.ipld.car"),
-        timeout: options.timeout,
-        ..Request::xrpc(server, NSID, &params, trust, MAX_PROOF_LEN)
+    let accept = "application/vnd.ipld.car";
+    let call = Call {
+        nsid: GET_RECORD,
+        params: &params,
+        accept,
+        cap: MAX_PROOF_LEN,
     };
-    read_answer(net.query(&request).await)
+    read_answer(call.send(net, pds, options).await)
+}
+
+/// Requests the status of an account from a PDS. After an error there is no answer for now, as for
+/// [`fetch_record`].
+pub async fn fetch_status(
+    net: &Net,
+    did: &Did,
+    pds: &Origin,
+    options: PdsOptions<'_>,
+) -> Result<StatusAnswer, CallError> {
+    let call = Call {
+        nsid: GET_REPO_STATUS,
+        params: &[("did", did.as_str())],
+        accept: "application/json",
+        cap: MAX_STATUS_LEN,
+    };
+    read_status(call.send(net, pds, options).await, did)
+}
+
+/// A query to a PDS.
+struct Call<'c> {
+    nsid: &'c str,
+    params: &'c [(&'c str, &'c str)],
+    accept: &'c str,
+    /// Longest answer, in bytes.
+    cap: usize,
+}
+
+impl Call<'_> {
+    async fn send(
+        &self,
+        net: &Net,
+        pds: &Origin,
+        options: PdsOptions<'_>,
+    ) -> Result<Bytes, CallError> {
+        let own;
+        let (server, trust) = match options.connect {
+            Some(connect) => (connect, Trust::Configured),
+            None => {
+                own = pds.to_url();
+                (&own, Trust::Untrusted)
+            }
+        };
+        let request = Request {
+            priority: options.priority,
+            accept: Some(self.accept),
+            timeout: options.timeout,
+            ..Request::xrpc(server, self.nsid, self.params, trust, self.cap)
+        };
+        net.query(&request).await
+    }
+}
+
+/// The body of an answer about a status.
+#[derive(Deserialize)]
+struct StatusBody {
+    did: String,
+    active: bool,
+    status: Option<String>,
+}
+
+fn read_status(answer: Result<Bytes, CallError>, did: &Did) -> Result<StatusAnswer, CallError> {
+    let body = match answer {
+        Ok(body) => serde_json::from_slice::<StatusBody>(&body).ok(),
+        Err(CallError::Net(NetError::TooLarge { .. } | NetError::Refused(_))) => None,
+        Err(CallError::Refused(error)) if !error.is_of_server() => {
+            return Ok(match error.name() {
+                "RepoNotFound" => StatusAnswer::NotFound,
+                _ => StatusAnswer::Unusable,
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    let Some(body) = body.filter(|body| body.did == did.as_str()) else {
+        return Ok(StatusAnswer::Unusable);
+    };
+    Ok(match (body.active, body.status) {
+        (true, None) => StatusAnswer::Active,
+        (true, Some(status)) if status == "active" => StatusAnswer::Active,
+        (false, Some(status)) if status == "active" => StatusAnswer::Unusable,
+        (false, status) => StatusAnswer::Inactive(status),
+        (true, Some(_)) => StatusAnswer::Unusable,
+    })
 }
 
 fn read_answer(answer: Result<Bytes, CallError>) -> Result<RecordAnswer, CallError> {
@@ -171,6 +268,60 @@ mod tests {
                 read_answer(Err(refused(status.as_u16(), name))),
                 Ok(A::Unusable(UnusableAnswer::Status(status)))
             );
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_strictly() {
+        use StatusAnswer as A;
+        const DID: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+        let did = Did::parse(DID).unwrap();
+        let read = |body: String| read_status(Ok(body.into()), &did);
+        let inactive = |status: &str| A::Inactive(Some(status.to_owned()));
+        for (rest, wanted) in [
+            (r#""active":true"#, A::Active),
+            (r#""active":true,"rev":"3l","x":[]"#, A::Active),
+            (r#""active":true,"status":"active""#, A::Active),
+            (
+                r#""active":false,"status":"takendown""#,
+                inactive("takendown"),
+            ),
+            (
+                r#""active":false,"status":"sleeping""#,
+                inactive("sleeping"),
+            ),
+            (r#""active":false"#, A::Inactive(None)),
+            (r#""active":true,"status":"takendown""#, A::Unusable),
+            (r#""active":false,"status":"active""#, A::Unusable),
+            (r#""active":1"#, A::Unusable),
+            (r#""active":false,"active":true"#, A::Unusable),
+            (r#""status":"takendown""#, A::Unusable),
+        ] {
+            let body = format!(r#"{{"did":"{DID}",{rest}}}"#);
+            assert_eq!(read(body), Ok(wanted), "{rest}");
+        }
+        for body in [
+            "",
+            "<html>",
+            "[]",
+            "null",
+            r#"{"did":"did:web:x.example","active":true}"#,
+        ] {
+            assert_eq!(read(body.to_owned()), Ok(A::Unusable), "{body}");
+        }
+        for (error, wanted) in [
+            (refused(400, "RepoNotFound"), Ok(A::NotFound)),
+            (refused(404, ""), Ok(A::Unusable)),
+            (refused(403, "AccountTakedown"), Ok(A::Unusable)),
+            (refused(501, "MethodNotImplemented"), Ok(A::Unusable)),
+            (NetError::TooLarge { cap: 1 }.into(), Ok(A::Unusable)),
+            (
+                refused(502, "RepoNotFound"),
+                Err(refused(502, "RepoNotFound")),
+            ),
+            (NetError::Timeout.into(), Err(NetError::Timeout.into())),
+        ] {
+            assert_eq!(read_status(Err(error), &did), wanted);
         }
     }
 

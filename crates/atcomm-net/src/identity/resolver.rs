@@ -144,6 +144,16 @@ impl Identity {
         self.inner.documents.cached(did)?.ok()
     }
 
+    /// Returns the cached document if it was asked for within the setting `document_fresh`. Does no
+    /// I/O.
+    pub fn cached_fresh(&self, did: &Did) -> Option<Arc<DidDocument>> {
+        let (now, fresh) = (self.now(), self.inner.settings.document_fresh);
+        self.cached(did).filter(|document| {
+            // A time in our future, after a step of the clock, is unknown.
+            document.asked_at <= now && now.since(document.asked_at) < fresh
+        })
+    }
+
     /// Returns the account's operation log, verified. With [`Freshness::Cached`] it is at most a day
     /// old and may lack later operations. Must run inside a tokio runtime.
     pub async fn plc_log(
