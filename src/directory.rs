@@ -32,7 +32,7 @@ pub use batch::{Batch, PendingUpdate};
 use batch::{Invalidated, MAX_INVALIDATED};
 use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
-pub use lookup::Lookup;
+pub use lookup::{Lookup, Refused};
 pub use observation::{Authority, Begun, Finding, IdentityFacts, Observation, Outcome};
 use view::ViewOptions;
 pub use view::{MAX_MEDIATORS, RecipientView, Refusal};
@@ -96,9 +96,10 @@ impl Directory {
         let did = did.clone();
         let state = self.store.query(move |q| q.entry_state(&did)).await?;
         Ok(
-            state.map_or_else(Begun::default, |(proofs, doubt_since)| Begun {
+            state.map_or_else(Begun::default, |(proofs, doubt_since, status)| Begun {
                 proofs,
                 doubt_since,
+                hidden: !status.is_active(),
             }),
         )
     }
@@ -376,7 +377,7 @@ impl Directory {
         // The store has few readers: rendering does not keep one of them.
         let (entry, context) = match found {
             Lookup::Found(found) => found,
-            Lookup::Refused(refusal) => return Ok(Lookup::Refused(refusal)),
+            Lookup::Refused(refused) => return Ok(Lookup::Refused(refused)),
             Lookup::Unknown => return Ok(Lookup::Unknown),
         };
         let view = view::render(&entry, &context, &options, now)

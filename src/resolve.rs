@@ -6,6 +6,7 @@
 //! hours). At most one refresh per account runs at a time. A caller that arrives while one runs
 //! shares its result, unless it was triggered by an event newer than the start of that refresh.
 
+mod changed;
 mod doubt;
 mod fetch;
 mod handles;
@@ -13,6 +14,7 @@ mod negative;
 mod pending;
 mod proven;
 mod refresh;
+mod refused;
 mod worker;
 
 use std::collections::HashMap;
@@ -103,6 +105,8 @@ struct Inner {
     negatives: Negatives,
     /// Accounts whose identity was looked up again because of a bad signature.
     recently_reverified: TtlCache<Did, ()>,
+    /// Accounts that were refreshed because their document was found changed.
+    recently_changed: TtlCache<Did, ()>,
     /// Operation logs that were read because of a bad signature.
     migrations: TtlCache<Did, Arc<fetch::CachedMigration>>,
     /// Accounts in doubt whose servers gave no answer a moment ago.
@@ -149,6 +153,7 @@ impl Resolver {
                 misses: AddressLimiter::new(settings.misses_per_minute, clock.clone()),
                 negatives: Negatives::new(settings.negative_ttl, clock.clone()),
                 recently_reverified: TtlCache::with_entries(MAX_CACHED, clock.clone()),
+                recently_changed: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 migrations: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 in_vain: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 handle_mismatch: TtlCache::with_entries(MAX_CACHED, clock.clone()),

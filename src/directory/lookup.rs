@@ -2,14 +2,18 @@
 //! view.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::apply::handle;
+use super::apply::{STALE, handle};
 use super::view::{self, MAX_MEDIATORS, RecipientView, Refusal, ViewContext};
 use crate::store::directory::Queries;
-use crate::store::{Entry, StoreError};
+use crate::store::{Entry, PackageState, StoreError};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did};
+
+/// Age of the last check of an entry without a recipient view at which a request leads to another.
+const RECHECK_REFUSED: Duration = Duration::from_secs(5 * 60);
 
 /// What the directory has of an account.
 #[derive(Debug, Clone)]
@@ -17,7 +21,7 @@ pub enum Lookup<T = Arc<RecipientView>> {
     /// The answer.
     Found(T),
     /// The account has an entry and no recipient view.
-    Refused(Refusal),
+    Refused(Refused),
     /// The account has no entry.
     Unknown,
 }
@@ -27,8 +31,52 @@ impl<T> Lookup<T> {
     pub fn found(self) -> Result<Option<T>, Refusal> {
         match self {
             Self::Found(found) => Ok(Some(found)),
-            Self::Refused(refusal) => Err(refusal),
+            Self::Refused(refused) => Err(refused.refusal),
             Self::Unknown => Ok(None),
+        }
+    }
+}
+
+/// The reason why an entry has no recipient view, with its age.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The account.
+    pub did: Did,
+    /// The reason.
+    pub refusal: Refusal,
+    checked_at: Timestamp,
+    /// When the reason was proven; `None` for a reason that is not.
+    proved_at: Option<Timestamp>,
+}
+
+impl Refused {
+    /// Returns the reason why an entry has no recipient view, if it has none.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        let refusal = view::refusal(entry)?;
+        let is_proven = entry.status.is_active()
+            && !entry.regressed
+            && matches!(entry.state, PackageState::Removed | PackageState::Invalid);
+        Some(Self {
+            did: entry.did.clone(),
+            refusal,
+            checked_at: entry.checked_at,
+            proved_at: entry.proved_at.filter(|_| is_proven),
+        })
+    }
+
+    /// Returns whether the reason was proven so long ago that it is not given any more before the
+    /// account is looked at.
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        self.proved_at
+            .is_some_and(|proved| now.since(proved) > STALE)
+    }
+
+    /// Returns whether a request for the account leads to a look at it.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        match self.proved_at {
+            Some(_) => self.is_stale(now),
+            // A time in our future, after a step of the clock, is unknown.
+            None => self.checked_at > now || now.since(self.checked_at) > RECHECK_REFUSED,
         }
     }
 }
@@ -50,8 +98,8 @@ pub(super) fn find(
     if let Some(since) = q.unmarked_doubt(&entry.did)? {
         entry.doubt_since = Some(entry.doubt_since.map_or(since, |doubt| doubt.min(since)));
     }
-    if let Some(refusal) = view::refusal(&entry) {
-        return Ok(Lookup::Refused(refusal));
+    if let Some(refused) = Refused::of(&entry) {
+        return Ok(Lookup::Refused(refused));
     }
     let context = view_context(q, &entry)?;
     Ok(Lookup::Found((entry, context)))
@@ -66,7 +114,7 @@ pub(super) fn in_doubt(
     let Some(did) = account(q, actor, now)? else {
         return Ok(None);
     };
-    let marked = q.entry_state(&did)?.and_then(|(_, doubt)| doubt);
+    let marked = q.entry_state(&did)?.and_then(|(_, doubt, _)| doubt);
     let in_doubt = marked.is_some() || q.unmarked_doubt(&did)?.is_some();
     Ok(in_doubt.then_some(did))
 }

@@ -37,6 +37,8 @@ pub struct Begun {
     pub proofs: i64,
     /// The time until which the entry was known good.
     pub doubt_since: Option<Timestamp>,
+    /// Whether the account's status hides it.
+    pub hidden: bool,
 }
 
 /// The result of a refresh.

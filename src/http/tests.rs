@@ -350,7 +350,7 @@ async fn a_refresh_checks_its_input() {
 }
 
 #[tokio::test]
-async fn a_refresh_of_an_ended_account_says_so() {
+async fn a_refresh_of_an_account_that_no_server_knows_says_so() {
     let plc = Plc::start().await;
     plc.release.add_permits(100);
     let server = Setup {
@@ -362,12 +362,16 @@ async fn a_refresh_of_an_ended_account_says_so() {
     let body = json!({"did": UNKNOWN}).to_string();
     let answer = server.refresh("application/json", &body).await;
     assert_eq!(answer.error(), (400, "DidNotFound".to_owned()));
-    // The account in the directory is deleted too, so it has no view any more.
+    // The account in the directory is served on: it may be an accident of minutes.
     let body = json!({"did": server.did}).to_string();
-    let answer = server.refresh("application/json", &body).await;
-    assert_eq!(answer.status, 400, "{answer:?}");
+    for _ in 0..2 {
+        let answer = server.refresh("application/json", &body).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.error());
+        assert_eq!(answer.json()["outcome"], "missing");
+        assert_eq!(answer.json()["recipient"]["did"], *server.did);
+    }
     let answer = server.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
-    assert_eq!(answer.error(), (400, "AccountInactive".to_owned()));
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]

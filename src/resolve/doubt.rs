@@ -25,7 +25,10 @@ impl Resolver {
             Lookup::Unknown => None,
         };
         let Some(did) = doubtful else {
-            return Ok(found.found()?);
+            return match found {
+                Lookup::Refused(refused) => self.look_again(refused, actor, client).await.map(Some),
+                found => Ok(found.found()?),
+            };
         };
         if !self.look_first(&did, client).await {
             return Ok(found.found()?);

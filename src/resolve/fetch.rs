@@ -2,12 +2,13 @@
 
 mod answer;
 mod prove;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{IdentityLookup, Inner, NoAnswer, Refresh, RefreshError, RefreshOutcome};
-use crate::directory::{Authority, Finding, IdentityFacts, Observation, Outcome, PendingUpdate};
+use crate::directory::{Authority, Begun, IdentityFacts, Observation, Outcome, PendingUpdate};
 use crate::store::AccountStatus;
 use answer::{Found, identity_failure, unusable};
 use atcomm_net::identity::{
@@ -15,6 +16,7 @@ use atcomm_net::identity::{
     fetch_record,
 };
 use atcomm_net::net::{CallError, NetError, Priority};
+use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{COLLECTION, Did, Origin};
 
 pub(super) use prove::CachedMigration;
@@ -26,6 +28,16 @@ const MEDIATORS_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time within which a bad signature leads to at most one look-up of the identity and one of the
 /// operation log.
 const BAD_SIGNATURE_TTL: Duration = Duration::from_secs(60);
+
+/// A refresh under way.
+#[derive(Clone, Copy)]
+struct Look<'r> {
+    refresh: &'r Refresh,
+    /// When it began: a document that was asked for since is not asked for once more.
+    began_at: Timestamp,
+    /// Whether the account's status hid it then.
+    hidden: bool,
+}
 
 impl Inner {
     /// Refreshes an account: identity, PDS, proof, directory. On an error nothing was found out,
@@ -44,10 +56,7 @@ impl Inner {
             self.directory.update_pending(did, update).await?;
             return Ok(RefreshOutcome::prefiltered());
         }
-        let (identity, found) = match self.identify(did, refresh).await {
-            Ok(document) => self.examine(did, document, refresh).await,
-            Err(error) => (None, identity_failure(error)),
-        };
+        let (identity, found) = self.look(did, refresh, begun).await?;
         let (found, error) = match found {
             Ok(found) => (found, None),
             Err(error) => {
@@ -89,6 +98,30 @@ impl Inner {
             car: found.car,
             prefiltered: false,
         })
+    }
+
+    /// Asks the account's servers. Returns the document that the finding is under.
+    async fn look(
+        &self,
+        did: &Did,
+        refresh: &Refresh,
+        begun: Begun,
+    ) -> Result<(Option<Arc<DidDocument>>, Result<Found, RefreshError>), RefreshError> {
+        let look = Look {
+            refresh,
+            began_at: self.clock.now(),
+            hidden: begun.hidden,
+        };
+        let found = match self.identify(did, refresh).await {
+            Ok(document) => return Ok(self.examine(did, document, look).await),
+            Err(error) => identity_failure(error),
+        };
+        if found.as_ref().is_ok_and(Found::is_away)
+            && let Some(status) = self.announced(did, None, refresh).await?
+        {
+            return Ok((None, Ok(Found::inactive(status))));
+        }
+        Ok((None, found))
     }
 
     /// Looks up the account's mediators that are due, for a limited time. Those that do not answer
@@ -165,7 +198,7 @@ impl Inner {
     ///
     /// | finding | document, looked up now | result |
     /// |---|---|---|
-    /// | any other, or the document is new, or this was done within [`BAD_SIGNATURE_TTL`] | not asked for | the finding |
+    /// | any other, or the document was asked for in this refresh, or this was done within [`BAD_SIGNATURE_TTL`] | not asked for | the finding |
     /// | bad signature, inactive | with another key or PDS | the finding under the new document |
     /// | inactive, and no PDS announced it | unreachable | unreachable: the old document may name the PDS that the account left |
     /// | bad signature | unreachable because of a limit | busy, and the next refresh looks it up again |
@@ -174,13 +207,14 @@ impl Inner {
         &self,
         did: &Did,
         document: Arc<DidDocument>,
-        refresh: &Refresh,
+        look: Look<'_>,
     ) -> (Option<Arc<DidDocument>>, Result<Found, RefreshError>) {
-        let found = self.fetch_and_prove(did, &document, refresh).await;
-        let inactive = found.as_ref().is_ok_and(Found::is_away);
+        let refresh = look.refresh;
+        let found = self.fetch_and_prove(did, &document, look).await;
+        let away = found.as_ref().is_ok_and(Found::is_away);
         let bad_signature = found.as_ref().is_ok_and(Found::is_bad_signature);
-        if !(inactive || bad_signature)
-            || refresh.identity == IdentityLookup::Refresh
+        if !(away || bad_signature)
+            || document.asked_at >= look.began_at
             || self.recently_reverified.get(did).is_some()
         {
             return (Some(document), found);
@@ -192,11 +226,11 @@ impl Inner {
         identity.purge_document(did);
         match identity.resolve(did, Freshness::Refresh).await {
             Ok(fresh) if fresh.signing_key != document.signing_key || fresh.pds != document.pds => {
-                let found = self.fetch_and_prove(did, &fresh, refresh).await;
+                let found = self.fetch_and_prove(did, &fresh, look).await;
                 (Some(fresh), found)
             }
             Err(error @ IdentityError::Unreachable { .. })
-                if inactive && refresh.announced.is_none() =>
+                if away && refresh.announced.is_none() =>
             {
                 (None, identity_failure(error))
             }
@@ -216,8 +250,9 @@ impl Inner {
         &self,
         did: &Did,
         document: &DidDocument,
-        refresh: &Refresh,
+        look: Look<'_>,
     ) -> Result<Found, RefreshError> {
+        let refresh = look.refresh;
         let pds = match &document.pds {
             Ok(pds) => pds,
             Err(why) => {
@@ -232,23 +267,18 @@ impl Inner {
                 return Ok(Found::unverifiable("no_signing_key", detail));
             }
         };
-        Ok(match self.record(did, pds, refresh.priority()).await? {
+        let found = match self.record(did, pds, refresh.priority()).await? {
             RecordAnswer::Car(car) => self.prove(&car, key, document, refresh).await?,
             RecordAnswer::RecordNotFound => Found::absent_unproven(),
-            RecordAnswer::RepoNotFound => {
-                let mut found = Found::missing();
-                if refresh.announces_deletion(pds) {
-                    found.finding = Finding::Deleted;
-                }
-                found
-            }
+            RecordAnswer::RepoNotFound => Found::missing(),
             RecordAnswer::Inactive(status) => Found::inactive(match status {
                 RepoStatus::Deactivated => AccountStatus::Deactivated,
                 RepoStatus::Takendown => AccountStatus::Takendown,
                 RepoStatus::Suspended => AccountStatus::Suspended,
             }),
             RecordAnswer::Unusable(why) => unusable(why),
-        })
+        };
+        self.settle(did, pds, found, look).await
     }
 
     /// Returns whether the enumerated PDS returns nothing that looks like a key package. Not a
@@ -272,27 +302,32 @@ impl Inner {
         pds: &Origin,
         priority: Priority,
     ) -> Result<RecordAnswer, RefreshError> {
-        let options = PdsOptions {
+        let options = self.pds_options(pds, priority);
+        fetch_record(&self.net, did, pds, options)
+            .await
+            .map_err(pds_failure)
+    }
+
+    fn pds_options(&self, pds: &Origin, priority: Priority) -> PdsOptions<'_> {
+        PdsOptions {
             connect: self.routes.get(pds),
             priority,
             ..PdsOptions::default()
-        };
-        let unreachable = |retry_after, why| RefreshError::Unreachable {
-            what: "the account's PDS",
-            why,
-            retry_after,
-        };
-        fetch_record(&self.net, did, pds, options)
-            .await
-            .map_err(|error| match error {
-                CallError::Net(NetError::HostBusy { retry_after }) => {
-                    RefreshError::Busy { retry_after }
-                }
-                CallError::Net(error) => unreachable(error.retry_after(), NoAnswer::Net(error)),
-                CallError::Refused(error) => {
-                    unreachable(error.retry_after, NoAnswer::Refused(error))
-                }
-            })
+        }
+    }
+}
+
+/// Returns the error of a refresh whose PDS gave no answer.
+fn pds_failure(error: CallError) -> RefreshError {
+    let unreachable = |retry_after, why| RefreshError::Unreachable {
+        what: "the account's PDS",
+        why,
+        retry_after,
+    };
+    match error {
+        CallError::Net(NetError::HostBusy { retry_after }) => RefreshError::Busy { retry_after },
+        CallError::Net(error) => unreachable(error.retry_after(), NoAnswer::Net(error)),
+        CallError::Refused(error) => unreachable(error.retry_after, NoAnswer::Refused(error)),
     }
 }
 

@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::Resolver;
 use super::refresh::ResolveError;
-use crate::directory::{LogFit, Page, RecipientView, Refusal};
-use crate::store::StoreError;
+use crate::directory::{LogFit, Page, RecipientView, Refusal, Refused, STALE};
+use crate::store::{Entry, StoreError};
 use atcomm_net::identity::{Freshness, PlcLog};
+use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Actor, Did, LexiconError};
 
 /// Longest time that an answer waits for an operation log, which it can do without.
@@ -30,40 +31,51 @@ impl Resolver {
         found.found()?.ok_or_else(|| super::not_enrolled().into())
     }
 
-    /// Returns the newest proof about an account, of presence or absence, as a CAR.
+    /// Returns the newest proof about an account, of presence or absence, as a CAR: one that verifies
+    /// under the account's present key, and that is not stale. Looks at the account where the
+    /// directory has none.
     pub async fn proof(&self, did: &Did, client: IpAddr) -> Result<Bytes, ResolveError> {
         let by_did = Actor::Did(did.clone());
         if self.inner.directory.in_doubt(&by_did).await?.is_some() {
             self.look_first(did, client).await;
         }
-        let known = {
-            let did = did.clone();
-            self.inner
-                .directory
-                .store()
-                .query(move |q| Ok((q.entry(&did)?, q.proof(&did)?)))
-                .await?
-        };
-        if let (Some(entry), proof) = known {
-            if !entry.status.is_active() {
-                return Err(ResolveError::Refused(Refusal::new(
-                    LexiconError::AccountInactive,
-                    format!("the account is not active: {}", entry.status),
-                )));
+        let now = self.inner.clock.now();
+        let (known, proof) = self.proof_here(did).await?;
+        if let Some(entry) = known {
+            if let Some(proof) = proof.filter(|_| is_servable(&entry, now)) {
+                return Ok(proof);
             }
-            if let Some(proof) = proof {
-                return Ok(proof.into());
+            if !entry.status.is_active()
+                && let Some(refused) = Refused::of(&entry)
+                && !refused.is_overdue(now)
+            {
+                return Err(refused.refusal.into());
             }
         }
         let refreshed = self.ask(did, None, client).await?;
-        match (refreshed.car, refreshed.refusal) {
-            (Some(car), _) => Ok(car),
-            (None, Some(refusal)) => Err(ResolveError::Refused(refusal)),
-            (None, None) => Err(ResolveError::Refused(Refusal::new(
-                LexiconError::NotEnrolledUnproven,
-                "the account's PDS gives no proof",
-            ))),
-        }
+        // What was found may be older than what the directory has.
+        let car = match self.proof_here(did).await? {
+            (Some(entry), proof) => proof.filter(|_| is_servable(&entry, self.inner.clock.now())),
+            (None, _) => refreshed.car,
+        };
+        car.ok_or_else(|| {
+            let unproven = || {
+                Refusal::new(
+                    LexiconError::NotEnrolledUnproven,
+                    "the account's PDS gives no proof",
+                )
+            };
+            refreshed.refusal.unwrap_or_else(unproven).into()
+        })
+    }
+
+    /// Returns the entry and the proof that the directory has of an account.
+    async fn proof_here(&self, did: &Did) -> Result<(Option<Entry>, Option<Bytes>), StoreError> {
+        let did = did.clone();
+        let store = self.inner.directory.store();
+        store
+            .query(move |q| Ok((q.entry(&did)?, q.proof(&did)?.map(Bytes::from))))
+            .await
     }
 
     /// Returns a page of an account's changes as JSON. Looks up nothing but the account's operation
@@ -118,6 +130,15 @@ impl Resolver {
         let log = identity.plc_log(did, freshness);
         tokio::time::timeout(PLC_LOG_TIMEOUT, log).await.ok()?.ok()
     }
+}
+
+/// Returns whether the proof of an entry holds for the account as it is now.
+fn is_servable(entry: &Entry, now: Timestamp) -> bool {
+    let is_current = entry.proof_pds == entry.pds && entry.identity_key == entry.signing_key;
+    let is_fresh = entry
+        .proved_at
+        .is_some_and(|proved| now.since(proved) <= STALE);
+    entry.status.is_active() && is_current && is_fresh
 }
 
 #[cfg(test)]

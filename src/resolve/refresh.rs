@@ -81,11 +81,11 @@ impl Refresh {
         }
     }
 
-    /// Returns whether this PDS announced the deletion of the account.
-    pub(super) fn announces_deletion(&self, pds: &Origin) -> bool {
-        self.announced.as_ref().is_some_and(|announced| {
-            announced.pds == *pds && announced.status == AccountStatus::Deleted
-        })
+    /// Returns the status in which the account is not active, and which this PDS announced.
+    pub(super) fn announced_by(&self, pds: &Origin) -> Option<&AccountStatus> {
+        let announced = self.announced.as_ref()?;
+        let counts = announced.pds == *pds && !announced.status.is_active();
+        counts.then_some(&announced.status)
     }
 
     /// Returns the PDS whose enumeration led here: an account that seems to have no package there

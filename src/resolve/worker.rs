@@ -56,8 +56,13 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            ((), (), ()) = async {
-                tokio::join!(self.accounts(), self.mediators(), self.resolver.check_handles())
+            ((), (), (), ()) = async {
+                tokio::join!(
+                    self.accounts(),
+                    self.mediators(),
+                    self.resolver.check_handles(),
+                    self.resolver.follow_documents(),
+                )
             } => {}
         }
     }

@@ -80,12 +80,7 @@ impl Model {
         let mut repo = TestRepo::new(ALICE, 1);
         let first = repo.put(&package(&peer(2), &[MEDIATOR]));
         let now = Timestamp::from_millis(1_800_000_000_000);
-        let cached = facts(
-            &repo,
-            "https://pds.example.com",
-            HandleCheck::Inconclusive,
-            now,
-        );
+        let cached = facts(&repo, "https://pds.example.com", None, now);
         Self {
             keys: vec![repo.key()],
             commits: vec![first],

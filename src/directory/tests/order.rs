@@ -255,8 +255,7 @@ async fn a_proof_under_an_old_document_puts_off_no_look_at_a_new_one() {
     let under_old_document = async |proven: Proven, trigger: Trigger| {
         let mut seen = w.seen(&repo, found(proven), Authority::Pds).await;
         seen.trigger = trigger;
-        let identity = seen.identity.as_mut().unwrap();
-        (identity.asked_at, identity.handle) = (asked, HandleCheck::Invalid);
+        seen.identity.as_mut().unwrap().asked_at = asked;
         w.apply(seen).await;
         w.entry(&repo).await.unwrap().next_check_at
     };

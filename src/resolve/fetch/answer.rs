@@ -9,6 +9,9 @@ use atcomm_net::identity::{IdentityError, UnusableAnswer};
 use atcomm_proto::proof::{ProofError, Proven};
 use atcomm_proto::syntax::LexiconError;
 
+/// Code of an answer with a status and an error name that the method does not have.
+pub(super) const PDS_ANSWER: &str = "pds_answer";
+
 /// A finding, with the refusal for clients where the directory keeps no entry.
 pub(super) struct Found {
     pub(super) finding: Finding,
@@ -118,7 +121,7 @@ pub(super) fn unusable(why: UnusableAnswer) -> Found {
             format!("its PDS address is not allowed ({why})"),
         ),
         UnusableAnswer::Status(_) => {
-            Found::unverifiable("pds_answer", format!("its PDS answered {why}"))
+            Found::unverifiable(PDS_ANSWER, format!("its PDS answered {why}"))
         }
     }
 }

@@ -245,6 +245,7 @@ async fn an_account_that_replaced_its_key_is_not_called_a_bad_proof_under_a_limi
     test.set_document(&did, OLD, 1);
     let identity = test.resolver.identity();
     identity.resolve(&did, Freshness::Cached).await.unwrap();
+    test.clock.advance(Duration::from_millis(1));
     test.set_document(&did, OLD, 2);
     for asked in [(1, 1), (2, 1)] {
         if asked.0 == 2 {

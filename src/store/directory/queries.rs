@@ -6,8 +6,8 @@ use super::super::columns::{collect, maybe_time, parsed, time, to_i64};
 use super::super::error::{Damage, StoreError};
 use super::Queries;
 use super::rows::{
-    BackfillRow, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh, SourceCursor,
-    read_change, read_due_handle, read_entry, read_mediator, read_pending,
+    AccountStatus, BackfillRow, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh,
+    SourceCursor, read_change, read_due_handle, read_entry, read_mediator, read_pending,
 };
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
@@ -43,13 +43,18 @@ impl Queries<'_> {
             .optional()?)
     }
 
-    /// Returns the count of proofs of an entry, and the time until which it is known good.
-    pub fn entry_state(&self, did: &Did) -> Result<Option<(i64, Option<Timestamp>)>, StoreError> {
+    /// Returns the count of proofs of an entry, the time until which it is known good, and the
+    /// account's status.
+    pub fn entry_state(
+        &self,
+        did: &Did,
+    ) -> Result<Option<(i64, Option<Timestamp>, AccountStatus)>, StoreError> {
         let mut query = self
             .0
-            .prepare_cached("SELECT proofs, doubt_since FROM entry WHERE did = ?1")?;
+            .prepare_cached("SELECT proofs, doubt_since, status FROM entry WHERE did = ?1")?;
         let row = query.query_row([did.as_str()], |row| {
-            Ok((row.get("proofs")?, maybe_time(row, "doubt_since")?))
+            let status = AccountStatus::parse(row.get_ref("status")?.as_str()?);
+            Ok((row.get("proofs")?, maybe_time(row, "doubt_since")?, status))
         });
         Ok(row.optional()?)
     }

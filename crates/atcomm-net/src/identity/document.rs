@@ -85,6 +85,13 @@ impl DidDocument {
             asked_at,
         })
     }
+
+    /// Returns whether both documents name the same handle, PDS and key.
+    pub fn names_the_same(&self, other: &Self) -> bool {
+        self.claimed_handle == other.claimed_handle
+            && self.pds == other.pds
+            && self.signing_key == other.signing_key
+    }
 }
 
 /// Parses a JSON object within the limits of length and of depth (the parser's own, 128 levels).

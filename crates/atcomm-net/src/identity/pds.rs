@@ -144,7 +144,7 @@ pub async fn fetch_status(
 struct Call<'c> {
     nsid: &'c str,
     params: &'c [(&'c str, &'c str)],
-    accept: &'c str,
+    accept: &'static str,
     /// Longest answer, in bytes.
     cap: usize,
 }
@@ -186,7 +186,10 @@ fn read_status(answer: Result<Bytes, CallError>, did: &Did) -> Result<StatusAnsw
     let body = match answer {
         Ok(body) => serde_json::from_slice::<StatusBody>(&body).ok(),
         Err(CallError::Net(NetError::TooLarge { .. } | NetError::Refused(_))) => None,
-        Err(CallError::Refused(error)) if !error.is_of_server() => {
+        // A server without the method may say so by 501.
+        Err(CallError::Refused(error))
+            if !error.is_of_server() || error.status == StatusCode::NOT_IMPLEMENTED =>
+        {
             return Ok(match error.name() {
                 "RepoNotFound" => StatusAnswer::NotFound,
                 _ => StatusAnswer::Unusable,

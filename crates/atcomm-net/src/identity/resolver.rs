@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast;
+
 use super::document::DidDocument;
 use super::fetch::{self, IdentityError};
 use super::handle::{self, HandleAnswer, HandleError};
@@ -55,6 +57,9 @@ pub struct Identity {
     priority: Priority,
 }
 
+/// Most changed documents that are told and not yet heard of.
+const MAX_CHANGED: usize = 1024;
+
 struct Inner {
     net: Net,
     settings: IdentitySettings,
@@ -66,6 +71,8 @@ struct Inner {
     handles: Lookups<Handle, HandleAnswer>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
     plc_logs: Lookups<Did, Result<Arc<PlcLog>, PlcLogError>>,
+    /// Accounts whose document was found to differ from the cached one.
+    changed: broadcast::Sender<Did>,
 }
 
 impl Identity {
@@ -77,6 +84,7 @@ impl Identity {
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
                 plc_logs: Lookups::undivided(settings.plc_log_cache, clock.clone()),
+                changed: broadcast::Sender::new(MAX_CHANGED),
                 plc: RateLimit::new(Rate::per_minute(settings.plc_rate), clock.clone()),
                 net,
                 settings,
@@ -123,7 +131,7 @@ impl Identity {
         let wanted = did.clone();
         let priority = self.priority;
         documents
-            .look_up(did, freshness, move |_| async move {
+            .look_up(did, freshness, move |known| async move {
                 let Inner {
                     net,
                     settings,
@@ -131,12 +139,24 @@ impl Identity {
                     ..
                 } = &*inner;
                 let result = fetch::fetch(net, &settings.plc_url, clock, &wanted, priority).await;
+                if let (Some(Ok(known)), Ok(found)) = (known, &result)
+                    && !known.names_the_same(found)
+                {
+                    // Without a receiver there is no one to tell.
+                    drop(inner.changed.send(wanted));
+                }
                 inner.settings.documents_age(result.map(Arc::new))
             })
             .await
             .unwrap_or(Err(IdentityError::Unreachable {
                 retry_after: Some(Duration::from_secs(1)),
             }))
+    }
+
+    /// Returns the accounts whose document is found, from now on, to have another key, PDS or handle
+    /// than the cached one. A receiver that falls far behind misses some, and learns how many.
+    pub fn changed_documents(&self) -> broadcast::Receiver<Did> {
+        self.inner.changed.subscribe()
     }
 
     /// Returns the cached document, at most a day old. Does no I/O.

@@ -80,7 +80,7 @@ async fn inv10_a_gap_is_marked_to_its_end_across_a_crash() {
     for n in [0, 24] {
         let did = did(n);
         let doubt = f.store.query(move |q| {
-            let marked = q.entry_state(&did)?.and_then(|(_, doubt)| doubt);
+            let marked = q.entry_state(&did)?.and_then(|(_, doubt, _)| doubt);
             Ok(marked.or(q.unmarked_doubt(&did)?))
         });
         assert_eq!(doubt.await.unwrap(), Some(at(50)), "{n}");
