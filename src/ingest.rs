@@ -5,6 +5,7 @@
 //! passes work that is not durable, whatever hangs.
 
 mod backfill;
+mod coverage;
 mod events;
 mod stream;
 
@@ -220,20 +221,19 @@ impl Ingest {
                 wake: Arc::new(Notify::new()),
             })
             .collect();
+        let coverages = coverage::Coverages::default();
+        tasks.spawn(coverages.clone().mark(self.resolver.clone(), stop.clone()));
         for source in self.sources {
             let own = backfills
                 .iter()
                 .find(|backfill| backfill.source == source.name);
             if source.stream {
-                let covers = match source.kind {
-                    SourceKind::Jetstream => backfills.clone(),
-                    SourceKind::Pds | SourceKind::Relay => own.cloned().into_iter().collect(),
-                };
                 let reader = stream::Reader::new(
                     source.clone(),
                     self.resolver.clone(),
                     self.clock.clone(),
-                    covers,
+                    coverages.clone(),
+                    backfills.clone(),
                 );
                 tasks.spawn(reader.run(stop.clone()));
             } else if let Some(own) = own {

@@ -2,7 +2,9 @@
 //!
 //! The loop here owns the socket, the retries and the clock; [`state`] decides.
 
+mod messages;
 mod poison;
+mod position;
 mod state;
 
 use std::time::Duration;
@@ -11,19 +13,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::coverage::{Coverages, CoveredAccounts};
 use super::events::EventHandler;
 use super::{BackfillHandle, Source, SourceKind};
 use crate::directory::{Batch, Outcome};
 use crate::resolve::Resolver;
-use crate::store::SourceCursor;
+use crate::store::{self, Coverage, SourceCursor};
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
-use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
-use atcomm_proto::clock::Clock;
+use atcomm_net::net::{StreamReader, Trust, WsOptions};
+use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::COLLECTION;
-use atcomm_proto::wire::{Frame, FrameError, JetstreamEvent, MAX_EVENT, MAX_FRAME};
+use atcomm_proto::wire::{MAX_EVENT, MAX_FRAME};
 
-use poison::{Poison, Verdict};
-use state::{Action, End, Gap, GapReason, Next, Position, Step, StreamEvent, StreamState};
+use poison::Poison;
+use position::Position;
+use state::{Action, Covered, End, Gap, GapReason, Next, Progress, Step, StreamState};
 
 /// Keep-alive. Silence is normal beside a quiet PDS: only an unanswered ping ends a connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -49,8 +53,10 @@ pub(super) struct Reader {
     source: Source,
     resolver: Resolver,
     clock: Clock,
-    /// Backfills that find what this stream misses: the source's own, or for a Jetstream, which
-    /// enumerates nothing, those of all others.
+    coverages: Coverages,
+    /// Since when this connection is proven, as the others were told.
+    told: Option<Timestamp>,
+    /// All backfills: each of them may find what this stream misses.
     backfills: Vec<BackfillHandle>,
     state: StreamState,
     poison: Poison,
@@ -62,11 +68,14 @@ impl Reader {
         source: Source,
         resolver: Resolver,
         clock: Clock,
+        coverages: Coverages,
         backfills: Vec<BackfillHandle>,
     ) -> Self {
         Self {
-            state: StreamState::new(source.kind, None, now()),
+            state: StreamState::new(source.kind, None, None, now()),
             poison: Poison::new(now()),
+            coverages,
+            told: None,
             source,
             resolver,
             clock,
@@ -90,7 +99,7 @@ impl Reader {
             metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
                 .set(0.0);
             match &end {
-                End::Stopped | End::FutureCursor => {}
+                End::Stopped | End::NotContinued(_) => {}
                 End::Lost(why) => {
                     tracing::warn!(source = self.source.name, %why, "stream lost, connecting again");
                 }
@@ -106,11 +115,15 @@ impl Reader {
                     tracing::warn!(source = self.source.name, %why, "unreadable stream");
                 }
             }
-            let failures = match self.state.on_end(&end, began.elapsed()) {
+            let next = self.state.on_end(&end, began.elapsed(), self.clock.now());
+            self.tell();
+            let failures = match next {
                 Next::Stop => return,
                 Next::Reconnect { failures, gap } => {
                     if let Some(gap) = gap {
                         self.report(gap);
+                        // The host may stay away for long.
+                        self.flush(&stop).await;
                     }
                     failures
                 }
@@ -126,13 +139,20 @@ impl Reader {
     async fn load_cursor(&mut self) -> bool {
         let name = self.source.name.clone();
         let store = self.resolver.directory().store();
-        match store.query(move |q| q.cursor(&name)).await {
-            Ok(cursor) => {
+        let read = store
+            .query(move |q| Ok((q.cursor(&name)?, q.coverage(&name)?)))
+            .await;
+        match read {
+            Ok((cursor, coverage)) => {
                 let position = cursor.map(|cursor| Position {
                     seq: cursor.position,
-                    time: cursor.event_time,
+                    mark: cursor.event_time,
                 });
-                self.state = StreamState::new(self.source.kind, position, now());
+                let covered = coverage.map(|coverage| Covered {
+                    since: coverage.since,
+                    until: coverage.until,
+                });
+                self.state = StreamState::new(self.source.kind, position, covered, now());
                 true
             }
             Err(error) => {
@@ -144,32 +164,53 @@ impl Reader {
 
     /// Counts and logs missed events.
     fn report(&self, gap: Gap) {
-        let source = self.source.name.as_str();
-        metrics::counter!("atcomm_ingest_gaps_total", "source" => source.to_owned()).increment(1);
-        let given_up = |why: &str| {
-            tracing::error!(
-                source,
-                cursor = gap.position,
-                "{why}: continuing with what is live, and enumerating the accounts again"
-            );
-        };
+        let (source, cursor) = (self.source.name.as_str(), gap.position);
+        metrics::counter!(
+            "atcomm_ingest_gaps_total",
+            "source" => source.to_owned(),
+            "reason" => gap.reason.code(),
+        )
+        .increment(1);
         match gap.reason {
             // Of an outdated cursor the host's own words are logged.
             GapReason::NoCursor | GapReason::Outdated => {}
-            GapReason::Expired => {
-                tracing::warn!(source, "the cursor is older than what is kept");
+            GapReason::Hole => {
+                tracing::warn!(source, cursor, "the stream continues with a hole");
             }
-            GapReason::Hole => tracing::warn!(source, "the stream continues with a hole"),
-            GapReason::Renumbered => given_up("the source counts its events anew"),
-            GapReason::FutureCursor => {
-                given_up("the source says that our cursor lies in its future");
-            }
-            GapReason::Unreadable => given_up("the stream cannot be read past this place"),
+            GapReason::NotRepeated => tracing::error!(
+                source,
+                cursor,
+                "the source no longer has the event at our cursor: it is read from its oldest event"
+            ),
+            GapReason::Renumbered => tracing::error!(
+                source,
+                cursor,
+                "the source counts its events anew: it is read from its oldest event"
+            ),
+            GapReason::FutureCursor => tracing::error!(
+                source,
+                cursor,
+                "our cursor lies in the source's future: it is read from its oldest event"
+            ),
+            GapReason::Unreadable => tracing::error!(
+                source,
+                cursor,
+                "the stream cannot be read past this place: it is continued with what is live"
+            ),
         }
     }
 
-    fn wake_backfills(&self) {
-        for backfill in &self.backfills {
+    /// Tells the other sources since when this connection is proven to continue.
+    fn tell(&mut self) {
+        let since = self.state.proven_since();
+        if self.told != since {
+            self.told = since;
+            self.coverages.set(&self.source, since);
+        }
+    }
+
+    fn wake_backfills(&self, which: impl Fn(&BackfillHandle) -> bool) {
+        for backfill in self.backfills.iter().filter(|backfill| which(backfill)) {
             backfill.wake.notify_one();
         }
     }
@@ -184,7 +225,7 @@ impl Reader {
             max_frame,
             ..WsOptions::default()
         };
-        let url = self.url();
+        let url = self.url(self.state.start_cursor(self.clock.now()));
         let connecting = self
             .resolver
             .net()
@@ -201,16 +242,20 @@ impl Reader {
         if let Some(gap) = self.state.on_connect(now(), self.clock.now()) {
             self.report(gap);
         }
+        self.tell();
         // A backfill that ended before this moment has not seen what came since.
-        self.wake_backfills();
+        self.wake_backfills(|backfill| {
+            // Another source's accounts are listed once that source's own stream is connected.
+            self.source.kind == SourceKind::Jetstream || backfill.source == self.source.name
+        });
         self.poison.on_readable();
         let end = self.read(&mut socket, stop).await;
         socket.close().await;
         end
     }
 
-    /// Returns the address of the stream, from the cursor on.
-    fn url(&self) -> Url {
+    /// Returns the address of the stream, from a cursor on.
+    fn url(&self, cursor: Option<i64>) -> Url {
         let path = match self.source.kind {
             SourceKind::Pds | SourceKind::Relay => "/xrpc/com.atproto.sync.subscribeRepos",
             SourceKind::Jetstream => "/subscribe",
@@ -220,7 +265,7 @@ impl Reader {
             url.query_pairs_mut()
                 .append_pair("wantedCollections", COLLECTION);
         }
-        if let Some(cursor) = self.state.start_cursor() {
+        if let Some(cursor) = cursor {
             url.query_pairs_mut()
                 .append_pair("cursor", &cursor.to_string());
         }
@@ -235,6 +280,12 @@ impl Reader {
         ping.reset();
         let mut heard = Instant::now();
         loop {
+            match self.state.on_time(now(), self.clock.now()) {
+                Some(Action::Report(gap)) => self.report(gap),
+                Some(Action::Disconnect(end)) => return end,
+                Some(Action::Continue | Action::PassOver) | None => {}
+            }
+            self.tell();
             let at_most = match self.state.step(self.work(), now()) {
                 Step::Read(at_most) => at_most,
                 Step::Write => {
@@ -259,23 +310,10 @@ impl Reader {
             };
             heard = Instant::now();
             match self.message(message) {
-                Action::Continue => {}
+                Action::Continue | Action::PassOver => {}
                 Action::Report(gap) => self.report(gap),
                 Action::Disconnect(end) => return end,
             }
-        }
-    }
-
-    fn message(&mut self, message: Option<Result<Received, NetError>>) -> Action {
-        match message {
-            None => Action::Disconnect(End::Lost("closed by the server".to_owned())),
-            Some(Err(NetError::TooLarge { cap })) => Action::Disconnect(End::Unreadable(format!(
-                "a message of more than {cap} bytes"
-            ))),
-            Some(Err(error)) => Action::Disconnect(End::Lost(error.to_string())),
-            Some(Ok(Received::Binary(bytes))) => self.frame(&bytes),
-            Some(Ok(Received::Text(text))) => self.event(&text),
-            Some(Ok(Received::Alive)) => Action::Continue,
         }
     }
 
@@ -293,118 +331,58 @@ impl Reader {
         }
     }
 
-    /// Handles one frame of `subscribeRepos`.
-    fn frame(&mut self, bytes: &[u8]) -> Action {
-        if self.source.kind == SourceKind::Jetstream {
-            return self.poisoned(bytes, "a binary message from a Jetstream");
-        }
-        let event = match Frame::parse(bytes) {
-            Ok(frame) => match self.handle(&frame) {
-                Ok(event) => event,
-                Err(end) => return Action::Disconnect(end),
-            },
-            Err(error) => {
-                self.handler().malformed(&error);
-                match error {
-                    FrameError::Framing(_) => return self.poisoned(bytes, &error.to_string()),
-                    FrameError::Event { seq, .. } => Some(StreamEvent::At { seq, time: None }),
-                }
-            }
+    /// Returns the missed events as they are stored, or `None` where other sources have them all.
+    fn stored_gap(&self, gap: Gap) -> Option<store::Gap> {
+        let covered = match self.coverages.beside(&self.source, gap.since) {
+            CoveredAccounts::All => return None,
+            CoveredAccounts::OfPdses(covered) => covered,
         };
-        self.poison.on_readable();
-        match event {
-            Some(event) => self.state.on_event(event, self.clock.now()),
-            None => Action::Continue,
-        }
+        let pds = (self.source.kind == SourceKind::Pds).then(|| self.source.origin.clone());
+        Some(store::Gap {
+            source: self.source.name.clone(),
+            reason: gap.reason.code(),
+            since: gap.since,
+            pds,
+            covered,
+        })
     }
 
-    /// Handles a message that cannot be read.
-    fn poisoned(&mut self, message: &[u8], why: &str) -> Action {
-        match self.poison.on_unreadable(message, now()) {
-            Verdict::Disconnect => Action::Disconnect(End::Poisoned(why.to_owned())),
-            Verdict::Unreadable => Action::Disconnect(End::Unreadable(why.to_owned())),
-            Verdict::PassOver => {
-                self.handler().passed_over(message);
-                Action::Continue
+    /// Returns the batch that was read, with the progress of the stream.
+    fn take_batch(&mut self, progress: Progress) -> Batch {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.cursor = progress.position.map(|position| SourceCursor {
+            source: self.source.name.clone(),
+            position: position.seq,
+            event_time: position.mark,
+        });
+        batch.coverage = progress.covered.map(|covered| {
+            let source = self.source.name.clone();
+            metrics::gauge!("atcomm_ingest_covered_until_seconds", "source" => source.clone())
+                .set(covered.until.millis() as f64 / 1000.0);
+            Coverage {
+                source,
+                since: covered.since,
+                until: covered.until,
             }
+        });
+        if let Some(gap) = progress.gap {
+            batch.gap = self.stored_gap(gap);
+            // Accounts that are not in the directory yet are found by those who can list.
+            let sources = self.backfills.iter().map(|one| one.source.clone());
+            batch.gaps = sources.collect();
         }
-    }
-
-    /// Handles what a frame says of an account. Returns what it says of the stream.
-    fn handle<'f>(&mut self, frame: &Frame<'f>) -> Result<Option<StreamEvent<'f>>, End> {
-        let at = |seq, time| Ok(Some(StreamEvent::At { seq, time }));
-        match frame {
-            Frame::Commit(commit) => {
-                self.handler().commit(commit);
-                at(commit.seq, Some(commit.time))
-            }
-            Frame::Sync(sync) => {
-                self.handler().sync(sync.did);
-                at(sync.seq, Some(sync.time))
-            }
-            Frame::Identity(identity) => {
-                self.handler().identity(identity.did);
-                at(identity.seq, Some(identity.time))
-            }
-            Frame::Account(account) => {
-                self.handler().account(account);
-                at(account.seq, Some(account.time))
-            }
-            Frame::Info { name, message } => {
-                tracing::warn!(source = self.source.name, name, message, "the source says");
-                Ok((*name == "OutdatedCursor").then_some(StreamEvent::OutdatedCursor))
-            }
-            Frame::Error {
-                error: "FutureCursor",
-                ..
-            } => Ok(Some(StreamEvent::FutureCursor)),
-            Frame::Error { error, message } => Err(End::Lost(format!(
-                "{error}: {}",
-                message.unwrap_or_default()
-            ))),
-            Frame::Unknown { seq, .. } => {
-                count_drop("unknown_kind");
-                Ok(seq.map(|seq| StreamEvent::At { seq, time: None }))
-            }
-        }
-    }
-
-    /// Handles one message of a Jetstream.
-    fn event(&mut self, text: &str) -> Action {
-        if self.source.kind != SourceKind::Jetstream {
-            return self.poisoned(text.as_bytes(), "a text message from a firehose");
-        }
-        self.poison.on_readable();
-        match JetstreamEvent::parse(text) {
-            Ok(event) => {
-                self.handler().jetstream(&event);
-                let event = StreamEvent::AtTime(event.time_us);
-                self.state.on_event(event, self.clock.now())
-            }
-            // A message that is not an event does not end a stream of hints.
-            Err(error) => {
-                count_drop(error.reason());
-                Action::Continue
-            }
-        }
+        batch
     }
 
     /// Writes what was read, with the cursor, and tries until it is written or `stop`: a stream is
     /// not read on while its events are in memory only.
     async fn flush(&mut self, stop: &CancellationToken) {
-        let Some(progress) = self.state.take_progress(self.work()) else {
+        let now_is = self.clock.now();
+        let Some(progress) = self.state.take_progress(self.work(), now_is) else {
             return;
         };
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.cursor = progress.position.map(|position| SourceCursor {
-            source: self.source.name.clone(),
-            position: position.seq,
-            event_time: position.time,
-        });
-        if progress.gap {
-            let sources = self.backfills.iter().map(|one| one.source.clone());
-            batch.gaps = sources.collect();
-        }
+        let has_gap = progress.gap.is_some();
+        let batch = self.take_batch(progress);
         let directory = self.resolver.directory();
         let mut failures = 0_u32;
         loop {
@@ -413,8 +391,9 @@ impl Reader {
                     if !batch.pending.is_empty() || outcomes.contains(&Outcome::Package) {
                         self.resolver.wake();
                     }
-                    if progress.gap {
-                        self.wake_backfills();
+                    if has_gap {
+                        self.coverages.wake();
+                        self.wake_backfills(|_| true);
                     }
                     self.state.on_written(now());
                     return;
@@ -435,8 +414,4 @@ impl Reader {
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-fn count_drop(reason: &'static str) {
-    metrics::counter!("atcomm_ingest_drops_total", "reason" => reason).increment(1);
 }

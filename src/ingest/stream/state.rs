@@ -1,11 +1,16 @@
 //! The course of one stream as a pure state machine: where to continue, which events were missed,
 //! when to write what was read, and when to connect again.
 //!
+//! That nothing was missed is proven on each connection, never assumed: the host is asked for the
+//! event before the stored place, and the stored event has to come again first. Where it does not,
+//! there is a gap, whatever the host says.
+//!
 //! The state machine knows no socket, no runtime and no clock. The loop in [`super`] reports what
 //! happens and at which time, and does what is returned.
 
 use std::time::{Duration, Instant};
 
+use super::position::{Mark, Position, is_number};
 use crate::store::SourceKind;
 use atcomm_proto::clock::Timestamp;
 
@@ -24,25 +29,17 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Times that a stream may be unreadable at one position before the position is skipped.
 const MAX_UNREADABLE: u32 = 3;
 
-/// Time before its cursor that a Jetstream is asked to replay, in microseconds: hosts reorder a
+/// Time before its place that a Jetstream is asked to replay, in microseconds: hosts reorder a
 /// little where they switch from replay to live.
 const OVERLAP_US: i64 = 5_000_000;
 
-/// Age of a cursor, in microseconds, up to which a Jetstream host keeps the events after it.
-const JETSTREAM_RETENTION_US: i64 = 24 * 3600 * 1_000_000;
+/// Longest time from the beginning of a connection to the repetition of the stored event. A host
+/// whose numbers have not come to our place says nothing at all.
+const REPEAT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A stream that continues later than this after the cursor, and not at the next number, has a
-/// hole, whether or not the host says so.
-const SILENT_GAP: Duration = Duration::from_secs(3600);
-
-/// A position in a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Position {
-    /// Sequence number, or microseconds for a Jetstream.
-    pub(super) seq: i64,
-    /// The host's own time of the event there.
-    pub(super) time: Option<String>,
-}
+/// Longest time from a gap to the connection that reads all that the host has. After a longer one
+/// the host may have lost more, which is a gap of its own.
+const REREAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a stream tells about its course.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +48,18 @@ pub(super) enum StreamEvent<'a> {
     At {
         /// Sequence number.
         seq: u64,
-        /// The host's own time of the event, where it can be read.
-        time: Option<&'a str>,
+        /// What tells this event from another one with the same number.
+        mark: Mark<'a>,
     },
-    /// An event of a Jetstream, at a time in microseconds.
-    AtTime(u64),
+    /// An event of a Jetstream.
+    Jetstream {
+        /// The host's time in microseconds.
+        time_us: u64,
+        /// The host's own number of the event; hosts of the first version have none.
+        number: Option<u64>,
+        /// What tells this event from another one of the same time.
+        mark: Mark<'a>,
+    },
     /// The host no longer keeps the events after our cursor.
     OutdatedCursor,
     /// The host has no event as late as our cursor.
@@ -73,43 +77,78 @@ pub(super) enum End {
     Poisoned(String),
     /// The stream cannot be read. The host would send the same again.
     Unreadable(String),
-    /// The host says that the cursor lies in its future: it counts its events anew.
-    FutureCursor,
+    /// The host does not continue at our place, and has to be read from its oldest event on.
+    NotContinued(GapReason),
 }
 
 /// Why events were missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GapReason {
-    /// The stream was interrupted before it had a position.
+    /// The stream was interrupted before it had a place.
     NoCursor,
-    /// The cursor is older than what a Jetstream host keeps, which does not say so.
-    Expired,
     /// The host says that the cursor is older than what it keeps.
     Outdated,
-    /// The stream continues with a hole.
+    /// The stream continues behind the stored event.
     Hole,
     /// The host counts its events anew.
     Renumbered,
-    /// The host says that the cursor lies in its future.
+    /// The cursor lies in the host's future.
     FutureCursor,
+    /// The stored event did not come again.
+    NotRepeated,
     /// The stream cannot be read past its position.
     Unreadable,
 }
 
-/// Missed events, which only a backfill finds.
+impl GapReason {
+    /// Returns a stable code for metrics and the store.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::NoCursor => "no_cursor",
+            Self::Outdated => "outdated",
+            Self::Hole => "hole",
+            Self::Renumbered => "renumbered",
+            Self::FutureCursor => "future_cursor",
+            Self::NotRepeated => "not_repeated",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Missed events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) reason: GapReason,
     /// The position of the stream before the gap.
     pub(super) position: Option<i64>,
+    /// The last moment before the gap that is proven.
+    pub(super) since: Timestamp,
+}
+
+/// The interval in which the stream is proven to have missed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Covered {
+    pub(super) since: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+impl Covered {
+    fn at(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            until: now,
+        }
+    }
 }
 
 /// What follows from an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Read on.
+    /// Handle the event, and read on.
     Continue,
-    /// Report the gap, and read on.
+    /// Read on: the event was handled before.
+    PassOver,
+    /// Report the gap, handle the event, and read on.
     Report(Gap),
     /// End the connection.
     Disconnect(End),
@@ -133,7 +172,7 @@ pub(super) enum Next {
 pub(super) enum Step {
     /// Write what was read.
     Write,
-    /// Read the next message, for at most this time where something is to be written.
+    /// Read the next message, for at most this time where something is to be done then.
     Read(Option<Duration>),
 }
 
@@ -142,26 +181,51 @@ pub(super) enum Step {
 pub(super) struct Progress {
     /// The new cursor, if the stream has a position.
     pub(super) position: Option<Position>,
-    /// Whether events were missed since the last write: the backfills begin anew.
-    pub(super) gap: bool,
+    /// The events that were missed since the last write.
+    pub(super) gap: Option<Gap>,
+    /// What is proven by now.
+    pub(super) covered: Option<Covered>,
+}
+
+/// The beginning of the next connection of a stream without a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// As the kind of the host demands.
+    Normal,
+    /// With the oldest event that the host has. What is older has been reported as a gap.
+    Oldest,
+    /// With what is live, because the replay cannot be read.
+    Live,
+}
+
+/// The stored event, while this connection has not repeated it.
+#[derive(Debug)]
+struct Expected {
+    position: Position,
+    /// The cursor that was asked for.
+    asked: i64,
+    /// When the event counts as lost.
+    deadline: Instant,
 }
 
 /// The state of one stream.
 #[derive(Debug)]
 pub(super) struct StreamState {
     kind: SourceKind,
-    /// As far as the stream was read.
+    /// As far as the stream was read without a gap.
     position: Option<Position>,
+    /// Stands until this connection has proven that it continues at the position. The position
+    /// does not move before.
+    expected: Option<Expected>,
+    /// `None` until the first connection.
+    covered: Option<Covered>,
+    /// Whether a connection stands.
+    connected: bool,
     /// Whether the position moved, or events were missed, since the last write.
     moved: bool,
-    gap: bool,
+    gap: Option<Gap>,
     last_write: Instant,
-    /// Whether an earlier connection stood: one without a cursor then misses what came in between.
-    followed: bool,
-    /// Whether this connection has brought no event yet.
-    fresh: bool,
-    /// Whether the next connection begins with what is live, because the replay cannot be read.
-    live: bool,
+    start: Start,
     failures: u32,
     /// The last position at which the stream was unreadable, and how often in a row.
     unreadable: (Option<i64>, u32),
@@ -169,77 +233,127 @@ pub(super) struct StreamState {
 
 impl StreamState {
     /// Returns the state of a stream that continues after a stored position.
-    pub(super) fn new(kind: SourceKind, position: Option<Position>, now: Instant) -> Self {
+    pub(super) fn new(
+        kind: SourceKind,
+        position: Option<Position>,
+        covered: Option<Covered>,
+        now: Instant,
+    ) -> Self {
         Self {
             kind,
             position,
+            expected: None,
+            covered,
+            connected: false,
             moved: false,
-            gap: false,
+            gap: None,
             last_write: now,
-            followed: false,
-            fresh: true,
-            live: false,
+            start: Start::Normal,
             failures: 0,
             unreadable: (None, 0),
         }
     }
 
-    /// Returns the cursor of the next connection. A PDS keeps the events of about a day: without a
-    /// position all of these are read, which gives a position. A relay keeps days of events of all
-    /// its accounts; these are left to the backfill.
-    pub(super) fn start_cursor(&self) -> Option<i64> {
-        match (&self.position, self.kind) {
-            (Some(position), SourceKind::Jetstream) => Some(position.seq - OVERLAP_US),
-            (Some(position), SourceKind::Pds | SourceKind::Relay) => Some(position.seq),
-            (None, SourceKind::Pds) if !self.live => Some(0),
-            (None, _) => None,
+    /// Returns the cursor of the next connection, so that the stored event comes again. A PDS keeps
+    /// the events of about a day: without a position all of these are read, which gives a position.
+    /// A relay keeps days of events of all its accounts; these are left to the backfill. `now` is
+    /// the time of day.
+    pub(super) fn start_cursor(&self, now: Timestamp) -> Option<i64> {
+        let Some(position) = &self.position else {
+            let oldest = self.start == Start::Oldest
+                || (self.kind == SourceKind::Pds && self.start == Start::Normal);
+            return oldest.then_some(0);
+        };
+        if self.kind != SourceKind::Jetstream || is_number(position.seq) {
+            return Some(position.seq.saturating_sub(1).max(0));
         }
+        // A host would go live without a word.
+        let in_future = position.seq > micros(now).saturating_add(OVERLAP_US);
+        (!in_future).then(|| position.seq - OVERLAP_US)
+    }
+
+    /// Returns the beginning of the interval that the present connection is proven to continue.
+    pub(super) fn proven_since(&self) -> Option<Timestamp> {
+        let proven = self.connected && self.expected.is_none();
+        self.covered.filter(|_| proven).map(|covered| covered.since)
     }
 
     /// A connection stands, which was asked to begin at [`Self::start_cursor`]. `now` is the time
     /// of day.
     pub(super) fn on_connect(&mut self, at: Instant, now: Timestamp) -> Option<Gap> {
-        self.fresh = true;
+        self.connected = true;
         self.last_write = at;
-        let followed = std::mem::replace(&mut self.followed, true);
-        let has_cursor = self.start_cursor().is_some();
-        let mut gap = (followed && !has_cursor).then(|| self.miss(GapReason::NoCursor));
-        if self.kind == SourceKind::Jetstream {
-            let now_us = now.millis().saturating_mul(1000);
-            match &self.position {
-                Some(position) if now_us - position.seq > JETSTREAM_RETENTION_US => {
-                    gap = Some(self.miss(GapReason::Expired));
-                }
-                Some(_) => {}
-                // A position even where nothing happens, so that a restart misses nothing.
-                None => self.move_to(now_us, None),
+        self.expected = None;
+        let asked = self.start_cursor(now);
+        match (&self.position, asked) {
+            (Some(position), Some(asked)) => {
+                self.expected = Some(Expected {
+                    position: position.clone(),
+                    asked,
+                    deadline: at + REPEAT_TIMEOUT,
+                });
+                None
+            }
+            (Some(_), None) => Some(self.miss(GapReason::FutureCursor, now)),
+            // Reported when the position was given up.
+            (None, _) if self.start == Start::Oldest && self.was_just_missed(now) => None,
+            (None, _) if self.covered.is_some() => Some(self.miss(GapReason::NoCursor, now)),
+            (None, _) => {
+                self.covered = Some(Covered::at(now));
+                self.moved = true;
+                None
             }
         }
-        gap
+    }
+
+    /// Returns whether a gap was reported a moment ago.
+    fn was_just_missed(&self, now: Timestamp) -> bool {
+        self.covered
+            .is_some_and(|covered| now.since(covered.since) <= REREAD_TIMEOUT)
     }
 
     /// The connection brought an event. `now` is the time of day.
     pub(super) fn on_event(&mut self, event: StreamEvent<'_>, now: Timestamp) -> Action {
-        let gap = match event {
-            StreamEvent::At { seq, time } => {
+        match event {
+            StreamEvent::At { seq, mark } => {
                 let seq = i64::try_from(seq).unwrap_or(i64::MAX);
-                let first = std::mem::take(&mut self.fresh);
-                let gap = first.then(|| self.compare_with_cursor(seq, time)).flatten();
-                self.advance(seq, time);
-                gap
+                let action = self.compare(seq, mark, now);
+                if matches!(action, Action::Continue | Action::Report(_)) {
+                    self.advance(seq, mark);
+                }
+                action
             }
-            StreamEvent::AtTime(time_us) => {
-                self.advance_in_time(time_us, now);
-                None
+            StreamEvent::Jetstream {
+                time_us,
+                number,
+                mark,
+            } => {
+                let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+                self.on_jetstream(signed(time_us), number.map(signed), mark, now)
             }
-            StreamEvent::OutdatedCursor => Some(self.miss(GapReason::Outdated)),
-            StreamEvent::FutureCursor => return Action::Disconnect(End::FutureCursor),
-        };
-        gap.map_or(Action::Continue, Action::Report)
+            // Where nothing is expected, a host is asked for all that it has.
+            StreamEvent::OutdatedCursor if self.expected.is_none() => Action::PassOver,
+            StreamEvent::OutdatedCursor => Action::Report(self.miss(GapReason::Outdated, now)),
+            StreamEvent::FutureCursor => {
+                Action::Disconnect(End::NotContinued(GapReason::FutureCursor))
+            }
+        }
+    }
+
+    /// Some time has passed. Returns what follows from a stored event that did not come again.
+    pub(super) fn on_time(&mut self, at: Instant, now: Timestamp) -> Option<Action> {
+        let expected = self.expected.as_ref().filter(|e| at >= e.deadline)?;
+        let reason = GapReason::NotRepeated;
+        if self.kind == SourceKind::Jetstream && !is_number(expected.position.seq) {
+            // A place in time was asked for: what the host has behind it has come.
+            return Some(Action::Report(self.miss(reason, now)));
+        }
+        Some(Action::Disconnect(End::NotContinued(reason)))
     }
 
     /// A connection, or the attempt to make one, ended after `lasted`.
-    pub(super) fn on_end(&mut self, end: &End, lasted: Duration) -> Next {
+    pub(super) fn on_end(&mut self, end: &End, lasted: Duration, now: Timestamp) -> Next {
+        self.connected = false;
         let gap = match end {
             End::Stopped => return Next::Stop,
             End::Lost(_) => None,
@@ -250,8 +364,11 @@ impl StreamState {
                     gap: None,
                 };
             }
-            End::Unreadable(_) => self.count_unreadable(),
-            End::FutureCursor => Some(self.skip_ahead(GapReason::FutureCursor)),
+            End::Unreadable(_) => self.count_unreadable(now),
+            End::NotContinued(reason) => {
+                self.start = Start::Oldest;
+                Some(self.miss(*reason, now))
+            }
         };
         if lasted > STABLE_AFTER {
             self.failures = 0;
@@ -272,20 +389,31 @@ impl StreamState {
             CURSOR_INTERVAL
         };
         let unwritten = work > 0 || self.moved;
-        if work >= MAX_BATCH || (unwritten && since_write >= delay) {
+        if work >= MAX_BATCH || self.gap.is_some() || (unwritten && since_write >= delay) {
             return Step::Write;
         }
-        Step::Read(unwritten.then_some(delay))
+        let judged_in = self
+            .expected
+            .as_ref()
+            .map(|expected| expected.deadline.saturating_duration_since(at));
+        let delays = [unwritten.then_some(delay), judged_in];
+        Step::Read(delays.into_iter().flatten().min())
     }
 
     /// Returns what to write with `work` items, and counts it as written. `None` where there is
     /// nothing.
-    pub(super) fn take_progress(&mut self, work: usize) -> Option<Progress> {
+    pub(super) fn take_progress(&mut self, work: usize, now: Timestamp) -> Option<Progress> {
         let moved = std::mem::take(&mut self.moved);
         let gap = std::mem::take(&mut self.gap);
+        if moved && let (Some(covered), Some(position)) = (&mut self.covered, &self.position) {
+            // What stands behind the newest event of a long replay is still to come.
+            let read_until = position.time().map_or(now, |time| time.min(now));
+            covered.until = covered.until.max(read_until);
+        }
         (work > 0 || moved).then(|| Progress {
             position: self.position.clone(),
             gap,
+            covered: self.covered,
         })
     }
 
@@ -294,76 +422,154 @@ impl StreamState {
         self.last_write = at;
     }
 
-    /// Compares the first event of a connection with the cursor: some hosts say nothing when they
-    /// cannot continue there.
-    fn compare_with_cursor(&mut self, seq: i64, time: Option<&str>) -> Option<Gap> {
-        let position = self.position.as_ref()?;
-        let before = position.time.as_deref().and_then(Timestamp::parse_rfc3339);
-        let later = match (before, time.and_then(Timestamp::parse_rfc3339)) {
-            (Some(before), Some(time)) => time.since(before),
-            _ => Duration::ZERO,
+    /// Compares a numbered event with the stored one.
+    fn compare(&mut self, seq: i64, mark: Mark<'_>, now: Timestamp) -> Action {
+        let Some(expected) = &self.expected else {
+            return Action::Continue;
         };
-        if seq > position.seq.saturating_add(1) && later > SILENT_GAP {
-            return Some(self.miss(GapReason::Hole));
+        let stored = &expected.position;
+        if seq > stored.seq {
+            return Action::Report(self.miss(GapReason::Hole, now));
         }
-        (seq < position.seq && !later.is_zero()).then(|| self.skip_ahead(GapReason::Renumbered))
+        if seq == stored.seq && stored.is_marked(mark) {
+            self.expected = None;
+            return Action::PassOver;
+        }
+        let later = match (stored.time(), mark.time()) {
+            (Some(stored), Some(time)) => time > stored,
+            _ => false,
+        };
+        if seq == stored.seq || later {
+            return Action::Disconnect(End::NotContinued(GapReason::Renumbered));
+        }
+        // Some hosts begin earlier than asked.
+        Action::PassOver
+    }
+
+    fn on_jetstream(
+        &mut self,
+        time_us: i64,
+        number: Option<i64>,
+        mark: Mark<'_>,
+        now: Timestamp,
+    ) -> Action {
+        let by_number = match &self.expected {
+            Some(expected) => is_number(expected.position.seq),
+            None => number.is_some(),
+        };
+        let action = match (by_number, number) {
+            (true, Some(number)) => self.compare(number, mark, now),
+            // A host of the first version in the place of a later one.
+            (true, None) => Action::Report(self.miss(GapReason::Renumbered, now)),
+            (false, _) => self.compare_in_time(time_us, mark, now),
+        };
+        // The place stays until the stored event has come.
+        if matches!(action, Action::Continue | Action::Report(_)) && self.expected.is_none() {
+            match number {
+                Some(number) => self.advance_number(number, mark),
+                None => self.advance_in_time(time_us, mark, now),
+            }
+        }
+        action
+    }
+
+    /// Compares an event with the stored one by time. Hosts reorder a little, so an event shortly
+    /// behind the place does not show yet that the stored one is lost.
+    fn compare_in_time(&mut self, time_us: i64, mark: Mark<'_>, now: Timestamp) -> Action {
+        let Some(expected) = &self.expected else {
+            return Action::Continue;
+        };
+        let stored = &expected.position;
+        if time_us == stored.seq && stored.is_marked(mark) {
+            self.expected = None;
+            return Action::PassOver;
+        }
+        if time_us > stored.seq.saturating_add(OVERLAP_US) {
+            return Action::Report(self.miss(GapReason::Hole, now));
+        }
+        if time_us <= expected.asked {
+            return Action::PassOver;
+        }
+        Action::Continue
     }
 
     /// Moves the position forward. Events may come again after a reconnect; the position never goes
     /// back on one connection.
-    fn advance(&mut self, seq: i64, time: Option<&str>) {
+    fn advance(&mut self, seq: i64, mark: Mark<'_>) {
         if self.position.as_ref().is_none_or(|at| seq > at.seq) {
-            self.move_to(seq, time.map(str::to_owned));
-            self.live = false;
+            self.move_to(seq, mark);
         }
     }
 
-    /// Moves the position forward in time. An event from a clock that runs ahead does not move it
-    /// past what is still to come.
-    fn advance_in_time(&mut self, time_us: u64, now: Timestamp) {
-        let time_us = i64::try_from(time_us).unwrap_or(i64::MAX);
-        let now_us = now.millis().saturating_mul(1000);
-        let before = self.position.as_ref().map_or(0, |at| at.seq);
-        if time_us > before && time_us <= now_us.saturating_add(OVERLAP_US) {
-            self.move_to(time_us, None);
+    /// Moves the position of a Jetstream forward by its own numbers, from a place in time as well.
+    fn advance_number(&mut self, number: i64, mark: Mark<'_>) {
+        let in_time = |at: &Position| !is_number(at.seq);
+        if self.position.as_ref().is_some_and(in_time) {
+            self.position = None;
+        }
+        self.advance(number, mark);
+    }
+
+    /// Moves the position of a Jetstream forward in time. An event from a clock that runs ahead
+    /// does not move it past what is still to come.
+    fn advance_in_time(&mut self, time_us: i64, mark: Mark<'_>, now: Timestamp) {
+        let numbered = self.position.as_ref().is_some_and(|at| is_number(at.seq));
+        if !numbered && time_us <= micros(now).saturating_add(OVERLAP_US) {
+            self.advance(time_us, mark);
         }
     }
 
-    fn move_to(&mut self, seq: i64, time: Option<String>) {
-        self.position = Some(Position { seq, time });
+    fn move_to(&mut self, seq: i64, mark: Mark<'_>) {
+        self.position = Some(Position {
+            seq,
+            mark: Some(mark.to_string()),
+        });
+        self.start = Start::Normal;
         self.moved = true;
     }
 
-    /// Gives up a position that cannot be continued from. The backfill finds what lies between.
-    fn skip_ahead(&mut self, reason: GapReason) -> Gap {
-        let gap = self.miss(reason);
-        self.position = None;
-        gap
-    }
-
-    fn miss(&mut self, reason: GapReason) -> Gap {
-        self.gap = true;
+    /// Gives up the position, because events were missed behind it. What was proven ends there, and
+    /// begins anew now.
+    fn miss(&mut self, reason: GapReason, now: Timestamp) -> Gap {
+        let position = self.position.take();
+        self.expected = None;
         self.moved = true;
-        Gap {
+        let covered = self.covered.replace(Covered::at(now));
+        let since = covered.map_or(now, |covered| covered.until);
+        let gap = Gap {
             reason,
-            position: self.position.as_ref().map(|at| at.seq),
-        }
+            position: position.map(|at| at.seq),
+            since,
+        };
+        // Of two gaps between two writes the earlier beginning stands.
+        let since = self
+            .gap
+            .map_or(since, |unwritten| unwritten.since.min(since));
+        self.gap = Some(Gap { since, ..gap });
+        gap
     }
 
     /// Counts that the stream was unreadable, and gives up a position where it is so again and
     /// again.
-    fn count_unreadable(&mut self) -> Option<Gap> {
+    fn count_unreadable(&mut self, now: Timestamp) -> Option<Gap> {
         let at = self.position.as_ref().map(|at| at.seq);
         let (last, count) = self.unreadable;
         let count = if last == at { count + 1 } else { 1 };
         self.unreadable = (at, count);
         (count >= MAX_UNREADABLE).then(|| {
             self.unreadable = (None, 0);
-            self.live = true;
-            self.skip_ahead(GapReason::Unreadable)
+            self.start = Start::Live;
+            self.miss(GapReason::Unreadable, now)
         })
     }
 }
 
+/// Returns a time in microseconds, as the places of a Jetstream are.
+fn micros(time: Timestamp) -> i64 {
+    time.millis().saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod continuity;
 #[cfg(test)]
 mod tests;

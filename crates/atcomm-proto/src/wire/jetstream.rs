@@ -55,6 +55,9 @@ pub struct JetstreamEvent<'a> {
     /// The host's time of the event in microseconds since 1970, from which a subscription
     /// continues.
     pub time_us: u64,
+    /// The host's own number of the event, from which a subscription continues, too. Hosts of the
+    /// first version have none.
+    pub number: Option<u64>,
     /// The kind of the event.
     pub kind: JetstreamKind<'a>,
 }
@@ -64,6 +67,8 @@ pub struct JetstreamEvent<'a> {
 pub enum JetstreamKind<'a> {
     /// A record was written or deleted.
     Commit {
+        /// Revision of the repository.
+        rev: Option<Cow<'a, str>>,
         /// Collection of the record.
         collection: Cow<'a, str>,
         /// Key of the record.
@@ -89,6 +94,9 @@ struct Event<'a> {
     #[serde(borrow)]
     did: Cow<'a, str>,
     time_us: u64,
+    // A number of another form counts as none.
+    #[serde(borrow)]
+    cursor: Option<&'a RawValue>,
     #[serde(borrow)]
     kind: Cow<'a, str>,
     // Read only for the kind that has it, so that an unknown kind may reuse the names.
@@ -100,6 +108,9 @@ struct Event<'a> {
 
 #[derive(Deserialize)]
 struct CommitBody<'a> {
+    // Read leniently: nothing is lost without it.
+    #[serde(borrow)]
+    rev: Option<&'a RawValue>,
     #[serde(borrow)]
     collection: Cow<'a, str>,
     #[serde(borrow)]
@@ -133,6 +144,10 @@ impl<'a> JetstreamEvent<'a> {
             "commit" => {
                 let body: CommitBody<'a> = body(event.commit)?;
                 JetstreamKind::Commit {
+                    rev: body
+                        .rev
+                        .and_then(|rev| serde_json::from_str::<Text<'a>>(rev.get()).ok())
+                        .map(|rev| rev.0),
                     collection: body.collection,
                     rkey: body.rkey,
                     operation: body.operation,
@@ -151,10 +166,18 @@ impl<'a> JetstreamEvent<'a> {
         Ok(Self {
             did: event.did,
             time_us: event.time_us,
+            number: event
+                .cursor
+                .and_then(|cursor| cursor.get().trim_matches('"').parse().ok())
+                .filter(|number| *number > 0),
             kind,
         })
     }
 }
+
+/// A JSON string, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn body<'a, T: Deserialize<'a>>(part: Option<&'a RawValue>) -> Result<T, JetstreamError> {
     serde_json::from_str(part.ok_or(JetstreamError::Body)?.get()).map_err(|_| JetstreamError::Body)
@@ -175,7 +198,9 @@ mod tests {
             (&*event.did, event.time_us),
             ("did:plc:a", 1_725_911_162_329_308)
         );
+        assert_eq!(event.number, Some(7));
         let JetstreamKind::Commit {
+            rev,
             collection,
             rkey,
             operation,
@@ -188,6 +213,32 @@ mod tests {
             ("at.didcomm.keyPackage", "self", "create")
         );
         assert!(matches!(collection, Cow::Borrowed(_)));
+        assert_eq!(rev.as_deref(), Some("3l3"));
+    }
+
+    #[test]
+    fn a_number_or_revision_of_another_form_counts_as_none() {
+        for (cursor, number) in [
+            ("7", Some(7)),
+            ("\"8\"", Some(8)),
+            ("0", None),
+            ("-1", None),
+            ("1.5", None),
+            ("null", None),
+            ("[1]", None),
+            ("99999999999999999999", None),
+        ] {
+            let text = format!(
+                r#"{{"did":"d","time_us":1,"kind":"commit","cursor":{cursor},"commit":
+                    {{"rev":{cursor},"collection":"c","rkey":"r","operation":"create"}}}}"#
+            );
+            let event = JetstreamEvent::parse(&text).unwrap();
+            assert_eq!(event.number, number, "{cursor}");
+            assert!(
+                matches!(event.kind, JetstreamKind::Commit { .. }),
+                "{cursor}"
+            );
+        }
     }
 
     #[test]

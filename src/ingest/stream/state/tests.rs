@@ -2,32 +2,93 @@ use super::*;
 
 use SourceKind::{Jetstream, Pds, Relay};
 
-const DAY_US: i64 = 24 * 3600 * 1_000_000;
-
 /// The time of day in all tests that do not move it.
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const NOW_US: i64 = NOW.millis() * 1000;
 
-fn position(seq: i64, time: Option<&str>) -> Position {
+/// The last moment that was proven before.
+const PROVEN: Timestamp = Timestamp::from_millis(NOW.millis() - 60_000);
+
+const NOON: &str = "2026-01-01T12:00:00Z";
+const LATER: &str = "2026-01-01T12:00:01Z";
+
+fn position(seq: i64, time: &str) -> Position {
     Position {
         seq,
-        time: time.map(str::to_owned),
+        mark: Some(time.to_owned()),
     }
 }
 
-/// The state of a stream with a stored cursor, and the time at which it began.
+fn covered() -> Covered {
+    Covered {
+        since: PROVEN,
+        until: PROVEN,
+    }
+}
+
+/// The state of a stream with a stored place, and the time at which it began.
 fn state(kind: SourceKind, cursor: Option<i64>) -> (StreamState, Instant) {
     let at = Instant::now();
-    let cursor = cursor.map(|seq| position(seq, None));
-    (StreamState::new(kind, cursor, at), at)
+    let position = cursor.map(|seq| match kind {
+        Jetstream => Position {
+            seq,
+            mark: Some(jet_mark(seq, b"stored").to_string()),
+        },
+        Pds | Relay => position(seq, NOON),
+    });
+    let covered = position.as_ref().map(|_| covered());
+    (StreamState::new(kind, position, covered, at), at)
+}
+
+/// A stream on a connection that has repeated its stored event.
+fn proven(kind: SourceKind, seq: i64) -> (StreamState, Instant) {
+    let (mut state, at) = state(kind, Some(seq));
+    assert_eq!(state.on_connect(at, NOW), None);
+    let repeated = match kind {
+        Jetstream => jet(&mut state, seq, b"stored"),
+        Pds | Relay => at_time(&mut state, seq.unsigned_abs(), NOON),
+    };
+    assert_eq!(repeated, Action::PassOver);
+    (state, at)
+}
+
+fn at_time(state: &mut StreamState, seq: u64, time: &str) -> Action {
+    let mark = Mark::of_frame(Some(time), b"");
+    state.on_event(StreamEvent::At { seq, mark }, NOW)
 }
 
 fn event(state: &mut StreamState, seq: u64) -> Action {
-    state.on_event(StreamEvent::At { seq, time: None }, NOW)
+    at_time(state, seq, LATER)
+}
+
+fn jet_mark(time_us: i64, says: &[u8]) -> Mark<'_> {
+    Mark::of_jetstream(time_us.unsigned_abs(), &[says])
+}
+
+/// An event of a Jetstream without numbers.
+fn jet(state: &mut StreamState, time_us: i64, says: &[u8]) -> Action {
+    let event = StreamEvent::Jetstream {
+        time_us: time_us.unsigned_abs(),
+        number: None,
+        mark: jet_mark(time_us, says),
+    };
+    state.on_event(event, NOW)
 }
 
 fn gap(reason: GapReason, position: Option<i64>) -> Gap {
-    Gap { reason, position }
+    Gap {
+        reason,
+        position,
+        since: PROVEN,
+    }
+}
+
+fn report(reason: GapReason, position: i64) -> Action {
+    Action::Report(gap(reason, Some(position)))
+}
+
+fn not_continued(reason: GapReason) -> Action {
+    Action::Disconnect(End::NotContinued(reason))
 }
 
 fn lost() -> End {
@@ -40,46 +101,52 @@ fn unreadable() -> End {
 
 /// The end of a short connection, which is no good one. Returns the gap.
 fn end(state: &mut StreamState, end: &End) -> Option<Gap> {
-    match state.on_end(end, Duration::from_secs(1)) {
+    match state.on_end(end, Duration::from_secs(1), NOW) {
         Next::Reconnect { gap, .. } => gap,
         Next::Stop => panic!("a stop after {end:?}"),
     }
 }
 
 #[test]
-fn a_connection_begins_at_the_cursor_and_without_one_as_the_kind_of_host_demands() {
+fn a_connection_asks_for_the_stored_event_and_without_one_as_the_kind_of_host_demands() {
     for (kind, cursor, start) in [
-        (Pds, Some(7), Some(7)),
-        (Relay, Some(7), Some(7)),
+        (Pds, Some(7), Some(6)),
+        (Relay, Some(7), Some(6)),
+        (Relay, Some(0), Some(0)),
         (Jetstream, Some(NOW_US), Some(NOW_US - OVERLAP_US)),
+        // A number of a Jetstream's own.
+        (Jetstream, Some(7), Some(6)),
+        // A place in the future, where a host goes live without a word.
+        (Jetstream, Some(NOW_US + OVERLAP_US + 1), None),
         // All that a PDS keeps; of others what is live.
         (Pds, None, Some(0)),
         (Relay, None, None),
         (Jetstream, None, None),
     ] {
         let (state, _) = state(kind, cursor);
-        assert_eq!(state.start_cursor(), start, "{kind:?} {cursor:?}");
+        assert_eq!(state.start_cursor(NOW), start, "{kind:?} {cursor:?}");
     }
 }
 
 #[test]
-fn a_reconnect_misses_nothing_where_it_has_a_cursor() {
-    let no_cursor = Some(gap(GapReason::NoCursor, None));
-    for (kind, cursor, first, second) in [
-        (Pds, Some(7), None, None),
-        (Pds, None, None, None),
-        (Relay, Some(7), None, None),
-        (Relay, None, None, no_cursor),
-        (Jetstream, Some(NOW_US), None, None),
-        // The first connection sets a position in time.
-        (Jetstream, None, None, None),
-    ] {
-        let (mut state, at) = state(kind, cursor);
-        assert_eq!(state.on_connect(at, NOW), first, "{kind:?} {cursor:?}");
+fn a_stream_without_a_place_misses_what_comes_between_two_connections() {
+    for kind in [Pds, Relay, Jetstream] {
+        let (mut state, at) = state(kind, None);
+        assert_eq!(state.on_connect(at, NOW), None, "{kind:?}");
+        assert_eq!(state.proven_since(), Some(NOW));
         assert_eq!(end(&mut state, &lost()), None);
-        assert_eq!(state.on_connect(at, NOW), second, "{kind:?} {cursor:?}");
-        let progress = state.take_progress(1).unwrap();
-        assert_eq!(progress.gap, second.is_some(), "{kind:?} {cursor:?}");
+        assert_eq!(state.proven_since(), None);
+        let later = NOW.plus(Duration::from_secs(5));
+        let missed = Gap {
+            reason: GapReason::NoCursor,
+            position: None,
+            since: NOW,
+        };
+        assert_eq!(state.on_connect(at, later), Some(missed), "{kind:?}");
+        let progress = state.take_progress(1, later).unwrap();
+        assert_eq!(progress.gap, Some(missed));
+        assert_eq!(progress.covered, Some(Covered::at(later)));
+        assert_eq!(state.proven_since(), Some(later));
     }
 }
 
@@ -87,7 +154,7 @@ fn a_reconnect_misses_nothing_where_it_has_a_cursor() {
 fn an_attempt_to_connect_that_fails_misses_nothing_by_itself() {
     let (mut state, at) = state(Relay, None);
     for failures in 1..=3 {
-        let next = state.on_end(&lost(), Duration::ZERO);
+        let next = state.on_end(&lost(), Duration::ZERO, NOW);
         assert_eq!(
             next,
             Next::Reconnect {
@@ -110,17 +177,17 @@ fn failures_are_counted_until_a_connection_was_stable() {
         (STABLE_AFTER + moment, 1),
         (Duration::ZERO, 2),
     ] {
-        let next = state.on_end(&lost(), lasted);
+        let next = state.on_end(&lost(), lasted, NOW);
         let gap = None;
         assert_eq!(next, Next::Reconnect { failures, gap }, "{lasted:?}");
     }
-    assert_eq!(state.on_end(&End::Stopped, STABLE_AFTER), Next::Stop);
+    assert_eq!(state.on_end(&End::Stopped, STABLE_AFTER, NOW), Next::Stop);
 }
 
 #[test]
 fn the_position_moves_forward_only_and_repeated_events_move_nothing() {
-    let (mut state, at) = state(Pds, Some(7));
-    state.on_connect(at, NOW);
+    let (mut state, _) = proven(Pds, 7);
+    assert_eq!(state.take_progress(0, NOW), None, "nothing is new");
     for (seq, expected) in [
         (6, None),
         (7, None),
@@ -129,68 +196,138 @@ fn the_position_moves_forward_only_and_repeated_events_move_nothing() {
         (10, Some(10)),
     ] {
         assert_eq!(event(&mut state, seq), Action::Continue);
-        let progress = state.take_progress(0);
-        let expected = expected.map(|seq| Progress {
-            position: Some(position(seq, None)),
-            gap: false,
-        });
-        assert_eq!(progress, expected, "{seq}");
+        let progress = state.take_progress(0, NOW);
+        let position = progress.and_then(|progress| progress.position);
+        assert_eq!(position.map(|at| at.seq), expected, "{seq}");
     }
     event(&mut state, u64::MAX);
-    assert_eq!(state.start_cursor(), Some(i64::MAX));
+    assert_eq!(state.start_cursor(NOW), Some(i64::MAX - 1));
+    assert_eq!(event(&mut state, u64::MAX), Action::Continue);
 }
 
 #[test]
-fn the_first_event_shows_holes_and_new_numbers_that_the_host_conceals() {
-    let noon = Some("2026-01-01T12:00:00Z");
-    let hole = Action::Report(gap(GapReason::Hole, Some(100)));
-    let renumbered = Action::Report(gap(GapReason::Renumbered, Some(100)));
-    for (cursor_time, seq, time, expected) in [
-        // The next number, however much later.
-        (noon, 101, "2026-01-09T12:00:00Z", Action::Continue),
-        // Numbers of other events lie between, and the time fits.
-        (noon, 900, "2026-01-01T13:00:00Z", Action::Continue),
-        (noon, 900, "2026-01-01T13:00:01Z", hole),
-        // Repeated events are older.
-        (noon, 99, "2026-01-01T11:59:59Z", Action::Continue),
-        (noon, 99, "2026-01-01T12:00:00Z", Action::Continue),
-        (noon, 3, "2026-01-01T12:00:01Z", renumbered),
-        // Times that cannot be read tell nothing.
-        (noon, 900, "tomorrow", Action::Continue),
-        (noon, 3, "tomorrow", Action::Continue),
-        (None, 900, "2026-01-09T12:00:00Z", Action::Continue),
+fn the_stored_event_comes_again_first_or_there_is_a_gap() {
+    use GapReason::{Hole, Renumbered};
+    let earlier = "2026-01-01T11:59:59Z";
+    for (seq, time, expected) in [
+        (100, NOON, Action::PassOver),
+        // Some hosts begin earlier than asked.
+        (99, NOON, Action::PassOver),
+        (99, earlier, Action::PassOver),
+        (99, "tomorrow", Action::PassOver),
+        // The next number shows nothing without the one before.
+        (101, LATER, report(Hole, 100)),
+        (101, "tomorrow", report(Hole, 100)),
+        (900, LATER, report(Hole, 100)),
+        // Another event in the place of the stored one, or a later one in front of it.
+        (100, LATER, not_continued(Renumbered)),
+        (100, earlier, not_continued(Renumbered)),
+        (100, "tomorrow", not_continued(Renumbered)),
+        (3, LATER, not_continued(Renumbered)),
     ] {
-        let at = Instant::now();
-        let mut state = StreamState::new(Relay, Some(position(100, cursor_time)), at);
-        state.on_connect(at, NOW);
-        let event = StreamEvent::At {
-            seq,
-            time: Some(time),
-        };
-        assert_eq!(state.on_event(event, NOW), expected, "{seq} {time}");
-        // Only the first event of a connection is compared.
-        let later = StreamEvent::At {
-            seq: 5000,
-            time: Some("2026-02-01T12:00:00Z"),
-        };
-        assert_eq!(state.on_event(later, NOW), Action::Continue);
-        assert_eq!(state.start_cursor(), Some(5000));
-        let progress = state.take_progress(0).unwrap();
-        assert_eq!(progress.gap, expected != Action::Continue, "{seq} {time}");
+        let (mut state, at) = state(Relay, Some(100));
+        assert_eq!(state.on_connect(at, NOW), None);
+        assert_eq!(state.proven_since(), None, "not yet");
+        assert_eq!(at_time(&mut state, seq, time), expected, "{seq} {time}");
+        let is_proven = (seq, time) == (100, NOON);
+        let is_gap = matches!(expected, Action::Report(_));
+        assert_eq!(state.proven_since().is_some(), is_proven || is_gap);
+        if is_gap {
+            // The stream goes on with that event.
+            assert_eq!(state.start_cursor(NOW), Some(seq as i64 - 1));
+            assert_eq!(event(&mut state, 5000), Action::Continue);
+        }
+        let progress = state.take_progress(0, NOW);
+        let missed = progress.and_then(|progress| progress.gap);
+        assert_eq!(missed.is_some(), is_gap, "{seq} {time}");
     }
 }
 
 #[test]
-fn a_host_that_counts_anew_is_followed_from_its_new_numbers() {
+fn an_event_whose_time_cannot_be_read_is_recognised_by_its_hash() {
     let at = Instant::now();
-    let cursor = position(100, Some("2026-01-01T12:00:00Z"));
-    let mut state = StreamState::new(Pds, Some(cursor), at);
+    let mark = |bytes| Mark::of_frame(Some("soon"), bytes);
+    let stored = Position {
+        seq: 7,
+        mark: Some(mark(b"this").to_string()),
+    };
+    for (bytes, expected) in [
+        (&b"this"[..], Action::PassOver),
+        (b"that", not_continued(GapReason::Renumbered)),
+    ] {
+        let mut state = StreamState::new(Pds, Some(stored.clone()), Some(covered()), at);
+        state.on_connect(at, NOW);
+        let event = StreamEvent::At {
+            seq: 7,
+            mark: mark(bytes),
+        };
+        assert_eq!(state.on_event(event, NOW), expected);
+    }
+    // Of a place that an earlier version stored the mark is unknown.
+    let stored = Position { seq: 7, mark: None };
+    let mut state = StreamState::new(Pds, Some(stored), Some(covered()), at);
     state.on_connect(at, NOW);
-    let time = Some("2026-01-01T12:00:01Z");
-    state.on_event(StreamEvent::At { seq: 3, time }, NOW);
-    let progress = state.take_progress(0).unwrap();
-    assert_eq!(progress.position, Some(position(3, time)));
-    assert!(progress.gap);
+    assert_eq!(event(&mut state, 7), Action::PassOver);
+}
+
+#[test]
+fn a_stored_event_that_does_not_come_in_time_is_a_gap() {
+    for (kind, cursor) in [(Pds, 7), (Relay, 7), (Jetstream, 7)] {
+        let (mut state, at) = state(kind, Some(cursor));
+        state.on_connect(at, NOW);
+        let before = at + REPEAT_TIMEOUT - Duration::from_millis(1);
+        assert_eq!(state.on_time(before, NOW), None);
+        // The loop is told when to ask again.
+        assert_eq!(state.step(0, at), Step::Read(Some(REPEAT_TIMEOUT)));
+        let reason = GapReason::NotRepeated;
+        let action = state.on_time(at + REPEAT_TIMEOUT, NOW).unwrap();
+        assert_eq!(action, not_continued(reason), "{kind:?}");
+        let given_up = Some(gap(reason, Some(cursor)));
+        assert_eq!(end(&mut state, &End::NotContinued(reason)), given_up);
+        assert_eq!(state.start_cursor(NOW), Some(0), "all that the host has");
+    }
+    // A Jetstream that is asked by time has sent all that it has behind that time.
+    let (mut state, at) = state(Jetstream, Some(NOW_US));
+    state.on_connect(at, NOW);
+    let action = state.on_time(at + REPEAT_TIMEOUT, NOW);
+    assert_eq!(action, Some(report(GapReason::NotRepeated, NOW_US)));
+    assert_eq!(state.on_time(at + REPEAT_TIMEOUT, NOW), None);
+    // Where there is no place, nothing is expected.
+    let (mut state, at) = proven(Pds, 7);
+    assert_eq!(state.on_time(at + REPEAT_TIMEOUT, NOW), None);
+    assert_eq!(state.step(0, at), Step::Read(None));
+}
+
+#[test]
+fn a_host_that_counts_anew_is_read_from_its_oldest_event() {
+    for kind in [Pds, Relay] {
+        let (mut state, at) = state(kind, Some(100));
+        state.on_connect(at, NOW);
+        let renumbered = GapReason::Renumbered;
+        assert_eq!(event(&mut state, 3), not_continued(renumbered));
+        let given_up = gap(renumbered, Some(100));
+        let ended = end(&mut state, &End::NotContinued(renumbered));
+        assert_eq!(ended, Some(given_up));
+        // The gap is written at once, and the stored cursor stays until there is another one.
+        let progress = state.take_progress(0, NOW).unwrap();
+        assert_eq!((progress.position, progress.gap), (None, Some(given_up)));
+        for _ in 0..3 {
+            // Attempts that bring nothing.
+            assert_eq!(state.start_cursor(NOW), Some(0), "{kind:?}");
+            assert_eq!(state.on_connect(at, NOW), None);
+            assert_eq!(end(&mut state, &lost()), None);
+        }
+        // A host that was away for longer may have lost more.
+        let later = NOW.plus(REREAD_TIMEOUT + Duration::from_millis(1));
+        let more = state.on_connect(at, later).unwrap();
+        assert_eq!((more.reason, more.since), (GapReason::NoCursor, NOW));
+        assert_eq!(state.start_cursor(later), Some(0));
+        assert_eq!(event(&mut state, 1), Action::Continue);
+        assert_eq!(event(&mut state, 3), Action::Continue);
+        let progress = state.take_progress(0, NOW).unwrap();
+        assert_eq!(progress.position, Some(position(3, LATER)));
+        assert_eq!(progress.gap, Some(more));
+    }
 }
 
 #[test]
@@ -198,35 +335,76 @@ fn an_outdated_cursor_is_a_gap_and_the_stream_goes_on() {
     let (mut state, at) = state(Pds, Some(7));
     state.on_connect(at, NOW);
     let action = state.on_event(StreamEvent::OutdatedCursor, NOW);
-    assert_eq!(action, Action::Report(gap(GapReason::Outdated, Some(7))));
-    let progress = Progress {
-        position: Some(position(7, None)),
-        gap: true,
-    };
-    assert_eq!(state.take_progress(0), Some(progress));
+    assert_eq!(action, report(GapReason::Outdated, 7));
+    // At once, so that no answer is given as good any more.
+    assert_eq!(state.step(0, at), Step::Write);
+    let progress = state.take_progress(0, NOW).unwrap();
+    assert_eq!(progress.gap, Some(gap(GapReason::Outdated, Some(7))));
     // A gap is written once.
-    assert_eq!(state.take_progress(0), None);
-    event(&mut state, 900);
-    assert!(!state.take_progress(0).unwrap().gap);
+    assert_eq!(state.take_progress(0, NOW), None);
+    assert_eq!(event(&mut state, 900), Action::Continue);
+    assert_eq!(state.take_progress(0, NOW).unwrap().gap, None);
+    // A host that is asked for all that it has may say so, too.
+    let (mut state, at) = self::state(Pds, None);
+    state.on_connect(at, NOW);
+    let action = state.on_event(StreamEvent::OutdatedCursor, NOW);
+    assert_eq!(action, Action::PassOver);
 }
 
 #[test]
 fn a_future_cursor_is_given_up() {
-    for (kind, start) in [(Pds, Some(0)), (Relay, None)] {
+    for kind in [Pds, Relay] {
         let (mut state, at) = state(kind, Some(7));
         state.on_connect(at, NOW);
+        let reason = GapReason::FutureCursor;
         let action = state.on_event(StreamEvent::FutureCursor, NOW);
-        assert_eq!(action, Action::Disconnect(End::FutureCursor));
-        let given_up = Some(gap(GapReason::FutureCursor, Some(7)));
-        assert_eq!(end(&mut state, &End::FutureCursor), given_up);
-        assert_eq!(state.start_cursor(), start, "{kind:?}");
-        // The stored cursor stays until there is another one; the gap is written at once.
-        let progress = state.take_progress(0).unwrap();
-        assert_eq!((progress.position, progress.gap), (None, true));
-        // From what is live on, more was missed meanwhile; from the beginning nothing.
-        let more = start.is_none().then_some(gap(GapReason::NoCursor, None));
-        assert_eq!(state.on_connect(at, NOW), more, "{kind:?}");
+        assert_eq!(action, not_continued(reason));
+        let given_up = Some(gap(reason, Some(7)));
+        assert_eq!(end(&mut state, &End::NotContinued(reason)), given_up);
+        assert_eq!(state.start_cursor(NOW), Some(0), "{kind:?}");
+        assert_eq!(state.on_connect(at, NOW), None, "{kind:?}");
     }
+}
+
+#[test]
+fn what_is_proven_ends_with_the_newest_event_and_begins_anew_after_a_gap() {
+    let (mut state, at) = proven(Relay, 100);
+    assert_eq!(state.proven_since(), Some(PROVEN));
+    // An event of a replay: what came behind it is still to come.
+    let replayed = NOW.minus(Duration::from_secs(30));
+    at_time(&mut state, 101, &replayed.to_string());
+    let covered = state.take_progress(0, NOW).unwrap().covered.unwrap();
+    assert_eq!((covered.since, covered.until), (PROVEN, replayed));
+    // A clock that runs ahead proves no more than ours.
+    at_time(&mut state, 102, "2999-01-01T00:00:00Z");
+    let covered = state.take_progress(0, NOW).unwrap().covered.unwrap();
+    assert_eq!(covered.until, NOW);
+    end(&mut state, &lost());
+    let later = NOW.plus(Duration::from_secs(3600));
+    state.on_connect(at, later);
+    let mark = Mark::of_frame(Some("2026-01-01T13:00:00Z"), b"");
+    let action = state.on_event(StreamEvent::At { seq: 200, mark }, later);
+    let missed = Gap {
+        reason: GapReason::Hole,
+        position: Some(102),
+        since: NOW,
+    };
+    assert_eq!(action, Action::Report(missed));
+    assert_eq!(state.proven_since(), Some(later));
+    let progress = state.take_progress(0, later).unwrap();
+    assert_eq!(progress.covered.unwrap().since, later);
+}
+
+#[test]
+fn of_two_gaps_between_two_writes_the_earlier_beginning_stands() {
+    let (mut state, at) = state(Relay, Some(100));
+    state.on_connect(at, NOW);
+    event(&mut state, 200);
+    end(&mut state, &lost());
+    state.on_connect(at, NOW);
+    event(&mut state, 300);
+    let missed = state.take_progress(0, NOW).unwrap().gap.unwrap();
+    assert_eq!(missed.since, PROVEN);
 }
 
 #[test]
@@ -238,17 +416,17 @@ fn a_position_that_is_unreadable_again_and_again_is_skipped() {
             assert_eq!(end(&mut state, &unreadable()), None);
             // What is lost in between does not count.
             assert_eq!(end(&mut state, &lost()), None);
-            assert_eq!(state.start_cursor(), Some(7));
+            assert_eq!(state.start_cursor(NOW), Some(6));
         }
         state.on_connect(at, NOW);
         let skipped = Some(gap(GapReason::Unreadable, Some(7)));
         assert_eq!(end(&mut state, &unreadable()), skipped);
         // Of a PDS, too, nothing is replayed.
-        assert_eq!(state.start_cursor(), None, "{kind:?}");
-        let more = Some(gap(GapReason::NoCursor, None));
-        assert_eq!(state.on_connect(at, NOW), more);
+        assert_eq!(state.start_cursor(NOW), None, "{kind:?}");
+        let more = state.on_connect(at, NOW).unwrap();
+        assert_eq!((more.reason, more.since), (GapReason::NoCursor, NOW));
         event(&mut state, 20);
-        assert_eq!(state.start_cursor(), Some(20));
+        assert_eq!(state.start_cursor(NOW), Some(19));
         // The count begins anew.
         assert_eq!(end(&mut state, &unreadable()), None);
     }
@@ -256,56 +434,138 @@ fn a_position_that_is_unreadable_again_and_again_is_skipped() {
 
 #[test]
 fn unreadable_messages_at_different_positions_are_not_counted_together() {
-    let (mut state, at) = state(Relay, Some(7));
+    let (mut state, at) = proven(Relay, 7);
     for seq in 8..20 {
         for _ in 1..MAX_UNREADABLE {
-            state.on_connect(at, NOW);
             event(&mut state, seq);
             assert_eq!(end(&mut state, &unreadable()), None, "{seq}");
+            state.on_connect(at, NOW);
+            event(&mut state, seq);
         }
     }
 }
 
 #[test]
-fn a_jetstream_has_a_position_in_time_from_its_first_connection_on() {
+fn the_place_of_a_jetstream_is_a_real_event_and_never_our_clock() {
     let (mut state, at) = state(Jetstream, None);
     assert_eq!(state.on_connect(at, NOW), None);
-    assert_eq!(state.start_cursor(), Some(NOW_US - OVERLAP_US));
-    let progress = state.take_progress(0).unwrap();
-    assert_eq!(progress.position, Some(position(NOW_US, None)));
+    assert_eq!(state.start_cursor(NOW), None);
     for (time_us, expected) in [
-        // Replayed, or not in order.
-        (NOW_US - 1, NOW_US),
-        (NOW_US, NOW_US),
+        (NOW_US - 1, NOW_US - 1),
+        // Not in order.
+        (NOW_US - 2, NOW_US - 1),
         (NOW_US + 1, NOW_US + 1),
         (NOW_US + OVERLAP_US, NOW_US + OVERLAP_US),
         // From a clock that runs ahead.
         (NOW_US + OVERLAP_US + 1, NOW_US + OVERLAP_US),
         (i64::MAX, NOW_US + OVERLAP_US),
     ] {
-        let event = StreamEvent::AtTime(time_us.unsigned_abs());
-        assert_eq!(state.on_event(event, NOW), Action::Continue);
-        assert_eq!(state.start_cursor(), Some(expected - OVERLAP_US));
+        assert_eq!(jet(&mut state, time_us, b"x"), Action::Continue);
+        assert_eq!(state.start_cursor(NOW), Some(expected - OVERLAP_US));
     }
-    state.on_event(StreamEvent::AtTime(u64::MAX), NOW);
-    assert_eq!(state.start_cursor(), Some(NOW_US));
 }
 
 #[test]
-fn a_jetstream_cursor_older_than_what_is_kept_is_a_gap() {
-    for (age, expired) in [(DAY_US, false), (DAY_US + 1, true)] {
-        let cursor = NOW_US - age;
-        let (mut state, at) = state(Jetstream, Some(cursor));
-        let gap = expired.then_some(gap(GapReason::Expired, Some(cursor)));
-        assert_eq!(state.on_connect(at, NOW), gap, "{age}");
-        assert_eq!(state.take_progress(0).is_some(), expired);
+fn a_place_in_the_future_of_a_jetstream_is_a_gap_and_given_up() {
+    let ahead = NOW_US + 3_600_000_000;
+    let (mut state, at) = state(Jetstream, Some(ahead));
+    assert_eq!(state.start_cursor(NOW), None);
+    let given_up = gap(GapReason::FutureCursor, Some(ahead));
+    assert_eq!(state.on_connect(at, NOW), Some(given_up));
+    assert_eq!(jet(&mut state, NOW_US, b"x"), Action::Continue);
+    assert_eq!(state.start_cursor(NOW), Some(NOW_US - OVERLAP_US));
+}
+
+#[test]
+fn a_jetstream_asked_by_time_repeats_the_stored_event() {
+    use Action::{Continue, PassOver};
+    let stored = NOW_US - 60_000_000;
+    let hole = || report(GapReason::Hole, stored);
+    let asked = stored - OVERLAP_US;
+    for (events, expected, moved) in [
+        // Hosts begin earlier than asked, and what is older costs nothing.
+        (
+            vec![(asked - 100, "x"), (asked, "x")],
+            vec![PassOver, PassOver],
+            false,
+        ),
+        (vec![(stored, "stored")], vec![PassOver], false),
+        // Hosts reorder a little: such events are handled, and are no place yet.
+        (
+            vec![(asked + 1, "x"), (stored + 1, "x")],
+            vec![Continue, Continue],
+            false,
+        ),
+        (vec![(stored, "other")], vec![Continue], false),
+        (
+            vec![(stored + 1, "x"), (stored, "stored"), (stored + 2, "x")],
+            vec![Continue, PassOver, Continue],
+            true,
+        ),
+        (vec![(stored + OVERLAP_US + 1, "x")], vec![hole()], true),
+        (
+            vec![(stored, "other"), (NOW_US, "x")],
+            vec![Continue, hole()],
+            true,
+        ),
+    ] {
+        let (mut state, at) = state(Jetstream, Some(stored));
+        assert_eq!(state.on_connect(at, NOW), None);
+        let actions: Vec<_> = events
+            .iter()
+            .map(|(time_us, says)| jet(&mut state, *time_us, says.as_bytes()))
+            .collect();
+        assert_eq!(actions, expected, "{events:?}");
+        let progress = state.take_progress(0, NOW);
+        assert_eq!(progress.is_some(), moved, "{events:?}");
+    }
+}
+
+#[test]
+fn a_jetstream_with_numbers_of_its_own_continues_by_them() {
+    let at = Instant::now();
+    let numbered = |state: &mut StreamState, number: Option<u64>, time_us: i64| {
+        let event = StreamEvent::Jetstream {
+            time_us: time_us.unsigned_abs(),
+            number,
+            mark: jet_mark(time_us, b"x"),
+        };
+        state.on_event(event, NOW)
+    };
+    // From a place in time to one by number.
+    let (mut state, _) = proven(Jetstream, NOW_US - 10);
+    assert_eq!(numbered(&mut state, Some(40), NOW_US), Action::Continue);
+    assert_eq!(state.start_cursor(NOW), Some(39));
+    assert_eq!(numbered(&mut state, Some(41), NOW_US + 1), Action::Continue);
+    let stored = state.take_progress(0, NOW).unwrap().position.unwrap();
+    assert_eq!((stored.seq, stored.time()), (41, Some(NOW)));
+    for (number, time_us, expected) in [
+        (Some(41), NOW_US + 1, Action::PassOver),
+        (Some(40), NOW_US, Action::PassOver),
+        (Some(42), NOW_US + 2, report(GapReason::Hole, 41)),
+        (Some(41), NOW_US + 2, not_continued(GapReason::Renumbered)),
+        (
+            Some(2),
+            NOW_US + 9_000,
+            not_continued(GapReason::Renumbered),
+        ),
+        // A host of the first version in the place of a later one.
+        (None, NOW_US + 2, report(GapReason::Renumbered, 41)),
+    ] {
+        let mut state = StreamState::new(Jetstream, Some(stored.clone()), Some(covered()), at);
+        assert_eq!(state.on_connect(at, NOW), None);
+        assert_eq!(
+            numbered(&mut state, number, time_us),
+            expected,
+            "{number:?}"
+        );
     }
 }
 
 #[test]
 fn what_is_read_together_is_written_together() {
-    let (mut state, at) = state(Pds, Some(7));
-    state.on_connect(at, NOW);
+    let (mut state, at) = proven(Pds, 7);
+    let mut seq = 7;
     let ms = Duration::from_millis;
     let wait = |delay| Step::Read(Some(delay));
     for (work, moved, after, expected) in [
@@ -323,16 +583,16 @@ fn what_is_read_together_is_written_together() {
         (0, true, ms(999), wait(CURSOR_INTERVAL)),
         (0, true, ms(1000), Step::Write),
     ] {
-        state.take_progress(1);
+        state.take_progress(1, NOW);
         if moved {
-            let next = state.start_cursor().unwrap() + 1;
-            event(&mut state, next.unsigned_abs());
+            seq += 1;
+            event(&mut state, seq);
         }
         let step = state.step(work, at + after);
         assert_eq!(step, expected, "{work} {moved} {after:?}");
     }
     // The time counts from the last write.
-    state.take_progress(1);
+    state.take_progress(1, NOW);
     state.on_written(at + ms(1000));
     assert_eq!(state.step(1, at + ms(1024)), wait(COALESCE_DELAY));
     assert_eq!(state.step(1, at + ms(1025)), Step::Write);
