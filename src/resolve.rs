@@ -109,7 +109,7 @@ struct Inner {
     recently_changed: TtlCache<Did, ()>,
     /// Operation logs that were read because of a bad signature.
     migrations: TtlCache<Did, Arc<fetch::CachedMigration>>,
-    /// Accounts in doubt whose servers gave no answer a moment ago.
+    /// Accounts that were looked at a moment ago and are in doubt all the same.
     in_vain: TtlCache<Did, ()>,
     /// Handles of accounts that do not claim them.
     handle_mismatch: TtlCache<Handle, ()>,

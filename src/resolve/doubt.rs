@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Resolver;
 use super::refresh::ResolveError;
 use crate::directory::{Lookup, RecipientView};
 use atcomm_proto::syntax::{Actor, Did};
+
+/// Time after which an account is looked at again whose entry stayed in doubt.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 impl Resolver {
     /// Returns the view that the directory has of an actor. An account whose entry is in doubt is
@@ -33,7 +37,12 @@ impl Resolver {
         if !self.look_first(&did, client).await {
             return Ok(found.found()?);
         }
-        Ok(directory.recipient(actor).await?.found()?)
+        let found = directory.recipient(actor).await?.found()?;
+        if found.as_ref().is_some_and(|view| view.in_doubt) {
+            // The refresh was shared, or the marking of the gap has not come to the entry yet.
+            self.inner.in_vain.insert(did, (), AGAIN_AFTER);
+        }
+        Ok(found)
     }
 
     /// Refreshes an account whose entry is in doubt. Returns whether that had a result.

@@ -226,6 +226,8 @@ pub(super) struct StreamState {
     gap: Option<Gap>,
     last_write: Instant,
     start: Start,
+    /// Whether the next connection is the first after a gap, and reads all that the host has.
+    rereads: bool,
     failures: u32,
     /// The last position at which the stream was unreadable, and how often in a row.
     unreadable: (Option<i64>, u32),
@@ -249,6 +251,7 @@ impl StreamState {
             gap: None,
             last_write: now,
             start: Start::Normal,
+            rereads: false,
             failures: 0,
             unreadable: (None, 0),
         }
@@ -296,7 +299,10 @@ impl StreamState {
             }
             (Some(_), None) => Some(self.miss(GapReason::FutureCursor, now)),
             // Reported when the position was given up.
-            (None, _) if self.start == Start::Oldest && self.was_just_missed(now) => None,
+            (None, _) if self.rereads && self.was_just_missed(now) => {
+                self.rereads = false;
+                None
+            }
             (None, _) if self.covered.is_some() => Some(self.miss(GapReason::NoCursor, now)),
             (None, _) => {
                 self.covered = Some(Covered::at(now));
@@ -366,8 +372,10 @@ impl StreamState {
             }
             End::Unreadable(_) => self.count_unreadable(now),
             End::NotContinued(reason) => {
+                let gap = self.miss(*reason, now);
                 self.start = Start::Oldest;
-                Some(self.miss(*reason, now))
+                self.rereads = true;
+                Some(gap)
             }
         };
         if lasted > STABLE_AFTER {
@@ -533,6 +541,7 @@ impl StreamState {
     fn miss(&mut self, reason: GapReason, now: Timestamp) -> Gap {
         let position = self.position.take();
         self.expected = None;
+        self.rereads = false;
         self.moved = true;
         let covered = self.covered.replace(Covered::at(now));
         let since = covered.map_or(now, |covered| covered.until);
