@@ -21,7 +21,7 @@ export class Firehose {
   static async start(from) {
     const firehose = new Firehose()
     firehose.from = from
-    firehose.server = http.createServer((req, res) => firehose.#proxy(req, res))
+    firehose.server = http.createServer((req, res) => passOn(from, req, res))
     firehose.wss = new WebSocketServer({ noServer: true })
     firehose.server.on('upgrade', (req, socket, head) => {
       socket.on('error', () => {})
@@ -62,22 +62,6 @@ export class Firehose {
     }
   }
 
-  #proxy(req, res) {
-    const { hostname, port } = new URL(this.from)
-    const upstream = http.request(
-      { hostname, port, path: req.url, method: req.method, headers: { ...req.headers, host: `${hostname}:${port}` } },
-      (answer) => {
-        res.writeHead(answer.statusCode, answer.headers)
-        answer.pipe(res)
-      },
-    )
-    upstream.on('error', () => {
-      if (!res.headersSent) res.writeHead(502, { 'content-type': 'text/plain' })
-      res.end()
-    })
-    req.pipe(upstream)
-  }
-
   /**
    * Send a frame to every subscriber; the number of those. With `keep` it has a
    * place in the stream and comes again behind an earlier cursor.
@@ -116,6 +100,23 @@ function seqOf(data) {
   } catch {
     return 0
   }
+}
+
+/** Pass a request on to the host at `to`, and its answer back. */
+export function passOn(to, req, res) {
+  const { hostname, port } = new URL(to)
+  const upstream = http.request(
+    { hostname, port, path: req.url, method: req.method, headers: { ...req.headers, host: `${hostname}:${port}` } },
+    (answer) => {
+      res.writeHead(answer.statusCode, answer.headers)
+      answer.pipe(res)
+    },
+  )
+  upstream.on('error', () => {
+    if (!res.headersSent) res.writeHead(502, { 'content-type': 'text/plain' })
+    res.end()
+  })
+  req.pipe(upstream)
 }
 
 /**

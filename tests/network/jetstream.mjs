@@ -1,9 +1,11 @@
-// A Jetstream (v1 wire) for tests: no server of it is on the package
+// A Jetstream (v1 wire, or that of v2 with numbers) for tests: no server of it is on the package
 // registries, so this is our own, fed by the real PDSes' firehoses.
 //   GET /subscribe?wantedCollections=&wantedDids=&cursor=<unix microseconds>
 // Text frames {did, time_us, kind: commit|identity|account, ...}. What v1 knows
 // besides is left out: `compress` is ignored (frames stay text), there is no
-// requireHello and no options_update.
+// requireHello and no options_update. With `numbers` every event has the host's
+// own number as `cursor`, a cursor below 1e15 is such a number, and a time leads
+// to the oldest event that is kept, as to the beginning of v2's unsealed segment.
 import http from 'node:http'
 import { WebSocketServer } from 'ws'
 import { carBlocks, recordJson, Subscription } from './frames.mjs'
@@ -13,6 +15,7 @@ const LOG_LIMIT = 20_000 // events kept for replay; the oldest go first
 const COLLECTIONS_LIMIT = 100
 const DIDS_LIMIT = 10_000
 const CATCH_UP_MS = 10_000
+const FIRST_TIME_US = 1e15 // below it a cursor is a number
 
 export class Jetstream {
   #log = [] // {time_us, did, collection?, text}
@@ -20,10 +23,14 @@ export class Jetstream {
   #subscriptions = []
   #lastTime = 0
   #skip = 0
+  #next = 1
+  #up = true
+  #deaf = false
 
   /** Follow `hosts`; `history`: their stored events first (else from now on). */
-  static async start(hosts, { history = true } = {}) {
+  static async start(hosts, { history = true, numbers = false } = {}) {
     const jetstream = new Jetstream()
+    jetstream.numbers = numbers
     await jetstream.#listen()
     await Promise.all(hosts.map((host) => jetstream.#follow(host, history)))
     return jetstream
@@ -39,6 +46,7 @@ export class Jetstream {
       socket.on('error', () => {})
       const url = new URL(req.url, 'http://localhost')
       const filter = url.pathname === '/subscribe' ? parseFilter(url.searchParams) : { refused: 404 }
+      if (!this.#up) return socket.destroy()
       if (filter.refused)
         return socket.end(`HTTP/1.1 ${filter.refused} Refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`)
       this.wss.handleUpgrade(req, socket, head, (ws) => this.#subscribe(ws, filter))
@@ -78,6 +86,7 @@ export class Jetstream {
   }
 
   #append({ did, kind, ...rest }) {
+    if (this.#deaf) return
     if (this.#skip > 0) {
       this.#skip -= 1
       return
@@ -85,7 +94,9 @@ export class Jetstream {
     // The time of passing through here, as of a real one, and never twice the same.
     this.#lastTime = Math.max(Date.now() * 1000, this.#lastTime + 1)
     const event = { did, time_us: this.#lastTime, kind, ...rest }
-    const entry = { time_us: event.time_us, did, collection: rest.commit?.collection, text: JSON.stringify(event) }
+    const number = this.#next++
+    if (this.numbers) event.cursor = number
+    const entry = { time_us: event.time_us, number, did, collection: rest.commit?.collection, text: JSON.stringify(event) }
     this.#log.push(entry)
     if (this.#log.length > LOG_LIMIT) this.#log.shift()
     for (const [ws, filter] of this.#subscribers) if (wants(filter, entry)) ws.send(entry.text)
@@ -96,8 +107,28 @@ export class Jetstream {
     ws.on('error', () => {})
     ws.on('close', () => this.#subscribers.delete(ws))
     if (filter.cursor !== undefined)
-      for (const entry of this.#log) if (entry.time_us >= filter.cursor && wants(filter, entry)) ws.send(entry.text)
+      for (const entry of this.#log) if (this.#isAfter(entry, filter.cursor) && wants(filter, entry)) ws.send(entry.text)
     this.#subscribers.set(ws, filter)
+  }
+
+  #isAfter(entry, cursor) {
+    if (!this.numbers) return entry.time_us >= cursor
+    // A number in the future means: from now on.
+    return cursor < FIRST_TIME_US ? cursor < this.#next && entry.number >= cursor : true
+  }
+
+  /** Whether it takes connections, and whether it takes events of its hosts. */
+  set({ up = this.#up, deaf = this.#deaf }) {
+    if (!up) this.drop()
+    this.#up = up
+    this.#deaf = deaf
+  }
+
+  /** Forget all events; the next one gets the number `next`. */
+  wipe({ next = this.#next }) {
+    this.drop()
+    this.#log = []
+    this.#next = next
   }
 
   /** A raw text frame to every subscriber, whatever it asked for; not kept for replay. */

@@ -1,9 +1,10 @@
 // The control operations of the test servers for streams: any number of
-// Jetstreams and untrustworthy firehoses, each known by the id that its start
+// Jetstreams, relays and untrustworthy firehoses, each known by the id that its start
 // returned.
 import { Failure } from './failure.mjs'
 import { Firehose, frameBytes } from './firehose.mjs'
 import { Jetstream } from './jetstream.mjs'
+import { Relay } from './relay.mjs'
 
 class Group {
   #members = new Map()
@@ -41,23 +42,27 @@ class Group {
 export class Streams {
   jetstreams = new Group()
   firehoses = new Group()
+  relays = new Group()
 
   close() {
     this.jetstreams.close()
     this.firehoses.close()
+    this.relays.close()
   }
 
   operations({ accounts, hosts }) {
-    const { jetstreams, firehoses } = this
+    const { jetstreams, firehoses, relays } = this
     return {
-      'jetstream.start': async ({ pds = hosts.map((_, index) => index), history }) =>
-        jetstreams.add(await Jetstream.start(pds.map((index) => accounts.host(index)), { history })),
+      'jetstream.start': async ({ pds = hosts.map((_, index) => index), history, numbers }) =>
+        jetstreams.add(await Jetstream.start(pds.map((index) => accounts.host(index)), { history, numbers })),
       'jetstream.stop': async ({ id }) => (jetstreams.stop(id), {}),
       'jetstream.inject': async ({ id, json, text }) => ({
         sent: jetstreams.pick(id).member.inject(text ?? JSON.stringify(json)),
       }),
       'jetstream.drop': async ({ id }) => ({ dropped: jetstreams.pick(id).member.drop() }),
       'jetstream.skip': async ({ id, count }) => (jetstreams.pick(id).member.skip(count), {}),
+      'jetstream.set': async ({ id, ...how }) => (jetstreams.pick(id).member.set(how), {}),
+      'jetstream.wipe': async ({ id, ...how }) => (jetstreams.pick(id).member.wipe(how), {}),
 
       // from: the index of a PDS, or the URL of any host (the peer's, say).
       'firehose.start': async ({ from = 0 }) =>
@@ -71,6 +76,14 @@ export class Streams {
       },
       'firehose.drop': async ({ id }) => ({ dropped: firehoses.pick(id).member.drop() }),
       'firehose.skip': async ({ id, count }) => (firehoses.pick(id).member.skip(count), {}),
+
+      'relay.start': async ({ pds = hosts.map((_, index) => index), manners, list }) =>
+        relays.add(await Relay.start(pds.map((index) => accounts.host(index)), { manners, list })),
+      'relay.stop': async ({ id }) => (relays.stop(id), {}),
+      'relay.drop': async ({ id }) => ({ dropped: relays.pick(id).member.drop() }),
+      'relay.set': async ({ id, ...how }) => (relays.pick(id).member.set(how), {}),
+      'relay.wipe': async ({ id, ...how }) => (relays.pick(id).member.wipe(how), {}),
+      'relay.describe': async ({ id }) => relays.pick(id).member.describe(),
     }
   }
 }
