@@ -198,3 +198,6 @@ impl Inner {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests;
