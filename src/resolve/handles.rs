@@ -172,10 +172,10 @@ impl Inner {
         did: &Did,
         refresh: &Refresh,
     ) -> Result<(), RefreshError> {
-        if refresh.priority() == Priority::Interactive {
-            if let Some(named) = &refresh.named {
-                self.confirm_handle(did, named).await?;
-            }
+        if let Some(named) = &refresh.named {
+            // What else the account may claim is no answer to the client.
+            self.confirm_handle(did, named).await?;
+        } else if refresh.priority() == Priority::Interactive {
             let identity = self.identity.interactive();
             let check = self.check_handle(did, &identity);
             if let Ok(checked) = timeout(HANDLE_TIMEOUT, check).await {

@@ -81,7 +81,7 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 20] = [
+const GAUGES: [(&str, &str); 21] = [
     ("atcomm_info", "Version of the running program"),
     (
         "atcomm_directory_doubtful",
@@ -96,6 +96,10 @@ const GAUGES: [(&str, &str); 20] = [
     (
         "atcomm_resolve_looks_under_way",
         "Looks of the background worker under way",
+    ),
+    (
+        "atcomm_resolve_handles_under_way",
+        "Checks of handles under way",
     ),
     ("atcomm_mediator_accounts", "Accounts registered for mail"),
     ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
@@ -138,7 +142,7 @@ const GAUGES: [(&str, &str); 20] = [
 ];
 
 /// All counters, with their help texts.
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 18] = [
     ("atcomm_directory_outcomes_total", "What became of findings"),
     ("atcomm_http_requests_total", "Requests answered"),
     (
@@ -181,6 +185,10 @@ const COUNTERS: [(&str, &str); 17] = [
         "Messages that could not be opened",
     ),
     ("atcomm_net_requests_total", "Requests that went out"),
+    (
+        "atcomm_resolve_handles_total",
+        "Checks of handles, by result",
+    ),
     ("atcomm_resolve_owed_total", "Owed looks that ended"),
     ("atcomm_store_commits_total", "Commits of the store"),
 ];

@@ -355,7 +355,7 @@ async fn a_new_name_comes_as_soon_as_its_host_may_be_asked() {
         ..asking(dns.address)
     };
     let running = Running::start(dir.path(), &here, net).await;
-    running.list(&[alice.clone()]).await;
+    running.list(std::slice::from_ref(&alice)).await;
     running.work();
     running.until_shown(&alice, "old.example.com").await;
     // Others have used up what the host may be asked.

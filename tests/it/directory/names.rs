@@ -57,7 +57,7 @@ fn lead(network: &Network, handle: &str, did: &str) {
 
 in_both_shapes! {
     /// Mallory owns a name for a while, and then claims one whose name server gives no answer, so
-    /// that nothing can be said about her claim. The name that she had goes to somebody else.
+    /// that nothing can be said about her claim. The name that she had goes to another account.
     fn inv1_attack_a_name_given_up_for_one_that_cannot_be_checked(network) {
         let service = following(network);
         let mut harm = Vec::new();
