@@ -10,13 +10,16 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
+use crate::directory::Limits;
 use crate::http::{HttpSettings, optional_listen};
 use crate::ingest::{SourceKind, SourceSettings};
 use crate::mediator::MediatorSettings;
@@ -24,6 +27,7 @@ use crate::resolve::ResolveSettings;
 use atcomm_client::ClientSettings;
 use atcomm_net::identity::IdentitySettings;
 use atcomm_net::net::NetSettings;
+use atcomm_proto::syntax::Origin;
 
 pub use error::ConfigError;
 
@@ -123,12 +127,38 @@ pub enum LogFormat {
 pub struct DirectorySettings {
     /// Memory for cached recipient views, in bytes; a view takes about 4 KiB. Absent: 64 MiB.
     pub answers_cache: u64,
+    /// Bytes that accounts may take in `directory.db` together: above it no new ones are kept. One
+    /// domain takes at most half, and what only clients ask for a quarter. A usual account takes
+    /// about 6 KiB. Absent: 8 GiB, which is room for a million accounts.
+    pub max_bytes: u64,
+    /// Accounts of one registrable domain that are kept because clients ask for them. Accounts that
+    /// a source names do not count. Absent: 1000.
+    pub asked_per_domain: u64,
+    /// Age at which changes of an account are deleted, but for the newest. Absent: 365 days.
+    #[serde(with = "humantime_serde")]
+    pub history: Duration,
+}
+
+impl DirectorySettings {
+    /// Returns the limits of the file of a service whose own PDSes are `own`.
+    pub fn limits(&self, own: BTreeSet<Origin>) -> Limits {
+        Limits {
+            asked_per_domain: self.asked_per_domain,
+            max_bytes: self.max_bytes,
+            history: self.history,
+            own,
+        }
+    }
 }
 
 impl Default for DirectorySettings {
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
             answers_cache: 64 << 20,
+            max_bytes: limits.max_bytes,
+            asked_per_domain: limits.asked_per_domain,
+            history: limits.history,
         }
     }
 }

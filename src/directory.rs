@@ -12,6 +12,7 @@ mod handles;
 mod history;
 mod lookup;
 mod observation;
+mod quota;
 mod view;
 mod view_cache;
 
@@ -34,6 +35,8 @@ use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
 pub use lookup::{Lookup, Refused};
 pub use observation::{Authority, Begun, Finding, IdentityFacts, Observation, Outcome};
+use quota::Quota;
+pub use quota::{Full, Limits};
 use view::ViewOptions;
 pub use view::{MAX_MEDIATORS, RecipientView, Refusal};
 use view_cache::ViewCache;
@@ -46,6 +49,7 @@ pub struct Directory {
     store: DirectoryStore,
     view_cache: ViewCache,
     enrolled: Arc<EnrolledSet>,
+    quota: Arc<Quota>,
     clock: Clock,
 }
 
@@ -66,8 +70,17 @@ impl Directory {
             store,
             view_cache,
             enrolled,
+            quota: Arc::default(),
             clock,
         })
+    }
+
+    /// Sets what may be added to the file, in place of the defaults.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self {
+            quota: Arc::new(Quota::new(limits)),
+            ..self
+        }
     }
 
     /// Returns whether an account has an entry. May rarely return `true` for an account without
@@ -111,13 +124,13 @@ impl Directory {
         seen: Observation,
         update: PendingUpdate,
     ) -> Result<Outcome, StoreError> {
-        let enrolled = Arc::clone(&self.enrolled);
+        let (enrolled, quota) = (Arc::clone(&self.enrolled), Arc::clone(&self.quota));
         let did = seen.did.clone();
         let result = self
             .store
             .transact(move |tx| {
                 let mut invalidated = Invalidated::default();
-                let outcome = batch::apply_one(tx, &seen, &enrolled, &mut invalidated)?;
+                let outcome = batch::apply_one(tx, &seen, &quota, &enrolled, &mut invalidated)?;
                 // A refresh that was overtaken has read neither the newest status nor the newest
                 // handle, so it stays pending. So does a refresh that proved nothing of an account
                 // without an entry.
@@ -132,8 +145,7 @@ impl Directory {
         // An account may have been removed from the set by a transaction that did not commit.
         let (outcome, invalidated) = result.inspect_err(|_| self.enrolled.insert(did.as_str()))?;
         self.invalidate(&invalidated);
-        metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
-            .increment(1);
+        count(outcome);
         Ok(outcome)
     }
 
@@ -141,7 +153,7 @@ impl Directory {
     /// (invariant 2). Idempotent.
     pub async fn apply_batch(&self, batch: Batch) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
-        let enrolled = Arc::clone(&self.enrolled);
+        let (enrolled, quota) = (Arc::clone(&self.enrolled), Arc::clone(&self.quota));
         let dids: Vec<Did> = batch
             .observations
             .iter()
@@ -153,10 +165,12 @@ impl Directory {
                 let mut invalidated = Invalidated::default();
                 let mut outcomes = Vec::with_capacity(batch.observations.len());
                 for seen in &batch.observations {
-                    outcomes.push(batch::apply_one(tx, seen, &enrolled, &mut invalidated)?);
+                    let outcome = batch::apply_one(tx, seen, &quota, &enrolled, &mut invalidated)?;
+                    outcomes.push(outcome);
                 }
                 for pending in &batch.pending {
                     tx.enqueue_pending(pending, now)?;
+                    tx.brought_by_source(&pending.did)?;
                 }
                 if let Some(backfill) = &batch.backfill {
                     tx.advance_backfill(backfill)?;
@@ -183,8 +197,7 @@ impl Directory {
         })?;
         self.invalidate(&invalidated);
         for outcome in &outcomes {
-            metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code())
-                .increment(1);
+            count(*outcome);
         }
         Ok(outcomes)
     }
@@ -401,6 +414,13 @@ impl Directory {
         } else {
             self.view_cache.invalidate(&invalidated.dids);
         }
+    }
+}
+
+fn count(outcome: Outcome) {
+    metrics::counter!("atcomm_directory_outcomes_total", "outcome" => outcome.code()).increment(1);
+    if let Outcome::Full(full) = outcome {
+        metrics::counter!("atcomm_directory_refused_total", "limit" => full.code()).increment(1);
     }
 }
 

@@ -9,6 +9,7 @@ mod measure;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,7 +229,8 @@ async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, Serve
     let store = DirectoryStore::open(&path).map_err(store_error)?;
     let directory = Directory::bind(store, clock.clone(), config.directory.answers_cache)
         .await
-        .map_err(store_error)?;
+        .map_err(store_error)?
+        .with_limits(config.directory.limits(own_pdses(&config.sources)));
     let identity = Identity::bind(net.clone(), config.identity.clone(), clock.clone());
     Ok(Resolver::bind(
         net,
@@ -263,18 +265,22 @@ async fn open_mediator(
     )
     .map_err(MediatorError::Keys)?;
     let mailbox = MailboxStore::open(&path).map_err(|error| ServerError::Store { path, error })?;
-    let local = config
-        .sources
-        .iter()
-        .filter(|source| source.kind == SourceKind::Pds)
-        .filter_map(|source| Origin::parse(&source.url).ok())
-        .collect();
+    let local = own_pdses(&config.sources);
     let resolver = resolver.clone();
     let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
     // The keys may have been rotated while nothing ran.
     let shown = mediator.show_in_directory().await;
     shown.map_err(MediatorError::Store)?;
     Ok(Some(mediator))
+}
+
+/// Returns the operator's own PDSes.
+fn own_pdses(sources: &[SourceSettings]) -> BTreeSet<Origin> {
+    let own = sources
+        .iter()
+        .filter(|source| source.kind == SourceKind::Pds);
+    own.filter_map(|source| Origin::parse(&source.url).ok())
+        .collect()
 }
 
 fn log_start(config: &Config) {

@@ -79,6 +79,16 @@ pub(super) enum ProofWrite {
     Delete,
 }
 
+impl ProofWrite {
+    /// Returns the bytes that are written.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Put(car) => car.len(),
+            Self::Keep | Self::Delete => 0,
+        }
+    }
+}
+
 /// Decides about an observation.
 pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
     let Some(old) = old else {
@@ -116,7 +126,10 @@ fn new_entry(seen: &Observation) -> Decision {
             Outcome::Ignored
         }
         Finding::Present(record) => {
-            let empty = Entry::empty(seen.did.clone(), seen.trigger.source(), seen.at);
+            let empty = Entry {
+                asked: true,
+                ..Entry::empty(seen.did.clone(), seen.trigger.source(), seen.at)
+            };
             let mut update = EntryUpdate::new(empty, seen);
             update.identity();
             let outcome = update.present(record);
@@ -155,7 +168,7 @@ struct EntryUpdate<'o> {
 
 impl<'o> EntryUpdate<'o> {
     fn new(old: Entry, seen: &'o Observation) -> Self {
-        Self {
+        let mut update = Self {
             seen,
             was_proven: old.change_seq != 0,
             entry: old,
@@ -165,7 +178,9 @@ impl<'o> EntryUpdate<'o> {
             supersedes: None,
             evidence: None,
             refresh: None,
-        }
+        };
+        update.entry.asked &= !seen.trigger.is_of_source();
+        update
     }
 
     fn present(&mut self, record: &VerifiedRecord) -> Outcome {

@@ -3,8 +3,9 @@
 use super::apply;
 use super::enrolled::EnrolledSet;
 use super::observation::{Observation, Outcome};
+use super::quota::{Full, Quota};
 use super::view::MAX_MEDIATORS;
-use crate::store::directory::Tx;
+use crate::store::directory::{Owner, Tx};
 use crate::store::{
     AnnouncedChange, BackfillRow, ChangeKind, Coverage, Entry, Gap, MediatorRow, NewPending,
     SourceCursor, StoreError,
@@ -13,8 +14,8 @@ use atcomm_net::identity::MediatorDocument;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
 
-/// Most other claimants of a did:peer whose cached views are invalidated one by one. With more of
-/// them all cached views are invalidated.
+/// Most accounts whose cached views are invalidated one by one. With more of them all cached views
+/// are invalidated.
 pub(super) const MAX_INVALIDATED: usize = 1000;
 
 /// The work of one event, or of several: all of it is written in one transaction.
@@ -83,12 +84,18 @@ pub(super) fn write_pending_update(
 pub(super) fn apply_one(
     tx: &Tx<'_>,
     seen: &Observation,
+    quota: &Quota,
     enrolled: &EnrolledSet,
     invalidated: &mut Invalidated,
 ) -> Result<Outcome, StoreError> {
     let old = tx.entry(&seen.did)?;
     let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
-    let decision = apply::decide(old, seen);
+    let mut decision = apply::decide(old.clone(), seen);
+    if old.is_none()
+        && let Some(full) = limit_reached(tx, quota, &mut decision, seen.at)?
+    {
+        return Ok(Outcome::Full(full));
+    }
     if let Some(trigger) = &decision.refresh {
         let pending = NewPending {
             did: seen.did.clone(),
@@ -102,7 +109,7 @@ pub(super) fn apply_one(
         tx.delete_entry(&seen.did)?;
         tx.delete_history(&seen.did)?;
     }
-    let positions = write_changes(tx, seen, &decision)?;
+    let positions = write_changes(tx, seen, quota, old.as_ref(), &decision)?;
     match decision.write {
         apply::Write::Nothing => return Ok(decision.outcome),
         apply::Write::Delete => {
@@ -115,11 +122,7 @@ pub(super) fn apply_one(
                 entry.change_seq = *seq;
             }
             tx.put_entry(&entry)?;
-            match &decision.proof {
-                apply::ProofWrite::Keep => {}
-                apply::ProofWrite::Put(car) => tx.put_proof(&entry.did, car)?,
-                apply::ProofWrite::Delete => tx.delete_proof(&entry.did)?,
-            }
+            write_proof(tx, &entry.did, &decision.proof)?;
             add_mediators(tx, &entry, seen.at)?;
             peers.push(entry.peer);
             enrolled.insert(seen.did.as_str());
@@ -129,8 +132,7 @@ pub(super) fn apply_one(
     // The other claimants of the same did:peer become ambiguous, or are so no longer.
     if decision.outcome != Outcome::Proven {
         for peer in peers.iter().flatten() {
-            let claimants = tx.claimants(peer, MAX_INVALIDATED)?;
-            invalidated.dids.extend(claimants);
+            invalidated.dids.extend(now_or_not_alone(tx, peer)?);
         }
     }
     invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
@@ -142,19 +144,32 @@ pub(super) fn apply_one(
 fn write_changes(
     tx: &Tx<'_>,
     seen: &Observation,
+    quota: &Quota,
+    old: Option<&Entry>,
     decision: &apply::Decision,
 ) -> Result<Vec<i64>, StoreError> {
-    if let Some(superseded) = &decision.supersedes {
+    let entry = match &decision.write {
+        apply::Write::Put(entry) => Some(entry),
+        apply::Write::Nothing | apply::Write::Delete | apply::Write::Forget => old,
+    };
+    // An account without an entry has no change.
+    let Some(entry) = entry else {
+        return Ok(Vec::new());
+    };
+    let owner = Owner::of(entry);
+    let saves = (decision.supersedes.is_some() || decision.evidence.is_some())
+        && quota.has_room(tx, entry)?;
+    if let Some(superseded) = decision.supersedes.as_ref().filter(|_| saves) {
         tx.save_proof(&seen.did, superseded)?;
     }
     let mut positions = Vec::with_capacity(decision.changes.len());
     for change in &decision.changes {
-        positions.push(tx.append_change(change)?);
+        positions.push(tx.append_change(change, &owner)?);
         if change.kind == ChangeKind::Regressed {
             tracing::warn!("a PDS showed an older revision than one already proven");
         }
     }
-    if let Some(commitment) = &decision.evidence {
+    if let Some(commitment) = decision.evidence.as_ref().filter(|_| saves) {
         let pds = seen.identity.as_ref().and_then(|facts| facts.pds.as_ref());
         tx.save_evidence(
             &seen.did,
@@ -162,10 +177,50 @@ fn write_changes(
             pds,
             commitment.key(),
             commitment.car(),
+            &owner,
             seen.at,
         )?;
     }
     Ok(positions)
+}
+
+/// Returns the limit at which a new entry is not made, if there is one.
+fn limit_reached(
+    tx: &Tx<'_>,
+    quota: &Quota,
+    decision: &mut apply::Decision,
+    now: Timestamp,
+) -> Result<Option<Full>, StoreError> {
+    let apply::Write::Put(entry) = &mut decision.write else {
+        return Ok(None);
+    };
+    // The refresh that a source has led to may come later than that of a client.
+    entry.asked = entry.asked && !is_named_by_source(tx, &entry.did)?;
+    quota.refuses(tx, entry, decision.proof.len(), now)
+}
+
+fn write_proof(tx: &Tx<'_>, did: &Did, write: &apply::ProofWrite) -> Result<(), StoreError> {
+    match write {
+        apply::ProofWrite::Keep => Ok(()),
+        apply::ProofWrite::Put(car) => tx.put_proof(did, car),
+        apply::ProofWrite::Delete => tx.delete_proof(did),
+    }
+}
+
+/// Returns the claimants of a did:peer whose views say something else where one claimant has come or
+/// gone. Where three are left, each of them was beside another before, and still is.
+fn now_or_not_alone(tx: &Tx<'_>, peer: &str) -> Result<Vec<Did>, StoreError> {
+    let mut claimants = tx.claimants(peer, 3)?;
+    if claimants.len() == 3 {
+        claimants.clear();
+    }
+    Ok(claimants)
+}
+
+/// Returns whether a refresh of the account is pending because of a source.
+fn is_named_by_source(tx: &Tx<'_>, did: &Did) -> Result<bool, StoreError> {
+    let pending = tx.pending(did)?;
+    Ok(pending.is_some_and(|row| row.trigger.is_of_source()))
 }
 
 /// Adds a row for each mediator of an entry that was never looked up, and makes it due at once.

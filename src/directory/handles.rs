@@ -3,7 +3,7 @@
 use super::Directory;
 use super::apply::handle;
 use super::batch::Invalidated;
-use crate::store::directory::Tx;
+use crate::store::directory::{Owner, Tx};
 use crate::store::{Change, ChangeKind, DueHandle, DuePosition, StoreError};
 use atcomm_net::identity::HandleCheck;
 use atcomm_proto::clock::Timestamp;
@@ -89,6 +89,7 @@ fn write_change(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let detail = entry.handle.as_ref().map(Handle::to_string);
-    tx.append_change(&Change::of(entry, ChangeKind::Identity, detail, now))?;
+    let change = Change::of(entry, ChangeKind::Identity, detail, now);
+    tx.append_change(&change, &Owner::of(entry))?;
     Ok(())
 }

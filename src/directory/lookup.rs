@@ -152,6 +152,6 @@ fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<ViewContext, StoreErro
     Ok(ViewContext {
         proof: q.proof(&entry.did)?,
         mediators,
-        ambiguous: q.claimants(peer, 2)?.len() > 1,
+        ambiguous: q.has_other_claimant(peer, &entry.did)?,
     })
 }

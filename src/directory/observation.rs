@@ -1,5 +1,6 @@
 //! The result of a refresh, and its outcome in the directory.
 
+use super::quota::Full;
 use crate::store::{AccountStatus, Trigger};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
@@ -116,6 +117,8 @@ pub enum Outcome {
     Unreachable,
     /// The entry was dropped: too long without a proof, or without a package.
     Dropped,
+    /// The package is proven, and no entry is made: a limit of the directory is reached.
+    Full(Full),
 }
 
 impl Outcome {
@@ -135,6 +138,7 @@ impl Outcome {
             Self::Ignored => "ignored",
             Self::Unreachable => "unreachable",
             Self::Dropped => "dropped",
+            Self::Full(_) => "full",
         }
     }
 }

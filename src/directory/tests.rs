@@ -11,6 +11,7 @@ use atcomm_proto::syntax::{Handle, LexiconError, Origin};
 use testkit::proto::repo::{TestRepo, package, peer};
 
 mod absence;
+mod bounds;
 mod doubt;
 mod handles;
 mod history;

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-use atcomm_net::net::registrable_domain;
 use atcomm_proto::syntax::{MediatorDid, SyntaxError};
 
 /// Path of the DIDComm endpoint, for HTTP and WebSockets.
@@ -88,16 +87,6 @@ impl PublicAddress {
                 "serviceEndpoint": {"uri": uri, "accept": [PROFILE], "routingKeys": []},
             })
         })
-    }
-}
-
-/// Returns the name under which hosts of one owner are counted together: the registrable domain, or
-/// host and port where there is none, as on one machine.
-pub(super) fn owner_domain(host: &str, port: Option<u16>) -> String {
-    let domain = registrable_domain(host);
-    match port {
-        Some(port) if !domain.contains('.') => format!("{domain}:{port}"),
-        _ => domain.to_owned(),
     }
 }
 

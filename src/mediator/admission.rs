@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::address::owner_domain;
 use super::settings::{AdmissionMode, MediatorSettings};
 use crate::store::{Claim, ClaimState, ClaimantHost, Entry, PackageState};
+use atcomm_net::net::owner_domain;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{IdentityLookup, Inner, NoAnswer, Refresh, RefreshError, RefreshOutcome};
-use crate::directory::{Authority, Begun, IdentityFacts, Observation, Outcome, PendingUpdate};
+use crate::directory::{
+    Authority, Begun, IdentityFacts, Observation, Outcome, PendingUpdate, Refusal,
+};
 use crate::store::AccountStatus;
 use answer::{Found, identity_failure, unusable};
 use atcomm_net::identity::{
@@ -17,7 +19,7 @@ use atcomm_net::identity::{
 };
 use atcomm_net::net::{CallError, NetError, Priority};
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::{COLLECTION, Did, Origin};
+use atcomm_proto::syntax::{COLLECTION, Did, LexiconError, Origin};
 
 pub(super) use prove::CachedMigration;
 
@@ -94,7 +96,7 @@ impl Inner {
         self.negatives.evict(did);
         Ok(RefreshOutcome {
             outcome,
-            refusal: found.refusal,
+            refusal: found.refusal.or_else(|| refusal_of(outcome)),
             car: found.car,
             prefiltered: false,
         })
@@ -338,6 +340,14 @@ fn identity_facts(document: &DidDocument) -> IdentityFacts {
         key: document.signing_key.clone().ok(),
         claimed: document.claimed_handle.clone(),
         asked_at: document.asked_at,
+    }
+}
+
+/// Returns the refusal that follows from an outcome, where the directory keeps no entry that tells.
+fn refusal_of(outcome: Outcome) -> Option<Refusal> {
+    match outcome {
+        Outcome::Full(full) => Some(Refusal::new(LexiconError::UpstreamFailure, full.message())),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@
 mod coverage;
 mod queries;
 mod rows;
+mod shares;
 mod trigger;
 mod writes;
 
@@ -27,6 +28,7 @@ pub use rows::{
     DuePosition, Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod,
     SourceCursor, SupersededProof,
 };
+pub use shares::{Owner, Usage};
 pub use trigger::{EventKind, SourceKind, Trigger};
 
 /// The directory's file.

@@ -2,8 +2,11 @@
 //! that any SQLite tool can read a snapshot.
 
 use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
 
 use super::error::{Damage, StoreError};
+use atcomm_net::net::owner_domain;
+use atcomm_proto::syntax::Origin;
 
 mod directory;
 mod mailbox;
@@ -32,10 +35,31 @@ pub(super) fn migrate(conn: &Connection, migrations: &[Migration]) -> Result<(),
     }
     let done = usize::try_from(found)
         .map_err(|_| StoreError::Corrupt(Damage::Contents("negative schema version")))?;
+    add_functions(conn)?;
     for (step, migration) in (1_i64..).zip(migrations).skip(done) {
         conn.execute_batch(&format!(
             "BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {step}; COMMIT;"
         ))?;
     }
     Ok(())
+}
+
+/// Adds what migrations ask for beside SQL: `domain_of(pds)` gives the domain under which an account
+/// at a PDS counts.
+fn add_functions(conn: &Connection) -> Result<(), StoreError> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    conn.create_scalar_function("domain_of", 1, flags, |context| {
+        let pds: Option<String> = context.get(0)?;
+        let pds = pds.and_then(|pds| Origin::parse(&pds).ok());
+        Ok(domain_of(pds.as_ref()))
+    })?;
+    Ok(())
+}
+
+/// Returns the domain under which an account at a PDS counts: the empty one without a PDS.
+pub(super) fn domain_of(pds: Option<&Origin>) -> String {
+    pds.map_or_else(String::new, |pds| {
+        let url = pds.to_url();
+        owner_domain(url.host_str().unwrap_or_default(), url.port())
+    })
 }

@@ -28,7 +28,7 @@ mod xrpc;
 pub use address_limiter::{AddressLimiter, group_of};
 pub use client::Net;
 pub use error::{AuthoritiesError, DnsError, NetError, Refusal, SettingsError, TlsError};
-pub use host_limiter::{Priority, registrable_domain};
+pub use host_limiter::{Priority, owner_domain, registrable_domain};
 pub use policy::Trust;
 pub use request::{Request, Response};
 pub use settings::NetSettings;

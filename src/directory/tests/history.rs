@@ -154,7 +154,9 @@ async fn inv7_a_page_is_bounded_in_bytes() {
     assert!((450_000..600_000).contains(&bytes), "{bytes}");
     assert!(history["cursor"].is_string());
     let plain = w.history(ALICE, page(false)).await.unwrap();
-    assert_eq!(plain["changes"].as_array().unwrap().len(), 100);
+    // More than fit on one page with their proofs, and no more than are kept of one account.
+    let kept = plain["changes"].as_array().unwrap().len();
+    assert!((30..50).contains(&kept), "{kept}");
     assert_eq!(plain.get("cursor"), None);
 }
 

@@ -11,13 +11,13 @@ use super::attempt::{Attempt, Slot, lock};
 use super::schedule::{Pick, Schedule};
 use super::standing::pauses;
 use super::{Destinations, NextHop, POLL_INTERVAL};
-use crate::mediator::address::owner_domain;
 use crate::mediator::{Refused, RelaySettings};
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
     Abort, MailboxStore, NewOutbound, OutPushed, Outbound, OutboxQuota, Outcome, Sender, StoreError,
 };
 use atcomm_net::backoff::Spread;
+use atcomm_net::net::owner_domain;
 use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::didcomm::party::Party;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::mediator::address::owner_domain;
+use atcomm_net::net::owner_domain;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::MediatorDid;
 

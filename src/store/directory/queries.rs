@@ -23,6 +23,10 @@ pub(super) const DUE_HANDLES: &str = "SELECT rowid, did, claimed, pds, handle_ne
  WHERE handle_news = ?1 AND handle_next_at <= ?2 AND (handle_next_at, rowid) > (?3, ?4)
  ORDER BY handle_next_at, rowid LIMIT ?5";
 
+/// Reads two rows at most.
+pub(super) const OTHER_CLAIMANT: &str = "SELECT 1 FROM entry INDEXED BY entry_claimant
+ WHERE peer = ?1 AND state = 'present' AND status = 'active' AND did <> ?2 LIMIT 1";
+
 impl Queries<'_> {
     /// Returns the entry of an account.
     pub fn entry(&self, did: &Did) -> Result<Option<Entry>, StoreError> {
@@ -110,6 +114,13 @@ impl Queries<'_> {
         collect(query.query_map(params![peer, to_i64(limit)], |row| {
             parsed(row, 0, Did::parse)
         })?)
+    }
+
+    /// Returns whether another active account than this one names this did:peer in its present
+    /// package.
+    pub fn has_other_claimant(&self, peer: &str, did: &Did) -> Result<bool, StoreError> {
+        let mut query = self.0.prepare_cached(OTHER_CLAIMANT)?;
+        Ok(query.exists(params![peer, did.as_str()])?)
     }
 
     /// Returns the mediators that the package of an account names, in its order.

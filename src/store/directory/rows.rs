@@ -210,6 +210,11 @@ pub struct Entry {
     pub handle_checked_at: Option<Timestamp>,
     /// Whether the next check of the claim is due because of news.
     pub handle_news: bool,
+    /// Domain that the entry counts under: that of the account's PDS when the entry was made. Empty
+    /// in an entry that is not stored yet, and set by the store.
+    pub domain: String,
+    /// Whether only clients have asked for the account, and no source has named it.
+    pub asked: bool,
 }
 
 impl Entry {
@@ -252,6 +257,8 @@ impl Entry {
             doubt_since: None,
             handle_checked_at: None,
             handle_news: false,
+            domain: String::new(),
+            asked: false,
         }
     }
 }
@@ -487,6 +494,8 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         doubt_since: maybe_time(row, "doubt_since")?,
         handle_checked_at: maybe_time(row, "handle_checked_at")?,
         handle_news: row.get("handle_news")?,
+        domain: row.get("domain")?,
+        asked: row.get("asked")?,
     })
 }
 

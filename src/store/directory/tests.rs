@@ -8,6 +8,7 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 mod claimants;
 mod coverage;
 mod proofs;
+mod shares;
 
 fn did(n: u64) -> Did {
     let tail: String = (0..24)
@@ -60,6 +61,8 @@ fn entry(n: u64) -> Entry {
         doubt_since: Some(at(3)),
         handle_checked_at: Some(at(1)),
         handle_news: true,
+        domain: "example.com".to_owned(),
+        asked: true,
     }
 }
 
@@ -162,9 +165,9 @@ async fn all_columns_of_an_entry_are_written() {
     let (kept, given): (Vec<_>, Vec<_>) = columns
         .iter()
         .map(String::as_str)
-        .partition(|column| *column == "peer_since");
+        .partition(|column| ["peer_since", "size", "proof_size"].contains(column));
     assert_eq!(given, COLUMNS);
-    assert_eq!(kept, ["peer_since"]);
+    assert_eq!(kept, ["peer_since", "size", "proof_size"]);
 }
 
 #[tokio::test]

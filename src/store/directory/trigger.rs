@@ -68,6 +68,11 @@ impl Trigger {
         }
     }
 
+    /// Returns whether a source of the operator names the account, by an event or in a listing.
+    pub fn is_of_source(&self) -> bool {
+        matches!(self, Self::Event { .. } | Self::Listing(_))
+    }
+
     /// Reads a stored text. Returns `None` for a text that this version never writes.
     pub fn parse(s: &str) -> Option<Self> {
         match s.split_once(' ') {

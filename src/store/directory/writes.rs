@@ -5,20 +5,23 @@ use std::sync::{Arc, LazyLock};
 use ipld_core::cid::Cid;
 use rusqlite::{named_params, params};
 
-use super::super::columns::{collect, parsed};
+use super::super::columns::{collect, parsed, to_i64};
 use super::super::error::StoreError;
 use super::Tx;
 use super::rows::{
     AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,
     SupersededProof,
 };
+use super::shares::{Owner, change_bytes, evidence_bytes};
 use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
-/// Changes kept of one account, the newest.
+/// Changes kept of one account, the newest, and most bytes of them with their saved proofs. An
+/// account with a usual proof comes to either only after more than a hundred packages.
 const MAX_CHANGES: i64 = 256;
+pub(super) const MAX_HISTORY: i64 = 512 * 1024;
 
 /// Largest proof that is saved of a superseded package or a regression, in bytes. Larger ones come
 /// from paths inflated on purpose.
@@ -28,7 +31,7 @@ pub(super) const MAX_SAVED_PROOF: i64 = 16 * 1024;
 const MAX_EVIDENCE: (i64, i64) = (16, 64 * 1024);
 
 /// The columns of `entry`.
-pub(super) const COLUMNS: [&str; 34] = [
+pub(super) const COLUMNS: [&str; 36] = [
     "did",
     "handle",
     "pds",
@@ -63,6 +66,8 @@ pub(super) const COLUMNS: [&str; 34] = [
     "doubt_since",
     "handle_checked_at",
     "handle_news",
+    "domain",
+    "asked",
 ];
 
 /// When the account of an entry first named the did:peer of its package. The change log tells it of
@@ -81,8 +86,8 @@ static PUT_ENTRY: LazyLock<String> = LazyLock::new(|| {
         .map(|column| format!("{column} = :{column}"))
         .collect();
     format!(
-        "INSERT INTO entry ({}, peer_since) VALUES ({}, {FIRST_NAMED})
-         ON CONFLICT (did) DO UPDATE SET {}, peer_since = CASE
+        "INSERT INTO entry ({}, size, peer_since) VALUES ({}, :size, {FIRST_NAMED})
+         ON CONFLICT (did) DO UPDATE SET {}, size = :size, peer_since = CASE
            WHEN entry.peer IS :peer THEN entry.peer_since ELSE excluded.peer_since END",
         COLUMNS.join(", "),
         values.join(", "),
@@ -129,6 +134,9 @@ impl Tx<'_> {
             ":doubt_since": entry.doubt_since.map(Timestamp::millis),
             ":handle_checked_at": entry.handle_checked_at.map(Timestamp::millis),
             ":handle_news": entry.handle_news,
+            ":domain": entry.counts_under(),
+            ":asked": entry.asked,
+            ":size": to_i64(entry.bytes()),
         })?;
         // Mediators are rewritten only where they differ: most writes prove an unchanged package
         // again.
@@ -222,13 +230,14 @@ impl Tx<'_> {
     }
 
     /// Appends to the change log. Returns the position, which the store sets.
-    pub fn append_change(&self, change: &Change) -> Result<i64, StoreError> {
+    pub fn append_change(&self, change: &Change, owner: &Owner) -> Result<i64, StoreError> {
         let mediators = serde_json::to_string(&change.mediators)
             .map_err(|error| StoreError::Json(Arc::new(error)))?;
         self.conn()
             .prepare_cached(
                 "INSERT INTO change (did, kind, rev, cid, peer, mediators, key, detail, seen_at,
-                   proof) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                   proof, domain, asked, size)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?
             .execute(params![
                 change.did.as_str(),
@@ -241,16 +250,29 @@ impl Tx<'_> {
                 change.detail,
                 change.seen_at.millis(),
                 change.proof,
+                owner.domain,
+                owner.asked,
+                to_i64(change_bytes(change, &mediators)),
             ])?;
         let seq = self.conn().last_insert_rowid();
-        // Of an account that writes without end only the newest changes are kept.
+        self.bound_history(&change.did)?;
+        Ok(seq)
+    }
+
+    /// Deletes the oldest changes of an account that writes without end.
+    fn bound_history(&self, did: &Did) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
                 "DELETE FROM change WHERE did = ?1 AND seq <= (
-                   SELECT seq FROM change WHERE did = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+                   SELECT seq FROM (
+                     SELECT seq, row_number() OVER newer AS n,
+                       sum(size + coalesce(octet_length(proof), 0)) OVER newer AS bytes
+                     FROM change WHERE did = ?1
+                     WINDOW newer AS (ORDER BY seq DESC ROWS UNBOUNDED PRECEDING))
+                   WHERE n > ?2 OR bytes > ?3 ORDER BY seq DESC LIMIT 1)",
             )?
-            .execute(params![change.did.as_str(), MAX_CHANGES])?;
-        Ok(seq)
+            .execute(params![did.as_str(), MAX_CHANGES, MAX_HISTORY])?;
+        Ok(())
     }
 
     /// Saves the newest proof of an account, that of a superseded package, with the change that
@@ -272,7 +294,7 @@ impl Tx<'_> {
                 did.as_str(),
                 MAX_SAVED_PROOF,
             ])?;
-        Ok(())
+        self.bound_history(did)
     }
 
     /// Deletes all that is kept of an account besides its entry: changes, saved proofs, evidence.
@@ -287,6 +309,7 @@ impl Tx<'_> {
     }
 
     /// Saves the proof of a revision that went backwards.
+    #[expect(clippy::too_many_arguments, reason = "the columns of one row")]
     pub fn save_evidence(
         &self,
         did: &Did,
@@ -294,13 +317,14 @@ impl Tx<'_> {
         pds: Option<&Origin>,
         key: &SigningKey,
         proof: &[u8],
+        owner: &Owner,
         seen_at: Timestamp,
     ) -> Result<(), StoreError> {
         // A server that serves the same old proof every day adds one row in all.
         self.conn()
             .prepare_cached(
-                "INSERT INTO evidence (did, rev, pds, key, seen_at, proof)
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE
+                "INSERT INTO evidence (did, rev, pds, key, seen_at, proof, domain, asked, size)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?10, ?11, ?12 WHERE
                    length(?6) <= ?7 AND
                    NOT EXISTS (SELECT 1 FROM evidence WHERE did = ?1 AND rev = ?2) AND
                    (SELECT count(*) < ?8 AND coalesce(sum(length(proof)), 0) + length(?6) <= ?9
@@ -316,6 +340,9 @@ impl Tx<'_> {
                 MAX_SAVED_PROOF,
                 MAX_EVIDENCE.0,
                 MAX_EVIDENCE.1,
+                owner.domain,
+                owner.asked,
+                to_i64(evidence_bytes(did)),
             ])?;
         Ok(())
     }

@@ -192,5 +192,108 @@ DROP INDEX entry_handle_due;
 CREATE INDEX entry_handle_due ON entry (handle_news, handle_next_at)
   WHERE handle_next_at IS NOT NULL;
 ",
+        "
+-- The domain of the PDS that an account had when a row was written: what the row takes of the file
+-- counts there. asked: 1 where only clients have asked for the account, 0 where a source names it.
+-- size: bytes without the proof.
+ALTER TABLE entry ADD COLUMN domain TEXT NOT NULL DEFAULT '';
+ALTER TABLE entry ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entry ADD COLUMN proof_size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entry ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+UPDATE entry SET
+  domain = domain_of(pds),
+  size = 800 + 6 * octet_length(did) + 3 * coalesce(octet_length(peer), 0)
+    + coalesce(octet_length(detail), 0)
+    + coalesce((SELECT sum(2 * (octet_length(m.mediator) + octet_length(m.did)) + 48)
+                FROM entry_mediator AS m WHERE m.did = entry.did), 0),
+  proof_size = coalesce((SELECT octet_length(car) FROM proof AS p WHERE p.did = entry.did), 0);
+ALTER TABLE change ADD COLUMN domain TEXT NOT NULL DEFAULT '';
+ALTER TABLE change ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE change ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+UPDATE change SET
+  domain = coalesce((SELECT e.domain FROM entry AS e WHERE e.did = change.did), ''),
+  size = 250 + 2 * octet_length(did) + 2 * coalesce(octet_length(peer), 0)
+    + coalesce(octet_length(mediators), 0) + coalesce(octet_length(detail), 0);
+ALTER TABLE evidence ADD COLUMN domain TEXT NOT NULL DEFAULT '';
+ALTER TABLE evidence ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE evidence ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+UPDATE evidence SET
+  domain = coalesce((SELECT e.domain FROM entry AS e WHERE e.did = evidence.did), ''),
+  size = 250 + 2 * octet_length(did);
+
+-- What the accounts of each domain take of the file, and what all take.
+CREATE TABLE domain_share (
+  domain      TEXT PRIMARY KEY,
+  entries     INTEGER NOT NULL,
+  asked       INTEGER NOT NULL,    -- entries that only clients have asked for
+  bytes       INTEGER NOT NULL,    -- of entries, proofs, changes and evidence
+  asked_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX domain_share_bytes ON domain_share (bytes);
+CREATE TABLE all_shares (
+  id          INTEGER PRIMARY KEY CHECK (id = 0),
+  entries     INTEGER NOT NULL,
+  asked       INTEGER NOT NULL,
+  bytes       INTEGER NOT NULL,
+  asked_bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO all_shares VALUES (0, 0, 0, 0, 0);
+
+-- A row that is written to this view is added to the share of its domain and to all.
+CREATE VIEW counted AS SELECT domain, entries, asked, bytes FROM domain_share;
+CREATE TRIGGER counted_added INSTEAD OF INSERT ON counted BEGIN
+  INSERT INTO domain_share (domain, entries, asked, bytes, asked_bytes) VALUES (
+    new.domain, new.entries, new.entries * new.asked, new.bytes, new.bytes * new.asked)
+    ON CONFLICT (domain) DO UPDATE SET entries = entries + excluded.entries,
+      asked = asked + excluded.asked, bytes = bytes + excluded.bytes,
+      asked_bytes = asked_bytes + excluded.asked_bytes;
+  DELETE FROM domain_share WHERE domain = new.domain AND entries = 0 AND bytes = 0;
+  UPDATE all_shares SET entries = entries + new.entries,
+    asked = asked + new.entries * new.asked, bytes = bytes + new.bytes,
+    asked_bytes = asked_bytes + new.bytes * new.asked;
+END;
+INSERT INTO counted SELECT domain, 1, asked, size + proof_size FROM entry;
+INSERT INTO counted SELECT domain, 0, asked, size + coalesce(octet_length(proof), 0) FROM change;
+INSERT INTO counted SELECT domain, 0, asked, size + octet_length(proof) FROM evidence;
+CREATE TRIGGER entry_added AFTER INSERT ON entry BEGIN
+  INSERT INTO counted VALUES (new.domain, 1, new.asked, new.size + new.proof_size);
+END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entry BEGIN
+  INSERT INTO counted VALUES (old.domain, -1, old.asked, -(old.size + old.proof_size));
+END;
+CREATE TRIGGER entry_resized AFTER UPDATE OF domain, asked, size, proof_size ON entry
+  WHEN new.size <> old.size OR new.proof_size <> old.proof_size OR new.asked <> old.asked
+    OR new.domain <> old.domain BEGIN
+  INSERT INTO counted VALUES (old.domain, -1, old.asked, -(old.size + old.proof_size));
+  INSERT INTO counted VALUES (new.domain, 1, new.asked, new.size + new.proof_size);
+END;
+CREATE TRIGGER proof_added AFTER INSERT ON proof BEGIN
+  UPDATE entry SET proof_size = octet_length(new.car) WHERE did = new.did;
+END;
+CREATE TRIGGER proof_resized AFTER UPDATE OF car ON proof BEGIN
+  UPDATE entry SET proof_size = octet_length(new.car) WHERE did = new.did;
+END;
+CREATE TRIGGER proof_removed AFTER DELETE ON proof BEGIN
+  UPDATE entry SET proof_size = 0 WHERE did = old.did;
+END;
+CREATE TRIGGER change_added AFTER INSERT ON change BEGIN
+  INSERT INTO counted VALUES (
+    new.domain, 0, new.asked, new.size + coalesce(octet_length(new.proof), 0));
+END;
+CREATE TRIGGER change_removed AFTER DELETE ON change BEGIN
+  INSERT INTO counted VALUES (
+    old.domain, 0, old.asked, -(old.size + coalesce(octet_length(old.proof), 0)));
+END;
+CREATE TRIGGER change_resized AFTER UPDATE OF proof ON change BEGIN
+  INSERT INTO counted VALUES (new.domain, 0, new.asked,
+    coalesce(octet_length(new.proof), 0) - coalesce(octet_length(old.proof), 0));
+END;
+CREATE TRIGGER evidence_added AFTER INSERT ON evidence BEGIN
+  INSERT INTO counted VALUES (new.domain, 0, new.asked, new.size + octet_length(new.proof));
+END;
+CREATE TRIGGER evidence_removed AFTER DELETE ON evidence BEGIN
+  INSERT INTO counted VALUES (old.domain, 0, old.asked, -(old.size + octet_length(old.proof)));
+END;
+",
     ],
 };

@@ -1,6 +1,7 @@
 //! The limits of each host: its rate, its concurrency, and the pause that it asked for.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,19 @@ pub enum Priority {
 /// whole name where there is none.
 pub fn registrable_domain(host: &str) -> &str {
     psl::domain_str(host).unwrap_or(host)
+}
+
+/// Returns the name under which hosts of one owner are counted together: the registrable domain, or
+/// host and port where there is none, as on one machine.
+pub fn owner_domain(host: &str, port: Option<u16>) -> String {
+    if host.parse::<IpAddr>().is_ok() {
+        return host.to_owned();
+    }
+    let domain = registrable_domain(host);
+    match port {
+        Some(port) if !domain.contains('.') => format!("{domain}:{port}"),
+        _ => domain.to_owned(),
+    }
 }
 
 /// The key of a host's limits.

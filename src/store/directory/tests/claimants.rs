@@ -1,7 +1,7 @@
 //! The order of the accounts that claim one did:peer.
 
 use super::super::super::schema;
-use super::super::queries::CLAIMANTS;
+use super::super::queries::{CLAIMANTS, OTHER_CLAIMANT};
 use super::*;
 
 const PEER: &str = "did:peer:2.shared";
@@ -23,7 +23,7 @@ async fn package(f: &Fixture, n: u64, peer: Option<&str>, seconds: i64) {
                 ..entry(n)
             };
             if put.peer.is_some() {
-                tx.append_change(&change(&put, seconds))?;
+                tx.append_change(&change(&put, seconds), &Owner::of(&put))?;
             }
             tx.put_entry(&put)
         })
@@ -117,10 +117,34 @@ fn entries_of_the_first_schema_are_ordered_by_the_change_log() {
     let rows = query.query_map((PEER, 9), |row| row.get(0)).unwrap();
     let order: Vec<String> = rows.map(Result::unwrap).collect();
     assert_eq!(order, ["did:plc:relabelled", "did:plc:later"]);
-    let mut plan = conn
-        .prepare(&format!("EXPLAIN QUERY PLAN {CLAIMANTS}"))
-        .unwrap();
-    let steps = plan.query_map((PEER, 9), |row| row.get("detail")).unwrap();
-    let steps: Vec<String> = steps.map(Result::unwrap).collect();
-    assert_eq!(steps, ["SEARCH entry USING INDEX entry_claimant (peer=?)"]);
+    let plan = |sql: &str| -> Vec<String> {
+        let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = plan.query_map((PEER, 9), |row| row.get("detail")).unwrap();
+        steps.map(Result::unwrap).collect()
+    };
+    // Neither sorts: each reads no more rows than it gives, but for one of the account itself.
+    assert_eq!(
+        plan(CLAIMANTS),
+        ["SEARCH entry USING INDEX entry_claimant (peer=?)"]
+    );
+    assert_eq!(
+        plan(OTHER_CLAIMANT),
+        ["SEARCH entry USING INDEX entry_claimant (peer=?)"]
+    );
+}
+
+#[tokio::test]
+async fn an_account_is_no_other_claimant_beside_itself() {
+    let f = open();
+    let has_other = async |n: u64| {
+        let read = f.store.query(move |q| q.has_other_claimant(PEER, &did(n)));
+        read.await.unwrap()
+    };
+    package(&f, 1, Some(PEER), 0).await;
+    assert!(!has_other(1).await);
+    assert!(has_other(2).await);
+    package(&f, 2, Some(PEER), 0).await;
+    assert!(has_other(1).await && has_other(2).await);
+    package(&f, 1, None, 1).await;
+    assert!(has_other(1).await && !has_other(2).await);
 }

@@ -20,7 +20,7 @@ async fn package(f: &Fixture, n: u64, proof: Option<Vec<u8>>) -> i64 {
     f.store
         .transact(move |tx| {
             tx.put_entry(&entry(n))?;
-            tx.append_change(&change)
+            tx.append_change(&change, &Owner::of(&entry(n)))
         })
         .await
         .unwrap()
@@ -138,7 +138,15 @@ async fn inv7_evidence_is_bounded_and_not_repeated() {
             .transact(move |tx| {
                 let digits = format!("3n2wo76pa3k{}", char::from(b'a' + rev as u8));
                 let rev = Rev::parse(&format!("{digits}2")).unwrap();
-                tx.save_evidence(&did(n), rev, None, &k256_key(), &vec![1; len], at(0))
+                tx.save_evidence(
+                    &did(n),
+                    rev,
+                    None,
+                    &k256_key(),
+                    &vec![1; len],
+                    &Owner::default(),
+                    at(0),
+                )
             })
             .await
             .unwrap();
@@ -176,7 +184,15 @@ async fn all_that_is_kept_of_an_account_can_be_deleted() {
         f.store
             .transact(move |tx| {
                 let rev = Rev::parse("3n2wo76pa3k2w").unwrap();
-                tx.save_evidence(&did(n), rev, None, &k256_key(), &[1], at(0))
+                tx.save_evidence(
+                    &did(n),
+                    rev,
+                    None,
+                    &k256_key(),
+                    &[1],
+                    &Owner::of(&entry(n)),
+                    at(0),
+                )
             })
             .await
             .unwrap();
