@@ -260,6 +260,7 @@ fn public_sources() -> Vec<SourceSettings> {
         url: url.to_owned(),
         connect: None,
         kind,
+        list: None,
         stream: kind == SourceKind::Jetstream,
         backfill: kind == SourceKind::Relay,
     };

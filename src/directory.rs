@@ -176,7 +176,7 @@ impl Directory {
                     tx.advance_backfill(backfill)?;
                 }
                 for source in &batch.gaps {
-                    tx.begin_backfill(source, now)?;
+                    tx.request_backfill(source, now)?;
                 }
                 if let Some(cursor) = &batch.cursor {
                     tx.set_cursor(cursor, now)?;

@@ -7,6 +7,7 @@
 mod backfill;
 mod coverage;
 mod events;
+mod notice;
 mod stream;
 
 use std::sync::Arc;
@@ -34,12 +35,24 @@ pub struct SourceSettings {
     pub connect: Option<String>,
     /// The kind of the host.
     pub kind: SourceKind,
+    /// Where the accounts are listed, such as `http://collections:2510`, if it is not the host of
+    /// the stream. Absent: `connect`.
+    #[serde(default)]
+    pub list: Option<String>,
     /// Whether to follow its stream. Absent: true.
     #[serde(default = "yes")]
     pub stream: bool,
     /// Whether to enumerate its accounts at the first start and after a gap. Absent: true.
     #[serde(default = "yes", rename = "walk")]
     pub backfill: bool,
+}
+
+impl SourceSettings {
+    /// Returns whether the accounts are enumerated. A Jetstream lists nothing, but a server beside
+    /// it may.
+    pub fn lists(&self) -> bool {
+        self.backfill && (self.kind != SourceKind::Jetstream || self.list.is_some())
+    }
 }
 
 fn yes() -> bool {
@@ -71,6 +84,7 @@ struct Source {
     kind: SourceKind,
     origin: Origin,
     connect: Url,
+    list: Url,
     stream: bool,
     backfill: bool,
 }
@@ -88,39 +102,60 @@ impl Source {
             })
         };
         let origin = parse(&settings.url)?;
+        let address = |origin: &Origin| {
+            Url::parse(origin.as_str()).map_err(|_| IngestError::Address {
+                url: origin.to_string(),
+                reason: SyntaxError {
+                    kind: "origin",
+                    reason: "not an URL",
+                },
+            })
+        };
         let connect = settings
             .connect
             .as_deref()
             .map_or(Ok(origin.clone()), parse)?;
-        let connect = Url::parse(connect.as_str()).map_err(|_| IngestError::Address {
-            url: connect.to_string(),
-            reason: SyntaxError {
-                kind: "origin",
-                reason: "not an URL",
-            },
-        })?;
+        let list = settings
+            .list
+            .as_deref()
+            .map_or(Ok(connect.clone()), parse)?;
         Ok(Self {
             name: format!("{} {origin}", settings.kind.as_str()),
             kind: settings.kind,
             origin,
-            connect,
+            connect: address(&connect)?,
+            list: address(&list)?,
             stream: settings.stream,
-            backfill: settings.backfill && settings.kind != SourceKind::Jetstream,
+            backfill: settings.lists(),
         })
     }
 
-    /// Returns the address of a request or stream at this host.
-    fn url(&self, path: &str, websocket: bool) -> Url {
+    /// Returns the address of the stream.
+    fn stream_url(&self) -> Url {
         let mut url = self.connect.clone();
-        if websocket {
-            let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
-            // Both schemes are special, and the URL standard allows the change from one to the
-            // other.
-            if url.set_scheme(scheme).is_err() {
-                tracing::error!("cannot make a WebSocket address of {url}");
-            }
+        let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
+        // Both schemes are special, and the URL standard allows the change from one to the other.
+        if url.set_scheme(scheme).is_err() {
+            tracing::error!("cannot make a WebSocket address of {url}");
         }
-        url.set_path(path);
+        url.set_path(stream_path(self.kind));
+        url
+    }
+
+    /// Returns whether only the accounts with a key package are listed, and only those that the
+    /// server knows.
+    fn lists_by_collection(&self) -> bool {
+        self.kind != SourceKind::Pds
+    }
+
+    /// Returns the address of the list of accounts.
+    fn list_url(&self) -> Url {
+        let mut url = self.list.clone();
+        url.set_path(if self.lists_by_collection() {
+            "/xrpc/com.atproto.sync.listReposByCollection"
+        } else {
+            "/xrpc/com.atproto.sync.listRepos"
+        });
         url
     }
 }
@@ -134,12 +169,17 @@ struct BackfillHandle {
     wake: Arc<Notify>,
 }
 
-/// Returns the address of a host without the path of its stream, under which people know it.
-fn without_stream(url: &str, kind: SourceKind) -> &str {
-    let path = match kind {
+/// Returns the path of the stream of a kind of hosts.
+fn stream_path(kind: SourceKind) -> &'static str {
+    match kind {
         SourceKind::Jetstream => "/subscribe",
         SourceKind::Pds | SourceKind::Relay => "/xrpc/com.atproto.sync.subscribeRepos",
-    };
+    }
+}
+
+/// Returns the address of a host without the path of its stream, under which people know it.
+fn without_stream(url: &str, kind: SourceKind) -> &str {
+    let path = stream_path(kind);
     let address = url.split(['?', '#']).next().unwrap_or(url);
     address
         .trim_end_matches('/')
@@ -265,6 +305,7 @@ mod tests {
                 url: url.to_owned(),
                 connect: None,
                 kind,
+                list: None,
                 stream: true,
                 backfill: true,
             };

@@ -297,12 +297,13 @@ fn log_start(config: &Config) {
 fn log_sources(sources: &[SourceSettings]) {
     for source in sources {
         let connect = source.connect.as_deref().unwrap_or(&source.url);
+        let list = source.list.as_deref().unwrap_or(connect);
         tracing::info!(
             url = source.url,
             connect,
             kind = source.kind.as_str(),
             stream = source.stream,
-            "walk" = source.backfill,
+            list = source.lists().then_some(list),
             "source"
         );
     }

@@ -29,7 +29,7 @@ pub struct Batch {
     pub cursor: Option<SourceCursor>,
     /// The progress of the source's backfill.
     pub backfill: Option<BackfillRow>,
-    /// Names of the sources whose backfill begins anew because events were missed.
+    /// Names of the sources that are to be enumerated because events were missed.
     pub gaps: Vec<String>,
     /// The interval in which the source is proven to have missed nothing.
     pub coverage: Option<Coverage>,

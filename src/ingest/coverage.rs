@@ -148,6 +148,7 @@ mod tests {
             url: format!("https://{host}.example.com"),
             connect: None,
             kind,
+            list: None,
             stream: true,
             backfill: true,
         };

@@ -256,11 +256,7 @@ impl Reader {
 
     /// Returns the address of the stream, from a cursor on.
     fn url(&self, cursor: Option<i64>) -> Url {
-        let path = match self.source.kind {
-            SourceKind::Pds | SourceKind::Relay => "/xrpc/com.atproto.sync.subscribeRepos",
-            SourceKind::Jetstream => "/subscribe",
-        };
-        let mut url = self.source.url(path, true);
+        let mut url = self.source.stream_url();
         if self.source.kind == SourceKind::Jetstream {
             url.query_pairs_mut()
                 .append_pair("wantedCollections", COLLECTION);

@@ -3,6 +3,7 @@
 //! All of it can be rebuilt from the network: the loss of the file costs a new backfill of the
 //! sources and the history of changes.
 
+mod backfill;
 mod coverage;
 mod queries;
 mod rows;
@@ -22,11 +23,12 @@ use super::database::Database;
 use super::error::StoreError;
 use super::schema;
 
+pub use backfill::BackfillRow;
 pub use coverage::{Coverage, Gap, Marked};
 pub use rows::{
-    AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, DueHandle,
-    DuePosition, Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod,
-    SourceCursor, SupersededProof,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, Change, ChangeKind, DueHandle, DuePosition,
+    Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
+    SupersededProof,
 };
 pub use shares::{Owner, Usage};
 pub use trigger::{EventKind, SourceKind, Trigger};

@@ -2,11 +2,11 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::super::columns::{collect, maybe_time, parsed, time, to_i64};
+use super::super::columns::{collect, maybe_time, parsed, to_i64};
 use super::super::error::{Damage, StoreError};
 use super::Queries;
 use super::rows::{
-    AccountStatus, BackfillRow, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh,
+    AccountStatus, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh,
     SourceCursor, read_change, read_due_handle, read_entry, read_mediator, read_pending,
 };
 use atcomm_proto::clock::Timestamp;
@@ -334,23 +334,6 @@ impl Queries<'_> {
                 source: row.get(0)?,
                 position: row.get(1)?,
                 event_time: row.get(2)?,
-            })
-        });
-        Ok(row.optional()?)
-    }
-
-    /// Returns the state of a source's backfill.
-    pub fn backfill(&self, source: &str) -> Result<Option<BackfillRow>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM walk WHERE source = ?1")?;
-        let row = query.query_row([source], |row| {
-            Ok(BackfillRow {
-                source: row.get("source")?,
-                position: row.get("position")?,
-                seen: row.get("seen")?,
-                started_at: time(row, "started_at")?,
-                done_at: maybe_time(row, "done_at")?,
             })
         });
         Ok(row.optional()?)

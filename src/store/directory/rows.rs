@@ -423,21 +423,6 @@ pub struct SourceCursor {
     pub event_time: Option<String>,
 }
 
-/// The state of a source's backfill.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackfillRow {
-    /// The source's name.
-    pub source: String,
-    /// Paging cursor of the enumeration; `None` at the start.
-    pub position: Option<String>,
-    /// Accounts seen so far.
-    pub seen: i64,
-    /// When the backfill began.
-    pub started_at: Timestamp,
-    /// When the backfill ended.
-    pub done_at: Option<Timestamp>,
-}
-
 /// The stored document of a mediator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediatorRow {

@@ -9,8 +9,7 @@ use super::super::columns::{collect, parsed, to_i64};
 use super::super::error::StoreError;
 use super::Tx;
 use super::rows::{
-    AnnouncedChange, BackfillRow, Change, Entry, MediatorRow, NewPending, SourceCursor,
-    SupersededProof,
+    AnnouncedChange, Change, Entry, MediatorRow, NewPending, SourceCursor, SupersededProof,
 };
 use super::shares::{Owner, change_bytes, evidence_bytes};
 use super::trigger::Trigger;
@@ -472,36 +471,6 @@ impl Tx<'_> {
                 cursor.position,
                 cursor.event_time,
                 now.millis()
-            ])?;
-        Ok(())
-    }
-
-    /// Begins a backfill anew, even where one is under way.
-    pub fn begin_backfill(&self, source: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.conn()
-            .prepare_cached(
-                "INSERT INTO walk (source, position, seen, started_at, done_at)
-                 VALUES (?1, NULL, 0, ?2, NULL)
-                 ON CONFLICT (source) DO UPDATE SET position = NULL, seen = 0,
-                   started_at = max(?2, started_at + 1), done_at = NULL",
-            )?
-            .execute(params![source, now.millis()])?;
-        Ok(())
-    }
-
-    /// Writes the progress of a backfill; nothing where it was begun anew since.
-    pub fn advance_backfill(&self, backfill: &BackfillRow) -> Result<(), StoreError> {
-        self.conn()
-            .prepare_cached(
-                "UPDATE walk SET position = ?2, seen = ?3, done_at = ?5
-                 WHERE source = ?1 AND started_at = ?4",
-            )?
-            .execute(params![
-                backfill.source,
-                backfill.position,
-                backfill.seen,
-                backfill.started_at.millis(),
-                backfill.done_at.map(Timestamp::millis)
             ])?;
         Ok(())
     }

@@ -295,5 +295,18 @@ CREATE TRIGGER evidence_removed AFTER DELETE ON evidence BEGIN
   INSERT INTO counted VALUES (old.domain, 0, old.asked, -(old.size + octet_length(old.proof)));
 END;
 ",
+        "
+-- What becomes of an enumeration that fails, and of events that are missed during one.
+ALTER TABLE walk ADD COLUMN pages INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE walk ADD COLUMN again INTEGER NOT NULL DEFAULT 0; -- 1: another one follows this one
+ALTER TABLE walk ADD COLUMN restarted_at INTEGER;  -- when one last began for that reason
+ALTER TABLE walk ADD COLUMN reset_at INTEGER;      -- when the source last refused its own cursor
+ALTER TABLE walk ADD COLUMN failures INTEGER NOT NULL DEFAULT 0; -- since the last page
+ALTER TABLE walk ADD COLUMN failure TEXT;          -- the last of them
+ALTER TABLE walk ADD COLUMN tried_at INTEGER;
+ALTER TABLE walk ADD COLUMN next_at INTEGER;       -- when to ask for the next page; null: at once
+ALTER TABLE walk ADD COLUMN complete_at INTEGER;   -- when one last came to its end
+UPDATE walk SET complete_at = done_at;
+",
     ],
 };
