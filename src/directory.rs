@@ -6,6 +6,7 @@
 
 mod apply;
 mod batch;
+mod chain;
 mod doubt;
 mod enrolled;
 mod handles;
@@ -31,6 +32,7 @@ use atcomm_proto::syntax::{Actor, Did, MediatorDid};
 pub use apply::{BACKOFF, DROP, REPROVE, STALE};
 pub use batch::{Batch, PendingUpdate};
 use batch::{Invalidated, MAX_INVALIDATED};
+pub use chain::{ChainCommit, ChainEvent};
 use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
 pub use lookup::{Lookup, Refused};
@@ -172,6 +174,7 @@ impl Directory {
                     tx.enqueue_pending(pending, now)?;
                     tx.brought_by_source(&pending.did)?;
                 }
+                let broken = chain::apply(tx, &batch.chain, now)?;
                 if let Some(backfill) = &batch.backfill {
                     tx.advance_backfill(backfill)?;
                 }
@@ -188,14 +191,15 @@ impl Directory {
                     tx.open_gap_row(gap, now)?;
                     invalidated.all = true;
                 }
-                Ok((outcomes, invalidated))
+                Ok((outcomes, invalidated, broken))
             })
             .await;
-        let (outcomes, invalidated) = result.inspect_err(|_| {
+        let (outcomes, invalidated, broken) = result.inspect_err(|_| {
             dids.iter()
                 .for_each(|did| self.enrolled.insert(did.as_str()))
         })?;
         self.invalidate(&invalidated);
+        metrics::counter!("atcomm_directory_broken_chains_total").increment(broken);
         for outcome in &outcomes {
             count(*outcome);
         }

@@ -24,8 +24,9 @@ mod wal;
 
 pub use directory::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Coverage,
-    DirectoryStore, DueHandle, DuePosition, Entry, EventKind, Gap, Marked, MediatorRow, NewPending,
-    PackageState, PendingRefresh, ProofMethod, SourceCursor, SourceKind, SupersededProof, Trigger,
+    DirectoryStore, DueHandle, DuePosition, Entry, EventKind, Gap, Head, Marked, MediatorRow,
+    NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor, SourceKind,
+    SupersededProof, Tracked, Trigger,
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{

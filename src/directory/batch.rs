@@ -1,6 +1,7 @@
 //! Writes to the directory: the work of events and refreshes, applied inside one transaction.
 
 use super::apply;
+use super::chain::ChainEvent;
 use super::enrolled::EnrolledSet;
 use super::observation::{Observation, Outcome};
 use super::quota::{Full, Quota};
@@ -23,6 +24,8 @@ pub(super) const MAX_INVALIDATED: usize = 1000;
 pub struct Batch {
     /// Findings with inline proofs, in the order of the stream.
     pub observations: Vec<Observation>,
+    /// Commits and other changes of whole repositories, in the order of the stream.
+    pub chain: Vec<ChainEvent>,
     /// Refreshes to be made.
     pub pending: Vec<NewPending>,
     /// The cursor of the source, once this is durable.
@@ -123,6 +126,7 @@ pub(super) fn apply_one(
             }
             tx.put_entry(&entry)?;
             write_proof(tx, &entry.did, &decision.proof)?;
+            write_head(tx, seen, old.as_ref(), &entry, &decision.proof)?;
             add_mediators(tx, &entry, seen.at)?;
             peers.push(entry.peer);
             enrolled.insert(seen.did.as_str());
@@ -137,6 +141,24 @@ pub(super) fn apply_one(
     }
     invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
     Ok(decision.outcome)
+}
+
+/// Takes over the commit of a proof as the newest one of its account. Revisions are ordered under
+/// one PDS and key.
+fn write_head(
+    tx: &Tx<'_>,
+    seen: &Observation,
+    old: Option<&Entry>,
+    entry: &Entry,
+    proof: &apply::ProofWrite,
+) -> Result<(), StoreError> {
+    let (apply::ProofWrite::Put(_), Some(commitment)) = (proof, seen.finding.commitment()) else {
+        return Ok(());
+    };
+    let is_new_order =
+        old.is_none_or(|old| old.proof_pds != entry.proof_pds || old.proof_key != entry.proof_key);
+    let data = commitment.data().to_bytes();
+    tx.prove_head(&entry.did, commitment.rev(), &data, is_new_order)
 }
 
 /// Writes what a decision adds to the change log and to the evidence. Returns the positions of the

@@ -4,7 +4,7 @@ use super::quota::Full;
 use crate::store::{AccountStatus, Trigger};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
-use atcomm_proto::proof::{VerifiedAbsence, VerifiedRecord};
+use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
 use atcomm_proto::syntax::{Did, Handle, Origin};
 
 /// The source of a proof, which decides about a lower revision.
@@ -67,6 +67,17 @@ pub enum Finding {
     },
     /// No server answered. Only an identity that changed makes a difference then.
     Unreachable,
+}
+
+impl Finding {
+    /// Returns the commit that the finding proves.
+    pub(super) fn commitment(&self) -> Option<&Commitment> {
+        match self {
+            Self::Present(record) => Some(record.commitment()),
+            Self::Absent(absence) => Some(absence.commitment()),
+            _ => None,
+        }
+    }
 }
 
 /// One refresh of one account.

@@ -1,18 +1,24 @@
 //! The meaning of one event: nothing, a proof, or a pending refresh.
 
-use crate::directory::{Authority, Batch, Begun, Finding, IdentityFacts, Observation};
+use ipld_core::cid::Cid;
+
+use crate::directory::{
+    Authority, Batch, Begun, ChainCommit, ChainEvent, Finding, IdentityFacts, Observation,
+};
 use crate::resolve::Resolver;
 use crate::store::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Trigger,
 };
-use atcomm_proto::syntax::{COLLECTION, Did};
+use atcomm_proto::syntax::{COLLECTION, Did, RECORD_KEY, Rev};
+use atcomm_proto::wire::cbor::CID_LEN;
 use atcomm_proto::wire::{
-    Account, Commit, EventType, FrameError, JetstreamEvent, JetstreamKind, RecordOp, account_of,
+    Account, Commit, CommitObject, EventType, FrameError, JetstreamEvent, JetstreamKind, RecordOp,
+    account_of,
 };
 
 use super::{Source, SourceKind};
 use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::proof::{Container, ProofError, Proven, verify};
+use atcomm_proto::proof::{Container, ProofError, Proven, block, verify};
 
 /// Adds the work of one source's events to a batch.
 pub(super) struct EventHandler<'a> {
@@ -40,6 +46,7 @@ impl EventHandler<'_> {
     }
 
     pub(super) fn commit(&mut self, commit: &Commit<'_>) {
+        self.link(commit);
         let Some(op) = commit.op else {
             // A server that left the operations out does not say which.
             if commit.too_big && self.follows(commit.repo) {
@@ -58,7 +65,38 @@ impl EventHandler<'_> {
         }
     }
 
+    /// Adds a commit to the chain of its account, if the account is in the directory.
+    fn link(&mut self, commit: &Commit<'_>) {
+        if !self.is_tracked(commit.repo) {
+            return;
+        }
+        let (Ok(did), Ok(rev)) = (Did::parse(commit.repo), Rev::parse(commit.rev)) else {
+            return;
+        };
+        let commit = ChainCommit {
+            rev,
+            data: data_of(commit),
+            since: commit.since.and_then(|since| Rev::parse(since).ok()),
+            prev_data: commit.prev_data.copied(),
+        };
+        self.chain(did, Some(commit));
+    }
+
+    fn chain(&mut self, did: Did, commit: Option<ChainCommit>) {
+        self.batch.chain.push(ChainEvent {
+            did,
+            source: self.source.kind,
+            pds: (self.source.kind == SourceKind::Pds).then(|| self.source.origin.clone()),
+            commit,
+        });
+    }
+
     pub(super) fn sync(&mut self, did: &str) {
+        if self.is_tracked(did)
+            && let Ok(did) = Did::parse(did)
+        {
+            self.chain(did, None);
+        }
         if self.follows(did) {
             count(self.source, EventKind::Sync);
             self.refresh(did, EventKind::Sync, AnnouncedChange::Keep);
@@ -133,7 +171,9 @@ impl EventHandler<'_> {
 
     pub(super) fn jetstream(&mut self, event: &JetstreamEvent<'_>) {
         match &event.kind {
-            JetstreamKind::Commit { collection, .. } if collection == COLLECTION => {
+            JetstreamKind::Commit {
+                collection, rkey, ..
+            } if collection == COLLECTION && rkey == RECORD_KEY => {
                 count(self.source, EventKind::Commit);
                 self.refresh(&event.did, EventKind::Commit, AnnouncedChange::Keep);
             }
@@ -257,6 +297,13 @@ impl EventHandler<'_> {
         }
         parsed
     }
+}
+
+/// Returns the root of the tree after a commit, as the commit's own block names it.
+fn data_of(commit: &Commit<'_>) -> Option<[u8; CID_LEN]> {
+    let cid = Cid::try_from(&commit.commit[..]).ok()?;
+    let object = CommitObject::parse(block(commit.blocks, &cid).ok()?)?;
+    (object.did == commit.repo && object.rev == commit.rev).then_some(*object.data)
 }
 
 /// The proof in a commit.

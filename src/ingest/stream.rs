@@ -315,7 +315,7 @@ impl Reader {
 
     /// Returns the number of items read and not written.
     fn work(&self) -> usize {
-        self.batch.observations.len() + self.batch.pending.len()
+        self.batch.observations.len() + self.batch.pending.len() + self.batch.chain.len()
     }
 
     fn handler(&mut self) -> EventHandler<'_> {

@@ -5,6 +5,7 @@
 
 mod backfill;
 mod coverage;
+mod heads;
 mod queries;
 mod rows;
 mod shares;
@@ -25,6 +26,7 @@ use super::schema;
 
 pub use backfill::BackfillRow;
 pub use coverage::{Coverage, Gap, Marked};
+pub use heads::{Head, Tracked};
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, Change, ChangeKind, DueHandle, DuePosition,
     Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,

@@ -308,5 +308,14 @@ ALTER TABLE walk ADD COLUMN next_at INTEGER;       -- when to ask for the next p
 ALTER TABLE walk ADD COLUMN complete_at INTEGER;   -- when one last came to its end
 UPDATE walk SET complete_at = done_at;
 ",
+        "
+-- The newest commit that is known of each account, by which one that never came is noticed.
+CREATE TABLE head (
+  did        TEXT PRIMARY KEY REFERENCES entry (did) ON DELETE CASCADE,
+  rev        TEXT,                 -- null: not known
+  data       BLOB,                 -- CID of the tree's root, in binary form; null: not known
+  refresh_at INTEGER               -- when the last refresh is due that a commit led to
+) STRICT, WITHOUT ROWID;
+",
     ],
 };
