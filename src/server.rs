@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::directory::Directory;
+use crate::directory::{Directory, Housekeeping};
 use crate::http::{self, Http, HttpSettings, MetricsServer};
 use crate::ingest::{self, BackfillProgress, Ingest, SourceKind, SourceSettings};
 use crate::mediator::{
@@ -127,6 +127,8 @@ impl Server {
             // Without sources it returns at once, which is no reason to end the service.
             running.cancelled().await;
         });
+        let housekeeping = Housekeeping::new(Arc::clone(&self.directory));
+        self.spawn("the housekeeping", housekeeping.run(stop.clone()));
         if let Some(recorder) = recorder {
             let (directory, mediator) = (Arc::clone(&self.directory), self.mediator.clone());
             self.spawn(

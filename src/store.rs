@@ -18,6 +18,7 @@ mod database;
 pub mod directory;
 mod error;
 pub mod mailbox;
+mod pages;
 mod schema;
 mod stamp;
 mod wal;

@@ -81,13 +81,30 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 21] = [
+const GAUGES: [(&str, &str); 26] = [
     ("atcomm_info", "Version of the running program"),
     (
         "atcomm_directory_doubtful",
         "Accounts whose later events may have been missed, until they are looked at again",
     ),
+    (
+        "atcomm_directory_asked_entries",
+        "Accounts in the directory that no source names",
+    ),
+    (
+        "atcomm_directory_bytes",
+        "Bytes of directory.db that count towards directory.max_bytes",
+    ),
     ("atcomm_directory_entries", "Accounts in the directory"),
+    ("atcomm_directory_file_bytes", "Bytes of directory.db"),
+    (
+        "atcomm_directory_largest_share_bytes",
+        "Bytes of the domain that takes the most of directory.db",
+    ),
+    (
+        "atcomm_directory_largest_share_entries",
+        "Accounts of the domain that takes the most of directory.db",
+    ),
     ("atcomm_directory_pending", "Looks that are owed"),
     (
         "atcomm_ingest_connected",
@@ -142,8 +159,12 @@ const GAUGES: [(&str, &str); 21] = [
 ];
 
 /// All counters, with their help texts.
-const COUNTERS: [(&str, &str); 18] = [
+const COUNTERS: [(&str, &str); 19] = [
     ("atcomm_directory_outcomes_total", "What became of findings"),
+    (
+        "atcomm_directory_refused_total",
+        "New accounts that a limit of the directory refused",
+    ),
     ("atcomm_http_requests_total", "Requests answered"),
     (
         "atcomm_identity_documents_total",

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::barrier::Barrier;
 use super::error::{Abort, StoreError};
+use super::pages;
 use super::schema::Schema;
 use super::stamp;
 use super::wal::{self, Checkpointer, Wal};
@@ -307,6 +308,10 @@ fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, StoreError> {
     conn.set_prepared_statement_cache_capacity(64);
     super::schema::migrate(&conn, schema.migrations)?;
     stamp_file(&conn);
+    if schema.reclaims {
+        pages::make_reclaimable(&conn);
+        wal::empty(&conn, Duration::ZERO).ok();
+    }
     conn.busy_timeout(LOCK_TIMEOUT)?;
     Ok(conn)
 }

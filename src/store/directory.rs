@@ -3,6 +3,7 @@
 //! All of it can be rebuilt from the network: the loss of the file costs a new backfill of the
 //! sources and the history of changes.
 
+mod ageing;
 mod backfill;
 mod coverage;
 mod heads;

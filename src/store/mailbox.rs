@@ -26,10 +26,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::columns::{signed, unsigned};
+use super::columns::unsigned;
 use super::database::Database;
 use super::error::{Abort, StoreError};
-use super::schema;
+use super::{pages, schema};
 
 pub use fair_share::{Pot, Sender, SenderClass, SenderGroup};
 pub use rows::{
@@ -134,15 +134,7 @@ impl Queries<'_> {
 
     /// Returns the bytes of the file, and how many of them are in free pages.
     pub fn file_bytes(&self) -> Result<(u64, u64), StoreError> {
-        let pragma = |name: &str| -> Result<u64, StoreError> {
-            let value = self.0.pragma_query_value(None, name, |row| row.get(0))?;
-            Ok(unsigned(value))
-        };
-        let page = pragma("page_size")?;
-        Ok((
-            pragma("page_count")? * page,
-            pragma("freelist_count")? * page,
-        ))
+        pages::file_bytes(self.0)
     }
 
     fn total(&self, name: &str) -> Result<(u64, u64), StoreError> {
@@ -178,22 +170,6 @@ impl Tx<'_> {
     /// under load free pages are soon used again, and moving pages costs writes. Returns how many
     /// pages were given back.
     pub fn shrink(&self, spare: u64, pages: u64) -> Result<u64, StoreError> {
-        let free = |conn: &Connection| -> Result<u64, StoreError> {
-            let count = conn.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-            Ok(unsigned(count))
-        };
-        let before = free(self.conn())?;
-        let slice = before.saturating_sub(spare).min(pages);
-        if slice == 0 {
-            return Ok(0);
-        }
-        // Each step of the statement frees one page.
-        let mut vacuum = self
-            .conn()
-            .prepare(&format!("PRAGMA incremental_vacuum({})", signed(slice)))?;
-        let mut rows = vacuum.query([])?;
-        while rows.next()?.is_some() {}
-        drop(rows);
-        Ok(before.saturating_sub(free(self.conn())?))
+        pages::shrink(self.conn(), spare, pages)
     }
 }

@@ -19,8 +19,8 @@ pub(super) type Migration = &'static str;
 
 /// The schema of a file.
 pub(super) struct Schema {
-    /// Whether free pages can be given back to the file system, in batches and on demand. Takes
-    /// effect only when the file is created.
+    /// Whether free pages can be given back to the file system, in batches and on demand. A file
+    /// that was made without this is rewritten once.
     pub(super) reclaims: bool,
     /// The steps that made the tables, from the first version on.
     pub(super) migrations: &'static [Migration],

@@ -209,16 +209,18 @@ async fn inv7_many_claimants_slow_no_one_down() {
             Ok(())
         };
         w.directory.store().transact(fill).await.unwrap();
-        let begun = Instant::now();
+        // The least of several times, since other tests run beside.
+        let mut rendering = Duration::MAX;
         for _ in 0..TIMES {
             w.directory.view_cache.invalidate_all();
+            let begun = Instant::now();
             w.view(ALICE).await.unwrap().unwrap();
+            rendering = rendering.min(begun.elapsed());
         }
-        let rendering = begun.elapsed() / TIMES;
         // One claimant leaves and comes back, again and again.
         w.view(BOB).await.unwrap().unwrap();
         let mut repo = account(0);
-        let mut writing = Duration::ZERO;
+        let mut writing = Duration::MAX;
         for _ in 0..TIMES {
             for proven in [
                 repo.put(&package(&peer(11), &[MEDIATOR])),
@@ -227,7 +229,7 @@ async fn inv7_many_claimants_slow_no_one_down() {
                 let seen = w.seen(&repo, found(proven), Authority::Pds).await;
                 let begun = Instant::now();
                 w.apply(seen).await;
-                writing += begun.elapsed() / (2 * TIMES);
+                writing = writing.min(begun.elapsed());
             }
         }
         println!("{count} other claimants: {rendering:?} a cold view, {writing:?} a write");
@@ -243,4 +245,44 @@ async fn inv7_many_claimants_slow_no_one_down() {
     let there = repo.put(&package(&peer(11), &[MEDIATOR]));
     w.pds(&repo, there).await;
     assert!(w.directory.cached_view(BOB).is_some());
+}
+
+/// An account that came and went leaves nothing in the end, and what is kept of one that is there
+/// ages out, too.
+#[tokio::test]
+async fn inv7_what_is_old_leaves_the_file() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let w = World::limited(Limits {
+        history: 100 * DAY,
+        ..Limits::default()
+    })
+    .await;
+    let mut alice = TestRepo::new(ALICE, 1);
+    let older = alice.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&alice, older.clone()).await;
+    for seed in [11, 12] {
+        let next = alice.put(&package(&peer(seed), &[MEDIATOR]));
+        w.pds(&alice, next).await;
+    }
+    // An older revision from the PDS itself.
+    assert_eq!(w.pds(&alice, older).await, Outcome::Regressed);
+    let work = async || {
+        let mut housekeeping = Housekeeping::new(Arc::clone(&w.directory));
+        for _ in 0..3 {
+            housekeeping.round().await.unwrap();
+        }
+    };
+    let before = w.share("example.com").await;
+    work().await;
+    assert_eq!(w.share("example.com").await, before);
+    assert_eq!(w.kinds(&alice).await.len(), 4);
+    w.clock.advance(101 * DAY);
+    work().await;
+    assert_eq!(w.kinds(&alice).await, [ChangeKind::Regressed]);
+    let after = w.share("example.com").await;
+    println!(
+        "{} bytes of one account, {} after the history has aged out",
+        before.bytes, after.bytes
+    );
+    assert!(after.bytes < before.bytes - 2000);
 }

@@ -5,6 +5,7 @@ use super::*;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
+mod ageing;
 mod backfills;
 mod claimants;
 mod coverage;

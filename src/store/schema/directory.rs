@@ -4,7 +4,7 @@ use super::Schema;
 
 /// `directory.db`.
 pub(in crate::store) const DIRECTORY: Schema = Schema {
-    reclaims: false,
+    reclaims: true,
     migrations: &[
         "
 -- One account that has, or had, a key package.
