@@ -8,7 +8,7 @@ ARGS ?=
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check lint fmt clippy doc deny bench build network tools clean distclean
+.PHONY: help demo test unit check lint fmt clippy doc deny bench fuzz fuzz-smoke build network tools clean distclean
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,12 @@ deny: ## What may stand in the dependency tree (deny.toml); advisories where the
 
 bench: network ## Measure; with optimisation, so it builds anew (ARGS=proof: that section only)
 	$(CARGO) bench --locked --bench directory --bench mediator --bench client -- $(ARGS)
+
+fuzz: ## Feed random bytes to every reader of foreign bytes, 10 minutes each (ARGS=frame: that one)
+	@fuzz/run 600 $(ARGS)
+
+fuzz-smoke: ## The same for 30 seconds each; needs a nightly compiler and cargo-fuzz
+	@fuzz/run 30 $(ARGS)
 
 build: ## Build the optimised binary, target/release/atcomm
 	$(CARGO) build --locked --release

@@ -26,6 +26,33 @@ mod xrpc;
 #[cfg(test)]
 mod tests;
 
+/// What the fuzz targets reach of this module.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::params::{NameBuffer, Params, plain_actor};
+    use atcomm_proto::syntax::Actor;
+
+    /// Reads a query as every method does. The short way to a cached answer and the full reader
+    /// must find the same account.
+    pub fn read_query(query: &str) {
+        let params = Params::of_query(query);
+        let _ = (
+            params.did(),
+            params.flag("proof"),
+            params.limit(100, 50),
+            params.cursor(),
+        );
+        let mut name: NameBuffer = [0; 256];
+        if let (Some(plain), Ok(actor)) = (plain_actor(query, &mut name), params.actor()) {
+            let full = match &actor {
+                Actor::Did(did) => did.as_str(),
+                Actor::Handle(handle) => handle.as_str(),
+            };
+            assert_eq!(plain, full, "{query}");
+        }
+    }
+}
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -17,7 +17,11 @@ pub(super) struct Params<'a>(&'a str);
 
 impl<'a> Params<'a> {
     pub(super) fn of(uri: &'a Uri) -> Self {
-        Self(uri.query().unwrap_or_default())
+        Self::of_query(uri.query().unwrap_or_default())
+    }
+
+    pub(super) fn of_query(query: &'a str) -> Self {
+        Self(query)
     }
 
     /// Returns the handle or DID in `actor`.

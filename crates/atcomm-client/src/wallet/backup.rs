@@ -35,10 +35,10 @@ const KIND: &str = "atcomm backup/1";
 
 /// Work of trying a passphrase, as a power of two: about a second and 256 MiB of memory, as in the
 /// reference implementation of age.
-const WORK_FACTOR: u8 = 18;
+const WORK_FACTOR: u8 = if cfg!(fuzzing) { 1 } else { 18 };
 
 /// Most work that a file may ask for: four times as much.
-const MAX_WORK_FACTOR: u8 = 20;
+const MAX_WORK_FACTOR: u8 = if cfg!(fuzzing) { 2 } else { 20 };
 
 /// Longest file, and longest document in it, in bytes.
 const MAX_LEN: usize = 64 << 20;
@@ -433,6 +433,17 @@ pub fn read(input: impl io::Read) -> io::Result<Vec<u8>> {
     let mut file = Vec::new();
     input.take(MAX_LEN as u64 + 1).read_to_end(&mut file)?;
     Ok(file)
+}
+
+/// What the fuzz targets reach of this module.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::{Backup, BackupError};
+
+    /// Reads the document in a backup.
+    pub fn read(text: &[u8]) -> Result<Backup, BackupError> {
+        Backup::read(text)
+    }
 }
 
 #[cfg(test)]
