@@ -32,8 +32,13 @@ struct ServedAnswers {
     documents: HashMap<String, Value>,
     logs: HashMap<String, Vec<u8>>,
     cars: HashMap<String, Vec<u8>>,
+    /// Statuses and bodies that come instead of the CARs.
+    errors: HashMap<String, (StatusCode, &'static str)>,
+    statuses: HashMap<String, Value>,
     documents_asked: usize,
     logs_asked: usize,
+    records_asked: usize,
+    statuses_asked: usize,
 }
 
 type Shared = Arc<Mutex<ServedAnswers>>;
@@ -62,12 +67,29 @@ impl TestResolver {
         };
         let car = async move |State(answers): State<Shared>,
                               Query(query): Query<HashMap<String, String>>| {
-            found(answers.lock().unwrap().cars.get(&query["did"]).cloned())
+            let mut answers = answers.lock().unwrap();
+            answers.records_asked += 1;
+            match answers.errors.get(&query["did"]) {
+                Some((status, body)) => (*status, body.as_bytes().to_vec()),
+                None => match answers.cars.get(&query["did"]) {
+                    Some(car) => (StatusCode::OK, car.clone()),
+                    None => (StatusCode::NOT_FOUND, Vec::new()),
+                },
+            }
         };
+        let status =
+            async move |State(answers): State<Shared>,
+                        Query(query): Query<HashMap<String, String>>| {
+                let mut answers = answers.lock().unwrap();
+                answers.statuses_asked += 1;
+                let status = answers.statuses.get(&query["did"]);
+                status.map_or(Err(StatusCode::NOT_FOUND), |status| Ok(status.to_string()))
+            };
         let router = Router::new()
             .route("/{did}", get(document))
             .route("/{did}/log/audit", get(log))
             .route("/xrpc/com.atproto.sync.getRecord", get(car))
+            .route("/xrpc/com.atproto.sync.getRepoStatus", get(status))
             .with_state(Arc::clone(&answers));
         let here = format!("http://localhost:{}", serve(router).await);
         let dns = NameServer::start().await;
@@ -179,6 +201,8 @@ fn commit() -> Trigger {
         event: EventKind::Commit,
     }
 }
+
+mod again;
 
 const BUSY: &str = "must not be asked again";
 
