@@ -263,6 +263,7 @@ fn public_sources() -> Vec<SourceSettings> {
         list: None,
         stream: kind == SourceKind::Jetstream,
         backfill: kind == SourceKind::Relay,
+        takedowns: false,
     };
     vec![
         source(

@@ -24,7 +24,10 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::store::{Damage, DirectoryStore, MediatorRow, PendingRefresh, StoreError};
+use crate::store::{
+    AnnouncedChange, Damage, DirectoryStore, MediatorRow, NewPending, PendingRefresh, StoreError,
+    Trigger,
+};
 use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -172,6 +175,9 @@ impl Directory {
                     let outcome = batch::apply_one(tx, seen, &quota, &enrolled, &mut invalidated)?;
                     outcomes.push(outcome);
                 }
+                for takedown in &batch.takedowns {
+                    batch::take_down(tx, takedown, now, &mut invalidated)?;
+                }
                 for pending in &batch.pending {
                     tx.enqueue_pending(pending, now)?;
                     tx.brought_by_source(&pending.did)?;
@@ -206,6 +212,26 @@ impl Directory {
             count(*outcome);
         }
         Ok(outcomes)
+    }
+
+    /// Forgets what relays said of the status of accounts, but for these sources, and makes refreshes
+    /// of the accounts pending.
+    pub async fn keep_takedowns_of(&self, sources: Vec<String>) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        self.store
+            .transact(move |tx| {
+                for did in tx.keep_takedowns_of(&sources)? {
+                    let pending = NewPending {
+                        did,
+                        trigger: Trigger::Recheck,
+                        announced: AnnouncedChange::Keep,
+                        not_before: now,
+                    };
+                    tx.enqueue_pending(&pending, now)?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Writes the end of a pending refresh that found nothing to apply.

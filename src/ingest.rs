@@ -45,6 +45,10 @@ pub struct SourceSettings {
     /// Whether to enumerate its accounts at the first start and after a gap. Absent: true.
     #[serde(default = "yes", rename = "walk")]
     pub backfill: bool,
+    /// Whether an account is hidden while this relay says that it is not active. For a relay only.
+    /// Absent: false, and the account's PDS decides.
+    #[serde(default)]
+    pub takedowns: bool,
 }
 
 impl SourceSettings {
@@ -87,6 +91,7 @@ struct Source {
     list: Url,
     stream: bool,
     backfill: bool,
+    takedowns: bool,
 }
 
 impl Source {
@@ -127,6 +132,7 @@ impl Source {
             list: address(&list)?,
             stream: settings.stream,
             backfill: settings.lists(),
+            takedowns: settings.takedowns && settings.kind == SourceKind::Relay,
         })
     }
 
@@ -251,6 +257,7 @@ impl Ingest {
     /// Follows streams and runs backfills until `stop`. All that was read is written before this
     /// returns.
     pub async fn run(self, stop: CancellationToken) {
+        self.keep_takedowns().await;
         let mut tasks = JoinSet::new();
         let backfills: Vec<BackfillHandle> = self
             .sources
@@ -294,6 +301,18 @@ impl Ingest {
     }
 }
 
+impl Ingest {
+    /// Forgets the word of relays whose word counts no more.
+    async fn keep_takedowns(&self) {
+        let relays = self.sources.iter().filter(|source| source.takedowns);
+        let names = relays.map(|source| source.name.clone()).collect();
+        let directory = self.resolver.directory();
+        if let Err(error) = directory.keep_takedowns_of(names).await {
+            tracing::error!(%error, "cannot forget what other relays said");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +327,7 @@ mod tests {
                 list: None,
                 stream: true,
                 backfill: true,
+                takedowns: false,
             };
             Source::read(&settings).map(|source| source.origin.to_string())
         };

@@ -27,7 +27,7 @@ pub use directory::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Coverage,
     DirectoryStore, DueHandle, DuePosition, Entry, EventKind, Gap, Head, Marked, MediatorRow,
     NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor, SourceKind,
-    SupersededProof, Tracked, Trigger,
+    SupersededProof, Takedown, Tracked, Trigger,
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::store::{
-    Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof, Trigger,
+    AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof, Trigger,
 };
 use atcomm_net::backoff::{Backoff, Jitter};
 use atcomm_proto::keypackage::KeyPackage;
@@ -89,12 +89,18 @@ impl ProofWrite {
     }
 }
 
-/// Decides about an observation.
-pub(super) fn decide(old: Option<Entry>, seen: &Observation) -> Decision {
+/// Decides about an observation. `takedown` is the status in which the account is not active by the
+/// word of a relay.
+pub(super) fn decide(
+    old: Option<Entry>,
+    seen: &Observation,
+    takedown: Option<AccountStatus>,
+) -> Decision {
     let Some(old) = old else {
         return new_entry(seen);
     };
     let mut update = EntryUpdate::new(old, seen);
+    update.takedown = takedown;
     match update.identity_order() {
         IdentityOrder::Newer => update.identity(),
         IdentityOrder::Older => {}
@@ -162,6 +168,8 @@ struct EntryUpdate<'o> {
     supersedes: Option<SupersededProof>,
     evidence: Option<Commitment>,
     refresh: Option<Trigger>,
+    /// The status in which the account is hidden, although it is active at its PDS.
+    takedown: Option<AccountStatus>,
     /// Whether the package had been proven before this observation.
     was_proven: bool,
 }
@@ -178,6 +186,7 @@ impl<'o> EntryUpdate<'o> {
             supersedes: None,
             evidence: None,
             refresh: None,
+            takedown: None,
         };
         update.entry.asked &= !seen.trigger.is_of_source();
         update

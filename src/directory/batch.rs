@@ -8,8 +8,8 @@ use super::quota::{Full, Quota};
 use super::view::MAX_MEDIATORS;
 use crate::store::directory::{Owner, Tx};
 use crate::store::{
-    AnnouncedChange, BackfillRow, ChangeKind, Coverage, Entry, Gap, MediatorRow, NewPending,
-    SourceCursor, StoreError,
+    AnnouncedChange, BackfillRow, Change, ChangeKind, Coverage, Entry, Gap, MediatorRow,
+    NewPending, SourceCursor, StoreError, Takedown,
 };
 use atcomm_net::identity::MediatorDocument;
 use atcomm_proto::clock::Timestamp;
@@ -26,6 +26,8 @@ pub struct Batch {
     pub observations: Vec<Observation>,
     /// Commits and other changes of whole repositories, in the order of the stream.
     pub chain: Vec<ChainEvent>,
+    /// What a relay says of the status of accounts, where its word counts.
+    pub takedowns: Vec<Takedown>,
     /// Refreshes to be made.
     pub pending: Vec<NewPending>,
     /// The cursor of the source, once this is durable.
@@ -93,7 +95,7 @@ pub(super) fn apply_one(
 ) -> Result<Outcome, StoreError> {
     let old = tx.entry(&seen.did)?;
     let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
-    let mut decision = apply::decide(old.clone(), seen);
+    let mut decision = apply::decide(old.clone(), seen, tx.takedown(&seen.did)?);
     if old.is_none()
         && let Some(full) = limit_reached(tx, quota, &mut decision, seen.at)?
     {
@@ -159,6 +161,40 @@ fn write_head(
         old.is_none_or(|old| old.proof_pds != entry.proof_pds || old.proof_key != entry.proof_key);
     let data = commitment.data().to_bytes();
     tx.prove_head(&entry.did, commitment.rev(), &data, is_new_order)
+}
+
+/// Writes what a relay says of the status of an account, and hides the account at once. That it is
+/// active again is for its PDS to say.
+pub(super) fn take_down(
+    tx: &Tx<'_>,
+    takedown: &Takedown,
+    now: Timestamp,
+    invalidated: &mut Invalidated,
+) -> Result<(), StoreError> {
+    let Some(mut entry) = tx.entry(&takedown.did)? else {
+        return Ok(());
+    };
+    tx.set_takedown(takedown)?;
+    let Some(status) = takedown
+        .status
+        .as_ref()
+        .filter(|_| entry.status.is_active())
+    else {
+        return Ok(());
+    };
+    let detail = Some(status.to_string());
+    let change = Change::of(&entry, ChangeKind::Status, detail, now);
+    tx.append_change(&change, &Owner::of(&entry))?;
+    entry.status = status.clone();
+    tx.put_entry(&entry)?;
+    if let Some(peer) = &entry.peer {
+        invalidated
+            .dids
+            .extend(tx.claimants(peer, MAX_INVALIDATED)?);
+    }
+    invalidated.dids.push(entry.did);
+    invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
+    Ok(())
 }
 
 /// Writes what a decision adds to the change log and to the evidence. Returns the positions of the

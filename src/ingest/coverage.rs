@@ -151,6 +151,7 @@ mod tests {
             list: None,
             stream: true,
             backfill: true,
+            takedowns: false,
         };
         Source::read(&settings).unwrap()
     }

@@ -7,7 +7,7 @@ use crate::directory::{
 };
 use crate::resolve::Resolver;
 use crate::store::{
-    AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Trigger,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, EventKind, NewPending, Takedown, Trigger,
 };
 use atcomm_proto::syntax::{COLLECTION, Did, RECORD_KEY, Rev};
 use atcomm_proto::wire::cbor::CID_LEN;
@@ -128,11 +128,20 @@ impl EventHandler<'_> {
         let announced = match (self.source.kind, active) {
             (SourceKind::Pds, true) => AnnouncedChange::Clear,
             (SourceKind::Pds, false) => AnnouncedChange::Set(AnnouncedStatus {
-                status: AccountStatus::parse(status.unwrap_or("inactive")),
+                status: inactive_status(status),
                 pds: self.source.origin.clone(),
             }),
             _ => AnnouncedChange::Keep,
         };
+        if self.source.takedowns
+            && let Some(did) = self.did(did)
+        {
+            self.batch.takedowns.push(Takedown {
+                did,
+                source: self.source.name.clone(),
+                status: (!active).then(|| inactive_status(status)),
+            });
+        }
         self.refresh(did, EventKind::Account, announced);
     }
 
@@ -316,6 +325,15 @@ enum Inline {
     Proven(Proven, IdentityFacts),
     /// The commit proves nothing by itself: refresh the account, as after this kind of event.
     NeedsRefresh(EventKind),
+}
+
+/// Returns the status of an account that an event calls not active. An event that calls it active as
+/// well contradicts itself.
+fn inactive_status(word: Option<&str>) -> AccountStatus {
+    match AccountStatus::parse(word.unwrap_or("inactive")) {
+        AccountStatus::Active => AccountStatus::parse("inactive"),
+        status => status,
+    }
 }
 
 fn count(source: &Source, event: EventKind) {

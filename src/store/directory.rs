@@ -10,6 +10,7 @@ mod heads;
 mod queries;
 mod rows;
 mod shares;
+mod takedowns;
 mod trigger;
 mod writes;
 
@@ -34,6 +35,7 @@ pub use rows::{
     SupersededProof,
 };
 pub use shares::{Owner, Usage};
+pub use takedowns::Takedown;
 pub use trigger::{EventKind, SourceKind, Trigger};
 
 /// The directory's file.

@@ -100,10 +100,12 @@ impl EntryUpdate<'_> {
         self.unsettled(news);
     }
 
+    /// Shows an account that is active at its PDS, unless a relay's word hides it.
     pub(super) fn active(&mut self) {
-        if !self.entry.status.is_active() {
-            self.entry.status = AccountStatus::Active;
-            self.change(ChangeKind::Status, Some(AccountStatus::Active.to_string()));
+        let status = self.takedown.clone().unwrap_or(AccountStatus::Active);
+        if self.entry.status != status {
+            self.change(ChangeKind::Status, Some(status.to_string()));
+            self.entry.status = status;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Answers that know no such account, what hides an account, and what is left of one that ended.
 
 use super::*;
+use crate::store::Takedown;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -237,4 +238,54 @@ async fn an_account_that_ended_leaves_one_mark_and_nothing_else() {
         assert_eq!(history["changes"].as_array().unwrap().len(), 1, "{history}");
         assert_eq!(history["changes"][0]["kind"], "package");
     }
+}
+
+/// The operator lets the word of a relay count beside that of the PDS.
+#[tokio::test]
+async fn the_word_of_a_relay_hides_an_account_until_the_relay_takes_it_back() {
+    let (w, mut repo) = shown().await;
+    let did = repo.did.clone();
+    let say = async |status: Option<AccountStatus>| {
+        let batch = Batch {
+            takedowns: vec![Takedown {
+                did: did.clone(),
+                source: "relay x".to_owned(),
+                status,
+            }],
+            ..Batch::default()
+        };
+        w.directory.apply_batch(batch).await.unwrap();
+    };
+    let hidden = Some(Err(LexiconError::AccountInactive));
+    w.view(ALICE).await;
+    say(Some(AccountStatus::Takendown)).await;
+    assert!(w.directory.cached_view(ALICE).is_none());
+    assert_eq!(w.view(ALICE).await, hidden);
+    // Its PDS says that it is active.
+    w.pds(&repo, repo.prove()).await;
+    assert_eq!(w.view(ALICE).await, hidden);
+    w.finding(&repo, Finding::Inactive(AccountStatus::Deactivated))
+        .await;
+    w.pds(&repo, repo.prove()).await;
+    let status = w.entry(&repo).await.unwrap().status;
+    assert_eq!(status, AccountStatus::Takendown);
+    // Taken back, or said by a relay that is configured no more.
+    say(None).await;
+    w.pds(&repo, repo.prove()).await;
+    assert!(w.view(ALICE).await.unwrap().is_ok());
+    say(Some(AccountStatus::Takendown)).await;
+    let keep = |name: &str| w.directory.keep_takedowns_of(vec![name.to_owned()]);
+    keep("relay x").await.unwrap();
+    assert_eq!(w.directory.due(9).await.unwrap().0.len(), 0);
+    keep("relay y").await.unwrap();
+    assert_eq!(w.directory.due(9).await.unwrap().0.len(), 1);
+    let written = repo.put(&package(&peer(11), &[MEDIATOR]));
+    w.pds(&repo, written).await;
+    assert!(w.view(ALICE).await.unwrap().is_ok());
+    // Nothing is kept of accounts without an entry.
+    w.finding(&repo, Finding::Deleted).await;
+    say(Some(AccountStatus::Takendown)).await;
+    let there = repo.prove();
+    w.pds(&repo, there).await;
+    assert!(w.view(ALICE).await.unwrap().is_ok());
 }

@@ -187,7 +187,7 @@ impl Model {
         self.now = self.now.plus(Duration::from_millis(1));
         seen.at = self.now;
         let before = self.entry.clone();
-        let decision = decide(self.entry.take(), &seen);
+        let decision = decide(self.entry.take(), &seen, None);
         self.entry = match decision.write {
             Write::Nothing => before.clone(),
             Write::Put(entry) => Some(entry),

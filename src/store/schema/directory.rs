@@ -317,5 +317,15 @@ CREATE TABLE head (
   refresh_at INTEGER               -- when the last refresh is due that a commit led to
 ) STRICT, WITHOUT ROWID;
 ",
+        "
+-- Accounts that a relay says are not active, of the relays whose word hides an account.
+CREATE TABLE takedown (
+  did    TEXT NOT NULL REFERENCES entry (did) ON DELETE CASCADE,
+  source TEXT NOT NULL,
+  status TEXT NOT NULL,
+  PRIMARY KEY (did, source)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX takedown_source ON takedown (source);
+",
     ],
 };

@@ -37,7 +37,7 @@ fn answer_again(network: &Network, pds: usize) {
 }
 
 /// A did:web host in the middle of a deployment, a PLC directory behind a broken proxy, and a PDS
-/// that is restored from a backup know none of their accounts for a while. A stranger asks for
+/// that is restored from a backup know none of their accounts for a while. A client asks for
 /// refreshes all the time.
 #[test]
 fn inv5_answers_of_minutes_that_know_no_account_hide_none() {
@@ -92,7 +92,7 @@ fn inv5_answers_of_minutes_that_know_no_account_hide_none() {
     }
     print_harm(
         "answers of minutes that know no account",
-        &format!("{} refreshes by a stranger, {} accounts", REFRESHES * 3, 3),
+        &format!("{} refreshes by a client, {} accounts", REFRESHES * 3, 3),
         "none is hidden; each is looked at again within minutes",
     );
     let left = service.stop();
@@ -229,7 +229,7 @@ fn inv5_an_unknown_answer_about_a_record_leads_to_a_question_for_the_status() {
     );
 }
 
-/// An account is deleted, and later somebody enrols under its DID.
+/// An account is deleted, and later its DID enrols again.
 #[test]
 fn what_is_deleted_is_deleted_with_its_history() {
     let network = Network::own(&["--multikey", "--pds", "1"]);
@@ -304,4 +304,44 @@ fn what_is_deleted_is_deleted_with_its_history() {
             .all(|one| one["seq"].as_i64() > Some(changes[0].seq))
     );
     assert_eq!(rebuilt(&service), 0);
+}
+
+/// An operator may let the word of a relay count; without that, the account's PDS decides.
+#[test]
+fn a_relay_takes_accounts_down_where_the_operator_says_so() {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let hose = Firehose::start(network, &json!(0));
+    let setup = |takedowns: bool| {
+        let source = json!({
+            "url": hose.url, "kind": "relay", "walk": false, "takedowns": takedowns,
+        });
+        Setup::new(network).source(source)
+    };
+    let service = setup(true).start();
+    service.until_following(1);
+    let alice = network.enrolled("alice", 0, json!({}));
+    service.until(&alice.did, "the package", |_| true);
+    let say = |active: bool, status: Option<&str>| {
+        hose.inject(&account(network.seq(0) + 1, &alice.did, active, status));
+    };
+    say(false, Some("takendown"));
+    let refusal = service.until_refused(&alice.did, "AccountInactive");
+    assert!(refusal.message.contains("takendown"), "{}", refusal.message);
+    drop(service.refresh(&alice.did).expect("an outcome"));
+    service
+        .recipient(&alice.did)
+        .expect_err("the PDS does not decide");
+    say(true, None);
+    service.until(&alice.did, "the package again", |_| true);
+    say(false, Some("takendown"));
+    service.until_refused(&alice.did, "AccountInactive");
+    // The relay's word counts no more.
+    let service = service.stop().start_as(setup(false));
+    service.until(&alice.did, "the package again", |_| true);
+    service.until_following(1);
+    say(false, Some("takendown"));
+    service.until_counted("atcomm_ingest_events_total", &[("event", "account")], 1.0);
+    throughout(Duration::from_secs(2), "the PDS decides", || {
+        service.recipient(&alice.did).is_ok()
+    });
 }

@@ -230,7 +230,7 @@ async fn inv5_a_proof_that_is_stale_is_not_given_before_a_look() {
 
 /// An account that is back is found by the next who asks for it, and not only by the daily check.
 #[tokio::test]
-async fn an_old_refusal_is_looked_at_again_when_somebody_asks() {
+async fn an_old_refusal_is_looked_at_again_when_a_client_asks() {
     let test = TestResolver::start(100).await;
     let did = test.account(1, OLD, 1, 1);
     test.refresh(&did, Refresh::new(commit())).await;
