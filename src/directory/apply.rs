@@ -15,6 +15,7 @@ use crate::store::{
     AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof, Trigger,
 };
 use atcomm_net::backoff::{Backoff, Jitter};
+use atcomm_proto::clock::Timestamp;
 use atcomm_proto::keypackage::KeyPackage;
 use atcomm_proto::proof::{Commitment, VerifiedAbsence, VerifiedRecord};
 use order::{IdentityOrder, Order};
@@ -172,6 +173,8 @@ struct EntryUpdate<'o> {
     takedown: Option<AccountStatus>,
     /// Whether the package had been proven before this observation.
     was_proven: bool,
+    /// When the entry was to be checked before this observation.
+    was_due: Timestamp,
 }
 
 impl<'o> EntryUpdate<'o> {
@@ -179,6 +182,7 @@ impl<'o> EntryUpdate<'o> {
         let mut update = Self {
             seen,
             was_proven: old.change_seq != 0,
+            was_due: old.next_check_at,
             entry: old,
             changes: Vec::new(),
             entry_change: None,

@@ -87,9 +87,11 @@ async fn only_an_answer_of_the_pds_that_was_asked_after_the_gap_ends_a_doubt() {
         detail: "x".to_owned(),
     };
     w.finding(&repo, bad).await;
+    let due = w.entry(&repo).await.unwrap().next_check_at;
     let newer = repo.touch(1);
     w.stream(&repo, newer.clone()).await;
     assert!(w.doubt().await.0);
+    assert_eq!(w.entry(&repo).await.unwrap().next_check_at, due);
     // A second gap while a refresh because of the first is under way.
     let between = w.seen(&repo, found(newer.clone()), Authority::Pds).await;
     w.miss(w.clock.now()).await;
@@ -98,6 +100,8 @@ async fn only_an_answer_of_the_pds_that_was_asked_after_the_gap_ends_a_doubt() {
     assert!(stale, "asked before the second gap was known");
     let until = Timestamp::parse_rfc3339(&until.unwrap()).unwrap();
     assert!(until <= first, "the earlier time stands");
+    let due = w.entry(&repo).await.unwrap().next_check_at;
+    assert!(due <= w.clock.now(), "it is looked at again at once");
     w.pds(&repo, newer).await;
     assert!(!w.doubt().await.0);
 }
