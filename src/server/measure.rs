@@ -81,7 +81,7 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 26] = [
+const GAUGES: [(&str, &str); 27] = [
     ("atcomm_info", "Version of the running program"),
     (
         "atcomm_directory_doubtful",
@@ -109,6 +109,10 @@ const GAUGES: [(&str, &str); 26] = [
     (
         "atcomm_ingest_connected",
         "Sources that are followed at the moment",
+    ),
+    (
+        "atcomm_ingest_covered_until_seconds",
+        "Time until which a source is proven to have missed nothing, since 1970",
     ),
     (
         "atcomm_resolve_looks_under_way",
@@ -159,7 +163,7 @@ const GAUGES: [(&str, &str); 26] = [
 ];
 
 /// All counters, with their help texts.
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 20] = [
     ("atcomm_directory_outcomes_total", "What became of findings"),
     (
         "atcomm_directory_refused_total",
@@ -179,6 +183,10 @@ const COUNTERS: [(&str, &str); 19] = [
         "Events of which something was dropped",
     ),
     ("atcomm_ingest_events_total", "Events that concern us"),
+    (
+        "atcomm_ingest_gaps_total",
+        "Times that a source has missed events, by reason",
+    ),
     (
         "atcomm_mediator_acknowledged_total",
         "Messages that their recipients acknowledged",

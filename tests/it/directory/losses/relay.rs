@@ -167,6 +167,53 @@ fn inv10_a_gap_that_was_noticed_is_mended_after_a_crash() {
     }
 }
 
+/// Another relay that was connected all the time has what the first one lost.
+#[test]
+fn a_loss_that_another_relay_covers_puts_nothing_in_doubt() {
+    let [lost, covers] = [Relay::start(json!({})), Relay::start(json!({}))];
+    let setup = lost
+        .setup()
+        .source(json!({"url": covers.url, "kind": "relay"}));
+    let service = setup.no_refresh_on_demand().start();
+    service.until_following(2);
+    let accounts = Accounts::known_to(&service);
+    lost.lose();
+    let cases = accounts.change();
+    lost.op("wipe", json!({"next": 1}));
+    lost.come_back();
+    // Of an account that is gone the event came, and one answer that does not know it is no proof.
+    let loss = "relay wiped, another one covers it";
+    assert_mended(loss, &service, &cases, &["account deleted"]);
+    assert_eq!(service.metric("atcomm_directory_doubtful", &[]), 0.0);
+    assert!(
+        !service.log().contains("entries are looked at again"),
+        "{}",
+        service.log()
+    );
+}
+
+/// A Jetstream has only what its relay has, so it covers nothing that the relay has lost.
+#[test]
+fn inv2_a_jetstream_covers_no_loss_of_a_relay() {
+    let relay = Relay::start(json!({}));
+    let made = network().op("jetstream.start", json!({"history": false}));
+    let setup = relay
+        .setup()
+        .source(json!({"url": made["url"], "kind": "jetstream"}));
+    let service = setup.no_refresh_on_demand().start();
+    service.until_following(2);
+    let accounts = Accounts::known_to(&service);
+    // The Jetstream stays connected, and its relay is lost.
+    network().op("jetstream.set", json!({"id": made["id"], "deaf": true}));
+    relay.lose();
+    let cases = accounts.change();
+    relay.op("wipe", json!({"next": 1}));
+    relay.come_back();
+    network().op("jetstream.set", json!({"id": made["id"], "deaf": false}));
+    let loss = "relay and the Jetstream behind it";
+    assert_mended(loss, &service, &cases, &["enrolled"]);
+}
+
 /// An entry in doubt is looked at before an answer, so a caller gets what is true now.
 #[test]
 fn an_entry_in_doubt_is_looked_at_when_it_is_asked_for() {
