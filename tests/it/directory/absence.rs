@@ -321,8 +321,10 @@ fn a_relay_takes_accounts_down_where_the_operator_says_so() {
     service.until_following(1);
     let alice = network.enrolled("alice", 0, json!({}));
     service.until(&alice.did, "the package", |_| true);
-    let say = |active: bool, status: Option<&str>| {
-        hose.inject(&account(network.seq(0) + 1, &alice.did, active, status));
+    let mut seq = network.seq(0);
+    let mut say = |active: bool, status: Option<&str>| {
+        seq += 1;
+        hose.inject(&account(seq, &alice.did, active, status));
     };
     say(false, Some("takendown"));
     let refusal = service.until_refused(&alice.did, "AccountInactive");
@@ -338,10 +340,19 @@ fn a_relay_takes_accounts_down_where_the_operator_says_so() {
     // The relay's word counts no more.
     let service = service.stop().start_as(setup(false));
     service.until(&alice.did, "the package again", |_| true);
+    drop(service);
+    let service = setup(false).start();
     service.until_following(1);
-    say(false, Some("takendown"));
+    let bob = network.enrolled("bob", 0, json!({}));
+    service.until(&bob.did, "the package", |_| true);
+    hose.inject(&account(
+        network.seq(0) + 1,
+        &bob.did,
+        false,
+        Some("takendown"),
+    ));
     service.until_counted("atcomm_ingest_events_total", &[("event", "account")], 1.0);
     throughout(Duration::from_secs(2), "the PDS decides", || {
-        service.recipient(&alice.did).is_ok()
+        service.recipient(&bob.did).is_ok()
     });
 }
