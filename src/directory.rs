@@ -31,7 +31,7 @@ use crate::store::{
 use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
 use atcomm_proto::clock::{Clock, Timestamp};
-use atcomm_proto::syntax::{Actor, Did, MediatorDid};
+use atcomm_proto::syntax::{Actor, Did, MediatorDid, RemoteText};
 
 pub use apply::{BACKOFF, DROP, REPROVE, STALE};
 pub use batch::{Batch, PendingUpdate};
@@ -50,6 +50,10 @@ use view_cache::ViewCache;
 
 /// Age of a mediator's document at which it is looked up again.
 pub const MEDIATOR_RECHECK: Duration = Duration::from_secs(3600);
+
+/// Most bytes that are kept of a mediator's document: several times those of one with the most keys
+/// and services. An account names several mediators, and no more of them than of its proof.
+const MAX_STORED_MEDIATOR: usize = 8 * 1024;
 
 /// The directory.
 pub struct Directory {
@@ -263,8 +267,18 @@ impl Directory {
             MediatorState::Unreachable | MediatorState::Unresolved
         );
         let now = self.clock.now();
-        let json = document.to_stored();
-        let (did, document) = (did.clone(), document.clone());
+        let mut json = document.to_stored();
+        let (did, mut document) = (did.clone(), document.clone());
+        if json.len() > MAX_STORED_MEDIATOR {
+            let checked_at = document.checked_at;
+            document = MediatorDocument::unchecked(did.clone());
+            document.state = MediatorState::Unresolved;
+            document.checked_at = checked_at;
+            document.reason = Some(RemoteText::new(
+                "its document is larger than is kept of one",
+            ));
+            json = document.to_stored();
+        }
         let invalidated = self
             .store
             .transact(move |tx| {

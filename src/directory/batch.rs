@@ -96,20 +96,15 @@ pub(super) fn apply_one(
     let old = tx.entry(&seen.did)?;
     let mut peers = vec![old.as_ref().and_then(|entry| entry.peer.clone())];
     let mut decision = apply::decide(old.clone(), seen, tx.takedown(&seen.did)?);
-    if old.is_none()
-        && let Some(full) = limit_reached(tx, quota, &mut decision, seen.at)?
-    {
+    if let Some(full) = limit_reached(tx, quota, old.as_ref(), &mut decision, seen.at)? {
+        if let Some(old) = &old {
+            drop_entry(tx, old, full, seen.at)?;
+            enrolled.remove(seen.did.as_str());
+            invalidated.dids.push(seen.did.clone());
+        }
         return Ok(Outcome::Full(full));
     }
-    if let Some(trigger) = &decision.refresh {
-        let pending = NewPending {
-            did: seen.did.clone(),
-            trigger: trigger.clone(),
-            announced: AnnouncedChange::Keep,
-            not_before: seen.at,
-        };
-        tx.enqueue_pending(&pending, seen.at)?;
-    }
+    enqueue_refresh(tx, seen, &decision)?;
     if matches!(decision.write, apply::Write::Forget) {
         tx.delete_entry(&seen.did)?;
         tx.delete_history(&seen.did)?;
@@ -242,16 +237,47 @@ fn write_changes(
     Ok(positions)
 }
 
-/// Returns the limit at which a new entry is not made, if there is one.
+/// Stores the refresh that a decision leads to.
+fn enqueue_refresh(
+    tx: &Tx<'_>,
+    seen: &Observation,
+    decision: &apply::Decision,
+) -> Result<(), StoreError> {
+    let Some(trigger) = &decision.refresh else {
+        return Ok(());
+    };
+    let pending = NewPending {
+        did: seen.did.clone(),
+        trigger: trigger.clone(),
+        announced: AnnouncedChange::Keep,
+        not_before: seen.at,
+    };
+    tx.enqueue_pending(&pending, seen.at)
+}
+
+/// Deletes an entry that a limit does not let be kept up to date.
+fn drop_entry(tx: &Tx<'_>, old: &Entry, full: Full, now: Timestamp) -> Result<(), StoreError> {
+    let limit = Some(full.code().to_owned());
+    let change = Change::of(old, ChangeKind::Dropped, limit, now);
+    tx.append_change(&change, &Owner::of(old))?;
+    tx.delete_entry(&old.did)
+}
+
+/// Returns the limit at which an entry is not made, or not kept with a proof of unusual length, if
+/// there is one.
 fn limit_reached(
     tx: &Tx<'_>,
     quota: &Quota,
+    old: Option<&Entry>,
     decision: &mut apply::Decision,
     now: Timestamp,
 ) -> Result<Option<Full>, StoreError> {
     let apply::Write::Put(entry) = &mut decision.write else {
         return Ok(None);
     };
+    if old.is_some() {
+        return quota.refuses_growth(tx, entry, decision.proof.len(), now);
+    }
     // The refresh that a source has led to may come later than that of a client.
     entry.asked = entry.asked && !is_named_by_source(tx, &entry.did)?;
     quota.refuses(tx, entry, decision.proof.len(), now)

@@ -1,7 +1,7 @@
 //! What may be added to the directory's file.
 //!
-//! An account that has an entry is always kept up to date, and what it takes is bounded. So only
-//! new accounts are refused. They count under the registrable domain of their PDS, since names
+//! An account that has an entry is kept up to date, and what it takes is bounded. So only new
+//! accounts are refused, and known ones whose proof becomes unusually long. They count under the registrable domain of their PDS, since names
 //! below one domain cost its owner nothing, and are refused where
 //!
 //! | | accounts of the operator's own PDSes | accounts that a source names | accounts that only clients ask for |
@@ -28,6 +28,10 @@ const ASKED_PART: u64 = 4;
 /// Bytes that a domain may take however little is free, as long as anything is: those of about a
 /// hundred accounts.
 const LEAST_SHARE: u64 = 1 << 20;
+
+/// Bytes of a proof up to which a known account is kept up to date however little is free: several
+/// times those of a usual one.
+const USUAL_PROOF: usize = 16 * 1024;
 
 /// Most bytes of a proof that is saved.
 const SAVED_PROOF: u64 = 16 * 1024;
@@ -126,6 +130,33 @@ impl Quota {
         } else {
             no_room(&self.limits, share, all, owner.asked, bytes)
         };
+        if let Some(full) = full {
+            self.tell(full, &owner.domain, now);
+        }
+        Ok(full)
+    }
+
+    /// Returns the limit at which an entry is not kept with a proof of this length, if the proof is
+    /// longer than a usual one and than that of before. Otherwise accounts that began small could
+    /// grow beyond every limit.
+    pub(super) fn refuses_growth(
+        &self,
+        tx: &Tx<'_>,
+        entry: &Entry,
+        proof: usize,
+        now: Timestamp,
+    ) -> Result<Option<Full>, StoreError> {
+        if proof <= USUAL_PROOF || self.is_own(entry) {
+            return Ok(None);
+        }
+        let before = tx.proof_len(&entry.did)?.max(USUAL_PROOF as u64);
+        let grown = (proof as u64).saturating_sub(before);
+        if grown == 0 {
+            return Ok(None);
+        }
+        let owner = Owner::of(entry);
+        let (share, all) = (tx.share_of(&owner.domain)?, tx.share_of_all()?);
+        let full = no_room(&self.limits, share, all, owner.asked, grown);
         if let Some(full) = full {
             self.tell(full, &owner.domain, now);
         }

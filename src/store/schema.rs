@@ -6,7 +6,7 @@ use rusqlite::functions::FunctionFlags;
 
 use super::error::{Damage, StoreError};
 use atcomm_net::net::owner_domain;
-use atcomm_proto::syntax::Origin;
+use atcomm_proto::syntax::{MediatorDid, Origin};
 
 mod directory;
 mod mailbox;
@@ -45,7 +45,7 @@ pub(super) fn migrate(conn: &Connection, migrations: &[Migration]) -> Result<(),
 }
 
 /// Adds what migrations ask for beside SQL: `domain_of(pds)` gives the domain under which an account
-/// at a PDS counts.
+/// at a PDS counts, `domain_of_mediator(did)` that of a mediator.
 fn add_functions(conn: &Connection) -> Result<(), StoreError> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     conn.create_scalar_function("domain_of", 1, flags, |context| {
@@ -53,7 +53,17 @@ fn add_functions(conn: &Connection) -> Result<(), StoreError> {
         let pds = pds.and_then(|pds| Origin::parse(&pds).ok());
         Ok(domain_of(pds.as_ref()))
     })?;
+    conn.create_scalar_function("domain_of_mediator", 1, flags, |context| {
+        let did: String = context.get(0)?;
+        Ok(MediatorDid::parse(&did).map_or_else(|_| String::new(), |did| domain_of_mediator(&did)))
+    })?;
     Ok(())
+}
+
+/// Returns the domain under which a mediator counts: the empty one where it has no host.
+pub(super) fn domain_of_mediator(did: &MediatorDid) -> String {
+    did.web()
+        .map_or_else(String::new, |web| owner_domain(&web.host, web.port))
 }
 
 /// Returns the domain under which an account at a PDS counts: the empty one without a PDS.

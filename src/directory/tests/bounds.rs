@@ -247,6 +247,86 @@ async fn inv7_many_claimants_slow_no_one_down() {
     assert!(w.directory.cached_view(BOB).is_some());
 }
 
+/// Accounts that began small do not grow beyond the limit.
+#[tokio::test]
+async fn inv7_a_known_account_is_kept_up_to_date_and_does_not_grow_without_room() {
+    const COUNT: u64 = 30;
+    const MAX: u64 = 300_000;
+    let w = World::limited(Limits {
+        max_bytes: MAX,
+        ..Limits::default()
+    })
+    .await;
+    let mut repos: Vec<TestRepo> = (0..COUNT).map(account).collect();
+    let mut record = package(&peer(10), &[MEDIATOR]);
+    for repo in &mut repos {
+        let there = repo.put(&record);
+        w.at(repo, EVIL, there, listing()).await;
+    }
+    let mut full = 0;
+    for (len, step) in [(10_000, 0), (55_000, 1)] {
+        record["note"] = serde_json::json!("n".repeat(len));
+        for repo in &mut repos {
+            record["n"] = serde_json::json!(step);
+            let there = repo.put(&record);
+            match w.at(repo, EVIL, there, listing()).await {
+                Outcome::Package => {}
+                Outcome::Full(_) => full += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        // What is not kept up to date is not shown.
+        for repo in &repos {
+            let shown = w.view(repo.did.as_str()).await;
+            if let Some(view) = shown {
+                assert_eq!(view.unwrap()["keyPackage"]["value"]["n"], step);
+            }
+        }
+    }
+    let all = w
+        .directory
+        .store()
+        .query(|q| q.share_of_all())
+        .await
+        .unwrap();
+    println!(
+        "{} bytes of {COUNT} accounts that grew, {full} were not kept",
+        all.bytes
+    );
+    assert!(full > 0 && all.bytes < 3 * MAX, "{full} {all:?}");
+}
+
+/// A mediator whose document is inflated is not kept with it.
+#[tokio::test]
+async fn inv7_the_document_of_a_mediator_is_bounded() {
+    let w = World::new().await;
+    let mut alice = TestRepo::new(ALICE, 1);
+    let there = alice.put(&package(&peer(10), &[MEDIATOR]));
+    w.pds(&alice, there).await;
+    let mediator = MediatorDid::parse(MEDIATOR).unwrap();
+    let services: Vec<_> = (0..8)
+        .map(|n| serde_json::json!({
+            "id": format!("{MEDIATOR}#{n}"), "type": "DIDCommMessaging",
+            "serviceEndpoint": {"uri": format!("https://m.example.com/{}", "x".repeat(1900)), "accept": ["didcomm/v2"]},
+        }))
+        .collect();
+    let key = peer(10);
+    let key = key.split('.').nth(1).unwrap().trim_start_matches('E');
+    let document = serde_json::json!({
+        "id": MEDIATOR,
+        "keyAgreement": [{"id": format!("{MEDIATOR}#k"), "type": "Multikey", "controller": MEDIATOR, "publicKeyMultibase": key}],
+        "service": services,
+    });
+    let large = MediatorDocument::unchecked(mediator.clone())
+        .made_here(document.to_string().as_bytes(), false, w.clock.now())
+        .unwrap();
+    assert!(large.to_stored().len() > MAX_STORED_MEDIATOR);
+    w.directory.put_mediator(&mediator, &large).await.unwrap();
+    let kept = w.directory.mediator(&mediator).await.unwrap().unwrap();
+    assert_eq!(kept.state, MediatorState::Unresolved);
+    assert!(kept.to_stored().len() < 1000);
+}
+
 /// An account that came and went leaves nothing in the end, and what is kept of one that is there
 /// ages out, too.
 #[tokio::test]

@@ -47,6 +47,17 @@ impl Queries<'_> {
             .optional()?)
     }
 
+    /// Returns the length of an account's newest proof, without reading it; 0 where there is none.
+    pub fn proof_len(&self, did: &Did) -> Result<u64, StoreError> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT proof_size FROM entry WHERE did = ?1")?;
+        let len: Option<i64> = query
+            .query_row([did.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(len.and_then(|len| u64::try_from(len).ok()).unwrap_or(0))
+    }
+
     /// Returns the count of proofs of an entry, the time until which it is known good, and the
     /// account's status.
     pub fn entry_state(

@@ -1,14 +1,15 @@
 //! What each domain takes of the file.
 //!
 //! An entry counts under the domain of the PDS that the account had when the entry was made, with
-//! its proof, its changes and its evidence. Triggers keep the sums, in the same transactions.
+//! its proof, its changes and its evidence; a mediator counts under the domain of its host. Triggers
+//! keep the sums, in the same transactions.
 
 use rusqlite::{OptionalExtension as _, Row};
 
 use super::super::columns::{collect, unsigned};
 use super::super::error::StoreError;
 use super::super::schema::domain_of;
-use super::rows::{Change, Entry};
+use super::rows::{Change, Entry, MediatorRow};
 use super::{Queries, Tx};
 use atcomm_proto::syntax::Did;
 
@@ -29,7 +30,7 @@ pub struct Usage {
     pub entries: u64,
     /// Those among them that only clients have asked for.
     pub asked: u64,
-    /// Bytes of entries, proofs, changes and evidence.
+    /// Bytes of entries, proofs, changes, evidence and mediators.
     pub bytes: u64,
     /// Those among them that belong to accounts that only clients have asked for.
     pub asked_bytes: u64,
@@ -93,6 +94,12 @@ pub(super) fn change_bytes(change: &Change, mediators: &str) -> usize {
 /// Returns the bytes of a row of evidence without its proof.
 pub(super) fn evidence_bytes(did: &Did) -> usize {
     CHANGE_OVERHEAD + 2 * did.as_str().len()
+}
+
+/// Returns the bytes of what is kept of a mediator. The migration that added the column has the same
+/// formula.
+pub(super) fn mediator_bytes(row: &MediatorRow) -> usize {
+    150 + 2 * row.did.as_str().len() + row.document.len()
 }
 
 fn text_len(text: Option<&String>) -> usize {

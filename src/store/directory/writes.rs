@@ -7,11 +7,12 @@ use rusqlite::{named_params, params};
 
 use super::super::columns::{collect, parsed, to_i64};
 use super::super::error::StoreError;
+use super::super::schema::domain_of_mediator;
 use super::Tx;
 use super::rows::{
     AnnouncedChange, Change, Entry, MediatorRow, NewPending, SourceCursor, SupersededProof,
 };
-use super::shares::{Owner, change_bytes, evidence_bytes};
+use super::shares::{Owner, change_bytes, evidence_bytes, mediator_bytes};
 use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
@@ -417,17 +418,20 @@ impl Tx<'_> {
     pub fn put_mediator(&self, row: &MediatorRow) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
-                "INSERT INTO mediator (did, document, checked_at, next_check_at, failures)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
+                "INSERT INTO mediator (did, document, checked_at, next_check_at, failures, domain,
+                   size)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT (did) DO UPDATE SET document = ?2, checked_at = ?3,
-                   next_check_at = ?4, failures = ?5",
+                   next_check_at = ?4, failures = ?5, size = ?7",
             )?
             .execute(params![
                 row.did.as_str(),
                 row.document,
                 row.checked_at.millis(),
                 row.next_check_at.millis(),
-                row.failures
+                row.failures,
+                domain_of_mediator(&row.did),
+                to_i64(mediator_bytes(row)),
             ])?;
         Ok(())
     }

@@ -327,5 +327,24 @@ CREATE TABLE takedown (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX takedown_source ON takedown (source);
 ",
+        "
+-- What is kept of a mediator counts under the domain of its host.
+ALTER TABLE mediator ADD COLUMN domain TEXT NOT NULL DEFAULT '';
+ALTER TABLE mediator ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+UPDATE mediator SET
+  domain = domain_of_mediator(did),
+  size = 150 + 2 * octet_length(did) + octet_length(document);
+INSERT INTO counted SELECT domain, 0, 0, size FROM mediator;
+CREATE TRIGGER mediator_added AFTER INSERT ON mediator BEGIN
+  INSERT INTO counted VALUES (new.domain, 0, 0, new.size);
+END;
+CREATE TRIGGER mediator_removed AFTER DELETE ON mediator BEGIN
+  INSERT INTO counted VALUES (old.domain, 0, 0, -old.size);
+END;
+CREATE TRIGGER mediator_resized AFTER UPDATE OF size ON mediator
+  WHEN new.size <> old.size BEGIN
+  INSERT INTO counted VALUES (new.domain, 0, 0, new.size - old.size);
+END;
+",
     ],
 };

@@ -25,6 +25,8 @@ enum Write {
     Evidence(u64, u64),
     Delete(u64),
     DeleteHistory(u64),
+    Mediator(u64, usize),
+    Unnamed(u64),
 }
 
 fn write() -> impl Strategy<Value = Write> {
@@ -40,7 +42,9 @@ fn write() -> impl Strategy<Value = Write> {
         2 => n.clone().prop_map(Write::Supersede),
         1 => (n.clone(), 0..9_u64).prop_map(|(n, rev)| Write::Evidence(n, rev)),
         1 => n.clone().prop_map(Write::Delete),
-        1 => n.prop_map(Write::DeleteHistory),
+        1 => n.clone().prop_map(Write::DeleteHistory),
+        2 => (n.clone(), 0..9000_usize).prop_map(|(n, len)| Write::Mediator(n, len)),
+        1 => n.prop_map(Write::Unnamed),
     ]
 }
 
@@ -59,6 +63,10 @@ fn entry_at(n: u64, pds: u64) -> Entry {
         pds,
         ..entry(n)
     }
+}
+
+fn mediator(n: u64) -> MediatorDid {
+    MediatorDid::parse(&format!("did:web:m{n}.pds{}.example", n % 2)).unwrap()
 }
 
 fn change_of(n: u64, detail: usize) -> Change {
@@ -135,6 +143,14 @@ fn run(tx: &Tx<'_>, write: &Write, step: u64) -> Result<(), StoreError> {
         }
         Write::Delete(n) => tx.delete_entry(&did(*n)),
         Write::DeleteHistory(n) => tx.delete_history(&did(*n)),
+        Write::Mediator(n, len) => tx.put_mediator(&MediatorRow {
+            did: mediator(*n),
+            document: "ü".repeat(*len),
+            checked_at: at(0),
+            next_check_at: at(0),
+            failures: 0,
+        }),
+        Write::Unnamed(n) => tx.delete_mediator(&mediator(*n)).map(drop),
     }
 }
 
@@ -150,7 +166,9 @@ fn counted(conn: &Connection) -> BTreeMap<String, Usage> {
             "SELECT domain, asked, 1, size + coalesce((SELECT octet_length(car) FROM proof
                WHERE proof.did = entry.did), 0) FROM entry
              UNION ALL SELECT domain, asked, 0, size + coalesce(octet_length(proof), 0) FROM change
-             UNION ALL SELECT domain, asked, 0, size + octet_length(proof) FROM evidence",
+             UNION ALL SELECT domain, asked, 0, size + octet_length(proof) FROM evidence
+             UNION ALL SELECT domain, 0, 0, 150 + 2 * octet_length(did) + octet_length(document)
+               FROM mediator",
         )
         .unwrap();
     let rows = query.query_map([], |row| {
@@ -216,6 +234,7 @@ proptest! {
         for n in 0..4 {
             run(&Tx::new(&conn), &Write::Delete(n), 0).unwrap();
             run(&Tx::new(&conn), &Write::DeleteHistory(n), 0).unwrap();
+            run(&Tx::new(&conn), &Write::Unnamed(n), 0).unwrap();
         }
         check(&conn);
         prop_assert_eq!(Queries(&conn).largest_shares(9).unwrap(), []);
@@ -385,6 +404,8 @@ fn files_of_the_earlier_schema_are_counted() {
         )
         .unwrap();
     }
+    conn.execute_batch("INSERT INTO mediator VALUES ('did:web:m.pds1.example', '{}', 0, 0, 0)")
+        .unwrap();
     schema::migrate(&conn, migrations).unwrap();
     check(&conn);
     let tx = Tx::new(&conn);
