@@ -144,7 +144,8 @@ impl Model {
             }
             Step::Begin { fresh } => {
                 let seen = self.observation(Finding::Unreachable, Authority::Pds);
-                if *fresh {
+                // A cached document of the future is asked for again.
+                if *fresh || self.cached.asked_at > self.now {
                     self.ask();
                 }
                 let newest = self.repo.prove();

@@ -113,6 +113,11 @@ impl Identity {
         freshness: Freshness,
     ) -> Result<Arc<DidDocument>, IdentityError> {
         let documents = &self.inner.documents;
+        // A document of our future, after a step of the clock, would seem newer than what is read
+        // from now on.
+        if matches!(documents.cached(did), Some(Ok(known)) if known.asked_at > self.now()) {
+            documents.purge(did);
+        }
         // Not within the look-up, which the background may join and whose failure is cached.
         if self.priority == Priority::Interactive
             && did.web().is_none()
