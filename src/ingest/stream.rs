@@ -2,6 +2,8 @@
 //!
 //! The loop here owns the socket, the retries and the clock; [`state`] decides.
 
+mod detour;
+mod gap;
 mod messages;
 mod poison;
 mod position;
@@ -15,19 +17,21 @@ use url::Url;
 
 use super::coverage::{Coverages, CoveredAccounts};
 use super::events::EventHandler;
+use super::notice::Notices;
 use super::{BackfillHandle, Source, SourceKind};
 use crate::directory::{Batch, Outcome};
 use crate::resolve::Resolver;
 use crate::store::{self, Coverage, SourceCursor};
 use atcomm_net::backoff::{Backoff, Jitter, Spread};
-use atcomm_net::net::{StreamReader, Trust, WsOptions};
+use atcomm_net::net::{NetError, Received, StreamReader, Trust, WsOptions};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::COLLECTION;
 use atcomm_proto::wire::{MAX_EVENT, MAX_FRAME};
 
+use gap::{Gap, GapReason};
 use poison::Poison;
 use position::Position;
-use state::{Action, Covered, End, Gap, GapReason, Next, Progress, Step, StreamState};
+use state::{Action, Covered, End, Next, Progress, Step, StreamState};
 
 /// Keep-alive. Silence is normal beside a quiet PDS: only an unanswered ping ends a connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -40,6 +44,9 @@ const RECONNECT: Backoff = Backoff {
     longest: Duration::from_secs(60),
     jitter: Jitter::between(0.5, 1.0),
 };
+
+/// Duration of a connection after which the same warnings are news.
+const WELL_AFTER: Duration = Duration::from_secs(60);
 
 /// The waits before a failed write is repeated.
 const REWRITE: Backoff = Backoff {
@@ -61,6 +68,10 @@ pub(super) struct Reader {
     state: StreamState,
     poison: Poison,
     batch: Batch,
+    notices: Notices,
+    /// The pause that the host has asked for.
+    pause: Duration,
+    last_event: metrics::Gauge,
 }
 
 impl Reader {
@@ -71,6 +82,10 @@ impl Reader {
         coverages: Coverages,
         backfills: Vec<BackfillHandle>,
     ) -> Self {
+        let last_event = metrics::gauge!(
+            "atcomm_ingest_last_event_timestamp_seconds",
+            "source" => source.name.clone()
+        );
         Self {
             state: StreamState::new(source.kind, None, None, now()),
             poison: Poison::new(now()),
@@ -81,6 +96,9 @@ impl Reader {
             clock,
             backfills,
             batch: Batch::default(),
+            notices: Notices::default(),
+            pause: Duration::ZERO,
+            last_event,
         }
     }
 
@@ -98,23 +116,10 @@ impl Reader {
             self.flush(&stop).await;
             metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
                 .set(0.0);
-            match &end {
-                End::Stopped | End::NotContinued(_) => {}
-                End::Lost(why) => {
-                    tracing::warn!(source = self.source.name, %why, "stream lost, connecting again");
-                }
-                End::Poisoned(why) => {
-                    tracing::warn!(
-                        source = self.source.name,
-                        %why,
-                        "a message cannot be read: connecting again, and passing over it if it \
-                         comes again"
-                    );
-                }
-                End::Unreadable(why) => {
-                    tracing::warn!(source = self.source.name, %why, "unreadable stream");
-                }
+            if began.elapsed() > WELL_AFTER {
+                self.notices.clear();
             }
+            self.log_end(&end);
             let next = self.state.on_end(&end, began.elapsed(), self.clock.now());
             self.tell();
             let failures = match next {
@@ -130,9 +135,62 @@ impl Reader {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(RECONNECT.wait(failures, Spread::random())) => {}
+                () = sleep(self.wait(failures)) => {}
             }
         }
+    }
+
+    /// Returns the wait before the next connection: as long as the host asks for, at least.
+    fn wait(&mut self, failures: u32) -> Duration {
+        let asked = std::mem::take(&mut self.pause);
+        RECONNECT.wait(failures, Spread::random()).max(asked)
+    }
+
+    /// Logs the end of a connection. What repeats is logged at growing intervals.
+    fn log_end(&mut self, end: &End) {
+        let (why, what) = match end {
+            End::Stopped | End::NotContinued(_) => return,
+            End::Lost(why) => (why, "stream lost, connecting again"),
+            End::Poisoned(why) => (
+                why,
+                "a message cannot be read: connecting again, and passing over it if it comes again",
+            ),
+            End::TooLarge(why) => (
+                why,
+                "a message cannot be received: connecting again, and asking for what is behind it",
+            ),
+            End::Unreadable(why) => (why, "unreadable stream"),
+        };
+        let Some(repeated) = self.notices.occurred(why, now()) else {
+            return;
+        };
+        let source = self.source.name.as_str();
+        if self.pause.is_zero() {
+            tracing::warn!(source, %why, repeated, "{what}");
+        } else {
+            let pause = self.pause;
+            tracing::warn!(source, %why, ?pause, repeated, "connecting again after a pause");
+        }
+    }
+
+    /// Returns the end of an attempt to connect.
+    fn refused(&mut self, error: &NetError) -> End {
+        self.pause = error.retry_after().unwrap_or_default();
+        End::Lost(match error {
+            NetError::HostBusy { .. } => "the host asks for a pause".to_owned(),
+            NetError::Handshake {
+                status: status @ (404 | 405 | 501),
+                ..
+            } => {
+                let kind = self.source.kind.as_str();
+                let other = match self.source.kind {
+                    SourceKind::Jetstream => "relay, or a pds",
+                    SourceKind::Pds | SourceKind::Relay => "jetstream",
+                };
+                format!("the host answered {status} to a stream of kind {kind}: is it a {other}?")
+            }
+            error => error.to_string(),
+        })
     }
 
     /// Reads the stored cursor. Returns whether the store answered.
@@ -156,7 +214,7 @@ impl Reader {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "cannot read the cursor");
+                tracing::error!(source = self.source.name, %error, "cannot read the cursor");
                 false
             }
         }
@@ -191,6 +249,11 @@ impl Reader {
                 source,
                 cursor,
                 "our cursor lies in the source's future: it is read from its oldest event"
+            ),
+            GapReason::TooLarge => tracing::error!(
+                source,
+                cursor,
+                "the stream continues behind a message that could not be received"
             ),
             GapReason::Unreadable => tracing::error!(
                 source,
@@ -234,7 +297,7 @@ impl Reader {
             () = stop.cancelled() => return End::Stopped,
             socket = connecting => match socket {
                 Ok(socket) => socket,
-                Err(error) => return End::Lost(error.to_string()),
+                Err(error) => return self.refused(&error),
             },
         };
         tracing::info!(source = self.source.name, "following");
@@ -258,8 +321,10 @@ impl Reader {
     fn url(&self, cursor: Option<i64>) -> Url {
         let mut url = self.source.stream_url();
         if self.source.kind == SourceKind::Jetstream {
+            // A larger event costs its own account, and not the place in the stream.
             url.query_pairs_mut()
-                .append_pair("wantedCollections", COLLECTION);
+                .append_pair("wantedCollections", COLLECTION)
+                .append_pair("maxMessageSizeBytes", &MAX_EVENT.to_string());
         }
         if let Some(cursor) = cursor {
             url.query_pairs_mut()
@@ -305,6 +370,18 @@ impl Reader {
                 () = sleep(at_most.unwrap_or_default()), if at_most.is_some() => continue,
             };
             heard = Instant::now();
+            match &message {
+                None => {
+                    let code = socket.close_code();
+                    let code = code.map_or_else(String::new, |code| format!(" with code {code}"));
+                    return End::Lost(format!("closed by the server{code}"));
+                }
+                Some(Ok(Received::Binary(_) | Received::Text(_))) => {
+                    self.last_event
+                        .set(self.clock.now().millis() as f64 / 1000.0);
+                }
+                Some(_) => {}
+            }
             match self.message(message) {
                 Action::Continue | Action::PassOver => {}
                 Action::Report(gap) => self.report(gap),

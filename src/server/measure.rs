@@ -81,7 +81,7 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 27] = [
+const GAUGES: [(&str, &str); 30] = [
     ("atcomm_info", "Version of the running program"),
     (
         "atcomm_directory_doubtful",
@@ -107,12 +107,24 @@ const GAUGES: [(&str, &str); 27] = [
     ),
     ("atcomm_directory_pending", "Looks that are owed"),
     (
+        "atcomm_ingest_backfill_complete_timestamp_seconds",
+        "When the accounts of a source were last listed to the end; 0: never",
+    ),
+    (
+        "atcomm_ingest_backfill_state",
+        "1 for the state that the enumeration of a source is in",
+    ),
+    (
         "atcomm_ingest_connected",
         "Sources that are followed at the moment",
     ),
     (
         "atcomm_ingest_covered_until_seconds",
         "Time until which a source is proven to have missed nothing, since 1970",
+    ),
+    (
+        "atcomm_ingest_last_event_timestamp_seconds",
+        "When a source's stream last brought anything",
     ),
     (
         "atcomm_resolve_looks_under_way",
@@ -163,7 +175,11 @@ const GAUGES: [(&str, &str); 27] = [
 ];
 
 /// All counters, with their help texts.
-const COUNTERS: [(&str, &str); 20] = [
+const COUNTERS: [(&str, &str); 22] = [
+    (
+        "atcomm_directory_broken_chains_total",
+        "Commits that showed that one before them never came",
+    ),
     ("atcomm_directory_outcomes_total", "What became of findings"),
     (
         "atcomm_directory_refused_total",
@@ -186,6 +202,10 @@ const COUNTERS: [(&str, &str); 20] = [
     (
         "atcomm_ingest_gaps_total",
         "Times that a source has missed events, by reason",
+    ),
+    (
+        "atcomm_ingest_passed_over_total",
+        "Messages that could not be read and came again",
     ),
     (
         "atcomm_mediator_acknowledged_total",

@@ -49,6 +49,12 @@ impl Firehose {
         self.op("firehose.inject", json!({"hex": hex, "keep": true}));
     }
 
+    /// Sends a message of `count` zero bytes that has a place in the stream.
+    pub(crate) fn inject_zeros_kept(&self, count: usize) {
+        let body = json!({"hex": "00", "repeat": count, "keep": true});
+        self.op("firehose.inject", body);
+    }
+
     /// Sends a message of `count` zero bytes.
     pub(crate) fn inject_zeros(&self, count: usize) {
         self.op("firehose.inject", json!({"hex": "00", "repeat": count}));

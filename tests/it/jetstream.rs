@@ -214,3 +214,31 @@ fn events_that_a_jetstream_lost_are_healed_by_a_refresh() {
     let answer = service.refresh(&alice.did).expect("an outcome");
     assert_eq!(answer["recipient"]["keyPackage"]["cid"], put["cid"]);
 }
+
+/// Records of our collection under other keys are no key packages: they cost no refresh.
+#[test]
+fn records_under_other_keys_cost_nothing() {
+    let network = Network::multikey();
+    let jetstream = Jetstream::start(network);
+    let service = jetstream.start_service();
+    let bob = network.account("bob", 0);
+    let later = network.enrolled("later", 0, json!({}));
+    service.until(&later.did, "the package", |_| true);
+    let before = service.metric("atcomm_resolve_owed_total", &[]);
+    let now = chrono::Utc::now().timestamp_micros();
+    for number in 0..20 {
+        let commit = json!({
+            "rev": "3zzzzzzzzzzzz", "operation": "create", "rkey": format!("3k{number}"),
+            "collection": "at.didcomm.keyPackage", "record": {}, "cid": "bafy",
+        });
+        let event = json!({
+            "did": bob.did, "time_us": now + number, "kind": "commit", "commit": commit,
+        });
+        jetstream.op("inject", json!({"json": event}));
+    }
+    let last = network.enrolled("last", 0, json!({}));
+    service.until(&last.did, "what comes behind it", |_| true);
+    let refreshes = service.metric("atcomm_resolve_owed_total", &[]) - before;
+    assert!(refreshes < 10.0, "{refreshes} refreshes for twenty records");
+    assert_eq!(service.stop().entry(&bob.did), None);
+}

@@ -14,9 +14,9 @@ impl Reader {
     pub(super) fn message(&mut self, message: Option<Result<Received, NetError>>) -> Action {
         match message {
             None => Action::Disconnect(End::Lost("closed by the server".to_owned())),
-            Some(Err(NetError::TooLarge { cap })) => Action::Disconnect(End::Unreadable(format!(
-                "a message of more than {cap} bytes"
-            ))),
+            Some(Err(NetError::TooLarge { cap })) => {
+                Action::Disconnect(End::TooLarge(format!("a message of more than {cap} bytes")))
+            }
             Some(Err(error)) => Action::Disconnect(End::Lost(error.to_string())),
             Some(Ok(Received::Binary(bytes))) => self.frame(&bytes),
             Some(Ok(Received::Text(text))) => self.event(&text),

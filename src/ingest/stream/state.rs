@@ -10,6 +10,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::detour::Detour;
+use super::gap::{Gap, GapReason};
 use super::position::{Mark, Position, is_number};
 use crate::store::SourceKind;
 use atcomm_proto::clock::Timestamp;
@@ -75,54 +77,12 @@ pub(super) enum End {
     Lost(String),
     /// One message cannot be read. It is passed over if it comes again.
     Poisoned(String),
+    /// A message is larger than any event, so it could not be received.
+    TooLarge(String),
     /// The stream cannot be read. The host would send the same again.
     Unreadable(String),
     /// The host does not continue at our place, and has to be read from its oldest event on.
     NotContinued(GapReason),
-}
-
-/// Why events were missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GapReason {
-    /// The stream was interrupted before it had a place.
-    NoCursor,
-    /// The host says that the cursor is older than what it keeps.
-    Outdated,
-    /// The stream continues behind the stored event.
-    Hole,
-    /// The host counts its events anew.
-    Renumbered,
-    /// The cursor lies in the host's future.
-    FutureCursor,
-    /// The stored event did not come again.
-    NotRepeated,
-    /// The stream cannot be read past its position.
-    Unreadable,
-}
-
-impl GapReason {
-    /// Returns a stable code for metrics and the store.
-    pub(super) fn code(self) -> &'static str {
-        match self {
-            Self::NoCursor => "no_cursor",
-            Self::Outdated => "outdated",
-            Self::Hole => "hole",
-            Self::Renumbered => "renumbered",
-            Self::FutureCursor => "future_cursor",
-            Self::NotRepeated => "not_repeated",
-            Self::Unreadable => "unreadable",
-        }
-    }
-}
-
-/// Missed events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Gap {
-    pub(super) reason: GapReason,
-    /// The position of the stream before the gap.
-    pub(super) position: Option<i64>,
-    /// The last moment before the gap that is proven.
-    pub(super) since: Timestamp,
 }
 
 /// The interval in which the stream is proven to have missed nothing.
@@ -231,6 +191,7 @@ pub(super) struct StreamState {
     failures: u32,
     /// The last position at which the stream was unreadable, and how often in a row.
     unreadable: (Option<i64>, u32),
+    detour: Detour,
 }
 
 impl StreamState {
@@ -254,6 +215,7 @@ impl StreamState {
             rereads: false,
             failures: 0,
             unreadable: (None, 0),
+            detour: Detour::default(),
         }
     }
 
@@ -268,6 +230,9 @@ impl StreamState {
             return oldest.then_some(0);
         };
         if self.kind != SourceKind::Jetstream || is_number(position.seq) {
+            if let Some(cursor) = self.detour.cursor(position.seq) {
+                return Some(cursor);
+            }
             return Some(position.seq.saturating_sub(1).max(0));
         }
         // A host would go live without a word.
@@ -277,7 +242,7 @@ impl StreamState {
 
     /// Returns the beginning of the interval that the present connection is proven to continue.
     pub(super) fn proven_since(&self) -> Option<Timestamp> {
-        let proven = self.connected && self.expected.is_none();
+        let proven = self.connected && self.expected.is_none() && !self.detour.is_made();
         self.covered.filter(|_| proven).map(|covered| covered.since)
     }
 
@@ -289,6 +254,8 @@ impl StreamState {
         self.expected = None;
         let asked = self.start_cursor(now);
         match (&self.position, asked) {
+            // The stored event is behind the cursor.
+            (Some(_), Some(_)) if self.detour.is_made() => None,
             (Some(position), Some(asked)) => {
                 self.expected = Some(Expected {
                     position: position.clone(),
@@ -323,7 +290,10 @@ impl StreamState {
         match event {
             StreamEvent::At { seq, mark } => {
                 let seq = i64::try_from(seq).unwrap_or(i64::MAX);
-                let action = self.compare(seq, mark, now);
+                let action = match self.end_detour(seq, now) {
+                    Some(gap) => Action::Report(gap),
+                    None => self.compare(seq, mark, now),
+                };
                 if matches!(action, Action::Continue | Action::Report(_)) {
                     self.advance(seq, mark);
                 }
@@ -370,7 +340,11 @@ impl StreamState {
                     gap: None,
                 };
             }
-            End::Unreadable(_) => self.count_unreadable(now),
+            End::TooLarge(_) if self.is_numbered() && self.detour.again() => None,
+            End::NotContinued(_) if self.detour.is_made() => {
+                Some(self.go_live(GapReason::TooLarge, now))
+            }
+            End::TooLarge(_) | End::Unreadable(_) => self.count_unreadable(now),
             End::NotContinued(reason) => {
                 let gap = self.miss(*reason, now);
                 self.start = Start::Oldest;
@@ -541,6 +515,7 @@ impl StreamState {
     fn miss(&mut self, reason: GapReason, now: Timestamp) -> Gap {
         let position = self.position.take();
         self.expected = None;
+        self.detour = Detour::default();
         self.rereads = false;
         self.moved = true;
         let covered = self.covered.replace(Covered::at(now));
@@ -565,11 +540,27 @@ impl StreamState {
         let (last, count) = self.unreadable;
         let count = if last == at { count + 1 } else { 1 };
         self.unreadable = (at, count);
-        (count >= MAX_UNREADABLE).then(|| {
-            self.unreadable = (None, 0);
-            self.start = Start::Live;
-            self.miss(GapReason::Unreadable, now)
-        })
+        (count >= MAX_UNREADABLE).then(|| self.go_live(GapReason::Unreadable, now))
+    }
+
+    /// Gives up what lies between the position and what is live.
+    fn go_live(&mut self, reason: GapReason, now: Timestamp) -> Gap {
+        self.unreadable = (None, 0);
+        self.start = Start::Live;
+        self.miss(reason, now)
+    }
+
+    /// Returns whether there is a position that later numbers can be asked for from.
+    fn is_numbered(&self) -> bool {
+        let numbered = |at: &Position| self.kind != SourceKind::Jetstream || is_number(at.seq);
+        self.position.as_ref().is_some_and(numbered)
+    }
+
+    /// Returns the gap that an event shows to be behind: what a message held that could not be
+    /// received.
+    fn end_detour(&mut self, seq: i64, now: Timestamp) -> Option<Gap> {
+        let is_behind = self.position.as_ref().is_some_and(|at| seq > at.seq);
+        (self.detour.is_made() && is_behind).then(|| self.miss(GapReason::TooLarge, now))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Lists of accounts as other servers write them, and servers that refuse them for a while.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ type Rule = dyn Fn(Option<&str>, usize) -> (u16, String) + Send + Sync;
 struct Lister {
     port: u16,
     asked: Arc<Mutex<Vec<Option<String>>>>,
+    /// Requests for a stream, which the server does not have.
+    streams: Arc<AtomicUsize>,
 }
 
 impl Lister {
@@ -34,13 +37,20 @@ impl Lister {
         let asked: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
         let rule = Arc::new(rule);
         let all = Arc::clone(&asked);
+        let streams: Arc<AtomicUsize> = Arc::default();
+        let counted = Arc::clone(&streams);
         RUNTIME.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (rule, all) = (Arc::clone(&rule), Arc::clone(&all));
-                tokio::spawn(async move { answer(client, &*rule, &all).await });
+                let counted = Arc::clone(&counted);
+                tokio::spawn(async move { answer(client, &*rule, &all, &counted).await });
             }
         });
-        Self { port, asked }
+        Self {
+            port,
+            asked,
+            streams,
+        }
     }
 
     fn url(&self) -> String {
@@ -55,7 +65,12 @@ impl Lister {
     }
 }
 
-async fn answer(mut client: TcpStream, rule: &Rule, asked: &Mutex<Vec<Option<String>>>) {
+async fn answer(
+    mut client: TcpStream,
+    rule: &Rule,
+    asked: &Mutex<Vec<Option<String>>>,
+    streams: &AtomicUsize,
+) {
     let mut head = vec![0; 16 * 1024];
     let mut len = 0;
     while !head[..len].windows(4).any(|bytes| bytes == b"\r\n\r\n") {
@@ -77,6 +92,7 @@ async fn answer(mut client: TcpStream, rule: &Rule, asked: &Mutex<Vec<Option<Str
         };
         rule(cursor.as_deref(), before)
     } else {
+        streams.fetch_add(1, Ordering::Relaxed);
         (404, "{\"error\":\"Not Found\"}".to_owned())
     };
     let answer = format!(
@@ -281,4 +297,25 @@ fn stream_and_list_of_one_source_may_have_different_addresses() {
             .all(|lister| sources.iter().any(|line| line.contains(&lister.url()))),
         "{log}"
     );
+}
+
+/// The kind of the source is wrong, so that its stream is never found.
+#[test]
+fn the_log_says_what_to_change_and_not_at_each_attempt() {
+    let network = Network::multikey();
+    let lister = Lister::start(|_, _| (404, String::new()));
+    let source = json!({"url": lister.url(), "kind": "relay"});
+    let service = Setup::new(network)
+        .source(source)
+        .no_refresh_on_demand()
+        .start();
+    eventually("some attempts", || {
+        (lister.streams.load(Ordering::Relaxed) >= 4).then_some(())
+    });
+    let log = service.log();
+    let hint = "the host answered 404 to a stream of kind relay: is it a jetstream?";
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(hint)).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains(&lister.url()), "{log}");
+    assert!(!log.contains("walk=true"), "{log}");
 }

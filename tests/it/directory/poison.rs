@@ -154,3 +154,40 @@ fn inv8_a_message_that_comes_again_is_passed_over_and_its_account_refreshed() {
     service.until_cid(&bob.did, &put["cid"]);
     assert_eq!(service.metric("atcomm_ingest_gaps_total", &[]), 0.0);
 }
+
+/// A message is larger than any event. Behind it stand others that were sent while the stream was
+/// away: these are read, and only what the message may have held is a gap.
+#[test]
+fn inv8_a_message_that_is_too_large_costs_itself_and_not_what_is_behind_it() {
+    let network = Network::own(&["--multikey", "--pds", "1"]);
+    let hose = Firehose::start(network, &json!(0));
+    let source = json!({"url": hose.url, "kind": "relay", "walk": false});
+    let service = Setup::new(network)
+        .source(source)
+        .no_refresh_on_demand()
+        .start();
+    service.until_following(1);
+    let alice = network.enrolled("alice", 0, json!({}));
+    service.until(&alice.did, "the package", |_| true);
+    let began = Instant::now();
+    hose.inject_zeros_kept(5_000_001);
+    let behind: Vec<_> = (0..3)
+        .map(|_| network.enrolled("behind", 0, json!({})))
+        .collect();
+    for account in &behind {
+        let view = service.until(&account.did, "what stands behind it", |_| true);
+        assert_eq!(view["verification"]["source"], "relay");
+    }
+    let gaps = |reason| service.metric("atcomm_ingest_gaps_total", &[("reason", reason)]);
+    print_harm(
+        "a message that is too large",
+        "one message of 5,000,001 bytes",
+        &format!(
+            "3 of 3 enrolments behind it seen, after {:.1} s; {} gap, {} jumps to what is live",
+            began.elapsed().as_secs_f64(),
+            gaps("too_large"),
+            gaps("unreadable"),
+        ),
+    );
+    assert_eq!((gaps("too_large"), gaps("unreadable")), (1.0, 0.0));
+}

@@ -32,6 +32,7 @@ pub enum Received {
 pub struct StreamReader {
     socket: WebSocketStream<Box<dyn Wire>>,
     max_frame: usize,
+    close_code: Option<u16>,
 }
 
 impl Net {
@@ -46,6 +47,7 @@ impl Net {
         Ok(StreamReader {
             socket,
             max_frame: options.max_frame,
+            close_code: None,
         })
     }
 }
@@ -60,9 +62,17 @@ impl StreamReader {
         Some(Ok(match message {
             Message::Binary(bytes) => Received::Binary(bytes),
             Message::Text(text) => Received::Text(text),
-            Message::Close(_) => return None,
+            Message::Close(frame) => {
+                self.close_code = frame.map(|frame| frame.code.into());
+                return None;
+            }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Received::Alive,
         }))
+    }
+
+    /// Returns the code with which the server has closed the stream, if it gave one.
+    pub fn close_code(&self) -> Option<u16> {
+        self.close_code
     }
 
     /// Sends a binary message.

@@ -3,6 +3,7 @@ use super::*;
 use SourceKind::{Jetstream, Pds, Relay};
 
 mod jetstream;
+mod too_large;
 
 /// The time of day in all tests that do not move it.
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
