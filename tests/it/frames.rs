@@ -42,6 +42,12 @@ impl Firehose {
         assert_ne!(sent["sent"], 0, "no connection");
     }
 
+    /// Sends the same binary message many times, to whatever connections there are.
+    pub(crate) fn inject_times(&self, frame: &[u8], times: usize) {
+        let body = json!({"hex": HEXLOWER.encode(frame), "times": times});
+        self.op("firehose.inject", body);
+    }
+
     /// Sends a binary message that has a place in the stream: it comes again on every connection
     /// that begins before it.
     pub(crate) fn inject_kept(&self, frame: &[u8]) {

@@ -68,10 +68,12 @@ export class Streams {
       'firehose.start': async ({ from = 0 }) =>
         firehoses.add(await Firehose.start(typeof from === 'string' ? from : accounts.host(from).url)),
       'firehose.stop': async ({ id }) => (firehoses.stop(id), {}),
-      'firehose.inject': async ({ id, text, keep, ...frame }) => {
+      'firehose.inject': async ({ id, text, keep, times = 1, ...frame }) => {
         const { member } = firehoses.pick(id)
-        const sent =
-          text === undefined ? member.inject(frameBytes(frame), { keep }) : member.inject(text, { binary: false })
+        let sent = 0
+        for (let time = 0; time < times; time++) {
+          sent = text === undefined ? member.inject(frameBytes(frame), { keep }) : member.inject(text, { binary: false })
+        }
         return { sent }
       },
       'firehose.drop': async ({ id }) => ({ dropped: firehoses.pick(id).member.drop() }),
