@@ -338,11 +338,12 @@ impl Resolver {
             None => None,
         };
         let refreshed = match shared {
-            // The result of a prefilter is enough for a listing, and no answer for a client.
+            // An account that has just written a package must not be missed by a refresh of
+            // the background that began before that. The result of a prefilter is no answer, either.
             Some(refreshed)
-                if !refreshed
-                    .as_ref()
-                    .is_ok_and(|refreshed| refreshed.prefiltered) =>
+                if !refreshed.as_ref().is_ok_and(|refreshed| {
+                    refreshed.prefiltered || (refreshed.background && refreshed.refusal.is_some())
+                }) =>
             {
                 refreshed
             }

@@ -99,6 +99,7 @@ impl Inner {
             refusal: found.refusal.or_else(|| refusal_of(outcome)),
             car: found.car,
             prefiltered: false,
+            background: refresh.priority() != Priority::Interactive,
         })
     }
 

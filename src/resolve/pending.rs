@@ -162,6 +162,7 @@ mod tests {
             refusal: None,
             car: None,
             prefiltered: false,
+            background: true,
         })
     }
 

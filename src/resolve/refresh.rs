@@ -110,6 +110,8 @@ pub struct RefreshOutcome {
     /// Whether the enumerated PDS returned nothing that looks like a package. That is enough for a
     /// listing, and no answer for a client.
     pub prefiltered: bool,
+    /// Whether no client asked for the refresh.
+    pub background: bool,
 }
 
 impl RefreshOutcome {
@@ -121,6 +123,7 @@ impl RefreshOutcome {
             refusal: None,
             car: None,
             prefiltered: true,
+            background: true,
         }
     }
 }
