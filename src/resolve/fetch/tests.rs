@@ -21,6 +21,7 @@ use atcomm_proto::syntax::Actor;
 use testkit::net::{NameServer, serve};
 use testkit::proto::plc::{TestLog, k256, operation, p256};
 use testkit::proto::repo::{TestRepo, package, peer};
+use tokio::sync::Notify;
 
 const OLD: &str = "https://old.example.com";
 const NEW: &str = "https://new.example.com";
@@ -35,6 +36,8 @@ struct ServedAnswers {
     /// Statuses and bodies that come instead of the CARs.
     errors: HashMap<String, (StatusCode, &'static str)>,
     statuses: HashMap<String, Value>,
+    /// Holds back the answer to the next request for a record.
+    gate: Option<Arc<Notify>>,
     documents_asked: usize,
     logs_asked: usize,
     records_asked: usize,
@@ -67,15 +70,22 @@ impl TestResolver {
         };
         let car = async move |State(answers): State<Shared>,
                               Query(query): Query<HashMap<String, String>>| {
-            let mut answers = answers.lock().unwrap();
-            answers.records_asked += 1;
-            match answers.errors.get(&query["did"]) {
-                Some((status, body)) => (*status, body.as_bytes().to_vec()),
-                None => match answers.cars.get(&query["did"]) {
-                    Some(car) => (StatusCode::OK, car.clone()),
-                    None => (StatusCode::NOT_FOUND, Vec::new()),
-                },
+            let (answer, gate) = {
+                let mut answers = answers.lock().unwrap();
+                answers.records_asked += 1;
+                let answer = match answers.errors.get(&query["did"]) {
+                    Some((status, body)) => (*status, body.as_bytes().to_vec()),
+                    None => match answers.cars.get(&query["did"]) {
+                        Some(car) => (StatusCode::OK, car.clone()),
+                        None => (StatusCode::NOT_FOUND, Vec::new()),
+                    },
+                };
+                (answer, answers.gate.take())
+            };
+            if let Some(gate) = gate {
+                gate.notified().await;
             }
+            answer
         };
         let status =
             async move |State(answers): State<Shared>,

@@ -258,3 +258,33 @@ async fn an_old_refusal_is_looked_at_again_when_a_client_asks() {
     let kind = test.recipient(&did).await.unwrap_err().kind;
     assert_eq!(kind, LexiconError::AccountInactive);
 }
+
+/// A refresh of the background began before the account wrote its package. The client who asks
+/// after that joins no such refresh.
+#[tokio::test]
+async fn a_refresh_that_began_before_the_package_was_there_refuses_no_client() {
+    let test = Arc::new(TestResolver::start(10).await);
+    let did = test.account(1, OLD, 1, 1);
+    test.set(&did, Some(TAKENDOWN));
+    let gate = Arc::new(Notify::new());
+    test.answers.lock().unwrap().gate = Some(Arc::clone(&gate));
+    let background = {
+        let (test, did) = (Arc::clone(&test), did.clone());
+        let refresh = Refresh::new(Trigger::Listing(None));
+        tokio::spawn(async move { test.refresh(&did, refresh).await })
+    };
+    while test.pds_asked().0 == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    test.set(&did, None);
+    let client = {
+        let (test, did) = (Arc::clone(&test), did.clone());
+        tokio::spawn(async move { test.recipient(&did).await })
+    };
+    // Time to join the refresh that is under way.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gate.notify_one();
+    assert!(background.await.unwrap().refusal.is_some());
+    let view = client.await.unwrap().expect("what is there now");
+    assert_eq!(view["did"], did.as_str());
+}
