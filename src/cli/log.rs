@@ -95,7 +95,7 @@ pub(super) async fn show(
                 }
             };
             bar.set_message(format!(
-                "walking {}: {} accounts seen",
+                "enumerating {}: {} accounts seen",
                 backfill.source, backfill.seen
             ));
             if backfill.done {
