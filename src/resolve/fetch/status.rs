@@ -35,7 +35,7 @@ impl Inner {
     /// | account not found, or an unknown error | no | inactive | inactive |
     /// | account not found, or an unknown error | no | not found | missing |
     /// | account not found | no | active | unverifiable |
-    /// | any | - | none for now | none for now |
+    /// | any | - | the PDS cannot be asked | not to be had |
     pub(super) async fn settle(
         &self,
         did: &Did,
