@@ -351,7 +351,8 @@ impl Service {
                         .all(|(key, value)| rest.contains(&format!("{key}={value:?}")))
             })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+            // The sum of nothing would be printed as -0.
+            .fold(0.0, |sum, value| sum + value)
     }
 
     /// Waits until a counter is at least `least`.
