@@ -111,7 +111,6 @@ impl Backfill {
                     continue;
                 }
                 (Next::Begin | Next::Page, _) => {
-                    task.course = Course::default();
                     self.begin().await;
                     continue;
                 }

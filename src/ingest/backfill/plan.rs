@@ -173,6 +173,10 @@ pub(super) fn on_page(
     course: &mut Course,
     now: Timestamp,
 ) -> Option<PageError> {
+    if row.position.is_none() {
+        // A gap begins another backfill by itself, and its pages are those of the one before.
+        *course = Course::default();
+    }
     row.seen = row
         .seen
         .saturating_add(i64::try_from(page.repos.len()).unwrap_or(0));
@@ -238,8 +242,8 @@ pub(super) fn on_failure(
     row.next_at = Some(now.plus(wait.max(asked)));
 }
 
-/// The course of one backfill through the pages since the start of the service: finds a circle of
-/// cursors in constant memory (Brent's algorithm).
+/// The course of one backfill through the pages since the start of the service; begins anew with
+/// each first page. Finds a circle of cursors in constant memory (Brent's algorithm).
 #[derive(Debug, Default)]
 pub(super) struct Course {
     /// The cursor that later ones are compared with. It moves on at each power of two.

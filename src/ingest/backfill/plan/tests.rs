@@ -50,6 +50,18 @@ fn read(server: impl Fn(Option<&str>) -> Page, most: usize) -> (usize, Option<Pa
 }
 
 #[test]
+fn the_pages_of_the_backfill_before_are_no_circle() {
+    let mut course = Course::default();
+    for _ in 0..3 {
+        let mut row = begun();
+        for cursor in [Some("a"), Some("b"), Some("c"), None] {
+            assert_eq!(on_page(&mut row, &page(1, cursor), &mut course, NOW), None);
+        }
+        assert_eq!(row.complete_at, Some(NOW));
+    }
+}
+
+#[test]
 fn a_backfill_begins_where_there_was_none_and_goes_on_where_it_was_left() {
     let next = |row: Option<&BackfillRow>| next(row, true, Urgency::None, NOW);
     assert_eq!(next(None), Next::Begin);
