@@ -255,7 +255,10 @@ impl StreamState {
         let asked = self.start_cursor(now);
         match (&self.position, asked) {
             // The stored event is behind the cursor.
-            (Some(_), Some(_)) if self.detour.is_made() => None,
+            (Some(_), Some(_)) if self.detour.is_made() => {
+                self.detour.on_connect(at);
+                None
+            }
             (Some(position), Some(asked)) => {
                 self.expected = Some(Expected {
                     position: position.clone(),
@@ -290,10 +293,7 @@ impl StreamState {
         match event {
             StreamEvent::At { seq, mark } => {
                 let seq = i64::try_from(seq).unwrap_or(i64::MAX);
-                let action = match self.end_detour(seq, now) {
-                    Some(gap) => Action::Report(gap),
-                    None => self.compare(seq, mark, now),
-                };
+                let action = self.compare(seq, mark, now);
                 if matches!(action, Action::Continue | Action::Report(_)) {
                     self.advance(seq, mark);
                 }
@@ -316,8 +316,16 @@ impl StreamState {
         }
     }
 
-    /// Some time has passed. Returns what follows from a stored event that did not come again.
+    /// Some time has passed. Returns what follows from a stored event that did not come again, or
+    /// from silence behind a message that was too large.
     pub(super) fn on_time(&mut self, at: Instant, now: Timestamp) -> Option<Action> {
+        if self
+            .detour
+            .deadline()
+            .is_some_and(|deadline| at >= deadline)
+        {
+            return Some(Action::Report(self.go_live(GapReason::TooLarge, now)));
+        }
         let expected = self.expected.as_ref().filter(|e| at >= e.deadline)?;
         let reason = GapReason::NotRepeated;
         if self.kind == SourceKind::Jetstream && !is_number(expected.position.seq) {
@@ -374,10 +382,10 @@ impl StreamState {
         if work >= MAX_BATCH || self.gap.is_some() || (unwritten && since_write >= delay) {
             return Step::Write;
         }
-        let judged_in = self
-            .expected
-            .as_ref()
-            .map(|expected| expected.deadline.saturating_duration_since(at));
+        let expected = self.expected.as_ref().map(|expected| expected.deadline);
+        let judged_in = expected
+            .or(self.detour.deadline())
+            .map(|deadline| deadline.saturating_duration_since(at));
         let delays = [unwritten.then_some(delay), judged_in];
         Step::Read(delays.into_iter().flatten().min())
     }
@@ -406,6 +414,9 @@ impl StreamState {
 
     /// Compares a numbered event with the stored one.
     fn compare(&mut self, seq: i64, mark: Mark<'_>, now: Timestamp) -> Action {
+        if let Some(gap) = self.end_detour(seq, now) {
+            return Action::Report(gap);
+        }
         let Some(expected) = &self.expected else {
             return Action::Continue;
         };
@@ -479,6 +490,7 @@ impl StreamState {
     /// back on one connection.
     fn advance(&mut self, seq: i64, mark: Mark<'_>) {
         if self.position.as_ref().is_none_or(|at| seq > at.seq) {
+            self.detour = Detour::default();
             self.move_to(seq, mark);
         }
     }
