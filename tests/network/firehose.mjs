@@ -2,6 +2,7 @@
 // or loses from it what a test asks for. Other /xrpc paths are passed on to the
 // host that it relays, so that it can stand for a relay or a PDS.
 import http from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { WebSocket, WebSocketServer } from 'ws'
 import { Failure } from './failure.mjs'
 import { decodeFrame, encodeFrame } from './frames.mjs'
@@ -12,15 +13,18 @@ const PATH = '/xrpc/com.atproto.sync.subscribeRepos'
 export class Firehose {
   #subscribers = new Set()
   #skip = 0
-  // The last number that was passed on, and added messages with their places:
-  // these come again to whoever asks for an earlier cursor.
+  // The numbers of lost messages: these do not come on a later connection, either.
+  #lost = new Set()
+  // The last number that was read, and added messages with their places: these
+  // come again to whoever asks for an earlier cursor.
   #seq = 0
   #kept = []
 
-  /** Relay the host at `from`, an http URL. */
-  static async start(from) {
+  /** Relay the host at `from`, an http URL; `host`: the PDS behind it. */
+  static async start(from, host) {
     const firehose = new Firehose()
     firehose.from = from
+    firehose.host = host
     firehose.server = http.createServer((req, res) => passOn(from, req, res))
     firehose.wss = new WebSocketServer({ noServer: true })
     firehose.server.on('upgrade', (req, socket, head) => {
@@ -44,10 +48,9 @@ export class Firehose {
     }
     upstream.on('open', () => sendKept(cursor))
     upstream.on('message', (data, binary) => {
-      if (this.#skip > 0) return void (this.#skip -= 1)
-      ws.send(data, { binary })
       const seq = binary ? seqOf(data) : 0
       this.#seq = Math.max(this.#seq, seq)
+      if (!this.#loses(seq)) ws.send(data, { binary })
       sendKept(seq)
     })
     for (const [side, other] of [
@@ -66,8 +69,11 @@ export class Firehose {
    * Send a frame to every subscriber; the number of those. With `keep` it has a
    * place in the stream and comes again behind an earlier cursor.
    */
-  inject(data, { binary = true, keep = false } = {}) {
-    if (keep) this.#kept.push({ after: this.#seq, data })
+  async inject(data, { binary = true, keep = false } = {}) {
+    if (keep) {
+      await this.#settled()
+      this.#kept.push({ after: this.#seq, data })
+    }
     for (const ws of this.#subscribers) ws.send(data, { binary })
     return this.#subscribers.size
   }
@@ -78,8 +84,27 @@ export class Firehose {
     return dropped
   }
 
-  skip(count) {
+  #loses(seq) {
+    if (this.#lost.has(seq)) return true
+    if (this.#skip === 0) return false
+    this.#skip -= 1
+    if (seq > 0) this.#lost.add(seq)
+    return true
+  }
+
+  /** Lose the next `count` messages of what the host writes from now on. */
+  async skip(count) {
+    await this.#settled()
     this.#skip = count
+  }
+
+  /** All that the host has written by now is passed on; 10 s at most. */
+  async #settled() {
+    const seq = await this.host?.lastSeq()
+    for (let tries = 0; this.#subscribers.size > 0 && this.#seq < seq; tries++) {
+      if (tries > 1000) throw new Failure(504, `the host has written ${seq}, and ${this.#seq} has come`)
+      await pause(10)
+    }
   }
 
   stop() {

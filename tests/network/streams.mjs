@@ -66,18 +66,24 @@ export class Streams {
 
       // from: the index of a PDS, or the URL of any host (the peer's, say).
       'firehose.start': async ({ from = 0 }) =>
-        firehoses.add(await Firehose.start(typeof from === 'string' ? from : accounts.host(from).url)),
+        firehoses.add(
+          typeof from === 'string'
+            ? await Firehose.start(from)
+            : await Firehose.start(accounts.host(from).url, accounts.host(from)),
+        ),
       'firehose.stop': async ({ id }) => (firehoses.stop(id), {}),
       'firehose.inject': async ({ id, text, keep, times = 1, ...frame }) => {
         const { member } = firehoses.pick(id)
         let sent = 0
         for (let time = 0; time < times; time++) {
-          sent = text === undefined ? member.inject(frameBytes(frame), { keep }) : member.inject(text, { binary: false })
+          sent = await (text === undefined
+            ? member.inject(frameBytes(frame), { keep })
+            : member.inject(text, { binary: false }))
         }
         return { sent }
       },
       'firehose.drop': async ({ id }) => ({ dropped: firehoses.pick(id).member.drop() }),
-      'firehose.skip': async ({ id, count }) => (firehoses.pick(id).member.skip(count), {}),
+      'firehose.skip': async ({ id, count }) => (await firehoses.pick(id).member.skip(count), {}),
 
       'relay.start': async ({ pds = hosts.map((_, index) => index), manners, list }) =>
         relays.add(await Relay.start(pds.map((index) => accounts.host(index)), { manners, list })),
