@@ -5,6 +5,7 @@
 mod detour;
 mod gap;
 mod messages;
+mod outage;
 mod poison;
 mod position;
 mod state;
@@ -28,10 +29,10 @@ use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::COLLECTION;
 use atcomm_proto::wire::{MAX_EVENT, MAX_FRAME};
 
-use gap::{Gap, GapReason};
+use gap::{Covered, Gap, GapReason};
 use poison::Poison;
 use position::Position;
-use state::{Action, Covered, End, Next, Progress, Step, StreamState};
+use state::{Action, End, Next, Progress, Step, StreamState};
 
 /// Keep-alive. Silence is normal beside a quiet PDS: only an unanswered ping ends a connection.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -254,6 +255,11 @@ impl Reader {
                 source,
                 cursor,
                 "the stream continues behind a message that could not be received"
+            ),
+            GapReason::Unreachable => tracing::warn!(
+                source,
+                cursor,
+                "the source cannot be reached: its accounts are looked at without it"
             ),
             GapReason::Unreadable => tracing::error!(
                 source,

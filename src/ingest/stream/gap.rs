@@ -1,6 +1,22 @@
-//! Missed events.
+//! Missed events, and the time in which none was missed.
 
 use atcomm_proto::clock::Timestamp;
+
+/// The interval in which the stream is proven to have missed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Covered {
+    pub(super) since: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+impl Covered {
+    pub(super) fn at(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            until: now,
+        }
+    }
+}
 
 /// Why events were missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +37,8 @@ pub(super) enum GapReason {
     TooLarge,
     /// The stream cannot be read past its position.
     Unreadable,
+    /// The host cannot be reached for long.
+    Unreachable,
 }
 
 impl GapReason {
@@ -35,6 +53,7 @@ impl GapReason {
             Self::NotRepeated => "not_repeated",
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
+            Self::Unreachable => "unreachable",
         }
     }
 }

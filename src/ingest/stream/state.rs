@@ -11,7 +11,8 @@
 use std::time::{Duration, Instant};
 
 use super::detour::Detour;
-use super::gap::{Gap, GapReason};
+use super::gap::{Covered, Gap, GapReason};
+use super::outage::Outage;
 use super::position::{Mark, Position, is_number};
 use crate::store::SourceKind;
 use atcomm_proto::clock::Timestamp;
@@ -83,22 +84,6 @@ pub(super) enum End {
     Unreadable(String),
     /// The host does not continue at our place, and has to be read from its oldest event on.
     NotContinued(GapReason),
-}
-
-/// The interval in which the stream is proven to have missed nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Covered {
-    pub(super) since: Timestamp,
-    pub(super) until: Timestamp,
-}
-
-impl Covered {
-    fn at(now: Timestamp) -> Self {
-        Self {
-            since: now,
-            until: now,
-        }
-    }
 }
 
 /// What follows from an event.
@@ -192,6 +177,7 @@ pub(super) struct StreamState {
     /// The last position at which the stream was unreadable, and how often in a row.
     unreadable: (Option<i64>, u32),
     detour: Detour,
+    outage: Outage,
 }
 
 impl StreamState {
@@ -216,6 +202,7 @@ impl StreamState {
             failures: 0,
             unreadable: (None, 0),
             detour: Detour::default(),
+            outage: Outage::default(),
         }
     }
 
@@ -337,10 +324,12 @@ impl StreamState {
 
     /// A connection, or the attempt to make one, ended after `lasted`.
     pub(super) fn on_end(&mut self, end: &End, lasted: Duration, now: Timestamp) -> Next {
-        self.connected = false;
+        if std::mem::take(&mut self.connected) && self.expected.is_none() {
+            self.outage = Outage::default();
+        }
         let gap = match end {
             End::Stopped => return Next::Stop,
-            End::Lost(_) => None,
+            End::Lost(_) => self.count_outage(now),
             // One message is no failure of the host.
             End::Poisoned(_) => {
                 return Next::Reconnect {
@@ -532,17 +521,32 @@ impl StreamState {
         self.moved = true;
         let covered = self.covered.replace(Covered::at(now));
         let since = covered.map_or(now, |covered| covered.until);
-        let gap = Gap {
+        self.note(Gap {
             reason,
             position: position.map(|at| at.seq),
             since,
-        };
-        // Of two gaps between two writes the earlier beginning stands.
-        let since = self
-            .gap
-            .map_or(since, |unwritten| unwritten.since.min(since));
+        })
+    }
+
+    /// Takes note of a gap. Of two gaps between two writes the earlier beginning stands.
+    fn note(&mut self, gap: Gap) -> Gap {
+        let unwritten = self.gap.map_or(gap.since, |unwritten| unwritten.since);
+        let since = unwritten.min(gap.since);
         self.gap = Some(Gap { since, ..gap });
         gap
+    }
+
+    /// Counts that the host could not be reached, or went away. Where it stays away for long, the
+    /// entries are looked at without it. The position stays: the host may continue there.
+    fn count_outage(&mut self, now: Timestamp) -> Option<Gap> {
+        let covered = self.covered.filter(|_| self.outage.is_due(now))?;
+        self.covered = Some(Covered::at(now));
+        self.moved = true;
+        Some(self.note(Gap {
+            reason: GapReason::Unreachable,
+            position: self.position.as_ref().map(|at| at.seq),
+            since: covered.until,
+        }))
     }
 
     /// Counts that the stream was unreadable, and gives up a position where it is so again and

@@ -3,6 +3,7 @@ use super::*;
 use SourceKind::{Jetstream, Pds, Relay};
 
 mod jetstream;
+mod outage;
 mod too_large;
 
 /// The time of day in all tests that do not move it.
