@@ -122,7 +122,7 @@ impl App {
         let mut name = [0; 256];
         let name = plain_actor(request.uri().query()?, &mut name)?;
         let rendered = self.resolver.directory().cached_view(name)?;
-        let mut response = xrpc::recipient(&rendered, request.headers());
+        let mut response = xrpc::recipient_response(&rendered, request.headers());
         add_cors_headers(response.headers_mut());
         if response.status() == StatusCode::OK {
             self.ok.increment(1);
