@@ -31,7 +31,7 @@ fn index_text(mediator: Option<&MediatorDid>) -> String {
          message to an atproto account, with the proof that the account itself said so.\n\n",
         env!("CARGO_PKG_VERSION"),
     );
-    for route in &routes::XRPC {
+    for route in routes::XRPC {
         page.push_str(route.example);
         page.push('\n');
     }

@@ -53,7 +53,14 @@ pub(super) const REFRESH: Route = xrpc_method!(
 pub(super) const HEALTH: Route = xrpc_method!("GET", "_health", "");
 
 /// All XRPC methods (`lexicons/at/didcomm/directory/*.json`) and the health check.
-pub(super) static XRPC: [Route; 5] = [RESOLVE_RECIPIENT, GET_PROOF, GET_HISTORY, REFRESH, HEALTH];
+pub(super) static XRPC: &[Route] = &[
+    RESOLVE_RECIPIENT,
+    GET_PROOF,
+    GET_HISTORY,
+    REFRESH,
+    // The health check is the last.
+    HEALTH,
+];
 
 /// Messages by POST and WebSocket.
 pub(super) const MESSAGES: Route = Route {
