@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | 0 | [`syntax`], [`clock`] | checked identifiers, text of other servers made harmless; time as a value |
 //! | 1 | [`key`], [`typed`] | signing keys in every shape, the signature check; names as people type them |
-//! | 2 | [`did_peer`], [`plc`], [`proof`], [`wire`] | did:peer:2 and 4; a did:plc's log to its keys; CAR bytes and a key to a verified record or absence; frames and events as values |
+//! | 2 | [`did_peer`], [`plc`], [`proof`], [`service_token`], [`wire`] | did:peer:2 and 4; a did:plc's log to its keys; CAR bytes and a key to a verified record or absence; tokens by which an account calls a service; frames and events as values |
 //! | 3 | [`keypackage`], [`didcomm`] | the rules of the record; DIDComm messages in both directions |
 //! | 4 | [`verify`] | evidence, attribution, pinning, succession, fingerprints: the decisions of a client |
 
@@ -28,6 +28,7 @@ pub mod typed;
 pub mod did_peer;
 pub mod plc;
 pub mod proof;
+pub mod service_token;
 pub mod wire;
 // 3
 pub mod didcomm;
