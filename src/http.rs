@@ -19,6 +19,7 @@ mod response_budget;
 mod router;
 mod routes;
 mod service;
+mod service_auth;
 mod settings;
 mod socket;
 mod xrpc;
@@ -58,7 +59,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::mediator::Mediator;
+use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
 pub use client_address::Network;
@@ -81,22 +82,24 @@ pub struct Http {
 
 impl Http {
     /// Binds the listener; connections wait in the kernel until [`Http::run`]. Must be called
-    /// inside a tokio runtime. Without a mediator its paths answer 404.
+    /// inside a tokio runtime. Without a mediator its paths answer 404. `address` is where others
+    /// reach the server, if that is known: its DID is what they call it by.
     pub fn bind(
         settings: HttpSettings,
         resolver: Resolver,
         mediator: Option<Mediator>,
+        address: Option<&PublicAddress>,
     ) -> Result<Self, HttpError> {
-        let (listener, address) = listen(settings.listen)?;
+        let (listener, bound) = listen(settings.listen)?;
         let sockets = mediator
             .as_ref()
             .map(|mediator| Sockets::new(mediator.settings()));
         let mediator = mediator.zip(sockets.clone());
         Ok(Self {
             listener: LimitedListener::new(listener, settings.max_connections),
-            app: Arc::new(App::new(settings, resolver, mediator)),
+            app: Arc::new(App::new(settings, resolver, mediator, address)),
             sockets,
-            address,
+            address: bound,
         })
     }
 

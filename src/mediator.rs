@@ -297,6 +297,11 @@ impl Mediator {
         self.core.outbox.trouble_of(destination)
     }
 
+    /// Returns where others reach the mediator.
+    pub fn address(&self) -> &PublicAddress {
+        self.core.identity.address()
+    }
+
     /// Returns the DID of the mediator.
     pub fn did(&self) -> &MediatorDid {
         self.core.identity.did()

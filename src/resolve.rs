@@ -6,6 +6,7 @@
 //! hours). At most one refresh per account runs at a time. A caller that arrives while one runs
 //! shares its result, unless it was triggered by an event newer than the start of that refresh.
 
+mod caller;
 mod changed;
 mod doubt;
 mod fetch;
@@ -37,8 +38,10 @@ use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Actor, Did, Handle, LexiconError, MediatorDid, Origin};
 
+use caller::Callers;
 use negative::Negatives;
 
+pub use caller::CallerError;
 pub use refresh::{
     IdentityLookup, NamedBy, NoAnswer, Refresh, RefreshError, RefreshOutcome, ResolveError,
 };
@@ -102,6 +105,7 @@ struct Inner {
     in_flight: SingleFlight<Did, Result<RefreshOutcome, RefreshError>>,
     on_demand: Arc<Semaphore>,
     misses: AddressLimiter,
+    callers: Callers,
     negatives: Negatives,
     /// Accounts whose identity was looked up again because of a bad signature.
     recently_reverified: TtlCache<Did, ()>,
@@ -151,6 +155,7 @@ impl Resolver {
                 in_flight: SingleFlight::new(usize::MAX),
                 on_demand: Arc::new(Semaphore::new(settings.on_demand)),
                 misses: AddressLimiter::new(settings.misses_per_minute, clock.clone()),
+                callers: Callers::new(clock.clone()),
                 negatives: Negatives::new(settings.negative_ttl, clock.clone()),
                 recently_reverified: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 recently_changed: TtlCache::with_entries(MAX_CACHED, clock.clone()),

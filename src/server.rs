@@ -82,11 +82,17 @@ impl Server {
         let mediator = open_mediator(&config, &resolver, clock.clone()).await?;
         let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
             .map_err(ServerError::Admin)?;
+        let address = public_address(&config, mediator.as_ref())?;
         let http_settings = HttpSettings {
             max_connections: files::affordable_connections(config.http.max_connections),
             ..config.http
         };
-        let http = Http::bind(http_settings, resolver.clone(), mediator.clone())?;
+        let http = Http::bind(
+            http_settings,
+            resolver.clone(),
+            mediator.clone(),
+            address.as_ref(),
+        )?;
         let metrics = match &recorder {
             Some((address, recorder)) => {
                 let recorder = recorder.clone();
@@ -274,6 +280,23 @@ async fn open_mediator(
     let shown = mediator.show_in_directory().await;
     shown.map_err(MediatorError::Store)?;
     Ok(Some(mediator))
+}
+
+/// Returns where others reach the server, if that is configured.
+fn public_address(
+    config: &Config,
+    mediator: Option<&Mediator>,
+) -> Result<Option<PublicAddress>, ServerError> {
+    let own = mediator.map(Mediator::address).cloned();
+    let Some(url) = &config.http.public_url else {
+        return Ok(own);
+    };
+    let address =
+        PublicAddress::parse(url, config.net.development).map_err(ServerError::PublicUrl)?;
+    if own.is_some_and(|own| own != address) {
+        return Err(ServerError::TwoAddresses);
+    }
+    Ok(Some(address))
 }
 
 /// Returns the operator's own PDSes.

@@ -84,7 +84,7 @@ impl BenchDirectory {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             ..HttpSettings::default()
         };
-        let http = Http::bind(settings, resolver, None).unwrap();
+        let http = Http::bind(settings, resolver, None, None).unwrap();
         let address = http.local_addr();
         let stop = CancellationToken::new();
         tokio::spawn(http.run(stop.clone()));

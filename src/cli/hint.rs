@@ -78,6 +78,9 @@ fn of_server(error: &ServerError) -> &'static str {
         }
         ServerError::Mediator(MediatorError::Keys(error)) => of_keys(error),
         ServerError::Mediator(_) => "see [mediator] in the configuration",
+        ServerError::PublicUrl(_) | ServerError::TwoAddresses => {
+            "see [http] and [mediator] in the configuration"
+        }
         ServerError::Admin(_) => "the path of the data directory may be too long for a socket",
         ServerError::Net(_) => "see [net] in the configuration",
         ServerError::Sources(_) => "see [[sources]] in the configuration",

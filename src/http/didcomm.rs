@@ -29,7 +29,7 @@ use super::params::Params;
 use super::per_address::{AddressPermit, PerAddressLimit};
 use super::routes::{DID_DOCUMENT, INVITATION, MESSAGES};
 use super::socket::{self, Sockets};
-use crate::mediator::{Answer, Form, Mediator, Refused};
+use crate::mediator::{Answer, Form, Mediator, PublicAddress, Refused};
 
 const ENCRYPTED: HeaderValue = HeaderValue::from_static("application/didcomm-encrypted+json");
 const SIGNED: HeaderValue = HeaderValue::from_static("application/didcomm-signed+json");
@@ -84,6 +84,15 @@ pub(super) fn routes(mediator: Mediator, sockets: Sockets) -> Router {
             memory: Arc::new(Semaphore::new(chunks)),
             per_address: PerAddressLimit::new(of_one_address),
         }))
+}
+
+/// Returns the route of the DID document of a directory that is no mediator.
+pub(super) fn document_of_directory(address: &PublicAddress) -> Router {
+    let document = Bytes::from(address.directory_document().to_string());
+    Router::new().route(
+        DID_DOCUMENT.path,
+        get(async move || cacheable(DID_JSON, document)),
+    )
 }
 
 async fn document(State(shared): State<Arc<Shared>>) -> Response {

@@ -8,7 +8,7 @@ use super::error::XrpcError;
 use super::routes::wrong_verb;
 use super::socket::Sockets;
 use super::{didcomm, pages, xrpc};
-use crate::mediator::Mediator;
+use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
 /// Longest NSID in bytes (atproto specification, "Namespaced Identifiers").
@@ -18,6 +18,7 @@ const MAX_NSID_LEN: usize = 317;
 pub(super) fn router(
     resolver: Resolver,
     mediator: Option<(Mediator, Sockets)>,
+    address: Option<&PublicAddress>,
     max_requests: usize,
 ) -> Router {
     let served = mediator.as_ref().map(|(mediator, _)| mediator);
@@ -26,6 +27,8 @@ pub(super) fn router(
         .merge(pages::routes(served.map(Mediator::did)));
     if let Some((mediator, sockets)) = mediator {
         router = router.merge(didcomm::routes(mediator, sockets));
+    } else if let Some(address) = address {
+        router = router.merge(didcomm::document_of_directory(address));
     }
     router
         .fallback(unknown)

@@ -92,6 +92,12 @@ fn find(path: &str) -> Option<&'static Route> {
         .find(|route| route.path == path)
 }
 
+/// Returns the NSID of the XRPC method at a path.
+pub(super) fn method(path: &str) -> Option<&'static str> {
+    let route = XRPC.iter().find(|route| route.path == path)?;
+    Some(route.label).filter(|label| *label != HEALTH.label)
+}
+
 /// Returns the name of a path in metrics and logs: one of a closed set, never text of a client.
 pub(super) fn label(path: &str) -> &'static str {
     find(path).map_or("other", |route| route.label)

@@ -15,7 +15,8 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    AUTHORIZATION, VARY,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -31,10 +32,11 @@ use super::error::XrpcError;
 use super::params::{MAX_QUERY_LEN, plain_actor};
 use super::router::router;
 use super::routes::{self, MESSAGES, RESOLVE_RECIPIENT};
+use super::service_auth::{Presented, ServiceAuth};
 use super::settings::HttpSettings;
 use super::socket::Sockets;
 use super::xrpc;
-use crate::mediator::Mediator;
+use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
 /// Request headers that a preflight without a readable list of its own allows.
@@ -83,6 +85,8 @@ pub(super) fn add_cors_headers(headers: &mut HeaderMap) {
 pub(super) struct App {
     settings: HttpSettings,
     resolver: Resolver,
+    /// `None` where this server has no public address, so that no token can be for it.
+    auth: Option<ServiceAuth>,
     router: Router,
     /// Handles of the metrics of cached views, so that they are not looked up for each request.
     ok: Counter,
@@ -95,11 +99,13 @@ impl App {
         settings: HttpSettings,
         resolver: Resolver,
         mediator: Option<(Mediator, Sockets)>,
+        address: Option<&PublicAddress>,
     ) -> Self {
         let method = RESOLVE_RECIPIENT.label;
         let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
         Self {
-            router: router(resolver.clone(), mediator, settings.max_requests),
+            auth: address.map(|address| ServiceAuth::new(address, resolver.clone())),
+            router: router(resolver.clone(), mediator, address, settings.max_requests),
             resolver,
             ok: requests("200"),
             not_modified: requests("304"),
@@ -115,7 +121,11 @@ impl App {
 
     /// Answers the commonest query from the cache of views. Returns `None` where the cache cannot.
     fn answer_cached(&self, request: &Request) -> Option<Response> {
-        if request.method() != Method::GET || request.uri().path() != RESOLVE_RECIPIENT.path {
+        if request.method() != Method::GET
+            || request.uri().path() != RESOLVE_RECIPIENT.path
+            // A token is verified first.
+            || request.headers().contains_key(AUTHORIZATION)
+        {
             return None;
         }
         let begun = Instant::now();
@@ -163,13 +173,34 @@ impl App {
         }
         let client = ClientAddress::of(peer, request.headers(), &self.settings.trusted_proxies);
         request.extensions_mut().insert(client);
-        let answer = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
+        let presented = Presented::of(&request);
+        let answer = async {
+            if let Err(error) = self.verify(presented, client.0).await {
+                return Ok(error.into_response());
+            }
+            self.router.clone().call(request).await
+        };
+        let answer = AssertUnwindSafe(answer).catch_unwind();
         match tokio::time::timeout(self.settings.timeout, answer).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
             // The panic hook has logged the place.
             Ok(Err(_panic)) => XrpcError::internal().into_response(),
             Err(_elapsed) => XrpcError::timeout().into_response(),
+        }
+    }
+}
+
+impl App {
+    /// Verifies the token of a request, if it has one.
+    async fn verify(
+        &self,
+        presented: Result<Option<Presented>, XrpcError>,
+        client: IpAddr,
+    ) -> Result<(), XrpcError> {
+        match (&self.auth, presented?) {
+            (Some(auth), Some(presented)) => auth.verify(&presented, client).await,
+            _ => Ok(()),
         }
     }
 }

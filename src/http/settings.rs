@@ -18,6 +18,9 @@ pub struct HttpSettings {
     /// proxy on the same machine, which also terminates TLS.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
+    /// Where others reach this server, such as `https://dir.example.com`: PDSes pass the requests of
+    /// their users on to the `did:web` of that host. Absent: `mediator.public_url`, if that is set.
+    pub public_url: Option<String>,
     /// Proxies whose `X-Forwarded-For` is trusted, as addresses or networks (`10.0.0.0/8`).
     /// Absent: this machine. Empty: none, and the client is always the connected peer.
     pub trusted_proxies: Vec<Network>,
@@ -36,6 +39,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 2590)),
+            public_url: None,
             trusted_proxies: vec![
                 Network::host(Ipv4Addr::LOCALHOST.into()),
                 Network::host(Ipv6Addr::LOCALHOST.into()),

@@ -466,7 +466,7 @@ async fn a_panic_or_a_timeout_ends_in_an_error() {
         timeout: Duration::from_millis(20),
         ..HttpSettings::default()
     };
-    let mut app = App::new(settings, server.resolver.clone(), None);
+    let mut app = App::new(settings, server.resolver.clone(), None, None);
     app.set_router(
         Router::new()
             .route("/panic", get(async || panic!("on purpose") as &'static str))
@@ -494,7 +494,7 @@ async fn an_address_in_use_is_named() {
         listen: server.address,
         ..HttpSettings::default()
     };
-    let error = Http::bind(settings, server.resolver.clone(), None)
+    let error = Http::bind(settings, server.resolver.clone(), None, None)
         .err()
         .unwrap()
         .to_string();
@@ -538,7 +538,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
         format!("{history}?did={}&proof=true", server.did),
         format!("{history}?did={}", server.did),
     ];
-    let router = router::router(server.resolver.clone(), None, 4);
+    let router = router::router(server.resolver.clone(), None, None, 4);
     for target in &targets {
         let (status, body) = ask(&router, target, [192, 0, 2, 1]).await;
         assert_eq!(status, 200, "{target}");
@@ -551,7 +551,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
         assert_eq!(ask(&router, &plain, [192, 0, 2, 1]).await.0, 200);
         drop(body);
     }
-    let router = router::router(server.resolver.clone(), None, 512);
+    let router = router::router(server.resolver.clone(), None, None, 512);
     let mut held = Vec::new();
     for _ in 0..response_budget::MAX_PER_ADDRESS {
         held.push(ask(&router, &targets[0], [192, 0, 2, 1]).await);

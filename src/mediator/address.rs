@@ -67,6 +67,24 @@ impl PublicAddress {
         &self.origin
     }
 
+    /// Returns the entry of the directory in the DID document, which PDSes pass requests on by.
+    pub(super) fn directory_service(&self) -> Value {
+        json!({
+            "id": format!("{}#atcomm_directory", self.did),
+            "type": "AtcommDirectory",
+            "serviceEndpoint": self.origin,
+        })
+    }
+
+    /// Returns the DID document of a directory that is no mediator.
+    pub fn directory_document(&self) -> Value {
+        json!({
+            "@context": ["https://www.w3.org/ns/did/v1"],
+            "id": self.did,
+            "service": [self.directory_service()],
+        })
+    }
+
     /// Returns the URL that messages are posted to.
     pub fn http_endpoint(&self) -> String {
         format!("{}{ENDPOINT}", self.origin)

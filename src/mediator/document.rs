@@ -45,11 +45,7 @@ pub(super) fn did_document(address: &PublicAddress, keys: &Keys) -> Value {
                 "type": "DIDCommMessaging",
                 "serviceEndpoint": endpoint(address.ws_endpoint()),
             },
-            {
-                "id": format!("{did}#atcomm_directory"),
-                "type": "AtcommDirectory",
-                "serviceEndpoint": address.origin(),
-            },
+            address.directory_service(),
         ],
     })
 }

@@ -8,6 +8,7 @@ use crate::ingest::IngestError;
 use crate::mediator::MediatorError;
 use crate::store::StoreError;
 use atcomm_net::net::NetError;
+use atcomm_proto::syntax::SyntaxError;
 
 /// Errors of starting and running the service.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,15 @@ pub enum ServerError {
     /// A listener cannot be bound.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The public address of the server is malformed.
+    #[error("http.public_url: {0}")]
+    PublicUrl(#[source] SyntaxError),
+    /// Directory and mediator are given different addresses.
+    #[error(
+        "http.public_url and mediator.public_url differ: one server has one address and one DID; \
+         leave one of them out"
+    )]
+    TwoAddresses,
     /// The mediator cannot be opened.
     #[error(transparent)]
     Mediator(#[from] MediatorError),
@@ -61,7 +71,11 @@ impl ServerError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Net(_) | Self::Sources(_) | Self::Mediator(MediatorError::Address(_))
+            Self::Net(_)
+                | Self::Sources(_)
+                | Self::PublicUrl(_)
+                | Self::TwoAddresses
+                | Self::Mediator(MediatorError::Address(_))
         )
     }
 }

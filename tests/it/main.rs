@@ -22,6 +22,7 @@ mod mail;
 mod mediator;
 mod migration;
 mod network;
+mod proxied;
 mod proxy;
 mod restarts;
 mod service;

@@ -23,6 +23,7 @@ const GENERIC_ERRORS = {
   AuthMissing: 401,
   BadJwt: 401,
   BadJwtAudience: 401,
+  BadJwtIss: 401,
   BadJwtLexiconMethod: 401,
   BadJwtSignature: 401,
   JwtExpired: 401,

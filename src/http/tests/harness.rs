@@ -97,6 +97,7 @@ impl Setup {
             },
             resolver.clone(),
             mediator.clone(),
+            mediator.as_ref().map(Mediator::address),
         )
         .unwrap();
         let (address, stop) = (http.local_addr(), CancellationToken::new());
