@@ -110,6 +110,8 @@ fn what_a_jetstream_repeats_costs_nothing() {
             let put = alice.put(json!({"label": format!("round {round}")}));
             service.until_cid(&alice.did, &put["cid"]);
         }
+        // A refresh for one event may have found the package of the next one.
+        service.until_counted("atcomm_ingest_events_total", &[("event", "commit")], 11.0);
         let left = service.stop();
         let service = left.start();
         service.until_following(1);
