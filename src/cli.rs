@@ -19,6 +19,7 @@ mod send;
 mod serve;
 mod sign_in;
 mod signal;
+mod snapshot;
 mod terminal;
 mod usage;
 mod waiting;
@@ -169,6 +170,14 @@ enum Command {
         #[command(subcommand)]
         command: Status,
     },
+    /// Copy the directory's database, for questions in SQL
+    ///
+    /// The copy is consistent, and the service may run meanwhile. docs/research.md describes its
+    /// tables and has worked queries. It holds public facts only, and no mail.
+    #[command(after_help = ending!("\
+  atcomm snapshot directory-copy.db
+  atcomm snapshot copy.db && sqlite3 copy.db 'SELECT state, count(*) FROM entry GROUP BY state'"))]
+    Snapshot(snapshot::Snapshot),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
@@ -351,6 +360,7 @@ pub fn run(
             Command::Keys {
                 command: Keys::Rotate(flags),
             } => admin::rotate(&flags, stdout),
+            Command::Snapshot(args) => snapshot::snapshot(&args, stdout),
             Command::Send(args) => send::run(&args, stdout, stderr),
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),

@@ -44,7 +44,7 @@ use admin::AdminSocket;
 use files::DataDir;
 
 /// File of the directory's store in the data directory.
-const DIRECTORY_FILE: &str = "directory.db";
+pub const DIRECTORY_FILE: &str = "directory.db";
 
 /// File of the mediator's store in the data directory.
 pub const MAILBOX_FILE: &str = "mailbox.db";

@@ -20,6 +20,7 @@ mod error;
 pub mod mailbox;
 mod pages;
 mod schema;
+mod snapshot;
 mod stamp;
 mod wal;
 
@@ -36,3 +37,4 @@ pub use mailbox::{
     Queue, QueueSize, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind, Sender,
     SenderClass, SenderGroup, SharePosition,
 };
+pub use snapshot::{Snapshot, snapshot};

@@ -13,7 +13,7 @@ use crate::server::{
 };
 
 impl ServiceFlags {
-    fn data_dir(&self) -> Result<std::path::PathBuf, CliError> {
+    pub(super) fn data_dir(&self) -> Result<std::path::PathBuf, CliError> {
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
             ..Overrides::default()

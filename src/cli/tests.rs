@@ -64,6 +64,10 @@ fn help_and_version_are_data() {
             &["fingerprint", "--json"],
         ),
         (&["relay", "status", "--help"], &["--data-dir", "--json"]),
+        (
+            &["snapshot", "--help"],
+            &["FILE", "docs/research.md", "--data-dir", "--json"],
+        ),
         (&["mailbox", "--help"], &["status", "list", "purge"]),
         (&["mailbox", "list", "--help"], &["--limit", "--json"]),
         (

@@ -28,18 +28,32 @@ pub(super) struct Schema {
 
 /// Brings a file from its version to the newest, each step in its own transaction.
 pub(super) fn migrate(conn: &Connection, migrations: &[Migration]) -> Result<(), StoreError> {
-    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
-    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > known {
-        return Err(StoreError::Newer { found, known });
-    }
-    let done = usize::try_from(found)
-        .map_err(|_| StoreError::Corrupt(Damage::Contents("negative schema version")))?;
+    let done = version(conn, migrations)?;
     add_functions(conn)?;
     for (step, migration) in (1_i64..).zip(migrations).skip(done) {
         conn.execute_batch(&format!(
             "BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {step}; COMMIT;"
         ))?;
+    }
+    Ok(())
+}
+
+/// Returns the version of a file: the number of migrations that were made.
+fn version(conn: &Connection, migrations: &[Migration]) -> Result<usize, StoreError> {
+    let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    usize::try_from(found)
+        .map_err(|_| StoreError::Corrupt(Damage::Contents("negative schema version")))
+}
+
+/// Checks that a file has the newest version, and changes nothing.
+pub(super) fn check(conn: &Connection, schema: &Schema) -> Result<(), StoreError> {
+    if version(conn, schema.migrations)? < schema.migrations.len() {
+        let reason = "it is of an earlier version: start the service of this version on it first";
+        return Err(StoreError::Corrupt(Damage::Contents(reason)));
     }
     Ok(())
 }

@@ -26,4 +26,5 @@ mod proxied;
 mod proxy;
 mod restarts;
 mod service;
+mod snapshot;
 mod tls;
