@@ -151,6 +151,11 @@ def others():
         "actor=DID:PLC:ewvi7nxzyoun6zhxrhs64oiz&actor=x",
     ):
         write("xrpc", query)
+    for alg, aud in (("ES256K", "did:web:dir.example.com"), ("ES256", "did:web:dir.example.com#atcomm_directory")):
+        claims = {"iss": "did:plc:ewvi7nxzyoun6zhxrhs64oiz", "aud": aud, "exp": 1800000060, "iat": 1800000000}
+        claims |= {"lxm": "at.didcomm.directory.getProof", "jti": "00"}
+        parts = [json.dumps({"typ": "JWT", "alg": alg}).encode(), json.dumps(claims).encode(), bytes(64)]
+        write("service_token", ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts))
     # A backup of two accounts with keys of nobody, made by this program: its document, and the file.
     for seed in sorted((TOP / "seeds").iterdir()):
         write(seed.name.split("-")[0], seed.read_bytes())
