@@ -1,6 +1,6 @@
 //! Readers and writers of single columns.
 
-use rusqlite::Row;
+use rusqlite::{Row, RowIndex};
 
 use super::error::StoreError;
 use atcomm_proto::clock::Timestamp;
@@ -28,7 +28,7 @@ pub(super) fn collect<T>(
 /// program writes the file.
 pub(super) fn parsed<T, E>(
     row: &Row<'_>,
-    column: impl rusqlite::RowIndex,
+    column: impl RowIndex,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, rusqlite::Error>
 where
@@ -42,7 +42,7 @@ where
 
 pub(super) fn maybe<T, E>(
     row: &Row<'_>,
-    column: &str,
+    column: impl RowIndex,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<Option<T>, rusqlite::Error>
 where
@@ -54,14 +54,14 @@ where
     }
 }
 
-pub(super) fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, rusqlite::Error> {
+pub(super) fn time(row: &Row<'_>, column: impl RowIndex) -> Result<Timestamp, rusqlite::Error> {
     row.get(column).map(Timestamp::from_millis)
 }
 
 /// Reads a time that may be missing.
 pub(super) fn maybe_time(
     row: &Row<'_>,
-    column: &str,
+    column: impl RowIndex,
 ) -> Result<Option<Timestamp>, rusqlite::Error> {
     let millis: Option<i64> = row.get(column)?;
     Ok(millis.map(Timestamp::from_millis))

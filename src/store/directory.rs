@@ -6,6 +6,7 @@
 mod ageing;
 mod backfill;
 mod coverage;
+mod entry_row;
 mod heads;
 mod queries;
 mod rows;

@@ -1,13 +1,16 @@
 //! Questions to `directory.db`.
 
+use std::sync::LazyLock;
+
 use rusqlite::{OptionalExtension as _, params};
 
 use super::super::columns::{collect, maybe_time, parsed, to_i64};
 use super::super::error::{Damage, StoreError};
 use super::Queries;
+use super::entry_row::{COLUMNS, read_entry};
 use super::rows::{
     AccountStatus, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh,
-    SourceCursor, read_change, read_due_handle, read_entry, read_mediator, read_pending,
+    SourceCursor, read_change, read_due_handle, read_mediator, read_pending,
 };
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
@@ -27,12 +30,13 @@ pub(super) const DUE_HANDLES: &str = "SELECT rowid, did, claimed, pds, handle_ne
 pub(super) const OTHER_CLAIMANT: &str = "SELECT 1 FROM entry INDEXED BY entry_claimant
  WHERE peer = ?1 AND state = 'present' AND status = 'active' AND did <> ?2 LIMIT 1";
 
+static ENTRY: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM entry WHERE did = ?1", COLUMNS.join(", ")));
+
 impl Queries<'_> {
     /// Returns the entry of an account.
     pub fn entry(&self, did: &Did) -> Result<Option<Entry>, StoreError> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT * FROM entry WHERE did = ?1")?;
+        let mut query = self.0.prepare_cached(&ENTRY)?;
         let entry = query.query_row([did.as_str()], read_entry).optional()?;
         entry.map(|entry| self.with_mediators(entry)).transpose()
     }

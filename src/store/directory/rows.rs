@@ -6,7 +6,7 @@ use ipld_core::cid::Cid;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-use super::super::columns::{UnknownWord, maybe, maybe_time, parsed, time, words};
+use super::super::columns::{UnknownWord, maybe, parsed, time, words};
 use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
@@ -436,52 +436,6 @@ pub struct MediatorRow {
     pub next_check_at: Timestamp,
     /// Look-ups without success since the last one that succeeded.
     pub failures: u32,
-}
-
-pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
-    Ok(Entry {
-        did: parsed(row, "did", Did::parse)?,
-        handle: maybe(row, "handle", Handle::parse)?,
-        pds: maybe(row, "pds", Origin::parse)?,
-        signing_key: maybe(row, "signing_key", SigningKey::from_did_key)?,
-        status: AccountStatus::parse(row.get_ref("status")?.as_str()?),
-        state: parsed(row, "state", |s| {
-            PackageState::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
-        })?,
-        reason: row.get("reason")?,
-        detail: row.get("detail")?,
-        rev: maybe(row, "rev", Rev::parse)?,
-        commit: maybe(row, "commit_cid", str::parse::<Cid>)?,
-        cid: maybe(row, "cid", str::parse::<Cid>)?,
-        proof_pds: maybe(row, "proof_pds", Origin::parse)?,
-        proof_key: maybe(row, "proof_key", SigningKey::from_did_key)?,
-        identity_key: maybe(row, "identity_key", SigningKey::from_did_key)?,
-        peer: row.get("peer")?,
-        mediators: Vec::new(),
-        regressed: row.get("regressed")?,
-        source: row.get("source")?,
-        method: parsed(row, "method", |s| {
-            ProofMethod::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
-        })?,
-        observed_at: time(row, "observed_at")?,
-        proved_at: maybe_time(row, "proved_at")?,
-        checked_at: time(row, "checked_at")?,
-        next_check_at: time(row, "next_check_at")?,
-        failures: row.get("failures")?,
-        change_seq: row.get("change_seq")?,
-        claimed: maybe(row, "claimed", Handle::parse)?,
-        handle_at: maybe_time(row, "handle_at")?,
-        handle_next_at: maybe_time(row, "handle_next_at")?,
-        handle_failures: row.get("handle_failures")?,
-        identity_at: maybe_time(row, "identity_at")?,
-        proofs: row.get("proofs")?,
-        missing_since: maybe_time(row, "missing_since")?,
-        doubt_since: maybe_time(row, "doubt_since")?,
-        handle_checked_at: maybe_time(row, "handle_checked_at")?,
-        handle_news: row.get("handle_news")?,
-        domain: row.get("domain")?,
-        asked: row.get("asked")?,
-    })
 }
 
 pub(super) fn read_due_handle(row: &Row<'_>) -> Result<DueHandle, rusqlite::Error> {

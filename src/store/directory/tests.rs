@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::writes::COLUMNS;
+use super::entry_row::COLUMNS;
 use super::*;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};

@@ -9,6 +9,7 @@ use super::super::columns::{collect, parsed, to_i64};
 use super::super::error::StoreError;
 use super::super::schema::domain_of_mediator;
 use super::Tx;
+use super::entry_row::COLUMNS;
 use super::rows::{
     AnnouncedChange, Change, Entry, MediatorRow, NewPending, SourceCursor, SupersededProof,
 };
@@ -29,46 +30,6 @@ pub(super) const MAX_SAVED_PROOF: i64 = 16 * 1024;
 
 /// Most proofs that are kept of one account as evidence of regressions, and most bytes of them.
 const MAX_EVIDENCE: (i64, i64) = (16, 64 * 1024);
-
-/// The columns of `entry`.
-pub(super) const COLUMNS: [&str; 36] = [
-    "did",
-    "handle",
-    "pds",
-    "signing_key",
-    "status",
-    "state",
-    "reason",
-    "detail",
-    "rev",
-    "commit_cid",
-    "cid",
-    "proof_pds",
-    "proof_key",
-    "identity_key",
-    "peer",
-    "regressed",
-    "source",
-    "method",
-    "observed_at",
-    "proved_at",
-    "checked_at",
-    "next_check_at",
-    "failures",
-    "change_seq",
-    "claimed",
-    "handle_at",
-    "handle_next_at",
-    "handle_failures",
-    "identity_at",
-    "proofs",
-    "missing_since",
-    "doubt_since",
-    "handle_checked_at",
-    "handle_news",
-    "domain",
-    "asked",
-];
 
 /// When the account of an entry first named the did:peer of its package. The change log tells it of
 /// an account that returns to a did:peer of before.
