@@ -239,6 +239,7 @@ async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, Serve
         .await
         .map_err(store_error)?
         .with_limits(config.directory.limits(own_pdses(&config.sources)));
+    directory.begin_log().await.map_err(store_error)?;
     let identity = Identity::bind(net.clone(), config.identity.clone(), clock.clone());
     Ok(Resolver::bind(
         net,

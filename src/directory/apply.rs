@@ -2,6 +2,7 @@
 //! time, run inside the store's transaction.
 
 mod absence;
+mod changes;
 mod doubt;
 pub(super) mod handle;
 mod identity;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use super::observation::{Authority, Finding, Observation, Outcome};
 use crate::store::{
-    AccountStatus, Change, ChangeKind, Entry, PackageState, ProofMethod, SupersededProof, Trigger,
+    AccountStatus, Change, ChangeKind, Entry, EntryState, PackageState, ProofMethod,
+    SupersededProof, Trigger,
 };
 use atcomm_net::backoff::{Backoff, Jitter};
 use atcomm_proto::clock::Timestamp;
@@ -171,6 +173,8 @@ struct EntryUpdate<'o> {
     refresh: Option<Trigger>,
     /// The status in which the account is hidden, although it is active at its PDS.
     takedown: Option<AccountStatus>,
+    /// The account's state before this observation.
+    before: EntryState,
     /// Whether the package had been proven before this observation.
     was_proven: bool,
     /// When the entry was to be checked before this observation.
@@ -181,6 +185,7 @@ impl<'o> EntryUpdate<'o> {
     fn new(old: Entry, seen: &'o Observation) -> Self {
         let mut update = Self {
             seen,
+            before: EntryState::of(&old),
             was_proven: old.change_seq != 0,
             was_due: old.next_check_at,
             entry: old,
@@ -394,6 +399,7 @@ impl<'o> EntryUpdate<'o> {
 
     fn finish(mut self, outcome: Outcome) -> Decision {
         self.end_doubt();
+        self.complete_changes();
         let (did, at) = (self.entry.did.clone(), self.seen.at);
         let write = match outcome {
             Outcome::Ignored => Write::Nothing,

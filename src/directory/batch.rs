@@ -178,9 +178,9 @@ pub(super) fn take_down(
         return Ok(());
     };
     let detail = Some(status.to_string());
+    entry.status = status.clone();
     let change = Change::of(&entry, ChangeKind::Status, detail, now);
     tx.append_change(&change, &Owner::of(&entry))?;
-    entry.status = status.clone();
     tx.put_entry(&entry)?;
     if let Some(peer) = &entry.peer {
         invalidated

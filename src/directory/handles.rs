@@ -28,6 +28,18 @@ impl Directory {
         Ok(())
     }
 
+    /// Takes away handles that were confirmed too long ago to be shown, at most `limit`, so that
+    /// those who follow the change log learn it. Returns how many.
+    pub(super) async fn expire_handles(&self, limit: usize) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let expired = self
+            .store
+            .transact(move |tx| expire(tx, now, limit))
+            .await?;
+        self.view_cache.invalidate(&expired);
+        Ok(expired.len())
+    }
+
     /// Returns the claimed handles whose check is due, because of news or of age; those after a
     /// position, at most `limit`.
     pub async fn due_handles(
@@ -47,6 +59,23 @@ impl Directory {
         let (did, now) = (did.clone(), self.clock.now());
         self.store.query(move |q| q.due_handle(&did, now)).await
     }
+}
+
+/// Takes away handles that were confirmed too long ago to be shown, at most `limit`. Returns their
+/// accounts.
+fn expire(tx: &Tx<'_>, now: Timestamp, limit: usize) -> Result<Vec<Did>, StoreError> {
+    let (since, _) = handle::confirmed_between(now);
+    let expired = tx.expired_handles(since, limit)?;
+    for did in &expired {
+        let Some(mut entry) = tx.entry(did)? else {
+            continue;
+        };
+        entry.handle = None;
+        entry.handle_at = None;
+        tx.put_handle(&entry)?;
+        write_change(tx, &entry, now)?;
+    }
+    Ok(expired)
 }
 
 fn apply_check(

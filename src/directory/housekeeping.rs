@@ -18,6 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Rows looked at in one transaction, of which only those that are too old are deleted.
 const BATCH: usize = 500;
 
+/// Handles taken away in one transaction, each of which writes two rows.
+const EXPIRED_BATCH: usize = 100;
+
 /// Transactions in one round: a million rows are looked at within a few hours.
 const BATCHES: usize = 4;
 
@@ -74,6 +77,11 @@ impl Housekeeping {
                 break;
             };
             self.position = next;
+        }
+        for _ in 0..BATCHES {
+            if self.directory.expire_handles(EXPIRED_BATCH).await? < EXPIRED_BATCH {
+                break;
+            }
         }
         let before = now.minus(EVIDENCE_AGE);
         store

@@ -12,11 +12,13 @@ use testkit::proto::repo::{TestRepo, package, peer};
 
 mod absence;
 mod bounds;
+mod cursors;
 mod doubt;
 mod handles;
 mod history;
 mod interleavings;
 mod order;
+mod updates;
 
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";

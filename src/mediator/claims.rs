@@ -129,12 +129,16 @@ impl ClaimFollower {
     /// position that is gone was deleted with its account: in another log that has come as far, the
     /// position holds another change.
     async fn is_same_log(&self, position: i64, mark: Option<&str>) -> Result<bool, StoreError> {
-        let (found, newest) = self
+        let (found, newest, is_foreign) = self
             .directory
             .store()
-            .query(move |q| Ok((q.change_mark(position)?, q.newest_change()?)))
+            .query(move |q| {
+                let is_foreign = q.is_foreign_position(position)?;
+                Ok((q.change_mark(position)?, q.newest_change()?, is_foreign))
+            })
             .await?;
-        let is_deleted = found.is_none() && mark.is_some() && position <= newest;
+        let is_known = position <= newest && !is_foreign;
+        let is_deleted = found.is_none() && mark.is_some() && is_known;
         Ok(is_deleted || found.as_deref() == mark)
     }
 

@@ -5,6 +5,8 @@
 
 mod ageing;
 mod backfill;
+mod changes;
+mod consumers;
 mod coverage;
 mod entry_row;
 mod heads;
@@ -13,6 +15,7 @@ mod rows;
 mod shares;
 mod takedowns;
 mod trigger;
+mod updates;
 mod writes;
 
 #[cfg(test)]
@@ -28,16 +31,18 @@ use super::error::StoreError;
 use super::schema;
 
 pub use backfill::BackfillRow;
+pub use changes::{Change, ChangeKind, EntryState, SupersededProof};
+pub use consumers::{Connected, MAX_CONSUMERS};
 pub use coverage::{Coverage, Gap, Marked};
 pub use heads::{Head, Tracked};
 pub use rows::{
-    AccountStatus, AnnouncedChange, AnnouncedStatus, Change, ChangeKind, DueHandle, DuePosition,
-    Entry, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
-    SupersededProof,
+    AccountStatus, AnnouncedChange, AnnouncedStatus, DueHandle, DuePosition, Entry, MediatorRow,
+    NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
 };
 pub use shares::{Owner, Usage};
 pub use takedowns::Takedown;
 pub use trigger::{EventKind, SourceKind, Trigger};
+pub use updates::{LogPosition, LoggedChange};
 
 /// The directory's file.
 pub struct DirectoryStore {

@@ -9,7 +9,7 @@ use super::{Queries, Tx};
 use atcomm_proto::clock::Timestamp;
 
 /// Reads the log in its own order.
-const CHANGES: &str = "SELECT seq, seen_at FROM change WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+const CHANGES: &str = "SELECT seq, seen_at, did FROM change WHERE seq > ?1 ORDER BY seq LIMIT ?2";
 
 /// The newest change of an account with an entry stays, and so does the newest of all, which tells
 /// followers that the log is the one that they know.
@@ -43,20 +43,26 @@ impl Tx<'_> {
         before: Timestamp,
         limit: usize,
     ) -> Result<Option<i64>, StoreError> {
-        let rows: Vec<(i64, i64)> = {
+        let rows: Vec<(i64, i64, String)> = {
             let mut query = self.conn().prepare_cached(CHANGES)?;
             collect(query.query_map(params![position, to_i64(limit)], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?)?
         };
+        let mut newer = self
+            .conn()
+            .prepare_cached("SELECT 1 FROM change WHERE did = ?1 LIMIT 1")?;
         let mut delete = self.conn().prepare_cached(DELETE_CHANGE)?;
         let mut next = None;
-        for (seq, seen_at) in rows {
+        for (seq, seen_at, did) in rows {
             // The log is in the order of time, but for steps of the clock.
             if seen_at >= before.millis() {
                 return Ok(None);
             }
-            delete.execute([seq])?;
+            // Of an account that has ended nothing tells a reader so that has not read this.
+            if delete.execute([seq])? > 0 && !newer.exists([did])? {
+                self.raise_floor(seq)?;
+            }
             next = Some(seq);
         }
         Ok(next)

@@ -7,10 +7,11 @@ use rusqlite::{OptionalExtension as _, params};
 use super::super::columns::{collect, maybe_time, parsed, to_i64};
 use super::super::error::{Damage, StoreError};
 use super::Queries;
+use super::changes::{Change, read_change};
 use super::entry_row::{COLUMNS, read_entry};
 use super::rows::{
-    AccountStatus, Change, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh,
-    SourceCursor, read_change, read_due_handle, read_mediator, read_pending,
+    AccountStatus, DueHandle, DuePosition, Entry, MediatorRow, PendingRefresh, SourceCursor,
+    read_due_handle, read_mediator, read_pending,
 };
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid};
@@ -288,8 +289,8 @@ impl Queries<'_> {
         mut each: impl FnMut(Change) -> bool,
     ) -> Result<(), StoreError> {
         let mut query = self.0.prepare_cached(
-            "SELECT seq, did, kind, rev, cid, peer, mediators, key, detail, seen_at,
-                    CASE WHEN ?3 THEN proof END AS proof
+            "SELECT seq, did, kind, rev, cid, peer, mediators, key, detail, seen_at, status,
+                    state, reason, handle, pds, regressed, CASE WHEN ?3 THEN proof END AS proof
              FROM change WHERE did = ?1 AND seq < ?2 AND kind <> 'deleted' ORDER BY seq DESC",
         )?;
         let before = before.unwrap_or(i64::MAX);

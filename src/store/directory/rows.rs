@@ -108,30 +108,6 @@ words! {
     }
 }
 
-words! {
-    /// The kind of a change in the change log.
-    ChangeKind {
-        /// A valid package appeared or replaced another.
-        Package = "package",
-        /// An invalid package appeared or replaced another.
-        Invalid = "invalid",
-        /// The package was removed.
-        Removed = "removed",
-        /// The package can no longer be proven.
-        Unverifiable = "unverifiable",
-        /// The account's status changed.
-        Status = "status",
-        /// Handle, PDS or signing key changed.
-        Identity = "identity",
-        /// The PDS served an older revision.
-        Regressed = "regressed",
-        /// The entry was dropped: nothing proven for too long.
-        Dropped = "dropped",
-        /// The account ended. All that was known of it is gone but this.
-        Deleted = "deleted",
-    }
-}
-
 /// One row of the directory. The newest proof, with the record, has a row of its own
 /// ([`Queries::proof`](super::Queries::proof)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,81 +261,6 @@ impl DuePosition {
     pub const START: Self = Self(Timestamp::from_millis(i64::MIN), i64::MIN);
 }
 
-/// One row of the change log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Position in the log; set by the store.
-    pub seq: i64,
-    /// The account.
-    pub did: Did,
-    /// What changed.
-    pub kind: ChangeKind,
-    /// Revision of the proof: that of the change itself, or of the last proof saved with it.
-    pub rev: Option<Rev>,
-    /// CID of the record.
-    pub cid: Option<Cid>,
-    /// The package's did:peer.
-    pub peer: Option<String>,
-    /// The package's mediators.
-    pub mediators: Vec<MediatorDid>,
-    /// The key that signed that proof.
-    pub key: Option<SigningKey>,
-    /// Details in words: the new status, handle or rule.
-    pub detail: Option<String>,
-    /// When the directory saw the change.
-    pub seen_at: Timestamp,
-    /// CAR of the package, saved when it is superseded.
-    pub proof: Option<Vec<u8>>,
-}
-
-impl Change {
-    /// Returns a change of an entry, with the package that the entry has.
-    pub fn of(entry: &Entry, kind: ChangeKind, detail: Option<String>, seen_at: Timestamp) -> Self {
-        Self {
-            seq: 0,
-            did: entry.did.clone(),
-            kind,
-            rev: entry.rev,
-            cid: entry.cid,
-            peer: entry.peer.clone(),
-            mediators: entry.mediators.clone(),
-            key: entry.proof_key.clone(),
-            detail,
-            seen_at,
-            proof: None,
-        }
-    }
-
-    /// Returns a change that tells nothing but its kind.
-    pub fn bare(did: Did, kind: ChangeKind, seen_at: Timestamp) -> Self {
-        Self {
-            seq: 0,
-            did,
-            kind,
-            rev: None,
-            cid: None,
-            peer: None,
-            mediators: Vec::new(),
-            key: None,
-            detail: None,
-            seen_at,
-            proof: None,
-        }
-    }
-}
-
-/// The account's newest proof, that of a package which is superseded now: it moves to the change
-/// that brought the package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SupersededProof {
-    /// Position of that change.
-    pub seq: i64,
-    /// Revision of the proof.
-    pub rev: Option<Rev>,
-    /// The key that signed it.
-    pub key: Option<SigningKey>,
-}
-
 /// A status that a PDS announced of an account. It counts only while that PDS is the account's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnouncedStatus {
@@ -444,24 +345,6 @@ pub(super) fn read_due_handle(row: &Row<'_>) -> Result<DueHandle, rusqlite::Erro
         claimed: parsed(row, "claimed", Handle::parse)?,
         pds: maybe(row, "pds", Origin::parse)?,
         position: DuePosition(time(row, "handle_next_at")?, row.get("rowid")?),
-    })
-}
-
-pub(super) fn read_change(row: &Row<'_>) -> Result<Change, rusqlite::Error> {
-    Ok(Change {
-        seq: row.get("seq")?,
-        did: parsed(row, "did", Did::parse)?,
-        kind: parsed(row, "kind", |s| {
-            ChangeKind::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
-        })?,
-        rev: maybe(row, "rev", Rev::parse)?,
-        cid: maybe(row, "cid", str::parse::<Cid>)?,
-        peer: row.get("peer")?,
-        mediators: maybe(row, "mediators", |s| serde_json::from_str(s))?.unwrap_or_default(),
-        key: maybe(row, "key", SigningKey::from_did_key)?,
-        detail: row.get("detail")?,
-        seen_at: time(row, "seen_at")?,
-        proof: row.get("proof")?,
     })
 }
 

@@ -9,7 +9,8 @@ use rusqlite::{OptionalExtension as _, Row};
 use super::super::columns::{collect, unsigned};
 use super::super::error::StoreError;
 use super::super::schema::domain_of;
-use super::rows::{Change, Entry, MediatorRow};
+use super::changes::{Change, EntryState};
+use super::rows::{Entry, MediatorRow};
 use super::{Queries, Tx};
 use atcomm_proto::syntax::Did;
 
@@ -89,6 +90,7 @@ pub(super) fn change_bytes(change: &Change, mediators: &str) -> usize {
         + 2 * text_len(change.peer.as_ref())
         + mediators.len()
         + text_len(change.detail.as_ref())
+        + change.account.as_ref().map_or(0, EntryState::len)
 }
 
 /// Returns the bytes of a row of evidence without its proof.

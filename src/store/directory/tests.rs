@@ -11,6 +11,7 @@ mod claimants;
 mod coverage;
 mod proofs;
 mod shares;
+mod updates;
 
 fn did(n: u64) -> Did {
     let tail: String = (0..24)

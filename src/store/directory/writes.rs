@@ -9,10 +9,9 @@ use super::super::columns::{collect, parsed, to_i64};
 use super::super::error::StoreError;
 use super::super::schema::domain_of_mediator;
 use super::Tx;
+use super::changes::{Change, SupersededProof};
 use super::entry_row::COLUMNS;
-use super::rows::{
-    AnnouncedChange, Change, Entry, MediatorRow, NewPending, SourceCursor, SupersededProof,
-};
+use super::rows::{AnnouncedChange, Entry, MediatorRow, NewPending, SourceCursor};
 use super::shares::{Owner, change_bytes, evidence_bytes, mediator_bytes};
 use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
@@ -194,11 +193,13 @@ impl Tx<'_> {
     pub fn append_change(&self, change: &Change, owner: &Owner) -> Result<i64, StoreError> {
         let mediators = serde_json::to_string(&change.mediators)
             .map_err(|error| StoreError::Json(Arc::new(error)))?;
+        let account = change.account.as_ref();
         self.conn()
             .prepare_cached(
                 "INSERT INTO change (did, kind, rev, cid, peer, mediators, key, detail, seen_at,
-                   proof, domain, asked, size)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                   proof, domain, asked, size, status, state, reason, handle, pds, regressed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                   ?18, ?19)",
             )?
             .execute(params![
                 change.did.as_str(),
@@ -214,6 +215,16 @@ impl Tx<'_> {
                 owner.domain,
                 owner.asked,
                 to_i64(change_bytes(change, &mediators)),
+                account.map(|account| account.status.as_str()),
+                account.map(|account| account.state.as_str()),
+                account.and_then(|account| account.reason.as_deref()),
+                account
+                    .and_then(|account| account.handle.as_ref())
+                    .map(Handle::as_str),
+                account
+                    .and_then(|account| account.pds.as_ref())
+                    .map(Origin::as_str),
+                account.map(|account| account.regressed),
             ])?;
         let seq = self.conn().last_insert_rowid();
         self.bound_history(&change.did)?;

@@ -346,5 +346,42 @@ CREATE TRIGGER mediator_resized AFTER UPDATE OF size ON mediator
   INSERT INTO counted VALUES (new.domain, 0, 0, new.size - old.size);
 END;
 ",
+        "
+-- The state of the account after each change, so that a reader of the log needs nothing else. All
+-- are null where the account has no entry any more, and in changes of earlier versions that were
+-- not the newest of their account.
+ALTER TABLE change ADD COLUMN status TEXT;
+ALTER TABLE change ADD COLUMN state TEXT;
+ALTER TABLE change ADD COLUMN reason TEXT;
+ALTER TABLE change ADD COLUMN handle TEXT;
+ALTER TABLE change ADD COLUMN pds TEXT;
+ALTER TABLE change ADD COLUMN regressed INTEGER;
+UPDATE change SET status = e.status, state = e.state, reason = e.reason, handle = e.handle,
+    pds = e.pds, regressed = e.regressed
+  FROM entry AS e WHERE e.did = change.did
+    AND change.seq = (SELECT max(newer.seq) FROM change AS newer WHERE newer.did = change.did);
+-- Handles by the time at which they were confirmed.
+CREATE INDEX entry_handle_at ON entry (handle_at) WHERE handle IS NOT NULL;
+
+-- The log as its readers know it.
+CREATE TABLE change_log (
+  id     INTEGER PRIMARY KEY CHECK (id = 0),
+  stream TEXT NOT NULL,            -- its name, made once
+  floor  INTEGER NOT NULL          -- the newest position at which a reader may miss an end
+) STRICT;
+INSERT INTO change_log VALUES (0, lower(hex(randomblob(16))), 0);
+-- Each start gives positions from a new number on. Those between are of another log: of one that was
+-- written after this file was copied.
+CREATE TABLE change_log_start (
+  first    INTEGER PRIMARY KEY,    -- the first position after the start
+  previous INTEGER NOT NULL        -- the last position before it
+) STRICT;
+-- How far each consumer of the channel has acknowledged what it was sent.
+CREATE TABLE consumer (
+  name     TEXT PRIMARY KEY,
+  position INTEGER NOT NULL,
+  seen_at  INTEGER NOT NULL        -- when it last connected or acknowledged
+) STRICT, WITHOUT ROWID;
+",
     ],
 };

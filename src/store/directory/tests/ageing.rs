@@ -15,6 +15,7 @@ async fn change(f: &Fixture, n: u64, seconds: i64) -> i64 {
         detail: None,
         seen_at: at(seconds),
         proof: Some(vec![1; 1000]),
+        account: None,
     };
     f.store
         .transact(move |tx| tx.append_change(&change, &Owner::of(&entry(n))))

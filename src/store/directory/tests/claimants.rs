@@ -44,6 +44,7 @@ fn change(entry: &Entry, seconds: i64) -> Change {
         detail: None,
         seen_at: at(seconds),
         proof: None,
+        account: None,
     }
 }
 

@@ -16,6 +16,7 @@ async fn package(f: &Fixture, n: u64, proof: Option<Vec<u8>>) -> i64 {
         detail: None,
         seen_at: at(0),
         proof,
+        account: None,
     };
     f.store
         .transact(move |tx| {

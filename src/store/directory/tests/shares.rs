@@ -82,6 +82,7 @@ fn change_of(n: u64, detail: usize) -> Change {
         detail: Some("d".repeat(detail)),
         seen_at: at(0),
         proof: None,
+        account: None,
     }
 }
 
