@@ -5,6 +5,7 @@
 //! what all of them need (client address, time limit, CORS, metrics). No log line or metric joins a
 //! client with the account that it asked for (invariant 9).
 
+mod channel;
 mod client_address;
 mod conditional;
 mod connection;
@@ -22,6 +23,8 @@ mod service;
 mod service_auth;
 mod settings;
 mod socket;
+mod streams;
+mod updates;
 mod xrpc;
 
 #[cfg(test)]
@@ -66,6 +69,7 @@ pub use client_address::Network;
 pub use listener::{HttpError, SHUTDOWN_TIMEOUT};
 pub use metrics_server::MetricsServer;
 pub use settings::{HttpSettings, NoListenAddress, listen_address, optional_listen};
+pub use updates::{ChannelPassword, UpdatesSettings};
 
 use connection::LimitedListener;
 use listener::{listen, serve_until};
@@ -93,7 +97,7 @@ impl Http {
         let (listener, bound) = listen(settings.listen)?;
         let sockets = mediator
             .as_ref()
-            .map(|mediator| Sockets::new(mediator.settings()));
+            .map(|mediator| Sockets::of_mediator(mediator.settings()));
         let mediator = mediator.zip(sockets.clone());
         Ok(Self {
             listener: LimitedListener::new(listener, settings.max_connections),
@@ -111,6 +115,7 @@ impl Http {
     /// Serves until `stop`; then accepts nothing more and gives open requests and sockets
     /// [`SHUTDOWN_TIMEOUT`] to end.
     pub async fn run(self, stop: CancellationToken) {
+        let streams = self.app.streams().clone();
         let serving = axum::serve(self.listener, MakeConnectionService::new(self.app))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let sockets = async {
@@ -119,6 +124,7 @@ impl Http {
                 sockets.shutdown().await;
             }
         };
-        tokio::join!(serve_until(serving, stop.clone()), sockets);
+        let streams = streams.run(stop.clone());
+        tokio::join!(serve_until(serving, stop.clone()), sockets, streams);
     }
 }

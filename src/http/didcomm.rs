@@ -9,18 +9,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, UPGRADE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::client_address::ClientAddress;
 use super::connection::Activity;
@@ -261,33 +259,20 @@ async fn open_socket(
     State(shared): State<Arc<Shared>>,
     Extension(ClientAddress(client)): Extension<ClientAddress>,
     Extension(activity): Extension<Arc<Activity>>,
-    mut request: Request,
+    request: Request,
 ) -> Result<Response, XrpcError> {
-    let Ok(response) = create_response_with_body(&request, Body::empty) else {
-        let error = XrpcError::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "UpgradeRequired",
-            "POST an encrypted DIDComm message here, or open a WebSocket",
-        );
-        // RFC 9110, section 15.5.22: the response must name the protocol.
-        return Ok(([(UPGRADE, "websocket")], error).into_response());
+    let hint = "POST an encrypted DIDComm message here, or open a WebSocket";
+    let handshake = match socket::handshake(&request, hint) {
+        Ok(handshake) => handshake,
+        Err(refused) => return Ok(*refused),
     };
     shared.mediator.charge(client)?;
     let permit = shared.sockets.acquire(client)?;
     let session = shared.mediator.socket(client);
     let max = shared.mediator.settings().max_message;
-    let stop = shared.sockets.stop_token();
-    let upgrade = hyper::upgrade::on(&mut request);
-    // Without the guard the connection would count the socket's bytes as a request head.
-    let guard = activity.busy_guard();
-    shared.sockets.spawn(async move {
-        // The client may be gone before it has the response.
-        if let Ok(connection) = upgrade.await {
-            socket::serve(TokioIo::new(connection), max, session, stop).await;
-        }
-        drop((guard, permit));
-    });
-    Ok(response)
+    let serve = move |connection, stop| socket::serve(connection, max, session, stop);
+    let sockets = &shared.sockets;
+    Ok(sockets.open(handshake, request, &activity, permit, serve))
 }
 
 #[cfg(test)]

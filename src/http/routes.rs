@@ -50,6 +50,11 @@ pub(super) const REFRESH: Route = xrpc_method!(
     "at.didcomm.directory.refresh",
     "  {\"did\": \"did:plc:ewvi7nxzyoun6zhxrhs64oiz\"}"
 );
+pub(super) const SUBSCRIBE_UPDATES: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.subscribeUpdates",
+    "?cursor=0  a WebSocket"
+);
 pub(super) const HEALTH: Route = xrpc_method!("GET", "_health", "");
 
 /// All XRPC methods (`lexicons/at/didcomm/directory/*.json`) and the health check.
@@ -58,6 +63,7 @@ pub(super) static XRPC: &[Route] = &[
     GET_PROOF,
     GET_HISTORY,
     REFRESH,
+    SUBSCRIBE_UPDATES,
     // The health check is the last.
     HEALTH,
 ];
@@ -86,9 +92,23 @@ pub(super) const INVITATION: Route = Route {
 /// All routes of the mediator.
 pub(super) static MEDIATOR: [Route; 3] = [MESSAGES, DID_DOCUMENT, INVITATION];
 
+/// Changes with acknowledgements, for consumers of the operator.
+pub(super) const CHANNEL: Route = Route {
+    path: "/channel",
+    label: "/channel",
+    verb: "GET for a WebSocket",
+    example: "GET /channel  a WebSocket, as the npm package @atproto/tap speaks it",
+};
+
+/// Returns whether a connection may become a socket at a path.
+pub(super) fn has_sockets(path: &str) -> bool {
+    [MESSAGES.path, SUBSCRIBE_UPDATES.path, CHANNEL.path].contains(&path)
+}
+
 fn find(path: &str) -> Option<&'static Route> {
     XRPC.iter()
         .chain(&MEDIATOR)
+        .chain([&CHANNEL])
         .find(|route| route.path == path)
 }
 

@@ -31,10 +31,11 @@ use super::connection::{Activity, LimitedListener};
 use super::error::XrpcError;
 use super::params::{MAX_QUERY_LEN, plain_actor};
 use super::router::router;
-use super::routes::{self, MESSAGES, RESOLVE_RECIPIENT};
+use super::routes::{self, RESOLVE_RECIPIENT};
 use super::service_auth::{Presented, ServiceAuth};
 use super::settings::HttpSettings;
 use super::socket::Sockets;
+use super::streams::Streams;
 use super::xrpc;
 use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
@@ -88,6 +89,7 @@ pub(super) struct App {
     /// `None` where this server has no public address, so that no token can be for it.
     auth: Option<ServiceAuth>,
     router: Router,
+    streams: Streams,
     /// Handles of the metrics of cached views, so that they are not looked up for each request.
     ok: Counter,
     not_modified: Counter,
@@ -103,15 +105,23 @@ impl App {
     ) -> Self {
         let method = RESOLVE_RECIPIENT.label;
         let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
+        let streams = Streams::new(resolver.directory(), &settings.updates);
+        let methods = router(resolver.clone(), mediator, address, settings.max_requests);
         Self {
             auth: address.map(|address| ServiceAuth::new(address, resolver.clone())),
-            router: router(resolver.clone(), mediator, address, settings.max_requests),
+            router: methods.merge(streams.routes()),
+            streams,
             resolver,
             ok: requests("200"),
             not_modified: requests("304"),
             seconds: metrics::histogram!("atcomm_http_request_seconds", "method" => method),
             settings,
         }
+    }
+
+    /// Returns the readers of the change log.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     #[cfg(test)]
@@ -259,7 +269,7 @@ impl Service<Request> for ConnectionService {
         }
         let guard = self.activity.busy_guard();
         let Self { app, peer, .. } = self.clone();
-        if request.uri().path() == MESSAGES.path {
+        if routes::has_sockets(request.uri().path()) {
             // Needed by the socket that the connection may become.
             let activity = Arc::clone(&self.activity);
             request.extensions_mut().insert(activity);

@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::client_address::Network;
+use super::updates::UpdatesSettings;
 
 /// Settings of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct HttpSettings {
     /// Maximum duration of one request, its body included. Absent: 30 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// The stream of changes and the channel.
+    pub updates: UpdatesSettings,
 }
 
 impl Default for HttpSettings {
@@ -47,6 +50,7 @@ impl Default for HttpSettings {
             max_connections: 4096,
             max_requests: 512,
             timeout: Duration::from_secs(30),
+            updates: UpdatesSettings::default(),
         }
     }
 }

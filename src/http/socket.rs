@@ -1,4 +1,5 @@
-//! WebSockets of the mediator: one message per frame in both directions.
+//! WebSockets: what those of the mediator and of the change log have in common, and those of the
+//! mediator: one message per frame in both directions.
 //!
 //! The loop of a socket waits for three events: a frame of the peer, messages that live mode
 //! delivers, and the ping timer. It handles one event at a time, so frames of a peer that does not
@@ -10,12 +11,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::UPGRADE;
+use axum::response::{IntoResponse as _, Response};
+
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, FrameHeader, Utf8Bytes};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -23,75 +33,106 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::read_timeout;
+use super::connection::{Activity, read_timeout};
+use super::error::XrpcError;
 use super::listener::SHUTDOWN_TIMEOUT;
 use super::per_address::{AddressPermit, PerAddressLimit};
-use crate::mediator::{MediatorSettings, Refused, SocketSession};
+use crate::mediator::{MediatorSettings, SocketSession};
 
 /// Time between two pings. Proxies on the way usually close a connection that is silent for a
 /// minute.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Maximum time without any frame of the peer, pongs included; then the peer counts as gone.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(65);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// Bytes of the buffers of a socket. Larger messages are read into memory of their own, and are
 /// written from where they are.
-const BUFFER_LEN: usize = 16 * 1024;
+pub(super) const BUFFER_LEN: usize = 16 * 1024;
 
 /// `Retry-After` for a client that finds no free slot for a socket.
 const RETRY_AFTER: Duration = Duration::from_secs(20);
 
-/// The open sockets, with their limits.
+/// The open sockets of one kind, with their limits.
 #[derive(Clone)]
 pub(super) struct Sockets {
     stop: CancellationToken,
     tracker: TaskTracker,
     slots: Arc<Semaphore>,
     per_address: PerAddressLimit,
+    /// The metric that shows how many are open.
+    gauge: &'static str,
 }
 
 /// A permit for one socket, released when it is dropped.
 pub(super) struct SocketPermit {
+    gauge: &'static str,
     _slot: OwnedSemaphorePermit,
     _address: AddressPermit,
 }
 
 impl Sockets {
-    pub(super) fn new(settings: &MediatorSettings) -> Self {
-        let slots = settings.max_sockets.clamp(1, Semaphore::MAX_PERMITS);
+    /// Creates limits of `max` sockets in all, and of `address_max` for each address.
+    pub(super) fn new(max: usize, address_max: usize, gauge: &'static str) -> Self {
         Self {
             stop: CancellationToken::new(),
             tracker: TaskTracker::new(),
-            slots: Arc::new(Semaphore::new(slots)),
-            per_address: PerAddressLimit::new(settings.address_sockets),
+            slots: Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))),
+            per_address: PerAddressLimit::new(address_max),
+            gauge,
         }
     }
 
+    /// Returns the limits of the mediator's sockets.
+    pub(super) fn of_mediator(settings: &MediatorSettings) -> Self {
+        let (max, address_max) = (settings.max_sockets, settings.address_sockets);
+        Self::new(max, address_max, "atcomm_mediator_sockets")
+    }
+
     /// Takes a permit for a socket of the address.
-    pub(super) fn acquire(&self, client: IpAddr) -> Result<SocketPermit, Refused> {
-        let slot = Arc::clone(&self.slots)
-            .try_acquire_owned()
-            .map_err(|_| Refused::Busy(RETRY_AFTER))?;
-        let address = self
-            .per_address
-            .acquire(client)
-            .ok_or(Refused::RateLimited(RETRY_AFTER))?;
-        metrics::gauge!("atcomm_mediator_sockets").increment(1.0);
+    pub(super) fn acquire(&self, client: IpAddr) -> Result<SocketPermit, XrpcError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+            let (status, error) = (StatusCode::SERVICE_UNAVAILABLE, "Overloaded");
+            XrpcError::new(status, error, "too many sockets are open").retry_after(RETRY_AFTER)
+        })?;
+        let address = self.per_address.acquire(client).ok_or_else(|| {
+            let (status, error) = (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded");
+            let message = "too many sockets of this address are open";
+            XrpcError::new(status, error, message).retry_after(RETRY_AFTER)
+        })?;
+        metrics::gauge!(self.gauge).increment(1.0);
         Ok(SocketPermit {
+            gauge: self.gauge,
             _slot: slot,
             _address: address,
         })
     }
 
-    /// Returns the token that tells every socket to close.
-    pub(super) fn stop_token(&self) -> CancellationToken {
-        self.stop.clone()
-    }
-
-    /// Runs one socket; [`Sockets::shutdown`] waits for its end.
-    pub(super) fn spawn(&self, socket: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(socket);
+    /// Answers a handshake, and runs `serve` on the connection that it leads to. The permit is
+    /// released at its end, which [`Sockets::shutdown`] waits for.
+    pub(super) fn open<F>(
+        &self,
+        handshake: Response,
+        mut request: Request,
+        activity: &Arc<Activity>,
+        permit: SocketPermit,
+        serve: impl FnOnce(TokioIo<Upgraded>, CancellationToken) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let upgrade = hyper::upgrade::on(&mut request);
+        // Without the guard the connection would count the socket's bytes as a request head.
+        let guard = activity.busy_guard();
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            // The client may be gone before it has the response.
+            if let Ok(connection) = upgrade.await {
+                serve(TokioIo::new(connection), stop).await;
+            }
+            drop((guard, permit));
+        });
+        handshake
     }
 
     /// Tells every socket to close, and waits at most [`SHUTDOWN_TIMEOUT`] for pending writes.
@@ -109,7 +150,45 @@ impl Sockets {
 
 impl Drop for SocketPermit {
     fn drop(&mut self) {
-        metrics::gauge!("atcomm_mediator_sockets").decrement(1.0);
+        metrics::gauge!(self.gauge).decrement(1.0);
+    }
+}
+
+/// Returns the response to a WebSocket handshake, or the error for a request that is none. `hint`
+/// says what to do here.
+pub(super) fn handshake(request: &Request, hint: &'static str) -> Result<Response, Box<Response>> {
+    create_response_with_body(request, Body::empty).map_err(|_| {
+        let error = XrpcError::new(StatusCode::UPGRADE_REQUIRED, "UpgradeRequired", hint);
+        // RFC 9110, section 15.5.22: the response must name the protocol.
+        Box::new(([(UPGRADE, "websocket")], error).into_response())
+    })
+}
+
+/// Speaks WebSocket on a connection. A message of the peer has at most `max_message` bytes.
+pub(super) async fn speak<S>(connection: S, max_message: usize) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER_LEN)
+        .write_buffer_size(BUFFER_LEN)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
+}
+
+/// Tells the peer the end of a conversation, unless the peer has left.
+pub(super) async fn close<S>(stream: &mut WebSocketStream<S>, ended: Ended)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Ended::Close(code, reason) = ended {
+        let frame = CloseFrame {
+            code,
+            reason: reason.into(),
+        };
+        // A peer that is gone already needs no reason.
+        let _ = write(stream, Message::Close(Some(frame))).await;
     }
 }
 
@@ -123,28 +202,16 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER_LEN)
-        .write_buffer_size(BUFFER_LEN)
-        .max_message_size(Some(max_message))
-        .max_frame_size(Some(max_message));
-    let mut stream = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
+    let mut stream = speak(connection, max_message).await;
     let ended = tokio::select! {
         Err(ended) = converse(&mut stream, &mut session) => ended,
         () = stop.cancelled() => Ended::Close(CloseCode::Away, "the service ends"),
     };
-    if let Ended::Close(code, reason) = ended {
-        let frame = CloseFrame {
-            code,
-            reason: reason.into(),
-        };
-        // A peer that is gone already needs no reason.
-        let _ = write(&mut stream, Message::Close(Some(frame))).await;
-    }
+    close(&mut stream, ended).await;
 }
 
 /// The end of a conversation.
-enum Ended {
+pub(super) enum Ended {
     /// The peer has closed the socket or is gone.
     Gone,
     /// The socket is to be closed with this code and reason.
@@ -217,7 +284,8 @@ where
     write(stream, frame).await
 }
 
-async fn write<S>(stream: &mut WebSocketStream<S>, frame: Message) -> Result<(), Ended>
+/// Writes a frame, within the time that a peer has to take it.
+pub(super) async fn write<S>(stream: &mut WebSocketStream<S>, frame: Message) -> Result<(), Ended>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -237,23 +305,49 @@ async fn write_directly<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut head = Vec::new();
+    write_head(&mut head, data, message.len())?;
     // The frames before are out, and none comes between: this task alone writes.
     stream.flush().await?;
-    let header = FrameHeader {
-        opcode: OpCode::Data(data),
-        ..FrameHeader::default()
-    };
-    let mut head = Vec::new();
-    header.format(message.len() as u64, &mut head)?;
     let connection = stream.get_mut();
     connection.write_all(&head).await?;
     connection.write_all(message).await?;
     Ok(connection.flush().await?)
 }
 
+/// Appends the head of a frame of the server with this many bytes.
+pub(super) fn write_head(to: &mut Vec<u8>, data: Data, len: usize) -> Result<(), Error> {
+    let header = FrameHeader {
+        opcode: OpCode::Data(data),
+        ..FrameHeader::default()
+    };
+    header.format(len as u64, to)
+}
+
+/// Writes frames that are made already, heads included, within the time that a peer has to take
+/// them.
+pub(super) async fn write_frames<S>(
+    stream: &mut WebSocketStream<S>,
+    frames: &[u8],
+) -> Result<(), Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let writing = async {
+        stream.flush().await.ok()?;
+        let connection = stream.get_mut();
+        connection.write_all(frames).await.ok()?;
+        connection.flush().await.ok()
+    };
+    match tokio::time::timeout(read_timeout(frames.len()), writing).await {
+        Ok(Some(())) => Ok(()),
+        Ok(None) | Err(_) => Err(Ended::Gone),
+    }
+}
+
 /// Maps a read error to the end of the conversation. Only a peer whose message is too long is told
 /// the reason.
-fn broken(error: &Error) -> Ended {
+pub(super) fn broken(error: &Error) -> Ended {
     match error {
         Error::Capacity(_) => Ended::Close(CloseCode::Size, "the message is too long"),
         _ => Ended::Gone,

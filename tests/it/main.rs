@@ -28,3 +28,4 @@ mod restarts;
 mod service;
 mod snapshot;
 mod tls;
+mod updates;
