@@ -14,6 +14,7 @@
 )]
 
 mod service;
+mod subscribers;
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -44,6 +45,9 @@ fn main() {
     }
     if sections.contain("frames") {
         frames();
+    }
+    if sections.contain("subscribers") {
+        subscribers::run();
     }
     if sections.contain("resolve") {
         resolve();

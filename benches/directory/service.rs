@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use atcomm::directory::Directory;
-use atcomm::http::{Http, HttpSettings};
+use atcomm::http::{Http, HttpSettings, UpdatesSettings};
 use atcomm::resolve::{ResolveSettings, Resolver};
-use atcomm::store::{DirectoryStore, Entry, PackageState};
+use atcomm::store::directory::Owner;
+use atcomm::store::{Change, ChangeKind, DirectoryStore, Entry, PackageState};
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_net::net::{Net, NetSettings};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -82,6 +83,10 @@ impl BenchDirectory {
         );
         let settings = HttpSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            updates: UpdatesSettings {
+                address_subscribers: usize::MAX,
+                ..UpdatesSettings::default()
+            },
             ..HttpSettings::default()
         };
         let http = Http::bind(settings, resolver, None, None).unwrap();
@@ -93,6 +98,21 @@ impl BenchDirectory {
             directory,
             stop,
         }
+    }
+
+    /// Has an account change, as a check of its handle has it.
+    pub(crate) async fn change(&self, n: u64) {
+        let did = Self::did(n);
+        let now = Clock::system().now();
+        let change = self.directory.store().transact(move |tx| {
+            let entry = tx.entry(&did)?;
+            if let Some(entry) = entry {
+                let change = Change::of(&entry, ChangeKind::Identity, None, now);
+                tx.append_change(&change, &Owner::of(&entry))?;
+            }
+            Ok(())
+        });
+        change.await.unwrap();
     }
 
     pub(crate) async fn close(self) {
