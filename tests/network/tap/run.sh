@@ -10,7 +10,7 @@ if ! fresh; then
   exec 9>"$here/.setup.lock"
   flock 9
   if ! fresh; then
-    (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund >&2)
+    (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
     printf '%s\n' "$key" >"$stamp"
   fi
   exec 9>&-
