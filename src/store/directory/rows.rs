@@ -6,7 +6,7 @@ use ipld_core::cid::Cid;
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-use super::super::columns::{UnknownWord, maybe, parsed, time, words};
+use super::super::columns::{maybe, parsed, time, words};
 use super::trigger::Trigger;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::key::SigningKey;
