@@ -23,8 +23,8 @@ pub(super) fn router(
 ) -> Router {
     let served = mediator.as_ref().map(|(mediator, _)| mediator);
     let mut router = Router::new()
-        .merge(xrpc::routes(resolver, served.cloned(), max_requests))
-        .merge(pages::routes(served.map(Mediator::did)));
+        .merge(pages::routes(resolver.clone(), served, max_requests))
+        .merge(xrpc::routes(resolver, served.cloned(), max_requests));
     if let Some((mediator, sockets)) = mediator {
         router = router.merge(didcomm::routes(mediator, sockets));
     } else if let Some(address) = address {

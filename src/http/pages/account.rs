@@ -1,0 +1,377 @@
+//! The page about one account: the way from its name to where its mail is kept, each step with what
+//! was checked and when.
+
+use axum::http::StatusCode;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::layout::{look_up_form, page};
+use crate::directory::Refusal;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{LexiconError, RemoteText};
+
+/// A recipient view, as far as the page shows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Found {
+    did: String,
+    handle: String,
+    pds: String,
+    status: String,
+    key_package: Package,
+    peer: Peer,
+    mediators: Vec<MediatorView>,
+    verification: Verification,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    uri: String,
+    cid: String,
+    value: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Peer {
+    did: String,
+    key_agreement: Vec<Key>,
+    ambiguous: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Key {
+    public_key_multibase: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MediatorView {
+    did: String,
+    state: String,
+    checked_at: Option<String>,
+    reason: Option<String>,
+    services: Vec<ServiceView>,
+}
+
+#[derive(Deserialize)]
+struct ServiceView {
+    uri: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Verification {
+    signing_key: String,
+    #[serde(default)]
+    before_move: bool,
+    proved_at: Option<String>,
+    observed_at: String,
+    stale: bool,
+    known_good_until: Option<String>,
+}
+
+impl Found {
+    /// Reads the body of a view.
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
+
+    /// Returns the name that people know the account by.
+    fn name(&self) -> &str {
+        if self.has_handle() {
+            &self.handle
+        } else {
+            &self.did
+        }
+    }
+
+    fn has_handle(&self) -> bool {
+        self.handle != "handle.invalid"
+    }
+
+    /// Returns text that the account wrote about its package.
+    fn label(&self) -> Option<RemoteText> {
+        let label = self.key_package.value.get("label")?.as_str()?;
+        Some(RemoteText::new(label)).filter(|label| !label.as_str().is_empty())
+    }
+}
+
+/// Returns the page about an account that can be written to.
+pub(super) fn found(found: &Found) -> Markup {
+    let name = found.name();
+    let reachable = found
+        .mediators
+        .iter()
+        .filter(|one| one.state == "reachable")
+        .count();
+    let content = html! {
+        h1 { bdi { (name) } }
+        @if found.status == "regressed" {
+            p .verdict.warn {
+                "The account's server shows an older state than it has shown before. What stands below is "
+                "the newest that was proven."
+            }
+        } @else if found.verification.stale {
+            p .verdict.warn {
+                "This account can be written to, as far as is known. "
+                @match &found.verification.known_good_until {
+                    Some(until) => {
+                        "Changes after " (time(until)) " may have been missed, and its servers did not answer "
+                        "just now."
+                    }
+                    None => { "It has not been proven again for long: its servers do not answer." }
+                }
+            }
+        } @else {
+            p .verdict.good { "This account can be written to. Every step below was checked." }
+        }
+        ol .chain {
+            (step_name(found))
+            (step_host(found))
+            (step_package(found))
+            (step_key(found))
+            (step_mediators(found, reachable))
+        }
+        (not_shown(name))
+        (look_up_form(name))
+    };
+    page(&format!("{name}: how it is written to"), &content)
+}
+
+fn step_name(found: &Found) -> Markup {
+    html! {
+        li {
+            h2 { "The name" }
+            @if found.has_handle() {
+                p {
+                    "The name " strong { bdi { (found.handle) } } " leads to the account, and the account "
+                    "names it back."
+                }
+            } @else {
+                p {
+                    "The account has no name that leads back to it. A name that it claims is not "
+                    "believed before that."
+                }
+            }
+            dl { (row("Account", &html! { code { (found.did) } })) }
+        }
+    }
+}
+
+fn step_host(found: &Found) -> Markup {
+    html! {
+        li {
+            h2 { "Where the account lives" }
+            p { "The document of the account's DID names the server that holds its data, and its signing key." }
+            dl {
+                (row("PDS", &html! { code { (found.pds) } }))
+                (row("Signing key", &html! { code { (found.verification.signing_key) } }))
+            }
+            @if found.verification.before_move {
+                p .hint {
+                    "The account has moved. Its key package is signed with the key that it had before."
+                }
+            }
+        }
+    }
+}
+
+fn step_package(found: &Found) -> Markup {
+    html! {
+        li {
+            h2 { "What the account published" }
+            p {
+                "A key package in the account's own repository. Its hash was followed up to the root of the "
+                "repository, and the signature there is by the account's signing key."
+            }
+            dl {
+                (row("Record", &html! { code { (found.key_package.uri) } }))
+                (row("Hash", &html! { code { (found.key_package.cid) } }))
+                @if let Some(label) = found.label() {
+                    (row("Label", &html! { bdi { (label.as_str()) } }))
+                }
+                (row("First seen", &time(&found.verification.observed_at)))
+                @if let Some(proved_at) = &found.verification.proved_at {
+                    (row("Last proven", &time(proved_at)))
+                }
+            }
+        }
+    }
+}
+
+fn step_key(found: &Found) -> Markup {
+    html! {
+        li {
+            h2 { "The messaging key" }
+            p { "Messages are encrypted to this key. Its secret half is with the account's owner alone." }
+            dl {
+                (row("did:peer", &html! { code { (found.peer.did) } }))
+                @for key in &found.peer.key_agreement {
+                    (row("Encrypt to", &html! { code { (key.public_key_multibase) } }))
+                }
+            }
+            @if found.peer.ambiguous {
+                p .note.warn {
+                    "Other accounts publish the same key. Only one of them has its secret half, and a "
+                    "message shows which one: be careful with whom you write."
+                }
+            }
+        }
+    }
+}
+
+fn step_mediators(found: &Found, reachable: usize) -> Markup {
+    html! {
+        li {
+            h2 { "Where its mail is kept" }
+            p {
+                @match (found.mediators.len(), reachable) {
+                    (0, _) => "The package names no mediator: messages cannot be delivered by anybody.",
+                    (_, 0) => "None of the mediators that the package names can be reached now.",
+                    _ => "Mediators keep encrypted messages until they are fetched, and cannot read them.",
+                }
+            }
+            @for mediator in &found.mediators { (mediator_view(mediator)) }
+        }
+    }
+}
+
+fn mediator_view(mediator: &MediatorView) -> Markup {
+    let (class, words) = match mediator.state.as_str() {
+        "reachable" => ("good", "can be reached"),
+        "unreachable" => ("warn", "cannot be reached"),
+        "unresolved" => ("warn", "has no document that can be read"),
+        "unsupported" => ("warn", "is of a kind that is not supported here"),
+        _ => ("", "was not looked at"),
+    };
+    html! {
+        div .mediator {
+            p { code { (mediator.did) } " " span class={ "state " (class) } { (words) } }
+            dl {
+                @if let Some(reason) = &mediator.reason {
+                    (row("Why", &html! { bdi { (reason) } }))
+                }
+                @if let Some(checked_at) = &mediator.checked_at {
+                    (row("Checked", &time(checked_at)))
+                }
+                @for service in &mediator.services {
+                    (row("Endpoint", &html! { code { (service.uri) } }))
+                }
+            }
+        }
+    }
+}
+
+/// Says what no directory can show.
+fn not_shown(name: &str) -> Markup {
+    html! {
+        section .limits aria-labelledby="limits" {
+            h2 #limits { "What this page cannot show" }
+            ul {
+                li { "That you believe the right page: this server could lie. Your own program need not take its word." }
+                li { "That nothing newer exists. A server of the account could hold back a change." }
+                li { "Who the person behind the name is." }
+            }
+            p { "The same, verified on your own machine, with the account's own servers asked:" }
+            pre { code { "atcomm resolve " (name) " --directly" } }
+        }
+    }
+}
+
+/// Returns the page about an account that cannot be written to, and its status.
+pub(super) fn refused(typed: &str, refusal: &Refusal) -> (StatusCode, Markup) {
+    let (status, title, words) = match refusal.kind {
+        LexiconError::HandleNotFound => (
+            StatusCode::NOT_FOUND,
+            "There is no account of this name",
+            "The name leads to no account. Look at its spelling. A name that was just set up may take \
+             some minutes to be seen.",
+        ),
+        LexiconError::DidNotFound => (
+            StatusCode::NOT_FOUND,
+            "There is no such account",
+            "The DID is unknown, or it was ended.",
+        ),
+        LexiconError::NotEnrolled => (
+            StatusCode::NOT_FOUND,
+            "This account takes no encrypted messages yet",
+            "It publishes no messaging key, and its own repository proves that.",
+        ),
+        LexiconError::NotEnrolledUnproven => (
+            StatusCode::NOT_FOUND,
+            "This account takes no encrypted messages yet",
+            "Its server says that it publishes no messaging key. The server gave no proof of that.",
+        ),
+        LexiconError::AccountInactive => (
+            StatusCode::NOT_FOUND,
+            "This account is not active",
+            "Its server does not serve it at the moment, so nothing is told about it.",
+        ),
+        LexiconError::InvalidKeyPackage => (
+            StatusCode::NOT_FOUND,
+            "This account's messaging key cannot be used",
+            "It publishes a key package that breaks a rule. Its owner has to publish a new one.",
+        ),
+        LexiconError::UpstreamFailure => (
+            StatusCode::BAD_GATEWAY,
+            "The account's servers do not answer",
+            "A server that has to be asked gave no usable answer. That may pass: try again in a minute.",
+        ),
+    };
+    let message = RemoteText::new(&refusal.message);
+    let detail = html! {
+        p { (words) }
+        p .hint { "In the words of the directory: " bdi { (message.as_str()) } }
+    };
+    (status, problem(typed, title, &detail))
+}
+
+/// Returns the page for a text that names no account.
+pub(super) fn not_typed(typed: &str, why: &str) -> Markup {
+    let detail = html! {
+        p { "An account is named by its handle, such as alice.example.com, or by its DID." }
+        p .hint { "What is wrong with it: " (why) }
+    };
+    problem(typed, "This names no account", &detail)
+}
+
+/// Returns the page for a client that is to come back.
+pub(super) fn busy(typed: &str) -> Markup {
+    let detail = html! {
+        p { "Too many accounts are being looked up at the moment. Try again in a few seconds." }
+    };
+    problem(typed, "Not now", &detail)
+}
+
+/// Returns the page for a failure of this server.
+pub(super) fn unavailable(typed: &str) -> Markup {
+    let detail = html! { p { "This server cannot answer at the moment. Its log says why." } };
+    problem(typed, "Not now", &detail)
+}
+
+fn problem(typed: &str, title: &str, detail: &Markup) -> Markup {
+    let content = html! {
+        h1 { (title) }
+        @if !typed.is_empty() { p .typed { bdi { (RemoteText::new(typed).as_str()) } } }
+        (detail)
+        (look_up_form(typed))
+    };
+    page(title, &content)
+}
+
+fn row(name: &str, value: &Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+/// Returns a time as people read it, and as programs do.
+fn time(text: &str) -> Markup {
+    let shown = Timestamp::parse_rfc3339(text).map(|at| at.to_string());
+    let shown = shown.as_deref().and_then(|text| {
+        let (day, rest) = text.split_once('T')?;
+        Some(format!("{day} {} UTC", rest.get(..5)?))
+    });
+    html! { time datetime=(text) { (shown.as_deref().unwrap_or(text)) } }
+}

@@ -1,0 +1,73 @@
+//! The page at `/`: what this server is.
+
+use maud::{Markup, html};
+
+use super::super::routes;
+use super::layout::{look_up_form, page};
+
+/// Returns the page for browsers.
+pub(super) fn html(mediator: Option<&str>) -> Markup {
+    let host = mediator.and_then(|did| did.strip_prefix("did:web:"));
+    let content = html! {
+        h1 { "How can this account be written to?" }
+        p .lead {
+            "This directory knows which atproto accounts take end-to-end encrypted messages, with "
+            "which key, and by way of which servers. It believes no server: what it tells is signed "
+            "by the account itself, and comes with the proof."
+        }
+        (look_up_form(""))
+        @if let Some(host) = host {
+            section aria-labelledby="enrol" {
+                h2 #enrol { "Let people write to you" }
+                p {
+                    "With the program atcomm, and an app password of your PDS. Your mail is then kept "
+                    "here, encrypted, until you fetch it."
+                }
+                pre { code { "atcomm enroll YOUR.HANDLE --mediator " (host.replace("%3A", ":")) } }
+            }
+        }
+        section aria-labelledby="programs" {
+            h2 #programs { "For programs" }
+            ul .methods {
+                @for route in routes::XRPC { li { code { (route.example) } } }
+            }
+            @if let Some(did) = mediator {
+                p { "This server is a mediator, too: " code { (did) } "." }
+                ul .methods {
+                    @for route in &routes::MEDIATOR {
+                        @for line in route.example.lines() { li { code { (line) } } }
+                    }
+                }
+            }
+            p .hint { "The methods at.didcomm.directory.* are experimental." }
+        }
+    };
+    page("atcomm: how accounts are written to", &content)
+}
+
+/// Returns the page for programs that print: what the server is, and its routes with examples.
+pub(super) fn text(mediator: Option<&str>) -> String {
+    let mut page = format!(
+        "atcomm {}\n\n\
+         A directory of at.didcomm.keyPackage records: it says how to send an encrypted DIDComm\n\
+         message to an atproto account, with the proof that the account itself said so.\n\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    for route in routes::XRPC {
+        page.push_str(route.example);
+        page.push('\n');
+    }
+    page.push_str("\nThe methods at.didcomm.directory.* are experimental.\n");
+    if let Some(did) = mediator {
+        page.push_str(&format!(
+            "\nA mediator, too: it keeps encrypted DIDComm messages for who names it in a key\n\
+             package, until they are picked up, and cannot read them.\n\n\
+             {did}\n",
+        ));
+        for route in &routes::MEDIATOR {
+            page.push_str(route.example);
+            page.push('\n');
+        }
+    }
+    page
+}

@@ -1,0 +1,60 @@
+//! What all pages share.
+
+use data_encoding::HEXLOWER;
+use maud::{DOCTYPE, Markup, html};
+use sha2::{Digest as _, Sha256};
+
+pub(super) const STYLE: &str = include_str!("style.css");
+
+/// Returns a whole page.
+pub(super) fn page(title: &str, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                link rel="stylesheet" href=(style_address());
+            }
+            body {
+                a .skip href="#content" { "Skip to the content" }
+                header {
+                    a .home href="/" { "atcomm" }
+                    span { "encrypted messages between atproto accounts" }
+                }
+                main #content tabindex="-1" { (content) }
+                footer {
+                    p {
+                        "Nobody is asked who they are here, and no log says who looked up whom. "
+                        "atcomm " (env!("CARGO_PKG_VERSION")) "."
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the address of the style sheet: another one for each version of it, as browsers keep it.
+fn style_address() -> String {
+    let hash = Sha256::digest(STYLE);
+    let version: String = HEXLOWER.encode(&hash).chars().take(12).collect();
+    format!("/style.css?v={version}")
+}
+
+/// Returns the form that looks an account up.
+pub(super) fn look_up_form(typed: &str) -> Markup {
+    html! {
+        form .lookup action="/account" method="get" role="search" {
+            label for="actor" { "Name of an account" }
+            div {
+                input #actor name="actor" type="text" value=(typed) required
+                    placeholder="alice.example.com" autocomplete="off" autocapitalize="none"
+                    spellcheck="false" maxlength="512" aria-describedby="actor-hint";
+                button type="submit" { "Look up" }
+            }
+            p #actor-hint .hint { "A handle such as alice.example.com, or a DID." }
+        }
+    }
+}
