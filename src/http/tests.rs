@@ -1,5 +1,6 @@
 mod harness;
 mod mediator;
+mod pages;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

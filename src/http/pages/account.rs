@@ -125,6 +125,11 @@ pub(super) fn found(found: &Found) -> Markup {
                     None => { "It has not been proven again for long: its servers do not answer." }
                 }
             }
+        } @else if reachable == 0 {
+            p .verdict.warn {
+                "This account has a key that was proven, and none of its mediators can be reached now: a "
+                "message would have to wait."
+            }
         } @else {
             p .verdict.good { "This account can be written to. Every step below was checked." }
         }
@@ -271,7 +276,7 @@ fn not_shown(name: &str) -> Markup {
         section .limits aria-labelledby="limits" {
             h2 #limits { "What this page cannot show" }
             ul {
-                li { "That you believe the right page: this server could lie. Your own program need not take its word." }
+                li { "That this server tells the truth. Your own program need not take its word." }
                 li { "That nothing newer exists. A server of the account could hold back a change." }
                 li { "Who the person behind the name is." }
             }

@@ -9,7 +9,7 @@ use super::layout::{look_up_form, page};
 pub(super) fn html(mediator: Option<&str>) -> Markup {
     let host = mediator.and_then(|did| did.strip_prefix("did:web:"));
     let content = html! {
-        h1 { "How can this account be written to?" }
+        h1 { "Find out how an account can be written to" }
         p .lead {
             "This directory knows which atproto accounts take end-to-end encrypted messages, with "
             "which key, and by way of which servers. It believes no server: what it tells is signed "

@@ -200,7 +200,7 @@ async fn without_a_mediator_its_paths_are_unknown() {
 async fn pages_describe_the_mediator() {
     let server = with_mediator().await;
     let index = server.get("/").await;
-    assert_eq!(index.headers["cache-control"], "public, max-age=300");
+    assert_eq!(index.headers["cache-control"], "public, max-age=60");
     let index = String::from_utf8(index.body).unwrap();
     for wanted in [
         "\ndid:web:mail.example.com\n",
@@ -215,7 +215,10 @@ async fn pages_describe_the_mediator() {
         .lines()
         .filter_map(|line| line.strip_prefix("Disallow: "))
         .collect();
-    assert_eq!(disallowed, ["/xrpc/", "/didcomm", "/invitation"]);
+    assert_eq!(
+        disallowed,
+        ["/xrpc/", "/account", "/didcomm", "/invitation"]
+    );
 }
 
 #[tokio::test]
