@@ -10,10 +10,12 @@ mod consumers;
 mod coverage;
 mod entry_row;
 mod heads;
+mod lists;
 mod queries;
 mod rows;
 mod shares;
 mod takedowns;
+mod tally;
 mod trigger;
 mod updates;
 mod writes;
@@ -35,12 +37,14 @@ pub use changes::{Change, ChangeKind, EntryState, SupersededProof};
 pub use consumers::{Connected, MAX_CONSUMERS};
 pub use coverage::{Coverage, Gap, Marked};
 pub use heads::{Head, Tracked};
+pub use lists::{AccountFilter, AccountState, ListPage, ListedAccount, ListedMediator};
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, DueHandle, DuePosition, Entry, MediatorRow,
     NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
 };
 pub use shares::{Owner, Usage};
 pub use takedowns::Takedown;
+pub use tally::{Happening, Mark, Tally};
 pub use trigger::{EventKind, SourceKind, Trigger};
 pub use updates::{LogPosition, LoggedChange};
 

@@ -1,15 +1,19 @@
 //! Schemas and their migrations. Times are milliseconds since 1970 and identifiers are text, so
 //! that any SQLite tool can read a snapshot.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 
 use super::error::{Damage, StoreError};
 use atcomm_net::net::owner_domain;
+use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::syntax::{MediatorDid, Origin};
 
 mod directory;
 mod mailbox;
+mod tally;
 
 pub(super) use directory::DIRECTORY;
 pub(super) use mailbox::MAILBOX;
@@ -58,10 +62,13 @@ pub(super) fn check(conn: &Connection, schema: &Schema) -> Result<(), StoreError
     Ok(())
 }
 
-/// Adds what migrations ask for beside SQL: `domain_of(pds)` gives the domain under which an account
-/// at a PDS counts, `domain_of_mediator(did)` that of a mediator.
+/// Adds what migrations and triggers ask for beside SQL: `domain_of(pds)` gives the domain under which
+/// an account at a PDS counts, `domain_of_mediator(did)` that of a mediator, and `key_type_of(peer)`
+/// the types of the keys in a did:peer.
 fn add_functions(conn: &Connection) -> Result<(), StoreError> {
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS;
     conn.create_scalar_function("domain_of", 1, flags, |context| {
         let pds: Option<String> = context.get(0)?;
         let pds = pds.and_then(|pds| Origin::parse(&pds).ok());
@@ -70,6 +77,11 @@ fn add_functions(conn: &Connection) -> Result<(), StoreError> {
     conn.create_scalar_function("domain_of_mediator", 1, flags, |context| {
         let did: String = context.get(0)?;
         Ok(MediatorDid::parse(&did).map_or_else(|_| String::new(), |did| domain_of_mediator(&did)))
+    })?;
+    conn.create_scalar_function("key_type_of", 1, flags, |context| {
+        let peer: Option<String> = context.get(0)?;
+        let peer = peer.and_then(|peer| PeerDid::parse(&peer).ok());
+        Ok(peer.map_or_else(|| "unknown".to_owned(), |peer| key_type_of(&peer)))
     })?;
     Ok(())
 }
@@ -86,4 +98,30 @@ pub(super) fn domain_of(pds: Option<&Origin>) -> String {
         let url = pds.to_url();
         owner_domain(url.host_str().unwrap_or_default(), url.port())
     })
+}
+
+/// Returns the types of the keys in a did:peer: those for key agreement and those for
+/// authentication, each type once, as in `X25519/Ed25519` and `P-256+X25519/none`.
+pub(super) fn key_type_of(peer: &PeerDid) -> String {
+    let types_for = |purpose| {
+        let keys = peer.keys().iter().filter(|key| key.purpose == purpose);
+        let names: BTreeSet<&str> = keys
+            .map(|key| match key.key_type {
+                KeyType::X25519 => "X25519",
+                KeyType::Ed25519 => "Ed25519",
+                KeyType::P256 => "P-256",
+                KeyType::K256 => "secp256k1",
+            })
+            .collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            Vec::from_iter(names).join("+")
+        }
+    };
+    let (agreement, authentication) = (
+        types_for(Purpose::KeyAgreement),
+        types_for(Purpose::Authentication),
+    );
+    format!("{agreement}/{authentication}")
 }

@@ -137,7 +137,7 @@ impl Queries<'_> {
         let found: Vec<(i64, Option<String>)> = match &gap.pds {
             Some(pds) => {
                 let mut query = self.0.prepare_cached(
-                    "SELECT rowid, pds FROM entry
+                    "SELECT rowid, pds FROM entry INDEXED BY entry_pds
                      WHERE pds = ?1 AND rowid > ?2 AND rowid <= ?3 ORDER BY rowid LIMIT ?4",
                 )?;
                 let range = params![pds, gap.position, gap.last, to_i64(limit)];

@@ -21,8 +21,9 @@ const ENTRY_OVERHEAD: usize = 800;
 /// Bytes on the disk of a change beside its texts and its proof.
 const CHANGE_OVERHEAD: usize = 250;
 
-/// Bytes on the disk of a mediator of an entry beside the two names, each in two places.
-const MEDIATOR_OVERHEAD: usize = 48;
+/// Bytes on the disk of a mediator of an entry beside its names, in two places of its own and in the
+/// two of its count, which no other account may share.
+const MEDIATOR_OVERHEAD: usize = 120;
 
 /// What the accounts of one domain, or of all, take of the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,18 +68,22 @@ impl Entry {
         }
     }
 
-    /// Returns the bytes that the entry takes on the disk, without its proof. The migration that
-    /// added the column has the same formula.
+    /// Returns the bytes that the entry takes on the disk, without its proof. A file of an earlier
+    /// version has those of an earlier formula until the entry is written again, with its next proof
+    /// at the latest.
     pub fn bytes(&self) -> usize {
         let did = self.did.as_str().len();
         let mediators = self.mediators.iter();
+        let pds = self.pds.as_ref().map_or(0, |pds| pds.as_str().len());
         ENTRY_OVERHEAD
-            + 6 * did
+            + 7 * did
+            // In an index, and in the two places of the count of its accounts.
+            + 3 * pds
             // The did:peer is in an index, too, and a long one takes pages of its own there.
             + 3 * text_len(self.peer.as_ref())
             + text_len(self.detail.as_ref())
             + mediators
-                .map(|mediator| 2 * (mediator.as_str().len() + did) + MEDIATOR_OVERHEAD)
+                .map(|mediator| 4 * mediator.as_str().len() + 2 * did + MEDIATOR_OVERHEAD)
                 .sum::<usize>()
     }
 }

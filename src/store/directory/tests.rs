@@ -9,8 +9,10 @@ mod ageing;
 mod backfills;
 mod claimants;
 mod coverage;
+mod lists;
 mod proofs;
 mod shares;
+mod tally;
 mod updates;
 
 fn did(n: u64) -> Did {

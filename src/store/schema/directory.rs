@@ -1,6 +1,6 @@
 //! Tables of `directory.db`.
 
-use super::Schema;
+use super::{Schema, tally};
 
 /// `directory.db`.
 pub(in crate::store) const DIRECTORY: Schema = Schema {
@@ -383,5 +383,7 @@ CREATE TABLE consumer (
   seen_at  INTEGER NOT NULL        -- when it last connected or acknowledged
 ) STRICT, WITHOUT ROWID;
 ",
+        tally::TALLY,
+        tally::CHANGE_HOURS,
     ],
 };

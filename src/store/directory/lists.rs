@@ -1,0 +1,319 @@
+//! Lists of accounts and mediators, page by page.
+//!
+//! All are in the order of DIDs: a page begins after the DID at which the page before ended, so that
+//! an account which is there throughout is on one page exactly, whatever changes meanwhile.
+
+use rusqlite::{Row, Rows, params};
+
+use super::super::columns::{
+    UnknownWord, collect, maybe, maybe_time, parsed, time, to_i64, unsigned, words,
+};
+use super::super::error::StoreError;
+use super::Queries;
+use super::tally::Tally;
+use atcomm_proto::clock::Timestamp;
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+
+/// Rows that are read for a page. Where few of them are on the list the page is short.
+pub(super) const MAX_READ: usize = if cfg!(test) { 20 } else { 2000 };
+
+words! {
+    /// The state that an account is listed under: each under one.
+    AccountState {
+        /// Active, with a valid package.
+        Enrolled = "enrolled",
+        /// Not active.
+        Inactive = "inactive",
+        /// Active, with a package that breaks a rule.
+        Invalid = "invalid",
+        /// Active, and proven to have no package any more.
+        Removed = "removed",
+        /// Active, and without a package by the word of its PDS.
+        RemovedUnproven = "removedUnproven",
+        /// Active, and nothing is proven under its present key and PDS.
+        Unverifiable = "unverifiable",
+    }
+}
+
+/// The accounts on a list: those to which all that is given applies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountFilter {
+    /// Accounts of this PDS.
+    pub pds: Option<Origin>,
+    /// Accounts whose valid package names this mediator.
+    pub mediator: Option<MediatorDid>,
+    /// Accounts in this state.
+    pub state: Option<AccountState>,
+}
+
+/// An account on a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedAccount {
+    /// The account.
+    pub did: Did,
+    /// Handle, verified in both directions at `handle_at`.
+    pub handle: Option<Handle>,
+    /// When handle and DID last named each other.
+    pub handle_at: Option<Timestamp>,
+    /// The account's PDS.
+    pub pds: Option<Origin>,
+    /// The account's state.
+    pub state: AccountState,
+    /// The status of an account that is not active; the rule that a package breaks, or the reason
+    /// why nothing is proven.
+    pub reason: Option<String>,
+    /// Revision of the newest proof.
+    pub rev: Option<Rev>,
+    /// When the state of the account's package was first seen.
+    pub observed_at: Timestamp,
+}
+
+/// A mediator on a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedMediator {
+    /// The mediator.
+    pub did: MediatorDid,
+    /// Enrolled accounts that name it.
+    pub recipients: u64,
+    /// Its document as JSON, if it was ever to be looked up.
+    pub document: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListPage<T> {
+    /// The items, in the order of their DIDs. There may be fewer than asked for, or none, before
+    /// the end of the list.
+    pub items: Vec<T>,
+    /// The DID after which the next page begins; `None` at the end of the list.
+    pub next: Option<String>,
+}
+
+/// The places of the columns in a row of a list.
+const DID: usize = 0;
+const HANDLE: usize = 1;
+const HANDLE_AT: usize = 2;
+const PDS: usize = 3;
+const STATE: usize = 4;
+const REASON: usize = 5;
+const REV: usize = 6;
+const OBSERVED_AT: usize = 7;
+
+macro_rules! accounts {
+    ($from:literal) => {
+        concat!(
+            "SELECT e.did, e.handle, e.handle_at, e.pds, e.account_state, e.account_reason, e.rev,
+               e.observed_at FROM ",
+            $from,
+            " LIMIT ?2"
+        )
+    };
+}
+
+pub(super) const ALL: &str = accounts!("entry AS e WHERE e.did > ?1 ORDER BY e.did");
+
+pub(super) const OF_PDS: &str =
+    accounts!("entry AS e INDEXED BY entry_pds_did WHERE e.pds = ?3 AND e.did > ?1 ORDER BY e.did");
+
+/// Of every state but `enrolled`.
+pub(super) const IN_STATE: &str = accounts!(
+    "entry AS e INDEXED BY entry_account_state
+       WHERE e.account_state = ?3 AND e.account_state <> 'enrolled' AND e.did > ?1 ORDER BY e.did"
+);
+
+/// An account that names the mediator twice comes twice.
+pub(super) const OF_MEDIATOR: &str = accounts!(
+    "entry_mediator AS m INDEXED BY entry_mediator_mediator CROSS JOIN entry AS e
+       ON e.did = m.did WHERE m.mediator = ?3 AND m.did > ?1 ORDER BY m.did"
+);
+
+pub(super) const MEDIATORS: &str = "SELECT t.name, t.count, m.document
+ FROM tally AS t LEFT JOIN mediator AS m ON m.did = t.name
+ WHERE t.kind = 'mediator' AND t.name > ?1 ORDER BY t.name LIMIT ?2";
+
+/// The part of a filter by whose index a page is read.
+#[derive(Debug, Clone, Copy)]
+enum Selection<'f> {
+    All,
+    Pds(&'f str),
+    State(&'f str),
+    Mediator(&'f str),
+}
+
+impl Queries<'_> {
+    /// Returns the accounts on a list after a DID, at most `limit`. Reads [`MAX_READ`] rows at most.
+    pub fn list_accounts(
+        &self,
+        filter: &AccountFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage<ListedAccount>, StoreError> {
+        let selection = self.selection(filter)?;
+        let (sql, key) = match selection {
+            Selection::All => (ALL, None),
+            Selection::Pds(pds) => (OF_PDS, Some(pds)),
+            Selection::State(state) => (IN_STATE, Some(state)),
+            Selection::Mediator(did) => (OF_MEDIATOR, Some(did)),
+        };
+        let mediator = match selection {
+            Selection::Mediator(_) => None,
+            _ => filter.mediator.as_ref(),
+        };
+        let mut query = self.0.prepare_cached(sql)?;
+        let (after, most) = (after.unwrap_or_default(), to_i64(MAX_READ));
+        let rows = match key {
+            Some(key) => query.query(params![after, most, key])?,
+            None => query.query(params![after, most])?,
+        };
+        page(rows, limit, |row| {
+            let is_listed = self.passes(row, filter, mediator)?;
+            is_listed.then(|| read_account(row)).transpose()
+        })
+    }
+
+    /// Returns the accounts after a DID that have a package and are active, at most `limit`. Reads
+    /// [`MAX_READ`] rows at most.
+    pub fn list_repos(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage<Did>, StoreError> {
+        let mut query = self.0.prepare_cached(ALL)?;
+        let rows = query.query(params![after.unwrap_or_default(), to_i64(MAX_READ)])?;
+        let with_package =
+            [AccountState::Enrolled, AccountState::Invalid].map(AccountState::as_str);
+        page(rows, limit, |row| {
+            let is_listed = text(row, STATE)?.is_some_and(|state| with_package.contains(&state));
+            is_listed.then(|| parsed(row, DID, Did::parse)).transpose()
+        })
+    }
+
+    /// Returns the mediators after a DID that enrolled accounts name, at most `limit`.
+    pub fn list_mediators(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListPage<ListedMediator>, StoreError> {
+        let mut query = self.0.prepare_cached(MEDIATORS)?;
+        let most = to_i64(limit.saturating_add(1));
+        let rows = query.query_map(params![after.unwrap_or_default(), most], |row| {
+            Ok(ListedMediator {
+                did: parsed(row, 0, MediatorDid::parse)?,
+                recipients: unsigned(row.get(1)?),
+                document: row.get(2)?,
+            })
+        })?;
+        let mut items = collect(rows)?;
+        let is_last = items.len() <= limit;
+        items.truncate(limit);
+        let last = items.last().filter(|_| !is_last);
+        Ok(ListPage {
+            next: last.map(|item| item.did.as_str().to_owned()),
+            items,
+        })
+    }
+
+    /// Returns the part of a filter that the fewest accounts pass, as far as they are counted: the
+    /// more rows of a page are on the list, the fewer are read for it.
+    fn selection<'f>(&self, filter: &'f AccountFilter) -> Result<Selection<'f>, StoreError> {
+        let mut counted = Vec::new();
+        if let Some(mediator) = &filter.mediator {
+            let mediator = mediator.as_str();
+            let count = self.tally(Tally::Mediator, mediator)?;
+            counted.push((count, Selection::Mediator(mediator)));
+        }
+        if let Some(state) = filter
+            .state
+            .filter(|state| *state != AccountState::Enrolled)
+        {
+            let count = self.tally(Tally::State, state.as_str())?;
+            counted.push((count, Selection::State(state.as_str())));
+        }
+        if let Some(pds) = &filter.pds {
+            let count = self.tally(Tally::Pds, pds.as_str())?;
+            counted.push((count, Selection::Pds(pds.as_str())));
+        }
+        let fewest = counted.into_iter().min_by_key(|(count, _)| *count);
+        Ok(fewest.map_or(Selection::All, |(_, selection)| selection))
+    }
+
+    /// Returns whether a row is on the list. The mediator is asked for last, and only if given here.
+    fn passes(
+        &self,
+        row: &Row<'_>,
+        filter: &AccountFilter,
+        mediator: Option<&MediatorDid>,
+    ) -> Result<bool, rusqlite::Error> {
+        let pds = filter.pds.as_ref().map(Origin::as_str);
+        if pds.is_some() && text(row, PDS)? != pds {
+            return Ok(false);
+        }
+        let state = filter.state.map(AccountState::as_str);
+        if state.is_some() && text(row, STATE)? != state {
+            return Ok(false);
+        }
+        match mediator {
+            Some(mediator) => self.names(row.get_ref(DID)?.as_str()?, mediator),
+            None => Ok(true),
+        }
+    }
+
+    fn names(&self, did: &str, mediator: &MediatorDid) -> Result<bool, rusqlite::Error> {
+        let mut query = self
+            .0
+            .prepare_cached("SELECT 1 FROM entry_mediator WHERE mediator = ?1 AND did = ?2")?;
+        query.exists([mediator.as_str(), did])
+    }
+}
+
+/// Reads the items of a page from rows that each begin with a DID, in its order. `read` returns
+/// `None` for a row that is not on the list.
+fn page<T>(
+    mut rows: Rows<'_>,
+    limit: usize,
+    mut read: impl FnMut(&Row<'_>) -> Result<Option<T>, rusqlite::Error>,
+) -> Result<ListPage<T>, StoreError> {
+    let mut items = Vec::new();
+    let (mut last, mut seen) = (String::new(), 0);
+    while let Some(row) = rows.next()? {
+        let did = row.get_ref(DID)?.as_str().map_err(rusqlite::Error::from)?;
+        seen += 1;
+        if did == last {
+            continue;
+        }
+        if let Some(item) = read(row)? {
+            if items.len() == limit {
+                return Ok(ListPage {
+                    items,
+                    next: Some(last),
+                });
+            }
+            items.push(item);
+        }
+        last.clear();
+        last.push_str(did);
+    }
+    Ok(ListPage {
+        items,
+        next: (seen == MAX_READ).then_some(last),
+    })
+}
+
+fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, rusqlite::Error> {
+    Ok(row.get_ref(column)?.as_str_or_null()?)
+}
+
+fn read_account(row: &Row<'_>) -> Result<ListedAccount, rusqlite::Error> {
+    Ok(ListedAccount {
+        did: parsed(row, DID, Did::parse)?,
+        handle: maybe(row, HANDLE, Handle::parse)?,
+        handle_at: maybe_time(row, HANDLE_AT)?,
+        pds: maybe(row, PDS, Origin::parse)?,
+        state: parsed(row, STATE, |s| {
+            AccountState::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
+        })?,
+        reason: row.get(REASON)?,
+        rev: maybe(row, REV, Rev::parse)?,
+        observed_at: time(row, OBSERVED_AT)?,
+    })
+}
