@@ -13,9 +13,11 @@ mod enrolled;
 mod handles;
 mod history;
 mod housekeeping;
+mod lists;
 mod lookup;
 mod observation;
 mod quota;
+mod stats;
 mod updates;
 mod view;
 mod view_cache;
@@ -43,10 +45,13 @@ pub use channel::{ChannelEvent, ChannelPage, Consumer};
 use enrolled::EnrolledSet;
 pub use history::{LogFit, MAX_CHANGES, Page};
 pub use housekeeping::Housekeeping;
+pub use lists::NamedMediator;
 pub use lookup::{Lookup, Refused};
 pub use observation::{Authority, Begun, Finding, IdentityFacts, Observation, Outcome};
 use quota::Quota;
 pub use quota::{Full, Limits};
+use stats::LastStatistics;
+pub use stats::{MAX_GROUPS, Statistics};
 pub use updates::{CursorRefusal, PackageRef, Update, UpdatePage};
 use view::ViewOptions;
 pub use view::{MAX_MEDIATORS, RecipientView, Refusal};
@@ -65,6 +70,7 @@ pub struct Directory {
     view_cache: ViewCache,
     enrolled: Arc<EnrolledSet>,
     quota: Arc<Quota>,
+    statistics: LastStatistics,
     clock: Clock,
 }
 
@@ -86,6 +92,7 @@ impl Directory {
             view_cache,
             enrolled,
             quota: Arc::default(),
+            statistics: LastStatistics::default(),
             clock,
         })
     }

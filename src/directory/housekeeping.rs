@@ -87,6 +87,7 @@ impl Housekeeping {
         store
             .transact(move |tx| {
                 tx.age_evidence(before, BATCH)?;
+                tx.age_happenings(now)?;
                 tx.shrink(SPARE_PAGES, RECLAIM_PAGES).map(drop)
             })
             .await?;

@@ -10,7 +10,7 @@ use crate::store::directory::Queries;
 use crate::store::{Entry, PackageState, StoreError};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::{Actor, Did};
+use atcomm_proto::syntax::{Actor, Did, MediatorDid};
 
 /// Age of the last check of an entry without a recipient view at which a request leads to another.
 const RECHECK_REFUSED: Duration = Duration::from_secs(5 * 60);
@@ -139,19 +139,25 @@ fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<ViewContext, StoreErro
         } else {
             None
         };
-        let document = row.and_then(|row| MediatorDocument::from_stored(&row.document));
-        mediators.push(document.unwrap_or_else(|| {
-            let mut unknown = MediatorDocument::unchecked(did.clone());
-            if did.web().is_none() {
-                unknown.state = MediatorState::Unsupported;
-            }
-            unknown
-        }));
+        let stored = row.as_ref().map(|row| row.document.as_str());
+        mediators.push(mediator_document(did, stored));
     }
     let peer = entry.peer.as_deref().unwrap_or_default();
     Ok(ViewContext {
         proof: q.proof(&entry.did)?,
         mediators,
         ambiguous: q.has_other_claimant(peer, &entry.did)?,
+    })
+}
+
+/// Returns what is known of a mediator by its stored document, if it has one.
+pub(super) fn mediator_document(did: &MediatorDid, stored: Option<&str>) -> MediatorDocument {
+    let document = stored.and_then(MediatorDocument::from_stored);
+    document.unwrap_or_else(|| {
+        let mut unknown = MediatorDocument::unchecked(did.clone());
+        if did.web().is_none() {
+            unknown.state = MediatorState::Unsupported;
+        }
+        unknown
     })
 }

@@ -18,6 +18,7 @@ mod handles;
 mod history;
 mod interleavings;
 mod order;
+mod stats;
 mod updates;
 
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";

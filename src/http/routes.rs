@@ -45,6 +45,19 @@ pub(super) const GET_HISTORY: Route = xrpc_method!(
     "at.didcomm.directory.getHistory",
     "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz&limit=20"
 );
+pub(super) const LIST_RECIPIENTS: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.listRecipients",
+    "?host=pds.example.com&state=enrolled&limit=100"
+);
+pub(super) const LIST_MEDIATORS: Route =
+    xrpc_method!("GET", "at.didcomm.directory.listMediators", "?limit=50");
+pub(super) const GET_STATS: Route = xrpc_method!("GET", "at.didcomm.directory.getStats", "");
+pub(super) const LIST_REPOS_BY_COLLECTION: Route = xrpc_method!(
+    "GET",
+    "com.atproto.sync.listReposByCollection",
+    "?collection=at.didcomm.keyPackage"
+);
 pub(super) const REFRESH: Route = xrpc_method!(
     "POST",
     "at.didcomm.directory.refresh",
@@ -62,6 +75,10 @@ pub(super) static XRPC: &[Route] = &[
     RESOLVE_RECIPIENT,
     GET_PROOF,
     GET_HISTORY,
+    LIST_RECIPIENTS,
+    LIST_MEDIATORS,
+    GET_STATS,
+    LIST_REPOS_BY_COLLECTION,
     REFRESH,
     SUBSCRIBE_UPDATES,
     // The health check is the last.

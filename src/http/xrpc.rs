@@ -1,7 +1,10 @@
 //! The XRPC methods (`lexicons/at/didcomm/directory/*.json`).
 
+mod cursor;
+mod lists;
 mod recipient;
 mod refresh;
+mod stats;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,7 +30,10 @@ use super::conditional;
 use super::error::XrpcError;
 use super::params::Params;
 use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
-use super::routes::{GET_HISTORY, GET_PROOF, HEALTH, REFRESH, RESOLVE_RECIPIENT};
+use super::routes::{
+    GET_HISTORY, GET_PROOF, GET_STATS, HEALTH, LIST_MEDIATORS, LIST_RECIPIENTS,
+    LIST_REPOS_BY_COLLECTION, REFRESH, RESOLVE_RECIPIENT,
+};
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
 
@@ -83,6 +89,13 @@ pub(super) fn routes(
         .route(RESOLVE_RECIPIENT.path, get(recipient::resolve_recipient))
         .route(GET_PROOF.path, get(recipient::get_proof))
         .route(GET_HISTORY.path, get(recipient::get_history))
+        .route(LIST_RECIPIENTS.path, get(lists::list_recipients))
+        .route(LIST_MEDIATORS.path, get(lists::list_mediators))
+        .route(GET_STATS.path, get(stats::get_stats))
+        .route(
+            LIST_REPOS_BY_COLLECTION.path,
+            get(lists::list_repos_by_collection),
+        )
         .route(
             REFRESH.path,
             post(refresh::refresh).layer(DefaultBodyLimit::max(refresh::MAX_BODY_LEN)),

@@ -18,6 +18,7 @@ mod http;
 mod identities;
 mod jetstream;
 mod lexicon;
+mod lists;
 mod mail;
 mod mediator;
 mod migration;
