@@ -13,6 +13,7 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
+mod lists;
 mod service;
 mod subscribers;
 
@@ -29,6 +30,7 @@ use atcomm_proto::wire::Frame;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use tokio::runtime::{Builder, Runtime};
 
 use testkit::bench::{Sections, median, rate};
 use testkit::load::{Connection, Report, ask};
@@ -49,8 +51,8 @@ fn main() {
     if sections.contain("subscribers") {
         subscribers::run();
     }
-    if sections.contain("resolve") {
-        resolve();
+    if sections.contain("resolve") || sections.contain("lists") {
+        served(&sections);
     }
 }
 
@@ -106,15 +108,13 @@ fn frames() {
     );
 }
 
-fn resolve() {
+/// What is measured of a directory with many entries.
+fn served(sections: &Sections) {
     let entries = std::env::var("ATCOMM_BENCH_ENTRIES")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(1_000_000);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let empty = BenchDirectory::resident();
     let began = Instant::now();
@@ -131,13 +131,23 @@ fn resolve() {
         began.elapsed().as_secs_f64()
     );
 
+    if sections.contain("resolve") {
+        resolve(&runtime, &bench, entries, empty);
+    }
+    if sections.contain("lists") {
+        lists::lists(&runtime, bench.address);
+    }
+    runtime.block_on(bench.close());
+}
+
+fn resolve(runtime: &Runtime, bench: &BenchDirectory, entries: u64, empty: f64) {
     let hot = BenchDirectory::did(7);
     let path = format!("/xrpc/at.didcomm.directory.resolveRecipient?actor={hot}");
     let body = runtime.block_on(async {
         let mut connection = Connection::connect(bench.address).await;
         connection.get(&path).await.body.to_vec()
     });
-    let bare = bare(&runtime, body);
+    let bare = bare(runtime, body);
 
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -187,11 +197,10 @@ fn resolve() {
          included (target under 600 MB at 1,000,000)",
         BenchDirectory::resident()
     );
-    runtime.block_on(bench.close());
 }
 
 /// Serves the same bytes to every request and does nothing else.
-fn bare(runtime: &tokio::runtime::Runtime, body: Vec<u8>) -> SocketAddr {
+fn bare(runtime: &Runtime, body: Vec<u8>) -> SocketAddr {
     let body = bytes::Bytes::from(body);
     let handler = move || {
         let body = body.clone();

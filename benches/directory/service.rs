@@ -23,6 +23,24 @@ const CHUNK: u64 = 5_000;
 /// Size of the cache of rendered views, in bytes: the default of the service.
 const VIEW_CACHE_BYTES: u64 = 64 << 20;
 
+/// PDSes and mediators of most accounts.
+const PDSES: [&str; 4] = [
+    LARGE_PDS,
+    "https://pds1.example.com",
+    "https://pds2.example.com",
+    "https://pds3.example.com",
+];
+pub(crate) const MEDIATORS: [&str; 4] = [
+    "did:web:mediator0.example.com",
+    "did:web:mediator1.example.com",
+    "did:web:mediator2.example.com",
+    RARE_MEDIATOR,
+];
+
+/// The PDS of a quarter of all accounts, and the mediator of another quarter: few accounts have both.
+pub(crate) const LARGE_PDS: &str = "https://pds0.example.com";
+pub(crate) const RARE_MEDIATOR: &str = "did:web:mediator3.example.com";
+
 pub(crate) struct BenchDirectory {
     pub(crate) address: SocketAddr,
     directory: Arc<Directory>,
@@ -53,6 +71,9 @@ impl BenchDirectory {
                         entry.claimed.clone_from(&entry.handle);
                         entry.handle_at = entry.proved_at;
                         entry.peer = Some(peer(n));
+                        entry.pds = Origin::parse(&pds(n)).ok();
+                        entry.proof_pds.clone_from(&entry.pds);
+                        entry.mediators = vec![MediatorDid::parse(mediator(n)).unwrap()];
                         tx.put_entry(&entry)?;
                         tx.put_proof(&entry.did, &car)?;
                     }
@@ -130,6 +151,20 @@ impl BenchDirectory {
             .unwrap_or(0.0);
         pages * 4096.0 / 1e6
     }
+}
+
+/// Returns the PDS of an account: one in a hundred accounts has its own.
+fn pds(n: u64) -> String {
+    if n % 100 == 99 {
+        return format!("https://pds.user{n}.example.com");
+    }
+    PDSES[usize::try_from(n % 4).unwrap()].to_owned()
+}
+
+/// Returns the mediator of an account: in step with the PDS, but for one account in a thousand.
+fn mediator(n: u64) -> &'static str {
+    let index = if n % 1000 == 4 { 3 } else { n % 4 };
+    MEDIATORS[usize::try_from(index).unwrap()]
 }
 
 /// Returns a did:peer:2 of usual length, different for each `n`.
