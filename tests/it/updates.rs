@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use testkit::network::script;
 
-use crate::http::eventually;
+use crate::http::{RUNTIME, eventually};
 use crate::lexicon::assert_valid;
 use crate::network::{Network, in_both_shapes};
 use crate::service::{Service, Setup, xrpc_error};
@@ -250,6 +251,89 @@ fn inv7_readers_are_bounded_in_all_and_of_one_address() {
             (reader.line() == json!({"open": true})).then_some(())
         });
     }
+}
+
+/// Returns the seconds of CPU that a process has taken.
+fn cpu_of(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name");
+    // User and system time are the fields 14 and 15 (proc(5)), in hundredths.
+    let times = rest.split(' ').skip(11).take(2);
+    times
+        .map(|time| time.parse::<f64>().expect("a number") / 100.0)
+        .sum()
+}
+
+/// `ATCOMM_SUBSCRIBERS` sets the number of readers, such as the 1000 of the target.
+#[test]
+fn a_live_frame_is_made_once_for_all_readers() {
+    let readers = std::env::var("ATCOMM_SUBSCRIBERS").ok();
+    let readers: usize = readers.map_or(50, |text| text.parse().expect("a number"));
+    let network = Network::multikey();
+    let service = Setup::beside(network)
+        .set("http.updates.address_subscribers", json!(readers))
+        .set("http.updates.subscribers", json!(readers))
+        .start();
+    let alice = network.enrolled("alice", 0, json!({}));
+    service.until(&alice.did, "the package", |view| {
+        view["handle"] == *alice.handle
+    });
+    let url = service
+        .url(&format!("/xrpc/{UPDATES}"))
+        .replacen("http", "ws", 1);
+    let sockets = RUNTIME.block_on(async {
+        let mut sockets = Vec::new();
+        for _ in 0..readers {
+            let opened = tokio_tungstenite::connect_async(&url).await;
+            let mut socket = opened.expect("a WebSocket").0;
+            // The greeting.
+            socket.next().await.expect("a frame").expect("a frame");
+            sockets.push(socket);
+        }
+        sockets
+    });
+    let made = || service.metric("atcomm_updates_live_total", &[]);
+    // All of them are past their beginning.
+    let first = alice.put(json!({"label": "first"}));
+    eventually("a live frame", || (made() >= 1.0).then_some(()));
+    service.until_cid(&alice.did, &first["cid"]);
+    let (before, cpu, begun) = (made(), cpu_of(service.process_id()), Instant::now());
+    let changes = 20;
+    let mut last = Value::Null;
+    for n in 0..changes {
+        last = alice.put(json!({"label": format!("{n}")}))["cid"].clone();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let last = last.as_str().expect("a CID").as_bytes().to_vec();
+    RUNTIME.block_on(async {
+        for mut socket in sockets {
+            loop {
+                let next = tokio::time::timeout(Duration::from_secs(30), socket.next());
+                let frame = next
+                    .await
+                    .expect("in time")
+                    .expect("a frame")
+                    .expect("a frame");
+                // The text of the CID is in the frame as it is.
+                if frame
+                    .into_data()
+                    .windows(last.len())
+                    .any(|part| part == last)
+                {
+                    break;
+                }
+            }
+        }
+    });
+    let made = made() - before;
+    let cpu = (cpu_of(service.process_id()) - cpu) / begun.elapsed().as_secs_f64();
+    println!("{readers} readers, {made} frames made, {cpu:.3} core");
+    assert!(
+        made >= f64::from(changes) && made < f64::from(2 * changes),
+        "{made}"
+    );
+    let ended = service.metric("atcomm_updates_ended_total", &[]);
+    assert_eq!(ended, 0.0);
 }
 
 #[test]
