@@ -264,10 +264,10 @@ fn cpu_of(process: u32) -> f64 {
         .sum()
 }
 
-/// `ATCOMM_SUBSCRIBERS` sets the number of readers, such as the 1000 of the target.
+/// `TEST_SUBSCRIBERS` sets the number of readers, such as the 1000 of the target.
 #[test]
 fn a_live_frame_is_made_once_for_all_readers() {
-    let readers = std::env::var("ATCOMM_SUBSCRIBERS").ok();
+    let readers = std::env::var("TEST_SUBSCRIBERS").ok();
     let readers: usize = readers.map_or(50, |text| text.parse().expect("a number"));
     let network = Network::multikey();
     let service = Setup::beside(network)

@@ -424,10 +424,10 @@ fn arrived(events: &[Value]) -> usize {
     newest.values().sum()
 }
 
-/// The size of the load is set by `ATCOMM_CHANNEL_CHANGES`, such as 100000.
+/// The size of the load is set by `TEST_CHANNEL_CHANGES`, such as 100000.
 #[test]
 fn inv10_no_change_is_lost_over_twenty_kills_of_either_side() {
-    let changes = std::env::var("ATCOMM_CHANNEL_CHANGES").ok();
+    let changes = std::env::var("TEST_CHANNEL_CHANGES").ok();
     let changes: usize = changes.map_or(6000, |text| text.parse().expect("a number"));
     let accounts = changes.div_ceil(CHANGES_OF_ACCOUNT);
     let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
