@@ -10,6 +10,7 @@ mod chain;
 mod channel;
 mod doubt;
 mod enrolled;
+mod explain;
 mod handles;
 mod history;
 mod housekeeping;
@@ -34,6 +35,7 @@ use crate::store::{
 };
 use atcomm_net::backoff::Spread;
 use atcomm_net::identity::{MediatorDocument, MediatorState, PlcLog};
+use atcomm_net::ttl_cache::TtlCache;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::{Actor, Did, MediatorDid, RemoteText};
 
@@ -43,6 +45,7 @@ use batch::{Invalidated, MAX_INVALIDATED};
 pub use chain::{ChainCommit, ChainEvent};
 pub use channel::{ChannelEvent, ChannelPage, Consumer};
 use enrolled::EnrolledSet;
+pub use explain::{AccountState, Explanation, Known, LastError, Reason, explain};
 pub use history::{LogFit, MAX_CHANGES, Page};
 pub use housekeeping::Housekeeping;
 pub use lists::NamedMediator;
@@ -64,6 +67,10 @@ pub const MEDIATOR_RECHECK: Duration = Duration::from_secs(3600);
 /// and services. An account names several mediators, and no more of them than of its proof.
 const MAX_STORED_MEDIATOR: usize = 8 * 1024;
 
+/// Most accounts that are remembered as refused at a limit, and how long.
+const MAX_REFUSED: usize = 10_000;
+const REFUSED_TTL: Duration = Duration::from_secs(24 * 3600);
+
 /// The directory.
 pub struct Directory {
     store: DirectoryStore,
@@ -71,6 +78,8 @@ pub struct Directory {
     enrolled: Arc<EnrolledSet>,
     quota: Arc<Quota>,
     statistics: LastStatistics,
+    /// Accounts that were refused at a limit.
+    refused: TtlCache<Did, (Full, Timestamp)>,
     clock: Clock,
 }
 
@@ -93,6 +102,7 @@ impl Directory {
             enrolled,
             quota: Arc::default(),
             statistics: LastStatistics::default(),
+            refused: TtlCache::with_entries(MAX_REFUSED, clock.clone()),
             clock,
         })
     }
@@ -147,7 +157,7 @@ impl Directory {
         update: PendingUpdate,
     ) -> Result<Outcome, StoreError> {
         let (enrolled, quota) = (Arc::clone(&self.enrolled), Arc::clone(&self.quota));
-        let did = seen.did.clone();
+        let (did, at) = (seen.did.clone(), seen.at);
         let result = self
             .store
             .transact(move |tx| {
@@ -168,6 +178,9 @@ impl Directory {
         let (outcome, invalidated) = result.inspect_err(|_| self.enrolled.insert(did.as_str()))?;
         self.invalidate(&invalidated);
         count(outcome);
+        if let Outcome::Full(full) = outcome {
+            self.refused.insert(did, (full, at), REFUSED_TTL);
+        }
         Ok(outcome)
     }
 

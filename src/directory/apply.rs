@@ -120,7 +120,12 @@ pub(super) fn decide(
         Finding::Missing => update.missing(),
         Finding::Deleted => update.deleted(),
         Finding::Unverifiable { reason, detail } => update.unverifiable(reason, detail),
-        Finding::Unreachable => update.unreachable(),
+        Finding::Unreachable { .. } => update.unreachable(),
+    };
+    update.entry.failure = if outcome == Outcome::Regressed {
+        Some("regressed".to_owned())
+    } else {
+        seen.failure().map(str::to_owned)
     };
     update.finish(outcome)
 }
@@ -147,7 +152,7 @@ fn new_entry(seen: &Observation) -> Decision {
         Finding::Absent(_) | Finding::AbsentUnproven => Outcome::NotEnrolled,
         Finding::Inactive(_) | Finding::Missing | Finding::Deleted => Outcome::Inactive,
         Finding::Unverifiable { .. } => Outcome::Unverifiable,
-        Finding::Unreachable => Outcome::Unreachable,
+        Finding::Unreachable { .. } => Outcome::Unreachable,
     };
     Decision {
         outcome,

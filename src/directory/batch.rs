@@ -57,6 +57,8 @@ pub enum PendingUpdate {
         not_before: Timestamp,
         /// Whether it counts as a failure.
         failed: bool,
+        /// Class of the error that it ended in.
+        failure: &'static str,
     },
 }
 
@@ -81,7 +83,8 @@ pub(super) fn write_pending_update(
             generation,
             not_before,
             failed,
-        } => tx.retry_pending(did, generation, not_before, failed),
+            failure,
+        } => tx.retry_pending(did, generation, not_before, failed, failure),
     }
 }
 

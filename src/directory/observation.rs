@@ -66,10 +66,25 @@ pub enum Finding {
         detail: String,
     },
     /// No server answered. Only an identity that changed makes a difference then.
-    Unreachable,
+    Unreachable {
+        /// Class of the error.
+        class: &'static str,
+    },
 }
 
 impl Finding {
+    /// Returns the class of the error that a check ends in with this finding, where it is none that
+    /// settles the state of the account.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        match self {
+            Self::Present(_) | Self::Absent(_) | Self::Inactive(_) | Self::Deleted => None,
+            Self::AbsentUnproven => Some("absence_unproven"),
+            Self::Missing => Some("repo_not_found"),
+            Self::Unverifiable { reason, .. } => Some(reason),
+            Self::Unreachable { class } => Some(class),
+        }
+    }
+
     /// Returns the commit that the finding proves.
     pub(super) fn commitment(&self) -> Option<&Commitment> {
         match self {
@@ -97,6 +112,17 @@ pub struct Observation {
     pub begun: Begun,
     /// When the refresh ended.
     pub at: Timestamp,
+}
+
+impl Observation {
+    /// Returns the class of the error that the check ended in.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        match &self.finding {
+            // The DID's own directory or host answers so where there is no document.
+            Finding::Missing if self.identity.is_none() => Some("did_not_found"),
+            finding => finding.failure(),
+        }
+    }
 }
 
 /// The outcome of an observation.

@@ -14,6 +14,7 @@ mod absence;
 mod bounds;
 mod cursors;
 mod doubt;
+mod explain;
 mod handles;
 mod history;
 mod interleavings;
@@ -24,6 +25,11 @@ mod updates;
 const ALICE: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 const BOB: &str = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb";
 const MEDIATOR: &str = "did:web:mediator.example.com";
+
+/// The finding of a check that no server answered.
+const UNREACHABLE: Finding = Finding::Unreachable {
+    class: "pds_unreachable",
+};
 
 /// A directory in a temporary folder, with a clock moved by hand.
 struct World {
@@ -348,10 +354,7 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
             .unwrap())
         .unwrap();
     w.clock.advance(STALE);
-    assert_eq!(
-        w.finding(&repo, Finding::Unreachable).await,
-        Outcome::Unreachable
-    );
+    assert_eq!(w.finding(&repo, UNREACHABLE).await, Outcome::Unreachable);
     let view = w.view(ALICE).await.unwrap().unwrap();
     assert_eq!(view["verification"]["stale"], true);
     assert!(view["verification"]["age"].as_u64().unwrap() >= STALE.as_secs());
@@ -362,10 +365,7 @@ async fn age_makes_an_answer_stale_and_at_last_drops_it() {
     w.view(ALICE).await;
     assert_eq!(w.directory.cached_view(ALICE).unwrap().etag, later.etag);
     w.clock.advance(DROP);
-    assert_eq!(
-        w.finding(&repo, Finding::Unreachable).await,
-        Outcome::Dropped
-    );
+    assert_eq!(w.finding(&repo, UNREACHABLE).await, Outcome::Dropped);
     assert!(w.view(ALICE).await.is_none());
     assert_eq!(
         w.kinds(&repo).await,

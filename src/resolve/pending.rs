@@ -103,6 +103,11 @@ impl PendingVerdict {
                     generation: row.generation,
                     not_before: now.plus(wait),
                     failed: matches!(self, Self::Unproven | Self::Failed),
+                    failure: match result {
+                        Ok(_) if self == Self::Overtaken => "overtaken",
+                        Ok(_) => "unverifiable",
+                        Err(error) => error.class(),
+                    },
                 })
             }
         }
@@ -151,6 +156,7 @@ mod tests {
             announced: None,
             not_before: NOW,
             attempts,
+            failure: None,
             generation: 7,
             since: NOW.minus(age),
         }
@@ -201,8 +207,10 @@ mod tests {
                     generation,
                     not_before,
                     failed,
+                    failure,
                 } => {
                     assert_eq!(generation, 7);
+                    assert!(!failure.is_empty());
                     Retry(not_before.since(NOW), failed)
                 }
                 PendingUpdate::Unchanged => panic!("nothing to write"),

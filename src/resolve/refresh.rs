@@ -153,6 +153,21 @@ pub enum RefreshError {
     Store(#[from] StoreError),
 }
 
+impl RefreshError {
+    /// Returns the class of the error, a stable code.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Busy { .. } => "busy",
+            Self::Unreachable { why, .. } => match why {
+                NoAnswer::Net(_) => "pds_unreachable",
+                NoAnswer::Refused(_) => "pds_error",
+                NoAnswer::Identity(_) | NoAnswer::PlcLog(_) => "did_unreachable",
+            },
+            Self::Store(_) => "store",
+        }
+    }
+}
+
 /// The reason why a server's answer cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NoAnswer {

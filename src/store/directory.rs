@@ -9,6 +9,7 @@ mod changes;
 mod consumers;
 mod coverage;
 mod entry_row;
+mod explain;
 mod heads;
 mod lists;
 mod queries;
@@ -36,6 +37,7 @@ pub use backfill::BackfillRow;
 pub use changes::{Change, ChangeKind, EntryState, SupersededProof};
 pub use consumers::{Connected, MAX_CONSUMERS};
 pub use coverage::{Coverage, Gap, Marked};
+pub use explain::LastChange;
 pub use heads::{Head, Tracked};
 pub use lists::{AccountFilter, AccountState, ListPage, ListedAccount, ListedMediator};
 pub use rows::{

@@ -14,7 +14,7 @@ impl EntryUpdate<'_> {
             | Finding::AbsentUnproven
             | Finding::Inactive(_)
             | Finding::Deleted => true,
-            Finding::Missing | Finding::Unverifiable { .. } | Finding::Unreachable => false,
+            Finding::Missing | Finding::Unverifiable { .. } | Finding::Unreachable { .. } => false,
         };
         if !is_answer || self.entry.doubt_since.is_none() {
             return;

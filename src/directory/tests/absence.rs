@@ -68,7 +68,7 @@ async fn inv5_any_other_answer_begins_the_hour_anew() {
     w.stream(&repo, written).await;
     assert_eq!(w.finding(&repo, Finding::Missing).await, Outcome::Missing);
     w.clock.advance(HOUR);
-    w.finding(&repo, Finding::Unreachable).await;
+    w.finding(&repo, UNREACHABLE).await;
     assert_eq!(w.finding(&repo, Finding::Missing).await, Outcome::Inactive);
 }
 
@@ -89,7 +89,7 @@ async fn what_is_not_served_is_checked_with_growing_waits() {
         let (w, repo) = shown().await;
         // Failures of before do not count.
         for _ in 0..20 {
-            w.finding(&repo, Finding::Unreachable).await;
+            w.finding(&repo, UNREACHABLE).await;
         }
         let mut waits = Vec::new();
         for _ in 0..20 {
@@ -181,7 +181,7 @@ async fn the_proof_of_an_absence_ends_with_the_key_it_was_made_under() {
     let gone = repo.delete();
     w.pds(&repo, gone).await;
     repo.rotate(2);
-    w.finding(&repo, Finding::Unreachable).await;
+    w.finding(&repo, UNREACHABLE).await;
     let entry = w.entry(&repo).await.unwrap();
     assert_eq!(entry.state, PackageState::Unverifiable);
     assert_eq!(w.proof(&repo).await, None);

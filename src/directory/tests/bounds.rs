@@ -17,7 +17,7 @@ fn account(n: u64) -> TestRepo {
 
 impl World {
     /// A directory with these limits.
-    async fn limited(limits: Limits) -> Self {
+    pub(super) async fn limited(limits: Limits) -> Self {
         let world = Self::new().await;
         let (dir, clock) = (world._dir, world.clock);
         world.directory.shutdown().await;

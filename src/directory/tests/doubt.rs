@@ -81,7 +81,7 @@ async fn only_an_answer_of_the_pds_that_was_asked_after_the_gap_ends_a_doubt() {
     assert_eq!(w.apply(before).await, Outcome::Proven);
     assert!(w.doubt().await.0, "asked before the gap was known");
     // Neither silence, nor a useless answer, nor a stream.
-    w.finding(&repo, Finding::Unreachable).await;
+    w.finding(&repo, UNREACHABLE).await;
     let bad = Finding::Unverifiable {
         reason: "pds_answer",
         detail: "x".to_owned(),

@@ -143,7 +143,7 @@ impl Model {
                 self.apply(seen);
             }
             Step::Begin { fresh } => {
-                let seen = self.observation(Finding::Unreachable, Authority::Pds);
+                let seen = self.observation(UNREACHABLE, Authority::Pds);
                 // A cached document of the future is asked for again.
                 if *fresh || self.cached.asked_at > self.now {
                     self.ask();
@@ -171,7 +171,7 @@ impl Model {
                         seen.finding = Finding::Inactive(AccountStatus::Deactivated);
                     }
                     Answer::Missing => seen.finding = Finding::Missing,
-                    Answer::Unreachable => seen.finding = Finding::Unreachable,
+                    Answer::Unreachable => seen.finding = UNREACHABLE,
                 }
                 self.apply(seen);
             }

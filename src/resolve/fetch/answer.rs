@@ -68,7 +68,9 @@ impl Found {
         let finding = match announced {
             Some(status) => Finding::Inactive(status),
             None if matches!(error, RefreshError::Busy { .. }) => return None,
-            None => Finding::Unreachable,
+            None => Finding::Unreachable {
+                class: error.class(),
+            },
         };
         Some(Self {
             finding,

@@ -64,7 +64,9 @@ fn question(finding: &Finding, announced: Option<&AccountStatus>, hidden: bool) 
             StatusQuestion::Ask
         }
         Finding::Present(_) | Finding::Absent(_) => StatusQuestion::None,
-        Finding::Inactive(_) | Finding::Deleted | Finding::Unreachable => StatusQuestion::None,
+        Finding::Inactive(_) | Finding::Deleted | Finding::Unreachable { .. } => {
+            StatusQuestion::None
+        }
         _ if announced.is_some() => StatusQuestion::Announced,
         Finding::AbsentUnproven if hidden => StatusQuestion::Ask,
         Finding::AbsentUnproven => StatusQuestion::None,

@@ -9,7 +9,7 @@ use atcomm_proto::key::SigningKey;
 use atcomm_proto::syntax::{Did, Handle, Origin, Rev};
 
 /// The columns of `entry`.
-pub(super) const COLUMNS: [&str; 36] = [
+pub(super) const COLUMNS: [&str; 37] = [
     "did",
     "handle",
     "pds",
@@ -46,6 +46,7 @@ pub(super) const COLUMNS: [&str; 36] = [
     "handle_news",
     "domain",
     "asked",
+    "failure",
 ];
 
 /// The position of a column in [`COLUMNS`]. Looking a name up in each row would cost more than reading
@@ -117,5 +118,6 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         handle_news: row.get(column!("handle_news"))?,
         domain: row.get(column!("domain"))?,
         asked: row.get(column!("asked"))?,
+        failure: row.get(column!("failure"))?,
     })
 }

@@ -163,6 +163,8 @@ pub struct Entry {
     pub next_check_at: Timestamp,
     /// Checks without success since the last proof.
     pub failures: u32,
+    /// Class of the error that the last check ended in; `None` where it had an answer.
+    pub failure: Option<String>,
     /// Position of the change that brought this package.
     pub change_seq: i64,
 
@@ -221,6 +223,7 @@ impl Entry {
             checked_at: at,
             next_check_at: at,
             failures: 0,
+            failure: None,
             change_seq: 0,
             claimed: None,
             handle_at: None,
@@ -307,6 +310,8 @@ pub struct PendingRefresh {
     pub not_before: Timestamp,
     /// Attempts without success so far.
     pub attempts: u32,
+    /// Class of the error that the last attempt ended in.
+    pub failure: Option<String>,
     /// Grows with every trigger that was coalesced into the row.
     pub generation: i64,
     /// When the first trigger was stored.
@@ -365,6 +370,7 @@ pub(super) fn read_pending(row: &Row<'_>) -> Result<PendingRefresh, rusqlite::Er
         },
         not_before: time(row, "not_before")?,
         attempts: row.get("attempts")?,
+        failure: row.get("failure")?,
         generation: row.get("generation")?,
         since: time(row, "since")?,
     })

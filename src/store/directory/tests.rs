@@ -9,6 +9,7 @@ mod ageing;
 mod backfills;
 mod claimants;
 mod coverage;
+mod explain;
 mod lists;
 mod proofs;
 mod shares;
@@ -54,6 +55,7 @@ fn entry(n: u64) -> Entry {
         proved_at: Some(at(1)),
         checked_at: at(1),
         next_check_at: at(100),
+        failure: Some("pds_unreachable".to_owned()),
         failures: 0,
         change_seq: 0,
         claimed: Some(Handle::parse(&format!("user{n}.example.com")).unwrap()),
@@ -263,7 +265,7 @@ async fn pending_refreshes_are_coalesced_and_completed_by_generation() {
         .unwrap();
     assert_eq!(f.store.query(|q| q.pending_count()).await.unwrap(), 1);
     f.store
-        .transact(|tx| tx.retry_pending(&did(7), 2, at(90), true))
+        .transact(|tx| tx.retry_pending(&did(7), 2, at(90), true, "busy"))
         .await
         .unwrap();
     let row = f

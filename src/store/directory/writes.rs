@@ -83,6 +83,7 @@ impl Tx<'_> {
             ":checked_at": entry.checked_at.millis(),
             ":next_check_at": entry.next_check_at.millis(),
             ":failures": entry.failures,
+            ":failure": entry.failure,
             ":change_seq": entry.change_seq,
             ":claimed": entry.claimed.as_ref().map(Handle::as_str),
             ":handle_at": entry.handle_at.map(Timestamp::millis),
@@ -364,24 +365,26 @@ impl Tx<'_> {
     }
 
     /// Moves a pending refresh to `not_before`, unless a trigger was coalesced into it since
-    /// `generation`. `failed` counts a failure.
+    /// `generation`. `failed` counts a failure, and `failure` is the class of the error.
     pub fn retry_pending(
         &self,
         did: &Did,
         generation: i64,
         not_before: Timestamp,
         failed: bool,
+        failure: &str,
     ) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
-                "UPDATE pending SET not_before = ?3, attempts = attempts + ?4
+                "UPDATE pending SET not_before = ?3, attempts = attempts + ?4, failure = ?5
                  WHERE did = ?1 AND generation = ?2",
             )?
             .execute(params![
                 did.as_str(),
                 generation,
                 not_before.millis(),
-                i64::from(failed)
+                i64::from(failed),
+                failure,
             ])?;
         Ok(())
     }

@@ -385,5 +385,10 @@ CREATE TABLE consumer (
 ",
         tally::TALLY,
         tally::CHANGE_HOURS,
+        "
+-- Class of the error that the last check of an entry, or the last try of a pending refresh, ended in.
+ALTER TABLE entry ADD COLUMN failure TEXT;
+ALTER TABLE pending ADD COLUMN failure TEXT;
+",
     ],
 };

@@ -36,7 +36,7 @@ fn word(found: &Found) -> String {
         Finding::Deleted => "deleted".to_owned(),
         Finding::Unverifiable { .. } => "unverifiable".to_owned(),
         Finding::Inactive(status) => status.to_string(),
-        Finding::Absent(_) | Finding::Unreachable => panic!("not in the table"),
+        Finding::Absent(_) | Finding::Unreachable { .. } => panic!("not in the table"),
     }
 }
 
