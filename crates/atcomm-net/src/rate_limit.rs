@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use quick_cache::sync::Cache;
@@ -34,6 +34,14 @@ impl Rate {
         Self(Quota::per_minute(at_least_one(n)))
     }
 
+    /// Allows `n` requests in each `period`, at least one, all of which may come at once. A period
+    /// that is too short for them counts as a second.
+    pub fn per(n: u32, period: Duration) -> Self {
+        let n = at_least_one(n);
+        let quota = Quota::with_period(period / n.get());
+        Self(quota.map_or(Quota::per_second(n), |quota| quota.allow_burst(n)))
+    }
+
     /// Allows `n` requests per hour, at least one, all of which may come at once.
     pub fn per_hour(n: u32) -> Self {
         Self(Quota::per_hour(at_least_one(n)))
@@ -44,9 +52,18 @@ fn at_least_one(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN)
 }
 
+/// What a bucket holds after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Requests that may come at once.
+    pub requests: u32,
+    /// Time until the bucket is full again.
+    pub full_in: Duration,
+}
+
 /// One bucket, full at the beginning. Safe to use concurrently.
 pub struct RateLimit {
-    limiter: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
+    limiter: RateLimiter<NotKeyed, InMemoryState, BucketClock, StateInformationMiddleware>,
     /// Requests that the full bucket holds.
     most: u32,
 }
@@ -59,16 +76,27 @@ impl RateLimit {
             ahead: AtomicU64::new(0),
         };
         Self {
-            limiter: RateLimiter::direct_with_clock(rate.0, clock),
+            limiter: RateLimiter::direct_with_clock(rate.0, clock).with_middleware(),
             most: rate.0.burst_size().get(),
         }
     }
 
     /// Takes one request out of the bucket, or returns the time until the bucket has one.
     pub fn take(&self) -> Result<(), Duration> {
-        self.limiter.check().map_err(|refused| {
+        self.spend().map(drop)
+    }
+
+    /// Does the same as [`RateLimit::take`], and says what is left.
+    pub fn spend(&self) -> Result<Left, Duration> {
+        let state = self.limiter.check().map_err(|refused| {
             let now = governor::clock::Clock::now(self.limiter.clock());
             refused.wait_time_from(now).max(MIN_WAIT)
+        })?;
+        let requests = state.remaining_burst_capacity();
+        let spent = self.most.saturating_sub(requests);
+        Ok(Left {
+            requests,
+            full_in: state.quota().replenish_interval().saturating_mul(spent),
         })
     }
 
@@ -81,7 +109,7 @@ impl RateLimit {
         let Ok(checked) = self.limiter.check_n(n) else {
             return Ok(());
         };
-        checked.map_err(|refused| {
+        checked.map(drop).map_err(|refused| {
             let now = governor::clock::Clock::now(self.limiter.clock());
             refused.wait_time_from(now).max(MIN_WAIT)
         })
@@ -149,6 +177,11 @@ impl<K: Hash + Eq + Clone> KeyedRateLimit<K> {
     /// Takes one request out of the bucket of `key`, or returns the time until it has one.
     pub fn take(&self, key: &K) -> Result<(), Duration> {
         self.bucket(key).take()
+    }
+
+    /// Does the same as [`KeyedRateLimit::take`], and says what is left.
+    pub fn spend(&self, key: &K) -> Result<Left, Duration> {
+        self.bucket(key).spend()
     }
 
     /// Takes `n` requests out of the bucket of `key`, or none and returns the time until it has
@@ -247,6 +280,24 @@ mod tests {
         clock.advance(millis(1000));
         assert_eq!(limit.take_many(99), Ok(()));
         assert_eq!(limit.take(), Err(millis(1000)));
+    }
+
+    #[test]
+    fn what_is_left_is_counted_and_comes_back() {
+        let clock = clock();
+        let limit = RateLimit::new(Rate::per(3, millis(3000)), clock.clone());
+        for (requests, full_in) in [(2, 1000), (1, 2000), (0, 3000)] {
+            let full_in = millis(full_in);
+            assert_eq!(limit.spend(), Ok(Left { requests, full_in }));
+        }
+        assert_eq!(limit.spend(), Err(millis(1000)));
+        clock.advance(millis(2000));
+        let full_in = millis(2000);
+        assert_eq!(limit.spend().map(|left| left.requests), Ok(1));
+        clock.advance(full_in);
+        assert_eq!(limit.spend().map(|left| left.requests), Ok(2));
+        let none = RateLimit::new(Rate::per(0, millis(3000)), clock);
+        assert_eq!(none.spend().map(|left| left.requests), Ok(0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::rate_limit::{KeyedRateLimit, Rate};
+use crate::rate_limit::{KeyedRateLimit, Left, Rate};
 use atcomm_proto::clock::Clock;
 
 /// Most groups of addresses with a bucket of their own; the least recently used are evicted first.
@@ -18,9 +18,19 @@ pub struct AddressLimiter {
 impl AddressLimiter {
     /// Allows each address `per_minute` requests, at least one, all of which may come at once.
     pub fn new(per_minute: u32, clock: Clock) -> Self {
+        Self::with_rate(Rate::per_minute(per_minute), clock)
+    }
+
+    /// Allows each address these requests.
+    pub fn with_rate(rate: Rate, clock: Clock) -> Self {
         Self {
-            by_address: KeyedRateLimit::new(Rate::per_minute(per_minute), MAX_ADDRESSES, clock),
+            by_address: KeyedRateLimit::new(rate, MAX_ADDRESSES, clock),
         }
+    }
+
+    /// Charges the address with one request, and says what is left; or returns the time to wait.
+    pub fn spend(&self, address: IpAddr) -> Result<Left, Duration> {
+        self.by_address.spend(&group_of(address))
     }
 
     /// Charges the address with one request, or returns the time to wait.
