@@ -14,6 +14,7 @@ mod pds;
 mod plc_log;
 mod resolver;
 mod settings;
+mod whole;
 
 pub use document::{DidDocument, DocumentError, MAX_DOCUMENT_LEN, Unusable};
 pub use fetch::IdentityError;
@@ -27,6 +28,7 @@ pub use pds::{
 pub use plc_log::{PlcLog, PlcLogError};
 pub use resolver::{CheckedHandle, HandleCheck, Identity, NamedDid};
 pub use settings::IdentitySettings;
+pub use whole::WholeDocument;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use url::Url;
 
 use super::document::{DidDocument, DocumentError, MAX_DOCUMENT_LEN};
@@ -45,6 +46,34 @@ pub(super) async fn fetch(
     did: &Did,
     priority: Priority,
 ) -> Result<DidDocument, IdentityError> {
+    let fetched = fetch_bytes(net, plc_url, clock, did, priority).await;
+    let result = fetched.and_then(|(body, asked_at)| Ok(DidDocument::parse(&body, did, asked_at)?));
+    count(result.as_ref().err());
+    result
+}
+
+/// Counts the outcome of fetching a document.
+pub(super) fn count(error: Option<&IdentityError>) {
+    let outcome = match error {
+        None => "ok",
+        Some(IdentityError::NotFound) => "not_found",
+        Some(IdentityError::Tombstoned) => "tombstoned",
+        Some(IdentityError::Malformed(_)) => "malformed",
+        Some(IdentityError::Unreachable { .. }) => "unreachable",
+        Some(IdentityError::Refused(_)) => "refused",
+    };
+    metrics::counter!("atcomm_identity_documents_total", "outcome" => outcome).increment(1);
+}
+
+/// Fetches the document likewise, and returns it as it was served, with the time at which it was
+/// asked for.
+pub(super) async fn fetch_bytes(
+    net: &Net,
+    plc_url: &Origin,
+    clock: &Clock,
+    did: &Did,
+    priority: Priority,
+) -> Result<(Bytes, Timestamp), IdentityError> {
     let (url, trust) = match did.web() {
         Some(web) => (account_web_url(net, &web)?, Trust::Untrusted),
         None => (
@@ -59,33 +88,19 @@ pub(super) async fn fetch(
         ..Request::new(url, trust, MAX_DOCUMENT_LEN)
     };
     let asked_at = clock.now();
-    let result = match net.get(&request).await {
-        Ok(answer) => read_answer(&answer, did, asked_at),
+    match net.get(&request).await {
+        Ok(answer) => read_answer(answer, did).map(|body| (body, asked_at)),
         Err(NetError::Refused(refusal)) => Err(IdentityError::Refused(refusal)),
         Err(NetError::TooLarge { .. }) => Err(DocumentError::TooLong.into()),
         Err(e) => Err(IdentityError::Unreachable {
             retry_after: e.retry_after(),
         }),
-    };
-    let outcome = match &result {
-        Ok(_) => "ok",
-        Err(IdentityError::NotFound) => "not_found",
-        Err(IdentityError::Tombstoned) => "tombstoned",
-        Err(IdentityError::Malformed(_)) => "malformed",
-        Err(IdentityError::Unreachable { .. }) => "unreachable",
-        Err(IdentityError::Refused(_)) => "refused",
-    };
-    metrics::counter!("atcomm_identity_documents_total", "outcome" => outcome).increment(1);
-    result
+    }
 }
 
-fn read_answer(
-    answer: &Response,
-    did: &Did,
-    asked_at: Timestamp,
-) -> Result<DidDocument, IdentityError> {
+fn read_answer(answer: Response, did: &Did) -> Result<Bytes, IdentityError> {
     match answer.status.as_u16() {
-        200 => Ok(DidDocument::parse(&answer.body, did, asked_at)?),
+        200 => Ok(answer.body),
         // The PLC directory distinguishes the two only by its message.
         404 if did.web().is_none() && says_tombstoned(&answer.body, did) => {
             Err(IdentityError::Tombstoned)
@@ -136,20 +151,26 @@ pub(super) fn web_url(net: &Net, web: &WebDid) -> Option<Url> {
 }
 
 impl IdentitySettings {
+    /// Returns how long the result of fetching a document is fresh and usable, and whether it is
+    /// transient.
+    pub(super) fn age_of(&self, error: Option<&IdentityError>) -> (Duration, Duration, bool) {
+        match error {
+            None => (self.document_fresh, self.hard_limit, false),
+            // No longer than the time that it names: our own limits pass within seconds.
+            Some(IdentityError::Unreachable { retry_after }) => {
+                let ttl = retry_after.map_or(self.error_ttl, |wait| wait.min(self.error_ttl));
+                (ttl, ttl, true)
+            }
+            Some(_) => (self.error_ttl, self.error_ttl, false),
+        }
+    }
+
     /// Adds the limits of age to the result of fetching a document.
     pub(super) fn documents_age(
         &self,
         value: Result<Arc<DidDocument>, IdentityError>,
     ) -> Fetched<Result<Arc<DidDocument>, IdentityError>> {
-        let (fresh, usable, transient) = match &value {
-            Ok(_) => (self.document_fresh, self.hard_limit, false),
-            // No longer than the time that it names: our own limits pass within seconds.
-            Err(IdentityError::Unreachable { retry_after }) => {
-                let ttl = retry_after.map_or(self.error_ttl, |wait| wait.min(self.error_ttl));
-                (ttl, ttl, true)
-            }
-            Err(_) => (self.error_ttl, self.error_ttl, false),
-        };
+        let (fresh, usable, transient) = self.age_of(value.as_ref().err());
         Fetched {
             value,
             fresh,

@@ -12,6 +12,7 @@ use super::lookups::{Freshness, Lookups};
 use super::mediator::{self, Busy, MediatorDocument};
 use super::plc_log::{self, PlcLog, PlcLogError};
 use super::settings::IdentitySettings;
+use super::whole::{MAX_WHOLE, WholeAnswer};
 use crate::net::{Net, Priority};
 use crate::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -53,21 +54,23 @@ pub struct NamedDid {
 /// cheap, and clones share all caches.
 #[derive(Clone)]
 pub struct Identity {
-    inner: Arc<Inner>,
-    priority: Priority,
+    pub(super) inner: Arc<Inner>,
+    pub(super) priority: Priority,
 }
 
 /// Most changed documents that are told and not yet heard of.
 const MAX_CHANGED: usize = 1024;
 
-struct Inner {
-    net: Net,
-    settings: IdentitySettings,
-    clock: Clock,
+pub(super) struct Inner {
+    pub(super) net: Net,
+    pub(super) settings: IdentitySettings,
+    pub(super) clock: Clock,
     /// Limit of the look-ups at the PLC directory that clients cause. The directory limits us;
     /// clients must not use up what events and re-proofs need.
-    plc: RateLimit,
+    pub(super) plc: RateLimit,
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
+    /// Whole documents, for those who ask for them.
+    pub(super) whole: Lookups<Did, WholeAnswer>,
     handles: Lookups<Handle, HandleAnswer>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
     plc_logs: Lookups<Did, Result<Arc<PlcLog>, PlcLogError>>,
@@ -81,6 +84,7 @@ impl Identity {
         Self {
             inner: Arc::new(Inner {
                 documents: Lookups::new(settings.document_cache, clock.clone()),
+                whole: Lookups::undivided(MAX_WHOLE, clock.clone()),
                 handles: Lookups::new(settings.handle_cache, clock.clone()),
                 mediators: Lookups::new(settings.mediator_cache, clock.clone()),
                 plc_logs: Lookups::undivided(settings.plc_log_cache, clock.clone()),
@@ -147,6 +151,7 @@ impl Identity {
                 if let (Some(Ok(known)), Ok(found)) = (known, &result)
                     && !known.names_the_same(found)
                 {
+                    inner.whole.purge(&wanted);
                     // Without a receiver there is no one to tell.
                     drop(inner.changed.send(wanted));
                 }
@@ -219,12 +224,14 @@ impl Identity {
     /// this one.
     pub fn purge_document(&self, did: &Did) {
         self.inner.documents.purge(did);
+        self.inner.whole.purge(did);
     }
 
     /// Evicts the document and the operation log: the next call for either returns an answer
     /// requested after this one.
     pub fn purge(&self, did: &Did) {
         self.inner.documents.purge(did);
+        self.inner.whole.purge(did);
         self.inner.plc_logs.purge(did);
     }
 
