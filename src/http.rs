@@ -16,6 +16,7 @@ mod metrics_server;
 mod pages;
 mod params;
 mod per_address;
+mod rate;
 mod response_budget;
 mod router;
 mod routes;
@@ -95,6 +96,8 @@ impl Http {
         address: Option<&PublicAddress>,
     ) -> Result<Self, HttpError> {
         let (listener, bound) = listen(settings.listen)?;
+        let bypass = settings.rate_limit_bypass.clone();
+        resolver.exempt(move |client| bypass.iter().any(|network| network.contains(client)));
         let sockets = mediator
             .as_ref()
             .map(|mediator| Sockets::of_mediator(mediator.settings()));

@@ -11,6 +11,8 @@ mod changed;
 mod doubt;
 mod fetch;
 mod handles;
+mod identities;
+mod many;
 mod negative;
 mod pending;
 mod proven;
@@ -20,7 +22,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +44,7 @@ use caller::Callers;
 use negative::Negatives;
 
 pub use caller::CallerError;
+pub use identities::{IdentityFailure, ResolvedIdentity};
 pub use refresh::{
     IdentityLookup, NamedBy, NoAnswer, Refresh, RefreshError, RefreshOutcome, ResolveError,
 };
@@ -113,6 +116,8 @@ struct Inner {
     recently_changed: TtlCache<Did, ()>,
     /// Operation logs that were read because of a bad signature.
     migrations: TtlCache<Did, Arc<fetch::CachedMigration>>,
+    /// Addresses that are not charged.
+    exempt: OnceLock<Box<dyn Fn(IpAddr) -> bool + Send + Sync>>,
     /// Accounts that were looked at a moment ago and are in doubt all the same.
     in_vain: TtlCache<Did, ()>,
     /// Handles of accounts that do not claim them.
@@ -160,6 +165,7 @@ impl Resolver {
                 recently_reverified: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 recently_changed: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 migrations: TtlCache::with_entries(MAX_CACHED, clock.clone()),
+                exempt: OnceLock::new(),
                 in_vain: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 handle_mismatch: TtlCache::with_entries(MAX_CACHED, clock.clone()),
                 own_mediator: RwLock::new(None),
@@ -180,6 +186,22 @@ impl Resolver {
     /// Returns the cached look-up of identities.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
+    }
+
+    /// Returns the clock.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// Returns the looks that one client address may cause per minute.
+    pub fn looks_per_minute(&self) -> u32 {
+        self.inner.settings.misses_per_minute
+    }
+
+    /// Tells which addresses are not charged for the looks that they cause. Only the first call
+    /// counts.
+    pub fn exempt(&self, is_exempt: impl Fn(IpAddr) -> bool + Send + Sync + 'static) {
+        let _ = self.inner.exempt.set(Box::new(is_exempt));
     }
 
     /// Returns the outbound network.
@@ -393,6 +415,9 @@ impl Resolver {
     }
 
     fn charge(&self, client: IpAddr) -> Result<(), ResolveError> {
+        if self.inner.exempt.get().is_some_and(|exempt| exempt(client)) {
+            return Ok(());
+        }
         self.inner.misses.charge(client).map_err(|retry_after| {
             metrics::counter!("atcomm_resolve_address_limited_total").increment(1);
             ResolveError::OverBudget {

@@ -108,6 +108,8 @@ impl BenchDirectory {
                 address_subscribers: usize::MAX,
                 ..UpdatesSettings::default()
             },
+            // All load comes from one address.
+            rate_limit: 0,
             ..HttpSettings::default()
         };
         let http = Http::bind(settings, resolver, None, None).unwrap();

@@ -3,11 +3,12 @@
 use super::Directory;
 use super::apply::handle;
 use super::batch::Invalidated;
+use super::lookup;
 use crate::store::directory::{Owner, Tx};
 use crate::store::{Change, ChangeKind, DueHandle, DuePosition, StoreError};
 use atcomm_net::identity::HandleCheck;
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::{Did, Handle};
+use atcomm_proto::syntax::{Actor, Did, Handle};
 
 impl Directory {
     /// Applies the result of a check of the handle that an account claims. Ignored where the account
@@ -51,6 +52,15 @@ impl Directory {
         let now = self.clock.now();
         self.store
             .query(move |q| q.due_handles(is_news, now, after, limit))
+            .await
+    }
+
+    /// Returns the account that an actor names: a DID itself, a handle by the account that it is
+    /// shown of.
+    pub async fn account_of(&self, actor: &Actor) -> Result<Option<Did>, StoreError> {
+        let (actor, now) = (actor.clone(), self.clock.now());
+        self.store
+            .query(move |q| lookup::account(q, &actor, now))
             .await
     }
 

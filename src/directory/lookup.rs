@@ -120,7 +120,11 @@ pub(super) fn in_doubt(
 }
 
 /// Returns the account that an actor names in the directory.
-fn account(q: &Queries<'_>, actor: &Actor, now: Timestamp) -> Result<Option<Did>, StoreError> {
+pub(super) fn account(
+    q: &Queries<'_>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<Option<Did>, StoreError> {
     match actor {
         Actor::Did(did) => Ok(Some(did.clone())),
         Actor::Handle(handle) => {

@@ -19,7 +19,7 @@ use atcomm_proto::did_peer::{PeerDid, PeerKey};
 use atcomm_proto::keypackage::record_json;
 use atcomm_proto::plc::VerifiedLog;
 use atcomm_proto::proof;
-use atcomm_proto::syntax::{Did, Handle, LexiconError, RECORD_PATH};
+use atcomm_proto::syntax::{Did, Handle, LexiconError, RECORD_PATH, Rev};
 
 /// Most mediators of one package that are looked up and shown with their documents. A sender takes
 /// the first that answers.
@@ -51,6 +51,8 @@ pub struct RecipientView {
     pub did: Did,
     /// The account's verified handle, which the view is cached under too.
     pub handle: Option<Handle>,
+    /// Revision of the newest proof.
+    pub rev: Option<Rev>,
     /// The JSON body.
     pub body: Bytes,
     /// Weak entity tag: over the body without its check times.
@@ -230,6 +232,7 @@ pub(super) fn render(
     Some(RecipientView {
         did: entry.did.clone(),
         handle: handle.cloned(),
+        rev: entry.rev,
         body: serde_json::to_vec(&view).ok()?.into(),
         etag: format!("W/\"{}\"", HEXLOWER.encode(digest.get(..16)?)),
         at: now,

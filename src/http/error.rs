@@ -21,7 +21,13 @@ pub(super) struct XrpcError {
     error: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    /// Whether it is the client's allowance of looks that is used up.
+    is_of_looks: bool,
 }
+
+/// Marks the response to a client whose allowance of looks is used up, with the time to wait.
+#[derive(Clone, Copy)]
+pub(super) struct LooksUsedUp(pub(super) Duration);
 
 impl XrpcError {
     pub(super) fn new(
@@ -34,12 +40,18 @@ impl XrpcError {
             error,
             message: message.into(),
             retry_after: None,
+            is_of_looks: false,
         }
     }
 
     /// Creates an error for a request that the lexicon does not allow.
     pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "InvalidRequest", message)
+    }
+
+    /// Creates an error that a method's lexicon declares.
+    pub(super) fn named(error: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error, message)
     }
 
     /// Creates an error for a client whose address exceeds a limit.
@@ -90,6 +102,24 @@ impl XrpcError {
         .retry_after(Duration::from_secs(5))
     }
 
+    /// Returns the name of the error.
+    pub(super) fn name(&self) -> &'static str {
+        self.error
+    }
+
+    /// Returns the reason as a sentence for the client.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the time to wait in whole seconds, rounded up: a client that returns too early is
+    /// refused again.
+    pub(super) fn retry_seconds(&self) -> Option<u64> {
+        let wait = self.retry_after?;
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Some(seconds.max(1))
+    }
+
     /// Adds `Retry-After`.
     pub(super) fn retry_after(self, wait: Duration) -> Self {
         Self {
@@ -106,7 +136,10 @@ impl From<ResolveError> for XrpcError {
             ResolveError::OverBudget {
                 own: true,
                 retry_after,
-            } => Self::rate_limited(retry_after),
+            } => Self {
+                is_of_looks: true,
+                ..Self::rate_limited(retry_after)
+            },
             ResolveError::OverBudget {
                 own: false,
                 retry_after,
@@ -169,6 +202,7 @@ struct Body<'a> {
 
 impl IntoResponse for XrpcError {
     fn into_response(self) -> Response {
+        let retry_after = self.retry_seconds();
         let body = Body {
             error: self.error,
             message: &self.message,
@@ -182,10 +216,12 @@ impl IntoResponse for XrpcError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: a client that returns too early is refused again.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, seconds.max(1).into());
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+            if self.is_of_looks {
+                let wait = Duration::from_secs(seconds);
+                response.extensions_mut().insert(LooksUsedUp(wait));
+            }
         }
         response
     }

@@ -6,11 +6,16 @@ use axum::http::Uri;
 use url::form_urlencoded;
 
 use super::error::XrpcError;
-use atcomm_proto::syntax::{Actor, Did};
+use atcomm_proto::did_peer::PeerDid;
+use atcomm_proto::syntax::{Actor, Did, Handle};
 
 /// Maximum length of a query in bytes: a DID of the maximum length with every character escaped,
 /// and 256 bytes for flags and numbers.
 pub(super) const MAX_QUERY_LEN: usize = 3 * atcomm_proto::syntax::MAX_DID_LEN + 256;
+
+/// Maximum length of a query with many accounts in bytes: the most handles of the maximum length
+/// fit, and fewer DIDs of the maximum length. The head of a request may be a little longer.
+pub(super) const MAX_ACTORS_QUERY_LEN: usize = 28 * 1024;
 
 /// The parameters of one request. Unknown parameters are ignored, as by the reference servers.
 pub(super) struct Params<'a>(&'a str);
@@ -26,9 +31,49 @@ impl<'a> Params<'a> {
 
     /// Returns the handle or DID in `actor`.
     pub(super) fn actor(&self) -> Result<Actor, XrpcError> {
-        let hint = "a handle or a DID, as in ?actor=alice.example.com";
-        let text = self.required("actor", hint)?;
-        Actor::parse(&text).map_err(|why| invalid("actor", &why, hint))
+        self.named("actor")
+    }
+
+    /// Returns the handle or DID in `identifier`.
+    pub(super) fn identifier(&self) -> Result<Actor, XrpcError> {
+        self.named("identifier")
+    }
+
+    fn named(&self, name: &str) -> Result<Actor, XrpcError> {
+        let hint = format!("a handle or a DID, as in ?{name}=alice.example.com");
+        let text = self.required(name, &hint)?;
+        Actor::parse(&text).map_err(|why| invalid(name, &why, &hint))
+    }
+
+    /// Returns the handle in `handle`.
+    pub(super) fn handle(&self) -> Result<Handle, XrpcError> {
+        let hint = "a handle, as in ?handle=alice.example.com";
+        let text = self.required("handle", hint)?;
+        Handle::parse(&text).map_err(|why| invalid("handle", &why, hint))
+    }
+
+    /// Returns the handles or DIDs in `actors`, from 1 to `max`, in their order.
+    pub(super) fn actors(&self, max: usize) -> Result<Vec<Actor>, XrpcError> {
+        let hint = "a handle or a DID each time, as in ?actors=alice.example.com";
+        let mut actors = Vec::new();
+        for text in self.all("actors") {
+            if actors.len() == max {
+                let message = format!("parameter actors is given more than {max} times");
+                return Err(XrpcError::invalid(message));
+            }
+            actors.push(Actor::parse(&text).map_err(|why| invalid("actors", &why, hint))?);
+        }
+        if actors.is_empty() {
+            return Err(missing("actors", hint));
+        }
+        Ok(actors)
+    }
+
+    /// Returns the whole did:peer in `peer`.
+    pub(super) fn peer(&self) -> Result<PeerDid, XrpcError> {
+        let hint = "a whole did:peer:2";
+        let text = self.required("peer", hint)?;
+        PeerDid::parse(&text).map_err(|why| invalid("peer", &why, hint))
     }
 
     /// Returns the DID of an account in `did`.
@@ -71,16 +116,20 @@ impl<'a> Params<'a> {
     }
 
     fn required(&self, name: &str, hint: &str) -> Result<Cow<'a, str>, XrpcError> {
-        self.one(name)?.ok_or_else(|| {
-            XrpcError::invalid(format!("parameter {name} is missing; it takes {hint}"))
-        })
+        self.one(name)?.ok_or_else(|| missing(name, hint))
+    }
+
+    /// Returns all values of a parameter.
+    fn all(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        form_urlencoded::parse(self.0.as_bytes())
+            .filter(move |(found, _)| found == name)
+            .map(|(_, value)| value)
     }
 
     /// Returns a parameter that may be given once.
     pub(super) fn one(&self, name: &str) -> Result<Option<Cow<'a, str>>, XrpcError> {
-        let mut values =
-            form_urlencoded::parse(self.0.as_bytes()).filter(|(found, _)| found == name);
-        let value = values.next().map(|(_, value)| value);
+        let mut values = self.all(name);
+        let value = values.next();
         match values.next() {
             None => Ok(value),
             Some(_) => Err(XrpcError::invalid(format!(
@@ -88,6 +137,25 @@ impl<'a> Params<'a> {
             ))),
         }
     }
+}
+
+fn missing(name: &str, hint: &str) -> XrpcError {
+    XrpcError::invalid(format!("parameter {name} is missing; it takes {hint}"))
+}
+
+/// Returns the error of a query that is longer than `max`. It names the parameter that takes the
+/// most, if that is spelled as names of parameters are.
+pub(super) fn too_long(query: &str, max: usize) -> XrpcError {
+    let longest = query.split('&').max_by_key(|pair| pair.len());
+    let name = longest
+        .and_then(|pair| pair.split('=').next())
+        .filter(|name| (1..=32).contains(&name.len()))
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    // A list is long by the number of its values.
+    XrpcError::invalid(match name {
+        Some(name) => format!("parameter {name} is too long: a query has at most {max} bytes"),
+        None => format!("the query is longer than {max} bytes"),
+    })
 }
 
 fn invalid(name: &str, why: &impl std::fmt::Display, hint: &str) -> XrpcError {

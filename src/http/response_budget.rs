@@ -9,6 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::per_address::{AddressPermit, PerAddressLimit};
 
+/// Most bytes of a response with several accounts. One with proofs takes about as much.
+pub(super) const MAX_RESPONSE: usize = 1200 * 1024;
+
 /// Maximum large responses that one address holds. A response takes about 1.2 MiB at most.
 pub(super) const MAX_PER_ADDRESS: usize = 16;
 

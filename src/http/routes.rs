@@ -6,6 +6,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 
 use super::error::XrpcError;
+use super::params::{MAX_ACTORS_QUERY_LEN, MAX_QUERY_LEN};
 use crate::mediator::ENDPOINT;
 
 /// A path that is served.
@@ -34,6 +35,41 @@ pub(super) const RESOLVE_RECIPIENT: Route = xrpc_method!(
     "GET",
     "at.didcomm.directory.resolveRecipient",
     "?actor=alice.example.com"
+);
+pub(super) const RESOLVE_RECIPIENTS: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.resolveRecipients",
+    "?actors=alice.example.com&actors=bob.example.com"
+);
+pub(super) const FIND_BY_PEER: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.findByPeer",
+    "?peer=did:peer:2.Ez6LSbysY2xFMRpGMhb7tFTLMpeuPRaqaWM1yECx2AtzE3KCc"
+);
+pub(super) const EXPLAIN_ACCOUNT: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.explainAccount",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+);
+pub(super) const GET_REPO_STATUS: Route = xrpc_method!(
+    "GET",
+    "com.atproto.sync.getRepoStatus",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+);
+pub(super) const RESOLVE_HANDLE: Route = xrpc_method!(
+    "GET",
+    "com.atproto.identity.resolveHandle",
+    "?handle=alice.example.com"
+);
+pub(super) const RESOLVE_DID: Route = xrpc_method!(
+    "GET",
+    "com.atproto.identity.resolveDid",
+    "?did=did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+);
+pub(super) const RESOLVE_IDENTITY: Route = xrpc_method!(
+    "GET",
+    "com.atproto.identity.resolveIdentity",
+    "?identifier=alice.example.com"
 );
 pub(super) const GET_PROOF: Route = xrpc_method!(
     "GET",
@@ -73,6 +109,13 @@ pub(super) const HEALTH: Route = xrpc_method!("GET", "_health", "");
 /// All XRPC methods (`lexicons/at/didcomm/directory/*.json`) and the health check.
 pub(super) static XRPC: &[Route] = &[
     RESOLVE_RECIPIENT,
+    RESOLVE_RECIPIENTS,
+    FIND_BY_PEER,
+    EXPLAIN_ACCOUNT,
+    GET_REPO_STATUS,
+    RESOLVE_HANDLE,
+    RESOLVE_DID,
+    RESOLVE_IDENTITY,
     GET_PROOF,
     GET_HISTORY,
     LIST_RECIPIENTS,
@@ -138,6 +181,15 @@ pub(super) fn method(path: &str) -> Option<&'static str> {
 /// Returns the name of a path in metrics and logs: one of a closed set, never text of a client.
 pub(super) fn label(path: &str) -> &'static str {
     find(path).map_or("other", |route| route.label)
+}
+
+/// Returns the most bytes of the query of a path.
+pub(super) fn max_query_len(path: &str) -> usize {
+    if path == RESOLVE_RECIPIENTS.path {
+        MAX_ACTORS_QUERY_LEN
+    } else {
+        MAX_QUERY_LEN
+    }
 }
 
 /// Answers a request whose verb the path does not have; the router adds the `Allow` header.

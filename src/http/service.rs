@@ -29,7 +29,8 @@ use tower::Service;
 use super::client_address::ClientAddress;
 use super::connection::{Activity, LimitedListener};
 use super::error::XrpcError;
-use super::params::{MAX_QUERY_LEN, plain_actor};
+use super::params::{plain_actor, too_long};
+use super::rate::RequestLimit;
 use super::router::router;
 use super::routes::{self, RESOLVE_RECIPIENT};
 use super::service_auth::{Presented, ServiceAuth};
@@ -43,6 +44,12 @@ use crate::resolve::Resolver;
 /// Request headers that a preflight without a readable list of its own allows.
 const USUAL_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, atproto-accept-labelers, atproto-proxy, if-none-match",
+);
+
+/// Response headers that pages of other origins may read.
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "ETag, Retry-After, Atproto-Repo-Rev, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, \
+     RateLimit-Policy",
 );
 
 /// Maximum length of a list of request headers that is repeated to a page.
@@ -78,8 +85,7 @@ fn preflight(headers: &HeaderMap) -> Response {
 /// cookies.
 pub(super) fn add_cors_headers(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    let exposed = HeaderValue::from_static("ETag, Retry-After");
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
 }
 
 /// State and router that all connections share.
@@ -88,6 +94,7 @@ pub(super) struct App {
     resolver: Resolver,
     /// `None` where this server has no public address, so that no token can be for it.
     auth: Option<ServiceAuth>,
+    limit: RequestLimit,
     router: Router,
     streams: Streams,
     /// Handles of the metrics of cached views, so that they are not looked up for each request.
@@ -111,6 +118,7 @@ impl App {
             auth: address.map(|address| ServiceAuth::new(address, resolver.clone())),
             router: methods.merge(streams.routes()),
             streams,
+            limit: RequestLimit::new(&settings, &resolver),
             resolver,
             ok: requests("200"),
             not_modified: requests("304"),
@@ -173,19 +181,26 @@ impl App {
         if request.method() == Method::OPTIONS {
             return preflight(request.headers());
         }
-        if request
-            .uri()
-            .query()
-            .is_some_and(|query| query.len() > MAX_QUERY_LEN)
-        {
-            let message = format!("the query is longer than {MAX_QUERY_LEN} bytes");
-            return XrpcError::invalid(message).into_response();
+        let max = routes::max_query_len(request.uri().path());
+        if let Some(query) = request.uri().query().filter(|query| query.len() > max) {
+            return too_long(query, max).into_response();
         }
         let client = ClientAddress::of(peer, request.headers(), &self.settings.trusted_proxies);
+        let charge = match self.limit.charge(request.uri().path(), client.0) {
+            Ok(charge) => charge,
+            Err(refused) => return *refused,
+        };
         request.extensions_mut().insert(client);
+        let mut response = self.handle(request, client.0).await;
+        charge.write(&mut response);
+        response
+    }
+
+    /// Verifies the caller's token, if there is one, and answers by the router; within the time limit.
+    async fn handle(&self, request: Request, client: IpAddr) -> Response {
         let presented = Presented::of(&request);
         let answer = async {
-            if let Err(error) = self.verify(presented, client.0).await {
+            if let Err(error) = self.verify(presented, client).await {
                 return Ok(error.into_response());
             }
             self.router.clone().call(request).await

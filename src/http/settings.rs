@@ -31,6 +31,12 @@ pub struct HttpSettings {
     /// `Retry-After`. A quarter of this number limits the answers with proofs or histories that
     /// are held until they are written. Absent: 512.
     pub max_requests: usize,
+    /// XRPC requests that one client address may make in five minutes (IPv6: its /64), beside those
+    /// that are answered from memory; more get 429 with `Retry-After`. 0: no limit. Absent: 3000.
+    pub rate_limit: u32,
+    /// Addresses or networks that are not limited by `rate_limit` and `resolve.misses_per_minute`.
+    /// Absent: none.
+    pub rate_limit_bypass: Vec<Network>,
     /// Maximum duration of one request, its body included. Absent: 30 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -49,6 +55,8 @@ impl Default for HttpSettings {
             ],
             max_connections: 4096,
             max_requests: 512,
+            rate_limit: 3000,
+            rate_limit_bypass: Vec::new(),
             timeout: Duration::from_secs(30),
             updates: UpdatesSettings::default(),
         }

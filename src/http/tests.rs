@@ -1,6 +1,9 @@
+mod accounts;
 mod harness;
+mod hostile;
 mod mediator;
 mod pages;
+mod rate;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -52,7 +55,8 @@ async fn a_recipient_is_answered_by_any_of_its_names() {
     assert_eq!(first.headers["access-control-allow-origin"], "*");
     assert_eq!(
         first.headers["access-control-expose-headers"],
-        "ETag, Retry-After"
+        "ETag, Retry-After, Atproto-Repo-Rev, RateLimit-Limit, RateLimit-Remaining, \
+         RateLimit-Reset, RateLimit-Policy"
     );
     for target in [
         format!("{RESOLVE}?actor={}", server.did),

@@ -1,6 +1,8 @@
 //! The XRPC methods (`lexicons/at/didcomm/directory/*.json`).
 
+mod accounts;
 mod cursor;
+mod identity;
 mod lists;
 mod recipient;
 mod refresh;
@@ -15,7 +17,7 @@ use axum::extract::rejection::ExtensionRejection;
 use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -31,8 +33,9 @@ use super::error::XrpcError;
 use super::params::Params;
 use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
 use super::routes::{
-    GET_HISTORY, GET_PROOF, GET_STATS, HEALTH, LIST_MEDIATORS, LIST_RECIPIENTS,
-    LIST_REPOS_BY_COLLECTION, REFRESH, RESOLVE_RECIPIENT,
+    EXPLAIN_ACCOUNT, FIND_BY_PEER, GET_HISTORY, GET_PROOF, GET_REPO_STATUS, GET_STATS, HEALTH,
+    LIST_MEDIATORS, LIST_RECIPIENTS, LIST_REPOS_BY_COLLECTION, REFRESH, RESOLVE_DID,
+    RESOLVE_HANDLE, RESOLVE_IDENTITY, RESOLVE_RECIPIENT, RESOLVE_RECIPIENTS,
 };
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
@@ -44,6 +47,9 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=15");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const CAR: HeaderValue = HeaderValue::from_static("application/vnd.ipld.car");
+
+/// Names the revision of an account's repository that an answer is at, as PDSes do.
+const REPO_REV: HeaderName = HeaderName::from_static("atproto-repo-rev");
 
 /// `Retry-After` for a request that finds no free slot.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -87,6 +93,13 @@ pub(super) fn routes(
     let slots = max_requests.clamp(1, Semaphore::MAX_PERMITS);
     Router::new()
         .route(RESOLVE_RECIPIENT.path, get(recipient::resolve_recipient))
+        .route(RESOLVE_RECIPIENTS.path, get(accounts::resolve_recipients))
+        .route(FIND_BY_PEER.path, get(accounts::find_by_peer))
+        .route(EXPLAIN_ACCOUNT.path, get(accounts::explain_account))
+        .route(GET_REPO_STATUS.path, get(accounts::repo_status))
+        .route(RESOLVE_HANDLE.path, get(identity::resolve_handle))
+        .route(RESOLVE_DID.path, get(identity::resolve_did))
+        .route(RESOLVE_IDENTITY.path, get(identity::resolve_identity))
         .route(GET_PROOF.path, get(recipient::get_proof))
         .route(GET_HISTORY.path, get(recipient::get_history))
         .route(LIST_RECIPIENTS.path, get(lists::list_recipients))
@@ -143,6 +156,19 @@ impl Query {
 /// Returns the ETag of a body that is not cached here.
 fn etag_of(body: &[u8]) -> String {
     format!("\"{}\"", HEXLOWER.encode(&Sha256::digest(body)))
+}
+
+/// Returns the weak ETag of a body that says the same as another one with this digest.
+fn etag_of_digest(digest: Sha256) -> String {
+    format!("W/\"{}\"", HEXLOWER.encode(&digest.finalize()))
+}
+
+/// Adds the revision that an answer about one account is at.
+fn add_rev(response: &mut Response, rev: &str) {
+    // A revision is letters and digits, so the conversion succeeds.
+    if let Ok(rev) = HeaderValue::from_str(rev) {
+        response.headers_mut().insert(REPO_REV, rev);
+    }
 }
 
 /// Returns the body with its ETag, or 304 if the client's ETag matches.

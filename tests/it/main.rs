@@ -3,6 +3,7 @@
 // Lints of product code that spare tests look for this attribute.
 #![cfg(test)]
 
+mod accounts;
 mod answers;
 mod client;
 mod didcomm;

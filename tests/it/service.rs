@@ -60,6 +60,7 @@ impl Setup {
             // The other tests keep both cores busy, so a late permit must not count as a refusal.
             .set("net.busy_wait", json!("5s"))
             .set("resolve.misses_per_minute", json!(100_000))
+            .set("http.rate_limit", json!(0))
     }
 
     /// Returns settings of a service that follows both PDSes of `network`.

@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::super::error::XrpcError;
-use super::{CAR, JSON, Query, cacheable, etag_of};
+use super::{CAR, JSON, Query, add_rev, cacheable, etag_of};
 use crate::directory::{MAX_CHANGES, Page, RecipientView};
 
 /// Changes in a page of `getHistory` without `limit`.
@@ -22,12 +22,22 @@ pub(super) async fn resolve_recipient(query: Query) -> Result<Response, XrpcErro
     let permit = query.shared.acquire_response(client)?;
     let rendered = resolver.recipient_with_proof(&actor, client).await?;
     let body = permit.attach(rendered.body.clone());
-    Ok(cacheable(&body, &rendered.etag, JSON, &query.headers))
+    let response = cacheable(&body, &rendered.etag, JSON, &query.headers);
+    Ok(with_rev(response, &rendered))
 }
 
 /// Returns the recipient view, or 304 if the client's ETag matches.
 pub(in crate::http) fn recipient_response(rendered: &RecipientView, asked: &HeaderMap) -> Response {
-    cacheable(&rendered.body, &rendered.etag, JSON, asked)
+    let response = cacheable(&rendered.body, &rendered.etag, JSON, asked);
+    with_rev(response, rendered)
+}
+
+/// Adds the revision that a view is at.
+fn with_rev(mut response: Response, view: &RecipientView) -> Response {
+    if let Some(rev) = &view.rev {
+        add_rev(&mut response, rev.as_str());
+    }
+    response
 }
 
 pub(super) async fn get_proof(query: Query) -> Result<Response, XrpcError> {

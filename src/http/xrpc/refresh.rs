@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::super::client_address::ClientAddress;
 use super::super::error::XrpcError;
-use super::{NO_STORE, Shared};
+use super::{NO_STORE, Shared, add_rev};
 use crate::resolve::Resolver;
 use crate::store::PackageState;
 use atcomm_proto::syntax::{Actor, Did, LexiconError};
@@ -77,7 +77,11 @@ pub(super) async fn refresh(
         reason,
         recipient,
     };
-    Ok(([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response())
+    let mut response = ([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response();
+    if let Some(rev) = served.as_ref().and_then(|view| view.rev.as_ref()) {
+        add_rev(&mut response, rev.as_str());
+    }
+    Ok(response)
 }
 
 /// Reads the DID in the body of a refresh.
