@@ -58,7 +58,7 @@ pub enum PendingUpdate {
         /// Whether it counts as a failure.
         failed: bool,
         /// Class of the error that it ended in.
-        failure: &'static str,
+        failure: Option<&'static str>,
     },
 }
 

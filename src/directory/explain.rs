@@ -417,17 +417,20 @@ fn package_reason(entry: &Entry) -> Option<Reason> {
     Some(reason)
 }
 
-/// Returns the error that the last look ended in: that of a pending refresh, else that of the entry.
+/// Returns the error that the last look ended in. An entry has it, but for the errors that say
+/// nothing about the account: those are with the pending refresh.
 fn last_error(known: &Known) -> Option<LastError> {
-    let of_pending = known
-        .pending
+    let of_entry = known
+        .entry
         .as_ref()
-        .and_then(|pending| Some((pending.failure.clone()?, pending.attempts)));
-    let of_entry = || {
-        let entry = known.entry.as_ref()?;
-        Some((entry.failure.clone()?, entry.failures))
+        .and_then(|entry| Some((entry.failure.clone()?, entry.failures)));
+    let of_pending = || {
+        let pending = known.pending.as_ref()?;
+        let class = pending.failure.clone()?;
+        let is_ours = matches!(&*class, "busy" | "store");
+        (is_ours || known.entry.is_none()).then_some((class, pending.attempts))
     };
-    let (class, attempts) = of_pending.or_else(of_entry)?;
+    let (class, attempts) = of_entry.or_else(of_pending)?;
     Some(LastError {
         message: error_message(&class).to_owned(),
         class,
@@ -446,7 +449,6 @@ pub(super) fn error_message(class: &str) -> &'static str {
         "absence_unproven" => "the account's PDS says that there is no key package, without proof",
         "regressed" => "the account's PDS served an older revision than was proven before",
         "busy" => "the account's servers must not be asked for the moment",
-        "overtaken" => "something newer was found meanwhile",
         "store" => "the directory could not write what it found",
         _ => "the answer of the account's servers proves nothing",
     }

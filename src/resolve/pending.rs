@@ -104,9 +104,9 @@ impl PendingVerdict {
                     not_before: now.plus(wait),
                     failed: matches!(self, Self::Unproven | Self::Failed),
                     failure: match result {
-                        Ok(_) if self == Self::Overtaken => "overtaken",
-                        Ok(_) => "unverifiable",
-                        Err(error) => error.class(),
+                        Ok(_) if self == Self::Overtaken => None,
+                        Ok(_) => Some("unverifiable"),
+                        Err(error) => Some(error.class()),
                     },
                 })
             }
@@ -210,7 +210,7 @@ mod tests {
                     failure,
                 } => {
                     assert_eq!(generation, 7);
-                    assert!(!failure.is_empty());
+                    assert_eq!(failure.is_none(), verdict == PendingVerdict::Overtaken);
                     Retry(not_before.since(NOW), failed)
                 }
                 PendingUpdate::Unchanged => panic!("nothing to write"),

@@ -184,10 +184,10 @@ async fn a_pending_look_a_gap_and_the_word_of_a_relay_are_reasons() {
         generation: 1,
         not_before: due.plus(HOUR),
         failed: true,
-        failure: "did_unreachable",
+        failure: Some("busy"),
     };
     w.directory.update_pending(&repo.did, retry).await.unwrap();
-    let error = Some("did_unreachable");
+    let error = Some("busy");
     assert_eq!(w.says().await, is("verified", &["pending"], error));
     let done = PendingUpdate::Complete(1);
     w.directory.update_pending(&repo.did, done).await.unwrap();
@@ -273,7 +273,6 @@ fn every_class_of_an_error_has_a_sentence_of_its_own() {
         "absence_unproven",
         "regressed",
         "busy",
-        "overtaken",
         "store",
         "signature",
     ];

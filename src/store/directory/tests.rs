@@ -265,7 +265,7 @@ async fn pending_refreshes_are_coalesced_and_completed_by_generation() {
         .unwrap();
     assert_eq!(f.store.query(|q| q.pending_count()).await.unwrap(), 1);
     f.store
-        .transact(|tx| tx.retry_pending(&did(7), 2, at(90), true, "busy"))
+        .transact(|tx| tx.retry_pending(&did(7), 2, at(90), true, Some("busy")))
         .await
         .unwrap();
     let row = f

@@ -372,7 +372,7 @@ impl Tx<'_> {
         generation: i64,
         not_before: Timestamp,
         failed: bool,
-        failure: &str,
+        failure: Option<&str>,
     ) -> Result<(), StoreError> {
         self.conn()
             .prepare_cached(
