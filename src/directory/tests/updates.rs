@@ -246,7 +246,7 @@ impl World {
                 reason: "proof_signature",
                 detail: "x".to_owned(),
             },
-            Answer::Unreachable => Finding::Unreachable,
+            Answer::Unreachable => UNREACHABLE,
         };
         self.observe(account, finding, Authority::Pds).await;
     }

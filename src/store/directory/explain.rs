@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::super::columns::time;
 use super::super::error::StoreError;
 use super::Queries;
-use super::rows::ChangeKind;
+use super::changes::ChangeKind;
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
 
