@@ -177,7 +177,7 @@ pub struct Explanation {
     /// The error that the last look ended in; none where it had an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
-    /// When the account is looked at again; none where nobody is to look.
+    /// When the account is looked at again; none where no look is planned.
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "write_maybe_time"

@@ -146,8 +146,8 @@ async fn claimants_of_a_peer_are_found_by_the_whole_did_peer() {
         let tag = [("if-none-match", answer.headers["etag"].as_str())];
         assert_eq!(server.get_with(&target, &tag).await.status, 304);
     }
-    let nobody = "did:peer:2.Ez6LSbysY2xFMRpGMhb7tFTLMpeuPRaqaWM1yECx2AtzE3KCc";
-    let answer = server.get(&format!("{FIND}?peer={nobody}")).await.json();
+    let unclaimed = "did:peer:2.Ez6LSbysY2xFMRpGMhb7tFTLMpeuPRaqaWM1yECx2AtzE3KCc";
+    let answer = server.get(&format!("{FIND}?peer={unclaimed}")).await.json();
     let none = json!({"claimants": [], "ambiguous": false, "more": false});
     assert_eq!(answer, none);
     for bad in [

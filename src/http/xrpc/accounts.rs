@@ -19,7 +19,7 @@ pub(in crate::http) const MAX_ACTORS: usize = 100;
 /// An account that is not answered.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Failure<'a> {
+struct Unanswered<'a> {
     actor: &'a str,
     error: &'a str,
     message: &'a str,
@@ -44,9 +44,9 @@ pub(super) async fn resolve_recipients(query: Query) -> Result<Response, XrpcErr
         }
     }
     let is_whole = failed.is_empty();
-    let failures: Vec<Failure<'_>> = failed
+    let failures: Vec<Unanswered<'_>> = failed
         .iter()
-        .map(|(actor, error)| failure(actor, error))
+        .map(|(actor, error)| unanswered(actor, error))
         .collect();
     let (list, digest) = views.end();
     let body = object(&[("recipients", &list), ("failures", &json(&failures)?)]);
@@ -209,8 +209,8 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, XrpcError> {
     })
 }
 
-fn failure<'a>(actor: &'a Actor, error: &'a XrpcError) -> Failure<'a> {
-    Failure {
+fn unanswered<'a>(actor: &'a Actor, error: &'a XrpcError) -> Unanswered<'a> {
+    Unanswered {
         actor: match actor {
             Actor::Did(did) => did.as_str(),
             Actor::Handle(handle) => handle.as_str(),

@@ -12,7 +12,7 @@ use super::lookups::{Freshness, Lookups};
 use super::mediator::{self, Busy, MediatorDocument};
 use super::plc_log::{self, PlcLog, PlcLogError};
 use super::settings::IdentitySettings;
-use super::whole::{MAX_WHOLE, WholeAnswer};
+use super::whole::{self, MAX_WHOLE, WholeAnswer, WholeDocument};
 use crate::net::{Net, Priority};
 use crate::rate_limit::{Rate, RateLimit};
 use atcomm_proto::clock::{Clock, Timestamp};
@@ -54,23 +54,23 @@ pub struct NamedDid {
 /// cheap, and clones share all caches.
 #[derive(Clone)]
 pub struct Identity {
-    pub(super) inner: Arc<Inner>,
-    pub(super) priority: Priority,
+    inner: Arc<Inner>,
+    priority: Priority,
 }
 
 /// Most changed documents that are told and not yet heard of.
 const MAX_CHANGED: usize = 1024;
 
-pub(super) struct Inner {
-    pub(super) net: Net,
-    pub(super) settings: IdentitySettings,
-    pub(super) clock: Clock,
+struct Inner {
+    net: Net,
+    settings: IdentitySettings,
+    clock: Clock,
     /// Limit of the look-ups at the PLC directory that clients cause. The directory limits us;
     /// clients must not use up what events and re-proofs need.
-    pub(super) plc: RateLimit,
+    plc: RateLimit,
     documents: Lookups<Did, Result<Arc<DidDocument>, IdentityError>>,
     /// Whole documents, for those who ask for them.
-    pub(super) whole: Lookups<Did, WholeAnswer>,
+    whole: Lookups<Did, WholeAnswer>,
     handles: Lookups<Handle, HandleAnswer>,
     mediators: Lookups<MediatorDid, Result<Arc<MediatorDocument>, Busy>>,
     plc_logs: Lookups<Did, Result<Arc<PlcLog>, PlcLogError>>,
@@ -161,6 +161,45 @@ impl Identity {
             .unwrap_or(Err(IdentityError::Unreachable {
                 retry_after: Some(Duration::from_secs(1)),
             }))
+    }
+
+    /// Returns the whole DID document of an account. At most a day old, and never older than the
+    /// last [`Identity::purge_document`]. Under the same limits as [`Identity::resolve`]. Must run
+    /// inside a tokio runtime.
+    pub async fn whole(&self, did: &Did) -> Result<Arc<WholeDocument>, IdentityError> {
+        let documents = &self.inner.whole;
+        if self.priority == Priority::Interactive
+            && did.web().is_none()
+            && documents.would_start(did, Freshness::Cached)
+            && let Err(wait) = self.inner.plc.take()
+        {
+            return documents
+                .cached(did)
+                .unwrap_or(Err(IdentityError::Unreachable {
+                    retry_after: Some(wait),
+                }));
+        }
+        let inner = Arc::clone(&self.inner);
+        let (wanted, priority) = (did.clone(), self.priority);
+        documents
+            .look_up(did, Freshness::Cached, move |_| async move {
+                let Inner {
+                    net,
+                    settings,
+                    clock,
+                    ..
+                } = &*inner;
+                whole::fetch(net, settings, clock, &wanted, priority).await
+            })
+            .await
+            .unwrap_or(Err(IdentityError::Unreachable {
+                retry_after: Some(Duration::from_secs(1)),
+            }))
+    }
+
+    /// Returns the cached whole document, or the cached failure. Does no I/O.
+    pub fn cached_whole(&self, did: &Did) -> Option<Result<Arc<WholeDocument>, IdentityError>> {
+        self.inner.whole.cached(did)
     }
 
     /// Returns the accounts whose document is found, from now on, to have another key, PDS or handle
