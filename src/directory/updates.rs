@@ -158,8 +158,8 @@ fn page(q: &Queries<'_>, position: i64) -> Result<UpdatePage, StoreError> {
 
 impl Update {
     /// Returns what a change tells its readers. Returns `None` where it tells nothing that a later
-    /// change of the account does not: it is of an earlier version of this program, or shows the
-    /// package of an account that is hidden now.
+    /// change of the account does not: another change of the same observation follows, it is of an
+    /// earlier version of this program, or it shows the package of an account that is hidden now.
     pub(super) fn of(logged: LoggedChange) -> Option<Self> {
         let LoggedChange {
             change,

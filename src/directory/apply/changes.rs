@@ -5,28 +5,27 @@ use super::EntryUpdate;
 use crate::store::{Change, ChangeKind, EntryState};
 
 impl EntryUpdate<'_> {
-    /// Adds the change of a state that no other change tells of, and has all changes tell the state
-    /// that the observation leaves.
+    /// Adds the change of a state that no other change tells of, and has the changes tell the state
+    /// that the observation leaves. Those before a change of the package tell none: it follows at
+    /// once.
     pub(super) fn complete_changes(&mut self) {
         let now = EntryState::of(&self.entry);
         if self.changes.is_empty() && now != self.before {
             let (kind, detail) = self.untold(&now);
             self.change(kind, detail);
         }
-        for change in &mut self.changes {
-            let of_package = matches!(
-                change.kind,
-                ChangeKind::Package
-                    | ChangeKind::Invalid
-                    | ChangeKind::Removed
-                    | ChangeKind::Unverifiable
-                    | ChangeKind::Dropped
-            );
-            if !of_package {
+        let of_package = self
+            .changes
+            .iter()
+            .rposition(|change| is_of_package(change.kind));
+        for (n, change) in self.changes.iter_mut().enumerate() {
+            if of_package.is_some_and(|last| n < last) {
+                change.account = None;
+            } else if is_of_package(change.kind) {
+                change.account = change.account.take().map(|_| now.clone());
+            } else {
                 let (kind, detail) = (change.kind, change.detail.take());
                 *change = Change::of(&self.entry, kind, detail, self.seen.at);
-            } else if change.account.is_some() {
-                change.account = Some(now.clone());
             }
         }
     }
@@ -45,4 +44,16 @@ impl EntryUpdate<'_> {
             (ChangeKind::Identity, handle.map(ToString::to_string))
         }
     }
+}
+
+/// Returns whether a change of this kind says what package has come or gone.
+fn is_of_package(kind: ChangeKind) -> bool {
+    matches!(
+        kind,
+        ChangeKind::Package
+            | ChangeKind::Invalid
+            | ChangeKind::Removed
+            | ChangeKind::Unverifiable
+            | ChangeKind::Dropped
+    )
 }

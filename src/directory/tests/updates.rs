@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::directory::{CursorRefusal, Housekeeping, Update};
+use crate::store::directory::Happening;
 use crate::store::{EntryState, Gap, Takedown};
 use atcomm_net::identity::HandleCheck;
 use ipld_core::cid::Cid;
@@ -485,4 +486,39 @@ async fn the_package_of_a_hidden_account_is_not_shown_to_later_readers() {
     w.pds(&repo, there).await;
     use ChangeKind::{Package, Status};
     assert_eq!(kinds_after(&w, 0).await, [Package, Status, Status]);
+}
+
+#[tokio::test]
+async fn a_key_and_a_package_that_change_at_once_are_one_update() {
+    let mut w = World::new().await;
+    w.restart().await;
+    let mut account = Account::new(ALICE, 1);
+    w.refresh(&account, &Answer::Proof).await;
+    let first = w.directory.log().await.unwrap().newest;
+    account.repo.rotate(2);
+    account.write(&package(&peer(99), &[MEDIATOR]));
+    w.refresh(&account, &Answer::Proof).await;
+    use ChangeKind::{Identity, Package};
+    assert_eq!(w.kinds(&account.repo).await, [Package, Identity, Package]);
+    let page = w.directory.updates_after(first).await.unwrap();
+    assert_eq!(page.updates.len(), 1);
+    assert_eq!(page.updates[0].package.as_ref().unwrap().peer, peer(99));
+    let events = w
+        .directory
+        .channel_after(first, first)
+        .await
+        .unwrap()
+        .events;
+    let events: Vec<serde_json::Value> = events
+        .iter()
+        .map(|event| serde_json::from_slice(&event.body).unwrap())
+        .collect();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["record"]["action"], "update");
+    assert_eq!(events[0]["record"]["live"], true);
+    // It is a rotation for those who count.
+    let now = w.clock.now();
+    let happened = w.directory.store().query(move |q| q.happened(now, 1));
+    let happened = happened.await.unwrap();
+    assert!(happened.contains(&(Happening::Rotation, 1)), "{happened:?}");
 }

@@ -60,7 +60,8 @@ pub struct Change {
     pub seen_at: Timestamp,
     /// CAR of the package, saved when it is superseded.
     pub proof: Option<Vec<u8>>,
-    /// The state of the account after the change; `None` where it has no entry any more.
+    /// The state of the account after the change; `None` where it has no entry any more, and where
+    /// another change of the same observation follows that tells it.
     pub account: Option<EntryState>,
 }
 

@@ -25,11 +25,12 @@ pub(super) const LOGGED: &str = "SELECT c.seq, c.did, c.kind, c.rev, c.cid, c.pe
  FROM change AS c LEFT JOIN entry AS e ON e.did = c.did
  WHERE c.seq > ?1 ORDER BY c.seq";
 
-/// Reads one row of the index by account.
+/// Reads the index by account: few rows, since most changes tell a state.
 pub(super) const CHANGE_BEFORE: &str =
     "SELECT seq, did, kind, rev, cid, peer, mediators, key, detail,
    seen_at, NULL AS proof, status, state, reason, handle, pds, regressed
- FROM change WHERE did = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT 1";
+ FROM change WHERE did = ?1 AND seq < ?2
+   AND (status IS NOT NULL OR kind IN ('dropped', 'deleted')) ORDER BY seq DESC LIMIT 1";
 
 /// Reads one row of the index by doubt, and all gaps: at most one of each source.
 pub(super) const KNOWN_GOOD: &str = "SELECT min(since) AS since FROM (
@@ -112,7 +113,8 @@ impl Queries<'_> {
         Ok(())
     }
 
-    /// Returns the last change of an account before a position, without its proof.
+    /// Returns the last change of an account before a position that tells a state, or the end of the
+    /// entry, without its proof.
     pub fn change_before(&self, did: &Did, position: i64) -> Result<Option<Change>, StoreError> {
         let mut query = self.0.prepare_cached(CHANGE_BEFORE)?;
         let row = query.query_row(params![did.as_str(), position], read_change);
