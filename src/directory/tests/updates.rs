@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::directory::{CursorRefusal, Housekeeping, Update};
+use crate::directory::{AccountState, CursorRefusal, Housekeeping, Update};
 use crate::store::directory::Happening;
 use crate::store::{EntryState, Gap, Takedown};
 use atcomm_net::identity::HandleCheck;
@@ -402,6 +402,13 @@ async fn run(steps: &[(usize, Step)]) {
     let mut new = Follower::default();
     new.read(&w.directory, true).await;
     assert_eq!(new.known, states, "of one who begins");
+    // The word that explains an account is that of the state in the log.
+    for (did, (state, _)) in &new.known {
+        let explained = w.directory.explain(did).await.unwrap();
+        let told = AccountState::of_parts(&state.status, state.state, state.regressed);
+        assert_eq!(explained.state, told, "{did}");
+        assert_eq!(explained.status.as_ref(), Some(&state.status), "{did}");
+    }
     let is_too_old = {
         let position = reader.position;
         let checked = w.directory.check_cursor(position, None).await.unwrap();
