@@ -15,7 +15,7 @@ use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
 
 /// Rows that are read for a page. Where few of them are on the list the page is short.
-pub(super) const MAX_READ: usize = if cfg!(test) { 20 } else { 2000 };
+pub(super) const MAX_READ: usize = if cfg!(test) { 20 } else { 1000 };
 
 words! {
     /// The state that an account is listed under: each under one.
@@ -165,24 +165,25 @@ impl Queries<'_> {
             Some(key) => query.query(params![after, most, key])?,
             None => query.query(params![after, most])?,
         };
-        page(rows, limit, |row| {
+        page(rows, limit, MAX_READ, |row| {
             let is_listed = self.passes(row, filter, mediator)?;
             is_listed.then(|| read_account(row)).transpose()
         })
     }
 
     /// Returns the accounts after a DID that have a package and are active, at most `limit`. Reads
-    /// [`MAX_READ`] rows at most.
+    /// [`MAX_READ`] more rows at most.
     pub fn list_repos(
         &self,
         after: Option<&str>,
         limit: usize,
     ) -> Result<ListPage<Did>, StoreError> {
         let mut query = self.0.prepare_cached(ALL)?;
-        let rows = query.query(params![after.unwrap_or_default(), to_i64(MAX_READ)])?;
+        let most = limit.saturating_add(MAX_READ);
+        let rows = query.query(params![after.unwrap_or_default(), to_i64(most)])?;
         let with_package =
             [AccountState::Enrolled, AccountState::Invalid].map(AccountState::as_str);
-        page(rows, limit, |row| {
+        page(rows, limit, most, |row| {
             let is_listed = text(row, STATE)?.is_some_and(|state| with_package.contains(&state));
             is_listed.then(|| parsed(row, DID, Did::parse)).transpose()
         })
@@ -266,11 +267,12 @@ impl Queries<'_> {
     }
 }
 
-/// Reads the items of a page from rows that each begin with a DID, in its order. `read` returns
-/// `None` for a row that is not on the list.
+/// Reads the items of a page from `most` rows or fewer, each of which begins with a DID, in its
+/// order. `read` returns `None` for a row that is not on the list.
 fn page<T>(
     mut rows: Rows<'_>,
     limit: usize,
+    most: usize,
     mut read: impl FnMut(&Row<'_>) -> Result<Option<T>, rusqlite::Error>,
 ) -> Result<ListPage<T>, StoreError> {
     let mut items = Vec::new();
@@ -295,7 +297,7 @@ fn page<T>(
     }
     Ok(ListPage {
         items,
-        next: (seen == MAX_READ).then_some(last),
+        next: (seen == most).then_some(last),
     })
 }
 
