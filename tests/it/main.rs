@@ -31,3 +31,4 @@ mod service;
 mod snapshot;
 mod tls;
 mod updates;
+mod xrpc_docs;
