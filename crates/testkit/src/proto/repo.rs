@@ -1,7 +1,10 @@
 //! Repositories made in memory.
 
+use std::collections::HashMap;
+
+use shrike::cbor::Cid;
 use shrike::crypto::{K256SigningKey, SigningKey as _};
-use shrike::repo::Repo;
+use shrike::repo::{Commit, Repo, record_proof_car};
 use shrike::syntax as library;
 
 use atcomm_proto::clock::Timestamp;
@@ -82,6 +85,25 @@ impl TestRepo {
             now,
         )
         .unwrap()
+    }
+
+    /// Returns the proof at a commit of the same records that was made at a time of choice, verified.
+    /// The repository is not changed.
+    pub fn prove_at(&self, at: Timestamp) -> Proven {
+        let did = library::Did::try_from(self.did.as_str()).unwrap();
+        let micros = u64::try_from(at.millis()).unwrap() * 1000;
+        let rev = library::Tid::new(micros, 0).unwrap();
+        let data = self.repo.head().unwrap().data;
+        let signed = Commit::create_signed(did, rev, data, &self.secret).unwrap();
+        let store = self.repo.store();
+        let mut blocks: HashMap<Cid, Vec<u8>> = store
+            .iter()
+            .map(|(cid, block)| (*cid, block.to_vec()))
+            .collect();
+        blocks.insert(signed.cid, signed.bytes);
+        let (collection, rkey) = path();
+        let car = record_proof_car(&blocks, &signed.cid, &collection, &rkey).unwrap();
+        verify(&car, Container::GetRecord, &self.did, &self.key(), at).unwrap()
     }
 
     /// Returns the answer of `getRecord` at the newest commit as a CAR.
