@@ -8,6 +8,7 @@ mod backfill;
 mod changes;
 mod consumers;
 mod coverage;
+mod daily;
 mod entry_row;
 mod explain;
 mod heads;
@@ -37,6 +38,10 @@ pub use backfill::BackfillRow;
 pub use changes::{Change, ChangeKind, EntryState, SupersededProof};
 pub use consumers::{Connected, MAX_CONSUMERS};
 pub use coverage::{Coverage, Gap, Marked};
+pub use daily::{
+    DELAYS, Day, DayDelta, DayRow, EntryHost, FollowedSource, GroupDay, GroupKind, LATEST_CLOSE,
+    MAX_DAY_GROUPS, MAX_DAYS, Membership, OpenDay,
+};
 pub use explain::LastChange;
 pub use heads::{Head, Tracked};
 pub use lists::{AccountFilter, AccountState, ListPage, ListedAccount, ListedMediator};

@@ -11,6 +11,7 @@ use atcomm_net::net::owner_domain;
 use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::syntax::{MediatorDid, Origin};
 
+mod daily;
 mod directory;
 mod mailbox;
 mod tally;

@@ -16,6 +16,9 @@ pub struct BackfillRow {
     pub position: Option<String>,
     /// Accounts seen so far.
     pub seen: i64,
+    /// Those among them without an entry here when they were listed; `None` where the list is not
+    /// one of accounts with a package.
+    pub unknown: Option<i64>,
     /// Pages read so far.
     pub pages: i64,
     /// When the backfill began.
@@ -49,6 +52,7 @@ impl BackfillRow {
             source,
             position: None,
             seen: 0,
+            unknown: None,
             pages: 0,
             started_at: now,
             done_at: None,
@@ -86,6 +90,7 @@ impl Tx<'_> {
                 "INSERT INTO walk (source, position, seen, started_at, done_at)
                  VALUES (?1, NULL, 0, ?2, NULL)
                  ON CONFLICT (source) DO UPDATE SET position = NULL, seen = 0, pages = 0,
+                   unknown = NULL,
                    started_at = max(?2, started_at + 1), done_at = NULL, again = 0,
                    restarted_at = iif(again, ?2, restarted_at),
                    failures = 0, failure = NULL, tried_at = NULL, next_at = NULL",
@@ -101,7 +106,7 @@ impl Tx<'_> {
             .prepare_cached(
                 "UPDATE walk SET position = ?2, seen = ?3, pages = ?5, done_at = ?6,
                    reset_at = ?7, failures = ?8, failure = ?9, tried_at = ?10, next_at = ?11,
-                   complete_at = ?12
+                   complete_at = ?12, unknown = ?13
                  WHERE source = ?1 AND started_at = ?4",
             )?
             .execute(params![
@@ -117,8 +122,14 @@ impl Tx<'_> {
                 backfill.tried_at.map(Timestamp::millis),
                 backfill.next_at.map(Timestamp::millis),
                 backfill.complete_at.map(Timestamp::millis),
+                backfill.unknown,
             ])?;
-        Ok(())
+        match (backfill.done_at, backfill.unknown) {
+            (Some(done_at), Some(unknown)) => {
+                self.note_listing(&backfill.source, backfill.seen, unknown, done_at)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -139,6 +150,7 @@ fn read_row(row: &Row<'_>) -> Result<BackfillRow, rusqlite::Error> {
         source: row.get("source")?,
         position: row.get("position")?,
         seen: row.get("seen")?,
+        unknown: row.get("unknown")?,
         pages: row.get("pages")?,
         started_at: time(row, "started_at")?,
         done_at: maybe_time(row, "done_at")?,

@@ -205,7 +205,7 @@ impl Tx<'_> {
                 ":pds": gap.pds.as_ref().map(Origin::as_str),
                 ":covered": covered,
             })?;
-        Ok(())
+        self.note_gap(&gap.source, gap.since, now)
     }
 
     /// Lets the marking of all open gaps begin anew. To be called at the start: a file that was

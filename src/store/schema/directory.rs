@@ -1,6 +1,6 @@
 //! Tables of `directory.db`.
 
-use super::{Schema, tally};
+use super::{Schema, daily, tally};
 
 /// `directory.db`.
 pub(in crate::store) const DIRECTORY: Schema = Schema {
@@ -390,5 +390,6 @@ CREATE TABLE consumer (
 ALTER TABLE entry ADD COLUMN failure TEXT;
 ALTER TABLE pending ADD COLUMN failure TEXT;
 ",
+        daily::DAILY,
     ],
 };
