@@ -9,6 +9,7 @@ mod batch;
 mod chain;
 mod channel;
 mod claimants;
+mod daily;
 mod doubt;
 mod enrolled;
 mod explain;
@@ -46,6 +47,8 @@ use batch::{Invalidated, MAX_INVALIDATED};
 pub use chain::{ChainCommit, ChainEvent};
 pub use channel::{ChannelEvent, ChannelPage, Consumer};
 pub use claimants::{Claimants, MAX_CLAIMANTS};
+use daily::SourceStates;
+pub use daily::{Interval, MAX_BUCKETS, Timeline};
 use enrolled::EnrolledSet;
 pub use explain::{AccountState, Explanation, Known, LastError, Reason, explain};
 pub use history::{LogFit, MAX_CHANGES, Page};
@@ -82,11 +85,13 @@ pub struct Directory {
     statistics: LastStatistics,
     /// Accounts that were refused at a limit.
     refused: TtlCache<Did, (Full, Timestamp)>,
+    source_states: SourceStates,
     clock: Clock,
 }
 
 impl Directory {
-    /// Opens the directory over a store, and reads which accounts have an entry.
+    /// Opens the directory over a store, brings its time series to the present day, and reads which
+    /// accounts have an entry.
     pub async fn bind(
         store: DirectoryStore,
         clock: Clock,
@@ -97,6 +102,8 @@ impl Directory {
         store
             .query(move |q| q.each_did(|did| filled.insert(did)))
             .await?;
+        let now = clock.now();
+        store.transact(move |tx| tx.reach_day(now)).await?;
         let view_cache = ViewCache::new(cache_bytes, clock.clone());
         Ok(Self {
             store,
@@ -105,6 +112,7 @@ impl Directory {
             quota: Arc::default(),
             statistics: LastStatistics::default(),
             refused: TtlCache::with_entries(MAX_REFUSED, clock.clone()),
+            source_states: SourceStates::default(),
             clock,
         })
     }

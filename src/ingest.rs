@@ -258,6 +258,7 @@ impl Ingest {
     /// returns.
     pub async fn run(self, stop: CancellationToken) {
         self.keep_takedowns().await;
+        self.follow().await;
         let mut tasks = JoinSet::new();
         let backfills: Vec<BackfillHandle> = self
             .sources
@@ -302,6 +303,15 @@ impl Ingest {
 }
 
 impl Ingest {
+    /// Tells the directory which sources' streams are followed.
+    async fn follow(&self) {
+        let streams = self.sources.iter().filter(|source| source.stream);
+        let names = streams.map(|source| source.name.clone()).collect();
+        if let Err(error) = self.resolver.directory().follow_sources(names).await {
+            tracing::error!(%error, "cannot write which sources are followed");
+        }
+    }
+
     /// Forgets the word of relays whose word counts no more.
     async fn keep_takedowns(&self) {
         let relays = self.sources.iter().filter(|source| source.takedowns);

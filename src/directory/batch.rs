@@ -2,6 +2,7 @@
 
 use super::apply;
 use super::chain::ChainEvent;
+use super::daily::{self, Basis};
 use super::enrolled::EnrolledSet;
 use super::observation::{Observation, Outcome};
 use super::quota::{Full, Quota};
@@ -108,13 +109,18 @@ pub(super) fn apply_one(
         return Ok(Outcome::Full(full));
     }
     enqueue_refresh(tx, seen, &decision)?;
+    daily::note_written(tx, seen, old.as_ref())?;
+    let shift = shift(tx, seen, old.as_ref(), &decision)?;
     if matches!(decision.write, apply::Write::Forget) {
         tx.delete_entry(&seen.did)?;
         tx.delete_history(&seen.did)?;
     }
     let positions = write_changes(tx, seen, quota, old.as_ref(), &decision)?;
     match decision.write {
-        apply::Write::Nothing => return Ok(decision.outcome),
+        apply::Write::Nothing => {
+            shift.map_or(Ok(()), |shift| daily::write(tx, &shift))?;
+            return Ok(decision.outcome);
+        }
         apply::Write::Delete => {
             tx.delete_entry(&seen.did)?;
             enrolled.remove(seen.did.as_str());
@@ -132,6 +138,9 @@ pub(super) fn apply_one(
             enrolled.insert(seen.did.as_str());
         }
     }
+    if let Some(shift) = &shift {
+        daily::write(tx, shift)?;
+    }
     invalidated.dids.push(seen.did.clone());
     // The other claimants of the same did:peer become ambiguous, or are so no longer.
     if decision.outcome != Outcome::Proven {
@@ -141,6 +150,24 @@ pub(super) fn apply_one(
     }
     invalidated.all |= invalidated.dids.len() > MAX_INVALIDATED;
     Ok(decision.outcome)
+}
+
+/// Returns how a decision counts in the time series.
+fn shift(
+    tx: &Tx<'_>,
+    seen: &Observation,
+    old: Option<&Entry>,
+    decision: &apply::Decision,
+) -> Result<Option<daily::Shift>, StoreError> {
+    let new = match &decision.write {
+        apply::Write::Nothing => return daily::without_result(tx, seen, old.is_some()),
+        apply::Write::Put(entry) => Some(entry),
+        apply::Write::Delete | apply::Write::Forget => None,
+    };
+    match daily::shift(tx, Basis::Seen(seen), seen.at, old, new)? {
+        Some(shift) => Ok(Some(shift)),
+        None => daily::without_result(tx, seen, old.is_some()),
+    }
 }
 
 /// Takes over the commit of a proof as the newest one of its account. Revisions are ordered under
@@ -181,10 +208,15 @@ pub(super) fn take_down(
         return Ok(());
     };
     let detail = Some(status.to_string());
+    let old = entry.clone();
     entry.status = status.clone();
+    let shift = daily::shift(tx, Basis::Relay, now, Some(&old), Some(&entry))?;
     let change = Change::of(&entry, ChangeKind::Status, detail, now);
     tx.append_change(&change, &Owner::of(&entry))?;
     tx.put_entry(&entry)?;
+    if let Some(shift) = &shift {
+        daily::write(tx, shift)?;
+    }
     if let Some(peer) = &entry.peer {
         invalidated
             .dids
@@ -260,10 +292,12 @@ fn enqueue_refresh(
 
 /// Deletes an entry that a limit does not let be kept up to date.
 fn drop_entry(tx: &Tx<'_>, old: &Entry, full: Full, now: Timestamp) -> Result<(), StoreError> {
+    let shift = daily::shift(tx, Basis::Limit, now, Some(old), None)?;
     let limit = Some(full.code().to_owned());
     let change = Change::of(old, ChangeKind::Dropped, limit, now);
     tx.append_change(&change, &Owner::of(old))?;
-    tx.delete_entry(&old.did)
+    tx.delete_entry(&old.did)?;
+    shift.map_or(Ok(()), |shift| daily::write(tx, &shift))
 }
 
 /// Returns the limit at which an entry is not made, or not kept with a proof of unusual length, if

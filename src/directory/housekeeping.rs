@@ -66,6 +66,7 @@ impl Housekeeping {
 
     /// Works for one round.
     pub(super) async fn round(&mut self) -> Result<(), StoreError> {
+        self.directory.keep_days().await?;
         let now = self.directory.clock.now();
         let store = &self.directory.store;
         let before = now.minus(self.directory.quota.limits.history);

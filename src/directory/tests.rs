@@ -13,6 +13,7 @@ use testkit::proto::repo::{TestRepo, package, peer};
 mod absence;
 mod bounds;
 mod cursors;
+mod daily;
 mod doubt;
 mod explain;
 mod handles;

@@ -200,6 +200,10 @@ impl Backfill {
             metrics::counter!("atcomm_ingest_drops_total", "reason" => "listing_entry")
                 .increment(u64::try_from(page.bad_entries).unwrap_or(0));
         }
+        if self.source.lists_by_collection() {
+            let count = row.unknown.unwrap_or(0) + self.unknown(&page.repos);
+            row.unknown = Some(count);
+        }
         match plan::on_page(row, &page, &mut task.course, self.clock.now()) {
             Some(failure) => self.failed(row, &failure, None, task),
             None if row.done_at.is_some() => {
@@ -348,6 +352,15 @@ impl Backfill {
                 Err((failure, response.retry_after))
             }
         }
+    }
+
+    /// Returns the number of accounts of a page without an entry.
+    fn unknown(&self, repos: &[Repo]) -> i64 {
+        let directory = self.resolver.directory();
+        let unknown = repos
+            .iter()
+            .filter(|repo| !directory.is_tracked(repo.did.as_str()));
+        i64::try_from(unknown.count()).unwrap_or(i64::MAX)
     }
 
     /// Returns the refreshes that accounts of a page lead to. An inactive account has nothing to

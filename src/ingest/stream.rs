@@ -275,6 +275,8 @@ impl Reader {
         if self.told != since {
             self.told = since;
             self.coverages.set(&self.source, since);
+            let directory = self.resolver.directory();
+            directory.set_connection(&self.source.name, since.is_some());
         }
     }
 

@@ -237,6 +237,7 @@ pub(super) fn on_failure(
     if from_the_start {
         row.position = None;
         (row.seen, row.pages) = (0, 0);
+        row.unknown = None;
     }
     let asked = asked.unwrap_or_default().min(RETRY.longest);
     row.next_at = Some(now.plus(wait.max(asked)));
