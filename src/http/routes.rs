@@ -94,6 +94,11 @@ pub(super) const LIST_REPOS_BY_COLLECTION: Route = xrpc_method!(
     "com.atproto.sync.listReposByCollection",
     "?collection=at.didcomm.keyPackage"
 );
+pub(super) const GET_TIMELINE: Route = xrpc_method!(
+    "GET",
+    "at.didcomm.directory.getTimeline",
+    "?interval=week&since=2026-01-01"
+);
 pub(super) const REFRESH: Route = xrpc_method!(
     "POST",
     "at.didcomm.directory.refresh",
@@ -122,6 +127,7 @@ pub(super) static XRPC: &[Route] = &[
     LIST_MEDIATORS,
     GET_STATS,
     LIST_REPOS_BY_COLLECTION,
+    GET_TIMELINE,
     REFRESH,
     SUBSCRIBE_UPDATES,
     // The health check is the last.

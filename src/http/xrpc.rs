@@ -7,6 +7,7 @@ mod lists;
 mod recipient;
 mod refresh;
 mod stats;
+mod timeline;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,9 +34,9 @@ use super::error::XrpcError;
 use super::params::Params;
 use super::response_budget::{Exhausted, LargeResponseBudget, ResponsePermit};
 use super::routes::{
-    EXPLAIN_ACCOUNT, FIND_BY_PEER, GET_HISTORY, GET_PROOF, GET_REPO_STATUS, GET_STATS, HEALTH,
-    LIST_MEDIATORS, LIST_RECIPIENTS, LIST_REPOS_BY_COLLECTION, REFRESH, RESOLVE_DID,
-    RESOLVE_HANDLE, RESOLVE_IDENTITY, RESOLVE_RECIPIENT, RESOLVE_RECIPIENTS,
+    EXPLAIN_ACCOUNT, FIND_BY_PEER, GET_HISTORY, GET_PROOF, GET_REPO_STATUS, GET_STATS,
+    GET_TIMELINE, HEALTH, LIST_MEDIATORS, LIST_RECIPIENTS, LIST_REPOS_BY_COLLECTION, REFRESH,
+    RESOLVE_DID, RESOLVE_HANDLE, RESOLVE_IDENTITY, RESOLVE_RECIPIENT, RESOLVE_RECIPIENTS,
 };
 use crate::mediator::Mediator;
 use crate::resolve::Resolver;
@@ -109,6 +110,7 @@ pub(super) fn routes(
             LIST_REPOS_BY_COLLECTION.path,
             get(lists::list_repos_by_collection),
         )
+        .route(GET_TIMELINE.path, get(timeline::get_timeline))
         .route(
             REFRESH.path,
             post(refresh::refresh).layer(DefaultBodyLimit::max(refresh::MAX_BODY_LEN)),

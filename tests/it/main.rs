@@ -29,6 +29,7 @@ mod proxy;
 mod restarts;
 mod service;
 mod snapshot;
+mod timeline;
 mod tls;
 mod updates;
 mod xrpc_docs;
