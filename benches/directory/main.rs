@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use atcomm::store::directory::Day;
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{Container, verify};
@@ -192,11 +193,40 @@ fn resolve(runtime: &Runtime, bench: &BenchDirectory, entries: u64, empty: f64) 
             report.rate, report.p50, report.p99
         );
     }
+    timelines(bench.address, entries);
     println!(
         "memory: {empty:.0} MB before, {:.0} MB with {entries} entries after this load, client \
          included (target under 600 MB at 1,000,000)",
         BenchDirectory::resident()
     );
+}
+
+/// Asks for the time series of a year: the totals, and one group.
+fn timelines(address: SocketAddr, entries: u64) {
+    let path = "/xrpc/at.didcomm.directory.getTimeline";
+    let today = Day::of(Clock::system().now());
+    let range = format!("since={}&until={today}", today.plus(-364));
+    for (what, query) in [
+        ("totals", range.clone()),
+        (
+            "one host",
+            format!("{range}&group=host&name=host7.example.com"),
+        ),
+    ] {
+        let time = Duration::from_millis(1500);
+        let reports: Vec<Report> = (0..5)
+            .map(|_| {
+                let url = format!("{path}?{query}");
+                ask(address, 1, time, move |_| url.clone())
+            })
+            .collect();
+        let report = Report::median(reports);
+        println!(
+            "getTimeline, {what}, 365 days at {entries} entries: {:.0}/s, p50 {:.2} ms, \
+             p99 {:.2} ms (target p99 under 5 ms)",
+            report.rate, report.p50, report.p99
+        );
+    }
 }
 
 /// Serves the same bytes to every request and does nothing else.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use atcomm::directory::Directory;
 use atcomm::http::{Http, HttpSettings, UpdatesSettings};
 use atcomm::resolve::{ResolveSettings, Resolver};
-use atcomm::store::directory::Owner;
+use atcomm::store::directory::{Day, DayDelta, GroupKind, Owner};
 use atcomm::store::{Change, ChangeKind, DirectoryStore, Entry, PackageState};
 use atcomm_net::identity::{Identity, IdentitySettings};
 use atcomm_net::net::{Net, NetSettings};
@@ -82,7 +82,38 @@ impl BenchDirectory {
                 .await
                 .unwrap();
         }
+        Self::fill_series(&store).await;
         store.shutdown().await;
+    }
+
+    /// Writes a time series of a year, with more groups on each day than have a row.
+    async fn fill_series(store: &DirectoryStore) {
+        let today = Day::of(Clock::system().now());
+        let first = today.plus(-365);
+        let began = store.transact(move |tx| tx.reach_day(first.start()));
+        began.await.unwrap();
+        for n in 0..=365 {
+            let day = first.plus(n);
+            store
+                .transact(move |tx| {
+                    tx.reach_day(day.start())?;
+                    let groups = [GroupKind::Host, GroupKind::Mediator].into_iter();
+                    let named = groups.flat_map(|kind| (0..2000).map(move |group| (kind, group)));
+                    // All groups on the first day, a part of them on each later one.
+                    let moved = named.filter(|(_, group)| n == 0 || group % 40 == n % 40);
+                    let delta = DayDelta {
+                        new: 100,
+                        departed: 100,
+                        groups: moved
+                            .map(|(kind, group)| (kind, format!("host{group}.example.com"), 1))
+                            .collect(),
+                        ..DayDelta::default()
+                    };
+                    tx.add_to_day(day, day, &delta)
+                })
+                .await
+                .unwrap();
+        }
     }
 
     pub(crate) async fn open(dir: &Path, clock: Clock) -> Self {
