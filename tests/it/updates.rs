@@ -181,7 +181,8 @@ in_both_shapes! {
             whole.insert(did, message);
         }
         assert_eq!(whole[&bob.did], states[&bob.did]);
-        assert_eq!(shown, BTreeSet::from([alice.did.clone()]));
+        // Accounts of other tests are in the network, too.
+        assert!(shown.contains(&alice.did) && !shown.contains(&bob.did), "{shown:?}");
         // Without a cursor there is only what comes.
         let (live, _) = Subscriber::read(&service, "");
         assert!(live.is_quiet());
