@@ -145,7 +145,9 @@ impl Stage {
                 text.replace(real, name)
             });
         let is_time = chrono::DateTime::parse_from_rfc3339(&text).is_ok();
+        let is_day = chrono::NaiveDate::parse_from_str(&text, "%Y-%m-%d").is_ok();
         match key {
+            _ if is_day => "2026-06-14".to_owned(),
             _ if is_time => "2026-06-14T12:00:00.000Z".to_owned(),
             "rev" | "atproto-repo-rev" => "3lrev…".to_owned(),
             "$bytes" | "sig" => "OqJl…".to_owned(),
