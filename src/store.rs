@@ -28,7 +28,7 @@ pub use directory::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Coverage,
     DirectoryStore, DueHandle, DuePosition, Entry, EntryState, EventKind, Gap, Head, LogPosition,
     LoggedChange, Marked, MediatorRow, NewPending, PackageState, PendingRefresh, ProofMethod,
-    SourceCursor, SourceKind, SupersededProof, Takedown, Tracked, Trigger,
+    SourceCursor, SourceKind, SourceStatus, SupersededProof, Takedown, Tracked, Trigger,
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use mailbox::{

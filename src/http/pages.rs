@@ -6,6 +6,7 @@
 mod account;
 mod home;
 mod layout;
+mod numbers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +31,9 @@ use crate::resolve::{ResolveError, Resolver};
 use atcomm_proto::typed;
 
 use account::Found;
+use home::Known;
 use layout::STYLE;
+use numbers::Numbers;
 
 /// Keeps crawlers away from what would look up every handle that a crawler finds, and from the
 /// mediator's paths, which have nothing for them.
@@ -45,6 +48,9 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// `Retry-After` where no more pages are made at once.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Most sources on the page.
+const MAX_SOURCES: usize = 50;
 
 /// State of the handlers.
 struct Shared {
@@ -78,7 +84,7 @@ pub(super) fn routes(
 async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let mediator = shared.mediator.as_deref();
     let mut response = if is_browser(&headers) {
-        page(StatusCode::OK, home::html(mediator))
+        page(StatusCode::OK, home::html(mediator, &shared.known().await))
     } else {
         home::text(mediator).into_response()
     };
@@ -131,6 +137,20 @@ async fn account(
 }
 
 impl Shared {
+    /// Returns the numbers for the page at `/`. A page without them is better than none.
+    async fn known(&self) -> Known {
+        let directory = self.resolver.directory();
+        let statistics = directory.statistics().await;
+        let sources = directory.store().query(|q| q.sources(MAX_SOURCES)).await;
+        if let Some(error) = statistics.as_ref().err().or(sources.as_ref().err()) {
+            tracing::error!(%error, "the store failed under a page");
+        }
+        Known {
+            numbers: statistics.ok().and_then(|all| Numbers::read(&all.body)),
+            sources: sources.unwrap_or_default(),
+        }
+    }
+
     async fn look_up(
         &self,
         actor: &atcomm_proto::syntax::Actor,

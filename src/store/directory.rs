@@ -16,6 +16,7 @@ mod lists;
 mod queries;
 mod rows;
 mod shares;
+mod sources;
 mod takedowns;
 mod tally;
 mod trigger;
@@ -50,6 +51,7 @@ pub use rows::{
     NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,
 };
 pub use shares::{Owner, Usage};
+pub use sources::SourceStatus;
 pub use takedowns::Takedown;
 pub use tally::{Happening, Mark, Tally};
 pub use trigger::{EventKind, SourceKind, Trigger};

@@ -6,9 +6,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::layout::{look_up_form, page};
+use super::layout::{look_up_form, page, time};
 use crate::directory::Refusal;
-use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{LexiconError, RemoteText};
 
 /// A recipient view, as far as the page shows it.
@@ -369,14 +368,4 @@ fn problem(typed: &str, title: &str, detail: &Markup) -> Markup {
 
 fn row(name: &str, value: &Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
-}
-
-/// Returns a time as people read it, and as programs do.
-fn time(text: &str) -> Markup {
-    let shown = Timestamp::parse_rfc3339(text).map(|at| at.to_string());
-    let shown = shown.as_deref().and_then(|text| {
-        let (day, rest) = text.split_once('T')?;
-        Some(format!("{day} {} UTC", rest.get(..5)?))
-    });
-    html! { time datetime=(text) { (shown.as_deref().unwrap_or(text)) } }
 }

@@ -4,9 +4,18 @@ use maud::{Markup, html};
 
 use super::super::routes;
 use super::layout::{look_up_form, page};
+use super::numbers::{self, Numbers};
+use crate::store::SourceStatus;
+
+/// What the directory knows.
+pub(super) struct Known {
+    /// `None` while they cannot be read.
+    pub(super) numbers: Option<Numbers>,
+    pub(super) sources: Vec<SourceStatus>,
+}
 
 /// Returns the page for browsers.
-pub(super) fn html(mediator: Option<&str>) -> Markup {
+pub(super) fn html(mediator: Option<&str>, known: &Known) -> Markup {
     let host = mediator.and_then(|did| did.strip_prefix("did:web:"));
     let content = html! {
         h1 { "Find out how an account can be written to" }
@@ -26,6 +35,8 @@ pub(super) fn html(mediator: Option<&str>) -> Markup {
                 pre { code { "atcomm enroll YOUR.HANDLE --mediator " (host.replace("%3A", ":")) } }
             }
         }
+        @if let Some(known_numbers) = &known.numbers { (numbers::numbers(known_numbers)) }
+        (numbers::sources(&known.sources))
         section aria-labelledby="programs" {
             h2 #programs { "For programs" }
             ul .methods {

@@ -4,6 +4,8 @@ use data_encoding::HEXLOWER;
 use maud::{DOCTYPE, Markup, html};
 use sha2::{Digest as _, Sha256};
 
+use atcomm_proto::clock::Timestamp;
+
 pub(super) const STYLE: &str = include_str!("style.css");
 
 /// Returns a whole page.
@@ -57,4 +59,14 @@ pub(super) fn look_up_form(typed: &str) -> Markup {
             p #actor-hint .hint { "A handle such as alice.example.com, or a DID." }
         }
     }
+}
+
+/// Returns a time as people read it, and as programs do.
+pub(super) fn time(text: &str) -> Markup {
+    let shown = Timestamp::parse_rfc3339(text).map(|at| at.to_string());
+    let shown = shown.as_deref().and_then(|text| {
+        let (day, rest) = text.split_once('T')?;
+        Some(format!("{day} {} UTC", rest.get(..5)?))
+    });
+    html! { time datetime=(text) { (shown.as_deref().unwrap_or(text)) } }
 }

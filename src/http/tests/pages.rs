@@ -36,7 +36,15 @@ async fn browsers_get_pages_and_programs_text() {
         (200, "accept")
     );
     let page = html(&page);
-    assert!(page.contains("action=\"/account\""), "{page}");
+    for shown in [
+        "action=\"/account\"",
+        "<strong>1</strong> account can be written to",
+        "pds.example.com</code>",
+        "<caption>Mediators</caption>",
+        "From nowhere by itself",
+    ] {
+        assert!(page.contains(shown), "{shown} in {page}");
+    }
     let text = server.get("/").await;
     assert!(text.headers["content-type"].starts_with("text/plain"));
     assert_eq!(text.headers["vary"], "accept");
