@@ -257,9 +257,11 @@ async fn a_reader_gets_what_was_and_what_comes() {
                 break;
             }
         }
-        // What came before the end of an account need not be told once the account has ended.
-        assert!(names.len() <= expected.len(), "{names:?}");
-        assert_eq!(names, expected[expected.len() - names.len()..]);
+        // What came before the end of an account need not be told once the account has ended, and
+        // some of it may have been told before.
+        let mut rest = expected.iter();
+        let in_order = names.iter().all(|name| rest.any(|one| one == name));
+        assert!(in_order, "{names:?}");
     }
     // One who comes back misses nothing and gets nothing twice.
     let (_, newest) = w.newest().await;
