@@ -164,28 +164,31 @@ pub(super) fn sources(sources: &[SourceStatus]) -> Markup {
             @if sources.is_empty() {
                 p { "From nowhere by itself: an account is looked at when somebody asks for it." }
             } @else {
-                table {
-                    caption { "Sources" }
-                    thead {
-                        tr {
-                            th scope="col" { "Source" }
-                            th scope="col" { "Nothing missed since" }
-                            th scope="col" { "Newest event" }
-                            th scope="col" { "Listed to the end" }
-                            th .number scope="col" { "Accounts listed" }
-                        }
-                    }
-                    tbody {
-                        @for source in sources {
+                // Wider than a small screen, so it can be scrolled, by keys as well.
+                div .scroll tabindex="0" role="region" aria-labelledby="sources" {
+                    table {
+                        caption { "Sources" }
+                        thead {
                             tr {
-                                th scope="row" { code { (source.name) } }
-                                td { (at(&source.covered_since)) }
-                                td { (at(&source.covered_until)) }
-                                td {
-                                    (at(&source.listed_at))
-                                    @if source.failure.is_some() { " (the last attempt failed)" }
+                                th scope="col" { "Source" }
+                                th scope="col" { "Nothing missed since" }
+                                th scope="col" { "Newest event" }
+                                th scope="col" { "Listed to the end" }
+                                th .number scope="col" { "Accounts listed" }
+                            }
+                        }
+                        tbody {
+                            @for source in sources {
+                                tr {
+                                    th scope="row" { code { (source.name) } }
+                                    td { (at(&source.covered_since)) }
+                                    td { (at(&source.covered_until)) }
+                                    td {
+                                        (at(&source.listed_at))
+                                        @if source.failure.is_some() { " (the last attempt failed)" }
+                                    }
+                                    td .number { (grouped(source.listed)) }
                                 }
-                                td .number { (grouped(source.listed)) }
                             }
                         }
                     }
