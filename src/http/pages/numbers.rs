@@ -103,10 +103,11 @@ fn total(number: u64, one: &str, many: &str) -> Markup {
 
 fn changes(changes: &Changes) -> Markup {
     let columns = [&changes.day, &changes.week, &changes.month];
-    let rows: [(&str, fn(&Happenings) -> u64); 3] = [
-        ("Keys published for the first time", |of| of.enrolments),
-        ("Keys replaced", |of| of.rotations),
-        ("Keys taken back", |of| of.removals),
+    let of = |number: fn(&Happenings) -> u64| columns.map(number);
+    let rows = [
+        ("Keys published for the first time", of(|of| of.enrolments)),
+        ("Keys replaced", of(|of| of.rotations)),
+        ("Keys taken back", of(|of| of.removals)),
     ];
     html! {
         table {
@@ -118,10 +119,10 @@ fn changes(changes: &Changes) -> Markup {
                 }
             }
             tbody {
-                @for (name, of) in rows {
+                @for (name, numbers) in rows {
                     tr {
                         th scope="row" { (name) }
-                        @for column in columns { td .number { (grouped(of(column))) } }
+                        @for number in numbers { td .number { (grouped(number)) } }
                     }
                 }
             }

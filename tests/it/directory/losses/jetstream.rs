@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Accounts, assert_mended, assert_no_gap, network};
 use crate::http::RUNTIME;
+use crate::network::Network;
 use crate::service::{Service, Setup};
 
 struct Jetstream {
+    network: &'static Network,
     id: Value,
     url: String,
 }
@@ -16,11 +18,16 @@ struct Jetstream {
 impl Jetstream {
     /// `numbers`: its events have numbers, as those of the second version.
     fn start(numbers: bool) -> Self {
-        let made = network().op(
+        Self::of(network(), numbers)
+    }
+
+    fn of(network: &'static Network, numbers: bool) -> Self {
+        let made = network.op(
             "jetstream.start",
             json!({"history": false, "numbers": numbers}),
         );
         Self {
+            network,
             id: made["id"].clone(),
             url: made["url"].as_str().expect("a URL").to_owned(),
         }
@@ -28,12 +35,12 @@ impl Jetstream {
 
     fn op(&self, operation: &str, mut body: Value) {
         body["id"] = self.id.clone();
-        network().op(&format!("jetstream.{operation}"), body);
+        self.network.op(&format!("jetstream.{operation}"), body);
     }
 
     fn follow(&self) -> Service {
         let source = json!({"url": self.url, "kind": "jetstream"});
-        let service = Setup::new(network())
+        let service = Setup::new(self.network)
             .source(source)
             .no_refresh_on_demand()
             .start();
@@ -102,10 +109,12 @@ fn inv2_a_place_in_the_future_of_a_jetstream() {
 /// A host that answers a place in time with all that it keeps costs no refresh for what is older.
 #[test]
 fn what_a_jetstream_repeats_costs_nothing() {
+    // The events of other tests' accounts would be counted.
+    let network = Network::own(&["--multikey", "--pds", "1"]);
     for numbers in [false, true] {
-        let jetstream = Jetstream::start(numbers);
+        let jetstream = Jetstream::of(network, numbers);
         let service = jetstream.follow();
-        let alice = network().enrolled("alice", 0, json!({}));
+        let alice = network.enrolled("alice", 0, json!({}));
         for round in 0..10 {
             let put = alice.put(json!({"label": format!("round {round}")}));
             service.until_cid(&alice.did, &put["cid"]);
