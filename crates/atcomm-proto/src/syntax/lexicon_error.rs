@@ -71,6 +71,17 @@ mod tests {
     /// Names of errors about the request, which the lexicons list too.
     const ABOUT_REQUESTS: [&str; 2] = ["RateLimitExceeded", "Overloaded"];
 
+    /// Names of errors of `subscribeUpdates` about the place that a reader asks for, and about the
+    /// reader.
+    const ABOUT_READERS: [&str; 6] = [
+        "ConsumerTooSlow",
+        "CursorTooOld",
+        "FutureCursor",
+        "ServiceUnavailable",
+        "StreamMismatch",
+        "UpgradeRequired",
+    ];
+
     /// Returns every name under `errors` of the methods in `lexicons/at/didcomm/directory`.
     fn named_by_lexicons() -> BTreeSet<String> {
         let folder =
@@ -101,7 +112,8 @@ mod tests {
     #[test]
     fn the_lexicons_name_these_and_no_others() {
         let ours = LexiconError::ALL.map(LexiconError::as_str);
-        let all = ours.into_iter().chain(ABOUT_REQUESTS).map(str::to_owned);
+        let others = ABOUT_REQUESTS.into_iter().chain(ABOUT_READERS);
+        let all = ours.into_iter().chain(others).map(str::to_owned);
         assert_eq!(named_by_lexicons(), all.collect());
     }
 }
