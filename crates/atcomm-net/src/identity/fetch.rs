@@ -165,11 +165,11 @@ impl IdentitySettings {
         }
     }
 
-    /// Adds the limits of age to the result of fetching a document.
-    pub(super) fn documents_age(
+    /// Adds the limits of age to the result of fetching a document, whole or as far as it is used.
+    pub(super) fn documents_age<T>(
         &self,
-        value: Result<Arc<DidDocument>, IdentityError>,
-    ) -> Fetched<Result<Arc<DidDocument>, IdentityError>> {
+        value: Result<Arc<T>, IdentityError>,
+    ) -> Fetched<Result<Arc<T>, IdentityError>> {
         let (fresh, usable, transient) = self.age_of(value.as_ref().err());
         Fetched {
             value,

@@ -46,20 +46,7 @@ pub(super) async fn fetch(
         Ok(Arc::new(WholeDocument { document, json }))
     });
     fetch::count(whole.as_ref().err());
-    settings.whole_age(whole)
-}
-
-impl IdentitySettings {
-    /// Adds the limits of age to the result of fetching a whole document: those of any document.
-    fn whole_age(&self, value: WholeAnswer) -> Fetched<WholeAnswer> {
-        let (fresh, usable, transient) = self.age_of(value.as_ref().err());
-        Fetched {
-            value,
-            fresh,
-            usable,
-            transient,
-        }
-    }
+    settings.documents_age(whole)
 }
 
 impl ByteSize for WholeAnswer {
