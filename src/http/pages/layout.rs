@@ -29,7 +29,7 @@ pub(super) fn page(title: &str, content: &Markup) -> Markup {
                 main #content tabindex="-1" { (content) }
                 footer {
                     p {
-                        "Nobody is asked who they are here, and no log says who looked up whom. "
+                        "You need not say who you are here, and no log says who looked up whom. "
                         "atcomm " (env!("CARGO_PKG_VERSION")) "."
                     }
                 }

@@ -163,7 +163,7 @@ pub(super) fn sources(sources: &[SourceStatus]) -> Markup {
         section aria-labelledby="sources" {
             h2 #sources { "Where the directory learns of accounts" }
             @if sources.is_empty() {
-                p { "From nowhere by itself: an account is looked at when somebody asks for it." }
+                p { "From nowhere by itself: an account is looked at when a client asks for it." }
             } @else {
                 // Wider than a small screen, so it can be scrolled, by keys as well.
                 div .scroll tabindex="0" role="region" aria-labelledby="sources" {
