@@ -141,7 +141,7 @@ enum Selection<'f> {
 }
 
 impl Queries<'_> {
-    /// Returns the accounts on a list after a DID, at most `limit`. Reads [`MAX_READ`] rows at most.
+    /// Returns the accounts on a list after a DID, at most `limit`. Reads a thousand rows at most.
     pub fn list_accounts(
         &self,
         filter: &AccountFilter,
@@ -172,7 +172,7 @@ impl Queries<'_> {
     }
 
     /// Returns the accounts after a DID that have a package and are active, at most `limit`. Reads
-    /// [`MAX_READ`] more rows at most.
+    /// a thousand more rows at most.
     pub fn list_repos(
         &self,
         after: Option<&str>,
