@@ -51,7 +51,7 @@ use daily::SourceStates;
 pub use daily::{Interval, MAX_BUCKETS, Timeline};
 use enrolled::EnrolledSet;
 pub use explain::{AccountState, Explanation, Known, LastError, Reason, explain};
-pub use history::{LogFit, MAX_CHANGES, Page};
+pub use history::{History, LogFit, MAX_CHANGES, Page};
 pub use housekeeping::Housekeeping;
 pub use lists::NamedMediator;
 pub use lookup::{Lookup, Refused};

@@ -45,6 +45,7 @@ use negative::Negatives;
 
 pub use caller::CallerError;
 pub use identities::{IdentityFailure, ResolvedIdentity};
+pub use proven::AccountProof;
 pub use refresh::{
     IdentityLookup, NamedBy, NoAnswer, Refresh, RefreshError, RefreshOutcome, ResolveError,
 };

@@ -13,7 +13,7 @@ use crate::store::directory::Queries;
 use crate::store::{Change, ChangeKind, Damage, Entry, PackageState, StoreError};
 use atcomm_net::identity::PlcLog;
 use atcomm_proto::plc::VerifiedLog;
-use atcomm_proto::syntax::{Did, MediatorDid};
+use atcomm_proto::syntax::{Did, MediatorDid, Rev};
 
 /// Most changes of one page.
 pub const MAX_CHANGES: usize = 100;
@@ -36,6 +36,15 @@ pub struct Page {
     pub with_proof: bool,
     /// The account's operation log, to accompany the proofs.
     pub log: Option<Arc<PlcLog>>,
+}
+
+/// A page of an account's changes.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The JSON body.
+    pub body: Bytes,
+    /// Revision of the account's newest proof; `None` without an entry or a proof.
+    pub rev: Option<Rev>,
 }
 
 /// Relation of an operation log to the account's entry.
@@ -89,7 +98,7 @@ impl Directory {
         &self,
         did: &Did,
         page: Page,
-    ) -> Result<Result<Bytes, Refusal>, StoreError> {
+    ) -> Result<Result<History, Refusal>, StoreError> {
         let account = did.clone();
         let (before, limit, with_proof) = (page.before, page.limit, page.with_proof);
         let found = self
@@ -105,9 +114,14 @@ impl Directory {
             })
             .await?;
         // The store has few readers: rendering does not keep one of them.
-        found
-            .map(|history| render(did, history.as_ref(), &page))
-            .map_or_else(|refusal| Ok(Err(refusal)), |body| body.map(Ok))
+        let history = match found {
+            Ok(history) => history,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        Ok(Ok(History {
+            body: render(did, history.as_ref(), &page)?,
+            rev: history.and_then(|history| history.entry.rev),
+        }))
     }
 
     /// Compares an operation log with the entry of its account.

@@ -86,7 +86,7 @@ impl Finding {
     }
 
     /// Returns the commit that the finding proves.
-    pub(super) fn commitment(&self) -> Option<&Commitment> {
+    pub(crate) fn commitment(&self) -> Option<&Commitment> {
         match self {
             Self::Present(record) => Some(record.commitment()),
             Self::Absent(absence) => Some(absence.commitment()),

@@ -227,6 +227,12 @@ mod tests {
                 assert_eq!(shown, Some(route.path), "{line}");
             }
         }
+        // Its caching, looks and proxying are documented.
+        let document = include_str!("../../docs/xrpc.md");
+        for route in XRPC.iter().chain([&CHANNEL]) {
+            let row = format!("\n| `{}` | ", route.label);
+            assert_eq!(document.matches(&row).count(), 1, "{}", route.label);
+        }
         assert_eq!(label("/"), "other");
         assert_eq!(label("/xrpc/app.bsky.actor.getProfile"), "other");
     }

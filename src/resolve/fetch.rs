@@ -19,6 +19,7 @@ use atcomm_net::identity::{
 };
 use atcomm_net::net::{CallError, NetError, Priority};
 use atcomm_proto::clock::Timestamp;
+use atcomm_proto::proof::Commitment;
 use atcomm_proto::syntax::{COLLECTION, Did, LexiconError, Origin};
 
 pub(super) use prove::CachedMigration;
@@ -69,6 +70,7 @@ impl Inner {
                 }
             }
         };
+        let rev = found.finding.commitment().map(Commitment::rev);
         let observation = Observation {
             did: did.clone(),
             identity: identity.as_deref().map(identity_facts),
@@ -98,6 +100,7 @@ impl Inner {
             outcome,
             refusal: found.refusal.or_else(|| refusal_of(outcome)),
             car: found.car,
+            rev,
             prefiltered: false,
             background: refresh.priority() != Priority::Interactive,
         })

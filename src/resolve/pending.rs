@@ -167,6 +167,7 @@ mod tests {
             outcome,
             refusal: None,
             car: None,
+            rev: None,
             prefiltered: false,
             background: true,
         })

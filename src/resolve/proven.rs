@@ -8,11 +8,20 @@ use bytes::Bytes;
 
 use super::Resolver;
 use super::refresh::ResolveError;
-use crate::directory::{LogFit, Page, RecipientView, Refusal, Refused, STALE};
+use crate::directory::{History, LogFit, Page, RecipientView, Refusal, Refused, STALE};
 use crate::store::{Entry, StoreError};
 use atcomm_net::identity::{Freshness, PlcLog};
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::{Actor, Did, LexiconError};
+use atcomm_proto::syntax::{Actor, Did, LexiconError, Rev};
+
+/// The newest proof about an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountProof {
+    /// The proof, of presence or absence, as a CAR.
+    pub car: Bytes,
+    /// Revision of the commit that it proves.
+    pub rev: Option<Rev>,
+}
 
 /// Longest time that an answer waits for an operation log, which it can do without.
 const PLC_LOG_TIMEOUT: Duration = Duration::from_secs(4);
@@ -34,7 +43,7 @@ impl Resolver {
     /// Returns the newest proof about an account, of presence or absence, as a CAR: one that verifies
     /// under the account's present key, and that is not stale. Looks at the account where the
     /// directory has none.
-    pub async fn proof(&self, did: &Did, client: IpAddr) -> Result<Bytes, ResolveError> {
+    pub async fn proof(&self, did: &Did, client: IpAddr) -> Result<AccountProof, ResolveError> {
         let by_did = Actor::Did(did.clone());
         if self.inner.directory.in_doubt(&by_did).await?.is_some() {
             self.look_first(did, client).await;
@@ -42,8 +51,11 @@ impl Resolver {
         let now = self.inner.clock.now();
         let (known, proof) = self.proof_here(did).await?;
         if let Some(entry) = known {
-            if let Some(proof) = proof.filter(|_| is_servable(&entry, now)) {
-                return Ok(proof);
+            if let Some(car) = proof.filter(|_| is_servable(&entry, now)) {
+                return Ok(AccountProof {
+                    car,
+                    rev: entry.rev,
+                });
             }
             if !entry.status.is_active()
                 && let Some(refused) = Refused::of(&entry)
@@ -54,11 +66,15 @@ impl Resolver {
         }
         let refreshed = self.ask(did, None, client).await?;
         // What was found may be older than what the directory has.
-        let car = match self.proof_here(did).await? {
-            (Some(entry), proof) => proof.filter(|_| is_servable(&entry, self.inner.clock.now())),
-            (None, _) => refreshed.car,
+        let (car, rev) = match self.proof_here(did).await? {
+            (Some(entry), proof) => (
+                proof.filter(|_| is_servable(&entry, self.inner.clock.now())),
+                entry.rev,
+            ),
+            (None, _) => (refreshed.car, refreshed.rev),
         };
-        car.ok_or_else(|| {
+        let proof = car.map(|car| AccountProof { car, rev });
+        proof.ok_or_else(|| {
             let unproven = || {
                 Refusal::new(
                     LexiconError::NotEnrolledUnproven,
@@ -78,22 +94,22 @@ impl Resolver {
             .await
     }
 
-    /// Returns a page of an account's changes as JSON. Looks up nothing but the account's operation
+    /// Returns a page of an account's changes. Looks up nothing but the account's operation
     /// log, and the log only for proofs.
     pub async fn history(
         &self,
         did: &Did,
         page: Page,
         client: IpAddr,
-    ) -> Result<Bytes, ResolveError> {
+    ) -> Result<History, ResolveError> {
         let log = if page.with_proof && self.inner.directory.is_tracked(did.as_str()) {
             self.plc_log(did, client).await?
         } else {
             None
         };
         let page = Page { log, ..page };
-        let body = self.inner.directory.history(did, page).await?;
-        body.map_err(ResolveError::Refused)
+        let history = self.inner.directory.history(did, page).await?;
+        history.map_err(ResolveError::Refused)
     }
 
     /// Returns the account's operation log. A log that does not fit the account's entry, and that

@@ -9,7 +9,7 @@ use crate::store::{AccountStatus, AnnouncedStatus, EventKind, StoreError, Trigge
 use atcomm_net::identity::{IdentityError, PlcLogError};
 use atcomm_net::net::{NetError, Priority, XrpcError};
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::{Handle, Origin};
+use atcomm_proto::syntax::{Handle, Origin, Rev};
 
 /// A refresh to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,8 @@ pub struct RefreshOutcome {
     pub refusal: Option<Refusal>,
     /// The proof, of presence or absence.
     pub car: Option<Bytes>,
+    /// Revision of the commit that it proves.
+    pub rev: Option<Rev>,
     /// Whether the enumerated PDS returned nothing that looks like a package. That is enough for a
     /// listing, and no answer for a client.
     pub prefiltered: bool,
@@ -122,6 +124,7 @@ impl RefreshOutcome {
             outcome: Outcome::NotEnrolled,
             refusal: None,
             car: None,
+            rev: None,
             prefiltered: true,
             background: true,
         }

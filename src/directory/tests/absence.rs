@@ -234,7 +234,7 @@ async fn an_account_that_ended_leaves_one_mark_and_nothing_else() {
             log: None,
         };
         let history = w.directory.history(&repo.did, page).await.unwrap().unwrap();
-        let history: serde_json::Value = serde_json::from_slice(&history).unwrap();
+        let history: serde_json::Value = serde_json::from_slice(&history.body).unwrap();
         assert_eq!(history["changes"].as_array().unwrap().len(), 1, "{history}");
         assert_eq!(history["changes"][0]["kind"], "package");
     }

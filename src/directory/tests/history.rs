@@ -23,7 +23,7 @@ impl World {
         let did = Did::parse(did).unwrap();
         let answer = self.directory.history(&did, page).await.unwrap();
         answer
-            .map(|body| serde_json::from_slice(&body).unwrap())
+            .map(|history| serde_json::from_slice(&history.body).unwrap())
             .map_err(|refusal| refusal.kind)
     }
 }

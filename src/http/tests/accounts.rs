@@ -6,6 +6,7 @@ const MANY: &str = "/xrpc/at.didcomm.directory.resolveRecipients";
 const FIND: &str = "/xrpc/at.didcomm.directory.findByPeer";
 const EXPLAIN: &str = "/xrpc/at.didcomm.directory.explainAccount";
 const STATUS: &str = "/xrpc/com.atproto.sync.getRepoStatus";
+const HISTORY: &str = "/xrpc/at.didcomm.directory.getHistory";
 
 /// Returns a query that names each of these.
 fn actors(names: &[&str]) -> String {
@@ -179,7 +180,9 @@ async fn an_account_is_explained_and_answers_about_it_name_the_revision() {
     let cached = server.get(&format!("{RESOLVE}?actor={HANDLE}")).await;
     let explained = server.get(&format!("{EXPLAIN}?did={}", server.did)).await;
     let status = server.get(&format!("{STATUS}?did={}", server.did)).await;
-    for answer in [&view, &cached, &explained, &status] {
+    let proof = server.get(&format!("{PROOF}?did={}", server.did)).await;
+    let history = server.get(&format!("{HISTORY}?did={}", server.did)).await;
+    for answer in [&view, &cached, &explained, &status, &proof, &history] {
         assert_eq!(answer.headers["atproto-repo-rev"], rev);
     }
     let body = explained.json();
@@ -194,6 +197,11 @@ async fn an_account_is_explained_and_answers_about_it_name_the_revision() {
     let unknown = server.get(&format!("{EXPLAIN}?did={UNKNOWN}")).await;
     assert_eq!(unknown.json()["state"], "unknown");
     assert_eq!(unknown.headers.get("atproto-repo-rev"), None);
+    let unknown = server.get(&format!("{HISTORY}?did={UNKNOWN}")).await;
+    assert_eq!(
+        (unknown.status, unknown.headers.get("atproto-repo-rev")),
+        (200, None)
+    );
     let unknown = server.get(&format!("{STATUS}?did={UNKNOWN}")).await;
     assert_eq!(unknown.error(), (400, "RepoNotFound".to_owned()));
 }

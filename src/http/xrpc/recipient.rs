@@ -6,6 +6,7 @@ use axum::response::Response;
 use super::super::error::XrpcError;
 use super::{CAR, JSON, Query, add_rev, cacheable, etag_of};
 use crate::directory::{MAX_CHANGES, Page, RecipientView};
+use atcomm_proto::syntax::Rev;
 
 /// Changes in a page of `getHistory` without `limit`.
 const DEFAULT_CHANGES: usize = 50;
@@ -23,18 +24,18 @@ pub(super) async fn resolve_recipient(query: Query) -> Result<Response, XrpcErro
     let rendered = resolver.recipient_with_proof(&actor, client).await?;
     let body = permit.attach(rendered.body.clone());
     let response = cacheable(&body, &rendered.etag, JSON, &query.headers);
-    Ok(with_rev(response, &rendered))
+    Ok(with_rev(response, rendered.rev.as_ref()))
 }
 
 /// Returns the recipient view, or 304 if the client's ETag matches.
 pub(in crate::http) fn recipient_response(rendered: &RecipientView, asked: &HeaderMap) -> Response {
     let response = cacheable(&rendered.body, &rendered.etag, JSON, asked);
-    with_rev(response, rendered)
+    with_rev(response, rendered.rev.as_ref())
 }
 
-/// Adds the revision that a view is at.
-fn with_rev(mut response: Response, view: &RecipientView) -> Response {
-    if let Some(rev) = &view.rev {
+/// Adds the revision that an answer is at.
+fn with_rev(mut response: Response, rev: Option<&Rev>) -> Response {
+    if let Some(rev) = rev {
         add_rev(&mut response, rev.as_str());
     }
     response
@@ -44,9 +45,10 @@ pub(super) async fn get_proof(query: Query) -> Result<Response, XrpcError> {
     let did = query.params().did()?;
     let _slot = query.shared.acquire_slot()?;
     let permit = query.shared.acquire_response(query.client)?;
-    let car = query.shared.resolver.proof(&did, query.client).await?;
-    let body = permit.attach(car);
-    Ok(cacheable(&body, &etag_of(&body), CAR, &query.headers))
+    let proof = query.shared.resolver.proof(&did, query.client).await?;
+    let body = permit.attach(proof.car);
+    let response = cacheable(&body, &etag_of(&body), CAR, &query.headers);
+    Ok(with_rev(response, proof.rev.as_ref()))
 }
 
 pub(super) async fn get_history(query: Query) -> Result<Response, XrpcError> {
@@ -61,6 +63,8 @@ pub(super) async fn get_history(query: Query) -> Result<Response, XrpcError> {
     let _slot = query.shared.acquire_slot()?;
     let permit = query.shared.acquire_response(query.client)?;
     let resolver = &query.shared.resolver;
-    let body = permit.attach(resolver.history(&did, page, query.client).await?);
-    Ok(cacheable(&body, &etag_of(&body), JSON, &query.headers))
+    let history = resolver.history(&did, page, query.client).await?;
+    let body = permit.attach(history.body);
+    let response = cacheable(&body, &etag_of(&body), JSON, &query.headers);
+    Ok(with_rev(response, history.rev.as_ref()))
 }

@@ -104,7 +104,7 @@ async fn a_log_that_is_too_old_is_asked_for_again_once() {
             log: None,
         };
         let history = resolver.history(&before.did(), page, CLIENT).await.unwrap();
-        let history: Value = serde_json::from_slice(&history).unwrap();
+        let history: Value = serde_json::from_slice(&history.body).unwrap();
         assert_eq!(
             view["proof"].get("plcLog"),
             history.get("plcLog"),
