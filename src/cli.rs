@@ -20,6 +20,7 @@ mod serve;
 mod sign_in;
 mod signal;
 mod snapshot;
+mod stats;
 mod terminal;
 mod usage;
 mod waiting;
@@ -178,6 +179,16 @@ enum Command {
   atcomm snapshot directory-copy.db
   atcomm snapshot copy.db && sqlite3 copy.db 'SELECT state, count(*) FROM entry GROUP BY state'"))]
     Snapshot(snapshot::Snapshot),
+    /// How many accounts there are, and how their number and the coverage of sources change
+    ///
+    /// The numbers are those of getStats, read from the directory's database; the service may run
+    /// meanwhile, or not. A sparkline has a sign for each day: the enrolled accounts at its end, and
+    /// of each source the part of it that no gap covers. A dot: the source was not followed.
+    #[command(after_help = ending!("\
+  atcomm stats
+  atcomm stats --days 365
+  atcomm stats --json | jq .statistics.totals"))]
+    Stats(stats::Stats),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
@@ -361,6 +372,7 @@ pub fn run(
                 command: Keys::Rotate(flags),
             } => admin::rotate(&flags, stdout),
             Command::Snapshot(args) => snapshot::snapshot(&args, stdout),
+            Command::Stats(args) => stats::stats(&args, stdout),
             Command::Send(args) => send::run(&args, stdout, stderr),
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),

@@ -59,6 +59,7 @@ pub use observation::{Authority, Begun, Finding, IdentityFacts, Observation, Out
 use quota::Quota;
 pub use quota::{Full, Limits};
 use stats::LastStatistics;
+pub(crate) use stats::{Grouping, Happenings, StatsView};
 pub use stats::{MAX_GROUPS, Statistics};
 pub use updates::{CursorRefusal, PackageRef, Update, UpdatePage};
 use view::ViewOptions;

@@ -17,6 +17,7 @@ mod columns;
 mod database;
 pub mod directory;
 mod error;
+mod file;
 pub mod mailbox;
 mod pages;
 mod schema;
@@ -31,6 +32,7 @@ pub use directory::{
     SourceCursor, SourceKind, SourceStatus, SupersededProof, Takedown, Tracked, Trigger,
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
+pub use file::DirectoryFile;
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, ClaimantHost, MESSAGE_OVERHEAD, MailboxStore, Message,
     NewOutbound, OUTBOUND_OVERHEAD, OutPushed, Outbound, OutboxQuota, Outcome, Pot, Push, Pushed,

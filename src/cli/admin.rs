@@ -2,23 +2,58 @@
 //! service that runs on a data directory.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use super::output::show;
 use super::terminal::line;
-use super::{CliError, MailboxList, MailboxPurge, ServiceFlags};
+use super::{CliError, Exit, MailboxList, MailboxPurge, ServiceFlags};
 use crate::config::{Config, Overrides};
 use crate::server::{
-    MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, RelayStatus, ask_mailbox_queues,
-    ask_mailbox_status, ask_relay_status, purge_mailbox, rotate_keys,
+    DIRECTORY_FILE, MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, RelayStatus,
+    ask_mailbox_queues, ask_mailbox_status, ask_relay_status, purge_mailbox, rotate_keys,
 };
+use crate::store::directory::Queries;
+use crate::store::{DirectoryFile, StoreError};
+
+/// What helps where the directory's database cannot be read.
+pub(super) const SAME_USER: &str =
+    "run this as the user of the service, with the same version of atcomm";
 
 impl ServiceFlags {
-    pub(super) fn data_dir(&self) -> Result<std::path::PathBuf, CliError> {
+    pub(super) fn data_dir(&self) -> Result<PathBuf, CliError> {
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
             ..Overrides::default()
         };
         Ok(Config::load(self.config.as_deref(), &overrides)?.data_dir)
+    }
+
+    /// Returns the path of the directory's database, which is there.
+    pub(super) fn directory_file(&self) -> Result<PathBuf, CliError> {
+        let path = self.data_dir()?.join(DIRECTORY_FILE);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(CliError {
+            exit: Exit::Failed,
+            message: format!("there is no {}", path.display()),
+            hint: "name the data directory of a service with --data-dir".to_owned(),
+        })
+    }
+
+    /// Opens the directory's database for reading, and runs `work` on one state of it.
+    pub(super) fn read_directory<T>(
+        &self,
+        work: impl FnOnce(&Queries<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, CliError> {
+        let path = self.directory_file()?;
+        DirectoryFile::open(&path)
+            .and_then(|file| file.query(work))
+            .map_err(|error| CliError {
+                exit: Exit::Failed,
+                message: format!("cannot read {}: {error}", path.display()),
+                hint: SAME_USER.to_owned(),
+            })
     }
 }
 

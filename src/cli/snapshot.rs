@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::admin::SAME_USER;
 use super::output::show;
 use super::{CliError, Exit, ServiceFlags};
-use crate::server::DIRECTORY_FILE;
 use crate::store::{self, StoreError};
 
 #[derive(Debug, Args)]
@@ -29,20 +29,13 @@ struct Taken {
 
 /// Copies the directory's database.
 pub(super) fn snapshot(args: &Snapshot, stdout: &mut dyn Write) -> Result<(), CliError> {
-    let from = args.service.data_dir()?.join(DIRECTORY_FILE);
+    let from = args.service.directory_file()?;
     let file = &args.file;
     let failed = |message: String, hint: &str| CliError {
         exit: Exit::Failed,
         message,
         hint: hint.to_owned(),
     };
-    if !from.is_file() {
-        let message = format!("there is no {}", from.display());
-        return Err(failed(
-            message,
-            "name the data directory of a service with --data-dir",
-        ));
-    }
     if file.exists() {
         let message = format!("{} exists", file.display());
         return Err(failed(message, "name a new file, or move this one away"));
@@ -52,7 +45,7 @@ pub(super) fn snapshot(args: &Snapshot, stdout: &mut dyn Write) -> Result<(), Cl
             StoreError::Full | StoreError::File(_) => {
                 "the copy needs as much room as the database, in a directory that can be written"
             }
-            _ => "run this as the user of the service, with the same version of atcomm",
+            _ => SAME_USER,
         };
         failed(format!("cannot copy {}: {error}", from.display()), hint)
     })?;

@@ -68,6 +68,10 @@ fn help_and_version_are_data() {
             &["snapshot", "--help"],
             &["FILE", "docs/research.md", "--data-dir", "--json"],
         ),
+        (
+            &["stats", "--help"],
+            &["getStats", "--days", "--data-dir", "--json"],
+        ),
         (&["mailbox", "--help"], &["status", "list", "purge"]),
         (&["mailbox", "list", "--help"], &["--limit", "--json"]),
         (

@@ -35,63 +35,64 @@ pub struct Statistics {
 #[derive(Default)]
 pub(super) struct LastStatistics(Mutex<Option<Arc<Statistics>>>);
 
+/// The numbers, as the lexicon names them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StatsView {
+pub(crate) struct StatsView {
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of: Option<String>,
-    totals: Totals,
-    inactive: Grouping,
-    invalid: Grouping,
-    unverifiable: Grouping,
-    by_pds: Grouping,
-    by_mediator: Grouping,
-    by_key_type: Grouping,
-    changes: Changes,
+    pub(crate) totals: Totals,
+    pub(crate) inactive: Grouping,
+    pub(crate) invalid: Grouping,
+    pub(crate) unverifiable: Grouping,
+    pub(crate) by_pds: Grouping,
+    pub(crate) by_mediator: Grouping,
+    pub(crate) by_key_type: Grouping,
+    pub(crate) changes: Changes,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Totals {
-    accounts: u64,
-    enrolled: u64,
-    inactive: u64,
-    invalid: u64,
-    removed: u64,
-    removed_unproven: u64,
-    unverifiable: u64,
-    regressed: u64,
-    in_doubt: u64,
-    ambiguous_peers: u64,
+pub(crate) struct Totals {
+    pub(crate) accounts: u64,
+    pub(crate) enrolled: u64,
+    pub(crate) inactive: u64,
+    pub(crate) invalid: u64,
+    pub(crate) removed: u64,
+    pub(crate) removed_unproven: u64,
+    pub(crate) unverifiable: u64,
+    pub(crate) regressed: u64,
+    pub(crate) in_doubt: u64,
+    pub(crate) ambiguous_peers: u64,
 }
 
 #[derive(Serialize)]
-struct Grouping {
-    groups: u64,
-    largest: Vec<Group>,
+pub(crate) struct Grouping {
+    pub(crate) groups: u64,
+    pub(crate) largest: Vec<Group>,
     others: u64,
 }
 
 #[derive(Serialize)]
-struct Group {
-    name: String,
-    accounts: u64,
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) accounts: u64,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Changes {
-    last24_hours: Happenings,
-    last7_days: Happenings,
-    last30_days: Happenings,
+pub(crate) struct Changes {
+    pub(crate) last24_hours: Happenings,
+    pub(crate) last7_days: Happenings,
+    pub(crate) last30_days: Happenings,
 }
 
 #[derive(Default, Serialize)]
-struct Happenings {
-    enrolments: u64,
-    rotations: u64,
-    removals: u64,
-    deletions: u64,
+pub(crate) struct Happenings {
+    pub(crate) enrolments: u64,
+    pub(crate) rotations: u64,
+    pub(crate) removals: u64,
+    pub(crate) deletions: u64,
 }
 
 impl Directory {
@@ -117,6 +118,13 @@ impl Statistics {
 }
 
 impl StatsView {
+    /// Reads the numbers with their time.
+    pub(crate) fn at(q: &Queries<'_>, now: Timestamp) -> Result<Self, StoreError> {
+        let mut view = Self::read(q, now)?;
+        view.as_of = Some(now.to_string());
+        Ok(view)
+    }
+
     /// Reads the numbers, without their time.
     fn read(q: &Queries<'_>, now: Timestamp) -> Result<Self, StoreError> {
         let totals = Totals::read(q)?;

@@ -348,7 +348,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Runs `work` so that all its statements see the same state.
-fn in_snapshot<T>(
+pub(super) fn in_snapshot<T>(
     conn: &Connection,
     work: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {

@@ -41,7 +41,7 @@ pub use consumers::{Connected, MAX_CONSUMERS};
 pub use coverage::{Coverage, Gap, Marked};
 pub use daily::{
     DELAYS, Day, DayDelta, DayRow, EntryHost, FollowedSource, GroupDay, GroupKind, LATEST_CLOSE,
-    MAX_DAY_GROUPS, MAX_DAYS, Membership, OpenDay,
+    MAX_DAY_GROUPS, MAX_DAYS, Membership, OpenDay, SourceDay,
 };
 pub use explain::LastChange;
 pub use heads::{Head, Tracked};
@@ -107,6 +107,12 @@ impl DirectoryStore {
 
 /// Questions to the file.
 pub struct Queries<'c>(&'c Connection);
+
+impl<'c> Queries<'c> {
+    pub(super) fn new(conn: &'c Connection) -> Self {
+        Self(conn)
+    }
+}
 
 /// A transaction: [`Queries`] that see its own writes, and the writes.
 pub struct Tx<'c>(Queries<'c>);

@@ -4,15 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::StoreError;
-use super::schema;
-
-/// Longest wait for a lock of the service.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+use super::file::DirectoryFile;
 
 /// A copy that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +26,9 @@ pub fn snapshot(from: &Path, to: &Path) -> Result<Snapshot, StoreError> {
     if to.try_exists().map_err(file_error)? {
         return Err(file_error(io::ErrorKind::AlreadyExists.into()));
     }
-    let source = Connection::open_with_flags(
-        from,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    source.busy_timeout(LOCK_TIMEOUT)?;
-    schema::check(&source, &schema::DIRECTORY)?;
+    let source = DirectoryFile::open(from)?;
     let part = Part::create(to)?;
-    source.execute("VACUUM INTO ?1", [part.path()?])?;
+    source.conn.execute("VACUUM INTO ?1", [part.path()?])?;
     drop(source);
     part.complete(to)
 }

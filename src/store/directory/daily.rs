@@ -29,7 +29,7 @@ pub use close::{EntryHost, FollowedSource, LATEST_CLOSE, OpenDay};
 pub use day::Day;
 pub use groups::MAX_DAY_GROUPS;
 pub use membership::{GroupKind, Membership};
-pub use read::{DayRow, GroupDay, MAX_DAYS};
+pub use read::{DayRow, GroupDay, MAX_DAYS, SourceDay};
 
 /// Most days that a clock may go forward at once. Later times are not believed: the changes count
 /// on the newest day.

@@ -2,11 +2,12 @@
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::super::super::columns::collect;
+use super::super::super::columns::{collect, maybe_time};
 use super::super::super::error::StoreError;
 use super::super::Queries;
 use super::day::{self, Day};
 use super::membership::GroupKind;
+use atcomm_proto::clock::Timestamp;
 
 /// Most days that are read at once.
 pub const MAX_DAYS: i32 = 3660;
@@ -59,6 +60,38 @@ pub struct GroupDay {
     pub others: bool,
 }
 
+/// A source on a day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceDay {
+    /// The day.
+    pub day: Day,
+    /// The source's name: kind and address.
+    pub source: String,
+    /// The last moment that its stream was proven to have missed nothing before, when the day had
+    /// ended.
+    pub covered_until: Option<Timestamp>,
+    /// When that was looked at.
+    pub ended_at: Option<Timestamp>,
+    /// Gaps that touch the day.
+    pub gaps: i64,
+    /// Milliseconds of the day that they cover. Gaps that overlap count one by one.
+    pub gap_ms: i64,
+    /// Accounts with a package in the last whole listing that ended on the day.
+    pub listed: Option<i64>,
+    /// Those of them without an entry here at that time.
+    pub unknown: Option<i64>,
+    /// Entries here that were not listed, at least.
+    pub unlisted: Option<i64>,
+}
+
+/// Most rows of sources that are read at once: ten sources for all days.
+const MAX_SOURCE_DAYS: i32 = 10 * MAX_DAYS;
+
+/// Reads the rows in order.
+pub(super) const SOURCE_DAYS: &str =
+    "SELECT day, source, covered_until, ended_at, gaps, gap_ms, listed, unknown, unlisted
+     FROM daily_source WHERE day BETWEEN ?1 AND ?2 ORDER BY day DESC, source DESC LIMIT ?3";
+
 /// Reads the days in order.
 pub(super) const DAYS: &str =
     "SELECT day, enrolled, inactive, invalid, new, returned, found, departed, vouched, unvouched,
@@ -76,6 +109,26 @@ impl Queries<'_> {
         let mut query = self.0.prepare_cached(DAYS)?;
         let range = params![since.to_string(), until.to_string(), MAX_DAYS];
         collect(query.query_map(range, read_day)?)
+    }
+
+    /// Returns the sources of the days from `since` to `until`, the newest day first, at most ten
+    /// times [`MAX_DAYS`].
+    pub fn source_days(&self, since: Day, until: Day) -> Result<Vec<SourceDay>, StoreError> {
+        let mut query = self.0.prepare_cached(SOURCE_DAYS)?;
+        let range = params![since.to_string(), until.to_string(), MAX_SOURCE_DAYS];
+        collect(query.query_map(range, |row| {
+            Ok(SourceDay {
+                day: day::day(row, 0)?,
+                source: row.get(1)?,
+                covered_until: maybe_time(row, 2)?,
+                ended_at: maybe_time(row, 3)?,
+                gaps: row.get(4)?,
+                gap_ms: row.get(5)?,
+                listed: row.get(6)?,
+                unknown: row.get(7)?,
+                unlisted: row.get(8)?,
+            })
+        })?)
     }
 
     /// Returns all groups of a day that has ended, with their accounts. Reads the whole table.

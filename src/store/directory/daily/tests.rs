@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::close::MAY_BE_LATE;
 use super::groups::LARGEST;
-use super::read::{DAYS, GROUP_DAYS};
+use super::read::{DAYS, GROUP_DAYS, SOURCE_DAYS};
 use super::*;
 use crate::store::directory::{DirectoryStore, Entry, PackageState};
 use atcomm_proto::syntax::{MediatorDid, Origin};
@@ -222,6 +222,10 @@ async fn no_question_reads_a_whole_table() {
         (OPEN_DAYS_HAVE_GAPS, "s USING PRIMARY KEY (day=?)"),
         (COUNTED_AT, "change USING INDEX change_did"),
         (DAYS, "daily USING PRIMARY KEY (day>? AND day<?)"),
+        (
+            SOURCE_DAYS,
+            "daily_source USING PRIMARY KEY (day>? AND day<?)",
+        ),
         (
             GROUP_DAYS,
             "daily_group USING PRIMARY KEY (kind=? AND name=? AND day>? AND day<?)",
