@@ -7,6 +7,7 @@ mod completions;
 mod contacts;
 mod context;
 mod enroll;
+mod export;
 mod hint;
 mod log;
 mod mail_context;
@@ -179,6 +180,16 @@ enum Command {
   atcomm snapshot directory-copy.db
   atcomm snapshot copy.db && sqlite3 copy.db 'SELECT state, count(*) FROM entry GROUP BY state'"))]
     Snapshot(snapshot::Snapshot),
+    /// Export the directory row by row: its accounts, or its change log
+    ///
+    /// For the operator of the service: a row tells of one account. docs/research.md describes the
+    /// columns. The service may run meanwhile. With --pseudonyms no row has a DID, handle or
+    /// did:peer, and the same secret gives the same pseudonyms; hosts and mediators are not replaced.
+    #[command(after_help = ending!("\
+  atcomm export accounts.csv
+  atcomm export - --table changes | jq -r .kind | sort | uniq -c
+  (umask 077; head -c 32 /dev/urandom > secret); atcomm export accounts.csv --pseudonyms secret"))]
+    Export(export::Export),
     /// How many accounts there are, and how their number and the coverage of sources change
     ///
     /// The numbers are those of getStats, read from the directory's database; the service may run
@@ -373,6 +384,7 @@ pub fn run(
             } => admin::rotate(&flags, stdout),
             Command::Snapshot(args) => snapshot::snapshot(&args, stdout),
             Command::Stats(args) => stats::stats(&args, stdout),
+            Command::Export(args) => export::export(&args, stdout),
             Command::Send(args) => send::run(&args, stdout, stderr),
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),

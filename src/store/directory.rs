@@ -11,6 +11,7 @@ mod coverage;
 mod daily;
 mod entry_row;
 mod explain;
+mod export;
 mod heads;
 mod lists;
 mod queries;
@@ -44,6 +45,7 @@ pub use daily::{
     MAX_DAY_GROUPS, MAX_DAYS, Membership, OpenDay, SourceDay,
 };
 pub use explain::LastChange;
+pub use export::{Cell, ColumnKind, ExportColumn, ExportTable, SortKey};
 pub use heads::{Head, Tracked};
 pub use lists::{AccountFilter, AccountState, ListPage, ListedAccount, ListedMediator};
 pub use rows::{

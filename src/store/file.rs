@@ -27,6 +27,7 @@ impl DirectoryFile {
         )?;
         conn.busy_timeout(LOCK_TIMEOUT)?;
         schema::check(&conn, &schema::DIRECTORY)?;
+        schema::add_functions(&conn)?;
         Ok(Self { conn })
     }
 

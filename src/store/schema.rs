@@ -66,7 +66,7 @@ pub(super) fn check(conn: &Connection, schema: &Schema) -> Result<(), StoreError
 /// Adds what migrations and triggers ask for beside SQL: `domain_of(pds)` gives the domain under which
 /// an account at a PDS counts, `domain_of_mediator(did)` that of a mediator, and `key_type_of(peer)`
 /// the types of the keys in a did:peer.
-fn add_functions(conn: &Connection) -> Result<(), StoreError> {
+pub(super) fn add_functions(conn: &Connection) -> Result<(), StoreError> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS;

@@ -78,7 +78,8 @@ const OTHERS: u32 = 0o077;
 /// End of a staging file's name.
 const STAGED: &str = ".new";
 
-/// Age from which the writer of a staging file is surely gone: writing takes milliseconds.
+/// Time without a write after which the writer of a staging file is surely gone: most write for
+/// milliseconds, and those of long files without a pause.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Most entries of one folder that are searched for abandoned files.
@@ -227,7 +228,7 @@ pub struct Staged {
 impl Staged {
     /// Stages a file in the folder that it is to be in, and removes what killed writers of the same
     /// file left there.
-    fn beside(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<Self> {
+    pub fn beside(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let mut prefix = OsString::from(".");
         prefix.push(name);
@@ -321,6 +322,17 @@ impl Staged {
             failed.error
         })?;
         Ok(())
+    }
+}
+
+/// Writes on at the end of the content.
+impl io::Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
     }
 }
 
