@@ -39,4 +39,6 @@ pub use mailbox::{
     Queue, QueueSize, QueueStatus, Quota, Reader, Recipient, RelayOutcome, ReplayKind, Sender,
     SenderClass, SenderGroup, SharePosition,
 };
+#[cfg(test)]
+pub(crate) use snapshot::read_rows;
 pub use snapshot::{Snapshot, snapshot};

@@ -80,6 +80,29 @@ impl Drop for Part {
     }
 }
 
+/// Returns the rows of a question to a file, as any tool without this program's functions reads them.
+/// A number that is not whole has one digit after the point.
+#[cfg(test)]
+pub(crate) fn read_rows(path: &Path, sql: &str) -> Vec<Vec<String>> {
+    use rusqlite::types::ValueRef;
+
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut query = conn.prepare(sql).unwrap();
+    let columns = query.column_count();
+    let rows = query.query_map([], |row| {
+        let cells = (0..columns).map(|at| {
+            Ok(match row.get_ref(at)? {
+                ValueRef::Null => String::new(),
+                ValueRef::Integer(number) => number.to_string(),
+                ValueRef::Real(number) => format!("{number:.1}"),
+                text => text.as_str()?.to_owned(),
+            })
+        });
+        cells.collect::<Result<_, rusqlite::Error>>()
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
 fn file_error(error: io::Error) -> StoreError {
     StoreError::File(Arc::new(error))
 }
