@@ -8,6 +8,8 @@ mod keep;
 mod timeline;
 
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod queries;
 #[cfg(test)]
 mod simulation;
