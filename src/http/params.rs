@@ -17,6 +17,9 @@ pub(super) const MAX_QUERY_LEN: usize = 3 * atcomm_proto::syntax::MAX_DID_LEN + 
 /// fit, and fewer DIDs of the maximum length. The head of a request may be a little longer.
 pub(super) const MAX_ACTORS_QUERY_LEN: usize = 28 * 1024;
 
+/// Longest cursor of a log, in bytes, by the lexicon.
+const MAX_CURSOR_LEN: usize = 64;
+
 /// The parameters of one request. Unknown parameters are ignored, as by the reference servers.
 pub(super) struct Params<'a>(&'a str);
 
@@ -99,7 +102,8 @@ impl<'a> Params<'a> {
         let Some(text) = self.one("limit")? else {
             return Ok(default);
         };
-        let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+        let limit = integer(&text).and_then(|limit| usize::try_from(limit).ok());
+        let limit = limit.filter(|limit| (1..=max).contains(limit));
         limit.ok_or_else(|| XrpcError::invalid(format!("parameter limit is not from 1 to {max}")))
     }
 
@@ -108,9 +112,8 @@ impl<'a> Params<'a> {
         let Some(text) = self.one("cursor")? else {
             return Ok(None);
         };
-        text.parse()
-            .ok()
-            .filter(|position| *position > 0)
+        integer(&text)
+            .filter(|position| *position > 0 && text.len() <= MAX_CURSOR_LEN)
             .map(Some)
             .ok_or_else(|| XrpcError::invalid("parameter cursor is none that this server gave"))
     }
@@ -139,6 +142,13 @@ impl<'a> Params<'a> {
     }
 }
 
+/// Reads an integer of a query: digits, and a minus before them. Returns `None` for every other
+/// spelling, also of one that fits no `i64`.
+pub(super) fn integer(text: &str) -> Option<i64> {
+    // The parser of the standard library takes a plus, too.
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
 fn missing(name: &str, hint: &str) -> XrpcError {
     XrpcError::invalid(format!("parameter {name} is missing; it takes {hint}"))
 }
@@ -148,7 +158,8 @@ fn missing(name: &str, hint: &str) -> XrpcError {
 pub(super) fn too_long(query: &str, max: usize) -> XrpcError {
     let longest = query.split('&').max_by_key(|pair| pair.len());
     let name = longest
-        .and_then(|pair| pair.split('=').next())
+        .and_then(|pair| form_urlencoded::parse(pair.as_bytes()).next())
+        .map(|(name, _)| name)
         .filter(|name| (1..=32).contains(&name.len()))
         .filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     // A list is long by the number of its values.

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::client_address::ClientAddress;
 use super::connection::Activity;
 use super::error::XrpcError;
-use super::params::Params;
+use super::params::{Params, integer};
 use super::routes::SUBSCRIBE_UPDATES;
 use super::socket::{self, Sockets};
 use crate::directory::Directory;
@@ -125,7 +125,7 @@ fn cursor(params: &Params<'_>) -> Result<Option<i64>, XrpcError> {
     let Some(text) = params.one("cursor")? else {
         return Ok(None);
     };
-    let cursor = text.parse().ok().filter(|cursor| *cursor >= 0);
+    let cursor = integer(&text).filter(|cursor| *cursor >= 0);
     cursor
         .map(Some)
         .ok_or_else(|| XrpcError::invalid("parameter cursor is not a number from 0 on"))

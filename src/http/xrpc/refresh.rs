@@ -91,7 +91,8 @@ fn refresh_input(
 ) -> Result<Did, XrpcError> {
     let body = body.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let message = format!("the body is longer than {MAX_BODY_LEN} bytes");
+            let message =
+                format!("the body {{\"did\": \"...\"}} is longer than {MAX_BODY_LEN} bytes");
             XrpcError::new(StatusCode::PAYLOAD_TOO_LARGE, "PayloadTooLarge", message)
         } else {
             XrpcError::invalid("the body did not arrive")
@@ -108,7 +109,12 @@ fn refresh_input(
         return Err(XrpcError::invalid("Content-Type must be application/json"));
     }
     let input: RefreshInput = serde_json::from_slice(&body).map_err(|why| {
-        XrpcError::invalid(format!("the body is not {{\"did\": \"...\"}}: {why}"))
+        let mut message = "the body is not {\"did\": \"...\"}".to_owned();
+        // What is JSON and has another form would be repeated, at any length.
+        if !why.is_data() {
+            message.push_str(&format!(": {why}"));
+        }
+        XrpcError::invalid(message)
     })?;
     Did::parse(&input.did).map_err(|why| XrpcError::invalid(format!("input did: {why}")))
 }
