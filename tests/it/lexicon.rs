@@ -35,9 +35,9 @@ impl Validator {
     }
 }
 
-/// Fails unless `value` is a valid `kind` of the method `nsid`: `output`, `error` and so on.
-#[track_caller]
-pub(crate) fn assert_valid(nsid: &str, kind: &str, value: &Value) {
+/// Returns what the lexicon says against a value of this kind: `params`, `input`, `output`, `error`
+/// and so on.
+pub(crate) fn validate(nsid: &str, kind: &str, value: &Value) -> Result<(), String> {
     let question = json!({"nsid": nsid, "kind": kind, "value": value});
     let answer = {
         let mut validator = VALIDATOR.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,11 +50,18 @@ pub(crate) fn assert_valid(nsid: &str, kind: &str, value: &Value) {
         line
     };
     let answer: Value = serde_json::from_str(&answer).expect("a line of JSON");
-    assert_eq!(
-        answer["ok"], true,
-        "{nsid} {kind}: {} in {value}",
-        answer["error"]
-    );
+    if answer["ok"] == true {
+        return Ok(());
+    }
+    Err(answer["error"].to_string())
+}
+
+/// Fails unless `value` is a valid `kind` of the method `nsid`.
+#[track_caller]
+pub(crate) fn assert_valid(nsid: &str, kind: &str, value: &Value) {
+    if let Err(why) = validate(nsid, kind, value) {
+        panic!("{nsid} {kind}: {why} in {value}");
+    }
 }
 
 #[test]
