@@ -3,6 +3,8 @@
 //! All are in the order of DIDs: a page begins after the DID at which the page before ended, so that
 //! an account which is there throughout is on one page exactly, whatever changes meanwhile.
 
+use std::collections::HashMap;
+
 use rusqlite::{Row, Rows, params};
 
 use super::super::columns::{
@@ -10,9 +12,10 @@ use super::super::columns::{
 };
 use super::super::error::StoreError;
 use super::Queries;
+use super::rows::{AccountStatus, PackageState};
 use super::tally::Tally;
 use atcomm_proto::clock::Timestamp;
-use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev};
+use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin, Rev, SyntaxError};
 
 /// Rows that are read for a page. Where few of them are on the list the page is short.
 pub(super) const MAX_READ: usize = if cfg!(test) { 20 } else { 1000 };
@@ -94,37 +97,49 @@ const DID: usize = 0;
 const HANDLE: usize = 1;
 const HANDLE_AT: usize = 2;
 const PDS: usize = 3;
-const STATE: usize = 4;
-const REASON: usize = 5;
-const REV: usize = 6;
-const OBSERVED_AT: usize = 7;
+const STATUS: usize = 4;
+const STATE: usize = 5;
+const REASON: usize = 6;
+const REV: usize = 7;
+const OBSERVED_AT: usize = 8;
 
+/// Whether the package names the mediator that is asked for beside the selection.
+const NAMES_MEDIATOR: usize = 9;
+
+/// All columns are in one index in the order of DIDs, so that the accounts of a page are read from few
+/// pages of the file: by their rows they would be read from one each.
 macro_rules! accounts {
     ($from:literal) => {
         concat!(
-            "SELECT e.did, e.handle, e.handle_at, e.pds, e.account_state, e.account_reason, e.rev,
-               e.observed_at FROM ",
+            "SELECT e.did, e.handle, e.handle_at, e.pds, e.status, e.state, e.reason, e.rev,
+               e.observed_at, CASE WHEN ?4 IS NULL THEN 1 ELSE EXISTS (
+                 SELECT 1 FROM entry_mediator AS n WHERE n.mediator = ?4 AND n.did = e.did) END
+             FROM ",
             $from,
             " LIMIT ?2"
         )
     };
 }
 
-pub(super) const ALL: &str = accounts!("entry AS e WHERE e.did > ?1 ORDER BY e.did");
+pub(super) const ALL: &str =
+    accounts!("entry AS e INDEXED BY entry_listed WHERE e.did > ?1 ORDER BY e.did");
 
-pub(super) const OF_PDS: &str =
-    accounts!("entry AS e INDEXED BY entry_pds_did WHERE e.pds = ?3 AND e.did > ?1 ORDER BY e.did");
+pub(super) const OF_PDS: &str = accounts!(
+    "entry AS o INDEXED BY entry_pds_did CROSS JOIN entry AS e INDEXED BY entry_listed
+       ON e.did = o.did WHERE o.pds = ?3 AND o.did > ?1 ORDER BY o.did"
+);
 
 /// Of every state but `enrolled`.
 pub(super) const IN_STATE: &str = accounts!(
-    "entry AS e INDEXED BY entry_account_state
-       WHERE e.account_state = ?3 AND e.account_state <> 'enrolled' AND e.did > ?1 ORDER BY e.did"
+    "entry AS o INDEXED BY entry_account_state CROSS JOIN entry AS e INDEXED BY entry_listed
+       ON e.did = o.did
+       WHERE o.account_state = ?3 AND o.account_state <> 'enrolled' AND o.did > ?1 ORDER BY o.did"
 );
 
 /// An account that names the mediator twice comes twice.
 pub(super) const OF_MEDIATOR: &str = accounts!(
     "entry_mediator AS m INDEXED BY entry_mediator_mediator CROSS JOIN entry AS e
-       ON e.did = m.did WHERE m.mediator = ?3 AND m.did > ?1 ORDER BY m.did"
+       INDEXED BY entry_listed ON e.did = m.did WHERE m.mediator = ?3 AND m.did > ?1 ORDER BY m.did"
 );
 
 pub(super) const MEDIATORS: &str = "SELECT t.name, t.count, m.document
@@ -157,17 +172,17 @@ impl Queries<'_> {
         };
         let mediator = match selection {
             Selection::Mediator(_) => None,
-            _ => filter.mediator.as_ref(),
+            _ => filter.mediator.as_ref().map(MediatorDid::as_str),
         };
         let mut query = self.0.prepare_cached(sql)?;
         let (after, most) = (after.unwrap_or_default(), to_i64(MAX_READ));
-        let rows = match key {
-            Some(key) => query.query(params![after, most, key])?,
-            None => query.query(params![after, most])?,
-        };
+        let rows = query.query(params![after, most, key, mediator])?;
+        let mut origins = Origins::default();
         page(rows, limit, MAX_READ, |row| {
-            let is_listed = self.passes(row, filter, mediator)?;
-            is_listed.then(|| read_account(row)).transpose()
+            let is_listed = passes(row, filter)?;
+            is_listed
+                .then(|| read_account(row, &mut origins))
+                .transpose()
         })
     }
 
@@ -180,11 +195,12 @@ impl Queries<'_> {
     ) -> Result<ListPage<Did>, StoreError> {
         let mut query = self.0.prepare_cached(ALL)?;
         let most = limit.saturating_add(MAX_READ);
-        let rows = query.query(params![after.unwrap_or_default(), to_i64(most)])?;
-        let with_package =
-            [AccountState::Enrolled, AccountState::Invalid].map(AccountState::as_str);
+        let nothing: Option<&str> = None;
+        let after = after.unwrap_or_default();
+        let rows = query.query(params![after, to_i64(most), nothing, nothing])?;
         page(rows, limit, most, |row| {
-            let is_listed = text(row, STATE)?.is_some_and(|state| with_package.contains(&state));
+            let state = read_state(row)?;
+            let is_listed = matches!(state, AccountState::Enrolled | AccountState::Invalid);
             is_listed.then(|| parsed(row, DID, Did::parse)).transpose()
         })
     }
@@ -237,34 +253,36 @@ impl Queries<'_> {
         let fewest = counted.into_iter().min_by_key(|(count, _)| *count);
         Ok(fewest.map_or(Selection::All, |(_, selection)| selection))
     }
+}
 
-    /// Returns whether a row is on the list. The mediator is asked for last, and only if given here.
-    fn passes(
-        &self,
-        row: &Row<'_>,
-        filter: &AccountFilter,
-        mediator: Option<&MediatorDid>,
-    ) -> Result<bool, rusqlite::Error> {
-        let pds = filter.pds.as_ref().map(Origin::as_str);
-        if pds.is_some() && text(row, PDS)? != pds {
-            return Ok(false);
-        }
-        let state = filter.state.map(AccountState::as_str);
-        if state.is_some() && text(row, STATE)? != state {
-            return Ok(false);
-        }
-        match mediator {
-            Some(mediator) => self.names(row.get_ref(DID)?.as_str()?, mediator),
-            None => Ok(true),
-        }
-    }
+/// The PDSes in the rows of a page: most accounts are at few of them, and to check the syntax of a
+/// URL costs more than to read the row.
+#[derive(Default)]
+struct Origins(HashMap<String, Origin>);
 
-    fn names(&self, did: &str, mediator: &MediatorDid) -> Result<bool, rusqlite::Error> {
-        let mut query = self
-            .0
-            .prepare_cached("SELECT 1 FROM entry_mediator WHERE mediator = ?1 AND did = ?2")?;
-        query.exists([mediator.as_str(), did])
+impl Origins {
+    fn parse(&mut self, text: &str) -> Result<Origin, SyntaxError> {
+        if let Some(origin) = self.0.get(text) {
+            return Ok(origin.clone());
+        }
+        let origin = Origin::parse(text)?;
+        self.0.insert(text.to_owned(), origin.clone());
+        Ok(origin)
     }
+}
+
+/// Returns whether a row is on the list.
+fn passes(row: &Row<'_>, filter: &AccountFilter) -> Result<bool, rusqlite::Error> {
+    let pds = filter.pds.as_ref().map(Origin::as_str);
+    if pds.is_some() && text(row, PDS)? != pds {
+        return Ok(false);
+    }
+    if let Some(state) = filter.state
+        && read_state(row)? != state
+    {
+        return Ok(false);
+    }
+    row.get(NAMES_MEDIATOR)
 }
 
 /// Reads the items of a page from `most` rows or fewer, each of which begins with a DID, in its
@@ -305,16 +323,40 @@ fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, rusqlite
     Ok(row.get_ref(column)?.as_str_or_null()?)
 }
 
-fn read_account(row: &Row<'_>) -> Result<ListedAccount, rusqlite::Error> {
+/// Reads the state that an account is listed under: the column `account_state` by what it is
+/// generated from, which an index can hold.
+fn read_state(row: &Row<'_>) -> Result<AccountState, rusqlite::Error> {
+    if !AccountStatus::parse(row.get_ref(STATUS)?.as_str()?).is_active() {
+        return Ok(AccountState::Inactive);
+    }
+    parsed(row, STATE, |word| {
+        let state = PackageState::parse(word).ok_or_else(|| UnknownWord(word.to_owned()))?;
+        Ok::<_, UnknownWord>(match state {
+            PackageState::Present => AccountState::Enrolled,
+            PackageState::Invalid => AccountState::Invalid,
+            PackageState::Removed => AccountState::Removed,
+            PackageState::RemovedUnproven => AccountState::RemovedUnproven,
+            PackageState::Unverifiable => AccountState::Unverifiable,
+        })
+    })
+}
+
+fn read_account(row: &Row<'_>, origins: &mut Origins) -> Result<ListedAccount, rusqlite::Error> {
+    let state = read_state(row)?;
     Ok(ListedAccount {
         did: parsed(row, DID, Did::parse)?,
         handle: maybe(row, HANDLE, Handle::parse)?,
         handle_at: maybe_time(row, HANDLE_AT)?,
-        pds: maybe(row, PDS, Origin::parse)?,
-        state: parsed(row, STATE, |s| {
-            AccountState::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
-        })?,
-        reason: row.get(REASON)?,
+        pds: maybe(row, PDS, |text| origins.parse(text))?,
+        state,
+        reason: match state {
+            AccountState::Inactive => Some(row.get(STATUS)?),
+            AccountState::Invalid | AccountState::Unverifiable => {
+                let reason: Option<String> = row.get(REASON)?;
+                Some(reason.unwrap_or_default())
+            }
+            _ => None,
+        },
         rev: maybe(row, REV, Rev::parse)?,
         observed_at: time(row, OBSERVED_AT)?,
     })

@@ -76,9 +76,9 @@ impl Entry {
         let mediators = self.mediators.iter();
         let pds = self.pds.as_ref().map_or(0, |pds| pds.as_str().len());
         ENTRY_OVERHEAD
-            + 7 * did
-            // In an index, and in the two places of the count of its accounts.
-            + 3 * pds
+            + 8 * did
+            // In two indexes, and in the two places of the count of its accounts.
+            + 4 * pds
             // The did:peer is in an index, too, and a long one takes pages of its own there.
             + 3 * text_len(self.peer.as_ref())
             + text_len(self.detail.as_ref())

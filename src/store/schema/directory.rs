@@ -391,5 +391,10 @@ ALTER TABLE entry ADD COLUMN failure TEXT;
 ALTER TABLE pending ADD COLUMN failure TEXT;
 ",
         daily::DAILY,
+        "
+-- All that a list shows of an account or derives from, in the order of lists.
+CREATE INDEX entry_listed ON entry
+  (did, pds, status, state, reason, handle, handle_at, rev, observed_at);
+",
     ],
 };

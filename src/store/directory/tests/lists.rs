@@ -262,24 +262,26 @@ fn every_list_is_read_in_the_order_of_an_index() {
         let steps = plan.query_map(parameters, |row| row.get("detail")).unwrap();
         steps.map(Result::unwrap).collect()
     };
-    let by_did = "SEARCH e USING INDEX sqlite_autoindex_entry_1";
+    let listed = |bound: &str| format!("SEARCH e USING COVERING INDEX entry_listed (did{bound}?)");
+    let named = [
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH n USING COVERING INDEX entry_mediator_mediator (mediator=? AND did=?)",
+    ]
+    .map(str::to_owned);
+    let of = |step: &str| [&[step.to_owned(), listed("=")][..], &named].concat();
     for (sql, expected) in [
-        (ALL, vec![format!("{by_did} (did>?)")]),
+        (ALL, [&[listed(">")][..], &named].concat()),
         (
             OF_PDS,
-            vec!["SEARCH e USING INDEX entry_pds_did (pds=? AND did>?)".to_owned()],
+            of("SEARCH o USING COVERING INDEX entry_pds_did (pds=? AND did>?)"),
         ),
         (
             IN_STATE,
-            vec!["SEARCH e USING INDEX entry_account_state (account_state=? AND did>?)".to_owned()],
+            of("SEARCH o USING INDEX entry_account_state (account_state=? AND did>?)"),
         ),
         (
             OF_MEDIATOR,
-            vec![
-                "SEARCH m USING COVERING INDEX entry_mediator_mediator (mediator=? AND did>?)"
-                    .to_owned(),
-                format!("{by_did} (did=?)"),
-            ],
+            of("SEARCH m USING COVERING INDEX entry_mediator_mediator (mediator=? AND did>?)"),
         ),
         (
             MEDIATORS,
