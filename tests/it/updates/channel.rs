@@ -1,9 +1,11 @@
 //! The channel, with the unmodified client of `@atproto/tap` (`tests/network/tap/consumer.mjs`).
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use atcomm::directory::{
@@ -29,16 +31,22 @@ use crate::service::{Service, Setup, Stopped};
 
 const PASSWORD: &str = "a password of the tests";
 
+/// Changes in the large test.
+const CHANGES: usize = 100_000;
+
 /// Changes of one account, fewer than the log keeps.
 const CHANGES_OF_ACCOUNT: usize = 150;
 
-/// Kills in the large test.
+/// Kills in the large test, half of them of either side.
 const KILLS: usize = 20;
+
+/// Changes of each account between two kills of the service.
+const ROUNDS: usize = CHANGES_OF_ACCOUNT.div_ceil(KILLS / 2);
 
 /// Most events that are sent before one of them is acknowledged, and some more.
 const MAX_UNDER_WAY: usize = 1000;
 
-/// Longest time without a new event in the large test.
+/// Longest wait for the midst of a delivery before a kill, and for a new event at the end.
 const STALLED: Duration = Duration::from_secs(60);
 
 fn setup(setup: Setup) -> Setup {
@@ -76,20 +84,7 @@ impl Consumer {
         let lines = text.lines().map(|line| {
             serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e} in {line}"))
         });
-        // An acknowledgement may meet a connection that breaks off.
-        let is_event = |event: &Value| {
-            let fault = event["fault"].as_str();
-            assert!(
-                fault.is_none_or(|fault| fault.contains("send ack")),
-                "{event}"
-            );
-            fault.is_none()
-        };
         lines.filter(is_event).collect()
-    }
-
-    fn len(&self) -> u64 {
-        std::fs::metadata(self.file()).map_or(0, |file| file.len())
     }
 
     #[track_caller]
@@ -98,6 +93,18 @@ impl Consumer {
             self.events().into_iter().find(|event| wanted(event))
         })
     }
+}
+
+/// Returns whether a line of the consumer is an event. An acknowledgement may meet a connection that
+/// breaks off; there are no other faults.
+#[track_caller]
+fn is_event(line: &Value) -> bool {
+    let fault = line["fault"].as_str();
+    assert!(
+        fault.is_none_or(|fault| fault.contains("send ack")),
+        "{line}"
+    );
+    fault.is_none()
 }
 
 fn run(url: &str, file: &Path) -> Child {
@@ -249,7 +256,7 @@ impl Raw {
 fn an_event_waits_for_the_one_before_it_of_its_account_and_for_no_other() {
     let setup = setup(Setup::offline()).set("resolve.on_demand", json!(0));
     let left = setup.start().stop();
-    let mut load = Load::new(2);
+    let mut load = Load::new(2, 3);
     load.write(&left, 3);
     let service = left.start();
     let mut raw = Raw::open(&service, "one");
@@ -320,22 +327,37 @@ fn an_event_waits_for_the_one_before_it_of_its_account_and_for_no_other() {
 /// Accounts that write without a network: what they write is put into the store of a service that
 /// does not run.
 struct Load {
-    accounts: Vec<TestRepo>,
+    /// What a stream shows of one change of each account, round by round.
+    rounds: Receiver<Vec<Observation>>,
     /// Changes of each account so far.
     written: usize,
 }
 
 impl Load {
-    fn new(accounts: usize) -> Self {
-        let accounts = (0..accounts).map(|n| {
-            let tail: String = (0..24)
-                .map(|i| char::from(b'a' + ((n >> (i * 2)) & 3) as u8))
-                .collect();
-            let seed = u8::try_from(n % 200).expect("a small number") + 1;
-            TestRepo::new(&format!("did:plc:{tail}"), seed)
+    /// Has the accounts write `rounds` packages each. They are a few rounds ahead of what is put into
+    /// a store: to sign takes longer than to write.
+    fn new(accounts: usize, rounds: usize) -> Self {
+        let (sender, receiver) = sync_channel(ROUNDS);
+        std::thread::spawn(move || {
+            let accounts = (0..accounts).map(|n| {
+                let tail: String = (0..24)
+                    .map(|i| char::from(b'a' + ((n >> (i * 2)) & 3) as u8))
+                    .collect();
+                let seed = u8::try_from(n % 200).expect("a small number") + 1;
+                TestRepo::new(&format!("did:plc:{tail}"), seed)
+            });
+            let mut accounts: Vec<TestRepo> = accounts.collect();
+            let clock = Clock::system();
+            for label in 1..=rounds {
+                let seen = accounts.iter_mut();
+                let seen = seen.map(|repo| observe(repo, label, &clock)).collect();
+                if sender.send(seen).is_err() {
+                    break;
+                }
+            }
         });
         Self {
-            accounts: accounts.collect(),
+            rounds: receiver,
             written: 0,
         }
     }
@@ -343,19 +365,13 @@ impl Load {
     /// Writes `rounds` changes of each account.
     fn write(&mut self, left: &Stopped, rounds: usize) {
         RUNTIME.block_on(async {
-            let clock = Clock::system();
             let store = DirectoryStore::open(&left.data_dir().join("directory.db"));
-            let directory = Directory::bind(store.expect("a store"), clock.clone(), 1 << 20);
+            let directory = Directory::bind(store.expect("a store"), Clock::system(), 1 << 20);
             let directory = directory.await.expect("a directory");
             for _ in 0..rounds {
+                let seen = self.rounds.recv().expect("a round");
                 self.written += 1;
-                let label = self.written;
-                let seen: Vec<Observation> = self
-                    .accounts
-                    .iter_mut()
-                    .map(|repo| observe(repo, label, &clock))
-                    .collect();
-                if label == 1 {
+                if self.written == 1 {
                     for seen in seen {
                         let applied = directory.apply(seen, PendingUpdate::Unchanged).await;
                         applied.expect("an outcome");
@@ -406,29 +422,85 @@ fn observe(repo: &mut TestRepo, label: usize, clock: &Clock) -> Observation {
     }
 }
 
-/// Checks the order of each account. Returns how many different changes have arrived.
-#[track_caller]
-fn arrived(events: &[Value]) -> usize {
-    let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
-    for event in events.iter().filter(|event| event["type"] == "record") {
+/// What has arrived at a consumer, read from its file as it grows.
+struct Arrived {
+    file: BufReader<std::fs::File>,
+    /// A line whose end has not arrived.
+    rest: String,
+    /// The newest change of each account.
+    newest: BTreeMap<String, usize>,
+    deliveries: usize,
+}
+
+impl Arrived {
+    fn at(consumer: &Consumer) -> Self {
+        let file = eventually("the consumer runs", || {
+            std::fs::File::open(consumer.file()).ok()
+        });
+        Self {
+            file: BufReader::new(file),
+            rest: String::new(),
+            newest: BTreeMap::new(),
+            deliveries: 0,
+        }
+    }
+
+    /// Reads on, and checks the order of each account. Returns how many different changes have
+    /// arrived.
+    #[track_caller]
+    fn read(&mut self) -> usize {
+        while self.file.read_line(&mut self.rest).expect("text") > 0 && self.rest.ends_with('\n') {
+            let line = std::mem::take(&mut self.rest);
+            let event: Value = serde_json::from_str(&line).expect("a line of JSON");
+            if is_event(&event) {
+                self.take(&event);
+            }
+        }
+        self.newest.values().sum()
+    }
+
+    #[track_caller]
+    fn take(&mut self, event: &Value) {
+        self.deliveries += 1;
+        if event["type"] != "record" {
+            return;
+        }
         assert_ne!(event["action"], "delete", "{event}");
         let label = event["record"]["label"].as_str().expect("a label");
         let label: usize = label.parse().expect("a number");
-        let newest = newest
-            .entry(event["did"].as_str().expect("an account"))
-            .or_default();
+        let did = event["did"].as_str().expect("an account");
+        let newest = self.newest.entry(did.to_owned()).or_default();
         // The next one, or one that is delivered again.
         assert!(label <= *newest + 1, "{label} after {newest}: {event}");
         *newest = label.max(*newest);
     }
-    newest.values().sum()
+
+    /// Reads on until `wanted` changes have arrived, or none for a long time. Returns how many.
+    #[track_caller]
+    fn until(&mut self, wanted: usize) -> usize {
+        let (mut before, mut last) = (self.read(), Instant::now());
+        while before < wanted && last.elapsed() < STALLED {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = self.read();
+            if now > before {
+                (before, last) = (now, Instant::now());
+            }
+        }
+        before
+    }
 }
 
-/// The size of the load is set by `TEST_CHANNEL_CHANGES`, such as 100000.
+/// The service is a process, and so is the consumer, whose client is the unmodified one. The service
+/// is killed in the midst of its delivery, and so is the consumer, in turn and each ten times; the
+/// accounts change before each start of the service. The consumer has written down every event that
+/// it has acknowledged, in the order in which they came. In the end it has every change of every
+/// account, and of each account they came in their order: an event before the one that precedes it
+/// fails the test, and so does a change that never comes. `TEST_CHANNEL_CHANGES` sets another number
+/// of changes.
 #[test]
 fn inv10_no_change_is_lost_over_twenty_kills_of_either_side() {
     let changes = std::env::var("TEST_CHANNEL_CHANGES").ok();
-    let changes: usize = changes.map_or(6000, |text| text.parse().expect("a number"));
+    let changes: usize = changes.map_or(CHANGES, |text| text.parse().expect("a number"));
     let accounts = changes.div_ceil(CHANGES_OF_ACCOUNT);
     let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
     let port = port.expect("a port").port();
@@ -437,53 +509,42 @@ fn inv10_no_change_is_lost_over_twenty_kills_of_either_side() {
         .set("http.listen", json!(format!("127.0.0.1:{port}")))
         .set("resolve.on_demand", json!(0));
     let mut left = setup.start().stop();
-    let mut load = Load::new(accounts);
+    let mut load = Load::new(accounts, CHANGES_OF_ACCOUNT);
     let mut consumer = Consumer::start(format!("http://127.0.0.1:{port}"));
-    let mut kills = 0;
-    while kills < KILLS || load.written < CHANGES_OF_ACCOUNT {
-        let rounds = (CHANGES_OF_ACCOUNT / (KILLS / 2)).min(CHANGES_OF_ACCOUNT - load.written);
-        load.write(&left, rounds);
+    let mut arrived = Arrived::at(&consumer);
+    let (mut kills, mut writing, mut serving) = (0, Duration::ZERO, Duration::ZERO);
+    while load.written < CHANGES_OF_ACCOUNT {
+        let begun = Instant::now();
+        load.write(&left, ROUNDS.min(CHANGES_OF_ACCOUNT - load.written));
+        writing += begun.elapsed();
+        let begun = Instant::now();
         let service = left.start();
         // In the midst of the delivery of what is new, first of the one side, then of the other.
-        let some = u64::try_from(accounts * rounds * 100).expect("a small number");
-        let wait = |consumer: &Consumer, more: u64| {
-            let begun = Instant::now();
-            let len = consumer.len();
-            while consumer.len() < len + more && begun.elapsed() < Duration::from_secs(5) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        };
-        wait(&consumer, some);
+        let missing = accounts * load.written - arrived.read();
+        arrived.until(accounts * load.written - missing * 2 / 3);
         consumer.restart();
-        wait(&consumer, some);
+        arrived.until(accounts * load.written - missing / 3);
         left = service.kill();
+        serving += begun.elapsed();
         kills += 2;
     }
-    assert_eq!(load.written, CHANGES_OF_ACCOUNT);
+    assert!(kills >= KILLS, "{kills} kills");
     let service = left.start();
     let all = accounts * CHANGES_OF_ACCOUNT;
-    let (mut before, mut last) = (0, Instant::now());
-    loop {
-        let len = consumer.len();
-        // Read again only once nothing comes any more.
-        if len == before {
-            let arrived = arrived(&consumer.events());
-            if arrived == all {
-                break;
-            }
-            assert!(last.elapsed() < STALLED, "{arrived} of {all} have arrived");
-        } else {
-            (before, last) = (len, Instant::now());
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    let delivered = consumer.events().len();
-    println!("{all} changes of {accounts} accounts, {delivered} deliveries, {kills} kills");
+    assert_eq!(arrived.until(all), all, "changes have arrived");
+    let delivered = arrived.deliveries;
+    println!(
+        "{all} changes of {accounts} accounts, {delivered} deliveries, {kills} kills; {:.0} s to write, \
+         {:.0} s to serve",
+        writing.as_secs_f64(),
+        serving.as_secs_f64()
+    );
     // What is acknowledged is not delivered again after the next start.
     let service = service.stop().start();
     eventually("the consumer is back", || {
         (service.metric("atcomm_channel_connections", &[]) == 1.0).then_some(())
     });
     drop(service);
-    assert!(consumer.events().len() < delivered + MAX_UNDER_WAY);
+    assert_eq!(arrived.read(), all);
+    assert!(arrived.deliveries < delivered + MAX_UNDER_WAY);
 }
