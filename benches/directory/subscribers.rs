@@ -1,96 +1,114 @@
 //! What many readers of the change log cost the service.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 
 use super::service::BenchDirectory;
-use atcomm_proto::clock::Clock;
 
 /// Readers, as the target has it.
-const READERS: usize = 1000;
+const SUBSCRIBERS: usize = 1000;
 
 /// Changes in a second, likewise.
-const CHANGES: u64 = 10;
+const CHANGES: u32 = 10;
 
-/// How long is measured.
+/// How long is measured with readers, and before them without.
 const MEASURED: Duration = Duration::from_secs(20);
 
-/// Name of the threads that are measured, beside those of the store.
-const SERVICE: &str = "service";
+/// Name in the environment of the URL that a process of readers reads.
+pub(crate) const READERS: &str = "ATCOMM_BENCH_READERS";
 
-/// Prints the part of a core that the service takes for its readers while accounts change.
-pub(crate) fn run() {
-    let dir = tempfile::tempdir().unwrap();
-    let service = runtime(SERVICE);
-    let directory = service.block_on(async {
-        BenchDirectory::fill(dir.path(), 1000).await;
-        BenchDirectory::open(dir.path(), Clock::system()).await
-    });
-    let readers = runtime("readers");
-    let received = readers.block_on(async {
-        let url = format!(
-            "ws://{}/xrpc/at.didcomm.directory.subscribeUpdates",
-            directory.address
-        );
-        let mut sockets = Vec::new();
-        for _ in 0..READERS {
-            let (socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
-            sockets.push(socket);
-        }
-        let (cpu, begun) = (cpu_of_service(), Instant::now());
-        let reading = sockets.into_iter().map(|mut socket| {
-            tokio::spawn(async move {
+/// Prints the part of a core that this process takes while accounts change, with all readers in a
+/// process of their own: the service, its store, and what has the accounts change.
+pub(crate) fn run(runtime: &Runtime, bench: &BenchDirectory, entries: u64) {
+    let alone = runtime.block_on(changes(bench, entries));
+    let (mut readers, mut output) = start(bench);
+    let with = runtime.block_on(changes(bench, entries));
+    // They end with their standard input, and say what they have read.
+    drop(readers.stdin.take());
+    let mut frames = String::new();
+    output.read_to_string(&mut frames).unwrap();
+    readers.wait().unwrap();
+    let frames: u64 = frames.trim().parse().unwrap();
+    println!(
+        "{SUBSCRIBERS} readers of {CHANGES} changes/s: {with:.3} core (target below 0.1), {alone:.3} \
+         core without readers; {:.0} frames/s read",
+        frames as f64 / MEASURED.as_secs_f64()
+    );
+    let expected = SUBSCRIBERS as u64 * u64::from(CHANGES) * MEASURED.as_secs();
+    assert!(frames >= expected, "{frames} frames of {expected}");
+}
+
+/// Has accounts change for a while. Returns the part of a core that was taken.
+async fn changes(bench: &BenchDirectory, entries: u64) -> f64 {
+    let (cpu, begun) = (cpu(), Instant::now());
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / CHANGES);
+    for n in 0..u64::from(CHANGES) * MEASURED.as_secs() {
+        ticks.tick().await;
+        bench.change(n * 7919 % entries).await;
+    }
+    // What the last of them leads to.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    (self::cpu() - cpu) / begun.elapsed().as_secs_f64()
+}
+
+/// Starts a process of readers. Returns once all of them are connected.
+fn start(bench: &BenchDirectory) -> (Child, BufReader<ChildStdout>) {
+    let method = "at.didcomm.directory.subscribeUpdates";
+    let url = format!("ws://{}/xrpc/{method}", bench.address);
+    let mut readers = Command::new(std::env::current_exe().unwrap())
+        .env(READERS, url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(readers.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "connected\n");
+    (readers, output)
+}
+
+/// Reads the stream at a URL as many readers until the end of the standard input, and prints how many
+/// frames have come.
+pub(crate) fn read(url: &str) {
+    let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut reading = tokio::task::JoinSet::new();
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        for _ in 0..SUBSCRIBERS {
+            let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+            // The greeting.
+            socket.next().await.unwrap().unwrap();
+            let mut stopped = stopped.clone();
+            reading.spawn(async move {
                 let mut frames = 0_u64;
-                while let Ok(Some(Ok(message))) =
-                    tokio::time::timeout_at((begun + MEASURED).into(), socket.next()).await
-                {
+                loop {
+                    let message = tokio::select! {
+                        message = socket.next() => message.unwrap().unwrap(),
+                        _ = stopped.changed() => break frames,
+                    };
                     frames += u64::from(message.is_binary());
                 }
-                frames
-            })
-        });
-        let reading: Vec<_> = reading.collect();
-        let mut ticks = tokio::time::interval(Duration::from_secs(1) / CHANGES as u32);
-        for n in 0..CHANGES * MEASURED.as_secs() {
-            ticks.tick().await;
-            directory.change(n % 1000).await;
+            });
         }
-        let mut received = 0;
-        for reader in reading {
-            received += reader.await.unwrap();
-        }
-        let took = begun.elapsed().as_secs_f64();
-        println!(
-            "{READERS} readers of {CHANGES} changes/s: {:.3} core (target below 0.1); {:.0} frames/s written",
-            (cpu_of_service() - cpu) / took,
-            received as f64 / took
-        );
-        received
+        println!("connected");
+        let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+        input.await.unwrap().unwrap();
+        stop.send(true).unwrap();
+        let frames: u64 = reading.join_all().await.into_iter().sum();
+        println!("{frames}");
     });
-    assert!(received > 0);
-    service.block_on(directory.close());
 }
 
-fn runtime(name: &str) -> Runtime {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(2).thread_name(name).enable_all();
-    builder.build().unwrap()
-}
-
-/// Returns the seconds of CPU that the threads of the service and its store have taken.
-fn cpu_of_service() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let ticks = tasks.flatten().filter_map(|task| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
-        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-        if name != SERVICE && !name.starts_with("store") {
-            return None;
-        }
-        // User and system time are the fields 14 and 15 (proc(5)).
-        let mut fields = rest.split(' ').skip(11).map(str::parse::<f64>);
-        Some(fields.next()?.ok()? + fields.next()?.ok()?)
-    });
-    ticks.sum::<f64>() / 100.0
+/// Returns the seconds of CPU that this process has taken.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    // User and system time are the fields 14 and 15 (proc(5)), in hundredths.
+    let times = rest.split(' ').skip(11).take(2);
+    times.map(|time| time.parse::<f64>().unwrap() / 100.0).sum()
 }
