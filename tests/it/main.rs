@@ -24,6 +24,7 @@ mod mail;
 mod mediator;
 mod migration;
 mod network;
+mod numbers;
 mod parameters;
 mod proxied;
 mod proxy;
