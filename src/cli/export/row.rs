@@ -64,7 +64,13 @@ impl Rows {
                 let row: Map<String, Value> = values
                     .map(|(name, value)| (name.to_owned(), value))
                     .collect();
-                writeln!(to, "{}", json(&Value::from(row).to_string()))
+                let text = Value::from(row).to_string();
+                // Nearly all rows are, and the transaction lasts as long as they take.
+                if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+                    writeln!(to, "{text}")
+                } else {
+                    writeln!(to, "{}", json(&text))
+                }
             }
             Format::Csv => write_record(values.map(|(_, value)| cell_of(&value)), to),
         }

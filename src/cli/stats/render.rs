@@ -71,7 +71,7 @@ fn totals(of: &StatsView, width: Option<usize>, out: &mut dyn Write) -> io::Resu
     }
     let marks = format!(
         "of the enrolled, {} are in doubt after gaps, and the PDS of {} showed an older revision; {} \
-         did:peers are named by several",
+         did:peers are named by several accounts",
         totals.in_doubt, totals.regressed, totals.ambiguous_peers
     );
     write!(out, "{}", head(&marks, width))
@@ -162,7 +162,7 @@ fn source(source: &SourceNumbers, width: Option<usize>, out: &mut dyn Write) -> 
         return Ok(());
     };
     let listing = format!(
-        "{INDENT}listed {listed} accounts on {}: {} unknown here, and {} of here not listed",
+        "{INDENT}listed {listed} accounts on {}: {} were not known here; {} that were known were not listed",
         day.day,
         day.unknown.unwrap_or(0),
         day.unlisted.unwrap_or(0)
