@@ -43,6 +43,10 @@ pub mod fuzzing {
         let params = Params::of_query(query);
         let _ = (
             params.did(),
+            params.handle(),
+            params.identifier(),
+            params.actors(100),
+            params.peer(),
             params.flag("proof"),
             params.limit(100, 50),
             params.cursor(),
