@@ -227,10 +227,12 @@ fn inv3_wherever_a_change_of_mediators_is_interrupted_no_queue_is_forgotten() {
     let [first, second, third] = &mediators;
     let bob = Person::enrolled(network, "ib", 0, first);
     let enroll = |mediator: &MediatorService| {
-        Running::start(
-            bob.cli
-                .command(&["enroll", &bob.account.handle, "-m", &mediator.did]),
-        )
+        let mut command = bob
+            .cli
+            .command(&["enroll", &bob.account.handle, "-m", &mediator.did]);
+        // The first does not learn what the record names, however far the command comes.
+        command.env("ATCOMM_DIRECTORY", &third.url);
+        Running::start(command)
     };
     // Before the record is written: it names the first, and the wallet the second.
     let held = hold_requests(network, "/xrpc/com.atproto.repo.putRecord");
