@@ -76,11 +76,23 @@ const fn is_same(one: &[u8], other: &[u8]) -> bool {
 
 /// Reads a row of [`COLUMNS`].
 pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
+    let signing_key = maybe(row, column!("signing_key"), SigningKey::from_did_key)?;
+    // Nearly always the same key. To check that a point is on its curve costs more than to read the
+    // rest of the row, so a text is checked once.
+    let same_or_read = |column: usize| {
+        let text = row.get_ref(column!("signing_key"))?;
+        if row.get_ref(column)? == text {
+            return Ok(signing_key.clone());
+        }
+        maybe(row, column, SigningKey::from_did_key)
+    };
+    let proof_key = same_or_read(column!("proof_key"))?;
+    let identity_key = same_or_read(column!("identity_key"))?;
     Ok(Entry {
         did: parsed(row, column!("did"), Did::parse)?,
         handle: maybe(row, column!("handle"), Handle::parse)?,
         pds: maybe(row, column!("pds"), Origin::parse)?,
-        signing_key: maybe(row, column!("signing_key"), SigningKey::from_did_key)?,
+        signing_key,
         status: AccountStatus::parse(row.get_ref(column!("status"))?.as_str()?),
         state: parsed(row, column!("state"), |s| {
             PackageState::parse(s).ok_or_else(|| UnknownWord(s.to_owned()))
@@ -91,8 +103,8 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         commit: maybe(row, column!("commit_cid"), str::parse::<Cid>)?,
         cid: maybe(row, column!("cid"), str::parse::<Cid>)?,
         proof_pds: maybe(row, column!("proof_pds"), Origin::parse)?,
-        proof_key: maybe(row, column!("proof_key"), SigningKey::from_did_key)?,
-        identity_key: maybe(row, column!("identity_key"), SigningKey::from_did_key)?,
+        proof_key,
+        identity_key,
         peer: row.get(column!("peer"))?,
         mediators: Vec::new(),
         regressed: row.get(column!("regressed"))?,
