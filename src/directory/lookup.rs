@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::apply::{STALE, handle};
 use super::view::{self, MAX_MEDIATORS, RecipientView, Refusal, ViewContext};
-use crate::store::directory::Queries;
+use crate::store::directory::{ProvenEntry, Queries};
 use crate::store::{Entry, PackageState, StoreError};
 use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::clock::Timestamp;
@@ -87,21 +87,17 @@ pub(super) fn find(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<Lookup<(Entry, ViewContext)>, StoreError> {
-    let entry = match account(q, actor, now)? {
-        Some(did) => q.entry(&did)?,
+    let found = match account(q, actor, now)? {
+        Some(did) => q.proven_entry(&did)?,
         None => None,
     };
-    let Some(mut entry) = entry else {
+    let Some(ProvenEntry { entry, proof }) = found else {
         return Ok(Lookup::Unknown);
     };
-    // A gap whose marking has not come to the entry yet.
-    if let Some(since) = q.unmarked_doubt(&entry.did)? {
-        entry.doubt_since = Some(entry.doubt_since.map_or(since, |doubt| doubt.min(since)));
-    }
     if let Some(refused) = Refused::of(&entry) {
         return Ok(Lookup::Refused(refused));
     }
-    let context = view_context(q, &entry)?;
+    let context = view_context(q, &entry, proof)?;
     Ok(Lookup::Found((entry, context)))
 }
 
@@ -135,7 +131,11 @@ pub(super) fn account(
 }
 
 /// Reads the context of an entry's view.
-fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<ViewContext, StoreError> {
+fn view_context(
+    q: &Queries<'_>,
+    entry: &Entry,
+    proof: Option<Vec<u8>>,
+) -> Result<ViewContext, StoreError> {
     let mut mediators = Vec::new();
     for (i, did) in entry.mediators.iter().enumerate() {
         let row = if i < MAX_MEDIATORS {
@@ -148,7 +148,7 @@ fn view_context(q: &Queries<'_>, entry: &Entry) -> Result<ViewContext, StoreErro
     }
     let peer = entry.peer.as_deref().unwrap_or_default();
     Ok(ViewContext {
-        proof: q.proof(&entry.did)?,
+        proof,
         mediators,
         ambiguous: q.has_other_claimant(peer, &entry.did)?,
     })

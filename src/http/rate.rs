@@ -35,6 +35,8 @@ pub(super) struct RequestLimit {
     /// `None` where there is no limit.
     requests: Option<AddressLimiter>,
     per_window: u32,
+    /// `RateLimit-Policy` of this limit.
+    policy: HeaderValue,
     looks_per_minute: u32,
     bypass: Vec<Network>,
     clock: Clock,
@@ -64,6 +66,7 @@ impl RequestLimit {
         Self {
             requests: rate.map(|rate| AddressLimiter::with_rate(rate, clock.clone())),
             per_window,
+            policy: policy(per_window, WINDOW),
             looks_per_minute: resolver.looks_per_minute(),
             bypass: settings.rate_limit_bypass.clone(),
             clock,
@@ -119,14 +122,21 @@ impl Charge<'_> {
         };
         let now = u64::try_from(self.limit.clock.now().millis()).unwrap_or(0);
         let reset_at = Duration::from_millis(now).saturating_add(state.reset);
-        let policy = format!("{};w={}", state.limit, state.window.as_secs());
+        let policy = if looks.is_some() {
+            policy(state.limit, state.window)
+        } else {
+            self.limit.policy.clone()
+        };
         let headers = response.headers_mut();
         headers.insert(LIMIT, state.limit.into());
         headers.insert(REMAINING, state.remaining.into());
         // Rounded up: a client that returns too early is refused again.
         headers.insert(RESET, reset_at.as_secs().saturating_add(1).into());
-        if let Ok(policy) = HeaderValue::from_str(&policy) {
-            headers.insert(POLICY, policy);
-        }
+        headers.insert(POLICY, policy);
     }
+}
+
+fn policy(limit: u32, window: Duration) -> HeaderValue {
+    let policy = format!("{limit};w={}", window.as_secs());
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static(""))
 }

@@ -48,6 +48,7 @@ pub use explain::LastChange;
 pub use export::{Cell, ColumnKind, ExportColumn, ExportTable, SortKey};
 pub use heads::{Head, Tracked};
 pub use lists::{AccountFilter, AccountState, ListPage, ListedAccount, ListedMediator};
+pub use queries::ProvenEntry;
 pub use rows::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, DueHandle, DuePosition, Entry, MediatorRow,
     NewPending, PackageState, PendingRefresh, ProofMethod, SourceCursor,

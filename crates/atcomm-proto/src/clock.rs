@@ -61,7 +61,7 @@ impl fmt::Display for Timestamp {
     /// Writes RFC 3339 in UTC with milliseconds, a valid lexicon `datetime`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = chrono::DateTime::from_timestamp_millis(self.0).unwrap_or_default();
-        write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
+        f.write_str(&time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
     }
 }
 

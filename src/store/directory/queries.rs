@@ -34,12 +34,46 @@ pub(super) const OTHER_CLAIMANT: &str = "SELECT 1 FROM entry INDEXED BY entry_cl
 static ENTRY: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM entry WHERE did = ?1", COLUMNS.join(", ")));
 
+/// What the commonest question needs, in one statement.
+static PROVEN_ENTRY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {}, (SELECT car FROM proof WHERE proof.did = entry.did), EXISTS (SELECT 1 FROM gap)
+         FROM entry WHERE did = ?1",
+        COLUMNS.join(", ")
+    )
+});
+
+/// An entry with what a view of it needs.
+pub struct ProvenEntry {
+    /// The entry. Gaps that have not come to it yet are in its `doubt_since`.
+    pub entry: Entry,
+    /// CAR of its newest proof, of presence or absence.
+    pub proof: Option<Vec<u8>>,
+}
+
 impl Queries<'_> {
     /// Returns the entry of an account.
     pub fn entry(&self, did: &Did) -> Result<Option<Entry>, StoreError> {
         let mut query = self.0.prepare_cached(&ENTRY)?;
         let entry = query.query_row([did.as_str()], read_entry).optional()?;
         entry.map(|entry| self.with_mediators(entry)).transpose()
+    }
+
+    /// Returns the entry of an account and its proof.
+    pub fn proven_entry(&self, did: &Did) -> Result<Option<ProvenEntry>, StoreError> {
+        let mut query = self.0.prepare_cached(&PROVEN_ENTRY)?;
+        let row = query.query_row([did.as_str()], |row| {
+            let (proof, gaps): (_, bool) = (row.get(COLUMNS.len())?, row.get(COLUMNS.len() + 1)?);
+            Ok((read_entry(row)?, proof, gaps))
+        });
+        let Some((entry, proof, gaps)) = row.optional()? else {
+            return Ok(None);
+        };
+        let mut entry = self.with_mediators(entry)?;
+        if gaps && let Some(since) = self.unmarked_doubt(did)? {
+            entry.doubt_since = Some(entry.doubt_since.map_or(since, |doubt| doubt.min(since)));
+        }
+        Ok(Some(ProvenEntry { entry, proof }))
     }
 
     /// Returns the CAR of an account's newest proof, of presence or absence.
