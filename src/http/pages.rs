@@ -4,9 +4,14 @@
 //! else. Every value of the network is text to the templates, which escape it.
 
 mod account;
+mod axis;
+mod front;
+mod groups;
 mod home;
 mod layout;
 mod numbers;
+mod series;
+mod sources;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,10 +20,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Extension, State};
 use axum::http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use maud::Markup;
@@ -28,12 +33,15 @@ use super::client_address::ClientAddress;
 use super::params::Params;
 use crate::mediator::Mediator;
 use crate::resolve::{ResolveError, Resolver};
+use crate::store::StoreError;
+use atcomm_proto::syntax::Actor;
 use atcomm_proto::typed;
 
-use account::Found;
-use home::Known;
+use account::{Checks, Found, Problem};
+use front::FrontPages;
 use layout::STYLE;
 use numbers::Numbers;
+use series::Span;
 
 /// Keeps crawlers away from what would look up every handle that a crawler finds, and from the
 /// mediator's paths, which have nothing for them.
@@ -47,15 +55,13 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// `Retry-After` where no more pages are made at once.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
-
-/// Most sources on the page.
-const MAX_SOURCES: usize = 50;
+const BUSY_WAIT: Duration = Duration::from_secs(2);
 
 /// State of the handlers.
 struct Shared {
     resolver: Resolver,
     mediator: Option<String>,
+    front: FrontPages,
     /// Slots for pages that wait for the store or the network.
     slots: Semaphore,
 }
@@ -69,6 +75,7 @@ pub(super) fn routes(
     let shared = Shared {
         resolver,
         mediator: mediator.map(|mediator| mediator.did().to_string()),
+        front: FrontPages::default(),
         // A part, so that programs are answered while pages are asked for.
         slots: Semaphore::new((max_requests / 8).clamp(1, Semaphore::MAX_PERMITS)),
     };
@@ -81,12 +88,21 @@ pub(super) fn routes(
         .with_state(Arc::new(shared))
 }
 
-async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: Uri) -> Response {
     let mediator = shared.mediator.as_deref();
+    let directory = shared.resolver.directory();
     let mut response = if is_browser(&headers) {
-        page(StatusCode::OK, home::html(mediator, &shared.known().await))
+        let days = Params::of(&uri).one("days");
+        let Some(span) = days.ok().and_then(|days| Span::read(days.as_deref())) else {
+            return page(StatusCode::BAD_REQUEST, home::no_such_span());
+        };
+        let html = shared.front.page(span, directory, mediator).await;
+        (page_headers(), html).into_response()
     } else {
-        home::text(mediator).into_response()
+        // A text without numbers is better than none.
+        let statistics = directory.statistics().await.ok();
+        let numbers = statistics.and_then(|all| Numbers::read(&all.body));
+        home::text(mediator, numbers.as_ref()).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(
@@ -101,66 +117,76 @@ async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response
 async fn account(
     State(shared): State<Arc<Shared>>,
     Extension(ClientAddress(client)): Extension<ClientAddress>,
+    headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let Ok(Some(typed)) = Params::of(&uri).one("actor") else {
-        return page(
-            StatusCode::BAD_REQUEST,
-            account::not_typed("", "type a name"),
-        );
-    };
-    let actor = match typed::actor(&typed) {
-        Ok(actor) => actor,
-        Err(error) => {
-            let why = error.to_string();
-            return page(StatusCode::BAD_REQUEST, account::not_typed(&typed, &why));
+    let typed = Params::of(&uri).one("actor").ok().flatten();
+    let typed = typed.unwrap_or_default();
+    let is_browser = is_browser(&headers);
+    let mut response = match shared.account(&typed, client).await {
+        Ok((found, checks)) if is_browser => page(StatusCode::OK, account::found(&found, &checks)),
+        Ok((found, checks)) => text(StatusCode::OK, found.text(&checks)),
+        Err((problem, wait)) => {
+            let mut response = if is_browser {
+                page(problem.status, problem.html(&typed))
+            } else {
+                text(problem.status, problem.text(&typed))
+            };
+            if let Some(wait) = wait {
+                let seconds = wait.as_secs().max(1);
+                response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            }
+            response
         }
     };
-    let Ok(_slot) = shared.slots.try_acquire() else {
-        return busy(&typed, RETRY_AFTER);
-    };
-    match shared.look_up(&actor, client).await {
-        Ok(found) => page(StatusCode::OK, account::found(&found)),
-        Err(ResolveError::Refused(refusal)) => {
-            let (status, page_of) = account::refused(&typed, &refusal);
-            page(status, page_of)
-        }
-        Err(ResolveError::OverBudget { retry_after, .. }) => busy(&typed, retry_after),
-        Err(ResolveError::Store(error)) => {
-            tracing::error!(%error, "the store failed under a page");
-            page(
-                StatusCode::SERVICE_UNAVAILABLE,
-                account::unavailable(&typed),
-            )
-        }
-    }
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_name(ACCEPT));
+    response
 }
 
 impl Shared {
-    /// Returns the numbers for the page at `/`. A page without them is better than none.
-    async fn known(&self) -> Known {
-        let directory = self.resolver.directory();
-        let statistics = directory.statistics().await;
-        let sources = directory.store().query(|q| q.sources(MAX_SOURCES)).await;
-        if let Some(error) = statistics.as_ref().err().or(sources.as_ref().err()) {
-            tracing::error!(%error, "the store failed under a page");
+    /// Looks an account up. A problem that passes comes with the time after which to try again.
+    async fn account(
+        &self,
+        typed: &str,
+        client: IpAddr,
+    ) -> Result<(Found, Checks), (Problem, Option<Duration>)> {
+        if typed.is_empty() {
+            return Err((account::not_typed("type a name"), None));
         }
-        Known {
-            numbers: statistics.ok().and_then(|all| Numbers::read(&all.body)),
-            sources: sources.unwrap_or_default(),
-        }
+        let actor = typed::actor(typed);
+        let actor = actor.map_err(|error| (account::not_typed(&error.to_string()), None))?;
+        let slot = self.slots.try_acquire();
+        let _slot = slot.map_err(|_| (account::busy(), Some(BUSY_WAIT)))?;
+        self.look_up(&actor, client)
+            .await
+            .map_err(|error| match error {
+                ResolveError::Refused(refusal) => (account::refused(&refusal), None),
+                ResolveError::OverBudget { retry_after, .. } => {
+                    (account::busy(), Some(retry_after))
+                }
+                ResolveError::Store(error) => {
+                    tracing::error!(%error, "the store failed under a page");
+                    (account::unavailable(), None)
+                }
+            })
     }
 
     async fn look_up(
         &self,
-        actor: &atcomm_proto::syntax::Actor,
+        actor: &Actor,
         client: IpAddr,
-    ) -> Result<Found, ResolveError> {
+    ) -> Result<(Found, Checks), ResolveError> {
         let view = self.resolver.recipient(actor, client).await?;
-        Found::read(&view.body).ok_or_else(|| {
+        let found = Found::read(&view.body).ok_or_else(|| {
             tracing::error!("a rendered answer cannot be read");
-            crate::store::StoreError::Closed.into()
-        })
+            StoreError::Closed
+        })?;
+        let did = view.did.clone();
+        let store = self.resolver.directory().store();
+        let entry = store.query(move |q| q.entry(&did)).await?;
+        // The entry may have gone since the view was rendered.
+        Ok((found, entry.as_ref().map(Checks::of).unwrap_or_default()))
     }
 }
 
@@ -174,24 +200,27 @@ fn is_browser(headers: &HeaderMap) -> bool {
 
 /// Returns a page with the headers that each has.
 fn page(status: StatusCode, markup: Markup) -> Response {
+    (status, page_headers(), markup.into_string()).into_response()
+}
+
+fn page_headers() -> [(HeaderName, HeaderValue); 5] {
     let html = HeaderValue::from_static("text/html; charset=utf-8");
-    let headers = [
+    [
         (CONTENT_TYPE, html),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    (status, headers, markup.into_string()).into_response()
+    ]
 }
 
-fn busy(typed: &str, wait: Duration) -> Response {
-    let mut response = page(StatusCode::SERVICE_UNAVAILABLE, account::busy(typed));
-    let seconds = wait.as_secs().max(1);
-    response
-        .headers_mut()
-        .insert(axum::http::header::RETRY_AFTER, seconds.into());
-    response
+/// Returns a text with the same headers but for the policy, which is about HTML.
+fn text(status: StatusCode, text: String) -> Response {
+    let headers = [
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (status, headers, text).into_response()
 }
 
 async fn style() -> Response {

@@ -44,9 +44,10 @@ const CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests: `crate/module`, or a whole crate.
-const HOMES: [(&str, &[&str]); 24] = [
+const HOMES: [(&str, &[&str]); 25] = [
     ("rusqlite", &["atcomm/store"]),
     ("axum", &["atcomm/http"]),
+    ("plotters", &["atcomm/http"]),
     ("tower", &["atcomm/http"]),
     ("hyper", &["atcomm/http"]),
     ("hyper_util", &["atcomm/http"]),

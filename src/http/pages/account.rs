@@ -1,13 +1,18 @@
 //! The page about one account: the way from its name to where its mail is kept, each step with what
 //! was checked and when.
 
+mod text;
+
 use axum::http::StatusCode;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::layout::{look_up_form, page, time};
+use super::layout::{look_up_form, mediator_state, page, time};
 use crate::directory::Refusal;
+use crate::store::Entry;
+use atcomm_net::identity::MediatorState;
+use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{LexiconError, RemoteText};
 
 /// A recipient view, as far as the page shows it.
@@ -49,7 +54,7 @@ struct Key {
 #[serde(rename_all = "camelCase")]
 struct MediatorView {
     did: String,
-    state: String,
+    state: MediatorState,
     checked_at: Option<String>,
     reason: Option<String>,
     services: Vec<ServiceView>,
@@ -91,6 +96,14 @@ impl Found {
         self.handle != "handle.invalid"
     }
 
+    /// Returns the number of mediators that can be reached.
+    fn reachable(&self) -> usize {
+        let mediators = self.mediators.iter();
+        mediators
+            .filter(|one| one.state == MediatorState::Reachable)
+            .count()
+    }
+
     /// Returns text that the account wrote about its package.
     fn label(&self) -> Option<RemoteText> {
         let label = self.key_package.value.get("label")?.as_str()?;
@@ -98,14 +111,28 @@ impl Found {
     }
 }
 
+/// When the steps were checked that a recipient view has no time of.
+#[derive(Default)]
+pub(super) struct Checks {
+    /// When handle and DID last named each other.
+    handle_at: Option<Timestamp>,
+    /// When the DID document was read.
+    identity_at: Option<Timestamp>,
+}
+
+impl Checks {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self {
+            handle_at: entry.handle_at,
+            identity_at: entry.identity_at,
+        }
+    }
+}
+
 /// Returns the page about an account that can be written to.
-pub(super) fn found(found: &Found) -> Markup {
+pub(super) fn found(found: &Found, checks: &Checks) -> Markup {
     let name = found.name();
-    let reachable = found
-        .mediators
-        .iter()
-        .filter(|one| one.state == "reachable")
-        .count();
+    let reachable = found.reachable();
     let content = html! {
         h1 { bdi { (name) } }
         @if found.status == "regressed" {
@@ -133,8 +160,8 @@ pub(super) fn found(found: &Found) -> Markup {
             p .verdict.good { "This account can be written to. Every step below was checked." }
         }
         ol .chain {
-            (step_name(found))
-            (step_host(found))
+            (step_name(found, checks))
+            (step_host(found, checks))
             (step_package(found))
             (step_key(found))
             (step_mediators(found, reachable))
@@ -145,7 +172,7 @@ pub(super) fn found(found: &Found) -> Markup {
     page(&format!("{name}: how it is written to"), &content)
 }
 
-fn step_name(found: &Found) -> Markup {
+fn step_name(found: &Found, checks: &Checks) -> Markup {
     html! {
         li {
             h2 { "The name" }
@@ -160,12 +187,17 @@ fn step_name(found: &Found) -> Markup {
                     "believed before that."
                 }
             }
-            dl { (row("Account", &html! { code { (found.did) } })) }
+            dl {
+                (row("Account", &html! { code { (found.did) } }))
+                @if let Some(at) = checks.handle_at.filter(|_| found.has_handle()) {
+                    (row("Checked", &time(&at.to_string())))
+                }
+            }
         }
     }
 }
 
-fn step_host(found: &Found) -> Markup {
+fn step_host(found: &Found, checks: &Checks) -> Markup {
     html! {
         li {
             h2 { "Where the account lives" }
@@ -173,6 +205,7 @@ fn step_host(found: &Found) -> Markup {
             dl {
                 (row("PDS", &html! { code { (found.pds) } }))
                 (row("Signing key", &html! { code { (found.verification.signing_key) } }))
+                @if let Some(at) = checks.identity_at { (row("Checked", &time(&at.to_string()))) }
             }
             @if found.verification.before_move {
                 p .hint {
@@ -199,7 +232,7 @@ fn step_package(found: &Found) -> Markup {
                 }
                 (row("First seen", &time(&found.verification.observed_at)))
                 @if let Some(proved_at) = &found.verification.proved_at {
-                    (row("Last proven", &time(proved_at)))
+                    (row("Checked", &time(proved_at)))
                 }
             }
         }
@@ -210,11 +243,17 @@ fn step_key(found: &Found) -> Markup {
     html! {
         li {
             h2 { "The messaging key" }
-            p { "Messages are encrypted to this key. Its secret half is with the account's owner alone." }
+            p {
+                "Messages are encrypted to this key, which the package names. It is well-formed and fit for "
+                "encryption. Its secret half is with the account's owner alone."
+            }
             dl {
                 (row("did:peer", &html! { code { (found.peer.did) } }))
                 @for key in &found.peer.key_agreement {
                     (row("Encrypt to", &html! { code { (key.public_key_multibase) } }))
+                }
+                @if let Some(proved_at) = &found.verification.proved_at {
+                    (row("Checked", &time(proved_at)))
                 }
             }
             @if found.peer.ambiguous {
@@ -244,13 +283,7 @@ fn step_mediators(found: &Found, reachable: usize) -> Markup {
 }
 
 fn mediator_view(mediator: &MediatorView) -> Markup {
-    let (class, words) = match mediator.state.as_str() {
-        "reachable" => ("good", "can be reached"),
-        "unreachable" => ("warn", "cannot be reached"),
-        "unresolved" => ("warn", "has no document that can be read"),
-        "unsupported" => ("warn", "is of a kind that is not supported here"),
-        _ => ("", "was not looked at"),
-    };
+    let (class, words) = mediator_state(mediator.state);
     html! {
         div .mediator {
             p { code { (mediator.did) } " " span class={ "state " (class) } { (words) } }
@@ -285,85 +318,103 @@ fn not_shown(name: &str) -> Markup {
     }
 }
 
-/// Returns the page about an account that cannot be written to, and its status.
-pub(super) fn refused(typed: &str, refusal: &Refusal) -> (StatusCode, Markup) {
-    let (status, title, words) = match refusal.kind {
+/// The reason why there is nothing to show.
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    title: &'static str,
+    words: &'static str,
+    /// The same more exactly, with what introduces it.
+    detail: Option<(&'static str, String)>,
+}
+
+/// Returns the problem of an account that cannot be written to.
+pub(super) fn refused(refusal: &Refusal) -> Problem {
+    let (title, words) = match refusal.kind {
         LexiconError::HandleNotFound => (
-            StatusCode::NOT_FOUND,
             "There is no account of this name",
             "The name leads to no account. Look at its spelling. A name that was just set up may take \
              some minutes to be seen.",
         ),
         LexiconError::DidNotFound => (
-            StatusCode::NOT_FOUND,
             "There is no such account",
             "The DID is unknown, or it was ended.",
         ),
         LexiconError::NotEnrolled => (
-            StatusCode::NOT_FOUND,
             "This account takes no encrypted messages yet",
             "It publishes no messaging key, and its own repository proves that.",
         ),
         LexiconError::NotEnrolledUnproven => (
-            StatusCode::NOT_FOUND,
             "This account takes no encrypted messages yet",
             "Its server says that it publishes no messaging key. The server gave no proof of that.",
         ),
         LexiconError::AccountInactive => (
-            StatusCode::NOT_FOUND,
             "This account is not active",
             "Its server does not serve it at the moment, so nothing is told about it.",
         ),
         LexiconError::InvalidKeyPackage => (
-            StatusCode::NOT_FOUND,
             "This account's messaging key cannot be used",
             "It publishes a key package that breaks a rule. Its owner has to publish a new one.",
         ),
         LexiconError::UpstreamFailure => (
-            StatusCode::BAD_GATEWAY,
             "The account's servers do not answer",
             "A server that has to be asked gave no usable answer. That may pass: try again in a minute.",
         ),
     };
-    let message = RemoteText::new(&refusal.message);
-    let detail = html! {
-        p { (words) }
-        p .hint { "In the words of the directory: " bdi { (message.as_str()) } }
-    };
-    (status, problem(typed, title, &detail))
+    Problem {
+        status: match refusal.kind {
+            LexiconError::UpstreamFailure => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::NOT_FOUND,
+        },
+        title,
+        words,
+        detail: Some(("In the words of the directory", refusal.message.clone())),
+    }
 }
 
-/// Returns the page for a text that names no account.
-pub(super) fn not_typed(typed: &str, why: &str) -> Markup {
-    let detail = html! {
-        p { "An account is named by its handle, such as alice.example.com, or by its DID." }
-        p .hint { "What is wrong with it: " (why) }
-    };
-    problem(typed, "This names no account", &detail)
+/// Returns the problem of a text that names no account.
+pub(super) fn not_typed(why: &str) -> Problem {
+    Problem {
+        status: StatusCode::BAD_REQUEST,
+        title: "This names no account",
+        words: "An account is named by its handle, such as alice.example.com, or by its DID.",
+        detail: Some(("What is wrong with it", why.to_owned())),
+    }
 }
 
-/// Returns the page for a client that is to come back.
-pub(super) fn busy(typed: &str) -> Markup {
-    let detail = html! {
-        p { "Too many accounts are being looked up at the moment. Try again in a few seconds." }
-    };
-    problem(typed, "Not now", &detail)
+/// Returns the problem of a client that is to come back.
+pub(super) fn busy() -> Problem {
+    Problem {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        title: "Not now",
+        words: "Too many accounts are being looked up at the moment. Try again in a few seconds.",
+        detail: None,
+    }
 }
 
-/// Returns the page for a failure of this server.
-pub(super) fn unavailable(typed: &str) -> Markup {
-    let detail = html! { p { "This server cannot answer at the moment. Its log says why." } };
-    problem(typed, "Not now", &detail)
+/// Returns the problem of a failure of this server.
+pub(super) fn unavailable() -> Problem {
+    Problem {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        title: "Not now",
+        words: "This server cannot answer at the moment. Its log says why.",
+        detail: None,
+    }
 }
 
-fn problem(typed: &str, title: &str, detail: &Markup) -> Markup {
-    let content = html! {
-        h1 { (title) }
-        @if !typed.is_empty() { p .typed { bdi { (RemoteText::new(typed).as_str()) } } }
-        (detail)
-        (look_up_form(typed))
-    };
-    page(title, &content)
+impl Problem {
+    /// Returns the page. `typed` is what names the account.
+    pub(super) fn html(&self, typed: &str) -> Markup {
+        let content = html! {
+            h1 { (self.title) }
+            @if !typed.is_empty() { p .typed { bdi { (RemoteText::new(typed).as_str()) } } }
+            p { (self.words) }
+            @if let Some((introduction, detail)) = &self.detail {
+                p .hint { (introduction) ": " bdi { (RemoteText::new(detail).as_str()) } }
+            }
+            (look_up_form(typed))
+        };
+        page(self.title, &content)
+    }
 }
 
 fn row(name: &str, value: &Markup) -> Markup {

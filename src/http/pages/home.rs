@@ -3,19 +3,29 @@
 use maud::{Markup, html};
 
 use super::super::routes;
+use super::groups::groups;
 use super::layout::{look_up_form, page};
 use super::numbers::{self, Numbers};
+use super::series::{Span, series};
+use super::sources::sources;
 use crate::store::SourceStatus;
+use crate::store::directory::DayRow;
+use atcomm_net::identity::MediatorDocument;
 
 /// What the directory knows.
+#[derive(Default)]
 pub(super) struct Known {
     /// `None` while they cannot be read.
     pub(super) numbers: Option<Numbers>,
+    /// What is known of the mediators that are shown, in their order.
+    pub(super) mediators: Vec<Option<MediatorDocument>>,
     pub(super) sources: Vec<SourceStatus>,
+    /// The days that the charts show, in order.
+    pub(super) days: Vec<DayRow>,
 }
 
 /// Returns the page for browsers.
-pub(super) fn html(mediator: Option<&str>, known: &Known) -> Markup {
+pub(super) fn html(mediator: Option<&str>, span: Span, known: &Known) -> Markup {
     let host = mediator.and_then(|did| did.strip_prefix("did:web:"));
     let content = html! {
         h1 { "Find out how an account can be written to" }
@@ -35,8 +45,14 @@ pub(super) fn html(mediator: Option<&str>, known: &Known) -> Markup {
                 pre { code { "atcomm enroll YOUR.HANDLE --mediator " (host.replace("%3A", ":")) } }
             }
         }
-        @if let Some(known_numbers) = &known.numbers { (numbers::numbers(known_numbers)) }
-        (numbers::sources(&known.sources))
+        @if let Some(known_numbers) = &known.numbers {
+            (numbers::numbers(known_numbers))
+            (series(span, &known.days))
+            (groups(known_numbers.groupings(), &known.mediators))
+            (sources(&known.sources, known_numbers.as_of()))
+        } @else {
+            p .verdict.warn { "The numbers cannot be read at the moment." }
+        }
         section aria-labelledby="programs" {
             h2 #programs { "For programs" }
             ul .methods {
@@ -56,14 +72,27 @@ pub(super) fn html(mediator: Option<&str>, known: &Known) -> Markup {
     page("atcomm: how accounts are written to", &content)
 }
 
+/// Returns the page about a wrong address.
+pub(super) fn no_such_span() -> Markup {
+    let content = html! {
+        h1 { "Charts of this time are not made" }
+        p { "There are charts of " a href="/?days=90" { "90 days" } " and of " a href="/?days=365" { "365 days" } "." }
+    };
+    page("Charts of this time are not made", &content)
+}
+
 /// Returns the page for programs that print: what the server is, and its routes with examples.
-pub(super) fn text(mediator: Option<&str>) -> String {
+pub(super) fn text(mediator: Option<&str>, numbers: Option<&Numbers>) -> String {
     let mut page = format!(
         "atcomm {}\n\n\
          A directory of at.didcomm.keyPackage records: it says how to send an encrypted DIDComm\n\
          message to an atproto account, with the proof that the account itself said so.\n\n",
         env!("CARGO_PKG_VERSION"),
     );
+    if let Some(numbers) = numbers {
+        page.push_str(&numbers.text());
+        page.push('\n');
+    }
     for route in routes::XRPC {
         page.push_str(route.example);
         page.push('\n');

@@ -4,6 +4,7 @@ use data_encoding::HEXLOWER;
 use maud::{DOCTYPE, Markup, html};
 use sha2::{Digest as _, Sha256};
 
+use atcomm_net::identity::MediatorState;
 use atcomm_proto::clock::Timestamp;
 
 pub(super) const STYLE: &str = include_str!("style.css");
@@ -69,4 +70,45 @@ pub(super) fn time(text: &str) -> Markup {
         Some(format!("{day} {} UTC", rest.get(..5)?))
     });
     html! { time datetime=(text) { (shown.as_deref().unwrap_or(text)) } }
+}
+
+/// Returns a number with thin spaces between its thousands.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len());
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push('\u{2009}');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Returns how the page calls a state of a mediator, and the class of the words.
+pub(super) fn mediator_state(state: MediatorState) -> (&'static str, &'static str) {
+    match state {
+        MediatorState::Reachable => ("good", "can be reached"),
+        MediatorState::Unreachable => ("warn", "cannot be reached"),
+        MediatorState::Unresolved => ("warn", "has no document that can be read"),
+        MediatorState::Unsupported => ("warn", "is of a kind that is not supported here"),
+        MediatorState::Unchecked => ("", "was not looked at"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1\u{2009}000"),
+            (1_234_567, "1\u{2009}234\u{2009}567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
 }

@@ -1,14 +1,11 @@
-//! The numbers on the page at `/`: accounts, where they are, and how the sources are followed.
+//! The numbers on the page at `/`: accounts, and what changed lately.
 
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::time;
-use crate::store::SourceStatus;
-use atcomm_proto::syntax::RemoteText;
-
-/// Groups that a table shows. `getStats` has more.
-const MAX_SHOWN: usize = 10;
+use super::groups::Grouping;
+use super::layout::{grouped, time};
+use atcomm_proto::clock::Timestamp;
 
 /// The answer of `getStats`, as far as the page shows it.
 #[derive(Deserialize)]
@@ -17,7 +14,8 @@ pub(super) struct Numbers {
     as_of: String,
     totals: Totals,
     by_pds: Grouping,
-    by_mediator: Grouping,
+    pub(super) by_mediator: Grouping,
+    by_key_type: Grouping,
     changes: Changes,
 }
 
@@ -28,18 +26,6 @@ struct Totals {
     invalid: u64,
     inactive: u64,
     in_doubt: u64,
-}
-
-#[derive(Deserialize)]
-struct Grouping {
-    groups: u64,
-    largest: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    name: String,
-    accounts: u64,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +49,24 @@ impl Numbers {
     /// Reads the body of the answer.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
+    }
+
+    /// Returns the totals as one line.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "accounts that can be written to: {}; their servers: {}; their mediators: {}\n",
+            self.totals.enrolled, self.by_pds.groups, self.by_mediator.groups
+        )
+    }
+
+    /// Returns the groups by PDS, by mediator and by type of key.
+    pub(super) fn groupings(&self) -> [&Grouping; 3] {
+        [&self.by_pds, &self.by_mediator, &self.by_key_type]
+    }
+
+    /// Returns when they were so.
+    pub(super) fn as_of(&self) -> Option<Timestamp> {
+        Timestamp::parse_rfc3339(&self.as_of)
     }
 }
 
@@ -89,10 +93,6 @@ pub(super) fn numbers(numbers: &Numbers) -> Markup {
                 "As of " (time(&numbers.as_of)) "."
             }
             (changes(&numbers.changes))
-            div .tables {
-                (table("Servers of accounts (PDS)", "Server", &numbers.by_pds))
-                (table("Mediators", "Mediator", &numbers.by_mediator))
-            }
         }
     }
 }
@@ -126,105 +126,6 @@ fn changes(changes: &Changes) -> Markup {
                     }
                 }
             }
-        }
-    }
-}
-
-fn table(caption: &str, head: &str, grouping: &Grouping) -> Markup {
-    let shown = grouping.largest.len().min(MAX_SHOWN);
-    let rest = grouping
-        .groups
-        .saturating_sub(u64::try_from(shown).unwrap_or(0));
-    html! {
-        table {
-            caption { (caption) }
-            thead { tr { th scope="col" { (head) } th .number scope="col" { "Accounts" } } }
-            tbody {
-                @for group in grouping.largest.iter().take(MAX_SHOWN) {
-                    tr {
-                        th scope="row" { code { (RemoteText::new(&group.name).as_str()) } }
-                        td .number { (grouped(group.accounts)) }
-                    }
-                }
-                @if grouping.largest.is_empty() { tr { td colspan="2" { "none yet" } } }
-                @if rest > 0 { tr { td colspan="2" { "and " (grouped(rest)) " more" } } }
-            }
-        }
-    }
-}
-
-/// Returns the section of the sources.
-pub(super) fn sources(sources: &[SourceStatus]) -> Markup {
-    let at = |at: &Option<atcomm_proto::clock::Timestamp>| match at {
-        Some(at) => time(&at.to_string()),
-        None => html! { "never" },
-    };
-    html! {
-        section aria-labelledby="sources" {
-            h2 #sources { "Where the directory learns of accounts" }
-            @if sources.is_empty() {
-                p { "From nowhere by itself: an account is looked at when a client asks for it." }
-            } @else {
-                // Wider than a small screen, so it can be scrolled, by keys as well.
-                div .scroll tabindex="0" role="region" aria-labelledby="sources" {
-                    table {
-                        caption { "Sources" }
-                        thead {
-                            tr {
-                                th scope="col" { "Source" }
-                                th scope="col" { "Nothing missed since" }
-                                th scope="col" { "Newest event" }
-                                th scope="col" { "Listed to the end" }
-                                th .number scope="col" { "Accounts listed" }
-                            }
-                        }
-                        tbody {
-                            @for source in sources {
-                                tr {
-                                    th scope="row" { code { (source.name) } }
-                                    td { (at(&source.covered_since)) }
-                                    td { (at(&source.covered_until)) }
-                                    td {
-                                        (at(&source.listed_at))
-                                        @if source.failure.is_some() { " (the last attempt failed)" }
-                                    }
-                                    td .number { (grouped(source.listed)) }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Returns a number with thin spaces between its thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len());
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push('\u{2009}');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn thousands_stand_apart() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1\u{2009}000"),
-            (1_234_567, "1\u{2009}234\u{2009}567"),
-        ] {
-            assert_eq!(grouped(number), text);
         }
     }
 }

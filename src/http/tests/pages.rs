@@ -39,8 +39,9 @@ async fn browsers_get_pages_and_programs_text() {
     for shown in [
         "action=\"/account\"",
         "<strong>1</strong> account can be written to",
-        "pds.example.com</code>",
-        "<caption>Mediators</caption>",
+        "pds.example.com</bdi></code>",
+        "<h3 id=\"mediators-name\">Mediators</h3>",
+        "The series has just begun.",
         "From nowhere by itself",
     ] {
         assert!(page.contains(shown), "{shown} in {page}");
@@ -48,6 +49,17 @@ async fn browsers_get_pages_and_programs_text() {
     let text = server.get("/").await;
     assert!(text.headers["content-type"].starts_with("text/plain"));
     assert_eq!(text.headers["vary"], "accept");
+    let text = String::from_utf8(text.body).unwrap();
+    assert!(
+        text.contains("accounts that can be written to: 1; their servers: 1; their mediators: 1\n"),
+        "{text}"
+    );
+    for wrong in ["/?days=30", "/?days=", "/?days=90&days=90"] {
+        let page = browse(&server, wrong).await;
+        assert_eq!(page.status, 400, "{wrong}");
+        let page = html(&page);
+        assert!(page.contains("href=\"/?days=365\""), "{page}");
+    }
 
     let (_, rest) = page.split_once("href=\"/style.css").unwrap();
     let (version, _) = rest.split_once('"').unwrap();
@@ -79,10 +91,43 @@ async fn a_page_shows_each_step_from_a_name_to_its_mail() {
             "<code>did:peer:2.",
             "<code>did:web:",
             "atcomm resolve alice.example.com --directly",
+            "<dt>Checked</dt><dd><time datetime=\"2026-12-31T23:59:00.000Z\">2026-12-31 23:59 UTC</time>",
         ] {
             assert!(page.contains(shown), "{shown} in {page}");
         }
     }
+}
+
+#[tokio::test]
+async fn programs_get_the_steps_and_problems_as_text() {
+    let server = TestServer::new().await;
+    let found = server.get(&format!("/account?actor={HANDLE}")).await;
+    assert_eq!(
+        (found.status, found.headers["vary"].as_str()),
+        (200, "accept")
+    );
+    assert!(found.headers["content-type"].starts_with("text/plain"));
+    let found = String::from_utf8(found.body).unwrap();
+    for shown in [
+        "alice.example.com has a proven key",
+        "name         alice.example.com  (checked 2026-12-31T23:59:00.000Z)\n",
+        "PDS          https://pds.example.com  (checked 2026-12-31T23:59:00.000Z)\n",
+        &format!("at://{}/at.didcomm.keyPackage/self  (checked ", server.did),
+        "did:peer     did:peer:2.",
+        "mediator     did:web:",
+    ] {
+        assert!(found.contains(shown), "{shown} in {found}");
+    }
+    let wrong = server.get("/account?actor=%1B%5B31mred%3Cb%3E").await;
+    assert_eq!(
+        (wrong.status, wrong.headers["cache-control"].as_str()),
+        (400, "no-store")
+    );
+    let wrong = String::from_utf8(wrong.body).unwrap();
+    assert!(
+        wrong.starts_with("This names no account\n\u{fffd}[31mred<b>\n"),
+        "{wrong}"
+    );
 }
 
 #[tokio::test]
