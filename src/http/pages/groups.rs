@@ -89,7 +89,7 @@ pub(super) fn groups(
             id: "key-types",
             title: "Types of keys",
             head: "Type",
-            about: "A messaging key can hold several, one for each way to encrypt.",
+            about: "To encrypt to, and to sign with.",
             grouping: by_key_type,
             mediators: None,
         },
@@ -113,7 +113,8 @@ impl Figure<'_> {
                 @if self.grouping.largest.is_empty() {
                     p { "None yet." }
                 } @else {
-                    div .beside { (self.chart()) (self.table()) }
+                    // The table of mediators is wide.
+                    div .beside .below[self.mediators.is_some()] { (self.chart()) (self.table()) }
                 }
             }
         }

@@ -87,9 +87,9 @@ pub(super) fn numbers(numbers: &Numbers) -> Markup {
                 (total(numbers.by_mediator.groups, "mediator keeps their mail", "mediators keep their mail"))
             }
             p .hint {
-                (grouped(inactive)) " more are not active, and " (grouped(invalid)) " have a package that breaks "
-                "a rule. "
-                @if in_doubt > 0 { (grouped(in_doubt)) " are being looked at again after missed events. " }
+                "Beside them: " (grouped(inactive)) " that are not active, and " (grouped(invalid)) " with a "
+                "package that breaks a rule. "
+                @if in_doubt > 0 { "To be looked at again after missed events: " (grouped(in_doubt)) ". " }
                 "As of " (time(&numbers.as_of)) "."
             }
             (changes(&numbers.changes))

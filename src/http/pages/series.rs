@@ -279,8 +279,9 @@ fn how_sure(span: Span, buckets: &[Bucket]) -> Markup {
             (count(Certainty::Uncertain)) " something may have been missed. Both stand on a grey ground. "
             @if missed > 0 {
                 "In " (missed) " " (if missed == 1 { one } else { unit })
-                " nothing ran: the ground is hatched, and the line is broken."
+                " nothing ran: the ground is hatched, and the line is broken. "
             }
+            "The tables say the same beside the " (one) "."
         }
     }
 }
@@ -453,17 +454,20 @@ impl Figure {
                         tr {
                             th scope="col" { (match span { Span::Days => "Day", Span::Year => "Week of" }) }
                             @for column in self.columns { th .number scope="col" { (column.name) } }
-                            th scope="col" { "How sure" }
                         }
                     }
                     tbody {
                         @for bucket in buckets.iter().rev() {
                             tr {
-                                th scope="row" { (span.bucket(bucket.since)) }
+                                th scope="row" {
+                                    (span.bucket(bucket.since))
+                                    @if bucket.certainty != Certainty::Complete {
+                                        " " span .remark { (bucket.certainty.words()) }
+                                    }
+                                }
                                 @for column in self.columns {
                                     td .number { (signed((column.of)(bucket))) }
                                 }
-                                td { (bucket.certainty.words()) }
                             }
                         }
                     }
