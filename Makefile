@@ -55,11 +55,12 @@ network: tools
 	@tests/network/setup.sh
 
 tools:
-	@.ci/tools $(if $(filter lint check,$(MAKECMDGOALS)),lint)
+	@.ci/tools $(if $(filter lint check,$(MAKECMDGOALS)),lint) $(if $(filter test check,$(MAKECMDGOALS)),test)
 
 clean: ## Remove what was built
 	$(CARGO) clean
 
 distclean: clean ## Remove what was installed for the test network, too
 	rm -rf tests/network/node_modules tests/network/.venv tests/network/.setup.lock tests/network/didcomm/.venv-* \
+		tests/network/browser/node_modules tests/network/tap/node_modules \
 		docs/examples/typescript/node_modules docs/examples/python/.venv

@@ -25,6 +25,7 @@ mod mediator;
 mod migration;
 mod network;
 mod numbers;
+mod pages;
 mod parameters;
 mod proxied;
 mod proxy;
