@@ -13,17 +13,18 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Directory;
-use super::updates::{CursorRefusal, Update, refusal};
+use super::updates::{CursorRefusal, PageBounds, Update, each_update, refusal};
 use crate::store::directory::{Connected, Queries};
 use crate::store::{AccountStatus, Change, ChangeKind, EntryState, StoreError};
 use atcomm_proto::keypackage::record_json;
 use atcomm_proto::proof;
 use atcomm_proto::syntax::{COLLECTION, Did, Handle, RECORD_KEY};
-/// Most rows of the log that are read for one page, each with the one before it.
-const PAGE_ROWS: usize = 64;
 
-/// Approximate limit of a page in bytes.
-const PAGE_BYTES: usize = 64 * 1024;
+/// Bounds of a page. Of each row of the log the one before it is read as well.
+const BOUNDS: PageBounds = PageBounds {
+    rows: 64,
+    bytes: 64 * 1024,
+};
 
 /// Time after which a consumer that does not connect gives its place to another.
 const UNSEEN: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -155,35 +156,26 @@ impl Directory {
 }
 
 fn page(q: &Queries<'_>, position: i64, live_after: i64) -> Result<ChannelPage, StoreError> {
-    let mut page = ChannelPage {
-        reached: position,
-        is_last: true,
-        ..ChannelPage::default()
-    };
-    let (mut rows, mut bytes) = (0, 0);
-    q.each_logged(position, |logged| {
-        if rows == PAGE_ROWS || bytes >= PAGE_BYTES {
-            page.is_last = false;
-            return Ok(false);
-        }
-        rows += 1;
-        page.reached = logged.change.seq;
-        let Some(update) = Update::of(logged) else {
-            return Ok(true);
-        };
+    let mut events = Vec::new();
+    let end = each_update(q, position, &BOUNDS, |update| {
         let before = q.change_before(&update.did, update.seq)?;
         let is_live = update.seq > live_after;
         let news = [
             identity_event(&update, before.as_ref()),
             record_event(q, &update, before.as_ref(), is_live)?,
         ];
+        let mut bytes = 0;
         for event in news.into_iter().flatten() {
             bytes += event.body.len();
-            page.events.push(event);
+            events.push(event);
         }
-        Ok(true)
+        Ok(bytes)
     })?;
-    Ok(page)
+    Ok(ChannelPage {
+        events,
+        reached: end.reached,
+        is_last: end.is_last,
+    })
 }
 
 /// Returns the event of an account whose handle or status has changed, or that is new.

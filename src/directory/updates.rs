@@ -12,11 +12,11 @@ use crate::store::{ChangeKind, EntryState, LogPosition, LoggedChange, StoreError
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::{Did, MediatorDid, Rev};
 
-/// Most rows of the log that are read for one page.
-const PAGE_ROWS: usize = 200;
-
-/// Approximate limit of a page in bytes, as frames. A reader that does not read keeps one page.
-const PAGE_BYTES: usize = 32 * 1024;
+/// Bounds of a page, the bytes approximately as frames. A reader that does not read keeps one page.
+const BOUNDS: PageBounds = PageBounds {
+    rows: 200,
+    bytes: 32 * 1024,
+};
 
 /// Approximate bytes of a frame without its package.
 const UPDATE_BYTES: usize = 300;
@@ -133,27 +133,61 @@ pub(super) fn refusal(
     }
 }
 
-fn page(q: &Queries<'_>, position: i64) -> Result<UpdatePage, StoreError> {
-    let mut page = UpdatePage {
+/// Bounds of a page: rows of the log that are read, and bytes that are written, which the last row
+/// may exceed.
+pub(super) struct PageBounds {
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
+/// The end of a page.
+pub(super) struct PageEnd {
+    /// The position from which the next page goes on.
+    pub(super) reached: i64,
+    /// Whether the log ends here.
+    pub(super) is_last: bool,
+}
+
+/// Calls `each` with the updates after a position, in order, as far as the bounds allow. `each`
+/// returns the bytes that it wrote.
+pub(super) fn each_update(
+    q: &Queries<'_>,
+    position: i64,
+    bounds: &PageBounds,
+    mut each: impl FnMut(Update) -> Result<usize, StoreError>,
+) -> Result<PageEnd, StoreError> {
+    let mut end = PageEnd {
         reached: position,
         is_last: true,
-        ..UpdatePage::default()
     };
     let (mut rows, mut bytes) = (0, 0);
     q.each_logged(position, |logged| {
-        if rows == PAGE_ROWS || bytes >= PAGE_BYTES {
-            page.is_last = false;
+        if rows == bounds.rows || bytes >= bounds.bytes {
+            end.is_last = false;
             return Ok(false);
         }
         rows += 1;
-        page.reached = logged.change.seq;
+        end.reached = logged.change.seq;
         if let Some(update) = Update::of(logged) {
-            bytes += update.len();
-            page.updates.push(update);
+            bytes += each(update)?;
         }
         Ok(true)
     })?;
-    Ok(page)
+    Ok(end)
+}
+
+fn page(q: &Queries<'_>, position: i64) -> Result<UpdatePage, StoreError> {
+    let mut updates = Vec::new();
+    let end = each_update(q, position, &BOUNDS, |update| {
+        let len = update.len();
+        updates.push(update);
+        Ok(len)
+    })?;
+    Ok(UpdatePage {
+        updates,
+        reached: end.reached,
+        is_last: end.is_last,
+    })
 }
 
 impl Update {
