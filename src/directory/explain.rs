@@ -14,9 +14,9 @@ use crate::store::{AccountStatus, ChangeKind, Entry, PackageState, PendingRefres
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::syntax::Did;
 
-/// The state of an account in the directory.
+/// The state of an account in the directory, as `explainAccount` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AccountState {
+pub enum ExplainedState {
     /// It has a valid key package, which is answered.
     Verified,
     /// Likewise, and its PDS has served an older revision since.
@@ -41,7 +41,7 @@ pub enum AccountState {
     Unknown,
 }
 
-impl AccountState {
+impl ExplainedState {
     /// All states.
     pub const ALL: [Self; 11] = [
         Self::Verified,
@@ -159,7 +159,7 @@ pub struct Explanation {
     pub did: Did,
     /// Its state.
     #[serde(serialize_with = "write_state")]
-    pub state: AccountState,
+    pub state: ExplainedState,
     /// Since when it has the state, where that is known.
     #[serde(
         skip_serializing_if = "Option::is_none",
@@ -209,7 +209,7 @@ fn write_maybe_time<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::O
     }
 }
 
-fn write_state<S: Serializer>(state: &AccountState, to: S) -> Result<S::Ok, S::Error> {
+fn write_state<S: Serializer>(state: &ExplainedState, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(state.code())
 }
 
@@ -249,7 +249,7 @@ impl Known {
 pub fn explain(did: &Did, known: &Known, now: Timestamp) -> Explanation {
     let (state, since, mut reasons) = match &known.entry {
         Some(entry) => (
-            AccountState::of(entry),
+            ExplainedState::of(entry),
             since(known, entry),
             entry_reasons(known, entry, now),
         ),
@@ -286,11 +286,11 @@ pub fn explain(did: &Did, known: &Known, now: Timestamp) -> Explanation {
 
 /// Returns since when an account with an entry has its state.
 fn since(known: &Known, entry: &Entry) -> Option<Timestamp> {
-    match AccountState::of(entry) {
-        AccountState::Inactive => known.status_at,
-        AccountState::Regressed => known.regressed_at.max(known.status_at),
+    match ExplainedState::of(entry) {
+        ExplainedState::Inactive => known.status_at,
+        ExplainedState::Regressed => known.regressed_at.max(known.status_at),
         // An account that came back has its package for longer than its state.
-        AccountState::Verified => {
+        ExplainedState::Verified => {
             let package = Some(entry.observed_at);
             package.max(known.status_at).max(known.regressed_at)
         }
@@ -298,7 +298,7 @@ fn since(known: &Known, entry: &Entry) -> Option<Timestamp> {
     }
 }
 
-fn without_entry(known: &Known) -> (AccountState, Option<Timestamp>, Vec<Reason>) {
+fn without_entry(known: &Known) -> (ExplainedState, Option<Timestamp>, Vec<Reason>) {
     let ended = known
         .last
         .as_ref()
@@ -311,12 +311,12 @@ fn without_entry(known: &Known) -> (AccountState, Option<Timestamp>, Vec<Reason>
             let mut reason = Reason::new("refused", full.message().to_owned());
             reason.rule = Some(full.code().to_owned());
             reason.since = Some(at);
-            (AccountState::Refused, reason)
+            (ExplainedState::Refused, reason)
         }
         (None, Some(last)) if last.kind == Some(ChangeKind::Deleted) => {
             let message = "the account has ended, and what was known of it is deleted";
             (
-                AccountState::Deleted,
+                ExplainedState::Deleted,
                 Reason::new("deleted", message.to_owned()),
             )
         }
@@ -327,12 +327,12 @@ fn without_entry(known: &Known) -> (AccountState, Option<Timestamp>, Vec<Reason>
             };
             let mut reason = Reason::new("dropped", message.to_owned());
             reason.rule.clone_from(&last.detail);
-            (AccountState::Dropped, reason)
+            (ExplainedState::Dropped, reason)
         }
         (None, None) => {
             let message = "the directory has nothing of the account; resolveRecipient looks at it";
             (
-                AccountState::Unknown,
+                ExplainedState::Unknown,
                 Reason::new("unknown", message.to_owned()),
             )
         }

@@ -243,9 +243,11 @@ fn an_account_is_answered_in_exactly_two_states() {
                 entry.status = status.clone();
                 entry.state = *state;
                 entry.regressed = regressed;
-                let explained = AccountState::of(&entry);
-                let is_answered =
-                    matches!(explained, AccountState::Verified | AccountState::Regressed);
+                let explained = ExplainedState::of(&entry);
+                let is_answered = matches!(
+                    explained,
+                    ExplainedState::Verified | ExplainedState::Regressed
+                );
                 assert_eq!(
                     view::refusal(&entry).is_none(),
                     is_answered,
@@ -256,7 +258,7 @@ fn an_account_is_answered_in_exactly_two_states() {
                     ..Known::default()
                 };
                 let reasons = explain(&entry.did, &known, entry.checked_at).reasons;
-                assert_eq!(reasons.is_empty(), explained == AccountState::Verified);
+                assert_eq!(reasons.is_empty(), explained == ExplainedState::Verified);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::directory::{AccountState, CursorRefusal, Housekeeping, Update};
+use crate::directory::{CursorRefusal, ExplainedState, Housekeeping, Update};
 use crate::store::directory::Happening;
 use crate::store::{EntryState, Gap, Takedown};
 use atcomm_net::identity::HandleCheck;
@@ -177,14 +177,14 @@ impl Follower {
     }
 
     /// Returns the word for the state of an account, by what the log has told.
-    fn word(&self, did: &Did) -> AccountState {
+    fn word(&self, did: &Did) -> ExplainedState {
         match (self.known.get(did), self.ended.get(did)) {
             (Some((state, _)), _) => {
-                AccountState::of_parts(&state.status, state.state, state.regressed)
+                ExplainedState::of_parts(&state.status, state.state, state.regressed)
             }
-            (None, Some(ChangeKind::Deleted)) => AccountState::Deleted,
-            (None, Some(_)) => AccountState::Dropped,
-            (None, None) => AccountState::Unknown,
+            (None, Some(ChangeKind::Deleted)) => ExplainedState::Deleted,
+            (None, Some(_)) => ExplainedState::Dropped,
+            (None, None) => ExplainedState::Unknown,
         }
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::error::XrpcError;
 use super::super::response_budget::MAX_RESPONSE;
 use super::{JSON, NO_STORE, Query, add_rev, cacheable, etag_of_digest};
-use crate::directory::{AccountState, RecipientView};
+use crate::directory::{ExplainedState, RecipientView};
 use atcomm_proto::syntax::{Actor, Did};
 
 /// Most accounts of one question.
@@ -122,7 +122,7 @@ pub(super) async fn repo_status(query: Query) -> Result<Response, XrpcError> {
     let explained = directory.explain(&did).await?;
     let status = match &explained.status {
         Some(status) => status.as_str(),
-        None if explained.state == AccountState::Deleted => "deleted",
+        None if explained.state == ExplainedState::Deleted => "deleted",
         None => return Err(repo_not_found()),
     };
     let active = explained
