@@ -50,7 +50,7 @@ pub use claimants::{Claimants, MAX_CLAIMANTS};
 use daily::SourceStates;
 pub use daily::{Interval, MAX_BUCKETS, Timeline};
 use enrolled::EnrolledSet;
-pub use explain::{AccountState, Explanation, Known, LastError, Reason, explain};
+pub use explain::{ExplainedState, Explanation, Known, LastError, Reason, explain};
 pub use history::{History, LogFit, MAX_CHANGES, Page};
 pub use housekeeping::Housekeeping;
 pub use lists::NamedMediator;

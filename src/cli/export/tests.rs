@@ -75,15 +75,20 @@ impl Service {
         self.dir.path().join(name)
     }
 
-    fn run(&self, file: &str, more: &[&str]) -> Result<String, CliError> {
+    fn args(&self, file: &str, more: &[&str]) -> Export {
         let data_dir = self.dir.path().to_str().unwrap();
         let args = ["atcomm", "export", file, "--data-dir", data_dir];
         let args = args.iter().chain(more);
         let Command::Export(args) = Cli::try_parse_from(args).unwrap().command else {
             panic!("another command")
         };
+        args
+    }
+
+    fn run(&self, file: &str, more: &[&str]) -> Result<String, CliError> {
         let mut stdout = Vec::new();
-        export(&args, &mut stdout).map(|()| String::from_utf8(stdout).unwrap())
+        let exported = export(&self.args(file, more), &mut stdout);
+        exported.map(|()| String::from_utf8(stdout).unwrap())
     }
 
     /// Returns the rows that are written to standard output.
@@ -244,6 +249,39 @@ async fn a_bad_secret_and_a_missing_directory_export_nothing() {
         refused.message
     );
     assert!(!path.exists());
+}
+
+/// A reader of standard output that looks, whenever it is given something, whether the log of the
+/// service can be started anew.
+struct SlowReader {
+    path: PathBuf,
+    looks: u64,
+}
+
+impl Write for SlowReader {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let conn = rusqlite::Connection::open(&self.path).unwrap();
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let blocked: bool = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert!(!blocked, "a transaction is open while the reader reads");
+        self.looks += 1;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_holds_no_transaction_open() {
+    let service = Service::start().await;
+    let path = service.path(crate::server::DIRECTORY_FILE);
+    // There is a log to be started anew.
+    assert!(service.store.log_bytes() > 0);
+    let mut reader = SlowReader { path, looks: 0 };
+    export(&service.args("-", &[]), &mut reader).unwrap();
+    assert!(reader.looks > 0);
 }
 
 /// The research documentation lists the columns: each table, each column, and which of them are left
