@@ -13,6 +13,7 @@ mod day;
 mod groups;
 mod membership;
 mod read;
+mod series;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use day::Day;
 pub use groups::MAX_DAY_GROUPS;
 pub use membership::{GroupKind, Membership};
 pub use read::{DayRow, GroupDay, MAX_DAYS, SourceDay};
+pub use series::{ClosedDays, GroupRow, SourceRow};
 
 /// Most days that a clock may go forward at once. Later times are not believed: the changes count
 /// on the newest day.

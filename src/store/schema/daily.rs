@@ -77,3 +77,15 @@ CREATE INDEX pending_untried ON pending (since) WHERE attempts = 0;
 ALTER TABLE walk ADD COLUMN unknown INTEGER; -- listed without an entry here; null: not compared
 ALTER TABLE coverage ADD COLUMN followed INTEGER NOT NULL DEFAULT 1;
 ";
+
+/// What a published dataset needs beside the series.
+pub(super) const DATASET: Migration = "
+-- The key by which the numbers of published datasets are rounded, made once.
+CREATE TABLE dataset_key (
+  id  INTEGER PRIMARY KEY CHECK (id = 0),
+  key BLOB NOT NULL
+) STRICT;
+INSERT INTO dataset_key VALUES (0, randomblob(32));
+-- The cursor of the stream when the day had ended.
+ALTER TABLE daily_source ADD COLUMN position INTEGER;
+";

@@ -396,5 +396,6 @@ ALTER TABLE pending ADD COLUMN failure TEXT;
 CREATE INDEX entry_listed ON entry
   (did, pds, status, state, reason, handle, handle_at, rev, observed_at);
 ",
+        daily::DATASET,
     ],
 };

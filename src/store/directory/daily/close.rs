@@ -135,10 +135,12 @@ impl Tx<'_> {
         self.write_groups(day)?;
         self.conn()
             .prepare_cached(
-                "INSERT INTO daily_source (day, source, covered_until, ended_at)
-                 SELECT ?1, source, until, ?2 FROM coverage WHERE followed = 1
+                "INSERT INTO daily_source (day, source, covered_until, ended_at, position)
+                 SELECT ?1, source, until, ?2,
+                   (SELECT position FROM cursor WHERE cursor.source = coverage.source)
+                 FROM coverage WHERE followed = 1
                  ON CONFLICT (day, source) DO UPDATE SET covered_until = excluded.covered_until,
-                   ended_at = excluded.ended_at",
+                   ended_at = excluded.ended_at, position = excluded.position",
             )?
             .execute(params![day.to_string(), now.millis()])?;
         Ok(())

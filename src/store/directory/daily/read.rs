@@ -39,6 +39,14 @@ pub struct DayRow {
     pub missed: bool,
     /// Whether a gap of a source covers its end.
     pub gap: bool,
+    /// Hosts of the entries when the day had ended; `None`: they were not counted.
+    pub hosts: Option<i64>,
+    /// Hosts among them with an account that was proven on the day.
+    pub reached: Option<i64>,
+    /// Whether it is the first day of the series.
+    pub begun: bool,
+    /// Whether the sources have come past its end.
+    pub covered: bool,
     /// Whether nothing changes any more.
     pub closed: bool,
     /// Whether the figures of its end are certain.
@@ -96,7 +104,7 @@ pub(super) const SOURCE_DAYS: &str =
 pub(super) const DAYS: &str =
     "SELECT day, enrolled, inactive, invalid, new, returned, found, departed, vouched, unvouched,
        within_1s, within_10s, within_1m, within_10m, within_1h, within_1d, longer,
-       uncertain, missed, gap, closed_at IS NOT NULL, complete
+       uncertain, missed, gap, closed_at IS NOT NULL, complete, hosts, reached, begun, covered
      FROM daily WHERE day BETWEEN ?1 AND ?2 ORDER BY day LIMIT ?3";
 
 /// Reads the days of one group in order.
@@ -185,7 +193,7 @@ impl Queries<'_> {
 }
 
 /// Reads a row of [`DAYS`], by position: looking up names would cost more than the rest.
-fn read_day(row: &Row<'_>) -> Result<DayRow, rusqlite::Error> {
+pub(super) fn read_day(row: &Row<'_>) -> Result<DayRow, rusqlite::Error> {
     Ok(DayRow {
         day: day::day(row, 0)?,
         stock: [row.get(1)?, row.get(2)?, row.get(3)?],
@@ -209,6 +217,10 @@ fn read_day(row: &Row<'_>) -> Result<DayRow, rusqlite::Error> {
         gap: row.get(19)?,
         closed: row.get(20)?,
         complete: row.get(21)?,
+        hosts: row.get(22)?,
+        reached: row.get(23)?,
+        begun: row.get(24)?,
+        covered: row.get(25)?,
     })
 }
 

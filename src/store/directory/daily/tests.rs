@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::close::MAY_BE_LATE;
 use super::groups::LARGEST;
 use super::read::{DAYS, GROUP_DAYS, SOURCE_DAYS};
+use super::series::{GROUPS, SOURCES};
 use super::*;
 use crate::store::directory::{DirectoryStore, Entry, PackageState};
 use atcomm_proto::syntax::{MediatorDid, Origin};
@@ -230,6 +231,11 @@ async fn no_question_reads_a_whole_table() {
             GROUP_DAYS,
             "daily_group USING PRIMARY KEY (kind=? AND name=? AND day>? AND day<?)",
         ),
+        (
+            GROUPS,
+            "daily_group USING PRIMARY KEY (kind=? AND (name,day)>(?,?))",
+        ),
+        (SOURCES, "daily_source USING PRIMARY KEY"),
         (LARGEST, "group_now USING INDEX group_now_largest (kind=?)"),
         (
             MAY_BE_LATE,
