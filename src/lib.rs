@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | 0 | [`store`] | the only user of SQLite |
 //! | 1 | [`directory`] | verified findings applied, questions answered |
-//! | 2 | [`resolve`] | one account refreshed: fetch, prove, apply; pending refreshes |
+//! | 2 | [`resolve`], [`dataset`] | one account refreshed: fetch, prove, apply; pending refreshes. The time series as files for the public |
 //! | 3 | [`ingest`], [`mediator`] | streams, backfill and their cursors; mail: admission, sessions, queues, relay |
 //! | 4 | [`http`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page |
 //! | 5 | [`config`] | every module's settings, from file, environment and flags |
@@ -85,6 +85,7 @@ pub mod store;
 // 1
 pub mod directory;
 // 2
+pub mod dataset;
 pub mod resolve;
 // 3
 pub mod ingest;

@@ -44,7 +44,7 @@ const CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests: `crate/module`, or a whole crate.
-const HOMES: [(&str, &[&str]); 25] = [
+const HOMES: [(&str, &[&str]); 27] = [
     ("rusqlite", &["atcomm/store"]),
     ("axum", &["atcomm/http"]),
     ("plotters", &["atcomm/http"]),
@@ -70,6 +70,8 @@ const HOMES: [(&str, &[&str]); 25] = [
     ("terminal_size", &["atcomm/cli"]),
     ("unicode_width", &["atcomm/cli"]),
     ("age", &["atcomm-client/wallet"]),
+    ("csv", &["atcomm/dataset"]),
+    ("parquet", &["atcomm/dataset"]),
 ];
 
 /// Libraries that the crate without I/O does without.
