@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod contacts;
 mod context;
+mod dataset;
 mod enroll;
 mod export;
 mod hint;
@@ -200,6 +201,16 @@ enum Command {
   atcomm stats --days 365
   atcomm stats --json | jq .statistics.totals"))]
     Stats(stats::Stats),
+    /// Write the time series as a dataset that anybody may have
+    ///
+    /// The tables are CSV and Parquet, with descriptions for people and programs. Numbers are
+    /// rounded, small groups of accounts are not shown, and no account is named; docs/research.md
+    /// says how. Only days that are closed are in it, so the same days give the same bytes. The
+    /// service may run meanwhile.
+    #[command(after_help = ending!("\
+  atcomm dataset accounts-2026
+  atcomm dataset december --from 2026-12-01 --to 2026-12-31"))]
+    Dataset(dataset::Dataset),
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
@@ -385,6 +396,7 @@ pub fn run(
             Command::Snapshot(args) => snapshot::snapshot(&args, stdout),
             Command::Stats(args) => stats::stats(&args, stdout),
             Command::Export(args) => export::export(&args, stdout),
+            Command::Dataset(args) => dataset::dataset(&args, stdout),
             Command::Send(args) => send::run(&args, stdout, stderr),
             Command::Receive(args) => receive::run(&args, stdout, stderr),
             Command::Check(args) => check::run(&args, stdout, stderr),

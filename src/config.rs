@@ -19,6 +19,7 @@ use std::time::Duration;
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::{DatasetRequest, DatasetSettings};
 use crate::directory::Limits;
 use crate::http::{HttpSettings, optional_listen};
 use crate::ingest::{SourceKind, SourceSettings};
@@ -54,6 +55,8 @@ pub struct Config {
     pub resolve: ResolveSettings,
     /// The directory.
     pub directory: DirectorySettings,
+    /// Datasets of the time series.
+    pub dataset: DatasetSettings,
     /// The mediator.
     pub mediator: MediatorSettings,
     /// The client. Not read by `serve`.
@@ -75,6 +78,7 @@ impl Default for Config {
             identity: IdentitySettings::default(),
             resolve: ResolveSettings::default(),
             directory: DirectorySettings::default(),
+            dataset: DatasetSettings::default(),
             mediator: MediatorSettings::default(),
             client: ClientSettings::default(),
             sources: public_sources(),
@@ -185,6 +189,19 @@ impl Config {
     pub fn home(&self) -> PathBuf {
         let default = || default_data_dir(|name| std::env::var_os(name)).join("wallet");
         self.client.home.clone().unwrap_or_else(default)
+    }
+
+    /// Returns what a dataset is made of: the closed days, as the service publishes them.
+    pub fn dataset_request(&self) -> DatasetRequest {
+        let url = self.http.public_url.as_ref();
+        let url = url.or(self.mediator.public_url.as_ref());
+        let origin = url.and_then(|url| Origin::parse(url).ok());
+        DatasetRequest {
+            since: None,
+            until: None,
+            settings: self.dataset.clone(),
+            origin: origin.map(|origin| origin.to_string()),
+        }
     }
 
     /// Loads the file, if one is named, and the environment of the process.

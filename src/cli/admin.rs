@@ -20,12 +20,17 @@ pub(super) const SAME_USER: &str =
     "run this as the user of the service, with the same version of atcomm";
 
 impl ServiceFlags {
-    pub(super) fn data_dir(&self) -> Result<PathBuf, CliError> {
+    /// Returns the configuration of the service.
+    pub(super) fn config(&self) -> Result<Config, CliError> {
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
             ..Overrides::default()
         };
-        Ok(Config::load(self.config.as_deref(), &overrides)?.data_dir)
+        Ok(Config::load(self.config.as_deref(), &overrides)?)
+    }
+
+    pub(super) fn data_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.config()?.data_dir)
     }
 
     /// Returns the path of the directory's database, which is there.
