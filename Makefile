@@ -53,6 +53,7 @@ build: ## Build the optimised binary, target/release/atcomm
 
 network: tools
 	@tests/network/setup.sh
+	@tests/network/dataset/judge.sh
 
 tools:
 	@.ci/tools $(if $(filter lint check,$(MAKECMDGOALS)),lint) $(if $(filter test check,$(MAKECMDGOALS)),test)

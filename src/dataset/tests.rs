@@ -162,7 +162,7 @@ async fn attacked(seed: u64, hosts: &[Host], every: i32) -> [Learnt; 3] {
     let year = year(seed, 365, hosts).await;
     let groups = year.groups();
     let mut editions = Vec::new();
-    for n in (20..365).filter(|n| n % every == 0 || *n >= 345) {
+    for n in (20..365).filter(|n| n % every == 0 || *n >= 355) {
         let until = year.first.plus(n);
         let name = format!("edition{n}");
         editions.push(make(&year, &name, &request(None, Some(until))));

@@ -6,6 +6,7 @@
 mod accounts;
 mod answers;
 mod client;
+mod dataset;
 mod didcomm;
 mod directory;
 mod events;
