@@ -21,7 +21,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::store::directory::{ClosedDays, Day, DayRow, GroupKind, MAX_DAYS, SourceRow};
+use crate::store::DirectoryFile;
+use crate::store::directory::{Day, DayRow, GroupKind, MAX_DAYS, Queries, SourceDay};
 use atcomm_net::durable;
 
 pub use error::DatasetError;
@@ -67,8 +68,9 @@ pub struct Dataset {
 }
 
 /// Returns the days of which a dataset would be made.
-pub fn days(closed: &ClosedDays, request: &DatasetRequest) -> Result<(Day, Day), DatasetError> {
-    let (first, last) = closed.range()?.ok_or(DatasetError::NoClosedDay)?;
+pub fn days(file: &DirectoryFile, request: &DatasetRequest) -> Result<(Day, Day), DatasetError> {
+    let closed = file.query(|q| q.closed_days())?;
+    let (first, last) = closed.ok_or(DatasetError::NoClosedDay)?;
     let until = request.until.map_or(last, |until| until.min(last));
     let most = i32::try_from(request.settings.days).unwrap_or(i32::MAX);
     let since = request.since.unwrap_or_else(|| until.plus(1 - most));
@@ -93,12 +95,12 @@ pub fn write(
     if to.try_exists()? {
         return Err(DatasetError::Exists);
     }
-    let closed = ClosedDays::open(from)?;
+    let file = DirectoryFile::open(from)?;
     let part = Part::create(to)?;
     let maker = Maker {
-        range: days(&closed, request)?,
-        rounding: Rounding::new(closed.key()?, request.settings.threshold),
-        closed,
+        range: days(&file, request)?,
+        rounding: Rounding::new(file.query(|q| q.dataset_key())?, request.settings.threshold),
+        file,
         folder: &part.0,
     };
     let dataset = maker.make(request, go_on)?;
@@ -134,7 +136,7 @@ impl Drop for Part {
 
 /// One dataset in the making.
 struct Maker<'m> {
-    closed: ClosedDays,
+    file: DirectoryFile,
     range: (Day, Day),
     rounding: Rounding,
     folder: &'m Path,
@@ -147,7 +149,7 @@ impl Maker<'_> {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Dataset, DatasetError> {
         let (since, until) = self.range;
-        let days = self.closed.days(since, until)?;
+        let days = self.file.query(|q| q.days(since, until))?;
         let (daily, groups) = (self.daily(&days)?, self.groups(go_on)?);
         let (sources, facts) = self.sources(Facts::of(&days), go_on)?;
         let description = Description {
@@ -195,9 +197,8 @@ impl Maker<'_> {
             let mut after = None;
             loop {
                 stop_unless(go_on)?;
-                let page = self
-                    .closed
-                    .groups(*kind, self.range, after.as_ref(), PAGE)?;
+                let read = |q: &Queries<'_>| q.group_rows(*kind, self.range, after.as_ref(), PAGE);
+                let page = self.file.query(read)?;
                 for row in &page {
                     let shown = rows::group(&self.rounding, *kind, row);
                     let name = rows::public_name(*kind, &row.name);
@@ -228,10 +229,10 @@ impl Maker<'_> {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<(Written, Facts), DatasetError> {
         let mut files = TableFiles::create(self.folder, &SOURCES)?;
-        let mut after: Option<SourceRow> = None;
+        let mut after: Option<SourceDay> = None;
         // The rows of a day, of which the last page may have had only some.
-        let mut pending: Vec<SourceRow> = Vec::new();
-        let mut write_day = |rows: &[SourceRow]| {
+        let mut pending: Vec<SourceDay> = Vec::new();
+        let mut write_day = |rows: &[SourceDay]| {
             for source in SourcesOfDay::new(rows).public() {
                 files.row(&source.values(&self.rounding))?;
                 facts.add(&source, self.range.1);
@@ -240,7 +241,8 @@ impl Maker<'_> {
         };
         loop {
             stop_unless(go_on)?;
-            let page = self.closed.sources(self.range, after.as_ref(), PAGE)?;
+            let read = |q: &Queries<'_>| q.source_rows(self.range, after.as_ref(), PAGE);
+            let page = self.file.query(read)?;
             let Some(last) = page.last().cloned() else {
                 break;
             };

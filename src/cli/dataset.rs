@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::admin::SAME_USER;
 use super::output::show;
 use super::{CliError, Exit, ServiceFlags};
 use crate::dataset::{self, DatasetError, DatasetFile, DatasetRequest};
-use crate::server::DIRECTORY_FILE;
 use crate::store::directory::Day;
 
 #[derive(Debug, Args)]
@@ -50,14 +50,7 @@ fn day(text: &str) -> Result<Day, &'static str> {
 /// Writes the time series as a dataset.
 pub(super) fn dataset(args: &Dataset, stdout: &mut dyn Write) -> Result<(), CliError> {
     let config = args.service.config()?;
-    let from = config.data_dir.join(DIRECTORY_FILE);
-    if !from.is_file() {
-        return Err(CliError {
-            exit: Exit::Failed,
-            message: format!("there is no {}", from.display()),
-            hint: "name the data directory of a service with --data-dir".to_owned(),
-        });
-    }
+    let from = args.service.directory_file()?;
     let request = DatasetRequest {
         since: args.from,
         until: args.to,
@@ -107,9 +100,7 @@ fn failed(dir: &Path, error: &DatasetError) -> CliError {
             "a day is closed some minutes after its midnight in UTC; docs/research.md says when"
         }
         DatasetError::NoSuchDays { .. } => "choose --from and --to among these",
-        DatasetError::Store(_) => {
-            "run this as the user of the service, with the same version of atcomm"
-        }
+        DatasetError::Store(_) => SAME_USER,
         _ => "the folder needs room, and to be in a folder that can be written",
     };
     CliError {

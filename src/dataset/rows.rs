@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::rounding::{Cell, Rounding};
 use super::tables::{DAILY, Value};
 use crate::store::SourceKind;
-use crate::store::directory::{Day, DayRow, GroupKind, GroupRow, SourceRow};
+use crate::store::directory::{Day, DayRow, GroupKind, GroupRow, SourceDay};
 use atcomm_proto::syntax::{MediatorDid, WebDid};
 
 /// The row of all PDSes.
@@ -103,7 +103,7 @@ pub(super) fn public_name(kind: GroupKind, name: &str) -> Option<Cow<'_, str>> {
 
 /// The sources of a day.
 pub(super) struct SourcesOfDay<'r> {
-    rows: &'r [SourceRow],
+    rows: &'r [SourceDay],
 }
 
 /// A source, or all PDSes, on a day.
@@ -112,12 +112,12 @@ pub(super) struct PublicSource<'r> {
     pub(super) name: &'r str,
     pub(super) sources: u64,
     /// Of all PDSes: times and cursor left out, numbers summed up.
-    pub(super) row: SourceRow,
+    pub(super) row: SourceDay,
 }
 
 impl<'r> SourcesOfDay<'r> {
     /// Takes rows of one day.
-    pub(super) fn new(rows: &'r [SourceRow]) -> Self {
+    pub(super) fn new(rows: &'r [SourceDay]) -> Self {
         Self { rows }
     }
 
@@ -150,7 +150,7 @@ impl PublicSource<'_> {
             day,
             name: ALL_PDSES,
             sources: 0,
-            row: SourceRow {
+            row: SourceDay {
                 day,
                 source: ALL_PDSES.to_owned(),
                 covered_until: None,
@@ -165,7 +165,7 @@ impl PublicSource<'_> {
         }
     }
 
-    fn add(&mut self, pds: &SourceRow) {
+    fn add(&mut self, pds: &SourceDay) {
         let sum = |all: Option<i64>, one: Option<i64>| match (all, one) {
             (Some(all), Some(one)) => Some(all.saturating_add(one)),
             (all, one) => all.or(one),

@@ -33,14 +33,14 @@ fn make(year: &Year, name: &str, request: &DatasetRequest) -> PathBuf {
 fn fold(year: &Year, name: &str) -> PathBuf {
     let to = year.path().join(name);
     std::fs::create_dir(&to).unwrap();
-    let closed = ClosedDays::open(&year.file()).unwrap();
-    let range = closed.range().unwrap().unwrap();
+    let file = DirectoryFile::open(&year.file()).unwrap();
+    let range = file.query(|q| q.closed_days()).unwrap().unwrap();
     let mut daily = csv::Writer::from_path(to.join("daily.csv")).unwrap();
     let columns = [
         "day", "enrolled", "invalid", "new", "returned", "found", "departed",
     ];
     daily.write_record(columns).unwrap();
-    for row in closed.days(range.0, range.1).unwrap() {
+    for row in file.query(|q| q.days(range.0, range.1)).unwrap() {
         let [enrolled, _, invalid] = row.stock;
         let numbers = [
             enrolled,
@@ -61,7 +61,9 @@ fn fold(year: &Year, name: &str) -> PathBuf {
     groups.write_record(columns).unwrap();
     for kind in GroupKind::ALL {
         let mut others: BTreeMap<Day, i64> = BTreeMap::new();
-        let rows = closed.groups(*kind, range, None, usize::MAX).unwrap();
+        let rows = file
+            .query(|q| q.group_rows(*kind, range, None, usize::MAX))
+            .unwrap();
         for row in rows {
             if row.accounts < THRESHOLD {
                 *others.entry(row.day).or_default() += row.accounts;
@@ -356,7 +358,7 @@ fn only_plain_names_are_public() {
 #[test]
 fn all_followed_pdses_are_one_source() {
     let day = Day::parse("2030-01-01").unwrap();
-    let row = |source: &str, listed| SourceRow {
+    let row = |source: &str, listed| SourceDay {
         day,
         source: source.to_owned(),
         covered_until: Some(day.end()),

@@ -41,8 +41,8 @@ pub use changes::{Change, ChangeKind, EntryState, SupersededProof};
 pub use consumers::{Connected, MAX_CONSUMERS};
 pub use coverage::{Coverage, Gap, Marked};
 pub use daily::{
-    ClosedDays, DELAYS, Day, DayDelta, DayRow, EntryHost, FollowedSource, GroupDay, GroupKind,
-    GroupRow, LATEST_CLOSE, MAX_DAY_GROUPS, MAX_DAYS, Membership, OpenDay, SourceDay, SourceRow,
+    DELAYS, Day, DayDelta, DayRow, EntryHost, FollowedSource, GroupDay, GroupKind, GroupRow,
+    LATEST_CLOSE, MAX_DAY_GROUPS, MAX_DAYS, Membership, OpenDay, SourceDay,
 };
 pub use explain::LastChange;
 pub use export::{Cell, ColumnKind, ExportColumn, ExportTable, SortKey};

@@ -70,7 +70,7 @@ const HOMES: [(&str, &[&str]); 27] = [
     ("terminal_size", &["atcomm/cli"]),
     ("unicode_width", &["atcomm/cli"]),
     ("age", &["atcomm-client/wallet"]),
-    ("csv", &["atcomm/dataset"]),
+    ("csv", &["atcomm/dataset", "atcomm/cli"]),
     ("parquet", &["atcomm/dataset"]),
 ];
 

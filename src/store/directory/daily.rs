@@ -31,7 +31,7 @@ pub use day::Day;
 pub use groups::MAX_DAY_GROUPS;
 pub use membership::{GroupKind, Membership};
 pub use read::{DayRow, GroupDay, MAX_DAYS, SourceDay};
-pub use series::{ClosedDays, GroupRow, SourceRow};
+pub use series::GroupRow;
 
 /// Most days that a clock may go forward at once. Later times are not believed: the changes count
 /// on the newest day.

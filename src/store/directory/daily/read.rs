@@ -90,6 +90,8 @@ pub struct SourceDay {
     pub unknown: Option<i64>,
     /// Entries here that were not listed, at least.
     pub unlisted: Option<i64>,
+    /// The cursor of the stream when the day had ended.
+    pub position: Option<i64>,
 }
 
 /// Most rows of sources that are read at once: ten sources for all days.
@@ -97,7 +99,7 @@ const MAX_SOURCE_DAYS: i32 = 10 * MAX_DAYS;
 
 /// Reads the rows in order.
 pub(super) const SOURCE_DAYS: &str =
-    "SELECT day, source, covered_until, ended_at, gaps, gap_ms, listed, unknown, unlisted
+    "SELECT day, source, covered_until, ended_at, gaps, gap_ms, listed, unknown, unlisted, position
      FROM daily_source WHERE day BETWEEN ?1 AND ?2 ORDER BY day DESC, source DESC LIMIT ?3";
 
 /// Reads the days in order.
@@ -124,19 +126,7 @@ impl Queries<'_> {
     pub fn source_days(&self, since: Day, until: Day) -> Result<Vec<SourceDay>, StoreError> {
         let mut query = self.0.prepare_cached(SOURCE_DAYS)?;
         let range = params![since.to_string(), until.to_string(), MAX_SOURCE_DAYS];
-        collect(query.query_map(range, |row| {
-            Ok(SourceDay {
-                day: day::day(row, 0)?,
-                source: row.get(1)?,
-                covered_until: maybe_time(row, 2)?,
-                ended_at: maybe_time(row, 3)?,
-                gaps: row.get(4)?,
-                gap_ms: row.get(5)?,
-                listed: row.get(6)?,
-                unknown: row.get(7)?,
-                unlisted: row.get(8)?,
-            })
-        })?)
+        collect(query.query_map(range, read_source)?)
     }
 
     /// Returns all groups of a day that has ended, with their accounts. Reads the whole table.
@@ -193,7 +183,7 @@ impl Queries<'_> {
 }
 
 /// Reads a row of [`DAYS`], by position: looking up names would cost more than the rest.
-pub(super) fn read_day(row: &Row<'_>) -> Result<DayRow, rusqlite::Error> {
+fn read_day(row: &Row<'_>) -> Result<DayRow, rusqlite::Error> {
     Ok(DayRow {
         day: day::day(row, 0)?,
         stock: [row.get(1)?, row.get(2)?, row.get(3)?],
@@ -221,6 +211,22 @@ pub(super) fn read_day(row: &Row<'_>) -> Result<DayRow, rusqlite::Error> {
         reached: row.get(23)?,
         begun: row.get(24)?,
         covered: row.get(25)?,
+    })
+}
+
+/// Reads a row of a source, by position.
+pub(super) fn read_source(row: &Row<'_>) -> Result<SourceDay, rusqlite::Error> {
+    Ok(SourceDay {
+        day: day::day(row, 0)?,
+        source: row.get(1)?,
+        covered_until: maybe_time(row, 2)?,
+        ended_at: maybe_time(row, 3)?,
+        gaps: row.get(4)?,
+        gap_ms: row.get(5)?,
+        listed: row.get(6)?,
+        unknown: row.get(7)?,
+        unlisted: row.get(8)?,
+        position: row.get(9)?,
     })
 }
 
