@@ -6,6 +6,7 @@
 //! accounts nothing ([`write`]).
 
 mod description;
+mod editions;
 mod error;
 mod output;
 mod parquet_file;
@@ -25,6 +26,7 @@ use crate::store::DirectoryFile;
 use crate::store::directory::{Day, DayRow, GroupKind, MAX_DAYS, Queries, SourceDay};
 use atcomm_net::durable;
 
+pub use editions::{Edition, Editions};
 pub use error::DatasetError;
 pub use output::DatasetFile;
 pub use settings::DatasetSettings;

@@ -9,6 +9,7 @@ mod channel;
 mod client_address;
 mod conditional;
 mod connection;
+mod dataset;
 mod didcomm;
 mod error;
 mod listener;
@@ -67,6 +68,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::dataset::Editions;
 use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
@@ -112,6 +114,16 @@ impl Http {
             sockets,
             address: bound,
         })
+    }
+
+    /// Serves the editions of the dataset, too.
+    #[must_use]
+    pub fn with_datasets(mut self, editions: Editions) -> Self {
+        // Nothing else has the app before it runs.
+        if let Some(app) = Arc::get_mut(&mut self.app) {
+            app.add_datasets(editions);
+        }
+        self
     }
 
     /// Returns the bound address, with the port that the system chose for port 0.

@@ -1,6 +1,7 @@
 //! The running service: opens every module, spawns their tasks, and ends them together.
 
 mod admin;
+mod datasets;
 mod error;
 mod files;
 mod mailbox;
@@ -41,6 +42,7 @@ pub use error::ServerError;
 pub use mailbox::{MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, QueueStatus};
 
 use admin::AdminSocket;
+use datasets::Datasets;
 use files::DataDir;
 
 /// File of the directory's store in the data directory.
@@ -83,6 +85,7 @@ impl Server {
         let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
             .map_err(ServerError::Admin)?;
         let address = public_address(&config, mediator.as_ref())?;
+        let datasets = Datasets::open(&config)?;
         let http_settings = HttpSettings {
             max_connections: files::affordable_connections(config.http.max_connections),
             ..config.http
@@ -93,6 +96,10 @@ impl Server {
             mediator.clone(),
             address.as_ref(),
         )?;
+        let http = match &datasets {
+            Some(datasets) => datasets.serve(http),
+            None => http,
+        };
         let metrics = match &recorder {
             Some((address, recorder)) => {
                 let recorder = recorder.clone();
@@ -114,6 +121,9 @@ impl Server {
             _data_dir: data_dir,
         };
         server.spawn_workers(resolver, ingest, recorder.map(|(_, recorder)| recorder));
+        if let Some(datasets) = datasets {
+            server.spawn("the datasets", datasets.run(server.stop.clone()));
+        }
         server.spawn_listeners(admin, http, metrics);
         Ok(server)
     }

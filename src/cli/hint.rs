@@ -55,7 +55,7 @@ impl From<AdminError> for CliError {
 
 fn of_server(error: &ServerError) -> &'static str {
     match error {
-        ServerError::DataDir { .. } => {
+        ServerError::DataDir { .. } | ServerError::Datasets { .. } => {
             "set data_dir, or --data-dir, to a directory that can be written"
         }
         ServerError::Locked(_) => "stop the other process, or give this one its own --data-dir",

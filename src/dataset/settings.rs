@@ -9,6 +9,9 @@ const MAX_THRESHOLD: u32 = 1000;
 /// Most days of one dataset.
 const MAX_DAYS: u32 = 3660;
 
+/// Most editions that are kept.
+const MAX_EDITIONS: u32 = 366;
+
 /// Longest text of a setting, in bytes.
 const MAX_TEXT: usize = 200;
 
@@ -16,6 +19,8 @@ const MAX_TEXT: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatasetSettings {
+    /// Whether `serve` makes a dataset after each day and serves it below `/dataset/`. Absent: true.
+    pub serve: bool,
     /// Numbers are rounded to multiples of it, and numbers of accounts below twice as much are not
     /// shown: from 1, which shows every number as it is, to 1000. Absent: 10. A change gives a second
     /// look at the same numbers, so it is chosen once.
@@ -24,6 +29,9 @@ pub struct DatasetSettings {
     /// Days that a dataset holds, from 1 to 3660. Absent: 365.
     #[serde(deserialize_with = "days")]
     pub days: u32,
+    /// Editions that are kept and served, from 1 to 366; the oldest are deleted. Absent: 7.
+    #[serde(deserialize_with = "editions")]
+    pub editions: u32,
     /// Who publishes the dataset, for those who cite it. Absent: the host of `http.public_url` or
     /// `mediator.public_url`, or the name of the program.
     #[serde(deserialize_with = "maybe_line")]
@@ -36,8 +44,10 @@ pub struct DatasetSettings {
 impl Default for DatasetSettings {
     fn default() -> Self {
         Self {
+            serve: true,
             threshold: 10,
             days: 365,
+            editions: 7,
             publisher: None,
             license: "CC0-1.0".to_owned(),
         }
@@ -60,6 +70,10 @@ fn threshold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error
 
 fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     between(deserializer, MAX_DAYS)
+}
+
+fn editions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    between(deserializer, MAX_EDITIONS)
 }
 
 fn maybe_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -1,4 +1,5 @@
 mod attack;
+mod editions;
 mod years;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! The limit on XRPC requests of one client address, and the headers that tell of it as other
+//! The limit on requests of one client address for XRPC methods and files of datasets, and the headers that tell of it as other
 //! atproto servers do: `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds since 1970) and `-Policy`.
 //!
 //! Answers from the cache of views are not counted. An answer that a client is refused because of
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::client_address::Network;
 use super::error::{LooksUsedUp, XrpcError};
-use super::routes::HEALTH;
+use super::routes::{DATASET_FILES, HEALTH};
 use super::settings::HttpSettings;
 use crate::resolve::Resolver;
 use atcomm_net::net::AddressLimiter;
@@ -98,7 +98,7 @@ impl RequestLimit {
 
     /// Returns whether requests of a client for a path are counted. Monitoring is not.
     fn counts(&self, path: &str, client: IpAddr) -> bool {
-        path.starts_with("/xrpc/")
+        (path.starts_with("/xrpc/") || path.starts_with(DATASET_FILES.label))
             && path != HEALTH.path
             && !self.bypass.iter().any(|network| network.contains(client))
     }

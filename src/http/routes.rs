@@ -166,6 +166,22 @@ pub(super) const CHANNEL: Route = Route {
     example: "GET /channel  a WebSocket, as the npm package @atproto/tap speaks it",
 };
 
+/// The files of the newest edition of the dataset.
+pub(super) const DATASET_LATEST: Route = Route {
+    path: "/dataset/latest.json",
+    label: "/dataset/latest.json",
+    verb: "GET",
+    example: "GET /dataset/latest.json  the time series as files",
+};
+
+/// A file of an edition; in metrics all of them are one.
+pub(super) const DATASET_FILES: Route = Route {
+    path: "/dataset/{day}/{file}",
+    label: "/dataset/",
+    verb: "GET",
+    example: "GET /dataset/{day}/{file}  a file that /dataset/latest.json lists",
+};
+
 /// Returns whether a connection may become a socket at a path.
 pub(super) fn has_sockets(path: &str) -> bool {
     [MESSAGES.path, SUBSCRIBE_UPDATES.path, CHANNEL.path].contains(&path)
@@ -174,8 +190,12 @@ pub(super) fn has_sockets(path: &str) -> bool {
 fn find(path: &str) -> Option<&'static Route> {
     XRPC.iter()
         .chain(&MEDIATOR)
-        .chain([&CHANNEL])
+        .chain([&CHANNEL, &DATASET_LATEST])
         .find(|route| route.path == path)
+        .or_else(|| {
+            path.starts_with(DATASET_FILES.label)
+                .then_some(&DATASET_FILES)
+        })
 }
 
 /// Returns the NSID of the XRPC method at a path.
@@ -234,6 +254,8 @@ mod tests {
             assert_eq!(document.matches(&row).count(), 1, "{}", route.label);
         }
         assert_eq!(label("/"), "other");
+        assert_eq!(label("/dataset/latest.json"), "/dataset/latest.json");
+        assert_eq!(label("/dataset/2030-01-01/daily.csv"), "/dataset/");
         assert_eq!(label("/xrpc/app.bsky.actor.getProfile"), "other");
     }
 }

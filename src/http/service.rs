@@ -28,6 +28,7 @@ use tower::Service;
 
 use super::client_address::ClientAddress;
 use super::connection::{Activity, LimitedListener};
+use super::dataset;
 use super::error::XrpcError;
 use super::params::{plain_actor, too_long};
 use super::rate::RequestLimit;
@@ -38,6 +39,7 @@ use super::settings::HttpSettings;
 use super::socket::Sockets;
 use super::streams::Streams;
 use super::xrpc;
+use crate::dataset::Editions;
 use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
@@ -125,6 +127,12 @@ impl App {
             seconds: metrics::histogram!("atcomm_http_request_seconds", "method" => method),
             settings,
         }
+    }
+
+    /// Serves the editions of the dataset, too.
+    pub(super) fn add_datasets(&mut self, editions: Editions) {
+        let files = dataset::routes(editions, self.settings.max_requests);
+        self.router = self.router.clone().merge(files);
     }
 
     /// Returns the readers of the change log.

@@ -1,4 +1,5 @@
 mod accounts;
+mod dataset;
 mod harness;
 mod hostile;
 mod mediator;
@@ -13,6 +14,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::get;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;

@@ -34,6 +34,15 @@ pub enum ServerError {
         #[source]
         error: StoreError,
     },
+    /// The folder of the datasets cannot be used.
+    #[error("cannot use {}: {error}", path.display())]
+    Datasets {
+        /// Path of the folder.
+        path: PathBuf,
+        /// Error of the system.
+        #[source]
+        error: io::Error,
+    },
     /// The settings of outbound connections cannot be used.
     #[error(transparent)]
     Net(#[from] NetError),

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::REFRESH;
+use crate::dataset::Editions;
 use crate::directory::{
     Authority, Begun, Directory, Finding, IdentityFacts, Observation, PendingUpdate,
 };
@@ -51,6 +52,8 @@ pub(super) struct Setup {
     pub(super) plc: Option<SocketAddr>,
     /// Settings of a mediator at `https://mail.example.com` with an empty mailbox.
     pub(super) mediator: Option<MediatorSettings>,
+    /// Datasets that are served.
+    pub(super) editions: Option<Editions>,
 }
 
 impl Setup {
@@ -100,6 +103,10 @@ impl Setup {
             mediator.as_ref().map(Mediator::address),
         )
         .unwrap();
+        let http = match self.editions {
+            Some(editions) => http.with_datasets(editions),
+            None => http,
+        };
         let (address, stop) = (http.local_addr(), CancellationToken::new());
         let running = tokio::spawn(http.run(stop.clone()));
         TestServer {
