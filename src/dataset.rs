@@ -13,6 +13,7 @@ mod parquet_file;
 mod rounding;
 mod rows;
 mod settings;
+mod table_files;
 mod tables;
 
 #[cfg(test)]
@@ -32,9 +33,10 @@ pub use output::DatasetFile;
 pub use settings::DatasetSettings;
 
 use description::{Description, Facts};
-use output::{TableFiles, Written, write_file};
+use output::write_file;
 use rounding::Rounding;
 use rows::SourcesOfDay;
+use table_files::{TableFiles, Written};
 use tables::{DAILY, GROUPS, SOURCES, Value};
 
 /// Rows that are read at once.

@@ -10,8 +10,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::DatasetRequest;
 use super::error::DatasetError;
-use super::output::Written;
 use super::rows::PublicSource;
+use super::table_files::Written;
 use super::tables::Table;
 use crate::store::directory::{Day, DayRow};
 use atcomm_proto::clock::Timestamp;

@@ -86,20 +86,24 @@ fn fold(year: &Year, name: &str) -> PathBuf {
     to
 }
 
-/// What an attacker has learnt of groups below the threshold.
+/// What an attacker has found out of groups below the threshold.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Learnt {
+struct Recovered {
     /// Days on which the number of accounts of such a group is known.
     counts: usize,
     /// Pairs of days between which one account came to such a group, or went from it, and that is
     /// known.
     single: usize,
-    /// Days and pairs of days that could have been learnt.
+    /// Days and pairs of days that could have been found.
     secrets: usize,
 }
 
-fn learnt(attack: &Attack, truth: &[BTreeMap<Group, i64>], groups: &BTreeSet<Group>) -> Learnt {
-    let mut learnt = Learnt::default();
+fn recovered(
+    attack: &Attack,
+    truth: &[BTreeMap<Group, i64>],
+    groups: &BTreeSet<Group>,
+) -> Recovered {
+    let mut found = Recovered::default();
     for group in groups {
         let accounts: Vec<i64> = truth
             .iter()
@@ -109,21 +113,21 @@ fn learnt(attack: &Attack, truth: &[BTreeMap<Group, i64>], groups: &BTreeSet<Gro
             if *before >= THRESHOLD {
                 continue;
             }
-            learnt.secrets += 1;
+            found.secrets += 1;
             let (low, high) = attack.accounts(group, one);
             assert!((low..=high).contains(before), "{group:?} on {one}");
-            learnt.counts += usize::from(low == high);
+            found.counts += usize::from(low == high);
             // Every later day is compared, not the next one only.
             for (other, after) in accounts.iter().enumerate().skip(one + 1) {
                 if before.abs_diff(*after) != 1 || *after >= THRESHOLD {
                     continue;
                 }
-                learnt.secrets += 1;
-                learnt.single += usize::from(attack.knows_a_change(group, one, other));
+                found.secrets += 1;
+                found.single += usize::from(attack.knows_a_change(group, one, other));
             }
         }
     }
-    learnt
+    found
 }
 
 /// Hosts of different sizes: one large and one small, which the attacker knows to be all; one that
@@ -161,7 +165,7 @@ const WORLDS: [&[Host]; 4] = [
 ];
 
 /// Lets a year pass, publishes an edition every few days and each day at the end, and attacks them.
-async fn attacked(seed: u64, hosts: &[Host], every: i32) -> [Learnt; 3] {
+async fn attacked(seed: u64, hosts: &[Host], every: i32) -> [Recovered; 3] {
     let year = year(seed, 365, hosts).await;
     let groups = year.groups();
     let mut editions = Vec::new();
@@ -171,7 +175,7 @@ async fn attacked(seed: u64, hosts: &[Host], every: i32) -> [Learnt; 3] {
         editions.push(make(&year, &name, &request(None, Some(until))));
     }
     let by = |publisher, editions: &[PathBuf]| {
-        learnt(
+        recovered(
             &Attack::new(publisher, editions, &groups),
             &year.truth,
             &groups,
@@ -194,7 +198,7 @@ async fn attacked(seed: u64, hosts: &[Host], every: i32) -> [Learnt; 3] {
 
 #[tokio::test]
 async fn all_editions_of_a_year_tell_nothing_of_single_accounts_in_small_groups() {
-    let (mut with_totals, mut folded) = (Learnt::default(), Learnt::default());
+    let (mut with_totals, mut folded) = (Recovered::default(), Recovered::default());
     for (seed, hosts) in (1..).zip(WORLDS) {
         let [rounded, mixed, naive] = attacked(0x5eed_0000 + seed, hosts, 60).await;
         println!("{rounded:?}; totals exact: {mixed:?}; folded: {naive:?}");

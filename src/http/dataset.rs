@@ -25,7 +25,7 @@ use super::client_address::ClientAddress;
 use super::conditional;
 use super::error::XrpcError;
 use super::response_budget::{Exhausted, LargeResponseBudget};
-use super::routes::{DATASET_FILES, DATASET_LATEST};
+use super::routes::{DATASET_FILES, DATASET_LATEST, wrong_verb};
 use crate::dataset::{DatasetFile, Edition, Editions};
 use crate::store::directory::Day;
 
@@ -70,6 +70,7 @@ pub(super) fn routes(editions: Editions, max_requests: usize) -> Router {
         .route(DATASET_LATEST.path, get(latest))
         .route(DATASET_FILES.path, get(file))
         .with_state(Arc::new(shared))
+        .method_not_allowed_fallback(wrong_verb)
 }
 
 /// Lists the files of the newest edition.

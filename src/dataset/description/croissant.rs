@@ -4,7 +4,8 @@ use serde_json::{Value as Json, json};
 
 use super::super::tables::{Kind, Table};
 use super::Description;
-use crate::dataset::output::{DatasetFile, Written};
+use crate::dataset::output::DatasetFile;
+use crate::dataset::table_files::Written;
 
 impl Description<'_> {
     pub(super) fn croissant(&self) -> Json {

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::super::tables::{Column, Kind, Table};
 use super::Description;
-use crate::dataset::output::Written;
+use crate::dataset::table_files::Written;
 
 impl Description<'_> {
     pub(super) fn package(&self) -> Json {
