@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::axis::{Part, Scale};
 use super::layout::{grouped, mediator_state, time};
-use atcomm_net::identity::MediatorDocument;
+use atcomm_net::identity::{MediatorDocument, MediatorState};
 use atcomm_proto::syntax::RemoteText;
 
 /// Groups that are shown. `getStats` has more.
@@ -113,8 +113,7 @@ impl Figure<'_> {
                 @if self.grouping.largest.is_empty() {
                     p { "None yet." }
                 } @else {
-                    // The table of mediators is wide.
-                    div .beside .below[self.mediators.is_some()] { (self.chart()) (self.table()) }
+                    div .beside { (self.chart()) (self.table()) }
                 }
             }
         }
@@ -159,7 +158,6 @@ impl Figure<'_> {
         let shown = self.grouping.shown();
         let count = u64::try_from(shown.len()).unwrap_or(0);
         let rest = self.grouping.groups.saturating_sub(count);
-        let columns = if self.mediators.is_some() { "4" } else { "2" };
         html! {
             div .scroll tabindex="0" role="region" aria-label={ "Table: " (self.title) } {
                 table {
@@ -168,24 +166,22 @@ impl Figure<'_> {
                         tr {
                             th scope="col" { (self.head) }
                             th .number scope="col" { "Accounts" }
-                            @if self.mediators.is_some() {
-                                th .next scope="col" { "State" }
-                                th scope="col" { "Checked" }
-                            }
                         }
                     }
                     tbody {
                         @for (n, group) in shown.iter().enumerate() {
                             tr {
-                                th scope="row" { code { bdi { (RemoteText::new(&group.name).as_str()) } } }
-                                td .number { (grouped(group.accounts)) }
-                                @if let Some(mediators) = self.mediators {
-                                    (mediator(mediators.get(n).and_then(Option::as_ref)))
+                                th scope="row" {
+                                    code { bdi { (RemoteText::new(&group.name).as_str()) } }
+                                    @if let Some(mediators) = self.mediators {
+                                        (mediator(mediators.get(n).and_then(Option::as_ref)))
+                                    }
                                 }
+                                td .number { (grouped(group.accounts)) }
                             }
                         }
                         @if rest > 0 {
-                            tr { td colspan=(columns) { "and " (grouped(rest)) " more" } }
+                            tr { td colspan="2" { "and " (grouped(rest)) " more" } }
                         }
                     }
                 }
@@ -194,18 +190,17 @@ impl Figure<'_> {
     }
 }
 
-/// Returns the cells about a mediator.
+/// Returns the state of a mediator, and when it was checked.
 fn mediator(document: Option<&MediatorDocument>) -> Markup {
-    let state = document.map(|document| mediator_state(document.state));
+    let state = document.map_or(MediatorState::Unchecked, |document| document.state);
     let checked_at = document.and_then(|document| document.checked_at);
+    let (class, words) = mediator_state(state);
     html! {
-        td .next {
-            @match state {
-                Some((class, words)) => { span class={ "state " (class) } { (words) } }
-                None => { "was not looked at" }
-            }
+        " "
+        span .remark {
+            span class={ "state " (class) } { (words) }
+            @if let Some(at) = checked_at { ", checked " (time(&at.to_string())) }
         }
-        td { @match checked_at { Some(at) => { (time(&at.to_string())) } None => { "never" } } }
     }
 }
 

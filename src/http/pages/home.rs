@@ -53,6 +53,14 @@ pub(super) fn html(mediator: Option<&str>, span: Span, known: &Known) -> Markup 
         } @else {
             p .verdict.warn { "The numbers cannot be read at the moment." }
         }
+        section aria-labelledby="researchers" {
+            h2 #researchers { "For researchers" }
+            p {
+                "The charts are drawn from a series that is kept for ever, with how sure each day is. "
+                a href="/xrpc/at.didcomm.directory.getTimeline?interval=week" { "The last weeks" }
+                " and " a href="/xrpc/at.didcomm.directory.getStats" { "all numbers of now" } " as JSON."
+            }
+        }
         section aria-labelledby="programs" {
             h2 #programs { "For programs" }
             ul .methods {
