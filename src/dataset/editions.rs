@@ -24,6 +24,9 @@ use sha2::{Digest as _, Sha256};
 /// Interval between two looks for a day that has been closed.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// Interval after an edition that could not be made, which may have been much work.
+const RETRY_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Pause after a page of rows, as a multiple of the time that the page took: the work takes a quarter
 /// of a core.
 const PAUSE: u32 = 3;
@@ -196,26 +199,40 @@ impl Editions {
             let work = tokio::task::spawn_blocking(move || {
                 editions.renew(&from, &request, &mut pace(&stopping))
             });
-            match work.await {
-                Ok(Ok(true)) => {
-                    let day = self.latest().map(|latest| latest.day.to_string());
-                    let seconds = begun.elapsed().as_secs_f64();
-                    metrics::gauge!("atcomm_dataset_seconds").set(seconds);
-                    tracing::info!(day, seconds, "a dataset was made");
+            let pause = match work.await {
+                Ok(Ok(is_new)) => {
+                    if is_new {
+                        self.report(begun.elapsed());
+                    }
+                    INTERVAL
                 }
-                Ok(Ok(false) | Err(DatasetError::Stopped)) => {}
+                Ok(Err(DatasetError::Stopped)) => INTERVAL,
                 Ok(Err(error)) => {
                     metrics::counter!("atcomm_dataset_failures_total").increment(1);
                     tracing::error!(%error, "the dataset of the last day cannot be made");
+                    RETRY_INTERVAL
                 }
                 // The panic hook has logged the place.
-                Err(_panic) => metrics::counter!("atcomm_dataset_failures_total").increment(1),
-            }
+                Err(_panic) => {
+                    metrics::counter!("atcomm_dataset_failures_total").increment(1);
+                    RETRY_INTERVAL
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+}
+
+impl Editions {
+    /// Tells that an edition was made.
+    fn report(&self, took: Duration) {
+        let day = self.latest().map(|latest| latest.day.to_string());
+        let seconds = took.as_secs_f64();
+        metrics::gauge!("atcomm_dataset_seconds").set(seconds);
+        tracing::info!(day, seconds, "a dataset was made");
     }
 }
 
