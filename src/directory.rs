@@ -26,6 +26,8 @@ mod view;
 mod view_cache;
 
 #[cfg(test)]
+pub(crate) use daily::simulation::simulated_year;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -25,16 +25,20 @@ fn request(since: Option<Day>, until: Option<Day>) -> DatasetRequest {
 }
 
 fn make(year: &Year, name: &str, request: &DatasetRequest) -> PathBuf {
-    let to = year.path().join(name);
-    write(&year.file(), &to, request, &mut || true).unwrap();
+    make_of(year.path(), name, request)
+}
+
+fn make_of(data_dir: &Path, name: &str, request: &DatasetRequest) -> PathBuf {
+    let to = data_dir.join(name);
+    write(&data_dir.join("directory.db"), &to, request, &mut || true).unwrap();
     to
 }
 
 /// Writes the tables as a publisher does who folds small groups into one row of others.
-fn fold(year: &Year, name: &str) -> PathBuf {
-    let to = year.path().join(name);
+fn fold(data_dir: &Path, name: &str, threshold: i64) -> PathBuf {
+    let to = data_dir.join(name);
     std::fs::create_dir(&to).unwrap();
-    let file = DirectoryFile::open(&year.file()).unwrap();
+    let file = DirectoryFile::open(&data_dir.join("directory.db")).unwrap();
     let range = file.query(|q| q.closed_days()).unwrap().unwrap();
     let mut daily = csv::Writer::from_path(to.join("daily.csv")).unwrap();
     let columns = [
@@ -66,7 +70,7 @@ fn fold(year: &Year, name: &str) -> PathBuf {
             .query(|q| q.group_rows(*kind, range, None, usize::MAX))
             .unwrap();
         for row in rows {
-            if row.accounts < THRESHOLD {
+            if row.accounts < threshold {
                 *others.entry(row.day).or_default() += row.accounts;
                 continue;
             }
@@ -102,6 +106,7 @@ fn recovered(
     attack: &Attack,
     truth: &[BTreeMap<Group, i64>],
     groups: &BTreeSet<Group>,
+    threshold: i64,
 ) -> Recovered {
     let mut found = Recovered::default();
     for group in groups {
@@ -110,7 +115,7 @@ fn recovered(
             .map(|day| day.get(group).copied().unwrap_or(0))
             .collect();
         for (one, before) in accounts.iter().enumerate() {
-            if *before >= THRESHOLD {
+            if *before >= threshold {
                 continue;
             }
             found.secrets += 1;
@@ -119,7 +124,7 @@ fn recovered(
             found.counts += usize::from(low == high);
             // Every later day is compared, not the next one only.
             for (other, after) in accounts.iter().enumerate().skip(one + 1) {
-                if before.abs_diff(*after) != 1 || *after >= THRESHOLD {
+                if before.abs_diff(*after) != 1 || *after >= threshold {
                     continue;
                 }
                 found.secrets += 1;
@@ -175,14 +180,11 @@ async fn attacked(seed: u64, hosts: &[Host], every: i32) -> [Recovered; 3] {
         editions.push(make(&year, &name, &request(None, Some(until))));
     }
     let by = |publisher, editions: &[PathBuf]| {
-        recovered(
-            &Attack::new(publisher, editions, &groups),
-            &year.truth,
-            &groups,
-        )
+        let attack = Attack::new(publisher, editions, &groups);
+        recovered(&attack, &year.truth, &groups, THRESHOLD)
     };
     let rounded = by(Publisher::Rounded(THRESHOLD), &editions);
-    let folded = fold(&year, "folded");
+    let folded = fold(year.path(), "folded", THRESHOLD);
     // The totals of one publisher with the groups of the other.
     let mixed = year.path().join("mixed");
     std::fs::create_dir(&mixed).unwrap();
@@ -212,6 +214,60 @@ async fn all_editions_of_a_year_tell_nothing_of_single_accounts_in_small_groups(
     // groups are rounded and totals are not.
     assert!(folded.counts > 300 && folded.single > 100, "{folded:?}");
     assert!(with_totals.single > 10, "{with_totals:?}");
+}
+
+/// Reads the groups of each day as they were counted.
+fn counted(file: &Path) -> Vec<BTreeMap<Group, i64>> {
+    let file = DirectoryFile::open(file).unwrap();
+    let (first, last) = file.query(|q| q.closed_days()).unwrap().unwrap();
+    let days = usize::try_from(last.since(first) + 1).unwrap();
+    let mut truth = vec![BTreeMap::new(); days];
+    for kind in GroupKind::ALL {
+        let read = |q: &Queries<'_>| q.group_rows(*kind, (first, last), None, usize::MAX);
+        for row in file.query(read).unwrap() {
+            let name = rows::public_name(*kind, &row.name).unwrap().into_owned();
+            let day = usize::try_from(row.day.since(first)).unwrap();
+            truth[day].insert((kind.as_str().to_owned(), name), row.accounts);
+        }
+    }
+    truth
+}
+
+/// The threshold for a directory of few accounts.
+const SMALL: i64 = 4;
+
+#[tokio::test]
+async fn the_year_of_a_directory_with_outages_tells_nothing_of_single_accounts() {
+    let dir = crate::directory::simulated_year(0x5eed_0002).await;
+    let truth = counted(&dir.path().join("directory.db"));
+    let groups: BTreeSet<Group> = truth.iter().flat_map(BTreeMap::keys).cloned().collect();
+    let settings = DatasetSettings {
+        threshold: u32::try_from(SMALL).unwrap(),
+        ..DatasetSettings::default()
+    };
+    let last = Day::parse("2030-01-01").unwrap().plus(364);
+    let editions = (0..12).map(|n| {
+        let request = DatasetRequest {
+            settings: settings.clone(),
+            ..request(None, Some(last.plus(-30 * n)))
+        };
+        make_of(dir.path(), &format!("edition{n}"), &request)
+    });
+    let editions: Vec<PathBuf> = editions.collect();
+    // The smallest mediators have no row, so their numbers are not known here either.
+    let known = groups.iter().filter(|group| group.0 != "mediator");
+    let known: BTreeSet<Group> = known.cloned().collect();
+    let by = |publisher, editions: &[PathBuf]| {
+        let attack = Attack::new(publisher, editions, &groups);
+        recovered(&attack, &truth, &known, SMALL)
+    };
+    let rounded = by(Publisher::Rounded(SMALL), &editions);
+    let folded = fold(dir.path(), "folded", SMALL);
+    let naive = by(Publisher::Folded(SMALL), &[folded]);
+    println!("{rounded:?}; folded: {naive:?}");
+    assert!(rounded.secrets > 1000 && !read(&editions[0], "groups.csv").is_empty());
+    assert_eq!((rounded.counts, rounded.single), (0, 0));
+    assert!(naive.counts > 100 && naive.single > 100, "{naive:?}");
 }
 
 #[tokio::test]

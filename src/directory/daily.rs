@@ -12,7 +12,7 @@ mod killed;
 #[cfg(test)]
 mod queries;
 #[cfg(test)]
-mod simulation;
+pub(super) mod simulation;
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@ use atcomm::store::{Coverage, DirectoryStore, SourceCursor};
 use serde_json::{Value, json};
 use testkit::network::script;
 
-use crate::http::RUNTIME;
-use crate::service::Setup;
+use crate::http::{self, RUNTIME, eventually};
+use crate::service::{Service, Setup};
 
 const RELAY: &str = "relay https://relay.example.com";
 
@@ -167,6 +167,54 @@ fn a_judge_finds_a_dataset_that_was_tampered_with() {
     assert_eq!(said["dataPackage"]["valid"], false, "{said}");
     assert_ne!(said["croissant"]["errors"], json!([]), "{said}");
     assert_eq!(said["parquet"]["daily"]["onlyInCsv"], 1, "{said}");
+}
+
+#[test]
+fn a_service_publishes_what_the_command_makes() {
+    let service = Setup::offline().start();
+    let get = |service: &Service, path: &str| http::request("GET", &service.url(path), &[], None);
+    let none = get(&service, "/dataset/latest.json");
+    assert_eq!(
+        (none.status, none.json()["error"].as_str()),
+        (404, Some("NotFound"))
+    );
+    let service = service.stop();
+    // As if it had run for some weeks.
+    let data_dir = service.data_dir();
+    for end in ["", "-wal", "-shm"] {
+        let file = data_dir.join(format!("directory.db{end}"));
+        assert!(std::fs::remove_file(file).is_ok() || !end.is_empty());
+    }
+    let first = Day::parse("2030-01-01").expect("a day");
+    write_series(&data_dir, first);
+    let service = service.start();
+    let latest = eventually("the dataset", || {
+        let latest = get(&service, "/dataset/latest.json");
+        (latest.status == 200).then(|| latest.json())
+    });
+    assert_eq!(latest["edition"], first.plus(DAYS - 2).to_string());
+    let dir = tempfile::tempdir().expect("a directory");
+    let by_hand = dir.path().join("by-hand");
+    let name = by_hand.to_str().expect("UTF-8");
+    let config = data_dir.with_file_name("config.toml");
+    let config = config.to_str().expect("UTF-8");
+    assert!(
+        atcomm(&[name, "--config", config], &data_dir)
+            .status
+            .success()
+    );
+    let files = latest["files"].as_array().expect("files");
+    assert_eq!(
+        files.len(),
+        std::fs::read_dir(&by_hand).expect("a folder").count()
+    );
+    for file in files {
+        let answer = get(&service, file["url"].as_str().expect("an address"));
+        let name = file["name"].as_str().expect("a name");
+        assert_eq!(answer.status, 200, "{name}");
+        let bytes = std::fs::read(by_hand.join(name)).expect("the file");
+        assert_eq!(answer.body, bytes, "{name}");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod year;
 
+pub(crate) use year::simulated_year;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -23,7 +25,6 @@ use testkit::proto::account::TestKey;
 use testkit::proto::repo::{TestRepo, package};
 
 const SOURCE: &str = "relay https://relay.example.com";
-const ACCOUNTS: usize = 14;
 const DAYS: i32 = 365;
 const DAY: i64 = 24 * 3600;
 
@@ -47,6 +48,30 @@ impl Dice {
 
     fn seconds(&mut self, from: i64, to: i64) -> i64 {
         from + i64::try_from(self.below(u64::try_from(to - from).unwrap())).unwrap()
+    }
+}
+
+/// The accounts of a year, and the part of them that is at each host, when it begins and later.
+#[derive(Clone, Copy)]
+struct Population {
+    accounts: usize,
+    hosts: [usize; 3],
+}
+
+impl Population {
+    /// Returns the host of a place among all.
+    fn host(self, place: usize) -> usize {
+        let mut before = 0;
+        let mut hosts = self.hosts.iter();
+        let host = hosts.position(|accounts| {
+            before += accounts;
+            place < before
+        });
+        host.unwrap()
+    }
+
+    fn places(self) -> usize {
+        self.hosts.iter().sum()
     }
 }
 
@@ -100,6 +125,7 @@ struct World {
     clock: Clock,
     start: i64,
     dice: Dice,
+    population: Population,
     accounts: Vec<Account>,
     /// Events that the directory has not heard.
     waiting: Vec<(i64, Event)>,
@@ -134,15 +160,16 @@ fn mediator(n: usize) -> String {
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, population: Population) -> Self {
         let start = Day::parse("2030-01-01").unwrap().start();
         let clock = Clock::manual(start.plus(Duration::from_secs(3600)));
         let dir = tempfile::tempdir().unwrap();
         let directory = open(dir.path(), &clock).await;
         let start = start.millis() / 1000;
         let mut accounts = Vec::new();
-        for n in 0..ACCOUNTS {
-            let tail = "abcdefghijklmnop".get(n..=n).unwrap().repeat(24);
+        for n in 0..population.accounts {
+            let letter = |n: usize| char::from(b'a' + u8::try_from(n % 26).unwrap());
+            let tail: String = (0..24).map(|at| letter(n + at / 23 * (n / 26))).collect();
             let mut repo = TestRepo::new(&format!("did:plc:{tail}"), u8::try_from(n + 1).unwrap());
             repo.touch(0);
             let newest = repo.prove_at(clock.now());
@@ -150,7 +177,7 @@ impl World {
                 repo,
                 newest,
                 truth: Truth {
-                    host: n % 3,
+                    host: population.host(n % population.places()),
                     ..Truth::default()
                 },
                 key: None,
@@ -165,6 +192,7 @@ impl World {
             clock,
             start,
             dice: Dice(seed),
+            population,
             accounts,
             waiting: Vec::new(),
             connected: false,
@@ -501,7 +529,8 @@ impl World {
                 Some(Event::About(n, EventKind::Account))
             }
             (3, _) => {
-                self.accounts[n].truth.host = self.dice.pick(3);
+                let place = self.dice.pick(self.population.places());
+                self.accounts[n].truth.host = self.population.host(place);
                 let now = self.clock.now();
                 self.accounts[n].newest = self.accounts[n].repo.prove_at(now);
                 Some(Event::About(n, EventKind::Identity))

@@ -72,9 +72,21 @@ impl World {
     }
 }
 
+/// Returns the data directory of a directory that has run for a year, with outages. Of its accounts,
+/// many are at one host, some at another and few at the last.
+pub(crate) async fn simulated_year(seed: u64) -> tempfile::TempDir {
+    let population = Population {
+        accounts: 48,
+        hosts: [12, 3, 1],
+    };
+    let mut world = year(seed, population).await;
+    world.stop().await;
+    world.dir
+}
+
 /// Lets a year pass with outages on random days.
-async fn year(seed: u64) -> World {
-    let mut world = World::new(seed).await;
+async fn year(seed: u64, population: Population) -> World {
+    let mut world = World::new(seed, population).await;
     let mut outages: BTreeSet<i64> = BTreeSet::new();
     while outages.len() < 30 {
         outages.insert(world.dice.seconds(2, i64::from(DAYS) - 5));
@@ -104,7 +116,11 @@ async fn year(seed: u64) -> World {
 
 #[tokio::test]
 async fn complete_days_of_a_year_with_outages_are_what_was_true() {
-    let world = year(0x5eed_0001).await;
+    let population = Population {
+        accounts: 14,
+        hosts: [1, 1, 1],
+    };
+    let world = year(0x5eed_0001, population).await;
     let store = world.directory().store();
     let first = Day::of(Timestamp::from_millis(world.start * 1000));
     let days = store
