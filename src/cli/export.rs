@@ -14,6 +14,7 @@ use serde::Serialize;
 use self::pseudonym::Pseudonyms;
 use self::row::Rows;
 use super::output::{show, unwritten};
+use super::signal;
 use super::{CliError, Exit, ServiceFlags};
 use crate::store::directory::{Cell, ExportColumn, ExportTable, Queries};
 use crate::store::{DirectoryFile, StoreError};
@@ -73,6 +74,8 @@ struct Exported {
 enum ExportError {
     Store(StoreError),
     Write(io::Error),
+    /// The process was asked to end.
+    Ended,
 }
 
 impl From<StoreError> for ExportError {
@@ -91,8 +94,20 @@ impl From<io::Error> for ExportError {
 ///
 /// The rows are read in one transaction, during which the log of a service that runs cannot be
 /// started anew. So they go to a file first, also where they are for standard output: no reader of
-/// a pipe makes the transaction last.
+/// a pipe makes the transaction last. A request to end leaves no file behind.
 pub(super) fn export(args: &Export, stdout: &mut dyn Write) -> Result<(), CliError> {
+    let is_ended = if args.is_to_stdout() {
+        // The file has no name, so it goes with the process.
+        None
+    } else {
+        signal::watch().ok()
+    };
+    run(args, stdout, &|| {
+        is_ended.as_ref().is_some_and(|is_ended| is_ended())
+    })
+}
+
+fn run(args: &Export, stdout: &mut dyn Write, is_ended: &dyn Fn() -> bool) -> Result<(), CliError> {
     let from = args.service.directory_file()?;
     let pseudonyms = match &args.pseudonyms {
         Some(path) => Some(Pseudonyms::read(path)?),
@@ -101,11 +116,10 @@ pub(super) fn export(args: &Export, stdout: &mut dyn Write) -> Result<(), CliErr
     let table = args.table();
     let columns = columns(table, pseudonyms.is_some());
     let rows = Rows::new(args.format(), columns, pseudonyms);
-    let to_stdout = args.file == Path::new("-");
     let unwritable = |error: io::Error| args.unwritable(&error);
-    if to_stdout {
+    if args.is_to_stdout() {
         let mut spool = tempfile::tempfile().map_err(unwritable)?;
-        args.fill(&from, rows, &mut spool)?;
+        args.fill(&from, rows, &mut spool, is_ended)?;
         spool.rewind().map_err(unwritable)?;
         return copy(&mut spool, stdout).or_else(unwritten);
     }
@@ -113,7 +127,7 @@ pub(super) fn export(args: &Export, stdout: &mut dyn Write) -> Result<(), CliErr
         return Err(args.exists());
     }
     let mut staged = Staged::beside(&args.file, &[], Mode::Private).map_err(unwritable)?;
-    let written = args.fill(&from, rows, &mut staged)?;
+    let written = args.fill(&from, rows, &mut staged, is_ended)?;
     staged
         .create_new(&args.file)
         .map_err(|error| match error.kind() {
@@ -156,6 +170,10 @@ fn copy(from: &mut File, to: &mut dyn Write) -> io::Result<()> {
 }
 
 impl Export {
+    fn is_to_stdout(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
     fn table(&self) -> ExportTable {
         match self.table {
             Table::Accounts => ExportTable::Accounts,
@@ -175,13 +193,19 @@ impl Export {
     }
 
     /// Writes all rows, and returns their number.
-    fn fill(&self, from: &Path, rows: Rows, to: &mut dyn Write) -> Result<u64, CliError> {
+    fn fill(
+        &self,
+        from: &Path,
+        rows: Rows,
+        to: &mut dyn Write,
+        is_ended: &dyn Fn() -> bool,
+    ) -> Result<u64, CliError> {
         let table = self.table();
         let written = DirectoryFile::open(from)
             .map_err(ExportError::from)
             .and_then(|file| {
                 // What the work ends in is told apart from what the transaction ends in.
-                file.query(|q| Ok(write_rows(q, table, rows, to)))?
+                file.query(|q| Ok(write_rows(q, table, &rows, to, is_ended)))?
             });
         written.map_err(|error| match error {
             ExportError::Store(error) => CliError {
@@ -190,6 +214,11 @@ impl Export {
                 hint: super::admin::SAME_USER.to_owned(),
             },
             ExportError::Write(error) => self.unwritable(&error),
+            ExportError::Ended => CliError {
+                exit: Exit::Failed,
+                message: "ended before all rows were written, so none were".to_owned(),
+                hint: "run it again".to_owned(),
+            },
         })
     }
 
@@ -202,7 +231,7 @@ impl Export {
     }
 
     fn unwritable(&self, error: &io::Error) -> CliError {
-        let (file, hint) = if self.file == Path::new("-") {
+        let (file, hint) = if self.is_to_stdout() {
             let hint = "the rows go to a temporary file first; TMPDIR names a directory with room";
             ("the temporary file".to_owned(), hint)
         } else {
@@ -220,14 +249,18 @@ impl Export {
 fn write_rows(
     q: &Queries<'_>,
     table: ExportTable,
-    rows: Rows,
+    rows: &Rows,
     to: &mut dyn Write,
+    is_ended: &dyn Fn() -> bool,
 ) -> Result<u64, ExportError> {
     let progress = progress(q.count_rows(table)?);
     let mut to = BufWriter::with_capacity(BUFFER, to);
     rows.write_head(&mut to)?;
     let mut written = 0_u64;
     let each = |cells: &[Cell<'_>]| -> Result<(), ExportError> {
+        if is_ended() {
+            return Err(ExportError::Ended);
+        }
         rows.write(cells, &mut to)?;
         written += 1;
         if written.is_multiple_of(ROWS_PER_TICK) {

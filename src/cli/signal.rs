@@ -1,8 +1,31 @@
 //! Signals that ask the process to end.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Catches both signals from now on, for work without a runtime. Returns a function that tells
+/// whether one has come.
+pub(super) fn watch() -> io::Result<impl Fn() -> bool> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut shutdown = {
+        let _within = runtime.enter();
+        Shutdown::listen()?
+    };
+    let has_come = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&has_come);
+    let wait = move || {
+        runtime.block_on(shutdown.requested());
+        noted.store(true, Ordering::Relaxed);
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)?;
+    Ok(move || has_come.load(Ordering::Relaxed))
+}
 
 /// Requests to end: SIGTERM, and SIGINT as from Ctrl-C.
 pub(super) struct Shutdown {

@@ -1,4 +1,5 @@
 use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use serde_json::Value;
@@ -87,7 +88,7 @@ impl Service {
 
     fn run(&self, file: &str, more: &[&str]) -> Result<String, CliError> {
         let mut stdout = Vec::new();
-        let exported = export(&self.args(file, more), &mut stdout);
+        let exported = super::run(&self.args(file, more), &mut stdout, &|| false);
         exported.map(|()| String::from_utf8(stdout).unwrap())
     }
 
@@ -251,6 +252,35 @@ async fn a_bad_secret_and_a_missing_directory_export_nothing() {
     assert!(!path.exists());
 }
 
+#[tokio::test]
+async fn a_request_to_end_leaves_no_file() {
+    let service = Service::start().await;
+    let path = service.path("out.csv");
+    let args = service.args(path.to_str().unwrap(), &[]);
+    let rows = std::cell::Cell::new(0);
+    let is_ended = || {
+        rows.set(rows.get() + 1);
+        rows.get() > ACCOUNTS / 2
+    };
+    let ended = run(&args, &mut Vec::new(), &is_ended).unwrap_err();
+    assert!(
+        ended.message.starts_with("ended before"),
+        "{}",
+        ended.message
+    );
+    let mut left = std::fs::read_dir(service.dir.path()).unwrap();
+    assert!(!left.any(|entry| {
+        entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains("out.csv")
+    }));
+}
+
+/// Longest time for which the service may be moving its log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A reader of standard output that looks, whenever it is given something, whether the log of the
 /// service can be started anew.
 struct SlowReader {
@@ -261,9 +291,19 @@ struct SlowReader {
 impl Write for SlowReader {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let conn = rusqlite::Connection::open(&self.path).unwrap();
+        conn.busy_timeout(Duration::ZERO).unwrap();
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let blocked: bool = conn.query_row(sql, [], |row| row.get(0)).unwrap();
-        assert!(!blocked, "a transaction is open while the reader reads");
+        let is_blocked = || conn.query_row(sql, [], |row| row.get(0)).unwrap();
+        // The service may be moving the log itself, for a moment.
+        let begun = Instant::now();
+        while is_blocked() {
+            let waited = begun.elapsed();
+            assert!(
+                waited < LOG_TIMEOUT,
+                "a transaction is open while the reader reads"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.looks += 1;
         Ok(bytes.len())
     }
@@ -280,7 +320,7 @@ async fn a_reader_that_is_slow_holds_no_transaction_open() {
     // There is a log to be started anew.
     assert!(service.store.log_bytes() > 0);
     let mut reader = SlowReader { path, looks: 0 };
-    export(&service.args("-", &[]), &mut reader).unwrap();
+    run(&service.args("-", &[]), &mut reader, &|| false).unwrap();
     assert!(reader.looks > 0);
 }
 
