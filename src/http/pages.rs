@@ -14,7 +14,7 @@ mod series;
 mod sources;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 
 use super::client_address::ClientAddress;
 use super::params::Params;
+use crate::dataset::Editions;
 use crate::mediator::Mediator;
 use crate::resolve::{ResolveError, Resolver};
 use crate::store::StoreError;
@@ -61,6 +62,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(2);
 struct Shared {
     resolver: Resolver,
     mediator: Option<String>,
+    /// Empty where no datasets are served.
+    datasets: Arc<OnceLock<Editions>>,
     front: FrontPages,
     /// Slots for pages that wait for the store or the network.
     slots: Semaphore,
@@ -70,11 +73,13 @@ struct Shared {
 pub(super) fn routes(
     resolver: Resolver,
     mediator: Option<&Mediator>,
+    datasets: Arc<OnceLock<Editions>>,
     max_requests: usize,
 ) -> Router {
     let shared = Shared {
         resolver,
         mediator: mediator.map(|mediator| mediator.did().to_string()),
+        datasets,
         front: FrontPages::default(),
         // A part, so that programs are answered while pages are asked for.
         slots: Semaphore::new((max_requests / 8).clamp(1, Semaphore::MAX_PERMITS)),
@@ -96,7 +101,10 @@ async fn home(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: Uri) -
         let Some(span) = days.ok().and_then(|days| Span::read(days.as_deref())) else {
             return page(StatusCode::BAD_REQUEST, home::no_such_span());
         };
-        let html = shared.front.page(span, directory, mediator).await;
+        let edition = shared.datasets.get().and_then(Editions::latest);
+        let edition = edition.map(|edition| edition.day);
+        let html = shared.front.page(span, directory, mediator, edition);
+        let html = html.await;
         (page_headers(), html).into_response()
     } else {
         // A text without numbers is better than none.

@@ -1,5 +1,7 @@
 //! The router: every request that the cache of views does not answer.
 
+use std::sync::{Arc, OnceLock};
+
 use atrium_api::types::string::Nsid;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
@@ -8,22 +10,30 @@ use super::error::XrpcError;
 use super::routes::wrong_verb;
 use super::socket::Sockets;
 use super::{didcomm, pages, xrpc};
+use crate::dataset::Editions;
 use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
 /// Longest NSID in bytes (atproto specification, "Namespaced Identifiers").
 const MAX_NSID_LEN: usize = 317;
 
-/// Merges the routes of all modules; without a mediator its paths are unknown.
+/// Merges the routes of all modules; without a mediator its paths are unknown. The pages tell of the
+/// datasets once there are some.
 pub(super) fn router(
     resolver: Resolver,
     mediator: Option<(Mediator, Sockets)>,
     address: Option<&PublicAddress>,
+    datasets: Arc<OnceLock<Editions>>,
     max_requests: usize,
 ) -> Router {
     let served = mediator.as_ref().map(|(mediator, _)| mediator);
     let mut router = Router::new()
-        .merge(pages::routes(resolver.clone(), served, max_requests))
+        .merge(pages::routes(
+            resolver.clone(),
+            served,
+            datasets,
+            max_requests,
+        ))
         .merge(xrpc::routes(resolver, served.cloned(), max_requests));
     if let Some((mediator, sockets)) = mediator {
         router = router.merge(didcomm::routes(mediator, sockets));

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -99,6 +99,8 @@ pub(super) struct App {
     limit: RequestLimit,
     router: Router,
     streams: Streams,
+    /// What the pages tell of; set before the server runs, if at all.
+    datasets: Arc<OnceLock<Editions>>,
     /// Handles of the metrics of cached views, so that they are not looked up for each request.
     ok: Counter,
     not_modified: Counter,
@@ -115,11 +117,19 @@ impl App {
         let method = RESOLVE_RECIPIENT.label;
         let requests = |status: &'static str| metrics::counter!("atcomm_http_requests_total", "method" => method, "status" => status);
         let streams = Streams::new(resolver.directory(), &settings.updates);
-        let methods = router(resolver.clone(), mediator, address, settings.max_requests);
+        let datasets: Arc<OnceLock<Editions>> = Arc::default();
+        let methods = router(
+            resolver.clone(),
+            mediator,
+            address,
+            Arc::clone(&datasets),
+            settings.max_requests,
+        );
         Self {
             auth: address.map(|address| ServiceAuth::new(address, resolver.clone())),
             router: methods.merge(streams.routes()),
             streams,
+            datasets,
             limit: RequestLimit::new(&settings, &resolver),
             resolver,
             ok: requests("200"),
@@ -131,6 +141,7 @@ impl App {
 
     /// Serves the editions of the dataset, too.
     pub(super) fn add_datasets(&mut self, editions: Editions) {
+        let editions = self.datasets.get_or_init(|| editions).clone();
         let files = dataset::routes(editions, self.settings.max_requests);
         self.router = self.router.clone().merge(files);
     }

@@ -545,7 +545,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
         format!("{history}?did={}&proof=true", server.did),
         format!("{history}?did={}", server.did),
     ];
-    let router = router::router(server.resolver.clone(), None, None, 4);
+    let router = router::router(server.resolver.clone(), None, None, Arc::default(), 4);
     for target in &targets {
         let (status, body) = ask(&router, target, [192, 0, 2, 1]).await;
         assert_eq!(status, 200, "{target}");
@@ -558,7 +558,7 @@ async fn inv7_answers_with_proofs_are_counted_until_they_are_written() {
         assert_eq!(ask(&router, &plain, [192, 0, 2, 1]).await.0, 200);
         drop(body);
     }
-    let router = router::router(server.resolver.clone(), None, None, 512);
+    let router = router::router(server.resolver.clone(), None, None, Arc::default(), 512);
     let mut held = Vec::new();
     for _ in 0..response_budget::MAX_PER_ADDRESS {
         held.push(ask(&router, &targets[0], [192, 0, 2, 1]).await);

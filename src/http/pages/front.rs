@@ -11,6 +11,7 @@ use super::numbers::Numbers;
 use super::series::Span;
 use crate::directory::Directory;
 use crate::store::StoreError;
+use crate::store::directory::Day;
 use atcomm_net::identity::MediatorDocument;
 use atcomm_proto::syntax::MediatorDid;
 
@@ -33,12 +34,14 @@ struct Made {
 }
 
 impl FrontPages {
-    /// Returns the page. `mediator` is the DID of this server's own.
+    /// Returns the page. `mediator` is the DID of this server's own, `edition` the last day of the
+    /// newest dataset.
     pub(super) async fn page(
         &self,
         span: Span,
         directory: &Directory,
         mediator: Option<&str>,
+        edition: Option<Day>,
     ) -> Bytes {
         let last = match span {
             Span::Days => &self.days,
@@ -54,7 +57,8 @@ impl FrontPages {
         if let Err(error) = &known {
             tracing::error!(%error, "the store failed under a page");
         }
-        let known = known.unwrap_or_default();
+        let mut known = known.unwrap_or_default();
+        known.edition = edition;
         let page: Bytes = home::html(mediator, span, &known).into_string().into();
         *last = is_whole.then(|| Made {
             page: page.clone(),
@@ -85,6 +89,7 @@ async fn read(span: Span, directory: &Directory) -> Result<Known, StoreError> {
         mediators,
         sources,
         days,
+        edition: None,
     })
 }
 

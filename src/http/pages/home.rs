@@ -9,7 +9,7 @@ use super::numbers::{self, Numbers};
 use super::series::{Span, series};
 use super::sources::sources;
 use crate::store::SourceStatus;
-use crate::store::directory::DayRow;
+use crate::store::directory::{Day, DayRow};
 use atcomm_net::identity::MediatorDocument;
 
 /// What the directory knows.
@@ -22,6 +22,8 @@ pub(super) struct Known {
     pub(super) sources: Vec<SourceStatus>,
     /// The days that the charts show, in order.
     pub(super) days: Vec<DayRow>,
+    /// The last day of the newest dataset.
+    pub(super) edition: Option<Day>,
 }
 
 /// Returns the page for browsers.
@@ -59,6 +61,12 @@ pub(super) fn html(mediator: Option<&str>, span: Span, known: &Known) -> Markup 
                 "The charts are drawn from a series that is kept for ever, with how sure each day is. "
                 a href="/xrpc/at.didcomm.directory.getTimeline?interval=week" { "The last weeks" }
                 " and " a href="/xrpc/at.didcomm.directory.getStats" { "all numbers of now" } " as JSON."
+            }
+            @if let Some(day) = known.edition {
+                p {
+                    a href="/dataset/latest.json" { "The dataset up to " (day) } ": tables of each day as CSV and "
+                    "Parquet, to be cited. Small groups cannot be told from it."
+                }
             }
         }
         section aria-labelledby="programs" {

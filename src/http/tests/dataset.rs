@@ -69,6 +69,26 @@ async fn the_newest_edition_is_listed_and_files_never_change() {
 }
 
 #[tokio::test]
+async fn the_page_leads_to_the_newest_edition_where_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = async |server: TestServer| {
+        let page = server.get_with("/", &[("accept", "text/html")]).await;
+        String::from_utf8(page.body).unwrap()
+    };
+    let link = "href=\"/dataset/latest.json\">The dataset up to 2030-01-01</a>";
+    let none = page(serve(dir.path()).await).await;
+    assert!(
+        none.contains("For researchers") && !none.contains("/dataset/"),
+        "{none}"
+    );
+    write_edition(dir.path(), "2030-01-01");
+    let one = page(serve(dir.path()).await).await;
+    assert!(one.contains(link), "{one}");
+    let without = page(TestServer::new().await).await;
+    assert!(!without.contains("/dataset/"), "{without}");
+}
+
+#[tokio::test]
 async fn nothing_but_files_of_editions_is_served() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("secret"), "secret").unwrap();
