@@ -103,11 +103,16 @@ async fn fill(dir: &Path, entries: u64) {
     store.shutdown().await;
 }
 
-/// Writes a time series of a year, with more groups on each day than have a row.
+/// Writes a time series of a year, with more groups on each day than have a row. All days but today
+/// are closed.
 async fn fill_series(store: &DirectoryStore) {
     let today = Day::of(Clock::system().now());
     let first = today.plus(-365);
-    let began = store.transact(move |tx| tx.reach_day(first.start()));
+    let sources = [0, 1, 2].map(|n| format!("pds https://pds{n}.example.com"));
+    let began = store.transact(move |tx| {
+        tx.reach_day(first.start())?;
+        tx.follow_sources(&sources)
+    });
     began.await.unwrap();
     for n in 0..=365 {
         let day = first.plus(n);
@@ -118,15 +123,25 @@ async fn fill_series(store: &DirectoryStore) {
                 let named = groups.flat_map(|kind| (0..2000).map(move |group| (kind, group)));
                 // All groups on the first day, a part of them on each later one.
                 let moved = named.filter(|(_, group)| n == 0 || group % 40 == n % 40);
+                // None is so small that a dataset does not show it.
+                let joined = |group| if n == 0 { 2020 - group } else { 1 };
                 let delta = DayDelta {
                     new: 100,
                     departed: 100,
                     groups: moved
-                        .map(|(kind, group)| (kind, format!("host{group}.example.com"), 1))
+                        .map(|(kind, group)| {
+                            (kind, format!("host{group}.example.com"), joined(group))
+                        })
                         .collect(),
                     ..DayDelta::default()
                 };
-                tx.add_to_day(day, day, &delta)
+                tx.add_to_day(day, day, &delta)?;
+                if day == today {
+                    return Ok(());
+                }
+                tx.cover_day(day, day.end())?;
+                tx.set_hosts(day, 2000, 1990)?;
+                tx.close_day(day, day.end())
             })
             .await
             .unwrap();
