@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use atcomm::store::directory::{AccountState, Day, DayDelta, GroupKind};
-use atcomm::store::{AccountStatus, DirectoryStore, Entry, PackageState};
+use atcomm::store::{AccountStatus, Coverage, DirectoryStore, Entry, PackageState};
 use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::key::SigningKey;
 use atcomm_proto::proof::{Container, Proven, verify};
@@ -111,6 +111,14 @@ async fn fill_series(store: &DirectoryStore) {
     let sources = [0, 1, 2].map(|n| format!("pds https://pds{n}.example.com"));
     let began = store.transact(move |tx| {
         tx.reach_day(first.start())?;
+        for source in &sources {
+            let (since, until) = (first.start(), today.start());
+            tx.set_coverage(&Coverage {
+                source: source.clone(),
+                since,
+                until,
+            })?;
+        }
         tx.follow_sources(&sources)
     });
     began.await.unwrap();
@@ -124,13 +132,19 @@ async fn fill_series(store: &DirectoryStore) {
                 // All groups on the first day, a part of them on each later one.
                 let moved = named.filter(|(_, group)| n == 0 || group % 40 == n % 40);
                 // None is so small that a dataset does not show it.
-                let joined = |group| if n == 0 { 2020 - group } else { 1 };
+                let joined = |group: i32| i64::from(if n == 0 { 2020 - group } else { 1 });
                 let delta = DayDelta {
                     new: 100,
                     departed: 100,
                     groups: moved
                         .map(|(kind, group)| {
-                            (kind, format!("host{group}.example.com"), joined(group))
+                            let name = match kind {
+                                GroupKind::Mediator => {
+                                    format!("did:web:mediator{group}.example.com")
+                                }
+                                _ => format!("host{group}.example.com"),
+                            };
+                            (kind, name, joined(group))
                         })
                         .collect(),
                     ..DayDelta::default()

@@ -14,6 +14,7 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
+mod dataset;
 mod filled;
 mod lists;
 mod recipients;
@@ -40,7 +41,14 @@ use subscribers::READERS;
 const ROUNDS: usize = 9;
 
 /// Sections about a directory with many entries.
-const SERVED: [&str; 5] = ["resolve", "recipients", "lists", "stats", "subscribers"];
+const SERVED: [&str; 6] = [
+    "resolve",
+    "recipients",
+    "lists",
+    "stats",
+    "dataset",
+    "subscribers",
+];
 
 fn main() {
     if let Some(url) = std::env::var_os(READERS) {
@@ -143,6 +151,9 @@ fn served(sections: &Sections) {
     }
     if sections.contain("stats") {
         stats::numbers(&runtime, bench.address);
+    }
+    if sections.contain("dataset") {
+        dataset::run(&filled.path);
     }
     if sections.contain("subscribers") {
         subscribers::run(&runtime, &bench, entries);

@@ -51,7 +51,7 @@ pub(crate) fn numbers(runtime: &Runtime, address: SocketAddr) {
         ),
         (
             "one mediator",
-            format!("{year}&group=mediator&name=host1999.example.com"),
+            format!("{year}&group=mediator&name=did:web:mediator999.example.com"),
         ),
         ("the smaller hosts together", format!("{year}&group=host")),
     ] {
