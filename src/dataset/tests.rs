@@ -254,11 +254,12 @@ async fn the_year_of_a_directory_with_outages_tells_nothing_of_single_accounts()
         make_of(dir.path(), &format!("edition{n}"), &request)
     });
     let editions: Vec<PathBuf> = editions.collect();
-    // The smallest mediators have no row, so their numbers are not known here either.
+    // In tests a day has few rows of a kind, so that some mediators have none on some days, and what
+    // ties their days to each other does not hold. The other kinds are never cut.
     let known = groups.iter().filter(|group| group.0 != "mediator");
     let known: BTreeSet<Group> = known.cloned().collect();
     let by = |publisher, editions: &[PathBuf]| {
-        let attack = Attack::new(publisher, editions, &groups);
+        let attack = Attack::new(publisher, editions, &known);
         recovered(&attack, &truth, &known, SMALL)
     };
     let rounded = by(Publisher::Rounded(SMALL), &editions);

@@ -298,6 +298,9 @@ impl Attack {
     fn several_of_kind(&mut self, kind: &str, day: usize) {
         let enrolled = (Unknown::Total("enrolled", day), -1);
         let terms = self.of_kind(kind, "accounts", day);
+        if terms.is_empty() {
+            return;
+        }
         for term in &terms {
             self.relation(vec![term.clone(), enrolled.clone()], -MANY, 0);
         }
