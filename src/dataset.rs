@@ -3,7 +3,7 @@
 //! A dataset is a folder with three tables, each as CSV and as Parquet, and with what describes
 //! them. It is a function of the closed days, of the settings and of the version of the program: made
 //! twice it is the same, byte by byte. No DID, handle or did:peer is in it, and of small groups of
-//! accounts nothing ([`write`]).
+//! accounts nothing ([`write()`]).
 
 mod description;
 mod editions;

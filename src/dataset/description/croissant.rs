@@ -1,4 +1,4 @@
-//! `croissant.json`: Croissant, version 1.1 (https://docs.mlcommons.org/croissant/).
+//! `croissant.json`: Croissant, version 1.1 (<https://docs.mlcommons.org/croissant/>).
 
 use serde_json::{Value as Json, json};
 

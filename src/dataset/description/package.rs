@@ -1,4 +1,4 @@
-//! `datapackage.json`: Data Package, version 2 (https://datapackage.org/standard/data-package/).
+//! `datapackage.json`: Data Package, version 2 (<https://datapackage.org/standard/data-package/>).
 
 use serde_json::{Value as Json, json};
 
