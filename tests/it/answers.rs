@@ -1,5 +1,7 @@
 //! Answers to callers: all that a sender needs, its proof, and errors that name the reason.
 
+use std::time::{Duration, Instant};
+
 use atcomm_proto::proof::Proven;
 use serde_json::{Value, json};
 
@@ -20,10 +22,12 @@ in_both_shapes! {
         service.until_following(2);
         let package = json!({"label": "phone", "mediators": [mediator]});
         let alice = network.enrolled("alice", 0, package);
+        let published = Instant::now();
         let what = "the package with its handle and its mediator";
         let view = service.until(&alice.did, what, |view| {
             view["handle"] == *alice.handle && view["mediators"][0]["state"] == "reachable"
         });
+        assert!(published.elapsed() < Duration::from_secs(10), "{:?}", published.elapsed());
         assert_eq!(view["did"], *alice.did);
         assert_eq!(view["pds"], *network.pds_url(0));
         assert_eq!(view["status"], "active");
