@@ -2,7 +2,7 @@
 //! that of a process which was never killed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -90,7 +90,7 @@ impl Process {
         let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
         let cursor = store.query(|q| q.cursor(SOURCE)).await.unwrap();
         let done = cursor.map_or(0, |cursor| usize::try_from(cursor.position).unwrap() + 1);
-        let (now, _) = steps[done];
+        let (now, _) = *steps.get(done).or(steps.last()).unwrap();
         let clock = Clock::manual(now);
         let directory = Directory::bind(store, clock.clone(), 1 << 20)
             .await
@@ -242,7 +242,8 @@ fn host(n: usize) -> String {
     format!("pds{}.example.com", n % 2)
 }
 
-/// The process that is killed. It tells each step before it makes it, and the end.
+/// The process that is killed. It tells each step before it makes it, and the end. At midnight and
+/// at the end it waits for a word, so that a kill that comes late does not miss it.
 #[tokio::test]
 #[ignore = "run as a process of its own"]
 async fn child() {
@@ -251,9 +252,17 @@ async fn child() {
     };
     Process::run(Path::new(&dir), |position, step| {
         println!("@{position} {step:?}");
+        if matches!(step, Step::Midnight) {
+            wait_for_a_word();
+        }
     })
     .await;
     println!("@end");
+    wait_for_a_word();
+}
+
+fn wait_for_a_word() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 /// Starts the process.
@@ -262,7 +271,7 @@ fn start(dir: &Path) -> (Child, impl Iterator<Item = String>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &name, "--ignored", "--nocapture"])
         .env(DIRECTORY, dir)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -280,11 +289,13 @@ fn run_and_kill(dir: &Path) -> u64 {
     let mut passed = 0;
     loop {
         let (mut child, told) = start(dir);
+        let mut words = child.stdin.take().unwrap();
         let mut has_ended = false;
         for line in told {
             if line == "end" {
                 // The test harness has a line to say as well.
                 has_ended = true;
+                words.write_all(b"\n").unwrap();
                 continue;
             }
             let (position, step) = line.split_once(' ').unwrap();
@@ -295,6 +306,9 @@ fn run_and_kill(dir: &Path) -> u64 {
                 passed = position;
             }
             let killed = kills.entry(position).or_default();
+            if step == "Midnight" {
+                words.write_all(b"\n").unwrap();
+            }
             if step == "Midnight" && *killed < KILLS {
                 *killed += 1;
                 let number: u64 = kills.values().sum();
