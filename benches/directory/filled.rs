@@ -12,7 +12,7 @@ use atcomm_proto::syntax::{Did, Handle, MediatorDid, Origin};
 use tempfile::TempDir;
 
 /// Entries per transaction while the store is filled.
-const CHUNK: u64 = 5_000;
+const CHUNK: usize = 5_000;
 
 /// PDSes and mediators of most accounts.
 const PDSES: [&str; 4] = [
@@ -85,11 +85,14 @@ pub(crate) fn did(n: u64) -> Did {
 async fn fill(dir: &Path, entries: u64) {
     let store = DirectoryStore::open(&dir.join("directory.db")).unwrap();
     let (template, car) = template();
-    for first in (0..entries).step_by(usize::try_from(CHUNK).unwrap()) {
-        let (template, car) = (template.clone(), car.clone());
+    // In the order of their DIDs, for which the file needs each page once.
+    let mut accounts: Vec<u64> = (0..entries).collect();
+    accounts.sort_by_cached_key(|n| did(*n).to_string());
+    for chunk in accounts.chunks(CHUNK) {
+        let (template, car, chunk) = (template.clone(), car.clone(), chunk.to_vec());
         store
             .transact(move |tx| {
-                for n in first..(first + CHUNK).min(entries) {
+                for n in chunk {
                     let entry = entry(&template, n);
                     tx.put_entry(&entry)?;
                     tx.put_proof(&entry.did, &car)?;

@@ -3,7 +3,7 @@
 //! `cargo bench --bench mediator` prints each figure with its target and the limit measured in the
 //! same run. The whole service runs on loopback in the same process as its clients. Figures are
 //! medians of rounds, and comparisons are made round by round. An argument selects sections by
-//! name: unpack, forward, outside, pickup, live.
+//! name: unpack, forward, outside, pickup, live; `soak` takes an hour and runs only when it is named.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 
 mod outside;
 mod service;
+mod soak;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ const MESSAGES: usize = 6000;
 const BODY: usize = 600;
 
 fn main() {
+    if let Some(address) = std::env::var_os(soak::LOAD) {
+        return soak::load(address.to_str().unwrap());
+    }
     let sections = Sections::from_arguments();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -60,6 +64,9 @@ fn main() {
     }
     if sections.contain("live") {
         live(&runtime, &bench);
+    }
+    if sections.name("soak") {
+        soak::run(&runtime, &bench);
     }
     runtime.block_on(bench.stop());
 }

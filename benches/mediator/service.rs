@@ -10,7 +10,7 @@ use atcomm_proto::did_peer::{KeyType, PeerDid, Purpose};
 use atcomm_proto::didcomm::envelope::{
     ContentEncryption, Curve, PublicKey, SecretKey, SelfCertified, anoncrypt, authcrypt, unpack,
 };
-use atcomm_proto::didcomm::message::{Message, ReturnRoute};
+use atcomm_proto::didcomm::message::{Attachment, Message, ReturnRoute};
 use atcomm_proto::didcomm::party::Party;
 use atcomm_proto::didcomm::protocol::routing::Forward;
 use atcomm_proto::didcomm::protocol::{coordination, pickup};
@@ -155,16 +155,7 @@ impl BenchMediator {
     }
 
     pub(crate) async fn live_socket(&self, recipient: &Recipient) -> Socket {
-        let url = format!("ws://{}/didcomm", self.address);
-        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-        let change = pickup::Request::Live(true).write(pickup::Version::V3, unique());
-        let change = recipient.pack(change);
-        socket
-            .send(Frame::Text(String::from_utf8(change).unwrap().into()))
-            .await
-            .unwrap();
-        next_text(&mut socket).await;
-        socket
+        recipient.live_socket(self.address).await
     }
 }
 
@@ -178,7 +169,7 @@ pub(crate) async fn next_text(socket: &mut Socket) -> String {
 }
 
 /// Resolves the mediator's did:peer:2 from its invitation.
-fn peer_identity(address: SocketAddr) -> Party {
+pub(crate) fn peer_identity(address: SocketAddr) -> Party {
     use std::io::{Read as _, Write as _};
     let mut socket = std::net::TcpStream::connect(address).unwrap();
     write!(
@@ -230,7 +221,8 @@ fn unique() -> String {
 }
 
 impl Recipient {
-    fn new(mediator: Party) -> Self {
+    /// Returns a client that is not registered yet.
+    pub(crate) fn new(mediator: Party) -> Self {
         let agreement = SecretKey::generate(Curve::X25519, "");
         let did = PeerDid::build(
             &[(
@@ -251,7 +243,8 @@ impl Recipient {
         }
     }
 
-    async fn register(&self, connection: &mut Connection) {
+    /// Registers with the mediator.
+    pub(crate) async fn register(&self, connection: &mut Connection) {
         let request = coordination::Request::Mediate { account: None };
         let add = coordination::Request::Update(vec![coordination::Update {
             recipient_did: self.did.to_string(),
@@ -284,8 +277,55 @@ impl Recipient {
 
     /// Returns the number of messages in a delivery.
     pub(crate) fn count(&self, answer: &[u8]) -> usize {
+        self.attachments(answer).len()
+    }
+
+    fn attachments(&self, answer: &[u8]) -> Vec<Attachment> {
         let ring = std::slice::from_ref(&*self.key);
         let opened = unpack(answer, &ring, &SelfCertified).unwrap();
-        Message::parse(&opened.plaintext).unwrap().attachments.len()
+        Message::parse(&opened.plaintext).unwrap().attachments
+    }
+
+    /// Returns a forward to this client.
+    pub(crate) fn forward(&self, round: usize, n: usize) -> Vec<u8> {
+        wrap(&self.mediator.key_agreement()[0], self, round, n, None)
+    }
+
+    /// Opens a socket on which new messages are pushed.
+    pub(crate) async fn live_socket(&self, address: SocketAddr) -> Socket {
+        let url = format!("ws://{address}/didcomm");
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let change = pickup::Request::Live(true).write(pickup::Version::V3, unique());
+        let change = self.pack(change);
+        socket
+            .send(Frame::Text(String::from_utf8(change).unwrap().into()))
+            .await
+            .unwrap();
+        next_text(&mut socket).await;
+        socket
+    }
+
+    /// Picks up and acknowledges what waits.
+    pub(crate) async fn empty(&self, connection: &mut Connection) {
+        loop {
+            let answer = connection
+                .post(PATH, MEDIA_TYPE, &self.delivery_request(100))
+                .await;
+            assert_eq!(answer.status, 200);
+            let ids = self.ids(answer.body);
+            if ids.is_empty() {
+                return;
+            }
+            let received = pickup::Request::Received(ids);
+            let received = self.pack(received.write(pickup::Version::V3, unique()));
+            let answer = connection.post(PATH, MEDIA_TYPE, &received).await;
+            assert_eq!(answer.status, 200);
+        }
+    }
+
+    /// Returns what acknowledges the messages of an answer.
+    fn ids(&self, answer: &[u8]) -> Vec<String> {
+        let attachments = self.attachments(answer);
+        attachments.into_iter().filter_map(|one| one.id).collect()
     }
 }

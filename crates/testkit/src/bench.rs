@@ -20,7 +20,12 @@ impl Sections {
 
     /// Returns whether a section runs. All sections run if the command line names none.
     pub fn contain(&self, name: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|part| name.contains(part.as_str()))
+        self.0.is_empty() || self.name(name)
+    }
+
+    /// Returns whether the command line names a section.
+    pub fn name(&self, name: &str) -> bool {
+        self.0.iter().any(|part| name.contains(part.as_str()))
     }
 }
 
