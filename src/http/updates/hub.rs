@@ -1,6 +1,7 @@
 //! The live frames, made once for all readers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,15 +38,28 @@ pub(super) enum Live {
         last: i64,
         /// The frames. None where no update between them is to be shown.
         frames: Bytes,
+        /// Where the frame of each update begins, after the positions of the updates.
+        starts: Arc<[(i64, usize)]>,
     },
     /// The frame of other news.
     Info(Bytes),
+}
+
+impl Live {
+    /// Returns the frames of the updates after a position.
+    pub(super) fn after(frames: &Bytes, starts: &[(i64, usize)], position: i64) -> Bytes {
+        let first = starts.partition_point(|(seq, _)| *seq <= position);
+        let begin = starts.get(first).map_or(frames.len(), |(_, start)| *start);
+        frames.slice(begin..)
+    }
 }
 
 /// The maker of live frames.
 pub(super) struct Hub {
     directory: Arc<Directory>,
     live: broadcast::Sender<Live>,
+    /// Position in the log up to which frames were made for the readers of that time.
+    reached: AtomicI64,
 }
 
 /// Where the hub stands while it has readers.
@@ -62,12 +76,19 @@ impl Hub {
         Self {
             directory,
             live: broadcast::channel(BACKLOG).0,
+            reached: AtomicI64::new(0),
         }
     }
 
     /// Returns the frames from now on.
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Live> {
         self.live.subscribe()
+    }
+
+    /// Returns a position that a reader has to have come to by itself when it begins to take frames:
+    /// those that it gets tell of everything after it, or of a position that is behind it, too.
+    pub(super) fn reached(&self) -> i64 {
+        self.reached.load(Ordering::SeqCst)
     }
 
     /// Makes frames until `stop`. A look that fails is repeated: no reader misses anything by it.
@@ -100,7 +121,7 @@ impl Hub {
             let newest = self.directory.log().await?.newest;
             place.position = Some(newest);
             // A reader that has read less than this reads it from the store.
-            self.send(newest, newest, Vec::new());
+            self.send(newest, newest, Vec::new(), Vec::new());
             return Ok(());
         };
         for _ in 0..MAX_PAGES {
@@ -108,13 +129,14 @@ impl Hub {
             if page.reached == position {
                 break;
             }
-            let mut frames = Vec::new();
+            let (mut frames, mut starts) = (Vec::new(), Vec::new());
             for update in &page.updates {
+                starts.push((update.seq, frames.len()));
                 push_update(&mut frames, update);
             }
             let count = page.updates.len() as u64;
             metrics::counter!("atcomm_updates_live_total").increment(count);
-            self.send(position, page.reached, frames);
+            self.send(position, page.reached, frames, starts);
             position = page.reached;
             place.position = Some(position);
             if page.is_last {
@@ -138,13 +160,16 @@ impl Hub {
         Ok(())
     }
 
-    fn send(&self, after: i64, last: i64, frames: Vec<u8>) {
-        let frames = frames.into();
+    fn send(&self, after: i64, last: i64, frames: Vec<u8>, starts: Vec<(i64, usize)>) {
+        // Before the frames are sent: who begins to take frames in between reads them twice rather
+        // than not at all.
+        self.reached.store(last, Ordering::SeqCst);
         // Without readers it is lost, and they read it from the store.
         let live = Live::Updates {
             after,
             last,
-            frames,
+            frames: frames.into(),
+            starts: starts.into(),
         };
         self.live.send(live).ok();
     }

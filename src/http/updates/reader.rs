@@ -115,13 +115,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     async fn follow(&mut self) -> Result<std::convert::Infallible, Stop> {
+        // Before the log is looked at, so that nothing comes in between.
+        let mut live = self.reader.hub.subscribe();
         let log = self.reader.log().await?;
         self.position = self.reader.cursor.unwrap_or(log.newest);
         self.greet(&log).await?;
-        self.replay(None).await?;
-        // What is committed until then is in the store, what comes after it among the live frames.
-        let mut live = self.reader.hub.subscribe();
-        self.replay(None).await?;
+        if self.position < log.newest {
+            // Live frames do not wait for one that reads for long.
+            drop(live);
+            self.replay(None).await?;
+            live = self.reader.hub.subscribe();
+            if self.position < self.reader.hub.reached() {
+                self.replay(None).await?;
+            }
+        }
         loop {
             let news = tokio::select! {
                 news = live.recv() => news,
@@ -166,20 +173,22 @@ where
     }
 
     async fn take(&mut self, live: Live) -> Result<(), Stop> {
-        let (after, last, frames) = match live {
+        let (after, last, frames, starts) = match live {
             Live::Info(frame) => return Ok(write_frames(&mut self.socket, &frame).await?),
             Live::Updates {
                 after,
                 last,
                 frames,
-            } => (after, last, frames),
+                starts,
+            } => (after, last, frames, starts),
         };
         if last <= self.position {
             return Ok(());
         }
-        if after != self.position {
+        if self.position < after {
             return self.replay(Some(last)).await;
         }
+        let frames = Live::after(&frames, &starts, self.position);
         self.write(&frames).await?;
         self.position = last;
         Ok(())

@@ -66,6 +66,12 @@ impl Replays {
             group,
         }
     }
+
+    /// Lets nobody read a page any more.
+    #[cfg(test)]
+    pub(super) async fn stop(&self) {
+        *self.all.lock().await = Instant::now() + Duration::from_secs(24 * 3600);
+    }
 }
 
 impl Pace {

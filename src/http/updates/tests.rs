@@ -193,10 +193,13 @@ impl Client {
 
     /// Returns the next frame, or `None` at the end.
     async fn next(&mut self) -> Option<Frame> {
+        let next = tokio::time::timeout(Duration::from_secs(30), self.next_frame()).await;
+        next.expect("a frame in time")
+    }
+
+    async fn next_frame(&mut self) -> Option<Frame> {
         loop {
-            let next = self.socket().await.next();
-            let next = tokio::time::timeout(Duration::from_secs(30), next).await;
-            match next.expect("a frame in time") {
+            match self.socket().await.next().await {
                 Some(Ok(Message::Binary(bytes))) => return Some(decode(&bytes)),
                 Some(Ok(Message::Ping(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
@@ -273,6 +276,58 @@ async fn a_reader_gets_what_was_and_what_comes() {
     assert!(seq(&body) > newest);
     w.stop.cancel();
     assert_eq!(again.next().await, None);
+}
+
+/// However many come at once: none of them reads the store, and each gets what comes after it.
+#[tokio::test]
+async fn a_reader_that_is_not_behind_waits_for_no_turn() {
+    let mut w = World::new().await;
+    w.put(9).await;
+    // The first one has frames made.
+    let mut first = w.read(None, None);
+    assert_eq!(first.names(1).await, ["#info"]);
+    w.put(10).await;
+    first.next().await.unwrap();
+    w.updates.replays.stop().await;
+    let mut readers = Vec::new();
+    for seed in 11..21 {
+        // Before or after the frame of the last change is made.
+        let (stream, newest) = w.newest().await;
+        let cursor = (seed % 2 == 0).then_some(newest);
+        let mut reader = w.read(cursor, Some(&stream));
+        assert_eq!(reader.names(1).await, ["#info"]);
+        w.put(seed).await;
+        readers.push((newest, reader));
+        tokio::time::sleep(Duration::from_millis(u64::from(seed) * 7)).await;
+    }
+    let (_, newest) = w.newest().await;
+    for (mut last, mut reader) in readers {
+        while last < newest {
+            let (name, body) = reader.next().await.unwrap();
+            assert_eq!((name.as_str(), seq(&body)), ("#upsert", last + 1));
+            last += 1;
+        }
+    }
+}
+
+#[test]
+fn frames_after_a_position_begin_with_the_next_one() {
+    use super::hub::Live;
+    let frames = Bytes::from_static(b"aabbbc");
+    let starts = [(3, 0), (5, 2), (9, 5)];
+    let expected = [
+        (0, &b"aabbbc"[..]),
+        (2, b"aabbbc"),
+        (3, b"bbbc"),
+        (4, b"bbbc"),
+        (5, b"c"),
+        (8, b"c"),
+        (9, b""),
+        (10, b""),
+    ];
+    for (position, expected) in expected {
+        assert_eq!(Live::after(&frames, &starts, position), expected);
+    }
 }
 
 #[tokio::test]
