@@ -103,7 +103,7 @@ impl Directory {
         let enrolled = Arc::new(EnrolledSet::default());
         let filled = Arc::clone(&enrolled);
         store
-            .query(move |q| q.each_did(|did| filled.insert(did)))
+            .query(move |q| filled.fill(|insert| q.each_did(insert)))
             .await?;
         let now = clock.now();
         store.transact(move |tx| tx.reach_day(now)).await?;
