@@ -4,6 +4,8 @@
 //! schema of its type in `schemas/didcomm/`.
 
 mod client;
+mod clock;
+mod damage;
 mod documents;
 mod envelopes;
 mod operation;

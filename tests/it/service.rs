@@ -32,6 +32,7 @@ const PROCESS_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Setup {
     settings: BTreeMap<String, Value>,
     sources: Vec<Value>,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -40,6 +41,7 @@ impl Setup {
         let setup = Self {
             settings: BTreeMap::new(),
             sources: Vec::new(),
+            environment: Vec::new(),
         };
         setup
             .set("http.listen", json!("127.0.0.1:0"))
@@ -71,6 +73,12 @@ impl Setup {
     /// Sets one key, such as `net.development`.
     pub(crate) fn set(mut self, key: &str, value: Value) -> Self {
         self.settings.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Adds variables to the environment.
+    pub(crate) fn environment(mut self, variables: Vec<(String, String)>) -> Self {
+        self.environment.extend(variables);
         self
     }
 
@@ -164,6 +172,7 @@ impl Service {
             .arg("serve")
             .arg("--config")
             .arg(&config)
+            .envs(setup.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -17,13 +17,16 @@ pub(super) const OF_ACCOUNT: &str =
 pub(super) const OF_RECIPIENT: &str =
     "SELECT id, did FROM recipient WHERE id = ?1 AND messages > 0";
 
+// Only a message whose sender wants it delayed waits for its time: a clock that was set back hides
+// none of the others.
+
 pub(super) const STATUS: &str =
     "SELECT count(*), coalesce(sum(size), 0), min(stored_at), max(stored_at)
  FROM message INDEXED BY message_queue
- WHERE recipient = ?1 AND available_at <= ?2 AND expires_at > ?2";
+ WHERE recipient = ?1 AND available_at <= max(stored_at, ?2) AND expires_at > ?2";
 
 pub(super) const CHOOSE: &str = "SELECT id, size FROM message INDEXED BY message_queue
- WHERE recipient = ?1 AND id > ?2 AND available_at <= ?3 AND expires_at > ?3
+ WHERE recipient = ?1 AND id > ?2 AND available_at <= max(stored_at, ?3) AND expires_at > ?3
  ORDER BY id LIMIT ?4";
 
 /// What a push asks before it stores: the counters of the recipient and of all, when the reader was
