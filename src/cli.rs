@@ -9,6 +9,7 @@ mod context;
 mod dataset;
 mod enroll;
 mod export;
+mod health;
 mod hint;
 mod log;
 mod mail_context;
@@ -41,6 +42,7 @@ use clap::{Args, Parser, Subcommand};
 use self::terminal::line;
 use self::waiting::Beside;
 use crate::http::listen_address;
+use crate::server::version;
 
 /// The end of every `--help`: the exit codes, after examples where there are any.
 macro_rules! ending {
@@ -63,7 +65,7 @@ const EXIT_CODES: &str = ending!();
 
 /// Encrypted messages between atproto accounts: directory, mediator and client.
 #[derive(Debug, Parser)]
-#[command(name = "atcomm", version, after_help = EXIT_CODES)]
+#[command(name = "atcomm", version = version(), after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -211,6 +213,12 @@ enum Command {
   atcomm dataset accounts-2026
   atcomm dataset december --from 2026-12-01 --to 2026-12-31"))]
     Dataset(dataset::Dataset),
+    /// Look after a service
+    #[command(after_help = EXIT_CODES)]
+    Server {
+        #[command(subcommand)]
+        command: ServerCommand,
+    },
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
     Keys {
@@ -227,6 +235,18 @@ enum Command {
   atcomm man | man -l -
   atcomm man ~/.local/share/man/man1"))]
     Man(man::Pages),
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerCommand {
+    /// Ask whether the service answers and its stores can be written
+    ///
+    /// For the health check of a container: ends with 0 if all is well. It asks the address of
+    /// http.listen on this machine.
+    #[command(after_help = ending!("\
+  atcomm server health
+  atcomm server health --config /etc/atcomm/atcomm.toml"))]
+    Health(health::Health),
 }
 
 #[derive(Debug, Subcommand)]
@@ -380,6 +400,9 @@ pub fn run(
             Command::Restore(args) => backup::restore(&args, stdout, stderr),
             Command::Completions(args) => completions::completions(&args, stdout),
             Command::Man(args) => man::man(&args, stdout),
+            Command::Server { command } => match command {
+                ServerCommand::Health(args) => health::health(&args, stdout),
+            },
             Command::Relay {
                 command: Status::Status(flags),
             } => admin::relay_status(&flags, stdout),

@@ -38,7 +38,8 @@ use source::Layer;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the stores. Absent: `$XDG_DATA_HOME/atcomm`, else `~/.local/share/atcomm`, else
+    /// Directory of the stores. Absent: `$STATE_DIRECTORY`, which systemd sets for a unit with
+    /// `StateDirectory=`, else `$XDG_DATA_HOME/atcomm`, else `~/.local/share/atcomm`, else
     /// `atcomm-data` in the working directory.
     pub data_dir: PathBuf,
     /// The public listener.
@@ -187,7 +188,7 @@ pub struct Overrides {
 impl Config {
     /// Returns the directory of the wallet.
     pub fn home(&self) -> PathBuf {
-        let default = || default_data_dir(|name| std::env::var_os(name)).join("wallet");
+        let default = || user_data_dir(|name| std::env::var_os(name)).join("wallet");
         self.client.home.clone().unwrap_or_else(default)
     }
 
@@ -256,6 +257,15 @@ impl Overrides {
 
 /// Returns the data directory that applies without a setting; `environment` reads a variable.
 fn default_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    // Of a unit with several state directories the first is the one for the stores.
+    let state = environment("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
+    state
+        .filter(|path| path.is_absolute())
+        .unwrap_or_else(|| user_data_dir(environment))
+}
+
+/// Returns the directory for this program's data of the user who runs it.
+fn user_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let folder = |name| {
         environment(name)
             .map(PathBuf::from)

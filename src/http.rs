@@ -73,6 +73,7 @@ use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
 pub use client_address::Network;
+pub use connection::ConnectionSlots;
 pub use listener::{HttpError, SHUTDOWN_TIMEOUT};
 pub use metrics_server::MetricsServer;
 pub use settings::{HttpSettings, NoListenAddress, listen_address, optional_listen};
@@ -114,6 +115,11 @@ impl Http {
             sockets,
             address: bound,
         })
+    }
+
+    /// Returns the slots of the listener's connections.
+    pub fn connection_slots(&self) -> ConnectionSlots {
+        self.listener.slots()
     }
 
     /// Serves the editions of the dataset, too.

@@ -6,6 +6,8 @@ mod error;
 mod files;
 mod mailbox;
 mod measure;
+mod supervision;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -40,10 +42,13 @@ pub use admin::{
 };
 pub use error::ServerError;
 pub use mailbox::{MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, QueueStatus};
+pub use supervision::health;
+pub use version::version;
 
 use admin::AdminSocket;
 use datasets::Datasets;
 use files::DataDir;
+use supervision::Watchdog;
 
 /// File of the directory's store in the data directory.
 pub const DIRECTORY_FILE: &str = "directory.db";
@@ -161,15 +166,23 @@ impl Server {
         }
     }
 
-    /// Spawns the tasks that accept connections, and logs the bound addresses.
+    /// Spawns the tasks that accept connections, and the watchdog; logs the bound addresses, and tells
+    /// the service manager that the service is ready.
     fn spawn_listeners(&mut self, admin: AdminSocket, http: Http, metrics: Option<MetricsServer>) {
         self.spawn("the admin socket", admin.run(self.stop.clone()));
+        let (directory, mediator) = (Arc::clone(&self.directory), self.mediator.clone());
+        let slots = http.connection_slots();
+        let watchdog = Watchdog::of_environment(directory, mediator, self.http, slots);
         self.spawn("http", http.run(self.stop.clone()));
         tracing::info!(address = %self.http, "listening");
         if let Some(metrics) = metrics {
             tracing::info!(address = %metrics.local_addr(), "metrics are shown");
             self.spawn("metrics", metrics.run(self.stop.clone()));
         }
+        if let Some(watchdog) = watchdog {
+            self.spawn("the watchdog", watchdog.run(self.stop.clone()));
+        }
+        supervision::ready();
     }
 
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -220,6 +233,7 @@ impl Server {
             result = Err(ServerError::Ended(ended.unwrap_or("a part of the service")));
             self.stop.cancel();
         }
+        supervision::stopping();
         tracing::info!("shutting down");
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
@@ -321,7 +335,7 @@ fn own_pdses(sources: &[SourceSettings]) -> BTreeSet<Origin> {
 
 fn log_start(config: &Config) {
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = version(),
         data_dir = %config.data_dir.display(),
         "atcomm starts"
     );

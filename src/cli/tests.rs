@@ -49,7 +49,7 @@ fn help_and_version_are_data() {
     Cli::command().debug_assert();
     let (exit, stdout, stderr) = atcomm(&["--version"]);
     assert_eq!((exit, stderr.as_str()), (Exit::Done, ""));
-    assert_eq!(stdout, format!("atcomm {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(stdout, format!("atcomm {}\n", version()));
     for (args, wanted) in [
         (&["--help"][..], &["serve", "relay", "mailbox", "keys"][..]),
         (&["serve", "--help"], &["serve", "--listen"]),
@@ -80,6 +80,7 @@ fn help_and_version_are_data() {
         ),
         (&["mailbox", "status", "--help"], &["--data-dir", "--json"]),
         (&["keys", "--help"], &["rotate", "30 days"]),
+        (&["server", "health", "--help"], &["--config", "--json"]),
         (
             &["keys", "rotate", "--help"],
             &["--data-dir", "--json", "did:peer"],

@@ -220,6 +220,22 @@ fn the_data_directory_follows_the_xdg_specification() {
     assert_eq!(place(None, None), Path::new("atcomm-data"));
 }
 
+#[test]
+fn the_state_directory_of_a_unit_is_the_data_directory() {
+    let place = |state: &str| {
+        default_data_dir(|name| match name {
+            "STATE_DIRECTORY" => Some(state.into()),
+            "HOME" => Some("/h".into()),
+            _ => None,
+        })
+    };
+    assert_eq!(place("/var/lib/atcomm"), Path::new("/var/lib/atcomm"));
+    assert_eq!(place("/var/lib/a:/var/lib/b"), Path::new("/var/lib/a"));
+    for other in ["", "relative"] {
+        assert_eq!(place(other), Path::new("/h/.local/share/atcomm"));
+    }
+}
+
 /// Returns the example with its optional keys switched on: lines with a `#` that no space follows.
 fn whole_example() -> String {
     let example = std::fs::read_to_string(EXAMPLE).unwrap();

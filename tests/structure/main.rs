@@ -44,7 +44,7 @@ const CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests: `crate/module`, or a whole crate.
-const HOMES: [(&str, &[&str]); 27] = [
+const HOMES: [(&str, &[&str]); 28] = [
     ("rusqlite", &["atcomm/store"]),
     ("axum", &["atcomm/http"]),
     ("plotters", &["atcomm/http"]),
@@ -61,6 +61,7 @@ const HOMES: [(&str, &[&str]); 27] = [
     ("askar_crypto", &["atcomm-proto/didcomm"]),
     ("figment", &["atcomm/config"]),
     ("metrics_exporter_prometheus", &["atcomm/server"]),
+    ("sd_notify", &["atcomm/server"]),
     ("tracing_subscriber", &["atcomm/cli"]),
     ("indicatif", &["atcomm/cli"]),
     ("clap", &["atcomm/cli"]),
