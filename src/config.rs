@@ -5,7 +5,8 @@
 //! origin of a wrong one. `deploy/config.example.toml` shows every key with its default.
 
 mod error;
-mod source;
+mod layer;
+mod sources;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{DatasetRequest, DatasetSettings};
 use crate::directory::Limits;
 use crate::http::{HttpSettings, optional_listen};
-use crate::ingest::{SourceKind, SourceSettings};
+use crate::ingest::SourceSettings;
 use crate::mediator::MediatorSettings;
 use crate::resolve::ResolveSettings;
 use atcomm_client::ClientSettings;
@@ -31,8 +32,9 @@ use atcomm_net::net::NetSettings;
 use atcomm_proto::syntax::Origin;
 
 pub use error::ConfigError;
+pub use sources::{PdsSettings, public_sources};
 
-use source::Layer;
+use layer::Layer;
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +64,14 @@ pub struct Config {
     pub mediator: MediatorSettings,
     /// The client. Not read by `serve`.
     pub client: ClientSettings,
-    /// Sources of records: streams to follow and hosts to enumerate. Absent: two public Jetstream
-    /// hosts to follow and a public relay to enumerate. Empty: none, and an account is refreshed
-    /// when a client asks for it.
-    pub sources: Vec<SourceSettings>,
+    /// The operator's own PDS. Absent: none.
+    pub pds: PdsSettings,
+    /// Whether two public Jetstream hosts are followed and a public relay is enumerated. Absent:
+    /// true; beside `sources` it has to be said.
+    pub public_sources: Option<bool>,
+    /// Further sources of records: streams to follow and hosts to enumerate. Absent: none. Without
+    /// any source, an account is refreshed when a client asks for it.
+    pub sources: Option<Vec<SourceSettings>>,
 }
 
 impl Default for Config {
@@ -82,7 +88,9 @@ impl Default for Config {
             dataset: DatasetSettings::default(),
             mediator: MediatorSettings::default(),
             client: ClientSettings::default(),
-            sources: public_sources(),
+            pds: PdsSettings::default(),
+            public_sources: None,
+            sources: None,
         }
     }
 }
@@ -234,7 +242,7 @@ impl Config {
         }
         figment
             .extract()
-            .map_err(|error| source::explain(&figment, error))
+            .map_err(|error| layer::explain(&figment, error))
     }
 }
 
@@ -278,29 +286,4 @@ fn user_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
         || PathBuf::from("atcomm-data"),
         |share| share.join("atcomm"),
     )
-}
-
-/// Returns the public sources. A Jetstream reports changes only, so a relay is enumerated once for
-/// the accounts that exist already.
-fn public_sources() -> Vec<SourceSettings> {
-    let source = |url: &str, kind| SourceSettings {
-        url: url.to_owned(),
-        connect: None,
-        kind,
-        list: None,
-        stream: kind == SourceKind::Jetstream,
-        backfill: kind == SourceKind::Relay,
-        takedowns: false,
-    };
-    vec![
-        source(
-            "wss://jetstream1.us-east.bsky.network",
-            SourceKind::Jetstream,
-        ),
-        source(
-            "wss://jetstream2.us-east.bsky.network",
-            SourceKind::Jetstream,
-        ),
-        source("https://relay1.us-east.bsky.network", SourceKind::Relay),
-    ]
 }

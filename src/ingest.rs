@@ -52,6 +52,12 @@ pub struct SourceSettings {
 }
 
 impl SourceSettings {
+    /// Returns kind and address, the name that the source's cursor is stored under; `None` where the
+    /// address is not valid.
+    pub fn name(&self) -> Option<String> {
+        Source::read(self).ok().map(|source| source.name)
+    }
+
     /// Returns whether the accounts are enumerated. A Jetstream lists nothing, but a server beside
     /// it may.
     pub fn lists(&self) -> bool {

@@ -58,7 +58,7 @@ pub use keys::{
 pub use maintenance::Maintenance;
 pub use purge::{Purge, PurgeError, PurgedQueue};
 pub use relay::Relay;
-pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
+pub use settings::{AdmissionMode, MAX_DEFAULT_TOTAL, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;
 
 use admission::Policy;

@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::directory::{Directory, Housekeeping};
 use crate::http::{self, Http, HttpSettings, MetricsServer};
-use crate::ingest::{self, BackfillProgress, Ingest, SourceKind, SourceSettings};
+use crate::ingest::{self, BackfillProgress, Ingest, SourceSettings};
 use crate::mediator::{
     KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, PublicAddress, Relay,
 };
@@ -79,14 +80,17 @@ impl Server {
     /// Returns once every listener is bound; the bound addresses are logged.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, ServerError> {
         log_start(&config);
+        config.check()?;
+        let sources = config.all_sources()?;
+        let own = config.own_pdses()?;
         let data_dir = DataDir::claim(&config.data_dir)?;
         // Installed before any module takes a handle of its metrics.
         let recorder = match config.metrics.listen {
             Some(address) => Some((address, measure::recorder().ok_or(ServerError::Recorder)?)),
             None => None,
         };
-        let resolver = open_resolver(&config, &clock).await?;
-        let mediator = open_mediator(&config, &resolver, clock.clone()).await?;
+        let resolver = open_resolver(&config, &sources, own.clone(), &clock).await?;
+        let mediator = open_mediator(&config, own, &resolver, clock.clone()).await?;
         let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
             .map_err(ServerError::Admin)?;
         let address = public_address(&config, mediator.as_ref())?;
@@ -112,8 +116,8 @@ impl Server {
             }
             None => None,
         };
-        log_sources(&config.sources);
-        let ingest = Ingest::bind(resolver.clone(), config.sources, clock)?;
+        log_sources(&sources);
+        let ingest = Ingest::bind(resolver.clone(), sources, clock)?;
 
         let mut server = Self {
             http: http.local_addr(),
@@ -250,8 +254,13 @@ impl Server {
 }
 
 /// Opens the directory's store and everything that refreshes its entries.
-async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, ServerError> {
-    let routes = ingest::routes(&config.sources)?;
+async fn open_resolver(
+    config: &Config,
+    sources: &[SourceSettings],
+    own: BTreeSet<Origin>,
+    clock: &Clock,
+) -> Result<Resolver, ServerError> {
+    let routes = ingest::routes(sources)?;
     let net = Net::bind(config.net.clone(), clock.clone())?;
     let path = config.data_dir.join(DIRECTORY_FILE);
     let store_error = |error| ServerError::Store {
@@ -262,7 +271,7 @@ async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, Serve
     let directory = Directory::bind(store, clock.clone(), config.directory.answers_cache)
         .await
         .map_err(store_error)?
-        .with_limits(config.directory.limits(own_pdses(&config.sources)));
+        .with_limits(config.directory.limits(own));
     directory.begin_log().await.map_err(store_error)?;
     let identity = Identity::bind(net.clone(), config.identity.clone(), clock.clone());
     Ok(Resolver::bind(
@@ -278,10 +287,11 @@ async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, Serve
 /// Opens the mediator with its keys and its store. Returns `None` without `mediator.public_url`.
 async fn open_mediator(
     config: &Config,
+    local: BTreeSet<Origin>,
     resolver: &Resolver,
     clock: Clock,
 ) -> Result<Option<Mediator>, ServerError> {
-    let settings = config.mediator.clone();
+    let mut settings = config.mediator.clone();
     let Some(public_url) = &settings.public_url else {
         return Ok(None);
     };
@@ -297,8 +307,8 @@ async fn open_mediator(
         clock.now(),
     )
     .map_err(MediatorError::Keys)?;
+    settings.total_bytes = Some(mailbox_limit(config, &path));
     let mailbox = MailboxStore::open(&path).map_err(|error| ServerError::Store { path, error })?;
-    let local = own_pdses(&config.sources);
     let resolver = resolver.clone();
     let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
     // The keys may have been rotated while nothing ran.
@@ -324,13 +334,29 @@ fn public_address(
     Ok(Some(address))
 }
 
-/// Returns the operator's own PDSes.
-fn own_pdses(sources: &[SourceSettings]) -> BTreeSet<Origin> {
-    let own = sources
-        .iter()
-        .filter(|source| source.kind == SourceKind::Pds);
-    own.filter_map(|source| Origin::parse(&source.url).ok())
-        .collect()
+/// Returns the bytes that may wait for all recipients together, and logs them.
+fn mailbox_limit(config: &Config, mailbox: &Path) -> u64 {
+    let held = mailbox.metadata().map_or(0, |file| file.len());
+    let free = match files::disk_space(&config.data_dir) {
+        Ok(space) => space.free,
+        Err(error) => {
+            tracing::warn!(%error, "the free space of the disk is not known");
+            u64::MAX
+        }
+    };
+    let affordable = files::mailbox_room(free, held);
+    let limit = config.mediator.total_bytes.unwrap_or(affordable);
+    tracing::info!(
+        bytes = limit,
+        free_bytes = free,
+        "the mailbox may take (mediator.total_bytes)"
+    );
+    if limit > free.saturating_add(held) {
+        tracing::warn!(
+            "the mailbox may take more than the disk has free: set mediator.total_bytes lower"
+        );
+    }
+    limit
 }
 
 fn log_start(config: &Config) {

@@ -62,7 +62,7 @@ impl BenchMediator {
             .port();
         let mut config = Config {
             data_dir: dir.path().join("data"),
-            sources: Vec::new(),
+            public_sources: Some(false),
             ..Config::default()
         };
         config.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

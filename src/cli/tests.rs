@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::config::Config;
+use crate::mediator::AdmissionMode;
 use crate::server::Server;
 use atcomm_proto::clock::Clock;
 
@@ -261,7 +262,8 @@ fn service(dir: &Path, public_url: Option<&str>) -> (Runtime, Server) {
         ..Config::default()
     };
     config.http.listen.set_port(0);
-    config.sources.clear();
+    config.public_sources = Some(false);
+    config.mediator.admission = AdmissionMode::Enrolled;
     config.mediator.public_url = public_url.map(str::to_owned);
     let runtime = Runtime::new().unwrap();
     let server = runtime

@@ -12,7 +12,7 @@ use super::admission::{Admission, READ_PERIOD};
 use super::delivery::DeliveryRoom;
 use super::live::{LiveSockets, LiveSubscription};
 use super::recipient_rate::RecipientRate;
-use super::settings::{AdmissionMode, MediatorSettings};
+use super::settings::{AdmissionMode, MAX_DEFAULT_TOTAL, MediatorSettings};
 use super::store_shares::StoreShares;
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
@@ -94,16 +94,17 @@ impl Queues {
         mailbox: Arc<MailboxStore>,
         clock: Clock,
     ) -> Self {
+        let total_bytes = settings.total_bytes.unwrap_or(MAX_DEFAULT_TOTAL);
         Self {
             quota: Quota {
                 messages: settings.queue_messages,
                 bytes: settings.queue_bytes,
-                total_bytes: settings.total_bytes,
+                total_bytes,
                 seen_since: Timestamp::default(),
             },
             is_open: settings.admission == AdmissionMode::Open,
             by_recipient: RecipientRate::new(settings.queue_rate, &clock),
-            store_shares: Arc::new(StoreShares::new(settings.total_bytes, clock.clone())),
+            store_shares: Arc::new(StoreShares::new(total_bytes, clock.clone())),
             clock,
             mailbox,
             live: Arc::default(),

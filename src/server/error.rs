@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::config::ConfigError;
 use crate::http::HttpError;
 use crate::ingest::IngestError;
 use crate::mediator::MediatorError;
@@ -13,6 +14,9 @@ use atcomm_proto::syntax::SyntaxError;
 /// Errors of starting and running the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
+    /// Settings contradict each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The data directory cannot be used.
     #[error("cannot use the data directory {}: {error}", path.display())]
     DataDir {
@@ -80,7 +84,8 @@ impl ServerError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Net(_)
+            Self::Config(_)
+                | Self::Net(_)
                 | Self::Sources(_)
                 | Self::PublicUrl(_)
                 | Self::TwoAddresses

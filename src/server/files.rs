@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::ServerError;
+use crate::mediator::MAX_DEFAULT_TOTAL;
 use atcomm_net::durable::{self, Lock};
 
 /// File descriptors reserved for the stores, outbound connections and the log.
@@ -55,6 +56,31 @@ fn open_files() -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Room in a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What this user may still take.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// Returns the room in the file system of a path.
+pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(DiskSpace {
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+    })
+}
+
+/// Returns the bytes that may wait for all recipients together on a disk with `free` bytes, of which
+/// the mailbox has taken `held` more already: a quarter of both, and 8 GiB at most. What it holds
+/// counts, so that a restart with a full mailbox does not make the limit smaller.
+pub(super) fn mailbox_room(free: u64, held: u64) -> u64 {
+    (free.saturating_add(held) / 4).min(MAX_DEFAULT_TOTAL)
+}
+
 /// Returns the resident memory of the process in bytes.
 pub(super) fn resident_memory() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
@@ -96,5 +122,20 @@ mod tests {
         assert!(resident_memory().unwrap() > 1_000_000);
         assert_eq!(affordable_connections(1), 1);
         assert!(open_files().is_none_or(|limit| affordable_connections(usize::MAX) < limit));
+    }
+
+    #[test]
+    fn a_mailbox_takes_a_quarter_of_the_disk_at_most() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(mailbox_room(100 * GIB, 0), 8 * GIB);
+        assert_eq!(mailbox_room(12 * GIB, 0), 3 * GIB);
+        // The same disk with half of that taken.
+        assert_eq!(mailbox_room(10 * GIB + GIB / 2, 3 * GIB / 2), 3 * GIB);
+        assert_eq!(mailbox_room(0, 0), 0);
+        assert_eq!(mailbox_room(u64::MAX, u64::MAX), 8 * GIB);
+        let dir = tempfile::tempdir().unwrap();
+        let space = disk_space(dir.path()).unwrap();
+        assert!(space.free > 0 && space.free <= space.total, "{space:?}");
+        assert!(disk_space(&dir.path().join("missing")).is_err());
     }
 }

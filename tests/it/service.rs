@@ -49,6 +49,8 @@ impl Setup {
             .set("net.development", json!(true))
             .set("net.name_server", json!("127.0.0.1:9"))
             .set("identity.plc_url", json!("http://localhost:9"))
+            .set("public_sources", json!(false))
+            .set("mediator.admission", json!("enrolled"))
     }
 
     /// Returns settings of a service without sources in `network`.
@@ -117,9 +119,6 @@ impl Setup {
         for (key, value) in &self.settings {
             // Strings, numbers and lists of JSON are the same in TOML.
             toml.push_str(&format!("{key} = {value}\n"));
-        }
-        if self.sources.is_empty() {
-            toml.push_str("sources = []\n");
         }
         for source in &self.sources {
             toml.push_str("[[sources]]\n");

@@ -126,6 +126,10 @@ async function sidecar(pds, jetstream) {
   fs.writeFileSync(
     config,
     `data_dir = ${text(data)}
+public_sources = false
+
+[pds]
+url = ${text(network.pds[pds].url)}
 
 [http]
 listen = "127.0.0.1:${at}"
@@ -133,10 +137,6 @@ listen = "127.0.0.1:${at}"
 [mediator]
 public_url = "http://localhost:${at}"
 ${development()}
-[[sources]]
-kind = "pds"
-url = ${text(network.pds[pds].url)}
-
 [[sources]]
 kind = "jetstream"
 url = ${text(jetstream.url)}

@@ -44,7 +44,7 @@ const CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests: `crate/module`, or a whole crate.
-const HOMES: [(&str, &[&str]); 28] = [
+const HOMES: [(&str, &[&str]); 30] = [
     ("rusqlite", &["atcomm/store"]),
     ("axum", &["atcomm/http"]),
     ("plotters", &["atcomm/http"]),
@@ -60,6 +60,8 @@ const HOMES: [(&str, &[&str]); 28] = [
     ("shrike", &["atcomm-proto/key", "atcomm-proto/proof"]),
     ("askar_crypto", &["atcomm-proto/didcomm"]),
     ("figment", &["atcomm/config"]),
+    ("rustix", &["atcomm/server"]),
+    ("strsim", &["atcomm/cli"]),
     ("metrics_exporter_prometheus", &["atcomm/server"]),
     ("sd_notify", &["atcomm/server"]),
     ("tracing_subscriber", &["atcomm/cli"]),
