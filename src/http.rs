@@ -5,6 +5,7 @@
 //! what all of them need (client address, time limit, CORS, metrics). No log line or metric joins a
 //! client with the account that it asked for (invariant 9).
 
+mod arrival;
 mod channel;
 mod client_address;
 mod conditional;
@@ -72,6 +73,7 @@ use crate::dataset::Editions;
 use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
+pub use arrival::{Arrival, Arrivals};
 pub use client_address::Network;
 pub use connection::ConnectionSlots;
 pub use listener::{HttpError, SHUTDOWN_TIMEOUT};
@@ -90,6 +92,17 @@ pub struct Http {
     app: Arc<App>,
     sockets: Option<Sockets>,
     address: SocketAddr,
+}
+
+/// Changes limits of a running server.
+pub struct HttpLimits(Arc<App>);
+
+impl HttpLimits {
+    /// Limits the XRPC requests of each address to this number in five minutes; 0: no limit. Counts
+    /// begin anew.
+    pub fn set_rate_limit(&self, rate_limit: u32) {
+        self.0.set_rate_limit(rate_limit);
+    }
 }
 
 impl Http {
@@ -130,6 +143,16 @@ impl Http {
             app.add_datasets(editions);
         }
         self
+    }
+
+    /// Returns a handle by which limits of the running server are changed.
+    pub fn limits(&self) -> HttpLimits {
+        HttpLimits(Arc::clone(&self.app))
+    }
+
+    /// Returns what waits for requests of the service to itself by its public address.
+    pub fn arrivals(&self) -> Arrivals {
+        self.app.arrivals().clone()
     }
 
     /// Returns the bound address, with the port that the system chose for port 0.

@@ -5,6 +5,7 @@
 //! passes work that is not durable, whatever hangs.
 
 mod backfill;
+mod connections;
 mod coverage;
 mod events;
 mod notice;
@@ -23,6 +24,7 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Origin, SyntaxError};
 
 pub use crate::store::SourceKind;
+pub use connections::Connections;
 
 /// A source as the operator configures it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +232,7 @@ pub struct Ingest {
     sources: Vec<Source>,
     clock: Clock,
     progress: watch::Sender<Vec<BackfillProgress>>,
+    connections: Connections,
 }
 
 impl Ingest {
@@ -252,7 +255,13 @@ impl Ingest {
             sources,
             clock,
             progress: watch::Sender::new(Vec::new()),
+            connections: Connections::default(),
         })
+    }
+
+    /// Returns which streams are connected.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Returns the progress of all backfills.
@@ -275,7 +284,7 @@ impl Ingest {
                 wake: Arc::new(Notify::new()),
             })
             .collect();
-        let coverages = coverage::Coverages::default();
+        let coverages = coverage::Coverages::new(self.connections.clone());
         tasks.spawn(coverages.clone().mark(self.resolver.clone(), stop.clone()));
         for source in self.sources {
             let own = backfills

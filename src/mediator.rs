@@ -37,7 +37,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,7 +61,7 @@ pub use relay::Relay;
 pub use settings::{AdmissionMode, MAX_DEFAULT_TOTAL, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;
 
-use admission::Policy;
+use admission::{CurrentPolicy, Policy};
 use claims::ClaimFollower;
 use delivery::Wrapping;
 use identity::MediatorIdentity;
@@ -204,7 +204,7 @@ pub struct Mediator {
 struct Core {
     // Fixed when the mediator is bound.
     settings: MediatorSettings,
-    policy: Arc<Policy>,
+    policy: Arc<CurrentPolicy>,
     resolver: Resolver,
     clock: Clock,
     // Accounts, claims and counts; the messages in it belong to `queues` and `outbox`. The store
@@ -219,7 +219,7 @@ struct Core {
     sender_names: SenderNames,
     response_memory: ResponseMemory,
     /// Limits messages by the address that they come from.
-    by_address: AddressLimiter,
+    by_address: RwLock<AddressLimiter>,
     /// Limits signed reports by the address that they go to.
     reports: AddressLimiter,
 }
@@ -236,7 +236,8 @@ impl Mediator {
         resolver: Resolver,
         clock: Clock,
     ) -> Result<Self, MediatorError> {
-        let policy = Arc::new(Policy::new(&settings, local, address.did().clone()));
+        let policy = Policy::new(&settings, local, address.did().clone());
+        let policy = Arc::new(CurrentPolicy::new(policy));
         let mailbox = Arc::new(mailbox);
         let claims = ClaimFollower::new(
             Arc::clone(&policy),
@@ -249,7 +250,7 @@ impl Mediator {
         let sender_names = SenderNames::load(&mailbox).await?;
         tracing::info!(
             did = %address.did(),
-            admission = policy.mode().as_str(),
+            admission = settings.admission.as_str(),
             "the mediator keeps mail"
         );
         let destinations = Destinations::new(
@@ -275,7 +276,7 @@ impl Mediator {
                     settings.response_memory,
                     Wrapping::Delivery.len_of(settings.max_message as u64),
                 ),
-                by_address: AddressLimiter::new(settings.address_rate, clock.clone()),
+                by_address: RwLock::new(AddressLimiter::new(settings.address_rate, clock.clone())),
                 reports: AddressLimiter::new(REPORTS_PER_MINUTE, clock.clone()),
                 settings,
                 policy,
@@ -334,7 +335,7 @@ impl Mediator {
 
     /// Charges one message to the rate of an address.
     pub fn charge(&self, address: IpAddr) -> Result<(), Refused> {
-        self.core.by_address.charge(address).map_err(|wait| {
+        self.core.charge(address).map_err(|wait| {
             let refused = Refused::RateLimited(wait);
             count_refused(&refused);
             refused
@@ -385,6 +386,43 @@ impl Mediator {
     /// Completes pending writes and closes the store.
     pub async fn shutdown(&self) {
         self.core.mailbox.shutdown().await;
+    }
+}
+
+impl Mediator {
+    /// Applies other limits, and other accounts that are allowed or denied; the rest of the settings
+    /// stays. What waits already beyond a new limit is kept. Claims follow within a second.
+    pub fn apply(&self, settings: &MediatorSettings) {
+        let core = &self.core;
+        let (allow, deny) = (settings.allow.clone(), settings.deny.clone());
+        core.policy.admit(allow, deny);
+        core.queues.apply(settings);
+        core.outbox.apply(&settings.relay);
+        let mut by_address = core
+            .by_address
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *by_address = AddressLimiter::new(settings.address_rate, core.clock.clone());
+    }
+}
+
+impl Core {
+    /// Charges one message to an address, or returns the time to wait.
+    fn charge(&self, address: IpAddr) -> Result<(), Duration> {
+        let by_address = self
+            .by_address
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        by_address.charge(address)
+    }
+
+    /// Charges messages to an address, or returns the time to wait.
+    fn charge_many(&self, address: IpAddr, messages: u32) -> Result<(), Duration> {
+        let by_address = self
+            .by_address
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        by_address.charge_many(address, messages)
     }
 }
 

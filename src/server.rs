@@ -1,11 +1,15 @@
 //! The running service: opens every module, spawns their tasks, and ends them together.
 
+mod accounts;
 mod admin;
 mod datasets;
 mod error;
 mod files;
 mod mailbox;
 mod measure;
+mod overview;
+mod public_url;
+mod reload;
 mod supervision;
 mod version;
 
@@ -14,7 +18,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,18 +40,25 @@ use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::Origin;
 
+pub use accounts::{OwnAccount, OwnAccounts, OwnMail};
 pub use admin::{
     AdminError, DestinationStatus, RelayStatus, Rotated, ask_mailbox_queues, ask_mailbox_status,
-    ask_relay_status, purge_mailbox, rotate_keys,
+    ask_own_accounts, ask_relay_status, ask_service_status, purge_mailbox, rotate_keys,
 };
 pub use error::ServerError;
+pub use files::{DiskSpace, disk_space};
 pub use mailbox::{MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, QueueStatus};
+pub use overview::{ConnectionLimit, MediatorStatus, ServiceSource, ServiceStatus};
+pub use public_url::{PublicUrlFinding, PublicUrlStatus};
+pub use reload::{Reloaded, Reloader};
 pub use supervision::health;
 pub use version::version;
 
 use admin::AdminSocket;
 use datasets::Datasets;
 use files::DataDir;
+use overview::Overview;
+use public_url::PublicUrlCheck;
 use supervision::Watchdog;
 
 /// File of the directory's store in the data directory.
@@ -71,6 +81,7 @@ pub struct Server {
     tasks: JoinSet<&'static str>,
     directory: Arc<Directory>,
     mediator: Option<Mediator>,
+    reloader: Arc<Reloader>,
     /// Unlocked when dropped, so it is declared after the stores, which lie in it.
     _data_dir: DataDir,
 }
@@ -81,8 +92,7 @@ impl Server {
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, ServerError> {
         log_start(&config);
         config.check()?;
-        let sources = config.all_sources()?;
-        let own = config.own_pdses()?;
+        let (sources, own) = (config.all_sources()?, config.own_pdses()?);
         let data_dir = DataDir::claim(&config.data_dir)?;
         // Installed before any module takes a handle of its metrics.
         let recorder = match config.metrics.listen {
@@ -90,25 +100,11 @@ impl Server {
             None => None,
         };
         let resolver = open_resolver(&config, &sources, own.clone(), &clock).await?;
-        let mediator = open_mediator(&config, own, &resolver, clock.clone()).await?;
-        let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
-            .map_err(ServerError::Admin)?;
+        let mediator = open_mediator(&config, own.clone(), &resolver, clock.clone()).await?;
         let address = public_address(&config, mediator.as_ref())?;
         let datasets = Datasets::open(&config)?;
-        let http_settings = HttpSettings {
-            max_connections: files::affordable_connections(config.http.max_connections),
-            ..config.http
-        };
-        let http = Http::bind(
-            http_settings,
-            resolver.clone(),
-            mediator.clone(),
-            address.as_ref(),
-        )?;
-        let http = match &datasets {
-            Some(datasets) => datasets.serve(http),
-            None => http,
-        };
+        let http = open_http(&config, &resolver, mediator.clone(), address.as_ref())?;
+        let http = datasets.iter().fold(http, |http, one| one.serve(http));
         let metrics = match &recorder {
             Some((address, recorder)) => {
                 let recorder = recorder.clone();
@@ -117,7 +113,17 @@ impl Server {
             None => None,
         };
         log_sources(&sources);
-        let ingest = Ingest::bind(resolver.clone(), sources, clock)?;
+        let ingest = Ingest::bind(resolver.clone(), sources.clone(), clock)?;
+        let address = address.filter(|_| config.http.check_public_url);
+        let public_url =
+            address.map(|address| PublicUrlCheck::new(&resolver, address, mediator.clone(), &http));
+        let overview = Overview {
+            mediator: mediator.clone(),
+            public_url: public_url.clone(),
+            connections: ingest.connections(),
+            ..Overview::new(&config, sources, own, &resolver)
+        };
+        let admin = AdminSocket::bind(&config.data_dir, overview).map_err(ServerError::Admin)?;
 
         let mut server = Self {
             http: http.local_addr(),
@@ -126,12 +132,19 @@ impl Server {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
             directory: Arc::clone(resolver.directory()),
+            reloader: Arc::new(Reloader::new(config, http.limits(), mediator.clone())),
             mediator,
             _data_dir: data_dir,
         };
         server.spawn_workers(resolver, ingest, recorder.map(|(_, recorder)| recorder));
         if let Some(datasets) = datasets {
             server.spawn("the datasets", datasets.run(server.stop.clone()));
+        }
+        if let Some(public_url) = public_url {
+            server.spawn(
+                "the check of the public address",
+                public_url.run(server.stop.clone()),
+            );
         }
         server.spawn_listeners(admin, http, metrics);
         Ok(server)
@@ -211,6 +224,11 @@ impl Server {
         self.progress.clone()
     }
 
+    /// Returns what applies a changed configuration to the running service.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
+    }
+
     /// Returns a token whose cancellation has the effect of [`Server::shutdown`].
     pub fn stopper(&self) -> CancellationToken {
         self.stop.clone()
@@ -284,6 +302,20 @@ async fn open_resolver(
     ))
 }
 
+/// Binds the public listener.
+fn open_http(
+    config: &Config,
+    resolver: &Resolver,
+    mediator: Option<Mediator>,
+    address: Option<&PublicAddress>,
+) -> Result<Http, ServerError> {
+    let settings = HttpSettings {
+        max_connections: files::affordable_connections(config.http.max_connections),
+        ..config.http.clone()
+    };
+    Ok(Http::bind(settings, resolver.clone(), mediator, address)?)
+}
+
 /// Opens the mediator with its keys and its store. Returns `None` without `mediator.public_url`.
 async fn open_mediator(
     config: &Config,
@@ -307,7 +339,7 @@ async fn open_mediator(
         clock.now(),
     )
     .map_err(MediatorError::Keys)?;
-    settings.total_bytes = Some(mailbox_limit(config, &path));
+    settings.total_bytes = Some(mailbox_limit(config));
     let mailbox = MailboxStore::open(&path).map_err(|error| ServerError::Store { path, error })?;
     let resolver = resolver.clone();
     let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
@@ -335,7 +367,8 @@ fn public_address(
 }
 
 /// Returns the bytes that may wait for all recipients together, and logs them.
-fn mailbox_limit(config: &Config, mailbox: &Path) -> u64 {
+fn mailbox_limit(config: &Config) -> u64 {
+    let mailbox = config.data_dir.join(MAILBOX_FILE);
     let held = mailbox.metadata().map_or(0, |file| file.len());
     let free = match files::disk_space(&config.data_dir) {
         Ok(space) => space.free,

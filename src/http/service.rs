@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -26,6 +26,7 @@ use futures_util::future::{BoxFuture, Either};
 use metrics::{Counter, Histogram};
 use tower::Service;
 
+use super::arrival::Arrivals;
 use super::client_address::ClientAddress;
 use super::connection::{Activity, LimitedListener};
 use super::dataset;
@@ -96,9 +97,10 @@ pub(super) struct App {
     resolver: Resolver,
     /// `None` where this server has no public address, so that no token can be for it.
     auth: Option<ServiceAuth>,
-    limit: RequestLimit,
+    limit: RwLock<Arc<RequestLimit>>,
     router: Router,
     streams: Streams,
+    arrivals: Arrivals,
     /// What the pages tell of; set before the server runs, if at all.
     datasets: Arc<OnceLock<Editions>>,
     /// Handles of the metrics of cached views, so that they are not looked up for each request.
@@ -129,8 +131,9 @@ impl App {
             auth: address.map(|address| ServiceAuth::new(address, resolver.clone())),
             router: methods.merge(streams.routes()),
             streams,
+            arrivals: Arrivals::default(),
             datasets,
-            limit: RequestLimit::new(&settings, &resolver),
+            limit: RwLock::new(Arc::new(RequestLimit::new(&settings, &resolver))),
             resolver,
             ok: requests("200"),
             not_modified: requests("304"),
@@ -144,6 +147,25 @@ impl App {
         let editions = self.datasets.get_or_init(|| editions).clone();
         let files = dataset::routes(editions, self.settings.max_requests);
         self.router = self.router.clone().merge(files);
+    }
+
+    fn limit(&self) -> Arc<RequestLimit> {
+        Arc::clone(&self.limit.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Limits the requests of each address to another number.
+    pub(super) fn set_rate_limit(&self, rate_limit: u32) {
+        let settings = HttpSettings {
+            rate_limit,
+            ..self.settings.clone()
+        };
+        let limit = Arc::new(RequestLimit::new(&settings, &self.resolver));
+        *self.limit.write().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
+
+    /// Returns what waits for requests of the service to itself.
+    pub(super) fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
     }
 
     /// Returns the readers of the change log.
@@ -204,8 +226,11 @@ impl App {
         if let Some(query) = request.uri().query().filter(|query| query.len() > max) {
             return too_long(query, max).into_response();
         }
-        let client = ClientAddress::of(peer, request.headers(), &self.settings.trusted_proxies);
-        let charge = match self.limit.charge(request.uri().path(), client.0) {
+        let trusted = &self.settings.trusted_proxies;
+        self.arrivals.note(&request, peer, trusted);
+        let client = ClientAddress::of(peer, request.headers(), trusted);
+        let limit = self.limit();
+        let charge = match limit.charge(request.uri().path(), client.0) {
             Ok(charge) => charge,
             Err(refused) => return *refused,
         };

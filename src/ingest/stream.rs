@@ -103,8 +103,17 @@ impl Reader {
         }
     }
 
+    /// Tells the operator whether the stream is connected.
+    fn show_connected(&self, is_connected: bool) {
+        let since = is_connected.then(|| self.clock.now());
+        self.coverages.connections.set(&self.source.name, since);
+        metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
+            .set(f64::from(u8::from(is_connected)));
+    }
+
     /// Follows the stream until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        self.show_connected(false);
         while !self.load_cursor().await {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -115,8 +124,7 @@ impl Reader {
             let began = Instant::now();
             let end = self.connection(&stop).await;
             self.flush(&stop).await;
-            metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
-                .set(0.0);
+            self.show_connected(false);
             if began.elapsed() > WELL_AFTER {
                 self.notices.clear();
             }
@@ -309,7 +317,7 @@ impl Reader {
             },
         };
         tracing::info!(source = self.source.name, "following");
-        metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone()).set(1.0);
+        self.show_connected(true);
         if let Some(gap) = self.state.on_connect(now(), self.clock.now()) {
             self.report(gap);
         }

@@ -1,7 +1,7 @@
 //! The queues of recipients: which messages they accept, how many, and whom a message wakes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -74,8 +74,8 @@ pub(super) enum Enqueued {
 
 /// The queues of all recipients: takes messages in, under limits, and wakes their readers.
 pub(super) struct Queues {
-    // Fixed by the settings.
-    quota: Quota,
+    // Made of the settings, which may be replaced.
+    quota: RwLock<Quota>,
     /// Whether a registered account suffices to receive mail, without a claim.
     is_open: bool,
     clock: Clock,
@@ -84,7 +84,7 @@ pub(super) struct Queues {
     // Each with a lock of its own.
     live: Arc<LiveSockets>,
     /// Unknown recipients are limited, too, so that a refusal does not show who is known.
-    by_recipient: RecipientRate,
+    by_recipient: RwLock<RecipientRate>,
     store_shares: Arc<StoreShares>,
 }
 
@@ -96,19 +96,39 @@ impl Queues {
     ) -> Self {
         let total_bytes = settings.total_bytes.unwrap_or(MAX_DEFAULT_TOTAL);
         Self {
-            quota: Quota {
-                messages: settings.queue_messages,
-                bytes: settings.queue_bytes,
-                total_bytes,
-                seen_since: Timestamp::default(),
-            },
+            quota: RwLock::new(quota(settings, total_bytes)),
             is_open: settings.admission == AdmissionMode::Open,
-            by_recipient: RecipientRate::new(settings.queue_rate, &clock),
+            by_recipient: RwLock::new(RecipientRate::new(settings.queue_rate, &clock)),
             store_shares: Arc::new(StoreShares::new(total_bytes, clock.clone())),
             clock,
             mailbox,
             live: Arc::default(),
         }
+    }
+
+    /// Applies other limits.
+    pub(super) fn apply(&self, settings: &MediatorSettings) {
+        let mut current = self.quota.write().unwrap_or_else(PoisonError::into_inner);
+        let total_bytes = settings.total_bytes.unwrap_or(current.total_bytes);
+        *current = quota(settings, total_bytes);
+        self.store_shares.set_limit(total_bytes);
+        let mut rate = self
+            .by_recipient
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *rate = RecipientRate::new(settings.queue_rate, &self.clock);
+    }
+
+    /// Charges each message to its recipient.
+    fn charge(&self, messages: &[NewMessage], senders: &[Sender]) -> Result<(), Refused> {
+        let rate = self
+            .by_recipient
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        messages.iter().try_for_each(|message| {
+            rate.take(Sha256::digest(&message.recipient).into(), senders)
+                .map_err(Refused::RateLimited)
+        })
     }
 
     /// Puts the messages of one envelope into their queues: all of them, or none and a reason. The
@@ -120,15 +140,11 @@ impl Queues {
         messages: Vec<NewMessage>,
         senders: &[Sender],
     ) -> Result<Vec<Enqueued>, Refused> {
-        for message in &messages {
-            self.by_recipient
-                .take(Sha256::digest(&message.recipient).into(), senders)
-                .map_err(Refused::RateLimited)?;
-        }
+        self.charge(&messages, senders)?;
         let (now, is_open) = (self.clock.now(), self.is_open);
         let quota = Quota {
             seen_since: now.minus(QUIET_AFTER),
-            ..self.quota
+            ..*self.quota.read().unwrap_or_else(PoisonError::into_inner)
         };
         let (senders, shares) = (senders.to_vec(), Arc::clone(&self.store_shares));
         let outcomes = self
@@ -223,6 +239,15 @@ impl Queues {
     /// Returns the number of accounts with a socket in live mode.
     pub(super) fn live_accounts(&self) -> usize {
         self.live.accounts()
+    }
+}
+
+fn quota(settings: &MediatorSettings, total_bytes: u64) -> Quota {
+    Quota {
+        messages: settings.queue_messages,
+        bytes: settings.queue_bytes,
+        total_bytes,
+        seen_since: Timestamp::default(),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::ServerError;
 use crate::mediator::MAX_DEFAULT_TOTAL;
 use atcomm_net::durable::{self, Lock};
@@ -32,19 +34,22 @@ impl DataDir {
 /// Reduces the wanted number of connections to one that leaves descriptors for the stores and for
 /// outbound connections, which would fail too without any.
 pub(super) fn affordable_connections(wanted: usize) -> usize {
-    let Some(limit) = open_files() else {
-        return wanted;
-    };
-    let possible = limit.saturating_sub(RESERVED_FILES).max(limit / 2).max(1);
+    let possible = possible_connections(wanted);
     if possible < wanted {
         tracing::warn!(
-            limit,
+            limit = open_files(),
             wanted,
             connections = possible,
             "the limit of open files is too low for all connections (ulimit -n, LimitNOFILE)"
         );
     }
-    wanted.min(possible)
+    possible
+}
+
+/// Returns how many of the wanted connections the limit of open files leaves possible.
+pub(super) fn possible_connections(wanted: usize) -> usize {
+    let possible = |limit: usize| limit.saturating_sub(RESERVED_FILES).max(limit / 2).max(1);
+    open_files().map_or(wanted, |limit| wanted.min(possible(limit)))
 }
 
 /// Returns the limit of open files, or `None` if it is unknown or unlimited.
@@ -57,7 +62,7 @@ fn open_files() -> Option<usize> {
 }
 
 /// Room in a file system, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskSpace {
     /// What this user may still take.
     pub free: u64,

@@ -81,7 +81,7 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
 }
 
 /// All gauges, with their help texts.
-const GAUGES: [(&str, &str); 30] = [
+const GAUGES: [(&str, &str); 31] = [
     ("atcomm_info", "Version of the running program"),
     (
         "atcomm_directory_doubtful",
@@ -166,6 +166,10 @@ const GAUGES: [(&str, &str); 30] = [
         "Domains of other mediators that get one message at a time",
     ),
     ("atcomm_mediator_sockets", "WebSockets that are open"),
+    (
+        "atcomm_public_url_ok",
+        "Whether others get through by the public address, as the service itself sees it",
+    ),
     ("atcomm_store_healthy", "Whether the last commit succeeded"),
     (
         "atcomm_store_log_bytes",

@@ -50,6 +50,8 @@ impl Setup {
             .set("net.name_server", json!("127.0.0.1:9"))
             .set("identity.plc_url", json!("http://localhost:9"))
             .set("public_sources", json!(false))
+            // It would count among the requests of the tests.
+            .set("http.check_public_url", json!(false))
             .set("mediator.admission", json!("enrolled"))
     }
 
