@@ -9,6 +9,7 @@ mod context;
 mod dataset;
 mod enroll;
 mod export;
+mod groups;
 mod health;
 mod hint;
 mod log;
@@ -20,6 +21,7 @@ mod resolve;
 mod secret;
 mod send;
 mod serve;
+mod server;
 mod sign_in;
 mod signal;
 mod snapshot;
@@ -37,7 +39,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::terminal::line;
 use self::waiting::Beside;
@@ -59,6 +61,8 @@ Exit codes:
         concat!("Examples:\n  ", $examples, "\n\n", ending!())
     };
 }
+
+use ending;
 
 /// The end of a `--help` without examples.
 const EXIT_CODES: &str = ending!();
@@ -163,14 +167,20 @@ enum Command {
   atcomm restore atcomm-backup.age
   atcomm restore atcomm-backup.age --home new-wallet --passphrase-file passphrase.txt"))]
     Restore(backup::Restore),
-    /// What waits to be picked up
+    /// Look after a running server: check it, show its state, and what waits
     #[command(after_help = EXIT_CODES)]
+    Server {
+        #[command(subcommand)]
+        command: server::Server,
+    },
+    /// What waits to be picked up: other names of `atcomm server status`, `queues` and `purge`
+    #[command(hide = true, after_help = EXIT_CODES)]
     Mailbox {
         #[command(subcommand)]
         command: Mailbox,
     },
-    /// What waits for other mediators
-    #[command(after_help = EXIT_CODES)]
+    /// What waits for other mediators: another name of `atcomm server relay`
+    #[command(hide = true, after_help = EXIT_CODES)]
     Relay {
         #[command(subcommand)]
         command: Status,
@@ -221,6 +231,8 @@ enum Command {
     },
     /// The keys of the mediator
     #[command(after_help = EXIT_CODES)]
+    /// The keys of the mediator: another name of `atcomm server rotate-keys`
+    #[command(hide = true, after_help = EXIT_CODES)]
     Keys {
         #[command(subcommand)]
         command: Keys,
@@ -389,7 +401,10 @@ pub fn run(
     let args: Vec<OsString> = args.into_iter().collect();
     let (stdout, stderr): (&mut dyn Write, &mut dyn Write) =
         (&mut Beside::new(stdout), &mut Beside::new(stderr));
-    let result = match Cli::try_parse_from(&args) {
+    let parsed = groups::grouped(Cli::command())
+        .try_get_matches_from(&args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let result = match parsed {
         Ok(Cli { command }) => match command {
             Command::Serve(args) => serve::serve(args),
             Command::Enroll(args) => enroll::enroll(&args, stdout, stderr),
@@ -403,6 +418,7 @@ pub fn run(
             Command::Server { command } => match command {
                 ServerCommand::Health(args) => health::health(&args, stdout),
             },
+            Command::Server { command } => server::run(&command, stdout),
             Command::Relay {
                 command: Status::Status(flags),
             } => admin::relay_status(&flags, stdout),

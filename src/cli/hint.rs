@@ -132,7 +132,7 @@ fn of_server(error: &ServerError) -> &'static str {
     }
 }
 
-fn of_admin(error: &AdminError) -> &'static str {
+pub(super) fn of_admin(error: &AdminError) -> &'static str {
     match error {
         AdminError::NotRunning(_) => "start it with `atcomm serve`, or name its --data-dir",
         AdminError::Connection(_) => "run this as the user of the service",

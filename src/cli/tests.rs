@@ -52,7 +52,7 @@ fn help_and_version_are_data() {
     assert_eq!((exit, stderr.as_str()), (Exit::Done, ""));
     assert_eq!(stdout, format!("atcomm {}\n", version()));
     for (args, wanted) in [
-        (&["--help"][..], &["serve", "relay", "mailbox", "keys"][..]),
+        (&["--help"][..], &["serve", "server", "send"][..]),
         (&["serve", "--help"], &["serve", "--listen"]),
         (&["relay", "--help"], &["status"]),
         (
