@@ -47,9 +47,8 @@ impl Config {
         if public {
             let configured: BTreeSet<String> =
                 all.iter().filter_map(SourceSettings::name).collect();
-            let is_new = |one: &SourceSettings| {
-                one.name().is_none_or(|name| !configured.contains(&name))
-            };
+            let is_new =
+                |one: &SourceSettings| one.name().is_none_or(|name| !configured.contains(&name));
             all.extend(public_sources().into_iter().filter(is_new));
         }
         Ok(all)

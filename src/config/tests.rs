@@ -1,3 +1,5 @@
+mod reference;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -294,7 +296,10 @@ fn settings_that_need_each_other_are_checked_together() {
     ];
     for text in none {
         let error = of(&text).unwrap_err();
-        assert!(matches!(error, ConfigError::NoneAdmitted), "{text}: {error}");
+        assert!(
+            matches!(error, ConfigError::NoneAdmitted),
+            "{text}: {error}"
+        );
     }
     let admission = |text: &str| {
         let config = read(text, &[]).unwrap();
