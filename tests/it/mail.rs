@@ -10,6 +10,7 @@ mod edges;
 mod enrolled;
 mod flood;
 mod hostile;
+mod own_accounts;
 mod relay;
 mod silence;
 mod unlisted;

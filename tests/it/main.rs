@@ -26,6 +26,7 @@ mod mediator;
 mod migration;
 mod network;
 mod numbers;
+mod operator;
 mod pages;
 mod parameters;
 mod proxied;

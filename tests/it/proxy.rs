@@ -36,6 +36,15 @@ impl Proxy {
         Self::start(to, Some(authority.acceptor(names)), Arc::new(Some))
     }
 
+    /// Starts a proxy with TLS and a rule.
+    pub(crate) fn tls_with(
+        to: &str,
+        authority: &Authority,
+        rule: impl Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(to, Some(authority.acceptor(&["localhost"])), Arc::new(rule))
+    }
+
     fn start(to: &str, acceptor: Option<TlsAcceptor>, rule: Arc<Rule>) -> Self {
         let to = to
             .trim_start_matches("http://")
