@@ -134,9 +134,10 @@ run() {
 
 write_config() {
   {
-    printf 'data_dir = "%s"\n\n[http]\nlisten = "%s"\n\n' "$dir/data" "$listen"
+    # This network knows nothing of public hosts.
+    printf 'data_dir = "%s"\npublic_sources = false\n\n[http]\nlisten = "%s"\n\n' "$dir/data" "$listen"
     printf '[mediator]\npublic_url = "https://%s:%s"\n\n' "$name" "$https"
-    printf '[[sources]]\nkind = "pds"\nurl = "%s"\n\n' "$pds"
+    printf '[pds]\nurl = "%s"\n\n' "$pds"
     local_machine
   } >atcomm.toml
 }
