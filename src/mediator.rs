@@ -27,6 +27,7 @@ mod recipient_rate;
 mod relay;
 mod replay;
 mod response_memory;
+mod retirement;
 mod senders;
 mod session;
 mod settings;
@@ -70,6 +71,7 @@ use queues::Queues;
 use relay::{Destinations, Outbox};
 use replay::Replays;
 use response_memory::ResponseMemory;
+use retirement::Retirement;
 use senders::SenderNames;
 
 /// Time that a sender should wait before the next attempt after a queue was full.
@@ -218,6 +220,7 @@ struct Core {
     replays: Replays,
     sender_names: SenderNames,
     response_memory: ResponseMemory,
+    retirement: Arc<Retirement>,
     /// Limits messages by the address that they come from.
     by_address: RwLock<AddressLimiter>,
     /// Limits signed reports by the address that they go to.
@@ -248,6 +251,7 @@ impl Mediator {
         claims.catch_up().await?;
         let replays = Replays::load(Arc::clone(&mailbox), &clock).await?;
         let sender_names = SenderNames::load(&mailbox).await?;
+        let retirement = Retirement::load(&mailbox).await?;
         tracing::info!(
             did = %address.did(),
             admission = settings.admission.as_str(),
@@ -263,7 +267,12 @@ impl Mediator {
             core: Arc::new(Core {
                 identity: MediatorIdentity::new(address, keys),
                 claims,
-                queues: Queues::new(&settings, Arc::clone(&mailbox), clock.clone()),
+                queues: Queues::new(
+                    &settings,
+                    Arc::clone(&mailbox),
+                    Arc::clone(&retirement),
+                    clock.clone(),
+                ),
                 outbox: Outbox::new(
                     settings.relay.clone(),
                     destinations,
@@ -271,6 +280,7 @@ impl Mediator {
                     clock.clone(),
                 ),
                 replays,
+                retirement,
                 sender_names,
                 response_memory: ResponseMemory::new(
                     settings.response_memory,

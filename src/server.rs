@@ -43,7 +43,8 @@ use atcomm_proto::syntax::Origin;
 pub use accounts::{OwnAccount, OwnAccounts, OwnMail};
 pub use admin::{
     AdminError, DestinationStatus, RelayStatus, Rotated, ask_mailbox_queues, ask_mailbox_status,
-    ask_own_accounts, ask_relay_status, ask_service_status, purge_mailbox, rotate_keys,
+    ask_own_accounts, ask_relay_status, ask_service_status, purge_mailbox, retire_mediator,
+    rotate_keys,
 };
 pub use error::ServerError;
 pub use files::{DiskSpace, disk_space};

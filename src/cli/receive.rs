@@ -219,6 +219,7 @@ impl Output<'_> {
                 why,
             } => MessageView::other(&stored, &attribution, why, now),
             Received::Undecryptable { undecryptable } => MessageView::unreadable(&undecryptable),
+            Received::Retiring { mediator, end } => MessageView::retiring(&mediator, end.as_ref()),
             Received::Undeliverable { sent, words, next } => {
                 MessageView::returned(&sent, words.as_ref(), &next)
             }

@@ -3,6 +3,7 @@
 mod accounts;
 mod config;
 mod doctor;
+mod drain;
 mod status;
 
 use std::io::Write;
@@ -50,6 +51,16 @@ pub(super) enum Server {
   atcomm server purge did:plc:ewvi7nxzyoun6zhxrhs64oiz --dry-run
   atcomm server purge did:plc:ewvi7nxzyoun6zhxrhs64oiz"))]
     Purge(MailboxPurge),
+    /// Retire the mediator: tell its accounts, take no new ones, and take messages for some days more
+    ///
+    /// Each registered account gets a message that names the day, so that its client can ask for
+    /// another mediator. Messages for an account that has named another one go on to that one. After
+    /// the day nothing is taken any more; what waits can still be fetched.
+    #[command(after_help = ending!("\
+  atcomm server drain
+  atcomm server drain --days 90
+  atcomm server drain --cancel"))]
+    Drain(drain::Drain),
     /// Show the messages that wait for other mediators
     #[command(after_help = EXIT_CODES)]
     Relay(ServiceFlags),
@@ -75,6 +86,7 @@ pub(super) fn run(command: &Server, stdout: &mut dyn Write) -> Result<(), CliErr
         Server::Accounts(args) => accounts::run(args, stdout),
         Server::Queues(args) => admin::mailbox_list(args, stdout),
         Server::Purge(args) => admin::mailbox_purge(args, stdout),
+        Server::Drain(args) => drain::run(args, stdout),
         Server::Relay(flags) => admin::relay_status(flags, stdout),
         Server::RotateKeys(flags) => admin::rotate(flags, stdout),
         Server::Config { command } => config::run(command, stdout),

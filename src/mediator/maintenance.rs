@@ -92,6 +92,7 @@ impl Maintenance {
         let now = self.core.clock.now();
         self.core.identity.drop_expired(now);
         self.core.queues.count_shares().await?;
+        self.core.tell_retirement().await?;
         self.expire_messages(now).await?;
         self.prune_accounts(now).await?;
         self.core

@@ -12,6 +12,7 @@ use super::admission::{Admission, READ_PERIOD};
 use super::delivery::DeliveryRoom;
 use super::live::{LiveSockets, LiveSubscription};
 use super::recipient_rate::RecipientRate;
+use super::retirement::Retirement;
 use super::settings::{AdmissionMode, MAX_DEFAULT_TOTAL, MediatorSettings};
 use super::store_shares::StoreShares;
 use crate::store::mailbox::{Queries, Tx};
@@ -81,6 +82,7 @@ pub(super) struct Queues {
     clock: Clock,
     // Shared with the other parts of the mediator; the store orders all transactions.
     mailbox: Arc<MailboxStore>,
+    retirement: Arc<Retirement>,
     // Each with a lock of its own.
     live: Arc<LiveSockets>,
     /// Unknown recipients are limited, too, so that a refusal does not show who is known.
@@ -92,6 +94,7 @@ impl Queues {
     pub(super) fn new(
         settings: &MediatorSettings,
         mailbox: Arc<MailboxStore>,
+        retirement: Arc<Retirement>,
         clock: Clock,
     ) -> Self {
         let total_bytes = settings.total_bytes.unwrap_or(MAX_DEFAULT_TOTAL);
@@ -102,6 +105,7 @@ impl Queues {
             store_shares: Arc::new(StoreShares::new(total_bytes, clock.clone())),
             clock,
             mailbox,
+            retirement,
             live: Arc::default(),
         }
     }
@@ -142,6 +146,7 @@ impl Queues {
     ) -> Result<Vec<Enqueued>, Refused> {
         self.charge(&messages, senders)?;
         let (now, is_open) = (self.clock.now(), self.is_open);
+        let is_retired = self.retirement.is_over(now);
         let quota = Quota {
             seen_since: now.minus(QUIET_AFTER),
             ..*self.quota.read().unwrap_or_else(PoisonError::into_inner)
@@ -150,7 +155,12 @@ impl Queues {
         let outcomes = self
             .mailbox
             .attempt(move |tx| {
-                let push = |message| push(tx, message, &senders, &shares, &quota, is_open, now);
+                let push = |message| {
+                    if is_retired {
+                        return Ok(Enqueued::UnknownRecipient);
+                    }
+                    push(tx, message, &senders, &shares, &quota, is_open, now)
+                };
                 let outcomes = messages.iter().map(push).collect::<Result<Vec<_>, _>>()?;
                 let is_queued = |outcome| matches!(outcome, &Enqueued::Queued { .. });
                 if !outcomes.iter().any(is_queued) {

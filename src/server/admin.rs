@@ -22,7 +22,7 @@ use super::mailbox::{self, MailboxQueues, MailboxStatus, PurgeStep, Purged};
 use super::overview::{Overview, ServiceStatus};
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
 use crate::store::StoreError;
-use atcomm_proto::clock::Clock;
+use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::RemoteText;
 
 /// File name of the socket in the data directory.
@@ -80,6 +80,11 @@ enum Request {
     },
     /// Makes new keys for the mediator.
     RotateKeys,
+    /// Decides when the mediator stops taking mail.
+    Retire {
+        /// Milliseconds since 1970; none: it goes on.
+        end: Option<i64>,
+    },
     /// Asks for the accounts of the operator's own PDSes.
     OwnAccounts {
         /// Number of accounts.
@@ -180,6 +185,7 @@ enum Response {
     Rotated(Rotated),
     ServiceStatus(Box<ServiceStatus>),
     OwnAccounts(OwnAccounts),
+    Retire,
     Error(String),
 }
 
@@ -289,6 +295,10 @@ impl AdminSocket {
                 Err(error) => return Response::Error(error.to_string()),
             },
             Request::RotateKeys => return self.rotate(mediator).await,
+            Request::Retire { end } => {
+                let retired = mediator.retire(end.map(Timestamp::from_millis)).await;
+                retired.map(|()| Response::Retire)
+            }
             Request::ServiceStatus { .. } | Request::OwnAccounts { .. } => {
                 return Response::Error(UNKNOWN.to_owned());
             }
@@ -383,6 +393,16 @@ fn unexpected() -> AdminError {
 pub fn ask_relay_status(data_dir: &Path) -> Result<RelayStatus, AdminError> {
     match ask(data_dir, Request::RelayStatus)? {
         Response::RelayStatus(status) => Ok(status),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Has the mediator of the service that runs on a data directory stop taking mail at `end`; `None`: it
+/// goes on.
+pub fn retire_mediator(data_dir: &Path, end: Option<Timestamp>) -> Result<(), AdminError> {
+    let end = end.map(Timestamp::millis);
+    match ask(data_dir, Request::Retire { end })? {
+        Response::Retire => Ok(()),
         _ => Err(unexpected()),
     }
 }

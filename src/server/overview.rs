@@ -98,6 +98,9 @@ pub struct ServiceSource {
 pub struct MediatorStatus {
     /// For whom it keeps mail: `mediator.admission`.
     pub admission: String,
+    /// When it stops taking mail (RFC 3339), if it retires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires_at: Option<String>,
     /// Bytes that may wait in all.
     pub total_bytes: u64,
     /// What waits to be picked up.
@@ -217,6 +220,7 @@ async fn of_mediator(mediator: &Mediator) -> Result<MediatorStatus, StoreError> 
     let outbox = mediator.mailbox().query(|q| q.outbox_totals());
     let (relay_waiting, _) = outbox.await?;
     Ok(MediatorStatus {
+        retires_at: mediator.retires_at().map(|end| end.to_string()),
         admission: settings.admission.as_str().to_owned(),
         total_bytes: settings.total_bytes.unwrap_or_default(),
         mailbox: mailbox::status(mediator).await?,

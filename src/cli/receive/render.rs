@@ -11,7 +11,7 @@ use atcomm_client::dm::{Dm, Feature};
 use atcomm_client::{Attribution, NextStep, SentMessage, StoredMessage, Undecryptable};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::Message;
-use atcomm_proto::syntax::Did;
+use atcomm_proto::syntax::{Did, MediatorDid};
 
 /// Difference between the time of writing and of receipt from which the former is printed: the message was
 /// long on its way, or was held back and sent again.
@@ -175,6 +175,19 @@ impl MessageView {
             ),
             text: None,
             notes: vec![what],
+        }
+    }
+
+    /// The word of a mediator that it takes no messages after a time.
+    pub(super) fn retiring(mediator: &MediatorDid, end: &str) -> Self {
+        Self {
+            json: json!({"type": "retiring", "mediator": mediator, "end": end}),
+            head: format!(
+                "{mediator} takes no more messages for you after {}",
+                line(end)
+            ),
+            text: None,
+            notes: vec!["name another mediator: atcomm enroll ACCOUNT --mediator HOST".to_owned()],
         }
     }
 

@@ -72,6 +72,9 @@ fn mediator_text(mediator: &MediatorStatus, out: &mut dyn Write) -> io::Result<(
     );
     row(out, "mediator", &mailbox.did)?;
     row(out, "admission", &mediator.admission)?;
+    if let Some(end) = &mediator.retires_at {
+        row(out, "retires", &format!("takes no messages after {end}"))?;
+    }
     row(out, "mailbox", &waiting)?;
     let relay = format!("{} messages wait", mediator.relay_waiting);
     row(out, "relay", &relay)

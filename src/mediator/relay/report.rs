@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::outbox::{NewRelay, count};
 use super::{NextHop, Relay};
+use crate::mediator::Core;
 use crate::mediator::queues::{Enqueued, NewMessage};
 use crate::store::Outbound;
 use atcomm_proto::didcomm::envelope::{self, Curve};
@@ -32,7 +33,7 @@ impl Relay {
         if let Some(forward) = &hop.forward {
             message = message.ack(forward);
         }
-        let Some(encrypted) = self.encrypt_to(message, &sender) else {
+        let Some(encrypted) = self.core.encrypt_to(message, &sender) else {
             return;
         };
         let body: Arc<[u8]> = encrypted.into();
@@ -79,10 +80,12 @@ impl Relay {
             }
         }
     }
+}
 
+impl Core {
     /// Encrypts a message of this mediator to a party's first key.
-    fn encrypt_to(&self, message: Message, to: &Party) -> Option<Vec<u8>> {
-        let keys = self.core.identity.keys();
+    pub(in crate::mediator) fn encrypt_to(&self, message: Message, to: &Party) -> Option<Vec<u8>> {
+        let keys = self.identity.keys();
         let own = keys.web_identity();
         let key = to
             .key_agreement()

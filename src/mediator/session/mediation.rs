@@ -82,7 +82,14 @@ impl Session<Authenticated> {
     }
 
     async fn mediate(&self, version: Version, hint: Option<&Did>) -> Result<Handled, Refused> {
-        let (answer, outcome) = match self.register(hint).await? {
+        // A mediator that retires keeps the accounts that it has, and takes no others.
+        let retires = self.ctx.core.retirement.end().is_some();
+        let verdict = if retires && self.registered().await?.is_none() {
+            Verdict::Denied
+        } else {
+            self.register(hint).await?
+        };
+        let (answer, outcome) = match verdict {
             Verdict::Granted => (self.grant(), "granted"),
             Verdict::Provisional => (self.grant(), "provisional"),
             Verdict::Denied => (CoordinationReply::Deny, "denied"),
