@@ -120,7 +120,7 @@ impl Source {
                 url: origin.to_string(),
                 reason: SyntaxError {
                     kind: "origin",
-                    reason: "not an URL",
+                    reason: "not a URL",
                 },
             })
         };

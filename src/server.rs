@@ -194,7 +194,7 @@ impl Server {
         self.spawn("http", http.run(self.stop.clone()));
         tracing::info!(address = %self.http, "listening");
         if let Some(metrics) = metrics {
-            tracing::info!(address = %metrics.local_addr(), "metrics are shown");
+            tracing::info!(address = %metrics.local_addr(), "serving metrics");
             self.spawn("metrics", metrics.run(self.stop.clone()));
         }
         if let Some(watchdog) = watchdog {
@@ -418,6 +418,6 @@ fn log_sources(sources: &[SourceSettings]) {
         );
     }
     if sources.is_empty() {
-        tracing::info!("no sources: accounts are looked at when somebody asks for them");
+        tracing::info!("no sources: accounts are looked up when a client asks for them");
     }
 }

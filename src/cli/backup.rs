@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::context::{CommandContext, Common};
 use super::output::{show, unwritten};
 use super::secret::Source;
+use super::terminal::count;
 use super::{CliError, Exit};
 use atcomm_client::Wallet;
 use atcomm_client::backup::{self, BackupError};
@@ -17,10 +18,10 @@ use atcomm_proto::syntax::Did;
 /// `atcomm backup`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backup {
-    /// File to be written; - is standard output
+    /// File to write; - is standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Replace the file where there is one
+    /// Replace the file if it exists
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -30,10 +31,10 @@ pub(super) struct Backup {
 /// `atcomm restore`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
-    /// File that was written by `atcomm backup`; - is standard input
+    /// File written by `atcomm backup`; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where the wallet has another key for an account, put the backup's in its place
+    /// If the wallet has another key for an account, replace it by the backup's
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -80,7 +81,7 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), CliErr
     if !to_stdout && !args.force && args.file.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(args.file.clone()).into());
     }
-    let prompt = "Passphrase of the backup (whoever has both can read your mail): ";
+    let prompt = "Passphrase of the backup (it and the file together open your messages): ";
     let passphrase = args.own.passphrase().read(prompt, true)?;
     let sealed = backup.seal(&passphrase)?;
     if to_stdout {
@@ -102,10 +103,10 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), CliErr
     show(args.own.common.json, stdout, &written, |out| {
         writeln!(
             out,
-            "{} has the keys of {} accounts and {} contacts, without their mail",
+            "{} has the keys of {} and {}, without messages",
             written.file,
-            written.accounts.len(),
-            written.contacts
+            count(written.accounts.len(), "account"),
+            count(written.contacts, "contact")
         )
     })
 }
@@ -137,7 +138,7 @@ pub(super) fn restore(
     let file = read.map_err(|error| CliError {
         exit: Exit::Failed,
         message: format!("cannot read {}: {error}", args.file.display()),
-        hint: "it has to be what `atcomm backup` has written".to_owned(),
+        hint: "it has to be a file written by `atcomm backup`".to_owned(),
     })?;
     let passphrase = args
         .own
@@ -147,7 +148,7 @@ pub(super) fn restore(
     let mut waiting = |account: &Did| {
         let _ = writeln!(
             stderr,
-            "another atcomm changes how {account} is enrolled; waiting for it to end"
+            "another atcomm is changing {account}; waiting for it to finish"
         );
     };
     let restored = backup.restore(
@@ -158,14 +159,14 @@ pub(super) fn restore(
     )?;
     show(args.own.common.json, stdout, &restored, |out| {
         for account in &restored.added {
-            writeln!(out, "{account} is in the wallet now")?;
+            writeln!(out, "{account} was added to the wallet")?;
         }
         for account in &restored.merged {
-            writeln!(out, "{account} has more keys now")?;
+            writeln!(out, "{account} was in the wallet already; keys were added")?;
         }
         for account in &restored.unchanged {
             writeln!(out, "{account} was in the wallet already")?;
         }
-        writeln!(out, "{} contacts were added", restored.contacts)
+        writeln!(out, "{} added", count(restored.contacts, "contact"))
     })
 }

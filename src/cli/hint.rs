@@ -181,7 +181,7 @@ mod tests {
         let address = || {
             ServerError::Mediator(MediatorError::Address(SyntaxError {
                 kind: "address",
-                reason: "not an URL",
+                reason: "not a URL",
             }))
         };
         assert!(hint(address()).contains("[mediator]"));

@@ -204,10 +204,7 @@ fn names_are_taken_as_people_give_them() {
     ] {
         let (exit, message, _) = error(&["contacts", "show", name, "--home", home]);
         assert_eq!(exit, Exit::Failed, "{name:?}: {message}");
-        assert!(
-            message.ends_with("is no contact of this wallet"),
-            "{message}"
-        );
+        assert!(message.ends_with("is not in your contacts"), "{message}");
     }
     for directory in [
         "mail.example.com",
@@ -221,7 +218,7 @@ fn names_are_taken_as_people_give_them() {
     let (exit, message, hint) = error(&args);
     assert_eq!(exit, Exit::Usage);
     assert!(
-        message.contains("mail.example.com/x is no directory"),
+        message.contains("mail.example.com/x is not the address of a directory"),
         "{message}"
     );
     assert!(hint.contains("mail.example.com"), "{hint}");

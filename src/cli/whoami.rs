@@ -10,14 +10,14 @@ use super::output::show;
 use super::terminal::line;
 use atcomm_client::{
     EnrolError, Enroller, Enrolment, KeyState, Located, PublishedState, Session, Wallet,
-    WalletError,
+    WalletError, fingerprint,
 };
 use atcomm_proto::syntax::Actor;
 
 /// `atcomm whoami`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Look into the wallet only, and ask nobody
+    /// Read only the wallet, and ask no server
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
@@ -53,6 +53,7 @@ struct Account {
 #[serde(rename_all = "camelCase")]
 struct Key {
     peer: String,
+    fingerprint: String,
     state: &'static str,
     since: String,
     registered: Vec<String>,
@@ -122,6 +123,7 @@ impl Account {
             });
             Key {
                 peer: key.peer.as_str().to_owned(),
+                fingerprint: fingerprint(key.peer.as_str()),
                 state,
                 since: since.to_string(),
                 registered: serving.map(text).collect(),
@@ -155,24 +157,27 @@ impl Account {
         if let Some(before) = &self.moved_from {
             writeln!(
                 out,
-                "             moved from {before}; `atcomm enroll` signs in anew"
+                "             moved from {before}; run `atcomm enroll` to sign in there"
             )?;
         }
         let record = match &self.record {
-            Record::Ours => "names the key of this wallet".to_owned(),
+            Record::Ours => "this wallet's key".to_owned(),
             Record::Replaced { .. } => {
-                "names a key that was replaced here; run `atcomm enroll`".to_owned()
+                "an earlier key of this wallet; run `atcomm enroll`".to_owned()
             }
-            Record::Another { .. } => "names a key that this wallet does not have".to_owned(),
-            Record::Missing => "there is none".to_owned(),
-            Record::Unknown { why } => format!("not known: {}", line(why)),
+            Record::Another { .. } => {
+                "another device's key, which is not in this wallet".to_owned()
+            }
+            Record::Missing => "no key".to_owned(),
+            Record::Unknown { why } => format!("unknown: {}", line(why)),
         };
-        writeln!(out, "  record     {record}")?;
+        writeln!(out, "  published  {record}")?;
         if let Some(label) = &self.label {
             writeln!(out, "  label      {label}")?;
         }
         for key in &self.keys {
             writeln!(out, "  messaging  {}", key.peer)?;
+            writeln!(out, "             fingerprint {}", key.fingerprint)?;
             writeln!(out, "             {} {}", key.state, key.since)?;
         }
         let present = self.keys.iter().find(|key| key.state == "published");
@@ -188,7 +193,7 @@ impl Account {
             let since = one.since.as_deref().unwrap_or("now");
             writeln!(
                 out,
-                "  before     {} (until {since}; still asked for mail)",
+                "  former     {} (until {since}; messages are still fetched there)",
                 one.mediator
             )?;
         }
@@ -215,7 +220,7 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
     for enrolment in &enrolments {
         let session = wallet.account_store(&enrolment.account).session()?;
         let (located, record) = if args.offline {
-            let why = "nobody was asked".to_owned();
+            let why = "no server was asked".to_owned();
             (None, Record::Unknown { why })
         } else {
             context.block_on(look_up(&enroller, enrolment))
@@ -235,7 +240,7 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
         for account in &report.accounts {
             account.render_text(out)?;
         }
-        writeln!(out, "in the wallet {}", report.wallet)
+        writeln!(out, "wallet: {}", report.wallet)
     })
 }
 

@@ -174,7 +174,7 @@ fn errors_name_the_key_and_its_origin() {
         (
             "[identity]\nplc_url = 'plc.directory'",
             &[],
-            "identity.plc_url in FILE: not a valid origin: not an URL",
+            "identity.plc_url in FILE: not a valid origin: not a URL",
         ),
         (
             "[[sources]]\nurl = 'https://a.example'",

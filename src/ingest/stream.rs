@@ -159,14 +159,14 @@ impl Reader {
     fn log_end(&mut self, end: &End) {
         let (why, what) = match end {
             End::Stopped | End::NotContinued(_) => return,
-            End::Lost(why) => (why, "stream lost, connecting again"),
+            End::Lost(why) => (why, "stream lost, reconnecting"),
             End::Poisoned(why) => (
                 why,
-                "a message cannot be read: connecting again, and passing over it if it comes again",
+                "a message cannot be read: reconnecting, and skipping it if it comes again",
             ),
             End::TooLarge(why) => (
                 why,
-                "a message cannot be received: connecting again, and asking for what is behind it",
+                "a message cannot be received: reconnecting, and asking for what comes after it",
             ),
             End::Unreadable(why) => (why, "unreadable stream"),
         };
@@ -178,7 +178,7 @@ impl Reader {
             tracing::warn!(source, %why, repeated, "{what}");
         } else {
             let pause = self.pause;
-            tracing::warn!(source, %why, ?pause, repeated, "connecting again after a pause");
+            tracing::warn!(source, %why, ?pause, repeated, "stream lost, retrying after the pause");
         }
     }
 
@@ -262,12 +262,12 @@ impl Reader {
             GapReason::TooLarge => tracing::error!(
                 source,
                 cursor,
-                "the stream continues behind a message that could not be received"
+                "the stream continues after a message that could not be received"
             ),
             GapReason::Unreachable => tracing::warn!(
                 source,
                 cursor,
-                "the source cannot be reached: its accounts are looked at without it"
+                "the source cannot be reached: its accounts are looked up without it"
             ),
             GapReason::Unreadable => tracing::error!(
                 source,

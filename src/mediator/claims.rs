@@ -163,7 +163,10 @@ impl ClaimFollower {
         accounts.extend(claimed);
         accounts.sort();
         accounts.dedup();
-        tracing::info!(accounts = accounts.len(), "admission is worked out anew");
+        tracing::info!(
+            accounts = accounts.len(),
+            "rebuilding the list of admitted accounts"
+        );
         for chunk in accounts.chunks(CHANGE_BATCH) {
             self.update_accounts(policy, chunk.to_vec(), None).await?;
         }

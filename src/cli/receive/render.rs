@@ -138,16 +138,13 @@ impl MessageView {
             NextStep::Retried(path) => (
                 json!({"next": "again", "mediator": path.mediator, "via": path.via}),
                 match &path.via {
-                    Some(via) => format!(
-                        "it is on its way again: {via} relays it to {}",
-                        path.mediator
-                    ),
-                    None => format!("it was sent again: {} has it", path.mediator),
+                    Some(via) => format!("it was sent again: {via} relays it to {}", path.mediator),
+                    None => format!("it was sent again, to {}", path.mediator),
                 },
             ),
             NextStep::Pending => (
                 json!({"next": "pending"}),
-                "another attempt of it may still arrive".to_owned(),
+                "an earlier attempt may still arrive".to_owned(),
             ),
             NextStep::GivenUp => {
                 let failed = sent.given_up.iter().flat_map(|one| &one.failed);
@@ -268,7 +265,7 @@ pub(super) fn sender(attribution: &Attribution, from: Option<&str>) -> String {
         } => mismatched_sender(claimed, *replaced_at),
         Attribution::Misdirected { meant } => format!(
             "WARNING: its sender says that it is for {}: either that account shows your key as its \
-             own, or the sender makes it up",
+             own, or the sender made it up",
             line(meant)
         ),
         Attribution::Revoked { claimed } => {

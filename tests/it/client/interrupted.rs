@@ -68,7 +68,7 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
     mediator.freeze(false);
     output.failed(1, "interrupted", "run the same command again");
     assert!(
-        output.stderr.contains("the account's record names it"),
+        output.stderr.contains("published in your account"),
         "{output:?}"
     );
     alice.cli.run(&["enroll", &alice.account.handle]).success();
