@@ -1,3 +1,5 @@
+mod documents;
+
 use std::fs::File;
 use std::path::Path;
 

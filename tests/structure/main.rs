@@ -1,5 +1,5 @@
 //! The shape of the source: ranks of modules, crates and what they may depend on, where libraries
-//! may be used, circles of files, sizes, and words.
+//! may be used, circles of files, sizes, words, and the documentation.
 
 // Lints of product code that spare tests look for this attribute.
 #![cfg(test)]
@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+mod docs;
 mod source;
 
 use source::{Crate, Source, circles, rust_files, top, uses, without_comments};
