@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::output::show;
-use super::super::terminal::line;
+use super::super::terminal::{count, line};
 use super::super::{CliError, Exit};
 use atcomm_client::evidence::{CANNOT_SHOW, Evidence, EvidenceError, MAX_FILE_LEN, verify};
 use atcomm_client::fingerprint;
@@ -148,8 +148,8 @@ impl View {
         writeln!(out, "  the record is signed by {}", self.signing_key)?;
         writeln!(
             out,
-            "  the operation log leads from the account's DID to that key ({} operations)",
-            self.operations
+            "  the operation log leads from the account's DID to that key ({})",
+            count(self.operations, "operation")
         )?;
         if self.before_move {
             writeln!(out, "  it is the key of a host that the account has left")?;

@@ -45,7 +45,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Returns the calls of the program in a text: in lines of blocks of code, after a prompt or not,
-/// and in code within sentences.
+/// and in code within sentences. Headings and links to them are no calls.
 fn calls(text: &str) -> Vec<String> {
     let mut calls = Vec::new();
     let mut prose = String::new();
@@ -57,8 +57,8 @@ fn calls(text: &str) -> Vec<String> {
             let typed = code.split_once("$ ").map_or(code, |(_, typed)| typed);
             let typed = typed.strip_prefix("sudo ").unwrap_or(typed);
             calls.extend(typed.starts_with("atcomm ").then(|| typed.to_owned()));
-        } else {
-            prose.push_str(line);
+        } else if !line.starts_with('#') {
+            prose.push_str(&line.replace("[`", "[").replace("`](", "]("));
             prose.push(' ');
         }
     }

@@ -35,7 +35,7 @@ fn a_lost_machine_is_replaced() {
     assert!(
         output
             .stdout
-            .ends_with("has the keys of 1 accounts and 0 contacts, without their mail\n"),
+            .ends_with("has the keys of 1 account and 0 contacts, without messages\n"),
         "{output:?}"
     );
     assert_eq!(
@@ -135,7 +135,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
         &["restore", "-", flags[0], flags[1]],
     );
     full.env("LANG", "C");
-    finish(full, &backup).failed(1, "cannot write", "no room left");
+    finish(full, &backup).failed(1, "cannot write", "the disk is full");
     assert!(
         new.files()
             .iter()

@@ -81,7 +81,7 @@ in_both_shapes! {
         })));
         // The first mediator is dropped: it is still asked for mail.
         let output = alice.cli.run(&["enroll", handle, "-m", &second.did]).success();
-        let words = format!("{} is asked for mail for another 14 days", mediator.did);
+        let words = format!("messages are still fetched from {} for 14 days", mediator.did);
         assert!(output.stderr.contains(&words), "{output:?}");
         let key = &alice.cli.json(&["whoami"])["accounts"][0]["keys"][0];
         assert_eq!(key["registered"], json!([second.did]));
@@ -427,7 +427,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     let output = alice.cli.run(&["enroll", &alice.account.handle]);
     output.failed(
         4,
-        &format!("{} does not keep the mail yet", mediator.did),
+        &format!("{} does not keep your messages yet", mediator.did),
         "run `atcomm enroll` again",
     );
     assert!(output.stdout.contains("(not yet)"), "{output:?}");
@@ -436,7 +436,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     // The mediator is still away: the outcome and the key are the same.
     alice.cli.run(&["enroll", &alice.account.handle]).failed(
         4,
-        "does not keep the mail yet",
+        "does not keep your messages yet",
         "again",
     );
     mediator.service = Some(stopped.start());

@@ -41,11 +41,7 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
             running.signal(signal);
             let output = running.end();
             drop(held);
-            output.failed(
-                1,
-                "interrupted",
-                "run the same command again and it finishes",
-            );
+            output.failed(1, "interrupted", "run the same command again to finish");
             alice.run(&enroll).success();
             assert_whole(&alice, &mediator);
         }

@@ -228,7 +228,7 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
         &*alice.did,
         text(&alice.made, "/peer/did"),
         "not verified",
-        "identifier (1 operations)",
+        "to that key (1 operation)",
         "nothing newer exists",
         "handle",
     ] {

@@ -164,7 +164,7 @@ fn inv3_mail_that_comes_to_a_mediator_of_before_is_read() {
     let output = enroll(&new);
     post(&old, &bob, &["one", "two", "three"]);
     assert_eq!(texts(&bob.receive(&[])), ["one", "two", "three"]);
-    let words = format!("{} is asked for mail for another 14 days", old.did);
+    let words = format!("messages are still fetched from {} for 14 days", old.did);
     assert!(output.stderr.contains(&words), "{output:?}");
     let output = bob.cli.run(&["whoami"]).success();
     assert!(

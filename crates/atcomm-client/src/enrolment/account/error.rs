@@ -197,11 +197,11 @@ mod tests {
         let refused = of(400, "{\"error\":\"Odd\",\"message\":\"\\u001b[31mred\"}");
         assert_eq!(
             refused.to_string(),
-            "the PDS refused: \u{fffd}[31mred (Odd)"
+            "your PDS refused: \u{fffd}[31mred (Odd)"
         );
         assert_eq!(
             of(404, "?").to_string(),
-            "the PDS refused: no reason given (404)"
+            "your PDS refused: no reason given (404)"
         );
     }
 }
