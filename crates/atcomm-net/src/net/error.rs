@@ -23,7 +23,7 @@ pub enum NetError {
     #[error("timed out")]
     Timeout,
     /// No connection, or it broke before the response was whole.
-    #[error("cannot connect to the host")]
+    #[error("the host cannot be reached")]
     Connect,
     /// The TLS handshake failed: certificate, name or protocol version.
     #[error("TLS failed: {0}")]
