@@ -222,14 +222,6 @@ enum Command {
   atcomm dataset accounts-2026
   atcomm dataset december --from 2026-12-01 --to 2026-12-31"))]
     Dataset(dataset::Dataset),
-    /// Look after a service
-    #[command(after_help = EXIT_CODES)]
-    Server {
-        #[command(subcommand)]
-        command: ServerCommand,
-    },
-    /// The keys of the mediator
-    #[command(after_help = EXIT_CODES)]
     /// The keys of the mediator: another name of `atcomm server rotate-keys`
     #[command(hide = true, after_help = EXIT_CODES)]
     Keys {
@@ -246,18 +238,6 @@ enum Command {
   atcomm man | man -l -
   atcomm man ~/.local/share/man/man1"))]
     Man(man::Pages),
-}
-
-#[derive(Debug, Subcommand)]
-enum ServerCommand {
-    /// Ask whether the service answers and its stores can be written
-    ///
-    /// For the health check of a container: ends with 0 if all is well. It asks the address of
-    /// http.listen on this machine.
-    #[command(after_help = ending!("\
-  atcomm server health
-  atcomm server health --config /etc/atcomm/atcomm.toml"))]
-    Health(health::Health),
 }
 
 #[derive(Debug, Subcommand)]
@@ -414,9 +394,6 @@ pub fn run(
             Command::Restore(args) => backup::restore(&args, stdout, stderr),
             Command::Completions(args) => completions::completions(&args, stdout),
             Command::Man(args) => man::man(&args, stdout),
-            Command::Server { command } => match command {
-                ServerCommand::Health(args) => health::health(&args, stdout),
-            },
             Command::Server { command } => server::run(&command, stdout),
             Command::Relay {
                 command: Status::Status(flags),

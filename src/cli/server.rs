@@ -10,6 +10,7 @@ use std::io::Write;
 
 use clap::Subcommand;
 
+use super::health::{Health, health};
 use super::{CliError, EXIT_CODES, MailboxList, MailboxPurge, ServiceFlags, admin, ending};
 
 /// The commands below `atcomm server`.
@@ -31,6 +32,14 @@ pub(super) enum Server {
   atcomm server status
   atcomm server status --json | jq .sources"))]
     Status(ServiceFlags),
+    /// Ask whether the service answers and its stores can be written
+    ///
+    /// For the health check of a container: ends with 0 if all is well. It asks the address of
+    /// http.listen on this machine.
+    #[command(after_help = ending!("\
+  atcomm server health
+  atcomm server health --config /etc/atcomm/atcomm.toml"))]
+    Health(Health),
     /// Show the accounts of your PDS: who is enrolled, since when, and whether messages reach them
     #[command(after_help = ending!("\
   atcomm server accounts
@@ -83,6 +92,7 @@ pub(super) fn run(command: &Server, stdout: &mut dyn Write) -> Result<(), CliErr
     match command {
         Server::Doctor(flags) => doctor::run(flags, stdout),
         Server::Status(flags) => status::run(flags, stdout),
+        Server::Health(args) => health(args, stdout),
         Server::Accounts(args) => accounts::run(args, stdout),
         Server::Queues(args) => admin::mailbox_list(args, stdout),
         Server::Purge(args) => admin::mailbox_purge(args, stdout),
