@@ -19,6 +19,7 @@ mod pages;
 mod params;
 mod per_address;
 mod rate;
+mod request_id;
 mod response_budget;
 mod router;
 mod routes;

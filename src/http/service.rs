@@ -25,6 +25,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
 use metrics::{Counter, Histogram};
 use tower::Service;
+use tracing::Instrument as _;
 
 use super::arrival::Arrivals;
 use super::client_address::ClientAddress;
@@ -33,6 +34,7 @@ use super::dataset;
 use super::error::XrpcError;
 use super::params::{plain_actor, too_long};
 use super::rate::RequestLimit;
+use super::request_id::RequestId;
 use super::router::router;
 use super::routes::{self, RESOLVE_RECIPIENT};
 use super::service_auth::{Presented, ServiceAuth};
@@ -52,7 +54,7 @@ const USUAL_HEADERS: HeaderValue = HeaderValue::from_static(
 /// Response headers that pages of other origins may read.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "ETag, Retry-After, Atproto-Repo-Rev, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, \
-     RateLimit-Policy",
+     RateLimit-Policy, X-Request-Id",
 );
 
 /// Maximum length of a list of request headers that is repeated to a page.
@@ -202,8 +204,17 @@ impl App {
         Some(response)
     }
 
-    /// Answers every other request.
+    /// Answers every other request. Lines of the log that belong to it carry its id, which the
+    /// response names. The span has the highest level, so that no filter takes the id off a line.
     pub(super) async fn answer(&self, request: Request, peer: IpAddr) -> Response {
+        let id = RequestId::new();
+        let span = tracing::error_span!("request", %id);
+        let mut response = self.answer_within(request, peer).instrument(span).await;
+        id.write(&mut response);
+        response
+    }
+
+    async fn answer_within(&self, request: Request, peer: IpAddr) -> Response {
         let begun = Instant::now();
         let method = routes::label(request.uri().path());
         let mut response = self.route(request, peer).await;
