@@ -109,7 +109,9 @@ impl Server {
         let metrics = match &recorder {
             Some((address, recorder)) => {
                 let recorder = recorder.clone();
-                Some(MetricsServer::bind(*address, move || recorder.render())?)
+                Some(MetricsServer::bind(*address, move || {
+                    measure::page(&recorder)
+                })?)
             }
             None => None,
         };

@@ -3,6 +3,7 @@
 //! The loop here owns the socket, the retries and the clock; [`state`] decides.
 
 mod detour;
+mod freshness;
 mod gap;
 mod messages;
 mod outage;
@@ -29,6 +30,7 @@ use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::COLLECTION;
 use atcomm_proto::wire::{MAX_EVENT, MAX_FRAME};
 
+use freshness::Freshness;
 use gap::{Covered, Gap, GapReason};
 use poison::Poison;
 use position::Position;
@@ -72,7 +74,7 @@ pub(super) struct Reader {
     notices: Notices,
     /// The pause that the host has asked for.
     pause: Duration,
-    last_event: metrics::Gauge,
+    freshness: Freshness,
 }
 
 impl Reader {
@@ -83,15 +85,12 @@ impl Reader {
         coverages: Coverages,
         backfills: Vec<BackfillHandle>,
     ) -> Self {
-        let last_event = metrics::gauge!(
-            "atcomm_ingest_last_event_timestamp_seconds",
-            "source" => source.name.clone()
-        );
         Self {
             state: StreamState::new(source.kind, None, None, now()),
             poison: Poison::new(now()),
             coverages,
             told: None,
+            freshness: Freshness::new(&source.name, now()),
             source,
             resolver,
             clock,
@@ -99,7 +98,6 @@ impl Reader {
             batch: Batch::default(),
             notices: Notices::default(),
             pause: Duration::ZERO,
-            last_event,
         }
     }
 
@@ -125,6 +123,7 @@ impl Reader {
             let end = self.connection(&stop).await;
             self.flush(&stop).await;
             self.show_connected(false);
+            self.freshness.on_end();
             if began.elapsed() > WELL_AFTER {
                 self.notices.clear();
             }
@@ -318,6 +317,7 @@ impl Reader {
         };
         tracing::info!(source = self.source.name, "following");
         self.show_connected(true);
+        self.freshness.on_connect(now());
         if let Some(gap) = self.state.on_connect(now(), self.clock.now()) {
             self.report(gap);
         }
@@ -375,6 +375,7 @@ impl Reader {
                 () = stop.cancelled() => return End::Stopped,
                 message = socket.next() => message,
                 _ = ping.tick() => {
+                    self.freshness.on_time(now());
                     if heard.elapsed() > PONG_TIMEOUT {
                         return End::Lost("no answer to a ping".to_owned());
                     }
@@ -393,8 +394,8 @@ impl Reader {
                     return End::Lost(format!("closed by the server{code}"));
                 }
                 Some(Ok(Received::Binary(_) | Received::Text(_))) => {
-                    self.last_event
-                        .set(self.clock.now().millis() as f64 / 1000.0);
+                    self.freshness
+                        .on_message(heard.into_std(), self.clock.now());
                 }
                 Some(_) => {}
             }

@@ -135,7 +135,7 @@ impl Maintenance {
     }
 
     async fn publish_gauges(&self) -> Result<(), StoreError> {
-        let (mail, outbox, accounts, file) = self
+        let (mail, outbox, accounts, file, oldest) = self
             .core
             .mailbox
             .query(|q| {
@@ -144,9 +144,12 @@ impl Maintenance {
                     q.outbox_totals()?,
                     q.account_count()?,
                     q.file_bytes()?,
+                    (q.oldest_message()?, q.outbox_oldest()?),
                 ))
             })
             .await?;
+        let now = self.core.clock.now();
+        let age = |since: Option<Timestamp>| since.map_or(0, |since| now.since(since).as_secs());
         let live_accounts = self.core.queues.live_accounts() as u64;
         let (paused, slow) = self.core.outbox.troubled();
         for (name, value) in [
@@ -159,6 +162,16 @@ impl Maintenance {
             ("atcomm_mediator_accounts", accounts),
             ("atcomm_mediator_file_bytes", file.0),
             ("atcomm_mediator_live_accounts", live_accounts),
+            ("atcomm_mediator_oldest_message_seconds", age(oldest.0)),
+            ("atcomm_mediator_relay_oldest_seconds", age(oldest.1)),
+            (
+                "atcomm_mediator_total_limit_bytes",
+                self.core.queues.total_limit(),
+            ),
+            (
+                "atcomm_mediator_outbox_limit_bytes",
+                self.core.settings.relay.total_bytes,
+            ),
         ] {
             metrics::gauge!(name).set(value as f64);
         }

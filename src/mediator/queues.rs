@@ -246,6 +246,11 @@ impl Queues {
         self.live.subscribe(account, wake)
     }
 
+    /// Returns the most bytes that may wait for all recipients together.
+    pub(super) fn total_limit(&self) -> u64 {
+        self.quota.total_bytes
+    }
+
     /// Returns the number of accounts with a socket in live mode.
     pub(super) fn live_accounts(&self) -> usize {
         self.live.accounts()
