@@ -46,7 +46,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The public listener.
     pub http: HttpSettings,
-    /// The listener for metrics.
+    /// Metrics.
     pub metrics: MetricsSettings,
     /// The log of `serve`.
     pub log: LogSettings,
@@ -95,7 +95,7 @@ impl Default for Config {
     }
 }
 
-/// The listener for metrics.
+/// How metrics are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
@@ -103,6 +103,9 @@ pub struct MetricsSettings {
     /// recorded or served.
     #[serde(deserialize_with = "optional_listen")]
     pub listen: Option<SocketAddr>,
+    /// Address that metrics are pushed to every 15 seconds by OTLP over HTTP, in protobuf, such as
+    /// `http://localhost:9090/api/v1/otlp/v1/metrics` of Prometheus 3. Absent: none are pushed.
+    pub otlp_url: Option<String>,
 }
 
 /// Filter and format of the log, which is written to standard error.

@@ -7,6 +7,7 @@ mod error;
 mod files;
 mod mailbox;
 mod measure;
+mod otlp;
 mod overview;
 mod public_url;
 mod reload;
@@ -21,7 +22,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,7 @@ pub use version::version;
 use admin::AdminSocket;
 use datasets::Datasets;
 use files::DataDir;
+use measure::Metering;
 use overview::Overview;
 use public_url::PublicUrlCheck;
 use supervision::Watchdog;
@@ -127,6 +128,37 @@ impl Server {
             ..Overview::new(&config, sources, own, &resolver)
         };
         let admin = AdminSocket::bind(&config.data_dir, overview).map_err(ServerError::Admin)?;
+        let metering = Metering::open(config.metrics.clone())?;
+        let resolver = open_resolver(&config, &clock).await?;
+        let mediator = open_mediator(&config, &resolver, clock.clone()).await?;
+        let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
+            .map_err(ServerError::Admin)?;
+        let address = public_address(&config, mediator.as_ref())?;
+        let datasets = Datasets::open(&config)?;
+        let http_settings = HttpSettings {
+            max_connections: files::affordable_connections(config.http.max_connections),
+            ..config.http
+        };
+        let http = Http::bind(
+            http_settings,
+            resolver.clone(),
+            mediator.clone(),
+            address.as_ref(),
+        )?;
+        let http = match &datasets {
+            Some(datasets) => datasets.serve(http),
+            None => http,
+        };
+        let metrics = metering.as_ref().map_or(Ok(None), Metering::listener)?;
+        let instance = address.as_ref().map_or_else(
+            || http.local_addr().to_string(),
+            |address| address.did().to_string(),
+        );
+        let push = metering
+            .as_ref()
+            .map_or(Ok(None), |metering| metering.push(resolver.net(), instance))?;
+        log_sources(&config.sources);
+        let ingest = Ingest::bind(resolver.clone(), config.sources, clock)?;
 
         let mut server = Self {
             http: http.local_addr(),
@@ -139,7 +171,10 @@ impl Server {
             mediator,
             _data_dir: data_dir,
         };
-        server.spawn_workers(resolver, ingest, recorder.map(|(_, recorder)| recorder));
+        server.spawn_workers(resolver, ingest, metering);
+        if let Some(push) = push {
+            server.spawn("the push of metrics", push.run(server.stop.clone()));
+        }
         if let Some(datasets) = datasets {
             server.spawn("the datasets", datasets.run(server.stop.clone()));
         }
@@ -154,12 +189,7 @@ impl Server {
     }
 
     /// Spawns the tasks that work without being asked.
-    fn spawn_workers(
-        &mut self,
-        resolver: Resolver,
-        ingest: Ingest,
-        recorder: Option<PrometheusHandle>,
-    ) {
+    fn spawn_workers(&mut self, resolver: Resolver, ingest: Ingest, metering: Option<Metering>) {
         let stop = self.stop.clone();
         self.spawn("the worker", Worker::new(resolver).run(stop.clone()));
         let running = stop.clone();
@@ -170,12 +200,9 @@ impl Server {
         });
         let housekeeping = Housekeeping::new(Arc::clone(&self.directory));
         self.spawn("the housekeeping", housekeeping.run(stop.clone()));
-        if let Some(recorder) = recorder {
+        if let Some(metering) = metering {
             let (directory, mediator) = (Arc::clone(&self.directory), self.mediator.clone());
-            self.spawn(
-                "measuring",
-                measure::run(recorder, directory, mediator, stop.clone()),
-            );
+            self.spawn("measuring", metering.run(directory, mediator, stop.clone()));
         }
         if let Some(mediator) = self.mediator.clone() {
             self.spawn(

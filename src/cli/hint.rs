@@ -123,6 +123,9 @@ fn of_server(error: &ServerError) -> &'static str {
         }
         ServerError::Admin(_) => "the path of the data directory may be too long for a socket",
         ServerError::Config(_) => "see deploy/config.example.toml",
+        ServerError::OtlpUrl => {
+            "for the Prometheus of this machine it is http://localhost:9090/api/v1/otlp/v1/metrics"
+        }
         ServerError::Net(_) => "see [net] in the configuration",
         ServerError::Sources(_) => "see [[sources]] in the configuration",
         ServerError::Http(_) => "choose another address with http.listen, --listen or --metrics",

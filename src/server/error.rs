@@ -71,6 +71,9 @@ pub enum ServerError {
     /// The admin socket cannot be bound.
     #[error("cannot listen on admin.sock in the data directory: {0}")]
     Admin(#[source] io::Error),
+    /// The address that metrics are pushed to is no address of HTTP.
+    #[error("metrics.otlp_url is no http or https address")]
+    OtlpUrl,
     /// Another recorder of metrics is installed in this process.
     #[error("metrics are recorded elsewhere in this process")]
     Recorder,
@@ -89,6 +92,7 @@ impl ServerError {
                 | Self::Sources(_)
                 | Self::PublicUrl(_)
                 | Self::TwoAddresses
+                | Self::OtlpUrl
                 | Self::Mediator(MediatorError::Address(_))
         )
     }

@@ -9,11 +9,16 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::ServerError;
 use super::files::resident_memory;
+use super::otlp::Push;
+use crate::config::MetricsSettings;
 use crate::directory::Directory;
+use crate::http::MetricsServer;
 use crate::mediator::Mediator;
 use crate::store::StoreError;
 use crate::store::directory::{AccountState, Tally};
+use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
 use names::Kind;
 
@@ -28,7 +33,7 @@ const BUCKETS: [f64; 14] = [
 
 /// Returns the recorder of this process, installed by the first call. Returns `None` if another
 /// library has installed a recorder before.
-pub(super) fn recorder() -> Option<PrometheusHandle> {
+fn recorder() -> Option<PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     RECORDER
         .get_or_init(|| {
@@ -45,34 +50,73 @@ pub(super) fn recorder() -> Option<PrometheusHandle> {
         .clone()
 }
 
-/// Samples the gauges and does the recorder's upkeep until `stop`.
-pub(super) async fn run(
+/// The metrics of this process, and how they reach the operator.
+pub(super) struct Metering {
     recorder: PrometheusHandle,
-    directory: Arc<Directory>,
-    mediator: Option<Mediator>,
-    stop: CancellationToken,
-) {
-    let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = samples.tick() => {}
+    settings: MetricsSettings,
+}
+
+impl Metering {
+    /// Starts to record, if the settings want metrics at all. Called before any module takes a
+    /// handle of its metrics.
+    pub(super) fn open(settings: MetricsSettings) -> Result<Option<Self>, ServerError> {
+        if settings.listen.is_none() && settings.otlp_url.is_none() {
+            return Ok(None);
         }
-        if let Err(error) = count_accounts(&directory).await {
-            tracing::warn!(%error, "the accounts of the directory cannot be counted");
+        let recorder = recorder().ok_or(ServerError::Recorder)?;
+        Ok(Some(Self { recorder, settings }))
+    }
+
+    /// Binds the listener, if the settings have one.
+    pub(super) fn listener(&self) -> Result<Option<MetricsServer>, ServerError> {
+        let Some(address) = self.settings.listen else {
+            return Ok(None);
+        };
+        let recorder = self.recorder.clone();
+        let server = MetricsServer::bind(address, move || page(&recorder))?;
+        Ok(Some(server))
+    }
+
+    /// Prepares the push, if the settings have one.
+    pub(super) fn push(&self, net: &Net, instance: String) -> Result<Option<Push>, ServerError> {
+        let Some(url) = &self.settings.otlp_url else {
+            return Ok(None);
+        };
+        let recorder = self.recorder.clone();
+        let render = Box::new(move || page(&recorder));
+        Push::new(url, net.clone(), instance, render).map(Some)
+    }
+
+    /// Samples the gauges and does the recorder's upkeep until `stop`.
+    pub(super) async fn run(
+        self,
+        directory: Arc<Directory>,
+        mediator: Option<Mediator>,
+        stop: CancellationToken,
+    ) {
+        let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = samples.tick() => {}
+            }
+            if let Err(error) = count_accounts(&directory).await {
+                tracing::warn!(%error, "the accounts of the directory cannot be counted");
+            }
+            metrics::gauge!("atcomm_store_healthy")
+                .set(f64::from(u8::from(directory.is_healthy())));
+            log_bytes("directory").set(directory.store().log_bytes() as f64);
+            if let Some(mediator) = &mediator {
+                log_bytes("mailbox").set(mediator.log_bytes() as f64);
+                let healthy = f64::from(u8::from(mediator.is_healthy()));
+                metrics::gauge!("atcomm_mediator_healthy").set(healthy);
+            }
+            // Without /proc the gauge is missing.
+            if let Ok(bytes) = resident_memory() {
+                metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+            }
+            self.recorder.run_upkeep();
         }
-        metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
-        log_bytes("directory").set(directory.store().log_bytes() as f64);
-        if let Some(mediator) = &mediator {
-            log_bytes("mailbox").set(mediator.log_bytes() as f64);
-            let healthy = f64::from(u8::from(mediator.is_healthy()));
-            metrics::gauge!("atcomm_mediator_healthy").set(healthy);
-        }
-        // Without /proc the gauge is missing.
-        if let Ok(bytes) = resident_memory() {
-            metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
-        }
-        recorder.run_upkeep();
     }
 }
 
@@ -97,7 +141,7 @@ async fn count_accounts(directory: &Directory) -> Result<(), StoreError> {
 
 /// Returns the page of all metrics. One that nothing was recorded of has its description alone, so
 /// that the page always lists what there is.
-pub(super) fn page(recorder: &PrometheusHandle) -> String {
+fn page(recorder: &PrometheusHandle) -> String {
     let mut page = recorder.render();
     for metric in names::metrics() {
         let kind = metric.kind.as_str();

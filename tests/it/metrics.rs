@@ -1,5 +1,7 @@
 //! `/metrics`, its documentation, and the ids of requests.
 
+mod pushed;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -14,7 +16,8 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let text = std::fs::read_to_string(root().join("docs/metrics.md")).expect("the page");
     let mut found = BTreeMap::new();
     for row in text.lines().filter_map(|line| line.strip_prefix("| `")) {
-        let cells: Vec<&str> = row.split(" | ").collect();
+        let row = row.trim_end_matches('|');
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let name = cells[0].trim_end_matches('`').to_owned();
         let labels = cells[1].split('`').skip(1).step_by(2);
         let labels = labels.map(str::to_owned).collect();

@@ -45,7 +45,7 @@ const CRATES: [(&str, &[&str]); 5] = [
 ];
 
 /// Libraries that belong to few modules, outside of tests: `crate/module`, or a whole crate.
-const HOMES: [(&str, &[&str]); 30] = [
+const HOMES: [(&str, &[&str]); 31] = [
     ("rusqlite", &["atcomm/store"]),
     ("axum", &["atcomm/http"]),
     ("plotters", &["atcomm/http"]),
@@ -65,6 +65,7 @@ const HOMES: [(&str, &[&str]); 30] = [
     ("strsim", &["atcomm/cli"]),
     ("metrics_exporter_prometheus", &["atcomm/server"]),
     ("sd_notify", &["atcomm/server"]),
+    ("prost", &["atcomm/server"]),
     ("tracing_subscriber", &["atcomm/cli"]),
     ("indicatif", &["atcomm/cli"]),
     ("clap", &["atcomm/cli"]),
