@@ -131,11 +131,22 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
-    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+    /// Returns a certificate for names and its key, both as PEM.
+    pub(crate) fn certificate(&self, names: &[&str]) -> (String, String) {
+        let (leaf, key) = self.leaf(names);
+        (leaf.pem(), key.serialize_pem())
+    }
+
+    fn leaf(&self, names: &[&str]) -> (rcgen::Certificate, rcgen::KeyPair) {
         let key = rcgen::KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = rcgen::CertificateParams::new(names).expect("names");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (leaf, key)
+    }
+
+    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+        let (leaf, key) = self.leaf(names);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
