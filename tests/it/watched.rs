@@ -1,7 +1,6 @@
 //! A real Prometheus watches a real service: the alert rules of `deploy/prometheus`, and the panels
 //! of `deploy/grafana`.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
