@@ -97,25 +97,21 @@ impl Server {
         let (sources, own) = (config.all_sources()?, config.own_pdses()?);
         let data_dir = DataDir::claim(&config.data_dir)?;
         // Installed before any module takes a handle of its metrics.
-        let recorder = match config.metrics.listen {
-            Some(address) => Some((address, measure::recorder().ok_or(ServerError::Recorder)?)),
-            None => None,
-        };
+        let metering = Metering::open(config.metrics.clone())?;
         let resolver = open_resolver(&config, &sources, own.clone(), &clock).await?;
         let mediator = open_mediator(&config, own.clone(), &resolver, clock.clone()).await?;
         let address = public_address(&config, mediator.as_ref())?;
         let datasets = Datasets::open(&config)?;
         let http = open_http(&config, &resolver, mediator.clone(), address.as_ref())?;
         let http = datasets.iter().fold(http, |http, one| one.serve(http));
-        let metrics = match &recorder {
-            Some((address, recorder)) => {
-                let recorder = recorder.clone();
-                Some(MetricsServer::bind(*address, move || {
-                    measure::page(&recorder)
-                })?)
-            }
-            None => None,
-        };
+        let metrics = metering.as_ref().map_or(Ok(None), Metering::listener)?;
+        let instance = address.as_ref().map_or_else(
+            || http.local_addr().to_string(),
+            |address| address.did().to_string(),
+        );
+        let push = metering
+            .as_ref()
+            .map_or(Ok(None), |metering| metering.push(resolver.net(), instance))?;
         log_sources(&sources);
         let ingest = Ingest::bind(resolver.clone(), sources.clone(), clock)?;
         let address = address.filter(|_| config.http.check_public_url);
@@ -128,38 +124,6 @@ impl Server {
             ..Overview::new(&config, sources, own, &resolver)
         };
         let admin = AdminSocket::bind(&config.data_dir, overview).map_err(ServerError::Admin)?;
-        let metering = Metering::open(config.metrics.clone())?;
-        let resolver = open_resolver(&config, &clock).await?;
-        let mediator = open_mediator(&config, &resolver, clock.clone()).await?;
-        let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
-            .map_err(ServerError::Admin)?;
-        let address = public_address(&config, mediator.as_ref())?;
-        let datasets = Datasets::open(&config)?;
-        let http_settings = HttpSettings {
-            max_connections: files::affordable_connections(config.http.max_connections),
-            ..config.http
-        };
-        let http = Http::bind(
-            http_settings,
-            resolver.clone(),
-            mediator.clone(),
-            address.as_ref(),
-        )?;
-        let http = match &datasets {
-            Some(datasets) => datasets.serve(http),
-            None => http,
-        };
-        let metrics = metering.as_ref().map_or(Ok(None), Metering::listener)?;
-        let instance = address.as_ref().map_or_else(
-            || http.local_addr().to_string(),
-            |address| address.did().to_string(),
-        );
-        let push = metering
-            .as_ref()
-            .map_or(Ok(None), |metering| metering.push(resolver.net(), instance))?;
-        log_sources(&config.sources);
-        let ingest = Ingest::bind(resolver.clone(), config.sources, clock)?;
-
         let mut server = Self {
             http: http.local_addr(),
             metrics: metrics.as_ref().map(MetricsServer::local_addr),

@@ -226,7 +226,11 @@ const REFRESHES: [Metric; 13] = [
 ];
 
 /// Requests of clients and readers of the change log.
-const CLIENTS: [Metric; 12] = [
+const CLIENTS: [Metric; 13] = [
+    gauge(
+        "atcomm_public_url_ok",
+        "1 while others get through by the public address, as the service itself sees it",
+    ),
     histogram(
         "atcomm_http_request_seconds",
         "Time from a request's head to its answer",
