@@ -399,6 +399,46 @@ impl PeerClient {
     }
 }
 
+/// A recipient at the mediator on a port, for tests that need a message from end to end.
+pub(crate) struct Recipient {
+    peer: PeerClient,
+    mediator: MediatorEndpoint,
+}
+
+impl Recipient {
+    /// Registers with the mediator, which admits everybody.
+    #[track_caller]
+    pub(crate) fn at(port: u16) -> Self {
+        let (peer, mediator) = (PeerClient::new(), MediatorEndpoint::at(port));
+        peer.enter(&mediator);
+        Self { peer, mediator }
+    }
+
+    /// Sends a message to the recipient, which the mediator has to accept.
+    #[track_caller]
+    pub(crate) fn is_sent(&self, words: &str) {
+        let envelope = self.peer.envelope(words);
+        self.mediator
+            .take(&self.mediator.forward(&self.peer.did, &envelope));
+    }
+
+    /// Fetches all messages and returns their words.
+    #[track_caller]
+    pub(crate) fn reads(&self) -> Vec<String> {
+        let envelopes = self.peer.empty(&self.mediator);
+        let words = envelopes.iter().map(|envelope| self.peer.words(envelope));
+        words.collect()
+    }
+
+    /// Has a message pushed through a WebSocket, and returns its words.
+    #[track_caller]
+    pub(crate) fn is_told_live(&self, words: &str) -> String {
+        let mut socket = Socket::live(&self.mediator, &self.peer);
+        self.is_sent(words);
+        self.peer.words(&socket.next().expect("a message"))
+    }
+}
+
 /// Puts a message into the queue of a recipient behind the mediator's back, as an older version may
 /// have stored it.
 pub(crate) fn plant(service: &Service, recipient: &str, body: &[u8]) {

@@ -9,6 +9,7 @@ mod client;
 mod dataset;
 mod didcomm;
 mod directory;
+mod dist;
 mod events;
 mod faults;
 mod forged;

@@ -116,7 +116,8 @@ impl Setup {
         self.set("resolve.on_demand", json!(0))
     }
 
-    fn toml(&self, data_dir: &Path) -> String {
+    /// Returns the configuration file.
+    pub(crate) fn toml(&self, data_dir: &Path) -> String {
         let mut toml = format!("data_dir = {:?}\n", data_dir.display().to_string());
         for (key, value) in &self.settings {
             // Strings, numbers and lists of JSON are the same in TOML.
