@@ -40,6 +40,9 @@ struct Held {
     threads: f64,
 }
 
+/// One of the figures.
+type Figure = fn(&Held) -> f64;
+
 /// Watches the service while a process of its own sends and picks up messages, asks the directory,
 /// opens sockets, and leaves requests unfinished. Prints the median of each figure in the second
 /// quarter of the time and in the last.
@@ -69,7 +72,7 @@ pub(crate) fn run(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
          second quarter and of the last:",
         WATCHED.as_secs() / 60
     );
-    let figures: [(&str, fn(&Held) -> f64); 5] = [
+    let figures: [(&str, Figure); 5] = [
         ("resident memory, MB", |held| held.resident),
         ("log of the mailbox, MB", |held| held.log),
         ("mailbox, MB", |held| held.file),

@@ -248,7 +248,8 @@ impl Queues {
 
     /// Returns the most bytes that may wait for all recipients together.
     pub(super) fn total_limit(&self) -> u64 {
-        self.quota.total_bytes
+        let quota = self.quota.read().unwrap_or_else(PoisonError::into_inner);
+        quota.total_bytes
     }
 
     /// Returns the number of accounts with a socket in live mode.
