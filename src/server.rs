@@ -97,7 +97,7 @@ impl Server {
         let (sources, own) = (config.all_sources()?, config.own_pdses()?);
         let data_dir = DataDir::claim(&config.data_dir)?;
         // Installed before any module takes a handle of its metrics.
-        let metering = Metering::open(config.metrics.clone())?;
+        let metering = Metering::open(&config)?;
         let resolver = open_resolver(&config, &sources, own.clone(), &clock).await?;
         let mediator = open_mediator(&config, own.clone(), &resolver, clock.clone()).await?;
         let address = public_address(&config, mediator.as_ref())?;

@@ -3,6 +3,7 @@
 mod names;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
-use super::files::resident_memory;
+use super::files::{disk_space, resident_memory};
 use super::otlp::Push;
-use crate::config::MetricsSettings;
+use crate::config::{Config, MetricsSettings};
 use crate::directory::Directory;
 use crate::http::MetricsServer;
 use crate::mediator::Mediator;
@@ -54,17 +55,23 @@ fn recorder() -> Option<PrometheusHandle> {
 pub(super) struct Metering {
     recorder: PrometheusHandle,
     settings: MetricsSettings,
+    data_dir: PathBuf,
 }
 
 impl Metering {
     /// Starts to record, if the settings want metrics at all. Called before any module takes a
     /// handle of its metrics.
-    pub(super) fn open(settings: MetricsSettings) -> Result<Option<Self>, ServerError> {
+    pub(super) fn open(config: &Config) -> Result<Option<Self>, ServerError> {
+        let settings = config.metrics.clone();
         if settings.listen.is_none() && settings.otlp_url.is_none() {
             return Ok(None);
         }
         let recorder = recorder().ok_or(ServerError::Recorder)?;
-        Ok(Some(Self { recorder, settings }))
+        Ok(Some(Self {
+            recorder,
+            settings,
+            data_dir: config.data_dir.clone(),
+        }))
     }
 
     /// Binds the listener, if the settings have one.
@@ -110,6 +117,9 @@ impl Metering {
                 log_bytes("mailbox").set(mediator.log_bytes() as f64);
                 let healthy = f64::from(u8::from(mediator.is_healthy()));
                 metrics::gauge!("atcomm_mediator_healthy").set(healthy);
+            }
+            if let Ok(space) = disk_space(&self.data_dir) {
+                metrics::gauge!("atcomm_disk_free_bytes").set(space.free as f64);
             }
             // Without /proc the gauge is missing.
             if let Ok(bytes) = resident_memory() {

@@ -82,6 +82,7 @@ impl Site {
             // The addresses of the people; the others below have none of this.
             .set("http.rate_limit_bypass", json!(["127.0.0.1"]))
             .set("mediator.public_url", json!(url))
+            .set("http.check_public_url", json!(true))
             .set("net.extra_ca_file", json!(authority))
             .start();
         MediatorService {
@@ -181,6 +182,10 @@ fn person(network: &'static Network, prefix: &str, pds: usize, authority: &Path)
 /// People enrol, write and read by way of the proxy, by request and by WebSocket.
 #[track_caller]
 fn assert_messages_pass(network: &'static Network, mediator: &MediatorService, authority: &Path) {
+    // The service itself gets through: its document, a WebSocket, and the address of a client.
+    mediator
+        .service()
+        .until_counted("atcomm_public_url_ok", &[], 1.0);
     let people = [("pa", 0), ("pb", 1)];
     let [alice, bob] = people.map(|(prefix, pds)| person(network, prefix, pds, authority));
     for one in [&alice, &bob] {
@@ -272,6 +277,32 @@ fn assert_https(site: &Site, mediator: &MediatorService, authority: &Path) {
         let told = site.ask("127.0.0.5", authority, post);
         assert_eq!(told.status, status, "{told:?}");
         assert!(told.body.contains(name), "{told:?}");
+    }
+}
+
+/// The settings in the file for compose are settings of this program.
+#[test]
+fn the_service_starts_as_compose_starts_it() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let text = std::fs::read_to_string(root().join("deploy/compose/atcomm.yaml")).expect("a file");
+    let settings: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .filter(|(name, _)| name.starts_with("ATCOMM_"))
+        .collect();
+    assert!(settings.len() > 5, "{settings:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_atcomm"))
+        .args(["server", "config", "show"])
+        .env_clear()
+        .envs(settings.iter().copied())
+        .current_dir(dir.path())
+        .output()
+        .expect("the program");
+    let [shown, failed] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success(), "{failed}");
+    for (name, value) in settings {
+        assert!(shown.contains(value), "{name} is not in {shown}");
     }
 }
 

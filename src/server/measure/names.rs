@@ -42,7 +42,11 @@ const fn histogram(name: &'static str, help: &'static str) -> Metric {
 }
 
 /// The process and its machine.
-const PROCESS: [Metric; 3] = [
+const PROCESS: [Metric; 4] = [
+    gauge(
+        "atcomm_disk_free_bytes",
+        "Free space of the disk with the data directory",
+    ),
     gauge("atcomm_info", "Version of the running program"),
     gauge(
         "process_resident_memory_bytes",
