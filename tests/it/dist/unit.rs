@@ -113,6 +113,16 @@ fn messages_go_their_way_within_the_sandbox_of_the_unit() {
     });
     asking.join().expect("a thread");
 
+    let before = machine.property("MainPID");
+    machine.run("systemctl reload atcomm");
+    eventually("the configuration is read again", || {
+        let journal = machine.run("journalctl -u atcomm --no-pager");
+        journal
+            .contains("the configuration is read again")
+            .then_some(())
+    });
+    assert_eq!(machine.property("MainPID"), before);
+
     the_journal_has_it(&machine);
     a_wrong_configuration_is_not_tried_again(&machine, &setup);
     a_process_that_hangs_is_replaced(&machine, &setup);
