@@ -217,7 +217,14 @@ fn errors_name_the_key_and_its_origin() {
 #[test]
 fn the_data_directory_follows_the_xdg_specification() {
     let place = |xdg: Option<&str>, home: Option<&str>| {
-        default_data_dir(|name| if name == "HOME" { home } else { xdg }.map(OsString::from))
+        default_data_dir(|name| {
+            let value = match name {
+                "HOME" => home,
+                "XDG_DATA_HOME" => xdg,
+                _ => None,
+            };
+            value.map(OsString::from)
+        })
     };
     assert_eq!(place(Some("/x"), Some("/h")), Path::new("/x/atcomm"));
     assert_eq!(
