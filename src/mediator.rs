@@ -28,6 +28,7 @@ mod relay;
 mod replay;
 mod response_memory;
 mod retirement;
+mod retirement_notice;
 mod senders;
 mod session;
 mod settings;
@@ -263,22 +264,20 @@ impl Mediator {
             resolver.clone(),
             clock.clone(),
         );
+        let queues = Queues::new(
+            &settings,
+            mailbox.clone(),
+            retirement.clone(),
+            clock.clone(),
+        );
+        let relay = settings.relay.clone();
+        let outbox = Outbox::new(relay, destinations, mailbox.clone(), clock.clone());
         Ok(Self {
             core: Arc::new(Core {
                 identity: MediatorIdentity::new(address, keys),
                 claims,
-                queues: Queues::new(
-                    &settings,
-                    Arc::clone(&mailbox),
-                    Arc::clone(&retirement),
-                    clock.clone(),
-                ),
-                outbox: Outbox::new(
-                    settings.relay.clone(),
-                    destinations,
-                    Arc::clone(&mailbox),
-                    clock.clone(),
-                ),
+                queues,
+                outbox,
                 replays,
                 retirement,
                 sender_names,
