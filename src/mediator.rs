@@ -253,11 +253,7 @@ impl Mediator {
         let replays = Replays::load(Arc::clone(&mailbox), &clock).await?;
         let sender_names = SenderNames::load(&mailbox).await?;
         let retirement = Retirement::load(&mailbox).await?;
-        tracing::info!(
-            did = %address.did(),
-            admission = settings.admission.as_str(),
-            "the mediator keeps mail"
-        );
+        log_start(&address, &settings);
         let destinations = Destinations::new(
             &settings.relay,
             address.did().clone(),
@@ -433,6 +429,14 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner);
         by_address.charge_many(address, messages)
     }
+}
+
+fn log_start(address: &PublicAddress, settings: &MediatorSettings) {
+    tracing::info!(
+        did = %address.did(),
+        admission = settings.admission.as_str(),
+        "the mediator keeps mail"
+    );
 }
 
 fn count_refused(refused: &Refused) {

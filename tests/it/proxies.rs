@@ -387,7 +387,7 @@ fn behind_the_caddy_of_a_pds() {
 
 /// A name that users cannot take from the service, since the PDS keeps it for itself.
 #[test]
-fn the_pds_gives_nobody_the_handle_of_the_service() {
+fn the_pds_gives_no_account_the_handle_of_the_service() {
     let network = Network::multikey();
     let url = format!(
         "{}/xrpc/com.atproto.server.createAccount",
