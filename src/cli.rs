@@ -22,6 +22,7 @@ mod secret;
 mod send;
 mod serve;
 mod server;
+mod server_backup;
 mod sign_in;
 mod signal;
 mod snapshot;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
+use crate::backup::BackupSettings;
 use crate::dataset::{DatasetRequest, DatasetSettings};
 use crate::directory::Limits;
 use crate::http::{HttpSettings, optional_listen};
@@ -60,6 +61,8 @@ pub struct Config {
     pub directory: DirectorySettings,
     /// Datasets of the time series.
     pub dataset: DatasetSettings,
+    /// Backups.
+    pub backup: BackupSettings,
     /// The mediator.
     pub mediator: MediatorSettings,
     /// The client. Not read by `serve`.
@@ -86,6 +89,7 @@ impl Default for Config {
             resolve: ResolveSettings::default(),
             directory: DirectorySettings::default(),
             dataset: DatasetSettings::default(),
+            backup: BackupSettings::default(),
             mediator: MediatorSettings::default(),
             client: ClientSettings::default(),
             pds: PdsSettings::default(),

@@ -19,13 +19,15 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::backup::{BackupSettings, Copier};
 use crate::config::Config;
 use crate::directory::{Directory, Housekeeping};
 use crate::http::{self, Http, HttpSettings, MetricsServer};
@@ -40,6 +42,7 @@ use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::Origin;
 
+pub use crate::store::{DIRECTORY_FILE, MAILBOX_FILE};
 pub use accounts::{OwnAccount, OwnAccounts, OwnMail};
 pub use admin::{
     AdminError, DestinationStatus, RelayStatus, Rotated, ask_mailbox_queues, ask_mailbox_status,
@@ -63,15 +66,12 @@ use overview::Overview;
 use public_url::PublicUrlCheck;
 use supervision::Watchdog;
 
-/// File of the directory's store in the data directory.
-pub const DIRECTORY_FILE: &str = "directory.db";
-
-/// File of the mediator's store in the data directory.
-pub const MAILBOX_FILE: &str = "mailbox.db";
-
 /// Maximum time for all tasks to end: open requests have [`http::SHUTDOWN_TIMEOUT`], and the
 /// sources write what they read.
 const SHUTDOWN_TIMEOUT: Duration = http::SHUTDOWN_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// Maximum time for the continuous copy to write what is left.
+const COPY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running service. Dropping it without [`Server::join`] aborts its tasks, which loses nothing
 /// that was acknowledged.
@@ -84,6 +84,7 @@ pub struct Server {
     directory: Arc<Directory>,
     mediator: Option<Mediator>,
     reloader: Arc<Reloader>,
+    copier: Option<CopierTask>,
     /// Unlocked when dropped, so it is declared after the stores, which lie in it.
     _data_dir: DataDir,
 }
@@ -113,7 +114,8 @@ impl Server {
             .as_ref()
             .map_or(Ok(None), |metering| metering.push(resolver.net(), instance))?;
         log_sources(&sources);
-        let ingest = Ingest::bind(resolver.clone(), sources.clone(), clock)?;
+        let backup = (config.backup.clone(), config.data_dir.clone());
+        let ingest = Ingest::bind(resolver.clone(), sources.clone(), clock.clone())?;
         let address = address.filter(|_| config.http.check_public_url);
         let public_url =
             address.map(|address| PublicUrlCheck::new(&resolver, address, mediator.clone(), &http));
@@ -133,23 +135,36 @@ impl Server {
             directory: Arc::clone(resolver.directory()),
             reloader: Arc::new(Reloader::new(config, http.limits(), mediator.clone())),
             mediator,
+            copier: None,
             _data_dir: data_dir,
         };
         server.spawn_workers(resolver, ingest, metering);
-        if let Some(push) = push {
-            server.spawn("the push of metrics", push.run(server.stop.clone()));
-        }
-        if let Some(datasets) = datasets {
-            server.spawn("the datasets", datasets.run(server.stop.clone()));
-        }
-        if let Some(public_url) = public_url {
-            server.spawn(
-                "the check of the public address",
-                public_url.run(server.stop.clone()),
-            );
-        }
+        let stop = server.stop.clone();
+        server.spawn_if("the push of metrics", push.map(|one| one.run(stop.clone())));
+        server.spawn_if("the datasets", datasets.map(|one| one.run(stop.clone())));
+        let check = public_url.map(|one| one.run(stop));
+        server.spawn_if("the check of the public address", check);
+        server.spawn_backups(&backup.0, &backup.1, clock)?;
         server.spawn_listeners(admin, http, metrics);
         Ok(server)
+    }
+
+    /// Spawns the task that makes backups, if a folder for them is set.
+    fn spawn_backups(
+        &mut self,
+        settings: &BackupSettings,
+        data_dir: &Path,
+        clock: Clock,
+    ) -> Result<(), ServerError> {
+        if let Some(mediator) = &self.mediator {
+            let store = Arc::clone(mediator.mailbox());
+            let copier = settings.copier(store, data_dir, clock.clone())?;
+            self.copier = copier.map(CopierTask::spawn);
+        }
+        if let Some(schedule) = settings.schedule(data_dir, clock)? {
+            self.spawn("the backups", schedule.run(self.stop.clone()));
+        }
+        Ok(())
     }
 
     /// Spawns the tasks that work without being asked.
@@ -201,6 +216,17 @@ impl Server {
             task.await;
             name
         });
+    }
+
+    /// Spawns a task that only some services have.
+    fn spawn_if(
+        &mut self,
+        name: &'static str,
+        task: Option<impl Future<Output = ()> + Send + 'static>,
+    ) {
+        if let Some(task) = task {
+            self.spawn(name, task);
+        }
     }
 
     /// Returns the address of the public listener.
@@ -259,9 +285,34 @@ impl Server {
         if let Some(mediator) = &self.mediator {
             mediator.shutdown().await;
         }
+        if let Some(copier) = self.copier.take() {
+            copier.finish().await;
+        }
         self.directory.shutdown().await;
         tracing::info!("the store is closed");
         result
+    }
+}
+
+/// The continuous copy, which ends after the mailbox.
+struct CopierTask {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl CopierTask {
+    fn spawn(copier: Copier) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(copier.run(stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Copies what is left. To be called when the mailbox is closed.
+    async fn finish(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(COPY_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("the continuous copy lacks the end");
+        }
     }
 }
 

@@ -98,11 +98,16 @@ fn of_server(error: &ServerError) -> &'static str {
         ServerError::DataDir { .. } | ServerError::Datasets { .. } => {
             "set data_dir, or --data-dir, to a directory that can be written"
         }
+        ServerError::HalfRestored(_) => "run `atcomm server restore` again, to its end",
+        ServerError::Backup(error) => super::server_backup::hint(error),
         ServerError::Locked(_) => "stop the other process, or give this one its own --data-dir",
         ServerError::Store {
             error: StoreError::Newer { .. },
             ..
-        } => "the file was written by a newer version of atcomm; use that one",
+        } => {
+            "the file was written by a newer version of atcomm: install that one again; or restore the \
+             backup from before the update into a new directory"
+        }
         ServerError::Store {
             error: StoreError::ForeignLog(_),
             ..

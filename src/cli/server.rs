@@ -11,6 +11,7 @@ use std::io::Write;
 use clap::Subcommand;
 
 use super::health::{Health, health};
+use super::server_backup::{self, ServerBackup, ServerRestore};
 use super::{CliError, EXIT_CODES, MailboxList, MailboxPurge, ServiceFlags, admin, ending};
 
 /// The commands below `atcomm server`.
@@ -70,6 +71,26 @@ pub(super) enum Server {
   atcomm server drain --days 90
   atcomm server drain --cancel"))]
     Drain(drain::Drain),
+    /// Copy both databases and the mediator's keys, while the service runs
+    ///
+    /// A backup is a folder with a manifest. It holds everything that was acknowledged before it
+    /// began, and is on disk and checked when it gets its name. Without recipients it is not
+    /// encrypted, and holds the mediator's secret keys. The service makes backups by itself where
+    /// backup.dir is set.
+    #[command(after_help = ending!("\
+  atcomm server backup /mnt/backup
+  atcomm server backup /mnt/backup --keep 7 --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
+  atcomm server backup /mnt/backup --every 6h --keep 28"))]
+    Backup(ServerBackup),
+    /// Fill a data directory from a backup
+    ///
+    /// Checks all of the backup before anything is changed. Refuses a directory that a service uses
+    /// or that has files of a store; those are moved aside with --replace, none is deleted. If it is
+    /// interrupted, the service does not start there until the restore was run again.
+    #[command(after_help = ending!("\
+  atcomm server restore /mnt/backup/atcomm-20261201T133000.000Z /var/lib/atcomm
+  atcomm server restore atcomm-20261201T133000.000Z new --identity key.txt"))]
+    Restore(ServerRestore),
     /// Show the messages that wait for other mediators
     #[command(after_help = EXIT_CODES)]
     Relay(ServiceFlags),
@@ -97,6 +118,8 @@ pub(super) fn run(command: &Server, stdout: &mut dyn Write) -> Result<(), CliErr
         Server::Queues(args) => admin::mailbox_list(args, stdout),
         Server::Purge(args) => admin::mailbox_purge(args, stdout),
         Server::Drain(args) => drain::run(args, stdout),
+        Server::Backup(args) => server_backup::backup(args, stdout),
+        Server::Restore(args) => server_backup::restore(args, stdout),
         Server::Relay(flags) => admin::relay_status(flags, stdout),
         Server::RotateKeys(flags) => admin::rotate(flags, stdout),
         Server::Config { command } => config::run(command, stdout),

@@ -75,6 +75,15 @@ fn help_and_version_are_data() {
             &["stats", "--help"],
             &["getStats", "--days", "--data-dir", "--json"],
         ),
+        (&["server", "--help"], &["backup", "restore"]),
+        (
+            &["server", "backup", "--help"],
+            &["DIR", "--every", "--keep", "--recipient", "--data-dir"],
+        ),
+        (
+            &["server", "restore", "--help"],
+            &["BACKUP", "DIR", "--identity", "--replace"],
+        ),
         (&["mailbox", "--help"], &["status", "list", "purge"]),
         (&["mailbox", "list", "--help"], &["--limit", "--json"]),
         (

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::backup::BackupError;
 use crate::config::ConfigError;
 use crate::http::HttpError;
 use crate::ingest::IngestError;
@@ -29,6 +30,12 @@ pub enum ServerError {
     /// Another process has locked the data directory.
     #[error("the data directory {} is in use by another process", .0.display())]
     Locked(PathBuf),
+    /// A restore into the data directory was interrupted.
+    #[error("a restore into {} was not finished", .0.display())]
+    HalfRestored(PathBuf),
+    /// The settings of backups cannot be used.
+    #[error("backup: {0}")]
+    Backup(#[from] BackupError),
     /// A store cannot be opened.
     #[error("cannot open {}: {error}", path.display())]
     Store {
@@ -93,6 +100,7 @@ impl ServerError {
                 | Self::PublicUrl(_)
                 | Self::TwoAddresses
                 | Self::OtlpUrl
+                | Self::Backup(_)
                 | Self::Mediator(MediatorError::Address(_))
         )
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::error::ServerError;
+use crate::backup::{LOCK_FILE, RESTORE_MARK};
 use crate::mediator::MAX_DEFAULT_TOTAL;
 use atcomm_net::durable::{self, Lock};
 
@@ -25,9 +26,13 @@ impl DataDir {
             error,
         };
         durable::create_dir_all(path).map_err(|failed| unusable(failed.error))?;
-        let lock = durable::try_lock(&path.join("lock")).map_err(unusable)?;
-        lock.map(|lock| Self { _lock: lock })
-            .ok_or_else(|| ServerError::Locked(path.to_owned()))
+        let lock = durable::try_lock(&path.join(LOCK_FILE)).map_err(unusable)?;
+        let lock = lock.ok_or_else(|| ServerError::Locked(path.to_owned()))?;
+        // Some of its files may be of before the restore.
+        if path.join(RESTORE_MARK).try_exists().map_err(unusable)? {
+            return Err(ServerError::HalfRestored(path.to_owned()));
+        }
+        Ok(Self { _lock: lock })
     }
 }
 

@@ -5,6 +5,7 @@
 //! fast. The module `mediator` tests the same with a foreign client.
 
 pub(crate) mod attacks;
+mod backup;
 mod drain;
 mod durable;
 mod edges;

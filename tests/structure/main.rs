@@ -74,7 +74,7 @@ const HOMES: [(&str, &[&str]); 31] = [
     ("rpassword", &["atcomm/cli"]),
     ("terminal_size", &["atcomm/cli"]),
     ("unicode_width", &["atcomm/cli"]),
-    ("age", &["atcomm-client/wallet"]),
+    ("age", &["atcomm-client/wallet", "atcomm/backup"]),
     ("csv", &["atcomm/dataset", "atcomm/cli"]),
     ("parquet", &["atcomm/dataset"]),
 ];

@@ -174,7 +174,32 @@ const DIRECTORY: [Metric; 14] = [
 ];
 
 /// Refreshes and the stores.
-const REFRESHES: [Metric; 13] = [
+const REFRESHES: [Metric; 20] = [
+    gauge(
+        "atcomm_backup_timestamp_seconds",
+        "When the newest backup began, in seconds since 1970",
+    ),
+    gauge(
+        "atcomm_backup_seconds",
+        "Time that the newest backup took to make",
+    ),
+    gauge("atcomm_backup_bytes", "Size of the newest backup"),
+    counter(
+        "atcomm_backup_failures_total",
+        "Backups that could not be made",
+    ),
+    gauge(
+        "atcomm_copy_timestamp_seconds",
+        "Everything acknowledged before this time is in the continuous copy, in seconds since 1970",
+    ),
+    counter(
+        "atcomm_copy_segments_total",
+        "Segments of the continuous copy that were written",
+    ),
+    counter(
+        "atcomm_copy_failures_total",
+        "Attempts to write the continuous copy that failed",
+    ),
     gauge(
         "atcomm_dataset_seconds",
         "Time that the newest dataset took to make",
