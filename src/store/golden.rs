@@ -171,7 +171,8 @@ fn lost(before: &Content, after: &Content) -> Vec<String> {
             .filter(|cell| *cell != "Null");
         proofs.cloned().collect()
     };
-    let left = proofs(after, "proof", "car");
+    let mut left = proofs(after, "proof", "car");
+    left.extend(proofs(after, "entry", "proof"));
     lost.extend(proofs(before, "entry", "proof").difference(&left).cloned());
     lost
 }
