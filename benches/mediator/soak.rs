@@ -44,8 +44,7 @@ struct Held {
 type Figure = fn(&Held) -> f64;
 
 /// Watches the service while a process of its own sends and picks up messages, asks the directory,
-/// opens sockets, and leaves requests unfinished. Prints the median of each figure in the second
-/// quarter of the time and in the last.
+/// opens sockets, and leaves requests unfinished. Prints figures every few minutes and at the end.
 pub(crate) fn run(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     let mut load = start(bench.address);
     let (began, mut looks) = (Instant::now(), Vec::new());
@@ -53,24 +52,32 @@ pub(crate) fn run(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
         std::thread::sleep(INTERVAL);
         assert!(load.try_wait().unwrap().is_none(), "the load has ended");
         looks.push(look(&bench.mailbox()));
+        if looks.len().is_multiple_of(10) {
+            print(&looks);
+        }
     }
     load.kill().unwrap();
     load.wait().unwrap();
+    print(&looks);
     // The service still answers.
     let health = async {
         Connection::connect(bench.address)
             .await
-            .get("/_health")
+            .get("/xrpc/_health")
             .await
             .status
     };
     assert_eq!(runtime.block_on(health), 200);
+}
+
+/// Prints the median of each figure in the second quarter of the looks and in the last.
+fn print(looks: &[Held]) {
     let quarter = looks.len() / 4;
     let (second, last) = (&looks[quarter..2 * quarter], &looks[3 * quarter..]);
     println!(
         "{} minutes of {MESSAGES} messages/s, sockets and unfinished requests, the median of the \
          second quarter and of the last:",
-        WATCHED.as_secs() / 60
+        INTERVAL.as_secs() * looks.len() as u64 / 60
     );
     let figures: [(&str, Figure); 5] = [
         ("resident memory, MB", |held| held.resident),
