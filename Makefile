@@ -6,11 +6,9 @@ CARGO ?= cargo
 ARGS ?=
 # Anything but empty, 0 or no lets the demo end by itself.
 ONCE ?=
-# What builds the image.
-OCI ?= podman
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check lint fmt clippy doc deny bench fuzz fuzz-smoke build dist image network tools clean distclean
+.PHONY: help demo test unit check lint fmt clippy doc deny bench fuzz fuzz-smoke build network tools clean distclean
 
 help: ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,13 +49,7 @@ fuzz-smoke: ## The same for 30 seconds each; needs a nightly compiler and cargo-
 	@fuzz/run 30 $(ARGS)
 
 build: ## Build the optimised binary, target/release/atcomm
-	ATCOMM_COMMIT="$$(deploy/commit.sh)" $(CARGO) build --locked --release
-
-dist: ## Make a release in target/dist: static program, .deb, image context, install.sh, SBOM, sums
-	@CARGO=$(CARGO) deploy/dist.sh
-
-image: ## Build the image of target/dist (OCI=docker: by docker instead of podman)
-	$(OCI) build $(if $(findstring docker,$(OCI)),,--format docker) --tag atcomm --file deploy/Containerfile target/dist/image
+	$(CARGO) build --locked --release
 
 network: tools
 	@tests/network/setup.sh

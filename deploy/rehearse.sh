@@ -134,10 +134,9 @@ run() {
 
 write_config() {
   {
-    # This network knows nothing of public hosts.
-    printf 'data_dir = "%s"\npublic_sources = false\n\n[http]\nlisten = "%s"\n\n' "$dir/data" "$listen"
+    printf 'data_dir = "%s"\n\n[http]\nlisten = "%s"\n\n' "$dir/data" "$listen"
     printf '[mediator]\npublic_url = "https://%s:%s"\n\n' "$name" "$https"
-    printf '[pds]\nurl = "%s"\n\n' "$pds"
+    printf '[[sources]]\nkind = "pds"\nurl = "%s"\n\n' "$pds"
     local_machine
   } >atcomm.toml
 }

@@ -9,8 +9,6 @@ mod context;
 mod dataset;
 mod enroll;
 mod export;
-mod groups;
-mod health;
 mod hint;
 mod log;
 mod mail_context;
@@ -21,8 +19,6 @@ mod resolve;
 mod secret;
 mod send;
 mod serve;
-mod server;
-mod server_backup;
 mod sign_in;
 mod signal;
 mod snapshot;
@@ -40,37 +36,34 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use self::terminal::line;
 use self::waiting::Beside;
 use crate::http::listen_address;
-use crate::server::version;
 
 /// The end of every `--help`: the exit codes, after examples where there are any.
 macro_rules! ending {
     () => {
         "\
 Exit codes:
-  0  done, or stopped as asked
+  0  done, or ended as it was told to
   1  failed
   2  wrong usage or configuration
   3  not trusted: a proof fails, or a key has changed and is not accepted
-  4  a server cannot be reached now; try again later"
+  4  nobody can be reached now; try again later"
     };
     ($examples:literal) => {
         concat!("Examples:\n  ", $examples, "\n\n", ending!())
     };
 }
 
-use ending;
-
 /// The end of a `--help` without examples.
 const EXIT_CODES: &str = ending!();
 
-/// Send end-to-end encrypted messages between atproto accounts, or run a server for them.
+/// Encrypted messages between atproto accounts: directory, mediator and client.
 #[derive(Debug, Parser)]
-#[command(name = "atcomm", version = version(), after_help = EXIT_CODES)]
+#[command(name = "atcomm", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -78,30 +71,30 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server: a directory, and a mediator if mediator.public_url is set
+    /// Run the directory, and the mediator where mediator.public_url is set
     ///
-    /// Without a configuration it follows public sources and listens on this machine only; its log
+    /// Without a configuration it follows public sources and serves this machine only; its log
     /// says where. deploy/config.example.toml describes every setting. Each can be given in the
     /// environment too: ATCOMM_HTTP__LISTEN is `listen` under [http].
     #[command(after_help = EXIT_CODES)]
     Serve(Serve),
     /// Let people write to your account
     ///
-    /// Makes a messaging key, saves it in the wallet, publishes it in your account (the record
-    /// at.didcomm.keyPackage) and registers with the mediators. An app password of your account is
-    /// needed once; the wallet keeps the session. Run it again to finish an interrupted enrolment,
-    /// or to change mediators or label.
+    /// Makes a messaging key, saves it in the wallet, publishes it in your account's repository
+    /// (the record at.didcomm.keyPackage) and has the mediators keep your mail. An app password of
+    /// your PDS is needed once; the session that it brings is kept. Run again it finishes what was
+    /// interrupted, and changes mediators or label where you name others.
     #[command(after_help = ending!("\
   atcomm enroll alice.example.com --mediator mail.example.com --label laptop
   atcomm enroll alice.example.com -m mail.example.com -m backup.example.org
   atcomm enroll did:plc:ewvi7nxzyoun6zhxrhs64oiz --password-file app-password.txt
   atcomm enroll alice.example.com --label \"\""))]
     Enroll(enroll::Enroll),
-    /// Look up an account's messaging key and verify it
+    /// Look up how an account is written to, and verify it
     ///
     /// Asks the directory and the account's own servers, believes neither without a proof, and
-    /// says what is verified and what is not. Needs no account of your own. The key is remembered
-    /// as a contact; see `atcomm contacts`.
+    /// says what was verified and what cannot be. Needs no account of your own. The key that it
+    /// finds is remembered; see atcomm contacts.
     #[command(after_help = ending!("\
   atcomm resolve alice.example.com
   atcomm resolve alice.example.com --directly
@@ -118,14 +111,14 @@ enum Command {
   atcomm receive --follow
   atcomm receive --all --json"))]
     Receive(receive::Receive),
-    /// Your contacts and their known keys
+    /// Whom you write with: the keys that are remembered of them
     #[command(after_help = ending!("\
   atcomm contacts
   atcomm contacts show alice.example.com
   atcomm contacts accept alice.example.com
   atcomm contacts forget alice.example.com"))]
     Contacts(contacts::Args),
-    /// Your accounts in this wallet, their keys, and what they publish
+    /// The accounts of the wallet, their keys, and what their records name
     #[command(after_help = ending!("\
   atcomm whoami
   atcomm whoami --offline --json"))]
@@ -136,17 +129,18 @@ enum Command {
     Check(check::Check),
     /// Replace your messaging key by a new one
     ///
-    /// The old key signs the new one, so your contacts need not confirm anything. Messages to the
-    /// old key can be read for another 14 days. If somebody may have copied your wallet, first
-    /// revoke its app password at your PDS, then rotate. Make a new backup afterwards.
+    /// The old key vouches for the new one in the record, so that those who know it go on without
+    /// being asked. Mail to the old one is read for another 14 days. Do it when somebody else may
+    /// have seen the wallet, after revoking the app password at your PDS (the session of the wallet
+    /// was seen, too), and take a new backup afterwards.
     #[command(after_help = ending!("\
   atcomm rotate
   atcomm rotate --account alice.example.com --json"))]
     Rotate(enroll::Change),
-    /// Remove your messaging key from your account, so that nobody can write to you
+    /// Take your messaging key back, so that nobody can write to you
     ///
-    /// Fetches the messages that wait, deletes the record from your account, and ends the session.
-    /// The keys stay in the wallet: `atcomm receive` reads messages that are still on their way for
+    /// Fetches the mail that waits, deletes the record from your repository, and ends the session.
+    /// The keys stay in the wallet, and mail that is on its way is read by `atcomm receive` for
     /// another 14 days.
     #[command(after_help = ending!("\
   atcomm unenroll
@@ -154,33 +148,27 @@ enum Command {
     Unenroll(enroll::Change),
     /// Save keys and contacts in an encrypted file
     ///
-    /// The file is encrypted with a passphrase, in the format of age: `age -d` opens it too. It
-    /// contains neither messages nor sessions.
+    /// The file is encrypted to a passphrase, in the format of age: `age -d` opens it too. Mail is
+    /// not in it, and neither are sessions.
     #[command(after_help = ending!("\
   atcomm backup atcomm-backup.age
   atcomm backup - --passphrase-file passphrase.txt > /media/usb/atcomm.age"))]
     Backup(backup::Backup),
-    /// Add the keys and contacts of a backup to the wallet
+    /// Bring keys and contacts of a backup into the wallet
     ///
-    /// What is in the wallet stays. Then `atcomm receive` continues.
+    /// What the wallet has stays; what it does not have is added. Then `atcomm receive` reads on.
     #[command(after_help = ending!("\
   atcomm restore atcomm-backup.age
   atcomm restore atcomm-backup.age --home new-wallet --passphrase-file passphrase.txt"))]
     Restore(backup::Restore),
-    /// Look after a running server: check it, show its state, and what waits
+    /// What waits to be picked up
     #[command(after_help = EXIT_CODES)]
-    Server {
-        #[command(subcommand)]
-        command: server::Server,
-    },
-    /// What waits to be picked up: other names of `atcomm server status`, `queues` and `purge`
-    #[command(hide = true, after_help = EXIT_CODES)]
     Mailbox {
         #[command(subcommand)]
         command: Mailbox,
     },
-    /// What waits for other mediators: another name of `atcomm server relay`
-    #[command(hide = true, after_help = EXIT_CODES)]
+    /// What waits for other mediators
+    #[command(after_help = EXIT_CODES)]
     Relay {
         #[command(subcommand)]
         command: Status,
@@ -223,8 +211,8 @@ enum Command {
   atcomm dataset accounts-2026
   atcomm dataset december --from 2026-12-01 --to 2026-12-31"))]
     Dataset(dataset::Dataset),
-    /// The keys of the mediator: another name of `atcomm server rotate-keys`
-    #[command(hide = true, after_help = EXIT_CODES)]
+    /// The keys of the mediator
+    #[command(after_help = EXIT_CODES)]
     Keys {
         #[command(subcommand)]
         command: Keys,
@@ -320,13 +308,13 @@ struct Serve {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
     config: Option<PathBuf>,
-    /// Address to listen on; a port alone means 127.0.0.1 [default: 127.0.0.1:2590]
+    /// Address to serve the world at; a port alone is one of this machine [default: 127.0.0.1:2590]
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// Directory of the store
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Address for Prometheus metrics [default: off]
+    /// Address to show metrics at; none are shown without one
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     metrics: Option<SocketAddr>,
     /// What to log: a level, or a filter such as atcomm=debug,warn [default: info]
@@ -381,10 +369,7 @@ pub fn run(
     let args: Vec<OsString> = args.into_iter().collect();
     let (stdout, stderr): (&mut dyn Write, &mut dyn Write) =
         (&mut Beside::new(stdout), &mut Beside::new(stderr));
-    let parsed = groups::grouped(Cli::command())
-        .try_get_matches_from(&args)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let result = match parsed {
+    let result = match Cli::try_parse_from(&args) {
         Ok(Cli { command }) => match command {
             Command::Serve(args) => serve::serve(args),
             Command::Enroll(args) => enroll::enroll(&args, stdout, stderr),
@@ -395,7 +380,6 @@ pub fn run(
             Command::Restore(args) => backup::restore(&args, stdout, stderr),
             Command::Completions(args) => completions::completions(&args, stdout),
             Command::Man(args) => man::man(&args, stdout),
-            Command::Server { command } => server::run(&command, stdout),
             Command::Relay {
                 command: Status::Status(flags),
             } => admin::relay_status(&flags, stdout),

@@ -5,8 +5,7 @@
 //! origin of a wrong one. `deploy/config.example.toml` shows every key with its default.
 
 mod error;
-mod layer;
-mod sources;
+mod source;
 
 #[cfg(test)]
 mod tests;
@@ -20,11 +19,10 @@ use std::time::Duration;
 use figment::Figment;
 use serde::{Deserialize, Serialize};
 
-use crate::backup::BackupSettings;
 use crate::dataset::{DatasetRequest, DatasetSettings};
 use crate::directory::Limits;
 use crate::http::{HttpSettings, optional_listen};
-use crate::ingest::SourceSettings;
+use crate::ingest::{SourceKind, SourceSettings};
 use crate::mediator::MediatorSettings;
 use crate::resolve::ResolveSettings;
 use atcomm_client::ClientSettings;
@@ -33,21 +31,19 @@ use atcomm_net::net::NetSettings;
 use atcomm_proto::syntax::Origin;
 
 pub use error::ConfigError;
-pub use sources::{PdsSettings, public_sources};
 
-use layer::Layer;
+use source::Layer;
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the stores. Absent: `$STATE_DIRECTORY`, which systemd sets for a unit with
-    /// `StateDirectory=`, else `$XDG_DATA_HOME/atcomm`, else `~/.local/share/atcomm`, else
+    /// Directory of the stores. Absent: `$XDG_DATA_HOME/atcomm`, else `~/.local/share/atcomm`, else
     /// `atcomm-data` in the working directory.
     pub data_dir: PathBuf,
     /// The public listener.
     pub http: HttpSettings,
-    /// Metrics.
+    /// The listener for metrics.
     pub metrics: MetricsSettings,
     /// The log of `serve`.
     pub log: LogSettings,
@@ -61,20 +57,14 @@ pub struct Config {
     pub directory: DirectorySettings,
     /// Datasets of the time series.
     pub dataset: DatasetSettings,
-    /// Backups.
-    pub backup: BackupSettings,
     /// The mediator.
     pub mediator: MediatorSettings,
     /// The client. Not read by `serve`.
     pub client: ClientSettings,
-    /// The operator's own PDS. Absent: none.
-    pub pds: PdsSettings,
-    /// Whether two public Jetstream hosts are followed and a public relay is enumerated. Absent:
-    /// true; beside `sources` it has to be said.
-    pub public_sources: Option<bool>,
-    /// Further sources of records: streams to follow and hosts to enumerate. Absent: none. Without
-    /// any source, an account is refreshed when a client asks for it.
-    pub sources: Option<Vec<SourceSettings>>,
+    /// Sources of records: streams to follow and hosts to enumerate. Absent: two public Jetstream
+    /// hosts to follow and a public relay to enumerate. Empty: none, and an account is refreshed
+    /// when a client asks for it.
+    pub sources: Vec<SourceSettings>,
 }
 
 impl Default for Config {
@@ -89,17 +79,14 @@ impl Default for Config {
             resolve: ResolveSettings::default(),
             directory: DirectorySettings::default(),
             dataset: DatasetSettings::default(),
-            backup: BackupSettings::default(),
             mediator: MediatorSettings::default(),
             client: ClientSettings::default(),
-            pds: PdsSettings::default(),
-            public_sources: None,
-            sources: None,
+            sources: public_sources(),
         }
     }
 }
 
-/// How metrics are shown.
+/// The listener for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsSettings {
@@ -107,9 +94,6 @@ pub struct MetricsSettings {
     /// recorded or served.
     #[serde(deserialize_with = "optional_listen")]
     pub listen: Option<SocketAddr>,
-    /// Address that metrics are pushed to every 15 seconds by OTLP over HTTP, in protobuf, such as
-    /// `http://localhost:9090/api/v1/otlp/v1/metrics` of Prometheus 3. Absent: none are pushed.
-    pub otlp_url: Option<String>,
 }
 
 /// Filter and format of the log, which is written to standard error.
@@ -203,7 +187,7 @@ pub struct Overrides {
 impl Config {
     /// Returns the directory of the wallet.
     pub fn home(&self) -> PathBuf {
-        let default = || user_data_dir(|name| std::env::var_os(name)).join("wallet");
+        let default = || default_data_dir(|name| std::env::var_os(name)).join("wallet");
         self.client.home.clone().unwrap_or_else(default)
     }
 
@@ -249,7 +233,7 @@ impl Config {
         }
         figment
             .extract()
-            .map_err(|error| layer::explain(&figment, error))
+            .map_err(|error| source::explain(&figment, error))
     }
 }
 
@@ -272,15 +256,6 @@ impl Overrides {
 
 /// Returns the data directory that applies without a setting; `environment` reads a variable.
 fn default_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
-    // Of a unit with several state directories the first is the one for the stores.
-    let state = environment("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
-    state
-        .filter(|path| path.is_absolute())
-        .unwrap_or_else(|| user_data_dir(environment))
-}
-
-/// Returns the directory for this program's data of the user who runs it.
-fn user_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let folder = |name| {
         environment(name)
             .map(PathBuf::from)
@@ -293,4 +268,29 @@ fn user_data_dir(environment: impl Fn(&str) -> Option<OsString>) -> PathBuf {
         || PathBuf::from("atcomm-data"),
         |share| share.join("atcomm"),
     )
+}
+
+/// Returns the public sources. A Jetstream reports changes only, so a relay is enumerated once for
+/// the accounts that exist already.
+fn public_sources() -> Vec<SourceSettings> {
+    let source = |url: &str, kind| SourceSettings {
+        url: url.to_owned(),
+        connect: None,
+        kind,
+        list: None,
+        stream: kind == SourceKind::Jetstream,
+        backfill: kind == SourceKind::Relay,
+        takedowns: false,
+    };
+    vec![
+        source(
+            "wss://jetstream1.us-east.bsky.network",
+            SourceKind::Jetstream,
+        ),
+        source(
+            "wss://jetstream2.us-east.bsky.network",
+            SourceKind::Jetstream,
+        ),
+        source("https://relay1.us-east.bsky.network", SourceKind::Relay),
+    ]
 }

@@ -5,7 +5,6 @@
 //! what all of them need (client address, time limit, CORS, metrics). No log line or metric joins a
 //! client with the account that it asked for (invariant 9).
 
-mod arrival;
 mod channel;
 mod client_address;
 mod conditional;
@@ -19,7 +18,6 @@ mod pages;
 mod params;
 mod per_address;
 mod rate;
-mod request_id;
 mod response_budget;
 mod router;
 mod routes;
@@ -74,9 +72,7 @@ use crate::dataset::Editions;
 use crate::mediator::{Mediator, PublicAddress};
 use crate::resolve::Resolver;
 
-pub use arrival::{Arrival, Arrivals};
 pub use client_address::Network;
-pub use connection::ConnectionSlots;
 pub use listener::{HttpError, SHUTDOWN_TIMEOUT};
 pub use metrics_server::MetricsServer;
 pub use settings::{HttpSettings, NoListenAddress, listen_address, optional_listen};
@@ -93,17 +89,6 @@ pub struct Http {
     app: Arc<App>,
     sockets: Option<Sockets>,
     address: SocketAddr,
-}
-
-/// Changes limits of a running server.
-pub struct HttpLimits(Arc<App>);
-
-impl HttpLimits {
-    /// Limits the XRPC requests of each address to this number in five minutes; 0: no limit. Counts
-    /// begin anew.
-    pub fn set_rate_limit(&self, rate_limit: u32) {
-        self.0.set_rate_limit(rate_limit);
-    }
 }
 
 impl Http {
@@ -131,11 +116,6 @@ impl Http {
         })
     }
 
-    /// Returns the slots of the listener's connections.
-    pub fn connection_slots(&self) -> ConnectionSlots {
-        self.listener.slots()
-    }
-
     /// Serves the editions of the dataset, too.
     #[must_use]
     pub fn with_datasets(mut self, editions: Editions) -> Self {
@@ -144,16 +124,6 @@ impl Http {
             app.add_datasets(editions);
         }
         self
-    }
-
-    /// Returns a handle by which limits of the running server are changed.
-    pub fn limits(&self) -> HttpLimits {
-        HttpLimits(Arc::clone(&self.app))
-    }
-
-    /// Returns what waits for requests of the service to itself by its public address.
-    pub fn arrivals(&self) -> Arrivals {
-        self.app.arrivals().clone()
     }
 
     /// Returns the bound address, with the port that the system chose for port 0.

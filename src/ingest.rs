@@ -5,7 +5,6 @@
 //! passes work that is not durable, whatever hangs.
 
 mod backfill;
-mod connections;
 mod coverage;
 mod events;
 mod notice;
@@ -24,7 +23,6 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::{Origin, SyntaxError};
 
 pub use crate::store::SourceKind;
-pub use connections::Connections;
 
 /// A source as the operator configures it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +52,6 @@ pub struct SourceSettings {
 }
 
 impl SourceSettings {
-    /// Returns kind and address, the name that the source's cursor is stored under; `None` where the
-    /// address is not valid.
-    pub fn name(&self) -> Option<String> {
-        Source::read(self).ok().map(|source| source.name)
-    }
-
     /// Returns whether the accounts are enumerated. A Jetstream lists nothing, but a server beside
     /// it may.
     pub fn lists(&self) -> bool {
@@ -120,7 +112,7 @@ impl Source {
                 url: origin.to_string(),
                 reason: SyntaxError {
                     kind: "origin",
-                    reason: "not a URL",
+                    reason: "not an URL",
                 },
             })
         };
@@ -232,7 +224,6 @@ pub struct Ingest {
     sources: Vec<Source>,
     clock: Clock,
     progress: watch::Sender<Vec<BackfillProgress>>,
-    connections: Connections,
 }
 
 impl Ingest {
@@ -255,13 +246,7 @@ impl Ingest {
             sources,
             clock,
             progress: watch::Sender::new(Vec::new()),
-            connections: Connections::default(),
         })
-    }
-
-    /// Returns which streams are connected.
-    pub fn connections(&self) -> Connections {
-        self.connections.clone()
     }
 
     /// Returns the progress of all backfills.
@@ -284,7 +269,7 @@ impl Ingest {
                 wake: Arc::new(Notify::new()),
             })
             .collect();
-        let coverages = coverage::Coverages::new(self.connections.clone());
+        let coverages = coverage::Coverages::default();
         tasks.spawn(coverages.clone().mark(self.resolver.clone(), stop.clone()));
         for source in self.sources {
             let own = backfills

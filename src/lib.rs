@@ -26,7 +26,7 @@
 //! | 1 | [`directory`] | verified findings applied, questions answered |
 //! | 2 | [`resolve`], [`dataset`] | one account refreshed: fetch, prove, apply; pending refreshes. The time series as files for the public |
 //! | 3 | [`ingest`], [`mediator`] | streams, backfill and their cursors; mail: admission, sessions, queues, relay |
-//! | 4 | [`http`], [`backup`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page. Copies of the stores and keys, and their return |
+//! | 4 | [`http`] | XRPC, DIDComm over HTTP and WebSockets, health, metrics page |
 //! | 5 | [`config`] | every module's settings, from file, environment and flags |
 //! | 6 | [`server`] | wiring, start and end |
 //! | 7 | [`cli`] | arguments, printing, exit codes |
@@ -91,7 +91,6 @@ pub mod resolve;
 pub mod ingest;
 pub mod mediator;
 // 4
-pub mod backup;
 pub mod http;
 // 5
 pub mod config;

@@ -27,8 +27,6 @@ mod recipient_rate;
 mod relay;
 mod replay;
 mod response_memory;
-mod retirement;
-mod retirement_notice;
 mod senders;
 mod session;
 mod settings;
@@ -39,7 +37,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,10 +58,10 @@ pub use keys::{
 pub use maintenance::Maintenance;
 pub use purge::{Purge, PurgeError, PurgedQueue};
 pub use relay::Relay;
-pub use settings::{AdmissionMode, MAX_DEFAULT_TOTAL, MediatorSettings, RelaySettings};
+pub use settings::{AdmissionMode, MediatorSettings, RelaySettings};
 pub use socket::SocketSession;
 
-use admission::{CurrentPolicy, Policy};
+use admission::Policy;
 use claims::ClaimFollower;
 use delivery::Wrapping;
 use identity::MediatorIdentity;
@@ -72,7 +70,6 @@ use queues::Queues;
 use relay::{Destinations, Outbox};
 use replay::Replays;
 use response_memory::ResponseMemory;
-use retirement::Retirement;
 use senders::SenderNames;
 
 /// Time that a sender should wait before the next attempt after a queue was full.
@@ -207,7 +204,7 @@ pub struct Mediator {
 struct Core {
     // Fixed when the mediator is bound.
     settings: MediatorSettings,
-    policy: Arc<CurrentPolicy>,
+    policy: Arc<Policy>,
     resolver: Resolver,
     clock: Clock,
     // Accounts, claims and counts; the messages in it belong to `queues` and `outbox`. The store
@@ -221,9 +218,8 @@ struct Core {
     replays: Replays,
     sender_names: SenderNames,
     response_memory: ResponseMemory,
-    retirement: Arc<Retirement>,
     /// Limits messages by the address that they come from.
-    by_address: RwLock<AddressLimiter>,
+    by_address: AddressLimiter,
     /// Limits signed reports by the address that they go to.
     reports: AddressLimiter,
 }
@@ -240,8 +236,7 @@ impl Mediator {
         resolver: Resolver,
         clock: Clock,
     ) -> Result<Self, MediatorError> {
-        let policy = Policy::new(&settings, local, address.did().clone());
-        let policy = Arc::new(CurrentPolicy::new(policy));
+        let policy = Arc::new(Policy::new(&settings, local, address.did().clone()));
         let mailbox = Arc::new(mailbox);
         let claims = ClaimFollower::new(
             Arc::clone(&policy),
@@ -252,36 +247,35 @@ impl Mediator {
         claims.catch_up().await?;
         let replays = Replays::load(Arc::clone(&mailbox), &clock).await?;
         let sender_names = SenderNames::load(&mailbox).await?;
-        let retirement = Retirement::load(&mailbox).await?;
-        log_start(&address, &settings);
+        tracing::info!(
+            did = %address.did(),
+            admission = policy.mode().as_str(),
+            "the mediator keeps mail"
+        );
         let destinations = Destinations::new(
             &settings.relay,
             address.did().clone(),
             resolver.clone(),
             clock.clone(),
         );
-        let queues = Queues::new(
-            &settings,
-            mailbox.clone(),
-            retirement.clone(),
-            clock.clone(),
-        );
-        let relay = settings.relay.clone();
-        let outbox = Outbox::new(relay, destinations, mailbox.clone(), clock.clone());
         Ok(Self {
             core: Arc::new(Core {
                 identity: MediatorIdentity::new(address, keys),
                 claims,
-                queues,
-                outbox,
+                queues: Queues::new(&settings, Arc::clone(&mailbox), clock.clone()),
+                outbox: Outbox::new(
+                    settings.relay.clone(),
+                    destinations,
+                    Arc::clone(&mailbox),
+                    clock.clone(),
+                ),
                 replays,
-                retirement,
                 sender_names,
                 response_memory: ResponseMemory::new(
                     settings.response_memory,
                     Wrapping::Delivery.len_of(settings.max_message as u64),
                 ),
-                by_address: RwLock::new(AddressLimiter::new(settings.address_rate, clock.clone())),
+                by_address: AddressLimiter::new(settings.address_rate, clock.clone()),
                 reports: AddressLimiter::new(REPORTS_PER_MINUTE, clock.clone()),
                 settings,
                 policy,
@@ -340,7 +334,7 @@ impl Mediator {
 
     /// Charges one message to the rate of an address.
     pub fn charge(&self, address: IpAddr) -> Result<(), Refused> {
-        self.core.charge(address).map_err(|wait| {
+        self.core.by_address.charge(address).map_err(|wait| {
             let refused = Refused::RateLimited(wait);
             count_refused(&refused);
             refused
@@ -392,51 +386,6 @@ impl Mediator {
     pub async fn shutdown(&self) {
         self.core.mailbox.shutdown().await;
     }
-}
-
-impl Mediator {
-    /// Applies other limits, and other accounts that are allowed or denied; the rest of the settings
-    /// stays. What waits already beyond a new limit is kept. Claims follow within a second.
-    pub fn apply(&self, settings: &MediatorSettings) {
-        let core = &self.core;
-        let (allow, deny) = (settings.allow.clone(), settings.deny.clone());
-        core.policy.admit(allow, deny);
-        core.queues.apply(settings);
-        core.outbox.apply(&settings.relay);
-        let mut by_address = core
-            .by_address
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *by_address = AddressLimiter::new(settings.address_rate, core.clock.clone());
-    }
-}
-
-impl Core {
-    /// Charges one message to an address, or returns the time to wait.
-    fn charge(&self, address: IpAddr) -> Result<(), Duration> {
-        let by_address = self
-            .by_address
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        by_address.charge(address)
-    }
-
-    /// Charges messages to an address, or returns the time to wait.
-    fn charge_many(&self, address: IpAddr, messages: u32) -> Result<(), Duration> {
-        let by_address = self
-            .by_address
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        by_address.charge_many(address, messages)
-    }
-}
-
-fn log_start(address: &PublicAddress, settings: &MediatorSettings) {
-    tracing::info!(
-        did = %address.did(),
-        admission = settings.admission.as_str(),
-        "the mediator keeps mail"
-    );
 }
 
 fn count_refused(refused: &Refused) {

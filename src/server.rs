@@ -1,37 +1,29 @@
 //! The running service: opens every module, spawns their tasks, and ends them together.
 
-mod accounts;
 mod admin;
 mod datasets;
 mod error;
 mod files;
 mod mailbox;
 mod measure;
-mod otlp;
-mod overview;
-mod public_url;
-mod reload;
-mod supervision;
-mod version;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::{BackupSettings, Copier};
 use crate::config::Config;
 use crate::directory::{Directory, Housekeeping};
 use crate::http::{self, Http, HttpSettings, MetricsServer};
-use crate::ingest::{self, BackfillProgress, Ingest, SourceSettings};
+use crate::ingest::{self, BackfillProgress, Ingest, SourceKind, SourceSettings};
 use crate::mediator::{
     KEYS_FILE, Keys, Maintenance, Mediator, MediatorError, PublicAddress, Relay,
 };
@@ -42,36 +34,26 @@ use atcomm_net::net::Net;
 use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::Origin;
 
-pub use crate::store::{DIRECTORY_FILE, MAILBOX_FILE};
-pub use accounts::{OwnAccount, OwnAccounts, OwnMail};
 pub use admin::{
     AdminError, DestinationStatus, RelayStatus, Rotated, ask_mailbox_queues, ask_mailbox_status,
-    ask_own_accounts, ask_relay_status, ask_service_status, purge_mailbox, retire_mediator,
-    rotate_keys,
+    ask_relay_status, purge_mailbox, rotate_keys,
 };
 pub use error::ServerError;
-pub use files::{DiskSpace, disk_space};
 pub use mailbox::{MailboxQueues, MailboxStatus, Purged, PurgedQueueStatus, QueueStatus};
-pub use overview::{ConnectionLimit, MediatorStatus, ServiceSource, ServiceStatus};
-pub use public_url::{PublicUrlFinding, PublicUrlStatus};
-pub use reload::{Reloaded, Reloader};
-pub use supervision::health;
-pub use version::version;
 
 use admin::AdminSocket;
 use datasets::Datasets;
 use files::DataDir;
-use measure::Metering;
-use overview::Overview;
-use public_url::PublicUrlCheck;
-use supervision::Watchdog;
+
+/// File of the directory's store in the data directory.
+pub const DIRECTORY_FILE: &str = "directory.db";
+
+/// File of the mediator's store in the data directory.
+pub const MAILBOX_FILE: &str = "mailbox.db";
 
 /// Maximum time for all tasks to end: open requests have [`http::SHUTDOWN_TIMEOUT`], and the
 /// sources write what they read.
 const SHUTDOWN_TIMEOUT: Duration = http::SHUTDOWN_TIMEOUT.saturating_add(Duration::from_secs(5));
-
-/// Maximum time for the continuous copy to write what is left.
-const COPY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running service. Dropping it without [`Server::join`] aborts its tasks, which loses nothing
 /// that was acknowledged.
@@ -83,8 +65,6 @@ pub struct Server {
     tasks: JoinSet<&'static str>,
     directory: Arc<Directory>,
     mediator: Option<Mediator>,
-    reloader: Arc<Reloader>,
-    copier: Option<CopierTask>,
     /// Unlocked when dropped, so it is declared after the stores, which lie in it.
     _data_dir: DataDir,
 }
@@ -94,38 +74,42 @@ impl Server {
     /// Returns once every listener is bound; the bound addresses are logged.
     pub async fn bind(config: Config, clock: Clock) -> Result<Self, ServerError> {
         log_start(&config);
-        config.check()?;
-        let (sources, own) = (config.all_sources()?, config.own_pdses()?);
         let data_dir = DataDir::claim(&config.data_dir)?;
         // Installed before any module takes a handle of its metrics.
-        let metering = Metering::open(&config)?;
-        let resolver = open_resolver(&config, &sources, own.clone(), &clock).await?;
-        let mediator = open_mediator(&config, own.clone(), &resolver, clock.clone()).await?;
+        let recorder = match config.metrics.listen {
+            Some(address) => Some((address, measure::recorder().ok_or(ServerError::Recorder)?)),
+            None => None,
+        };
+        let resolver = open_resolver(&config, &clock).await?;
+        let mediator = open_mediator(&config, &resolver, clock.clone()).await?;
+        let admin = AdminSocket::bind(&config.data_dir, mediator.clone(), clock.clone())
+            .map_err(ServerError::Admin)?;
         let address = public_address(&config, mediator.as_ref())?;
         let datasets = Datasets::open(&config)?;
-        let http = open_http(&config, &resolver, mediator.clone(), address.as_ref())?;
-        let http = datasets.iter().fold(http, |http, one| one.serve(http));
-        let metrics = metering.as_ref().map_or(Ok(None), Metering::listener)?;
-        let instance = address.as_ref().map_or_else(
-            || http.local_addr().to_string(),
-            |address| address.did().to_string(),
-        );
-        let push = metering
-            .as_ref()
-            .map_or(Ok(None), |metering| metering.push(resolver.net(), instance))?;
-        log_sources(&sources);
-        let backup = (config.backup.clone(), config.data_dir.clone());
-        let ingest = Ingest::bind(resolver.clone(), sources.clone(), clock.clone())?;
-        let address = address.filter(|_| config.http.check_public_url);
-        let public_url =
-            address.map(|address| PublicUrlCheck::new(&resolver, address, mediator.clone(), &http));
-        let overview = Overview {
-            mediator: mediator.clone(),
-            public_url: public_url.clone(),
-            connections: ingest.connections(),
-            ..Overview::new(&config, sources, own, &resolver)
+        let http_settings = HttpSettings {
+            max_connections: files::affordable_connections(config.http.max_connections),
+            ..config.http
         };
-        let admin = AdminSocket::bind(&config.data_dir, overview).map_err(ServerError::Admin)?;
+        let http = Http::bind(
+            http_settings,
+            resolver.clone(),
+            mediator.clone(),
+            address.as_ref(),
+        )?;
+        let http = match &datasets {
+            Some(datasets) => datasets.serve(http),
+            None => http,
+        };
+        let metrics = match &recorder {
+            Some((address, recorder)) => {
+                let recorder = recorder.clone();
+                Some(MetricsServer::bind(*address, move || recorder.render())?)
+            }
+            None => None,
+        };
+        log_sources(&config.sources);
+        let ingest = Ingest::bind(resolver.clone(), config.sources, clock)?;
+
         let mut server = Self {
             http: http.local_addr(),
             metrics: metrics.as_ref().map(MetricsServer::local_addr),
@@ -133,42 +117,24 @@ impl Server {
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
             directory: Arc::clone(resolver.directory()),
-            reloader: Arc::new(Reloader::new(config, http.limits(), mediator.clone())),
             mediator,
-            copier: None,
             _data_dir: data_dir,
         };
-        server.spawn_workers(resolver, ingest, metering);
-        let stop = server.stop.clone();
-        server.spawn_if("the push of metrics", push.map(|one| one.run(stop.clone())));
-        server.spawn_if("the datasets", datasets.map(|one| one.run(stop.clone())));
-        let check = public_url.map(|one| one.run(stop));
-        server.spawn_if("the check of the public address", check);
-        server.spawn_backups(&backup.0, &backup.1, clock)?;
+        server.spawn_workers(resolver, ingest, recorder.map(|(_, recorder)| recorder));
+        if let Some(datasets) = datasets {
+            server.spawn("the datasets", datasets.run(server.stop.clone()));
+        }
         server.spawn_listeners(admin, http, metrics);
         Ok(server)
     }
 
-    /// Spawns the task that makes backups, if a folder for them is set.
-    fn spawn_backups(
-        &mut self,
-        settings: &BackupSettings,
-        data_dir: &Path,
-        clock: Clock,
-    ) -> Result<(), ServerError> {
-        if let Some(mediator) = &self.mediator {
-            let store = Arc::clone(mediator.mailbox());
-            let copier = settings.copier(store, data_dir, clock.clone())?;
-            self.copier = copier.map(CopierTask::spawn);
-        }
-        if let Some(schedule) = settings.schedule(data_dir, clock)? {
-            self.spawn("the backups", schedule.run(self.stop.clone()));
-        }
-        Ok(())
-    }
-
     /// Spawns the tasks that work without being asked.
-    fn spawn_workers(&mut self, resolver: Resolver, ingest: Ingest, metering: Option<Metering>) {
+    fn spawn_workers(
+        &mut self,
+        resolver: Resolver,
+        ingest: Ingest,
+        recorder: Option<PrometheusHandle>,
+    ) {
         let stop = self.stop.clone();
         self.spawn("the worker", Worker::new(resolver).run(stop.clone()));
         let running = stop.clone();
@@ -179,9 +145,12 @@ impl Server {
         });
         let housekeeping = Housekeeping::new(Arc::clone(&self.directory));
         self.spawn("the housekeeping", housekeeping.run(stop.clone()));
-        if let Some(metering) = metering {
+        if let Some(recorder) = recorder {
             let (directory, mediator) = (Arc::clone(&self.directory), self.mediator.clone());
-            self.spawn("measuring", metering.run(directory, mediator, stop.clone()));
+            self.spawn(
+                "measuring",
+                measure::run(recorder, directory, mediator, stop.clone()),
+            );
         }
         if let Some(mediator) = self.mediator.clone() {
             self.spawn(
@@ -192,23 +161,15 @@ impl Server {
         }
     }
 
-    /// Spawns the tasks that accept connections, and the watchdog; logs the bound addresses, and tells
-    /// the service manager that the service is ready.
+    /// Spawns the tasks that accept connections, and logs the bound addresses.
     fn spawn_listeners(&mut self, admin: AdminSocket, http: Http, metrics: Option<MetricsServer>) {
         self.spawn("the admin socket", admin.run(self.stop.clone()));
-        let (directory, mediator) = (Arc::clone(&self.directory), self.mediator.clone());
-        let slots = http.connection_slots();
-        let watchdog = Watchdog::of_environment(directory, mediator, self.http, slots);
         self.spawn("http", http.run(self.stop.clone()));
         tracing::info!(address = %self.http, "listening");
         if let Some(metrics) = metrics {
-            tracing::info!(address = %metrics.local_addr(), "serving metrics");
+            tracing::info!(address = %metrics.local_addr(), "metrics are shown");
             self.spawn("metrics", metrics.run(self.stop.clone()));
         }
-        if let Some(watchdog) = watchdog {
-            self.spawn("the watchdog", watchdog.run(self.stop.clone()));
-        }
-        supervision::ready();
     }
 
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -216,17 +177,6 @@ impl Server {
             task.await;
             name
         });
-    }
-
-    /// Spawns a task that only some services have.
-    fn spawn_if(
-        &mut self,
-        name: &'static str,
-        task: Option<impl Future<Output = ()> + Send + 'static>,
-    ) {
-        if let Some(task) = task {
-            self.spawn(name, task);
-        }
     }
 
     /// Returns the address of the public listener.
@@ -242,11 +192,6 @@ impl Server {
     /// Returns the progress of the enumerations of accounts.
     pub fn progress(&self) -> watch::Receiver<Vec<BackfillProgress>> {
         self.progress.clone()
-    }
-
-    /// Returns what applies a changed configuration to the running service.
-    pub fn reloader(&self) -> Arc<Reloader> {
-        Arc::clone(&self.reloader)
     }
 
     /// Returns a token whose cancellation has the effect of [`Server::shutdown`].
@@ -275,7 +220,6 @@ impl Server {
             result = Err(ServerError::Ended(ended.unwrap_or("a part of the service")));
             self.stop.cancel();
         }
-        supervision::stopping();
         tracing::info!("shutting down");
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await.is_err() {
@@ -285,45 +229,15 @@ impl Server {
         if let Some(mediator) = &self.mediator {
             mediator.shutdown().await;
         }
-        if let Some(copier) = self.copier.take() {
-            copier.finish().await;
-        }
         self.directory.shutdown().await;
         tracing::info!("the store is closed");
         result
     }
 }
 
-/// The continuous copy, which ends after the mailbox.
-struct CopierTask {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl CopierTask {
-    fn spawn(copier: Copier) -> Self {
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(copier.run(stop.clone()));
-        Self { stop, task }
-    }
-
-    /// Copies what is left. To be called when the mailbox is closed.
-    async fn finish(self) {
-        self.stop.cancel();
-        if tokio::time::timeout(COPY_TIMEOUT, self.task).await.is_err() {
-            tracing::warn!("the continuous copy lacks the end");
-        }
-    }
-}
-
 /// Opens the directory's store and everything that refreshes its entries.
-async fn open_resolver(
-    config: &Config,
-    sources: &[SourceSettings],
-    own: BTreeSet<Origin>,
-    clock: &Clock,
-) -> Result<Resolver, ServerError> {
-    let routes = ingest::routes(sources)?;
+async fn open_resolver(config: &Config, clock: &Clock) -> Result<Resolver, ServerError> {
+    let routes = ingest::routes(&config.sources)?;
     let net = Net::bind(config.net.clone(), clock.clone())?;
     let path = config.data_dir.join(DIRECTORY_FILE);
     let store_error = |error| ServerError::Store {
@@ -334,7 +248,7 @@ async fn open_resolver(
     let directory = Directory::bind(store, clock.clone(), config.directory.answers_cache)
         .await
         .map_err(store_error)?
-        .with_limits(config.directory.limits(own));
+        .with_limits(config.directory.limits(own_pdses(&config.sources)));
     directory.begin_log().await.map_err(store_error)?;
     let identity = Identity::bind(net.clone(), config.identity.clone(), clock.clone());
     Ok(Resolver::bind(
@@ -347,28 +261,13 @@ async fn open_resolver(
     ))
 }
 
-/// Binds the public listener.
-fn open_http(
-    config: &Config,
-    resolver: &Resolver,
-    mediator: Option<Mediator>,
-    address: Option<&PublicAddress>,
-) -> Result<Http, ServerError> {
-    let settings = HttpSettings {
-        max_connections: files::affordable_connections(config.http.max_connections),
-        ..config.http.clone()
-    };
-    Ok(Http::bind(settings, resolver.clone(), mediator, address)?)
-}
-
 /// Opens the mediator with its keys and its store. Returns `None` without `mediator.public_url`.
 async fn open_mediator(
     config: &Config,
-    local: BTreeSet<Origin>,
     resolver: &Resolver,
     clock: Clock,
 ) -> Result<Option<Mediator>, ServerError> {
-    let mut settings = config.mediator.clone();
+    let settings = config.mediator.clone();
     let Some(public_url) = &settings.public_url else {
         return Ok(None);
     };
@@ -384,8 +283,8 @@ async fn open_mediator(
         clock.now(),
     )
     .map_err(MediatorError::Keys)?;
-    settings.total_bytes = Some(mailbox_limit(config));
     let mailbox = MailboxStore::open(&path).map_err(|error| ServerError::Store { path, error })?;
+    let local = own_pdses(&config.sources);
     let resolver = resolver.clone();
     let mediator = Mediator::bind(settings, address, local, keys, mailbox, resolver, clock).await?;
     // The keys may have been rotated while nothing ran.
@@ -411,35 +310,18 @@ fn public_address(
     Ok(Some(address))
 }
 
-/// Returns the bytes that may wait for all recipients together, and logs them.
-fn mailbox_limit(config: &Config) -> u64 {
-    let mailbox = config.data_dir.join(MAILBOX_FILE);
-    let held = mailbox.metadata().map_or(0, |file| file.len());
-    let free = match files::disk_space(&config.data_dir) {
-        Ok(space) => space.free,
-        Err(error) => {
-            tracing::warn!(%error, "the free space of the disk is not known");
-            u64::MAX
-        }
-    };
-    let affordable = files::mailbox_room(free, held);
-    let limit = config.mediator.total_bytes.unwrap_or(affordable);
-    tracing::info!(
-        bytes = limit,
-        free_bytes = free,
-        "the mailbox may take (mediator.total_bytes)"
-    );
-    if limit > free.saturating_add(held) {
-        tracing::warn!(
-            "the mailbox may take more than the disk has free: set mediator.total_bytes lower"
-        );
-    }
-    limit
+/// Returns the operator's own PDSes.
+fn own_pdses(sources: &[SourceSettings]) -> BTreeSet<Origin> {
+    let own = sources
+        .iter()
+        .filter(|source| source.kind == SourceKind::Pds);
+    own.filter_map(|source| Origin::parse(&source.url).ok())
+        .collect()
 }
 
 fn log_start(config: &Config) {
     tracing::info!(
-        version = version(),
+        version = env!("CARGO_PKG_VERSION"),
         data_dir = %config.data_dir.display(),
         "atcomm starts"
     );
@@ -462,6 +344,6 @@ fn log_sources(sources: &[SourceSettings]) {
         );
     }
     if sources.is_empty() {
-        tracing::info!("no sources: accounts are looked up when a client asks for them");
+        tracing::info!("no sources: accounts are looked at when somebody asks for them");
     }
 }

@@ -14,14 +14,10 @@
 
 mod barrier;
 mod columns;
-mod copy;
 mod database;
 pub mod directory;
 mod error;
 mod file;
-mod follow;
-#[cfg(test)]
-mod golden;
 pub mod mailbox;
 mod pages;
 mod schema;
@@ -29,10 +25,6 @@ mod snapshot;
 mod stamp;
 mod wal;
 
-pub use copy::{
-    CopyError, DIRECTORY_FILE, JOURNALS, MAILBOX_FILE, StoreFile, check_copy, check_log, copy,
-    journal,
-};
 pub use directory::{
     AccountStatus, AnnouncedChange, AnnouncedStatus, BackfillRow, Change, ChangeKind, Coverage,
     DirectoryStore, DueHandle, DuePosition, Entry, EntryState, EventKind, Gap, Head, LogPosition,
@@ -41,7 +33,6 @@ pub use directory::{
 };
 pub use error::{Abort, Damage, EngineError, StoreError};
 pub use file::DirectoryFile;
-pub use follow::{Changes, LostPlace};
 pub use mailbox::{
     Account, Bound, Claim, ClaimState, ClaimantHost, MESSAGE_OVERHEAD, MailboxStore, Message,
     NewOutbound, OUTBOUND_OVERHEAD, OutPushed, Outbound, OutboxQuota, Outcome, Pot, Push, Pushed,

@@ -88,9 +88,9 @@ impl BenchNetwork {
         let url = self.network.text(&format!("/pds/{pds}/url"));
         let name = format!("service{pds}");
         let text = format!(
-            "data_dir = {:?}\npublic_sources = false\n[pds]\nurl = {url:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[mediator]\n\
+            "data_dir = {:?}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[mediator]\n\
              public_url = \"http://localhost:{port}\"\nqueue_rate = 1000000\n\
-             address_rate = 1000000\n{}",
+             address_rate = 1000000\n[[sources]]\nkind = \"pds\"\nurl = {url:?}\n{}",
             self.dir.join(&name),
             self.network_settings()
         );

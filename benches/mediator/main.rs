@@ -3,8 +3,7 @@
 //! `cargo bench --bench mediator` prints each figure with its target and the limit measured in the
 //! same run. The whole service runs on loopback in the same process as its clients. Figures are
 //! medians of rounds, and comparisons are made round by round. An argument selects sections by
-//! name: unpack, forward, outside, pickup, live; `backup`, which fills a mailbox of 1 GiB, and `soak`,
-//! which takes an hour, run only when they are named.
+//! name: unpack, forward, outside, pickup, live; `soak` takes an hour and runs only when it is named.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +11,6 @@
     reason = "a bench may end with a message and prints its figures"
 )]
 
-mod backup;
 mod outside;
 mod service;
 mod soak;
@@ -66,9 +64,6 @@ fn main() {
     }
     if sections.contain("live") {
         live(&runtime, &bench);
-    }
-    if sections.name("backup") {
-        backup::beside(&runtime, &bench);
     }
     if sections.name("soak") {
         soak::run(&runtime, &bench);

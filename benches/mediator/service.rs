@@ -62,7 +62,7 @@ impl BenchMediator {
             .port();
         let mut config = Config {
             data_dir: dir.path().join("data"),
-            public_sources: Some(false),
+            sources: Vec::new(),
             ..Config::default()
         };
         config.http.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

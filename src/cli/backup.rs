@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::context::{CommandContext, Common};
 use super::output::{show, unwritten};
 use super::secret::Source;
-use super::terminal::count;
 use super::{CliError, Exit};
 use atcomm_client::Wallet;
 use atcomm_client::backup::{self, BackupError};
@@ -18,10 +17,10 @@ use atcomm_proto::syntax::Did;
 /// `atcomm backup`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backup {
-    /// File to write; - is standard output
+    /// File to be written; - is standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Replace the file if it exists
+    /// Replace the file where there is one
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -31,10 +30,10 @@ pub(super) struct Backup {
 /// `atcomm restore`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
-    /// File written by `atcomm backup`; - is standard input
+    /// File that was written by `atcomm backup`; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// If the wallet has another key for an account, replace it by the backup's
+    /// Where the wallet has another key for an account, put the backup's in its place
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -81,7 +80,7 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), CliErr
     if !to_stdout && !args.force && args.file.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(args.file.clone()).into());
     }
-    let prompt = "Passphrase of the backup (it and the file together open your messages): ";
+    let prompt = "Passphrase of the backup (whoever has both can read your mail): ";
     let passphrase = args.own.passphrase().read(prompt, true)?;
     let sealed = backup.seal(&passphrase)?;
     if to_stdout {
@@ -103,10 +102,10 @@ pub(super) fn backup(args: &Backup, stdout: &mut dyn Write) -> Result<(), CliErr
     show(args.own.common.json, stdout, &written, |out| {
         writeln!(
             out,
-            "{} has the keys of {} and {}, without messages",
+            "{} has the keys of {} accounts and {} contacts, without their mail",
             written.file,
-            count(written.accounts.len(), "account"),
-            count(written.contacts, "contact")
+            written.accounts.len(),
+            written.contacts
         )
     })
 }
@@ -138,7 +137,7 @@ pub(super) fn restore(
     let file = read.map_err(|error| CliError {
         exit: Exit::Failed,
         message: format!("cannot read {}: {error}", args.file.display()),
-        hint: "it has to be a file written by `atcomm backup`".to_owned(),
+        hint: "it has to be what `atcomm backup` has written".to_owned(),
     })?;
     let passphrase = args
         .own
@@ -148,7 +147,7 @@ pub(super) fn restore(
     let mut waiting = |account: &Did| {
         let _ = writeln!(
             stderr,
-            "another atcomm is changing {account}; waiting for it to finish"
+            "another atcomm changes how {account} is enrolled; waiting for it to end"
         );
     };
     let restored = backup.restore(
@@ -159,14 +158,14 @@ pub(super) fn restore(
     )?;
     show(args.own.common.json, stdout, &restored, |out| {
         for account in &restored.added {
-            writeln!(out, "{account} was added to the wallet")?;
+            writeln!(out, "{account} is in the wallet now")?;
         }
         for account in &restored.merged {
-            writeln!(out, "{account} was in the wallet already; keys were added")?;
+            writeln!(out, "{account} has more keys now")?;
         }
         for account in &restored.unchanged {
             writeln!(out, "{account} was in the wallet already")?;
         }
-        writeln!(out, "{} added", count(restored.contacts, "contact"))
+        writeln!(out, "{} contacts were added", restored.contacts)
     })
 }

@@ -23,7 +23,8 @@ use atcomm_proto::syntax::{Did, MediatorDid, Origin};
 
 /// Check that messages reach you: account, record, directory, mediators
 ///
-/// Sends a message to yourself through each mediator and fetches it again. Changes nothing else.
+/// Each mediator is sent a message to yourself, which is taken from the queue again. Nothing else
+/// is changed.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     #[command(flatten)]
@@ -91,7 +92,7 @@ pub(super) fn run(args: &Check, stdout: &mut dyn Write, _: &mut dyn Write) -> Re
     Err(CliError {
         exit: Exit::Failed,
         message: format!("{failed} of {} checks failed", all.len()),
-        hint: "see the hints above".to_owned(),
+        hint: "each says above what to do".to_owned(),
     })
 }
 
@@ -170,8 +171,8 @@ fn of_key(shown: &str, published_at: Option<&Timestamp>) -> Result<String, Probl
     match published_at {
         Some(at) => Ok(format!("{shown}, published {at}")),
         None => problem(
-            format!("{shown} is in the wallet, but may not be published"),
-            "run `atcomm enroll` again to finish",
+            format!("{shown} is in the wallet, and not known to be published"),
+            "run `atcomm enroll` again: it finishes what it began",
         ),
     }
 }
@@ -190,11 +191,11 @@ fn of_own_account(
         }
         Err(AccountProblem::NoPds(reason)) => problem(
             format!("the DID document of {account} names no usable host: {reason}"),
-            "only the operator of the account's PDS can fix that",
+            "only the operator of the account's host can mend that",
         ),
         Err(AccountProblem::HandleInvalid { pds }) => problem(
-            format!("{account}, at {pds}, has no handle that points back to it"),
-            "others see your DID instead of your handle; set your handle again to fix it",
+            format!("{account}, at {pds}, has no handle that leads back to it"),
+            "others see your messages under your DID; set your handle anew to mend it",
         ),
         Err(AccountProblem::HandleUnknown) => problem(
             format!("the handle of {account} cannot be looked up now"),
@@ -208,7 +209,7 @@ fn of_sign_in(pds: &Origin, result: &Result<(), SignInProblem>) -> Result<String
         Ok(()) => Ok(format!("the session at {pds} is good")),
         Err(SignInProblem::SignedOut) => problem(
             format!("the session at {pds} has ended"),
-            "messages are not affected; `atcomm enroll` signs in again with your app password",
+            "mail is not affected; `atcomm enroll` signs in again with your app password",
         ),
         Err(SignInProblem::Pds(error)) => problem(error.to_string(), of_account(error)),
     }
@@ -216,17 +217,17 @@ fn of_sign_in(pds: &Origin, result: &Result<(), SignInProblem>) -> Result<String
 
 fn of_record(result: &Result<(), RecordProblem>) -> Result<String, Problem> {
     match result {
-        Ok(()) => Ok("names the key and the mediators of this wallet".to_owned()),
+        Ok(()) => Ok("it names the key and the mediators of this wallet".to_owned()),
         Err(RecordProblem::Missing) => problem(
-            "your account publishes no key: nobody can write to you",
+            "the account has no key package: nobody can write to you",
             "publish it with `atcomm enroll`",
         ),
         Err(RecordProblem::OtherKey) => problem(
-            "your account publishes another device's key: messages go there",
-            "if it is a device of yours, use that one; otherwise run `atcomm enroll --replace`",
+            "the record names another key than the one in this wallet: mail goes elsewhere",
+            "if another device of yours wrote it, use that; if not, `atcomm enroll --replace`",
         ),
         Err(RecordProblem::OtherMediators) => problem(
-            "your account publishes other mediators than this wallet",
+            "the record names other mediators than this wallet",
             "run `atcomm enroll` with the mediators that you want",
         ),
         Err(RecordProblem::Pds(error)) => problem(error.to_string(), of_account(error)),
@@ -243,7 +244,7 @@ fn of_proof(result: &Result<Vec<MediatorDid>, ProofProblem>) -> Result<Passed, P
             return Ok(Passed {
                 detail: format!(
                     "signed by the account's key; the directory's copy of the keys of {} is out of \
-                     date, so the mediator's own are used",
+                     date, and those of its own document are used",
                     names.join(", ")
                 ),
                 hint: Some("if it is still so tomorrow, tell the directory's operator".to_owned()),
@@ -252,17 +253,17 @@ fn of_proof(result: &Result<Vec<MediatorDid>, ProofProblem>) -> Result<Passed, P
         Err(ProofProblem::Lookup(error)) => {
             let hint = match error {
                 RecipientError::Unreachable(_) => "try again later",
-                _ => "nobody can send to you until that is fixed",
+                _ => "nobody can send to you until that is mended",
             };
             problem(error.to_string(), hint)
         }
         Err(ProofProblem::OtherKey) => problem(
-            "the proof shows another key than the one in this wallet",
+            "what is proven of the account names another key than the one in this wallet",
             "if it was just published, try again in a minute",
         ),
         Err(ProofProblem::Ambiguous) => problem(
             "other accounts publish your messaging key as theirs",
-            "senders are warned; run `atcomm rotate` to get a key that only you publish",
+            "senders are warned; `atcomm rotate` gives you a key that only you publish",
         ),
         Err(ProofProblem::Warnings(warnings)) => {
             let warnings: Vec<String> = warnings.iter().map(Warning::to_string).collect();
@@ -277,7 +278,7 @@ fn of_directory(
     result: &Result<(), DirectoryProblem>,
 ) -> Result<String, Problem> {
     let Some(origin) = directory else {
-        return Ok("none is used; accounts' own servers are asked".to_owned());
+        return Ok("none is asked; accounts' own servers are".to_owned());
     };
     match result {
         Ok(()) => Ok(format!("{origin} shows your key")),
@@ -287,7 +288,7 @@ fn of_directory(
         ),
         Err(DirectoryProblem::Lookup(error)) => problem(
             format!("{origin}: {error}"),
-            "others may still find you through your own PDS; --directory names another directory",
+            "others may still find you by your own host; --directory asks another one",
         ),
     }
 }
@@ -308,10 +309,10 @@ fn of_registration(
     result: &Result<(), RegistrationProblem>,
 ) -> Result<String, Problem> {
     match result {
-        Ok(()) => Ok(format!("{did} keeps messages for your key")),
+        Ok(()) => Ok(format!("{did} keeps mail for your key")),
         Err(RegistrationProblem::NotRegistered) => problem(
-            format!("{did} does not keep messages for your key"),
-            "run `atcomm enroll` again to register there",
+            format!("{did} does not keep mail for your key"),
+            "register with it by running `atcomm enroll` again",
         ),
         Err(RegistrationProblem::Mail(error)) => of_mail(did, error),
     }
@@ -323,20 +324,20 @@ fn of_delivery(
 ) -> Result<String, Problem> {
     match result {
         Ok(time) => Ok(format!(
-            "a message to yourself through {did} came back in {} ms",
+            "a message to yourself by {did} came back in {} ms",
             time.as_millis()
         )),
         Err(SelfTestError::Mail(error)) => of_mail(did, error),
         Err(error) => problem(
             format!("{did}: {error}"),
-            "messages may be lost there; tell its operator",
+            "mail that others send may be lost there; tell its operator",
         ),
     }
 }
 
 fn of_mail(did: &MediatorDid, error: &MailError) -> Result<String, Problem> {
     let hint = if error.is_transient() {
-        "messages go to your next mediator, if you have one; try again later"
+        "mail goes to your next mediator, if you have one; try again later"
     } else {
         "tell its operator, or enrol with another mediator"
     };
@@ -362,23 +363,23 @@ mod tests {
         };
         assert_eq!(
             printed(&delivery(Ok(Duration::from_millis(12)))),
-            "ok      delivery      a message to yourself through did:web:mail.example.com came back in \
+            "ok      delivery      a message to yourself by did:web:mail.example.com came back in \
              12 ms\n"
         );
         assert_eq!(
             printed(&delivery(Err(MailError::Silent.into()))),
-            "failed  delivery      did:web:mail.example.com: it did not answer\n        hint: \
-             messages go to your next mediator, if you have one; try again later\n"
+            "failed  delivery      did:web:mail.example.com: it gave no answer\n        hint: mail \
+             goes to your next mediator, if you have one; try again later\n"
         );
         assert_eq!(
             printed(&Finding::Proof(Ok(vec![did.clone()]))),
             "note    proof         signed by the account's key; the directory's copy of the keys of \
-             did:web:mail.example.com is out of date, so the mediator's own are used\n        \
+             did:web:mail.example.com is out of date, and those of its own document are used\n        \
              hint: if it is still so tomorrow, tell the directory's operator\n"
         );
         assert_eq!(
             printed(&Finding::Record(Err(RecordProblem::Missing))),
-            "failed  record        your account publishes no key: nobody can write to you\n        \
+            "failed  record        the account has no key package: nobody can write to you\n        \
              hint: publish it with `atcomm enroll`\n"
         );
     }
@@ -394,8 +395,8 @@ mod tests {
                 "check": "registration",
                 "of": "did:web:mail.example.com",
                 "ok": false,
-                "detail": "did:web:mail.example.com does not keep messages for your key",
-                "hint": "run `atcomm enroll` again to register there",
+                "detail": "did:web:mail.example.com does not keep mail for your key",
+                "hint": "register with it by running `atcomm enroll` again",
             })
         );
         let printed = Printed::of(&Finding::Proof(Ok(Vec::new())));

@@ -25,18 +25,19 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Contacts {
-    /// List your contacts
+    /// List them
     #[command(after_help = EXIT_CODES)]
     List(Common),
-    /// Show a contact, without asking any server
+    /// Show one, without asking anybody
     #[command(after_help = EXIT_CODES)]
     Show(One),
-    /// Accept a contact's new key, or that their handle now belongs to another account
+    /// Accept that one has another key, or that a handle names another account
     ///
-    /// Compare the fingerprint with the person first, by phone or in person.
+    /// Compare the fingerprint with the person by another way first: over the telephone, or when
+    /// you meet.
     #[command(after_help = EXIT_CODES)]
     Accept(One),
-    /// Forget a contact; the next message to them is a first contact again
+    /// Forget one; the next time is a first contact again
     #[command(after_help = EXIT_CODES)]
     Forget(One),
 }
@@ -141,7 +142,7 @@ impl<'a> ContactView<'a> {
         for handle in &self.known_as {
             writeln!(
                 out,
-                "  old handle    {handle}, which no longer leads to this account"
+                "  handle before {handle}, which does not lead to it any more"
             )?;
         }
         writeln!(out, "  messaging key {}", self.peer)?;
@@ -155,14 +156,18 @@ impl<'a> ContactView<'a> {
             let until = previous.until.as_deref().unwrap_or_default();
             writeln!(
                 out,
-                "  previous key  {} until {until}",
+                "  key before    {} until {until}",
                 previous.fingerprint
             )?;
         }
         if let Some(changed) = &self.changed {
             let after = changed.after.as_deref().unwrap_or_default();
-            writeln!(out, "  NEW KEY       {} since {after}", changed.fingerprint)?;
-            writeln!(out, "  nothing is sent until you accept the new key")?;
+            writeln!(
+                out,
+                "  NEW KEY       {} (after {after})",
+                changed.fingerprint
+            )?;
+            writeln!(out, "  nothing is sent to it before you accept the new key")?;
         }
         Ok(())
     }
@@ -173,7 +178,7 @@ fn list(common: &Common, stdout: &mut dyn Write) -> Result<(), CliError> {
     let shown: Vec<ContactView<'_>> = pins.iter().map(ContactView::new).collect();
     show(common.json, stdout, &shown, |out| {
         if shown.is_empty() {
-            return writeln!(out, "no contacts yet");
+            return writeln!(out, "nobody is remembered yet");
         }
         for one in &shown {
             let note = match one.changed {
@@ -209,8 +214,8 @@ fn find(wallet: &Wallet, text: &str) -> Result<Pin, CliError> {
     };
     found.ok_or_else(|| CliError {
         exit: Exit::Failed,
-        message: format!("{} is not in your contacts", line(text)),
-        hint: "`atcomm contacts` lists them".to_owned(),
+        message: format!("{} is no contact of this wallet", line(text)),
+        hint: "atcomm contacts lists those who are".to_owned(),
     })
 }
 
@@ -226,7 +231,7 @@ fn forget(one: &One, stdout: &mut dyn Write) -> Result<(), CliError> {
     drop(lock);
     let answer = Forgotten { did: &pin.account };
     show(one.common.json, stdout, &answer, |out| {
-        writeln!(out, "forgot {}", ContactView::new(&pin).name())
+        writeln!(out, "{} is forgotten", ContactView::new(&pin).name())
     })
 }
 
@@ -246,18 +251,18 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
             return Err(CliError {
                 exit: Exit::Untrusted,
                 message: format!(
-                    "the key has changed again since it was shown: its fingerprint is now {}",
+                    "the key has changed once more since it was shown: its fingerprint is now {}",
                     fingerprint(resolved.package.peer())
                 ),
-                hint: "compare this fingerprint, then accept again".to_owned(),
+                hint: "compare that one, and accept again".to_owned(),
             });
         }
         Acceptance::Outdated => {
             return Err(CliError {
                 exit: Exit::Failed,
-                message: "another command changed this contact in the meantime"
+                message: "another command has changed what is remembered of it meanwhile"
                     .to_owned(),
-                hint: "nothing was accepted; look at it with `atcomm contacts show`, then accept again"
+                hint: "nothing was accepted; look again with atcomm contacts, and accept again"
                     .to_owned(),
             });
         }
@@ -268,14 +273,14 @@ fn accept(one: &One, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<(
         if let Some(before) = moved_from {
             writeln!(
                 out,
-                "the handle now belongs to this account, no longer to {before}"
+                "the handle is accepted as this account's, and no more {before}'s"
             )?;
         }
         match &resolved.trust.change {
-            KeyChange::Changed { .. } => writeln!(out, "new key accepted")?,
+            KeyChange::Changed { .. } => writeln!(out, "the new key is accepted")?,
             _ if moved_from.is_some() => {}
-            KeyChange::First => writeln!(out, "contact saved")?,
-            _ => writeln!(out, "nothing to accept")?,
+            KeyChange::First => writeln!(out, "it is remembered from now on")?,
+            _ => writeln!(out, "nothing waited to be accepted")?,
         }
         shown.render_text(out)
     })

@@ -15,15 +15,15 @@ use atcomm_proto::typed;
 /// Flags of every command of the client.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// Configuration file (TOML); only its sections client, net and identity are read
+    /// Configuration file (TOML); its sections client, net and identity are read
     #[arg(long, value_name = "FILE", env = "ATCOMM_CONFIG")]
     config: Option<PathBuf>,
     /// Directory of the wallet [default: $XDG_DATA_HOME/atcomm/wallet, else
     /// ~/.local/share/atcomm/wallet]
     #[arg(long, value_name = "DIR", env = "ATCOMM_HOME")]
     home: Option<PathBuf>,
-    /// Directory to ask, such as https://mail.example.com [default: the one that your mediator
-    /// names]
+    /// The directory to ask, such as https://mail.example.com [default: the one that your
+    /// mediator names]
     #[arg(long, value_name = "URL", env = "ATCOMM_DIRECTORY")]
     directory: Option<String>,
     /// Show JSON
@@ -34,7 +34,7 @@ pub(super) struct Common {
 /// Flags of commands that work on one account of the wallet.
 #[derive(Debug, Args)]
 pub(super) struct Own {
-    /// Your account, by handle or DID; needed if the wallet has several
+    /// Your account, by handle or DID; needed where the wallet has several
     #[arg(long, value_name = "ACTOR", env = "ATCOMM_ACCOUNT")]
     pub(super) account: Option<String>,
     #[command(flatten)]
@@ -54,11 +54,7 @@ pub(super) fn actor(text: &str) -> Result<Actor, CliError> {
 fn directory(text: &str) -> Result<String, CliError> {
     let origin = typed::origin(text).map_err(|error| CliError {
         exit: Exit::Usage,
-        message: format!(
-            "{} is not the address of a directory: {}",
-            line(text),
-            error.reason
-        ),
+        message: format!("{} is no directory: {}", line(text), error.reason),
         hint: "name its host, such as mail.example.com, or its address".to_owned(),
     })?;
     Ok(origin.to_string())
@@ -100,7 +96,7 @@ impl CommandContext {
             |error| CliError {
                 exit: Exit::Usage,
                 message: error.to_string(),
-                hint: "see [net] in the configuration".to_owned(),
+                hint: "look at the section net of the configuration".to_owned(),
             },
         )?;
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -11,7 +11,7 @@ use super::terminal::line;
 use super::{CliError, Exit};
 use atcomm_client::{
     EnrolError, Enroller, Enrolment, Located, MailError, Operation, Outcome, Plan, Unenrolled,
-    Wallet, fingerprint, mediator_did,
+    Wallet, mediator_did,
 };
 use atcomm_proto::syntax::MediatorDid;
 
@@ -21,8 +21,8 @@ pub(super) struct Enroll {
     /// Your account, by handle or DID
     #[arg(value_name = "ACTOR")]
     actor: String,
-    /// Mediator that keeps your messages: a host, an origin or a did:web; repeat for backups, first
-    /// choice first [default: as before]
+    /// Who keeps your mail: a host, an origin or a did:web; once for each, in the order in which
+    /// senders try them [default: as before]
     #[arg(long, short, value_name = "MEDIATOR")]
     mediator: Vec<String>,
     /// Name of this device in the record, such as phone; "" for none [default: as before]
@@ -55,8 +55,6 @@ struct Report {
     pds: String,
     /// The did:peer in the record; `None` without a record.
     peer: Option<String>,
-    /// Its short form, for two people to compare.
-    fingerprint: Option<String>,
     mediators: Vec<Mediator>,
     directory: Option<String>,
     label: Option<String>,
@@ -87,7 +85,6 @@ impl Report {
             handle: enrolment.handle.as_ref().map(ToString::to_string),
             pds: enrolment.pds.to_string(),
             peer: current.map(|key| key.peer.as_str().to_owned()),
-            fingerprint: current.map(|key| fingerprint(key.peer.as_str())),
             mediators: mediators.collect(),
             directory: enrolment.directory.as_ref().map(ToString::to_string),
             label: enrolment.label.clone(),
@@ -99,7 +96,9 @@ impl Report {
         let name = self.handle.as_ref().unwrap_or(&self.account);
         writeln!(out, "{name} is enrolled")?;
         writeln!(out, "  account    {}", self.account)?;
-        self.render_key(out)?;
+        if let Some(peer) = &self.peer {
+            writeln!(out, "  messaging  {peer}")?;
+        }
         for mediator in &self.mediators {
             let note = if mediator.registered {
                 ""
@@ -112,16 +111,6 @@ impl Report {
             writeln!(out, "  directory  {directory}")?;
         }
         writeln!(out, "  wallet     {}", self.wallet)
-    }
-
-    fn render_key(&self, out: &mut dyn Write) -> io::Result<()> {
-        if let Some(peer) = &self.peer {
-            writeln!(out, "  messaging  {peer}")?;
-        }
-        if let Some(fingerprint) = &self.fingerprint {
-            writeln!(out, "             fingerprint {fingerprint}")?;
-        }
-        Ok(())
     }
 }
 
@@ -137,8 +126,8 @@ fn check_missing(missing: &[(MediatorDid, MailError)]) -> Result<(), CliError> {
         } else {
             Exit::Failed
         },
-        message: format!("{did} does not keep your messages yet: {error}"),
-        hint: "the key is published; run `atcomm enroll` again to finish".to_owned(),
+        message: format!("{did} does not keep the mail yet: {error}"),
+        hint: "the key is published; run `atcomm enroll` again and it finishes".to_owned(),
     })
 }
 
@@ -153,7 +142,7 @@ pub(super) fn enroll(
     let mediators = args.mediator.iter().map(|text| {
         mediator_did(text, context.client.net.development()).ok_or_else(|| CliError {
             exit: Exit::Usage,
-            message: format!("\"{}\" is not the name of a mediator", line(text)),
+            message: format!("{} is no mediator", line(text)),
             hint: "name a host, such as mail.example.com, or a did:web".to_owned(),
         })
     });
@@ -182,7 +171,7 @@ pub(super) fn enroll(
     if outcome.is_first {
         let _ = writeln!(
             stderr,
-            "only this device can read your messages. Back up now: atcomm backup FILE"
+            "only this wallet can read your mail: make a backup with `atcomm backup FILE`"
         );
     }
     Ok(())
@@ -226,10 +215,12 @@ pub(super) fn rotate(
     let report = Report::new(&enrolment, &missing, &wallet);
     show(args.own.common.json, stdout, &report, |out| {
         writeln!(out, "{} has a new messaging key", name(&located))?;
-        report.render_key(out)?;
+        if let Some(peer) = &report.peer {
+            writeln!(out, "  messaging  {peer}")?;
+        }
         writeln!(
             out,
-            "messages to the old key can still be read for 14 days; make a new backup"
+            "mail to the one before is read for another 14 days; take a new backup"
         )
     })?;
     check_missing(&missing)
@@ -255,17 +246,17 @@ pub(super) fn unenroll(
     show(args.own.common.json, stdout, &report, |out| {
         writeln!(
             out,
-            "{} is no longer enrolled from this wallet",
+            "{} is not enrolled from this wallet any more",
             name(&located)
         )?;
         if foreign_peer.is_some() {
             writeln!(
                 out,
-                "its record names the key of another wallet, and was left unchanged"
+                "its record names a key of another wallet, and was left as it is"
             )?;
         }
         if !enrolment.keys.is_empty() {
-            writeln!(out, "messages on their way can still be read for 14 days")?;
+            writeln!(out, "mail that is on its way is read for another 14 days")?;
         }
         Ok(())
     })

@@ -14,10 +14,16 @@ pub(super) use client::{exit_of_mail, not_enrolled, of_account};
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
+        let hint = match &error {
+            ConfigError::UnknownKey { known, .. } => {
+                format!("keys known there: {}", known.join(", "))
+            }
+            _ => "deploy/config.example.toml shows every key with its default".to_owned(),
+        };
         Self {
             exit: Exit::Usage,
             message: error.to_string(),
-            hint: of_config(&error),
+            hint,
         }
     }
 }
@@ -32,10 +38,7 @@ impl From<ServerError> for CliError {
         Self {
             exit,
             message: error.to_string(),
-            hint: match &error {
-                ServerError::Config(error) => of_config(error),
-                error => of_server(error).to_owned(),
-            },
+            hint: of_server(&error).to_owned(),
         }
     }
 }
@@ -50,64 +53,16 @@ impl From<AdminError> for CliError {
     }
 }
 
-/// How much a key has to be like a known one to be taken for it, as clap judges flags.
-const NEAR: f64 = 0.8;
-
-fn of_config(error: &ConfigError) -> String {
-    let hint = match error {
-        ConfigError::UnknownKey { key, known, .. } => {
-            let all = format!("keys known there: {}", known.join(", "));
-            return match nearest(key, known) {
-                Some(near) => format!("did you mean {near}? {all}"),
-                None => all,
-            };
-        }
-        ConfigError::PublicSourcesUnsaid => {
-            "at the top of the file write public_sources = true to follow the public sources beside \
-             yours, or public_sources = false to follow yours alone"
-        }
-        ConfigError::NoPdsUrl => {
-            "set pds.url to the address of your PDS in DID documents, such as https://pds.example.com"
-        }
-        ConfigError::NoneAdmitted => {
-            "name your PDS by pds.url; or set mediator.admission to \"enrolled\", for the accounts \
-             of every PDS that name this mediator"
-        }
-        _ => "deploy/config.example.toml shows every key with its default",
-    };
-    hint.to_owned()
-}
-
-/// Returns the known key that an unknown one was probably meant to be, with its sections.
-fn nearest(key: &str, known: &[&str]) -> Option<String> {
-    let (section, name) = match key.rsplit_once('.') {
-        Some((section, name)) => (format!("{section}."), name),
-        None => (String::new(), key),
-    };
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    let likeness = |known: &&&str| strsim::jaro_winkler(&name, known);
-    let near = known
-        .iter()
-        .filter(|known| likeness(known) >= NEAR)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    Some(format!("{section}{near}"))
-}
-
 fn of_server(error: &ServerError) -> &'static str {
     match error {
         ServerError::DataDir { .. } | ServerError::Datasets { .. } => {
             "set data_dir, or --data-dir, to a directory that can be written"
         }
-        ServerError::HalfRestored(_) => "run `atcomm server restore` again, to its end",
-        ServerError::Backup(error) => super::server_backup::hint(error),
         ServerError::Locked(_) => "stop the other process, or give this one its own --data-dir",
         ServerError::Store {
             error: StoreError::Newer { .. },
             ..
-        } => {
-            "the file was written by a newer version of atcomm: install that one again; or restore the \
-             backup from before the update into a new directory"
-        }
+        } => "the file was written by a newer version of atcomm; use that one",
         ServerError::Store {
             error: StoreError::ForeignLog(_),
             ..
@@ -127,10 +82,6 @@ fn of_server(error: &ServerError) -> &'static str {
             "see [http] and [mediator] in the configuration"
         }
         ServerError::Admin(_) => "the path of the data directory may be too long for a socket",
-        ServerError::Config(_) => "see deploy/config.example.toml",
-        ServerError::OtlpUrl => {
-            "for the Prometheus of this machine it is http://localhost:9090/api/v1/otlp/v1/metrics"
-        }
         ServerError::Net(_) => "see [net] in the configuration",
         ServerError::Sources(_) => "see [[sources]] in the configuration",
         ServerError::Http(_) => "choose another address with http.listen, --listen or --metrics",
@@ -140,7 +91,7 @@ fn of_server(error: &ServerError) -> &'static str {
     }
 }
 
-pub(super) fn of_admin(error: &AdminError) -> &'static str {
+fn of_admin(error: &AdminError) -> &'static str {
     match error {
         AdminError::NotRunning(_) => "start it with `atcomm serve`, or name its --data-dir",
         AdminError::Connection(_) => "run this as the user of the service",
@@ -189,7 +140,7 @@ mod tests {
         let address = || {
             ServerError::Mediator(MediatorError::Address(SyntaxError {
                 kind: "address",
-                reason: "not a URL",
+                reason: "not an URL",
             }))
         };
         assert!(hint(address()).contains("[mediator]"));
@@ -223,19 +174,5 @@ mod tests {
             known: &["filter", "format"],
         };
         assert_eq!(hint(unknown), "keys known there: filter, format");
-        for (key, near) in [
-            ("mediator.public-url", Some("mediator.public_url")),
-            ("mediator.publicurl", Some("mediator.public_url")),
-            ("mediator.Admision", Some("mediator.admission")),
-            ("mediator.total", Some("mediator.total_bytes")),
-            ("mediator.colour", None),
-        ] {
-            let known = ["public_url", "admission", "total_bytes"];
-            assert_eq!(nearest(key, &known).as_deref(), near, "{key}");
-        }
-        assert_eq!(
-            nearest("data-dir", &["data_dir", "http"]).as_deref(),
-            Some("data_dir")
-        );
     }
 }

@@ -1,17 +1,10 @@
 //! The log on standard error, and the progress of backfills above its end.
-//!
-//! The journal of systemd has a time and a priority for each line. Where standard error goes there,
-//! text has no time of its own, and each line begins with its priority, as sd-daemon(3) describes it.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
-use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -39,18 +32,12 @@ pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Cli
     };
     let terminal = io::stderr().is_terminal();
     let bars = (terminal && settings.format == LogFormat::Text).then(MultiProgress::new);
-    let is_journal = goes_to_journal();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
-        .with_writer(Lines {
-            bars: bars.clone(),
-            is_journal,
-        });
+        .with_writer(Lines(bars.clone()));
     let started = match settings.format {
-        LogFormat::Text if is_journal => subscriber.without_time().try_init(),
         LogFormat::Text => subscriber.try_init(),
-        // Programs that read JSON find the time in it, wherever it comes from.
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     // Only tests start a second log; the first one stays.
@@ -58,68 +45,26 @@ pub(super) fn start(settings: &LogSettings) -> Result<Option<MultiProgress>, Cli
     Ok(bars)
 }
 
-/// Returns whether standard error is the stream that systemd reads for its journal: the variable is
-/// inherited by processes whose standard error is another one.
-fn goes_to_journal() -> bool {
-    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    let own = || {
-        File::from(io::stderr().as_fd().try_clone_to_owned().ok()?)
-            .metadata()
-            .ok()
-    };
-    !stream.is_empty() && own().is_some_and(|own| stream == format!("{}:{}", own.dev(), own.ino()))
-}
-
-/// Returns the priority of a level in the journal.
-fn priority(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "<3>",
-        Level::WARN => "<4>",
-        Level::INFO => "<6>",
-        _ => "<7>",
-    }
-}
-
 /// Writes lines to standard error without tearing progress bars.
-struct Lines {
-    bars: Option<MultiProgress>,
-    is_journal: bool,
-}
+struct Lines(Option<MultiProgress>);
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line {
-            bars: self.bars.as_ref(),
-            priority: "",
-        }
-    }
-
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
-        let priority = self.is_journal.then(|| priority(*event.level()));
-        Line {
-            bars: self.bars.as_ref(),
-            priority: priority.unwrap_or_default(),
-        }
+        Line(self.0.as_ref())
     }
 }
 
 /// Writer of one event, which the subscriber writes in one piece.
-struct Line<'a> {
-    bars: Option<&'a MultiProgress>,
-    priority: &'static str,
-}
+struct Line<'a>(Option<&'a MultiProgress>);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // In one call: lines of several threads must not mix.
-        let whole = [self.priority.as_bytes(), line].concat();
-        match self.bars {
-            Some(bars) => bars.suspend(|| io::stderr().write_all(&whole))?,
-            None => io::stderr().write_all(&whole)?,
+        match self.0 {
+            Some(bars) => bars.suspend(|| io::stderr().write(line)),
+            None => io::stderr().write(line),
         }
-        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -78,7 +78,7 @@ fn failed(path: &Path, error: &io::Error) -> CliError {
 /// Adds a command and all below it to `pages`, each with the name of its page.
 fn collect<'c>(command: &'c Command, name: &str, pages: &mut Vec<(String, &'c Command)>) {
     pages.push((name.to_owned(), command));
-    for below in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+    for below in command.get_subcommands() {
         collect(below, &format!("{name}-{}", below.get_name()), pages);
     }
 }
@@ -96,10 +96,7 @@ fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    let below: Vec<_> = command
-        .get_subcommands()
-        .filter(|one| !one.is_hide_set())
-        .collect();
+    let below: Vec<_> = command.get_subcommands().collect();
     if !below.is_empty() {
         heading(&mut page, "COMMANDS")?;
         for one in below {
@@ -225,7 +222,7 @@ mod tests {
             "atcomm",
             "atcomm-enroll",
             "atcomm-serve",
-            "atcomm-server-rotate-keys",
+            "atcomm-keys-rotate",
         ] {
             assert!(names.contains(&wanted), "{wanted} in {names:?}");
         }

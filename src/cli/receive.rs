@@ -19,21 +19,21 @@ use atcomm_proto::clock::Clock;
 
 use render::MessageView;
 
-/// Fetch messages, and show who wrote each, as far as that is proven
+/// Fetch messages, and show each with what is proven of its sender
 ///
-/// A message is saved in the wallet before it is shown, and shown before the mediator deletes it.
-/// What could not be shown is shown the next time. Messages to a replaced or removed key, and at
-/// mediators that you left, can be read for another 14 days. A handle is shown only if the
-/// account's own key package proves that it wrote the message. All else is shown as a claim.
+/// A message is first written into the wallet, then shown, and only then does the mediator let it go:
+/// what could not be shown is shown the next time. Mail to a key that was replaced or taken back, and
+/// mail at mediators that you left, is read for another 14 days. A handle is shown only where the account's own key package shows that the message is its; whatever else
+/// a message claims is shown as a claim.
 #[derive(Debug, Args)]
 pub(super) struct Receive {
-    /// Stay connected and show messages as they arrive; Ctrl-C ends it
+    /// Stay connected and show messages as they come; Ctrl-C ends it
     #[arg(long)]
     follow: bool,
-    /// Show at most N messages; the rest stay queued
+    /// Show so many messages at most; what is left waits
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Show earlier messages too, and look up again senders that were not verified
+    /// Show also what was received before, and look again at senders that were not verified
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -109,8 +109,8 @@ async fn once(inbox: &Inbox, limit: Option<u64>, output: &mut Output<'_>) -> Res
     match drained {
         Err(InboxError::Mediator(error)) => Err(CliError {
             exit: exit_of_mail(&error),
-            message: "could not fetch messages from any of your mediators".to_owned(),
-            hint: "your messages stay there; try again later, or see `atcomm check`".to_owned(),
+            message: "none of your mediators handed mail over".to_owned(),
+            hint: "what waits there waits on; `atcomm check` tells more".to_owned(),
         }),
         _ => Ok(()),
     }
@@ -171,7 +171,7 @@ impl Output<'_> {
         match event {
             Event::Received(received) => return self.received(*received),
             Event::SetAside(path) => self.warn(&format!(
-                "a saved message is damaged; it was moved to {}",
+                "a message that was kept is damaged: it is set aside as {}",
                 path.display()
             )),
             Event::Evicted(count) => self.say(&format!(
@@ -186,13 +186,13 @@ impl Output<'_> {
                 self.warn(&format!("{}: {error}", queue_name(&queue)));
             }
             Event::Left(queue) => self.say(&format!(
-                "{} keeps no more messages for you: none were waiting",
+                "{} keeps no more mail: nothing waited there",
                 queue_name(&queue)
             )),
             Event::Waiting { queue, again } => {
                 let again = if again { " again" } else { "" };
                 self.say(&format!(
-                    "waiting for messages at {}{again}",
+                    "waiting for mail at {}{again}",
                     queue_name(&queue)
                 ));
             }
@@ -219,7 +219,6 @@ impl Output<'_> {
                 why,
             } => MessageView::other(&stored, &attribution, why, now),
             Received::Undecryptable { undecryptable } => MessageView::unreadable(&undecryptable),
-            Received::Retiring { mediator, end } => MessageView::retiring(&mediator, end.as_ref()),
             Received::Undeliverable { sent, words, next } => {
                 MessageView::returned(&sent, words.as_ref(), &next)
             }
@@ -253,7 +252,7 @@ impl Output<'_> {
         if self.duplicates > 0 {
             let duplicates = self.duplicates;
             self.say(&format!(
-                "left out {duplicates} received before; `atcomm receive --all` shows all messages"
+                "left out {duplicates} that came before; `atcomm receive --all` shows what is kept"
             ));
         }
     }
@@ -265,7 +264,7 @@ fn queue_name(queue: &Queue) -> String {
         return queue.mediator.to_string();
     }
     format!(
-        "{} (a former mediator, for the key {})",
+        "{} (which you left, for the key {})",
         queue.mediator,
         short_did(&queue.peer)
     )
@@ -276,6 +275,6 @@ fn no_queue_left(error: &MailError) -> CliError {
     CliError {
         exit: exit_of_mail(error),
         message: line(&error.to_string()),
-        hint: "see `atcomm check`".to_owned(),
+        hint: "`atcomm check` tells more".to_owned(),
     }
 }

@@ -13,9 +13,7 @@ use super::context::{CommandContext, Common, about, actor};
 use super::output::{unwritten, write};
 use super::terminal::line;
 use super::{CliError, Exit};
-use atcomm_client::{
-    KeyChange, Recipient, RecipientLookup, SendBlocker, Unconfirmed, Wallet, fingerprint,
-};
+use atcomm_client::{Recipient, RecipientLookup, SendBlocker, Unconfirmed, Wallet, fingerprint};
 
 use render::RecipientView;
 
@@ -25,10 +23,10 @@ pub(super) struct Args {
     /// Whom to look up: a handle such as alice.example.com, or a DID
     #[arg(value_name = "ACTOR")]
     actor: Option<String>,
-    /// Save the proof to a file that anybody can check with --offline
+    /// Save what shows it to a file, which anybody can verify with --offline
     #[arg(long, value_name = "FILE", conflicts_with = "offline")]
     proof: Option<PathBuf>,
-    /// Check such a file without network, and say what it cannot show
+    /// Verify such a file without any network, and say what it cannot show
     #[arg(long, value_name = "FILE", conflicts_with = "directly")]
     offline: Option<PathBuf>,
     /// Ask no directory, only the account's own servers
@@ -107,41 +105,30 @@ pub(super) fn interactive_lookup(
     if context.client.directory.is_none() && own.is_none() {
         let _ = writeln!(
             stderr,
-            "no directory is known, so the account's own servers are asked; --directory names one"
+            "no directory is known (--directory names one); the account's own servers are asked"
         );
     }
     Ok(context.client.lookup(own.as_ref()).thorough())
 }
 
-/// Returns the hint for a key that changed without a statement of the pinned one: both fingerprints,
-/// and what to do with them.
-fn changed_key_hint(resolved: &Recipient) -> String {
-    let account = &resolved.account;
-    let new = fingerprint(resolved.package.peer());
-    let known = match &resolved.trust.change {
-        KeyChange::Changed { before } => format!("you know {}; ", fingerprint(before)),
-        _ => String::new(),
-    };
-    format!(
-        "{known}the new key is {new}; compare that with its owner, by phone or in person; if it is \
-         right, run `atcomm contacts accept {account}`"
-    )
-}
-
 /// Returns the error of a reason not to send, with what lifts it as the hint.
 pub(super) fn blocked(blocker: &SendBlocker, resolved: &Recipient) -> CliError {
     let hint = match blocker {
-        SendBlocker::KeyChanged { .. } => changed_key_hint(resolved),
+        SendBlocker::KeyChanged { .. } => format!(
+            "compare the fingerprint with its owner by another way; if it is right, atcomm \
+             contacts accept {}",
+            resolved.account
+        ),
         SendBlocker::HandleMoved { handle, .. } => format!(
-            "ask the person, by phone or in person; if the new account is right, run `atcomm contacts \
-             accept {handle}`"
+            "ask the person by another way; if the new account is right, atcomm contacts accept \
+             {handle}"
         ),
         SendBlocker::Unconfirmed { .. } => format!(
-            "try again later; or, if its owner tells you, by phone or in person, that the \
-             fingerprint is {}, use --anyway",
+            "try again later; if its owner tells you by another way that the fingerprint is {}, \
+             atcomm send --anyway",
             fingerprint(resolved.package.peer())
         ),
-        SendBlocker::Ambiguous { .. } => "use --anyway if that does not matter".to_owned(),
+        SendBlocker::Ambiguous { .. } => "send it with --anyway if that does not matter".to_owned(),
     };
     let exit = match blocker {
         SendBlocker::Unconfirmed {

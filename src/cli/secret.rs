@@ -57,7 +57,7 @@ impl Source<'_> {
             )),
             MAX_LEN.. => Err(self.usage_error(
                 format!("the {} is longer than {MAX_LEN} bytes", self.name),
-                "only the first line of a file is read".to_owned(),
+                "it is the first line of the file that counts".to_owned(),
             )),
             _ => Ok(secret),
         }
@@ -95,7 +95,7 @@ impl Source<'_> {
         let secret = ask(prompt)?;
         if twice && *ask("Once more: ")? != *secret {
             return Err(self.usage_error(
-                format!("the two {}s differ", self.name),
+                "the two are not the same".to_owned(),
                 "nothing was done".to_owned(),
             ));
         }

@@ -26,21 +26,22 @@ use atcomm_proto::typed;
 
 /// Send an encrypted message to an account
 ///
-/// The recipient's messaging key is looked up, verified and remembered. If it changes later and the
-/// old key did not sign the new one, nothing is sent until you accept it. The message goes through
-/// your own mediator to the first of theirs that accepts it, so theirs never sees your address. If
-/// your mediator cannot deliver it within a day, it tells you, and the next `atcomm receive` tries
-/// the next one.
+/// The account's messaging key is looked up and verified, and remembered: when it changes later and
+/// the old key does not vouch for the new one, nothing is sent until you accept it. The message goes
+/// to the first of the account's mediators that takes it, those that answer before the others, by
+/// way of your own, so that theirs does not learn where you are. If yours cannot deliver it, it
+/// reports that after a day, and the next `atcomm receive` tries the next one.
 #[derive(Debug, Args)]
 pub(super) struct Send {
     /// Whom to write to: a handle or a DID
     actor: String,
-    /// The message; - means standard input [default: read from standard input]
+    /// The message; - or nothing reads it from standard input
     text: Option<String>,
-    /// Link to a public record, such as a post: at://ACCOUNT/COLLECTION/KEY
+    /// Point at a public record, such as a post: at://ACCOUNT/COLLECTION/KEY
     #[arg(long, value_name = "URI")]
     embed: Option<String>,
-    /// Send even if other accounts publish the same messaging key, or only the directory shows it
+    /// Send although other accounts publish the same messaging key, or nobody but the directory
+    /// shows it
     #[arg(long)]
     anyway: bool,
     #[command(flatten)]
@@ -218,10 +219,10 @@ fn bad_text(error: TextError) -> CliError {
 fn key_note(change: &KeyChange, shown: &str) -> Option<String> {
     match change {
         KeyChange::First => Some(format!(
-            "first contact with {shown}; the messaging key is remembered"
+            "first contact with {shown}; the messaging key is remembered from now on"
         )),
         KeyChange::Vouched { .. } => Some(format!(
-            "{shown} has a new messaging key, signed by the old one"
+            "{shown} has a new messaging key; the one before vouches for it"
         )),
         // A key that is the same needs no note; a changed one is a blocker.
         KeyChange::Same | KeyChange::Changed { .. } => None,
@@ -239,7 +240,7 @@ fn not_composed(error: ComposeError, embed: &str) -> CliError {
                 ReferenceError::Unreachable(_) => Exit::Unreachable,
             },
             message: format!(
-                "cannot link to {}: {}",
+                "cannot point at {}: {}",
                 line(embed),
                 line(&error.to_string())
             ),
@@ -287,13 +288,13 @@ fn show_delivery(
     show(json, stdout, &done, |out| {
         write!(out, "sent to {shown}: ")?;
         match &path.via {
-            None => writeln!(out, "{} keeps it until it is fetched", path.mediator)?,
+            None => writeln!(out, "{} has it", path.mediator)?,
             Some(via) => writeln!(out, "{via} relays it to {}", path.mediator)?,
         }
         if !reachable {
             writeln!(
                 out,
-                "{} does not answer now; your mediator keeps trying, and `atcomm receive` says if \
+                "{} does not answer now; the relay goes on trying, and `atcomm receive` tells if \
                  it gives up",
                 path.mediator
             )?;
@@ -332,14 +333,14 @@ fn not_delivered(shown: &str, failures: &[PathFailure]) -> CliError {
             format!("none of the mediators of {shown} can be used now")
         } else {
             format!(
-                "no mediator accepted the message for {shown}: {}",
+                "no mediator took the message for {shown}: {}",
                 reasons.join("; ")
             )
         },
         hint: match (later || reasons.is_empty(), wait) {
             (true, Some(wait)) => format!("send it again in {} s", wait.as_secs().max(1)),
-            (true, None) => "send it again later, or see `atcomm check`".to_owned(),
-            (false, _) => "`atcomm check` tests your own mediators".to_owned(),
+            (true, None) => "send it again later; `atcomm check` tells more".to_owned(),
+            (false, _) => "`atcomm check` tells more about your own mediators".to_owned(),
         },
     }
 }

@@ -1,16 +1,14 @@
 //! `atcomm serve`.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::signal::Shutdown;
 use super::{CliError, Exit, Serve, log};
-use crate::config::{Config, ConfigError, Overrides};
-use crate::server::{Reloaded, Reloader, Server};
+use crate::config::{Config, Overrides};
+use crate::server::Server;
 use atcomm_proto::clock::Clock;
 
 /// Time for blocking calls, such as a look-up of a host by the system, after all tasks have ended.
@@ -34,8 +32,7 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
         log: args.log,
         ..Overrides::default()
     };
-    let load = move || Config::load(args.config.as_deref(), &overrides);
-    let config = load()?;
+    let config = Config::load(args.config.as_deref(), &overrides)?;
     let bars = log::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -44,11 +41,8 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
     let result = runtime.block_on(async {
         // Before the service starts, so that a signal during its start ends it in order.
         let shutdown = Shutdown::listen().map_err(refused)?;
-        // From here on SIGHUP no longer ends the process.
-        let reloads = signal(SignalKind::hangup()).map_err(refused)?;
         let server = Server::bind(config, Clock::system()).await?;
         tokio::spawn(pass_on(shutdown, server.stopper()));
-        tokio::spawn(reload(reloads, server.reloader(), load));
         if let Some(bars) = bars {
             tokio::spawn(log::show(bars, server.progress()));
         }
@@ -56,34 +50,6 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
     });
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
-}
-
-/// Reads the configuration again at every SIGHUP. One that is not valid changes nothing.
-async fn reload(
-    mut requests: Signal,
-    reloader: Arc<Reloader>,
-    load: impl Fn() -> Result<Config, ConfigError>,
-) {
-    while requests.recv().await.is_some() {
-        match load().and_then(|config| reloader.apply(&config)) {
-            Ok(Reloaded { applied, restart }) => {
-                tracing::info!(
-                    changed = applied.join(", "),
-                    "the configuration is read again"
-                );
-                if !restart.is_empty() {
-                    tracing::warn!(keys = restart.join(", "), "changed, and needs a restart");
-                }
-            }
-            Err(error) => {
-                let CliError { message, hint, .. } = error.into();
-                tracing::error!(
-                    hint,
-                    "the configuration cannot be read again, and all stays as it is: {message}"
-                );
-            }
-        }
-    }
 }
 
 /// Stops the service at the first signal and ends the process at the second, which loses nothing that was

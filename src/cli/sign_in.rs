@@ -19,7 +19,7 @@ pub(super) struct SignIn {
     /// else it is asked for]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Sign-in code that your PDS sent by email, if it asks for one
+    /// The code that your PDS has sent by mail, where it asks for one
     #[arg(long, value_name = "CODE")]
     code: Option<String>,
 }
@@ -45,7 +45,7 @@ fn interrupted() -> CliError {
     CliError {
         exit: Exit::Failed,
         message: "interrupted".to_owned(),
-        hint: "nothing is lost; run the same command again to finish".to_owned(),
+        hint: "what was done is kept; run the same command again and it finishes".to_owned(),
     }
 }
 
@@ -105,27 +105,25 @@ pub(super) fn print_step(stderr: &mut dyn Write, step: &Step) {
     let _ = match step {
         Step::Waiting => writeln!(
             stderr,
-            "another atcomm is changing this account; waiting for it to finish"
+            "another atcomm changes how this account is enrolled; waiting for it to end"
         ),
-        Step::Minted => writeln!(stderr, "new messaging key saved in the wallet"),
-        Step::Resumed => writeln!(stderr, "using the messaging key in the wallet"),
-        Step::Published => writeln!(stderr, "published in your account"),
-        Step::Unchanged => writeln!(stderr, "already published in your account"),
-        Step::Deleted => writeln!(stderr, "removed from your account"),
+        Step::Minted => writeln!(stderr, "a new messaging key is in the wallet"),
+        Step::Resumed => writeln!(stderr, "the messaging key in the wallet is used"),
+        Step::Published => writeln!(stderr, "the account's record names it"),
+        Step::Unchanged => writeln!(stderr, "the account's record is as it should be"),
+        Step::Deleted => writeln!(stderr, "the account's record is deleted"),
         Step::DirectoryUpdated(directory) => {
-            writeln!(stderr, "visible in the directory at {directory}")
+            writeln!(stderr, "the directory {directory} has seen that")
         }
         Step::DirectoryPending(directory, reason) => writeln!(
             stderr,
-            "not yet visible in the directory at {directory}, which will notice it by itself: {}",
+            "the directory {directory} has not seen that yet, and will by itself: {}",
             line(reason)
         ),
-        Step::Registered(did) => {
-            writeln!(stderr, "{did} keeps your messages until you fetch them")
-        }
+        Step::Registered(did) => writeln!(stderr, "{did} keeps the mail"),
         Step::RegisterFailed(did, error) => {
             let error = line(&error.to_string());
-            writeln!(stderr, "{did} does not keep your messages yet: {error}")
+            writeln!(stderr, "{did} does not keep the mail yet: {error}")
         }
         Step::Fetched(count) => {
             let messages = if *count == 1 { "message" } else { "messages" };
@@ -138,9 +136,9 @@ pub(super) fn print_step(stderr: &mut dyn Write, step: &Step) {
             let error = line(&error.to_string());
             writeln!(
                 stderr,
-                "could not fetch from {did}, which is tried again later: {error}"
+                "{did} could not be asked for mail, and is asked later: {error}"
             )
         }
-        Step::Dropped(did) => writeln!(stderr, "messages are still fetched from {did} for 14 days"),
+        Step::Dropped(did) => writeln!(stderr, "{did} is asked for mail for another 14 days"),
     };
 }

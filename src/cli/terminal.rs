@@ -136,12 +136,6 @@ pub(super) fn account_name(handle: Option<&Handle>, account: &Did) -> String {
     }
 }
 
-/// Returns a number with its noun, such as `1 account` or `2 accounts`.
-pub(super) fn count(number: usize, noun: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{ending}")
-}
-
 /// Shortens a DID to its two ends.
 pub(super) fn short_did(did: &str) -> String {
     const WHOLE: usize = 40;
@@ -160,12 +154,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn one_thing_is_counted_in_the_singular() {
-        let counts = [0, 1, 2].map(|number| count(number, "contact"));
-        assert_eq!(counts, ["0 contacts", "1 contact", "2 contacts"]);
-    }
 
     #[test]
     fn what_steers_a_terminal_is_shown_by_its_number() {

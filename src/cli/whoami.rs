@@ -10,14 +10,14 @@ use super::output::show;
 use super::terminal::line;
 use atcomm_client::{
     EnrolError, Enroller, Enrolment, KeyState, Located, PublishedState, Session, Wallet,
-    WalletError, fingerprint,
+    WalletError,
 };
 use atcomm_proto::syntax::Actor;
 
 /// `atcomm whoami`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Read only the wallet, and ask no server
+    /// Look into the wallet only, and ask nobody
     #[arg(long)]
     offline: bool,
     #[command(flatten)]
@@ -53,7 +53,6 @@ struct Account {
 #[serde(rename_all = "camelCase")]
 struct Key {
     peer: String,
-    fingerprint: String,
     state: &'static str,
     since: String,
     registered: Vec<String>,
@@ -123,7 +122,6 @@ impl Account {
             });
             Key {
                 peer: key.peer.as_str().to_owned(),
-                fingerprint: fingerprint(key.peer.as_str()),
                 state,
                 since: since.to_string(),
                 registered: serving.map(text).collect(),
@@ -157,27 +155,24 @@ impl Account {
         if let Some(before) = &self.moved_from {
             writeln!(
                 out,
-                "             moved from {before}; run `atcomm enroll` to sign in there"
+                "             moved from {before}; `atcomm enroll` signs in anew"
             )?;
         }
         let record = match &self.record {
-            Record::Ours => "this wallet's key".to_owned(),
+            Record::Ours => "names the key of this wallet".to_owned(),
             Record::Replaced { .. } => {
-                "an earlier key of this wallet; run `atcomm enroll`".to_owned()
+                "names a key that was replaced here; run `atcomm enroll`".to_owned()
             }
-            Record::Another { .. } => {
-                "another device's key, which is not in this wallet".to_owned()
-            }
-            Record::Missing => "no key".to_owned(),
-            Record::Unknown { why } => format!("unknown: {}", line(why)),
+            Record::Another { .. } => "names a key that this wallet does not have".to_owned(),
+            Record::Missing => "there is none".to_owned(),
+            Record::Unknown { why } => format!("not known: {}", line(why)),
         };
-        writeln!(out, "  published  {record}")?;
+        writeln!(out, "  record     {record}")?;
         if let Some(label) = &self.label {
             writeln!(out, "  label      {label}")?;
         }
         for key in &self.keys {
             writeln!(out, "  messaging  {}", key.peer)?;
-            writeln!(out, "             fingerprint {}", key.fingerprint)?;
             writeln!(out, "             {} {}", key.state, key.since)?;
         }
         let present = self.keys.iter().find(|key| key.state == "published");
@@ -193,7 +188,7 @@ impl Account {
             let since = one.since.as_deref().unwrap_or("now");
             writeln!(
                 out,
-                "  former     {} (until {since}; messages are still fetched there)",
+                "  before     {} (until {since}; still asked for mail)",
                 one.mediator
             )?;
         }
@@ -220,7 +215,7 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
     for enrolment in &enrolments {
         let session = wallet.account_store(&enrolment.account).session()?;
         let (located, record) = if args.offline {
-            let why = "no server was asked".to_owned();
+            let why = "nobody was asked".to_owned();
             (None, Record::Unknown { why })
         } else {
             context.block_on(look_up(&enroller, enrolment))
@@ -240,7 +235,7 @@ pub(super) fn run(args: &Args, stdout: &mut dyn Write) -> Result<(), CliError> {
         for account in &report.accounts {
             account.render_text(out)?;
         }
-        writeln!(out, "wallet: {}", report.wallet)
+        writeln!(out, "in the wallet {}", report.wallet)
     })
 }
 

@@ -54,16 +54,4 @@ pub enum ConfigError {
         #[source]
         error: Box<figment::Error>,
     },
-    /// `[[sources]]` are given, and not whether the public sources are followed beside them.
-    #[error("[[sources]] are given, and public_sources is not")]
-    PublicSourcesUnsaid,
-    /// The PDS has an address to connect to, and none in DID documents.
-    #[error("pds.connect is given, and pds.url is not")]
-    NoPdsUrl,
-    /// The mediator would keep mail for no account.
-    #[error(
-        "mediator.admission is \"local\" and no PDS is yours: the mediator would keep mail for no \
-         account"
-    )]
-    NoneAdmitted,
 }

@@ -1,5 +1,3 @@
-mod reference;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -7,8 +5,6 @@ use figment::providers::{Format as _, Toml};
 use serde_json::Value;
 
 use super::*;
-use crate::ingest::SourceKind;
-use crate::mediator::AdmissionMode;
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/config.example.toml");
 const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/config.schema.json");
@@ -50,8 +46,8 @@ fn nothing_given_is_the_default() {
     let config = Config::read(None, std::iter::empty(), &Overrides::default()).unwrap();
     assert_eq!(config, Config::default());
     assert!(config.http.listen.ip().is_loopback());
-    assert_eq!(config.all_sources().unwrap(), public_sources());
-    config.check().unwrap();
+    assert_eq!(config.sources.len(), 3);
+    assert_eq!(read("sources = []", &[]).unwrap().sources, []);
 }
 
 #[test]
@@ -108,18 +104,14 @@ fn the_environment_takes_addresses_lists_and_tables() {
                 "ATCOMM_SOURCES",
                 r#"[{url = "https://pds.example.com", kind = "pds"}]"#,
             ),
-            ("ATCOMM_PUBLIC_SOURCES", "false"),
-            ("ATCOMM_PDS__URL", "https://other.example.com"),
         ],
     )
     .unwrap();
     assert_eq!(config.http.listen.to_string(), "[::1]:2590");
     assert_eq!(config.http.trusted_proxies.len(), 2);
     assert!(config.net.development);
-    let sources = config.all_sources().unwrap();
-    assert_eq!(sources.len(), 2);
-    assert_eq!(sources[1].kind, SourceKind::Pds);
-    assert!(sources[1].stream && sources[1].backfill);
+    assert_eq!(config.sources[0].kind, SourceKind::Pds);
+    assert!(config.sources[0].stream && config.sources[0].backfill);
 }
 
 #[test]
@@ -174,7 +166,7 @@ fn errors_name_the_key_and_its_origin() {
         (
             "[identity]\nplc_url = 'plc.directory'",
             &[],
-            "identity.plc_url in FILE: not a valid origin: not a URL",
+            "identity.plc_url in FILE: not a valid origin: not an URL",
         ),
         (
             "[[sources]]\nurl = 'https://a.example'",
@@ -217,14 +209,7 @@ fn errors_name_the_key_and_its_origin() {
 #[test]
 fn the_data_directory_follows_the_xdg_specification() {
     let place = |xdg: Option<&str>, home: Option<&str>| {
-        default_data_dir(|name| {
-            let value = match name {
-                "HOME" => home,
-                "XDG_DATA_HOME" => xdg,
-                _ => None,
-            };
-            value.map(OsString::from)
-        })
+        default_data_dir(|name| if name == "HOME" { home } else { xdg }.map(OsString::from))
     };
     assert_eq!(place(Some("/x"), Some("/h")), Path::new("/x/atcomm"));
     assert_eq!(
@@ -233,94 +218,6 @@ fn the_data_directory_follows_the_xdg_specification() {
     );
     assert_eq!(place(None, Some("")), Path::new("atcomm-data"));
     assert_eq!(place(None, None), Path::new("atcomm-data"));
-}
-
-#[test]
-fn the_state_directory_of_a_unit_is_the_data_directory() {
-    let place = |state: &str| {
-        default_data_dir(|name| match name {
-            "STATE_DIRECTORY" => Some(state.into()),
-            "HOME" => Some("/h".into()),
-            _ => None,
-        })
-    };
-    assert_eq!(place("/var/lib/atcomm"), Path::new("/var/lib/atcomm"));
-    assert_eq!(place("/var/lib/a:/var/lib/b"), Path::new("/var/lib/a"));
-    for other in ["", "relative"] {
-        assert_eq!(place(other), Path::new("/h/.local/share/atcomm"));
-    }
-}
-
-/// Returns the names of the sources that a file leads to.
-fn sources_of(text: &str) -> Vec<String> {
-    let sources = read(text, &[]).unwrap().all_sources().unwrap();
-    sources.iter().filter_map(SourceSettings::name).collect()
-}
-
-const PDS: &str = "[pds]\nurl = 'https://pds.example.com'\nconnect = 'http://127.0.0.1:3000'\n";
-const RELAY: &str = "[[sources]]\nkind = 'relay'\nurl = 'https://relay1.us-east.bsky.network/'\n";
-
-#[test]
-fn ones_own_pds_adds_to_the_public_sources() {
-    let public: Vec<String> = public_sources()
-        .iter()
-        .filter_map(SourceSettings::name)
-        .collect();
-    assert_eq!(public.len(), 3);
-    let own = "pds https://pds.example.com".to_owned();
-    let all = sources_of(PDS);
-    assert_eq!((&all[0], &all[1..]), (&own, &public[..]));
-    let config = read(PDS, &[]).unwrap();
-    let sources = config.all_sources().unwrap();
-    assert_eq!(sources[0].connect.as_deref(), Some("http://127.0.0.1:3000"));
-    assert!(sources[0].stream && sources[0].backfill);
-    assert_eq!(sources_of(&format!("public_sources = false\n{PDS}")), [own]);
-    assert_eq!(sources_of("public_sources = false"), [""; 0]);
-    // A public source that is configured, too, counts once, and as configured.
-    let both = format!("public_sources = true\n{RELAY}takedowns = true\n{PDS}");
-    assert_eq!(sources_of(&both).len(), 4);
-    let relay = read(&both, &[]).unwrap().all_sources().unwrap().remove(1);
-    assert!(relay.takedowns && relay.stream, "{relay:?}");
-}
-
-#[test]
-fn settings_that_need_each_other_are_checked_together() {
-    const MEDIATOR: &str = "[mediator]\npublic_url = 'https://mail.example.com'\n";
-    let of = |text: &str| read(text, &[]).unwrap().check();
-    // A file from before says nothing of the public sources, which its own once replaced.
-    for text in [RELAY, "sources = []"] {
-        let error = of(text).unwrap_err();
-        assert!(matches!(error, ConfigError::PublicSourcesUnsaid), "{error}");
-    }
-    of(&format!("public_sources = false\n{RELAY}")).unwrap();
-    let error = of("[pds]\nconnect = 'http://127.0.0.1:3000'").unwrap_err();
-    assert!(matches!(error, ConfigError::NoPdsUrl), "{error}");
-    // Mail is kept for the accounts of one's own PDS, or for whom one chooses.
-    let none = [
-        MEDIATOR.to_owned(),
-        format!("{MEDIATOR}admission = 'local'\n"),
-        format!("public_sources = true\n{RELAY}{MEDIATOR}"),
-    ];
-    for text in none {
-        let error = of(&text).unwrap_err();
-        assert!(
-            matches!(error, ConfigError::NoneAdmitted),
-            "{text}: {error}"
-        );
-    }
-    let admission = |text: &str| {
-        let config = read(text, &[]).unwrap();
-        config.check().unwrap();
-        config.mediator.admission
-    };
-    let local = AdmissionMode::Local;
-    assert_eq!(admission(&format!("{PDS}{MEDIATOR}")), local);
-    let listed = "public_sources = false\n[[sources]]\nkind = 'pds'\nurl = 'https://a.example'\n";
-    assert_eq!(admission(&format!("{listed}{MEDIATOR}")), local);
-    let allowed = format!("{MEDIATOR}allow = ['did:plc:ewvi7nxzyoun6zhxrhs64oiz']\n");
-    assert_eq!(admission(&allowed), local);
-    let chosen = format!("{MEDIATOR}admission = 'enrolled'\n");
-    assert_eq!(admission(&chosen), AdmissionMode::Enrolled);
 }
 
 /// Returns the example with its optional keys switched on: lines with a `#` that no space follows.
@@ -393,15 +290,7 @@ fn the_example_is_the_default_and_shows_every_key() {
     assert_eq!(example.unwrap(), Config::default());
     let whole = whole_example();
     let config = read(&whole, &[]).unwrap();
-    let sources: Vec<String> = config
-        .all_sources()
-        .unwrap()
-        .iter()
-        .filter_map(SourceSettings::name)
-        .collect();
-    // The operator's, the example and the public ones, which the file turns on beside them.
-    assert_eq!(sources.len(), 5, "{sources:?}");
-    config.check().unwrap();
+    assert_eq!(config.sources.len(), 4);
     let shown: Value = Toml::from_str(&whole).unwrap();
     assert_eq!(
         keys_of(&shown),

@@ -103,12 +103,10 @@ impl Housekeeping {
             Ok((all, largest, q.file_bytes()?))
         });
         let (all, largest, (file, _)) = read.await?;
-        let limit = self.directory.quota.limits.max_bytes;
         for (name, value) in [
             ("atcomm_directory_asked_entries", all.asked),
             ("atcomm_directory_bytes", all.bytes),
             ("atcomm_directory_file_bytes", file),
-            ("atcomm_directory_limit_bytes", limit),
             ("atcomm_directory_largest_share_bytes", largest.bytes),
             ("atcomm_directory_largest_share_entries", largest.entries),
         ] {

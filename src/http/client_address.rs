@@ -89,7 +89,12 @@ impl ClientAddress {
         let mut client = peer.to_canonical();
         // Each entry is read by itself: what a client has written further left, also bytes that are
         // no text, does not hide what a proxy has appended.
-        for entry in entries(headers) {
+        let entries = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .rev()
+            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        for entry in entries {
             if !trusted.iter().any(|network| network.contains(client)) {
                 break;
             }
@@ -100,20 +105,6 @@ impl ClientAddress {
         }
         Self(client)
     }
-}
-
-/// Returns the entries of `X-Forwarded-For`, the last one first.
-fn entries(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .rev()
-        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
-}
-
-/// Returns the last entry, which the proxy nearest to this server has written.
-pub(super) fn last_forwarded(headers: &HeaderMap) -> Option<IpAddr> {
-    read_entry(entries(headers).next()?)
 }
 
 /// Reads an entry: an address, with the port that some proxies append.

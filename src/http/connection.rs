@@ -73,45 +73,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// A listener that admits a bounded number of connections.
 pub(super) struct LimitedListener {
     listener: TcpListener,
-    slots: ConnectionSlots,
+    slots: Arc<Semaphore>,
     check_interval: Duration,
 }
 
 impl LimitedListener {
     pub(super) fn new(listener: TcpListener, max_connections: usize) -> Self {
+        let slots = max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             listener,
-            slots: ConnectionSlots::new(max_connections),
+            slots: Arc::new(Semaphore::new(slots)),
             check_interval: CHECK_INTERVAL,
         }
-    }
-
-    pub(super) fn slots(&self) -> ConnectionSlots {
-        self.slots.clone()
-    }
-}
-
-/// The places of a listener's connections.
-#[derive(Debug, Clone)]
-pub struct ConnectionSlots(Arc<Semaphore>);
-
-impl ConnectionSlots {
-    /// Returns slots for `max_connections` connections.
-    pub(crate) fn new(max_connections: usize) -> Self {
-        let slots = max_connections.clamp(1, Semaphore::MAX_PERMITS);
-        Self(Arc::new(Semaphore::new(slots)))
-    }
-
-    /// Takes every slot, until what is returned is dropped.
-    #[cfg(test)]
-    pub(crate) fn take_all(&self) -> OwnedSemaphorePermit {
-        let free = u32::try_from(self.0.available_permits()).unwrap();
-        Arc::clone(&self.0).try_acquire_many_owned(free).unwrap()
-    }
-
-    /// Returns whether every slot is taken, so that a new connection waits.
-    pub fn are_taken(&self) -> bool {
-        self.0.available_permits() == 0
     }
 }
 
@@ -121,7 +94,7 @@ impl Listener for LimitedListener {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         // The semaphore is never closed, so there is always a permit.
-        let permit = Arc::clone(&self.slots.0).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -25,16 +25,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
 use metrics::{Counter, Histogram};
 use tower::Service;
-use tracing::Instrument as _;
 
-use super::arrival::Arrivals;
 use super::client_address::ClientAddress;
 use super::connection::{Activity, LimitedListener};
 use super::dataset;
 use super::error::XrpcError;
 use super::params::{plain_actor, too_long};
 use super::rate::RequestLimit;
-use super::request_id::RequestId;
 use super::router::router;
 use super::routes::{self, RESOLVE_RECIPIENT};
 use super::service_auth::{Presented, ServiceAuth};
@@ -54,7 +51,7 @@ const USUAL_HEADERS: HeaderValue = HeaderValue::from_static(
 /// Response headers that pages of other origins may read.
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "ETag, Retry-After, Atproto-Repo-Rev, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, \
-     RateLimit-Policy, X-Request-Id",
+     RateLimit-Policy",
 );
 
 /// Maximum length of a list of request headers that is repeated to a page.
@@ -99,10 +96,9 @@ pub(super) struct App {
     resolver: Resolver,
     /// `None` where this server has no public address, so that no token can be for it.
     auth: Option<ServiceAuth>,
-    limit: RwLock<Arc<RequestLimit>>,
+    limit: RequestLimit,
     router: Router,
     streams: Streams,
-    arrivals: Arrivals,
     /// What the pages tell of; set before the server runs, if at all.
     datasets: Arc<OnceLock<Editions>>,
     /// Handles of the metrics of cached views, so that they are not looked up for each request.
@@ -133,9 +129,8 @@ impl App {
             auth: address.map(|address| ServiceAuth::new(address, resolver.clone())),
             router: methods.merge(streams.routes()),
             streams,
-            arrivals: Arrivals::default(),
             datasets,
-            limit: RwLock::new(Arc::new(RequestLimit::new(&settings, &resolver))),
+            limit: RequestLimit::new(&settings, &resolver),
             resolver,
             ok: requests("200"),
             not_modified: requests("304"),
@@ -149,25 +144,6 @@ impl App {
         let editions = self.datasets.get_or_init(|| editions).clone();
         let files = dataset::routes(editions, self.settings.max_requests);
         self.router = self.router.clone().merge(files);
-    }
-
-    fn limit(&self) -> Arc<RequestLimit> {
-        Arc::clone(&self.limit.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Limits the requests of each address to another number.
-    pub(super) fn set_rate_limit(&self, rate_limit: u32) {
-        let settings = HttpSettings {
-            rate_limit,
-            ..self.settings.clone()
-        };
-        let limit = Arc::new(RequestLimit::new(&settings, &self.resolver));
-        *self.limit.write().unwrap_or_else(PoisonError::into_inner) = limit;
-    }
-
-    /// Returns what waits for requests of the service to itself.
-    pub(super) fn arrivals(&self) -> &Arrivals {
-        &self.arrivals
     }
 
     /// Returns the readers of the change log.
@@ -204,17 +180,8 @@ impl App {
         Some(response)
     }
 
-    /// Answers every other request. Lines of the log that belong to it carry its id, which the
-    /// response names. The span has the highest level, so that no filter takes the id off a line.
+    /// Answers every other request.
     pub(super) async fn answer(&self, request: Request, peer: IpAddr) -> Response {
-        let id = RequestId::new();
-        let span = tracing::error_span!("request", %id);
-        let mut response = self.answer_within(request, peer).instrument(span).await;
-        id.write(&mut response);
-        response
-    }
-
-    async fn answer_within(&self, request: Request, peer: IpAddr) -> Response {
         let begun = Instant::now();
         let method = routes::label(request.uri().path());
         let mut response = self.route(request, peer).await;
@@ -237,11 +204,8 @@ impl App {
         if let Some(query) = request.uri().query().filter(|query| query.len() > max) {
             return too_long(query, max).into_response();
         }
-        let trusted = &self.settings.trusted_proxies;
-        self.arrivals.note(&request, peer, trusted);
-        let client = ClientAddress::of(peer, request.headers(), trusted);
-        let limit = self.limit();
-        let charge = match limit.charge(request.uri().path(), client.0) {
+        let client = ClientAddress::of(peer, request.headers(), &self.settings.trusted_proxies);
+        let charge = match self.limit.charge(request.uri().path(), client.0) {
             Ok(charge) => charge,
             Err(refused) => return *refused,
         };

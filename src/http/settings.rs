@@ -22,9 +22,6 @@ pub struct HttpSettings {
     /// Where others reach this server, such as `https://dir.example.com`: PDSes pass the requests of
     /// their users on to the `did:web` of that host. Absent: `mediator.public_url`, if that is set.
     pub public_url: Option<String>,
-    /// Whether the service asks itself by its public address at the start and each hour, to see what
-    /// others see. Absent: true.
-    pub check_public_url: bool,
     /// Proxies whose `X-Forwarded-For` is trusted, as addresses or networks (`10.0.0.0/8`).
     /// Absent: this machine. Empty: none, and the client is always the connected peer.
     pub trusted_proxies: Vec<Network>,
@@ -52,7 +49,6 @@ impl Default for HttpSettings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 2590)),
             public_url: None,
-            check_public_url: true,
             trusted_proxies: vec![
                 Network::host(Ipv4Addr::LOCALHOST.into()),
                 Network::host(Ipv6Addr::LOCALHOST.into()),

@@ -58,7 +58,7 @@ async fn a_recipient_is_answered_by_any_of_its_names() {
     assert_eq!(
         first.headers["access-control-expose-headers"],
         "ETag, Retry-After, Atproto-Repo-Rev, RateLimit-Limit, RateLimit-Remaining, \
-         RateLimit-Reset, RateLimit-Policy, X-Request-Id"
+         RateLimit-Reset, RateLimit-Policy"
     );
     for target in [
         format!("{RESOLVE}?actor={}", server.did),

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connections, Source, SourceKind};
+use super::{Source, SourceKind};
 use crate::resolve::Resolver;
 use crate::store::Marked;
 use atcomm_proto::clock::Timestamp;
@@ -28,8 +28,6 @@ const REPEAT: Duration = Duration::from_secs(1);
 /// What the connected sources cover.
 #[derive(Clone, Default)]
 pub(super) struct Coverages {
-    /// Which streams are connected, proven or not.
-    pub(super) connections: Connections,
     standing: Arc<Mutex<BTreeMap<String, Standing>>>,
     gaps: Arc<Notify>,
 }
@@ -50,13 +48,6 @@ pub(super) enum CoveredAccounts {
 }
 
 impl Coverages {
-    pub(super) fn new(connections: Connections) -> Self {
-        Self {
-            connections,
-            ..Self::default()
-        }
-    }
-
     /// Tells since when the present connection of a source is proven to continue; `None`: it is not,
     /// or there is none.
     pub(super) fn set(&self, source: &Source, since: Option<Timestamp>) {

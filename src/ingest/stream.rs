@@ -3,7 +3,6 @@
 //! The loop here owns the socket, the retries and the clock; [`state`] decides.
 
 mod detour;
-mod freshness;
 mod gap;
 mod messages;
 mod outage;
@@ -30,7 +29,6 @@ use atcomm_proto::clock::{Clock, Timestamp};
 use atcomm_proto::syntax::COLLECTION;
 use atcomm_proto::wire::{MAX_EVENT, MAX_FRAME};
 
-use freshness::Freshness;
 use gap::{Covered, Gap, GapReason};
 use poison::Poison;
 use position::Position;
@@ -74,7 +72,7 @@ pub(super) struct Reader {
     notices: Notices,
     /// The pause that the host has asked for.
     pause: Duration,
-    freshness: Freshness,
+    last_event: metrics::Gauge,
 }
 
 impl Reader {
@@ -85,12 +83,15 @@ impl Reader {
         coverages: Coverages,
         backfills: Vec<BackfillHandle>,
     ) -> Self {
+        let last_event = metrics::gauge!(
+            "atcomm_ingest_last_event_timestamp_seconds",
+            "source" => source.name.clone()
+        );
         Self {
             state: StreamState::new(source.kind, None, None, now()),
             poison: Poison::new(now()),
             coverages,
             told: None,
-            freshness: Freshness::new(&source.name, now()),
             source,
             resolver,
             clock,
@@ -98,20 +99,12 @@ impl Reader {
             batch: Batch::default(),
             notices: Notices::default(),
             pause: Duration::ZERO,
+            last_event,
         }
-    }
-
-    /// Tells the operator whether the stream is connected.
-    fn show_connected(&self, is_connected: bool) {
-        let since = is_connected.then(|| self.clock.now());
-        self.coverages.connections.set(&self.source.name, since);
-        metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
-            .set(f64::from(u8::from(is_connected)));
     }
 
     /// Follows the stream until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        self.show_connected(false);
         while !self.load_cursor().await {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -122,8 +115,8 @@ impl Reader {
             let began = Instant::now();
             let end = self.connection(&stop).await;
             self.flush(&stop).await;
-            self.show_connected(false);
-            self.freshness.on_end();
+            metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone())
+                .set(0.0);
             if began.elapsed() > WELL_AFTER {
                 self.notices.clear();
             }
@@ -158,14 +151,14 @@ impl Reader {
     fn log_end(&mut self, end: &End) {
         let (why, what) = match end {
             End::Stopped | End::NotContinued(_) => return,
-            End::Lost(why) => (why, "stream lost, reconnecting"),
+            End::Lost(why) => (why, "stream lost, connecting again"),
             End::Poisoned(why) => (
                 why,
-                "a message cannot be read: reconnecting, and skipping it if it comes again",
+                "a message cannot be read: connecting again, and passing over it if it comes again",
             ),
             End::TooLarge(why) => (
                 why,
-                "a message cannot be received: reconnecting, and asking for what comes after it",
+                "a message cannot be received: connecting again, and asking for what is behind it",
             ),
             End::Unreadable(why) => (why, "unreadable stream"),
         };
@@ -177,7 +170,7 @@ impl Reader {
             tracing::warn!(source, %why, repeated, "{what}");
         } else {
             let pause = self.pause;
-            tracing::warn!(source, %why, ?pause, repeated, "stream lost, retrying after the pause");
+            tracing::warn!(source, %why, ?pause, repeated, "connecting again after a pause");
         }
     }
 
@@ -261,12 +254,12 @@ impl Reader {
             GapReason::TooLarge => tracing::error!(
                 source,
                 cursor,
-                "the stream continues after a message that could not be received"
+                "the stream continues behind a message that could not be received"
             ),
             GapReason::Unreachable => tracing::warn!(
                 source,
                 cursor,
-                "the source cannot be reached: its accounts are looked up without it"
+                "the source cannot be reached: its accounts are looked at without it"
             ),
             GapReason::Unreadable => tracing::error!(
                 source,
@@ -316,8 +309,7 @@ impl Reader {
             },
         };
         tracing::info!(source = self.source.name, "following");
-        self.show_connected(true);
-        self.freshness.on_connect(now());
+        metrics::gauge!("atcomm_ingest_connected", "source" => self.source.name.clone()).set(1.0);
         if let Some(gap) = self.state.on_connect(now(), self.clock.now()) {
             self.report(gap);
         }
@@ -375,7 +367,6 @@ impl Reader {
                 () = stop.cancelled() => return End::Stopped,
                 message = socket.next() => message,
                 _ = ping.tick() => {
-                    self.freshness.on_time(now());
                     if heard.elapsed() > PONG_TIMEOUT {
                         return End::Lost("no answer to a ping".to_owned());
                     }
@@ -394,8 +385,8 @@ impl Reader {
                     return End::Lost(format!("closed by the server{code}"));
                 }
                 Some(Ok(Received::Binary(_) | Received::Text(_))) => {
-                    self.freshness
-                        .on_message(heard.into_std(), self.clock.now());
+                    self.last_event
+                        .set(self.clock.now().millis() as f64 / 1000.0);
                 }
                 Some(_) => {}
             }

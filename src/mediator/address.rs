@@ -26,7 +26,7 @@ impl PublicAddress {
             kind: "public address",
             reason,
         };
-        let url = Url::parse(text).map_err(|_| invalid("not a URL"))?;
+        let url = Url::parse(text).map_err(|_| invalid("not an URL"))?;
         let plain = url.scheme() == "http" && development;
         if url.scheme() != "https" && !plain {
             return Err(invalid("it does not begin with https://"));

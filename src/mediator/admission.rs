@@ -8,7 +8,6 @@
 //! nothing and takes nothing away.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::settings::{AdmissionMode, MediatorSettings};
@@ -39,35 +38,6 @@ pub(super) struct Policy {
     mediator: MediatorDid,
 }
 
-/// The policy, which the operator may replace while mail comes. What is decided under one policy is
-/// decided wholly under it: readers take it once.
-#[derive(Debug)]
-pub(super) struct CurrentPolicy(RwLock<Arc<Policy>>);
-
-impl CurrentPolicy {
-    pub(super) fn new(policy: Policy) -> Self {
-        Self(RwLock::new(Arc::new(policy)))
-    }
-
-    pub(super) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Replaces the accounts that are allowed and denied. The claims follow within a second.
-    pub(super) fn admit(&self, allow: BTreeSet<Did>, deny: BTreeSet<Did>) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(Policy {
-            allow,
-            deny,
-            ..Policy::clone(&current)
-        });
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.policy().is_open()
-    }
-}
-
 impl Policy {
     pub(super) fn new(
         settings: &MediatorSettings,
@@ -85,6 +55,10 @@ impl Policy {
 
     pub(super) fn is_open(&self) -> bool {
         self.mode == AdmissionMode::Open
+    }
+
+    pub(super) fn mode(&self) -> AdmissionMode {
+        self.mode
     }
 
     pub(super) fn mediator(&self) -> &MediatorDid {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::admission::{CurrentPolicy, EntryClaim, Policy, is_expired, next_claims};
+use super::admission::{EntryClaim, Policy, is_expired, next_claims};
 use crate::directory::Directory;
 use crate::store::mailbox::Tx;
 use crate::store::{Damage, MailboxStore, StoreError};
@@ -60,7 +60,7 @@ fn write_claims(
 
 /// Follows the directory's change log and keeps the claims up to date.
 pub(super) struct ClaimFollower {
-    policy: Arc<CurrentPolicy>,
+    policy: Arc<Policy>,
     directory: Arc<Directory>,
     mailbox: Arc<MailboxStore>,
     clock: Clock,
@@ -70,7 +70,7 @@ pub(super) struct ClaimFollower {
 
 impl ClaimFollower {
     pub(super) fn new(
-        policy: Arc<CurrentPolicy>,
+        policy: Arc<Policy>,
         directory: Arc<Directory>,
         mailbox: Arc<MailboxStore>,
         clock: Clock,
@@ -88,9 +88,7 @@ impl ClaimFollower {
     /// whether there were any.
     pub(super) async fn catch_up(&self) -> Result<bool, StoreError> {
         let _turn = self.catching_up.lock().await;
-        // The claims of one run follow one policy; the next run sees that it was replaced.
-        let policy = self.policy.policy();
-        let basis = policy.basis();
+        let basis = self.policy.basis();
         let (position, mark, known) = self
             .mailbox
             .query(|q| Ok((q.meta(POSITION_KEY)?, q.meta(MARK_KEY)?, q.meta(BASIS_KEY)?)))
@@ -107,7 +105,7 @@ impl ClaimFollower {
         let mut position = match position.filter(|_| known.as_ref() == Some(&basis)) {
             Some(position) if self.is_same_log(position, mark.as_deref()).await? => position,
             // The first start, changed settings, or a directory that was rebuilt.
-            _ => self.rebuild(&policy, basis).await?,
+            _ => self.rebuild(basis).await?,
         };
         let mut any = false;
         loop {
@@ -121,7 +119,7 @@ impl ClaimFollower {
             };
             any = true;
             let accounts: BTreeSet<Did> = changes.into_iter().map(|(_, did)| did).collect();
-            self.update_accounts(&policy, accounts.into_iter().collect(), Some(last))
+            self.update_accounts(accounts.into_iter().collect(), Some(last))
                 .await?;
             position = last;
         }
@@ -147,8 +145,8 @@ impl ClaimFollower {
     /// Rebuilds the claims of all accounts that name this mediator now or have claims. Returns the
     /// position to follow from. An account that the directory does not know keeps its claims as
     /// inactive: the directory may have been lost, and will find the account again.
-    async fn rebuild(&self, policy: &Arc<Policy>, basis: String) -> Result<i64, StoreError> {
-        let mediator = policy.mediator().clone();
+    async fn rebuild(&self, basis: String) -> Result<i64, StoreError> {
+        let mediator = self.policy.mediator().clone();
         let (newest, mark, mut accounts) = self
             .directory
             .store()
@@ -163,12 +161,9 @@ impl ClaimFollower {
         accounts.extend(claimed);
         accounts.sort();
         accounts.dedup();
-        tracing::info!(
-            accounts = accounts.len(),
-            "rebuilding the list of admitted accounts"
-        );
+        tracing::info!(accounts = accounts.len(), "admission is worked out anew");
         for chunk in accounts.chunks(CHANGE_BATCH) {
-            self.update_accounts(policy, chunk.to_vec(), None).await?;
+            self.update_accounts(chunk.to_vec(), None).await?;
         }
         self.mailbox
             .transact(move |tx| {
@@ -183,7 +178,6 @@ impl ClaimFollower {
     /// and updates them again.
     async fn update_accounts(
         &self,
-        policy: &Arc<Policy>,
         accounts: Vec<Did>,
         position: Option<i64>,
     ) -> Result<(), StoreError> {
@@ -200,7 +194,7 @@ impl ClaimFollower {
                 Ok((entries, mark.flatten()))
             })
             .await?;
-        let (policy, now) = (Arc::clone(policy), self.clock.now());
+        let (policy, now) = (Arc::clone(&self.policy), self.clock.now());
         self.mailbox
             .transact(move |tx| {
                 for (entry, did) in &entries {

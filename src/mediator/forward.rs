@@ -300,7 +300,8 @@ impl Core {
             return Ok(());
         }
         let more = u32::try_from(more).unwrap_or(u32::MAX);
-        self.charge_many(address, more)
+        self.by_address
+            .charge_many(address, more)
             .map_err(Refused::RateLimited)
     }
 

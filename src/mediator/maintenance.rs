@@ -92,7 +92,6 @@ impl Maintenance {
         let now = self.core.clock.now();
         self.core.identity.drop_expired(now);
         self.core.queues.count_shares().await?;
-        self.core.tell_retirement().await?;
         self.expire_messages(now).await?;
         self.prune_accounts(now).await?;
         self.core
@@ -135,7 +134,7 @@ impl Maintenance {
     }
 
     async fn publish_gauges(&self) -> Result<(), StoreError> {
-        let (mail, outbox, accounts, file, oldest) = self
+        let (mail, outbox, accounts, file) = self
             .core
             .mailbox
             .query(|q| {
@@ -144,12 +143,9 @@ impl Maintenance {
                     q.outbox_totals()?,
                     q.account_count()?,
                     q.file_bytes()?,
-                    (q.oldest_message()?, q.outbox_oldest()?),
                 ))
             })
             .await?;
-        let now = self.core.clock.now();
-        let age = |since: Option<Timestamp>| since.map_or(0, |since| now.since(since).as_secs());
         let live_accounts = self.core.queues.live_accounts() as u64;
         let (paused, slow) = self.core.outbox.troubled();
         for (name, value) in [
@@ -162,16 +158,6 @@ impl Maintenance {
             ("atcomm_mediator_accounts", accounts),
             ("atcomm_mediator_file_bytes", file.0),
             ("atcomm_mediator_live_accounts", live_accounts),
-            ("atcomm_mediator_oldest_message_seconds", age(oldest.0)),
-            ("atcomm_mediator_relay_oldest_seconds", age(oldest.1)),
-            (
-                "atcomm_mediator_total_limit_bytes",
-                self.core.queues.total_limit(),
-            ),
-            (
-                "atcomm_mediator_outbox_limit_bytes",
-                self.core.settings.relay.total_bytes,
-            ),
         ] {
             metrics::gauge!(name).set(value as f64);
         }

@@ -1,7 +1,7 @@
 //! The queues of recipients: which messages they accept, how many, and whom a message wakes.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -12,8 +12,7 @@ use super::admission::{Admission, READ_PERIOD};
 use super::delivery::DeliveryRoom;
 use super::live::{LiveSockets, LiveSubscription};
 use super::recipient_rate::RecipientRate;
-use super::retirement::Retirement;
-use super::settings::{AdmissionMode, MAX_DEFAULT_TOTAL, MediatorSettings};
+use super::settings::{AdmissionMode, MediatorSettings};
 use super::store_shares::StoreShares;
 use crate::store::mailbox::{Queries, Tx};
 use crate::store::{
@@ -75,18 +74,17 @@ pub(super) enum Enqueued {
 
 /// The queues of all recipients: takes messages in, under limits, and wakes their readers.
 pub(super) struct Queues {
-    // Made of the settings, which may be replaced.
-    quota: RwLock<Quota>,
+    // Fixed by the settings.
+    quota: Quota,
     /// Whether a registered account suffices to receive mail, without a claim.
     is_open: bool,
     clock: Clock,
     // Shared with the other parts of the mediator; the store orders all transactions.
     mailbox: Arc<MailboxStore>,
-    retirement: Arc<Retirement>,
     // Each with a lock of its own.
     live: Arc<LiveSockets>,
     /// Unknown recipients are limited, too, so that a refusal does not show who is known.
-    by_recipient: RwLock<RecipientRate>,
+    by_recipient: RecipientRate,
     store_shares: Arc<StoreShares>,
 }
 
@@ -94,45 +92,22 @@ impl Queues {
     pub(super) fn new(
         settings: &MediatorSettings,
         mailbox: Arc<MailboxStore>,
-        retirement: Arc<Retirement>,
         clock: Clock,
     ) -> Self {
-        let total_bytes = settings.total_bytes.unwrap_or(MAX_DEFAULT_TOTAL);
         Self {
-            quota: RwLock::new(quota(settings, total_bytes)),
+            quota: Quota {
+                messages: settings.queue_messages,
+                bytes: settings.queue_bytes,
+                total_bytes: settings.total_bytes,
+                seen_since: Timestamp::default(),
+            },
             is_open: settings.admission == AdmissionMode::Open,
-            by_recipient: RwLock::new(RecipientRate::new(settings.queue_rate, &clock)),
-            store_shares: Arc::new(StoreShares::new(total_bytes, clock.clone())),
+            by_recipient: RecipientRate::new(settings.queue_rate, &clock),
+            store_shares: Arc::new(StoreShares::new(settings.total_bytes, clock.clone())),
             clock,
             mailbox,
-            retirement,
             live: Arc::default(),
         }
-    }
-
-    /// Applies other limits.
-    pub(super) fn apply(&self, settings: &MediatorSettings) {
-        let mut current = self.quota.write().unwrap_or_else(PoisonError::into_inner);
-        let total_bytes = settings.total_bytes.unwrap_or(current.total_bytes);
-        *current = quota(settings, total_bytes);
-        self.store_shares.set_limit(total_bytes);
-        let mut rate = self
-            .by_recipient
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *rate = RecipientRate::new(settings.queue_rate, &self.clock);
-    }
-
-    /// Charges each message to its recipient.
-    fn charge(&self, messages: &[NewMessage], senders: &[Sender]) -> Result<(), Refused> {
-        let rate = self
-            .by_recipient
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        messages.iter().try_for_each(|message| {
-            rate.take(Sha256::digest(&message.recipient).into(), senders)
-                .map_err(Refused::RateLimited)
-        })
     }
 
     /// Puts the messages of one envelope into their queues: all of them, or none and a reason. The
@@ -144,23 +119,21 @@ impl Queues {
         messages: Vec<NewMessage>,
         senders: &[Sender],
     ) -> Result<Vec<Enqueued>, Refused> {
-        self.charge(&messages, senders)?;
+        for message in &messages {
+            self.by_recipient
+                .take(Sha256::digest(&message.recipient).into(), senders)
+                .map_err(Refused::RateLimited)?;
+        }
         let (now, is_open) = (self.clock.now(), self.is_open);
-        let is_retired = self.retirement.is_over(now);
         let quota = Quota {
             seen_since: now.minus(QUIET_AFTER),
-            ..*self.quota.read().unwrap_or_else(PoisonError::into_inner)
+            ..self.quota
         };
         let (senders, shares) = (senders.to_vec(), Arc::clone(&self.store_shares));
         let outcomes = self
             .mailbox
             .attempt(move |tx| {
-                let push = |message| {
-                    if is_retired {
-                        return Ok(Enqueued::UnknownRecipient);
-                    }
-                    push(tx, message, &senders, &shares, &quota, is_open, now)
-                };
+                let push = |message| push(tx, message, &senders, &shares, &quota, is_open, now);
                 let outcomes = messages.iter().map(push).collect::<Result<Vec<_>, _>>()?;
                 let is_queued = |outcome| matches!(outcome, &Enqueued::Queued { .. });
                 if !outcomes.iter().any(is_queued) {
@@ -246,24 +219,9 @@ impl Queues {
         self.live.subscribe(account, wake)
     }
 
-    /// Returns the most bytes that may wait for all recipients together.
-    pub(super) fn total_limit(&self) -> u64 {
-        let quota = self.quota.read().unwrap_or_else(PoisonError::into_inner);
-        quota.total_bytes
-    }
-
     /// Returns the number of accounts with a socket in live mode.
     pub(super) fn live_accounts(&self) -> usize {
         self.live.accounts()
-    }
-}
-
-fn quota(settings: &MediatorSettings, total_bytes: u64) -> Quota {
-    Quota {
-        messages: settings.queue_messages,
-        bytes: settings.queue_bytes,
-        total_bytes,
-        seen_since: Timestamp::default(),
     }
 }
 

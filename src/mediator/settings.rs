@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use atcomm_proto::syntax::{Did, MediatorDid};
 
-/// Most bytes that wait for all recipients together, where the settings name no number: 8 GiB.
-pub const MAX_DEFAULT_TOTAL: u64 = 8 << 30;
-
 /// Settings of the mediator: whose mail it keeps, its limits, and what it relays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,7 +15,7 @@ pub struct MediatorSettings {
     /// mediator's `did:web`, so after a change every account has to name the new one. Absent: no
     /// mediator.
     pub public_url: Option<String>,
-    /// Whose mail is kept. Absent: `local`.
+    /// Whose mail is kept. Absent: `enrolled`.
     pub admission: AdmissionMode,
     /// Accounts that are admitted on any PDS where `admission` is `local`. Absent: none.
     pub allow: BTreeSet<Did>,
@@ -40,9 +37,8 @@ pub struct MediatorSettings {
     pub queue_messages: u64,
     /// Bytes that may wait for one did:peer. Absent: 64 MiB.
     pub queue_bytes: u64,
-    /// Bytes that may wait for all together. Absent: 8 GiB, and at most a quarter of what the file
-    /// system has for them when the service starts.
-    pub total_bytes: Option<u64>,
+    /// Bytes that may wait for all together. Absent: 8 GiB.
+    pub total_bytes: u64,
     /// Messages a minute that are accepted for one did:peer. Absent: 600.
     pub queue_rate: u32,
     /// Messages a minute that are accepted from one address (a /64 of IPv6). A mediator that relays
@@ -70,7 +66,7 @@ impl Default for MediatorSettings {
             time_to_live: Duration::from_secs(30 * 24 * 3600),
             queue_messages: 5000,
             queue_bytes: 64 << 20,
-            total_bytes: None,
+            total_bytes: 8 << 30,
             queue_rate: 600,
             address_rate: 6000,
             max_sockets: 1024,
@@ -85,11 +81,10 @@ impl Default for MediatorSettings {
 #[serde(rename_all = "lowercase")]
 pub enum AdmissionMode {
     /// Every account whose key package names this mediator.
-    Enrolled,
-    /// The accounts among them whose PDS is the operator's (`[pds]`, or a source of kind `pds`), or
-    /// that `allow` names. The default: an account of any other PDS is free to name any mediator,
-    /// and its mail would take the operator's disk.
     #[default]
+    Enrolled,
+    /// The accounts among them whose PDS is one of the sources of kind `pds`, or that `allow`
+    /// names.
     Local,
     /// Every did:peer that registers, with or without a key package.
     Open,

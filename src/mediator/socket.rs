@@ -51,7 +51,7 @@ impl SocketSession {
     /// Handles one message. Returns the messages to send now.
     pub async fn receive(&mut self, message: &[u8]) -> Vec<Bytes> {
         // A socket is slowed down where a request would be refused.
-        while let Err(wait) = self.core.charge(self.address) {
+        while let Err(wait) = self.core.by_address.charge(self.address) {
             count_refused(&Refused::RateLimited(wait));
             tokio::time::sleep(wait).await;
         }

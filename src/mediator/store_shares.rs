@@ -6,7 +6,6 @@
 //! and never too little. While most of the limit is free, no share is checked.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -82,7 +81,7 @@ impl Counts {
 
 /// The shares of all mail that is kept.
 pub(super) struct StoreShares {
-    limit: AtomicU64,
+    limit: u64,
     clock: Clock,
     counts: Mutex<Counts>,
     /// Monotonic time of the next count.
@@ -92,20 +91,11 @@ pub(super) struct StoreShares {
 impl StoreShares {
     pub(super) fn new(limit: u64, clock: Clock) -> Self {
         Self {
-            limit: AtomicU64::new(limit),
+            limit,
             clock,
             counts: Mutex::new(Counts::new(0)),
             next_count: Mutex::default(),
         }
-    }
-
-    /// Sets another limit.
-    pub(super) fn set_limit(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -115,7 +105,7 @@ impl StoreShares {
     /// Returns whether shares are counted now, so that a message has to come with its recipient's
     /// hosts.
     pub(super) fn are_counted(&self) -> bool {
-        self.lock().used >= self.limit() / COUNTED_PART
+        self.lock().used >= self.limit / COUNTED_PART
     }
 
     /// Returns whether a sender may store `cost` more bytes for a recipient on these hosts. One host
@@ -123,7 +113,7 @@ impl StoreShares {
     /// service's own PDSes may use all of the limit.
     pub(super) fn admit(&self, sender: Sender, hosts: &[ClaimantHost], cost: u64) -> bool {
         let counts = self.lock();
-        if counts.used < self.limit() / CHECKED_PART {
+        if counts.used < self.limit / CHECKED_PART {
             return true;
         }
         let is_local = hosts.iter().any(|host| host.is_local);
@@ -133,7 +123,7 @@ impl StoreShares {
             sender.class
         };
         let pot = Pot {
-            limit: class.part_of(self.limit()),
+            limit: class.part_of(self.limit),
             used: counts.used,
         };
         let held = |group: SenderGroup| counts.senders.sum(&group);
@@ -171,7 +161,7 @@ impl StoreShares {
         }
         let used = mailbox.query(|q| q.mail_cost()).await?;
         let mut counts = Counts::new(used);
-        if used >= self.limit() / COUNTED_PART {
+        if used >= self.limit / COUNTED_PART {
             counts = count_senders(mailbox, counts).await?;
             counts = count_hosts(mailbox, counts).await?;
         }

@@ -15,14 +15,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::accounts::OwnAccounts;
 use super::error::ServerError;
 use super::files::DataDir;
 use super::mailbox::{self, MailboxQueues, MailboxStatus, PurgeStep, Purged};
-use super::overview::{Overview, ServiceStatus};
 use crate::mediator::{KEYS_FILE, Keys, KeysError, Mediator};
 use crate::store::StoreError;
-use atcomm_proto::clock::{Clock, Timestamp};
+use atcomm_proto::clock::Clock;
 use atcomm_proto::syntax::RemoteText;
 
 /// File name of the socket in the data directory.
@@ -37,17 +35,11 @@ const MAX_RESPONSE_LEN: u64 = 16 << 20;
 /// Maximum simultaneous connections; more wait.
 const MAX_CONNECTIONS: usize = 8;
 
-/// Maximum duration of one connection. A check of the public address takes up to twelve seconds.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Maximum duration of one connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed `accept`, such as one without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Maximum accounts in an [`OwnAccounts`].
-const MAX_ACCOUNTS: usize = 10_000;
-
-/// The answer to a request of another version.
-const UNKNOWN: &str = "the question is not known to this version";
 
 /// Maximum destinations in a [`RelayStatus`].
 const MAX_DESTINATIONS: usize = 10_000;
@@ -80,22 +72,6 @@ enum Request {
     },
     /// Makes new keys for the mediator.
     RotateKeys,
-    /// Decides when the mediator stops taking mail.
-    Retire {
-        /// Milliseconds since 1970; none: it goes on.
-        end: Option<i64>,
-    },
-    /// Asks for the accounts of the operator's own PDSes.
-    OwnAccounts {
-        /// Number of accounts.
-        limit: usize,
-    },
-    /// Asks for the state of the whole service.
-    #[serde(rename_all = "camelCase")]
-    ServiceStatus {
-        /// Whether the public address is checked first.
-        check_public_url: bool,
-    },
 }
 
 /// State of the outbox: messages for other mediators.
@@ -183,9 +159,6 @@ enum Response {
     MailboxQueues(MailboxQueues),
     Purge(PurgeStep),
     Rotated(Rotated),
-    ServiceStatus(Box<ServiceStatus>),
-    OwnAccounts(OwnAccounts),
-    Retire,
     Error(String),
 }
 
@@ -193,7 +166,8 @@ enum Response {
 pub(super) struct AdminSocket {
     listener: UnixListener,
     data_dir: PathBuf,
-    overview: Overview,
+    mediator: Option<Mediator>,
+    clock: Clock,
     /// Held during a rotation, since two at once would give two generations one number.
     rotation: Mutex<()>,
 }
@@ -201,7 +175,11 @@ pub(super) struct AdminSocket {
 impl AdminSocket {
     /// Binds the socket. The caller holds the lock of the data directory, so an existing socket is
     /// a leftover of a crash and is replaced.
-    pub(super) fn bind(data_dir: &Path, overview: Overview) -> io::Result<Self> {
+    pub(super) fn bind(
+        data_dir: &Path,
+        mediator: Option<Mediator>,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let path = data_dir.join(SOCKET_FILE);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -212,7 +190,8 @@ impl AdminSocket {
         Ok(Self {
             listener,
             data_dir: data_dir.to_owned(),
-            overview,
+            mediator,
+            clock,
             rotation: Mutex::new(()),
         })
     }
@@ -251,7 +230,7 @@ impl AdminSocket {
             .await?;
         let response = match serde_json::from_str(&line) {
             Ok(request) => self.respond(request).await,
-            Err(_) => Response::Error(UNKNOWN.to_owned()),
+            Err(_) => Response::Error("the question is not known to this version".to_owned()),
         };
         let mut text = serde_json::to_vec(&response)?;
         text.push(b'\n');
@@ -260,23 +239,7 @@ impl AdminSocket {
     }
 
     async fn respond(&self, request: Request) -> Response {
-        let overview = &self.overview;
-        let of_service = match request {
-            Request::ServiceStatus { check_public_url } => {
-                let status = overview.status(check_public_url).await;
-                status.map(|status| Response::ServiceStatus(Box::new(status)))
-            }
-            Request::OwnAccounts { limit } => overview
-                .accounts(limit.min(MAX_ACCOUNTS))
-                .await
-                .map(Response::OwnAccounts),
-            request => return self.respond_of_mediator(request).await,
-        };
-        of_service.unwrap_or_else(|error| Response::Error(error.to_string()))
-    }
-
-    async fn respond_of_mediator(&self, request: Request) -> Response {
-        let Some(mediator) = &self.overview.mediator else {
+        let Some(mediator) = &self.mediator else {
             let reason = "this service is no mediator: mediator.public_url is not set";
             return Response::Error(reason.to_owned());
         };
@@ -295,13 +258,6 @@ impl AdminSocket {
                 Err(error) => return Response::Error(error.to_string()),
             },
             Request::RotateKeys => return self.rotate(mediator).await,
-            Request::Retire { end } => {
-                let retired = mediator.retire(end.map(Timestamp::from_millis)).await;
-                retired.map(|()| Response::Retire)
-            }
-            Request::ServiceStatus { .. } | Request::OwnAccounts { .. } => {
-                return Response::Error(UNKNOWN.to_owned());
-            }
         };
         status.unwrap_or_else(|error| Response::Error(error.to_string()))
     }
@@ -324,7 +280,7 @@ impl AdminSocket {
     fn make_keys(&self, mediator: &Mediator) -> Result<u32, KeysError> {
         let _rotation = self.rotation.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.data_dir.join(KEYS_FILE);
-        let generation = Keys::rotate(&path, self.overview.clock.now())?;
+        let generation = Keys::rotate(&path, self.clock.now())?;
         mediator.reload_keys(&path)?;
         Ok(generation)
     }
@@ -393,37 +349,6 @@ fn unexpected() -> AdminError {
 pub fn ask_relay_status(data_dir: &Path) -> Result<RelayStatus, AdminError> {
     match ask(data_dir, Request::RelayStatus)? {
         Response::RelayStatus(status) => Ok(status),
-        _ => Err(unexpected()),
-    }
-}
-
-/// Has the mediator of the service that runs on a data directory stop taking mail at `end`; `None`: it
-/// goes on.
-pub fn retire_mediator(data_dir: &Path, end: Option<Timestamp>) -> Result<(), AdminError> {
-    let end = end.map(Timestamp::millis);
-    match ask(data_dir, Request::Retire { end })? {
-        Response::Retire => Ok(()),
-        _ => Err(unexpected()),
-    }
-}
-
-/// Asks the service that runs on a data directory for the accounts of the operator's own PDSes, at
-/// most `limit`.
-pub fn ask_own_accounts(data_dir: &Path, limit: usize) -> Result<OwnAccounts, AdminError> {
-    match ask(data_dir, Request::OwnAccounts { limit })? {
-        Response::OwnAccounts(accounts) => Ok(accounts),
-        _ => Err(unexpected()),
-    }
-}
-
-/// Asks the service that runs on a data directory for its state, `check_public_url` after a check of
-/// its public address.
-pub fn ask_service_status(
-    data_dir: &Path,
-    check_public_url: bool,
-) -> Result<ServiceStatus, AdminError> {
-    match ask(data_dir, Request::ServiceStatus { check_public_url })? {
-        Response::ServiceStatus(status) => Ok(*status),
         _ => Err(unexpected()),
     }
 }

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::backup::BackupError;
-use crate::config::ConfigError;
 use crate::http::HttpError;
 use crate::ingest::IngestError;
 use crate::mediator::MediatorError;
@@ -15,9 +13,6 @@ use atcomm_proto::syntax::SyntaxError;
 /// Errors of starting and running the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Settings contradict each other.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The data directory cannot be used.
     #[error("cannot use the data directory {}: {error}", path.display())]
     DataDir {
@@ -30,12 +25,6 @@ pub enum ServerError {
     /// Another process has locked the data directory.
     #[error("the data directory {} is in use by another process", .0.display())]
     Locked(PathBuf),
-    /// A restore into the data directory was interrupted.
-    #[error("a restore into {} was not finished", .0.display())]
-    HalfRestored(PathBuf),
-    /// The settings of backups cannot be used.
-    #[error("backup: {0}")]
-    Backup(#[from] BackupError),
     /// A store cannot be opened.
     #[error("cannot open {}: {error}", path.display())]
     Store {
@@ -78,9 +67,6 @@ pub enum ServerError {
     /// The admin socket cannot be bound.
     #[error("cannot listen on admin.sock in the data directory: {0}")]
     Admin(#[source] io::Error),
-    /// The address that metrics are pushed to is no address of HTTP.
-    #[error("metrics.otlp_url is no http or https address")]
-    OtlpUrl,
     /// Another recorder of metrics is installed in this process.
     #[error("metrics are recorded elsewhere in this process")]
     Recorder,
@@ -94,13 +80,10 @@ impl ServerError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Config(_)
-                | Self::Net(_)
+            Self::Net(_)
                 | Self::Sources(_)
                 | Self::PublicUrl(_)
                 | Self::TwoAddresses
-                | Self::OtlpUrl
-                | Self::Backup(_)
                 | Self::Mediator(MediatorError::Address(_))
         )
     }

@@ -1,27 +1,14 @@
 //! Metrics: the recorder of this process, and the gauges that are sampled.
 
-mod names;
-
-use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::ServerError;
-use super::files::{disk_space, resident_memory};
-use super::otlp::Push;
-use crate::config::{Config, MetricsSettings};
+use super::files::resident_memory;
 use crate::directory::Directory;
-use crate::http::MetricsServer;
 use crate::mediator::Mediator;
-use crate::store::StoreError;
-use crate::store::directory::{AccountState, Tally};
-use atcomm_net::net::Net;
-use atcomm_proto::clock::Clock;
-use names::Kind;
 
 /// Time between two samples of the gauges, and between two rounds of the recorder's upkeep, which
 /// sorts recorded durations into their buckets.
@@ -34,7 +21,7 @@ const BUCKETS: [f64; 14] = [
 
 /// Returns the recorder of this process, installed by the first call. Returns `None` if another
 /// library has installed a recorder before.
-fn recorder() -> Option<PrometheusHandle> {
+pub(super) fn recorder() -> Option<PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     RECORDER
         .get_or_init(|| {
@@ -51,117 +38,41 @@ fn recorder() -> Option<PrometheusHandle> {
         .clone()
 }
 
-/// The metrics of this process, and how they reach the operator.
-pub(super) struct Metering {
+/// Samples the gauges and does the recorder's upkeep until `stop`.
+pub(super) async fn run(
     recorder: PrometheusHandle,
-    settings: MetricsSettings,
-    data_dir: PathBuf,
-}
-
-impl Metering {
-    /// Starts to record, if the settings want metrics at all. Called before any module takes a
-    /// handle of its metrics.
-    pub(super) fn open(config: &Config) -> Result<Option<Self>, ServerError> {
-        let settings = config.metrics.clone();
-        if settings.listen.is_none() && settings.otlp_url.is_none() {
-            return Ok(None);
+    directory: Arc<Directory>,
+    mediator: Option<Mediator>,
+    stop: CancellationToken,
+) {
+    let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = samples.tick() => {}
         }
-        let recorder = recorder().ok_or(ServerError::Recorder)?;
-        Ok(Some(Self {
-            recorder,
-            settings,
-            data_dir: config.data_dir.clone(),
-        }))
-    }
-
-    /// Binds the listener, if the settings have one.
-    pub(super) fn listener(&self) -> Result<Option<MetricsServer>, ServerError> {
-        let Some(address) = self.settings.listen else {
-            return Ok(None);
-        };
-        let recorder = self.recorder.clone();
-        let server = MetricsServer::bind(address, move || page(&recorder))?;
-        Ok(Some(server))
-    }
-
-    /// Prepares the push, if the settings have one.
-    pub(super) fn push(&self, net: &Net, instance: String) -> Result<Option<Push>, ServerError> {
-        let Some(url) = &self.settings.otlp_url else {
-            return Ok(None);
-        };
-        let recorder = self.recorder.clone();
-        let render = Box::new(move || page(&recorder));
-        Push::new(url, net.clone(), instance, render).map(Some)
-    }
-
-    /// Samples the gauges and does the recorder's upkeep until `stop`.
-    pub(super) async fn run(
-        self,
-        directory: Arc<Directory>,
-        mediator: Option<Mediator>,
-        stop: CancellationToken,
-    ) {
-        let mut samples = tokio::time::interval(SAMPLE_INTERVAL);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = samples.tick() => {}
-            }
-            if let Err(error) = count_accounts(&directory).await {
-                tracing::warn!(%error, "the accounts of the directory cannot be counted");
-            }
-            metrics::gauge!("atcomm_store_healthy")
-                .set(f64::from(u8::from(directory.is_healthy())));
-            log_bytes("directory").set(directory.store().log_bytes() as f64);
-            if let Some(mediator) = &mediator {
-                log_bytes("mailbox").set(mediator.log_bytes() as f64);
-                let healthy = f64::from(u8::from(mediator.is_healthy()));
-                metrics::gauge!("atcomm_mediator_healthy").set(healthy);
-            }
-            if let Ok(space) = disk_space(&self.data_dir) {
-                metrics::gauge!("atcomm_disk_free_bytes").set(space.free as f64);
-            }
-            // Without /proc the gauge is missing.
-            if let Ok(bytes) = resident_memory() {
-                metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
-            }
-            self.recorder.run_upkeep();
+        metrics::gauge!("atcomm_directory_entries").set(directory.len() as f64);
+        match directory.store().query(|q| q.pending_count()).await {
+            Ok(pending) => metrics::gauge!("atcomm_directory_pending").set(pending as f64),
+            Err(error) => tracing::warn!(%error, "cannot count what is owed"),
         }
-    }
-}
-
-/// Publishes how many accounts the directory holds, and how many refreshes are to be done.
-async fn count_accounts(directory: &Directory) -> Result<(), StoreError> {
-    metrics::gauge!("atcomm_directory_entries").set(directory.len() as f64);
-    let read = directory.store().query(|q| {
-        let mut states = Vec::new();
-        for state in AccountState::ALL {
-            states.push((state.as_str(), q.tally(Tally::State, state.as_str())?));
+        match directory.store().query(|q| q.doubtful_count()).await {
+            Ok(doubtful) => metrics::gauge!("atcomm_directory_doubtful").set(doubtful as f64),
+            Err(error) => tracing::warn!(%error, "cannot count the entries in doubt"),
         }
-        Ok((q.pending_count()?, q.doubtful_count()?, states))
-    });
-    let (pending, doubtful, states) = read.await?;
-    metrics::gauge!("atcomm_directory_pending").set(pending as f64);
-    metrics::gauge!("atcomm_directory_doubtful").set(doubtful as f64);
-    for (state, accounts) in states {
-        metrics::gauge!("atcomm_directory_accounts", "state" => state).set(accounts as f64);
-    }
-    Ok(())
-}
-
-/// Returns the page of all metrics. One that nothing was recorded of has its description alone, so
-/// that the page always lists what there is.
-fn page(recorder: &PrometheusHandle) -> String {
-    let mut page = recorder.render();
-    for metric in names::metrics() {
-        let kind = metric.kind.as_str();
-        let line = format!("# TYPE {} {kind}\n", metric.name);
-        if !page.contains(&line) {
-            // Writing to a text cannot fail.
-            let _ = write!(page, "# HELP {} {}\n{line}\n", metric.name, metric.help);
+        metrics::gauge!("atcomm_store_healthy").set(f64::from(u8::from(directory.is_healthy())));
+        log_bytes("directory").set(directory.store().log_bytes() as f64);
+        if let Some(mediator) = &mediator {
+            log_bytes("mailbox").set(mediator.log_bytes() as f64);
+            let healthy = f64::from(u8::from(mediator.is_healthy()));
+            metrics::gauge!("atcomm_mediator_healthy").set(healthy);
         }
+        // Without /proc the gauge is missing.
+        if let Ok(bytes) = resident_memory() {
+            metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
+        }
+        recorder.run_upkeep();
     }
-    page
 }
 
 /// Returns the gauge of the log beside a file.
@@ -169,15 +80,179 @@ fn log_bytes(file: &'static str) -> metrics::Gauge {
     metrics::gauge!("atcomm_store_log_bytes", "file" => file)
 }
 
+/// All gauges, with their help texts.
+const GAUGES: [(&str, &str); 30] = [
+    ("atcomm_info", "Version of the running program"),
+    (
+        "atcomm_directory_doubtful",
+        "Accounts whose later events may have been missed, until they are looked at again",
+    ),
+    (
+        "atcomm_directory_asked_entries",
+        "Accounts in the directory that no source names",
+    ),
+    (
+        "atcomm_directory_bytes",
+        "Bytes of directory.db that count towards directory.max_bytes",
+    ),
+    ("atcomm_directory_entries", "Accounts in the directory"),
+    ("atcomm_directory_file_bytes", "Bytes of directory.db"),
+    (
+        "atcomm_directory_largest_share_bytes",
+        "Bytes of the domain that takes the most of directory.db",
+    ),
+    (
+        "atcomm_directory_largest_share_entries",
+        "Accounts of the domain that takes the most of directory.db",
+    ),
+    ("atcomm_directory_pending", "Looks that are owed"),
+    (
+        "atcomm_ingest_backfill_complete_timestamp_seconds",
+        "When the accounts of a source were last listed to the end; 0: never",
+    ),
+    (
+        "atcomm_ingest_backfill_state",
+        "1 for the state that the enumeration of a source is in",
+    ),
+    (
+        "atcomm_ingest_connected",
+        "Sources that are followed at the moment",
+    ),
+    (
+        "atcomm_ingest_covered_until_seconds",
+        "Time until which a source is proven to have missed nothing, since 1970",
+    ),
+    (
+        "atcomm_ingest_last_event_timestamp_seconds",
+        "When a source's stream last brought anything",
+    ),
+    (
+        "atcomm_resolve_looks_under_way",
+        "Looks of the background worker under way",
+    ),
+    (
+        "atcomm_resolve_handles_under_way",
+        "Checks of handles under way",
+    ),
+    ("atcomm_mediator_accounts", "Accounts registered for mail"),
+    ("atcomm_mediator_file_bytes", "Bytes of mailbox.db"),
+    (
+        "atcomm_mediator_healthy",
+        "Whether the last commit of mail succeeded",
+    ),
+    ("atcomm_mediator_live_accounts", "Accounts in live mode"),
+    (
+        "atcomm_mediator_outbox_bytes",
+        "Bytes that wait for other mediators",
+    ),
+    (
+        "atcomm_mediator_outbox_messages",
+        "Messages that wait for other mediators",
+    ),
+    (
+        "atcomm_mediator_queued_bytes",
+        "Bytes that wait to be picked up",
+    ),
+    (
+        "atcomm_mediator_queued_messages",
+        "Messages that wait to be picked up",
+    ),
+    (
+        "atcomm_mediator_relay_paused",
+        "Other mediators that are paused after failures while messages wait for them",
+    ),
+    (
+        "atcomm_mediator_relay_slow",
+        "Domains of other mediators that get one message at a time",
+    ),
+    ("atcomm_mediator_sockets", "WebSockets that are open"),
+    ("atcomm_store_healthy", "Whether the last commit succeeded"),
+    (
+        "atcomm_store_log_bytes",
+        "Bytes of the write-ahead log beside a database",
+    ),
+    ("process_resident_memory_bytes", "Memory of the process"),
+];
+
+/// All counters, with their help texts.
+const COUNTERS: [(&str, &str); 22] = [
+    (
+        "atcomm_directory_broken_chains_total",
+        "Commits that showed that one before them never came",
+    ),
+    ("atcomm_directory_outcomes_total", "What became of findings"),
+    (
+        "atcomm_directory_refused_total",
+        "New accounts that a limit of the directory refused",
+    ),
+    ("atcomm_http_requests_total", "Requests answered"),
+    (
+        "atcomm_identity_documents_total",
+        "Look-ups of DID documents",
+    ),
+    (
+        "atcomm_identity_plc_logs_total",
+        "Look-ups of operation logs",
+    ),
+    (
+        "atcomm_ingest_drops_total",
+        "Events of which something was dropped",
+    ),
+    ("atcomm_ingest_events_total", "Events that concern us"),
+    (
+        "atcomm_ingest_gaps_total",
+        "Times that a source has missed events, by reason",
+    ),
+    (
+        "atcomm_ingest_passed_over_total",
+        "Messages that could not be read and came again",
+    ),
+    (
+        "atcomm_mediator_acknowledged_total",
+        "Messages that their recipients acknowledged",
+    ),
+    ("atcomm_mediator_expired_total", "Messages whose time ended"),
+    ("atcomm_mediator_forwards_total", "What became of forwards"),
+    (
+        "atcomm_mediator_handed_out_total",
+        "Messages handed out, whether or not acknowledged",
+    ),
+    (
+        "atcomm_mediator_messages_total",
+        "Messages received, by protocol",
+    ),
+    (
+        "atcomm_mediator_refused_total",
+        "Messages that were not taken",
+    ),
+    (
+        "atcomm_mediator_relay_total",
+        "What became of messages for other mediators",
+    ),
+    (
+        "atcomm_mediator_unreadable_total",
+        "Messages that could not be opened",
+    ),
+    ("atcomm_net_requests_total", "Requests that went out"),
+    (
+        "atcomm_resolve_handles_total",
+        "Checks of handles, by result",
+    ),
+    ("atcomm_resolve_owed_total", "Owed looks that ended"),
+    ("atcomm_store_commits_total", "Commits of the store"),
+];
+
 fn describe() {
     metrics::gauge!("atcomm_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    let started = Clock::system().now().millis() as f64 / 1000.0;
-    metrics::gauge!("process_start_time_seconds").set(started);
-    for metric in names::metrics() {
-        match metric.kind {
-            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
-            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
-        }
+    for (name, text) in GAUGES {
+        metrics::describe_gauge!(name, text);
     }
+    for (name, text) in COUNTERS {
+        metrics::describe_counter!(name, text);
+    }
+    metrics::describe_histogram!(
+        "atcomm_http_request_seconds",
+        metrics::Unit::Seconds,
+        "Time from a request's head to its answer"
+    );
 }

@@ -7,15 +7,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::config::{Config, public_sources};
-use crate::mediator::{AdmissionMode, KeysError};
+use crate::config::Config;
+use crate::mediator::KeysError;
 
 /// Returns a configuration without sources that listens on free ports.
 fn config(data_dir: &Path) -> Config {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = Config {
         data_dir: data_dir.to_owned(),
-        public_sources: Some(false),
+        sources: Vec::new(),
         ..Config::default()
     };
     config.http.listen = any;
@@ -113,13 +113,11 @@ async fn a_second_server_starts_only_beside_its_own_data() {
 async fn wrong_settings_are_errors_of_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let mut twice = config(dir.path());
-    let source = public_sources().remove(0);
-    twice.sources = Some(vec![source.clone(), source]);
+    let source = Config::default().sources.remove(0);
+    twice.sources = vec![source.clone(), source];
     let mut port = config(dir.path());
     port.net.https_port = 8443;
-    let mut none_admitted = with_mediator(dir.path());
-    none_admitted.mediator.admission = AdmissionMode::Local;
-    for wrong in [twice, port, none_admitted] {
+    for wrong in [twice, port] {
         let error = Server::bind(wrong, Clock::system()).await.err().unwrap();
         assert!(error.is_configuration(), "{error}");
     }
@@ -162,7 +160,6 @@ async fn a_task_that_ends_ends_the_service() {
 fn with_mediator(data_dir: &Path) -> Config {
     let mut config = config(data_dir);
     config.mediator.public_url = Some("https://mail.example.com".to_owned());
-    config.mediator.admission = AdmissionMode::Enrolled;
     config
 }
 
@@ -260,7 +257,6 @@ async fn a_wrong_public_url_is_an_error_of_the_configuration() {
     ] {
         let mut config = config(dir.path());
         config.mediator.public_url = Some(wrong.to_owned());
-        config.mediator.admission = AdmissionMode::Enrolled;
         let error = Server::bind(config, Clock::system()).await.err().unwrap();
         assert!(error.is_configuration(), "{wrong}: {error}");
         let message = error.to_string();

@@ -15,7 +15,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::barrier::Barrier;
 use super::error::{Abort, StoreError};
-use super::follow::{Changes, Followed, LostPlace};
 use super::pages;
 use super::schema::Schema;
 use super::stamp;
@@ -126,7 +125,6 @@ pub(super) struct Database {
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: Arc<Readers>,
     wal: Arc<Wal>,
-    followed: Arc<Followed>,
     healthy: Arc<AtomicBool>,
 }
 
@@ -143,7 +141,6 @@ struct Writer {
     conn: Connection,
     barrier: Arc<Barrier>,
     wal: Arc<Wal>,
-    followed: Arc<Followed>,
     checkpointer: JoinHandle<()>,
     healthy: Arc<AtomicBool>,
     _file: Arc<File>,
@@ -164,7 +161,6 @@ impl Database {
         }
         let healthy = Arc::new(AtomicBool::new(true));
         let barrier = Arc::new(Barrier::default());
-        let followed = Arc::new(Followed::beside(path));
         let checkpointer = Checkpointer::open(
             path,
             Arc::clone(&file),
@@ -176,7 +172,6 @@ impl Database {
             conn,
             barrier: Arc::clone(&barrier),
             wal: Arc::clone(&wal),
-            followed: Arc::clone(&followed),
             checkpointer: spawn("store-log", move || checkpointer.run())?,
             healthy: Arc::clone(&healthy),
             _file: Arc::clone(&file),
@@ -192,7 +187,6 @@ impl Database {
                 _file: file,
             }),
             wal,
-            followed,
             healthy,
         })
     }
@@ -253,30 +247,6 @@ impl Database {
     /// Returns whether the last commit succeeded.
     pub(super) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
-    }
-
-    /// Begins to follow what commits change, or begins anew: everything that is committed after this
-    /// returns is among the changes.
-    pub(super) async fn follow(&self) -> Result<(), StoreError> {
-        // The writer's thread runs it between two commits: within its own, which has written nothing.
-        let followed = Arc::clone(&self.followed);
-        self.write(move |_| {
-            followed.begin();
-            Ok::<(), StoreError>(())
-        })
-        .await
-    }
-
-    /// Takes what commits have changed since the last call, also after the file was closed. All that
-    /// was acknowledged before the call is among it.
-    pub(super) async fn changes(&self) -> Result<Option<Changes>, LostPlace> {
-        // The writer reads what it has committed before it begins this. A file that is closed has
-        // been read to its end.
-        let passed = self.write(|_| Ok::<(), StoreError>(())).await;
-        if passed.is_err_and(|error| !matches!(error, StoreError::Closed)) {
-            tracing::debug!("the writer fails, and what it has committed is read all the same");
-        }
-        self.followed.take()
     }
 
     /// Returns the bytes that the write-ahead log beside the file takes.
@@ -417,7 +387,6 @@ impl Writer {
             for job in group {
                 job.finish(committed.clone());
             }
-            self.followed.committed();
             self.wal.committed(&self.conn);
         }
         self.wal.close();

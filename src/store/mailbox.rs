@@ -29,7 +29,6 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::columns::unsigned;
 use super::database::Database;
 use super::error::{Abort, StoreError};
-use super::follow::{Changes, LostPlace};
 use super::{pages, schema};
 
 pub use fair_share::{Pot, Sender, SenderClass, SenderGroup};
@@ -83,18 +82,6 @@ impl MailboxStore {
         F: FnOnce(&Queries<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         self.db.read(move |conn| work(&Queries(conn))).await
-    }
-
-    /// Begins to follow what commits change, or begins anew: everything that is committed after this
-    /// returns is in [`Self::changes`]. Costs the writer a reading of what it has written.
-    pub async fn follow(&self) -> Result<(), StoreError> {
-        self.db.follow().await
-    }
-
-    /// Takes what commits have changed since the last call, also after [`Self::shutdown`]; `None`
-    /// where nothing has changed. All that was acknowledged before the call is among it.
-    pub async fn changes(&self) -> Result<Option<Changes>, LostPlace> {
-        self.db.changes().await
     }
 
     /// Returns whether the last write succeeded.

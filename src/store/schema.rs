@@ -33,31 +33,18 @@ pub(super) struct Schema {
 
 /// Brings a file from its version to the newest, each step in its own transaction.
 pub(super) fn migrate(conn: &Connection, migrations: &[Migration]) -> Result<(), StoreError> {
-    migrate_observed(conn, migrations, &mut |_, _| {})
-}
-
-/// Migrates as [`migrate`] does. Tells the number of each step, first with `false` when all that it
-/// changes is written and not committed, then with `true` when it is committed.
-pub(super) fn migrate_observed(
-    conn: &Connection,
-    migrations: &[Migration],
-    observe: &mut dyn FnMut(i64, bool),
-) -> Result<(), StoreError> {
     let done = version(conn, migrations)?;
     add_functions(conn)?;
     for (step, migration) in (1_i64..).zip(migrations).skip(done) {
         conn.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {step};"
+            "BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {step}; COMMIT;"
         ))?;
-        observe(step, false);
-        conn.execute_batch("COMMIT;")?;
-        observe(step, true);
     }
     Ok(())
 }
 
 /// Returns the version of a file: the number of migrations that were made.
-pub(super) fn version(conn: &Connection, migrations: &[Migration]) -> Result<usize, StoreError> {
+fn version(conn: &Connection, migrations: &[Migration]) -> Result<usize, StoreError> {
     let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > known {

@@ -33,8 +33,8 @@ const VERSION_AT: usize = 60;
 const STAMP_AT: usize = 68;
 
 /// Bytes before the frames of a log, and before the page of a frame.
-pub(super) const LOG_HEADER: usize = 32;
-pub(super) const FRAME_HEADER: usize = 24;
+const LOG_HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
 
 /// Sizes of the engine's pages.
 const PAGE_SIZES: RangeInclusive<u32> = 512..=65_536;
@@ -127,60 +127,11 @@ fn fills(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-/// Reads a word of four bytes, the most significant first.
-pub(super) fn big(bytes: &[u8], at: usize) -> u32 {
-    word(bytes, at, true)
-}
-
-/// What the header of a log tells.
-pub(super) struct LogStart {
-    pub(super) page_size: u32,
-    pub(super) salt: [u8; 8],
-    /// The checksum of the header, from which that of the first frame goes on.
-    pub(super) sum: (u32, u32),
-    big_endian: bool,
-}
-
-/// Reads the header of a log. Returns `None` where the engine would replay nothing.
-pub(super) fn log_start(header: &[u8; LOG_HEADER]) -> Option<LogStart> {
-    let magic = word(header, 0, true);
-    let page_size = word(header, 8, true);
-    if magic & !1 != 0x377f_0682 || !page_size.is_power_of_two() || !PAGE_SIZES.contains(&page_size)
-    {
-        return None;
-    }
-    let mut salt = [0; 8];
-    salt.copy_from_slice(&header[16..24]);
-    let mut start = LogStart {
-        page_size,
-        salt,
-        sum: (0, 0),
-        big_endian: magic & 1 == 1,
-    };
-    start.sum = start.summed((0, 0), &header[..24]);
-    let told = (word(header, 24, true), word(header, 28, true));
-    (start.sum == told).then_some(start)
-}
-
-impl LogStart {
-    /// Adds bytes, an even number of words, to a checksum of the log.
-    pub(super) fn summed(&self, (mut a, mut b): (u32, u32), bytes: &[u8]) -> (u32, u32) {
-        for pair in bytes.chunks_exact(8) {
-            a = a
-                .wrapping_add(word(pair, 0, self.big_endian))
-                .wrapping_add(b);
-            b = b
-                .wrapping_add(word(pair, 4, self.big_endian))
-                .wrapping_add(a);
-        }
-        (a, b)
-    }
-}
-
 /// The frames of a log that the engine would replay.
 struct Frames<R> {
     log: R,
-    start: LogStart,
+    salt: [u8; 8],
+    big_endian: bool,
     sum: (u32, u32),
     page: Vec<u8>,
 }
@@ -192,12 +143,23 @@ impl<R: Read> Frames<R> {
         if !fills(&mut log, &mut header)? {
             return Ok(None);
         }
-        Ok(log_start(&header).map(|start| Self {
+        let magic = word(&header, 0, true);
+        let page = word(&header, 8, true);
+        if magic & !1 != 0x377f_0682 || !page.is_power_of_two() || !PAGE_SIZES.contains(&page) {
+            return Ok(None);
+        }
+        let mut salt = [0; 8];
+        salt.copy_from_slice(&header[16..24]);
+        let mut frames = Self {
             log,
-            sum: start.sum,
-            page: vec![0; start.page_size as usize],
-            start,
-        }))
+            salt,
+            big_endian: magic & 1 == 1,
+            sum: (0, 0),
+            page: vec![0; page as usize],
+        };
+        frames.sum = frames.summed((0, 0), &header[..24]);
+        let told = (word(&header, 24, true), word(&header, 28, true));
+        Ok((frames.sum == told).then_some(frames))
     }
 
     /// Reads up to the end of the next commit. Returns the header that the commit leaves in the
@@ -206,14 +168,12 @@ impl<R: Read> Frames<R> {
         let mut state = None;
         loop {
             let mut frame = [0; FRAME_HEADER];
-            if !fills(&mut self.log, &mut frame)? || frame[8..16] != self.start.salt {
+            if !fills(&mut self.log, &mut frame)? || frame[8..16] != self.salt {
                 return Ok(None);
             }
             let mut page = std::mem::take(&mut self.page);
             let whole = fills(&mut self.log, &mut page)?;
-            self.sum = self
-                .start
-                .summed(self.start.summed(self.sum, &frame[..8]), &page);
+            self.sum = self.summed(self.summed(self.sum, &frame[..8]), &page);
             if word(&frame, 0, true) == 1 {
                 let mut header = [0; HEADER];
                 header.copy_from_slice(&page[..HEADER]);
@@ -227,5 +187,18 @@ impl<R: Read> Frames<R> {
                 return Ok(Some(state));
             }
         }
+    }
+
+    /// Adds bytes, an even number of words, to a checksum of the log.
+    fn summed(&self, (mut a, mut b): (u32, u32), bytes: &[u8]) -> (u32, u32) {
+        for pair in bytes.chunks_exact(8) {
+            a = a
+                .wrapping_add(word(pair, 0, self.big_endian))
+                .wrapping_add(b);
+            b = b
+                .wrapping_add(word(pair, 4, self.big_endian))
+                .wrapping_add(a);
+        }
+        (a, b)
     }
 }

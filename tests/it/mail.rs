@@ -5,14 +5,11 @@
 //! fast. The module `mediator` tests the same with a foreign client.
 
 pub(crate) mod attacks;
-mod backup;
-mod drain;
 mod durable;
 mod edges;
 mod enrolled;
 mod flood;
 mod hostile;
-mod own_accounts;
 mod relay;
 mod silence;
 mod unlisted;
@@ -397,46 +394,6 @@ impl PeerClient {
         let message = self.open(mediator, &envelope);
         let report = message.body_of::<Report>().expect("a report");
         (report, message.pthid.expect("the thread that failed"))
-    }
-}
-
-/// A recipient at the mediator on a port, for tests that need a message from end to end.
-pub(crate) struct Recipient {
-    peer: PeerClient,
-    mediator: MediatorEndpoint,
-}
-
-impl Recipient {
-    /// Registers with the mediator, which admits everybody.
-    #[track_caller]
-    pub(crate) fn at(port: u16) -> Self {
-        let (peer, mediator) = (PeerClient::new(), MediatorEndpoint::at(port));
-        peer.enter(&mediator);
-        Self { peer, mediator }
-    }
-
-    /// Sends a message to the recipient, which the mediator has to accept.
-    #[track_caller]
-    pub(crate) fn is_sent(&self, words: &str) {
-        let envelope = self.peer.envelope(words);
-        self.mediator
-            .take(&self.mediator.forward(&self.peer.did, &envelope));
-    }
-
-    /// Fetches all messages and returns their words.
-    #[track_caller]
-    pub(crate) fn reads(&self) -> Vec<String> {
-        let envelopes = self.peer.empty(&self.mediator);
-        let words = envelopes.iter().map(|envelope| self.peer.words(envelope));
-        words.collect()
-    }
-
-    /// Has a message pushed through a WebSocket, and returns its words.
-    #[track_caller]
-    pub(crate) fn is_told_live(&self, words: &str) -> String {
-        let mut socket = Socket::live(&self.mediator, &self.peer);
-        self.is_sent(words);
-        self.peer.words(&socket.next().expect("a message"))
     }
 }
 

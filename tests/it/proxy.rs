@@ -36,15 +36,6 @@ impl Proxy {
         Self::start(to, Some(authority.acceptor(names)), Arc::new(Some))
     }
 
-    /// Starts a proxy with TLS and a rule.
-    pub(crate) fn tls_with(
-        to: &str,
-        authority: &Authority,
-        rule: impl Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
-    ) -> Self {
-        Self::start(to, Some(authority.acceptor(&["localhost"])), Arc::new(rule))
-    }
-
     fn start(to: &str, acceptor: Option<TlsAcceptor>, rule: Arc<Rule>) -> Self {
         let to = to
             .trim_start_matches("http://")
@@ -131,22 +122,11 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
-    /// Returns a certificate for names and its key, both as PEM.
-    pub(crate) fn certificate(&self, names: &[&str]) -> (String, String) {
-        let (leaf, key) = self.leaf(names);
-        (leaf.pem(), key.serialize_pem())
-    }
-
-    fn leaf(&self, names: &[&str]) -> (rcgen::Certificate, rcgen::KeyPair) {
+    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
         let key = rcgen::KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let params = rcgen::CertificateParams::new(names).expect("names");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (leaf, key)
-    }
-
-    fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
-        let (leaf, key) = self.leaf(names);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)

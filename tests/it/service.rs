@@ -49,10 +49,6 @@ impl Setup {
             .set("net.development", json!(true))
             .set("net.name_server", json!("127.0.0.1:9"))
             .set("identity.plc_url", json!("http://localhost:9"))
-            .set("public_sources", json!(false))
-            // It would count among the requests of the tests.
-            .set("http.check_public_url", json!(false))
-            .set("mediator.admission", json!("enrolled"))
     }
 
     /// Returns settings of a service without sources in `network`.
@@ -116,12 +112,14 @@ impl Setup {
         self.set("resolve.on_demand", json!(0))
     }
 
-    /// Returns the configuration file.
-    pub(crate) fn toml(&self, data_dir: &Path) -> String {
+    fn toml(&self, data_dir: &Path) -> String {
         let mut toml = format!("data_dir = {:?}\n", data_dir.display().to_string());
         for (key, value) in &self.settings {
             // Strings, numbers and lists of JSON are the same in TOML.
             toml.push_str(&format!("{key} = {value}\n"));
+        }
+        if self.sources.is_empty() {
+            toml.push_str("sources = []\n");
         }
         for source in &self.sources {
             toml.push_str("[[sources]]\n");

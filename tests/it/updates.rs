@@ -21,14 +21,14 @@ use crate::service::{Service, Setup, xrpc_error};
 const UPDATES: &str = "at.didcomm.directory.subscribeUpdates";
 
 /// A program that reads the stream (`tests/network/updates.mjs`).
-pub(crate) struct Subscriber {
+struct Subscriber {
     child: Child,
     lines: Receiver<Value>,
     input: ChildStdin,
 }
 
 impl Subscriber {
-    pub(crate) fn start(service: &Service, query: &str) -> Self {
+    fn start(service: &Service, query: &str) -> Self {
         let url = service.url(&format!("/xrpc/{UPDATES}{query}"));
         let mut child = script("node.sh")
             .args(["updates.mjs", &url.replacen("http", "ws", 1)])
@@ -55,7 +55,7 @@ impl Subscriber {
     }
 
     /// Begins to read after a cursor. Returns the name of the log, too.
-    pub(crate) fn read(service: &Service, query: &str) -> (Self, String) {
+    fn read(service: &Service, query: &str) -> (Self, String) {
         let reader = Self::start(service, query);
         assert_eq!(reader.line(), json!({"open": true}));
         let greeting = reader.message();
@@ -83,7 +83,7 @@ impl Subscriber {
 
     /// Returns the error with which the stream ends.
     #[track_caller]
-    pub(crate) fn error(&self) -> String {
+    fn error(&self) -> String {
         assert_eq!(self.line(), json!({"open": true}));
         let error = self.line();
         assert_eq!(self.line(), json!({"closed": 1008}), "{error}");
@@ -93,7 +93,7 @@ impl Subscriber {
 
     /// Reads into `states` until `is_there` accepts them. Returns the last position.
     #[track_caller]
-    pub(crate) fn until(
+    fn until(
         &self,
         states: &mut BTreeMap<String, Value>,
         is_there: impl Fn(&BTreeMap<String, Value>) -> bool,

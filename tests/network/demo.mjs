@@ -46,8 +46,8 @@ async function story() {
 
   chapter('Two hosts')
   note('A did:plc directory and two PDSes, real ones, on this machine only. Beside each PDS runs an atcomm: it follows')
-  note2('its PDS and, through a Jetstream, all others; it answers which key an account has, and it keeps the messages of')
-  note2('accounts that chose it as their mediator.')
+  note2('its PDS and, by a Jetstream, all others, answers who can be written to, and keeps the mail of those who chose')
+  note2('it as their mediator.')
   transcript.name(stage.dir, '/demo')
   network = await stage.network('--multikey')
   const jetstream = await control('jetstream.start')
@@ -63,38 +63,36 @@ async function story() {
   transcript.name(port(network.pds[0].url), '2583').name(port(network.pds[1].url), '2683')
 
   chapter('alice and bob enrol')
-  note('Each publishes one record in their own account. The app password comes from the environment.')
+  note('One record in one’s own repository, signed by one’s own PDS. The app password comes from the environment.')
   await alice.runs(['enroll', alice.handle, '--mediator', `localhost:${sidecars[0].port}`, '--label', 'laptop'])
   await bob.runs(['enroll', bob.handle, '--mediator', `localhost:${sidecars[1].port}`, '--label', 'phone'])
 
   chapter('alice finds bob')
-  note('The directory answers at once, and alice’s client believes none of it: it verifies record, commit, signing key,')
-  note2('handle and mediator itself, and remembers them.')
+  note('The directory answers in one hop, and alice’s client believes none of it: record, commit, signing key, handle')
+  note2('and mediator are verified here, and from now on remembered.')
   await alice.runs(['resolve', bob.handle])
 
   chapter('A message, through two mediators')
   const secret = 'the walls here have ears, but they cannot read'
   await alice.runs(['send', bob.handle, secret])
-  note('It waits at bob’s mediator. What do the two servers know of it?')
+  note('It waits at bob’s mediator. What do the two hosts have of it?')
   await onlyCiphertext(sidecars, secret)
   await bob.runs(['receive'], [secret, alice.handle])
   await bob.runs(['send', alice.handle, 'heard you, and nobody else did'])
   await alice.runs(['receive'], ['heard you, and nobody else did', bob.handle])
 
   chapter('bob changes his key')
-  note('The old key signs the new one, so alice is told of the change and need not confirm it.')
+  note('The old key signs a statement for the new one, so alice is told, and need not ask.')
   await bob.runs(['rotate'])
-  await alice.runs(['send', bob.handle, 'still you?'], ['key'])
+  await alice.runs(['send', bob.handle, 'still you?'], [], { says: ['key'] })
   await bob.runs(['receive'], ['still you?', alice.handle])
 
   chapter('bob loses his phone')
-  note('The new one has no old key that could sign. For all that alice can tell, bob’s host may have published a key of')
-  note2('its own. Nothing is sent until she accepts the new key.')
+  note('On the new one there is no old key that could vouch. For all that alice can tell, bob’s host may have put in a')
+  note2('key of its own. Nothing is sent until she has asked bob and accepts it.')
   const phone = await person('bob', 1, 'new')
   await phone.runs(['enroll', bob.handle, '--mediator', `localhost:${sidecars[1].port}`, '--label', 'new phone', '--replace'])
-  await alice.runs(['send', bob.handle, 'lunch?'], [], 3)
-  note('So alice calls bob, and he reads the fingerprint on his new phone to her.')
-  await phone.runs(['whoami'], ['fingerprint'])
+  await alice.runs(['send', bob.handle, 'lunch?'], [], { exit: 3 })
   await alice.runs(['contacts', 'accept', bob.handle])
   await alice.runs(['send', bob.handle, 'lunch?'])
   await phone.runs(['receive'], ['lunch?', alice.handle])
@@ -103,8 +101,8 @@ async function story() {
   const carol = await person('carol', 1)
   const { value } = await fetchRecord(bob)
   await control('record.put', { account: 'carol', keyPackage: { did: value.did, mediators: value.mediators } })
-  note('What is sent to carol can now be read by bob. alice is warned first, and bob sees for whom it was meant.')
-  await alice.runs(['send', carol.handle, 'hello carol'], [], 3)
+  note('Whoever writes to carol now writes to bob. alice is warned before, and bob sees whom it was meant for.')
+  await alice.runs(['send', carol.handle, 'hello carol'], [], { exit: 3 })
   await alice.runs(['send', carol.handle, 'hello carol', '--anyway'])
   await phone.runs(['receive'], [carol.did])
 
@@ -128,10 +126,6 @@ async function sidecar(pds, jetstream) {
   fs.writeFileSync(
     config,
     `data_dir = ${text(data)}
-public_sources = false
-
-[pds]
-url = ${text(network.pds[pds].url)}
 
 [http]
 listen = "127.0.0.1:${at}"
@@ -139,6 +133,10 @@ listen = "127.0.0.1:${at}"
 [mediator]
 public_url = "http://localhost:${at}"
 ${development()}
+[[sources]]
+kind = "pds"
+url = ${text(network.pds[pds].url)}
+
 [[sources]]
 kind = "jetstream"
 url = ${text(jetstream.url)}
@@ -173,32 +171,32 @@ async function person(name, pds, device = '') {
   return {
     ...account,
     env,
-    runs: (flags, shows = [], exit = 0) => run(name, env, flags, shows, exit),
+    runs: (flags, shows = [], { exit = 0, says = [] } = {}) => run(name, env, flags, shows, says, exit),
   }
 }
 
 const people = new Map()
 
 /** Run a command, show it and what it prints, and hold it to what the story says. */
-async function run(name, env, flags, shows, exit) {
+async function run(name, env, flags, shows, says, exit) {
   const shown = ['atcomm', ...flags.map(quoted)].join(' ')
   print(`\n${cyan(`${name}$ ${shown}`)}`)
-  // Results and talk in one pipe, so that they keep the order that a terminal shows.
-  const child = spawn('sh', ['-c', 'exec "$0" "$@" 2>&1', binary, ...flags], {
-    env: { ...process.env, ...env, NO_COLOR: '1' },
-    stdio: ['ignore', 'pipe', 'ignore'],
-  })
+  const child = spawn(binary, flags, { env: { ...process.env, ...env, NO_COLOR: '1' }, stdio: ['ignore', 'pipe', 'pipe'] })
   const late = setTimeout(() => child.kill('SIGKILL'), COMMAND_MS)
-  let printed = ''
-  child.stdout.setEncoding('utf8').on('data', (text) => (printed += text))
+  const parts = { stdout: '', stderr: '' }
+  for (const stream of ['stdout', 'stderr']) {
+    child[stream].setEncoding('utf8').on('data', (text) => (parts[stream] += text))
+  }
   const code = await new Promise((done) => child.on('close', (code, signal) => done(code ?? signal)))
   clearTimeout(late)
-  process.stdout.write(printed)
+  // Talk before data, as the commands write them: two pipes have no order between them.
+  process.stdout.write(dim(parts.stderr) + parts.stdout)
   if (exit !== 0) print(dim(`(exit code ${code})`))
   commands += 1
-  transcript.add(`${name}$ ${shown}`, printed, exit)
+  transcript.add(`${name}$ ${shown}`, parts.stderr + parts.stdout, exit)
   expect(code === exit, `${shown} ends with ${exit}, not with ${code}`)
-  for (const text of shows) expect(printed.includes(text), `${shown} prints "${text}"`)
+  for (const text of shows) expect(parts.stdout.includes(text), `${shown} prints "${text}"`)
+  for (const text of says) expect(parts.stderr.includes(text), `${shown} says "${text}"`)
 }
 
 const quoted = (flag) => (/^[\w.:%/@=-]+$/.test(flag) ? flag : `'${flag}'`)

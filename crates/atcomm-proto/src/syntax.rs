@@ -412,11 +412,11 @@ impl Origin {
         if s.len() > 512 {
             return Err(err("longer than 512 bytes"));
         }
-        let mut url = url::Url::parse(s).map_err(|_| err("not a URL"))?;
+        let mut url = url::Url::parse(s).map_err(|_| err("not an URL"))?;
         // The name of the root is written by some and means nothing, but makes another origin.
         if let Some(host) = url.host_str().and_then(|host| host.strip_suffix('.')) {
             let host = host.to_owned();
-            url.set_host(Some(&host)).map_err(|_| err("not a URL"))?;
+            url.set_host(Some(&host)).map_err(|_| err("not an URL"))?;
         }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(err("the scheme is neither https nor http"));
@@ -433,7 +433,7 @@ impl Origin {
     /// Returns the origin as the URL of its root.
     pub fn to_url(&self) -> url::Url {
         #[expect(clippy::expect_used, reason = "it was written from a parsed URL")]
-        url::Url::parse(&self.0).expect("an origin is a URL")
+        url::Url::parse(&self.0).expect("an origin is an URL")
     }
 
     /// Returns the host without scheme, with the port where it is not the default one.

@@ -488,7 +488,7 @@ class Client:
                     self.endpoint(theirs)  # there is one, and it wants no further wraps
                     outer = self.forward(theirs, peer, packed)
                     if not shared:
-                        del outer["from"]  # a forward without a name, by anoncrypt
+                        del outer["from"]  # the recipient's mediator does not learn who writes
                         outer = self.forward(own, theirs, self.pack(outer))
                     self.post(own, outer)
                 except Exception as error:  # whatever their documents make the libraries raise

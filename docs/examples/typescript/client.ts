@@ -465,7 +465,7 @@ class Client {
           await this.endpoint(theirs, 'http') // there is one, and it wants no further wraps
           let outer = this.forward(theirs, peer, packed)
           if (own !== theirs) {
-            delete outer.from // a forward without a name, by anoncrypt
+            delete outer.from // the recipient's mediator does not learn who writes
             outer = this.forward(own, theirs, await this.pack(outer))
           }
           await this.post(own, outer)

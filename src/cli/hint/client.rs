@@ -101,7 +101,7 @@ impl From<OpenError> for CliError {
             OpenError::Net(error) => Self {
                 exit: Exit::Usage,
                 message: error.to_string(),
-                hint: "see [net] in the configuration".to_owned(),
+                hint: "look at the section net of the configuration".to_owned(),
             },
         }
     }
@@ -112,7 +112,7 @@ pub(in crate::cli) fn not_enrolled(error: &dyn Error) -> CliError {
     CliError {
         exit: Exit::Failed,
         message: error.to_string(),
-        hint: "run `atcomm enroll` first".to_owned(),
+        hint: "make and publish one with `atcomm enroll`".to_owned(),
     }
 }
 
@@ -141,32 +141,30 @@ fn of_recipient(error: &RecipientError) -> (Exit, &'static str) {
         ),
         RecipientError::NotEnrolled { .. } | RecipientError::NotEnrolledUnproven => (
             Exit::Failed,
-            "ask them to set it up, with `atcomm enroll` or another client",
+            "its owner can enrol it with atcomm enroll, or with another client",
         ),
         RecipientError::Inactive(_) => (
             Exit::Failed,
-            "nothing can be sent until the account is active again",
+            "nothing can be sent to it before it is active again",
         ),
         RecipientError::Invalid(_) => (
             Exit::Failed,
-            "its owner has to publish a valid one, for example with `atcomm enroll`",
+            "its owner has to publish a valid one, for example with atcomm enroll",
         ),
         RecipientError::Unproven { by, .. } => (
             Exit::Untrusted,
             match by {
                 Source::Directory => {
-                    "`atcomm resolve --directly` shows what the account's own servers say, --directory asks \
-                     another directory; tell the operator of this one"
+                    "atcomm resolve --directly shows what the account's own servers say, and --directory \
+                     asks another directory; tell the operator of this one"
                 }
-                _ => {
-                    "somebody may be tampering with your connection; try again from another network"
-                }
+                _ => "somebody may be between you and it; try again from elsewhere",
             },
         ),
         RecipientError::RolledBack { .. } => (
             Exit::Untrusted,
-            "a host or the directory may be hiding something newer; ask the person, by phone or in \
-             person, and if they had to start over, run `atcomm contacts forget`",
+            "a host or the directory may be hiding something newer; ask the person by \
+             another way, and if they had to start anew, atcomm contacts forget it",
         ),
     }
 }
@@ -174,32 +172,32 @@ fn of_recipient(error: &RecipientError) -> (Exit, &'static str) {
 fn of_wallet(error: &WalletError) -> String {
     let hint = match error {
         error if error.is_out_of_space() => {
-            "the disk is full: free some space and run it again; nothing was changed"
+            "there is no room left: free some and run it again; nothing was changed"
         }
         WalletError::Unreadable { .. } | WalletError::Unwritable { .. } => {
             "the wallet must be owned by the current user; --home names another"
         }
         WalletError::Damaged { path, .. } => {
             return format!(
-                "restore {} from a backup of your disk, or move it away and run `atcomm restore`",
+                "put {} back from a backup, or move it away and run `atcomm restore`",
                 path.display()
             );
         }
-        WalletError::Newer { .. } => "it was written by a newer version of atcomm: use that one",
+        WalletError::Newer { .. } => "it was written by a later version of atcomm: use that one",
         WalletError::Exposed { path } => {
             return format!(
-                "run `chmod -R go= {}`; if others may have read it, then run `atcomm rotate`",
+                "run `chmod -R go= {}`; if others could read it, run `atcomm rotate` then",
                 path.display()
             );
         }
         WalletError::TooLong { .. } => "nothing was changed",
-        WalletError::Busy { .. } => "wait for it to finish, then run this again",
+        WalletError::Busy { .. } => "wait for it to end, then run it again",
         WalletError::NoAccount { .. } => {
-            "set one up with `atcomm enroll`, or restore one with `atcomm restore`; --home names \
+            "enrol one with `atcomm enroll`, or bring one here with `atcomm restore`; --home names \
              another wallet"
         }
-        WalletError::Several { .. } => "name one with --account",
-        WalletError::Unknown { .. } => "`atcomm whoami` shows the accounts in it",
+        WalletError::Several { .. } => "say which with --account",
+        WalletError::Unknown { .. } => "`atcomm whoami` shows the accounts that are in it",
     };
     hint.to_owned()
 }
@@ -207,28 +205,30 @@ fn of_wallet(error: &WalletError) -> String {
 fn of_backup(error: &BackupError) -> String {
     let hint = match error {
         BackupError::WeakPassphrase => {
-            "use several words: anyone with the file can try any number of passphrases"
+            "take several words; whoever finds the file can try as many as he likes"
         }
-        BackupError::WrongPassphrase => {
-            "try again; if the passphrase is right, the file is damaged"
-        }
+        BackupError::WrongPassphrase => "try again; if you are sure of it, the file is damaged",
         BackupError::Foreign(_) => {
-            "it has to be a file written by `atcomm backup`; nothing was changed"
+            "a backup is what `atcomm backup` has written; nothing was changed"
         }
-        BackupError::Damaged(_) => "use another copy of the backup; nothing was changed",
-        BackupError::TooMuchWork(_) => "`atcomm backup` did not make it; nothing was changed",
-        BackupError::Exists(_) => "name another file, or use --force to replace it",
+        BackupError::Damaged(_) => "take another copy of the backup; nothing was changed",
+        BackupError::TooMuchWork(_) => "it was not made by `atcomm backup`; nothing was changed",
+        BackupError::Exists(_) => "name another file, or give --force to replace it",
         BackupError::Conflict(_) => {
-            "nothing was changed; --force uses the backup's key, and keeps the wallet's for reading"
+            "nothing was changed; --force puts the backup's key in its place and keeps the \
+             wallet's for reading"
         }
         BackupError::TooManyKeys(_) => {
-            "nothing was changed; restore it into another wallet with --home"
+            "nothing was changed; restore it into another wallet, which --home names"
         }
         BackupError::TooLarge(_) => {
-            "nothing was written; remove contacts that you do not need with `atcomm contacts forget`"
+            "nothing was written; forget contacts that you do not need with `atcomm contacts \
+             forget`"
         }
-        BackupError::Empty => "run `atcomm enroll` first",
-        BackupError::Unwritable { .. } => "nothing was written; check the disk and its permissions",
+        BackupError::Empty => "enrol one with `atcomm enroll` first",
+        BackupError::Unwritable { .. } => {
+            "nothing was written; look at the disk and its permissions"
+        }
         BackupError::Wallet(error) => return of_wallet(error),
     };
     hint.to_owned()
@@ -238,24 +238,24 @@ fn of_backup(error: &BackupError) -> String {
 pub(in crate::cli) fn of_account(error: &AccountError) -> String {
     let hint = match error {
         AccountError::WrongPassword => {
-            "create an app password in the settings of your account and use that"
+            "make an app password in the settings of your account and use that"
         }
-        AccountError::CodeNeeded => {
-            "give the code with --code, or use an app password, which needs none"
-        }
+        AccountError::CodeNeeded => "give it with --code, or use an app password, which needs none",
         AccountError::SignedOut => "run it again with your app password",
-        AccountError::Forbidden(_) => "create an app password in the settings of your account",
+        AccountError::Forbidden(_) => "make an app password in the settings of your account",
         AccountError::Inactive(_) => "only an active account can be enrolled",
-        AccountError::Swapped => "nothing was overwritten; see `atcomm whoami`, then run it again",
+        AccountError::Swapped => {
+            "nothing was overwritten; look at it with `atcomm whoami`, then run it again"
+        }
         AccountError::RateLimited {
             retry_after: Some(wait),
-        } => return format!("try again in {} s", wait.as_secs().max(1)),
-        AccountError::RateLimited { retry_after: None } => "try again in a few minutes",
+        } => return format!("try again in {} seconds", wait.as_secs().max(1)),
+        AccountError::RateLimited { retry_after: None } => "try again in some minutes",
         AccountError::Unreachable(_) | AccountError::Failing(_) => {
-            "run it again later to finish; nothing is lost"
+            "try again later; what was done is kept"
         }
         AccountError::Refused { .. } | AccountError::Unusable(_) | AccountError::Malformed(_) => {
-            "run it again later; if it stays so, ask the operator of your PDS"
+            "its operator may know more; run it again later, what was done is recognised"
         }
         AccountError::Wallet(error) => return of_wallet(error),
     };
@@ -266,35 +266,36 @@ fn of_enrolment(error: &EnrolError) -> String {
     let hint = match error {
         EnrolError::Account(error) => return of_account(error),
         EnrolError::Wallet(error) => return of_wallet(error),
-        error if error.is_transient() => "run it again later to finish; nothing is lost",
+        error if error.is_transient() => "try again later; what was done is kept",
         EnrolError::Handle { .. } | EnrolError::NotItsHandle { .. } => {
-            "check the spelling of the handle, or give the DID of the account"
+            "look for a slip in the handle, or give the DID of the account"
         }
         EnrolError::Identity {
             error: AccountIdentityError::Unproven(_),
             ..
-        } => "somebody may be tampering with your connection; try again from another network",
+        } => "somebody may be between you and the directory of DIDs; try again from elsewhere",
         EnrolError::Identity { .. } | EnrolError::NoPds(_) => {
-            "check the spelling of the DID; it has to be an account with a PDS"
+            "look for a slip in the DID; it has to be one of an account with a PDS"
         }
         EnrolError::Mediator { .. } => {
-            "check the spelling; nothing is published until every mediator answers"
+            "look for a slip in its name; nothing is published before every mediator answers"
         }
         EnrolError::NoMediator => {
-            "name one, such as --mediator mail.example.com: it keeps your messages until you fetch them"
+            "name who is to keep your mail, such as --mediator mail.example.com"
         }
-        EnrolError::TooManyMediators(_) => "one or two are enough",
+        EnrolError::TooManyMediators(_) => "one or two are what senders try",
         EnrolError::TooManyDropped(_) => {
-            "each is asked for 14 days; keep one of them, or run `atcomm rotate` first"
+            "each is asked for 14 days; go on with one of them, or change the key with `atcomm \
+             rotate` first"
         }
-        EnrolError::Label => "use a short name, such as phone",
+        EnrolError::Label => "take a short name, such as phone",
         EnrolError::Foreign { .. } => {
-            "it belongs to another device or a lost wallet: restore its keys with `atcomm restore`, or \
-             use --replace; messages to that key cannot be read here"
+            "another device or a lost wallet has written it: bring its keys here with `atcomm \
+             restore`, or give --replace; mail to that key cannot be read here"
         }
-        EnrolError::NotEnrolled(_) => "run `atcomm enroll` first",
+        EnrolError::NotEnrolled(_) => "enrol it with `atcomm enroll` first",
         EnrolError::Unpublished(_) => {
-            "it was removed elsewhere; run `atcomm enroll` to publish it again"
+            "it was removed elsewhere; `atcomm enroll` publishes it again"
         }
         EnrolError::Succession(_) => "this is a defect; please report it",
     };
@@ -326,7 +327,7 @@ mod tests {
         let several = || WalletError::Several {
             accounts: Vec::new(),
         };
-        assert_eq!(hint(several()), "name one with --account");
+        assert_eq!(hint(several()), "say which with --account");
         assert_eq!(CliError::from(several()).exit, Exit::Usage);
         let unwritable = |kind: io::ErrorKind| WalletError::Unwritable {
             path: path(),
@@ -334,7 +335,7 @@ mod tests {
         };
         assert_eq!(
             hint(unwritable(io::ErrorKind::StorageFull)),
-            "the disk is full: free some space and run it again; nothing was changed"
+            "there is no room left: free some and run it again; nothing was changed"
         );
         assert!(hint(unwritable(io::ErrorKind::PermissionDenied)).contains("--home"));
     }
@@ -354,9 +355,9 @@ mod tests {
         let limited = AccountError::RateLimited {
             retry_after: Some(Duration::from_millis(200)),
         };
-        assert_eq!(hint(limited), "try again in 1 s");
+        assert_eq!(hint(limited), "try again in 1 seconds");
         let unreachable = || AccountError::Unreachable(NetError::Timeout);
-        assert!(hint(unreachable()).starts_with("run it again later"));
+        assert!(hint(unreachable()).starts_with("try again later"));
         assert_eq!(CliError::from(unreachable()).exit, Exit::Unreachable);
         let account = Did::parse("did:plc:ewvi7nxzyoun6zhxrhs64oiz").unwrap();
         let error = CliError::from(EnrolError::NotEnrolled(account));

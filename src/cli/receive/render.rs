@@ -11,7 +11,7 @@ use atcomm_client::dm::{Dm, Feature};
 use atcomm_client::{Attribution, NextStep, SentMessage, StoredMessage, Undecryptable};
 use atcomm_proto::clock::Timestamp;
 use atcomm_proto::didcomm::message::Message;
-use atcomm_proto::syntax::{Did, MediatorDid};
+use atcomm_proto::syntax::Did;
 
 /// Difference between the time of writing and of receipt from which the former is printed: the message was
 /// long on its way, or was held back and sent again.
@@ -138,13 +138,16 @@ impl MessageView {
             NextStep::Retried(path) => (
                 json!({"next": "again", "mediator": path.mediator, "via": path.via}),
                 match &path.via {
-                    Some(via) => format!("it was sent again: {via} relays it to {}", path.mediator),
-                    None => format!("it was sent again, to {}", path.mediator),
+                    Some(via) => format!(
+                        "it is on its way again: {via} relays it to {}",
+                        path.mediator
+                    ),
+                    None => format!("it was sent again: {} has it", path.mediator),
                 },
             ),
             NextStep::Pending => (
                 json!({"next": "pending"}),
-                "an earlier attempt may still arrive".to_owned(),
+                "another attempt of it may still arrive".to_owned(),
             ),
             NextStep::GivenUp => {
                 let failed = sent.given_up.iter().flat_map(|one| &one.failed);
@@ -172,19 +175,6 @@ impl MessageView {
             ),
             text: None,
             notes: vec![what],
-        }
-    }
-
-    /// The word of a mediator that it takes no messages after a time.
-    pub(super) fn retiring(mediator: &MediatorDid, end: &str) -> Self {
-        Self {
-            json: json!({"type": "retiring", "mediator": mediator, "end": end}),
-            head: format!(
-                "{mediator} takes no more messages for you after {}",
-                line(end)
-            ),
-            text: None,
-            notes: vec!["name another mediator: atcomm enroll ACCOUNT --mediator HOST".to_owned()],
         }
     }
 
@@ -265,7 +255,7 @@ pub(super) fn sender(attribution: &Attribution, from: Option<&str>) -> String {
         } => mismatched_sender(claimed, *replaced_at),
         Attribution::Misdirected { meant } => format!(
             "WARNING: its sender says that it is for {}: either that account shows your key as its \
-             own, or the sender made it up",
+             own, or the sender makes it up",
             line(meant)
         ),
         Attribution::Revoked { claimed } => {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::output::show;
-use super::super::terminal::{count, line};
+use super::super::terminal::line;
 use super::super::{CliError, Exit};
 use atcomm_client::evidence::{CANNOT_SHOW, Evidence, EvidenceError, MAX_FILE_LEN, verify};
 use atcomm_client::fingerprint;
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
         .map_err(|error| CliError {
             exit: Exit::Failed,
             message: format!("cannot read {}: {error}", path.display()),
-            hint: "`atcomm resolve ACTOR --proof FILE` makes such a file".to_owned(),
+            hint: "atcomm resolve ACTOR --proof FILE makes such a file".to_owned(),
         })?;
     Ok(bytes)
 }
@@ -97,7 +97,7 @@ fn refused(path: &Path, error: &EvidenceError) -> CliError {
     let (exit, hint) = match error {
         EvidenceError::Format(_) => (
             Exit::Failed,
-            "`atcomm resolve ACTOR --proof FILE` makes such a file",
+            "atcomm resolve ACTOR --proof FILE makes such a file",
         ),
         EvidenceError::Web | EvidenceError::NoLog => (
             Exit::Untrusted,
@@ -109,7 +109,7 @@ fn refused(path: &Path, error: &EvidenceError) -> CliError {
         ),
         _ => (
             Exit::Untrusted,
-            "do not use it: it may have been changed on its way to you",
+            "do not use what it says; whoever gave it to you may have changed it",
         ),
     };
     CliError {
@@ -148,11 +148,14 @@ impl View {
         writeln!(out, "  the record is signed by {}", self.signing_key)?;
         writeln!(
             out,
-            "  the operation log leads from the account's DID to that key ({})",
-            count(self.operations, "operation")
+            "  that key follows from the account's identifier ({} operations)",
+            self.operations
         )?;
         if self.before_move {
-            writeln!(out, "  it is the key of a host that the account has left")?;
+            writeln!(
+                out,
+                "  it is the key of the host that the account left since"
+            )?;
         }
         writeln!(out, "not shown by any file:")?;
         for one in self.cannot_show {

@@ -91,7 +91,7 @@ impl<'a> RecipientView<'a> {
         writeln!(out, "  account       {}", self.did)?;
         match self.handle {
             Some(handle) => writeln!(out, "  handle        {handle}")?,
-            None => writeln!(out, "  handle        none that points back to the account")?,
+            None => writeln!(out, "  handle        none that leads back to the account")?,
         }
         if let Some(pds) = self.pds {
             writeln!(out, "  host          {pds}")?;
@@ -102,7 +102,7 @@ impl<'a> RecipientView<'a> {
         writeln!(out, "  messaging key {}", self.peer)?;
         writeln!(out, "  fingerprint   {}", self.fingerprint)?;
         if let Some(before) = &self.before {
-            writeln!(out, "  previous key  {}", before.fingerprint)?;
+            writeln!(out, "  before        {}", before.fingerprint)?;
         }
         for mediator in self.mediators {
             let state = state(mediator);
@@ -128,9 +128,9 @@ impl<'a> RecipientView<'a> {
         match self.contact {
             "first" if self.hold.is_some() => "first contact; this key is not confirmed".to_owned(),
             "first" => "first contact; this key is remembered from now on".to_owned(),
-            "same" => format!("the same key since {}", self.first_seen),
-            "vouched" => "a new key, signed by the old one".to_owned(),
-            _ => "ANOTHER KEY than the one you know".to_owned(),
+            "same" => format!("the same key as remembered since {}", self.first_seen),
+            "vouched" => "a new key, which the key before it vouches for".to_owned(),
+            _ => "ANOTHER KEY than the one that is remembered".to_owned(),
         }
     }
 }
@@ -173,7 +173,7 @@ fn verified(resolved: &Recipient) -> Vec<&'static str> {
         (true, "the record is signed by the account's signing key"),
         (
             resolved.log.is_some(),
-            "the operation log leads from the account's DID to that key",
+            "that key follows from the account's identifier by its operation log",
         ),
         (
             is_newest(resolved),
@@ -183,7 +183,7 @@ fn verified(resolved: &Recipient) -> Vec<&'static str> {
             resolved.handle.is_some(),
             "the handle names the account, and the account names the handle",
         ),
-        (read, "the mediators' keys are in their own DID documents"),
+        (read, "the mediators' keys stand in their own documents"),
     ]
     .into_iter()
     .filter_map(|(is_so, text)| is_so.then_some(text))
@@ -193,7 +193,9 @@ fn verified(resolved: &Recipient) -> Vec<&'static str> {
 fn not_verified(resolved: &Recipient) -> Vec<String> {
     let mut all = Vec::new();
     if resolved.account.web().is_some() {
-        all.push("the signing key of a did:web: only its own host shows it".to_owned());
+        all.push(
+            "a did:web stands on its host alone: nothing else shows its signing key".to_owned(),
+        );
     }
     if !is_newest(resolved) {
         all.push("that nothing newer exists".to_owned());
@@ -207,7 +209,7 @@ fn not_verified(resolved: &Recipient) -> Vec<String> {
         .filter(|one| one.key_agreement.is_empty());
     all.extend(unread.map(|one| format!("the keys of {}", line(one.did.as_str()))));
     all.push(
-        "who is behind the account: compare the fingerprint with them, by phone or in person"
+        "who is behind the account: compare the fingerprint with the person by another way"
             .to_owned(),
     );
     all

@@ -183,7 +183,7 @@ fn step_name(found: &Found, checks: &Checks) -> Markup {
                 }
             } @else {
                 p {
-                    "The account has no name that points back to it. A name that it claims is not "
+                    "The account has no name that leads back to it. A name that it claims is not "
                     "believed before that."
                 }
             }

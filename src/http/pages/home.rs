@@ -75,7 +75,7 @@ pub(super) fn html(mediator: Option<&str>, span: Span, known: &Known) -> Markup 
                 @for route in routes::XRPC { li { code { (route.example) } } }
             }
             @if let Some(did) = mediator {
-                p { "This server is also a mediator: " code { (did) } "." }
+                p { "This server is a mediator, too: " code { (did) } "." }
                 ul .methods {
                     @for route in &routes::MEDIATOR {
                         @for line in route.example.lines() { li { code { (line) } } }
@@ -116,8 +116,8 @@ pub(super) fn text(mediator: Option<&str>, numbers: Option<&Numbers>) -> String 
     page.push_str("\nThe methods at.didcomm.directory.* are experimental.\n");
     if let Some(did) = mediator {
         page.push_str(&format!(
-            "\nThis is also a mediator: it keeps encrypted DIDComm messages for accounts that name it\n\
-             in their key package, until they are picked up. It cannot read them.\n\n\
+            "\nA mediator, too: it keeps encrypted DIDComm messages for who names it in a key\n\
+             package, until they are picked up, and cannot read them.\n\n\
              {did}\n",
         ));
         for route in &routes::MEDIATOR {

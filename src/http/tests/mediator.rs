@@ -63,7 +63,7 @@ async fn documents_are_public_and_cached_for_a_while() {
             .unwrap()
             .starts_with("did:peer:2.")
     );
-    // The invitation in a URL is returned only if it is one of this mediator.
+    // The invitation in an URL is returned only if it is one of this mediator.
     let text = data_encoding::BASE64URL_NOPAD.encode(invitation.to_string().as_bytes());
     let carried = server.get(&format!("/invitation?_oob={text}")).await;
     assert_eq!(carried.json(), invitation);

@@ -67,7 +67,7 @@ impl Replays {
         }
     }
 
-    /// Lets no reader read a page any more.
+    /// Lets nobody read a page any more.
     #[cfg(test)]
     pub(super) async fn stop(&self) {
         *self.all.lock().await = Instant::now() + Duration::from_secs(24 * 3600);

@@ -1,7 +1,6 @@
 //! The messages of a stream: their places, and what they say of accounts.
 
 use atcomm_net::net::{NetError, Received};
-use atcomm_proto::clock::Timestamp;
 use atcomm_proto::wire::{Frame, FrameError, JetstreamEvent, JetstreamKind};
 
 use super::super::SourceKind;
@@ -46,11 +45,9 @@ impl Reader {
             }
         };
         self.poison.on_readable();
-        let now = self.clock.now();
-        if let Ok(frame) = &parsed {
-            self.freshness.on_event(now, || time_of(frame));
-        }
-        let action = event.map_or(Action::Continue, |event| self.state.on_event(event, now));
+        let action = event.map_or(Action::Continue, |event| {
+            self.state.on_event(event, self.clock.now())
+        });
         // What was handled before costs nothing.
         if matches!(action, Action::Continue | Action::Report(_)) {
             match &parsed {
@@ -125,13 +122,8 @@ impl Reader {
         self.poison.on_readable();
         match JetstreamEvent::parse(text) {
             Ok(event) => {
-                let now = self.clock.now();
-                self.freshness.on_event(now, || {
-                    let millis = i64::try_from(event.time_us / 1000).ok();
-                    millis.map(Timestamp::from_millis)
-                });
                 let place = jetstream_place(&event);
-                let action = self.state.on_event(place, now);
+                let action = self.state.on_event(place, self.clock.now());
                 if matches!(action, Action::Continue | Action::Report(_)) {
                     self.handler().jetstream(&event);
                 }
@@ -144,18 +136,6 @@ impl Reader {
             }
         }
     }
-}
-
-/// Returns the time that a frame says of its event.
-fn time_of(frame: &Frame<'_>) -> Option<Timestamp> {
-    let time = match frame {
-        Frame::Commit(commit) => commit.time,
-        Frame::Sync(sync) => sync.time,
-        Frame::Identity(identity) => identity.time,
-        Frame::Account(account) => account.time,
-        Frame::Info { .. } | Frame::Error { .. } | Frame::Unknown { .. } => return None,
-    };
-    Timestamp::parse_rfc3339(time)
 }
 
 /// Returns what an event of a Jetstream says of the course of the stream.

@@ -222,9 +222,9 @@ impl Destinations {
     }
 }
 
-/// Locks a part of the outbox. A panic elsewhere leaves it whole enough to go on with.
-pub(super) fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks the schedule. A panic elsewhere leaves it whole enough to go on with.
+pub(super) fn lock(schedule: &Mutex<Schedule>) -> MutexGuard<'_, Schedule> {
+    schedule.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Classifies a response by its meaning for the message.

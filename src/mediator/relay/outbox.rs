@@ -60,7 +60,7 @@ pub(in crate::mediator) struct NewRelay {
 pub(in crate::mediator) struct Outbox {
     // Fixed when the mediator is bound.
     settings: RelaySettings,
-    quota: Mutex<OutboxQuota>,
+    quota: OutboxQuota,
     clock: Clock,
     // Owns its budget of messages to unlisted mediators.
     destinations: Destinations,
@@ -85,16 +85,6 @@ pub(super) struct Taken {
     pub(super) is_partial: bool,
 }
 
-fn quota(settings: &RelaySettings) -> OutboxQuota {
-    OutboxQuota {
-        per_destination_messages: settings.destination_messages,
-        per_destination_bytes: settings.destination_bytes,
-        total_messages: settings.total_messages,
-        total_bytes: settings.total_bytes,
-        destinations: settings.total_destinations,
-    }
-}
-
 impl Outbox {
     pub(in crate::mediator) fn new(
         settings: RelaySettings,
@@ -104,7 +94,13 @@ impl Outbox {
     ) -> Self {
         let schedule = Schedule::new(settings.concurrency);
         Self {
-            quota: Mutex::new(quota(&settings)),
+            quota: OutboxQuota {
+                per_destination_messages: settings.destination_messages,
+                per_destination_bytes: settings.destination_bytes,
+                total_messages: settings.total_messages,
+                total_bytes: settings.total_bytes,
+                destinations: settings.total_destinations,
+            },
             settings,
             delivered: TtlCache::with_entries(MAX_DELIVERED, clock.clone()),
             clock,
@@ -114,11 +110,6 @@ impl Outbox {
             schedule: Arc::new(Mutex::new(schedule)),
             scanned: Mutex::default(),
         }
-    }
-
-    /// Applies other limits of what may wait.
-    pub(in crate::mediator) fn apply(&self, settings: &RelaySettings) {
-        *lock(&self.quota) = quota(settings);
     }
 
     pub(in crate::mediator) fn destinations(&self) -> &Destinations {
@@ -167,7 +158,7 @@ impl Outbox {
         let Some(destination) = mediators.find(open).or(hop.mediators.first()).cloned() else {
             return Ok(());
         };
-        let (now, quota) = (self.clock.now(), *lock(&self.quota));
+        let (now, quota) = (self.clock.now(), self.quota);
         // The time counts from when the message may go, so that a delayed one has all of it.
         let latest = now.max(new.not_before).plus(self.settings.give_up);
         let expires_at = new.expires_at.unwrap_or(latest).min(latest);

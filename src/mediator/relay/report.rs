@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::outbox::{NewRelay, count};
 use super::{NextHop, Relay};
-use crate::mediator::Core;
 use crate::mediator::queues::{Enqueued, NewMessage};
 use crate::store::Outbound;
 use atcomm_proto::didcomm::envelope::{self, Curve};
@@ -33,7 +32,7 @@ impl Relay {
         if let Some(forward) = &hop.forward {
             message = message.ack(forward);
         }
-        let Some(encrypted) = self.core.encrypt_to(message, &sender) else {
+        let Some(encrypted) = self.encrypt_to(message, &sender) else {
             return;
         };
         let body: Arc<[u8]> = encrypted.into();
@@ -80,12 +79,10 @@ impl Relay {
             }
         }
     }
-}
 
-impl Core {
     /// Encrypts a message of this mediator to a party's first key.
-    pub(in crate::mediator) fn encrypt_to(&self, message: Message, to: &Party) -> Option<Vec<u8>> {
-        let keys = self.identity.keys();
+    fn encrypt_to(&self, message: Message, to: &Party) -> Option<Vec<u8>> {
+        let keys = self.core.identity.keys();
         let own = keys.web_identity();
         let key = to
             .key_agreement()

@@ -82,14 +82,7 @@ impl Session<Authenticated> {
     }
 
     async fn mediate(&self, version: Version, hint: Option<&Did>) -> Result<Handled, Refused> {
-        // A mediator that retires keeps the accounts that it has, and takes no others.
-        let retires = self.ctx.core.retirement.end().is_some();
-        let verdict = if retires && self.registered().await?.is_none() {
-            Verdict::Denied
-        } else {
-            self.register(hint).await?
-        };
-        let (answer, outcome) = match verdict {
+        let (answer, outcome) = match self.register(hint).await? {
             Verdict::Granted => (self.grant(), "granted"),
             Verdict::Provisional => (self.grant(), "provisional"),
             Verdict::Denied => (CoordinationReply::Deny, "denied"),

@@ -20,9 +20,6 @@ pub(super) const PROVISIONAL: &str = "SELECT count(*) FROM account WHERE provisi
 pub(super) const LAPSED: &str = "SELECT * FROM account WHERE provisional_until <= ?1
  ORDER BY provisional_until LIMIT ?2";
 
-pub(super) const AFTER: &str = "SELECT * FROM account
- WHERE id > ?1 AND provisional_until IS NULL ORDER BY id LIMIT ?2";
-
 pub(super) const IDLE: &str = "SELECT * FROM account WHERE seen_at < ?1 ORDER BY seen_at LIMIT ?2";
 
 pub(super) const RECIPIENTS: &str = "SELECT * FROM recipient
@@ -104,13 +101,6 @@ impl Queries<'_> {
     ) -> Result<Vec<Account>, StoreError> {
         let mut query = self.0.prepare_cached(IDLE)?;
         collect(query.query_map(params![before.millis(), to_i64(limit)], read_account)?)
-    }
-
-    /// Returns the accounts after an id, in the order of their ids, at most `limit`. Accounts whose
-    /// grant is provisional are left out.
-    pub fn accounts_after(&self, id: i64, limit: usize) -> Result<Vec<Account>, StoreError> {
-        let mut query = self.0.prepare_cached(AFTER)?;
-        collect(query.query_map(params![id, to_i64(limit)], read_account)?)
     }
 
     /// Returns the recipient of a DID.

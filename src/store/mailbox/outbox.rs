@@ -30,9 +30,6 @@ pub(super) const WAITING: &str = "SELECT did,
  FROM destination INDEXED BY destination_waiting WHERE waiting > 0 AND did > ?1
  ORDER BY did LIMIT ?2";
 
-/// Reads the first row by its primary key: messages keep their ids until they leave.
-pub(super) const OLDEST: &str = "SELECT created_at FROM outbound ORDER BY id LIMIT 1";
-
 pub(super) const EXPIRED: &str = "SELECT * FROM outbound INDEXED BY outbound_expiry
  WHERE expires_at <= ?1 AND taken = 0 ORDER BY expires_at LIMIT ?2";
 
@@ -219,14 +216,6 @@ impl Queries<'_> {
     /// and threads.
     pub fn outbox_totals(&self) -> Result<(u64, u64), StoreError> {
         self.total("relay")
-    }
-
-    /// Returns when the message was taken that has waited longest for another mediator, or `None`
-    /// where none waits.
-    pub fn outbox_oldest(&self) -> Result<Option<Timestamp>, StoreError> {
-        let mut query = self.0.prepare_cached(OLDEST)?;
-        let oldest: Option<i64> = query.query_row([], |row| row.get(0)).optional()?;
-        Ok(oldest.map(Timestamp::from_millis))
     }
 
     /// Returns the number of messages for a destination, and their bytes as in

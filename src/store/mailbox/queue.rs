@@ -63,9 +63,6 @@ pub(super) const DELAYED: &str = "SELECT id, size FROM message
 pub(super) const EXPIRED: &str =
     "SELECT id, size FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2";
 
-/// Reads the first row by its primary key, and neither its body nor any other row.
-pub(super) const OLDEST: &str = "SELECT stored_at FROM message ORDER BY id LIMIT 1";
-
 /// Most bytes of bodies that one call of [`Tx::release`] or [`Tx::expire`] moves or deletes, so that
 /// other writes do not wait long for it. One message at least is taken.
 const MAX_BATCH_BYTES: u64 = 8 << 20;
@@ -172,13 +169,6 @@ impl Queries<'_> {
     }
 
     /// Returns the ids and DIDs of a queue's recipients that have mail.
-    /// Returns when the message came that has waited longest, or `None` where none waits.
-    pub fn oldest_message(&self) -> Result<Option<Timestamp>, StoreError> {
-        let mut query = self.0.prepare_cached(OLDEST)?;
-        let oldest: Option<i64> = query.query_row([], |row| row.get(0)).optional()?;
-        Ok(oldest.map(Timestamp::from_millis))
-    }
-
     fn sources(&self, queue: Queue) -> Result<Vec<(i64, String)>, StoreError> {
         let (sql, id) = match queue {
             Queue::Account(id) => (OF_ACCOUNT, id),

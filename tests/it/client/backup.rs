@@ -35,7 +35,7 @@ fn a_lost_machine_is_replaced() {
     assert!(
         output
             .stdout
-            .ends_with("has the keys of 1 account and 0 contacts, without messages\n"),
+            .ends_with("has the keys of 1 accounts and 0 contacts, without their mail\n"),
         "{output:?}"
     );
     assert_eq!(
@@ -55,7 +55,7 @@ fn a_lost_machine_is_replaced() {
     let new = CliEnv::new(network);
     with(&new, &["restore", path], "correct horse battery stable").failed(
         1,
-        "wrong passphrase",
+        "the passphrase is not the one",
         "try again",
     );
     new.run(&["whoami"])
@@ -65,7 +65,7 @@ fn a_lost_machine_is_replaced() {
     assert_eq!(
         restored.stdout,
         format!(
-            "{} was added to the wallet\n0 contacts added\n",
+            "{} is in the wallet now\n0 contacts were added\n",
             alice.account.did
         )
     );
@@ -81,13 +81,15 @@ fn a_lost_machine_is_replaced() {
     again.env("ATCOMM_PASSWORD", alice.password());
     let output = finish(again, "").success();
     assert!(
-        output.stderr.contains("already published in your account"),
+        output
+            .stderr
+            .contains("the account's record is as it should be"),
         "{output:?}"
     );
     assert!(
         output
             .stderr
-            .contains(&format!("{} keeps your messages", mediator.did)),
+            .contains(&format!("{} keeps the mail", mediator.did)),
         "{output:?}"
     );
     // After a rotation, restoring the earlier backup changes nothing.
@@ -119,8 +121,8 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
     let new = CliEnv::new(network);
     std::fs::write(new.path("passphrase"), format!("{PASSPHRASE}\n")).expect("a file");
     let restore = |input: &str| new.run_with(&["restore", "-", flags[0], flags[1]], input);
-    restore("").failed(1, "not an encrypted backup", "atcomm backup");
-    restore("my diary").failed(1, "not an encrypted backup", "atcomm backup");
+    restore("").failed(1, "it is not an encrypted backup", "atcomm backup");
+    restore("my diary").failed(1, "it is not an encrypted backup", "atcomm backup");
     restore(&backup[..backup.len() / 2]).failed(1, "the backup is damaged", "another copy");
     new.run(&["restore", "nowhere.age", flags[0], flags[1]])
         .failed(1, "cannot read nowhere.age", "atcomm backup");
@@ -135,7 +137,7 @@ fn backups_go_through_pipes_and_bad_ones_are_told_apart() {
         &["restore", "-", flags[0], flags[1]],
     );
     full.env("LANG", "C");
-    finish(full, &backup).failed(1, "cannot write", "the disk is full");
+    finish(full, &backup).failed(1, "cannot write", "no room left");
     assert!(
         new.files()
             .iter()

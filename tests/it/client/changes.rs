@@ -117,14 +117,17 @@ fn a_new_key_needs_the_word_of_the_old_one_or_its_owner_s_acceptance() {
     let output = cli.run(&accept);
     output.failed(3, &fingerprint(sixth.peer.as_str()), "accept again");
     let output = cli.run(&accept).success();
-    assert!(output.stdout.contains("new key accepted"), "{output:?}");
+    assert!(
+        output.stdout.contains("the new key is accepted"),
+        "{output:?}"
+    );
     assert_eq!(resolve().success().json()["contact"], "same");
     let contact = cli.json(&["contacts", "show", &alice.did]);
     assert_eq!(contact["peer"], sixth.peer.as_str());
     assert_eq!(contact["previous"]["peer"], keys[3].peer.as_str());
     assert_eq!(contact.get("changed"), None);
     let output = cli.run(&accept).success();
-    assert!(output.stdout.contains("nothing to accept"), "{output:?}");
+    assert!(output.stdout.contains("nothing waited"), "{output:?}");
 }
 
 #[test]
@@ -144,8 +147,8 @@ fn a_handle_that_names_another_account_is_not_followed() {
     });
     output.failed(
         3,
-        &format!("now belongs to the account {}", mallory.did),
-        "by phone or in person",
+        &format!("now names the account {}", mallory.did),
+        "by another way",
     );
     assert!(
         output.json()["warnings"]
@@ -166,7 +169,7 @@ fn a_handle_that_names_another_account_is_not_followed() {
         output
             .success()
             .stdout
-            .contains("now belongs to this account")
+            .contains("accepted as this account's")
     );
     assert_eq!(resolve(&alice.handle).success().json()["did"], *mallory.did);
     // The account is found by its DID and by its new handle.

@@ -90,7 +90,7 @@ fn what_is_wrong_is_found() {
         panic!("{answer}")
     };
     assert!(detail.contains(&other.did), "{detail}");
-    output.failed(1, "checks failed", "see the hints above");
+    output.failed(1, "checks failed", "each says above");
 
     // The record names another key, so that this wallet gets no mail.
     let bob = enrolled_person(network, "zb", 1, &[&one]);

@@ -98,7 +98,7 @@ fn one_process_at_a_time_changes_an_account_and_a_killed_one_blocks_no_other() {
         assert!(
             output
                 .stderr
-                .starts_with("another atcomm is changing this account"),
+                .starts_with("another atcomm changes how this account is enrolled"),
             "{output:?}"
         );
         // The record and the wallet agree.

@@ -51,5 +51,5 @@ fn a_key_is_replaced_in_the_middle_of_a_conversation() {
     // An account that has unenrolled cannot be written to.
     bob.run(&["unenroll"]).success();
     let output = alice.cli.run(&["send", &bob.account.handle, "six"]);
-    output.failed(1, "has not set up encrypted messages", "enroll");
+    output.failed(1, "has no key package", "enroll");
 }

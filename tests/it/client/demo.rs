@@ -1,16 +1,16 @@
-//! `make demo`: the demo runs to its end, and docs/using.md shows the output of its commands.
+//! `make demo`: the demo runs to its end, and the README shows the output of its commands.
 
 use std::process::Stdio;
 use testkit::network::script;
 
 use crate::network::root;
 
-/// Start of the transcript in docs/using.md; [`END`] follows it.
+/// Start of the transcript in the README; [`END`] follows it.
 const BEGIN: &str = "<!-- what `make demo` prints; a test compares it -->\n\n```console\n";
 const END: &str = "```\n";
 
 #[test]
-fn the_documentation_shows_what_the_demo_prints() {
+fn the_readme_shows_what_the_demo_prints() {
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("transcript");
     let output = script("demo.sh")
@@ -27,14 +27,14 @@ fn the_documentation_shows_what_the_demo_prints() {
         String::from_utf8_lossy(&output.stderr)
     );
     let told = std::fs::read_to_string(&file).expect("a transcript");
-    let page = std::fs::read_to_string(root().join("docs/using.md")).expect("the page");
-    let (_, rest) = page.split_once(BEGIN).expect("the beginning of it");
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    let (_, rest) = readme.split_once(BEGIN).expect("the beginning of it");
     let (shown, _) = rest.split_once(END).expect("its end");
     if shown != told {
         let differs = shown
             .lines()
             .zip(told.lines())
             .find(|(shown, told)| shown != told);
-        panic!("docs/using.md shows another transcript: {differs:?}; this was printed:\n{told}");
+        panic!("the README shows another transcript: {differs:?}; this was printed:\n{told}");
     }
 }

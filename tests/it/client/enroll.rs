@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use atcomm_client::fingerprint;
 use serde_json::json;
 
 use super::lying_servers::LyingServer;
@@ -22,18 +21,17 @@ in_both_shapes! {
         assert_eq!(
             output.stdout,
             format!(
-                "{handle} is enrolled\n  account    {}\n  messaging  {peer}\n             fingerprint {}\n  \
-                 mediator   {}\n  directory  {}\n  wallet     {}\n",
-                alice.account.did, fingerprint(&peer), mediator.did, mediator.url,
-                alice.cli.wallet().display()
+                "{handle} is enrolled\n  account    {}\n  messaging  {peer}\n  mediator   {}\n  \
+                 directory  {}\n  wallet     {}\n",
+                alice.account.did, mediator.did, mediator.url, alice.cli.wallet().display()
             )
         );
         assert_eq!(
             output.stderr,
             format!(
-                "new messaging key saved in the wallet\npublished in your account\nvisible in the \
-                 directory at {}\n{} keeps your messages until you fetch them\nonly this device can \
-                 read your messages. Back up now: atcomm backup FILE\n",
+                "a new messaging key is in the wallet\nthe account's record names it\nthe directory \
+                 {} has seen that\n{} keeps the mail\nonly this wallet can read your mail: make a \
+                 backup with `atcomm backup FILE`\n",
                 mediator.url, mediator.did
             )
         );
@@ -60,7 +58,7 @@ in_both_shapes! {
         }
         // A second run changes nothing and needs no password.
         let again = alice.cli.run(&["enroll", handle]).success();
-        assert!(again.stderr.contains("already published in your account"), "{again:?}");
+        assert!(again.stderr.contains("the account's record is as it should be"), "{again:?}");
         assert!(!again.stderr.contains("backup"), "{again:?}");
         assert_eq!(alice.record().as_ref(), Some(&record));
         // Another label, and a second mediator that becomes the first.
@@ -81,7 +79,7 @@ in_both_shapes! {
         })));
         // The first mediator is dropped: it is still asked for mail.
         let output = alice.cli.run(&["enroll", handle, "-m", &second.did]).success();
-        let words = format!("messages are still fetched from {} for 14 days", mediator.did);
+        let words = format!("{} is asked for mail for another 14 days", mediator.did);
         assert!(output.stderr.contains(&words), "{output:?}");
         let key = &alice.cli.json(&["whoami"])["accounts"][0]["keys"][0];
         assert_eq!(key["registered"], json!([second.did]));
@@ -121,7 +119,7 @@ fn another_implementation_of_the_host_does() {
         .cli
         .command(&["enroll", &erin.account.did, "-m", &mediator.did]);
     wrong.env("ATCOMM_PASSWORD", "wrong");
-    finish(wrong, "").failed(1, "rejected this password", "app password");
+    finish(wrong, "").failed(1, "does not take this password", "app password");
     erin.run(&["enroll", &erin.account.did, "-m", &mediator.did])
         .success();
     assert_eq!(erin.record().expect("a record")["did"], json!(erin.peer()));
@@ -146,7 +144,7 @@ fn without_the_right_password_nothing_is_done() {
         .failed(2, "no app password is given", "ATCOMM_PASSWORD");
     let mut command = alice.cli.command(&enroll);
     command.env("ATCOMM_PASSWORD", "wrong");
-    finish(command, "").failed(1, "rejected this password", "app password");
+    finish(command, "").failed(1, "does not take this password", "app password");
     let mut command = alice.cli.command(&enroll);
     command.env("ATCOMM_PASSWORD", "");
     finish(command, "").failed(2, "the app password is empty", "");
@@ -195,7 +193,7 @@ fn a_password_goes_where_the_operations_lead_and_nowhere_else() {
         std::fs::write(alice.cli.path("config.toml"), config).expect("a file");
         alice.run(&["enroll", &alice.account.handle, "-m", &mediator.did])
     };
-    by(&mirror(true)).failed(3, "is not proven", "tampering with your connection");
+    by(&mirror(true)).failed(3, "is not proven", "somebody may be between");
     by(&mirror(false)).success();
     assert_eq!(asked.load(Ordering::Relaxed), 0);
     let output = alice.cli.run(&["check"]).success();
@@ -209,12 +207,8 @@ fn who_is_not_there_is_said() {
     let mediator = MediatorService::start(network);
     let alice = Person::new(network, "alice", 0);
     let enroll = |actor: &str| alice.run(&["enroll", actor, "-m", &mediator.did]);
-    enroll("nobody.pds0.test").failed(
-        1,
-        "nobody.pds0.test: the handle names no account",
-        "spelling",
-    );
-    enroll("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").failed(1, "there is no such DID", "spelling");
+    enroll("nobody.pds0.test").failed(1, "nobody.pds0.test: the handle names no account", "slip");
+    enroll("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa").failed(1, "there is no such DID", "slip");
     enroll("alice").failed(2, "alice: ", "handle");
     // A handle that leads to alice's account without being claimed by it.
     network.op(
@@ -223,10 +217,14 @@ fn who_is_not_there_is_said() {
             "name": "_atproto.not-hers.pds0.test", "txt": format!("did={}", alice.account.did),
         }),
     );
-    enroll("not-hers.pds0.test").failed(1, "does not claim that handle", "spelling");
+    enroll("not-hers.pds0.test").failed(1, "does not call itself that", "slip");
     let enroll_with = |did: &str| alice.run(&["enroll", &alice.account.handle, "-m", did]);
-    enroll_with("did:key:z6Mk").failed(2, "is not the name of a mediator", "mail.example.com");
-    enroll_with("localhost:9").failed(4, "the mediator did:web:localhost%3A9: ", "later");
+    enroll_with("did:key:z6Mk").failed(2, "did:key:z6Mk is no mediator", "mail.example.com");
+    enroll_with("localhost:9").failed(
+        4,
+        "the mediator did:web:localhost%3A9: it cannot be reached",
+        "later",
+    );
     alice
         .run(&["enroll", &alice.account.handle])
         .failed(2, "no mediator is named", "--mediator");
@@ -257,7 +255,7 @@ fn the_key_of_another_device_is_replaced_only_when_that_is_said() {
     let refused = alice.enroll(&[&mediator.did]);
     refused.failed(
         1,
-        "your account already publishes another key, of a device named \"old phone\"",
+        "the account publishes another key already, of a device named \"old phone\"",
         "--replace",
     );
     assert_eq!(alice.record(), before);
@@ -294,7 +292,7 @@ fn an_account_that_is_away_is_not_enrolled() {
     alice.account.op("account.takedown", json!({}));
     alice
         .run(&["rotate"])
-        .failed(1, "your PDS refused", "run it again later");
+        .failed(1, "the PDS refused", "run it again later");
     assert_eq!(
         alice.cli.json(&["whoami"])["accounts"][0]["keys"]
             .as_array()
@@ -343,14 +341,14 @@ fn a_full_disk_and_a_wallet_that_others_may_read_are_refused_before_anything_is_
     let enroll = ["enroll", &alice.account.handle, "-m", &mediator.did];
     let mut full = alice.cli.limited("trap '' XFSZ; ulimit -f 0", &enroll);
     full.env("ATCOMM_PASSWORD", alice.password());
-    finish(full, "").failed(1, "cannot write", "the disk is full");
+    finish(full, "").failed(1, "cannot write", "there is no room left");
     assert_eq!(alice.record(), None);
     assert!(alice.cli.files().is_empty(), "{:?}", alice.cli.files());
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(alice.cli.wallet(), open).expect("a directory");
     alice
         .run(&enroll)
-        .failed(1, "can be read by other users", "chmod -R go= ");
+        .failed(1, "may be read by others", "chmod -R go= ");
     let closed = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(alice.cli.wallet(), closed).expect("a directory");
     alice.run(&enroll).success();
@@ -367,11 +365,11 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
     );
     alice
         .enroll(&[&mediator.did])
-        .failed(4, "accepts no more requests now", "7 s");
+        .failed(4, "takes no more requests now", "7 seconds");
     network.op("pds.stop", json!({"pds": 0}));
     alice
         .enroll(&[&mediator.did])
-        .failed(4, "your PDS cannot be reached", "later");
+        .failed(4, "the PDS cannot be reached", "later");
     network.op("pds.start", json!({"pds": 0}));
     assert_eq!(alice.record(), None);
     alice.enroll(&[&mediator.did]).success();
@@ -383,12 +381,12 @@ fn a_host_that_is_down_or_busy_is_tried_later() {
     alice
         .cli
         .run(&["rotate"])
-        .failed(4, "your PDS cannot be reached", "later");
+        .failed(4, "the PDS cannot be reached", "later");
     // The mediator is not told to remove the account while the record names it.
     alice
         .cli
         .run(&["unenroll"])
-        .failed(4, "your PDS cannot be reached", "later");
+        .failed(4, "the PDS cannot be reached", "later");
     // `check` reports what the wallet alone can show.
     let output = alice.cli.run(&["check", "--json"]);
     assert_eq!(output.code, Some(1), "{output:?}");
@@ -421,13 +419,13 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
         json!({"pds": 0, "path": "/xrpc/com.atproto.repo.putRecord", "status": 503}),
     );
     let output = alice.enroll(&[&mediator.did]);
-    output.failed(4, "your PDS fails: it answered 503", "later");
+    output.failed(4, "the PDS does not work now: it answered 503", "later");
     assert_eq!(alice.record(), None);
     let stopped = mediator.service.take().expect("it is up").stop();
     let output = alice.cli.run(&["enroll", &alice.account.handle]);
     output.failed(
         4,
-        &format!("{} does not keep your messages yet", mediator.did),
+        &format!("{} does not keep the mail yet", mediator.did),
         "run `atcomm enroll` again",
     );
     assert!(output.stdout.contains("(not yet)"), "{output:?}");
@@ -436,7 +434,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     // The mediator is still away: the outcome and the key are the same.
     alice.cli.run(&["enroll", &alice.account.handle]).failed(
         4,
-        "does not keep your messages yet",
+        "does not keep the mail yet",
         "again",
     );
     mediator.service = Some(stopped.start());
@@ -444,7 +442,7 @@ fn a_mediator_that_goes_away_in_between_is_registered_with_later() {
     assert!(
         output
             .stderr
-            .contains("using the messaging key in the wallet"),
+            .contains("the messaging key in the wallet is used"),
         "{output:?}"
     );
     assert_eq!(alice.peer(), peer);
@@ -476,7 +474,7 @@ fn of_two_wallets_at_once_one_enrols() {
         };
         let whoami = homes[winner].json(&["whoami"]);
         assert_eq!(text(&whoami, "/accounts/0/keys/0/peer"), peer);
-        output[loser].failed(1, "your account already publishes another key", "--replace");
+        output[loser].failed(1, "the account publishes another key already", "--replace");
     }
 }
 

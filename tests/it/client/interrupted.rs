@@ -41,7 +41,11 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
             running.signal(signal);
             let output = running.end();
             drop(held);
-            output.failed(1, "interrupted", "run the same command again to finish");
+            output.failed(
+                1,
+                "interrupted",
+                "run the same command again and it finishes",
+            );
             alice.run(&enroll).success();
             assert_whole(&alice, &mediator);
         }
@@ -64,7 +68,7 @@ fn a_signal_ends_it_with_a_word_and_the_next_run_finishes() {
     mediator.freeze(false);
     output.failed(1, "interrupted", "run the same command again");
     assert!(
-        output.stderr.contains("published in your account"),
+        output.stderr.contains("the account's record names it"),
         "{output:?}"
     );
     alice.cli.run(&["enroll", &alice.account.handle]).success();

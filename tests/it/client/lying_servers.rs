@@ -200,7 +200,7 @@ fn an_honest_answer_is_verified_and_remembered() {
     cli.run(&["contacts", "forget", &alice.handle]).success();
     assert_eq!(cli.json(&["contacts", "list"]), json!([]));
     let output = cli.run(&["contacts", "show", &alice.handle]);
-    output.failed(1, "is not in your contacts", "atcomm contacts");
+    output.failed(1, "is no contact of this wallet", "atcomm contacts");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn what_shows_a_package_can_be_handed_on_and_verified_without_a_network() {
         &*alice.did,
         text(&alice.made, "/peer/did"),
         "not verified",
-        "to that key (1 operation)",
+        "identifier (1 operations)",
         "nothing newer exists",
         "handle",
     ] {
@@ -382,7 +382,11 @@ fn an_old_proof_is_overruled_or_refused() {
     let (alone, contact) = cli_env(network, None);
     silence(network, &contact);
     let output = resolve(&alone, &alice.handle, &liar.url);
-    output.failed(4, "only the directory shows the messaging key", "--anyway");
+    output.failed(
+        4,
+        "nobody but the directory shows the messaging key",
+        "--anyway",
+    );
     let answer = output.json();
     assert!(answer["hold"].is_string(), "{answer}");
     assert_eq!(alone.json(&["contacts"]), json!([]));
@@ -395,7 +399,7 @@ fn an_old_proof_is_overruled_or_refused() {
     ];
     alone
         .run(&accept)
-        .failed(4, "only the directory", "try again later");
+        .failed(4, "nobody but the directory", "try again later");
     assert_eq!(alone.json(&["contacts"]), json!([]));
     assert_eq!(codes(&answer), ["hostSilent"]);
     assert_eq!(answer["cid"], old["keyPackage"]["cid"]);
@@ -408,7 +412,7 @@ fn an_old_proof_is_overruled_or_refused() {
     assert!(
         output
             .stderr
-            .contains("warning: the account's own host did not say"),
+            .contains("warning: the account's own host could not be asked"),
         "{output:?}"
     );
 
@@ -439,7 +443,7 @@ fn the_account_s_own_host_has_the_last_word() {
     let liar = LyingServer::directory(&service, move |_| old.clone());
     let (cli, _) = cli_env(network, None);
     let output = resolve(&cli, &alice.handle, &liar.url);
-    output.failed(1, "has not set up encrypted messages", "enrol");
+    output.failed(1, "no key package", "enrol");
     // A record that only the account's own PDS serves is found without a directory.
     let no_directory = "http://localhost:1025";
     let answer = resolve(&cli, &bob.did, no_directory).success().json();

@@ -90,7 +90,7 @@ fn inv3_mail_that_waits_when_the_account_leaves_is_read() {
             .starts_with("3 messages fetched first; `atcomm receive` shows them\n"),
         "{output:?}"
     );
-    assert!(output.stdout.contains("can still be read for 14 days"));
+    assert!(output.stdout.contains("is read for another 14 days"));
     // Without a present key: once, and with --all as often as wanted.
     assert_eq!(texts(&bob.receive(&[])), ["one", "two", "three"]);
     assert!(bob.receive(&[]).is_empty());
@@ -127,10 +127,13 @@ fn inv3_mail_that_could_not_be_fetched_before_leaving_is_fetched_after() {
     let stopped = mediator.service.take().expect("it is up").stop();
     for person in &people {
         let output = person.run(&["unenroll"]).success();
-        assert!(output.stderr.contains("could not fetch from"), "{output:?}");
+        assert!(
+            output.stderr.contains("could not be asked for mail"),
+            "{output:?}"
+        );
         // The failure of all mediators is told, and is not the end.
         let output = person.cli.run(&["receive"]).success();
-        assert!(output.stderr.contains("(a former mediator"), "{output:?}");
+        assert!(output.stderr.contains("(which you left"), "{output:?}");
     }
     mediator.service = Some(stopped.start());
     let [once, follows, again] = people;
@@ -164,13 +167,10 @@ fn inv3_mail_that_comes_to_a_mediator_of_before_is_read() {
     let output = enroll(&new);
     post(&old, &bob, &["one", "two", "three"]);
     assert_eq!(texts(&bob.receive(&[])), ["one", "two", "three"]);
-    let words = format!("messages are still fetched from {} for 14 days", old.did);
+    let words = format!("{} is asked for mail for another 14 days", old.did);
     assert!(output.stderr.contains(&words), "{output:?}");
     let output = bob.cli.run(&["whoami"]).success();
-    assert!(
-        output.stdout.contains("messages are still fetched there"),
-        "{output:?}"
-    );
+    assert!(output.stdout.contains("still asked for mail"), "{output:?}");
     let key = keys(&bob).remove(0);
     assert!(is_registered(&bob, &old, &key));
     // The time is over, and mail waits there: it is not left.
@@ -183,12 +183,9 @@ fn inv3_mail_that_comes_to_a_mediator_of_before_is_read() {
     // It is left when nothing waits.
     let output = bob.cli.run(&["receive"]).success();
     assert!(output.stdout.contains("five"), "{output:?}");
-    let words = format!("{} (a former mediator", old.did);
+    let words = format!("{} (which you left", old.did);
     assert!(output.stderr.contains(&words), "{output:?}");
-    assert!(
-        output.stderr.contains("keeps no more messages"),
-        "{output:?}"
-    );
+    assert!(output.stderr.contains("keeps no more mail"), "{output:?}");
     assert!(!is_registered(&bob, &old, &key));
     assert!(is_registered(&bob, &new, &key));
     assert_eq!(keys(&bob)[0].dropped, []);
@@ -217,7 +214,7 @@ fn inv3_a_mediator_that_says_nothing_is_not_left() {
     let stopped = old.service.take().expect("it is up").stop();
     for _ in 0..2 {
         let output = bob.cli.run(&["receive"]).success();
-        assert!(output.stderr.contains("(a former mediator"), "{output:?}");
+        assert!(output.stderr.contains("(which you left"), "{output:?}");
     }
     old.service = Some(stopped.start());
     assert_eq!(texts(&bob.receive(&[])), ["late"]);

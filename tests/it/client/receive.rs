@@ -264,7 +264,7 @@ fn inv3_what_a_full_disk_does_not_take_waits_at_the_mediator() {
         .failed(2, "nobody.example.com", "whoami");
     let full = bob.cli.limited("trap '' XFSZ; ulimit -f 0", &["receive"]);
     let output = finish(full, "");
-    output.failed(1, "cannot write", "the disk is full");
+    output.failed(1, "cannot write", "there is no room left");
     assert_eq!(output.stdout, "");
     assert_eq!(texts(&bob.receive(&[])), ["not lost"]);
     assert_eq!(texts(&bob.receive(&[])), [""; 0]);
@@ -352,7 +352,7 @@ fn it_follows_and_ends_when_it_is_told_to() {
         });
     };
     assert_eq!(texts(&seen(1)), ["before"]);
-    told("waiting for messages at", 1);
+    told("waiting for mail at", 1);
     alice.send(&bob, "live");
     assert_eq!(seen(2)[1]["text"], "live");
     assert_eq!(seen(2)[1]["attribution"]["outcome"], "verified");
@@ -390,7 +390,7 @@ fn mediators_that_are_away_are_told_of() {
     );
     drop(one);
     let output = bob.cli.run(&["receive"]);
-    output.failed(4, "from any of your mediators", "atcomm check");
+    output.failed(4, "none of your mediators", "atcomm check");
 }
 
 #[test]

@@ -61,16 +61,19 @@ fn what_was_changed_elsewhere_is_not_rotated_over() {
     assert!(
         whoami
             .stdout
-            .contains("another device's key, which is not in this wallet"),
+            .contains("names a key that this wallet does not have"),
         "{whoami:?}"
     );
     alice.account.delete_record();
     alice
         .cli
         .run(&["rotate"])
-        .failed(1, "no longer publishes a key", "atcomm enroll");
+        .failed(1, "publishes no key any more", "atcomm enroll");
     let whoami = alice.cli.run(&["whoami"]).success();
-    assert!(whoami.stdout.contains("published  no key"), "{whoami:?}");
+    assert!(
+        whoami.stdout.contains("record     there is none"),
+        "{whoami:?}"
+    );
     // The existing key is published again.
     assert_eq!(alice.peer(), peer);
     alice.cli.run(&["enroll", &alice.account.handle]).success();
@@ -108,7 +111,7 @@ fn a_rotation_that_was_stopped_is_finished() {
     alice
         .cli
         .run(&["rotate"])
-        .failed(4, "does not keep your messages yet", "atcomm enroll");
+        .failed(4, "does not keep the mail yet", "atcomm enroll");
     let newest = alice.peer();
     assert_ne!(newest, minted);
     mediator.service = Some(stopped.start());
@@ -130,15 +133,15 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     assert_eq!(
         output.stdout,
         format!(
-            "{handle} is no longer enrolled from this wallet\nmessages on their way can still be read \
-             for 14 days\n"
+            "{handle} is not enrolled from this wallet any more\nmail that is on its way is read for \
+             another 14 days\n"
         )
     );
     assert_eq!(
         output.stderr,
         format!(
-            "removed from your account\nvisible in the directory at {}\nmessages are still fetched \
-             from {} for 14 days\n",
+            "the account's record is deleted\nthe directory {} has seen that\n{} is asked for mail for \
+             another 14 days\n",
             mediator.url, mediator.did
         )
     );
@@ -173,6 +176,6 @@ fn leaving_takes_the_record_and_keeps_the_keys() {
     alice.account.put(json!({"label": "elsewhere"}));
     let there = alice.record();
     let output = alice.cli.run(&["unenroll"]).success();
-    assert!(output.stdout.contains("was left unchanged"), "{output:?}");
+    assert!(output.stdout.contains("was left as it is"), "{output:?}");
     assert_eq!(alice.record(), there);
 }

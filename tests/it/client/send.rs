@@ -71,10 +71,7 @@ fn a_mediator_of_both_has_it_at_once() {
         enrolled_person(network, "tb", 1, &[&both]),
     );
     let output = alice.send(&bob, "hello");
-    let has_it = format!(
-        "sent to @{}: {} keeps it until it is fetched",
-        bob.account.handle, both.did
-    );
+    let has_it = format!("sent to @{}: {} has it", bob.account.handle, both.did);
     assert_eq!(output.stdout.trim(), has_it);
     assert_eq!(texts(&bob.receive(&[])), ["hello"]);
     // A message for a recipient of the same mediator is not kept for retries.
@@ -167,13 +164,13 @@ fn recipients_that_cannot_be_written_to_are_told_apart() {
     let send = |to: &str| alice.cli.run(&["send", to, "hello"]);
     send("nobody.pds1.test").failed(1, "nobody.pds1.test", "check the spelling");
     let plain = network.account("wp", 1);
-    send(&plain.handle).failed(1, "has not set up encrypted messages", "atcomm enroll");
+    send(&plain.handle).failed(1, "has no key package", "atcomm enroll");
     let invalid = network.account("wi", 1);
     invalid.put_raw(json!({"$type": "at.didcomm.keyPackage", "did": "did:peer:2.x"}));
     send(&invalid.handle).failed(1, "is not valid", "publish a valid one");
     let gone = enrolled_person(network, "wg", 1, &[&both]);
     gone.account.op("account.deactivate", json!({}));
-    send(&gone.account.did).failed(1, "not active", "until the account is active again");
+    send(&gone.account.did).failed(1, "not active", "before it is active again");
     // An empty wallet has no enrolled account.
     let empty = Person::new(network, "we", 0);
     let output = empty.cli.run(&["send", &alice.account.handle, "x"]);
@@ -269,7 +266,11 @@ fn what_the_directory_alone_shows_is_sent_to_where_that_is_wanted() {
     let send = ["send", &bob.account.handle, "hello"];
     for _ in 0..2 {
         let output = alice.cli.run(&send);
-        output.failed(4, "only the directory shows the messaging key", "--anyway");
+        output.failed(
+            4,
+            "nobody but the directory shows the messaging key",
+            "--anyway",
+        );
     }
     let output = alice
         .cli
@@ -313,7 +314,7 @@ fn it_says_who_has_it_when_mediators_are_down() {
     let dave = Person::new(network, "dd", 1);
     enroll_by_library(&dave, &[&spare], &[&far.did]);
     let output = alice.cli.run(&["send", &dave.account.handle, "x"]);
-    output.failed(4, &format!("{}: ", far.did), "later");
+    output.failed(4, &format!("{}: it cannot be reached", far.did), "later");
     // The recipient has one mediator, whose keys are known and which does not answer: the relay
     // keeps the message.
     let (url, did) = network.site();
@@ -341,7 +342,7 @@ fn it_says_who_has_it_when_mediators_are_down() {
     let output = alice
         .cli
         .run(&["send", &bob.account.did, "x", "--directory", &spare.url]);
-    output.failed(4, "no mediator accepted the message", "later");
+    output.failed(4, "no mediator took the message", "later");
 }
 
 #[test]

@@ -29,14 +29,13 @@ fn the_wallet_shows_its_accounts() {
     assert_eq!(
         shown,
         format!(
-            "{}\n  account    {}\n  pds        {} (signed in)\n  published  this wallet's key\n  label      \
-             desk\n  messaging  {}\n             fingerprint {}\n             published {}\n  mediator   \
-             {}\n  directory  {}\nwallet: {}\n",
+            "{}\n  account    {}\n  pds        {} (signed in)\n  record     names the key of this \
+             wallet\n  label      desk\n  messaging  {}\n             published {}\n  mediator   {}\n  \
+             directory  {}\nin the wallet {}\n",
             bob.handle,
             bob.did,
             network.pds_url(1),
             text(key, "/peer"),
-            text(key, "/fingerprint"),
             text(key, "/since"),
             mediator.did,
             mediator.url,
@@ -45,7 +44,7 @@ fn the_wallet_shows_its_accounts() {
     );
     let all = alice.cli.json(&["whoami", "--offline"]);
     assert_eq!(all["accounts"].as_array().map(Vec::len), Some(2));
-    assert_eq!(text(&all, "/accounts/0/record/why"), "no server was asked");
+    assert_eq!(text(&all, "/accounts/0/record/why"), "nobody was asked");
     alice
         .cli
         .run(&["rotate"])

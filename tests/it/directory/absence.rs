@@ -255,7 +255,7 @@ fn what_is_deleted_is_deleted_with_its_history() {
     let rebuilt = |service: &Service| {
         service
             .log()
-            .matches("rebuilding the list of admitted accounts")
+            .matches("admission is worked out anew")
             .count()
     };
     answer(

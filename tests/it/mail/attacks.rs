@@ -1,7 +1,7 @@
 //! Attacks with bounded means: what each costs, and the harm that is left for others.
 //!
 //! Every test prints its means (requests, bytes, accounts) and the measured harm, so that "Limits"
-//! in docs/verification.md can say what remains possible at which price.
+//! in the README can say what remains possible at which price.
 
 mod denied;
 mod hostile_mediator;

@@ -12,7 +12,7 @@ use crate::network::{Account, Network, in_both_shapes};
 use crate::service::{Service, Setup};
 
 /// Returns a package of `peer` that names the mediator.
-pub(super) fn package_naming(peer: &PeerClient, endpoint: &MediatorEndpoint) -> Value {
+fn package_naming(peer: &PeerClient, endpoint: &MediatorEndpoint) -> Value {
     json!({"did": peer.did, "mediators": [endpoint.did]})
 }
 
@@ -31,7 +31,7 @@ fn reporting_mediator(network: &Network) -> (Service, MediatorEndpoint) {
 
 /// Returns whether the mediator now accepts a forward to `peer`, judged by its report.
 #[track_caller]
-pub(super) fn is_accepted(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool {
+fn is_accepted(endpoint: &MediatorEndpoint, peer: &PeerClient, words: &str) -> bool {
     let unknown = PeerClient::new();
     let forward = super::forward(&peer.did, &peer.envelope(words));
     let wants_answer = forward.return_route(super::ReturnRoute::All);

@@ -1,4 +1,4 @@
-//! Copies of `mailbox.db`: put back beside the log of a killed service, and as docs/operating.md says.
+//! Copies of `mailbox.db`: put back beside the log of a killed service, and as the README says.
 
 use std::path::Path;
 use std::process::Command;

@@ -44,7 +44,7 @@ pub enum RecipientError {
         why: HandleError,
     },
     /// The handle leads to an account that does not claim the handle.
-    #[error("{handle} points to the account {account}, which does not claim that handle")]
+    #[error("{handle} names the account {account}, which does not call itself so")]
     HandleNotClaimed {
         /// The handle.
         handle: Handle,
@@ -55,7 +55,7 @@ pub enum RecipientError {
     #[error("there is no such account")]
     NoAccount,
     /// The account has no key package, which is proven.
-    #[error("the account has not set up encrypted messages yet (proven)")]
+    #[error("the account has no key package, so it takes no encrypted messages (proven)")]
     NotEnrolled {
         /// Revision of the proof.
         rev: Rev,
@@ -63,7 +63,7 @@ pub enum RecipientError {
         key: SigningKey,
     },
     /// The PDS says that the account has no key package, without a proof.
-    #[error("the account has not set up encrypted messages, its host says without a proof")]
+    #[error("the account's host says that it has no key package, and gives no proof of that")]
     NotEnrolledUnproven,
     /// The account is not active.
     #[error("the account is not active: {0}")]
@@ -82,7 +82,7 @@ pub enum RecipientError {
     },
     /// The answers are older than what was seen before.
     #[error(
-        "the answers about the account are older than what was seen before: revision {shown}, not {seen}"
+        "what is shown of the account is older than what was seen before: revision {shown}, not {seen}"
     )]
     RolledBack {
         /// The revision seen before.
@@ -130,21 +130,21 @@ pub enum NoAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// The PDS gave no answer.
-    #[error("the account's own host did not say whether anything newer exists ({0})")]
+    #[error("the account's own host could not be asked whether anything newer exists ({0})")]
     HostSilent(String),
     /// The answer of the PDS proves nothing.
-    #[error("the answer of the account's own host proves nothing ({0})")]
+    #[error("what the account's own host shows proves nothing ({0})")]
     HostUseless(String),
     /// The PDS has an older state than the directory.
-    #[error("the account's own host shows an older state than the directory proves")]
+    #[error("the account's own host shows an older state than the directory has proof of")]
     HostBehind,
     /// The directory has an older package than the PDS.
     #[error(
-        "the directory shows an older package than the account's own host; the newer one is used"
+        "the directory shows an older package than the account's own host; its newer one counts"
     )]
     DirectoryOutdated,
     /// The directory denies that there is a package.
-    #[error("the directory contradicts what the account's own host proves: {message} ({name})")]
+    #[error("the directory denies what the account's own host proves: {message} ({name})")]
     DirectoryDenies {
         /// The error of the lexicon.
         name: LexiconError,
@@ -161,27 +161,27 @@ pub enum Warning {
     #[error("the directory shows the handle {0}, which the account does not claim")]
     DirectoryHandle(RemoteText),
     /// The directory names other keys of a mediator than the mediator itself.
-    #[error("the directory's copy of the keys of {0} is out of date; the mediator's own are used")]
+    #[error("the directory shows other keys of the mediator {0} than it has; its own count")]
     DirectoryMediator(MediatorDid),
     /// The account has no handle that leads back to it.
-    #[error("the account has no handle that points back to it")]
+    #[error("the account has no handle that leads back to it")]
     HandleInvalid,
     /// The account's handle could not be looked up.
     #[error("the account's handle could not be looked up now")]
     HandleUnknown,
     /// The signing key is not the one of the last time.
-    #[error("the account's signing key has changed since it was last seen")]
+    #[error("the account's signing key is another than when it was seen last")]
     SigningKeyChanged,
     /// The package is signed by the key of the PDS that the account left.
     #[error(
-        "the account has moved and not written since: its package is signed by its old host's key"
+        "the account has moved and has not written since: its package is signed by its old host's key"
     )]
     BeforeMove,
     /// No mediator has a document with a key and an endpoint.
     #[error("none of its mediators can be used now")]
     NoMediator,
     /// Other accounts publish the same key.
-    #[error("other accounts publish the same messaging key: one of them may read what you send")]
+    #[error("other accounts publish the same messaging key: one of them may read what is sent")]
     Ambiguous,
     /// The handle is known as another account's.
     #[error("{handle} was the handle of another account that you know, {before}")]

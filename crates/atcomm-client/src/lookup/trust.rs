@@ -40,8 +40,8 @@ pub enum Unconfirmed {
 impl std::fmt::Display for Unconfirmed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::HostSilent => "its own host does not answer now",
-            Self::HostUseless => "the answer of its own host proves nothing",
+            Self::HostSilent => "its own host cannot be asked now",
+            Self::HostUseless => "what its own host shows proves nothing",
         })
     }
 }
@@ -51,7 +51,7 @@ impl std::fmt::Display for Unconfirmed {
 pub enum SendBlocker {
     /// The key is another one, and the pinned one does not vouch for it.
     #[error(
-        "the messaging key of {} has changed, and the old key did not sign the new one",
+        "the messaging key of {} has changed, and the key before it does not vouch for the new one",
         named(.handle.as_ref(), .account)
     )]
     KeyChanged {
@@ -62,7 +62,7 @@ pub enum SendBlocker {
     },
     /// The key is not known yet, or a previous PDS has signed it, and only the directory shows it:
     /// it may have been replaced, or never have been the account's.
-    #[error("only the directory shows the messaging key of {account}: {why}")]
+    #[error("nobody but the directory shows the messaging key of {account}: {why}")]
     Unconfirmed {
         /// The account.
         account: Did,
@@ -70,7 +70,7 @@ pub enum SendBlocker {
         why: Unconfirmed,
     },
     /// The handle leads to another account than the one that is known by it.
-    #[error("{handle} now belongs to the account {now}, and belonged to {before} before")]
+    #[error("{handle} now names the account {now}, and {before} before")]
     HandleMoved {
         /// The handle.
         handle: Handle,
@@ -81,7 +81,7 @@ pub enum SendBlocker {
     },
     /// Other accounts publish the same messaging key, as the directory says.
     #[error(
-        "other accounts publish the same messaging key as {name}: one of them may read what you send"
+        "other accounts publish the same messaging key as {name}: one of them may read what is sent"
     )]
     Ambiguous {
         /// The account's handle after an @, or its DID.

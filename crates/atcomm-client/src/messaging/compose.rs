@@ -13,7 +13,7 @@ pub enum ComposeError {
     #[error("{0}")]
     Text(#[from] TextError),
     /// The record cannot be pointed at.
-    #[error("cannot link to the record: {0}")]
+    #[error("the record cannot be pointed at: {0}")]
     Embed(#[from] ReferenceError),
 }
 

@@ -29,9 +29,9 @@ use atcomm_proto::clock::Clock;
 use atcomm_proto::didcomm::message::{BodyError, Message, TypeUri};
 use atcomm_proto::didcomm::protocol::Body as _;
 use atcomm_proto::didcomm::protocol::empty::Empty;
-use atcomm_proto::didcomm::protocol::problem::{RETIRING, Report};
+use atcomm_proto::didcomm::protocol::problem::Report;
 use atcomm_proto::didcomm::protocol::trust_ping::Ping;
-use atcomm_proto::syntax::{MediatorDid, RemoteText};
+use atcomm_proto::syntax::RemoteText;
 use atcomm_proto::verify::attribution::{Attribution, Claim};
 
 /// Bytes of mail of unknown senders between two measurements of its room. Measuring lists a folder, so
@@ -71,13 +71,6 @@ pub enum Received {
     Duplicate,
     /// A message that asks for nothing and says nothing.
     Ignored,
-    /// The word of an own mediator that it retires.
-    Retiring {
-        /// The mediator.
-        mediator: MediatorDid,
-        /// The time after which it takes no messages, as it says (RFC 3339).
-        end: RemoteText,
-    },
     /// A report of an own mediator that it did not deliver a message of ours.
     Undeliverable {
         /// The message. One that is given up stays in the wallet until
@@ -211,15 +204,6 @@ impl Receiver {
             && let Some(report) = UndeliverableReport::read(&unpacked)
         {
             return Ok(self.follow_up(&report).await?.into());
-        }
-        if unpacked.sender.as_deref() == Some(client.did().as_str())
-            && let Some(end) = end_of_mediator(&unpacked.message)
-        {
-            return Ok(Received::Retiring {
-                mediator: client.did().clone(),
-                end,
-            }
-            .into());
         }
         if says_nothing(&unpacked.message) {
             return Ok(Received::Ignored.into());
@@ -417,13 +401,6 @@ fn received(
         attribution,
         why,
     }
-}
-
-/// Returns the time that a mediator names as its end, in a report that it retires.
-fn end_of_mediator(message: &Message) -> Option<RemoteText> {
-    let report = message.body_of::<Report>().ok()?;
-    let end = report.args.get(1).filter(|_| report.code == RETIRING)?;
-    Some(RemoteText::new(end))
 }
 
 /// Whether a message needs no answer and is not mail. Pings are not answered either: an answer would

@@ -31,13 +31,13 @@ pub enum SelfTestError {
     #[error("{0}")]
     Mail(#[from] MailError),
     /// The message cannot be encrypted.
-    #[error("cannot make a message to yourself: {0}")]
+    #[error("a message to oneself cannot be made: {0}")]
     Sealing(#[source] EnvelopeError),
     /// The message cannot be wrapped for the mediator.
-    #[error("cannot make a message to yourself: {0}")]
+    #[error("a message to oneself cannot be made: {0}")]
     Wrapping(#[source] RouteError),
     /// The mediator accepted the message and did not deliver it.
-    #[error("it accepted a message and did not deliver it within {} s", SELF_TEST_TIMEOUT.as_secs())]
+    #[error("the mediator took a message and did not hand it over within {} s", SELF_TEST_TIMEOUT.as_secs())]
     Lost,
 }
 

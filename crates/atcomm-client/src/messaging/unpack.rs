@@ -21,7 +21,7 @@ pub enum UnpackError {
     #[error("{0}")]
     Envelope(#[from] EnvelopeError),
     /// Layers that mail does not have: signed, and not encrypted.
-    #[error("its layers are not those of a message")]
+    #[error("its layers are not those of mail")]
     Layers,
     /// The plaintext is not a DIDComm message.
     #[error("{0}")]

@@ -57,10 +57,10 @@ pub enum BackupError {
     #[error("the passphrase is shorter than {MIN_PASSPHRASE} characters")]
     WeakPassphrase,
     /// The file was made with another passphrase.
-    #[error("wrong passphrase for this backup")]
+    #[error("the passphrase is not the one of this backup")]
     WrongPassphrase,
     /// The file is not an age file encrypted to a passphrase.
-    #[error("not an encrypted backup: {0}")]
+    #[error("it is not an encrypted backup: {0}")]
     Foreign(&'static str),
     /// The file or its content was changed or cut.
     #[error("the backup is damaged: {0}")]

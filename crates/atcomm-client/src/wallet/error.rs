@@ -37,7 +37,7 @@ pub enum WalletError {
         reason: Damage,
     },
     /// A file was written by a later version of this program.
-    #[error("{} has the unknown version {version}", path.display())]
+    #[error("{} has version {version}, which is not known", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum WalletError {
         version: u64,
     },
     /// A file or directory may be read by users other than its owner.
-    #[error("{} can be read by other users", path.display())]
+    #[error("{} may be read by others than its owner", path.display())]
     Exposed {
         /// The file or directory.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum WalletError {
         cap: usize,
     },
     /// Another process holds the lock.
-    #[error("another atcomm is using {}", path.display())]
+    #[error("another atcomm works on {}", path.display())]
     Busy {
         /// The locked directory.
         path: PathBuf,

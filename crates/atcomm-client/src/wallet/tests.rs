@@ -278,7 +278,7 @@ fn what_others_may_read_is_refused() {
     let refused = store.enrolment().unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("{} can be read by other users", file.display())
+        format!("{} may be read by others than its owner", file.display())
     );
     assert!(wallet.find(None).is_err());
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();

@@ -77,7 +77,7 @@ struct Stored<D> {
 /// Our own limits or a `Retry-After` of the host prevented the check. The earlier state of the
 /// mediator stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the mediator may be asked again in {retry_after:?}")]
+#[error("the mediator must not be looked at for another {retry_after:?}")]
 pub struct Busy {
     /// The time until a new attempt makes sense.
     pub retry_after: Duration,

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
-    ResolverOpts,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::NetError as HickoryError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
@@ -59,7 +56,11 @@ impl DnsResolver {
     ) -> Result<Self, SettingsError> {
         let (config, mut options) = match name_server {
             Some(address) => (one_server(address), Default::default()),
-            None => system_servers(),
+            // Without `resolv.conf` this machine, like the C library.
+            None => read_system_conf().unwrap_or_else(|_| {
+                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+                (one_server(local), Default::default())
+            }),
         };
         options.timeout = QUESTION_TIMEOUT;
         options.attempts = 1;
@@ -190,34 +191,14 @@ impl DnsResolver {
     }
 }
 
-/// Looks up a configured name as the system does: the name may stand in the hosts file, or be known
-/// to a container's resolver or below the search list only. Both files are read again each time, so
-/// that a change needs no restart; the C library is not asked, since it loads plugins from the
-/// machine, which a static program cannot do safely.
+/// Looks up a configured name by the system: the name may stand in a hosts file or be known to a
+/// container's resolver only.
 async fn system_lookup(host: &str) -> Result<Vec<IpAddr>, NetError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let (config, mut options) = system_servers();
-    options.timeout = QUESTION_TIMEOUT;
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        .with_options(options)
-        .build()
-        .map_err(|_| NetError::Connect)?;
-    match tokio::time::timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(host)).await {
-        Ok(Ok(found)) => Ok(found.iter().take(MAX_ADDRESSES).collect()),
-        Ok(Err(e)) if e.is_no_records_found() => Err(NetError::NoSuchHost),
-        Ok(Err(_)) => Err(NetError::Connect),
-        Err(_) => Err(NetError::Timeout),
-    }
-}
-
-/// Returns the name servers of `/etc/resolv.conf`; without that file this machine, like the C
-/// library.
-fn system_servers() -> (ResolverConfig, ResolverOpts) {
-    read_system_conf().unwrap_or_else(|_| {
-        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
-        (one_server(local), ResolverOpts::default())
-    })
+    tokio::net::lookup_host((host, 0))
+        .await
+        .map(|found| found.take(MAX_ADDRESSES).map(|a| a.ip()).collect())
+        .map_err(|_| NetError::NoSuchHost)
 }
 
 /// Appends a dot, so that the machine's search list is not applied to names that others chose.

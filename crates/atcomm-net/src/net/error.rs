@@ -35,7 +35,7 @@ pub enum NetError {
         cap: usize,
     },
     /// Our own limits for this host, or a `Retry-After` that it sent, forbid the request for now.
-    #[error("the host may be asked again in {retry_after:?}")]
+    #[error("the host must not be asked for another {retry_after:?}")]
     HostBusy {
         /// The time until a new attempt makes sense.
         retry_after: Duration,

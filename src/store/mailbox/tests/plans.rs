@@ -78,7 +78,6 @@ fn queries_use_their_indexes() {
         (accounts::PROVISIONAL, "COVERING INDEX account_provisional"),
         (accounts::LAPSED, "INDEX account_provisional"),
         (accounts::IDLE, "INDEX account_seen"),
-        (accounts::AFTER, "INTEGER PRIMARY KEY (rowid>?)"),
         (accounts::RECIPIENTS, "INDEX recipient_account (account=?)"),
         (accounts::READER, "SEARCH a USING INTEGER PRIMARY KEY"),
         (accounts::CLAIM, "INDEX claim_peer (peer=? AND state=?)"),

@@ -10,37 +10,37 @@ use atcomm_proto::syntax::RemoteText;
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     /// The PDS does not accept the password.
-    #[error("your PDS rejected this password")]
+    #[error("the PDS does not take this password")]
     WrongPassword,
     /// The PDS has sent a code by mail and asks for it.
-    #[error("your PDS asks for the code that it sent by email")]
+    #[error("the PDS asks for the code that it has sent by mail")]
     CodeNeeded,
     /// There is no session, or it has ended.
-    #[error("not signed in at your PDS")]
+    #[error("not signed in at the PDS")]
     SignedOut,
     /// The session is not allowed to do this.
-    #[error("your PDS does not let this session write the record: {0}")]
+    #[error("the PDS does not allow this session to write the record: {0}")]
     Forbidden(RemoteText),
     /// The account is not active at the PDS.
     #[error("the account is {0} at its PDS")]
     Inactive(RemoteText),
     /// Another key package was written since the record was read.
-    #[error("the key package was changed elsewhere in the meantime")]
+    #[error("the key package was changed by somebody else in the meantime")]
     Swapped,
     /// The rate limit of the PDS, or ours for it, is used up.
-    #[error("your PDS accepts no more requests now")]
+    #[error("the PDS takes no more requests now")]
     RateLimited {
         /// When a new attempt makes sense, where that is known.
         retry_after: Option<Duration>,
     },
     /// The PDS gave no answer.
-    #[error("your PDS cannot be reached: {0}")]
+    #[error("the PDS cannot be reached: {0}")]
     Unreachable(#[source] NetError),
     /// The PDS answered with a server error.
-    #[error("your PDS fails: it answered {0}")]
+    #[error("the PDS does not work now: it answered {0}")]
     Failing(u16),
     /// The PDS refused.
-    #[error("your PDS refused: {message} ({error})")]
+    #[error("the PDS refused: {message} ({error})")]
     Refused {
         /// HTTP status.
         status: u16,
@@ -50,10 +50,10 @@ pub enum AccountError {
         message: RemoteText,
     },
     /// The network layer rejected the answer.
-    #[error("the answer of your PDS cannot be used: {0}")]
+    #[error("the PDS gave an answer that makes no sense: {0}")]
     Unusable(#[source] NetError),
     /// The answer does not have the form of the method.
-    #[error("the answer of your PDS cannot be used: {0}")]
+    #[error("the PDS gave an answer that makes no sense: {0}")]
     Malformed(#[from] PdsFault),
     /// The session cannot be read or saved.
     #[error(transparent)]
@@ -91,7 +91,7 @@ pub enum PdsFault {
     #[error("{0}")]
     Identifier(&'static str),
     /// The library cannot write the request.
-    #[error("the request cannot be made")]
+    #[error("it cannot be asked that")]
     Request,
     /// An error of the library without a type, in its words.
     #[error("{0}")]
@@ -197,11 +197,11 @@ mod tests {
         let refused = of(400, "{\"error\":\"Odd\",\"message\":\"\\u001b[31mred\"}");
         assert_eq!(
             refused.to_string(),
-            "your PDS refused: \u{fffd}[31mred (Odd)"
+            "the PDS refused: \u{fffd}[31mred (Odd)"
         );
         assert_eq!(
             of(404, "?").to_string(),
-            "your PDS refused: no reason given (404)"
+            "the PDS refused: no reason given (404)"
         );
     }
 }

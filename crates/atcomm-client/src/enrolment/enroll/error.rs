@@ -22,7 +22,7 @@ pub enum EnrolError {
         error: HandleError,
     },
     /// The handle names an account that does not claim it.
-    #[error("{handle} points to {account}, which does not claim that handle")]
+    #[error("{handle} leads to {account}, which does not call itself that")]
     NotItsHandle {
         /// The handle.
         handle: String,
@@ -57,13 +57,13 @@ pub enum EnrolError {
     #[error("{0} mediators are too many")]
     TooManyMediators(usize),
     /// Mail may wait at more mediators that the record named before than are remembered.
-    #[error("messages may still wait at {0} mediators that the account named before")]
+    #[error("mail may still wait at {0} mediators that the account named before")]
     TooManyDropped(usize),
     /// The label breaks the rules of the record.
     #[error("the label is longer than 64 characters or has control characters")]
     Label,
     /// The record names a key that this wallet does not have.
-    #[error("your account already publishes another key{}", named(label.as_deref()))]
+    #[error("the account publishes another key already{}", named(label.as_deref()))]
     Foreign {
         /// The did:peer in the record, where there is one.
         peer: Option<String>,
@@ -74,10 +74,10 @@ pub enum EnrolError {
     #[error("{0} is not enrolled from this wallet")]
     NotEnrolled(Did),
     /// The account publishes no key any more.
-    #[error("{0} no longer publishes a key")]
+    #[error("{0} publishes no key any more")]
     Unpublished(Did),
     /// The succession statement cannot be signed.
-    #[error("the old key cannot sign the new one: {0}")]
+    #[error("the old key cannot speak for the new one: {0}")]
     Succession(#[source] EnvelopeError),
     /// The PDS failed or refused.
     #[error(transparent)]

@@ -186,7 +186,7 @@ mod tests {
         let refused = task(&one, &one.keys[0], Some(&there), false, NOW).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "your account already publishes another key, of a device named \"phone\""
+            "the account publishes another key already, of a device named \"phone\""
         );
         let record = write(task(&one, &one.keys[0], Some(&there), true, NOW));
         assert!(record.get("succession").is_none());

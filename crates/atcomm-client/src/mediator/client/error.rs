@@ -14,7 +14,7 @@ use atcomm_proto::syntax::RemoteText;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
     /// The mediator or its DID document cannot be reached now.
-    #[error("{why}")]
+    #[error("it cannot be reached: {why}")]
     Unreachable {
         /// The failure.
         #[source]
@@ -38,13 +38,13 @@ pub enum MailError {
         retry_after: Option<Duration>,
     },
     /// The mediator does not accept mail for this key.
-    #[error("it does not keep messages for this key")]
+    #[error("it does not keep mail for this key")]
     Denied,
     /// The mediator answered without a message.
-    #[error("it did not answer")]
+    #[error("it gave no answer")]
     Silent,
     /// The answer is not one of this mediator to this request.
-    #[error("the answer is not from it: {0}")]
+    #[error("what answered is not it: {0}")]
     NotOurs(#[source] ForeignAnswer),
 }
 
@@ -58,13 +58,13 @@ pub enum MediatorOutage {
     #[error(transparent)]
     Busy(#[from] Busy),
     /// The DID document could not be read when it was looked up last, for this reason.
-    #[error("its DID document cannot be read: {0}")]
+    #[error("its DID document: {0}")]
     Document(RemoteText),
     /// The DID document could not be read when it was looked up last, and no reason is known.
-    #[error("its DID document cannot be read")]
+    #[error("its DID document cannot be had")]
     NoDocument,
     /// The mediator reports an error of its own.
-    #[error("it reports an error of its own")]
+    #[error("it failed while it did what was asked")]
     Failed,
 }
 
@@ -81,10 +81,10 @@ pub enum MediatorDefect {
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     /// The mediator's DID is of another method.
-    #[error("its DID is not a did:web")]
+    #[error("only mediators of the method did:web can be looked up")]
     Method,
     /// The document names no endpoint for live mail.
-    #[error("it has no endpoint for live messages")]
+    #[error("it has no endpoint for live mail")]
     NoLiveEndpoint,
     /// The recipient's record names no mediator.
     #[error("the record names no mediator")]
@@ -104,16 +104,16 @@ pub enum ForeignAnswer {
     #[error(transparent)]
     Body(#[from] FieldError),
     /// The answer is not authenticated.
-    #[error("nothing proves who wrote it")]
+    #[error("nothing shows who wrote it")]
     Anonymous,
     /// The answer is of a type that does not answer the request.
-    #[error("it answers something else than what was asked")]
+    #[error("its answer is of another kind than the question")]
     OtherKind,
     /// The answer is in the thread of another request.
-    #[error("it answers another request")]
+    #[error("its answer is to another question")]
     OtherThread,
     /// The mediator delivers messages that it was told to delete.
-    #[error("it delivers again what was acknowledged")]
+    #[error("it hands out again what was acknowledged")]
     Repeated,
     /// The mediator delivers only messages that are in the wallet already.
     #[error("nothing new was in its last {deliveries} deliveries")]

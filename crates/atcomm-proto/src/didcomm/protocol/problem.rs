@@ -27,10 +27,6 @@ const MAX_ADDRESS: usize = 2048;
 /// times.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// Code of the warning that a mediator retires. Its arguments are the DID of the mediator and the time
-/// after which it takes no messages (RFC 3339).
-pub const RETIRING: &str = "w.p.me.retiring";
-
 /// The problems that a mediator reports. [`fmt::Display`] writes the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Code {
