@@ -67,7 +67,7 @@ impl Replays {
         }
     }
 
-    /// Lets nobody read a page any more.
+    /// No page is read any more.
     #[cfg(test)]
     pub(super) async fn stop(&self) {
         *self.all.lock().await = Instant::now() + Duration::from_secs(24 * 3600);
