@@ -18,6 +18,9 @@ const WATCHED: Duration = Duration::from_secs(3600);
 /// Time between two looks at the service.
 const INTERVAL: Duration = Duration::from_secs(30);
 
+/// Looks between two prints of the figures; a whole number of prints is made in [`WATCHED`].
+const LOOKS: usize = 10;
+
 /// Messages that the load sends in a second.
 const MESSAGES: usize = 40;
 
@@ -44,7 +47,7 @@ struct Held {
 type Figure = fn(&Held) -> f64;
 
 /// Watches the service while a process of its own sends and picks up messages, asks the directory,
-/// opens sockets, and leaves requests unfinished. Prints figures every few minutes and at the end.
+/// opens sockets, and leaves requests unfinished. Prints its figures every five minutes.
 pub(crate) fn run(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
     let mut load = start(bench.address);
     let (began, mut looks) = (Instant::now(), Vec::new());
@@ -52,13 +55,12 @@ pub(crate) fn run(runtime: &tokio::runtime::Runtime, bench: &BenchMediator) {
         std::thread::sleep(INTERVAL);
         assert!(load.try_wait().unwrap().is_none(), "the load has ended");
         looks.push(look(&bench.mailbox()));
-        if looks.len().is_multiple_of(10) {
+        if looks.len().is_multiple_of(LOOKS) {
             print(&looks);
         }
     }
     load.kill().unwrap();
     load.wait().unwrap();
-    print(&looks);
     // The service still answers.
     let health = async {
         Connection::connect(bench.address)
